@@ -1,0 +1,49 @@
+"""How long everything may take, and by how much one clock's duration must be lengthened on another.
+
+The safety of leases rests on one assumption: the rates of two machines' monotonic clocks differ by less
+than 5 %. Whoever waits for another's lease to end waits `up(lease)`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from lockring.units import NS_PER_MS, NS_PER_S
+
+CLOCK_TICK_NS: Final = NS_PER_MS
+"""Allowance for the granularity of one clock reading."""
+
+
+def up(duration_ns: int) -> int:
+    """A duration after which the same duration has surely passed on every other clock."""
+    return duration_ns + duration_ns // 20 + 2 * CLOCK_TICK_NS
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Durations, all in nanoseconds. The two leases are the cluster state's; the rest may differ per process.
+
+    Attributes:
+        backup_lease_ns: T. A primary serves within T of the sending of the last message that each copy acknowledged.
+        coordinator_lease_ns: L. A node serves within L of the sending of the last acknowledged heartbeat.
+        heartbeat_ns: how often a node sends a heartbeat to the coordinator.
+        peer_heartbeat_ns: how often a primary sends to each copy when there is nothing to replicate; at most T / 4.
+        link_grace_ns: how long a broken connection may be down before the other side is asked to be replaced.
+        takeover_link_grace_ns: the same, for a backup whose primary's connection is down.
+        member_lease_ns: silence after which the coordinator takes a member for failed.
+        stabilization_ns: window, restarted by each change, in which membership changes are batched.
+        reconcile_ns: how often the coordinator looks for the next safe step.
+        stall_ns: a gap between two calls above which a process reads what has arrived before it expires anything.
+    """
+
+    backup_lease_ns: int = 2 * NS_PER_S
+    coordinator_lease_ns: int = 30 * NS_PER_S
+    heartbeat_ns: int = NS_PER_S
+    peer_heartbeat_ns: int = 400 * NS_PER_MS
+    link_grace_ns: int = 250 * NS_PER_MS
+    takeover_link_grace_ns: int = 700 * NS_PER_MS
+    member_lease_ns: int = 5 * NS_PER_S
+    stabilization_ns: int = NS_PER_S
+    reconcile_ns: int = 50 * NS_PER_MS
+    stall_ns: int = 100 * NS_PER_MS

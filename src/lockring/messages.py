@@ -1,0 +1,598 @@
+"""Every message on the wire.
+
+A frame is a 4-byte big-endian length and one msgpack array `[tag, field, …]`: a struct of this module.
+New fields go to the end, with a default, so that either side may be older. Durations are milliseconds
+(`_ms`); instants never travel. A `request` number is chosen by the asking side, rises on each
+of its messages to one server, and comes back in the answer.
+
+Who sends what:
+
+    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break
+    client → node, coordinator ClientHello, GetState; to a coordinator also Drain
+    server → client            Welcome, Refused, Granted, Released, Kept, Described, Listed, Changed, Broken, Lost, StateIs, Routes, Draining
+    node → coordinator         Join, Heartbeat, Ask, Drain
+    coordinator → node         Welcome, Refused, HeartbeatAck, State
+    node → node                PeerHello, Replicate, HandOver, State   (on the connection that the sender opened)
+                               Welcome, Refused, ReplicateAck, State   (the answers on it)
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+PROTOCOL: Final = 1
+"""Version of this wire protocol; both sides must speak the same."""
+
+FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Longest frame that anyone may send; longer ones end the connection."""
+
+WAIT_FOREVER: Final = -1
+"""`wait_ms` of a request that waits until it is granted, cancelled or its connection ends."""
+
+
+class Mode(IntEnum):
+    """How a lock is held: by one, by many readers, or by as many as there are permits."""
+
+    EXCLUSIVE = 0
+    SHARED = 1
+    SEMAPHORE = 2
+
+
+class Verdict(IntEnum):
+    """What a node says of an acquisition, or of all of a session's acquisitions in one slot.
+
+    HELD (of a slot: the digests agree), LOST: not known here, WAITING: queued, or granted but not yet replicated,
+    MOVED: another node is the primary, RETRY: this node is, but may not serve the slot just now,
+    DIFFERS (of a slot only): the digests differ, list the acquisitions.
+    """
+
+    HELD = 0
+    LOST = 1
+    WAITING = 2
+    MOVED = 3
+    RETRY = 4
+    DIFFERS = 5
+
+
+class AskKind(IntEnum):
+    """What a node asks of the coordinator for a slot.
+
+    TAKEOVER: the primary is silent, promote me (its backup). DROP: this copy does not answer, drop it.
+    IN_SYNC: this learner has caught up. EXTEND: reserve more generations.
+    """
+
+    TAKEOVER = 0
+    DROP = 1
+    IN_SYNC = 2
+    EXTEND = 3
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+# --------------------------------------------------------------------------- greetings and errors
+
+
+class ClientHello(Message, tag=1):
+    """First message of a client. `client` is a random id of the client object; `connection` counts its
+    connections to this server: a higher one ends the lower ones. `cluster` is "" if not known yet."""
+
+    protocol: int
+    cluster: str
+    client: str
+    connection: int
+    software: str = ""
+
+
+class PeerHello(Message, tag=2):
+    """First message of a node to a peer: who it is, and which life of the peer it wants to reach."""
+
+    protocol: int
+    cluster: str
+    node: str
+    incarnation: int
+    to_node: str
+    to_incarnation: int
+
+
+class Welcome(Message, tag=3):
+    """The hello or join is accepted. `role` is "node" or "coordinator"; `coordinator` is its HOST:PORT."""
+
+    protocol: int
+    cluster: str
+    role: str
+    node: str
+    incarnation: int
+    version: int
+    coordinator: str = ""
+
+
+class Refused(Message, tag=4):
+    """The request was not carried out. `request` is 0 for a hello, a join or a frame that could not be read.
+
+    `code` is one of `lockring.errors`, `hint` a number that helps with it (for "stale" joins: the lowest
+    incarnation that will be accepted; for "moved": the version that says where to).
+    """
+
+    request: int
+    code: str
+    text: str
+    name: str = ""
+    hint: int = 0
+
+
+# --------------------------------------------------------------------------- locks
+
+
+class Acquire(Message, tag=10):
+    """Acquire a lock, or wait for it. Repeating it under the same acquisition id changes nothing.
+
+    It also starts the session's TTL afresh. `acquisition` numbers the session's acquisitions from 1, never
+    used twice. `wait_ms` is 0 to try once, `WAIT_FOREVER`, or a bound; `waited_ms` is how long the client has been
+    waiting already (elsewhere, before a failover). `version` is that of the client's routes.
+    """
+
+    request: int
+    session: str
+    ttl_ms: int
+    owner: str
+    acquisition: int
+    name: str
+    mode: int = Mode.EXCLUSIVE
+    permits: int = 1
+    wait_ms: int = WAIT_FOREVER
+    waited_ms: int = 0
+    version: int = 0
+
+
+class Release(Message, tag=11):
+    """Give up one acquisition, held or waiting. Answered `Released` also if there was nothing to give up."""
+
+    request: int
+    session: str
+    acquisition: int
+    name: str
+    version: int = 0
+
+
+class Keepalive(Message, tag=12):
+    """Renew the session's acquisitions at this node.
+
+    `count` and `digest` (see `core.digest`) cover all acquisitions that the client believes to hold or to
+    wait for at this node; `through` is the highest acquisition number it has used. Where the node disagrees, the client
+    repeats it with `slots`, the same per slot as `[slot, count, digest]`, and where that differs with `listed`:
+    `[slot, [[acquisition, name], …]]`. Acquisitions up to `through` in a listed slot, and not in its list, were given up.
+    """
+
+    request: int
+    session: str
+    ttl_ms: int
+    owner: str
+    through: int
+    count: int
+    digest: int
+    slots: list[tuple[int, int, int]] = []
+    listed: list[tuple[int, list[tuple[int, str]]]] = []
+    version: int = 0
+
+
+class CloseSession(Message, tag=13):
+    """Give up everything that the session has at this node. Answered `Released`."""
+
+    request: int
+    session: str
+
+
+class Granted(Message, tag=20):
+    """The acquisition is held. The promise counts from when the client *sent* the request numbered `basis`."""
+
+    request: int
+    generation: int
+    promise_ms: int
+    basis: int
+
+
+class Released(Message, tag=21):
+    """`dropped` says whether the acquisition was still known here."""
+
+    request: int
+    dropped: bool
+
+
+class Kept(Message, tag=22):
+    """Answer to a keepalive; the promise counts from when the client sent it.
+
+    `agreed`: the digests agree and the node may serve all of these slots, so the promise is for every acquisition
+    it covered. Otherwise for those with verdict HELD: of a slot (`[slot, verdict]`) or of one
+    acquisition (`[acquisition, verdict, generation]`). An empty answer without `agreed` asks for `slots`.
+    """
+
+    request: int
+    promise_ms: int
+    agreed: bool
+    slots: list[tuple[int, int]] = []
+    acquisitions: list[tuple[int, int, int]] = []
+
+
+class Lost(Message, tag=28):
+    """Pushed to a holder: this acquisition ended (`reason` as in `errors.LockLost`). Release it to let go at once."""
+
+    session: str
+    acquisition: int
+    name: str
+    reason: str
+
+
+# --------------------------------------------------------------------------- asking and administration
+
+
+class HolderInfo(msgspec.Struct, array_like=True, gc=False):
+    """One holder: since when, and how much of its lease is left at the node."""
+
+    owner: str
+    session: str
+    acquisition: int
+    generation: int
+    held_ms: int
+    ttl_ms: int
+    left_ms: int
+
+
+class WaiterInfo(msgspec.Struct, array_like=True, gc=False):
+    """One waiter, in queue order."""
+
+    owner: str
+    session: str
+    acquisition: int
+    waited_ms: int
+
+
+class LockInfo(msgspec.Struct, array_like=True, gc=False):
+    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock."""
+
+    name: str
+    slot: int
+    primary: str
+    mode: int
+    permits: int
+    generation: int
+    seq: int
+    holders: list[HolderInfo]
+    waiters: list[WaiterInfo]
+
+
+class Describe(Message, tag=14):
+    """Ask for one lock, held or free. Answered `Described`."""
+
+    request: int
+    name: str
+    version: int = 0
+
+
+class Described(Message, tag=24):
+    """The answer to `Describe`."""
+
+    request: int
+    lock: LockInfo
+
+
+class List(Message, tag=15):
+    """Ask for the locks of this node, held or waited for, whose name starts with `prefix`, a page at a time.
+
+    Start with slot 0 and name ""; go on with what `Listed` says. `limit` is 1 to 10,000.
+    """
+
+    request: int
+    prefix: str
+    from_slot: int = 0
+    after_name: str = ""
+    limit: int = 1000
+
+
+class Listed(Message, tag=25):
+    """A page. `next_slot` is -1 after the last one."""
+
+    request: int
+    locks: list[LockInfo]
+    next_slot: int
+    next_name: str
+
+
+class Watch(Message, tag=16):
+    """Send `Changed` now and after every change to the lock, until `Unwatch`, or `Refused` when it moves."""
+
+    request: int
+    name: str
+    version: int = 0
+
+
+class Unwatch(Message, tag=17):
+    """End the watch that was started by the request numbered `watch`. Answered `Released`."""
+
+    request: int
+    watch: int
+
+
+class Changed(Message, tag=26):
+    """The watched lock as it is now; `request` is the watch's."""
+
+    request: int
+    lock: LockInfo
+
+
+class Break(Message, tag=18):
+    """End a holder's lease by its generation. The holder is told, its lease is not renewed; the lock is free
+    once it lets go or its TTL has passed. With `force`, at once (two may then believe to hold it)."""
+
+    request: int
+    name: str
+    generation: int
+    force: bool = False
+    version: int = 0
+
+
+class Broken(Message, tag=27):
+    """`freed` says whether the lock is free already; otherwise it will be within `within_ms`."""
+
+    request: int
+    freed: bool
+    within_ms: int
+
+
+class GetState(Message, tag=19):
+    """Ask any server for the whole cluster state. Answered `StateIs`."""
+
+    request: int
+
+
+class StateIs(Message, tag=29):
+    """The state, as `ring.state.encode_state` writes it; `note` is a sentence on what the server is waiting for, if anything."""
+
+    request: int
+    state: bytes
+    note: str = ""
+
+
+class Routes(Message, tag=30):
+    """Pushed to clients, at once on connecting and when it changes: where each slot's primary is.
+
+    `members` are `[node, incarnation, address]`; `primaries` has two bytes (little endian) per slot: a
+    place in `members`, or 0xFFFF for none.
+    """
+
+    version: int
+    members: list[tuple[str, int, str]]
+    primaries: bytes
+    coordinator: str
+
+
+class Drain(Message, tag=43):
+    """To a coordinator: move everything off this node. Sent by operators, and by a node that is to stop (request 0)."""
+
+    request: int
+    node: str
+
+
+class Draining(Message, tag=53):
+    """The drain of `node` has begun, or had before."""
+
+    request: int
+    node: str
+
+
+# --------------------------------------------------------------------------- node and coordinator
+
+
+class Join(Message, tag=40):
+    """First message of a node to the coordinator. `version` is that of the newest state the node has seen (0: none)."""
+
+    protocol: int
+    cluster: str
+    node: str
+    incarnation: int
+    address: str
+    weight: int
+    version: int
+
+
+class Heartbeat(Message, tag=41):
+    """A node is alive; `version` is the state it has. The counts are for people."""
+
+    sequence: int
+    version: int
+    locks: int = 0
+    waiters: int = 0
+    sessions: int = 0
+
+
+class HeartbeatAck(Message, tag=51):
+    """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`."""
+
+    sequence: int
+    version: int
+
+
+class AskItem(msgspec.Struct, array_like=True, gc=False):
+    """One slot of an `Ask`: `epoch` as the asker knows it; the copy meant, as node, incarnation, joined;
+    for EXTEND `below` is the end of the range that is running out."""
+
+    slot: int
+    epoch: int
+    node: str = ""
+    incarnation: int = 0
+    joined: int = 0
+    below: int = 0
+
+
+class Ask(Message, tag=42):
+    """Ask the coordinator for a change. It obliges nobody: only the next state says what was done."""
+
+    kind: int
+    items: list[AskItem]
+
+
+class State(Message, tag=52):
+    """The whole cluster state (`ring.state.encode_state`); receivers ignore one that is not newer than theirs."""
+
+    state: bytes
+
+
+# --------------------------------------------------------------------------- node and node
+
+
+class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
+    """A holder was added. `age_ms` is how long ago, when this was written."""
+
+    name: str
+    mode: int
+    permits: int
+    session: str
+    acquisition: int
+    owner: str
+    ttl_ms: int
+    generation: int
+    seq: int
+    age_ms: int = 0
+
+
+class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):
+    """A holder was removed: released, expired or broken."""
+
+    name: str
+    session: str
+    acquisition: int
+
+
+Mutation = Put | Remove
+
+
+class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
+    """All holders of a slot as of `index`, in one or more parts: `part` counts from 0, `last` marks the end."""
+
+    slot: int
+    since: int
+    joined: int
+    base: int
+    index: int
+    highest: int
+    part: int
+    last: bool
+    holders: list[Put]
+
+
+class Tail(msgspec.Struct, array_like=True, gc=False, tag=1):
+    """The mutations numbered `after` + 1, `after` + 2, … of a reign; may be empty."""
+
+    slot: int
+    since: int
+    joined: int
+    after: int
+    highest: int
+    mutations: list[Mutation]
+
+
+class Resume(msgspec.Struct, array_like=True, gc=False, tag=2):
+    """The new primary's table at index 0 of its reign is what the reign `ended_since` had at `ended_index`. A copy that
+    ended there (the former primary of a planned move) is at index 0; any other needs a snapshot."""
+
+    slot: int
+    since: int
+    joined: int
+    ended_since: int
+    ended_index: int
+
+
+Stream = Snapshot | Tail | Resume
+
+
+class Replicate(Message, tag=60):
+    """From a primary to a copy: a heartbeat, and the news of any number of slots.
+
+    `version` is the sender's state; `serving` is False if the sender knows that it may not serve (no coordinator lease).
+    """
+
+    sequence: int
+    version: int
+    serving: bool
+    streams: list[Stream]
+
+
+class ReplicateAck(Message, tag=61):
+    """Acknowledges `Replicate` number `sequence`, and with it the sender's lease; `version` is the state that the copy had.
+
+    `positions` has `[slot, since, joined, index]` for the slots it named: index -1 asks for a snapshot.
+    """
+
+    sequence: int
+    version: int
+    positions: list[tuple[int, int, int, int]]
+
+
+class HandOverSlot(msgspec.Struct, array_like=True, gc=False):
+    """The end of a reign: its mutations after `after`, which end at `index`; `highest` is its highest generation."""
+
+    slot: int
+    since: int
+    joined: int
+    after: int
+    index: int
+    highest: int
+    mutations: list[Mutation]
+
+
+class HandOver(Message, tag=62):
+    """From a former primary to its successor: it will never serve these slots in that reign again."""
+
+    version: int
+    slots: list[HandOverSlot]
+
+
+ToNode = (
+    ClientHello
+    | PeerHello
+    | Acquire
+    | Release
+    | Keepalive
+    | CloseSession
+    | Describe
+    | List
+    | Watch
+    | Unwatch
+    | Break
+    | GetState
+    | Drain
+    | Replicate
+    | HandOver
+    | State
+)
+"""What a node accepts on its listening port."""
+
+ToCoordinator = ClientHello | GetState | Drain | Join | Heartbeat | Ask
+"""What a coordinator accepts on its listening port."""
+
+ToClient = (
+    Welcome
+    | Refused
+    | Granted
+    | Released
+    | Kept
+    | Described
+    | Listed
+    | Changed
+    | Broken
+    | Lost
+    | StateIs
+    | Routes
+    | Draining
+)
+"""What a client accepts on a connection that it opened."""
+
+FromCoordinator = Welcome | Refused | HeartbeatAck | State | Draining
+"""What a node accepts on the connection that it opened to a coordinator."""
+
+FromPeer = Welcome | Refused | ReplicateAck | State
+"""What a node accepts on the connection that it opened to a peer."""

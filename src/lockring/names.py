@@ -1,0 +1,88 @@
+"""What may be a name here, and how long: locks, owners, nodes, addresses; and a lock's slot."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from zlib import crc32
+
+from lockring.errors import InvalidRequest
+
+SLOTS: Final = 4096
+"""Number of slots that the circle is cut into; fixed, since every client and node computes it."""
+
+LOCK_NAME_BYTES_MAX: Final = 1024
+OWNER_BYTES_MAX: Final = 256
+NODE_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+TTL_MS_MIN: Final = 100
+"""Shortest lease: below it a renewal could not make the trip reliably."""
+
+
+def slot_of(name: str) -> int:
+    """The slot of a lock name: CRC32 of its UTF-8 bytes modulo `SLOTS`."""
+    return crc32(name.encode()) % SLOTS
+
+
+def check_lock_name(name: object) -> str:
+    """Return the name if it may name a lock.
+
+    Raises:
+        InvalidRequest: not text, empty, longer than 1,024 bytes in UTF-8, or not encodable in it.
+    """
+    if not isinstance(name, str):
+        raise InvalidRequest(f"a lock name is text, not {type(name).__name__}")
+    if not name:
+        raise InvalidRequest("a lock name must not be empty")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the lock name {name!r} is not valid UTF-8 text: {error.reason}") from error
+    if size > LOCK_NAME_BYTES_MAX:
+        raise InvalidRequest(
+            f"a lock name has at most {LOCK_NAME_BYTES_MAX} bytes; {name[:40]!r}… has {size}"
+        )
+    return name
+
+
+def check_owner(owner: object) -> str:
+    """Return the owner label if it is text of at most 256 bytes in UTF-8.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    if not isinstance(owner, str):
+        raise InvalidRequest(f"an owner is text, not {type(owner).__name__}")
+    try:
+        size = len(owner.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the owner {owner!r} is not valid UTF-8 text: {error.reason}") from error
+    if size > OWNER_BYTES_MAX:
+        raise InvalidRequest(f"an owner has at most {OWNER_BYTES_MAX} bytes; {owner[:40]!r}… has {size}")
+    return owner
+
+
+def check_node_id(node: object) -> str:
+    """Return the node id if it is 1 to 63 letters, digits, dots, dashes or underscores.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    if not isinstance(node, str) or not NODE_ID_PATTERN.fullmatch(node):
+        raise InvalidRequest(
+            f"a node id is 1 to 63 letters, digits, '.', '-' or '_', starting with a letter or digit; not {node!r}"
+        )
+    return node
+
+
+def split_address(address: object) -> tuple[str, int]:
+    """Split "HOST:PORT" (or "[IPV6]:PORT") into its host and port.
+
+    Raises:
+        InvalidRequest: no such form, or the port is not within 0 to 65535.
+    """
+    if isinstance(address, str):
+        host, colon, port = address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if colon and host and port.isascii() and port.isdigit() and int(port) <= 65535:
+            return host, int(port)
+    raise InvalidRequest(f"an address is HOST:PORT, such as 127.0.0.1:9501; not {address!r}")

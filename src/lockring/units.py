@@ -1,0 +1,48 @@
+"""The one place that knows how durations are converted.
+
+Cores count integer nanoseconds (`_ns`), the wire carries integer milliseconds (`_ms`), people write
+seconds (`_s`, float or `timedelta`). Instants are local to one process and never leave it.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Final
+
+from lockring.errors import InvalidRequest
+
+NS_PER_MS: Final = 1_000_000
+NS_PER_S: Final = 1_000_000_000
+
+DURATION_S_MAX: Final = 10 * 365 * 86_400.0
+"""The longest wait that anything accepts: ten years, which keeps every sum within 64 bits."""
+
+
+def ms_to_ns(duration_ms: int) -> int:
+    """Turn milliseconds into nanoseconds."""
+    return duration_ms * NS_PER_MS
+
+
+def ns_to_ms_floor(duration_ns: int) -> int:
+    """Turn nanoseconds into whole milliseconds, never promising more than there is."""
+    return max(0, duration_ns) // NS_PER_MS
+
+
+def seconds_to_ms(value: float | timedelta, what: str) -> int:
+    """Turn what a caller wrote, in seconds, into whole milliseconds, rounded up.
+
+    Args:
+        value: seconds as a number, or a `timedelta`; zero or more, finite, ten years at most.
+        what: the argument's name, for the error.
+
+    Raises:
+        InvalidRequest: not a number, NaN, infinite, negative, or longer than ten years.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidRequest(f"{what} must be a number of seconds or a timedelta, not {value!r}")
+    if math.isnan(value) or value < 0 or value > DURATION_S_MAX:
+        raise InvalidRequest(f"{what} must be between 0 s and {DURATION_S_MAX:.0f} s, not {value!r}")
+    return math.ceil(value * 1000)
