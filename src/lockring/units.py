@@ -43,6 +43,6 @@ def seconds_to_ms(value: float | timedelta, what: str) -> int:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidRequest(f"{what} must be a number of seconds or a timedelta, not {value!r}")
-    if math.isnan(value) or value < 0 or value > DURATION_S_MAX:
+    if not 0 <= value <= DURATION_S_MAX:  # also true of NaN
         raise InvalidRequest(f"{what} must be between 0 s and {DURATION_S_MAX:.0f} s, not {value!r}")
     return math.ceil(value * 1000)

@@ -1,0 +1,90 @@
+# What `make` can do here: see `make help`. Needs Python 3.11 or newer, and nothing else.
+
+PYTHON ?= python3
+VENV   ?= .venv
+NODES  ?= 3
+PORT   ?= 9500
+SEEDS  ?= 200
+BIN    := $(VENV)/bin
+
+# Changed when what is installed would change; the code itself is installed in place.
+INPUTS := pyproject.toml src/lockring/_version.py
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check format unit coverage sim cluster clean
+
+help:
+	@echo "make up        start a local cluster: a coordinator and NODES=$(NODES) nodes, ports from PORT=$(PORT)"
+	@echo "make test      everything: check, unit tests with coverage, simulation, real processes"
+	@echo "make check     formatter, linter, strict type checker"
+	@echo "make format    let the formatter and the linter put right what they can"
+	@echo "make unit      the quick unit tests alone"
+	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
+	@echo "make cluster   the tests with real processes alone"
+	@echo "make clean     remove the virtual environment and every cache"
+
+up: $(VENV)/.installed
+	@$(BIN)/lockring up --nodes $(NODES) --port $(PORT)
+
+test: $(VENV)/.installed-dev
+	@start=$$(date +%s); \
+	$(MAKE) --no-print-directory check && \
+	$(MAKE) --no-print-directory coverage && \
+	$(MAKE) --no-print-directory sim-short && \
+	$(MAKE) --no-print-directory cluster || { echo "make test: FAILED, see above" >&2; exit 1; }; \
+	echo "make test: check, unit tests, coverage, simulation and cluster tests passed in $$(($$(date +%s) - start)) s"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/unit -m "not slow"
+
+coverage: $(VENV)/.installed-dev
+	$(BIN)/coverage erase
+	$(BIN)/pytest tests/unit --cov --cov-report=
+	$(BIN)/coverage report --include='src/lockring/ring/*' --fail-under=95
+	$(BIN)/coverage report --include='src/lockring/core/*' --fail-under=95
+
+.PHONY: sim-short
+sim-short: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/sim
+
+sim: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+cluster: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/cluster
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A virtual environment that is missing or does not run (made half, or of a Python that is gone) is made anew.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "lockring needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Name another one: make PYTHON=/path/to/python3.12 …" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	    echo "Creating $(VENV) …"; $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	    echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; }
+endef
+
+$(VENV)/.installed: $(INPUTS)
+	$(make_venv)
+	@echo "Installing lockring …"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(INPUTS)
+	$(make_venv)
+	@echo "Installing lockring and the tools for its tests …"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

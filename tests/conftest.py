@@ -1,0 +1,16 @@
+"""Settings for every test.
+
+Property tests draw the same examples on each run, so that a run that fails fails again. To look for new
+ones: HYPOTHESIS_PROFILE=explore make unit
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# No deadline: the time of one example says nothing on a busy machine, and pytest-timeout bounds the test.
+settings.register_profile("steady", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.register_profile("explore", deadline=None, max_examples=2000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
