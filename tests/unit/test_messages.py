@@ -24,7 +24,7 @@ UNIONS: dict[str, Any] = {
     name: getattr(messages, name)
     for name in ("ToNode", "ToCoordinator", "ToClient", "FromCoordinator", "FromPeer")
 }
-BY_NAME = {"ids": lambda kind: kind.__name__}
+each_message = pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
 
 
 def strategy_of(kind: Any) -> st.SearchStrategy[Any]:
@@ -64,7 +64,7 @@ def test_every_message_may_be_sent_to_somebody() -> None:
     assert set(MESSAGES) == accepted
 
 
-@pytest.mark.parametrize("kind", MESSAGES, **BY_NAME)
+@each_message
 @given(data=st.data())
 def test_a_message_comes_back_as_it_was_sent(kind: type[Message], data: st.DataObject) -> None:
     """To whoever accepts it, whatever the values, as an array that starts with its tag."""
@@ -78,7 +78,7 @@ def test_a_message_comes_back_as_it_was_sent(kind: type[Message], data: st.DataO
             assert back == message
 
 
-@pytest.mark.parametrize("kind", MESSAGES, **BY_NAME)
+@each_message
 @given(data=st.data())
 def test_a_message_of_an_older_sender_is_read_with_the_defaults(
     kind: type[Message], data: st.DataObject
@@ -94,7 +94,7 @@ def test_a_message_of_an_older_sender_is_read_with_the_defaults(
         assert getattr(old, field.name) == default
 
 
-@pytest.mark.parametrize("kind", MESSAGES, **BY_NAME)
+@each_message
 @given(data=st.data())
 def test_a_message_of_a_newer_sender_is_read_without_what_is_new(
     kind: type[Message], data: st.DataObject
@@ -105,7 +105,7 @@ def test_a_message_of_a_newer_sender_is_read_without_what_is_new(
     assert msgspec.msgpack.decode(newer, type=kind) == message
 
 
-@pytest.mark.parametrize("kind", MESSAGES, **BY_NAME)
+@each_message
 def test_a_message_that_lacks_a_field_is_refused(kind: type[Message]) -> None:
     with pytest.raises(msgspec.ValidationError, match="length"):
         msgspec.msgpack.decode(msgspec.msgpack.encode([tag_of(kind)]), type=kind)

@@ -1,0 +1,185 @@
+"""The rules of the house, as functions over the syntax tree of one module.
+
+Each returns what it found as sentences, empty if the module keeps the rule. They are functions and not
+assertions so that `test_rules.py` can show each of them a module that breaks it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[3]
+SOURCE: Final = ROOT / "src" / "lockring"
+
+_BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "units"})
+
+MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
+    "_version": frozenset(),
+    "clock": frozenset(),
+    "errors": frozenset(),
+    "messages": frozenset(),
+    "names": frozenset({"errors"}),
+    "units": frozenset({"errors"}),
+    "ring": _BASE - {"clock"},
+    "core": _BASE - {"clock"} | {"ring"},
+    "config": _BASE | {"core"},
+    "net": _BASE | {"ring", "core"},
+    "store": _BASE | {"ring", "core"},
+    "server": _BASE | {"ring", "core", "net", "store", "config"},
+    "client": _BASE | {"ring", "core", "net"},
+    "aio": frozenset({"client", "errors"}),
+    "": frozenset({"_version", "aio", "client", "errors"}),
+    "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "server", "client"},
+    "cli": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "server", "client", "testing"},
+}
+"""Which part of the package may import which others, besides itself. "" is `lockring` itself."""
+
+PURE: Final = frozenset({"ring", "core"})
+PURE_MAY_IMPORT: Final = frozenset(
+    {
+        "__future__",
+        "abc",
+        "bisect",
+        "collections",
+        "dataclasses",
+        "enum",
+        "functools",
+        "heapq",
+        "itertools",
+        "math",
+        "operator",
+        "types",
+        "typing",
+        "zlib",
+        # third parties, of which nothing but values is used
+        "msgspec",
+        "sortedcontainers",
+    }
+)
+"""All that the cores may use from outside: nothing that reads a clock, draws a number or touches the world."""
+
+PURE_MAY_NOT_CALL: Final = frozenset({"open", "print", "input", "eval", "exec", "__import__", "id", "hash"})
+"""`id` and `hash` differ from one process to the next, so what depends on them cannot be replayed."""
+
+_NAMED_FOR_TIME: Final = frozenset(
+    {"ttl", "timeout", "deadline", "lease", "wait", "waited", "age", "delay", "grace"}
+)
+_UNITS: Final = frozenset({"ns", "ms", "s"})
+
+
+def part_of(path: Path, source: Path = SOURCE) -> str:
+    """The part of the package that a file belongs to: a key of `MAY_IMPORT`."""
+    first = path.relative_to(source).parts[0]
+    return first.removesuffix(".py").removeprefix("__init__")
+
+
+def imports_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every module that is imported anywhere in a tree, also inside functions, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are banned by the linter"
+            assert node.module is not None
+            if node.module == "lockring":  # `from lockring import errors` names a part
+                yield from ((node.lineno, f"lockring.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, node.module
+
+
+def wrong_way_imports(part: str, tree: ast.AST) -> list[str]:
+    """Imports of a part of the package that this part may not know."""
+    found = []
+    for line, module in imports_of(tree):
+        package, _, inner = module.partition(".")
+        if package != "lockring":
+            continue
+        target = inner.split(".")[0]
+        if target not in MAY_IMPORT:
+            target = ""  # `from lockring import Client`
+        if target != part and target not in MAY_IMPORT[part]:
+            found.append(f"line {line}: {part or 'lockring'} may not import {module}")
+    return found
+
+
+def impurities(tree: ast.AST) -> list[str]:
+    """What a core may not do: reach for the world outside, or depend on an order that is not its own."""
+    found = [
+        f"line {line}: a core may not import {module}"
+        for line, module in imports_of(tree)
+        if module.split(".")[0] not in PURE_MAY_IMPORT | {"lockring"}
+    ]
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in PURE_MAY_NOT_CALL
+        ):
+            found.append(f"line {node.lineno}: a core may not call {node.func.id}()")
+        if isinstance(node, ast.For | ast.comprehension) and _is_set(node.iter):
+            found.append(f"line {node.iter.lineno}: the order of a set is not the same in every process")
+    return found
+
+
+def _is_set(node: ast.expr) -> bool:
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in {"set", "frozenset"}
+    return isinstance(node, ast.Set | ast.SetComp)
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """The module, public classes, functions and methods without a docstring."""
+    found = [] if ast.get_docstring(tree) else ["line 1: the module has no docstring"]
+    outers: list[ast.Module | ast.ClassDef] = [tree, *(n for n in tree.body if isinstance(n, ast.ClassDef))]
+    for outer in outers:
+        if isinstance(outer, ast.ClassDef) and outer.name.startswith("_"):
+            continue
+        for node in outer.body:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            inherits = any(
+                ast.unparse(mark).rpartition(".")[2] in {"override", "overload", "setter"}
+                for mark in node.decorator_list
+            )
+            if not node.name.startswith("_") and not inherits and not ast.get_docstring(node):
+                found.append(f"line {node.lineno}: {node.name} has no docstring")
+    return found
+
+
+def without_unit(tree: ast.AST) -> list[str]:
+    """Numbers named for a time whose name does not end in a unit (qualifiers such as _max may follow)."""
+    found = []
+    for node in ast.walk(tree):
+        named: list[tuple[str, ast.expr | None]] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            named = [(each.arg, each.annotation) for each in arguments]
+        elif isinstance(node, ast.AnnAssign):
+            named = [(ast.unparse(node.target).rpartition(".")[2], node.annotation)]
+        for name, annotation in named:
+            words = re.split("_", name.lower())
+            if annotation is None or not re.search(r"\b(int|float)\b", ast.unparse(annotation)):
+                continue
+            if re.search(r"[\[]", ast.unparse(annotation)):
+                continue  # a container of numbers is named for what it holds
+            if _NAMED_FOR_TIME & set(words) and not _UNITS & set(words):
+                found.append(f"line {getattr(node, 'lineno', 0)}: {name} has no unit (_ns, _ms or _s)")
+    return found
+
+
+_BANNED: Final = re.compile(
+    r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b|\bissue #|/work" r"/|/tmp/pl" r"an|\.\./sha" r"red", re.IGNORECASE
+)
+
+
+def banned_words(text: str) -> list[str]:
+    """Notes to oneself, and what means nothing to a reader of the repository."""
+    return [
+        f"line {number}: {match.group()}"
+        for number, line in enumerate(text.splitlines(), start=1)
+        for match in _BANNED.finditer(line)
+    ]

@@ -1,0 +1,84 @@
+"""The rules of the house hold for every module there is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.unit.house import rules
+
+LINES_MAX = 450
+LONGER: dict[str, tuple[int, str]] = {
+    "messages.py": (600, "the whole vocabulary of the wire, to be read as one list"),
+}
+"""Modules that may be longer than `LINES_MAX`, to how many lines, and why. The numbers only go down."""
+
+MODULES = sorted(rules.SOURCE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(rules.SOURCE).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
+every_core_module = pytest.mark.parametrize(
+    "path", [path for path in MODULES if rules.part_of(path) in rules.PURE], ids=name_of
+)
+
+
+@every_module
+def test_imports_point_one_way(path: Path) -> None:
+    part = rules.part_of(path)
+    assert part in rules.MAY_IMPORT, f"a new part: say in rules.py what {part} may import"
+    assert rules.wrong_way_imports(part, tree_of(path)) == []
+
+
+@every_core_module
+def test_cores_touch_nothing_outside(path: Path) -> None:
+    assert rules.impurities(tree_of(path)) == []
+
+
+@every_core_module
+def test_times_in_cores_carry_their_unit(path: Path) -> None:
+    assert rules.without_unit(tree_of(path)) == []
+
+
+@every_module
+def test_public_names_are_documented(path: Path) -> None:
+    assert rules.undocumented(tree_of(path)) == []
+
+
+@every_module
+def test_modules_stay_short(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    allowed, _why = LONGER.get(name_of(path), (LINES_MAX, ""))
+    assert lines <= allowed, "split it, or say in LONGER why it must be one"
+
+
+@pytest.mark.parametrize("name", LONGER)
+def test_a_module_that_has_become_shorter_may_not_grow_back(name: str) -> None:
+    allowed, why = LONGER[name]
+    lines = len((rules.SOURCE / name).read_text(encoding="utf-8").splitlines())
+    assert why
+    assert lines > LINES_MAX, f"{name} has {lines} lines: take it off LONGER"
+    assert lines > allowed - 40, f"{name} has {lines} lines: lower its number"
+
+
+def test_nothing_holds_notes_to_oneself() -> None:
+    places = [
+        path for folder in ("src", "tests", "docs") for path in sorted((rules.ROOT / folder).rglob("*"))
+    ]
+    texts = [path for path in places if path.suffix in {".py", ".md", ".toml", ".txt"}]
+    texts += [*sorted(rules.ROOT.glob("*.md")), rules.ROOT / "Makefile", rules.ROOT / "pyproject.toml"]
+    found = {
+        path.relative_to(rules.ROOT).as_posix(): words
+        for path in texts
+        if (words := rules.banned_words(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}

@@ -1,0 +1,145 @@
+"""Each rule of the house finds a module that breaks it: a check that cannot fail proves nothing."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.unit.house import rules
+
+
+@pytest.mark.parametrize(
+    ("part", "code"),
+    [
+        ("core", "from lockring.net.frames import encode"),
+        ("core", "import lockring.clock"),
+        ("core", "def f():\n    from lockring import client"),
+        ("ring", "from lockring.core.node import NodeCore"),
+        ("ring", "from lockring import Client"),
+        ("net", "from lockring.server.node import main"),
+        ("net", "from lockring.store.memory import MemoryStore"),
+        ("client", "from lockring.server import node"),
+        ("server", "from lockring import Client"),
+        ("errors", "from lockring.names import SLOTS"),
+        ("store", "if True:\n    import lockring.cli"),
+    ],
+)
+def test_an_import_against_the_direction_is_found(part: str, code: str) -> None:
+    assert len(rules.wrong_way_imports(part, ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "code"),
+    [
+        (
+            "core",
+            "from lockring.core.effects import Send\nfrom lockring.ring.state import Copy\nimport heapq",
+        ),
+        ("ring", "from lockring import errors, names"),
+        ("cli", "import lockring\nfrom lockring.client.blocking import Client"),
+    ],
+)
+def test_an_import_in_the_direction_is_fine(part: str, code: str) -> None:
+    assert rules.wrong_way_imports(part, ast.parse(code)) == []
+
+
+def test_no_part_may_import_what_may_import_it() -> None:
+    """The table itself goes one way."""
+    for part, others in rules.MAY_IMPORT.items():
+        for other in others:
+            assert part not in rules.MAY_IMPORT[other], f"{part} and {other} know each other"
+
+
+@pytest.mark.parametrize(
+    "module",
+    "asyncio time random secrets socket os logging threading subprocess uvloop selectors datetime uuid "
+    "contextvars ssl sys signal tempfile pathlib concurrent.futures sqlite3".split(),
+)
+@pytest.mark.parametrize("form", ["import {}", "from {} import x", "def f():\n    import {} as y"])
+def test_a_core_that_reaches_for_the_world_is_found(module: str, form: str, tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text(form.format(module))
+    assert len(rules.impurities(ast.parse(planted.read_text()))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(1)",
+        "x = hash('a')",
+        "x = id(object())",
+        "open('file')",
+        "for x in {1, 2}: pass",
+        "for x in set(y): pass",
+        "z = [x for x in frozenset(y)]",
+    ],
+)
+def test_a_core_that_depends_on_the_process_is_found(code: str) -> None:
+    assert len(rules.impurities(ast.parse(code))) == 1
+
+
+def test_a_core_may_look_a_set_up_and_sort_it() -> None:
+    assert rules.impurities(ast.parse("x = {1, 2}\n1 in x\nfor y in sorted(x): pass")) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def acquire(): pass",
+        "async def acquire(): pass",
+        "class Lock: pass",
+        'class Lock:\n    """A lock."""\n    def acquire(self): pass',
+    ],
+)
+def test_a_public_name_without_a_docstring_is_found(code: str) -> None:
+    assert len(rules.undocumented(ast.parse(f'"""A module."""\n{code}'))) == 1
+
+
+def test_a_module_without_a_docstring_is_found() -> None:
+    assert rules.undocumented(ast.parse("x = 1")) == ["line 1: the module has no docstring"]
+
+
+def test_private_and_overriding_names_may_go_without_a_docstring() -> None:
+    code = '"""A module."""\ndef _f(): pass\nclass _C:\n    def f(self): pass\n'
+    code += (
+        'class D:\n    """D."""\n    def __enter__(self): pass\n    @typing.override\n    def f(self): pass'
+    )
+    assert rules.undocumented(ast.parse(code)) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(ttl: int): ...",
+        "def f(self, *, lease_max: int | None = None): ...",
+        "class C:\n    deadline: float = 0.0",
+        "self.wait: int = 3",
+    ],
+)
+def test_a_time_without_a_unit_is_found(code: str) -> None:
+    assert len(rules.without_unit(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(ttl_ms: int, deadline_ns: int | None, lease_s_max: float): ...",
+        "def f(waiters: int, page: int, leases: dict[str, int], lease: Lease): ...",
+        "deadlines: list[int] = []",
+    ],
+)
+def test_times_with_a_unit_and_other_numbers_are_fine(code: str) -> None:
+    assert rules.without_unit(ast.parse(code)) == []
+
+
+@pytest.mark.parametrize("word", ["TO" + "DO", "fix" + "me:", "issue " + "#3", "see /work" + "/main"])
+def test_a_note_to_oneself_is_found(word: str) -> None:
+    assert len(rules.banned_words(f"fine\n# {word} later\n")) == 1
+
+
+def test_a_part_is_found_from_a_path() -> None:
+    assert rules.part_of(rules.SOURCE / "core" / "node.py") == "core"
+    assert rules.part_of(rules.SOURCE / "errors.py") == "errors"
+    assert rules.part_of(rules.SOURCE / "__init__.py") == ""
