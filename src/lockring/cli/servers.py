@@ -1,0 +1,72 @@
+"""`lockring coordinator`, `node`, `serve` and `up`: the processes of a cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from lockring.cli.options import read_settings, sections, setting_options
+from lockring.config import misspelt_variables, settings_of
+from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
+
+
+def _warn_of_misspelt_variables() -> None:
+    declared = [each for struct in sections().values() for each in settings_of(struct)]
+    for name, meant in misspelt_variables(os.environ, declared):
+        print(f"lockring: nothing reads the variable {name}; did you mean {meant}?", file=sys.stderr)
+
+
+@click.command()
+@setting_options(CoordinatorSettings)
+def coordinator(**given: Any) -> int:
+    """Run the coordinator: the one that decides which node owns what.
+
+    Locks are not lost when it stops: nodes go on for the coordinator lease. SIGTERM or Ctrl-C ends it.
+    """
+    settings = read_settings(CoordinatorSettings, "coordinator", given)
+    _warn_of_misspelt_variables()
+    from lockring.server import run_coordinator
+
+    return run_coordinator(settings)
+
+
+@click.command()
+@setting_options(NodeSettings)
+def node(**given: Any) -> int:
+    """Run a node: it keeps locks and serves clients.
+
+    SIGTERM or Ctrl-C drains it: its slots move to the other nodes before it leaves. A second one ends it at once.
+    """
+    settings = read_settings(NodeSettings, "node", given)
+    _warn_of_misspelt_variables()
+    from lockring.server import run_node
+
+    return run_node(settings)
+
+
+@click.command()
+@setting_options(ServeSettings)
+def serve(**given: Any) -> int:
+    """Run a coordinator and a node in one process: all that one machine needs."""
+    settings = read_settings(ServeSettings, "serve", given)
+    _warn_of_misspelt_variables()
+    from lockring.server import run_serve
+
+    return run_serve(settings)
+
+
+@click.command()
+@setting_options(UpSettings)
+def up(**given: Any) -> int:
+    """Run a whole cluster on this machine: a coordinator and some nodes, each a process of its own.
+
+    Restarts what dies. Ctrl-C ends all of them.
+    """
+    settings = read_settings(UpSettings, "up", given)
+    _warn_of_misspelt_variables()
+    from lockring.server import run_up
+
+    return run_up(settings)

@@ -1,0 +1,381 @@
+"""Settings: declared once, read from flags, `LOCKRING_*` variables and a TOML file, in that order.
+
+A command's settings are one `msgspec.Struct`. Each field is declared with its type, default, unit, bounds
+and help in one place::
+
+    drain_timeout_s: Annotated[float, setting("How long …", unit="seconds", minimum=0)] = 60.0
+
+From that follow the flag `--drain-timeout`, the variable `LOCKRING_DRAIN_TIMEOUT`, and the key
+`drain_timeout` in the command's table of the file. Whatever the source, the same check
+is made, and an error names the source: the flag, the variable, or file, line and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+import types
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from lockring.errors import ConfigError, InvalidRequest
+
+VARIABLE_PREFIX: Final = "LOCKRING_"
+CONFIG_VARIABLE: Final = "LOCKRING_CONFIG"
+
+Check = Callable[[Any], object]
+"""Raises `InvalidRequest` for a value that the type allows and the setting does not."""
+
+Kind = Literal["text", "whole number", "number", "switch", "choice", "list"]
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+class _Declared(msgspec.Struct, frozen=True):
+    """What `setting` keeps of a declaration."""
+
+    help: str
+    metavar: str
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    check: Check | None
+    key: str
+    short: str
+    variable: bool
+    file: bool
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting, as everything that reads or documents it sees it.
+
+    Attributes:
+        field: name of the struct's field.
+        key: name in the file; with dashes the flag, in capitals the variable.
+        kind: what its values are.
+        default: the value where no source has one; `msgspec.NODEFAULT` if one must be given.
+        choices: the values allowed, for kind "choice".
+        declared: help, unit, bounds and where it may come from.
+    """
+
+    field: str
+    key: str
+    kind: Kind
+    default: Any
+    choices: tuple[str, ...]
+    declared: _Declared
+
+    @property
+    def flag(self) -> str:
+        """The long command line option."""
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def variable(self) -> str | None:
+        """The environment variable, None if it has none."""
+        return VARIABLE_PREFIX + self.key.upper() if self.declared.variable else None
+
+    @property
+    def is_required(self) -> bool:
+        """Whether some source must give a value."""
+        return self.default is msgspec.NODEFAULT
+
+    def expected(self) -> str:
+        """What a value must be, as the end of "expected …"."""
+        declared = self.declared
+        match self.kind:
+            case "choice":
+                return "one of " + ", ".join(self.choices)
+            case "switch":
+                return "true or false"
+            case "list":
+                return f"one or more of {declared.metavar}, separated by commas"
+            case "text":
+                return "text"
+        what = f"a {self.kind}" + (f" of {declared.unit}" if declared.unit else "")
+        if declared.minimum is not None and declared.maximum is not None:
+            return f"{what} from {declared.minimum:g} to {declared.maximum:g}"
+        if declared.minimum is not None:
+            return f"{what}, {declared.minimum:g} or more"
+        return what
+
+    def read(self, value: object, source: str) -> Any:
+        """Turn what a source holds into the field's value.
+
+        Args:
+            value: text from a flag or a variable, or any TOML value.
+            source: where it came from, for the error.
+
+        Raises:
+            ConfigError: it is not of the type, out of bounds, or refused by the setting's check.
+        """
+        try:
+            read = self._convert(value)
+        except (ValueError, TypeError, OverflowError):
+            raise ConfigError(f"{source}: expected {self.expected()}, not {_shown(value)}") from None
+        if self.declared.check is not None:
+            try:
+                for each in read if self.kind == "list" else (read,):
+                    self.declared.check(each)
+            except InvalidRequest as error:
+                raise ConfigError(f"{source}: {error}") from None
+        return read
+
+    def _convert(self, value: object) -> Any:
+        match self.kind:
+            case "text":
+                return _text(value)
+            case "choice":
+                if value in self.choices:
+                    return value
+                raise ValueError(value)
+            case "switch":
+                return value if isinstance(value, bool) else _switch(value)
+            case "list":
+                parts = value.split(",") if isinstance(value, str) else list(_array(value))
+                found = tuple(_text(part).strip() for part in parts)
+                if not found or not all(found):
+                    raise ValueError(value)
+                return found
+            case "whole number":
+                return self._bounded(_whole(value))
+            case "number":
+                return self._bounded(_number(value))
+
+    def _bounded(self, number: float) -> float:
+        low, high = self.declared.minimum, self.declared.maximum
+        if (low is not None and number < low) or (high is not None and number > high):
+            raise ValueError(number)
+        return number
+
+
+def setting(
+    text: str,
+    *,
+    metavar: str = "",
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    check: Check | None = None,
+    key: str = "",
+    short: str = "",
+    variable: bool = True,
+    file: bool = True,
+) -> _Declared:
+    """Declare a setting, as the annotation of a struct's field.
+
+    Args:
+        text: what it does and what raising it costs; for `--help` and the documentation.
+        metavar: stands for the value in help, such as "HOST:PORT".
+        unit: of a number, such as "seconds".
+        minimum: smallest value allowed.
+        maximum: largest value allowed.
+        check: raises `InvalidRequest` for a value that is refused (for a list: for one of its parts).
+        key: name to use instead of the field's (less a unit such as `_s`).
+        short: one-letter flag, such as "-w".
+        variable: whether a `LOCKRING_*` variable sets it.
+        file: whether the file may set it.
+    """
+    return _Declared(text, metavar, unit, minimum, maximum, check, key, short, variable, file)
+
+
+@lru_cache(maxsize=32)
+def settings_of(struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
+    """All settings that a struct declares, in order."""
+    hints = get_type_hints(struct, include_extras=True)
+    defaults = dict(
+        zip(reversed(struct.__struct_fields__), reversed(struct.__struct_defaults__), strict=False)
+    )
+    found = []
+    for field in struct.__struct_fields__:
+        assert get_origin(hints[field]) is Annotated, (
+            f"{struct.__name__}.{field} is not declared as a setting"
+        )
+        base, declared = get_args(hints[field])[:2]
+        kind, choices = _kind_of(base)
+        key = declared.key or (field.removesuffix("_s") if declared.unit == "seconds" else field)
+        found.append(Setting(field, key, kind, defaults.get(field, msgspec.NODEFAULT), choices, declared))
+    return tuple(found)
+
+
+def _kind_of(base: Any) -> tuple[Kind, tuple[str, ...]]:
+    if isinstance(base, types.UnionType):  # Optional: None where no source has a value
+        base = next(each for each in get_args(base) if each is not type(None))
+    if get_origin(base) is Literal:
+        return "choice", get_args(base)
+    if get_origin(base) is tuple:
+        return "list", ()
+    kinds: dict[Any, Kind] = {str: "text", int: "whole number", float: "number", bool: "switch"}
+    return kinds[base], ()
+
+
+class ConfigFile:
+    """A TOML file, checked for tables and keys that nobody reads."""
+
+    def __init__(self, path: Path, sections: Mapping[str, Iterable[Setting]]) -> None:
+        """Read the file.
+
+        Args:
+            path: of the file.
+            sections: the tables that it may have, and the settings in each.
+
+        Raises:
+            ConfigError: it cannot be read, is not TOML, or has an unknown table or key.
+        """
+        self.path = path
+        try:
+            self._text = path.read_text(encoding="utf-8")
+            self._tables = tomllib.loads(self._text)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: is not UTF-8 text") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+        for name, table in self._tables.items():
+            if name not in sections or not isinstance(table, dict):
+                what = "table" if isinstance(table, dict) else "key outside of a table"
+                hint = _meant(name, sections, "the tables are " + ", ".join(f"[{each}]" for each in sections))
+                raise ConfigError(f"{self._place(None, name)}: unknown {what} {name!r}; {hint}")
+            keys = [each.key for each in sections[name] if each.declared.file]
+            for key in table:
+                if key not in keys:
+                    hint = _meant(key, keys, f"[{name}] has " + ", ".join(keys))
+                    raise ConfigError(f"{self._place(name, key)}: unknown key {key!r} in [{name}]; {hint}")
+
+    def get(self, section: str, setting: Setting) -> tuple[object, str] | None:
+        """The value of a setting and where it stands, or None if the file does not set it."""
+        table = self._tables.get(section, {})
+        if setting.key not in table:
+            return None
+        return table[setting.key], f"{self._place(section, setting.key)}: [{section}] {setting.key}"
+
+    def _place(self, section: str | None, key: str) -> str:
+        """The file, and the line where that can be told from the text (plain `key = …` under `[section]`)."""
+        current = None
+        for number, line in enumerate(self._text.splitlines(), start=1):
+            stripped = line.strip()
+            if stripped.startswith("[") and stripped.split("]")[0] != stripped:
+                current = stripped.split("]")[0].lstrip("[").strip().strip("\"'")
+                if section is None and current == key:
+                    return f"{self.path}, line {number}"
+            elif (
+                current == section and stripped.split("=")[0].strip().strip("\"'") == key and "=" in stripped
+            ):
+                return f"{self.path}, line {number}"
+        return str(self.path)
+
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+def load(
+    struct: type[_S],
+    section: str,
+    *,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: ConfigFile | None = None,
+) -> _S:
+    """Collect a command's settings: flags win over variables, these over the file, and it over defaults.
+
+    Args:
+        struct: declares the settings.
+        section: the command's table in the file.
+        flags: by field; None for a flag that was not given.
+        environ: the environment; an empty variable counts as not set.
+        file: the settings file, if there is one.
+
+    Raises:
+        ConfigError: a value that must not be, a required one that is missing, or two that contradict each other.
+    """
+    values: dict[str, Any] = {}
+    for each in settings_of(struct):
+        found = _find(each, section, flags, environ, file)
+        if found is not None:
+            values[each.field] = each.read(*found)
+        elif each.is_required:
+            where = f" or the variable {each.variable}" if each.variable else ""
+            raise ConfigError(f"{each.flag} is required: give it{where}")
+    return struct(**values)
+
+
+def _find(
+    setting: Setting,
+    section: str,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: ConfigFile | None,
+) -> tuple[object, str] | None:
+    flag = flags.get(setting.field)
+    if flag is not None:
+        return flag, setting.flag
+    if setting.variable is not None and environ.get(setting.variable):
+        return environ[setting.variable], f"the variable {setting.variable}"
+    return file.get(section, setting) if file is not None and setting.declared.file else None
+
+
+def misspelt_variables(environ: Mapping[str, str], settings: Iterable[Setting]) -> list[tuple[str, str]]:
+    """Variables that nobody reads and that look like one that somebody does, each with that one.
+
+    Other `LOCKRING_*` variables are left alone: they may well be set for something else.
+    """
+    known = [each.variable for each in settings if each.variable] + [CONFIG_VARIABLE]
+    found = []
+    for name in sorted(environ):
+        if name.startswith(VARIABLE_PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.87)
+            found += [(name, each) for each in close]
+    return found
+
+
+def _meant(word: str, known: Iterable[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    value.encode()  # a lone surrogate (bytes of the command line that are no UTF-8) is no text
+    return value
+
+
+def _switch(value: object) -> bool:
+    word = _text(value).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError(value)
+    return word in _TRUE
+
+
+def _array(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return value
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, str):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(value)
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number

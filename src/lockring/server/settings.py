@@ -1,0 +1,231 @@
+"""What the server processes can be told, each setting declared once (see `lockring.config`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from lockring.config import setting
+from lockring.core.timing import Timing
+from lockring.errors import ConfigError
+from lockring.names import check_node_id, split_address
+from lockring.units import NS_PER_S
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
+"""Hosts that one can listen on and nobody can connect to."""
+
+_LISTEN_CLIENTS: Final = "Where clients and other nodes connect to. Port 0 takes a free one."
+_LISTEN_COORDINATOR: Final = "Where nodes and clients connect to. Port 0 takes a free one."
+_ADVERTISE: Final = "The address that others are told to use, if not the one listened on."
+_WEIGHT: Final = "The node's share of slots, relative to the others'."
+_DRAIN: Final = (
+    "How long a node that is told to stop waits for its slots to move before it leaves all the same."
+)
+_DATA_DIR: Final = (
+    "Where the coordinator keeps its state (SQLite). Without it, in memory: for trying things out."
+)
+_NEW_CLUSTER: Final = (
+    "Start a new cluster in a data directory that exists and is empty, without waiting for the leases "
+    "of one whose state may have been lost."
+)
+_REPLICATION: Final = "Answer a grant once its backup has it (sync), or at once (async: faster, a crash may lose the newest grants)."
+_BACKUP_LEASE: Final = (
+    "How long a primary serves on an acknowledgement of its backup, and so how long a failover takes. Lower ones "
+    "cost traffic and suffer from pauses."
+)
+_COORDINATOR_LEASE: Final = (
+    "How long nodes work without the coordinator, and the longest TTL of a lock. Locks whose two copies are both "
+    "lost stay blocked for as long."
+)
+_STABILIZATION: Final = "How long membership must be quiet before slots are placed anew."
+_MEMBER_LEASE: Final = "Silence after which a node counts as failed."
+_LOG: Final = "How much to log."
+
+
+def _address(text: str) -> None:
+    split_address(text)
+
+
+class _Server(msgspec.Struct, frozen=True, kw_only=True):
+    log_level: Annotated[LogLevel, setting(_LOG)] = "info"
+
+
+class CoordinatorSettings(_Server, frozen=True, kw_only=True):
+    """Of `lockring coordinator`. Durations are seconds; `advertise` is "" for the address listened on."""
+
+    listen: Annotated[str, setting(_LISTEN_COORDINATOR, metavar="HOST:PORT", check=_address)] = (
+        "127.0.0.1:9500"
+    )
+    advertise: Annotated[str, setting(_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
+    data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR")] = None
+    new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
+    replication: Annotated[Literal["sync", "async"], setting(_REPLICATION)] = "sync"
+    backup_lease_s: Annotated[float, setting(_BACKUP_LEASE, unit="seconds", minimum=0.2, maximum=60)] = 2.0
+    coordinator_lease_s: Annotated[
+        float, setting(_COORDINATOR_LEASE, unit="seconds", minimum=1, maximum=3600)
+    ] = 30.0
+    stabilization_s: Annotated[float, setting(_STABILIZATION, unit="seconds", minimum=0, maximum=60)] = 1.0
+    member_lease_s: Annotated[float, setting(_MEMBER_LEASE, unit="seconds", minimum=0.5, maximum=600)] = 5.0
+
+    def __post_init__(self) -> None:
+        _check_reachable(self.listen, self.advertise, "--advertise")
+        _check_leases(self.backup_lease_s, self.coordinator_lease_s)
+
+    def timing(self) -> Timing:
+        """The durations as the coordinator core takes them."""
+        return _timing(self)
+
+
+class NodeSettings(_Server, frozen=True, kw_only=True):
+    """Of `lockring node`. Durations are seconds; `advertise` is "" for the address listened on."""
+
+    id: Annotated[
+        str,
+        setting("The node's name, unique in the cluster and the same after a restart.", check=check_node_id),
+    ]
+    listen: Annotated[str, setting(_LISTEN_CLIENTS, metavar="HOST:PORT", check=_address)] = "127.0.0.1:9501"
+    advertise: Annotated[str, setting(_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
+    coordinators: Annotated[
+        tuple[str, ...],
+        setting(
+            "Where the coordinator is; several, separated by commas, are tried in turn.",
+            metavar="HOST:PORT",
+            check=_address,
+            key="coordinator",
+        ),
+    ] = ("127.0.0.1:9500",)
+    weight: Annotated[int, setting(_WEIGHT, minimum=1, maximum=100)] = 1
+    drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
+
+    def __post_init__(self) -> None:
+        _check_reachable(self.listen, self.advertise, "--advertise")
+
+
+class ServeSettings(_Server, frozen=True, kw_only=True):
+    """Of `lockring serve`: a coordinator and one node in one process. Durations are seconds."""
+
+    id: Annotated[str, setting("The node's name in the cluster.", check=check_node_id)] = "node-1"
+    listen: Annotated[str, setting(_LISTEN_CLIENTS, metavar="HOST:PORT", check=_address)] = "127.0.0.1:9501"
+    advertise: Annotated[str, setting(_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
+    coordinator_listen: Annotated[
+        str,
+        setting(
+            "Where further nodes reach the coordinator in this process.", metavar="HOST:PORT", check=_address
+        ),
+    ] = "127.0.0.1:9500"
+    coordinator_advertise: Annotated[
+        str,
+        setting(
+            "The address of the coordinator that others are told to use, if not the one listened on.",
+            metavar="HOST:PORT",
+            check=_address,
+        ),
+    ] = ""
+    data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR")] = None
+    new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
+    weight: Annotated[int, setting(_WEIGHT, minimum=1, maximum=100)] = 1
+    drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
+    replication: Annotated[Literal["sync", "async"], setting(_REPLICATION)] = "sync"
+    backup_lease_s: Annotated[float, setting(_BACKUP_LEASE, unit="seconds", minimum=0.2, maximum=60)] = 2.0
+    coordinator_lease_s: Annotated[
+        float, setting(_COORDINATOR_LEASE, unit="seconds", minimum=1, maximum=3600)
+    ] = 30.0
+    stabilization_s: Annotated[float, setting(_STABILIZATION, unit="seconds", minimum=0, maximum=60)] = 1.0
+    member_lease_s: Annotated[float, setting(_MEMBER_LEASE, unit="seconds", minimum=0.5, maximum=600)] = 5.0
+
+    def __post_init__(self) -> None:
+        _check_reachable(self.listen, self.advertise, "--advertise")
+        _check_reachable(self.coordinator_listen, self.coordinator_advertise, "--coordinator-advertise")
+        _check_leases(self.backup_lease_s, self.coordinator_lease_s)
+
+    def coordinator(self) -> CoordinatorSettings:
+        """The settings of the coordinator in this process."""
+        return CoordinatorSettings(
+            listen=self.coordinator_listen,
+            advertise=self.coordinator_advertise,
+            data_dir=self.data_dir,
+            new_cluster=self.new_cluster,
+            replication=self.replication,
+            backup_lease_s=self.backup_lease_s,
+            coordinator_lease_s=self.coordinator_lease_s,
+            stabilization_s=self.stabilization_s,
+            member_lease_s=self.member_lease_s,
+            log_level=self.log_level,
+        )
+
+    def node(self, coordinator: str) -> NodeSettings:
+        """The settings of the node in this process, given the address at which its coordinator listens."""
+        return NodeSettings(
+            id=self.id,
+            listen=self.listen,
+            advertise=self.advertise,
+            coordinators=(coordinator,),
+            weight=self.weight,
+            drain_timeout_s=self.drain_timeout_s,
+            log_level=self.log_level,
+        )
+
+
+class UpSettings(_Server, frozen=True, kw_only=True):
+    """Of `lockring up`: a coordinator and `nodes` nodes on one machine, on consecutive ports."""
+
+    nodes: Annotated[int, setting("How many nodes to start.", minimum=1, maximum=50)] = 3
+    host: Annotated[str, setting("The address that all of them listen on.", metavar="HOST")] = "127.0.0.1"
+    port: Annotated[
+        int,
+        setting(
+            "The coordinator's port; the nodes take the next ones. With 0 all take free ones.",
+            minimum=0,
+            maximum=65_535,
+        ),
+    ] = 9500
+    data_dir: Annotated[
+        str | None,
+        setting(
+            "Where the coordinator keeps its state. Without it, a temporary directory, removed at the end.",
+            metavar="DIR",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.port and self.port + self.nodes > 65_535:
+            raise ConfigError(
+                f"--port {self.port} leaves no room for {self.nodes} nodes on the ports after it; take a lower one"
+            )
+        if self.host in WILDCARDS:
+            raise ConfigError(f"--host {self.host}: give an address that clients can connect to")
+
+
+def _check_reachable(listen: str, advertise: str, flag: str) -> None:
+    host, _ = split_address(listen)
+    if advertise:
+        host, port = split_address(advertise)
+        if port == 0 or host in WILDCARDS:
+            raise ConfigError(f"{flag} {advertise}: nobody can connect to that")
+    elif host in WILDCARDS:
+        raise ConfigError(
+            f"listening on {listen} needs {flag} HOST:PORT: the address at which the others reach this process"
+        )
+
+
+def _check_leases(backup_lease_s: float, coordinator_lease_s: float) -> None:
+    if coordinator_lease_s < 2 * backup_lease_s:
+        raise ConfigError(
+            f"--coordinator-lease ({coordinator_lease_s:g} s) must be at least twice "
+            f"--backup-lease ({backup_lease_s:g} s)"
+        )
+
+
+def _timing(settings: CoordinatorSettings) -> Timing:
+    def ns(seconds: float) -> int:
+        return round(seconds * NS_PER_S)
+
+    return Timing(
+        backup_lease_ns=ns(settings.backup_lease_s),
+        coordinator_lease_ns=ns(settings.coordinator_lease_s),
+        stabilization_ns=ns(settings.stabilization_s),
+        member_lease_ns=ns(settings.member_lease_s),
+    )
