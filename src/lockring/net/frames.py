@@ -1,0 +1,92 @@
+"""Frames: a 4-byte big-endian length, then one message in msgpack.
+
+Both ends, blocking or not, cut their byte streams here. Many small frames usually arrive in one read, and are
+decoded in place; a large frame is gathered in one buffer that grows once per read, so that
+nothing is copied or looked at twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from lockring.errors import ProtocolError
+from lockring.messages import FRAME_BYTES_MAX, Message
+
+HEADER_BYTES: Final = 4
+
+_encode = msgspec.msgpack.Encoder().encode
+
+M = TypeVar("M")
+
+
+def encode_frame(message: Message) -> bytes:
+    """The frame of one message: header and body. Safe to call from any thread."""
+    body = _encode(message)
+    return len(body).to_bytes(4, "big") + body
+
+
+class FrameReader(Generic[M]):
+    """Cuts one incoming byte stream into messages. Not thread-safe: one reader per connection and direction.
+
+    After a `ProtocolError` the stream's position is lost: close the connection.
+
+    Args:
+        decoder: decodes one body; it says which messages are accepted.
+        limit: longest body, in bytes; a longer one is refused by its header, before any of it is kept.
+    """
+
+    __slots__ = ("_buffer", "_decode", "_limit", "_needed")
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[M], limit: int = FRAME_BYTES_MAX) -> None:
+        self._decode = decoder.decode
+        self._limit = limit
+        # Bytes of a frame that has not fully arrived; `_needed` is the size at which it is worth looking again.
+        self._buffer = bytearray()
+        self._needed = HEADER_BYTES
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held back because their frame is not complete."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[M]:
+        """Take what was read and return the messages that it completes, in order.
+
+        Raises:
+            ProtocolError: a frame longer than the limit, or a body that is none of the accepted messages. What
+                came before it in the same read is not returned.
+        """
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+            if len(buffer) < self._needed:
+                return []
+            # Take the gathered bytes over instead of copying them.
+            data, self._buffer = buffer, bytearray()
+        view = memoryview(data)
+        size = len(view)
+        start = 0
+        needed = HEADER_BYTES
+        messages: list[M] = []
+        while size - start >= HEADER_BYTES:
+            length = int.from_bytes(view[start : start + HEADER_BYTES], "big")
+            if length > self._limit:
+                raise ProtocolError(f"a frame of {length} bytes; {self._limit} are the most")
+            end = start + HEADER_BYTES + length
+            if end > size:
+                needed = HEADER_BYTES + length
+                break
+            messages.append(self._decode_body(view[start + HEADER_BYTES : end]))
+            start = end
+        self._needed = needed
+        if start < size:
+            self._buffer += view[start:]
+        return messages
+
+    def _decode_body(self, body: Any) -> M:
+        try:
+            return self._decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ProtocolError(f"not a message that is accepted here: {error}") from error
