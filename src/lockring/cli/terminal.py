@@ -1,0 +1,100 @@
+"""Lending the terminal to a command that runs in a process group of its own, and taking it back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Terminal:
+    """The terminal on standard input, if there is one and this process is in its foreground.
+
+    Only one process group may read a terminal: the foreground one. It is lent to the command from the start, unless
+    our output goes into a pipe: then the reader of the pipe (a pager) may need it, and the command gets it
+    when it first reaches for it.
+    """
+
+    def __init__(self) -> None:
+        self._ours = os.getpgrp()
+        self._saved: list[Any] | None = None
+        try:
+            if os.isatty(0) and os.tcgetpgrp(0) == self._ours:
+                self._saved = termios.tcgetattr(0)
+        except (OSError, termios.error):
+            self._saved = None  # a terminal that is not ours to control
+
+    @property
+    def lend_at_start(self) -> bool:
+        """Whether the command is to be in the foreground from its start."""
+        return self._saved is not None and not _is_pipe(1)
+
+    def child_stopped(self, group: int, number: int) -> bool:
+        """React to the command having been stopped.
+
+        Args:
+            group: the command's process group.
+            number: the signal that stopped it.
+
+        Returns:
+            Whether the command is to be continued: it has the terminal now. That may be much later: if it
+            was stopped from the keyboard, this process stops too, until its shell continues it.
+        """
+        if self._saved is None:
+            return False
+        if number in (signal.SIGTTIN, signal.SIGTTOU):
+            if os.tcgetpgrp(0) != self._ours:
+                return False  # we are in the background ourselves
+            self._give(group)
+            return True
+        if os.tcgetpgrp(0) != group:
+            return False  # stopped by somebody's kill, not from the keyboard
+        self._give(self._ours)
+        os.killpg(self._ours, signal.SIGSTOP)
+        if os.tcgetpgrp(0) == self._ours:
+            self._give(group)
+        return True
+
+    def take_back(self, *, repair: bool) -> None:
+        """Be the foreground group again.
+
+        Args:
+            repair: whether to put back the terminal's modes, as after a command that was killed.
+        """
+        if self._saved is None:
+            return
+        try:
+            if os.tcgetpgrp(0) == self._ours:
+                return
+            self._give(self._ours)
+            if repair:
+                with _ignored(signal.SIGTTOU):
+                    termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+        except (OSError, termios.error) as error:
+            # Gone with the window it was in: nothing to take back.
+            print(f"lockring: the terminal could not be taken back: {error}", file=sys.stderr)
+
+    def _give(self, group: int) -> None:
+        with _ignored(signal.SIGTTOU):
+            os.tcsetpgrp(0, group)
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _is_pipe(fd: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    except OSError:
+        return False

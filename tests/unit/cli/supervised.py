@@ -1,0 +1,78 @@
+"""Runs a command under a supervisor and a lock that needs no network: `supervised.py OPTIONS -- CMD …`.
+
+The lock is renewed every time its holder looks, until told otherwise. Writes how the command ended to `--outcome`.
+"""
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lockring.cli.supervisor import Supervisor
+from lockring.clock import monotonic_ns
+
+
+class LocalGrant:
+    """A lock whose end the caller decides."""
+
+    name = "local"
+
+    def __init__(self, ttl_s: float, renewed_for_s: float) -> None:
+        self._ttl_ns = round(ttl_s * 1e9)
+        self._renewed_until_ns = monotonic_ns() + round(renewed_for_s * 1e9)
+        self._lost = False
+        self._callbacks: list[Callable[..., object]] = []
+
+    def remaining(self) -> float:
+        now_ns = monotonic_ns()
+        deadline_ns = min(now_ns, self._renewed_until_ns) + self._ttl_ns
+        return 0.0 if self._lost else max(0, deadline_ns - now_ns) / 1e9
+
+    def on_lost(self, callback: Callable[..., object]) -> None:
+        self._callbacks.append(callback)
+
+    def lose(self) -> None:
+        self._lost = True
+        for callback in self._callbacks:
+            callback()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ttl", type=float, default=30)
+    parser.add_argument("--kill-after", type=float, default=5)
+    parser.add_argument("--on-lost", default="term")
+    parser.add_argument("--renewed-for", type=float, default=1e6)
+    parser.add_argument("--lost-after", type=float)
+    parser.add_argument("--outcome", type=Path, required=True)
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args()
+    with Supervisor(
+        options.command, on_lost=options.on_lost, kill_after_s=options.kill_after, ttl_s=options.ttl
+    ) as supervisor:
+        grant = LocalGrant(options.ttl, options.renewed_for)
+        if options.lost_after is not None:
+            timer = threading.Timer(options.lost_after, grant.lose)
+            timer.daemon = True
+            timer.start()
+        outcome = supervisor.run([grant], {"LOCKRING_NAME": grant.name})
+    options.outcome.write_text(
+        json.dumps(
+            {
+                "returncode": outcome.returncode,
+                "failure": outcome.failure,
+                "lost": outcome.lost,
+                "left": outcome.left,
+                "signals": outcome.signals,
+                "at": time.time(),
+            }
+        )
+    )
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
