@@ -35,6 +35,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "server", "client"},
     "cli": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "server", "client", "testing"},
+    "__main__": frozenset({"cli"}),
 }
 """Which part of the package may import which others, besides itself. "" is `lockring` itself."""
 
