@@ -40,13 +40,19 @@ class LocalGrant:
             callback()
 
 
+def lose_when(grant: LocalGrant, path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.005)
+    grant.lose()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ttl", type=float, default=30)
     parser.add_argument("--kill-after", type=float, default=5)
     parser.add_argument("--on-lost", default="term")
     parser.add_argument("--renewed-for", type=float, default=1e6)
-    parser.add_argument("--lost-after", type=float)
+    parser.add_argument("--lost-when", type=Path, help="a file, to appear")
     parser.add_argument("--outcome", type=Path, required=True)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
@@ -54,10 +60,8 @@ def main() -> None:
         options.command, on_lost=options.on_lost, kill_after_s=options.kill_after, ttl_s=options.ttl
     ) as supervisor:
         grant = LocalGrant(options.ttl, options.renewed_for)
-        if options.lost_after is not None:
-            timer = threading.Timer(options.lost_after, grant.lose)
-            timer.daemon = True
-            timer.start()
+        if options.lost_when is not None:
+            threading.Thread(target=lose_when, args=(grant, options.lost_when), daemon=True).start()
         outcome = supervisor.run([grant], {"LOCKRING_NAME": grant.name})
     options.outcome.write_text(
         json.dumps(
