@@ -1,0 +1,83 @@
+"""Who may join: the checks of a `Join`, in the order in which a person would want to hear of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from lockring.core.transitions import VERSION_MAX
+from lockring.errors import InvalidRequest
+from lockring.messages import PROTOCOL, Join, Refused
+from lockring.names import check_node_id, split_address
+from lockring.ring.hash_ring import WEIGHT_MAX, WEIGHT_MIN
+from lockring.ring.state import ClusterState, Replica
+
+
+def malformed(join: Join) -> Refused | None:
+    """What is wrong with a join in itself, whatever the cluster; None if nothing is."""
+    if join.protocol != PROTOCOL:
+        return _refused(
+            "protocol",
+            f"the node speaks protocol {join.protocol}, this coordinator {PROTOCOL}: use the same release",
+            join.node,
+        )
+    try:
+        check_node_id(join.node)
+        split_address(join.address)
+        if not WEIGHT_MIN <= join.weight <= WEIGHT_MAX:
+            raise InvalidRequest(f"a weight is {WEIGHT_MIN} to {WEIGHT_MAX}, not {join.weight}")
+        if not 0 < join.incarnation < 2**63:
+            raise InvalidRequest(f"an incarnation is 1 to 2**63 - 1, not {join.incarnation}")
+        if not 0 <= join.version <= VERSION_MAX:
+            raise InvalidRequest(f"a version is 0 to {VERSION_MAX}, not {join.version}")
+    except InvalidRequest as error:
+        return _refused(error.code, str(error), "")
+    return None
+
+
+def foreign(join: Join, state: ClusterState, also: Collection[str]) -> Refused | None:
+    """The refusal of a node that belongs to another cluster.
+
+    Args:
+        join: of the node.
+        state: has the cluster's id.
+        also: other ids under which the cluster has been known.
+    """
+    if not join.cluster or join.cluster == state.cluster or join.cluster in also:
+        return None
+    return _refused(
+        "wrong-cluster",
+        f"node {join.node} belongs to cluster {join.cluster}, this coordinator to cluster {state.cluster}",
+        join.node,
+    )
+
+
+def not_the_latest(
+    join: Join, known: Replica | None, is_running: Callable[[Replica], bool]
+) -> Refused | None:
+    """The refusal of a life that another life of the same id stands against.
+
+    Args:
+        join: of the node.
+        known: the newest life of its id.
+        is_running: whether a life is connected and was heard just now.
+    """
+    if known is None or known.incarnation == join.incarnation:
+        return None
+    if is_running(known):
+        return _refused(
+            "duplicate-node",
+            f"a node {join.node} is running already: give this one another id, or stop the other first",
+            join.node,
+        )
+    if join.incarnation < known.incarnation:
+        return _refused(
+            "stale",
+            f"node {join.node} was seen with incarnation {known.incarnation}, later than {join.incarnation}",
+            join.node,
+            hint=known.incarnation + 1,
+        )
+    return None
+
+
+def _refused(code: str, text: str, name: str, *, hint: int = 0) -> Refused:
+    return Refused(request=0, code=code, text=text, name=name, hint=hint)
