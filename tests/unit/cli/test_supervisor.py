@@ -174,7 +174,7 @@ def test_a_lock_that_is_renewed_never_ends_its_command(run):
 
 def test_loss_ends_the_whole_group_with_sigterm(run):
     inner = f"trap 'echo 1 > told; exit' TERM; echo 1 > ready; {FOREVER}"
-    under_way = run(f"trap 'exit 6' TERM; sh -c \"{inner}\" & wait", "--lost-after", "1")
+    under_way = run(f"trap 'exit 6' TERM; sh -c \"{inner}\" & wait", "--lost-when", "ready")
     outcome = under_way.outcome()
     assert (outcome["returncode"], outcome["lost"]) == (6, True)
     assert under_way.number("told") == 1
