@@ -1,0 +1,60 @@
+"""A queue of deadlines with lazy removal.
+
+Entries are never searched for: who pops one decides whether it still matters. Many entries are abandoned
+long before they are due (a waiter that was granted); their owner reports that with `abandon`, and
+once the abandoned outnumber the living the heap is rebuilt, so memory stays proportional to what lives.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+_REBUILD_ABOVE: Final = 1024
+
+
+class DeadlineQueue(Generic[Item]):
+    """Items by the time at which they are due; equal times come out in the order they went in."""
+
+    __slots__ = ("_abandoned", "_count", "_heap", "_lives")
+
+    def __init__(self, lives: Callable[[Item, int], bool]) -> None:
+        """Make an empty queue.
+
+        Args:
+            lives: whether an item entered for a time (ns) still matters; used to rebuild the heap.
+        """
+        self._heap: list[tuple[int, int, Item]] = []
+        self._count = 0
+        self._abandoned = 0
+        self._lives = lives
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, at_ns: int, item: Item) -> None:
+        """Enter an item for a time."""
+        self._count += 1
+        heapq.heappush(self._heap, (at_ns, self._count, item))
+
+    def first_ns(self) -> int | None:
+        """When the next entry is due, living or not; None if there is none."""
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now_ns: int) -> tuple[int, Item] | None:
+        """Take out the first entry that is due, with the time it was entered for; None if none is."""
+        if self._heap and self._heap[0][0] <= now_ns:
+            at_ns, _, item = heapq.heappop(self._heap)
+            return at_ns, item
+        return None
+
+    def abandon(self) -> None:
+        """Note that one entry does not matter any more."""
+        self._abandoned += 1
+        if self._abandoned > _REBUILD_ABOVE and self._abandoned * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if self._lives(entry[2], entry[0])]
+            heapq.heapify(self._heap)
+            self._abandoned = 0

@@ -1,0 +1,407 @@
+"""The locks of one slot: holders, first-come-first-served waiters, and the rules by which they are granted.
+
+Rules:
+
+- A lock exists while somebody holds it or waits for it; a free lock costs nothing.
+- A grant is a `Put`, its end a `Remove`: primary and copies apply the same mutations to the same kind of table.
+- `(generation, seq)` of a lock only rises: `generation` at each grant, `seq` at each mutation within one.
+- Waiters stand in the order of the time since when they wait, which for new ones is the order of arrival.
+- The first waiter is granted when the holders admit it; nobody passes it. So readers never starve a writer.
+- Waiters are the primary's alone: they are open requests, and clients repeat them elsewhere after a failover.
+
+The table knows nothing of rights, time-outs or replication; the node does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lockring.core.sessions import Session, Sessions, Share
+from lockring.messages import HolderInfo, LockInfo, Mode, Put, Remove, WaiterInfo
+from lockring.units import NS_PER_MS, ns_to_ms_floor
+
+
+class Lock:
+    """One lock that is held or waited for.
+
+    Attributes:
+        name: its name.
+        mode: of the holders, or of the last ones while it is only waited for.
+        permits: how many may hold it in semaphore mode.
+        generation: of the last grant, 0 before the first one known here.
+        seq: mutations since that grant.
+        holders: in the order of their grants.
+        waiters: in queue order, None if there are none.
+    """
+
+    __slots__ = ("generation", "holders", "mode", "name", "permits", "seq", "waiters")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.mode: int = Mode.EXCLUSIVE
+        self.permits = 1
+        self.generation = 0
+        self.seq = 0
+        self.holders: list[Holder] = []
+        self.waiters: list[Waiter] | None = None
+
+    def admits(self, mode: int, permits: int) -> bool:
+        """Whether the present holders leave room for one more of this mode."""
+        if not self.holders:
+            return True
+        if mode != self.mode or mode == Mode.EXCLUSIVE:
+            return False
+        return mode == Mode.SHARED or len(self.holders) < min(permits, self.permits)
+
+
+class Holder:
+    """One grant.
+
+    Attributes:
+        lock: what is held.
+        session: by whom.
+        acquisition: the session's number for it.
+        generation: its fencing token.
+        granted_at_ns: when, by this node's clock; for inherited ones when it was as far as known.
+        broken: whether an operator ended it: it is not renewed any more.
+    """
+
+    __slots__ = ("acquisition", "broken", "generation", "granted_at_ns", "lock", "session")
+
+    def __init__(
+        self, lock: Lock, session: Session, acquisition: int, generation: int, granted_at_ns: int
+    ) -> None:
+        self.lock = lock
+        self.session = session
+        self.acquisition = acquisition
+        self.generation = generation
+        self.granted_at_ns = granted_at_ns
+        self.broken = False
+
+
+class OpenRequest:
+    """An acquire that is to be answered: where, and what can be promised.
+
+    Attributes:
+        connection: where to answer.
+        request: which request to answer.
+        arrived_ns: when it arrived.
+        promise_ms: the TTL that could be promised then.
+        index: the mutation that the answer waits for, once it is granted; 0 for one that is inherited.
+    """
+
+    __slots__ = ("arrived_ns", "connection", "index", "promise_ms", "request")
+
+    def __init__(self, connection: int, request: int, arrived_ns: int, promise_ms: int) -> None:
+        self.connection = connection
+        self.request = request
+        self.arrived_ns = arrived_ns
+        self.promise_ms = promise_ms
+        self.index = 0
+
+
+class Waiter:
+    """One acquire that waits for a lock.
+
+    Attributes:
+        lock: what it waits for.
+        session: who waits.
+        acquisition: the session's number for it.
+        mode: how it wants the lock.
+        permits: of the semaphore, in that mode.
+        since_ns: since when it waits, here or elsewhere, by this node's clock.
+        deadline_ns: when it is answered with a time-out, None for never.
+        request: where to answer.
+    """
+
+    __slots__ = ("acquisition", "deadline_ns", "lock", "mode", "permits", "request", "session", "since_ns")
+
+    def __init__(
+        self,
+        lock: Lock,
+        session: Session,
+        acquisition: int,
+        mode: int,
+        permits: int,
+        since_ns: int,
+        deadline_ns: int | None,
+        request: OpenRequest,
+    ) -> None:
+        self.lock = lock
+        self.session = session
+        self.acquisition = acquisition
+        self.mode = mode
+        self.permits = permits
+        self.since_ns = since_ns
+        self.deadline_ns = deadline_ns
+        self.request = request
+
+
+class LockTable:
+    """The locks of one slot at one node.
+
+    Attributes:
+        slot: its number.
+        locks: by name.
+        shares: by session id.
+        highest: highest generation ever seen in this slot since its base.
+        served: whether this node serves the slot, so that sessions count what is here.
+    """
+
+    __slots__ = ("_sessions", "highest", "locks", "served", "shares", "slot")
+
+    def __init__(self, slot: int, sessions: Sessions) -> None:
+        self.slot = slot
+        self.locks: dict[str, Lock] = {}
+        self.shares: dict[str, Share] = {}
+        self.highest = 0
+        self.served = False
+        self._sessions = sessions
+
+    # ------------------------------------------------------------------ looking
+
+    def find(self, session_id: str, acquisition: int) -> Holder | Waiter | None:
+        """The holder or waiter of this acquisition."""
+        share = self.shares.get(session_id)
+        return None if share is None else share.entries.get(acquisition)
+
+    def holders(self) -> Iterator[Holder]:
+        """Every holder, lock by lock."""
+        for lock in self.locks.values():
+            yield from lock.holders
+
+    # ------------------------------------------------------------------ holders
+
+    def put(self, mutation: Put, now_ns: int) -> Holder:
+        """Add a holder. The same acquisition put twice gives the holder that is there."""
+        lock = self.locks.get(mutation.name)
+        if lock is None:
+            lock = self.locks[mutation.name] = Lock(mutation.name)
+        share = self._share(self._sessions.named(mutation.session, mutation.owner, mutation.ttl_ms))
+        there = share.entries.get(mutation.acquisition)
+        if isinstance(there, Holder):
+            return there
+        if there is not None:
+            self._dequeue(there, share)
+        lock.mode = mutation.mode
+        lock.permits = mutation.permits
+        lock.generation = max(lock.generation, mutation.generation)
+        lock.seq = mutation.seq
+        self.highest = max(self.highest, mutation.generation)
+        holder = Holder(
+            lock,
+            share.session,
+            mutation.acquisition,
+            mutation.generation,
+            now_ns - mutation.age_ms * NS_PER_MS,
+        )
+        lock.holders.append(holder)
+        share.add(mutation.acquisition, holder, self.served)
+        return holder
+
+    def remove(self, session_id: str, acquisition: int) -> Holder | None:
+        """Take a holder out; None if it is not there (a late or repeated removal changes nothing)."""
+        share = self.shares.get(session_id)
+        holder = None if share is None else share.entries.get(acquisition)
+        if share is None or not isinstance(holder, Holder):
+            return None
+        share.discard(acquisition, not holder.broken, self.served)
+        lock = holder.lock
+        lock.holders.remove(holder)
+        lock.seq += 1
+        self._tidy(lock, share)
+        return holder
+
+    def apply(self, mutation: Put | Remove, now_ns: int) -> None:
+        """Apply what a primary did, on a copy."""
+        if isinstance(mutation, Put):
+            self.put(mutation, now_ns)
+        else:
+            self.remove(mutation.session, mutation.acquisition)
+
+    def break_holder(self, holder: Holder) -> None:
+        """Let no keepalive renew this holder."""
+        if not holder.broken:
+            holder.broken = True
+            self.shares[holder.session.id].uncount(holder.acquisition, self.served)
+
+    # ------------------------------------------------------------------ waiters
+
+    def enqueue(
+        self,
+        name: str,
+        session: Session,
+        acquisition: int,
+        *,
+        mode: int,
+        permits: int,
+        since_ns: int,
+        deadline_ns: int | None,
+        request: OpenRequest,
+    ) -> Waiter:
+        """Add a waiter behind all who have waited longer."""
+        lock = self.locks.get(name)
+        if lock is None:
+            lock = self.locks[name] = Lock(name)
+        waiter = Waiter(lock, session, acquisition, mode, permits, since_ns, deadline_ns, request)
+        if lock.waiters is None:
+            lock.waiters = [waiter]
+        else:
+            place = len(lock.waiters)
+            while place and lock.waiters[place - 1].since_ns > since_ns:
+                place -= 1
+            lock.waiters.insert(place, waiter)
+        self._share(session).add(acquisition, waiter, self.served)
+        return waiter
+
+    def dequeue(self, waiter: Waiter) -> None:
+        """Take a waiter out, granted or not."""
+        share = self.shares[waiter.session.id]
+        self._dequeue(waiter, share)
+        self._tidy(waiter.lock, share)
+
+    def next_grantable(self, lock: Lock) -> Waiter | None:
+        """The waiter that is to be granted now: the first, if the holders admit it."""
+        if lock.waiters and lock.admits(lock.waiters[0].mode, lock.waiters[0].permits):
+            return lock.waiters[0]
+        return None
+
+    # ------------------------------------------------------------------ serving or not
+
+    def start_serving(self) -> None:
+        """From now on sessions count what they have here."""
+        self.served = True
+        for share in self.shares.values():
+            share.session.serve(self.slot, share)
+
+    def stop_serving(self) -> list[Waiter]:
+        """Sessions do not count what is here any more; the waiters are taken out and returned in order."""
+        waiters = [waiter for lock in self.locks.values() if lock.waiters for waiter in lock.waiters]
+        for waiter in waiters:
+            self.dequeue(waiter)
+        for share in self.shares.values():
+            share.session.unserve(self.slot)
+            self._restore_broken(share)
+        self.served = False
+        return waiters
+
+    def clear(self) -> None:
+        """Forget everything; only for a slot that is not served."""
+        assert not self.served
+        for share in self.shares.values():
+            share.session.tables -= 1
+            self._sessions.forget_if_unused(share.session)
+        self.locks = {}
+        self.shares = {}
+        self.highest = 0
+
+    # ------------------------------------------------------------------ telling
+
+    def snapshot(self, now_ns: int) -> list[Put]:
+        """Every holder as a mutation, in an order that is the same for the same history."""
+        return [put_of(holder, now_ns) for holder in self.holders()]
+
+    def describe(self, name: str, primary: str, now_ns: int) -> LockInfo:
+        """A lock for people and observers, held or free; an expired holder is not shown."""
+        lock = self.locks.get(name)
+        if lock is None:
+            return LockInfo(name, self.slot, primary, Mode.EXCLUSIVE, 1, 0, 0, [], [])
+        holders = [
+            HolderInfo(
+                owner=holder.session.owner,
+                session=holder.session.id,
+                acquisition=holder.acquisition,
+                generation=holder.generation,
+                held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
+                ttl_ms=holder.session.ttl_ms,
+                left_ms=ns_to_ms_floor(holder.session.deadline_ns - now_ns),
+            )
+            for holder in lock.holders
+            if holder.session.deadline_ns > now_ns
+        ]
+        waiters = [
+            WaiterInfo(
+                owner=waiter.session.owner,
+                session=waiter.session.id,
+                acquisition=waiter.acquisition,
+                waited_ms=ns_to_ms_floor(now_ns - waiter.since_ns),
+            )
+            for waiter in lock.waiters or ()
+        ]
+        return LockInfo(
+            name, self.slot, primary, lock.mode, lock.permits, lock.generation, lock.seq, holders, waiters
+        )
+
+    def check_invariants(self) -> None:
+        """Assert that locks and shares tell the same story."""
+        entries = 0
+        for name, lock in self.locks.items():
+            assert lock.name == name
+            assert lock.holders or lock.waiters, f"free lock {name!r} is kept"
+            assert lock.mode != Mode.EXCLUSIVE or len(lock.holders) <= 1, f"{name!r} has two holders"
+            everyone: list[Holder | Waiter] = [*lock.holders, *(lock.waiters or ())]
+            for entry in everyone:
+                assert self.find(entry.session.id, entry.acquisition) is entry
+                assert entry.lock is lock
+            for holder in lock.holders:
+                assert holder.generation <= self.highest
+            entries += len(everyone)
+        assert entries == sum(len(share.entries) for share in self.shares.values())
+        for session_id, share in self.shares.items():
+            assert share.entries, f"empty share of session {session_id}"
+            assert share.session.id == session_id
+            assert (share.session.served.get(self.slot) is share) == self.served
+
+    # ------------------------------------------------------------------ inner
+
+    def _share(self, session: Session) -> Share:
+        share = self.shares.get(session.id)
+        if share is None:
+            share = self.shares[session.id] = Share(session)
+            session.tables += 1
+            if self.served:
+                session.served[self.slot] = share
+        return share
+
+    def _dequeue(self, waiter: Waiter, share: Share) -> None:
+        waiters = waiter.lock.waiters
+        assert waiters is not None
+        if waiters[0] is waiter:
+            del waiters[0]
+        else:
+            waiters.remove(waiter)
+        if not waiters:
+            waiter.lock.waiters = None
+        share.discard(waiter.acquisition, True, self.served)
+
+    def _tidy(self, lock: Lock, share: Share) -> None:
+        if not lock.holders and not lock.waiters:
+            self.locks.pop(lock.name, None)
+        if not share.entries and self.shares.pop(share.session.id, None) is not None:
+            share.session.tables -= 1
+            if self.served:
+                del share.session.served[self.slot]
+            self._sessions.forget_if_unused(share.session)
+
+    def _restore_broken(self, share: Share) -> None:
+        for acquisition, entry in share.entries.items():
+            if isinstance(entry, Holder) and entry.broken:
+                entry.broken = False
+                share.add(acquisition, entry, False)
+
+
+def put_of(holder: Holder, now_ns: int) -> Put:
+    """The mutation that adds this holder."""
+    lock, session = holder.lock, holder.session
+    return Put(
+        name=lock.name,
+        mode=lock.mode,
+        permits=lock.permits,
+        session=session.id,
+        acquisition=holder.acquisition,
+        owner=session.owner,
+        ttl_ms=session.ttl_ms,
+        generation=holder.generation,
+        seq=lock.seq,
+        age_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
+    )

@@ -1,0 +1,172 @@
+"""A node's part in keeping sessions alive: what is renewed, what has run out, and where client and node differ.
+
+A keepalive renews acquisitions, not a session: what is said of a session speaks only of locks in slots that this node may
+serve now. Where the two sides' digests agree, one promise covers all; where not, they compare slot by slot, then one by one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockring.core.lock_table import Holder, Lock, Waiter
+from lockring.core.requests import check_session
+from lockring.core.sessions import NO_DEADLINE, Session, Sessions
+from lockring.core.timing import up
+from lockring.errors import InvalidRequest
+from lockring.messages import Acquire, CloseSession, Keepalive, Kept, Released, Verdict
+from lockring.names import SLOTS
+from lockring.units import ms_to_ns, ns_to_ms_floor
+
+if TYPE_CHECKING:
+    from lockring.core.node import NodeCore
+    from lockring.core.node_service import Service
+
+
+class Keeping:
+    """Sessions at a node, as clients see them."""
+
+    def __init__(self, node: NodeCore, service: Service, sessions: Sessions) -> None:
+        self._node = node
+        self._service = service
+        self._sessions = sessions
+
+    def expire_due(self, now_ns: int) -> None:
+        """End the sessions that have run out."""
+        while (session := self._sessions.pop_expired(now_ns)) is not None:
+            self.expire(session, now_ns)
+
+    def touch(self, message: Acquire | Keepalive, connection: int, now_ns: int) -> Session:
+        """The session that a message is of, which now lives for another TTL. If it had run out, it starts with nothing."""
+        session = self._sessions.named(message.session, message.owner, message.ttl_ms)
+        if NO_DEADLINE != session.deadline_ns <= now_ns and not self._node.is_catching_up(now_ns):
+            self.expire(session, now_ns)
+            session = self._sessions.named(message.session, message.owner, message.ttl_ms)
+        session.ttl_ms = max(session.ttl_ms, message.ttl_ms)
+        session.connection = connection
+        self._sessions.extend(session, now_ns + up(ms_to_ns(session.ttl_ms)))
+        return session
+
+    def expire(self, session: Session, now_ns: int) -> None:
+        """A session has run out: what it has in the slots served here is free."""
+        self._drop_all(session, now_ns, tell=True)
+        self._sessions.stop(session)
+
+    def _drop_all(self, session: Session, now_ns: int, *, tell: bool) -> bool:
+        """Drop everything that a session has in the slots served here; whether there was anything.
+
+        A session may wait behind itself, so that dropping one of its holders grants it another: hence the repetition,
+        and waiters first.
+        """
+        dropped = False
+        for slot in list(session.served):
+            data = self._node.slots[slot]
+            while (share := data.table.shares.get(session.id)) is not None:
+                entries = sorted(share.entries.values(), key=lambda entry: isinstance(entry, Holder))
+                for entry in entries:
+                    if data.table.find(session.id, entry.acquisition) is entry:
+                        if tell:
+                            self._service.tell_lost(entry, "expired")
+                        self._service.locking.drop(data, entry, now_ns)
+                        dropped = True
+        return dropped
+
+    def expire_holders(self, lock: Lock, now_ns: int) -> None:
+        """Let no holder stand in the way whose session has run out."""
+        if self._node.is_catching_up(now_ns):
+            return
+        for session in [holder.session for holder in lock.holders if holder.session.deadline_ns <= now_ns]:
+            if session.deadline_ns != NO_DEADLINE:
+                self.expire(session, now_ns)
+
+    def promise_ms(self, session: Session, now_ns: int) -> int:
+        """The TTL that can be promised now: never more than is left of the coordinator's lease."""
+        return min(session.ttl_ms, ns_to_ms_floor(self._node.coordinator_lease_left_ns(now_ns)))
+
+    def keepalive(self, connection: int, message: Keepalive, now_ns: int) -> None:
+        """Renew what client and node agree on, and find out what they do not."""
+        check_session(message, self._node.state.coordinator_lease_ms)
+        if self._node.coordinator_lease_left_ns(now_ns) <= 0:
+            self._service.refuse(
+                connection, message, "unavailable", f"{self._node.replica} has no lease of the coordinator"
+            )
+            return
+        session = self.touch(message, connection, now_ns)
+        promise_ms = self.promise_ms(session, now_ns)
+        if message.request > session.basis or session.basis_at_ns == 0:
+            session.basis, session.basis_promise_ms, session.basis_at_ns = message.request, promise_ms, now_ns
+        agreed = False
+        slots: list[tuple[int, int]] = []
+        acquisitions: list[tuple[int, int, int]] = []
+        if message.listed:
+            for slot, listed in message.listed:
+                acquisitions += self._compare_list(session, slot, listed, message.through, now_ns)
+        elif message.slots:
+            slots = self._compare_slots(session, message.slots, now_ns)
+        else:
+            agreed = (
+                message.count == session.count
+                and message.digest == session.digest
+                and self._node.may_serve_everything(now_ns)
+            )
+        self._node.send(connection, Kept(message.request, promise_ms, agreed, slots, acquisitions))
+
+    def _compare_slots(
+        self, session: Session, told: list[tuple[int, int, int]], now_ns: int
+    ) -> list[tuple[int, int]]:
+        verdicts: list[tuple[int, int]] = []
+        named: dict[int, None] = {}
+        for slot, count, digest in told:
+            named[slot] = None
+            verdict = self._verdict_of_slot(slot, now_ns)
+            if verdict is Verdict.HELD:
+                share = session.served.get(slot)
+                here = (0, 0) if share is None else (share.count, share.digest)
+                if here != (count, digest):
+                    verdict = Verdict.DIFFERS
+            verdicts.append((slot, verdict))
+        verdicts += [
+            (slot, Verdict.DIFFERS)
+            for slot in session.served
+            if slot not in named and self._node.may_serve(slot, now_ns=now_ns)
+        ]
+        return verdicts
+
+    def _compare_list(
+        self, session: Session, slot: int, listed: list[tuple[int, str]], through: int, now_ns: int
+    ) -> list[tuple[int, int, int]]:
+        verdict = self._verdict_of_slot(slot, now_ns)
+        if verdict is not Verdict.HELD:
+            return [(acquisition, verdict, 0) for acquisition, _ in listed]
+        data = self._node.slots[slot]
+        assert data.reign is not None
+        share = session.served.get(slot)
+        known = {} if share is None else dict(share.entries)
+        answers: list[tuple[int, int, int]] = []
+        for acquisition, name in listed:
+            entry = known.pop(acquisition, None)
+            if entry is None or entry.lock.name != name or (isinstance(entry, Holder) and entry.broken):
+                answers.append((acquisition, Verdict.LOST, 0))
+            elif isinstance(entry, Waiter) or entry in data.reign.unanswered:
+                answers.append((acquisition, Verdict.WAITING, 0))
+            else:
+                answers.append((acquisition, Verdict.HELD, entry.generation))
+        for acquisition, entry in known.items():
+            if acquisition <= through and data.table.find(session.id, acquisition) is entry:
+                self._service.locking.drop(data, entry, now_ns)
+        return answers
+
+    def _verdict_of_slot(self, slot: int, now_ns: int) -> Verdict:
+        if not 0 <= slot < SLOTS:
+            raise InvalidRequest(f"there is no slot {slot}")
+        if self._node.state.slots[slot].primary != self._node.replica:
+            return Verdict.MOVED
+        return Verdict.HELD if self._node.may_serve(slot, now_ns=now_ns) else Verdict.RETRY
+
+    def close_session(self, connection: int, message: CloseSession, now_ns: int) -> None:
+        """End a session here, and all it has in the slots served here."""
+        session = self._sessions.by_id.get(message.session)
+        dropped = False
+        if session is not None:
+            dropped = self._drop_all(session, now_ns, tell=False)
+            self._sessions.stop(session)
+        self._node.send(connection, Released(message.request, dropped))

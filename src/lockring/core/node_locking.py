@@ -1,0 +1,324 @@
+"""A node's locks for clients: acquire, wait, grant, release.
+
+A grant is recorded at once and answered later: when its copies have it, and if the node may then still serve the slot,
+on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm, since nobody
+has been told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from lockring.core.deadlines import DeadlineQueue
+from lockring.core.lock_table import Holder, Lock, OpenRequest, Waiter
+from lockring.core.node_slot import NodeSlot
+from lockring.core.requests import check_session
+from lockring.core.sessions import Session
+from lockring.errors import InvalidRequest
+from lockring.messages import WAIT_FOREVER, Acquire, Granted, Mode, Put, Refused, Release, Released, Remove
+from lockring.names import check_lock_name, slot_of
+from lockring.ring.state import GENERATION_MAX
+from lockring.units import ms_to_ns
+
+if TYPE_CHECKING:
+    from lockring.core.node import NodeCore
+    from lockring.core.node_service import Service
+
+WAITERS_MAX: Final = 200_000
+"""Waiters at a node: about 100 MB."""
+
+GENERATIONS_MARGIN: Final = 100_000
+"""More are asked for when fewer than this are left: at 5,000 grants a second, 20 s before the end."""
+
+
+class Locking:
+    """Acquires and releases at a node.
+
+    Attributes:
+        waiters: how many wait here.
+    """
+
+    def __init__(self, node: NodeCore, service: Service) -> None:
+        self._node = node
+        self._service = service
+        self._unanswered: dict[int, None] = {}
+        self._timeouts: DeadlineQueue[Waiter] = DeadlineQueue(self._is_waiting)
+        self.waiters = 0
+
+    def next_deadline_ns(self) -> int | None:
+        """When the next wait may time out."""
+        return self._timeouts.first_ns()
+
+    def time_out_due(self, now_ns: int) -> None:
+        """Answer the waiters whose time is up."""
+        while (due := self._timeouts.pop_due(now_ns)) is not None:
+            waiter = due[1]
+            if self._is_waiting(waiter, due[0]):
+                self._time_out(waiter, now_ns)
+
+    def answer_grants(self, now_ns: int) -> None:
+        """Send every grant that its copies have, and that this node may still give."""
+        if not self._unanswered:
+            return
+        for slot in list(self._unanswered):
+            data = self._node.slots[slot]
+            reign = data.reign
+            if reign is None or not reign.unanswered:
+                del self._unanswered[slot]
+                continue
+            if not self._node.may_serve(slot, now_ns=now_ns):
+                continue
+            sync = self._node.state.replication == "sync"
+            acknowledged = reign.acknowledged() if sync else reign.index
+            for holder, request in list(reign.unanswered.items()):
+                if request.index > acknowledged:
+                    continue
+                del reign.unanswered[holder]
+                self._send_grant(holder, request, now_ns)
+            if not reign.unanswered:
+                del self._unanswered[slot]
+
+    def reign_ended(self, data: NodeSlot) -> None:
+        """A slot is not served here any more: whoever waits for an answer is told to go elsewhere."""
+        reign = data.reign
+        assert reign is not None
+        for waiter in data.table.stop_serving():
+            self.forget_waiter(waiter)
+            self._service.refuse_moved(waiter.request.connection, waiter.request.request, waiter.lock.name)
+        for holder, request in reign.unanswered.items():
+            self._service.refuse_moved(request.connection, request.request, holder.lock.name)
+        reign.unanswered.clear()
+        self._unanswered.pop(data.number, None)
+
+    def serve_slot(self, data: NodeSlot, now_ns: int) -> None:
+        """Grant what can be granted in a slot, after there were no generations for a while."""
+        for lock in [lock for lock in data.table.locks.values() if lock.waiters]:
+            self._serve_lock(data, lock, now_ns)
+
+    def acquire(self, connection: int, message: Acquire, now_ns: int) -> None:
+        """Grant, queue or park an acquire; the same acquisition again only says where to answer."""
+        check_session(message, self._node.state.coordinator_lease_ms)
+        name = check_lock_name(message.name)
+        if message.mode not in (Mode.EXCLUSIVE, Mode.SHARED, Mode.SEMAPHORE) or message.permits < 1:
+            raise InvalidRequest(f"no such mode: {message.mode} with {message.permits} permits")
+        if message.acquisition < 1 or message.wait_ms < WAIT_FOREVER or message.waited_ms < 0:
+            raise InvalidRequest("acquisition ids start at 1, and waiting times are not negative")
+        slot = slot_of(name)
+        data = self._node.slots.get(slot)
+        if data is None or data.reign is None or self._node.coordinator_lease_left_ns(now_ns) <= 0:
+            self._service.elsewhere(connection, message, slot, now_ns)
+            return
+        session = self._service.keeping.touch(message, connection, now_ns)
+        request = OpenRequest(
+            connection, message.request, now_ns, self._service.keeping.promise_ms(session, now_ns)
+        )
+        entry = data.table.find(session.id, message.acquisition)
+        if entry is not None and entry.lock.name != name:
+            raise InvalidRequest(
+                f"acquisition {message.acquisition} is one of {entry.lock.name!r}, not of {name!r}"
+            )
+        if isinstance(entry, Holder):
+            self._acquire_again(data, entry, request)
+            return
+        deadline_ns = None if message.wait_ms == WAIT_FOREVER else now_ns + ms_to_ns(message.wait_ms)
+        if entry is not None:
+            self._wait_again(entry, request, deadline_ns)
+            return
+        lock = data.table.locks.get(name)
+        if lock is not None:
+            self._service.keeping.expire_holders(lock, now_ns)
+            lock = data.table.locks.get(name)
+        if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
+            holder = self._grant(
+                data, name, session, message.acquisition, message.mode, message.permits, now_ns
+            )
+            if holder is not None:
+                self._await_copies(data, holder, request)
+                return
+        if message.wait_ms == 0:
+            self._refuse_try(connection, message, lock, slot, now_ns)
+            return
+        if self.waiters >= WAITERS_MAX:
+            self._service.refuse(
+                connection, message, "overloaded", f"{WAITERS_MAX} requests wait at this node already"
+            )
+            return
+        waiter = data.table.enqueue(
+            name,
+            session,
+            message.acquisition,
+            mode=message.mode,
+            permits=message.permits,
+            since_ns=now_ns - ms_to_ns(message.waited_ms),
+            deadline_ns=deadline_ns,
+            request=request,
+        )
+        self.waiters += 1
+        self._service.connections[connection].waiters[waiter] = None
+        if deadline_ns is not None:
+            self._timeouts.push(deadline_ns, waiter)
+        self._service.queries.note_change(name)
+
+    def _acquire_again(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
+        assert data.reign is not None
+        if holder.broken:
+            self._node.send(
+                request.connection,
+                Refused(
+                    request.request,
+                    "not-held",
+                    "this acquisition was broken by an operator",
+                    holder.lock.name,
+                ),
+            )
+            return
+        before = data.reign.unanswered.get(holder)
+        request.index = 0 if before is None else before.index
+        data.reign.unanswered[holder] = request
+        self._unanswered[data.number] = None
+
+    def _wait_again(self, waiter: Waiter, request: OpenRequest, deadline_ns: int | None) -> None:
+        client = self._service.connections.get(waiter.request.connection)
+        if client is not None:
+            client.waiters.pop(waiter, None)
+        self._service.connections[request.connection].waiters[waiter] = None
+        waiter.request = request
+        if waiter.deadline_ns is not None:
+            self._timeouts.abandon()
+        waiter.deadline_ns = deadline_ns
+        if deadline_ns is not None:
+            self._timeouts.push(deadline_ns, waiter)
+
+    def _grant(
+        self,
+        data: NodeSlot,
+        name: str,
+        session: Session,
+        acquisition: int,
+        mode: int,
+        permits: int,
+        now_ns: int,
+    ) -> Holder | None:
+        assert data.reign is not None
+        state = self._node.state.slots[data.number]
+        generation = max(data.table.highest + 1, state.generation_from)
+        if generation + GENERATIONS_MARGIN >= state.generation_below:
+            self._node.ask_for_generations(data.number)
+            if generation >= min(state.generation_below, GENERATION_MAX):
+                return None
+        put = Put(name, mode, permits, session.id, acquisition, session.owner, session.ttl_ms, generation, 0)
+        holder = data.table.put(put, now_ns)
+        data.reign.record(put)
+        self._service.queries.note_change(name)
+        return holder
+
+    def _await_copies(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
+        assert data.reign is not None
+        request.index = data.reign.index
+        data.reign.unanswered[holder] = request
+        self._unanswered[data.number] = None
+
+    def _send_grant(self, holder: Holder, request: OpenRequest, now_ns: int) -> None:
+        if request.connection not in self._service.connections:
+            return
+        session = holder.session
+        basis, promise_ms = request.request, request.promise_ms
+        if (
+            session.basis_at_ns > request.arrived_ns
+            and now_ns - request.arrived_ns > ms_to_ns(session.ttl_ms) // 4
+        ):
+            basis, promise_ms = session.basis, session.basis_promise_ms
+        self._node.send(request.connection, Granted(request.request, holder.generation, promise_ms, basis))
+
+    def _serve_lock(self, data: NodeSlot, lock: Lock, now_ns: int) -> None:
+        while (waiter := data.table.next_grantable(lock)) is not None:
+            holder = self._grant(
+                data, lock.name, waiter.session, waiter.acquisition, waiter.mode, waiter.permits, now_ns
+            )
+            if holder is None:
+                return
+            self.forget_waiter(waiter)
+            self._await_copies(data, holder, waiter.request)
+
+    def release(self, connection: int, message: Release, now_ns: int) -> None:
+        """Drop an acquisition, held or waiting, and answer once that is done here."""
+        name = check_lock_name(message.name)
+        slot = slot_of(name)
+        data = self._node.slots.get(slot)
+        if data is None or not self._node.may_serve(slot, now_ns=now_ns):
+            self._service.elsewhere(connection, message, slot, now_ns)
+            return
+        entry = data.table.find(message.session, message.acquisition)
+        if entry is not None and entry.lock.name != name:
+            raise InvalidRequest(
+                f"acquisition {message.acquisition} is one of {entry.lock.name!r}, not of {name!r}"
+            )
+        if entry is not None:
+            self.drop(data, entry, now_ns)
+        self._node.send(connection, Released(message.request, entry is not None))
+
+    def drop(self, data: NodeSlot, entry: Holder | Waiter, now_ns: int) -> None:
+        """Drop a holder or a waiter, and grant whom that lets in."""
+        if isinstance(entry, Holder):
+            self.drop_holder(data, entry, now_ns)
+        else:
+            self.withdraw(entry)
+
+    def drop_holder(self, data: NodeSlot, holder: Holder, now_ns: int) -> None:
+        """End a grant, and grant whom that lets in."""
+        assert data.reign is not None
+        data.table.remove(holder.session.id, holder.acquisition)
+        holder.broken = False
+        data.reign.unanswered.pop(holder, None)
+        name = holder.lock.name
+        data.reign.record(Remove(name, holder.session.id, holder.acquisition))
+        self._service.queries.note_change(name)
+        if holder.lock.waiters:
+            self._serve_lock(data, holder.lock, now_ns)
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """Take a waiter out of its queue, and grant whom it stood before."""
+        data = self._node.slots[slot_of(waiter.lock.name)]
+        data.table.dequeue(waiter)
+        self.forget_waiter(waiter)
+        self._service.queries.note_change(waiter.lock.name)
+        self._serve_lock(data, waiter.lock, self._node.now_ns)
+
+    def forget_waiter(self, waiter: Waiter) -> None:
+        """A waiter was taken out of its table: let nothing else name it."""
+        self.waiters -= 1
+        if waiter.deadline_ns is not None:
+            self._timeouts.abandon()
+        client = self._service.connections.get(waiter.request.connection)
+        if client is not None:
+            client.waiters.pop(waiter, None)
+
+    def _time_out(self, waiter: Waiter, now_ns: int) -> None:
+        name, slot = waiter.lock.name, slot_of(waiter.lock.name)
+        request = waiter.request
+        if self._node.may_serve(slot, now_ns=now_ns):
+            refused = Refused(request.request, "timeout", _who_holds(waiter.lock), name)
+        else:
+            refused = Refused(request.request, "unavailable", self._service.not_served(slot), name)
+        waiter.deadline_ns = None
+        self.withdraw(waiter)
+        self._node.send(request.connection, refused)
+
+    def _is_waiting(self, waiter: Waiter, at_ns: int) -> bool:
+        data = self._node.slots[slot_of(waiter.lock.name)]
+        return (
+            waiter.deadline_ns == at_ns and data.table.find(waiter.session.id, waiter.acquisition) is waiter
+        )
+
+    def _refuse_try(
+        self, connection: int, message: Acquire, lock: Lock | None, slot: int, now_ns: int
+    ) -> None:
+        if lock is not None and self._node.may_serve(slot, now_ns=now_ns):
+            self._service.refuse(connection, message, "timeout", _who_holds(lock))
+        else:
+            self._service.refuse(connection, message, "unavailable", self._service.not_served(slot))
+
+
+def _who_holds(lock: Lock) -> str:
+    owners = ", ".join(repr(holder.session.owner) for holder in lock.holders[:3])
+    return f"lock {lock.name!r} is held by {owners}" if owners else f"lock {lock.name!r} has others waiting"

@@ -1,0 +1,179 @@
+"""What a node tells of its locks, to observers and operators: describe, list, watch, break."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from lockring.core.deadlines import DeadlineQueue
+from lockring.core.lock_table import Holder
+from lockring.core.node_slot import NodeSlot
+from lockring.errors import InvalidRequest
+from lockring.messages import (
+    Break,
+    Broken,
+    Changed,
+    Describe,
+    Described,
+    List,
+    Listed,
+    LockInfo,
+    Released,
+    Unwatch,
+    Watch,
+)
+from lockring.names import SLOTS, check_lock_name, slot_of
+from lockring.units import ns_to_ms_floor
+
+if TYPE_CHECKING:
+    from lockring.core.node import NodeCore
+    from lockring.core.node_service import Service
+
+LIST_LIMIT_MAX: Final = 10_000
+LIST_SCAN_MAX: Final = 20_000
+"""Locks looked at for one page of a list, so that a page never takes long."""
+
+
+class Queries:
+    """Questions about locks, and the watches that are open."""
+
+    def __init__(self, node: NodeCore, service: Service) -> None:
+        self._node = node
+        self._service = service
+        self._watchers: dict[str, dict[tuple[int, int], None]] = {}
+        self._changed: dict[str, None] = {}
+        self._broken: DeadlineQueue[tuple[int, Holder]] = DeadlineQueue(lambda item, _: item[1].broken)
+
+    def next_deadline_ns(self) -> int | None:
+        """When the next broken lease has run out."""
+        return self._broken.first_ns()
+
+    def end_broken_due(self, now_ns: int) -> None:
+        """Free the locks whose broken leases have run out."""
+        while (due := self._broken.pop_due(now_ns)) is not None:
+            slot, holder = due[1]
+            data = self._node.slots[slot]
+            if holder.broken and data.table.find(holder.session.id, holder.acquisition) is holder:
+                self._service.locking.drop_holder(data, holder, now_ns)
+
+    def disconnected(self, connection: int, watches: dict[int, str]) -> None:
+        """A client is gone, and its watches with it."""
+        for request, name in watches.items():
+            self._forget_watch(name, (connection, request))
+
+    def reign_ended(self, data: NodeSlot) -> None:
+        """A slot is not served here any more: who watches in it is told to go elsewhere."""
+        for name in [name for name in self._watchers if slot_of(name) == data.number]:
+            for connection, watch in list(self._watchers[name]):
+                del self._service.connections[connection].watches[watch]
+                self._forget_watch(name, (connection, watch))
+                self._service.refuse_moved(connection, watch, name)
+
+    def tell_watchers(self, now_ns: int) -> None:
+        """Send the locks that changed to those who watch them."""
+        for name in list(self._changed):
+            watchers = self._watchers.get(name)
+            slot = slot_of(name)
+            if watchers and not self._node.may_serve(slot, now_ns=now_ns):
+                continue
+            del self._changed[name]
+            if watchers:
+                lock = self._info(name, now_ns)
+                for connection, request in watchers:
+                    self._node.send(connection, Changed(request, lock))
+
+    def _info(self, name: str, now_ns: int) -> LockInfo:
+        return self._node.slots[slot_of(name)].table.describe(name, self._node.replica.node, now_ns)
+
+    def describe(self, connection: int, message: Describe, now_ns: int) -> None:
+        """Tell of one lock, held or free."""
+        slot = slot_of(check_lock_name(message.name))
+        if not self._node.may_serve(slot, now_ns=now_ns):
+            self._service.elsewhere(connection, message, slot, now_ns)
+            return
+        self._node.send(connection, Described(message.request, self._info(message.name, now_ns)))
+
+    def list_locks(self, connection: int, message: List, now_ns: int) -> None:
+        """Tell of the locks in the slots served here, a page at a time."""
+        if not 1 <= message.limit <= LIST_LIMIT_MAX or not 0 <= message.from_slot < SLOTS:
+            raise InvalidRequest(f"a page has 1 to {LIST_LIMIT_MAX} locks, from slot 0 to {SLOTS - 1}")
+        locks: list[LockInfo] = []
+        scanned = 0
+        after = message.after_name
+        for slot in range(message.from_slot, SLOTS):
+            data = self._node.slots.get(slot)
+            if data is not None and data.table.locks and self._node.may_serve(slot, now_ns=now_ns):
+                names = sorted(
+                    name for name in data.table.locks if name > after and name.startswith(message.prefix)
+                )
+                scanned += len(data.table.locks)
+                room = message.limit - len(locks)
+                locks += [self._info(name, now_ns) for name in names[:room]]
+                if len(names) > room:
+                    last = names[room - 1] if room else after
+                    self._node.send(connection, Listed(message.request, locks, slot, last))
+                    return
+                if scanned >= LIST_SCAN_MAX and slot + 1 < SLOTS:
+                    self._node.send(connection, Listed(message.request, locks, slot + 1, ""))
+                    return
+            after = ""
+        self._node.send(connection, Listed(message.request, locks, -1, ""))
+
+    def watch(self, connection: int, message: Watch, now_ns: int) -> None:
+        """Tell of a lock now and after each change."""
+        name = check_lock_name(message.name)
+        slot = slot_of(name)
+        if not self._node.may_serve(slot, now_ns=now_ns):
+            self._service.elsewhere(connection, message, slot, now_ns)
+            return
+        self._watchers.setdefault(name, {})[connection, message.request] = None
+        self._service.connections[connection].watches[message.request] = name
+        self._node.send(connection, Changed(message.request, self._info(name, now_ns)))
+
+    def unwatch(self, connection: int, message: Unwatch, now_ns: int) -> None:
+        """Tell of it no more."""
+        name = self._service.connections[connection].watches.pop(message.watch, None)
+        if name is not None:
+            self._forget_watch(name, (connection, message.watch))
+        self._node.send(connection, Released(message.request, name is not None))
+
+    def _forget_watch(self, name: str, watch: tuple[int, int]) -> None:
+        watchers = self._watchers[name]
+        del watchers[watch]
+        if not watchers:
+            del self._watchers[name]
+            self._changed.pop(name, None)
+
+    def note_change(self, name: str) -> None:
+        """A lock has changed; whoever watches it hears at the end of the turn."""
+        if name in self._watchers:
+            self._changed[name] = None
+
+    def break_lease(self, connection: int, message: Break, now_ns: int) -> None:
+        """End a holder's lease on an operator's word: not renewed any more, or with force gone at once."""
+        name = check_lock_name(message.name)
+        slot = slot_of(name)
+        if not self._node.may_serve(slot, now_ns=now_ns):
+            self._service.elsewhere(connection, message, slot, now_ns)
+            return
+        data = self._node.slots[slot]
+        lock = data.table.locks.get(name)
+        holder = next(
+            (each for each in (lock.holders if lock else ()) if each.generation == message.generation), None
+        )
+        if holder is None:
+            tokens = ", ".join(str(each.generation) for each in lock.holders) if lock else ""
+            text = f"lock {name!r} is held with token {tokens}" if tokens else f"lock {name!r} is not held"
+            self._service.refuse(
+                connection, message, "not-held", f"{text}; token {message.generation} holds nothing"
+            )
+            return
+        self._service.tell_lost(holder, "broken")
+        left_ns = holder.session.deadline_ns - now_ns
+        if message.force or left_ns <= 0:
+            self._service.locking.drop_holder(data, holder, now_ns)
+            self._node.send(connection, Broken(message.request, True, 0))
+            return
+        if not holder.broken:
+            data.table.break_holder(holder)
+            self._broken.push(now_ns + left_ns, (slot, holder))
+        self._node.send(connection, Broken(message.request, False, ns_to_ms_floor(left_ns)))

@@ -1,0 +1,183 @@
+"""What a node knows of clients' sessions.
+
+A session is a client's liveness: one deadline at each node, started afresh by whatever the client sends
+there. Its acquisitions are kept per slot in a `Share`, so that a slot that starts or stops being served
+here moves in or out of the session's totals in one step. The totals (a count and a digest) are what a
+keepalive is compared with; they cover only slots that this node serves as primary.
+
+On a copy nothing runs out: sessions are there to name what the records belong to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from lockring.core.deadlines import DeadlineQueue
+from lockring.core.digest import mix
+
+if TYPE_CHECKING:
+    from lockring.core.lock_table import Holder, Waiter
+
+NO_DEADLINE: Final = -1
+
+
+class Session:
+    """One session at this node.
+
+    Attributes:
+        id: the client's random id.
+        owner: label for people.
+        ttl_ms: its time to live.
+        deadline_ns: when it ends here, or `NO_DEADLINE` where it does not run (copies only).
+        tables: how many slots' tables here, served or copied, have something of it.
+        served: its shares in the slots that are served here, by slot.
+        count: acquisitions, held and waiting, in the served slots.
+        digest: their digest.
+        connection: the client connection that it last used, or None.
+        basis: number of its last keepalive, from whose sending a later grant's promise may count.
+        basis_promise_ms: what was promised with it.
+        basis_at_ns: when it was handled.
+    """
+
+    __slots__ = (
+        "basis",
+        "basis_at_ns",
+        "basis_promise_ms",
+        "connection",
+        "count",
+        "deadline_ns",
+        "digest",
+        "id",
+        "in_queue",
+        "owner",
+        "served",
+        "tables",
+        "ttl_ms",
+    )
+
+    def __init__(self, session_id: str, owner: str, ttl_ms: int) -> None:
+        self.id = session_id
+        self.owner = owner
+        self.ttl_ms = ttl_ms
+        self.deadline_ns = NO_DEADLINE
+        self.tables = 0
+        self.served: dict[int, Share] = {}
+        self.count = 0
+        self.digest = 0
+        self.connection: int | None = None
+        self.basis = 0
+        self.basis_promise_ms = 0
+        self.basis_at_ns = 0
+        self.in_queue = False
+
+    def serve(self, slot: int, share: Share) -> None:
+        """Count a share whose slot is now served here."""
+        self.served[slot] = share
+        self.count += share.count
+        self.digest ^= share.digest
+
+    def unserve(self, slot: int) -> None:
+        """Stop counting a share whose slot is not served here any more."""
+        share = self.served.pop(slot)
+        self.count -= share.count
+        self.digest ^= share.digest
+
+
+class Share:
+    """What one session has in one slot.
+
+    Attributes:
+        session: whose it is.
+        entries: holders and waiters by acquisition number; broken holders are still here, but not counted.
+        count: how many a keepalive should agree on.
+        digest: their digest.
+    """
+
+    __slots__ = ("count", "digest", "entries", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.entries: dict[int, Holder | Waiter] = {}
+        self.count = 0
+        self.digest = 0
+
+    def add(self, acquisition: int, entry: Holder | Waiter, served: bool) -> None:
+        """Add an entry, counted in the session's totals if the slot is served here."""
+        self.entries[acquisition] = entry
+        self._count(acquisition, 1, served)
+
+    def discard(self, acquisition: int, counted: bool, served: bool) -> None:
+        """Take an entry out."""
+        del self.entries[acquisition]
+        if counted:
+            self._count(acquisition, -1, served)
+
+    def uncount(self, acquisition: int, served: bool) -> None:
+        """Keep an entry but let keepalives disagree on it (it was broken)."""
+        self._count(acquisition, -1, served)
+
+    def _count(self, acquisition: int, change: int, served: bool) -> None:
+        number = mix(acquisition)
+        self.count += change
+        self.digest ^= number
+        if served:
+            session = self.session
+            session.count += change
+            session.digest ^= number
+
+
+class Sessions:
+    """All sessions of a node, by id, and the queue of their deadlines."""
+
+    __slots__ = ("_queue", "by_id")
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Session] = {}
+        self._queue: DeadlineQueue[Session] = DeadlineQueue(lambda session, _: session.in_queue)
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def named(self, session_id: str, owner: str, ttl_ms: int) -> Session:
+        """The session of this id, made if it is not known."""
+        session = self.by_id.get(session_id)
+        if session is None:
+            session = self.by_id[session_id] = Session(session_id, owner, ttl_ms)
+        return session
+
+    def extend(self, session: Session, deadline_ns: int) -> None:
+        """Let a session live at least until `deadline_ns`."""
+        if deadline_ns > session.deadline_ns:
+            session.deadline_ns = deadline_ns
+            if not session.in_queue:
+                session.in_queue = True
+                self._queue.push(deadline_ns, session)
+
+    def first_ns(self) -> int | None:
+        """When to look for expired sessions next."""
+        return self._queue.first_ns()
+
+    def pop_expired(self, now_ns: int) -> Session | None:
+        """Take a session whose deadline has passed off the queue; the caller ends it."""
+        while (due := self._queue.pop_due(now_ns)) is not None:
+            session = due[1]
+            session.in_queue = False
+            if session.deadline_ns == NO_DEADLINE:
+                continue
+            if session.deadline_ns > now_ns:
+                session.in_queue = True
+                self._queue.push(session.deadline_ns, session)
+                continue
+            return session
+        return None
+
+    def stop(self, session: Session) -> None:
+        """The session runs here no more; forget it unless a copy still has something of it."""
+        session.deadline_ns = NO_DEADLINE
+        session.basis = session.basis_promise_ms = 0
+        self.forget_if_unused(session)
+
+    def forget_if_unused(self, session: Session) -> None:
+        """Drop a session that does not run and that no table names."""
+        if session.tables == 0 and session.deadline_ns == NO_DEADLINE:
+            self.by_id.pop(session.id, None)
