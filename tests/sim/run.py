@@ -1,0 +1,385 @@
+"""One run: what the seed draws, the phases, and what must hold at the end of each."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lockring.core.timing import Timing, up
+from lockring.names import SLOTS, slot_of
+from tests.sim.checkers import Checkers
+from tests.sim.faults import KINDS, Fault, Injector, draw_faults
+from tests.sim.network import Network, Weather
+from tests.sim.shells import CoordinatorShell, NodeShell
+from tests.sim.store import SimStore
+from tests.sim.workload import ClientShell, Habits
+from tests.sim.world import MS, S, Process, Slowness, Violation, World
+
+
+class Plan(NamedTuple):
+    """All that a seed decides before the run begins. Durations in ns.
+
+    Attributes:
+        nodes, clients, coordinators: how many of each.
+        timing: of every process.
+        replication: "sync" or "async".
+        habits: of the clients.
+        kinds: of faults.
+        gap: usual time between two faults.
+        trouble: length of the time with faults.
+        late_nodes: how many nodes may join later.
+        wipe: whether the store may be lost.
+    """
+
+    nodes: int
+    clients: int
+    coordinators: int
+    timing: Timing
+    replication: str
+    habits: Habits
+    kinds: list[str]
+    gap: int
+    trouble: int
+    late_nodes: int
+    wipe: bool
+
+
+def names_in(slots: list[int], count: int) -> tuple[str, ...]:
+    """Lock names that fall into the given slots."""
+    found: list[str] = []
+    number = 0
+    while len(found) < count:
+        name = f"lock-{number}"
+        if slot_of(name) in slots:
+            found.append(name)
+        number += 1
+    return tuple(found)
+
+
+def timing_of(lease: int, backup_lease: int) -> Timing:
+    """Durations that fit the two leases, in the proportions of the defaults or faster."""
+    return Timing(
+        backup_lease_ns=backup_lease,
+        coordinator_lease_ns=lease,
+        heartbeat_ns=min(S, lease // 6),
+        peer_heartbeat_ns=backup_lease // 5,
+        link_grace_ns=min(250 * MS, backup_lease // 4),
+        takeover_link_grace_ns=min(700 * MS, backup_lease // 3),
+        member_lease_ns=min(5 * S, max(lease // 3, backup_lease)),
+        stabilization_ns=min(S, lease // 4),
+        reconcile_ns=50 * MS,
+        stall_ns=100 * MS,
+    )
+
+
+def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
+    """What this seed is about."""
+    rng = world.rng("plan")
+    lease = rng.choice((2 * S, 3 * S, 4 * S, 4 * S, 8 * S, 30 * S))
+    backup_lease = min(lease // 2, rng.choice((300 * MS, 500 * MS, 1 * S, 2 * S)))
+    timing = timing_of(lease, backup_lease)
+    nodes = rng.choice((1, 2, 2, 3, 3, 3, 4, 5))
+    slots = rng.sample(range(SLOTS), rng.choice((1, 1, 2, 3)))
+    lease_ms = lease // MS
+    shortest = min(lease_ms, max(100, lease_ms // 10))
+    ttls = tuple(rng.choice((shortest, lease_ms // 3, lease_ms // 2, lease_ms)) for _ in range(rng.choice((1, 1, 2))))
+    habits = Habits(
+        names=names_in(slots, rng.choice((1, 1, 2, 3))),
+        ttls_ms=ttls,
+        tasks=rng.choice((1, 1, 2, 3)),
+        think_max=rng.choice((10 * MS, 100 * MS, S)),
+        hold_max=rng.choice((20 * MS, 300 * MS, 2 * S, lease)),
+        try_once=rng.choice((0.0, 0.1)),
+        impatient=rng.choice((0.0, 0.2)),
+        cancel=rng.choice((0.0, 0.1)),
+    )
+    if wipe is None:
+        wipe = rng.random() < 0.08
+    kinds = [kind for kind in rng.sample(KINDS, rng.randrange(2, 9)) if kind != "join"]
+    late_nodes = rng.choice((0, 0, 1, 2))
+    if late_nodes:
+        kinds.append("join")
+    if wipe:
+        kinds += ["wipe"] * 2
+    trouble = min(3 * lease, 30 * S) + rng.randrange(5 * S, 15 * S)
+    return Plan(
+        nodes=nodes,
+        clients=rng.choice((1, 2, 2, 3, 4)),
+        coordinators=rng.choice((1, 1, 1, 2)),
+        timing=timing,
+        replication="sync",
+        habits=habits,
+        kinds=kinds,
+        gap=rng.choice((300 * MS, S, S, 3 * S)),
+        trouble=trouble,
+        late_nodes=late_nodes,
+        wipe=wipe,
+    )
+
+
+class Simulation:
+    """A cluster, its clients and its troubles.
+
+    Attributes:
+        world: time, statistics, story.
+        plan: what the seed drew.
+        slots: the slots that the workload uses.
+    """
+
+    def __init__(self, seed: int, *, story: bool = False, plan: Plan | None = None, wipe: bool | None = None) -> None:
+        self.world = world = World(seed, story=story)
+        self.plan = plan if plan is not None else draw_plan(world, wipe=wipe)
+        self.weather = Weather()
+        self.slowness = Slowness()
+        self.network = Network(world, self.weather)
+        self.store = SimStore(world)
+        self.nodes: list[NodeShell] = []
+        self.clients: list[ClientShell] = []
+        self.coordinators: list[CoordinatorShell] = []
+        self.slots = sorted({slot_of(name) for name in self.plan.habits.names})
+        self.checkers = Checkers(world, self.nodes, sync=self.plan.replication == "sync")
+        self.store.on_change = self.checkers.state_stored
+        world.after_turn = self._after_turn
+        self.injector = Injector(self)
+        for number in range(self.plan.coordinators):
+            self.coordinators.append(
+                CoordinatorShell(
+                    world,
+                    self.network,
+                    f"c{number + 1}",
+                    store=self.store,
+                    timing=self.plan.timing,
+                    replication=self.plan.replication,
+                    slowness=self.slowness,
+                    drift=True,
+                )
+            )
+        for _ in range(self.plan.nodes):
+            self._make_node()
+        for number in range(self.plan.clients):
+            self.clients.append(
+                ClientShell(
+                    world,
+                    self.network,
+                    f"k{number + 1}",
+                    seeds=[node.address for node in self.nodes] + [each.address for each in self.coordinators],
+                    habits=self.plan.habits,
+                    checkers=self.checkers,
+                    slowness=self.slowness,
+                    drift=True,
+                )
+            )
+
+    # ------------------------------------------------------------------ the cast
+
+    def _make_node(self) -> NodeShell:
+        node = NodeShell(
+            self.world,
+            self.network,
+            f"n{len(self.nodes) + 1}",
+            coordinators=[each.address for each in self.coordinators],
+            timing=self.plan.timing,
+            weight=1,
+            slowness=self.slowness,
+            drift=True,
+            tap=self.checkers,
+        )
+        self.nodes.append(node)
+        return node
+
+    def add_node(self) -> None:
+        """One more node joins, if there are not enough already."""
+        if len(self.nodes) < self.plan.nodes + self.plan.late_nodes:
+            self._make_node().start()
+
+    def processes(self) -> list[Process]:
+        """Everybody."""
+        return [*self.coordinators, *self.nodes, *self.clients]
+
+    def has_left(self, process: Process) -> bool:
+        """Whether a process is not to be started again."""
+        return process in self.coordinators[1:] and self._healed
+
+    _healed = False
+
+    def _after_turn(self, process: Process) -> None:
+        if isinstance(process, NodeShell):
+            if not process.gone():
+                self.checkers.after_node(process)
+
+    # ------------------------------------------------------------------ phases
+
+    def begin(self) -> None:
+        """Start everybody, in some order and not at once."""
+        rng = self.world.rng("begin")
+        for process in self.processes():
+            self.world.after(rng.randrange(500 * MS), process.start)
+
+    def settle(self, bound: int, what: str) -> int:
+        """Wait until every slot is served, at most `bound`. Returns how long it took."""
+        begun = self.world.now
+        while True:
+            missing = self.unserved()
+            if not missing:
+                return self.world.now - begun
+            if self.world.now - begun > bound:
+                raise Violation("P7", f"{what}: slots {missing} are served by nobody after {bound / S:.1f} s")
+            self.world.run_until(self.world.now + 20 * MS)
+
+    def unserved(self) -> list[int]:
+        """The slots that no node may serve now."""
+        served = {slot for node in self.nodes for slot in node.serving()}
+        return [slot for slot in range(SLOTS) if slot not in served]
+
+    def draw_weather(self) -> None:
+        """How bad the network and the machines are in this run."""
+        rng = self.world.rng("weather")
+        self.weather.latency = rng.choice((MS, 2 * MS, 20 * MS))
+        self.weather.slow = rng.choice((0.0, 0.0, 0.02, 0.1))
+        self.weather.slow_max = rng.choice((100 * MS, S, 3 * S))
+        self.weather.reset = rng.choice((0.0, 0.0, 0.0005, 0.003))
+        self.weather.notice_max = rng.choice((200 * MS, 3 * S))
+        self.weather.give_up_max = rng.choice((S, 10 * S))
+        self.slowness.pause = rng.choice((0.0, 0.0, 0.001, 0.01))
+        self.slowness.pause_max = rng.choice((50 * MS, S, self.plan.timing.coordinator_lease_ns))
+        self.slowness.batch = rng.choice((0.0, 0.1, 0.5))
+        self.slowness.batch_max = rng.choice((2 * MS, 20 * MS))
+        self.slowness.late = rng.choice((MS, 20 * MS))
+        self.store.slow = rng.choice((0.0, 0.0, 0.05))
+        self.store.unknown = rng.choice((0.0, 0.0, 0.01))
+
+    def trouble(self, without: frozenset[int] = frozenset(), only: frozenset[int] | None = None) -> list[Fault]:
+        """Let things go wrong for a while."""
+        plan = self.plan
+        scale = plan.timing.coordinator_lease_ns
+        faults = draw_faults(
+            self.world.rng("faults"),
+            plan.kinds,
+            self.world.now,
+            self.world.now + plan.trouble,
+            plan.gap,
+            self.world.rng("scale").choice((S, scale, scale)),
+        )
+        for fault in faults:
+            if fault.number not in without and (only is None or fault.number in only):
+                self.world.at(fault.at, self.injector.happen, fault)
+        self.world.run_until(self.world.now + plan.trouble)
+        return faults
+
+    def heal(self) -> None:
+        """End all faults; everybody who belongs there is there. One coordinator is left."""
+        if self.world.story is not None:
+            self.world.tell("!!", "HEAL")
+        self._healed = True
+        self.network.heal()
+        self.store.heal()
+        weather = Weather()
+        self.weather.__dict__.update(weather.__dict__)
+        self.slowness.__dict__.update(Slowness().__dict__)
+        for process in self.processes():
+            process.resume()
+        for rival in self.coordinators[1:]:
+            self.network.process_crashed(rival, power=False)
+            rival.crash()
+        first = self.coordinators[0]
+        if first.alive and first.core is not None and not first.core.is_active:
+            self.network.process_crashed(first, power=False)
+            first.crash()
+        for process in [*self.nodes, *self.clients, first]:
+            if not process.alive and not (isinstance(process, NodeShell) and process.draining):
+                process.start()
+        for node in self.nodes:
+            if node.draining and not any(other.alive and not other.draining for other in self.nodes):
+                self.network.process_crashed(node, power=False)
+                node.crash()
+                node.start()
+
+    def recovery_bound(self) -> int:
+        """Within this time after all faults every slot must be served: the longest wait of the rules, and some more."""
+        timing = self.plan.timing
+        lease = up(up(timing.coordinator_lease_ns))
+        return lease + timing.member_lease_ns + timing.stabilization_ns + 15 * S
+
+    def finish(self) -> None:
+        """After the faults: every slot is served and stays so, every call ends, nothing is left behind."""
+        world, plan = self.world, self.plan
+        took = self.settle(self.recovery_bound(), "after the faults")
+        world.stats["recovery_ms_max"] = took // MS
+        world.run_until(world.now + 3 * S)  # moves go on
+        for client in self.clients:
+            client.stop()
+        ttl = max(plan.habits.ttls_ms) * MS
+        world.run_until(world.now + 5 * S + up(ttl) + plan.habits.hold_max)
+        for client in self.clients:
+            for ticket in client.waiting():
+                raise Violation("P7", f"{client.name} still waits for {ticket!r}")
+        missing = self.unserved()
+        if missing:
+            raise Violation("P7", f"slots {missing} are served by nobody at the end")
+        world.run_until(world.now + up(up(ttl)) + 3 * S)
+        for node in self.nodes:
+            left = node.leftovers()
+            if left:
+                raise Violation("LEAK", f"{node.name} still has {left}")
+
+    def run(self, without: frozenset[int] = frozenset(), only: frozenset[int] | None = None) -> None:
+        """The whole run."""
+        self.begin()
+        self.settle(5 * S + 4 * self.plan.timing.stabilization_ns, "at the start")
+        self.world.run_until(self.world.now + S)
+        self.draw_weather()
+        self.trouble(without, only)
+        self.heal()
+        self.finish()
+
+
+class Result(NamedTuple):
+    """What came of a seed.
+
+    Attributes:
+        violation: None if all held.
+        what: the property that does not hold, "CRASH" for an exception.
+        simulated_ns: how long the run was in true time.
+    """
+
+    seed: int
+    violation: str | None
+    what: str
+    stats: Counter[str]
+    story: list[str]
+    simulated_ns: int
+    turns: int
+
+    def digest(self) -> str:
+        """A hash of the story."""
+        return hashlib.sha256("\n".join(self.story).encode()).hexdigest()
+
+
+def run_seed(
+    seed: int,
+    *,
+    story: bool = False,
+    show: Callable[[str], None] | None = None,
+    without: frozenset[int] = frozenset(),
+    only: frozenset[int] | None = None,
+    wipe: bool | None = None,
+) -> Result:
+    """Run one seed to its end or to its first violation."""
+    simulation = Simulation(seed, story=story, wipe=wipe)
+    world = simulation.world
+    world.show = show
+    if story:
+        world.tell("!!", f"seed {seed}: {simulation.plan}")
+    violation, what = None, ""
+    try:
+        simulation.run(without, only)
+    except Violation as error:
+        violation, what = str(error), error.what
+    except Exception as error:
+        violation, what = "".join(traceback.format_exception(error)[-4:]), "CRASH"
+    if violation is not None and story:
+        world.tell("!!", f"VIOLATION {violation}")
+    return Result(seed, violation, what, world.stats, world.story or [], world.now, world.turns)
