@@ -1,0 +1,188 @@
+"""Questions and orders of a client that are no acquisition: describe, list, watch, break, state, drain.
+
+All of them may be repeated: a question changes nothing, and an order names what it is about (a generation, a
+node), so a second one finds it done. They are therefore sent again over any failure until answered or out of time.
+
+A list asks every member that is some slot's primary, one after the other, page by page. It is no snapshot: where
+routes changed meanwhile it starts over, a few times at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from lockring.core.routing import Link, Node, Routing
+from lockring.messages import (
+    Break,
+    Broken,
+    Describe,
+    Described,
+    Drain,
+    Draining,
+    GetState,
+    List,
+    Listed,
+    LockInfo,
+    Message,
+    StateIs,
+    Watch,
+)
+from lockring.ring.state import Replica
+
+ANYWHERE: Final = -1
+"""A request that any server answers."""
+LIST_ROUNDS_MAX: Final = 3
+PAGE_LOCKS: Final = 1000
+
+
+class Kind(Enum):
+    """What is asked."""
+
+    DESCRIBE = "describe"
+    LIST = "list"
+    WATCH = "watch"
+    BREAK = "break"
+    STATE = "state"
+    DRAIN = "drain"
+
+
+ANSWERS: Final[dict[Kind, type[Message]]] = {
+    Kind.DESCRIBE: Described,
+    Kind.LIST: Listed,
+    Kind.BREAK: Broken,
+    Kind.STATE: StateIs,
+    Kind.DRAIN: Draining,
+}
+"""Which message answers which kind; a watch is answered by any number of `Changed`."""
+
+
+class Request(msgspec.Struct, eq=False):
+    """One question, from the call to its answer. Made by the core; read it, but let only the core change it.
+
+    Attributes:
+        kind: what is asked.
+        name: lock, prefix or node that it is about, "" where there is none.
+        slot: the slot whose primary is asked, `ANYWHERE` for others.
+        started_at_ns: when the caller asked.
+        give_up_at_ns: when the core stops trying.
+        generation: of a break, whose lease to end.
+        force: of a break, whether at once.
+        done: whether the caller has its answer, or has given up.
+        link: number of the link on which it is open, 0 if it is not.
+        request: number under which it is open there.
+        retry_at_ns: when to try again after a refusal, 0 if not waiting for that.
+        attempts: refusals in a row.
+        refusal: the last refusal's code and text.
+        check_at_ns: of a watch, when to ask whether the node is still there.
+        listing: of a list, how far it is.
+        context: the shell's own.
+    """
+
+    kind: Kind
+    name: str
+    slot: int
+    started_at_ns: int
+    give_up_at_ns: int
+    generation: int = 0
+    force: bool = False
+    done: bool = False
+    link: int = 0
+    request: int = 0
+    retry_at_ns: int = 0
+    attempts: int = 0
+    refusal: tuple[str, str] | None = None
+    check_at_ns: int = 0
+    listing: Listing | None = None
+    context: Any = None
+
+    def message(self, request: int, version: int) -> Message:
+        """The message that asks it."""
+        match self.kind:
+            case Kind.DESCRIBE:
+                return Describe(request, self.name, version)
+            case Kind.WATCH:
+                return Watch(request, self.name, version)
+            case Kind.BREAK:
+                return Break(request, self.name, self.generation, self.force, version)
+            case Kind.STATE:
+                return GetState(request)
+            case Kind.DRAIN:
+                return Drain(request, self.name)
+            case Kind.LIST:
+                assert self.listing is not None
+                return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
+
+
+class Listing(msgspec.Struct, eq=False):
+    """How far a list is.
+
+    Attributes:
+        version: of the routes that this round goes by, -1 before the first.
+        rounds: how many have begun.
+        todo: members still to be asked, the present one first.
+        from_slot: where to go on at it.
+        after_name: likewise.
+        locks: what was found, by name.
+    """
+
+    version: int = -1
+    rounds: int = 0
+    todo: list[Replica] = []
+    from_slot: int = 0
+    after_name: str = ""
+    locks: dict[str, LockInfo] = {}
+
+    def begin(self, version: int, primaries: Sequence[Replica]) -> None:
+        """Start a round over these members; what an earlier one found is found again."""
+        self.version = version
+        self.rounds += 1
+        self.todo = list(primaries)
+        self.locks = {}
+        self.from_slot, self.after_name = 0, ""
+
+    def page(self, listed: Listed) -> None:
+        """Take one page in, and move on."""
+        for lock in listed.locks:
+            known = self.locks.get(lock.name)
+            if known is None or (lock.generation, lock.seq) >= (known.generation, known.seq):
+                self.locks[lock.name] = lock
+        if listed.next_slot < 0:
+            del self.todo[0]
+            self.from_slot, self.after_name = 0, ""
+        else:
+            self.from_slot, self.after_name = listed.next_slot, listed.next_name
+
+    def result(self) -> list[LockInfo]:
+        """All locks found, by name."""
+        return [self.locks[name] for name in sorted(self.locks)]
+
+
+def primaries_of(routing: Routing) -> list[Replica]:
+    """The members that are the primary of some slot, in the order of their first one."""
+    return list(dict.fromkeys(node.replica for node in routing.table if node is not None))
+
+
+def where(request: Request, routing: Routing) -> Node | Link | None:
+    """Where a request is to be sent now: the node whose link is awaited, a link to use at once, or None."""
+    if request.kind is Kind.LIST:
+        listing = request.listing
+        assert listing is not None
+        if listing.version != routing.version and listing.rounds < LIST_ROUNDS_MAX:
+            if routing.version == 0:
+                return None
+            listing.begin(routing.version, primaries_of(routing))
+        # A member that has left since is passed over.
+        while listing.todo and listing.todo[0] not in routing.nodes:
+            del listing.todo[0]
+        return routing.nodes[listing.todo[0]] if listing.todo else None
+    if request.slot != ANYWHERE:
+        return routing.table[request.slot]
+    if request.kind is Kind.DRAIN:
+        for link in routing.links.values():
+            if link.coordinator:
+                return link
+    return routing.any_ready()

@@ -1,0 +1,74 @@
+"""What the client core asks its shell to do.
+
+The shell carries the effects of one `take_effects` out in their order. A *link* is a connection that the core asked for,
+numbered by the core and never reused; what is sent on a link that is gone is dropped, since the
+core hears of it by `disconnected` and sends again what matters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lockring.errors import LockringError
+from lockring.messages import LockInfo, Message
+
+if TYPE_CHECKING:
+    from lockring.core.asking import Request
+    from lockring.core.holdings import Ticket
+
+
+class Connect(NamedTuple):
+    """Open a connection to HOST:PORT; then call `connected(link)`, or `disconnected(link, reason)` if it fails."""
+
+    link: int
+    address: str
+
+
+class Disconnect(NamedTuple):
+    """Close a link, or stop trying to open it. The core has forgotten it already: report nothing more of it."""
+
+    link: int
+    reason: str
+
+
+class Send(NamedTuple):
+    """Send a message on a link."""
+
+    link: int
+    message: Message
+
+
+class Resolve(NamedTuple):
+    """The open call on a ticket is over.
+
+    Of an acquire: `error` is None if it is held now, else why it is not (and never will be). Of a release:
+    `error` is None.
+    """
+
+    ticket: Ticket
+    error: LockringError | None
+
+
+class GrantLost(NamedTuple):
+    """A held ticket is not held any more. `reason` is as in `errors.LockLost`."""
+
+    ticket: Ticket
+    reason: str
+
+
+class Answer(NamedTuple):
+    """A question was answered, or will not be: exactly one of `answer` and `error` is not None."""
+
+    request: Request
+    answer: Any
+    error: LockringError | None
+
+
+class Update(NamedTuple):
+    """The lock that is watched by `request`, as it is now."""
+
+    request: Request
+    lock: LockInfo
+
+
+ClientEffect = Connect | Disconnect | Send | Resolve | GrantLost | Answer | Update

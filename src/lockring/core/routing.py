@@ -1,0 +1,421 @@
+"""Which node has which slot, and the client's links to nodes: when to open one, and when one is taken for dead.
+
+Rules:
+
+- Routes are taken as a whole, and only if newer. They are pushed by whatever server the client is linked to.
+- A client opens links only when it has work for them. With no link at all it tries the servers that it was
+  given and every member it has heard of, one more each quarter of a second until one answers. While something stays
+  unreachable it goes on to widen, one link a second: the server it has may be cut off from the news.
+- At most one link per address, so that a client never ends its own connection by a second one: a server
+  drops a client's older connections when a newer one greets it.
+- A link is dead if a question on it went unanswered, and nothing else came, for the silence limit.
+- A failed address is left alone for a time that doubles from 50 ms to 1 s; there is no busy loop.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from lockring.core.client_effects import ClientEffect, Connect, Disconnect, Send
+from lockring.core.holdings import NEVER_NS, Session, Share
+from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
+from lockring.messages import PROTOCOL, ClientHello, Message, Routes, Welcome
+from lockring.names import SLOTS
+from lockring.ring.state import Replica
+from lockring.units import NS_PER_MS, NS_PER_S
+
+CONNECTING: Final = 0
+GREETING: Final = 1
+READY: Final = 2
+
+GREETING_NS: Final = 3 * NS_PER_S
+"""How long a connection may take until its greeting is answered."""
+SILENCE_NS_MAX: Final = 2 * NS_PER_S
+SILENCE_NS_MIN: Final = NS_PER_S // 2
+STAGGER_NS: Final = NS_PER_S // 4
+"""Pause before the next server is tried while none has answered."""
+WIDEN_NS: Final = NS_PER_S
+"""How long something may be unreachable before one more server is asked for news, and the pause between such."""
+BACKOFF_NS_MIN: Final = 50 * NS_PER_MS
+BACKOFF_NS_MAX: Final = NS_PER_S
+LOG_GRAIN_NS: Final = 4 * NS_PER_MS
+"""Granularity of the log of sending times; what is read from it is early by at most this."""
+LOG_ENTRIES_MAX: Final = 8192
+"""Covers the longest lease (30 s) at that granularity."""
+
+_PRIMARIES: Final = struct.Struct(f"<{SLOTS}H")
+_NO_PRIMARY: Final = 0xFFFF
+
+
+class Node(msgspec.Struct, eq=False):
+    """One life of one node, as the client knows it.
+
+    Attributes:
+        replica: its id and incarnation.
+        address: HOST:PORT.
+        link: the link that is ready for requests, or None.
+        shares: what the sessions have here.
+        wanted: whether something waits for a link to it.
+    """
+
+    replica: Replica
+    address: str
+    link: Link | None = None
+    shares: dict[Session, Share] = msgspec.field(default_factory=dict)
+    wanted: bool = False
+
+
+class Link(msgspec.Struct, eq=False):
+    """One connection that the core asked for.
+
+    Attributes:
+        id: its number, never reused.
+        address: where it leads.
+        since_ns: when its present state began.
+        number: of the greeting sent on it; a node drops the lower ones of a client.
+        state: CONNECTING, GREETING or READY.
+        node: which node answered, None before the greeting and for a coordinator.
+        coordinator: whether a coordinator answered.
+        acquires: open acquires by request number; they may stay open for long.
+        requests: all other open requests (keepalives, releases, questions): these are answered promptly.
+        asked_at_ns: since when such a request has been open with nothing heard, 0 if none is.
+    """
+
+    id: int
+    address: str
+    since_ns: int
+    number: int = 0
+    state: int = CONNECTING
+    node: Node | None = None
+    coordinator: bool = False
+    acquires: dict[int, Any] = msgspec.field(default_factory=dict)
+    requests: dict[int, Any] = msgspec.field(default_factory=dict)
+    asked_at_ns: int = 0
+
+
+class Failure(msgspec.Struct):
+    """Why an address could not be used, how often in a row, and when it may be tried again."""
+
+    error: LockringError
+    count: int
+    retry_at_ns: int
+
+
+class Routing:
+    """The client's routes, nodes and links. No I/O: what is to be done goes to `effects`.
+
+    Attributes:
+        effects: what the shell is to do, in order; the whole client core appends to it.
+        table: for each slot the node that is its primary, or None.
+        version: of the newest routes, 0 before the first.
+        cluster: id of the cluster, "" before the first greeting.
+        request: number of the last request; they rise over all links, so their order is that of sending.
+        was_ready: whether any server ever answered a greeting.
+    """
+
+    def __init__(self, seeds: Sequence[str], *, client: str, software: str) -> None:
+        self.seeds = list(dict.fromkeys(seeds))
+        self.client = client
+        self.software = software
+        self.effects: list[ClientEffect] = []
+        self.table: list[Node | None] = [None] * SLOTS
+        self.version = 0
+        self.cluster = ""
+        self.coordinator = ""
+        self.members: list[Replica] = []
+        self.nodes: dict[Replica, Node] = {}
+        self.links: dict[int, Link] = {}
+        self.by_address: dict[str, Link] = {}
+        self.failures: dict[str, Failure] = {}
+        self.request = 0
+        self.was_ready = False
+        self.silence_ns = SILENCE_NS_MAX
+        self._link_count = 0
+        self._hello_count = 0
+        self._next_try_ns = 0
+        self._next_place = 0
+        self._stuck_since_ns = 0
+        # Sending times, as (request, time) with both rising: an entry says that this request and later ones
+        # were sent no earlier. Sparse, so that memory is bounded whatever the rate of requests.
+        self._log_requests: list[int] = []
+        self._log_times: list[int] = []
+        self._logged_at_ns = -LOG_GRAIN_NS
+
+    # ------------------------------------------------------------------ requests
+
+    def number(self, now_ns: int, *, exact: bool = False) -> int:
+        """Number the request that is sent now; `exact` notes its own time, not just one shortly before."""
+        self.request = request = self.request + 1
+        if exact or now_ns - self._logged_at_ns >= LOG_GRAIN_NS:
+            self._logged_at_ns = now_ns
+            self._log_requests.append(request)
+            self._log_times.append(now_ns)
+            if len(self._log_requests) > 2 * LOG_ENTRIES_MAX:
+                del self._log_requests[:LOG_ENTRIES_MAX]
+                del self._log_times[:LOG_ENTRIES_MAX]
+        return request
+
+    def sent_no_earlier_than(self, request: int) -> int | None:
+        """A time at or shortly before the sending of a request; None if it is too old or was never sent."""
+        if request > self.request:
+            return None
+        low, high = 0, len(self._log_requests)
+        while low < high:
+            middle = (low + high) // 2
+            if self._log_requests[middle] <= request:
+                low = middle + 1
+            else:
+                high = middle
+        return self._log_times[low - 1] if low else None
+
+    def ask(self, link: Link, request: int, what: Any, message: Message, now_ns: int) -> None:
+        """Send a request that is answered promptly, and remember what it was about."""
+        link.requests[request] = what
+        if not link.asked_at_ns:
+            link.asked_at_ns = now_ns
+        self.effects.append(Send(link.id, message))
+
+    # ------------------------------------------------------------------ routes
+
+    def adopt(self, routes: Routes) -> bool:
+        """Take newer routes over; False if they are not newer.
+
+        Raises:
+            ProtocolError: they are malformed.
+        """
+        if routes.version <= self.version:
+            return False
+        if len(routes.primaries) != _PRIMARIES.size:
+            raise ProtocolError(f"routes have {_PRIMARIES.size} bytes, not {len(routes.primaries)}")
+        places: dict[int, Node | None] = {_NO_PRIMARY: None}
+        for place, (node_id, incarnation, address) in enumerate(routes.members):
+            places[place] = self.node(Replica(node_id, incarnation), address)
+        try:
+            self.table = [places[place] for place in _PRIMARIES.unpack(routes.primaries)]
+        except KeyError as error:
+            raise ProtocolError(f"routes name a member that they do not list: {error}") from error
+        self.version = routes.version
+        self.coordinator = routes.coordinator
+        self.members = [Replica(node_id, incarnation) for node_id, incarnation, _ in routes.members]
+        return True
+
+    def forget_cluster(self) -> None:
+        """Start over with whatever cluster answers next; only for a client that has nothing to lose."""
+        self.cluster = ""
+        self.version = 0
+        self.table = [None] * SLOTS
+        self.members = []
+
+    def node(self, replica: Replica, address: str) -> Node:
+        """The node of this life, made if it is not known."""
+        node = self.nodes.get(replica)
+        if node is None:
+            node = self.nodes[replica] = Node(replica, address)
+        return node
+
+    def prune(self) -> None:
+        """Forget nodes that left the cluster, once nothing of ours is there, and close links to them.
+
+        The only link that is ready is kept: it may be the only source of news.
+        """
+        members = frozenset(self.members)
+        for node in list(self.nodes.values()):
+            if node.replica in members or any(share.tickets for share in node.shares.values()):
+                continue
+            link = node.link
+            if link is not None:
+                if link.requests or link.acquires or self.ready_count() < 2:
+                    continue
+                self.drop(link, "the node has left the cluster")
+            for session in list(node.shares):
+                del session.shares[node.replica]
+            del self.nodes[node.replica]
+        known = {*self.seeds, self.coordinator, *(node.address for node in self.nodes.values())}
+        for address in [address for address in self.failures if address not in known]:
+            del self.failures[address]
+
+    # ------------------------------------------------------------------ links
+
+    def ready_count(self) -> int:
+        """How many links are ready."""
+        return sum(link.state == READY for link in self.links.values())
+
+    def any_ready(self) -> Link | None:
+        """The oldest link that is ready, or None."""
+        return next((link for link in self.links.values() if link.state == READY), None)
+
+    def open(self, address: str, now_ns: int) -> int:
+        """Ask for a link unless there is one or the address failed lately; returns when to ask again, in ns."""
+        if address in self.by_address:
+            return NEVER_NS
+        failure = self.failures.get(address)
+        if failure is not None and failure.retry_at_ns > now_ns:
+            return failure.retry_at_ns
+        self._link_count += 1
+        link = Link(self._link_count, address, now_ns)
+        self.links[link.id] = self.by_address[address] = link
+        self.effects.append(Connect(link.id, address))
+        return now_ns + GREETING_NS
+
+    def greet(self, link: Link, now_ns: int) -> None:
+        """The connection is there: greet the server."""
+        link.state = GREETING
+        self._hello_count += 1
+        link.number = self._hello_count
+        hello = ClientHello(PROTOCOL, self.cluster, self.client, self._hello_count, self.software)
+        self.effects.append(Send(link.id, hello))
+
+    def welcome(self, link: Link, message: Welcome, now_ns: int) -> Link | None:
+        """The server answered; returns the older of two links to the same node, which is of no use any more.
+
+        Raises:
+            ProtocolError, WrongCluster: it is not one to work with.
+        """
+        if message.protocol != PROTOCOL:
+            raise ProtocolError(f"{link.address} speaks protocol {message.protocol}, not {PROTOCOL}")
+        if self.cluster and message.cluster and message.cluster != self.cluster:
+            raise WrongCluster(f"{link.address} belongs to the cluster {message.cluster}, not {self.cluster}")
+        self.cluster = self.cluster or message.cluster
+        link.state = READY
+        link.since_ns = now_ns
+        self.was_ready = True
+        if message.coordinator and not self.version:
+            self.coordinator = message.coordinator
+        if message.role == "coordinator":
+            link.coordinator = True
+            return None
+        node = self.node(Replica(message.node, message.incarnation), link.address)
+        link.node = node
+        other = node.link
+        node.wanted = False
+        if other is not None and other.number > link.number:
+            return link
+        node.link = link
+        return other
+
+    def drop(self, link: Link, reason: str) -> None:
+        """Close a link from our side and forget it, without holding it against its address."""
+        self.effects.append(Disconnect(link.id, reason))
+        self._forget(link)
+
+    def fail(self, link: Link, error: LockringError, now_ns: int) -> None:
+        """Forget a link that broke or was refused, and leave its address alone for a while."""
+        self._forget(link)
+        before = self.failures.get(link.address)
+        count = before.count + 1 if before is not None else 1
+        if link.state == READY and now_ns - link.since_ns >= BACKOFF_NS_MAX:
+            count = 0
+        delay = 0 if count == 0 else min(BACKOFF_NS_MAX, BACKOFF_NS_MIN << min(count - 1, 10))
+        if not isinstance(error, Unavailable):
+            delay = BACKOFF_NS_MAX
+        self.failures[link.address] = Failure(error, count, now_ns + delay)
+
+    def _forget(self, link: Link) -> None:
+        del self.links[link.id]
+        del self.by_address[link.address]
+        if link.node is not None and link.node.link is link:
+            link.node.link = None
+
+    def silent(self, now_ns: int) -> tuple[list[Link], int]:
+        """The links that took too long to greet or to answer, and when to look again."""
+        silent: list[Link] = []
+        wake = NEVER_NS
+        for link in self.links.values():
+            if link.state != READY:
+                limit = link.since_ns + GREETING_NS
+            elif link.asked_at_ns:
+                limit = link.asked_at_ns + self.silence_ns
+            else:
+                continue
+            if limit <= now_ns:
+                silent.append(link)
+            elif limit < wake:
+                wake = limit
+        return silent, wake
+
+    def tend(self, now_ns: int, *, waiting: bool) -> int:
+        """Open the links that are needed; returns when to look again.
+
+        Args:
+            now_ns: the time.
+            waiting: whether anything waits for a route or a link.
+        """
+        wake = NEVER_NS
+        missing = waiting
+        for node in self.nodes.values():
+            node.wanted = node.wanted and waiting
+            if node.link is None and (node.wanted or any(share.tickets for share in node.shares.values())):
+                missing = True
+                wake = min(wake, self.open(node.address, now_ns))
+        if not missing:
+            self._stuck_since_ns = 0
+            return wake
+        if not self._stuck_since_ns:
+            self._stuck_since_ns = now_ns
+        some = any(link.state == READY for link in self.links.values())
+        if some and now_ns < self._stuck_since_ns + WIDEN_NS:
+            return min(wake, self._stuck_since_ns + WIDEN_NS)
+        if now_ns < self._next_try_ns:
+            return min(wake, self._next_try_ns)
+        wait = self._try_next(now_ns)
+        if wait is None:
+            self._next_try_ns = now_ns + (WIDEN_NS if some else STAGGER_NS)
+            wait = self._next_try_ns
+        return min(wake, wait)
+
+    def _try_next(self, now_ns: int) -> int | None:
+        """Open a link to the next address that may be tried; else when one may be."""
+        known = [self.nodes[replica].address for replica in self.members if replica in self.nodes]
+        addresses = list(dict.fromkeys([*self.seeds, *known]))
+        wake = NEVER_NS
+        for step in range(len(addresses)):
+            place = (self._next_place + step) % len(addresses)
+            if addresses[place] in self.by_address:
+                continue
+            at_ns = self.open(addresses[place], now_ns)
+            if addresses[place] in self.by_address:
+                self._next_place = place + 1
+                return None
+            wake = min(wake, at_ns)
+        return wake
+
+    # ------------------------------------------------------------------ telling
+
+    def hopeless(self) -> LockringError | None:
+        """The error to give up with, if no server ever answered and every one has refused for good."""
+        if self.was_ready:
+            return None
+        failures = [self.failures.get(seed) for seed in self.seeds]
+        errors = [failure.error for failure in failures if failure is not None]
+        if len(errors) < len(self.seeds) or any(isinstance(error, Unavailable) for error in errors):
+            return None
+        return errors[0] if len(errors) == 1 else self.unreachable()
+
+    def unreachable(self) -> Unavailable:
+        """The error that says that no server could be reached, and why."""
+        tried = dict.fromkeys([*self.seeds, *self.failures])
+        reasons = [
+            f"{address}: {failure.error}"
+            if (failure := self.failures.get(address))
+            else f"{address}: no answer"
+            for address in tried
+        ]
+        return Unavailable(f"no lockring server could be reached ({'; '.join(reasons)})")
+
+    def check_invariants(self) -> None:
+        """Assert what must always hold between links and nodes."""
+        assert len(self.links) == len(self.by_address)
+        for link in self.links.values():
+            assert self.by_address[link.address] is link
+            assert link.state == READY or (link.node is None and not link.acquires and not link.requests)
+            assert link.node is None or link.node.link is link
+            assert not link.asked_at_ns or link.requests
+        for node in self.nodes.values():
+            assert node.link is None or node.link.node is node
+            for session, share in node.shares.items():
+                assert session.shares[node.replica] is share
+        assert all(node is None or self.nodes[node.replica] is node for node in self.table)
