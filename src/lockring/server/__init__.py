@@ -1,1 +1,39 @@
+"""The server processes. Each function runs one in the main thread until it ends, and returns its exit code."""
 
+from __future__ import annotations
+
+from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
+
+__all__ = ["run_coordinator", "run_node", "run_serve", "run_up"]
+
+
+def run_node(settings: NodeSettings) -> int:
+    """Run a node. SIGTERM drains it, a second one or SIGINT stops it at once."""
+    from lockring.server.lifecycle import run_service
+    from lockring.server.node import NodeServer
+
+    return run_service(lambda: NodeServer(settings), log_level=settings.log_level)
+
+
+def run_coordinator(settings: CoordinatorSettings) -> int:
+    """Run a coordinator."""
+    from lockring.server.coordinator import CoordinatorServer
+    from lockring.server.lifecycle import run_service
+
+    return run_service(lambda: CoordinatorServer(settings), log_level=settings.log_level)
+
+
+def run_serve(settings: ServeSettings) -> int:
+    """Run a coordinator and a node in one process."""
+    from lockring.server.both import BothServer
+    from lockring.server.lifecycle import run_service
+
+    return run_service(lambda: BothServer(settings), log_level=settings.log_level)
+
+
+def run_up(settings: UpSettings) -> int:
+    """Run a local cluster of real processes, and look after them."""
+    from lockring.server.lifecycle import run_service
+    from lockring.server.up import UpServer
+
+    return run_service(lambda: UpServer(settings), log_level=settings.log_level)

@@ -1,0 +1,50 @@
+"""A coordinator and one node in one process: all that a single machine needs."""
+
+from __future__ import annotations
+
+import logging
+
+from lockring.server.coordinator import CoordinatorServer
+from lockring.server.node import NodeServer
+from lockring.server.settings import ServeSettings
+
+log = logging.getLogger("lockring.server")
+
+
+class BothServer:
+    """The two servers in one event loop; the node joins over the loopback like any other.
+
+    Args:
+        settings: see `ServeSettings`.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._coordinator = CoordinatorServer(settings.coordinator())
+        self._node: NodeServer | None = None
+
+    async def start(self) -> None:
+        """Start the coordinator, then the node. Raises what either of the two does."""
+        await self._coordinator.start()
+        self._node = NodeServer(self._settings.node(self._coordinator.address))
+        await self._node.start()
+        log.info(
+            "clients reach it with LOCKRING_SERVER=%s; further nodes join with --coordinator %s",
+            self._node.address,
+            self._coordinator.address,
+        )
+
+    async def finished(self) -> int:
+        """Wait until the node has drained."""
+        assert self._node is not None
+        return await self._node.finished()
+
+    def leave(self) -> bool:
+        """Drain the node: to those that have joined later, if there are any."""
+        return self._node is not None and self._node.leave()
+
+    async def stop(self) -> None:
+        """End both."""
+        if self._node is not None:
+            await self._node.stop()
+        await self._coordinator.stop()

@@ -1,0 +1,259 @@
+"""The coordinator process: a `CoordinatorCore` with a port and a store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import Final
+
+import msgspec
+
+from lockring.clock import monotonic_ns, wall_ns
+from lockring.core.coordinator import CoordinatorCore
+from lockring.core.effects import Close, Effect, Publish, Send, StoreRead, StoreWrite
+from lockring.errors import ProtocolError, WrongCluster, WrongRole
+from lockring.messages import (
+    PROTOCOL,
+    Ask,
+    ClientHello,
+    Drain,
+    GetState,
+    Heartbeat,
+    Join,
+    Message,
+    PeerHello,
+    Routes,
+    State,
+    StateIs,
+    Welcome,
+)
+from lockring.net.connection import Outbox
+from lockring.net.frames import encode_frame
+from lockring.net.listener import CLIENT, PEER, Guest, Listener, check_protocol
+from lockring.net.pump import Pump
+from lockring.ring.state import ClusterState, encode_state, routes_of
+from lockring.server.events import whole
+from lockring.server.reporter import StateReporter
+from lockring.server.settings import CoordinatorSettings
+from lockring.server.store_worker import Outcome, StoreWorker
+from lockring.store.memory import MemoryStore
+from lockring.store.sqlite import SqliteStore
+
+_FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Drain})
+_FROM_CLIENT: Final = frozenset({Drain})
+_LOOK_S: Final = 1.0
+_CLOSE_S_MAX: Final = 1.0
+
+log = logging.getLogger("lockring.coordinator")
+
+
+class CoordinatorServer:
+    """A coordinator with its port and its store. Lives in one event loop.
+
+    Args:
+        settings: see `CoordinatorSettings`.
+    """
+
+    def __init__(self, settings: CoordinatorSettings) -> None:
+        self.address = ""
+        """HOST:PORT that others are told, once it has started."""
+        self._settings = settings
+        self._outbox = Outbox()
+        self._listener = Listener(self, self._outbox)
+        # These three are there once `start` has made them, and nobody is let in before.
+        self._store: StoreWorker
+        self._core: CoordinatorCore
+        self._pump: Pump
+        self._has_store = self._is_started = False
+        self._reporter = StateReporter(log, None, whole)
+        self._nodes: dict[int, Guest] = {}
+        """The nodes that the core has let in; they are sent each new state."""
+        self._clients: dict[int, Guest] = {}
+        self._encoded: tuple[int, bytes] | None = None
+        self._routes: Routes | None = None
+        self._note = ""
+        self._look_timer: asyncio.TimerHandle | None = None
+
+    # ----------------------------------------------------------------------- Service
+
+    async def start(self) -> None:
+        """Open the store, listen, and claim the store.
+
+        Raises:
+            StoreError: the data directory cannot be used.
+            CannotListen: the port is taken, or the host is not of this machine.
+        """
+        settings = self._settings
+        store = MemoryStore() if settings.data_dir is None else SqliteStore(settings.data_dir)
+        self._store = StoreWorker(store)
+        self._has_store = True
+        listening = await self._listener.open(settings.listen)
+        self.address = settings.advertise or listening
+        where = "in memory" if settings.data_dir is None else f"in {settings.data_dir}"
+        log.info("coordinator listens at %s, its state is %s", listening, where)
+        self._core = core = CoordinatorCore(
+            address=self.address,
+            term=secrets.token_hex(8),
+            cluster_if_new=secrets.token_hex(8),
+            timing=settings.timing(),
+            new_cluster=settings.new_cluster or store.created,
+            replication=settings.replication,
+            now_ns=monotonic_ns(),
+            wall_ns=wall_ns(),
+        )
+        self._pump = Pump(flush=self._flush, next_deadline_ns=core.next_deadline_ns, on_timer=self._on_timer)
+        self._is_started = True
+        await self._listener.begin()
+        core.start(now_ns=monotonic_ns(), wall_ns=wall_ns())
+        self._pump.schedule()
+        self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+
+    async def finished(self) -> int:
+        """Wait for ever: a coordinator does not end by itself."""
+        never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        return await never
+
+    def leave(self) -> bool:
+        """There is nothing to do before it stops: nodes go on without it for its lease."""
+        return False
+
+    async def stop(self) -> None:
+        """End all connections and close the store."""
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+        if self._is_started:
+            self._pump.stop()
+        self._listener.close("the coordinator stops")
+        await self._listener.closed(_CLOSE_S_MAX)
+        if self._has_store:
+            await self._store.close()
+        if self._is_started:
+            self._reporter.flush()
+            log.info("coordinator has stopped")
+
+    # ----------------------------------------------------------------------- Host
+
+    def greet(self, guest: Guest, hello: Message) -> None:
+        """See `Host`."""
+        core = self._core
+        match hello:
+            case ClientHello():
+                check_protocol(hello.protocol, "the client")
+                state = core.state if core.state is not None else ClusterState()
+                if hello.cluster and state.cluster and hello.cluster != state.cluster:
+                    raise WrongCluster(
+                        f"the client belongs to cluster {hello.cluster}, this coordinator to {state.cluster}"
+                    )
+                welcome = Welcome(PROTOCOL, state.cluster, "coordinator", "", 0, state.version, self.address)
+                guest.admit(CLIENT, welcome)
+                self._clients[guest.number] = guest
+                if self._routes is not None:
+                    guest.send(self._routes)
+            case Join():
+                guest.admit(PEER, None)  # the core welcomes or refuses it
+                core.receive(guest.number, hello, now_ns=monotonic_ns(), wall_ns=wall_ns())
+            case PeerHello():
+                raise WrongRole(f"{self.address} is a coordinator, not node {hello.to_node}")
+            case _:
+                raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
+        self._pump.schedule()
+
+    def deliver(self, guest: Guest, messages: list[Message]) -> None:
+        """See `Host`."""
+        core = self._core
+        now_ns, wall = monotonic_ns(), wall_ns()
+        for message in messages:
+            if type(message) in (_FROM_NODE if guest.role is PEER else _FROM_CLIENT):
+                core.receive(guest.number, message, now_ns=now_ns, wall_ns=wall)
+            elif guest.role is CLIENT and isinstance(message, GetState):
+                guest.send(self._state_for(message.request))
+            else:
+                name = type(message).__name__
+                raise WrongRole(
+                    f"{self.address} is a coordinator; it does not take {name} from {guest.title}"
+                )
+        self._pump.schedule()
+
+    def leave_guest(self, guest: Guest, reason: str) -> None:
+        """See `Host`."""
+        self._clients.pop(guest.number, None)
+        if self._nodes.pop(guest.number, None) is not None:
+            log.info("node %s is disconnected: %s", guest.tag, reason)
+        self._core.disconnected(guest.number, now_ns=monotonic_ns(), wall_ns=wall_ns())
+        self._pump.schedule()
+
+    # ----------------------------------------------------------------------- effects
+
+    def _on_timer(self) -> None:
+        self._core.on_timer(now_ns=monotonic_ns(), wall_ns=wall_ns())
+
+    def _flush(self) -> None:
+        for effect in self._core.take_effects(now_ns=monotonic_ns()):
+            self._carry_out(effect)
+        self._outbox.flush()
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(to=int() as number, message=message):
+                guest = self._listener.guest(number)
+                if guest is not None:
+                    if isinstance(message, Welcome):
+                        guest.tag = message.node
+                        self._nodes[number] = guest
+                        log.info("node %s#%d is connected", message.node, message.incarnation)
+                    guest.send(message)
+            case Close(to=int() as number, reason=reason):
+                guest = self._listener.guest(number)
+                if guest is not None:
+                    if number not in self._nodes:
+                        log.info("refused a node at %s: %s", guest.remote, reason)
+                    guest.close(reason)
+            case Publish(state=state):
+                self._publish(state)
+            case StoreRead(operation=operation):
+                self._store.read(lambda outcome: self._stored(operation, outcome))
+            case StoreWrite(operation=operation, expected_version=expected, state=state):
+                self._store.write(expected, state, lambda outcome: self._stored(operation, outcome))
+            case _:
+                raise AssertionError(f"a coordinator core asked for {effect}")
+
+    def _stored(self, operation: int, outcome: Outcome) -> None:
+        self._core.store_result(
+            operation, ok=outcome.ok, state=outcome.state, now_ns=monotonic_ns(), wall_ns=wall_ns()
+        )
+        self._pump.schedule()
+
+    def _publish(self, state: ClusterState) -> None:
+        if self._nodes:
+            frame = encode_frame(State(self._encode(state)))
+            for guest in self._nodes.values():
+                guest.send_frame(frame)
+        routes = routes_of(state)
+        if self._routes is None or msgspec.structs.replace(self._routes, version=routes.version) != routes:
+            self._routes = routes
+            if self._clients:
+                frame = encode_frame(routes)
+                for guest in self._clients.values():
+                    guest.send_frame(frame)
+        self._reporter.report(state)
+
+    # ----------------------------------------------------------------------- inner
+
+    def _encode(self, state: ClusterState) -> bytes:
+        if self._encoded is None or self._encoded[0] != state.version:
+            self._encoded = (state.version, encode_state(state))
+        return self._encoded[1]
+
+    def _state_for(self, request: int) -> StateIs:
+        state = self._core.state
+        return StateIs(request, self._encode(state if state is not None else ClusterState()), self._core.note)
+
+    def _look(self) -> None:
+        """Once a second: say what the coordinator waits for, when that has changed."""
+        self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        note = self._core.note
+        if note != self._note:
+            self._note = note
+            if note:
+                log.info("%s", note)

@@ -1,0 +1,214 @@
+"""A node's connection to its coordinator: joins, and joins again whenever it was lost, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from lockring.errors import (
+    DuplicateNode,
+    InvalidRequest,
+    LockringError,
+    ProtocolError,
+    StaleVersion,
+    Unavailable,
+    WrongCluster,
+    WrongRole,
+)
+from lockring.messages import (
+    PROTOCOL,
+    Drain,
+    Draining,
+    FromCoordinator,
+    Join,
+    Message,
+    Refused,
+    Welcome,
+)
+from lockring.net.connection import FramedConnection, Outbox
+from lockring.net.dialer import Dialer
+from lockring.ring.state import ClusterState, Replica
+
+_PAUSE_S_MIN: Final = 0.1
+_PAUSE_S_MAX: Final = 1.0
+_REMIND_S: Final = 5.0
+
+_Answer = Callable[[Draining | Refused], None]
+
+log = logging.getLogger("lockring.node")
+
+
+class Joiner(Protocol):
+    """The node, as this connection sees it."""
+
+    @property
+    def replica(self) -> Replica:
+        """Which life of which node it is."""
+
+    @property
+    def state(self) -> ClusterState:
+        """The newest state that it has."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT to tell others."""
+
+    @property
+    def weight(self) -> int:
+        """Its share of slots."""
+
+    def begin_life(self, incarnation: int) -> None:
+        """Be another incarnation, since the present one was outlived."""
+
+    def joined(self) -> None:
+        """The coordinator has welcomed the node."""
+
+    def from_coordinator(self, messages: list[Message]) -> None:
+        """What it sent."""
+
+    def coordinator_lost(self) -> None:
+        """The connection has ended."""
+
+    def fail(self, error: LockringError) -> None:
+        """It makes no sense to go on."""
+
+
+class CoordinatorLink:
+    """See the module. Lives in one event loop.
+
+    Args:
+        node: who joins.
+        coordinators: HOST:PORT of each that may be the one.
+        outbox: where writes wait for the flush.
+    """
+
+    def __init__(self, node: Joiner, coordinators: Sequence[str], outbox: Outbox) -> None:
+        self._node = node
+        self._where = " or ".join(coordinators)
+        self._dialer = Dialer(
+            self,
+            lambda: coordinators,
+            FromCoordinator,
+            outbox,
+            pause_s_min=_PAUSE_S_MIN,
+            pause_s_max=_PAUSE_S_MAX,
+        )
+        self._was_joined = False
+        self._drains: dict[int, _Answer] = {}
+        self._requests = 0
+        self._trouble = ""
+        self._reminded_at_s = float("-inf")
+
+    @property
+    def connection(self) -> FramedConnection | None:
+        """The connection, while the coordinator has welcomed the node on it."""
+        return self._dialer.connection
+
+    @property
+    def note(self) -> str:
+        """What the node waits for, "" while it is connected."""
+        if self._dialer.connection is not None:
+            return ""
+        return f"waiting for the coordinator at {self._where}: {self._trouble or 'dialing'}"
+
+    def start(self) -> None:
+        """Begin to dial."""
+        self._dialer.start()
+
+    def close(self, reason: str) -> None:
+        """Leave the coordinator, for good."""
+        self._dialer.close(reason)
+
+    def drain(self, node: str, answer: _Answer) -> None:
+        """Ask the coordinator to move everything off a node.
+
+        Args:
+            node: this one or another.
+            answer: called with what the coordinator says, or that it cannot be reached. Its `request` means nothing.
+        """
+        connection = self._dialer.connection
+        if connection is None:
+            answer(Refused(0, Unavailable.code, f"no drain now: {self.note}", node))
+            return
+        self._requests += 1
+        self._drains[self._requests] = answer
+        connection.send(Drain(self._requests, node))
+        connection.write_out()
+
+    # ----------------------------------------------------------------------- Caller
+
+    def hello(self) -> Message:
+        """See `Caller`."""
+        node = self._node
+        replica, state = node.replica, node.state
+        return Join(
+            PROTOCOL,
+            state.cluster,
+            replica.node,
+            replica.incarnation,
+            node.address,
+            node.weight,
+            state.version,
+        )
+
+    def turned_away(self, address: str, error: LockringError, hint: int) -> None:
+        """See `Caller`. What no waiting will mend ends a node that never joined; one that serves goes on trying."""
+        match error:
+            case StaleVersion() if hint > self._node.replica.incarnation:
+                log.info("%s: beginning a new life", error)
+                self._node.begin_life(hint)
+            case DuplicateNode():
+                self._node.fail(error)
+            case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
+                self._node.fail(error)
+            case _:
+                self._wait(error)
+
+    def opened(self, address: str, welcome: Welcome) -> None:
+        """See `Caller`."""
+        cluster = self._node.state.cluster
+        if welcome.role != "coordinator":
+            raise WrongRole(f"{address} is a {welcome.role}, not a coordinator")
+        if cluster and welcome.cluster != cluster:
+            raise WrongCluster(f"{address} belongs to cluster {welcome.cluster}, this node to {cluster}")
+        log.info(
+            "%s cluster %s of the coordinator at %s as %s",
+            "in touch again with" if self._was_joined else "joined",
+            welcome.cluster,
+            address,
+            self._node.replica,
+        )
+        self._was_joined = True
+        self._trouble = ""
+        self._node.joined()
+
+    def arrived(self, messages: list[Message]) -> None:
+        """See `Caller`."""
+        rest: list[Message] = []
+        for message in messages:
+            if not isinstance(message, (Draining, Refused)):
+                rest.append(message)
+            elif message.request in self._drains:
+                self._drains.pop(message.request)(message)
+            elif isinstance(message, Refused):
+                log.warning("the coordinator refuses: %s", message.text)
+        if rest:
+            self._node.from_coordinator(rest)
+
+    def lost(self, reason: str) -> None:
+        """See `Caller`."""
+        self._wait(Unavailable(f"lost the connection: {reason}"))
+        drains, self._drains = self._drains, {}
+        for answer in drains.values():
+            answer(Refused(0, Unavailable.code, "the coordinator went away before it answered"))
+        self._node.coordinator_lost()
+
+    def _wait(self, error: LockringError) -> None:
+        """Say what is waited for: at once when that changes, and then every few seconds."""
+        now_s = asyncio.get_running_loop().time()
+        if str(error) != self._trouble or now_s - self._reminded_at_s >= _REMIND_S:
+            self._trouble = str(error)
+            self._reminded_at_s = now_s
+            log.warning("%s", self.note)

@@ -1,0 +1,181 @@
+"""The life of a server process: start or say why not, signals, the end, and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from lockring.errors import (
+    ConfigError,
+    DuplicateNode,
+    InvalidRequest,
+    LockringError,
+    StoreError,
+    WrongCluster,
+    WrongRole,
+)
+from lockring.server.logs import set_up_logging
+
+EXIT_OK: Final = 0
+EXIT_USAGE: Final = 64
+EXIT_UNAVAILABLE: Final = 69
+EXIT_BUG: Final = 70
+EXIT_CANNOT_CREATE: Final = 73
+EXIT_NOT_DRAINED: Final = 75
+EXIT_CONFIG: Final = 78
+
+PARENT_VARIABLE: Final = "_LOCKRING_PARENT"
+"""Environment variable with the process id of a supervisor without which this process shall not live."""
+
+_IS_LINUX: Final = sys.platform == "linux"
+_PR_SET_PDEATHSIG: Final = 1
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
+
+log = logging.getLogger("lockring.server")
+
+
+class Service(Protocol):
+    """A server, as its process sees it. All methods are called in the event loop."""
+
+    async def start(self) -> None:
+        """Begin to serve. May raise a `LockringError`."""
+
+    async def finished(self) -> int:
+        """Wait until it has ended by itself, and return the exit code. May raise a `LockringError`."""
+
+    def leave(self) -> bool:
+        """Begin to leave in peace (SIGTERM). False if there is nothing to do first: stop now."""
+
+    async def stop(self) -> None:
+        """End everything now. Called exactly once, also after a failed start."""
+
+
+def exit_code_of(error: LockringError) -> int:
+    """The exit code of a process that ended by this error."""
+    match error:
+        case DuplicateNode() | WrongCluster() | WrongRole() | ConfigError():
+            return EXIT_CONFIG
+        case StoreError():
+            return EXIT_CANNOT_CREATE
+        case InvalidRequest():
+            return EXIT_USAGE
+        case _:
+            return EXIT_UNAVAILABLE
+
+
+def run_service(make: Callable[[], Service], *, log_level: str) -> int:
+    """Run a server until it ends or is told to. Blocks; for the main thread only.
+
+    SIGTERM lets it leave in peace, a second one or SIGINT ends it at once.
+
+    Args:
+        make: makes the server; called in the event loop. May raise a `LockringError`.
+        log_level: see `set_up_logging`.
+
+    Returns:
+        The exit code: 0 after a clean end; 64, 69, 73 or 78 where it could not start, with one line that says why;
+        70 after a bug, which is logged with its traceback.
+    """
+    set_up_logging(log_level)
+    if not __debug__:
+        log.error("python -O removes checks that this server relies on; start it without")
+        return EXIT_CONFIG
+    die_with_parent()
+    with asyncio.Runner(loop_factory=new_event_loop()) as runner:
+        try:
+            return runner.run(_run(make))
+        except LockringError as error:
+            log.error("%s", error)  # one line, without a traceback
+            return exit_code_of(error)
+
+
+async def _run(make: Callable[[], Service]) -> int:
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[int] = loop.create_future()
+    loop.set_exception_handler(lambda _loop, context: _broken(context, end))
+    service = make()
+
+    def terminate() -> None:
+        if not end.done() and (terminated or not service.leave()):
+            end.set_result(EXIT_OK)
+        terminated.append(True)
+
+    def interrupt() -> None:
+        if not end.done():
+            end.set_result(EXIT_OK)
+
+    terminated: list[bool] = []
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    finished: asyncio.Task[int] | None = None
+    try:
+        await service.start()
+        tune_garbage_collection()
+        finished = loop.create_task(service.finished())
+        await asyncio.wait([finished, end], return_when=asyncio.FIRST_COMPLETED)
+        return end.result() if end.done() else finished.result()
+    finally:
+        if finished is not None:
+            finished.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LockringError):
+                await finished
+        await service.stop()
+
+
+def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:
+    """An exception that nobody caught. A core that broke off in the middle of a change cannot be trusted
+    any more: the process ends, and the copies of its slots take over."""
+    error = context.get("exception")
+    if isinstance(error, (OSError, asyncio.CancelledError)):
+        log.debug("%s", context.get("message"), exc_info=error)
+        return
+    log.critical("this is a bug in lockring: %s", context.get("message"), exc_info=error)
+    if not end.done():
+        end.set_result(EXIT_BUG)
+
+
+def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes event loops here: uvloop's, where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # pragma: no cover - not on this interpreter
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def tune_garbage_collection() -> None:
+    """Leave what exists now out of every later collection, and collect less often: pauses cost leases."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+
+
+def die_with_parent() -> None:
+    """Where a supervisor asked for it (`PARENT_VARIABLE`), see to it that this process does not outlive it,
+    however it ends: it must not leave servers behind that nobody looks after."""
+    wanted = os.environ.pop(PARENT_VARIABLE, "")
+    if not wanted:
+        return
+    parent = int(wanted)
+    if _IS_LINUX:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the call
+            os._exit(EXIT_OK)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(EXIT_OK)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,362 @@
+"""The node process: a `NodeCore` with a port, connections to the coordinator and all peers, and a life cycle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from lockring.clock import monotonic_ns, wall_ns
+from lockring.core.effects import COORDINATOR
+from lockring.errors import (
+    LockringError,
+    ProtocolError,
+    StaleVersion,
+    Unavailable,
+    WrongCluster,
+    WrongRole,
+)
+from lockring.messages import (
+    PROTOCOL,
+    Acquire,
+    Ask,
+    Break,
+    ClientHello,
+    CloseSession,
+    Describe,
+    Drain,
+    Draining,
+    GetState,
+    HandOver,
+    Heartbeat,
+    Join,
+    Keepalive,
+    List,
+    Message,
+    PeerHello,
+    Refused,
+    Release,
+    Replicate,
+    State,
+    Unwatch,
+    Watch,
+    Welcome,
+)
+from lockring.net.connection import Outbox
+from lockring.net.listener import CLIENT, PEER, Guest, Listener, check_protocol
+from lockring.ring.state import ClusterState, Replica
+from lockring.server.coordinator_link import CoordinatorLink
+from lockring.server.events import shares
+from lockring.server.lifecycle import EXIT_NOT_DRAINED, EXIT_OK
+from lockring.server.node_life import NodeLife
+from lockring.server.reporter import StateReporter
+from lockring.server.settings import NodeSettings
+from lockring.units import NS_PER_MS
+
+_FROM_CLIENT: Final = frozenset(
+    {Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break}
+)
+_FROM_PEER: Final = frozenset({Replicate, HandOver, State})
+_LOOK_S: Final = 0.5
+_CLOSE_S_MAX: Final = 1.0
+_NS_PER_US: Final = 1_000
+
+log = logging.getLogger("lockring.node")
+
+
+class NodeServer:
+    """A lock node with its port. Lives in one event loop.
+
+    Args:
+        settings: see `NodeSettings`.
+    """
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.address = ""
+        """HOST:PORT that others are told, once it has started."""
+        self.weight = settings.weight
+        self._settings = settings
+        self._outbox = Outbox()
+        self._listener = Listener(self, self._outbox)
+        self._coordinator = CoordinatorLink(self, settings.coordinators, self._outbox)
+        self._life = self._new_life(wall_ns() // _NS_PER_US)
+        self._reporter = self._new_reporter()
+        self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._joined_ever = False
+        self._alone_since_ns: int | None = None
+        self._lease_over_told = False
+        self._draining_until_ns: int | None = None
+        self._drain_begun = False
+        self._look_timer: asyncio.TimerHandle | None = None
+
+    # ----------------------------------------------------------------------- Service
+
+    async def start(self) -> None:
+        """Listen, and begin to look for the coordinator.
+
+        Raises:
+            CannotListen: the port is taken, or the host is not of this machine.
+            InvalidRequest: an address is none.
+        """
+        listening = await self._listener.open(self._settings.listen)
+        self.address = self._settings.advertise or listening
+        await self._listener.begin()
+        log.info("node %s listens at %s", self._settings.id, listening)
+        self._coordinator.start()
+        self._look()
+
+    async def finished(self) -> int:
+        """Wait until it has drained, or failed (`LockringError`)."""
+        return await asyncio.shield(self._end)
+
+    def leave(self) -> bool:
+        """Begin to drain. False if the node never joined, so that there is nothing to move."""
+        if not self._joined_ever:
+            return False
+        timeout_s = self._settings.drain_timeout_s
+        log.info("draining: moving everything to the other nodes, for up to %g s", timeout_s)
+        self._draining_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
+        self._ask_to_drain()
+        return True
+
+    async def stop(self) -> None:
+        """End all connections."""
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+        self._life.end("this node stops")
+        self._coordinator.close("this node stops")
+        self._listener.close("this node stops")
+        await self._listener.closed(_CLOSE_S_MAX)
+        if self._joined_ever:
+            log.info("node %s has stopped", self._settings.id)
+
+    # ----------------------------------------------------------------------- Host
+
+    def greet(self, guest: Guest, hello: Message) -> None:
+        """See `Host`."""
+        core = self._life.core
+        replica, state = core.replica, core.state
+        welcome = Welcome(
+            PROTOCOL,
+            state.cluster,
+            "node",
+            replica.node,
+            replica.incarnation,
+            state.version,
+            state.coordinator,
+        )
+        match hello:
+            case ClientHello():
+                check_protocol(hello.protocol, "the client")
+                self._check_cluster(hello.cluster, "the client")
+                guest.admit(CLIENT, welcome)
+                self._life.clients.add(guest.number)
+                core.client_connected(guest.number, hello.client, hello.connection, now_ns=monotonic_ns())
+            case PeerHello():
+                check_protocol(hello.protocol, f"node {hello.node}")
+                self._check_peer(hello)
+                guest.admit(PEER, welcome)
+                guest.tag = Replica(hello.node, hello.incarnation)
+                self._life.peer_came(guest.tag, guest)
+            case Join() | Heartbeat() | Ask():
+                raise WrongRole(
+                    f"{self.address} is node {replica.node}, not a coordinator"
+                    + (f"; its coordinator is at {state.coordinator}" if state.coordinator else "")
+                )
+            case _:
+                raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
+        self._life.pump.schedule()
+
+    def deliver(self, guest: Guest, messages: list[Message]) -> None:
+        """See `Host`."""
+        life = self._life
+        now_ns = monotonic_ns()
+        if guest.role is CLIENT:
+            receive, number = life.core.receive, guest.number
+            for message in messages:
+                if type(message) in _FROM_CLIENT:
+                    receive(number, message, now_ns=now_ns)
+                else:
+                    self._answer(guest, message)
+            life.pump.schedule()
+            return
+        assert isinstance(guest.tag, Replica)
+        for message in messages:
+            if type(message) not in _FROM_PEER:
+                raise ProtocolError(f"a node does not take {type(message).__name__} from another node")
+        life.receive(guest.tag, messages)
+
+    def leave_guest(self, guest: Guest, reason: str) -> None:
+        """See `Host`."""
+        log.debug("%s at %s has left: %s", guest.title, guest.remote, reason)
+        self._life.guest_left(guest)
+
+    def _answer(self, guest: Guest, message: Message) -> None:
+        match message:
+            case GetState():
+                guest.send(self._life.state_for(message.request, self._coordinator.note))
+            case Drain():
+                self._forward_drain(guest, message.request, message.node)
+            case _:
+                raise ProtocolError(f"a node does not take {type(message).__name__} from a client")
+
+    def _forward_drain(self, guest: Guest, request: int, node: str) -> None:
+        def answered(answer: Draining | Refused) -> None:
+            answer.request = request
+            guest.send(answer)
+            self._life.pump.schedule()
+
+        self._coordinator.drain(node, answered)
+
+    def _check_cluster(self, cluster: str, who: str) -> None:
+        mine = self._life.core.state.cluster
+        if cluster and mine and cluster != mine:
+            raise WrongCluster(
+                f"{who} belongs to cluster {cluster}, node {self._settings.id} to cluster {mine}"
+            )
+
+    def _check_peer(self, hello: PeerHello) -> None:
+        core = self._life.core
+        if not core.state.cluster:
+            raise Unavailable(f"node {core.replica.node} has not joined a cluster yet")
+        if hello.cluster != core.state.cluster:
+            self._check_cluster(hello.cluster or "(none)", f"node {hello.node}")
+        if Replica(hello.to_node, hello.to_incarnation) != core.replica:
+            raise StaleVersion(
+                f"this is {core.replica}, not {hello.to_node}#{hello.to_incarnation}", name=hello.to_node
+            )
+        known = core.state.members.get(hello.node)
+        if known is not None and known.replica.incarnation > hello.incarnation:
+            raise StaleVersion(f"the cluster knows a later life of {hello.node}", name=hello.node)
+
+    # ----------------------------------------------------------------------- Joiner
+
+    @property
+    def replica(self) -> Replica:
+        """Which life of which node this is."""
+        return self._life.core.replica
+
+    @property
+    def state(self) -> ClusterState:
+        """The newest state that this node has."""
+        return self._life.core.state
+
+    def begin_life(self, incarnation: int) -> None:
+        """See `Joiner`."""
+        self._life.end("this node begins a new life")
+        self._reporter.flush()
+        self._life = self._new_life(max(incarnation, wall_ns() // _NS_PER_US))
+        self._reporter = self._new_reporter()
+
+    def joined(self) -> None:
+        """See `Joiner`."""
+        self._joined_ever = True
+        self._alone_since_ns = None
+        self._lease_over_told = False
+        self._life.core.coordinator_connected(now_ns=monotonic_ns())
+        self._life.pump.schedule()
+        if self._draining_until_ns is not None:
+            self._ask_to_drain()
+
+    def from_coordinator(self, messages: list[Message]) -> None:
+        """See `Joiner`."""
+        now_ns = monotonic_ns()
+        for message in messages:
+            self._life.core.receive(COORDINATOR, message, now_ns=now_ns)
+        self._life.pump.schedule()
+
+    def coordinator_lost(self) -> None:
+        """See `Joiner`."""
+        self._alone_since_ns = monotonic_ns()
+        self._drain_begun = False
+        self._life.core.disconnected(COORDINATOR, now_ns=monotonic_ns())
+        self._life.pump.schedule()
+
+    def fail(self, error: LockringError) -> None:
+        """See `Joiner`."""
+        self._coordinator.close(str(error))
+        if not self._end.done():
+            self._end.set_exception(error)
+
+    # ----------------------------------------------------------------------- inner
+
+    def _new_life(self, incarnation: int) -> NodeLife:
+        return NodeLife(
+            Replica(self._settings.id, incarnation),
+            outbox=self._outbox,
+            guest_of=self._listener.guest,
+            coordinator=lambda: self._coordinator.connection,
+            on_state=self._on_state,
+        )
+
+    def _new_reporter(self) -> StateReporter:
+        replica = self._life.core.replica
+        return StateReporter(log, replica.node, lambda state: shares(state, replica))
+
+    def _on_state(self, state: ClusterState) -> None:
+        self._reporter.report(state)
+        self._end_if_drained()
+
+    def _look(self) -> None:
+        """Twice a second: what only the passing of time brings about."""
+        self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        now_ns = monotonic_ns()
+        lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
+        if (
+            self._alone_since_ns is not None
+            and now_ns - self._alone_since_ns > lease_ns
+            and not self._lease_over_told
+        ):
+            self._lease_over_told = True
+            log.error(
+                "serving no more: the coordinator has been away for longer than its lease of %g s",
+                lease_ns / 1e9,
+            )
+        self._end_if_drained()
+        if self._draining_until_ns is not None and now_ns >= self._draining_until_ns:
+            self._reporter.flush()
+            log.warning("not drained in time; this node still %s", shares(self.state, self.replica))
+            self._finish(EXIT_NOT_DRAINED)
+
+    def _ask_to_drain(self) -> None:
+        def answered(answer: Draining | Refused) -> None:
+            if isinstance(answer, Refused):
+                log.warning("the coordinator does not begin the drain yet: %s", answer.text)
+                return
+            self._drain_begun = True
+            self._end_if_drained()
+
+        self._coordinator.drain(self._settings.id, answered)
+
+    def _end_if_drained(self) -> None:
+        if self._draining_until_ns is None or not self._drain_begun:
+            return
+        member = self.state.members.get(self._settings.id)
+        if member is not None and member.condition != "draining":
+            return  # the coordinator has begun, but its next state may still give this node something
+        if self._life.core.is_drained():
+            self._reporter.flush()
+            log.info("drained: nothing is left on this node")
+            self._finish(EXIT_OK)
+        elif self._has_only_spare_copies():
+            self._reporter.flush()
+            log.info("drained but for copies, which no other node can take: the last one goes on alone")
+            self._finish(EXIT_OK)
+
+    def _has_only_spare_copies(self) -> bool:
+        """Whether this node serves nothing, and waiting would not bring its copies to another node either."""
+        others = [
+            member
+            for node, member in self.state.members.items()
+            if node != self._settings.id and member.condition != "draining"
+        ]
+        if len(others) != 1:
+            return False
+        me, other = self.replica, others[0].replica
+        return all(
+            slot.primary == other for slot in self.state.slots if slot.primary == me or slot.copy_of(me)
+        )
+
+    def _finish(self, code: int) -> None:
+        if not self._end.done():
+            self._end.set_result(code)

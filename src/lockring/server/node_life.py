@@ -1,0 +1,213 @@
+"""One life of a node: the core of one incarnation, and the connections that it talks over.
+
+A node that has to begin a new life (its incarnation was outlived by another) makes a new object and drops
+this one, and with it every connection: nothing that was said to the former life may reach the new one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from lockring.clock import monotonic_ns
+from lockring.core.effects import Close, Effect, Endpoint, Publish, Reply, Send
+from lockring.core.node import NodeCore
+from lockring.core.timing import Timing
+from lockring.errors import LockringError, StaleVersion
+from lockring.messages import PROTOCOL, FromPeer, Message, PeerHello, StateIs, Welcome
+from lockring.net.connection import FramedConnection, Outbox
+from lockring.net.dialer import Dialer
+from lockring.net.listener import Guest
+from lockring.net.pump import Pump
+from lockring.ring.state import ClusterState, Replica
+
+_PAUSE_S_MIN: Final = 0.05
+_PAUSE_S_MAX: Final = 0.5
+
+log = logging.getLogger("lockring.node")
+
+
+class PeerLink:
+    """The node's own connection to one life of a peer: kept up for as long as the cluster knows that life."""
+
+    def __init__(self, life: NodeLife, peer: Replica) -> None:
+        self._life = life
+        self._peer = peer
+        self._trouble = ""
+        self.dialer = Dialer(
+            self,
+            self._addresses,
+            FromPeer,
+            life.outbox,
+            pause_s_min=_PAUSE_S_MIN,
+            pause_s_max=_PAUSE_S_MAX,
+        )
+
+    def _addresses(self) -> list[str]:
+        address = self._life.core.state.address_of(self._peer)
+        return [] if address is None else [address]
+
+    def hello(self) -> Message:
+        """See `Caller`."""
+        me, peer = self._life.core.replica, self._peer
+        return PeerHello(
+            PROTOCOL, self._life.core.state.cluster, me.node, me.incarnation, peer.node, peer.incarnation
+        )
+
+    def turned_away(self, address: str, error: LockringError, hint: int) -> None:
+        """See `Caller`: say it once, not at each of many attempts."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            log.info("no connection to %s: %s", self._peer.node, error)
+
+    def opened(self, address: str, welcome: Welcome) -> None:
+        """See `Caller`."""
+        if Replica(welcome.node, welcome.incarnation) != self._peer:
+            raise StaleVersion(f"{address} is {welcome.node}#{welcome.incarnation}, not {self._peer}")
+        if self._trouble:
+            log.info("connected to %s again", self._peer.node)
+            self._trouble = ""
+        self._life.core.peer_connected(self._peer, now_ns=monotonic_ns())
+        self._life.pump.schedule()
+
+    def arrived(self, messages: list[Message]) -> None:
+        """See `Caller`."""
+        self._life.receive(self._peer, messages)
+
+    def lost(self, reason: str) -> None:
+        """See `Caller`."""
+        self._trouble = reason
+        log.info("lost the connection to %s: %s", self._peer.node, reason)
+        self._life.core.disconnected(self._peer, now_ns=monotonic_ns())
+        self._life.pump.schedule()
+
+
+class NodeLife:
+    """One incarnation of a node at work. Lives in one event loop.
+
+    Args:
+        replica: id and incarnation.
+        outbox: where writes wait for the flush.
+        guest_of: finds an accepted connection by its number.
+        coordinator: the connection to the coordinator if there is one that has welcomed this node.
+        on_state: called for each new cluster state.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        outbox: Outbox,
+        guest_of: Callable[[int], Guest | None],
+        coordinator: Callable[[], FramedConnection | None],
+        on_state: Callable[[ClusterState], None],
+    ) -> None:
+        self.core = NodeCore(replica, timing=Timing(), now_ns=monotonic_ns())
+        self.outbox = outbox
+        self.clients: set[int] = set()
+        """The connections that the core was told of."""
+        self.pump = Pump(
+            flush=self._flush, next_deadline_ns=self.core.next_deadline_ns, on_timer=self._on_timer
+        )
+        self._guest_of = guest_of
+        self._coordinator = coordinator
+        self._on_state = on_state
+        self._links: dict[Replica, PeerLink] = {}
+        self._incoming: dict[Replica, Guest] = {}
+        self.pump.schedule()
+
+    def end(self, reason: str) -> None:
+        """Stop the core and all of its connections."""
+        self.pump.stop()
+        for link in self._links.values():
+            link.dialer.close(reason)
+        for number in sorted(self.clients):
+            guest = self._guest_of(number)
+            if guest is not None:
+                guest.close(reason)
+        for guest in list(self._incoming.values()):
+            guest.close(reason)
+        self.clients.clear()
+        self._links.clear()
+        self._incoming.clear()
+
+    # ----------------------------------------------------------------------- what comes in
+
+    def receive(self, sender: Replica, messages: list[Message]) -> None:
+        """Messages of a peer, over either of the two connections."""
+        now_ns = monotonic_ns()
+        for message in messages:
+            self.core.receive(sender, message, now_ns=now_ns)
+        self.pump.schedule()
+
+    def peer_came(self, peer: Replica, guest: Guest) -> None:
+        """A peer has opened a connection and was welcomed: it replaces an older one of the same life."""
+        older = self._incoming.get(peer)
+        self._incoming[peer] = guest
+        if older is not None:
+            older.abort(f"{peer.node} has opened a newer connection")
+
+    def guest_left(self, guest: Guest) -> None:
+        """An accepted connection has ended; harmless for one of another life."""
+        if guest.number in self.clients:
+            self.clients.remove(guest.number)
+            self.core.disconnected(guest.number, now_ns=monotonic_ns())
+            self.pump.schedule()
+        elif isinstance(guest.tag, Replica) and self._incoming.get(guest.tag) is guest:
+            del self._incoming[guest.tag]
+
+    def state_for(self, request: int, note: str) -> StateIs:
+        """The answer to `GetState`."""
+        return StateIs(request, self.core.encoded_state(), note)
+
+    # ----------------------------------------------------------------------- what goes out
+
+    def _on_timer(self) -> None:
+        self.core.on_timer(now_ns=monotonic_ns())
+
+    def _flush(self) -> None:
+        for effect in self.core.take_effects(now_ns=monotonic_ns()):
+            self._carry_out(effect)
+        self.outbox.flush()
+
+    def _carry_out(self, effect: Effect) -> None:
+        # Plain tests of the type: this runs once for every message that the node sends.
+        if type(effect) is Send:
+            connection = self._connection_to(effect.to)
+            if connection is not None:
+                connection.send(effect.message)
+        elif type(effect) is Reply:
+            incoming = self._incoming.get(effect.to)
+            if incoming is not None:
+                incoming.send(effect.message)
+        elif type(effect) is Publish:
+            self._dial_members(effect.state)
+            self._on_state(effect.state)
+        elif type(effect) is Close:
+            connection = self._connection_to(effect.to)
+            if connection is not None:
+                connection.close(effect.reason)
+        else:
+            raise AssertionError(f"a node core asked for {effect}")
+
+    def _connection_to(self, to: Endpoint) -> FramedConnection | None:
+        if type(to) is int:
+            return self._guest_of(to)
+        if type(to) is Replica:
+            link = self._links.get(to)
+            return None if link is None else link.dialer.connection
+        return self._coordinator()
+
+    def _dial_members(self, state: ClusterState) -> None:
+        for peer in [each for each in self._links if not state.is_current(each)]:
+            link = self._links.pop(peer)
+            if link.dialer.connection is not None:
+                self.core.disconnected(peer, now_ns=monotonic_ns())
+                self.pump.schedule()
+            link.dialer.close("the cluster knows this node no longer")
+        for member in state.members.values():
+            peer = member.replica
+            if peer.node != self.core.replica.node and peer not in self._links:
+                self._links[peer] = link = PeerLink(self, peer)
+                link.dialer.start()
