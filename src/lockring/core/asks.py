@@ -63,6 +63,8 @@ class Asks:
         Returns:
             The slots; the same tuple as the state's if nothing applied.
         """
+        if not self._waiting:
+            return state.slots
         waiting, self._waiting = self._waiting, {}
         after: list[SlotState] | None = None
         for (sender, kind, number), item in waiting.items():

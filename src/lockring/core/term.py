@@ -133,14 +133,10 @@ class Term:
             return False
         return version < self._first_version
 
-    def may_adopt(self, cluster: str) -> bool:
-        """Whether the cluster can still become this one: the store knew of none, and nothing was assigned since."""
+    def may_adopt(self) -> bool:
+        """Whether the cluster can still get another id: the store knew of none, and nothing is assigned."""
         assert self.state is not None
-        return (
-            self._cluster_is_chosen_here
-            and cluster != self.state.cluster
-            and all(slot.primary is None for slot in self.state.slots)
-        )
+        return self._cluster_is_chosen_here and all(slot.primary is None for slot in self.state.slots)
 
     # ----------------------------------------------------------------------- doing
 

@@ -14,7 +14,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from lockring.ring.state import GENERATION_MAX, GENERATIONS_PER_REIGN, Copy, Replica, SlotState
+from lockring.names import SLOTS
+from lockring.ring.state import (
+    GENERATION_MAX,
+    GENERATIONS_PER_REIGN,
+    ClusterState,
+    Copy,
+    Replica,
+    SlotState,
+)
 
 VERSION_MAX: Final = (GENERATION_MAX - 1_000 * GENERATIONS_PER_REIGN) * 1_000
 """Highest version that anyone may claim to have seen: the generations derived from it stay below 2**53, with room."""
@@ -151,3 +159,24 @@ def check_slot(number: int, slot: SlotState, version: int) -> None:
             assert slot.since <= copy.joined <= slot.epoch, where
             nodes.append(copy.replica.node)
     assert len(set(nodes)) == len(nodes), where
+
+
+def check_state(state: ClusterState) -> None:
+    """Assert what holds of every state that a coordinator writes.
+
+    Raises:
+        AssertionError: it does not hold.
+    """
+    assert len(state.slots) == SLOTS
+    for node, member in state.members.items():
+        assert member.replica.node == node
+    checked: dict[int, SlotState] = {}
+    for number, slot in enumerate(state.slots):
+        if id(slot) in checked:
+            continue
+        checked[id(slot)] = slot
+        check_slot(number, slot, state.version)
+        for replica in lives_of(slot):
+            known = state.members.get(replica.node)
+            assert known is not None, f"slot {number} names {replica}, which is no member"
+            assert replica.incarnation <= known.replica.incarnation, f"slot {number}: {replica}, {known}"

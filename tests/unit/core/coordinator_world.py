@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lockring.core.coordinator import CoordinatorCore, check_state
+from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import Close, Connection, Effect, Publish, Send, StoreRead, StoreWrite
 from lockring.core.timing import Timing
+from lockring.core.transitions import check_state
 from lockring.messages import (
     PROTOCOL,
     Ask,
@@ -128,8 +129,8 @@ class World:
                 self.answer_write(effect)
             case Publish(state):
                 self.published.append(state)
-                for node in list(self.nodes.values()):
-                    self.tell(node, state)
+                for each in list(self.nodes.values()):
+                    self.tell(each, state)
             case Send(int() as connection, message):
                 self.sent.append((connection, message))
                 node = self.by_connection.get(connection)
@@ -141,9 +142,9 @@ class World:
                         self.tell(node, decode_state(message.state))
             case Close(int() as connection, reason):
                 self.closed.append(connection)
-                node = self.by_connection.pop(connection, None)
-                if node is not None:
-                    node.closed = reason
+                ended = self.by_connection.pop(connection, None)
+                if ended is not None:
+                    ended.closed = reason
             case _:
                 raise AssertionError(effect)
 

@@ -1,0 +1,65 @@
+"""What a coordinator tells people about itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lockring.core.membership import Membership
+from lockring.core.planning import Planning
+from lockring.core.roster import Roster
+from lockring.core.term import Term
+from lockring.units import NS_PER_S
+
+
+class CoordinatorStatus(msgspec.Struct, frozen=True):
+    """A coordinator for people to look at.
+
+    Attributes:
+        phase: "idle", "reading", "claiming", "active" or "passive".
+        note: what it waits for, "" if for nothing.
+        version: of the state that it has in the store, 0 before the first.
+        connected: ids of the nodes that are connected.
+        settled: ids of the members that the ring is made of.
+        ring_updates: how often these have changed.
+        learning: slots that have learners.
+        waiting: slots that nobody serves until leases have surely ended.
+    """
+
+    phase: str
+    note: str
+    version: int
+    connected: tuple[str, ...]
+    settled: tuple[str, ...]
+    ring_updates: int
+    learning: int
+    waiting: int
+
+
+def note_of(term: Term, roster: Roster, planning: Planning) -> str:
+    """A sentence on what the coordinator waits for, "" if for nothing."""
+    if term.problem:
+        return term.problem
+    if not term.is_active or term.state is None:
+        return "the coordinator is still reading its store"
+    if roster.is_stopping:
+        return "the last node is leaving: its slots wait for the next node that joins"
+    if planning.waiting:
+        return (
+            f"{planning.waiting} slots have no copy left, or it is unknown who had them: they are assigned empty"
+            f" once no lease can be left, which takes {term.lease_wait_ns / NS_PER_S:.1f} s"
+        )
+    return "" if term.state.members else "no node has joined yet"
+
+
+def status_of(term: Term, roster: Roster, membership: Membership, planning: Planning) -> CoordinatorStatus:
+    """The coordinator as it is now."""
+    return CoordinatorStatus(
+        phase=term.phase.value,
+        note=note_of(term, roster, planning),
+        version=0 if term.state is None else term.state.version,
+        connected=tuple(sorted(replica.node for replica in roster.lives())),
+        settled=tuple(replica.node for replica in membership.settled),
+        ring_updates=membership.updates,
+        learning=planning.learning,
+        waiting=planning.waiting,
+    )

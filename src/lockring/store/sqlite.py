@@ -1,0 +1,223 @@
+"""A store in a directory: one row in SQLite, one lock file, nothing else.
+
+- *Durable.* Write-ahead log with `synchronous=FULL`: what `write` has confirmed survives `kill -9` and power loss.
+- *One coordinator per directory.* An exclusive lock (`flock`) on the lock file is held for the life of the store
+  and ends with the process, however that ends. It guards against a mistake, such as starting the same
+  service twice; between coordinators, the term in the state decides.
+- *The directory that was opened.* A directory that is deleted or replaced under a running coordinator would leave
+  it writing to files that nobody can see, while a second one starts with new ones. So every call
+  looks whether its own files are still in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from lockring.errors import ProtocolError, StoreError
+from lockring.ring.state import ClusterState, decode_state, encode_state
+
+DATABASE_NAME: Final = "state.db"
+LOCK_NAME: Final = "coordinator.lock"
+
+SCHEMA_VERSION: Final = 1
+"""Raised when the tables change; a store of another version is refused rather than guessed at."""
+
+_BUSY_TIMEOUT_S: Final = 5.0
+"""How long a reader of the file from outside (a backup, the sqlite3 shell) may hold a write up."""
+
+
+class SqliteStore:
+    """Keeps the state in `state.db` in a directory of its own. Safe for use by several threads.
+
+    Args:
+        data_dir: the directory; made, with its parents, if there is none.
+
+    Attributes:
+        created: whether the directory was not there before.
+
+    Raises:
+        StoreError: the directory cannot be made, read or written, is in use by another coordinator, or holds
+            something that is no store of this version. The text names the directory.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
+        self._dir = Path(data_dir)
+        self._mutex = Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._lock_fd = -1
+        self._database: os.stat_result | None = None
+        self._cached: tuple[int, ClusterState] | None = None
+        self.created = self._make_directory()
+        try:
+            self._take_lock()
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self) -> ClusterState | None:
+        """The stored state, None if there is none.
+
+        Raises:
+            StoreError: the store is closed, damaged, or its files have been taken away.
+        """
+        with self._transaction("read") as connection:
+            row = connection.execute("SELECT version FROM state").fetchone()
+            if row is None:
+                return None
+            # A version names one state for ever, so an unchanged one need not be decoded again.
+            if self._cached is not None and self._cached[0] == row[0]:
+                return self._cached[1]
+            version, data = connection.execute("SELECT version, data FROM state").fetchone()
+        state = self._decoded(version, data)
+        self._cached = (version, state)
+        return state
+
+    def write(self, expected_version: int, state: ClusterState) -> bool:
+        """Store the state durably if the stored version is the expected one, and say whether it was.
+
+        Raises:
+            StoreError: the store is closed, full, damaged, or its files have been taken away. Whether the state was
+                stored is then unknown.
+        """
+        data = encode_state(state)
+        with self._transaction("write") as connection:
+            row = connection.execute("SELECT version FROM state").fetchone()
+            if (0 if row is None else row[0]) != expected_version:
+                return False
+            connection.execute(
+                "INSERT OR REPLACE INTO state (id, version, data) VALUES (1, ?, ?)", (state.version, data)
+            )
+        self._cached = (state.version, state)
+        return True
+
+    def close(self) -> None:
+        """Let go of the directory; another coordinator may open it then. Closing twice is harmless."""
+        with self._mutex:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            if self._lock_fd >= 0:
+                os.close(self._lock_fd)
+                self._lock_fd = -1
+
+    # ----------------------------------------------------------------------- opening
+
+    def _make_directory(self) -> bool:
+        try:
+            self._dir.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._dir.mkdir(mode=0o700)
+            except FileExistsError:
+                if not self._dir.is_dir():
+                    raise
+                return False
+        except OSError as error:
+            raise StoreError(f"the data directory {self._dir} cannot be made: {error.strerror}") from error
+        return True
+
+    def _take_lock(self) -> None:
+        path = self._dir / LOCK_NAME
+        try:
+            self._lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._lock_fd, 32, 0).decode(errors="replace").strip()
+            who = f" (process {holder})" if holder else ""
+            raise StoreError(
+                f"the data directory {self._dir} is in use by another coordinator{who}"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"the data directory {self._dir} cannot be written: {error.strerror}") from error
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _open(self) -> None:
+        try:
+            connection = sqlite3.connect(
+                self._dir / DATABASE_NAME,
+                timeout=_BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._connection = connection
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            (schema,) = connection.execute("PRAGMA user_version").fetchone()
+            tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            if schema == 0 and tables == 0:
+                self._create(connection)
+            elif schema != SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self._dir / DATABASE_NAME} has schema version {schema}, this release knows {SCHEMA_VERSION}"
+                )
+        except sqlite3.Error as error:
+            raise self._broken("opened", error) from error
+        self._database = os.stat(self._dir / DATABASE_NAME)
+        # Damage is to be found now, with somebody watching, rather than at the first change.
+        self.read()
+
+    @staticmethod
+    def _create(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(
+            "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, data BLOB NOT NULL)"
+        )
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+    # ----------------------------------------------------------------------- using
+
+    @contextlib.contextmanager
+    def _transaction(self, verb: str) -> Iterator[sqlite3.Connection]:
+        """The connection within a transaction, which is made durable on leaving, or undone by an error."""
+        with self._mutex:
+            connection = self._connection
+            if connection is None:
+                raise StoreError(f"the store in {self._dir} is closed")
+            self._check_in_place()
+            try:
+                connection.execute("BEGIN IMMEDIATE" if verb == "write" else "BEGIN")
+                try:
+                    yield connection
+                except BaseException:
+                    connection.execute("ROLLBACK")
+                    raise
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if connection.in_transaction:
+                    connection.rollback()
+                raise self._broken("read" if verb == "read" else "written", error) from error
+
+    def _check_in_place(self) -> None:
+        assert self._database is not None
+        try:
+            in_place = os.path.samestat(os.fstat(self._lock_fd), os.stat(self._dir / LOCK_NAME))
+            in_place = in_place and os.path.samestat(self._database, os.stat(self._dir / DATABASE_NAME))
+        except OSError:
+            in_place = False
+        if not in_place:
+            raise StoreError(f"the data directory {self._dir} was deleted or replaced while it was in use")
+
+    def _decoded(self, version: int, data: object) -> ClusterState:
+        try:
+            if not isinstance(data, bytes):
+                raise ProtocolError("not bytes")
+            state = decode_state(data)
+            if state.version != version:
+                raise ProtocolError(f"it bears version {state.version}, not {version}")
+        except ProtocolError as error:
+            raise StoreError(
+                f"the store in {self._dir} is damaged: {error}; restore it, or start with an empty directory"
+            ) from error
+        return state
+
+    def _broken(self, verb: str, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"the store {self._dir / DATABASE_NAME} cannot be {verb}: {error}")
