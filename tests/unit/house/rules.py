@@ -18,6 +18,7 @@ SOURCE: Final = ROOT / "src" / "lockring"
 _BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "units"})
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
+    "__main__": frozenset({"cli"}),
     "_version": frozenset(),
     "clock": frozenset(),
     "errors": frozenset(),
@@ -75,7 +76,7 @@ _UNITS: Final = frozenset({"ns", "ms", "s"})
 def part_of(path: Path, source: Path = SOURCE) -> str:
     """The part of the package that a file belongs to: a key of `MAY_IMPORT`."""
     first = path.relative_to(source).parts[0]
-    return first.removesuffix(".py").removeprefix("__init__")
+    return "" if first == "__init__.py" else first.removesuffix(".py")
 
 
 def imports_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
