@@ -12,7 +12,6 @@ is made, and an error names the source: the flag, the variable, or file, line an
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 import types
@@ -99,9 +98,9 @@ class Setting(msgspec.Struct, frozen=True):
                 return "text"
         what = f"a {self.kind}" + (f" of {declared.unit}" if declared.unit else "")
         if declared.minimum is not None and declared.maximum is not None:
-            return f"{what} from {declared.minimum:g} to {declared.maximum:g}"
+            return f"{what} from {_plain(declared.minimum)} to {_plain(declared.maximum)}"
         if declared.minimum is not None:
-            return f"{what}, {declared.minimum:g} or more"
+            return f"{what}, {_plain(declared.minimum)} or more"
         return what
 
     def read(self, value: object, source: str) -> Any:
@@ -300,8 +299,9 @@ def load(
         if found is not None:
             values[each.field] = each.read(*found)
         elif each.is_required:
-            where = f" or the variable {each.variable}" if each.variable else ""
-            raise ConfigError(f"{each.flag} is required: give it{where}")
+            where = f" (or the variable {each.variable})" if each.variable else ""
+            what = each.declared.help[:1].lower() + each.declared.help[1:].rstrip(".")
+            raise ConfigError(f"{each.flag} is required{where}: {what}")
     return struct(**values)
 
 
@@ -329,14 +329,24 @@ def misspelt_variables(environ: Mapping[str, str], settings: Iterable[Setting]) 
     found = []
     for name in sorted(environ):
         if name.startswith(VARIABLE_PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.87)
+            close = _close_matches(name, known, 0.87)
             found += [(name, each) for each in close]
     return found
 
 
 def _meant(word: str, known: Iterable[str], otherwise: str) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = _close_matches(word, known)
     return f"did you mean {close[0]!r}?" if close else otherwise
+
+
+def _close_matches(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    import difflib  # only needed for what is wrong anyway
+
+    return difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 def _shown(value: object) -> str:

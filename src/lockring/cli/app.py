@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import json
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,9 +12,18 @@ import click
 
 from lockring._version import __version__
 from lockring.cli import exits
+from lockring.cli.output import report
 from lockring.errors import InternalError, InvalidRequest, LockringError
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "lock": ("lock", "lock"),
+    "status": ("cluster", "status"),
+    "ls": ("locks", "ls"),
+    "describe": ("locks", "describe"),
+    "watch": ("locks", "watch"),
+    "break": ("locks", "break_"),
+    "ring": ("cluster", "ring"),
+    "drain": ("cluster", "drain"),
     "coordinator": ("servers", "coordinator"),
     "node": ("servers", "node"),
     "serve": ("servers", "serve"),
@@ -45,6 +52,8 @@ class _Root(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            import difflib  # only needed for what is wrong anyway
+
             close = difflib.get_close_matches(args[0], [*_COMMANDS, *_ALIASES], n=1)
             hint = f"did you mean {close[0]!r}?" if close else "see lockring --help"
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
@@ -100,12 +109,3 @@ def _sentence(error: click.ClickException) -> str:
     if isinstance(error, click.UsageError) and context is not None and context.parent is not None:
         text += f" (see {context.command_path} --help)"
     return text[:1].lower() + text[1:]
-
-
-def report(error: LockringError, as_json: bool) -> None:
-    """Say on standard error what went wrong: one line, or with `--json` one JSON object."""
-    if as_json:
-        line = json.dumps({"error": error.code, "message": str(error), "name": error.name or None})
-    else:
-        line = "lockring: " + " ".join(str(error).split())
-    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)

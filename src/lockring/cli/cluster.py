@@ -1,0 +1,227 @@
+"""`lockring status`, `ring` and `drain`: looking at the cluster, and emptying a node."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import click
+import msgspec
+
+from lockring.cli.connect import client_options, connect
+from lockring.cli.exits import NOT_ACQUIRED
+from lockring.cli.options import read_settings
+from lockring.cli.output import count, duration, print_json, print_table
+from lockring.clock import wall_ns
+from lockring.config import setting
+from lockring.names import check_node_id
+from lockring.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from lockring import Client
+    from lockring.ring.state import ClusterState
+
+_LOOK_S: Final = 0.2
+
+
+class DrainSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `lockring drain`."""
+
+    wait: Annotated[bool, setting("Wait until nothing is left on it.", variable=False, file=False)] = False
+    timeout_s: Annotated[
+        float | None,
+        setting(
+            f"With --wait: wait at most so long, then exit with {NOT_ACQUIRED}.",
+            unit="seconds",
+            minimum=0,
+            variable=False,
+            file=False,
+        ),
+    ] = None
+
+
+def facts(state: ClusterState, note: str) -> dict[str, Any]:
+    """The cluster as a JSON object. `version` is text: it is larger than what JSON readers keep exactly."""
+    primaries: Counter[str] = Counter()
+    backups: Counter[str] = Counter()
+    learners: Counter[str] = Counter()
+    moves: Counter[tuple[str | None, str]] = Counter()
+    unserved = unreplicated = 0
+    for slot in state.slots:
+        primary = None if slot.primary is None else slot.primary.node
+        if primary is None:
+            unserved += 1
+        else:
+            primaries[primary] += 1
+            unreplicated += slot.backup is None
+        if slot.backup is not None:
+            backups[slot.backup.replica.node] += 1
+        if slot.learner is not None:
+            learners[slot.learner.replica.node] += 1
+            moves[primary, slot.learner.replica.node] += 1
+    members = [
+        {
+            "id": node,
+            "incarnation": member.replica.incarnation,
+            "condition": member.condition,
+            "address": member.address,
+            "weight": member.weight,
+            "slots_primary": primaries[node],
+            "slots_backup": backups[node],
+            "slots_learner": learners[node],
+        }
+        for node, member in sorted(state.members.items())
+    ]
+    return {
+        "cluster": state.cluster,
+        "version": str(state.version),
+        "version_at": datetime.fromtimestamp(state.version / NS_PER_S, UTC).isoformat(
+            timespec="milliseconds"
+        ),
+        "version_age_s": round((wall_ns() - state.version) / NS_PER_S, 3),
+        "coordinator": state.coordinator,
+        "term": state.term,
+        "replication": state.replication,
+        "backup_lease_s": state.backup_lease_ms / 1000,
+        "coordinator_lease_s": state.coordinator_lease_ms / 1000,
+        "slots": len(state.slots),
+        "slots_without_primary": unserved,
+        "slots_without_backup": unreplicated,
+        "slots_moving": sum(moves.values()),
+        "moves": [
+            {"from": source, "to": to, "slots": slots}
+            for (source, to), slots in sorted(moves.items(), key=str)
+        ],
+        "members": members,
+        "note": note or None,
+    }
+
+
+@click.command()
+@client_options()
+def status(as_json: bool, **given: Any) -> None:
+    """Show the cluster: its members, how the slots are spread over them, and what is being moved."""
+    with connect(given) as client:
+        state, note = client.state(), client.note
+    found = facts(state, note)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("NODE", "CONDITION", "ADDRESS", "WEIGHT", "PRIMARY OF", "BACKUP OF", "LEARNING"),
+        [
+            [each[key] for key in ("id", "condition", "address", "weight")]
+            + [each[key] for key in ("slots_primary", "slots_backup", "slots_learner")]
+            for each in found["members"]
+        ],
+        numbers=("WEIGHT", "PRIMARY OF", "BACKUP OF", "LEARNING"),
+    )
+    for line in _sentences(found):
+        print(line)
+
+
+def _sentences(found: dict[str, Any]) -> list[str]:
+    lines = []
+    unserved, unreplicated = found["slots_without_primary"], found["slots_without_backup"]
+    if not found["members"]:
+        lines.append("no node has joined yet")
+    elif unserved:
+        lines.append(
+            f"{count(unserved, 'slot')} of {found['slots']} without a primary: their locks have to wait"
+        )
+    if unreplicated:
+        lines.append(
+            f"{count(unreplicated, 'slot')} without a backup: a crash of the primary would lose their locks"
+        )
+    lines += [
+        f"moving {count(each['slots'], 'slot')} from {each['from']} to {each['to']}"
+        for each in found["moves"]
+    ]
+    if found["members"] and not lines:
+        lines.append(f"all {found['slots']} slots have a primary and a backup")
+    if found["version"] == "0":
+        lines.append(f"coordinator {found['coordinator'] or 'unknown'}; there is no state yet")
+    else:
+        age = duration(found["version_age_s"])
+        lines.append(
+            f"coordinator {found['coordinator']}, cluster {found['cluster']}, version of {found['version_at']} ({age} ago)"
+        )
+    lines.append(
+        f"{found['replication']} replication, backup lease {duration(found['backup_lease_s'])}, "
+        f"coordinator lease {duration(found['coordinator_lease_s'])}"
+    )
+    if found["note"]:
+        lines.append(f"note: {found['note']}")
+    return lines
+
+
+@click.command()
+@client_options()
+def ring(as_json: bool, **given: Any) -> None:
+    """Draw the ring: which node has which part of the circle."""
+    with connect(given) as client:
+        state = client.state()
+    if as_json:
+        print_json(
+            {
+                "version": str(state.version),
+                "slots": [
+                    {
+                        "slot": number,
+                        "primary": None if slot.primary is None else slot.primary.node,
+                        "backup": None if slot.backup is None else slot.backup.replica.node,
+                        "learner": None if slot.learner is None else slot.learner.replica.node,
+                    }
+                    for number, slot in enumerate(state.slots)
+                ],
+            }
+        )
+        return
+    from lockring.ring.picture import draw
+
+    width = shutil.get_terminal_size().columns
+    print(draw(state, width=width, colour=sys.stdout.isatty()))
+
+
+@click.command()
+@click.argument("node")
+@client_options(DrainSettings)
+def drain(node: str, as_json: bool, **given: Any) -> int:
+    """Move everything off a node. Its locks stay held; it gets no new slots and can then be stopped."""
+    check_node_id(node)
+    settings = read_settings(DrainSettings, "drain", given)
+    wait = settings.wait
+    end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
+    with connect(given) as client:
+        client.drain(node)
+        left = _slots_left(client, node)
+        told = -1
+        while wait and left and (end_s is None or time.monotonic() < end_s):
+            if left != told and not as_json:
+                print(f"{count(left, 'slot')} left on {node}", flush=True)
+                told = left
+            time.sleep(_LOOK_S)
+            left = _slots_left(client, node)
+    if as_json:
+        print_json({"node": node, "slots_left": left, "drained": left == 0})
+    elif left == 0:
+        print(f"{node} is drained")
+    else:
+        print(f"{node} is draining: {count(left, 'slot')} left; see lockring status")
+    return NOT_ACQUIRED if wait and left else 0
+
+
+def _slots_left(client: Client, node: str) -> int:
+    state = client.state()
+    if node not in state.members:
+        return 0
+    return sum(
+        (slot.primary is not None and slot.primary.node == node)
+        or (slot.backup is not None and slot.backup.replica.node == node)
+        or (slot.learner is not None and slot.learner.replica.node == node)
+        for slot in state.slots
+    )

@@ -1,0 +1,58 @@
+"""How the commands that talk to a cluster reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import click
+import msgspec
+
+from lockring.cli.options import read_settings, setting_options
+from lockring.config import setting
+from lockring.names import split_address
+
+if TYPE_CHECKING:
+    from lockring import Client
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of every command that talks to a cluster."""
+
+    servers: Annotated[
+        tuple[str, ...],
+        setting(
+            "The cluster: any of its nodes or its coordinator, or several, separated by commas.",
+            metavar="HOST:PORT",
+            check=split_address,
+            key="server",
+        ),
+    ] = ("127.0.0.1:9501",)
+
+
+def client_options(*more: type[msgspec.Struct]) -> Callable[[_F], _F]:
+    """Give a command `--server`, `--config` and `--json`, and the flags of any further settings."""
+
+    def decorate(command: _F) -> _F:
+        command = click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")(command)
+        return setting_options(*more, ClientSettings)(command)
+
+    return decorate
+
+
+def connect(given: Mapping[str, Any], **options: Any) -> Client:
+    """A client for the cluster that the command line, the environment or the settings file names.
+
+    Args:
+        given: the options that the command was called with.
+        options: for `lockring.Client`.
+
+    Raises:
+        ConfigError: a setting that must not be.
+    """
+    settings = read_settings(ClientSettings, "client", given)
+    from lockring import Client
+
+    return Client(",".join(settings.servers), **options)

@@ -1,0 +1,320 @@
+"""`lockring lock NAME [NAME…] -- COMMAND`: run a command under locks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from lockring.cli import exits
+from lockring.cli.connect import client_options, connect
+from lockring.cli.lock_settings import LockSettings
+from lockring.cli.options import read_settings
+from lockring.cli.output import duration, print_json, quoted, shown
+from lockring.cli.supervisor import Outcome, Supervisor, wait_for_signal_or_loss
+from lockring.cli.voice import Voice
+from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld
+from lockring.names import check_lock_name
+
+if TYPE_CHECKING:
+    from lockring import Client, Grant
+
+_TELL_WAITING_S: Final = 1.0
+_CANCELLING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_COMMAND: Final = "lockring.command"
+
+
+class _LockCommand(click.Command):
+    """Takes what stands after `--` for the command to run, before options are looked for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[_COMMAND] = args[at + 1 :]
+            args = args[:at]
+            if not ctx.meta[_COMMAND]:
+                raise click.UsageError(
+                    "no command after --; leave out the -- to hold the lock until a signal", ctx
+                )
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_LockCommand, options_metavar="[OPTIONS]")
+@click.argument("names", nargs=-1, metavar="NAME… [-- COMMAND ARGS…]")
+@client_options(LockSettings)
+@click.pass_context
+def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: Any) -> int:
+    """Run a command while holding one or several locks.
+
+    The locks are kept alive while COMMAND runs (no shell: sh -c '…' if you need one) and released when it has
+    ended. Processes that it leaves behind in its process group are then ended too (SIGTERM, later SIGKILL), since they
+    would go on without the lock; what is to live on must be started with setsid.
+
+    If a lock is lost, or cannot be renewed, COMMAND and its whole process group are ended before anyone else can get
+    the lock, even if this process itself is stopped or killed meanwhile.
+
+    Without COMMAND the locks are held until a signal comes, and printed as JSON, one object a line.
+
+    \b
+    COMMAND finds in its environment:
+      LOCKRING_FENCING_TOKEN  number that grows with each holder; give it to what the lock protects
+      LOCKRING_NAME, LOCKRING_OWNER, LOCKRING_SESSION, LOCKRING_TTL (seconds)
+      LOCKRING_TOKENS         JSON object of all names and their tokens; the others are of the first NAME
+
+    \b
+    Exit codes:
+      COMMAND's own; 128 + N if signal N ended it; 126 or 127 if it could not be started
+      75  not acquired in time (-E)        76  a lock was lost (--lost-exit-code)
+      64  usage   69  cluster unreachable  77  denied   128 + N  signal N ended the wait
+    """  # noqa: D301 - the backslashes are for click, not for Python: backslash b keeps lines as they are
+    settings = read_settings(LockSettings, "lock", given)
+    if not names:
+        raise click.UsageError("which lock? the command is lockring lock NAME -- COMMAND", ctx)
+    for name in names:
+        check_lock_name(name)
+        if names.count(name) > 1:
+            raise InvalidRequest(f"the lock {quoted(name)} is named twice", name=name)
+    if settings.nonblock and settings.timeout_s:
+        raise InvalidRequest("-n and -w contradict each other: give one of them")
+    say = Voice(as_json, settings.verbose)
+    command = ctx.meta.get(_COMMAND)
+    if command is None:
+        return _hold(names, settings, given, say)
+    unusable = _unusable(command[0])
+    if unusable is not None:
+        say.error(InvalidRequest(unusable[0]), "command")
+        return unusable[1]
+    # The guardian is forked here, before the client starts its threads.
+    with Supervisor(
+        command, on_lost=settings.on_lost, kill_after_s=settings.patience_s, ttl_s=settings.ttl_s
+    ) as supervisor:
+        return _run(supervisor, command[0], names, settings, given, say)
+
+
+def _run(
+    supervisor: Supervisor,
+    command: str,
+    names: Sequence[str],
+    settings: LockSettings,
+    given: dict[str, Any],
+    say: Voice,
+) -> int:
+    code = None
+    try:
+        with _cancelled_by_signals(), connect(given, **_client_options(settings)) as client:
+            grants = _acquire(client, names, settings, say)
+            outcome = supervisor.run(grants, _variables(grants, settings))
+            code = _finish(outcome, command, grants, settings, say)
+            _release(grants, say)
+    except AcquireTimeout as error:
+        say.error(error)
+        return settings.conflict_exit_code
+    except _Cancelled as signalled:
+        # The wait for the lock, or, once the command has ended, the wait for a cluster that does not confirm the release.
+        return exits.SIGNALLED + signalled.number if code is None else code
+    return code
+
+
+def _hold(names: Sequence[str], settings: LockSettings, given: dict[str, Any], say: Voice) -> int:
+    """Hold the locks until a signal, which is the regular end, or until one is lost."""
+    code = None
+    try:
+        with _cancelled_by_signals(), connect(given, **_client_options(settings)) as client:
+            grants = _acquire(client, names, settings, say)
+            for grant in grants:
+                print_json(
+                    {
+                        "name": grant.name,
+                        "fencing_token": grant.fencing_token,
+                        "owner": grant.owner,
+                        "session": grant.session,
+                        "ttl_s": settings.ttl_s,
+                    }
+                )
+            if wait_for_signal_or_loss(grants, _CANCELLING) is None:
+                say.error(_loss(grants, ""))
+                code = settings.lost_exit_code
+            else:
+                code = exits.OK
+            _release(grants, say)
+    except AcquireTimeout as error:
+        say.error(error)
+        return settings.conflict_exit_code
+    except _Cancelled as signalled:
+        return exits.SIGNALLED + signalled.number if code is None else code
+    return code
+
+
+def _acquire(client: Client, names: Sequence[str], settings: LockSettings, say: Voice) -> list[Grant]:
+    began_s = time.monotonic()
+    with _telling_who_holds(client, names, say):
+        try:
+            if len(names) > 1:
+                grants = list(client.acquire_all(names, timeout=settings.wait_s))
+            else:
+                grants = [client.lock(names[0]).acquire(timeout=settings.wait_s)]
+        except AcquireTimeout as error:
+            holders = _holders(client, names)
+            raise AcquireTimeout("; ".join(holders) if holders else str(error), name=error.name) from error
+    for grant in grants:
+        waited_s = time.monotonic() - began_s
+        say.note(
+            f"acquired {quoted(grant.name)} (token {grant.fencing_token}) after {duration(waited_s)}",
+            {
+                "event": "acquired",
+                "name": grant.name,
+                "fencing_token": grant.fencing_token,
+                "waited_s": round(waited_s, 3),
+            },
+        )
+    return grants
+
+
+@contextmanager
+def _telling_who_holds(client: Client, names: Sequence[str], say: Voice) -> Iterator[None]:
+    """While waiting for longer than a second, say for whom; quietly if that cannot be found out."""
+    if not (say.is_verbose or sys.stderr.isatty()):
+        yield
+        return
+    over = threading.Event()
+
+    def tell() -> None:
+        if over.wait(_TELL_WAITING_S):
+            return
+        for line in _holders(client, names):
+            if not over.is_set():
+                say.note(f"waiting: {line}", {"event": "waiting", "message": line}, always=True)
+
+    thread = threading.Thread(target=tell, name="lockring-waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _holders(client: Client, names: Sequence[str]) -> list[str]:
+    """Who has those of the locks that others have, as sentences; none if the cluster does not say."""
+    lines = []
+    for name in names:
+        try:
+            lock = client.describe(name)
+        except LockringError:
+            return []  # the error that matters comes from acquiring
+        for holder in lock.holders:
+            if holder.owner != client.owner:
+                since = duration(holder.held_ms / 1000)
+                lines.append(
+                    f"{quoted(name)} is held by {shown(holder.owner)} for {since} (token {holder.generation})"
+                )
+    return lines
+
+
+def _variables(grants: Sequence[Grant], settings: LockSettings) -> dict[str, str]:
+    first = grants[0]
+    return {
+        "LOCKRING_NAME": first.name,
+        "LOCKRING_FENCING_TOKEN": str(first.fencing_token),
+        "LOCKRING_OWNER": first.owner,
+        "LOCKRING_SESSION": first.session,
+        "LOCKRING_TTL": f"{settings.ttl_s:g}",
+        "LOCKRING_TOKENS": json.dumps({grant.name: grant.fencing_token for grant in grants}),
+    }
+
+
+def _finish(
+    outcome: Outcome, command: str, grants: Sequence[Grant], settings: LockSettings, say: Voice
+) -> int:
+    """Report how the command ended, and choose the exit code."""
+    if outcome.returncode is None:
+        error = OSError(outcome.failure, os.strerror(outcome.failure))
+        say.error(InvalidRequest(f"{shown(command)}: cannot be run: {error.strerror}"), "command")
+        return exits.exit_code_of_exec(error)
+    if outcome.left:
+        say.error(
+            InvalidRequest(
+                f"{shown(command)} left processes that could not be ended; they run without the lock"
+            ),
+            "left",
+        )
+    if outcome.lost:
+        ended = "it was left running" if settings.on_lost == "ignore" else "it was ended"
+        say.error(_loss(grants, f"; while {shown(command)} ran: {ended}"))
+        return settings.lost_exit_code
+    return exits.exit_code_of_child(outcome.returncode)
+
+
+def _loss(grants: Sequence[Grant], what: str) -> LockLost:
+    """Which lock was lost and why, as an error to report."""
+    for grant in grants:
+        try:
+            grant.check()
+        except LockLost as error:
+            return LockLost(f"lost {quoted(grant.name)}: {error}{what}", name=grant.name, reason=error.reason)
+    name = grants[0].name
+    text = f"{quoted(name)} could not be renewed in time, though it was later{what}"
+    return LockLost(text, name=name, reason="local-deadline")
+
+
+def _release(grants: Sequence[Grant], say: Voice) -> None:
+    for grant in grants:
+        try:
+            grant.release()
+        except (LockLost, NotHeld):
+            continue  # nothing is left to release; a loss that mattered has been reported
+        except LockringError as error:
+            say.note(
+                f"{quoted(grant.name)} could not be released, so it is free when its TTL has passed: {error}",
+                {"event": "not-released", "name": grant.name, "message": str(error)},
+                always=True,
+            )
+
+
+def _client_options(settings: LockSettings) -> dict[str, Any]:
+    return {"ttl": settings.ttl_s, "owner": settings.owner or None}
+
+
+def _unusable(command: str) -> tuple[str, int] | None:
+    """Why a command cannot be run, and the exit code; None if it can. Asked before the wait for a lock, to fail early."""
+    if shutil.which(command):
+        return None
+    if os.path.dirname(command) and os.path.exists(command):
+        what = "is a directory" if os.path.isdir(command) else "is not executable"
+        return f"{shown(command)}: {what}", exits.CANNOT_EXECUTE
+    return f"{shown(command)}: command not found", exits.NOT_FOUND
+
+
+class _Cancelled(KeyboardInterrupt):
+    """A signal came that ends a wait."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _cancelled_by_signals() -> Iterator[None]:
+    """Raise `_Cancelled` in the main thread when a signal comes that would end the process."""
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        raise _Cancelled(number)
+
+    before = {number: signal.getsignal(number) for number in _CANCELLING}
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, cancel)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])

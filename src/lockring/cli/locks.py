@@ -1,0 +1,179 @@
+"""`lockring ls`, `describe`, `watch` and `break`: looking at locks, and ending one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import msgspec
+
+from lockring.cli.connect import client_options, connect
+from lockring.cli.options import read_settings
+from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, shown
+from lockring.config import setting
+from lockring.messages import LockInfo, Mode
+from lockring.names import check_lock_name
+from lockring.ring.state import GENERATION_MAX
+
+if TYPE_CHECKING:
+    from lockring.ring.state import ClusterState
+
+
+class BreakSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `lockring break`."""
+
+    token: Annotated[
+        int,
+        setting(
+            "The fencing token of the holder to end; lockring describe shows it.",
+            minimum=1,
+            maximum=GENERATION_MAX,
+            variable=False,
+            file=False,
+        ),
+    ]
+    force: Annotated[
+        bool,
+        setting("Free the lock at once, though its holder may not know yet.", variable=False, file=False),
+    ] = False
+
+
+def facts(lock: LockInfo, state: ClusterState | None = None) -> dict[str, Any]:
+    """A lock as a JSON object, the same in every command.
+
+    Args:
+        lock: as its primary sees it.
+        state: to tell the slot's backup by, where the command shows it.
+    """
+    found: dict[str, Any] = {
+        "name": lock.name,
+        "mode": Mode(lock.mode).name.lower(),
+        "held": bool(lock.holders),
+        "holders": [
+            {
+                "owner": each.owner,
+                "session": each.session,
+                "fencing_token": each.generation,
+                "since": clock_time(each.held_ms / 1000),
+                "held_s": each.held_ms / 1000,
+                "ttl_s": each.ttl_ms / 1000,
+                "ttl_left_s": each.left_ms / 1000,
+            }
+            for each in lock.holders
+        ],
+        "waiters": [
+            {"owner": each.owner, "session": each.session, "waited_s": each.waited_ms / 1000}
+            for each in lock.waiters
+        ],
+        "fencing_token_last": lock.generation,
+        "slot": lock.slot,
+        "primary": lock.primary,
+    }
+    if state is not None:
+        backup = state.slots[lock.slot].backup
+        found["backup"] = None if backup is None else backup.replica.node
+    return found
+
+
+@click.command()
+@click.argument("prefix", default="")
+@client_options()
+def ls(prefix: str, as_json: bool, **given: Any) -> None:
+    """List the locks that are held or waited for, or those whose name starts with PREFIX."""
+    if prefix:
+        check_lock_name(prefix)
+    with connect(given) as client:
+        locks = client.locks(prefix)
+    if as_json:
+        print_json([facts(lock) for lock in locks])
+        return
+    rows = []
+    for lock in locks:
+        if lock.holders:
+            holder = lock.holders[0]
+            owner = holder.owner + (f" and {len(lock.holders) - 1} more" if len(lock.holders) > 1 else "")
+            times = [duration(holder.held_ms / 1000), duration(holder.left_ms / 1000)]
+            rows.append([lock.name, owner, holder.generation, *times, len(lock.waiters), lock.primary])
+        else:
+            rows.append([lock.name, "-", "-", "-", "-", len(lock.waiters), lock.primary])
+    columns = ("NAME", "OWNER", "TOKEN", "HELD FOR", "TTL LEFT", "WAITERS", "PRIMARY")
+    print_table(columns, rows, numbers=("TOKEN", "HELD FOR", "TTL LEFT", "WAITERS"))
+
+
+@click.command()
+@click.argument("name")
+@client_options()
+def describe(name: str, as_json: bool, **given: Any) -> None:
+    """Show one lock: who holds it since when, under which token, who waits, and where it is kept."""
+    check_lock_name(name)
+    with connect(given) as client:
+        lock = client.describe(name)
+        found = facts(lock, client.state())
+    if as_json:
+        print_json(found)
+        return
+    print(f"name     {shown(lock.name)}")
+    if not lock.holders:
+        print("held by  nobody" + (f" (last token {lock.generation})" if lock.generation else ""))
+    for holder in found["holders"]:
+        print(f"held by  {shown(holder['owner'])}")
+        print(f"  since     {holder['since']} ({duration(holder['held_s'])} ago)")
+        print(f"  TTL       {duration(holder['ttl_s'])}, {duration(holder['ttl_left_s'])} left")
+        print(f"  token     {holder['fencing_token']}")
+        print(f"  session   {shown(holder['session'])}")
+    print(f"waiters  {len(lock.waiters) or 'none'}")
+    for position, waiter in enumerate(found["waiters"], start=1):
+        print(f"  {position:3}.  {shown(waiter['owner'])}, for {duration(waiter['waited_s'])}")
+    print(
+        f"slot     {lock.slot}, primary {lock.primary}, backup {found['backup'] or 'none (not replicated)'}"
+    )
+
+
+@click.command()
+@click.argument("name")
+@client_options()
+def watch(name: str, as_json: bool, **given: Any) -> None:
+    """Print a line, or with --json an object, now and after every change to a lock. Ctrl-C ends it."""
+    check_lock_name(name)
+    with connect(given) as client:
+        for lock in client.watch(name):
+            if as_json:
+                print_json({"at": clock_time(), **facts(lock)})
+            else:
+                print(f"{clock_time()}  {summary(lock)}", flush=True)
+
+
+def summary(lock: LockInfo) -> str:
+    """Who has a lock and how many wait, in one line."""
+    if lock.holders:
+        holders = ", ".join(f"{shown(each.owner)} (token {each.generation})" for each in lock.holders)
+        text = f"held by {holders}"
+    else:
+        text = "free"
+    return text + (f", {count(len(lock.waiters), 'waiter')}" if lock.waiters else "")
+
+
+@click.command("break")
+@click.argument("name")
+@client_options(BreakSettings)
+def break_(name: str, as_json: bool, **given: Any) -> None:
+    """End the lease of a lock's holder.
+
+    The holder is told, and its lease is not renewed any more: the lock is free once it lets go, or once its TTL has
+    passed. With --force it is free at once, and for a moment two may believe to hold it: only what
+    checks fencing tokens is safe then.
+    """
+    check_lock_name(name)
+    settings = read_settings(BreakSettings, "break", given)
+    with connect(given) as client:
+        broken = client.break_lock(name, token=settings.token, force=settings.force)
+    within_s = broken.within_ms / 1000
+    if as_json:
+        freed = {"freed": broken.freed, "free_within_s": 0.0 if broken.freed else within_s}
+        print_json({"name": name, "fencing_token": settings.token, **freed})
+    elif broken.freed:
+        print(f"{quoted(name)} is free")
+    else:
+        print(
+            f"{quoted(name)}: its holder is told; free when it lets go, in {duration(within_s)} at the latest"
+        )

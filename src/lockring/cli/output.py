@@ -1,0 +1,109 @@
+"""What commands print: tables and lines for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from lockring.errors import LockLost, LockringError
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value on one line, at once."""
+    print(json.dumps(value), flush=True)
+
+
+def report(error: LockringError, as_json: bool, code: str = "") -> None:
+    """Say on standard error what went wrong: one line, or as JSON one object.
+
+    Args:
+        error: what did.
+        as_json: whether the reader is a program.
+        code: stands for the error in JSON instead of its own code.
+    """
+    if as_json:
+        found: dict[str, Any] = {
+            "error": code or error.code,
+            "message": str(error),
+            "name": error.name or None,
+        }
+        if isinstance(error, LockLost):
+            found["reason"] = error.reason
+        line = json.dumps(found)
+    else:
+        line = "lockring: " + " ".join(str(error).split())
+    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """Text from elsewhere, such as a lock's name, with whatever a terminal could act on made visible."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def quoted(text: str) -> str:
+    """The same in quotation marks, cut if it is very long."""
+    return f"'{shown(text if len(text) <= 80 else text[:79] + '…')}'"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people, to two units: "0.25 s", "12 s", "3 min 5 s", "2 h 10 min", "4 d 3 h"."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.2f}".rstrip("0").rstrip(".") + " s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for size, unit, small, small_unit in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
+    raise AssertionError(seconds)
+
+
+def clock_time(seconds_ago: float = 0.0) -> str:
+    """The local time of that long ago, with the offset from UTC, in ISO 8601."""
+    return (datetime.now().astimezone() - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds")
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()
+) -> None:
+    """Print a table: dressed up on a terminal, else plain columns that other programs can cut.
+
+    Args:
+        columns: their headings.
+        rows: of as many cells each; shown by `str`.
+        numbers: headings of the columns that are aligned to the right.
+    """
+    cells = [[shown(str(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*map(Text, row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in (columns, *cells):
+        parts = [
+            cell.rjust(width) if name in numbers else cell.ljust(width)
+            for cell, width, name in zip(line, widths, columns, strict=True)
+        ]
+        print("  ".join(parts).rstrip())
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun: "1 slot", "3 slots"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,27 @@
+"""What `lockring lock` says while it works."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from lockring.cli.output import report
+from lockring.errors import LockringError
+
+
+class Voice:
+    """Speaks on standard error: standard output is the command's. Lines for people, or JSON objects."""
+
+    def __init__(self, as_json: bool, is_verbose: bool) -> None:
+        self._as_json = as_json
+        self.is_verbose = is_verbose
+
+    def note(self, text: str, facts: dict[str, Any], *, always: bool = False) -> None:
+        """What happens, for those who want to know."""
+        if self.is_verbose or always:
+            print(json.dumps(facts) if self._as_json else f"lockring: {text}", file=sys.stderr, flush=True)
+
+    def error(self, error: LockringError, code: str = "") -> None:
+        """What went wrong, without ending the process."""
+        report(error, self._as_json, code)

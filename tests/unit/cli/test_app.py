@@ -1,0 +1,184 @@
+"""Whatever the user does wrong is one line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lockring._version import __version__
+from lockring.cli import exits
+from lockring.cli.app import main
+from lockring.errors import (
+    AcquireTimeout,
+    ConfigError,
+    Denied,
+    LockLost,
+    LockringError,
+    NotHeld,
+    Overloaded,
+    Unavailable,
+    UnknownNode,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("LOCKRING_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lok", "x"], "there is no command 'lok'; did you mean 'lock'?"),
+        (["zzzzz"], "there is no command 'zzzzz'; see lockring --help"),
+        (["lock"], "which lock?"),
+        (["lock", "x", "--"], "no command after --"),
+        (["lock", "x", "--frob", "--", "true"], "no such option '--frob'"),
+        (["lock", "", "--", "true"], "a lock name must not be empty"),
+        (["lock", "x" * 1025, "--", "true"], "a lock name has at most 1024 bytes"),
+        (["lock", "\udcff", "--", "true"], "is not valid UTF-8"),
+        (["lock", "a", "b", "a", "--", "true"], "the lock 'a' is named twice"),
+        (["lock", "x", "-n", "-w", "1", "--", "true"], "-n and -w contradict each other"),
+        *[
+            (
+                ["lock", "x", "--ttl", value, "--", "true"],
+                "--ttl: expected a number of seconds from 0.1 to 3600",
+            )
+            for value in ("0", "-1", "nan", "inf", "99999", "abc", "")
+        ],
+        (["lock", "x", "-w", "nan", "--", "true"], "--timeout: expected a number of seconds"),
+        (
+            ["lock", "x", "-E", "256", "--", "true"],
+            "--conflict-exit-code: expected a whole number from 0 to 255",
+        ),
+        (["lock", "x", "--owner", "o" * 257, "--", "true"], "--owner: an owner has at most 256 bytes"),
+        (["lock", "x", "--on-lost", "fly", "--", "true"], "--on-lost: expected one of term, kill, ignore"),
+        (["lock", "x", "--server", "nowhere", "--", "true"], "--server: an address is HOST:PORT"),
+        (["lock", "x", "--server", "a:1,b:99999", "--", "true"], "--server: an address is HOST:PORT"),
+        (["ls", "\udcff"], "is not valid UTF-8"),
+        (["describe"], "missing argument 'NAME'"),
+        (["describe", ""], "a lock name must not be empty"),
+        (["break", "x"], "--token is required"),
+        (["break", "x", "--token", "0"], "--token: expected a whole number from 1"),
+        (["break", "x", "--token", "all"], "--token: expected a whole number from 1"),
+        (["drain", "a/b"], "a node id is"),
+        (["drain", "n1", "--timeout", "-1"], "--timeout: expected a number of seconds, 0 or more"),
+        (["status", "extra"], "unexpected extra argument"),
+        (["node"], "--id is required (or the variable LOCKRING_ID)"),
+        (["node", "--id", "n 1"], "--id: a node id is"),
+        (["node", "--id", "n1", "--listen", "0.0.0.0:9501"], "needs --advertise"),
+        (["node", "--id", "n1", "--weight", "0"], "--weight: expected a whole number from 1 to 100"),
+        (["coordinator", "--coordinator-lease", "3"], "must be at least twice --backup-lease"),
+        (["up", "--nodes", "50", "--port", "65530"], "leaves no room"),
+        (["up", "--config", "/no/such/file"], "/no/such/file: cannot be read"),
+    ],
+)
+def test_a_mistake_is_one_line_and_the_exit_code_for_usage(arguments, said, capsys):
+    assert main(arguments) == exits.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("lockring: ")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_with_json_a_mistake_is_an_object(capsys):
+    assert main(["lock", "--json", "", "--", "true"]) == exits.USAGE
+    error = json.loads(capsys.readouterr().err)
+    assert error == {"error": "invalid", "message": "a lock name must not be empty", "name": None}
+
+
+def test_json_for_the_command_is_not_json_for_lockring(capsys):
+    assert main(["lock", "", "--", "true", "--json"]) == exits.USAGE
+    assert capsys.readouterr().err.startswith("lockring: ")
+
+
+def test_a_command_that_is_not_there_is_told_before_the_wait(capsys):
+    assert main(["lock", "x", "--", "/no/such/command"]) == exits.NOT_FOUND
+    assert capsys.readouterr().err == "lockring: /no/such/command: command not found\n"
+
+
+def test_a_command_that_is_no_program_is_told_before_the_wait(capsys, tmp_path):
+    assert main(["lock", "x", "--", str(tmp_path)]) == exits.CANNOT_EXECUTE
+    assert "is a directory" in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lockring {__version__}\n"
+    assert main(["version", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lockring"] == __version__
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "lock",
+        "status",
+        "ls",
+        "describe",
+        "watch",
+        "break",
+        "ring",
+        "drain",
+        "coordinator",
+        "node",
+        "serve",
+        "up",
+    ],
+)
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "Usage: lockring" in capsys.readouterr().out
+
+
+def test_run_is_another_name_for_lock(capsys):
+    assert main(["run", "--help"]) == 0
+    assert "COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError(""), 64),
+        (Unavailable(""), 69),
+        (AcquireTimeout(""), 75),
+        (LockLost(""), 76),
+        (Denied(""), 77),
+        (NotHeld(""), 1),
+        (UnknownNode(""), 1),
+        (Overloaded(""), 69),
+        (LockringError(""), 1),
+    ],
+)
+def test_every_error_has_its_exit_code(error, code):
+    assert exits.exit_code_of(error) == code
+
+
+def test_a_childs_end_is_passed_on_as_shells_do():
+    assert [exits.exit_code_of_child(code) for code in (0, 7, -9, -15)] == [0, 7, 137, 143]
+
+
+def test_a_settings_file_is_read_for_every_command(tmp_path, capsys):
+    path = tmp_path / "lockring.toml"
+    path.write_text("[lock]\nttl = 'soon'\n")
+    assert main(["lock", "x", "--config", str(path), "--", "true"]) == exits.USAGE
+    assert f"{path}, line 2: [lock] ttl: expected a number of seconds" in capsys.readouterr().err
+
+
+def test_a_server_that_nobody_serves_is_unreachable(capsys, free_port):
+    assert main(["status", "--server", f"127.0.0.1:{free_port}"]) == exits.UNAVAILABLE
+    assert f"127.0.0.1:{free_port}" in capsys.readouterr().err
+
+
+def test_starting_imports_nothing_that_the_command_does_not_need():
+    """Lock is used in scripts: what takes long to import must not be imported for it."""
+    code = "import sys; from lockring.cli import main; main(['--version']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert not {"asyncio", "rich", "sqlite3", "uvloop", "msgspec", "lockring.client"} & set(loaded)
