@@ -1,80 +1,78 @@
-"""What happened between two cluster states, in sentences for the log. Pure functions."""
+"""What happens from one cluster state to the next, in sentences for the log. No I/O."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from lockring.ring.state import ClusterState, Replica
+from lockring.ring.state import ClusterState, Replica, SlotState
 
 
-def changes(old: ClusterState, new: ClusterState, me: str | None = None) -> list[str]:
-    """One clear line per important difference.
+class StateNews:
+    """Collects what happens over any number of states, so that a move in many steps becomes one line.
 
     Args:
-        old: the state that was reported last; the empty one if none was.
-        new: the state now.
-        me: a node's id, for what concerns that node only; None for the whole cluster.
+        me: a node's id, for what concerns that node; None for the whole cluster.
     """
-    return _member_changes(old, new, me) + _slot_changes(old, new, me)
 
+    def __init__(self, me: str | None) -> None:
+        self._me = me
+        self._members: list[str] = []
+        self._slots: Counter[str] = Counter()
 
-def _member_changes(old: ClusterState, new: ClusterState, me: str | None) -> list[str]:
-    lines = []
-    for node, member in new.members.items():
-        before = old.members.get(node)
-        if before is None:
-            lines.append(f"{node} joined, at {member.address}")
-        elif before.replica != member.replica:
-            lines.append(f"{node} was started anew, at {member.address}")
-        elif before.condition != member.condition and member.condition == "draining":
-            lines.append(f"{node} is draining")
-        elif before.address != member.address or before.weight != member.weight:
-            lines.append(f"{node} is at {member.address} now, with weight {member.weight}")
-    gone = [node for node in old.members if node not in new.members]
-    return lines + ["this node was taken out of the cluster" if n == me else f"{n} left" for n in gone]
+    def note(self, old: ClusterState, new: ClusterState) -> None:
+        """Take in the step from one state to a later one."""
+        self._note_members(old, new)
+        for before, after in zip(old.slots, new.slots, strict=True):
+            # All changes but the reservation of more generations raise the epoch.
+            if before is not after and before.epoch != after.epoch:
+                sentence = self._sentence(before, after)
+                if sentence:
+                    self._slots[sentence] += 1
 
+    def take_lines(self) -> list[str]:
+        """What was collected, one clear line each; begins anew."""
+        lines = self._members + [sentence.format(_slots(count)) for sentence, count in self._slots.items()]
+        self._members = []
+        self._slots.clear()
+        return lines
 
-def _slot_changes(old: ClusterState, new: ClusterState, me: str | None) -> list[str]:
-    began: Counter[str] = Counter()
-    moved: Counter[tuple[str, str]] = Counter()
-    taken_over: Counter[tuple[str, str]] = Counter()
-    emptied: Counter[tuple[str, str]] = Counter()
-    orphaned: Counter[str] = Counter()
-    dropped: Counter[tuple[str, str]] = Counter()
-    for before, after in zip(old.slots, new.slots, strict=True):
-        if before is after or before == after:
-            continue
+    def _note_members(self, old: ClusterState, new: ClusterState) -> None:
+        for node, member in new.members.items():
+            before = old.members.get(node)
+            if before is None:
+                self._members.append(f"{node} joined, at {member.address}")
+            elif before.replica != member.replica:
+                self._members.append(f"{node} was started anew, at {member.address}")
+            elif before.condition != member.condition and member.condition == "draining":
+                self._members.append(f"{node} is draining")
+            elif before.address != member.address or before.weight != member.weight:
+                self._members.append(f"{node} is at {member.address} now, with weight {member.weight}")
+        for node in old.members:
+            if node not in new.members:
+                self._members.append(
+                    "this node was taken out of the cluster" if node == self._me else f"{node} left"
+                )
+
+    def _sentence(self, before: SlotState, after: SlotState) -> str:
+        """What happened to one slot, with {} for the number of slots; "" if that is not worth a line."""
         source, target = _node(before.primary), _node(after.primary)
         if before.primary != after.primary:
+            if self._me not in (None, source, target):
+                return ""
             if not target:
-                orphaned[source] += 1
-            elif not source:
-                began[target] += 1
-            elif before.base != after.base:
-                emptied[source, target] += 1
-            elif after.backup is not None and after.backup.replica == before.primary:
-                moved[source, target] += 1
-            else:
-                taken_over[source, target] += 1
-        elif before.backup is not None and after.backup is None and after.primary is not None:
-            dropped[before.backup.replica.node, target] += 1
-    lines = [f"{target} serves {_slots(n)} now" for target, n in began.items() if me in (None, target)]
-    for (source, target), count in moved.items():
-        if me in (None, source, target):
-            lines.append(f"{_slots(count)} moved from {source} to {target}")
-    for (source, target), count in taken_over.items():
-        if me in (None, source, target):
-            lines.append(f"{target} took over {_slots(count)} of {source}")
-    for (source, target), count in emptied.items():
-        if me in (None, source, target):
-            lines.append(f"{_slots(count)} of {source} lost both copies; {target} begins them empty")
-    for source, count in orphaned.items():
-        if me in (None, source):
-            lines.append(f"{_slots(count)} of {source} have nobody to serve them")
-    for (node, primary), count in dropped.items():
-        if me in (None, primary, node):
-            lines.append(f"{primary} goes on without {node}'s copy of {_slots(count)}")
-    return lines
+                return f"{{}} of {source} have nobody to serve them"
+            if not source:
+                return f"{target} begins to serve {{}}"
+            if before.base != after.base:
+                return f"{{}} of {source} lost both copies; {target} begins them empty"
+            if after.backup is not None and after.backup.replica == before.primary:
+                return f"{{}} moved from {source} to {target}"
+            return f"{target} took over {{}} of {source}, which failed"
+        if before.backup is not None and after.backup is None and after.primary is not None:
+            lost = before.backup.replica.node
+            if self._me in (None, lost, target):
+                return f"{target} goes on without {lost}'s copy of {{}}"
+        return ""
 
 
 def shares(state: ClusterState, replica: Replica) -> str:

@@ -54,7 +54,7 @@ class Service(Protocol):
         """Wait until it has ended by itself, and return the exit code. May raise a `LockringError`."""
 
     def leave(self) -> bool:
-        """Begin to leave in peace (SIGTERM). False if there is nothing to do first: stop now."""
+        """Begin to leave in peace (SIGTERM, SIGINT). False if there is nothing to do first: stop now."""
 
     async def stop(self) -> None:
         """End everything now. Called exactly once, also after a failed start."""
@@ -76,7 +76,7 @@ def exit_code_of(error: LockringError) -> int:
 def run_service(make: Callable[[], Service], *, log_level: str) -> int:
     """Run a server until it ends or is told to. Blocks; for the main thread only.
 
-    SIGTERM lets it leave in peace, a second one or SIGINT ends it at once.
+    SIGTERM or SIGINT lets it leave in peace; a second one, or SIGQUIT, ends it at once.
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
@@ -105,18 +105,19 @@ async def _run(make: Callable[[], Service]) -> int:
     loop.set_exception_handler(lambda _loop, context: _broken(context, end))
     service = make()
 
-    def terminate() -> None:
-        if not end.done() and (terminated or not service.leave()):
+    def leave() -> None:
+        if not end.done() and (asked or not service.leave()):
             end.set_result(EXIT_OK)
-        terminated.append(True)
+        asked.append(True)
 
-    def interrupt() -> None:
+    def quit_now() -> None:
         if not end.done():
             end.set_result(EXIT_OK)
 
-    terminated: list[bool] = []
-    loop.add_signal_handler(signal.SIGTERM, terminate)
-    loop.add_signal_handler(signal.SIGINT, interrupt)
+    asked: list[bool] = []
+    loop.add_signal_handler(signal.SIGTERM, leave)
+    loop.add_signal_handler(signal.SIGINT, leave)
+    loop.add_signal_handler(signal.SIGQUIT, quit_now)
     finished: asyncio.Task[int] | None = None
     try:
         await service.start()

@@ -114,7 +114,10 @@ class NodeServer:
         if not self._joined_ever:
             return False
         timeout_s = self._settings.drain_timeout_s
-        log.info("draining: moving everything to the other nodes, for up to %g s", timeout_s)
+        log.info(
+            "draining: everything moves to the other nodes, for up to %g s; a second signal stops at once",
+            timeout_s,
+        )
         self._draining_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
         self._ask_to_drain()
         return True

@@ -34,7 +34,7 @@ class PeerLink:
     def __init__(self, life: NodeLife, peer: Replica) -> None:
         self._life = life
         self._peer = peer
-        self._trouble = ""
+        self._is_troubled = False
         self.dialer = Dialer(
             self,
             self._addresses,
@@ -57,17 +57,17 @@ class PeerLink:
 
     def turned_away(self, address: str, error: LockringError, hint: int) -> None:
         """See `Caller`: say it once, not at each of many attempts."""
-        if str(error) != self._trouble:
-            self._trouble = str(error)
+        if not self._is_troubled:
+            self._is_troubled = True
             log.info("no connection to %s: %s", self._peer.node, error)
 
     def opened(self, address: str, welcome: Welcome) -> None:
         """See `Caller`."""
         if Replica(welcome.node, welcome.incarnation) != self._peer:
             raise StaleVersion(f"{address} is {welcome.node}#{welcome.incarnation}, not {self._peer}")
-        if self._trouble:
+        if self._is_troubled:
             log.info("connected to %s again", self._peer.node)
-            self._trouble = ""
+            self._is_troubled = False
         self._life.core.peer_connected(self._peer, now_ns=monotonic_ns())
         self._life.pump.schedule()
 
@@ -77,7 +77,7 @@ class PeerLink:
 
     def lost(self, reason: str) -> None:
         """See `Caller`."""
-        self._trouble = reason
+        self._is_troubled = True
         log.info("lost the connection to %s: %s", self._peer.node, reason)
         self._life.core.disconnected(self._peer, now_ns=monotonic_ns())
         self._life.pump.schedule()

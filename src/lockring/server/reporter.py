@@ -1,4 +1,4 @@
-"""Turns new cluster states into log lines: a quarter of a second's changes at a time, since moves come in many steps."""
+"""Turns new cluster states into log lines: a quarter of a second's news at a time, since moves come in many steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lockring.ring.state import ClusterState
-from lockring.server.events import changes
+from lockring.server.events import StateNews
 
 _WINDOW_S: Final = 0.25
 
@@ -18,35 +18,33 @@ class StateReporter:
 
     Args:
         log: where to.
-        me: see `changes`.
+        me: see `StateNews`.
         summary: what to say of the state as a whole after its changes; said only where it differs from the last time.
     """
 
     def __init__(self, log: logging.Logger, me: str | None, summary: Callable[[ClusterState], str]) -> None:
         self._log = log
-        self._me = me
+        self._news = StateNews(me)
         self._summary = summary
-        self._told = ClusterState()
         self._told_summary = ""
-        self._newest = self._told
+        self._newest = ClusterState()
         self._timer: asyncio.TimerHandle | None = None
 
     def report(self, state: ClusterState) -> None:
         """Take note of a new state."""
+        self._news.note(self._newest, state)
         self._newest = state
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_WINDOW_S, self.flush)
 
     def flush(self) -> None:
         """Log what has not been yet."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._newest is self._told:
+        if self._timer is None:
             return
-        for line in changes(self._told, self._newest, self._me):
+        self._timer.cancel()
+        self._timer = None
+        for line in self._news.take_lines():
             self._log.info("%s", line)
-        self._told = self._newest
         summary = self._summary(self._newest)
         if summary != self._told_summary:
             self._told_summary = summary

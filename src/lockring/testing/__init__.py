@@ -1,1 +1,7 @@
+"""For tests of programs that use lockring: a real cluster on this machine, with the faults that it may have."""
 
+from __future__ import annotations
+
+from lockring.testing.local_cluster import COORDINATOR, ClusterFailed, LocalCluster
+
+__all__ = ["COORDINATOR", "ClusterFailed", "LocalCluster"]

@@ -1,0 +1,78 @@
+"""How one lockring process starts another: the command line that stands for some settings, and its environment."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from typing import Final
+
+import msgspec
+
+from lockring.config import VARIABLE_PREFIX, settings_of
+from lockring.server.lifecycle import PARENT_VARIABLE
+
+_PORTS: Final = range(20_000, 32_000)
+"""Below the ports that systems give to outgoing connections, so that none of these can be in the way."""
+
+_ATTEMPTS_MAX: Final = 1_000
+
+
+def command_of(role: str, settings: msgspec.Struct) -> list[str]:
+    """The command that runs a server with these settings, all of which it takes from its flags.
+
+    Args:
+        role: "coordinator", "node" or another command of `lockring`.
+        settings: of that command.
+    """
+    command = [sys.executable, "-m", "lockring", role]
+    for setting in settings_of(type(settings)):
+        value = getattr(settings, setting.field)
+        if value == setting.default:
+            continue
+        match setting.kind:
+            case "switch":
+                command.append(setting.flag)
+            case "list":
+                command += [setting.flag, ",".join(value)]
+            case _:
+                command += [setting.flag, str(value)]
+    return command
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a child that shall not outlive this process, and is not told anything by variables."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLE_PREFIX)}
+    environ[PARENT_VARIABLE] = str(os.getpid())
+    environ["PYTHONUNBUFFERED"] = "1"
+    return environ
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen at this port at this moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+            sock.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports of this machine that nobody listens at, in no order.
+
+    Raises:
+        OSError: there are not enough.
+    """
+    found: dict[int, None] = {}
+    for _ in range(_ATTEMPTS_MAX):
+        if len(found) == count:
+            return list(found)
+        port = random.choice(_PORTS)
+        if port not in found and is_free(host, port):
+            found[port] = None
+    raise OSError(f"no {count} free ports at {host}")

@@ -1,0 +1,441 @@
+"""A real cluster on this machine, for tests: a coordinator and nodes, each a process of its own, and their faults.
+
+with LocalCluster(nodes=3) as cluster:
+    client = lockring.Client(cluster.servers)
+    …
+    cluster.kill(cluster.primary_of("nightly"))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import msgspec
+
+from lockring.errors import LockringError
+from lockring.names import SLOTS, slot_of
+from lockring.net.ask import ServerView, ask_drain, ask_state
+from lockring.ring.state import ClusterState, Replica
+from lockring.server.children import child_environment, command_of, free_ports
+from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
+
+COORDINATOR: Final = "coordinator"
+"""The coordinator's name where a process is named."""
+
+_HOST: Final = "127.0.0.1"
+_POLL_S: Final = 0.05
+_SETTLED_S: Final = 0.5
+_ANSWER_S_MAX: Final = 2.0
+_EXIT_S_MAX: Final = 10.0
+_LOG_LINES: Final = 60
+_START_ATTEMPTS: Final = 3
+_SHARE_TOLERANCE: Final = 0.06
+
+
+class ClusterFailed(RuntimeError):
+    """The cluster did not do what was waited for; the text ends with the processes' last log lines."""
+
+
+class LocalCluster:
+    """A coordinator and some nodes on free loopback ports. Not safe for use by several threads at once.
+
+    Processes are named "coordinator", "N1", "N2", …; whatever happens to the test, they do not outlive it.
+
+    Args:
+        nodes: how many nodes to start with.
+        replication: "sync" or "async".
+        backup_lease_s: see the coordinator's settings; shorter ones make failovers, and tests, faster.
+        coordinator_lease_s: the same; the longest TTL.
+        stabilization_s: the same.
+        member_lease_s: the same.
+        log_level: of all processes.
+        directory: where logs and the coordinator's state go; by default a temporary one, removed at the end.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        replication: Literal["sync", "async"] = "sync",
+        backup_lease_s: float = 2.0,
+        coordinator_lease_s: float = 30.0,
+        stabilization_s: float = 1.0,
+        member_lease_s: float = 5.0,
+        log_level: LogLevel = "info",
+        directory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._nodes_at_start = nodes
+        self._is_own_directory = directory is None
+        self.directory = Path(tempfile.mkdtemp(prefix="lockring-") if directory is None else directory)
+        self._log_level: LogLevel = log_level
+        self._coordinator_settings = CoordinatorSettings(
+            data_dir=str(self.directory / "data"),
+            replication=replication,
+            backup_lease_s=backup_lease_s,
+            coordinator_lease_s=coordinator_lease_s,
+            stabilization_s=stabilization_s,
+            member_lease_s=member_lease_s,
+            log_level=log_level,
+        )
+        self._processes: dict[str, _Process] = {}
+        # The system ends a child with the *thread* that started it: so one that lives as long as the cluster does it.
+        self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-cluster")
+
+    def __enter__(self) -> Self:
+        """Start, and wait until every slot has its primary and its backup."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None and not isinstance(error, ClusterFailed):
+            print(self.logs(), file=sys.stderr)
+        self.close()
+
+    def start(self, *, timeout_s: float = 30.0) -> None:
+        """Start all processes and wait until the cluster is stable.
+
+        Raises:
+            ClusterFailed: it is not in time.
+        """
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            try:
+                self._start_all()
+                self.wait_until_stable(timeout_s=timeout_s)
+                return
+            except ClusterFailed:
+                # Another process may have taken one of the ports since they were looked for.
+                if attempt == _START_ATTEMPTS or "already taken" not in self.logs():
+                    raise
+                self._end_all()
+
+    def _start_all(self) -> None:
+        port, *ports = free_ports(_HOST, 1 + self._nodes_at_start)
+        address = f"{_HOST}:{port}"
+        settings = msgspec.structs.replace(self._coordinator_settings, listen=address)
+        self._add(COORDINATOR, address, command_of("coordinator", settings))
+        for number, port in enumerate(ports, start=1):
+            self._add_node(f"N{number}", port, 1)
+
+    def close(self) -> None:
+        """Kill all processes and remove what is temporary. Closing twice is harmless."""
+        self._end_all()
+        self._spawner.shutdown()
+        if self._is_own_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end_all(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+        self._processes.clear()
+
+    # ----------------------------------------------------------------------- what there is
+
+    @property
+    def servers(self) -> str:
+        """The nodes' addresses as a client takes them."""
+        return ",".join(process.address for name, process in self._processes.items() if name != COORDINATOR)
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of all nodes that were ever started, running or not."""
+        return [name for name in self._processes if name != COORDINATOR]
+
+    def address_of(self, name: str) -> str:
+        """HOST:PORT of a process, the same after a restart."""
+        return self._process(name).address
+
+    def pid_of(self, name: str) -> int:
+        """The process id of a process that is running.
+
+        Raises:
+            ClusterFailed: it is not.
+        """
+        process = self._process(name)
+        if not process.is_running:
+            raise ClusterFailed(f"{name} is not running")
+        return process.pid
+
+    def is_running(self, name: str) -> bool:
+        """Whether a process has been started and has not ended; a frozen one is running."""
+        return self._process(name).is_running
+
+    def state(self) -> ClusterState:
+        """The newest cluster state that any process has."""
+        views = [view for name in self._processes if (view := self._view(name)) is not None]
+        return max((view.state for view in views), key=lambda state: state.version, default=ClusterState())
+
+    def primary_of(self, lock: str) -> str:
+        """The node that is the primary of a lock's slot; "" if there is none."""
+        primary = self.state().slots[slot_of(lock)].primary
+        return "" if primary is None else primary.node
+
+    def backup_of(self, lock: str) -> str:
+        """The node that has the backup of a lock's slot; "" if there is none."""
+        backup = self.state().slots[slot_of(lock)].backup
+        return "" if backup is None else backup.replica.node
+
+    def logs(self, *, lines_max: int = _LOG_LINES) -> str:
+        """The last log lines of every process, for the report of a failure."""
+        parts = []
+        for name, process in self._processes.items():
+            lines = process.log().splitlines()[-lines_max:]
+            parts.append("\n".join([f"--- {name} at {process.address}, {process.condition}", *lines]))
+        return "\n".join(parts)
+
+    def log_of(self, name: str) -> str:
+        """Everything that a process has logged since the cluster was started."""
+        return self._process(name).log()
+
+    # ----------------------------------------------------------------------- faults and changes
+
+    def kill(self, name: str) -> None:
+        """End a process at once, as a crash would (SIGKILL)."""
+        self._process(name).kill()
+
+    def terminate(self, name: str) -> None:
+        """Tell a process to end (SIGTERM): a node drains first. Does not wait; see `wait_for_exit`."""
+        self._process(name).send(signal.SIGTERM)
+
+    def freeze(self, name: str) -> None:
+        """Stop a process in the middle of what it does (SIGSTOP), until `thaw`."""
+        self._process(name).freeze()
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen process go on (SIGCONT)."""
+        self._process(name).thaw()
+
+    def restart(self, name: str) -> None:
+        """Start a process anew at the same address, killing it first if it is running."""
+        process = self._process(name)
+        process.kill()
+        self._spawn(process)
+
+    def add_node(self, *, weight: int = 1) -> str:
+        """Start one more node, and return its name. Does not wait; see `wait_until_stable`."""
+        name = f"N{1 + max((int(each[1:]) for each in self.nodes), default=0)}"
+        self._add_node(name, free_ports(_HOST, 1)[0], weight)
+        return name
+
+    def drain(self, name: str) -> None:
+        """Ask the coordinator to move everything off a node. Does not wait; see `wait_until_stable`."""
+        ask_drain(self.address_of(COORDINATOR), name)
+        self._process(name).is_draining = True
+
+    def wait_for_exit(self, name: str, *, timeout_s: float = 30.0) -> int:
+        """Wait until a process has ended, and return its exit code (negative: the signal that killed it).
+
+        Raises:
+            ClusterFailed: it has not in time.
+        """
+        try:
+            return self._process(name).wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ClusterFailed(f"{name} has not ended within {timeout_s:g} s\n{self.logs()}") from None
+
+    def wait_until_stable(self, *, timeout_s: float = 30.0) -> ClusterState:
+        """Wait until the nodes that are running, and not frozen, have all slots, each with a backup in sync if there
+        are two nodes or more, and nothing moves any more. The coordinator must be running.
+
+        Returns:
+            The state then.
+
+        Raises:
+            ClusterFailed: that is not reached in time.
+        """
+        end_s = time.monotonic() + timeout_s
+        version, since_s = 0, time.monotonic()
+        while True:
+            what, state = self._unstable()
+            now_s = time.monotonic()
+            if what or state.version != version:
+                version, since_s = state.version, now_s
+            elif now_s - since_s >= _SETTLED_S:
+                return state
+            if now_s >= end_s:
+                raise ClusterFailed(
+                    f"not stable within {timeout_s:g} s: {what or 'it changes all the time'}\n{self.logs()}"
+                )
+            time.sleep(_POLL_S)
+
+    def _unstable(self) -> tuple[str, ClusterState]:
+        """What is still to happen before the cluster is stable, "" if nothing; and the coordinator's state."""
+        nobody = ClusterState()
+        coordinator = self._view(COORDINATOR)
+        if coordinator is None:
+            return "the coordinator does not answer", nobody
+        state = coordinator.state
+        if coordinator.note:
+            return coordinator.note, state
+        expected: dict[Replica, int] = {}
+        for name in self.nodes:
+            process = self._process(name)
+            if not process.is_running or process.is_frozen:
+                continue
+            view = self._view(name)
+            if view is None:
+                return f"{name} does not answer", state
+            if view.state.version != state.version:
+                return f"{name} has not the newest state", state
+            member = state.members.get(name)
+            if member is None or member.replica != view.replica:
+                return f"{name} is not a member", state
+            if member.condition == "joining":
+                return f"{name} has no slots yet", state
+            if member.condition == "active" and not process.is_draining:
+                expected[view.replica] = member.weight
+        return _unsettled(state, expected), state
+
+    # ----------------------------------------------------------------------- inner
+
+    def _process(self, name: str) -> _Process:
+        if name not in self._processes:
+            raise ClusterFailed(f"there is no process {name!r}; there are {', '.join(self._processes)}")
+        return self._processes[name]
+
+    def _view(self, name: str) -> ServerView | None:
+        process = self._process(name)
+        if not process.is_running or process.is_frozen:
+            return None
+        with contextlib.suppress(LockringError):
+            return ask_state(process.address, timeout_s=_ANSWER_S_MAX)
+        return None
+
+    def _add_node(self, name: str, port: int, weight: int) -> None:
+        address = f"{_HOST}:{port}"
+        settings = NodeSettings(
+            id=name,
+            listen=address,
+            coordinators=(self.address_of(COORDINATOR),),
+            weight=weight,
+            log_level=self._log_level,
+        )
+        self._add(name, address, command_of("node", settings))
+
+    def _add(self, name: str, address: str, command: list[str]) -> None:
+        process = _Process(address, command, self.directory / f"{name}.log")
+        self._processes[name] = process
+        self._spawn(process)
+
+    def _spawn(self, process: _Process) -> None:
+        self._spawner.submit(process.spawn).result()
+
+
+class _Process:
+    """One process of the cluster, in whatever condition."""
+
+    def __init__(self, address: str, command: list[str], log_path: Path) -> None:
+        self.address = address
+        self.is_frozen = False
+        self.is_draining = False
+        self._command = command
+        self._log_path = log_path
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._popen is not None
+        return self._popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Started, and not ended."""
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def condition(self) -> str:
+        """In a word, for people."""
+        if self._popen is None:
+            return "not started"
+        code = self._popen.poll()
+        if code is not None:
+            return f"ended with {code}"
+        return "frozen" if self.is_frozen else "running"
+
+    def spawn(self) -> None:
+        """Start it."""
+        self.is_frozen = self.is_draining = False
+        with self._log_path.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=child_environment(),
+                start_new_session=True,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it is running."""
+        if self._popen is not None:
+            self._popen.send_signal(number)
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.send(signal.SIGSTOP)
+        self.is_frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.send(signal.SIGCONT)
+        self.is_frozen = False
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._popen is not None:
+            self._popen.kill()
+            self._popen.wait(_EXIT_S_MAX)
+            self.is_frozen = False
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait until it has ended."""
+        assert self._popen is not None
+        return self._popen.wait(timeout_s)
+
+    def log(self) -> str:
+        """All that it has logged."""
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+
+def _unsettled(state: ClusterState, expected: dict[Replica, int]) -> str:
+    """What the slots lack with just these nodes, of these weights; "" if nothing."""
+    if not expected:
+        return "no node is active"
+    counts = dict.fromkeys(expected, 0)
+    for number, slot in enumerate(state.slots):
+        if slot.learner is not None:
+            return f"slot {number} is being copied"
+        if slot.primary is None or slot.primary not in counts:
+            return f"slot {number} has the primary {slot.primary}"
+        counts[slot.primary] += 1
+        if slot.backup is None:
+            if len(expected) > 1:
+                return f"slot {number} has no backup"
+        elif slot.backup.replica not in counts:
+            return f"slot {number} has its backup on {slot.backup.replica}"
+    total = sum(expected.values())
+    for replica, weight in expected.items():
+        share = SLOTS * weight / total
+        if abs(counts[replica] - share) > 1 + share * _SHARE_TOLERANCE:
+            return f"{replica.node} has {counts[replica]} slots, its share is {share:.0f}"
+    return ""
