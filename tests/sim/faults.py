@@ -208,7 +208,9 @@ class Injector:
         self.simulation.store.slow = self.simulation.store.unknown = 0.0
 
     def _wipe(self, rng: random.Random, duration: int) -> None:
-        """The coordinators die and what they stored is lost."""
+        """The coordinators die and what they stored is lost; once in a run."""
+        if self.world.stats["wiped"]:
+            return
         for process in self.simulation.coordinators:
             process.new_cluster = False
             if not process.alive:

@@ -235,8 +235,9 @@ class NodeShell(Shell):
                 self.world.stats["join_stale"] += 1
                 self._make_core(hint)
                 self._join(end)
-            case Refused(code="duplicate-node"):
-                self.world.stats["duplicate_node"] += 1
+            case Refused(code="duplicate-node" | "wrong-cluster"):
+                # The real process ends with a message; whoever supervises it starts it again.
+                self.world.stats[f"join_refused_{message.code}"] += 1
                 self.network.process_crashed(self, power=False)
                 self.crash()
                 self.world.after(self.rng.randrange(500 * MS, 2000 * MS), self._restart, self.life)
@@ -440,6 +441,7 @@ class CoordinatorShell(Shell):
     def on_start(self) -> None:
         self._ends: dict[int, End] = {}
         self._nodes: dict[int, str] = {}
+        self._clients: dict[int, End] = {}
         self.core = CoordinatorCore(
             address=self.address,
             term=f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}",
@@ -464,10 +466,23 @@ class CoordinatorShell(Shell):
     def _message(self, end: End, payload: bytes) -> None:
         assert self.core is not None
         message = _to_coordinator.decode(payload)
+        if isinstance(message, ClientHello):
+            self._greet(end)
+            return
         self.core.receive(end.number, message, now_ns=self.turn_now, wall_ns=self.wall_ns())
+
+    def _greet(self, end: End) -> None:
+        assert self.core is not None
+        state = self.core.state
+        cluster, version = ("", 0) if state is None else (state.cluster, state.version)
+        self.transmit(end, Welcome(PROTOCOL, cluster, "coordinator", "", 0, version, self.address))
+        if state is not None:
+            self.transmit(end, routes_of(state))
+        self._clients[end.number] = end
 
     def _closed(self, end: End) -> None:
         assert self.core is not None
+        self._clients.pop(end.number, None)
         if self._ends.pop(end.number, None) is not None:
             self._nodes.pop(end.number, None)
             self.core.disconnected(end.number, now_ns=self.turn_now, wall_ns=self.wall_ns())
@@ -504,4 +519,6 @@ class CoordinatorShell(Shell):
         message = State(encode_state(state))
         for number in list(self._nodes):
             self.transmit(self._ends.get(number), message)
-        routes_of(state)
+        routes = routes_of(state)
+        for end in list(self._clients.values()):
+            self.transmit(end, routes)
