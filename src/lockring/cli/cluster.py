@@ -6,24 +6,23 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import click
 import msgspec
 
-from lockring.cli.connect import client_options, connect
+from lockring.cli.connect import ask, client_options
 from lockring.cli.exits import NOT_ACQUIRED
 from lockring.cli.options import read_settings
 from lockring.cli.output import count, duration, print_json, print_table
 from lockring.clock import wall_ns
 from lockring.config import setting
 from lockring.names import check_node_id
+from lockring.net.ask import ask_drain, ask_state
+from lockring.ring.state import ClusterState
 from lockring.units import NS_PER_S
-
-if TYPE_CHECKING:
-    from lockring import Client
-    from lockring.ring.state import ClusterState
 
 _LOOK_S: Final = 0.2
 
@@ -105,9 +104,8 @@ def facts(state: ClusterState, note: str) -> dict[str, Any]:
 @client_options()
 def status(as_json: bool, **given: Any) -> None:
     """Show the cluster: its members, how the slots are spread over them, and what is being moved."""
-    with connect(given) as client:
-        state, note = client.state(), client.note
-    found = facts(state, note)
+    view = ask(given, ask_state)
+    found = facts(view.state, view.note)
     if as_json:
         print_json(found)
         return
@@ -163,8 +161,7 @@ def _sentences(found: dict[str, Any]) -> list[str]:
 @client_options()
 def ring(as_json: bool, **given: Any) -> None:
     """Draw the ring: which node has which part of the circle."""
-    with connect(given) as client:
-        state = client.state()
+    state = ask(given, ask_state).state
     if as_json:
         print_json(
             {
@@ -196,16 +193,15 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
     settings = read_settings(DrainSettings, "drain", given)
     wait = settings.wait
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
-    with connect(given) as client:
-        client.drain(node)
-        left = _slots_left(client, node)
-        told = -1
-        while wait and left and (end_s is None or time.monotonic() < end_s):
-            if left != told and not as_json:
-                print(f"{count(left, 'slot')} left on {node}", flush=True)
-                told = left
-            time.sleep(_LOOK_S)
-            left = _slots_left(client, node)
+    ask(given, lambda server: ask_drain(server, node))
+    left = _slots_left(node, given)
+    told = -1
+    while wait and left and (end_s is None or time.monotonic() < end_s):
+        if left != told and not as_json:
+            print(f"{count(left, 'slot')} left on {node}", flush=True)
+            told = left
+        time.sleep(_LOOK_S)
+        left = _slots_left(node, given)
     if as_json:
         print_json({"node": node, "slots_left": left, "drained": left == 0})
     elif left == 0:
@@ -215,8 +211,8 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
     return NOT_ACQUIRED if wait and left else 0
 
 
-def _slots_left(client: Client, node: str) -> int:
-    state = client.state()
+def _slots_left(node: str, given: Mapping[str, Any]) -> int:
+    state = ask(given, ask_state).state
     if node not in state.members:
         return 0
     return sum(

@@ -10,12 +10,14 @@ import msgspec
 
 from lockring.cli.options import read_settings, setting_options
 from lockring.config import setting
+from lockring.errors import ProtocolError, Unavailable
 from lockring.names import split_address
 
 if TYPE_CHECKING:
     from lockring import Client
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_A = TypeVar("_A")
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,30 @@ def client_options(*more: type[msgspec.Struct]) -> Callable[[_F], _F]:
         return setting_options(*more, ClientSettings)(command)
 
     return decorate
+
+
+def ask(given: Mapping[str, Any], question: Callable[[str], _A]) -> _A:
+    """Ask the first of the named servers that answers.
+
+    Args:
+        given: the options that the command was called with.
+        question: asks one server, by its address.
+
+    Raises:
+        ConfigError: a setting that must not be.
+        Unavailable: none of them answers.
+        LockringError: the first that answered refused.
+    """
+    servers = read_settings(ClientSettings, "client", given).servers
+    failures = []
+    for server in servers:
+        try:
+            return question(server)
+        except (Unavailable, ProtocolError) as error:
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    raise Unavailable("no server answers: " + "; ".join(map(str, failures)))
 
 
 def connect(given: Mapping[str, Any], **options: Any) -> Client:
