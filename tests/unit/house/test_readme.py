@@ -1,0 +1,117 @@
+"""What the documentation shows is true: commands parse, programs compile, settings are known, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from lockring.cli.app import root
+from lockring.cli.options import read_file, sections
+from lockring.config import load
+from tests.unit.house.rules import ROOT
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
+
+
+def label(value: object) -> str | None:
+    """What a test is called after."""
+    if isinstance(value, list):
+        return " ".join(value)[:50]
+    return value.name if isinstance(value, Path) else "code"
+
+
+def fences(language: str) -> list[tuple[Path, str]]:
+    """All code of a language, each with the page it is on."""
+    return [
+        (page, code)
+        for page in PAGES
+        for kind, code in FENCE.findall(page.read_text(encoding="utf-8"))
+        if kind == language
+    ]
+
+
+def commands() -> list[tuple[Path, list[str]]]:
+    """Every `lockring …` that a reader may copy, as its arguments."""
+    found = []
+    for page, code in fences("sh"):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["lockring"]:
+                found.append((page, words[1:]))
+    return found
+
+
+def parse(words: list[str]) -> dict[str, object]:
+    """The options that the command line finds in the words; raises `click.UsageError` if it refuses them."""
+    with click.Context(root, info_name="lockring") as top:
+        name, command, rest = root.resolve_command(top, list(words))
+        assert command is not None
+        with command.make_context(name, rest, parent=top) as context:
+            return context.params
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    commands(),
+    ids=label,
+)
+def test_a_command_that_is_shown_is_one(page: Path, words: list[str]) -> None:
+    params = parse(words)
+    struct = sections().get(words[0])
+    if struct is not None:
+        load(struct, words[0], flags=params, environ={})
+
+
+def test_a_command_that_does_not_exist_would_be_found() -> None:
+    for words in (["lokc", "x"], ["status", "--no-such-option"], ["node", "--id"], ["lock", "x", "--"]):
+        with pytest.raises(click.UsageError):
+            parse(words)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = {words[0] for code in INLINE.findall(text) if (words := code.removeprefix("lockring ").split())}
+    with click.Context(root) as context:
+        names = set(root.list_commands(context)) - {"version"}
+    assert names <= shown
+
+
+@pytest.mark.parametrize(("page", "code"), fences("python"), ids=label)
+def test_a_program_that_is_shown_compiles(page: Path, code: str) -> None:
+    compile(code, str(page), "exec", dont_inherit=True)
+
+
+@pytest.mark.parametrize(("page", "code"), fences("toml"), ids=label)
+def test_settings_that_are_shown_are_known_and_fit(page: Path, code: str, tmp_path: Path) -> None:
+    path = tmp_path / "lockring.toml"
+    path.write_text(code, encoding="utf-8")
+    file = read_file(str(path))
+    for name, struct in sections().items():
+        if f"[{name}]" in code:
+            load(struct, name, flags={}, environ={}, file=file)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        other = page.parent / target if target else page
+        assert other.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor[1:] in slugs, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_make_targets_that_are_shown_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    shown = set(re.findall(r"(?:`|^)(?:[A-Z_]+=\S+ )?make ([a-z-]+)", text, re.MULTILINE))
+    assert {target for target in shown if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
