@@ -450,4 +450,7 @@ class ClientCore(Renewal):
             ):
                 link.acquires.clear()
                 self._routing.drop(link, "the client was closed")
-        self._wake(self._closing_until_ns if self._routing.links else NEVER_NS)
+        if self._routing.links:
+            self._wake(self._closing_until_ns)
+        else:
+            self._wake_ns = NEVER_NS

@@ -273,14 +273,10 @@ class Exchange:
         """Try a refused item again after a pause that grows with each refusal."""
         item.refusal = (refused.code, refused.text)
         node = self._routing.table[item.slot] if item.slot >= 0 else None
-        if (
-            refused.code == "moved"
-            and node is not None
-            and node.link is not None
-            and node.link.id != item.link
-        ):
-            self._dispatch(item, now_ns)  # the routes have changed since it was sent
-            return
+        if refused.code == "moved" and node is not None:
+            if node.link is None or node.link.id != item.link:
+                self._dispatch(item, now_ns)  # the routes have changed since it was sent
+                return
         item.retry_at_ns = now_ns + min(RETRY_NS_MAX, RETRY_NS_MIN << min(item.attempts, 10))
         item.attempts += 1
         self._park(item, now_ns)

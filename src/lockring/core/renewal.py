@@ -222,8 +222,10 @@ class Renewal(Exchange):
         self._unpark(now_ns)
         if link.node is not None:
             # Only now: a list must not come before the acquires that it speaks of.
+            # What waits has just been sent, which says as much as a keepalive.
             for share in link.node.shares.values():
-                self._keepalive(share, now_ns)
+                if any(ticket.state == HELD for ticket in share.tickets.values()):
+                    self._keepalive(share, now_ns)
         self._wake(now_ns)
 
     def _routed(self, routes: Routes, now_ns: int) -> None:

@@ -115,11 +115,15 @@ class World:
         self, address: str, *messages: Message, node: str = "", incarnation: int = 1
     ) -> list[ClientEffect]:
         """Let the pending connection to an address succeed, be greeted, and let the server send messages."""
-        self.take()
+        self.effects += self.take()
+        if address not in self.link_of:
+            self.effects += self.pass_s(0.05)  # the pause after a connection that broke at once
         link = self.link_of[address]
         self.core.connected(link, now_ns=self.now_ns)
-        hello = only(self.take(), ClientHello)
+        before = self.take()
+        hello = only(before, ClientHello)
         assert hello.protocol == PROTOCOL
+        self.effects = [effect for effect in before if not isinstance(effect, (Send, Connect))]
         node = node or {A: "a", B: "b", C: "c"}.get(address, "")
         role = "node" if node else "coordinator"
         return self.say(
