@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from lockring.messages import Acquire, Granted, Message
+from lockring.messages import Acquire, Granted, Message, Refused
 from lockring.names import slot_of
 from lockring.ring.state import ClusterState, Copy, Replica, SlotState
 from tests.sim.world import MS, S, Process, Violation, World
@@ -218,13 +218,16 @@ class Checkers:
 
     def node_sent(self, node: NodeShell, to: int, message: Message) -> None:
         """A node answers a client: nobody who came earlier may still be waiting."""
-        if not isinstance(message, Granted):
+        if not isinstance(message, (Granted, Refused)):
             return
         for (name, life, lock), queue in self._order.items():
             if name == node.name and life == node.life:
                 for key, where in list(queue.waiting.items()):
                     if where == (to, message.request):
-                        self._check_order(node, lock, queue, key)
+                        if isinstance(message, Granted):
+                            self._check_order(node, lock, queue, key)
+                        else:
+                            del queue.waiting[key]
 
     def _check_order(self, node: NodeShell, lock: str, queue: _Queue, granted: tuple[str, int]) -> None:
         assert node.core is not None
