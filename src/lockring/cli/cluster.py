@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import click
 import msgspec
@@ -195,29 +195,46 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     ask(given, lambda server: ask_drain(server, node))
     left = _slots_left(node, given)
-    told = -1
-    while wait and left and (end_s is None or time.monotonic() < end_s):
+    told = None
+    while wait and left.any and (end_s is None or time.monotonic() < end_s):
         if left != told and not as_json:
-            print(f"{count(left, 'slot')} left on {node}", flush=True)
+            print(left.sentence(node), flush=True)
             told = left
         time.sleep(_LOOK_S)
         left = _slots_left(node, given)
     if as_json:
-        print_json({"node": node, "slots_left": left, "drained": left == 0})
-    elif left == 0:
-        print(f"{node} is drained")
+        print_json(
+            {"node": node, "drained": not left.any, "slots_primary": left.primary, "slots_copy": left.copy}
+        )
+    elif left.any:
+        print(f"{node} is draining: {left.sentence(node)}; see lockring status")
     else:
-        print(f"{node} is draining: {count(left, 'slot')} left; see lockring status")
-    return NOT_ACQUIRED if wait and left else 0
+        print(f"{node} is drained: it can be stopped")
+    return NOT_ACQUIRED if wait and left.any else 0
 
 
-def _slots_left(node: str, given: Mapping[str, Any]) -> int:
+class _Left(NamedTuple):
+    """What a node still has: slots that it serves, and slots of which it keeps a copy."""
+
+    primary: int
+    copy: int
+
+    @property
+    def any(self) -> bool:
+        return bool(self.primary or self.copy)
+
+    def sentence(self, node: str) -> str:
+        if self.primary:
+            return f"{node} still serves {count(self.primary, 'slot')} and has a copy of {self.copy}"
+        return (
+            f"{node} serves nothing, and has a copy of {count(self.copy, 'slot')} until another node has one"
+        )
+
+
+def _slots_left(node: str, given: Mapping[str, Any]) -> _Left:
     state = ask(given, ask_state).state
-    if node not in state.members:
-        return 0
-    return sum(
-        (slot.primary is not None and slot.primary.node == node)
-        or (slot.backup is not None and slot.backup.replica.node == node)
-        or (slot.learner is not None and slot.learner.replica.node == node)
-        for slot in state.slots
-    )
+    primary = copy = 0
+    for slot in state.slots:
+        primary += slot.primary is not None and slot.primary.node == node
+        copy += any(each is not None and each.replica.node == node for each in (slot.backup, slot.learner))
+    return _Left(primary, copy)
