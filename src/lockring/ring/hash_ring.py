@@ -1,0 +1,239 @@
+"""The hash ring: which member should be primary, and which backup, of every slot.
+
+A ring is a value. The same members and the same history give the same ring on every machine and
+under every Python; the order in which members are named does not matter. The rules are in
+primaries.py and backups.py, where things lie in circle.py; docs/ring.md tells it with figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, NoReturn, Self
+
+from lockring.errors import InvalidRequest
+from lockring.names import SLOTS, slot_of
+from lockring.ring.assignment import NOBODY, Assignment
+from lockring.ring.backups import settle_backups
+from lockring.ring.circle import Circle
+from lockring.ring.primaries import settle_primaries
+
+WEIGHT_MIN: Final = 1
+WEIGHT_MAX: Final = 100
+
+_NONE: Final[tuple[str | None, ...]] = (None,) * SLOTS
+_CACHED_MEMBERS_MAX: Final = 256
+
+
+class Counts(NamedTuple):
+    """How many slots a member is primary of, and how many it is backup of."""
+
+    primary: int
+    backup: int
+
+
+class HashRing:
+    """Who should have each of the `SLOTS` slots. Immutable, safe to share between threads.
+
+    With one member nothing has a backup; without members nothing has a primary either.
+
+    Args:
+        members: weights by id, or pairs of both. An id is any text that is not empty; a weight is a whole number
+            from 1 to 100, and only its proportion to the others matters.
+        previous: the ring to go on from. Then as little as possible moves: a leaving member's slots go
+            to their backups, a joining one takes its share, and no slot moves between two members that stay.
+            None: from scratch.
+
+    Raises:
+        InvalidRequest: an id that is empty, named twice or not encodable, or a weight outside 1 to 100.
+    """
+
+    __slots__ = ("_backups", "_circle", "_clockwise", "_ids", "_members", "_primaries")
+
+    _backups: tuple[str | None, ...]
+    _circle: Circle
+    _clockwise: dict[int, tuple[str, ...]]
+    _ids: tuple[str, ...]
+    _members: Mapping[str, int]
+    _primaries: tuple[str | None, ...]
+
+    def __init__(
+        self, members: Mapping[str, int] | Iterable[tuple[str, int]], previous: HashRing | None = None
+    ) -> None:
+        weights = _checked(members)
+        if previous is None:
+            self._settle(weights, _NONE, _NONE, [True] * len(weights))
+        else:
+            before = previous.members
+            changed = [before.get(member) != weight for member, weight in weights.items()]
+            self._settle(weights, previous.primaries, previous.backups, changed)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """The ring without members."""
+        return cls({})
+
+    @classmethod
+    def resume(
+        cls,
+        members: Mapping[str, int] | Iterable[tuple[str, int]],
+        primaries: Sequence[str | None],
+        backups: Sequence[str | None],
+    ) -> Self:
+        """Go on from an assignment as it is, whoever made it.
+
+        It is as with `previous`, but nobody says which members are new or changed their weight. So those
+        count as such that have nothing, or a load outside the bounds (5 % and a slot from their share as
+        primaries, 10 % and two slots as backups). An assignment within the bounds, with a primary and
+        another backup for every slot, comes back as it was.
+
+        Args:
+            members: as for the constructor.
+            primaries: each slot's present primary; None, or an id that is no member, is one that is gone.
+            backups: the same for backups.
+
+        Raises:
+            InvalidRequest: as for the constructor, or not `SLOTS` primaries and backups.
+        """
+        if len(primaries) != SLOTS or len(backups) != SLOTS:
+            raise InvalidRequest(
+                f"a ring has {SLOTS} slots; not {len(primaries)} primaries and {len(backups)} backups"
+            )
+        ring = cls.__new__(cls)
+        ring._settle(_checked(members), primaries, backups, None)
+        return ring
+
+    def _settle(
+        self,
+        weights: dict[str, int],
+        primaries: Sequence[str | None],
+        backups: Sequence[str | None],
+        changed: Sequence[bool] | None,
+    ) -> None:
+        self._members = MappingProxyType(weights)
+        self._ids = tuple(weights)
+        self._circle = Circle(self._ids, tuple(weights.values()))
+        self._clockwise = {}
+        if not weights:
+            self._primaries = self._backups = _NONE
+            return
+        numbers: dict[str | None, int] = {member: number for number, member in enumerate(self._ids)}
+        now = Assignment(
+            self._circle,
+            [numbers.get(member, NOBODY) for member in primaries],
+            [numbers.get(member, NOBODY) for member in backups],
+        )
+        settle_primaries(now, changed)
+        if len(weights) > 1:
+            settle_backups(now, changed)
+        names: list[str | None] = [*self._ids, None]  # the last one is what NOBODY, -1, finds
+        self._primaries = tuple([names[number] for number in now.primaries])
+        self._backups = tuple([names[number] for number in now.backups])
+
+    @property
+    def members(self) -> Mapping[str, int]:
+        """Weights by id, in the order of the ids; read-only."""
+        return self._members
+
+    @property
+    def primaries(self) -> tuple[str | None, ...]:
+        """The primary of every slot, by number."""
+        return self._primaries
+
+    @property
+    def backups(self) -> tuple[str | None, ...]:
+        """The backup of every slot, by number."""
+        return self._backups
+
+    def primary(self, slot: int) -> str | None:
+        """Who should serve a slot; None without members."""
+        return self._primaries[_checked_slot(slot)]
+
+    def backup(self, slot: int) -> str | None:
+        """Who should have a slot's copy, and so inherit it; None with fewer than two members."""
+        return self._backups[_checked_slot(slot)]
+
+    def owner(self, key: str) -> str | None:
+        """The primary of a key's slot."""
+        return self._primaries[slot_of(key)]
+
+    def backup_of(self, key: str) -> str | None:
+        """The backup of a key's slot."""
+        return self._backups[slot_of(key)]
+
+    def successors(self, slot: int) -> tuple[str, ...]:
+        """All members in clockwise order from a slot's place: whom to turn to when primary and backup will not do.
+
+        The order knows no loads and no history, so the first two need not be the primary and the backup.
+        """
+        start = self._circle.starts[_checked_slot(slot)]
+        found = self._clockwise.get(start)
+        if found is None:
+            found = tuple([self._ids[number] for number in self._circle.clockwise(slot)])
+            # Two threads may both work it out; they store the same value. For large groups it is
+            # not kept: all orders of 2,000 members would take 65 MB.
+            if len(self._ids) <= _CACHED_MEMBERS_MAX:
+                self._clockwise[start] = found
+        return found
+
+    def slots_of(self, member: str) -> tuple[int, ...]:
+        """The slots that a member is primary of, ascending; none if it is no member."""
+        return tuple([slot for slot, primary in enumerate(self._primaries) if primary == member])
+
+    def counts(self) -> dict[str, Counts]:
+        """For each member, in the order of the ids, how many slots it is primary and backup of."""
+        primaries, backups = dict.fromkeys(self._ids, 0), dict.fromkeys(self._ids, 0)
+        for primary, backup in zip(self._primaries, self._backups, strict=True):
+            if primary is not None:
+                primaries[primary] += 1
+            if backup is not None:
+                backups[backup] += 1
+        return {member: Counts(primaries[member], backups[member]) for member in self._ids}
+
+    def __eq__(self, other: object) -> bool:
+        """Whether members, weights and the whole assignment are the same."""
+        if not isinstance(other, HashRing):
+            return NotImplemented
+        return (
+            self._members == other._members
+            and self._primaries == other._primaries
+            and self._backups == other._backups
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._ids, self._primaries, self._backups))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{member}×{weight}" for member, weight in list(self._members.items())[:10])
+        more = f", … {len(self._members)} in all" if len(self._members) > 10 else ""
+        return f"HashRing({shown}{more})"
+
+
+def _checked(members: Mapping[str, int] | Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The members in the order of their ids."""
+    weights: dict[str, int] = {}
+    for member, weight in members.items() if isinstance(members, Mapping) else members:
+        if not isinstance(member, str) or not member:
+            _refuse(f"a member of a ring is named by text that is not empty, not {member!r}")
+        if member in weights:
+            _refuse(f"the member {member!r} is named twice")
+        try:
+            member.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"the member {member!r} is not valid UTF-8 text: {error.reason}") from error
+        if isinstance(weight, bool) or not isinstance(weight, int) or not WEIGHT_MIN <= weight <= WEIGHT_MAX:
+            _refuse(
+                f"the weight of {member!r} is a whole number from {WEIGHT_MIN} to {WEIGHT_MAX}, not {weight!r}"
+            )
+        weights[member] = weight
+    return dict(sorted(weights.items()))
+
+
+def _checked_slot(slot: int) -> int:
+    if not 0 <= slot < SLOTS:
+        _refuse(f"a slot is a number from 0 to {SLOTS - 1}, not {slot!r}")
+    return slot
+
+
+def _refuse(text: str) -> NoReturn:
+    raise InvalidRequest(text)

@@ -1,0 +1,172 @@
+"""Which member should be primary of each slot.
+
+1. A slot whose primary is gone goes to its backup, which has the data, unless that would load the
+   backup more than 3 % and a slot over its share. Slots that nobody can inherit so go to whoever lacks most; among
+   those, each to the next one clockwise that still lacks something.
+2. A member that is new, or whose weight was raised, takes slots, one by one from whoever has most over
+   its share, until it has its own share. One whose weight was lowered gives its surplus away by rule 1.
+3. Nothing else moves: never a slot between two members that stay as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heapify, heapreplace
+from typing import Final
+
+from lockring.names import SLOTS
+from lockring.ring.assignment import NOBODY, ORDER, Assignment
+from lockring.ring.circle import Walk
+
+_BOUND_PERCENT: Final = 5
+
+_TAKEOVER_PERCENT: Final = 3
+"""How far over its share a takeover may load a backup: less than the bound, to leave room for rounding."""
+
+_LENIENCE_PERCENT: Final = 2
+"""How far from its share a load may be, a slot apart, before it is put right in preference to rounding."""
+
+_STRAIN_SCALE: Final = 1 << 10
+
+
+def settle_primaries(now: Assignment, changed: Sequence[bool] | None) -> None:
+    """Apply the rules; leaves every slot with a primary.
+
+    Args:
+        now: the assignment to change, of one member or more.
+        changed: for each member whether it is new or its weight differs from before; None if that is not
+            known: then those count whose load is further from their share than 5 % and a slot.
+    """
+    if changed is None:
+        changed = [
+            abs(now.surplus(member)) > _percent_and_a_slot(now, member, _BOUND_PERCENT)
+            for member in now.members
+        ]
+    for member in now.members:
+        if changed[member] and now.surplus(member) >= now.total:
+            for slot in now.spared(member, now.surplus(member) // now.total):
+                now.vacate(slot)
+    takers = [member for member in now.members if changed[member] and now.surplus(member) <= -now.total]
+    pool = [slot for slot in ORDER if now.primaries[slot] == NOBODY]
+    if pool:
+        _hand_out(now, pool, others_wait=bool(takers))
+    _take_shares(now, takers)
+    now.aim()
+
+
+def _percent_and_a_slot(now: Assignment, member: int, percent: int) -> int:
+    """So much of a member's share and one slot for rounding, in units of 1/total slot."""
+    return SLOTS * now.weights[member] * percent // 100 + now.total
+
+
+def _strain(now: Assignment, member: int) -> int:
+    """How much a member deserves to give slots (positive) or to get some, to be compared with others'.
+
+    It is the surplus in slots, so that rounding evens out. But before all those whose surplus is small for
+    their share come those for whom it is large, in proportion to their weight: three slots more are
+    nothing to a member with a thousand and a quarter to one with twelve.
+    """
+    surplus = now.surplus(member)
+    excess = abs(surplus) - _percent_and_a_slot(now, member, _LENIENCE_PERCENT)
+    if excess <= 0:
+        return surplus
+    # The first term is more than any surplus, so that all of these come before all of the others.
+    strain = SLOTS * now.total + excess * _STRAIN_SCALE // now.weights[member]
+    return strain if surplus > 0 else -strain
+
+
+def _hand_out(now: Assignment, pool: Sequence[int], *, others_wait: bool) -> None:
+    """Give primaries to the slots of the pool (rule 1), sparingly to heirs if others wait for slots, too."""
+    # The same number of slots for all: what a heavy member's 3 % are would be many times a light one's
+    # share, and come down on it later.
+    lenience = 0 if others_wait else SLOTS * min(now.weights) * _TAKEOVER_PERCENT // 100
+    inherited: list[list[int]] = [[] for _ in now.members]
+    rest: list[int] = []
+    for slot in pool:
+        backup = now.backups[slot]
+        if backup != NOBODY and now.surplus(backup) <= lenience:
+            now.loads[backup] += 1
+            inherited[backup].append(slot)
+        else:
+            rest.append(slot)
+    quotas = _quotas(now, len(rest))
+    if len(rest) < len(pool):
+        _even_out(now, lenience, inherited, rest, quotas)
+    for heir, slots in enumerate(inherited):
+        for slot in slots:
+            now.give(slot, heir)
+    walk = Walk(now.circle)
+    for member in now.members:
+        if not quotas[member]:
+            walk.close(member)
+    for slot in rest:
+        found = walk.next(slot)
+        assert found is not None, "the quotas add up to the slots"
+        quotas[found] -= 1
+        if not quotas[found]:
+            walk.close(found)
+        now.give(slot, found)
+
+
+def _quotas(now: Assignment, count: int) -> list[int]:
+    """Split a number of slots among all, each to whoever lacks most then; counts them as theirs."""
+    quotas = [0] * len(now.members)
+    lacking = [(_strain(now, member), member) for member in now.members]
+    heapify(lacking)
+    for _ in range(count):
+        member = lacking[0][1]
+        quotas[member] += 1
+        now.loads[member] += 1
+        heapreplace(lacking, (_strain(now, member), member))
+    return quotas
+
+
+def _even_out(
+    now: Assignment, lenience: int, inherited: list[list[int]], rest: list[int], quotas: list[int]
+) -> None:
+    """Let those that would lack more than `lenience` and a slot have slots that others were to inherit."""
+    while True:
+        poor = min(now.members, key=lambda member: _strain(now, member))
+        heirs = [member for member in now.members if inherited[member]]
+        rich = max(heirs, key=lambda member: _strain(now, member), default=poor)
+        gap = now.surplus(rich) - now.surplus(poor)
+        if now.surplus(poor) >= -lenience - now.total or gap <= now.total:
+            return
+        rest.append(inherited[rich].pop())
+        quotas[poor] += 1
+        now.loads[poor] += 1
+        now.loads[rich] -= 1
+
+
+def _take_shares(now: Assignment, takers: Sequence[int]) -> None:
+    """Let each taker have its share from whoever has most over its own (rule 2)."""
+    agreed: list[tuple[int, dict[int, int]]] = []
+    for taker in takers:
+        wanted = -now.surplus(taker) // now.total
+        if wanted <= 0:
+            continue  # what the pool had was enough
+        taken = dict.fromkeys(now.members, 0)
+        donors = [(-_strain(now, member), member) for member in now.members if member != taker]
+        heapify(donors)
+        for _ in range(wanted):
+            donor = donors[0][1]
+            taken[donor] += 1
+            now.loads[donor] -= 1
+            heapreplace(donors, (-_strain(now, donor), donor))
+        now.loads[taker] += wanted
+        agreed.append((taker, taken))
+    now.aim()
+    for taker, taken in agreed:
+        steps = now.circle.steps_to(taker)
+        for donor, count in taken.items():
+            for slot in now.spared(donor, count, steps.__getitem__):
+                _hand_over(now, slot, taker)
+
+
+def _hand_over(now: Assignment, slot: int, taker: int) -> None:
+    """Move a slot, which the loads count as moved already. The old primary has the data: it becomes the backup."""
+    donor = now.primaries[slot]
+    now.vacate(slot)
+    now.loads[donor] += 1
+    now.give(slot, taker)
+    now.set_backup(slot, donor)
