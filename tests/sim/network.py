@@ -31,7 +31,8 @@ class End:
         process: whose end it is, in which `life`.
         other: the other side.
         open: the process has neither closed it nor noticed that it ended.
-        label: free for the shell, for stories.
+        label: free for the shell.
+        dialed: whether its process opened the connection, rather than accepted it.
     """
 
     def __init__(self, network: Network, number: int, process: Process) -> None:
@@ -42,6 +43,7 @@ class End:
         self.open = True
         self.other: End = self
         self.label: object = None
+        self.dialed = False
         self.on_message: Callable[[End, bytes], None] = _ignore_message
         self.on_closed: Callable[[End], None] = _ignore_closed
         self._flying: deque[_Flight] = deque()  # on the way from here to the other end
@@ -138,8 +140,17 @@ class Network:
             return
         here, there = self._end(process), self._end(target)
         here.other, there.other = there, here
-        target.post(accepted, there)
-        process.later(self._delay(), done, here)
+        here.dialed = True
+        target.post(self._if_open, accepted, there)
+        process.later(self._delay(), self._if_open, done, here)
+
+    @staticmethod
+    def _if_open(done: Callable[[End], None] | Callable[[End | None], None], end: End) -> None:
+        """Report a new connection, unless it broke before that."""
+        if end.open:
+            done(end)
+        elif end.dialed:
+            done(None)  # type: ignore[arg-type]
 
     def _end(self, process: Process) -> End:
         self._numbers += 1

@@ -199,7 +199,7 @@ class ClientShell(Shell):
             if ticket is None or ticket.state != TicketState.HELD:
                 continue
             if belief is None:
-                if core.believes(ticket, now_ns):
+                if core.believes(ticket, self.now_ns()):
                     self._believe(task, ticket)
             elif core.believes(ticket, now_ns):
                 if belief.lapsed:
