@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from lockring.core.asking import ANSWERS, ANYWHERE, Kind, Listing, Request
+from lockring.core.client_checks import ClientStatus, check_invariants, status_of
 from lockring.core.client_effects import ClientEffect, Resolve, Update
 from lockring.core.exchange import AGAIN, ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
 from lockring.core.holdings import NEVER_NS, Session, Ticket, deadline_of
@@ -55,24 +56,6 @@ class Closing(NamedTuple):
     """A session's end that is not answered yet."""
 
     session: Session
-
-
-class ClientStatus(NamedTuple):
-    """How a client is, frozen.
-
-    Attributes:
-        version: of the newest routes, 0 before the first.
-        links: address and whether ready, of each link.
-        held: how many tickets are held.
-        waiting: how many are not granted yet.
-        parked: how many calls wait for a route or a link.
-    """
-
-    version: int
-    links: tuple[tuple[str, bool], ...]
-    held: int
-    waiting: int
-    parked: int
 
 
 class ClientCore(Renewal):
@@ -324,16 +307,11 @@ class ClientCore(Renewal):
 
     def status(self) -> ClientStatus:
         """How the client is."""
-        shares = [share for session in self._sessions.values() for share in session.shares.values()]
-        states = [ticket.state for share in shares for ticket in share.tickets.values()]
-        states += [item.state for item in self._parked if isinstance(item, Ticket)]
-        return ClientStatus(
-            self._routing.version,
-            tuple((link.address, link.state == READY) for link in self._routing.links.values()),
-            states.count(HELD),
-            states.count(PENDING),
-            len(self._parked),
-        )
+        return status_of(self)
+
+    def check_invariants(self) -> None:
+        """Assert what must always hold, in O(everything); for tests and simulations."""
+        check_invariants(self)
 
     # ------------------------------------------------------------------ messages
 

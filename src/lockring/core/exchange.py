@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from lockring.core.asking import Kind, Request, where
 from lockring.core.client_effects import Answer, Disconnect, Resolve, Send
 from lockring.core.deadlines import DeadlineQueue
-from lockring.core.holdings import NEVER_NS, Session, Share, Ticket, TicketState, deadline_of
+from lockring.core.holdings import NEVER_NS, Session, Share, Ticket, TicketState
 from lockring.core.routing import SILENCE_NS_MAX, SILENCE_NS_MIN, Link, Node, Routing
 from lockring.errors import (
     AcquireTimeout,
@@ -420,37 +420,6 @@ class Exchange:
                 link.requests[request.request] = Ping()
         if request.give_up_at_ns != NEVER_NS:
             self._alarms.abandon()
-
-    def check_invariants(self) -> None:
-        """Assert what must always hold, in O(everything); for tests and simulations."""
-        self._routing.check_invariants()
-        for session in self._sessions.values():
-            for replica, share in session.shares.items():
-                assert share.replica == replica
-                folded = True
-                for acquisition, ticket in share.tickets.items():
-                    assert ticket.acquisition == acquisition <= session.used
-                    assert ticket.share is share
-                    assert ticket.state in (PENDING, HELD)
-                    assert folded or not ticket.mixed, "folded tickets come first"
-                    folded = bool(ticket.mixed)
-                    if ticket.state == HELD:
-                        assert share.check_at_ns <= deadline_of(ticket)
-                        assert not ticket.link
-                    node = self._routing.table[ticket.slot]
-                    assert (node.replica if node is not None else None) == replica, (
-                        "a ticket is where its route is"
-                    )
-        for item in self._parked:
-            assert not item.link
-            assert isinstance(item, Request) or item.state == PENDING or item.unreleased
-        for link in self._routing.links.values():
-            for number, item in link.acquires.items():
-                assert item.link == link.id
-                if isinstance(item, Ticket):
-                    assert item.state == PENDING
-                    assert item.share is not None
-                    assert number in (item.request, item.first_request)
 
 
 def not_held(ticket: Ticket) -> LockringError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lockring.core.digest import mix
 from lockring.core.renewal import LISTED_BYTES_MAX
 from lockring.core.routing import LOG_ENTRIES_MAX
-from lockring.messages import Acquire, Granted, Keepalive, Kept, Refused, Release, Released, Verdict
+from lockring.messages import Acquire, Granted, Keepalive, Kept, Message, Refused, Release, Released, Verdict
 from lockring.names import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
 from tests.unit.core.client_world import (
@@ -130,7 +130,7 @@ class TestKeepalives:
         expected = {slot_of("x"): (1, digest_of(2)), slot_of("y"): (1, digest_of(3))}
         assert {slot: (n, digest) for slot, n, digest in per_slot.slots} == expected
         assert per_slot.slots == sorted(per_slot.slots)
-        verdicts = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
+        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
         listed = only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
         assert listed.listed == [(slot_of("y"), [(3, "y")])]
         effects = world.say(A, Kept(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)]))
@@ -144,7 +144,7 @@ class TestKeepalives:
         world.hold("x")
         keepalive = only(world.pass_s(3), Keepalive)
         per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
-        verdicts = [(slot_of("x"), Verdict.HELD), (77, Verdict.DIFFERS)]
+        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (77, Verdict.DIFFERS)]
         assert only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive).listed == [
             (77, [])
         ]
@@ -166,7 +166,7 @@ class TestKeepalives:
         listed = only(
             world.say(A, Kept(per_slot.request, TTL_MS, False, [(slot, Verdict.DIFFERS)])), Keepalive
         )
-        verdicts = [
+        verdicts: list[tuple[int, int, int]] = [
             (one.acquisition, Verdict.HELD, 7),
             (two.acquisition, Verdict.WAITING, 0),
             (99, Verdict.HELD, 1),
@@ -224,7 +224,9 @@ class TestKeepalives:
         gaps = []
         for _ in range(5):
             per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
-            effects = world.say(A, Kept(per_slot.request, TTL_MS, False, [(slot_of("x"), Verdict.RETRY)]))
+            effects = world.say(
+                A, Kept(per_slot.request, TTL_MS, False, [(slot_of("x"), int(Verdict.RETRY))])
+            )
             assert sent(effects) == []
             before = world.now_ns
             keepalive = next_keepalive(world)
@@ -313,7 +315,9 @@ class TestDeadlines:
         world = connected()
         ticket = world.acquire()
         world.take()
-        for _ in range(4):
+        keepalive, kept_at = next_keepalive(world), world.now_ns
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        for _ in range(3):
             keepalive = only(world.pass_s(3), Keepalive)
             kept_at = world.now_ns
             world.say(A, Kept(keepalive.request, TTL_MS, True))
@@ -479,7 +483,7 @@ class TestMoves:
         world.acquire("y")
         world.take()
         world.cut(A)
-        messages = sent(world.accept(A))
+        messages = sent(world.accept(A), Message)
         assert [type(message) for message in messages] == [Acquire, Keepalive]
         assert isinstance(messages[1], Keepalive)
         assert messages[1].count == 2
