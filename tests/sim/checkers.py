@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from lockring.messages import Acquire, Granted, Message, Refused
+from lockring.messages import Acquire, Granted, Lost, Message, Refused
 from lockring.names import slot_of
 from lockring.ring.state import ClusterState, Copy, Replica, SlotState
 from tests.sim.world import MS, S, Process, Violation, World
@@ -218,6 +218,10 @@ class Checkers:
 
     def node_sent(self, node: NodeShell, to: int, message: Message) -> None:
         """A node answers a client: nobody who came earlier may still be waiting."""
+        if isinstance(message, Lost):
+            queue = self._order.get((node.name, node.life, message.name))
+            if queue is not None:
+                queue.waiting.pop((message.session, message.acquisition), None)
         if not isinstance(message, (Granted, Refused)):
             return
         for (name, life, lock), queue in self._order.items():

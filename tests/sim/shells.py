@@ -106,26 +106,24 @@ class NodeShell(Shell):
         self.timing = timing
         self.weight = weight
         self.draining = False
+        self.incarnation_min = 1
         self.core = None
 
     # ------------------------------------------------------------------ life
 
     def on_start(self) -> None:
         self.draining = False
-        self._joined_ever = False
+        self._trying = self.rng.randrange(len(self.coordinators))
+        self.network.listen(self.address, self, self._accepted)
         self._links: dict[Replica, End] = {}
         self._dialing: set[Replica] = set()
         self._inbound: dict[Replica, End] = {}
         self._clients: dict[int, End] = {}
         self._coordinator: End | None = None
         self._welcomed = False
-        self._trying = self.rng.randrange(len(self.coordinators))
-        self._make_core(max(1, self.wall_ns() // 1000))
-        self.network.listen(self.address, self, self._accepted)
-        self._dial_coordinator()
-
-    def _make_core(self, incarnation: int) -> None:
+        incarnation = max(self.incarnation_min, self.wall_ns() // 1000)
         self.core = NodeCore(Replica(self.name, incarnation), timing=self.timing, now_ns=self.now_ns())
+        self._dial_coordinator()
 
     def on_timer(self) -> None:
         assert self.core is not None
@@ -227,14 +225,17 @@ class NodeShell(Shell):
             return
         match message:
             case Welcome():
-                self._welcomed = self._joined_ever = True
+                self._welcomed = True
                 self.core.coordinator_connected(now_ns=self.turn_now)
                 if self.draining:
                     self.transmit(end, Drain(0, self.name))
-            case Refused(code="stale", hint=hint) if not self._joined_ever and hint:
+            case Refused(code="stale", hint=hint) if hint > self.core.replica.incarnation:
+                # Another life of this node is known that is not over for the coordinator: begin a new one.
                 self.world.stats["join_stale"] += 1
-                self._make_core(hint)
-                self._join(end)
+                self.incarnation_min = hint
+                self.network.process_crashed(self, power=False)
+                self.crash()
+                self.world.after(MS, self._restart, self.life)
             case Refused(code="duplicate-node" | "wrong-cluster"):
                 # The real process ends with a message; whoever supervises it starts it again.
                 self.world.stats[f"join_refused_{message.code}"] += 1
@@ -264,8 +265,10 @@ class NodeShell(Shell):
         me, state = self.core.replica, self.core.state
         welcome = Welcome(PROTOCOL, state.cluster, "node", me.node, me.incarnation, state.version, state.coordinator)
         if isinstance(hello, PeerHello):
-            if Replica(hello.to_node, hello.to_incarnation) != me:
-                self.transmit(end, Refused(0, "stale", "another life"))
+            known = state.members.get(hello.node)
+            later = known is not None and known.replica.incarnation > hello.incarnation
+            if Replica(hello.to_node, hello.to_incarnation) != me or hello.cluster != state.cluster or later:
+                self.transmit(end, Refused(0, "stale", "another life, or another cluster"))
                 end.close()
                 return
             peer = Replica(hello.node, hello.incarnation)
@@ -277,6 +280,11 @@ class NodeShell(Shell):
             end.on_message, end.on_closed = self._from_inbound, self._inbound_closed
             self.transmit(end, welcome)
         elif isinstance(hello, ClientHello):
+            if hello.cluster and state.cluster != hello.cluster:
+                code = "wrong-cluster" if state.cluster else "unavailable"
+                self.transmit(end, Refused(0, code, f"this node belongs to cluster {state.cluster!r}"))
+                end.close()
+                return
             end.label = hello.client
             end.on_message, end.on_closed = self._from_client, self._client_closed
             self._clients[end.number] = end
