@@ -1,0 +1,151 @@
+"""`lockring up`: a whole cluster on one machine, each part a real process, supervised by this one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from typing import Final
+
+from lockring.errors import LockringError
+from lockring.net.ask import ask_state
+from lockring.net.connection import format_address
+from lockring.net.listener import CannotListen
+from lockring.ring.state import ClusterState
+from lockring.server.children import command_of, free_ports, is_free
+from lockring.server.settings import CoordinatorSettings, NodeSettings, UpSettings
+from lockring.server.supervised import LinePrinter, SupervisedChild
+
+_POLL_S: Final = 0.2
+_DRAIN_S_MAX: Final = 10.0
+_STOP_S_MAX: Final = 5.0
+
+log = logging.getLogger("lockring.up")
+
+
+class UpServer:
+    """The supervisor. Lives in one event loop.
+
+    Args:
+        settings: see `UpSettings`.
+    """
+
+    def __init__(self, settings: UpSettings) -> None:
+        self._settings = settings
+        self._temporary_dir = ""
+        self._coordinator: SupervisedChild | None = None
+        self._nodes: list[SupervisedChild] = []
+        self._announcement: asyncio.Task[None] | None = None
+        self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> None:
+        """Look whether the ports are free, and start the processes.
+
+        Raises:
+            CannotListen: one of the ports is taken.
+        """
+        settings = self._settings
+        names = ["coordinator", *(f"N{number}" for number in range(1, settings.nodes + 1))]
+        addresses = dict(zip(names, self._addresses(names), strict=True))
+        data_dir = settings.data_dir
+        if data_dir is None:
+            data_dir = self._temporary_dir = tempfile.mkdtemp(prefix="lockring-up-")
+        coordinator = CoordinatorSettings(
+            listen=addresses["coordinator"],
+            data_dir=data_dir,
+            new_cluster=settings.data_dir is None,
+            log_level=settings.log_level,
+        )
+        in_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        printer = LinePrinter(names, in_colour=in_colour)
+        self._coordinator = SupervisedChild(
+            "coordinator", command_of("coordinator", coordinator), printer, self._hopeless
+        )
+        self._coordinator.start()
+        for name in names[1:]:
+            node = NodeSettings(
+                id=name,
+                listen=addresses[name],
+                coordinators=(addresses["coordinator"],),
+                log_level=settings.log_level,
+            )
+            child = SupervisedChild(name, command_of("node", node), printer, self._hopeless)
+            self._nodes.append(child)
+            child.start()
+        self._announcement = asyncio.get_running_loop().create_task(self._announce(addresses))
+
+    async def finished(self) -> int:
+        """Wait until a child has ended in a way that makes it senseless to go on."""
+        return await asyncio.shield(self._end)
+
+    def leave(self) -> bool:
+        """There is nothing to do before `stop`."""
+        return False
+
+    async def stop(self) -> None:
+        """End all processes. A cluster whose state is kept is drained, so that it can serve at once the next time."""
+        if self._announcement is not None:
+            self._announcement.cancel()
+        keeps_state = self._settings.data_dir is not None
+        if self._nodes:
+            log.info("ending all processes")
+        for node in self._nodes:
+            node.tell(signal.SIGTERM if keeps_state else signal.SIGQUIT)
+        timeout_s = _DRAIN_S_MAX if keeps_state else _STOP_S_MAX
+        await asyncio.gather(*(node.ended(timeout_s=timeout_s) for node in self._nodes))
+        if self._coordinator is not None:
+            self._coordinator.tell(signal.SIGTERM)
+            await self._coordinator.ended(timeout_s=_STOP_S_MAX)
+        if self._temporary_dir:
+            await asyncio.to_thread(shutil.rmtree, self._temporary_dir, ignore_errors=True)
+
+    # ----------------------------------------------------------------------- inner
+
+    def _addresses(self, names: list[str]) -> list[str]:
+        host, port = self._settings.host, self._settings.port
+        if port == 0:
+            return [format_address(host, free) for free in free_ports(host, len(names))]
+        for place, name in enumerate(names):
+            if not is_free(host, port + place):
+                raise CannotListen(
+                    f"cannot listen at {format_address(host, port + place)} ({name}): the port is already taken, "
+                    "or the address is not of this machine; choose other ports with --port"
+                )
+        return [format_address(host, port + place) for place in range(len(names))]
+
+    def _hopeless(self, name: str, code: int) -> None:
+        if not self._end.done():
+            log.error("%s cannot run (exit code %d, see above): ending everything", name, code)
+            self._end.set_result(code)
+
+    async def _announce(self, addresses: dict[str, str]) -> None:
+        """Wait until the cluster serves, and say how to reach it."""
+        coordinator = addresses["coordinator"]
+        state = ClusterState()
+        while not _serves(state, self._settings.nodes):
+            await asyncio.sleep(_POLL_S)
+            try:
+                state = (await asyncio.to_thread(ask_state, coordinator)).state
+            except LockringError as error:
+                log.debug("not up yet: %s", error)
+        servers = ",".join(address for name, address in addresses.items() if name != "coordinator")
+        count = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
+        print(
+            f"\n{count} at your service; the coordinator is at {coordinator}. In another terminal:\n\n"
+            f"    export LOCKRING_SERVER={servers}\n"
+            f"    lockring lock demo -- sh -c 'echo token $LOCKRING_FENCING_TOKEN; sleep 5'\n"
+            f"    lockring status\n\n"
+            f"Ctrl-C ends everything.\n",
+            flush=True,
+        )
+
+
+def _serves(state: ClusterState, nodes: int) -> bool:
+    """Whether all slots are served, each with a copy in sync if there are nodes for it."""
+    return len(state.members) >= nodes and all(
+        slot.primary is not None and (slot.backup is not None or nodes == 1) for slot in state.slots
+    )
