@@ -45,6 +45,7 @@ class CopyStream:
         link: the connection that carries it.
         acked: index that the copy has acknowledged, None before it has any.
         sent: index up to which all was sent on the present connection, None before the stream was started on it.
+        begins: index of the snapshot that started it; 0 for `Resume`.
         parts: parts of a snapshot that are still to be sent; `sent` is its index.
         resumable: whether `Resume` is to be tried before a snapshot: until the copy has said that it cannot.
         required: whether the slot is served, and grants answered, only with this copy's word.
@@ -54,6 +55,7 @@ class CopyStream:
 
     __slots__ = (
         "acked",
+        "begins",
         "copy",
         "link",
         "parts",
@@ -69,6 +71,7 @@ class CopyStream:
         self.link = link
         self.acked: int | None = None
         self.sent: int | None = None
+        self.begins = 0
         self.parts: list[Snapshot] = []
         self.resumable = resumable
         self.required = required
@@ -85,7 +88,7 @@ class CopyStream:
         if self.acked is not None:
             return self.acked
         if self.sent is not None:
-            return self.sent
+            return self.begins
         return 0 if self.resumable else index
 
     def must_start(self) -> bool:
@@ -190,7 +193,7 @@ class Reign:
         if stream.parts:
             return stream.parts.pop(0)
         if stream.resumable and self.inherits is not None and self._log_start == 0:
-            stream.sent = 0
+            stream.sent = stream.begins = 0
             return Resume(self.table.slot, self.since, stream.copy.joined, *self.inherits)
         stream.resumable = False
         return self._start_snapshot(stream, now_ns)
@@ -224,7 +227,7 @@ class Reign:
             )
             for number, cut in enumerate(cuts)
         ]
-        stream.sent = self.index
+        stream.sent = stream.begins = self.index
         stream.acked = None
         stream.parts = parts[1:]
         return parts[0]
