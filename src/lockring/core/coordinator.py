@@ -113,6 +113,7 @@ class CoordinatorCore:
         self._former_clusters: list[str] = []
         # Lives from which the write on its way takes slots.
         self._condemned: frozenset[Replica] = frozenset()
+        self._checked: ClusterState | None = None
 
     # ----------------------------------------------------------------------- looking
 
@@ -149,8 +150,9 @@ class CoordinatorCore:
         if self._term.phase is Phase.PASSIVE:
             assert not self._roster.lives()
             assert not self._held_joins
-        if self._term.state is not None:
+        if self._term.state is not None and self._term.state is not self._checked:
             check_state(self._term.state)
+            self._checked = self._term.state
 
     # ----------------------------------------------------------------------- inputs
 
@@ -244,9 +246,8 @@ class CoordinatorCore:
             self._held_joins[sender] = join
             return
         state = self._state()
-        is_behind = self._term.is_behind(join.version)
         refusal = foreign(join, state, self._former_clusters)
-        if is_behind and (refusal is None or self._term.may_adopt()):
+        if self._term.is_behind(join.version) if refusal is None else self._term.may_adopt(join.version):
             # The store has lost something; if also the cluster's id, the node knows it.
             self._held_joins[sender] = join
             if refusal is not None:

@@ -7,7 +7,8 @@ The rules, first match wins:
 2. Primary and backup gone or failed, or nobody assigned: the slot is assigned empty to the ring's primary, but only
    when neither can have a right left: a coordinator lease, lengthened, has passed since the last acknowledgement
    of either, since the reign began, and since this coordinator's start. A slot that was never assigned does not wait.
-3. The cluster is being stopped and nobody is left to take over: slots of members that leave are released.
+3. The cluster is being stopped and nobody is left to take over: slots of members that leave go to a backup that
+   stays, or are released.
 4. A dead backup or learner is dropped, and so is a learner that does not come into sync.
 5. The ring's primary is the backup: they swap. The former primary stays as backup.
 6. The ring's primary is neither: it becomes learner; in sync, it replaces the backup, then rule 5.
@@ -187,6 +188,8 @@ class _Planner:
         """Primary and backup of a slot with which nothing is wrong but maybe the place; None, None otherwise."""
         if slot.primary is None or slot.learner is not None or self._is_dead(slot.primary):
             return None, None
+        if self._situation.leaving:
+            return None, None
         if slot.backup is None:
             return slot.primary.node, None
         if self._is_dead(slot.backup.replica):
@@ -201,7 +204,9 @@ class _Planner:
         if primary is None or self._is_dead(primary):
             return self._without_primary(number, slot)
         if primary in situation.leaving:
-            return released(slot, version)
+            if backup is None or self._is_unwanted(backup):
+                return released(slot, version)
+            return swapped(slot, version, lagging=self._lagging)
         if backup is not None and self._is_unwanted(backup):
             backup = None
         if learner is not None and (self._is_unwanted(learner) or self._is_overdue(primary, learner)):

@@ -133,10 +133,15 @@ class Term:
             return False
         return version < self._first_version
 
-    def may_adopt(self) -> bool:
-        """Whether the cluster can still get another id: the store knew of none, and nothing is assigned."""
+    def may_adopt(self, version: int) -> bool:
+        """Whether the cluster gets the id of a node that has seen this version of it.
+
+        The store knew of no cluster, nothing is assigned yet, and the node has seen a state: the store was lost.
+        """
         assert self.state is not None
-        return self._cluster_is_chosen_here and all(slot.primary is None for slot in self.state.slots)
+        if version == 0 or not self._cluster_is_chosen_here:
+            return False
+        return all(slot.primary is None for slot in self.state.slots)
 
     # ----------------------------------------------------------------------- doing
 
@@ -263,7 +268,8 @@ class Term:
             self._cluster_is_chosen_here = not stored.cluster
             if stored.version == 0 and not self._new_cluster:
                 self._lost = True
-        self.lease_wait_ns = max(self.lease_wait_ns, up(ms_to_ns(stored.coordinator_lease_ms)))
+        if stored.version:  # an empty store says nothing: its lease is the built-in default, not anybody's
+            self.lease_wait_ns = max(self.lease_wait_ns, up(ms_to_ns(stored.coordinator_lease_ms)))
         slots = stored.slots
         if self._lost and not self._quarantined:
             slots = _each(slots, version)

@@ -272,6 +272,13 @@ class World:
         node = self.nodes.get(copy.replica.node)
         return node is not None and node.replica == copy.replica and not node.is_silent
 
+    def silence(self, name: str) -> None:
+        """The node falls silent right after a heartbeat of its."""
+        node = self.nodes[name]
+        self.heartbeat(node)
+        self.settle()
+        node.is_silent = True
+
     def kill(self, name: str) -> Node:
         """The process ends, and with it its connection."""
         node = self.nodes.pop(name)
