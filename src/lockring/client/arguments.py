@@ -1,0 +1,131 @@
+"""What callers write, checked before any I/O: servers, names, leases and waits."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Final
+
+from lockring.errors import ConfigError, InvalidRequest
+from lockring.messages import WAIT_FOREVER
+from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name, split_address
+from lockring.ring.state import GENERATION_MAX
+from lockring.units import NS_PER_MS, seconds_to_ms
+
+Seconds = float | timedelta
+"""A duration as callers write it: a number of seconds, or a `timedelta`."""
+
+SERVER_VARIABLE: Final = "LOCKRING_SERVER"
+SERVER_DEFAULT: Final = "127.0.0.1:9501"
+TTL_S_DEFAULT: Final = 10.0
+CONNECT_TIMEOUT_S_DEFAULT: Final = 10.0
+ANSWER_TIMEOUT_S_DEFAULT: Final = 10.0
+"""How long questions (describe, list, …) are asked until the cluster counts as unreachable."""
+
+
+def server_addresses(servers: str | Iterable[str] | None) -> list[str]:
+    """The addresses of the servers: "h1:p1,h2:p2", a list of such, or None for `LOCKRING_SERVER` and the default.
+
+    Raises:
+        InvalidRequest: one is no HOST:PORT, or there is none.
+    """
+    named = servers
+    if named is None:
+        named = os.environ.get(SERVER_VARIABLE) or SERVER_DEFAULT
+    parts = [named] if isinstance(named, str) else list(named)
+    if not all(isinstance(part, str) for part in parts):
+        raise InvalidRequest(
+            f"servers are given as HOST:PORT,HOST:PORT or as a list of such, not {servers!r}"
+        )
+    addresses = [piece.strip() for part in parts for piece in part.split(",") if piece.strip()]
+    try:
+        if not addresses:
+            raise InvalidRequest("no server is given")
+        for address in addresses:
+            if split_address(address)[1] == 0:
+                raise InvalidRequest(f"a server's port is 1 to 65535; not {address!r}")
+    except InvalidRequest as error:
+        if servers is None:
+            raise ConfigError(f"{SERVER_VARIABLE}: {error}") from error
+        raise
+    return list(dict.fromkeys(addresses))
+
+
+def default_owner() -> str:
+    """Who we are, for people: "user@host:pid"."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())  # no name is known for it, as in many containers
+    owner = f"{user}@{socket.gethostname()}:{os.getpid()}"
+    return owner.encode(errors="replace")[-OWNER_BYTES_MAX:].decode(errors="ignore")
+
+
+def ttl_to_ms(ttl: Seconds) -> int:
+    """A lease in milliseconds.
+
+    Raises:
+        InvalidRequest: not a number of seconds, or shorter than 0.1 s. How long it may be is the cluster's to say.
+    """
+    ttl_ms = seconds_to_ms(ttl, "ttl")
+    if ttl_ms < TTL_MS_MIN:
+        raise InvalidRequest(f"ttl must be {TTL_MS_MIN / 1000:g} s or more, not {ttl!r}")
+    return ttl_ms
+
+
+def wait_to_ms(timeout: Seconds | None) -> int:
+    """A wait in milliseconds, None for ever.
+
+    Raises:
+        InvalidRequest: not a number of seconds, or negative.
+    """
+    return WAIT_FOREVER if timeout is None else seconds_to_ms(timeout, "timeout")
+
+
+def answer_to_ns(timeout: Seconds) -> int:
+    """How long to wait for an answer, in nanoseconds.
+
+    Raises:
+        InvalidRequest: not a number of seconds, or negative.
+    """
+    return seconds_to_ms(timeout, "timeout") * NS_PER_MS
+
+
+def lock_names(names: Iterable[str]) -> list[str]:
+    """Several lock names, each once.
+
+    Raises:
+        InvalidRequest: one is no name, one comes twice, or there is none.
+    """
+    if isinstance(names, str):
+        raise InvalidRequest("several names are given as a list, not as one text")
+    checked = [check_lock_name(name) for name in names]
+    if not checked:
+        raise InvalidRequest("no lock is named")
+    if len(set(checked)) < len(checked):
+        twice = next(name for name in checked if checked.count(name) > 1)
+        raise InvalidRequest(f"the lock {twice!r} is named twice", name=twice)
+    return checked
+
+
+def check_prefix(prefix: object) -> str:
+    """Return how lock names are to start, "" for any.
+
+    Raises:
+        InvalidRequest: no lock name can start like that.
+    """
+    return "" if prefix == "" else check_lock_name(prefix)
+
+
+def check_token(token: object) -> int:
+    """Return a fencing token.
+
+    Raises:
+        InvalidRequest: it is no positive whole number.
+    """
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 < token <= GENERATION_MAX:
+        raise InvalidRequest(f"a fencing token is a positive whole number, not {token!r}")
+    return token

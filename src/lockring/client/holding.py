@@ -1,0 +1,183 @@
+"""What both clients say of locks: who holds one, and the part of a grant that needs no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, Self
+
+from lockring.clock import monotonic_ns, wall_ns
+from lockring.core.exchange import not_held
+from lockring.core.holdings import Ticket, TicketState, deadline_of
+from lockring.errors import LockLost
+from lockring.messages import LockInfo
+from lockring.units import NS_PER_S
+
+LossCallback = Callable[[LockLost], object]
+"""Called with what `check` would raise: it has the lock's `name` and the `reason`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Who holds a lock, as its node sees it; as text it is the owner.
+
+    Attributes:
+        owner: the holder's label.
+        session: id of the holder's session.
+        fencing_token: of the grant.
+        held_s: for how long it has been held, in seconds.
+        ttl_s: the lease, in seconds.
+        ttl_left_s: how much of it is left unless it is renewed, in seconds.
+    """
+
+    owner: str
+    session: str
+    fencing_token: int
+    held_s: float
+    ttl_s: float
+    ttl_left_s: float
+
+    def __str__(self) -> str:
+        return self.owner
+
+
+def holding_of(lock: LockInfo) -> Holding | None:
+    """The (first) holder of a lock, or None if it is free."""
+    if not lock.holders:
+        return None
+    first = lock.holders[0]
+    return Holding(
+        first.owner,
+        first.session,
+        first.generation,
+        first.held_ms / 1000,
+        first.ttl_ms / 1000,
+        first.left_ms / 1000,
+    )
+
+
+def is_holder(ticket: Ticket, lock: LockInfo) -> bool:
+    """Whether a lock is held by exactly this acquisition."""
+    return any(
+        (holder.session, holder.acquisition, holder.generation)
+        == (ticket.session.id, ticket.acquisition, ticket.generation)
+        for holder in lock.holders
+    )
+
+
+def loss_of(ticket: Ticket) -> LockLost:
+    """What to raise for a ticket that was lost."""
+    error = not_held(ticket)
+    assert isinstance(error, LockLost)
+    return error
+
+
+class Watchman(Protocol):
+    """What a grant needs of its client."""
+
+    @property
+    def owner(self) -> str:
+        """The client's owner label."""
+
+    def notice_expiry(self) -> None:
+        """Find out what has expired by now."""
+
+
+class GrantState:
+    """One acquisition of a lock, as far as it can be told without asking anyone.
+
+    A grant is a value of its own: it belongs to who acquired it, not to a thread or a task.
+    """
+
+    __slots__ = ("_acquired_at_ns", "_callbacks", "_client", "_owner", "_ticket")
+
+    def __init__(self, client: Watchman, ticket: Ticket) -> None:
+        self._client = client
+        self._ticket = ticket
+        self._owner = client.owner
+        self._acquired_at_ns = wall_ns()
+        self._callbacks: list[LossCallback] | None = None
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._ticket.name
+
+    @property
+    def fencing_token(self) -> int:
+        """A number greater than that of every earlier grant of this lock; the same for as long as this grant lives.
+
+        Give it to what the lock protects, which can then refuse whoever comes with a smaller one.
+        """
+        return self._ticket.generation
+
+    @property
+    def owner(self) -> str:
+        """The label that others see as the holder."""
+        return self._owner
+
+    @property
+    def session(self) -> str:
+        """Id of the session that holds it, as others see it."""
+        return self._ticket.session.id
+
+    @property
+    def acquired_at(self) -> datetime:
+        """When it was acquired, by this machine's wall clock, in UTC: for people and logs, not for decisions."""
+        return datetime.fromtimestamp(self._acquired_at_ns / NS_PER_S, UTC)
+
+    @property
+    def held(self) -> bool:
+        """Whether the lock is ours at this moment: neither released nor lost, by a look at the clock."""
+        ticket = self._ticket
+        if ticket.state != TicketState.HELD:
+            return False
+        if monotonic_ns() < deadline_of(ticket):
+            return True
+        self._client.notice_expiry()
+        return ticket.state == TicketState.HELD
+
+    def remaining(self) -> float:
+        """For how many seconds the lock is surely ours, should nothing be heard from the cluster any more; 0.0 if it is not."""
+        if not self.held:
+            return 0.0
+        return max(0, deadline_of(self._ticket) - monotonic_ns()) / NS_PER_S
+
+    def check(self) -> Self:
+        """Return the grant if the lock is held.
+
+        Raises:
+            LockLost: it was lost.
+            NotHeld: it was released.
+        """
+        if not self.held:
+            raise not_held(self._ticket)
+        return self
+
+    @property
+    def _loss(self) -> LockLost | None:
+        """What `check` raises if the lock was lost, else None."""
+        error = None if self.held else not_held(self._ticket)
+        return error if isinstance(error, LockLost) else None
+
+    def __repr__(self) -> str:
+        loss = self._loss
+        if loss is not None:
+            state = f"lost: {loss.reason}"
+        elif self.held:
+            state = f"held, {self.remaining():.1f} s left"
+        else:
+            state = "released"
+        return f"<{type(self).__name__} {self.name!r} token {self.fencing_token}, {state}>"
+
+
+def blame(error: BaseException | None, loss: LockLost) -> None:
+    """At the end of a block whose lock was lost: raise that, or note it on the error that ended the block.
+
+    Raises:
+        LockLost: the block ended without an error.
+    """
+    if error is None:
+        raise loss
+    error.add_note(f"lockring: {loss}")

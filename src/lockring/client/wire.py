@@ -1,0 +1,174 @@
+"""One TCP connection of the blocking client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import selectors
+import socket
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from lockring.errors import ProtocolError, Unavailable
+from lockring.messages import Message, ToClient
+from lockring.names import split_address
+from lockring.net.frames import FrameReader
+from lockring.units import NS_PER_MS
+
+if TYPE_CHECKING:
+    from lockring.client.plumbing import Call
+
+CONNECT_S: Final = 3.0
+"""How long one address may take to answer a connection."""
+IDLE_NS: Final = 10 * NS_PER_MS
+"""After so long without use by a caller, the background thread watches a connection."""
+READ_BYTES: Final = 256 * 1024
+
+decoder: Final = msgspec.msgpack.Decoder(ToClient)
+
+
+class Wire:
+    """A connected, non-blocking socket, its frames, and who reads it at present.
+
+    All fields but the socket itself are guarded by the engine's lock; `receive` is called by the one reader, without it.
+
+    Attributes:
+        link: the core's number for it.
+        address: where it leads.
+        reader: the call whose thread reads it, None if the background thread may.
+        waiting: calls whose answer is to come here while another reads, first come first.
+        events: what the background thread's selector watches it for.
+        outgoing: what the socket did not take yet.
+        used_at_ns: when a caller last used it.
+        closed: whether it is over; whoever reads it lets go, and the last one closes the socket.
+        greeted: whether the other side has said anything that makes sense.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_poll",
+        "_view",
+        "_wake_in",
+        "_wake_out",
+        "address",
+        "closed",
+        "events",
+        "frames",
+        "greeted",
+        "link",
+        "outgoing",
+        "reader",
+        "sock",
+        "used_at_ns",
+        "waiting",
+    )
+
+    def __init__(self, link: int, address: str, sock: socket.socket, now_ns: int) -> None:
+        self.link = link
+        self.address = address
+        self.sock = sock
+        self.reader: Call | None = None
+        self.waiting: dict[Call, None] = {}
+        self.events = 0
+        self.outgoing = b""
+        self.used_at_ns = now_ns
+        self.closed = False
+        self.greeted = False
+        self.frames: FrameReader[Message] = FrameReader(decoder)
+        self._buffer = bytearray(READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_out, False)
+        os.set_blocking(self._wake_in, False)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._poll.register(self._wake_out, select.POLLIN)
+
+    def receive(self) -> memoryview | None:
+        """Wait until something has come and take it; empty at the end of the stream, None if only woken up."""
+        ready = self._poll.poll()
+        if len(ready) > 1 or ready[0][0] == self._wake_out:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_out, 512)
+            return None
+        return self.receive_now()
+
+    def receive_now(self) -> memoryview | None:
+        """Take what has come, without waiting; empty at the end of the stream, None if there is nothing."""
+        try:
+            return self._view[: self.sock.recv_into(self._buffer)]
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return self._view[:0]
+
+    def wake(self) -> None:
+        """Make `receive` return in the thread that is in it."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_in, b"\0")
+
+    def send(self, data: bytes) -> None:
+        """Send, or keep what the socket does not take now. A broken connection shows at the next read."""
+        if self.outgoing:
+            self.outgoing += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            return
+        if sent < len(data):
+            self.outgoing = data[sent:]
+
+    def flush(self) -> None:
+        """Send what was kept."""
+        kept, self.outgoing = self.outgoing, b""
+        self.send(kept)
+
+    def close(self) -> None:
+        """Close the socket, and what belongs to it. Leaves the peer's side of a forked socket alone."""
+        self.closed = True
+        for descriptor in (self._wake_in, self._wake_out):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._wake_in = self._wake_out = -1
+        self.sock.close()
+
+    def hang_up(self) -> None:
+        """End the connection so that a thread that reads it comes back."""
+        self.closed = True
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def wanted_events(self, now_ns: int) -> int:
+        """What the selector should watch it for."""
+        events = selectors.EVENT_WRITE if self.outgoing else 0
+        if self.reader is None and now_ns - self.used_at_ns >= IDLE_NS:
+            events |= selectors.EVENT_READ
+        return events
+
+
+def connect(address: str) -> socket.socket:
+    """Open a connection; blocks, so call it from a thread that may wait.
+
+    Raises:
+        Unavailable: nobody answers there.
+    """
+    try:
+        sock = socket.create_connection(split_address(address), timeout=CONNECT_S)
+    except OSError as error:
+        raise Unavailable((error.strerror or str(error)).lower()) from error
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
+
+
+def not_understood(address: str, error: ProtocolError, greeted: bool) -> ProtocolError:
+    """What it means that the bytes from an address could not be read."""
+    if greeted:
+        return error
+    return ProtocolError(f"{address} is no lockring server: {error}")
