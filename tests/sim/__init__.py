@@ -13,6 +13,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import types
+
+import lockring
 
 SLOTS_SIMULATED = int(os.environ.get("LOCKRING_SIM_SLOTS", "8"))
 
@@ -24,6 +27,10 @@ def _load_with_few_slots() -> None:
     for name in mine:
         del sys.modules[name]
     try:
+        # A bare package: the real one's `__init__` would import the rest before the number of slots is changed.
+        bare = types.ModuleType("lockring")
+        bare.__path__ = list(lockring.__path__)
+        sys.modules["lockring"] = bare
         names = importlib.import_module("lockring.names")
         names.SLOTS = SLOTS_SIMULATED  # type: ignore[attr-defined]
         for name in _MODULES:

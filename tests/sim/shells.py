@@ -121,7 +121,7 @@ class NodeShell(Shell):
         self._clients: dict[int, End] = {}
         self._coordinator: End | None = None
         self._welcomed = False
-        incarnation = max(self.incarnation_min, self.wall_ns() // 1000)
+        incarnation, self.incarnation_min = max(self.incarnation_min, self.wall_ns() // 1000), 1
         self.core = NodeCore(Replica(self.name, incarnation), timing=self.timing, now_ns=self.now_ns())
         self._dial_coordinator()
 
