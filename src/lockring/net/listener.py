@@ -192,6 +192,11 @@ class Guest(FramedConnection):
         log.warning("closed the connection of %s at %s: %s", self.title, self.remote, error)
         self.refuse(error)
 
+    def pause_writing(self) -> None:
+        """Called by the event loop: the guest reads too little of what it asked for."""
+        super().pause_writing()
+        log.warning("cut the connection of %s at %s: it leaves its answers unread", self.title, self.remote)
+
     def on_end(self, reason: str) -> None:
         """Tell the host, if it knew the guest."""
         self._forget_patience()

@@ -15,6 +15,7 @@ from lockring.errors import LockringError
 from lockring.net.ask import ask_state
 from lockring.net.connection import format_address
 from lockring.net.listener import CannotListen
+from lockring.ring.picture import draw
 from lockring.ring.state import ClusterState
 from lockring.server.children import command_of, free_ports, is_free
 from lockring.server.settings import CoordinatorSettings, NodeSettings, UpSettings
@@ -23,6 +24,7 @@ from lockring.server.supervised import LinePrinter, SupervisedChild
 _POLL_S: Final = 0.2
 _DRAIN_S_MAX: Final = 10.0
 _STOP_S_MAX: Final = 5.0
+_WIDTH_MAX: Final = 100
 
 log = logging.getLogger("lockring.up")
 
@@ -133,9 +135,11 @@ class UpServer:
             except LockringError as error:
                 log.debug("not up yet: %s", error)
         servers = ",".join(address for name, address in addresses.items() if name != "coordinator")
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        drawing = draw(state, width=min(shutil.get_terminal_size().columns, _WIDTH_MAX), colour=colour)
         count = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
         print(
-            f"\n{count} at your service; the coordinator is at {coordinator}. In another terminal:\n\n"
+            f"\n{drawing}\n\n{count} at your service; the coordinator is at {coordinator}. In another terminal:\n\n"
             f"    export LOCKRING_SERVER={servers}\n"
             f"    lockring lock demo -- sh -c 'echo token $LOCKRING_FENCING_TOKEN; sleep 5'\n"
             f"    lockring status\n\n"

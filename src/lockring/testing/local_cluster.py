@@ -254,7 +254,7 @@ class LocalCluster:
 
     def wait_until_stable(self, *, timeout_s: float = 30.0) -> ClusterState:
         """Wait until the nodes that are running, and not frozen, have all slots, each with a backup in sync if there
-        are two nodes or more, and nothing moves any more. The coordinator must be running.
+        are two nodes or more, the others are members no more, and nothing moves. The coordinator must be running.
 
         Returns:
             The state then.
@@ -290,6 +290,8 @@ class LocalCluster:
         for name in self.nodes:
             process = self._process(name)
             if not process.is_running or process.is_frozen:
+                if name in state.members:
+                    return f"{name} is still a member", state
                 continue
             view = self._view(name)
             if view is None:

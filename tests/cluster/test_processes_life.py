@@ -1,0 +1,375 @@
+"""How real processes start, fail to start, leave, and come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lockring.errors import LockringError
+from lockring.messages import Acquire, Granted, Welcome
+from lockring.net.ask import ask_state
+from lockring.server.children import child_environment, free_ports
+from lockring.testing import COORDINATOR, LocalCluster
+from tests.cluster.wire import Wire
+
+pytestmark = pytest.mark.cluster
+
+WAIT_S = 20.0
+
+
+class Running:
+    """A process of a test, with what it has printed so far."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "lockring", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=child_environment(),
+            start_new_session=True,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait(self) -> int:
+        code = self.popen.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        assert self.popen.stdout is not None
+        self.popen.stdout.close()
+        return code
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: text in self.text, lambda: f"{text!r} in:\n{self.text}")
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[Running]:
+    process = Running(*arguments)
+    try:
+        yield process
+    finally:
+        process.popen.kill()
+        process.wait()
+
+
+def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
+    end_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end_s, f"waited in vain for {what()}"
+        time.sleep(0.02)
+
+
+def address() -> str:
+    return f"127.0.0.1:{free_ports('127.0.0.1', 1)[0]}"
+
+
+def serves(server: str) -> bool:
+    try:
+        state = ask_state(server, timeout_s=2).state
+    except LockringError:
+        return False
+    return all(slot.primary is not None for slot in state.slots)
+
+
+def assert_one_line(process: Running, code: int, *parts: str) -> None:
+    """The process ended with this code, and its last line says why; nowhere is there a traceback."""
+    assert process.wait() == code, process.text
+    for part in parts:
+        assert part in process.lines[-1]
+    assert "Traceback" not in process.text
+    assert sum("error" in line for line in process.lines) <= 1
+
+
+# --------------------------------------------------------------------------- failing to start
+
+
+@pytest.mark.parametrize("role", ["coordinator", "node"])
+def test_a_taken_port_is_named(role: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        more = ["--id", "N1"] if role == "node" else []
+        with running(role, "--listen", where, *more) as process:
+            assert_one_line(process, 69, where, "already taken")
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with running("coordinator", "--listen", "192.0.2.1:0") as process:
+        assert_one_line(process, 69, "192.0.2.1", "no such address")
+
+
+def test_an_unknown_host_is_refused() -> None:
+    with running("coordinator", "--listen", "no-such-host.invalid:9500") as process:
+        assert_one_line(process, 69, "no-such-host.invalid")
+
+
+def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with running("coordinator", "--listen", address(), "--data-dir", str(tmp_path / "file")) as process:
+        assert_one_line(process, 73, str(tmp_path / "file"))
+
+
+def test_a_second_coordinator_on_the_same_data_directory_is_refused(tmp_path: Path) -> None:
+    with running("coordinator", "--listen", address(), "--data-dir", str(tmp_path / "data")) as first:
+        first.wait_for("listens at")
+        with running("coordinator", "--listen", address(), "--data-dir", str(tmp_path / "data")) as second:
+            assert_one_line(second, 73, str(tmp_path / "data"))
+
+
+def test_a_node_ends_where_it_is_told_a_node_for_a_coordinator() -> None:
+    where = address()
+    with (
+        running("serve", "--listen", where, "--coordinator-listen", "127.0.0.1:0") as first,
+        running("node", "--id", "N2", "--listen", address(), "--coordinator", where) as second,
+    ):
+        first.wait_for("listens at")
+        assert_one_line(second, 78, where, "not a coordinator")
+
+
+def test_a_node_ends_where_its_coordinator_is_something_else_entirely() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        where = f"127.0.0.1:{other.getsockname()[1]}"
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with running("node", "--id", "N1", "--listen", address(), "--coordinator", where) as process:
+            assert_one_line(process, 69, where, "no lockring server")
+        thread.join(WAIT_S)
+
+
+# --------------------------------------------------------------------------- waiting
+
+
+def test_a_node_waits_for_its_coordinator_says_so_and_then_joins() -> None:
+    coordinator, node = address(), address()
+    with running("node", "--id", "N1", "--listen", node, "--coordinator", coordinator) as waiting:
+        waiting.wait_for(f"waiting for the coordinator at {coordinator}")
+        assert "waiting for the coordinator" in ask_state(node).note
+        with running("coordinator", "--listen", coordinator, "--stabilization", "0.2"):
+            waiting.wait_for("joined cluster")
+            wait_until(lambda: serves(node), lambda: waiting.text)
+            assert ask_state(node).note == ""
+
+
+def test_a_node_tries_several_coordinators_in_turn() -> None:
+    coordinator, node = address(), address()
+    with (
+        running("coordinator", "--listen", coordinator, "--stabilization", "0.2"),
+        running(
+            "node", "--id", "N1", "--listen", node, "--coordinator", f"127.0.0.1:1,{coordinator}"
+        ) as process,
+    ):
+        process.wait_for("joined cluster")
+
+
+def test_signals_end_a_node_that_never_joined_at_once() -> None:
+    with running("node", "--id", "N1", "--listen", address(), "--coordinator", address()) as process:
+        process.wait_for("waiting for the coordinator")
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+# --------------------------------------------------------------------------- in a cluster
+
+
+def test_a_second_node_of_the_same_id_ends_and_the_first_goes_on(quick: LocalCluster) -> None:
+    coordinator = quick.address_of(COORDINATOR)
+    with running("node", "--id", "N1", "--listen", address(), "--coordinator", coordinator) as second:
+        assert_one_line(second, 78, "N1 is running already")
+    assert quick.is_running("N1")
+    quick.wait_until_stable(timeout_s=WAIT_S)
+
+
+def test_sigterm_moves_everything_away_before_the_node_leaves(quick: LocalCluster) -> None:
+    quick.terminate("N1")
+    assert quick.wait_for_exit("N1", timeout_s=WAIT_S) == 0
+    assert "drained: nothing is left on this node" in quick.log_of("N1")
+    assert quick.wait_until_stable(timeout_s=WAIT_S).members.keys() == {"N2", "N3"}
+    for name in ("N2", "N3"):
+        assert "which failed" not in quick.log_of(name), "nothing was taken over: all of it was moved"
+
+
+def test_a_second_signal_ends_a_draining_node_at_once(quick: LocalCluster) -> None:
+    quick.kill(COORDINATOR)  # so that the drain cannot come to an end
+    quick.terminate("N1")
+    wait_until(lambda: "draining" in quick.log_of("N1"), quick.logs)
+    assert quick.is_running("N1")
+    quick.terminate("N1")
+    assert quick.wait_for_exit("N1", timeout_s=WAIT_S) == 0
+
+
+def test_a_drain_that_does_not_come_to_an_end_is_given_up_and_says_what_is_left() -> None:
+    coordinator, node = address(), address()
+    with (
+        running("coordinator", "--listen", coordinator, "--stabilization", "0.2") as first,
+        running(
+            "node", "--id", "N1", "--listen", node, "--coordinator", coordinator, "--drain-timeout", "1"
+        ) as second,
+    ):
+        wait_until(lambda: serves(node), lambda: second.text)
+        first.popen.kill()
+        second.wait_for("waiting for the coordinator")
+        second.popen.send_signal(signal.SIGTERM)
+        assert second.wait() == 75
+        assert "not drained in time; this node still serves 4096 slots" in second.text
+
+
+def test_a_killed_node_is_replaced_and_comes_back_as_another_life(quick: LocalCluster) -> None:
+    before = quick.state().members["N2"].replica
+    quick.kill("N2")
+    assert quick.wait_until_stable(timeout_s=WAIT_S).members.keys() == {"N1", "N3"}
+    quick.restart("N2")
+    after = quick.wait_until_stable(timeout_s=WAIT_S).members["N2"].replica
+    assert after.incarnation > before.incarnation
+
+
+def test_a_frozen_node_is_replaced_and_taken_in_again_when_it_goes_on(quick: LocalCluster) -> None:
+    quick.freeze("N3")
+    quick.wait_until_stable(timeout_s=WAIT_S)
+    assert not any(slot.primary and slot.primary.node == "N3" for slot in quick.state().slots)
+    quick.thaw("N3")
+    quick.wait_until_stable(timeout_s=WAIT_S)
+    assert any(slot.primary and slot.primary.node == "N3" for slot in quick.state().slots)
+
+
+def test_a_restarted_coordinator_goes_on_with_higher_versions(quick: LocalCluster) -> None:
+    before = quick.state()
+    quick.restart(COORDINATOR)
+    after = quick.wait_until_stable(timeout_s=WAIT_S)
+    assert after.version > before.version
+    assert after.cluster == before.cluster
+    assert [slot.primary for slot in after.slots] == [slot.primary for slot in before.slots]
+
+
+def test_nodes_serve_while_the_coordinator_is_away(quick: LocalCluster) -> None:
+    quick.kill(COORDINATOR)
+    lock = "still served"
+    with Wire(quick.address_of(quick.primary_of(lock))) as wire:
+        assert isinstance(wire.greet(), Welcome)
+        wire.send(Acquire(1, "session", 1_000, "me", 1, lock, wait_ms=0))
+        assert isinstance(wire.read(), Granted)
+
+
+def test_clients_of_a_coordinator_are_pushed_new_routes(quick: LocalCluster) -> None:
+    with Wire(quick.address_of(COORDINATOR)) as wire:
+        assert isinstance(wire.greet(), Welcome)
+        assert len(wire.read_routes().members) == 3
+        quick.kill("N1")
+        quick.wait_until_stable(timeout_s=WAIT_S)
+        routes = wire.read_routes()
+        while len(routes.members) != 2:
+            routes = wire.read_routes()
+    assert sorted(node for node, _, _ in routes.members) == ["N2", "N3"]
+
+
+# --------------------------------------------------------------------------- serve and up
+
+
+def test_serve_is_a_whole_cluster_and_takes_further_nodes() -> None:
+    listen, coordinator, more = address(), address(), address()
+    with running(
+        "serve", "--listen", listen, "--coordinator-listen", coordinator, "--stabilization", "0.2"
+    ) as both:
+        wait_until(lambda: serves(listen), lambda: both.text)
+        with running("node", "--id", "N2", "--listen", more, "--coordinator", coordinator) as second:
+            wait_until(
+                lambda: all(s.backup is not None for s in ask_state(listen).state.slots), lambda: second.text
+            )
+        both.popen.send_signal(signal.SIGINT)
+        assert both.wait() == 0
+        assert "Traceback" not in both.text
+
+
+def test_up_starts_everything_restarts_what_dies_and_ends_everything_on_ctrl_c() -> None:
+    first = _free_row(3)
+    with running("up", "--nodes", "2", "--port", str(first)) as up:
+        up.wait_for("Ctrl-C ends everything")
+        assert f"LOCKRING_SERVER=127.0.0.1:{first + 1},127.0.0.1:{first + 2}" in up.text
+        assert "N1 │" in up.text
+        children = _children_of(up.popen.pid)
+        assert len(children) == 3
+        os.kill(children[-1], signal.SIGKILL)
+        up.wait_for("was killed by SIGKILL; starting it again")
+        wait_until(lambda: len(_children_of(up.popen.pid)) == 3, lambda: "the restart")
+        children = _children_of(up.popen.pid)
+        up.popen.send_signal(signal.SIGINT)
+        assert up.wait() == 0
+        assert not any(_is_alive(child) for child in children)
+        assert "Traceback" not in up.text
+
+
+def test_up_says_which_port_is_taken() -> None:
+    first = _free_row(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first + 1))
+        taken.listen()
+        with running("up", "--nodes", "2", "--port", str(first)) as up:
+            assert_one_line(up, 69, f"127.0.0.1:{first + 1} (N1)", "--port")
+
+
+def test_nothing_outlives_a_supervisor_that_was_killed() -> None:
+    with running("up", "--nodes", "1", "--port", "0") as up:
+        up.wait_for("Ctrl-C ends everything")
+        children = _children_of(up.popen.pid)
+        assert len(children) == 2
+        os.kill(children[0], signal.SIGSTOP)  # not even one that could not notice
+        up.popen.kill()
+        wait_until(lambda: not any(_is_alive(child) for child in children), lambda: f"the end of {children}")
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _free_row(count: int) -> int:
+    """The first of some free ports in a row."""
+    while True:
+        (first,) = free_ports("127.0.0.1", 1)
+        socks = [socket.socket() for _ in range(count)]
+        try:
+            for place, sock in enumerate(socks):
+                sock.bind(("127.0.0.1", first + place))
+            return first
+        except OSError:
+            continue
+        finally:
+            for sock in socks:
+                sock.close()

@@ -1,0 +1,106 @@
+"""A socket in the hands of a test: sends whatever bytes, and reads the frames that come back."""
+
+from __future__ import annotations
+
+import socket
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from lockring.messages import (
+    FRAME_BYTES_MAX,
+    PROTOCOL,
+    ClientHello,
+    Message,
+    Refused,
+    Routes,
+    ToClient,
+    Welcome,
+)
+from lockring.names import split_address
+from lockring.net.frames import FrameReader, encode_frame
+
+
+class Wire:
+    """One connection to a server."""
+
+    def __init__(self, address: str, *, timeout_s: float = 10.0) -> None:
+        self._sock = socket.create_connection(split_address(address), timeout=timeout_s)
+        self._reader: FrameReader[Message] = FrameReader(msgspec.msgpack.Decoder(ToClient), FRAME_BYTES_MAX)
+        self._read: list[Message] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sock.close()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._sock.sendall(data)
+
+    def send(self, message: Message) -> None:
+        """Send a message."""
+        self.write(encode_frame(message))
+
+    def greet(self, *, cluster: str = "", protocol: int = PROTOCOL, client: str = "test") -> Message:
+        """Send a client's hello and return the first answer."""
+        self.send(ClientHello(protocol, cluster, client, 1))
+        return self.read()
+
+    def read(self) -> Message:
+        """The next message that is no routes.
+
+        Raises:
+            EOFError: the server has ended the connection.
+        """
+        while True:
+            while not self._read:
+                data = self._sock.recv(65_536)
+                if not data:
+                    raise EOFError
+                self._read = self._reader.feed(data)
+            message = self._read.pop(0)
+            if not isinstance(message, Routes):
+                return message
+
+    def read_routes(self) -> Routes:
+        """The next routes, whatever comes before them."""
+        while True:
+            while not self._read:
+                self._read = self._reader.feed(self._sock.recv(65_536))
+            message = self._read.pop(0)
+            if isinstance(message, Routes):
+                return message
+
+    def refusal(self) -> Refused:
+        """The refusal that comes next, after which the server ends the connection."""
+        message = self.read()
+        assert isinstance(message, Refused), message
+        assert self.read_to_end() == [], "the server goes on after a refusal"
+        return message
+
+    def request(self, message: Message) -> Message:
+        """Send a message and return what comes next."""
+        self.send(message)
+        return self.read()
+
+    def read_to_end(self) -> list[Message]:
+        """All that still comes before the server ends the connection."""
+        messages = []
+        try:
+            while True:
+                messages.append(self.read())
+        except EOFError:
+            return messages
+
+
+def welcome_of(address: str) -> Welcome:
+    """Greet a server as a client, and return its welcome: it lives and answers."""
+    with Wire(address) as wire:
+        welcome = wire.greet()
+    assert isinstance(welcome, Welcome), welcome
+    return welcome
