@@ -1,0 +1,236 @@
+"""The store in a directory: compare-and-set, one coordinator, damage, and `kill -9`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lockring.errors import StoreError
+from lockring.names import SLOTS
+from lockring.ring.state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.store.base import Store
+from lockring.store.sqlite import DATABASE_NAME, LOCK_NAME, SqliteStore
+
+A, B = Replica("a", 1), Replica("b", 7)
+STATE = ClusterState(
+    cluster="c",
+    version=1_800_000_000_000_000_000,
+    term="t",
+    members={"a": Member(A, "h:1", 2, "active"), "b": Member(B, "h:2", 1, "draining")},
+    slots=tuple(SlotState(9, 8, 7, A, Copy(B, 8), None, number, 10**6) for number in range(SLOTS)),
+    replication="async",
+    coordinator="h:9500",
+)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "data"
+
+
+@pytest.fixture
+def store(directory: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(directory)
+    yield opened
+    opened.close()
+
+
+def test_a_directory_is_made_and_said_to_be_new(store: Store, directory: Path) -> None:
+    assert store.created
+    assert store.read() is None
+    assert sorted(path.name for path in directory.iterdir())[:1] == [LOCK_NAME]
+
+
+def test_a_directory_that_was_there_is_not_new(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    store = SqliteStore(str(directory))
+    assert not store.created
+    assert store.read() is None
+    store.close()
+
+
+def test_a_state_comes_back_whole_also_after_reopening(store: SqliteStore, directory: Path) -> None:
+    assert store.write(0, STATE)
+    assert store.read() == STATE
+    store.close()
+    again = SqliteStore(directory)
+    assert again.read() == STATE
+    assert again.read() is again.read(), "what has not changed is not decoded again"
+    again.close()
+
+
+def test_a_write_needs_the_version_that_is_stored(store: SqliteStore) -> None:
+    assert not store.write(7, ClusterState(version=8))
+    assert store.read() is None
+    assert store.write(0, ClusterState(version=5))
+    assert not store.write(0, ClusterState(version=6))
+    assert not store.write(4, ClusterState(version=6))
+    assert store.write(5, ClusterState(version=6))
+    stored = store.read()
+    assert stored is not None
+    assert stored.version == 6
+
+
+def test_of_many_writers_of_one_version_one_wins(store: SqliteStore) -> None:
+    def attempt(number: int) -> bool:
+        return store.write(0, ClusterState(version=number + 1, term=str(number)))
+
+    with ThreadPoolExecutor(8) as threads:
+        won = [number for number, ok in enumerate(threads.map(attempt, range(40))) if ok]
+    stored = store.read()
+    assert stored is not None
+    assert [str(number) for number in won] == [stored.term]
+
+
+def test_a_second_coordinator_on_the_same_directory_is_refused_by_name(
+    store: SqliteStore, directory: Path
+) -> None:
+    with pytest.raises(StoreError, match="in use by another coordinator") as caught:
+        SqliteStore(directory)
+    assert str(directory) in str(caught.value)
+    assert f"process {os.getpid()}" in str(caught.value)
+    store.write(0, STATE)
+    store.close()
+    second = SqliteStore(directory)
+    assert second.read() == STATE
+    second.close()
+
+
+def test_a_closed_store_refuses(store: SqliteStore) -> None:
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.read()
+    with pytest.raises(StoreError, match="closed"):
+        store.write(0, STATE)
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StoreError, match="cannot be made") as caught:
+            SqliteStore(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_directory_that_cannot_be_written_is_refused(directory: Path) -> None:
+    (directory / LOCK_NAME).mkdir(parents=True)
+    with pytest.raises(StoreError, match="cannot be written") as caught:
+        SqliteStore(directory)
+    assert str(directory) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, whatever its name says" * 100, b"SQLite format 3\0" + b"\xff" * 4096]
+)
+def test_a_file_that_is_no_database_is_refused(directory: Path, content: bytes) -> None:
+    directory.mkdir(parents=True)
+    (directory / DATABASE_NAME).write_bytes(content)
+    for _ in range(2):  # the second time: the failed opening has left no lock behind
+        with pytest.raises(StoreError, match="cannot be opened"):
+            SqliteStore(directory)
+    assert (directory / DATABASE_NAME).read_bytes() == content
+
+
+def test_a_database_of_another_schema_is_refused(store: SqliteStore, directory: Path) -> None:
+    store.close()
+    with sqlite3.connect(directory / DATABASE_NAME) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="schema version 99"):
+        SqliteStore(directory)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE state SET data = x'c1'",
+        "UPDATE state SET data = substr(data, 1, 500)",
+        "UPDATE state SET data = 'text'",
+        "UPDATE state SET version = version + 1",
+    ],
+)
+def test_a_damaged_state_is_refused_rather_than_taken_for_none(
+    store: SqliteStore, directory: Path, change: str
+) -> None:
+    store.write(0, STATE)
+    store.close()
+    with sqlite3.connect(directory / DATABASE_NAME) as connection:
+        connection.execute(change)
+    connection.close()
+    with pytest.raises(StoreError, match="damaged"):
+        SqliteStore(directory)
+
+
+def test_a_table_that_vanished_is_an_error_and_no_empty_store(store: SqliteStore, directory: Path) -> None:
+    store.write(0, STATE)
+    with sqlite3.connect(directory / DATABASE_NAME) as connection:
+        connection.execute("DROP TABLE state")
+    connection.close()
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.read()
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.write(STATE.version, ClusterState(version=STATE.version + 1))
+
+
+@pytest.mark.parametrize("name", [LOCK_NAME, DATABASE_NAME, ""])
+def test_a_directory_deleted_or_replaced_under_the_store_is_noticed(
+    store: SqliteStore, directory: Path, name: str
+) -> None:
+    store.write(0, STATE)
+    if name:
+        shutil.copy(directory / name, directory / "copy")
+        os.replace(directory / "copy", directory / name)
+    else:
+        shutil.rmtree(directory)
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        store.read()
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        store.write(STATE.version, ClusterState(version=STATE.version + 1))
+
+
+WRITER = """
+import sys
+from lockring.ring.state import ClusterState
+from lockring.store.sqlite import SqliteStore
+store = SqliteStore(sys.argv[1])
+state = store.read()
+version = 0 if state is None else state.version
+while True:
+    assert store.write(version, ClusterState(version=version + 1, term="x" * 50_000))
+    version += 1
+    print(version, flush=True)
+"""
+
+
+def test_what_was_confirmed_survives_kill_9(directory: Path) -> None:
+    confirmed = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        try:
+            for _ in range(15):
+                confirmed = int(process.stdout.readline())
+        finally:
+            process.send_signal(signal.SIGKILL)
+            rest = process.stdout.read()
+            process.wait()
+            process.stdout.close()
+        confirmed = max([confirmed, *map(int, rest.split("\n")[:-1])])
+        store = SqliteStore(directory)
+        stored = store.read()
+        store.close()
+        assert stored is not None
+        assert confirmed <= stored.version <= confirmed + 1, "at most the write that was under way is more"
+        assert stored.term == "x" * 50_000
