@@ -209,11 +209,16 @@ class Share(msgspec.Struct, eq=False):
         return [(slot, *sums[slot]) for slot in sorted(sums)]
 
     def listed(self, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
-        """The acquisitions in each of these slots; also for slots with none, which says that all was given up."""
+        """The session's acquisitions in each of these slots; also for slots with none, which says that all was given up.
+
+        Those of its other shares too: where the client has newer routes than this node, what is listed nowhere
+        would be dropped here as given up, though it is only expected elsewhere by now.
+        """
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
-        for ticket in self.tickets.values():
-            if ticket.slot in lists:
-                lists[ticket.slot].append((ticket.acquisition, ticket.name))
+        for share in self.session.shares.values():
+            for ticket in share.tickets.values():
+                if ticket.slot in lists:
+                    lists[ticket.slot].append((ticket.acquisition, ticket.name))
         return list(lists.items())
 
     def take_expired(self, now_ns: int) -> list[Ticket]:

@@ -206,7 +206,9 @@ class Renewal(Exchange):
             if ticket is None:
                 continue
             if ticket.state == HELD:
-                self._lose(ticket, lost.reason, now_ns)
+                # Only from where it is held: a former primary may end, late, what lives on at its successor.
+                if link.node is not None and share.replica == link.node.replica:
+                    self._lose(ticket, lost.reason, now_ns)
             elif link.node is not None and link.id == ticket.link:
                 self._send_acquire(ticket, link.node, link, now_ns)
             return
