@@ -1,0 +1,230 @@
+"""What a holder, and whoever waits, sees of crashes, restarts, moves and frozen processes: real ones.
+
+Waits have generous bounds, since machines that run tests are slow and shared; none is there to measure speed.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import lockring
+from lockring.errors import LockLost
+from lockring.testing import COORDINATOR, LocalCluster
+
+pytestmark = pytest.mark.cluster
+
+SETTLED_S = 60.0
+"""Bound for a cluster to re-form: a failover takes about two seconds, and several may follow each other."""
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(nodes=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def hasty() -> Iterator[LocalCluster]:
+    """A cluster whose leases are short, for what must wait them out."""
+    with LocalCluster(nodes=3, backup_lease_s=1.0, coordinator_lease_s=4.0, member_lease_s=2.0) as cluster:
+        yield cluster
+
+
+@pytest.mark.timeout(400)
+def test_two_hundred_locks_survive_the_kill_and_restart_of_every_process_in_turn(
+    cluster: LocalCluster,
+) -> None:
+    with lockring.Client(cluster.servers, ttl=10) as client:
+        grants = [client.lock(f"job/{number}").acquire(timeout=30) for number in range(200)]
+        tokens = [grant.fencing_token for grant in grants]
+        told: list[str] = []
+        for grant in grants:
+            grant.on_lost(lambda lost: told.append(lost.name))
+        for name in (*cluster.nodes, COORDINATOR):
+            cluster.kill(name)
+            if name != COORDINATOR:
+                cluster.wait_until_stable(timeout_s=SETTLED_S)
+                assert all(grant.held for grant in grants), f"after the kill of {name}"
+            cluster.restart(name)
+            cluster.wait_until_stable(timeout_s=SETTLED_S)
+            assert all(grant.held for grant in grants), f"after the restart of {name}"
+        assert told == []
+        assert all(grant.verify() for grant in grants)
+        assert [grant.fencing_token for grant in grants] == tokens
+        for grant in grants:
+            grant.release()
+        for grant in grants:
+            with client.lock(grant.name).acquire(timeout=30) as again:
+                assert again.fencing_token > grant.fencing_token
+
+
+def test_backup_has_the_lock_with_a_valid_token_after_the_crash_of_the_primary(cluster: LocalCluster) -> None:
+    with lockring.Client(cluster.servers) as holder, lockring.Client(cluster.servers) as other:
+        grant = holder.lock("nightly").acquire(timeout=30)
+        backup = cluster.backup_of("nightly")
+        cluster.kill(cluster.primary_of("nightly"))
+        assert other.lock("nightly").try_acquire(timeout=3) is None
+        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        assert cluster.primary_of("nightly") == backup
+        assert grant.held
+        assert grant.verify()
+        holding = other.owner_of("nightly")
+        assert holding is not None
+        assert holding.fencing_token == grant.fencing_token
+        grant.release()
+        with other.lock("nightly").acquire(timeout=30) as next_grant:
+            assert next_grant.fencing_token > grant.fencing_token
+
+
+def test_crash_of_the_backup_disturbs_no_holder_and_no_acquire(cluster: LocalCluster) -> None:
+    with lockring.Client(cluster.servers) as client:
+        grant = client.lock("nightly").acquire(timeout=30)
+        cluster.kill(cluster.backup_of("nightly"))
+        grant.release()
+        with client.lock("nightly").acquire(timeout=30) as again:
+            assert again.fencing_token > grant.fencing_token
+            cluster.wait_until_stable(timeout_s=SETTLED_S)
+            assert again.held
+            assert again.verify()
+
+
+def test_crash_of_both_copies_is_told_to_the_holder_before_anyone_else_gets_the_lock(
+    hasty: LocalCluster,
+) -> None:
+    with lockring.Client(hasty.servers, ttl=2) as holder, lockring.Client(hasty.servers, ttl=2) as other:
+        grant = holder.lock("nightly").acquire(timeout=30)
+        told = threading.Event()
+        grant.on_lost(lambda _: told.set())
+        primary, backup = hasty.primary_of("nightly"), hasty.backup_of("nightly")
+        hasty.kill(primary)
+        hasty.kill(backup)
+        after = other.lock("nightly").acquire(timeout=60)
+        assert not grant.held
+        assert told.is_set()
+        assert after.fencing_token > grant.fencing_token
+        with pytest.raises(LockLost, match="nightly"):
+            grant.check()
+
+
+def test_tokens_grow_over_the_loss_of_every_node_and_of_the_coordinator(hasty: LocalCluster) -> None:
+    with lockring.Client(hasty.servers, ttl=2) as client:
+        before = client.lock("nightly").acquire(timeout=30).fencing_token
+    for name in (*hasty.nodes, COORDINATOR):
+        hasty.kill(name)
+    for name in (COORDINATOR, *hasty.nodes):
+        hasty.restart(name)
+    with lockring.Client(hasty.servers, ttl=2) as client:
+        assert client.lock("nightly").acquire(timeout=60).fencing_token > before
+
+
+@pytest.mark.timeout(300)
+def test_rolling_restart_of_every_node_loses_nothing(cluster: LocalCluster) -> None:
+    with lockring.Client(cluster.servers, ttl=5) as client:
+        grants = [client.lock(f"job/{number}").acquire(timeout=30) for number in range(50)]
+        for name in cluster.nodes:
+            cluster.terminate(name)
+            assert cluster.wait_for_exit(name, timeout_s=SETTLED_S) == 0
+            cluster.restart(name)
+            cluster.wait_until_stable(timeout_s=SETTLED_S)
+            assert all(grant.held for grant in grants), f"after the restart of {name}"
+        assert all(grant.verify() for grant in grants)
+
+
+def test_locks_are_renewed_and_acquired_while_slots_move_to_a_joining_node(cluster: LocalCluster) -> None:
+    with lockring.Client(cluster.servers, ttl=1) as client:
+        grants = [client.lock(f"job/{number}").acquire(timeout=30) for number in range(50)]
+        joining = cluster.add_node()
+        tokens: list[int] = []
+        while not cluster.state().members.get(joining) or len(tokens) < 200:
+            with client.lock("busy").acquire(timeout=30) as busy:
+                tokens.append(busy.fencing_token)
+        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        assert tokens == sorted(set(tokens))
+        assert all(grant.held for grant in grants)
+        assert all(grant.verify() for grant in grants)
+        moved = [grant for grant in grants if cluster.primary_of(grant.name) == joining]
+        assert moved, "no held lock has moved, so this shows nothing"
+
+
+def test_frozen_primary_finds_its_rights_gone_when_it_wakes(cluster: LocalCluster) -> None:
+    with lockring.Client(cluster.servers, ttl=5) as holder, lockring.Client(cluster.servers, ttl=5) as other:
+        grant = holder.lock("nightly").acquire(timeout=30)
+        frozen = cluster.primary_of("nightly")
+        cluster.freeze(frozen)
+        assert other.lock("nightly").try_acquire(timeout=8) is None
+        assert grant.held
+        cluster.thaw(frozen)
+        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        assert grant.held
+        assert grant.verify()
+        assert other.lock("nightly").try_acquire() is None
+        grant.release()
+        assert other.lock("nightly").acquire(timeout=30).fencing_token > grant.fencing_token
+
+
+def test_held_and_new_locks_go_on_without_the_coordinator(cluster: LocalCluster) -> None:
+    with lockring.Client(cluster.servers, ttl=2) as client:
+        grant = client.lock("nightly").acquire(timeout=30)
+        cluster.kill(COORDINATOR)
+        for number in range(20):
+            client.lock(f"new/{number}").acquire(timeout=10)
+        assert not grant.lost.wait(5), "two and a half TTLs"
+        assert grant.verify()
+        cluster.restart(COORDINATOR)
+        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        assert grant.verify()
+
+
+def test_client_frozen_past_its_ttl_finds_its_grant_lost_at_the_very_next_look(cluster: LocalCluster) -> None:
+    program = """
+        import os, signal, sys, time
+        import lockring
+        client = lockring.Client(sys.argv[1], ttl=1.0)
+        grant = client.lock("nightly").acquire(timeout=30)
+        print("held", grant.held, flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        print("held", grant.held, flush=True)
+        print("lost", grant.lost.is_set(), flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), cluster.servers], stdout=subprocess.PIPE, text=True
+    ) as frozen:
+        assert frozen.stdout is not None
+        try:
+            assert frozen.stdout.readline() == "held True\n"
+            with lockring.Client(cluster.servers) as other:
+                token = other.lock("nightly").acquire(timeout=30).fencing_token
+            assert token
+            frozen.send_signal(signal.SIGCONT)
+            assert frozen.stdout.readline() == "held False\n"
+            assert frozen.stdout.readline() == "lost True\n"
+        finally:
+            frozen.kill()
+
+
+def test_waiters_are_served_in_order_and_pushed_not_polled(cluster: LocalCluster) -> None:
+    order: list[int] = []
+    queued = threading.Event()
+
+    def wait_for_lock(number: int) -> None:
+        with lockring.Client(cluster.servers) as client, client.lock("nightly"):
+            order.append(number)
+
+    with lockring.Client(cluster.servers) as client:
+        threads = []
+        with client.lock("nightly").acquire(timeout=30):
+            for number in range(5):
+                threads.append(threading.Thread(target=wait_for_lock, args=(number,)))
+                threads[-1].start()
+                while len(client.describe("nightly").waiters) <= number:
+                    queued.wait(0.01)
+        for thread in threads:
+            thread.join(30)
+    assert order == [0, 1, 2, 3, 4]
