@@ -210,6 +210,15 @@ class Simulation:
         if isinstance(process, NodeShell):
             if not process.gone():
                 self.checkers.after_node(process)
+        elif self._healed and isinstance(process, CoordinatorShell) and process is self.coordinators[0]:
+            if process.core is not None and process.core.status().phase == "passive":
+                self._begin_again(process)
+
+    def _begin_again(self, process: Process) -> None:
+        """A process that has ended by itself is started again by whoever supervises it."""
+        self.network.process_crashed(process, power=False)
+        process.crash()
+        self.world.after(100 * MS, process.start)
 
     # ------------------------------------------------------------------ phases
 

@@ -450,6 +450,7 @@ class CoordinatorShell(Shell):
         self._ends: dict[int, End] = {}
         self._nodes: dict[int, str] = {}
         self._clients: dict[int, End] = {}
+        self._cluster = ""
         self.core = CoordinatorCore(
             address=self.address,
             term=f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}",
@@ -528,5 +529,12 @@ class CoordinatorShell(Shell):
         for number in list(self._nodes):
             self.transmit(self._ends.get(number), message)
         routes = routes_of(state)
+        if state.cluster != self._cluster:
+            # Whoever was greeted with another id would take the nodes for strangers.
+            self._cluster = state.cluster
+            for end in list(self._clients.values()):
+                end.close()
+                self.post(self._closed, end)
+            self._clients.clear()
         for end in list(self._clients.values()):
             self.transmit(end, routes)

@@ -162,6 +162,7 @@ class Process:
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._outbox: deque[Effect] = deque()
         self._busy = False
+        self._rest: tuple[Callable[..., None], tuple[Any, ...]] | None = None
         self._wake_at: int | None = None
         self._wake_number = 0
 
@@ -202,6 +203,7 @@ class Process:
         self._inbox.clear()
         self._outbox.clear()
         self._busy = False
+        self._rest = None
         self._wake_at = None
         if self.world.story is not None:
             self.world.tell(self.name, f"starts (life {self.life})")
@@ -228,7 +230,10 @@ class Process:
         """End a pause."""
         if self.paused_until > self.world.now:
             self.paused_until = self.world.now
+            self._wake_at = None
             self.wake(0)
+            if self._rest is not None:
+                self.world.at(self.world.now, self._go_on, self._rest)
 
     # ------------------------------------------------------------------ turns
 
@@ -358,10 +363,15 @@ class Process:
             self.world.tell(self.name, f"is stopped for {duration / MS:.0f} ms in the middle of a turn")
         self.world.stats["interrupted"] += 1
         self.pause(duration)
-        self.world.at(self.paused_until, self._go_on, go_on, args)
+        self._rest = (go_on, args)
+        self.world.at(self.paused_until, self._go_on, self._rest)
 
-    def _go_on(self, go_on: Callable[..., None], args: tuple[Any, ...]) -> None:
-        if self.paused_until > self.world.now and args[0] == self.life:
-            self.world.at(self.paused_until, self._go_on, go_on, args)
+    def _go_on(self, rest: tuple[Callable[..., None], tuple[Any, ...]]) -> None:
+        if self._rest is not rest:
             return
+        if self.paused_until > self.world.now:
+            self.world.at(self.paused_until, self._go_on, rest)
+            return
+        self._rest = None
+        go_on, args = rest
         go_on(*args)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from lockring.core.transitions import VERSION_MAX
 from lockring.errors import InvalidRequest
@@ -34,20 +34,25 @@ def malformed(join: Join) -> Refused | None:
     return None
 
 
-def foreign(join: Join, state: ClusterState, also: Collection[str]) -> Refused | None:
-    """The refusal of a node that belongs to another cluster.
-
-    Args:
-        join: of the node.
-        state: has the cluster's id.
-        also: other ids under which the cluster has been known.
-    """
-    if not join.cluster or join.cluster == state.cluster or join.cluster in also:
+def foreign(join: Join, state: ClusterState) -> Refused | None:
+    """The refusal of a node that belongs to another cluster than the state's."""
+    if not join.cluster or join.cluster == state.cluster:
         return None
     return _refused(
         "wrong-cluster",
         f"node {join.node} belongs to cluster {join.cluster}, this coordinator to cluster {state.cluster}",
         join.node,
+    )
+
+
+def outdated(node: str, incarnation: int) -> Refused:
+    """The refusal of a life that was told an id for the cluster which turned out to be wrong, before anything was
+    assigned under it: it is to begin a new life, since a node takes no state of another cluster."""
+    return _refused(
+        "stale",
+        f"the cluster of node {node} has got its former id back: begin anew",
+        node,
+        hint=incarnation + 1,
     )
 
 

@@ -27,7 +27,7 @@ from typing import Final
 
 import msgspec
 
-from lockring.core.admission import foreign, malformed, not_the_latest
+from lockring.core.admission import foreign, malformed, not_the_latest, outdated
 from lockring.core.asks import Asks, check_ask
 from lockring.core.coordinator_status import CoordinatorStatus, note_of, status_of
 from lockring.core.effects import Close, Connection, Effect, Publish, Send
@@ -109,7 +109,7 @@ class CoordinatorCore:
         self._wall_offset_ns = wall_ns - now_ns
         # Joins that came before the term was in the store, or while it is being claimed anew.
         self._held_joins: dict[Connection, Join] = {}
-        # Ids that this process gave a cluster before it learned the right one.
+        # Ids that this process gave a cluster before it learned the right one. Whoever took one holds nothing under it.
         self._former_clusters: list[str] = []
         # Lives from which the write on its way takes slots.
         self._condemned: frozenset[Replica] = frozenset()
@@ -246,12 +246,17 @@ class CoordinatorCore:
             self._held_joins[sender] = join
             return
         state = self._state()
-        refusal = foreign(join, state, self._former_clusters)
+        if join.cluster in self._former_clusters:
+            self._refuse(sender, outdated(join.node, join.incarnation))
+            return
+        refusal = foreign(join, state)
         if self._term.is_behind(join.version) if refusal is None else self._term.may_adopt(join.version):
             # The store has lost something; if also the cluster's id, the node knows it.
             self._held_joins[sender] = join
             if refusal is not None:
                 self._former_clusters.append(state.cluster)
+                for connection, node in self._roster.nodes():
+                    self._refuse(connection, outdated(node.replica.node, node.replica.incarnation))
             self._term.begin_above(
                 join.version, cluster="" if refusal is None else join.cluster, now_ns=now_ns
             )

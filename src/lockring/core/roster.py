@@ -50,6 +50,10 @@ class Roster:
         """All connections of nodes."""
         return list(self._nodes)
 
+    def nodes(self) -> list[tuple[Connection, Member]]:
+        """All connections of nodes, each with the node as it described itself."""
+        return list(self._nodes.items())
+
     def connections_of(self, node: str) -> list[Connection]:
         """The connections of all lives of a node."""
         return [each for each, member in self._nodes.items() if member.replica.node == node]

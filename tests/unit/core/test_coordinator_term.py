@@ -470,7 +470,11 @@ def test_a_wiped_store_takes_the_nodes_cluster_and_a_version_above_theirs(
     lowest = min(slot.generation_from for slot in second.state.slots)
     assert lowest >= first.state.version // 1000
     again = second.join("z", cluster="cluster-of-second", version=0, address=fresh.address)
-    assert isinstance(again.inbox[0], Welcome), "it was told that id by this very coordinator"
+    # It was told that id by this very coordinator, and takes no state of another cluster: it must begin anew.
+    refusal = again.inbox[0]
+    assert isinstance(refusal, Refused)
+    assert refusal.code == "stale"
+    assert refusal.hint > 1
 
 
 def test_a_restored_store_forgets_who_had_what() -> None:
