@@ -6,10 +6,9 @@
 For asyncio see `lockring.aio`, which has the same names.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lockring._version import __version__
-from lockring.client.blocking import Client, Lock, ThreadingLock
-from lockring.client.grants import Grant, Grants
-from lockring.client.holding import Holding
 from lockring.errors import (
     AcquireTimeout,
     ClientClosed,
@@ -26,6 +25,11 @@ from lockring.errors import (
     UnknownNode,
     WrongCluster,
 )
+
+if TYPE_CHECKING:
+    from lockring.client.blocking import Client, Lock, ThreadingLock
+    from lockring.client.grants import Grant, Grants
+    from lockring.client.holding import Holding
 
 __all__ = [
     "AcquireTimeout",
@@ -50,3 +54,22 @@ __all__ = [
     "WrongCluster",
     "__version__",
 ]
+
+_HOMES = {
+    "Client": "lockring.client.blocking",
+    "Grant": "lockring.client.grants",
+    "Grants": "lockring.client.grants",
+    "Holding": "lockring.client.holding",
+    "Lock": "lockring.client.blocking",
+    "ThreadingLock": "lockring.client.blocking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the client when it is first asked for: the command and the servers start without it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lockring' has no attribute {name!r}")
+    import importlib
+
+    found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return found
