@@ -1,0 +1,91 @@
+"""A listener with a host that notes what happens, in an event loop of the kind that servers run in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from lockring.errors import ProtocolError
+from lockring.messages import PROTOCOL, ClientHello, GetState, Message, PeerHello, StateIs, Welcome
+from lockring.net.connection import Outbox
+from lockring.net.listener import CLIENT, PEER, Guest, Listener
+
+T = TypeVar("T")
+
+WAIT_S = 10.0
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a test's coroutine on uvloop, with a bound."""
+    import uvloop
+
+    async def bounded() -> T:
+        async with asyncio.timeout(4 * WAIT_S):
+            return await main
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - conditions of all kinds, not one event
+            await asyncio.sleep(0.005)
+
+
+class EchoHost:
+    """Welcomes clients and peers, and answers `GetState` with the request's number."""
+
+    def __init__(self, *, connections_max: int = 100) -> None:
+        self.outbox = Outbox()
+        self.listener = Listener(self, self.outbox, connections_max=connections_max)
+        self.address = ""
+        self.arrived: list[Message] = []
+        self.left: list[str] = []
+        self.greeted: list[Message] = []
+
+    async def start(self, address: str = "127.0.0.1:0") -> None:
+        self.address = await self.listener.open(address)
+        await self.listener.begin()
+
+    async def stop(self) -> None:
+        self.listener.close("the test is over")
+        await self.listener.closed(1.0)
+
+    def greet(self, guest: Guest, hello: Message) -> None:
+        if not isinstance(hello, (ClientHello, PeerHello)):
+            raise ProtocolError("no hello")
+        guest.admit(
+            CLIENT if isinstance(hello, ClientHello) else PEER, Welcome(PROTOCOL, "c", "node", "N1", 1, 1)
+        )
+        self.greeted.append(hello)
+        self.outbox.flush()
+
+    def deliver(self, guest: Guest, messages: list[Message]) -> None:
+        for message in messages:
+            self.arrived.append(message)
+            if not isinstance(message, GetState):
+                raise ProtocolError(f"not {type(message).__name__}")
+            guest.send(StateIs(message.request, b""))
+        self.outbox.flush()
+
+    def leave_guest(self, guest: Guest, reason: str) -> None:
+        self.left.append(reason)
+
+
+def with_host(
+    test: Callable[[EchoHost], Awaitable[None]], *, connections_max: int = 100
+) -> Callable[[], None]:
+    """Run a test's coroutine with a host that is listening."""
+
+    async def main() -> None:
+        host = EchoHost(connections_max=connections_max)
+        await host.start()
+        try:
+            await test(host)
+        finally:
+            await host.stop()
+
+    return lambda: run(main())

@@ -1,0 +1,186 @@
+"""The dialer, against real listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from lockring.errors import LockringError, ProtocolError, Unavailable, WrongRole
+from lockring.messages import PROTOCOL, ClientHello, GetState, Message, StateIs, ToClient, Welcome
+from lockring.net.connection import Outbox
+from lockring.net.dialer import Dialer
+from tests.unit.net.serving import EchoHost, run, until
+
+
+class Caller:
+    """Notes what a dialer tells it."""
+
+    def __init__(self, addresses: Sequence[str], *, opening_fails: LockringError | None = None) -> None:
+        self.outbox = Outbox()
+        self.opened_at: list[str] = []
+        self.messages: list[Message] = []
+        self.losses: list[str] = []
+        self.failures: list[tuple[str, LockringError, int]] = []
+        self._opening_fails = opening_fails
+        self.dialer = Dialer(
+            self, lambda: addresses, ToClient, self.outbox, pause_s_min=0.01, pause_s_max=0.05
+        )
+        self.dialer.start()
+
+    def hello(self) -> Message:
+        return ClientHello(PROTOCOL, "", "caller", len(self.opened_at) + 1)
+
+    def turned_away(self, address: str, error: LockringError, hint: int) -> None:
+        self.failures.append((address, error, hint))
+
+    def opened(self, address: str, welcome: Welcome) -> None:
+        self.opened_at.append(address)
+        if self._opening_fails is not None:
+            raise self._opening_fails
+
+    def arrived(self, messages: list[Message]) -> None:
+        self.messages += messages
+
+    def lost(self, reason: str) -> None:
+        self.losses.append(reason)
+
+    def ask(self, request: int) -> None:
+        assert self.dialer.connection is not None
+        self.dialer.connection.send(GetState(request))
+        self.outbox.flush()
+
+
+def test_it_greets_talks_and_hands_over_the_answers() -> None:
+    async def main() -> None:
+        host = EchoHost()
+        await host.start()
+        caller = Caller([host.address])
+        await until(lambda: caller.opened_at == [host.address])
+        caller.ask(1)
+        caller.ask(2)
+        await until(lambda: len(caller.messages) == 2)
+        assert caller.messages == [StateIs(1, b""), StateIs(2, b"")]
+        caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_a_lost_connection_is_told_once_and_dialed_again() -> None:
+    async def main() -> None:
+        host = EchoHost()
+        await host.start()
+        caller = Caller([host.address])
+        await until(lambda: len(caller.opened_at) == 1)
+        for guest in list(host.listener.guests):
+            guest.abort("the test cuts it")
+        await until(lambda: len(caller.opened_at) == 2)
+        assert len(caller.losses) == 1
+        caller.ask(1)
+        await until(lambda: len(caller.messages) == 1)
+        caller.dialer.hang_up("once more")
+        await until(lambda: len(caller.opened_at) == 3)
+        assert caller.losses[1] == "once more"
+        caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_it_waits_for_a_server_that_is_not_there_yet() -> None:
+    async def main() -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{sock.getsockname()[1]}"
+        caller = Caller([address])
+        await until(lambda: len(caller.failures) >= 3)
+        assert all(isinstance(error, Unavailable) for _, error, _ in caller.failures)
+        assert "nobody listens there" in str(caller.failures[0][1])
+        host = EchoHost()
+        await host.start(address)
+        await until(lambda: len(caller.opened_at) == 1)
+        caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_of_several_addresses_it_takes_the_first_that_welcomes_it() -> None:
+    async def main() -> None:
+        host = EchoHost()
+        await host.start()
+        caller = Caller(["127.0.0.1:1", host.address])
+        await until(lambda: len(caller.opened_at) == 1)
+        assert caller.opened_at == [host.address]
+        assert [address for address, _, _ in caller.failures] == ["127.0.0.1:1"]
+        caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_a_refusal_is_handed_over_with_its_code() -> None:
+    async def main() -> None:
+        host = EchoHost(connections_max=0)
+        await host.start()
+        caller = Caller([host.address])
+        await until(lambda: len(caller.failures) >= 1)
+        assert caller.failures[0][1].code == "overloaded"
+        assert caller.opened_at == []
+        caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_a_server_that_speaks_something_else_is_told_apart_from_none() -> None:
+    async def main() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        caller = Caller([address])
+        await until(lambda: len(caller.failures) >= 1)
+        assert isinstance(caller.failures[0][1], ProtocolError)
+        assert "no lockring server" in str(caller.failures[0][1])
+        caller.dialer.close("done")
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
+def test_a_caller_that_does_not_like_the_welcome_is_connected_to_nobody() -> None:
+    async def main() -> None:
+        host = EchoHost()
+        await host.start()
+        caller = Caller([host.address], opening_fails=WrongRole("not this one"))
+        await until(lambda: len(caller.losses) >= 2)
+        assert caller.losses[0] == "not this one"
+        assert caller.dialer.connection is None
+        caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_after_close_it_neither_dials_nor_tells() -> None:
+    async def main() -> None:
+        host = EchoHost()
+        await host.start()
+        caller = Caller([host.address])
+        await until(lambda: len(caller.opened_at) == 1)
+        caller.ask(1)
+        caller.dialer.close("done")
+        await until(lambda: not list(host.listener.guests))
+        assert host.arrived == [GetState(1)], "what was sent before is delivered"
+        await asyncio.sleep(0.1)
+        assert len(host.greeted) == 1
+        assert caller.losses == []
+        await host.stop()
+
+    run(main())

@@ -1,0 +1,148 @@
+"""The listener and its guests, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from lockring.errors import InvalidRequest
+from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
+from lockring.messages import Welcome as WelcomeMessage
+from lockring.net.frames import encode_frame
+from lockring.net.listener import CONNECTIONS_RESERVED, CannotListen
+from tests.cluster.wire import Wire
+from tests.unit.net.serving import EchoHost, run, until, with_host
+
+HELLO = ClientHello(PROTOCOL, "", "client", 1)
+PEER_HELLO = PeerHello(PROTOCOL, "c", "N2", 1, "N1", 1)
+
+
+async def talk(host: EchoHost, *chunks: bytes, answers: int) -> list[Message]:
+    """Send bytes on a connection of its own, and return the first answers."""
+
+    def blocking() -> list[Message]:
+        with Wire(host.address) as wire:
+            for chunk in chunks:
+                wire.write(chunk)
+            return [wire.read() for _ in range(answers)]
+
+    return await asyncio.to_thread(blocking)
+
+
+def test_a_hello_in_single_bytes_is_a_hello() -> None:
+    async def test(host: EchoHost) -> None:
+        chunks = [bytes([byte]) for byte in encode_frame(HELLO)]
+        (welcome,) = await talk(host, *chunks, answers=1)
+        assert isinstance(welcome, WelcomeMessage)
+
+    with_host(test)()
+
+
+def test_what_follows_the_hello_in_the_same_read_is_not_lost_and_may_be_longer_than_a_hello() -> None:
+    async def test(host: EchoHost) -> None:
+        long = Acquire(1, "s" * 10_000, 1000, "o", 1, "x")
+        data = (
+            encode_frame(HELLO) + encode_frame(GetState(1)) + encode_frame(GetState(2)) + encode_frame(long)
+        )
+        answers = await talk(host, data, answers=4)
+        assert [type(each) for each in answers] == [WelcomeMessage, StateIs, StateIs, Refused]
+        assert host.arrived == [GetState(1), GetState(2), long]
+
+    with_host(test)()
+
+
+def test_a_refusal_reaches_one_that_goes_on_sending() -> None:
+    """Closing while bytes arrive would make the system answer with a reset, and the reason would be lost."""
+
+    async def test(host: EchoHost) -> None:
+        answers = await talk(host, b"\xff\xff\xff\xff", *[b"x" * 100_000] * 20, answers=1)
+        assert isinstance(answers[0], Refused)
+
+    with_host(test)()
+
+
+def test_clients_beyond_the_limit_are_refused_and_members_are_not() -> None:
+    async def test(host: EchoHost) -> None:
+        with Wire(host.address) as first, Wire(host.address) as second:
+            for wire in (first, second):
+                wire.send(HELLO)
+            await until(lambda: len(host.greeted) == 2)
+            (refused,) = await talk(host, encode_frame(HELLO), answers=1)
+            assert isinstance(refused, Refused)
+            assert refused.code == "overloaded"
+            assert "2 client connections" in refused.text
+            (welcome,) = await talk(host, encode_frame(PEER_HELLO), answers=1)
+            assert isinstance(welcome, WelcomeMessage)
+        await until(lambda: len(host.left) == 3)
+        (welcome,) = await talk(host, encode_frame(HELLO), answers=1)
+        assert isinstance(welcome, WelcomeMessage), "there is room again"
+
+    with_host(test, connections_max=2)()
+
+
+def test_connections_that_say_nothing_are_bounded_too() -> None:
+    async def test(host: EchoHost) -> None:
+        wires = [Wire(host.address) for _ in range(CONNECTIONS_RESERVED + 1)]
+        await until(lambda: len(list(host.listener.guests)) == len(wires))
+        with Wire(host.address) as one_more:
+            refused = await asyncio.to_thread(one_more.refusal)
+            assert refused.code == "overloaded"
+        for wire in wires:
+            wire.__exit__(None, None, None)
+
+    with_host(test, connections_max=1)()
+
+
+def test_the_host_hears_once_of_every_admitted_guest_that_leaves_and_of_no_other() -> None:
+    async def test(host: EchoHost) -> None:
+        await talk(host, encode_frame(HELLO), answers=1)
+        await talk(host, b"garbage!", answers=1)
+        await until(lambda: not list(host.listener.guests))
+        assert len(host.left) == 1
+
+    with_host(test)()
+
+
+def test_an_address_with_port_zero_takes_a_free_one() -> None:
+    async def main() -> None:
+        first, second = EchoHost(), EchoHost()
+        await first.start()
+        await second.start()
+        assert first.address != second.address
+        assert not first.address.endswith(":0")
+        await first.stop()
+        await second.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "text"),
+    [
+        ("nonsense", InvalidRequest, "HOST:PORT"),
+        ("127.0.0.1:99999", InvalidRequest, "HOST:PORT"),
+        ("no-such-host.invalid:0", CannotListen, "no-such-host.invalid"),
+        ("192.0.2.1:0", CannotListen, "no such address"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_at_is_named(
+    address: str, error: type[Exception], text: str
+) -> None:
+    async def main() -> None:
+        with pytest.raises(error, match=text):
+            await EchoHost().start(address)
+
+    run(main())
+
+
+def test_a_taken_port_is_named() -> None:
+    async def main() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            with pytest.raises(CannotListen, match="already taken"):
+                await EchoHost().start(f"127.0.0.1:{taken.getsockname()[1]}")
+
+    run(main())
