@@ -6,21 +6,20 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NamedTuple
 
 import click
 import msgspec
 
-from lockring.cli.connect import ask, client_options
+from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
 from lockring.cli.exits import NOT_ACQUIRED
 from lockring.cli.options import read_settings
 from lockring.cli.output import count, duration, print_json, print_table
 from lockring.clock import wall_ns
 from lockring.config import setting
 from lockring.names import check_node_id
-from lockring.net.ask import ask_drain, ask_state
+from lockring.net.ask import ServerView, ask_drain, ask_state
 from lockring.ring.state import ClusterState
 from lockring.units import NS_PER_S
 
@@ -41,6 +40,11 @@ class DrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             file=False,
         ),
     ] = None
+
+
+def ask_view(server: str, timeout_s: float) -> ServerView:
+    """What one server says of the cluster. Raises what `ask_state` does."""
+    return ask_state(server, timeout_s=timeout_s)
 
 
 def facts(state: ClusterState, note: str) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def facts(state: ClusterState, note: str) -> dict[str, Any]:
 @client_options()
 def status(as_json: bool, **given: Any) -> None:
     """Show the cluster: its members, how the slots are spread over them, and what is being moved."""
-    view = ask(given, ask_state)
+    view = ask(client_settings(given), ask_view)
     found = facts(view.state, view.note)
     if as_json:
         print_json(found)
@@ -161,7 +165,7 @@ def _sentences(found: dict[str, Any]) -> list[str]:
 @client_options()
 def ring(as_json: bool, **given: Any) -> None:
     """Draw the ring: which node has which part of the circle."""
-    state = ask(given, ask_state).state
+    state = ask(client_settings(given), ask_view).state
     if as_json:
         print_json(
             {
@@ -193,15 +197,16 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
     settings = read_settings(DrainSettings, "drain", given)
     wait = settings.wait
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
-    ask(given, lambda server: ask_drain(server, node))
-    left = _slots_left(node, given)
+    cluster = client_settings(given)
+    ask(cluster, lambda server, timeout_s: ask_drain(server, node, timeout_s=timeout_s))
+    left = _slots_left(node, cluster)
     told = None
     while wait and left.any and (end_s is None or time.monotonic() < end_s):
         if left != told and not as_json:
             print(left.sentence(node), flush=True)
             told = left
         time.sleep(_LOOK_S)
-        left = _slots_left(node, given)
+        left = _slots_left(node, cluster)
     if as_json:
         print_json(
             {"node": node, "drained": not left.any, "slots_primary": left.primary, "slots_copy": left.copy}
@@ -231,8 +236,8 @@ class _Left(NamedTuple):
         )
 
 
-def _slots_left(node: str, given: Mapping[str, Any]) -> _Left:
-    state = ask(given, ask_state).state
+def _slots_left(node: str, cluster: ClientSettings) -> _Left:
+    state = ask(cluster, ask_view).state
     primary = copy = 0
     for slot in state.slots:
         primary += slot.primary is not None and slot.primary.node == node

@@ -32,10 +32,19 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
             key="server",
         ),
     ] = ("127.0.0.1:9501",)
+    connect_timeout_s: Annotated[
+        float,
+        setting(
+            "How long to try to reach the cluster and get an answer before giving up.",
+            unit="seconds",
+            minimum=0.1,
+            maximum=3600,
+        ),
+    ] = 10.0
 
 
 def client_options(*more: type[msgspec.Struct]) -> Callable[[_F], _F]:
-    """Give a command `--server`, `--config` and `--json`, and the flags of any further settings."""
+    """Give a command `--server`, `--connect-timeout`, `--config` and `--json`, and the flags of any further settings."""
 
     def decorate(command: _F) -> _F:
         command = click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")(command)
@@ -44,23 +53,30 @@ def client_options(*more: type[msgspec.Struct]) -> Callable[[_F], _F]:
     return decorate
 
 
-def ask(given: Mapping[str, Any], question: Callable[[str], _A]) -> _A:
-    """Ask the first of the named servers that answers.
-
-    Args:
-        given: the options that the command was called with.
-        question: asks one server, by its address.
+def client_settings(given: Mapping[str, Any]) -> ClientSettings:
+    """What the command line, the environment and the settings file say of the cluster.
 
     Raises:
         ConfigError: a setting that must not be.
+    """
+    return read_settings(ClientSettings, "client", given)
+
+
+def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
+    """Ask the first of the named servers that answers.
+
+    Args:
+        settings: name the servers.
+        question: asks one server, given its address and how long it may take in seconds.
+
+    Raises:
         Unavailable: none of them answers.
         LockringError: the first that answered refused.
     """
-    servers = read_settings(ClientSettings, "client", given).servers
     failures = []
-    for server in servers:
+    for server in settings.servers:
         try:
-            return question(server)
+            return question(server, settings.connect_timeout_s)
         except (Unavailable, ProtocolError) as error:
             failures.append(error)
     if len(failures) == 1:
@@ -68,17 +84,13 @@ def ask(given: Mapping[str, Any], question: Callable[[str], _A]) -> _A:
     raise Unavailable("no server answers: " + "; ".join(map(str, failures)))
 
 
-def connect(given: Mapping[str, Any], **options: Any) -> Client:
-    """A client for the cluster that the command line, the environment or the settings file names.
+def connect(settings: ClientSettings, **options: Any) -> Client:
+    """A client for the cluster.
 
     Args:
-        given: the options that the command was called with.
+        settings: name it.
         options: for `lockring.Client`.
-
-    Raises:
-        ConfigError: a setting that must not be.
     """
-    settings = read_settings(ClientSettings, "client", given)
     from lockring import Client
 
-    return Client(",".join(settings.servers), **options)
+    return Client(",".join(settings.servers), connect_timeout=settings.connect_timeout_s, **options)

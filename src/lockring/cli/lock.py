@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lockring.cli import exits
-from lockring.cli.connect import client_options, connect
+from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
 from lockring.cli.lock_settings import LockSettings
 from lockring.cli.options import read_settings
 from lockring.cli.output import duration, print_json, quoted, shown
@@ -86,10 +86,11 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
             raise InvalidRequest(f"the lock {quoted(name)} is named twice", name=name)
     if settings.nonblock and settings.timeout_s:
         raise InvalidRequest("-n and -w contradict each other: give one of them")
+    cluster = client_settings(given)
     say = Voice(as_json, settings.verbose)
     command = ctx.meta.get(_COMMAND)
     if command is None:
-        return _hold(names, settings, given, say)
+        return _hold(names, settings, cluster, say)
     unusable = _unusable(command[0])
     if unusable is not None:
         say.error(InvalidRequest(unusable[0]), "command")
@@ -98,7 +99,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
     with Supervisor(
         command, on_lost=settings.on_lost, kill_after_s=settings.patience_s, ttl_s=settings.ttl_s
     ) as supervisor:
-        return _run(supervisor, command[0], names, settings, given, say)
+        return _run(supervisor, command[0], names, settings, cluster, say)
 
 
 def _run(
@@ -106,12 +107,12 @@ def _run(
     command: str,
     names: Sequence[str],
     settings: LockSettings,
-    given: dict[str, Any],
+    cluster: ClientSettings,
     say: Voice,
 ) -> int:
     code = None
     try:
-        with _cancelled_by_signals(), connect(given, **_client_options(settings)) as client:
+        with _cancelled_by_signals(), connect(cluster, **_client_options(settings)) as client:
             grants = _acquire(client, names, settings, say)
             outcome = supervisor.run(grants, _variables(grants, settings))
             code = _finish(outcome, command, grants, settings, say)
@@ -125,11 +126,11 @@ def _run(
     return code
 
 
-def _hold(names: Sequence[str], settings: LockSettings, given: dict[str, Any], say: Voice) -> int:
+def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings, say: Voice) -> int:
     """Hold the locks until a signal, which is the regular end, or until one is lost."""
     code = None
     try:
-        with _cancelled_by_signals(), connect(given, **_client_options(settings)) as client:
+        with _cancelled_by_signals(), connect(cluster, **_client_options(settings)) as client:
             grants = _acquire(client, names, settings, say)
             for grant in grants:
                 print_json(
@@ -208,7 +209,7 @@ def _holders(client: Client, names: Sequence[str]) -> list[str]:
     lines = []
     for name in names:
         try:
-            lock = client.describe(name)
+            lock = client.describe(name, timeout=_TELL_WAITING_S)
         except LockringError:
             return []  # the error that matters comes from acquiring
         for holder in lock.holders:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import msgspec
 
-from lockring.cli.connect import client_options, connect
+from lockring.cli.connect import client_options, client_settings, connect
 from lockring.cli.options import read_settings
 from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, shown
 from lockring.config import setting
@@ -82,8 +82,9 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
     """List the locks that are held or waited for, or those whose name starts with PREFIX."""
     if prefix:
         check_lock_name(prefix)
-    with connect(given) as client:
-        locks = client.locks(prefix)
+    cluster = client_settings(given)
+    with connect(cluster) as client:
+        locks = client.locks(prefix, timeout=cluster.connect_timeout_s)
     if as_json:
         print_json([facts(lock) for lock in locks])
         return
@@ -106,9 +107,10 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
 def describe(name: str, as_json: bool, **given: Any) -> None:
     """Show one lock: who holds it since when, under which token, who waits, and where it is kept."""
     check_lock_name(name)
-    with connect(given) as client:
-        lock = client.describe(name)
-        found = facts(lock, client.state())
+    cluster = client_settings(given)
+    with connect(cluster) as client:
+        lock = client.describe(name, timeout=cluster.connect_timeout_s)
+        found = facts(lock, client.state(timeout=cluster.connect_timeout_s))
     if as_json:
         print_json(found)
         return
@@ -135,7 +137,8 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
 def watch(name: str, as_json: bool, **given: Any) -> None:
     """Print a line, or with --json an object, now and after every change to a lock. Ctrl-C ends it."""
     check_lock_name(name)
-    with connect(given) as client:
+    cluster = client_settings(given)
+    with connect(cluster) as client:
         for lock in client.watch(name):
             if as_json:
                 print_json({"at": clock_time(), **facts(lock)})
@@ -165,8 +168,11 @@ def break_(name: str, as_json: bool, **given: Any) -> None:
     """
     check_lock_name(name)
     settings = read_settings(BreakSettings, "break", given)
-    with connect(given) as client:
-        broken = client.break_lock(name, token=settings.token, force=settings.force)
+    cluster = client_settings(given)
+    with connect(cluster) as client:
+        broken = client.break_lock(
+            name, settings.token, force=settings.force, timeout=cluster.connect_timeout_s
+        )
     within_s = broken.within_ms / 1000
     if as_json:
         freed = {"freed": broken.freed, "free_within_s": 0.0 if broken.freed else within_s}

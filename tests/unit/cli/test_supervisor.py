@@ -132,12 +132,13 @@ def test_input_output_and_variables_reach_the_child(tmp_path):
     assert (done.stdout, done.stderr) == ("in and out", "local\n")
 
 
-def test_whoever_reads_the_output_sees_its_end_with_the_child(run):
-    under_way = run("echo $$ > pid; echo out; exec >&- 2>&-; exec sleep 60", "--on-lost", "ignore")
-    under_way.number("pid")
-    under_way.process.kill()  # only `lockring lock` itself could still hold it open
+def test_the_guardian_does_not_hold_the_output_open(run):
+    under_way = run(f"trap '' TERM; echo out; exec >&- 2>&-; echo $$ > pid; {FOREVER}", "--kill-after", "20")
+    pid = under_way.number("pid")
+    under_way.process.kill()  # now only the guardian is left, which waits for the command to end
     assert under_way.process.stdout.read() == "out\n"
-    os.kill(under_way.number("pid"), signal.SIGKILL)
+    assert is_running(pid)
+    os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH", "ALRM", "CONT"])
@@ -228,6 +229,14 @@ def test_a_command_is_killed_when_the_guardian_is_killed(run):
     os.kill(under_way.number("guardian"), signal.SIGKILL)
     eventually(lambda: not is_running(pid))
     assert "was killed" in under_way.process.communicate(timeout=PATIENCE_S)[1]
+
+
+def test_a_command_is_killed_when_the_guardian_is_killed_while_lockring_is_stopped(run):
+    under_way = run(f"echo $PPID > guardian; {STUBBORN}")
+    pid = under_way.number("pid")
+    under_way.process.send_signal(signal.SIGSTOP)
+    os.kill(under_way.number("guardian"), signal.SIGKILL)
+    eventually(lambda: not is_running(pid))
 
 
 def test_with_kill_there_is_no_sigterm(run):

@@ -1,0 +1,426 @@
+"""The command line against a real cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockring.testing import LocalCluster
+
+pytestmark = [pytest.mark.cluster]
+
+PATIENCE_S = 30
+
+
+@pytest.fixture(scope="module")
+def steady() -> Iterator[LocalCluster]:
+    """A cluster that no test here harms."""
+    with LocalCluster(nodes=3) as cluster:
+        yield cluster
+
+
+class Cli:
+    """Runs the command against a cluster, and ends what is left of it."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.environ = {**os.environ, "LOCKRING_SERVER": cluster.servers}
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        streams: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        }
+        command = [sys.executable, "-m", "lockring", *arguments]
+        process = subprocess.Popen(
+            command, env=self.environ, text=True, start_new_session=True, **streams, **options
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **options)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def cli(steady: LocalCluster) -> Iterator[Cli]:
+    made = Cli(steady)
+    yield made
+    made.close()
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    end_s = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def written(path: Path) -> str:
+    return str(
+        eventually(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text())
+    ).strip()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# --------------------------------------------------------------------------- lock
+
+
+def test_of_two_shells_one_runs_and_the_other_starts_right_after_its_end(cli, tmp_path):
+    script = f'echo "begin $0" >> {tmp_path}/log; sleep 0.5; echo "end $0" >> {tmp_path}/log'
+    both = [cli.start("lock", "nightly", "--", "sh", "-c", script, name) for name in ("a", "b")]
+    assert [each.wait(PATIENCE_S) for each in both] == [0, 0]
+    lines = (tmp_path / "log").read_text().split("\n")[:-1]
+    first, second = lines[0][-1], lines[2][-1]
+    assert {first, second} == {"a", "b"}
+    assert lines == [f"begin {first}", f"end {first}", f"begin {second}", f"end {second}"]
+
+
+def test_the_next_one_starts_within_a_second(cli, tmp_path):
+    first = cli.start(
+        "lock", "relay", "--", "sh", "-c", f"echo 1 > {tmp_path}/on; read line < {tmp_path}/go; date +%s%N"
+    )
+    os.mkfifo(tmp_path / "go")
+    written(tmp_path / "on")
+    second = cli.start("lock", "relay", "--", "date", "+%s%N")
+    eventually(lambda: cli.json("describe", "relay")["waiters"])
+    (tmp_path / "go").write_text("go\n")
+    ended_ns, began_ns = (int(each.communicate(timeout=PATIENCE_S)[0]) for each in (first, second))
+    assert 0 < began_ns - ended_ns < 1e9
+
+
+def test_the_commands_exit_code_is_passed_on(cli):
+    assert cli.run("lock", "codes", "--", "sh", "-c", "exit 7").returncode == 7
+    assert cli.run("run", "codes", "--", "sh", "-c", "kill -9 $$").returncode == 137
+
+
+def test_a_lock_that_is_held_is_not_waited_for_with_n(cli, tmp_path):
+    cli.start("lock", "busy", "--owner", "the first", "--", "sh", "-c", f"echo 1 > {tmp_path}/on; sleep 60")
+    written(tmp_path / "on")
+    done = cli.run("lock", "-n", "busy", "--", "true")
+    assert done.returncode == 75
+    assert done.stderr.startswith("lockring: 'busy' is held by the first")
+    began_s = time.monotonic()
+    assert cli.run("lock", "-w", "0.7", "-E", "9", "busy", "--", "true").returncode == 9
+    assert time.monotonic() - began_s > 0.7
+    error = json.loads(cli.run("lock", "-w", "0", "--json", "busy", "--", "true").stderr)
+    assert (error["error"], error["name"]) == ("timeout", "busy")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_and_leaves_no_waiter(cli, tmp_path, number):
+    name = f"wait-{number}"
+    cli.start("lock", name, "--", "sh", "-c", f"echo 1 > {tmp_path}/on; sleep 60")
+    written(tmp_path / "on")
+    waiter = cli.start("lock", name, "--", "touch", str(tmp_path / "ran"))
+    eventually(lambda: cli.json("describe", name)["waiters"])
+    waiter.send_signal(number)
+    assert waiter.wait(PATIENCE_S) == 128 + number
+    eventually(lambda: not cli.json("describe", name)["waiters"])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_signals_are_forwarded_and_the_lock_is_released_at_the_end(cli, tmp_path):
+    script = f"trap 'exit 5' USR1; echo 1 > {tmp_path}/on; while :; do sleep 0.05; done"
+    process = cli.start("lock", "forward", "--", "sh", "-c", script)
+    written(tmp_path / "on")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(PATIENCE_S) == 5
+    assert not cli.json("describe", "forward")["held"]
+
+
+def test_the_token_is_in_the_environment_and_grows(cli):
+    show = ("--", "sh", "-c", 'echo "$LOCKRING_NAME $LOCKRING_OWNER $LOCKRING_TTL $LOCKRING_FENCING_TOKEN"')
+    lines = [cli.run("lock", "env", "--owner", "me", "--ttl", "7.5", *show).stdout.split() for _ in range(2)]
+    assert [line[:3] for line in lines] == [["env", "me", "7.5"]] * 2
+    assert 0 < int(lines[0][3]) < int(lines[1][3])
+
+
+def test_several_names_are_all_held_with_a_token_each(cli):
+    script = 'echo "$LOCKRING_TOKENS"; "$0" -m lockring ls several/ --json'
+    done = cli.run("lock", "several/b", "several/a", "--", "sh", "-c", script, sys.executable)
+    tokens, listed = (json.loads(line) for line in done.stdout.splitlines())
+    assert tokens == {each["name"]: each["holders"][0]["fencing_token"] for each in listed}
+    assert set(tokens) == {"several/a", "several/b"}
+
+
+def test_inside_a_command_another_lock_has_its_own_variables(cli):
+    inner = '"$0" -m lockring lock inner -- sh -c \'echo "$LOCKRING_NAME $LOCKRING_TTL $LOCKRING_TOKENS"\''
+    done = cli.run("lock", "outer", "--ttl", "5", "--", "sh", "-c", inner, sys.executable)
+    name, ttl, tokens = done.stdout.split(maxsplit=2)
+    assert (name, ttl, list(json.loads(tokens))) == ("inner", "10", ["inner"])
+
+
+def test_without_a_command_the_lock_is_held_until_a_signal(cli):
+    process = cli.start("lock", "held", "--ttl", "3")
+    found = json.loads(process.stdout.readline())
+    assert found["name"] == "held"
+    assert found["ttl_s"] == 3
+    holder = cli.json("describe", "held")["holders"][0]
+    assert {key: holder[key] for key in ("owner", "session", "fencing_token")} == {
+        key: found[key] for key in ("owner", "session", "fencing_token")
+    }
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == 0
+    assert not cli.json("describe", "held")["held"]
+
+
+def test_waiting_verbosely_tells_who_holds_the_lock(cli, tmp_path):
+    script = f"echo 1 > {tmp_path}/on; while ! test -e {tmp_path}/go; do sleep 0.05; done"
+    cli.start("lock", "told", "--owner", "the holder", "--", "sh", "-c", script)
+    written(tmp_path / "on")
+    waiter = cli.start("lock", "told", "-v", "--", "true")
+    assert "waiting: 'told' is held by the holder" in waiter.stderr.readline()
+    (tmp_path / "go").touch()
+    assert "acquired 'told'" in waiter.stderr.readline()
+
+
+# --------------------------------------------------------------------------- loss
+
+STUBBORN = "trap '' TERM; echo $$ > {0}/pid; while :; do sleep 0.05; done"
+NEXT = "if kill -0 $(cat {0}/pid) 2>/dev/null; then echo overlap; else echo alone; fi"
+
+
+def test_a_broken_lock_ends_the_command_and_exits_with_76(cli, tmp_path):
+    script = f"trap 'exit 0' TERM; echo 1 > {tmp_path}/on; while :; do sleep 0.05; done"
+    process = cli.start("lock", "broken", "--", "sh", "-c", script)
+    written(tmp_path / "on")
+    token = cli.json("describe", "broken")["holders"][0]["fencing_token"]
+    assert cli.json("break", "broken", "--token", str(token))["fencing_token"] == token
+    assert process.wait(PATIENCE_S) == 76
+    assert "lost 'broken'" in process.stderr.read()
+    eventually(lambda: not cli.json("describe", "broken")["held"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_the_command_is_gone_before_the_lock_is_anothers_if_lockring_is_stopped_or_killed(
+    cli, tmp_path, number
+):
+    name = f"gone-{number}"
+    first = cli.start("lock", name, "--ttl", "2", "--", "sh", "-c", STUBBORN.format(tmp_path))
+    pid = int(written(tmp_path / "pid"))
+    second = cli.start("lock", name, "--", "sh", "-c", NEXT.format(tmp_path))
+    eventually(lambda: cli.json("describe", name)["waiters"])
+    first.send_signal(number)
+    assert second.communicate(timeout=PATIENCE_S)[0] == "alone\n"
+    assert not is_running(pid)
+    if number == signal.SIGSTOP:
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(PATIENCE_S) == 76
+
+
+def test_the_death_of_the_locks_primary_changes_nothing(tmp_path):
+    with LocalCluster(nodes=3) as cluster:
+        cli = Cli(cluster)
+        script = f"echo 1 > {tmp_path}/on; while ! test -e {tmp_path}/go; do sleep 0.05; done; exit 3"
+        first = cli.start("lock", "nightly", "--", "sh", "-c", script)
+        written(tmp_path / "on")
+        before = cli.json("describe", "nightly")["holders"][0]["fencing_token"]
+        second = cli.start("lock", "nightly", "--", "sh", "-c", "echo $LOCKRING_FENCING_TOKEN")
+        cluster.kill(cluster.primary_of("nightly"))
+        cluster.wait_until_stable()
+        after = eventually(
+            lambda: cli.json("describe", "nightly")["waiters"] and cli.json("describe", "nightly")
+        )
+        assert after["holders"][0]["fencing_token"] == before
+        (tmp_path / "go").touch()
+        assert first.wait(PATIENCE_S) == 3
+        out, _ = second.communicate(timeout=PATIENCE_S)
+        assert int(out) > before
+        cli.close()
+
+
+def test_a_cluster_that_is_gone_ends_the_command_before_the_ttl_has_passed(tmp_path):
+    with LocalCluster(nodes=2) as cluster:
+        cli = Cli(cluster)
+        process = cli.start("lock", "cut", "--ttl", "3", "--", "sh", "-c", STUBBORN.format(tmp_path))
+        pid = int(written(tmp_path / "pid"))
+        for name in cluster.nodes:
+            cluster.freeze(name)
+        frozen_at_s = time.monotonic()
+        eventually(lambda: not is_running(pid))
+        assert time.monotonic() - frozen_at_s < 3 * 1.05
+        assert process.wait(PATIENCE_S) == 76
+        assert "'cut'" in process.stderr.read()
+        cli.close()
+
+
+# --------------------------------------------------------------------------- looking and changing
+
+
+def test_status_shows_members_and_slots(cli, steady):
+    found = cli.json("status")
+    assert [each["id"] for each in found["members"]] == ["N1", "N2", "N3"]
+    assert sum(each["slots_primary"] for each in found["members"]) == found["slots"] == 4096
+    assert (found["slots_without_primary"], found["slots_without_backup"], found["slots_moving"]) == (0, 0, 0)
+    assert found["version_age_s"] > 0
+    text = cli.run("status").stdout
+    assert "all 4096 slots have a primary and a backup" in text
+    assert steady.address_of("coordinator") in text
+    assert cli.run("status", "--server", steady.address_of("coordinator")).returncode == 0
+
+
+def test_ls_lists_by_prefix(cli):
+    holders = [cli.start("lock", f"list/{name}") for name in ("b", "a")]
+    for each in holders:
+        each.stdout.readline()
+    assert [each["name"] for each in cli.json("ls", "list/")] == ["list/a", "list/b"]
+    assert cli.json("ls", "nothing/") == []
+    lines = cli.run("ls", "list/").stdout.splitlines()
+    assert lines[0].split() == ["NAME", "OWNER", "TOKEN", "HELD", "FOR", "TTL", "LEFT", "WAITERS", "PRIMARY"]
+    assert [line.split()[0] for line in lines[1:]] == ["list/a", "list/b"]
+
+
+def test_describe_shows_holder_waiters_and_place(cli, steady):
+    holder = cli.start("lock", "shown", "--owner", "one")
+    token = json.loads(holder.stdout.readline())["fencing_token"]
+
+    def is_waiting(owner: str) -> bool:
+        return owner in [each["owner"] for each in cli.json("describe", "shown")["waiters"]]
+
+    for owner in ("two", "three"):
+        cli.start("lock", "shown", "--owner", owner)
+        eventually(partial(is_waiting, owner))
+    found = cli.json("describe", "shown")
+    assert [each["owner"] for each in found["holders"] + found["waiters"]] == ["one", "two", "three"]
+    assert (found["primary"], found["backup"]) == (steady.primary_of("shown"), steady.backup_of("shown"))
+    assert 0 < found["holders"][0]["ttl_left_s"] <= 10
+    text = cli.run("describe", "shown").stdout
+    for part in ("held by  one", f"token     {token}", "1.  two", "2.  three", f"primary {found['primary']}"):
+        assert part in text
+    assert "held by  nobody" in cli.run("describe", "never held").stdout
+
+
+def test_watch_follows_a_lock(cli):
+    watching = cli.start("watch", "followed", "--json")
+    assert json.loads(watching.stdout.readline())["held"] is False
+    cli.run("lock", "followed", "--owner", "passer-by", "--", "true")
+    held = json.loads(watching.stdout.readline())
+    assert held["holders"][0]["owner"] == "passer-by"
+    while json.loads(watching.stdout.readline())["held"]:
+        continue
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(PATIENCE_S) == 130
+    assert watching.stderr.read() == ""
+
+
+def test_a_wrong_token_breaks_nothing(cli):
+    holder = cli.start("lock", "unbroken")
+    token = json.loads(holder.stdout.readline())["fencing_token"]
+    done = cli.run("break", "unbroken", "--token", str(token + 1))
+    assert done.returncode == 1
+    assert done.stderr.startswith("lockring: ")
+    assert cli.json("describe", "unbroken")["held"]
+
+
+def test_break_with_force_frees_at_once(cli):
+    holder = cli.start("lock", "forced")
+    token = json.loads(holder.stdout.readline())["fencing_token"]
+    assert cli.json("break", "forced", "--token", str(token), "--force")["freed"] is True
+    assert holder.wait(PATIENCE_S) == 76
+    assert "lost 'forced'" in holder.stderr.read()
+
+
+def test_ring_draws_and_lists_the_slots(cli):
+    assert len(cli.json("ring")["slots"]) == 4096
+    text = cli.run("ring").stdout
+    assert all(name in text for name in ("N1", "N2", "N3"))
+    assert "\x1b" not in text
+
+
+def test_drain_empties_a_node_and_loses_no_lock(tmp_path):
+    with LocalCluster(nodes=3) as cluster:
+        cli = Cli(cluster)
+        holder = cli.start("lock", "kept")
+        token = json.loads(holder.stdout.readline())["fencing_token"]
+        node = cluster.primary_of("kept")
+        assert cli.json("drain", node, "--wait")["drained"] is True
+        assert cli.json("describe", "kept")["holders"][0]["fencing_token"] == token
+        assert cluster.primary_of("kept") != node
+        done = cli.run("drain", "N99")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        cli.close()
+
+
+# --------------------------------------------------------------------------- trouble
+
+EVERY = [
+    ["lock", "x", "--", "true"],
+    ["status"],
+    ["ls"],
+    ["describe", "x"],
+    ["watch", "x"],
+    ["ring"],
+    ["drain", "N1"],
+]
+
+
+@pytest.mark.parametrize("arguments", EVERY, ids=lambda arguments: arguments[0])
+def test_a_server_that_is_no_lockring_is_told_in_one_line(cli, arguments):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        done = cli.run(arguments[0], "--server", address, "--connect-timeout", "1", *arguments[1:])
+        listener.shutdown(socket.SHUT_RDWR)
+    assert done.returncode == 69
+    assert done.stderr.startswith("lockring: ")
+    assert done.stderr.count("\n") == 1
+    assert address in done.stderr
+
+
+@pytest.mark.parametrize("arguments", EVERY, ids=lambda arguments: arguments[0])
+def test_a_server_that_is_not_there_is_told_in_one_line(cli, arguments):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    done = cli.run(arguments[0], "--server", address, "--connect-timeout", "1", *arguments[1:])
+    assert done.returncode == 69
+    assert done.stderr.startswith("lockring: ")
+    assert done.stderr.count("\n") == 1
+    assert address in done.stderr
+
+
+def test_a_ttl_above_the_coordinator_lease_is_refused_naming_the_bound(cli):
+    done = cli.run("lock", "long", "--ttl", "31", "--", "true")
+    assert done.returncode == 64
+    assert "30" in done.stderr
