@@ -10,7 +10,7 @@ import msgspec
 
 from lockring.cli.options import read_settings, setting_options
 from lockring.config import setting
-from lockring.errors import ProtocolError, Unavailable
+from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.names import split_address
 
 if TYPE_CHECKING:
@@ -73,11 +73,13 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
         Unavailable: none of them answers.
         LockringError: the first that answered refused.
     """
-    failures = []
+    failures: list[LockringError] = []
     for server in settings.servers:
         try:
             return question(server, settings.connect_timeout_s)
-        except (Unavailable, ProtocolError) as error:
+        except ProtocolError as error:
+            failures.append(ProtocolError(f"{server} is no lockring server: {error}"))
+        except Unavailable as error:
             failures.append(error)
     if len(failures) == 1:
         raise failures[0]
