@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 
 from lockring.clock import monotonic_ns
@@ -87,29 +91,26 @@ def test_a_later_deadline_is_kept_though_the_timer_was_armed_for_an_earlier_one(
     run(main())
 
 
-def test_what_arrived_during_a_stall_is_read_before_the_timer_is_run() -> None:
-    """The deadline passes and bytes arrive while the process stands still: uvloop would run the timer first."""
-
-    async def main() -> None:
-        recorder = Recorder()
-        ours, theirs = socket.socketpair()
-
-        class Reader(asyncio.Protocol):
-            def data_received(self, data: bytes) -> None:
-                recorder.events.append("data")
-
-        transport, _ = await asyncio.get_running_loop().create_connection(Reader, sock=ours)
-        recorder.deadline_ns = monotonic_ns() + 20 * NS_PER_MS
-        recorder.pump.schedule()
-        await asyncio.sleep(0.005)
-        theirs.send(b"a renewal")
-        time.sleep(0.1)  # noqa: ASYNC251 - the stall
-        await until(lambda: "timer" in recorder.events)
-        assert recorder.events == ["flush", "data", "timer", "flush"]
-        transport.close()
-        theirs.close()
-
-    run(main())
+def test_what_arrived_while_the_process_was_frozen_is_read_before_the_timer_is_run() -> None:
+    """A process that goes on after SIGCONT would run its timers first: its wait for sockets was interrupted."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.unit.net.stalled"],
+            stdin=theirs.fileno(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.03)  # until it waits for its sockets; if not, the test only shows less
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            ours.send(b"a renewal")
+            time.sleep(0.15)  # its deadline passes meanwhile
+            process.send_signal(signal.SIGCONT)
+            assert process.stdout.readline() == "data timer\n"
 
 
 def test_a_stopped_pump_never_calls_again() -> None:

@@ -1,0 +1,46 @@
+"""A process that a test freezes: prints "ready", and later what a pump did with a byte on standard input and a
+deadline 100 ms after "ready", in the order in which it was done."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import uvloop
+
+from lockring.clock import monotonic_ns
+from lockring.net.pump import Pump
+from lockring.units import NS_PER_MS
+
+
+async def main() -> None:
+    done = asyncio.Event()
+    events: list[str] = []
+    deadline_ns: list[int] = [monotonic_ns() + 100 * NS_PER_MS]
+
+    def on_timer() -> None:
+        deadline_ns.clear()
+        events.append("timer")
+        done.set()
+
+    class Reader(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            events.append("data")
+
+    sock = socket.socket(fileno=0)
+    transport, _ = await asyncio.get_running_loop().create_connection(Reader, sock=sock)
+    pump = Pump(
+        flush=lambda: None,
+        next_deadline_ns=lambda: deadline_ns[0] if deadline_ns else None,
+        on_timer=on_timer,
+    )
+    pump.schedule()
+    print("ready", flush=True)
+    await done.wait()
+    print(*events, flush=True)
+    transport.close()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

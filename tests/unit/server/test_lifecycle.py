@@ -1,0 +1,151 @@
+"""The life of a server process: its exit codes, and what a bug does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from lockring.errors import (
+    ConfigError,
+    DuplicateNode,
+    InvalidRequest,
+    LockringError,
+    StoreError,
+    Unavailable,
+    WrongCluster,
+    WrongRole,
+)
+from lockring.net.listener import CannotListen
+from lockring.server.lifecycle import exit_code_of
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidRequest("x"), 64),
+        (Unavailable("x"), 69),
+        (CannotListen("x"), 69),
+        (StoreError("x"), 73),
+        (ConfigError("x"), 78),
+        (DuplicateNode("x"), 78),
+        (WrongCluster("x"), 78),
+        (WrongRole("x"), 78),
+    ],
+)
+def test_errors_have_the_exit_codes_of_sysexits(error: LockringError, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+PROGRAM = """
+import asyncio, sys
+from lockring.server.lifecycle import run_service
+
+class Server:
+    async def start(self):
+        {start}
+        print("started", flush=True)
+    async def finished(self):
+        {finished}
+    def leave(self):
+        print("leaving", flush=True)
+        return {leaves}
+    async def stop(self):
+        print("stopped", flush=True)
+
+sys.exit(run_service(Server, log_level="info"))
+"""
+
+
+class Program:
+    """A server of one's own making, run by `run_service` in a process."""
+
+    def __init__(
+        self,
+        *flags: str,
+        start: str = "pass",
+        finished: str = "await asyncio.get_running_loop().create_future()",
+        leaves: bool = False,
+    ) -> None:
+        code = textwrap.dedent(PROGRAM).format(start=start, finished=finished, leaves=leaves)
+        self.popen = subprocess.Popen(
+            [sys.executable, *flags, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def read(self) -> str:
+        assert self.popen.stdout is not None
+        return self.popen.stdout.readline().strip()
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code, the rest of the output, and the errors."""
+        output, errors = self.popen.communicate(timeout=20)
+        return self.popen.returncode, output, errors
+
+
+def test_a_server_that_ends_by_itself_has_its_exit_code_and_is_stopped() -> None:
+    assert Program(finished="return 7").end() == (7, "started\nstopped\n", "")
+
+
+def test_a_failed_start_is_one_line_and_is_cleaned_up() -> None:
+    code, output, errors = Program(
+        start="from lockring.errors import Unavailable; raise Unavailable('the port is taken')"
+    ).end()
+    assert (code, output) == (69, "stopped\n")
+    assert errors.endswith(" error: the port is taken\n")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_server_that_has_nothing_to_do_first(number: int) -> None:
+    program = Program(leaves=False)
+    assert program.read() == "started"
+    os.kill(program.popen.pid, number)
+    assert program.end() == (0, "leaving\nstopped\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_leaves_in_peace_is_ended_by_the_second_signal(number: int) -> None:
+    program = Program(leaves=True)
+    assert program.read() == "started"
+    os.kill(program.popen.pid, signal.SIGTERM)
+    assert program.read() == "leaving"
+    os.kill(program.popen.pid, number)
+    assert program.end() == (0, "stopped\n", "")
+
+
+def test_sigquit_ends_a_server_at_once() -> None:
+    program = Program(leaves=True)
+    assert program.read() == "started"
+    os.kill(program.popen.pid, signal.SIGQUIT)
+    assert program.end() == (0, "stopped\n", "")
+
+
+def test_an_exception_that_nobody_catches_ends_the_process_with_a_traceback() -> None:
+    """A core that broke off in the middle of a change cannot be trusted any more; its copies take over."""
+    code, output, errors = Program(start="asyncio.get_running_loop().call_soon(lambda: 1 / 0)").end()
+    assert (code, output) == (70, "started\nstopped\n")
+    assert "this is a bug in lockring" in errors
+    assert "ZeroDivisionError" in errors
+
+
+def test_a_server_without_its_assertions_does_not_start() -> None:
+    code, output, errors = Program("-O").end()
+    assert (code, output) == (78, "")
+    assert "-O" in errors
+
+
+def test_servers_run_on_uvloop() -> None:
+    from lockring.server.lifecycle import new_event_loop
+
+    loop = new_event_loop()()
+    assert type(loop).__module__.startswith("uvloop")
+    loop.close()
+    assert isinstance(loop, asyncio.AbstractEventLoop)

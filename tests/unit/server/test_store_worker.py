@@ -1,0 +1,66 @@
+"""The store's thread: operations keep their order, failures become outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from lockring.errors import StoreError
+from lockring.ring.state import ClusterState
+from lockring.server.store_worker import Outcome, StoreWorker
+from lockring.store.memory import MemoryStore
+
+
+def work(test: Callable[[StoreWorker, list[Outcome]], Awaitable[None]], store: MemoryStore) -> list[Outcome]:
+    """Run some operations, wait for all of them, and return the outcomes in the order in which they came."""
+    outcomes: list[Outcome] = []
+
+    async def main() -> None:
+        worker = StoreWorker(store)
+        await test(worker, outcomes)
+        await worker.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    return outcomes
+
+
+def state_of(version: int) -> ClusterState:
+    return ClusterState(cluster="c", version=version, term="t")
+
+
+def test_operations_are_done_in_the_order_in_which_they_were_asked_for() -> None:
+    async def test(worker: StoreWorker, outcomes: list[Outcome]) -> None:
+        worker.read(outcomes.append)
+        worker.write(0, state_of(1), outcomes.append)
+        worker.write(1, state_of(2), outcomes.append)
+        worker.read(outcomes.append)
+
+    outcomes = work(test, MemoryStore())
+    assert [outcome.ok for outcome in outcomes] == [True, True, True, True]
+    assert [outcome.state and outcome.state.version for outcome in outcomes] == [None, 1, 2, 2]
+
+
+def test_a_refused_write_comes_with_what_is_stored() -> None:
+    async def test(worker: StoreWorker, outcomes: list[Outcome]) -> None:
+        worker.write(7, state_of(8), outcomes.append)
+
+    assert work(test, MemoryStore(state_of(3))) == [Outcome(False, state_of(3))]
+
+
+def test_a_store_that_fails_gives_an_unknown_outcome_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore(state_of(3))
+    store.close()
+    with pytest.raises(StoreError):
+        store.read()
+
+    async def test(worker: StoreWorker, outcomes: list[Outcome]) -> None:
+        worker.read(outcomes.append)
+        worker.write(3, state_of(4), outcomes.append)
+
+    assert work(test, store) == [Outcome(False, None), Outcome(False, None)]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
