@@ -215,7 +215,10 @@ class Service:
     # ------------------------------------------------------------------ telling
 
     def tell_lost(self, entry: Holder | Waiter, reason: str) -> None:
-        """Tell a client that a holder, or a waiter, of its is no more."""
+        """Tell a client that a holder, or a waiter, of its is no more.
+
+        Of a holder only what this node has the right to say: it may be held elsewhere by now.
+        """
         if isinstance(entry, Waiter):
             self._node.send(
                 entry.request.connection,
@@ -225,7 +228,8 @@ class Service:
             )
             return
         connection = entry.session.connection
-        if connection is not None and connection in self.connections:
+        slot = slot_of(entry.lock.name)
+        if connection in self.connections and self._node.may_serve(slot, now_ns=self._node.now_ns):
             self._node.send(connection, Lost(entry.session.id, entry.acquisition, entry.lock.name, reason))
 
     def refuse(self, connection: int, message: Any, code: str, text: str) -> None:

@@ -138,6 +138,15 @@ def test_acquire_of_a_session_that_has_run_out_starts_with_nothing(alone: Nodes)
     assert of(Kept, one.keep(through=2, count=1, digest=mix(2)))[0].agreed
 
 
+def test_node_that_may_not_serve_tells_no_holder_that_its_lock_is_lost(pair: Nodes) -> None:
+    one = pair.client("A", "one")
+    one.acquire("x", 1, ttl_ms=3_000)
+    pair.cut |= {("A", "B"), ("B", "A")}
+    pair.advance(5 * S)
+    assert pair.cores["A"].slots[slot_of("x")].table.find("one", 1) is None
+    assert of(Lost, one.inbox) == []
+
+
 def test_waiter_of_a_session_that_runs_out_is_told(alone: Nodes) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
     one.acquire("x", 1)
