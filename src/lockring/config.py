@@ -13,16 +13,27 @@ is made, and an error names the source: the flag, the variable, or file, line an
 from __future__ import annotations
 
 import math
-import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
 from lockring.errors import ConfigError, InvalidRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VARIABLE_PREFIX: Final = "LOCKRING_"
 CONFIG_VARIABLE: Final = "LOCKRING_CONFIG"
@@ -226,6 +237,8 @@ class ConfigFile:
         Raises:
             ConfigError: it cannot be read, is not TOML, or has an unknown table or key.
         """
+        import tomllib  # most commands have no file to read
+
         self.path = path
         try:
             self._text = path.read_text(encoding="utf-8")

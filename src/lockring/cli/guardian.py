@@ -20,7 +20,6 @@ cannot be signalled; SIGKILL takes effect late on a process that hangs in the ke
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -321,4 +320,6 @@ def _find_prctl() -> Any:
     """Linux's `prctl`, or elsewhere a function that does nothing: the guardian's own watch remains."""
     if sys.platform != "linux":
         return lambda *_: 0
+    import ctypes  # by the guardian alone, while the client is being started
+
     return ctypes.CDLL(None, use_errno=True).prctl

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -88,6 +87,8 @@ def read_file(path: str) -> ConfigFile:
     Raises:
         ConfigError: see `lockring.config.ConfigFile`.
     """
+    from pathlib import Path
+
     return ConfigFile(Path(path), {name: settings_of(struct) for name, struct in sections().items()})
 
 
