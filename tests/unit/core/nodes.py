@@ -9,6 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
@@ -31,6 +32,8 @@ from lockring.ring.state import ClusterState, Copy, Member, Replica, SlotState
 
 NAMES = ("x", "y", "z", "other", *(f"job/{number}" for number in range(1, 31)))
 """The locks that tests use: only their slots are assigned, so that looking at every slot stays quick."""
+
+M = TypeVar("M", bound=Message)
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -239,6 +242,6 @@ class Nodes:
         self._queue.append(deliver)
 
 
-def of(kind: type[Message], messages: list[Message]) -> list[Message]:
+def of(kind: type[M], messages: list[Message]) -> list[M]:
     """The messages of one kind."""
     return [message for message in messages if isinstance(message, kind)]

@@ -50,10 +50,9 @@ def test_lease_counts_from_the_sending_of_the_message_that_was_acknowledged() ->
 def test_sent_times_are_bounded() -> None:
     sent = SentTimes()
     first = sent.sent(0)
-    for at in range(10_000):
-        last = sent.sent(at)
+    numbers = [sent.sent(at) for at in range(10_000)]
     assert sent.take(first) is None
-    assert sent.take(last) == 9_999
+    assert sent.take(numbers[-1]) == 9_999
 
 
 def test_promise_binds_for_the_lengthened_lease_after_the_acknowledgement() -> None:

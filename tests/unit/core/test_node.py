@@ -20,6 +20,7 @@ from lockring.messages import (
     List,
     Listed,
     Lost,
+    Message,
     Refused,
     Released,
     Routes,
@@ -31,7 +32,7 @@ from lockring.ring.state import Copy
 from tests.unit.core.nodes import MS, NAMES, Nodes, S, of
 
 
-def granted(messages: list) -> Granted:
+def granted(messages: list[Message]) -> Granted:
     answers = of(Granted, messages)
     assert len(answers) == 1, messages
     return answers[0]

@@ -21,6 +21,7 @@ from lockring.messages import (
     List,
     Listed,
     Lost,
+    Message,
     Mode,
     Refused,
     Released,
@@ -45,7 +46,7 @@ def pair() -> Nodes:
     return nodes
 
 
-def codes(messages: list) -> list[str]:
+def codes(messages: list[Message]) -> list[str]:
     return [message.code for message in of(Refused, messages)]
 
 
@@ -174,8 +175,8 @@ def test_grant_after_a_long_wait_counts_from_the_last_keepalive(alone: Nodes) ->
     for _ in range(3):
         alone.advance(4 * S)
         one.keep(through=1, count=1, digest=mix(1))
-        kept = of(Kept, two.keep(through=1, count=1, digest=mix(1)))[0]
-        assert kept.agreed
+        assert of(Kept, two.keep(through=1, count=1, digest=mix(1)))[0].agreed
+    kept = of(Kept, two.inbox)[-1]
     one.release("x", 1)
     granted = of(Granted, two.inbox)[0]
     assert (granted.request, granted.basis, granted.promise_ms) == (1, kept.request, 10_000)
