@@ -27,8 +27,9 @@ from lockring.errors import LockringError
 from lockring.names import SLOTS, slot_of
 from lockring.net.ask import ServerView, ask_drain, ask_state
 from lockring.ring.state import ClusterState, Replica
-from lockring.server.children import child_environment, command_of, free_ports
+from lockring.server.children import command_of, free_ports
 from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
+from lockring.testing.process import TestedProcess
 
 COORDINATOR: Final = "coordinator"
 """The coordinator's name where a process is named."""
@@ -37,7 +38,6 @@ _HOST: Final = "127.0.0.1"
 _POLL_S: Final = 0.05
 _SETTLED_S: Final = 0.5
 _ANSWER_S_MAX: Final = 2.0
-_EXIT_S_MAX: Final = 10.0
 _LOG_LINES: Final = 60
 _START_ATTEMPTS: Final = 3
 _SHARE_TOLERANCE: Final = 0.06
@@ -88,7 +88,7 @@ class LocalCluster:
             member_lease_s=member_lease_s,
             log_level=log_level,
         )
-        self._processes: dict[str, _Process] = {}
+        self._processes: dict[str, TestedProcess] = {}
         # The system ends a child with the *thread* that started it: so one that lives as long as the cluster does it.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-cluster")
 
@@ -309,7 +309,7 @@ class LocalCluster:
 
     # ----------------------------------------------------------------------- inner
 
-    def _process(self, name: str) -> _Process:
+    def _process(self, name: str) -> TestedProcess:
         if name not in self._processes:
             raise ClusterFailed(f"there is no process {name!r}; there are {', '.join(self._processes)}")
         return self._processes[name]
@@ -334,89 +334,12 @@ class LocalCluster:
         self._add(name, address, command_of("node", settings))
 
     def _add(self, name: str, address: str, command: list[str]) -> None:
-        process = _Process(address, command, self.directory / f"{name}.log")
+        process = TestedProcess(address, command, self.directory / f"{name}.log")
         self._processes[name] = process
         self._spawn(process)
 
-    def _spawn(self, process: _Process) -> None:
+    def _spawn(self, process: TestedProcess) -> None:
         self._spawner.submit(process.spawn).result()
-
-
-class _Process:
-    """One process of the cluster, in whatever condition."""
-
-    def __init__(self, address: str, command: list[str], log_path: Path) -> None:
-        self.address = address
-        self.is_frozen = False
-        self.is_draining = False
-        self._command = command
-        self._log_path = log_path
-        self._popen: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """Of the running process."""
-        assert self._popen is not None
-        return self._popen.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Started, and not ended."""
-        return self._popen is not None and self._popen.poll() is None
-
-    @property
-    def condition(self) -> str:
-        """In a word, for people."""
-        if self._popen is None:
-            return "not started"
-        code = self._popen.poll()
-        if code is not None:
-            return f"ended with {code}"
-        return "frozen" if self.is_frozen else "running"
-
-    def spawn(self) -> None:
-        """Start it."""
-        self.is_frozen = self.is_draining = False
-        with self._log_path.open("ab") as log:
-            self._popen = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=child_environment(),
-                start_new_session=True,
-            )
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it is running."""
-        if self._popen is not None:
-            self._popen.send_signal(number)
-
-    def freeze(self) -> None:
-        """SIGSTOP."""
-        self.send(signal.SIGSTOP)
-        self.is_frozen = True
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self.send(signal.SIGCONT)
-        self.is_frozen = False
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        if self._popen is not None:
-            self._popen.kill()
-            self._popen.wait(_EXIT_S_MAX)
-            self.is_frozen = False
-
-    def wait(self, timeout_s: float) -> int:
-        """Wait until it has ended."""
-        assert self._popen is not None
-        return self._popen.wait(timeout_s)
-
-    def log(self) -> str:
-        """All that it has logged."""
-        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
 
 
 def _unsettled(state: ClusterState, expected: dict[Replica, int]) -> str:

@@ -1,0 +1,89 @@
+"""One process of a local cluster, in whatever condition a test has brought it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from lockring.server.children import child_environment
+
+_EXIT_S_MAX: Final = 10.0
+
+
+class TestedProcess:
+    """One process of the cluster, in whatever condition."""
+
+    def __init__(self, address: str, command: list[str], log_path: Path) -> None:
+        self.address = address
+        self.is_frozen = False
+        self.is_draining = False
+        self._command = command
+        self._log_path = log_path
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._popen is not None
+        return self._popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Started, and not ended."""
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def condition(self) -> str:
+        """In a word, for people."""
+        if self._popen is None:
+            return "not started"
+        code = self._popen.poll()
+        if code is not None:
+            return f"ended with {code}"
+        return "frozen" if self.is_frozen else "running"
+
+    def spawn(self) -> None:
+        """Start it."""
+        self.is_frozen = self.is_draining = False
+        with self._log_path.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=child_environment(),
+                start_new_session=True,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it is running."""
+        if self._popen is not None:
+            self._popen.send_signal(number)
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.send(signal.SIGSTOP)
+        self.is_frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.send(signal.SIGCONT)
+        self.is_frozen = False
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._popen is not None:
+            self._popen.kill()
+            self._popen.wait(_EXIT_S_MAX)
+            self.is_frozen = False
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait until it has ended."""
+        assert self._popen is not None
+        return self._popen.wait(timeout_s)
+
+    def log(self) -> str:
+        """All that it has logged."""
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
