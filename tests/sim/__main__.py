@@ -7,7 +7,28 @@ import sys
 import time
 from collections import Counter
 
+from tests.sim.mutants import MUTANTS, applied
 from tests.sim.run import run_seed
+
+
+def find_mutant(name: str, first: int, seconds: float) -> bool:
+    """Run seeds with one rule switched off until one finds a violation; say after how many."""
+    started, seed = time.perf_counter(), first
+    wipe = True if name == "wipe_no_wait" else None
+    with applied(name):
+        while time.perf_counter() - started < seconds:
+            result = run_seed(seed, wipe=wipe)
+            seed += 1
+            if result.what == "CRASH":
+                print(f"{name:22} CRASH in seed {result.seed}: {result.violation}", flush=True)
+                return False
+            if result.violation:
+                text = result.violation.splitlines()[-1] if result.what == "INVARIANT" else result.violation
+                took = time.perf_counter() - started
+                print(f"{name:22} found by seed {result.seed} ({seed - first} seeds, {took:.0f} s): {text[:150]}", flush=True)
+                return True
+    print(f"{name:22} NOT FOUND in {seed - first} seeds", flush=True)
+    return False
 
 
 def main() -> int:
@@ -20,14 +41,25 @@ def main() -> int:
     parser.add_argument("--wipe", action="store_true", help="lose the store in every seed")
     parser.add_argument("--stop", type=int, default=0, help="stop after so many violations")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
+    parser.add_argument("--mutants", action="store_true", help="switch every rule off in turn until a seed notices")
+    parser.add_argument("--mutant", default="", help="switch one rule off: " + ", ".join(MUTANTS))
+    parser.add_argument("--each", type=float, default=60, help="seconds per mutant")
     arguments = parser.parse_args()
+    if arguments.mutants or (arguments.mutant and arguments.seed is None):
+        names = list(MUTANTS) if arguments.mutants else arguments.mutant.split(",")
+        found = [find_mutant(name, 0, arguments.each) for name in names]
+        print(f"{sum(found)} of {len(found)} found")
+        return 0 if all(found) else 1
     wipe = True if arguments.wipe else None
     if arguments.seed is not None:
         only = None
         if arguments.only is not None:
             only = frozenset(int(each) for each in arguments.only.split(",") if each)
         show = None if arguments.quiet else print
-        result = run_seed(arguments.seed, story=True, show=show, only=only, wipe=wipe)
+        if arguments.mutant == "wipe_no_wait":
+            wipe = True
+        with applied(arguments.mutant):
+            result = run_seed(arguments.seed, story=True, show=show, only=only, wipe=wipe)
         print(dict(sorted(result.stats.items())))
         print("digest", result.digest()[:16], "simulated", result.simulated_ns / 1e9, "s, turns", result.turns)
         print("VIOLATION " + result.violation if result.violation else "no violation")

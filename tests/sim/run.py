@@ -351,7 +351,7 @@ class Result(NamedTuple):
 
     Attributes:
         violation: None if all held.
-        what: the property that does not hold, "CRASH" for an exception.
+        what: the property that does not hold, "INVARIANT" for a core that contradicts itself, "CRASH" for a bug.
         simulated_ns: how long the run was in true time.
     """
 
@@ -388,6 +388,8 @@ def run_seed(
         simulation.run(without, only)
     except Violation as error:
         violation, what = str(error), error.what
+    except AssertionError as error:
+        violation, what = "".join(traceback.format_exception(error)[-4:]), "INVARIANT"
     except Exception as error:
         violation, what = "".join(traceback.format_exception(error)[-4:]), "CRASH"
     if violation is not None and story:

@@ -280,7 +280,7 @@ class NodeShell(Shell):
             end.on_message, end.on_closed = self._from_inbound, self._inbound_closed
             self.transmit(end, welcome)
         elif isinstance(hello, ClientHello):
-            if hello.cluster and state.cluster != hello.cluster:
+            if not state.cluster or (hello.cluster and state.cluster != hello.cluster):
                 code = "wrong-cluster" if state.cluster else "unavailable"
                 self.transmit(end, Refused(0, code, f"this node belongs to cluster {state.cluster!r}"))
                 end.close()
