@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -85,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     before_child = given[: given.index("--")] if "--" in given else given
     as_json = "--json" in before_child
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a lock's name may have what the terminal's encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = root.main(given, prog_name="lockring", standalone_mode=False)
         return code if isinstance(code, int) else exits.OK

@@ -9,7 +9,8 @@ child of a second, tiny process, forked before any thread was started, that know
    sends SIGTERM to the command's group `kill_after` before it, and SIGKILL a margin before it, whatever
    has become of `lockring lock` meanwhile (stopped, hung, cut off).
 2. Told that the lock is lost, or finding that `lockring lock` is gone, it does so at once: SIGTERM, and
-   SIGKILL after `kill_after`, or a margin before the deadline if that is earlier.
+   SIGKILL after `kill_after`, or a margin before the deadline if that is earlier. If `lockring lock` passed
+   a SIGTERM on before it was killed, the time counts from then.
 3. When the command has ended, what is left of its group is ended in the same way. Only then is
    the end reported, on which the lock is released.
 4. If the guardian itself is killed, the kernel kills the command (Linux), and `lockring lock` the group.
@@ -110,6 +111,7 @@ class _Guardian:
         self._pid: int | None = None
         self._returncode: int | None = None  # of the command, once it has ended
         self._deadline_ns: int | None = None
+        self._told_at_ns: int | None = None  # to end, by a SIGTERM that was passed on
         self._ending_since_ns: int | None = None
         self._killed_at_ns: int | None = None
 
@@ -170,6 +172,8 @@ class _Guardian:
                 self._spawn(message["spawn"])
             if "signal" in message:
                 self._signal_group(message["signal"])
+                if message["signal"] == signal.SIGTERM and self._told_at_ns is None:
+                    self._told_at_ns = monotonic_ns()
             if "lost" in message:
                 self._end("lost")
 
@@ -241,7 +245,7 @@ class _Guardian:
         elif self._plan.on_lost == "ignore":
             return
         elif self._parent_gone:
-            self._end("parent gone")
+            self._end("parent gone", since_ns=self._told_at_ns)
         elif self._risk_at_ns() <= monotonic_ns():
             self._end("deadline")
         kill_at_ns = self._kill_at_ns()
@@ -249,13 +253,13 @@ class _Guardian:
             self._killed_at_ns = monotonic_ns()
             self._signal_group(signal.SIGKILL)
 
-    def _end(self, why: str) -> None:
-        """Begin to end the command's group for the lock's sake."""
+    def _end(self, why: str, *, since_ns: int | None = None) -> None:
+        """Begin to end the command's group for the lock's sake, or go on with what began at `since_ns`."""
         if self._pid is None or self._returncode is not None or self._ending_since_ns is not None:
             return
         if self._plan.on_lost == "ignore":
             return
-        self._ending_since_ns = monotonic_ns()
+        self._ending_since_ns = monotonic_ns() if since_ns is None else since_ns
         if self._plan.on_lost == "term":
             self._signal_group(signal.SIGTERM)
             self._signal_group(signal.SIGCONT)  # a stopped process acts on SIGTERM only once continued

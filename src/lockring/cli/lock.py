@@ -84,8 +84,6 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         check_lock_name(name)
         if names.count(name) > 1:
             raise InvalidRequest(f"the lock {quoted(name)} is named twice", name=name)
-    if settings.nonblock and settings.timeout_s:
-        raise InvalidRequest("-n and -w contradict each other: give one of them")
     cluster = client_settings(given)
     say = Voice(as_json, settings.verbose)
     command = ctx.meta.get(_COMMAND)

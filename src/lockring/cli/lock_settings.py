@@ -9,6 +9,7 @@ import msgspec
 from lockring.cli import exits
 from lockring.cli.guardian import OnLost
 from lockring.config import setting
+from lockring.errors import ConfigError
 from lockring.names import TTL_MS_MIN, check_owner
 from lockring.units import DURATION_S_MAX
 
@@ -63,7 +64,8 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     kill_after_s: Annotated[
         float | None,
         setting(
-            f"Time between SIGTERM and SIGKILL. By default a fifth of the TTL, {KILL_AFTER_S_MAX:g} s at most.",
+            "Time between SIGTERM and SIGKILL, at most half of the TTL. By default a fifth of it, "
+            f"{KILL_AFTER_S_MAX:g} s at most.",
             unit="seconds",
             minimum=0,
             maximum=TTL_S_MAX,
@@ -82,6 +84,15 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Say on standard error what happens: waiting and for whom, acquired.", short="-v", file=False
         ),
     ] = False
+
+    def __post_init__(self) -> None:
+        if self.nonblock and self.timeout_s:
+            raise ConfigError("-n and -w contradict each other: give one of them")
+        # A lock is renewed each third of its TTL: with more, SIGTERM would be due before a renewal is.
+        if self.kill_after_s is not None and self.kill_after_s > self.ttl_s / 2:
+            raise ConfigError(
+                f"--kill-after ({self.kill_after_s:g} s) must be at most half of --ttl ({self.ttl_s:g} s)"
+            )
 
     @property
     def wait_s(self) -> float | None:

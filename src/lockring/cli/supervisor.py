@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -205,9 +206,12 @@ class Supervisor:
             raise InternalError(f"the process that watches the command failed: {message['crashed']}")
 
     def _kill_group(self) -> None:
-        if self._group is not None:
-            with suppress(ProcessLookupError):  # nobody of it is left
+        """Kill the command, and wait until it is gone: then the locks may be released."""
+        end_ns = monotonic_ns() + NS_PER_S
+        with suppress(ProcessLookupError):  # nobody of it is left
+            while self._group is not None and monotonic_ns() < end_ns:
                 os.killpg(self._group, signal.SIGKILL)
+                time.sleep(0.005)
 
     def _tell(self, message: dict[str, Any]) -> None:
         try:

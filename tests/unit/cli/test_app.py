@@ -51,6 +51,10 @@ def no_variables(monkeypatch):
             )
             for value in ("0", "-1", "nan", "inf", "99999", "abc", "")
         ],
+        (
+            ["lock", "x", "--ttl", "3", "--kill-after", "1.6", "--", "true"],
+            "--kill-after (1.6 s) must be at most half",
+        ),
         (["lock", "x", "-w", "nan", "--", "true"], "--timeout: expected a number of seconds"),
         (
             ["lock", "x", "-E", "256", "--", "true"],

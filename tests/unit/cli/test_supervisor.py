@@ -223,6 +223,20 @@ def test_a_command_is_ended_when_lockring_itself_is_killed(run):
     eventually(lambda: not any(map(is_running, pids)))
 
 
+def test_a_command_that_was_told_to_end_before_lockring_was_killed_gets_no_second_delay(run):
+    under_way = run(
+        f"trap 'echo 1 > told' TERM; echo $$ > pid; {FOREVER}", "--ttl", "60", "--kill-after", "2"
+    )
+    pid = under_way.number("pid")
+    under_way.process.terminate()
+    told_at_s = time.monotonic()
+    under_way.number("told")
+    time.sleep(1.5)  # part of the two seconds, of which the rest is left
+    under_way.process.kill()
+    eventually(lambda: not is_running(pid))
+    assert 1.5 < time.monotonic() - told_at_s < 3
+
+
 def test_a_command_is_killed_when_the_guardian_is_killed(run):
     under_way = run(f"echo $PPID > guardian; {STUBBORN}")
     pid = under_way.number("pid")
