@@ -39,17 +39,10 @@ class Asks:
     def __init__(self) -> None:
         self._waiting: dict[tuple[Replica, int, int], AskItem] = {}
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def add(self, sender: Replica, ask: Ask) -> None:
         """Keep what this life of a node asks; the ask has passed `check_ask`."""
         for item in ask.items:
             self._waiting[sender, ask.kind, item.slot] = item
-
-    def clear(self) -> None:
-        """Drop all: the nodes ask again."""
-        self._waiting.clear()
 
     def apply(self, state: ClusterState, reach: Reach, *, version: int, now_ns: int) -> tuple[SlotState, ...]:
         """Take all asks, and give the slots with those granted that still apply.

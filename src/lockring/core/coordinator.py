@@ -148,8 +148,7 @@ class CoordinatorCore:
         assert not (self._held_joins and self._term.is_active), "joins wait for an active coordinator"
         assert not self._condemned or self._term.is_writing, "condemned without a write on its way"
         if self._term.phase is Phase.PASSIVE:
-            assert not self._roster.lives()
-            assert not self._held_joins
+            assert not [*self._roster.lives(), *self._held_joins]
         if self._term.state is not None and self._term.state is not self._checked:
             check_state(self._term.state)
             self._checked = self._term.state
@@ -229,8 +228,7 @@ class CoordinatorCore:
             self._term.confirm(now_ns=now_ns)
         if self._term.is_active and not self._term.is_writing:
             self._advance(now_ns)
-        effects = self._effects[:]
-        self._effects.clear()
+        effects, self._effects[:] = self._effects[:], []
         return effects
 
     # ----------------------------------------------------------------------- joining and leaving
@@ -428,11 +426,10 @@ class CoordinatorCore:
 
     def _retire(self) -> None:
         """The term is another's: say so to everyone, and be done."""
-        refusal = self._not_coordinator(0)
         for connection, request in self._roster.unanswered_drains():
             self._effects.append(Send(connection, self._not_coordinator(request)))
         for connection in [*self._roster.connections(), *self._held_joins]:
-            self._refuse(connection, refusal)
+            self._refuse(connection, self._not_coordinator(0))
 
     # ----------------------------------------------------------------------- small things
 

@@ -90,14 +90,6 @@ class Membership:
         """For how long this life cannot have got a coordinator lease: since its last acknowledgement, or the start."""
         return now_ns - max(self._acknowledged_at_ns.get(replica, self._started_at_ns), self._started_at_ns)
 
-    def since_start_ns(self, *, now_ns: int) -> int:
-        """How long ago the term began."""
-        return now_ns - self._started_at_ns
-
-    def is_settling(self) -> bool:
-        """Whether there are changes that the ring does not show yet."""
-        return self._candidates != self.settled
-
     def _silent_from_ns(self, replica: Replica) -> int:
         return max(self._heard_at_ns.get(replica, self._silence_from_ns), self._silence_from_ns)
 
