@@ -256,9 +256,8 @@ class Client:
             for grant in grants.values():
                 grant.check()
         except BaseException:
-            for grant in reversed(list(grants.values())):
-                if grant.held:
-                    grant.release()
+            for grant in reversed(grants.values()):
+                self._engine.let_go(grant.ticket)
             raise
         return Grants(grants[name] for name in wanted)
 

@@ -78,6 +78,13 @@ class Engine(Plumbing):
             self._withdraw(call, ticket)
             raise
 
+    def let_go(self, ticket: Ticket) -> None:
+        """Release a ticket, whatever its state, without waiting for the answer."""
+        with self._lock:
+            now_ns = monotonic_ns()
+            self._core.cancel(ticket, now_ns=now_ns)
+            self._carry_out(now_ns, None)
+
     def ask(self, question: Callable[[ClientCore, int], Request]) -> Any:
         """Ask something of the core, given it and the time, and wait for the answer."""
         call = Call()

@@ -60,7 +60,7 @@ class Grant(GrantState):
         _call_back(self.name, [callback], loss_of(self._ticket))
 
     def on_ticket_lost(self) -> None:
-        """For the client: the lock was lost. Called with the engine's lock held."""
+        """For the client: the lock was lost."""
         if self._ticket.reason == "forked":
             self._event = None  # the parent's, in a state that nobody knows
             self._callbacks = None

@@ -160,11 +160,20 @@ def connect(address: str) -> socket.socket:
     try:
         sock = socket.create_connection(split_address(address), timeout=CONNECT_S)
     except OSError as error:
-        raise Unavailable((error.strerror or str(error)).lower()) from error
+        raise Unavailable(reason_of(error)) from error
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
+
+
+def reason_of(error: OSError) -> str:
+    """Why a connection could not be opened, in the system's own words, whatever library they came through."""
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return (error.strerror or str(error)).lower()
+    return os.strerror(error.errno).lower()
 
 
 def not_understood(address: str, error: ProtocolError, greeted: bool) -> ProtocolError:

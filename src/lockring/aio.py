@@ -1,0 +1,14 @@
+"""The asyncio client: the same names as in `lockring`, to be awaited.
+
+    async with lockring.aio.Client("127.0.0.1:9501") as client:
+        async with client.lock("nightly") as grant:
+            ...  # grant.fencing_token goes to whatever the lock protects
+
+It works on any asyncio event loop, uvloop included. A client belongs to the loop on which it is first used.
+"""
+
+from lockring.client.async_grants import Grant, Grants
+from lockring.client.asynchronous import Client, Lock
+from lockring.client.holding import Holding
+
+__all__ = ["Client", "Grant", "Grants", "Holding", "Lock"]

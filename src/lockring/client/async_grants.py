@@ -1,0 +1,186 @@
+"""The asyncio client's grants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self, overload
+
+from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
+from lockring.client.async_engine import AsyncEngine
+from lockring.client.holding import GrantState, LossCallback, blame, is_holder, loss_of
+from lockring.core.holdings import Ticket, TicketState
+from lockring.errors import LockLost
+
+
+class Grant(GrantState):
+    """One acquisition of a lock: it says whether the lock is held, and gives it back.
+
+    As a context manager it releases the lock at the end of the block. If the lock was lost meanwhile, leaving the block
+    raises `LockLost`, or adds a note to the error that ends it.
+    """
+
+    __slots__ = ("__weakref__", "_engine", "_event")
+
+    def __init__(self, engine: AsyncEngine, ticket: Ticket) -> None:
+        super().__init__(engine, ticket)
+        self._engine = engine
+        self._event: asyncio.Event | None = None
+        ticket.context = self
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """An event that is set once the lock was lost (not when it is released), with `wait()` and `is_set()`.
+
+        Take it anew from the grant in the child of a fork.
+        """
+        is_lost = self._loss is not None
+        if self._event is None:
+            self._event = asyncio.Event()
+        if is_lost:
+            self._event.set()
+        return self._event
+
+    def on_lost(self, callback: LossCallback) -> None:
+        """Have a function called once if the lock is lost; at once if it is lost already.
+
+        It is called with the `LockLost` that `check` would raise, in a thread of its own (with asyncio: in the loop). It is
+        started before anyone else can get the lock. Not called after a release, nor in the child of a fork.
+        """
+        if self._ticket.reason:
+            _call_back([callback], loss_of(self._ticket))
+            return
+        if self._callbacks is None:
+            self._callbacks = []
+        self._callbacks.append(callback)
+
+    def on_ticket_lost(self) -> None:
+        """For the client: the lock was lost."""
+        if self._event is not None:
+            self._event.set()
+        callbacks, self._callbacks = self._callbacks, None
+        if callbacks:
+            _call_back(callbacks, loss_of(self._ticket))
+
+    async def verify(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> bool:
+        """Ask the lock's node whether this grant is still the holder.
+
+        `held` says whether it is safe to go on; this is for when a look at the cluster itself is wanted.
+
+        Args:
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: no node could tell within that time.
+        """
+        give_up_ns = answer_to_ns(timeout)
+        ticket = self._ticket
+        answer = await self._engine.ask(
+            lambda core, now_ns: core.describe(ticket.name, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
+        )
+        return self.held and is_holder(ticket, answer.lock)
+
+    async def release(self) -> None:
+        """Give the lock back, and return once its node has confirmed it, or once the lease has ended anyway.
+
+        Raises:
+            LockLost: it was lost before.
+            NotHeld: it was released before.
+        """
+        await self._engine.release(self._ticket)
+
+    async def __aenter__(self) -> Self:
+        return self.check()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ticket = self._ticket
+        if ticket.state == TicketState.HELD:
+            try:
+                await self._engine.release(ticket)
+            except LockLost as loss:
+                blame(error, loss)
+        elif ticket.reason:
+            blame(error, loss_of(ticket))
+
+
+class Grants(Sequence[Grant]):
+    """The grants of several locks, in the order in which they were named; as a context manager it releases them all.
+
+    If any was lost meanwhile, leaving the block raises `LockLost` for the first of them.
+    """
+
+    def __init__(self, grants: Iterable[Grant]) -> None:
+        self._grants = tuple(grants)
+
+    @overload
+    def __getitem__(self, index: int) -> Grant: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Grant]: ...
+    def __getitem__(self, index: int | slice) -> Grant | Sequence[Grant]:
+        return self._grants[index]
+
+    def __len__(self) -> int:
+        return len(self._grants)
+
+    @property
+    def held(self) -> bool:
+        """Whether all of the locks are held at this moment."""
+        return all(grant.held for grant in self._grants)
+
+    def check(self) -> Self:
+        """Return the grants if all locks are held.
+
+        Raises:
+            LockLost: one was lost.
+            NotHeld: one was released.
+        """
+        for grant in self._grants:
+            grant.check()
+        return self
+
+    async def release(self) -> None:
+        """Give all locks back, the last acquired first.
+
+        Raises:
+            LockLost: one was lost before; the others are released.
+            NotHeld: one was released before; the others are released.
+        """
+        problem: BaseException | None = None
+        for grant in sorted(self._grants, key=lambda grant: grant.name, reverse=True):
+            try:
+                await grant.release()
+            except Exception as error:  # noqa: BLE001 - raised below, once all others are released
+                problem = problem or error
+        if problem is not None:
+            raise problem
+
+    async def __aenter__(self) -> Self:
+        return self.check()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        losses = []
+        for grant in sorted(self._grants, key=lambda grant: grant.name, reverse=True):
+            try:
+                await grant.__aexit__(kind, error, trace)
+            except LockLost as loss:
+                losses.append(loss)
+        if losses:
+            raise losses[0]
+
+    def __repr__(self) -> str:
+        return f"<Grants {list(self._grants)!r}>"
+
+
+def _call_back(callbacks: Sequence[LossCallback], loss: LockLost) -> None:
+    """Call who wants to hear of a loss."""
+    for callback in callbacks:
+        try:
+            callback(loss)
+        except Exception as error:  # noqa: BLE001 - reported; the other callbacks must be called
+            context = {"message": "a lockring on_lost callback failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)

@@ -1,0 +1,366 @@
+"""The asyncio client: `lockring.aio.Client` and what it gives out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from lockring.client.arguments import (
+    ANSWER_TIMEOUT_S_DEFAULT,
+    CONNECT_TIMEOUT_S_DEFAULT,
+    TTL_S_DEFAULT,
+    Seconds,
+    answer_to_ns,
+    check_prefix,
+    check_token,
+    default_owner,
+    lock_names,
+    server_addresses,
+    ttl_to_ms,
+    wait_to_ms,
+)
+from lockring.client.async_engine import AsyncEngine
+from lockring.client.async_grants import Grant, Grants
+from lockring.client.holding import Holding, holding_of
+from lockring.clock import monotonic_ns
+from lockring.errors import AcquireTimeout, InvalidRequest
+from lockring.messages import WAIT_FOREVER, Broken, LockInfo
+from lockring.names import check_lock_name, check_node_id, check_owner
+from lockring.ring.state import ClusterState, decode_state
+from lockring.units import NS_PER_MS
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Lock:
+    """A lock's name and how it is to be leased. It holds no state: make one wherever it is needed, or share it.
+
+    `async with lock as grant:` waits for the lock and never runs the block without it.
+    """
+
+    __slots__ = ("_client", "_entered", "_name", "_ttl_ms")
+
+    def __init__(self, client: Client, name: str, ttl_ms: int) -> None:
+        self._client = client
+        self._name = name
+        self._ttl_ms = ttl_ms
+        # The grants of `with` blocks that are being run, by task, innermost last.
+        self._entered: dict[asyncio.Task[Any] | None, list[Grant]] = {}
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._name
+
+    @property
+    def ttl(self) -> float:
+        """The lease that its grants get, in seconds."""
+        return self._ttl_ms / 1000
+
+    async def acquire(self, *, timeout: Seconds | None = None) -> Grant:
+        """Wait for the lock and return its grant. Who waits is served first come, first served.
+
+        Args:
+            timeout: longest wait in seconds, None for ever (but see the client's `connect_timeout`). However short it is, a
+                server gets a second to answer.
+
+        Raises:
+            AcquireTimeout: others held it all the time.
+            Unavailable: no server could be reached, or none may serve the lock at present.
+            InvalidRequest: the timeout is none, or the cluster allows no such TTL.
+            ClientClosed: the client was closed.
+        """
+        return await self._client._acquire(self._name, self._ttl_ms, wait_to_ms(timeout))
+
+    async def try_acquire(self, *, timeout: Seconds = 0) -> Grant | None:
+        """Like `acquire`, but return None where that raises `AcquireTimeout`; without a timeout, do not wait for others."""
+        wait_ms = wait_to_ms(timeout)
+        try:
+            return await self._client._acquire(self._name, self._ttl_ms, wait_ms)
+        except AcquireTimeout:
+            return None
+
+    def synchronized(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        """Decorate a function so that each call of it runs under the lock.
+
+        Raises:
+            InvalidRequest: it is a coroutine function here, or none in the asyncio client.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidRequest(f"{function!r} is no coroutine function: use lockring.Client")
+
+        @functools.wraps(function)
+        async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with await self.acquire():
+                return await function(*args, **kwargs)
+
+        return locked
+
+    async def __aenter__(self) -> Grant:
+        grant = await self.acquire()
+        self._entered.setdefault(asyncio.current_task(), []).append(grant)
+        return grant
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        me = asyncio.current_task()
+        grants = self._entered[me]
+        grant = grants.pop()
+        if not grants:
+            del self._entered[me]
+        await grant.__aexit__(kind, error, trace)
+
+    def __repr__(self) -> str:
+        return f"<Lock {self._name!r}, ttl {self.ttl:g} s>"
+
+
+class Client:
+    """A client of a lock cluster. It may be shared by any number of threads, or tasks of one event loop.
+
+    It connects when it is first needed, and keeps what it holds alive until it is released or the client is closed. As a
+    context manager it closes itself. After a fork the child has lost all grants (reason "forked"); a blocking client
+    starts afresh there, an asyncio client is closed there.
+
+    Args:
+        servers: "host:port,host:port" or a list of such: any nodes, or the coordinator; the others are found through them.
+            Default: the variable `LOCKRING_SERVER`, or 127.0.0.1:9501.
+        owner: the label that others see; default "user@host:pid".
+        ttl: the lease of locks that name none, in seconds: 0.1 s to what the cluster allows (30 s). Longer leases survive
+            longer interruptions; shorter ones free the locks of a crashed process sooner.
+        connect_timeout: how long an acquire without a timeout waits for the very first server to answer, in seconds.
+
+    Raises:
+        InvalidRequest: an argument is not of the form it must have. No I/O happens before the first request.
+    """
+
+    def __init__(
+        self,
+        servers: str | Iterable[str] | None = None,
+        *,
+        owner: str | None = None,
+        ttl: Seconds = TTL_S_DEFAULT,
+        connect_timeout: Seconds = CONNECT_TIMEOUT_S_DEFAULT,
+    ) -> None:
+        self._ttl_ms = ttl_to_ms(ttl)
+        self._engine = AsyncEngine(
+            server_addresses(servers),
+            default_owner() if owner is None else check_owner(owner),
+            wait_to_ms(connect_timeout) * NS_PER_MS,
+        )
+
+    @property
+    def owner(self) -> str:
+        """The label that others see."""
+        return self._engine.owner
+
+    def lock(self, name: str, *, ttl: Seconds | None = None) -> Lock:
+        """A lock by its name. No I/O happens, and nothing is acquired yet.
+
+        Args:
+            name: 1 to 1,024 bytes of text in UTF-8.
+            ttl: its lease in seconds, if it is to differ from the client's.
+
+        Raises:
+            InvalidRequest: no such name or TTL is possible.
+        """
+        return Lock(self, check_lock_name(name), self._ttl_ms if ttl is None else ttl_to_ms(ttl))
+
+    async def acquire_all(
+        self, names: Iterable[str], *, timeout: Seconds | None = None, ttl: Seconds | None = None
+    ) -> Grants:
+        """Acquire several locks, all or none. They are taken in the order of their names, so that callers cannot deadlock.
+
+        Args:
+            names: of the locks, each once.
+            timeout: longest wait for all of them together in seconds, None for ever.
+            ttl: their lease in seconds, if it is to differ from the client's.
+
+        Raises:
+            AcquireTimeout: one of them was not granted in time; none is held.
+            LockLost: one was lost while waiting for another; none is held.
+            Unavailable, InvalidRequest, ClientClosed: as for `Lock.acquire`.
+        """
+        wanted = lock_names(names)
+        ttl_ms = self._ttl_ms if ttl is None else ttl_to_ms(ttl)
+        wait_ms = wait_to_ms(timeout)
+        until_ns = monotonic_ns() + wait_ms * NS_PER_MS
+        grants: dict[str, Grant] = {}
+        try:
+            for name in sorted(wanted):
+                left_ms = WAIT_FOREVER
+                if wait_ms != WAIT_FOREVER:
+                    left_ms = max(0, until_ns - monotonic_ns()) // NS_PER_MS
+                grants[name] = await self._acquire(name, ttl_ms, left_ms)
+            for grant in grants.values():
+                grant.check()
+        except BaseException:
+            for grant in reversed(grants.values()):
+                self._engine.let_go(grant.ticket)
+            raise
+        return Grants(grants[name] for name in wanted)
+
+    async def describe(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> LockInfo:
+        """What is known of a lock: its holders, who waits in which order, its last token, its node.
+
+        Args:
+            name: of the lock, held or free.
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: no node could tell within that time.
+        """
+        wanted, give_up_ns = check_lock_name(name), answer_to_ns(timeout)
+        answer = await self._engine.ask(
+            lambda core, now_ns: core.describe(wanted, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
+        )
+        lock: LockInfo = answer.lock
+        return lock
+
+    async def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holding | None:
+        """Who holds a lock, or None if nobody does.
+
+        Args:
+            name: of the lock.
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: no node could tell within that time.
+        """
+        return holding_of(await self.describe(name, timeout=timeout))
+
+    async def locks(self, prefix: str = "", *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> list[LockInfo]:
+        """The locks that are held or waited for and whose name starts with `prefix`, by name.
+
+        Each is as its node saw it when it was asked; the list as a whole is no snapshot.
+
+        Args:
+            prefix: how their names start; "" for all.
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: not all nodes could tell within that time.
+        """
+        start, give_up_ns = check_prefix(prefix), answer_to_ns(timeout)
+        locks: list[LockInfo] = await self._engine.ask(
+            lambda core, now_ns: core.list_locks(start, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
+        )
+        return locks
+
+    def watch(self, name: str) -> AsyncIterator[LockInfo]:
+        """The lock as it is now, and again after every change, until the iteration is ended.
+
+        It goes on over failures and moves of the lock. Changes that follow each other closely may be seen as one.
+
+        Args:
+            name: of the lock.
+
+        Raises:
+            Unavailable: no server was ever reached.
+            ClientClosed: the client was closed.
+        """
+        return self._watch(check_lock_name(name))
+
+    async def _watch(self, name: str) -> AsyncIterator[LockInfo]:
+        watching, request = self._engine.watch(name)
+        try:
+            while True:
+                for lock in await self._engine.next_updates(watching):
+                    yield lock
+        finally:
+            self._engine.unwatch(request)
+
+    async def break_lock(
+        self,
+        name: str,
+        token: int,
+        *,
+        force: bool = False,
+        timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT,
+    ) -> Broken:
+        """End the lease of a lock's holder, named by its fencing token.
+
+        The holder is told, and its lease is not renewed any more: the lock is free once it lets go, or once its TTL has
+        passed (`within_ms`). With `force` it is free at once: for a moment two may believe to hold it.
+
+        Args:
+            name: of the lock.
+            token: the fencing token of the holder that is meant, so that nobody else is hit.
+            force: free the lock at once.
+            timeout: how long to try, in seconds.
+
+        Raises:
+            NotHeld: nobody holds the lock under that token.
+            Unavailable: no node could do it within that time.
+        """
+        wanted, generation, give_up_ns = check_lock_name(name), check_token(token), answer_to_ns(timeout)
+        broken: Broken = await self._engine.ask(
+            lambda core, now_ns: core.break_lock(
+                wanted, generation, force=force, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
+            )
+        )
+        return broken
+
+    async def state(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> ClusterState:
+        """The cluster's members, and who has which slot, as the server knows it that is asked.
+
+        Args:
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: no server answered within that time.
+        """
+        return (await self.state_and_note(timeout=timeout))[0]
+
+    async def state_and_note(
+        self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT
+    ) -> tuple[ClusterState, str]:
+        """Like `state`, with a sentence on what the server is waiting for ("" for nothing)."""
+        give_up_ns = answer_to_ns(timeout)
+        answer = await self._engine.ask(
+            lambda core, now_ns: core.get_state(give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
+        )
+        return decode_state(answer.state), answer.note
+
+    async def drain(self, node: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> None:
+        """Begin to move everything off a node, so that it can be stopped; see `state` for how far it is.
+
+        Args:
+            node: id of the node.
+            timeout: how long to try, in seconds.
+
+        Raises:
+            UnknownNode: the cluster has no such member.
+            Unavailable: no server could do it within that time.
+        """
+        member, give_up_ns = check_node_id(node), answer_to_ns(timeout)
+        await self._engine.ask(
+            lambda core, now_ns: core.drain(member, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
+        )
+
+    async def close(self) -> None:
+        """Give up everything that is held or waited for, tell the nodes, and close the connections.
+
+        Grants that are still held are lost, with reason "session-ended". Waits for an answer a second at most.
+        """
+        await self._engine.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _acquire(self, name: str, ttl_ms: int, wait_ms: int) -> Grant:
+        engine = self._engine
+        return Grant(engine, await engine.acquire(name, ttl_ms, wait_ms))
+
+    def __repr__(self) -> str:
+        return f"<Client {','.join(self._engine.addresses)} owner {self.owner!r}>"

@@ -1,0 +1,294 @@
+"""A lock server of a hundred lines over real TCP, for what only sockets, threads and loops can show.
+
+It grants first come, first served, never expires anything, and does what the test tells it: stay mute, cut
+connections, end leases, talk nonsense.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Any, Self
+
+import msgspec
+
+from lockring.messages import (
+    PROTOCOL,
+    Acquire,
+    Break,
+    Broken,
+    Changed,
+    ClientHello,
+    CloseSession,
+    Describe,
+    Described,
+    Drain,
+    Draining,
+    GetState,
+    Granted,
+    HolderInfo,
+    Keepalive,
+    Kept,
+    List,
+    Listed,
+    LockInfo,
+    Lost,
+    Message,
+    Refused,
+    Release,
+    Released,
+    Routes,
+    StateIs,
+    ToNode,
+    Unwatch,
+    WaiterInfo,
+    Watch,
+    Welcome,
+)
+from lockring.names import SLOTS, slot_of
+from lockring.net.frames import FrameReader, encode_frame
+from lockring.ring.state import ClusterState, encode_state
+
+_decoder = msgspec.msgpack.Decoder(ToNode)
+
+
+class _Entry:
+    def __init__(self, connection: socket.socket, request: Acquire) -> None:
+        self.connection = connection
+        self.request = request
+        self.generation = 0
+
+    @property
+    def id(self) -> tuple[str, int]:
+        return self.request.session, self.request.acquisition
+
+
+class LockServer:
+    """The server; use it as a context manager.
+
+    Attributes:
+        seen: every message received, in order.
+        mute: message types that are not answered.
+        promise_ms: the TTL that is promised, None for the one asked for.
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
+        self._connections: list[socket.socket] = []
+        self._queues: dict[str, list[_Entry]] = {}
+        self._watches: dict[tuple[socket.socket, int], str] = {}
+        self._generation = 0
+        self._threads: list[threading.Thread] = []
+        self.seen: list[Message] = []
+        self.mute: set[type] = set()
+        self.promise_ms: int | None = None
+        self.greeted = 0
+
+    def __enter__(self) -> Self:
+        self._run(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A listener that another thread waits in does not close: wake it.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(5)
+
+    # ---- what tests say
+
+    def cut(self) -> None:
+        """Break every connection."""
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def holders(self, name: str) -> list[tuple[str, int]]:
+        """Session and acquisition of who holds a lock (one) and who waits, in order."""
+        with self._lock:
+            return [entry.id for entry in self._queues.get(name, [])]
+
+    def lose(self, name: str, reason: str = "broken") -> None:
+        """Tell the holder of a lock that it is lost; it stays in the queue until it is released."""
+        with self._lock:
+            first = self._queues[name][0]
+            session, acquisition = first.id
+            self._send(first.connection, Lost(session, acquisition, name, reason))
+
+    def wait_until(self, condition: Any, seconds: float = 10) -> None:
+        """Wait until a condition on this server holds; looked at after each message and connection."""
+        with self._news:
+            assert self._news.wait_for(condition, seconds), self.seen[-5:]
+
+    def count(self, kind: type[Message]) -> int:
+        """How many messages of a kind have come."""
+        return sum(isinstance(message, kind) for message in self.seen)
+
+    def say(self, data: bytes) -> None:
+        """Send raw bytes on every connection."""
+        with self._lock:
+            for connection in self._connections:
+                connection.sendall(data)
+
+    # ---- what it does
+
+    def _run(self, target: Any, *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._news:
+                self._connections.append(connection)
+            self._run(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        frames: FrameReader[Message] = FrameReader(_decoder)
+        with connection:
+            while True:
+                try:
+                    data = connection.recv(65536)
+                except OSError:
+                    data = b""
+                with self._news:
+                    if not data:
+                        self._connections.remove(connection)
+                        for name in list(self._queues):
+                            self._drop_waiters(name, connection)
+                        self._news.notify_all()
+                        return
+                    for message in frames.feed(data):
+                        self.seen.append(message)
+                        if type(message) not in self.mute:
+                            self._answer(connection, message)
+                    self._news.notify_all()
+
+    def _send(self, connection: socket.socket, message: Message) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(encode_frame(message))
+
+    def _drop_waiters(self, name: str, connection: socket.socket) -> None:
+        queue = self._queues[name]
+        queue[1:] = [entry for entry in queue[1:] if entry.connection is not connection]
+
+    def _answer(self, connection: socket.socket, message: Any) -> None:
+        answer: Message
+        match message:
+            case ClientHello():
+                self.greeted += 1
+                self._send(connection, Welcome(PROTOCOL, "cluster", "node", "a", 1, 1))
+                answer = Routes(1, [("a", 1, self.address)], b"\0\0" * SLOTS, "")
+            case Acquire():
+                self._acquire(connection, message)
+                return
+            case Release():
+                found = self._remove(message.name, (message.session, message.acquisition))
+                answer = Released(message.request, found)
+            case Keepalive():
+                answer = Kept(message.request, self.promise_ms or message.ttl_ms, True)
+            case CloseSession():
+                for name, queue in self._queues.items():
+                    for entry in list(queue):
+                        if entry.request.session == message.session:
+                            self._remove(name, entry.id)
+                answer = Released(message.request, True)
+            case Describe():
+                answer = Described(message.request, self._info(message.name))
+            case List():
+                names = sorted(n for n, q in self._queues.items() if q and n.startswith(message.prefix))
+                answer = Listed(message.request, [self._info(name) for name in names], -1, "")
+            case Watch():
+                self._watches[connection, message.request] = message.name
+                answer = Changed(message.request, self._info(message.name))
+            case Unwatch():
+                self._watches.pop((connection, message.watch), None)
+                answer = Released(message.request, True)
+            case Break():
+                for entry in self._queues.get(message.name, [])[:1]:
+                    if entry.generation == message.generation:
+                        self._send(entry.connection, Lost(*entry.id, message.name, "broken"))
+                        if message.force:
+                            self._remove(message.name, entry.id)
+                        answer = Broken(message.request, message.force, 0 if message.force else 1000)
+                        break
+                else:
+                    answer = Refused(message.request, "not-held", "nobody holds it under that token")
+            case GetState():
+                answer = StateIs(message.request, encode_state(ClusterState("cluster", 1)), "all is well")
+            case Drain():
+                answer = (
+                    Draining(message.request, message.node)
+                    if message.node == "a"
+                    else Refused(message.request, "unknown-node", f"there is no {message.node}")
+                )
+            case _:
+                raise AssertionError(message)
+        self._send(connection, answer)
+
+    def _acquire(self, connection: socket.socket, request: Acquire) -> None:
+        queue = self._queues.setdefault(request.name, [])
+        entry = _Entry(connection, request)
+        for known in queue:
+            if known.id == entry.id:
+                known.connection, known.request = connection, request
+                if known.generation:
+                    self._grant(known)
+                return
+        if queue and request.wait_ms == 0:
+            self._send(connection, Refused(request.request, "timeout", "held by another", request.name))
+            return
+        if request.ttl_ms > 30_000:
+            self._send(connection, Refused(request.request, "invalid", "the longest TTL here is 30 s"))
+            return
+        queue.append(entry)
+        if len(queue) == 1:
+            self._grant(entry)
+        self._changed(request.name)
+
+    def _grant(self, entry: _Entry) -> None:
+        if not entry.generation:
+            self._generation += 1
+            entry.generation = self._generation
+        request = entry.request
+        promise = self.promise_ms or request.ttl_ms
+        self._send(entry.connection, Granted(request.request, entry.generation, promise, request.request))
+
+    def _remove(self, name: str, which: tuple[str, int]) -> bool:
+        queue = self._queues.get(name, [])
+        for place, entry in enumerate(queue):
+            if entry.id == which:
+                del queue[place]
+                if place == 0 and queue:
+                    self._grant(queue[0])
+                self._changed(name)
+                return True
+        return False
+
+    def _changed(self, name: str) -> None:
+        for (connection, request), watched in self._watches.items():
+            if watched == name:
+                self._send(connection, Changed(request, self._info(name)))
+
+    def _info(self, name: str) -> LockInfo:
+        queue = self._queues.get(name, [])
+        holders = [
+            HolderInfo(e.request.owner, e.request.session, e.request.acquisition, e.generation, 5, 1000, 900)
+            for e in queue[:1]
+        ]
+        waiters = [
+            WaiterInfo(e.request.owner, e.request.session, e.request.acquisition, 7) for e in queue[1:]
+        ]
+        return LockInfo(name, slot_of(name), "a", 0, 1, self._generation, 0, holders, waiters)

@@ -1,0 +1,608 @@
+"""The blocking client over real sockets: grants, threads, cancellation, loss and wrong servers."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+import lockring
+from lockring.errors import (
+    AcquireTimeout,
+    ClientClosed,
+    InvalidRequest,
+    LockLost,
+    NotHeld,
+    ProtocolError,
+    Unavailable,
+    UnknownNode,
+)
+from lockring.messages import Acquire, CloseSession, Keepalive, Message, Release, Unwatch
+from tests.unit.client.lock_server import LockServer
+
+
+def in_thread(function: object) -> threading.Thread:
+    thread = threading.Thread(target=function, daemon=True)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def interrupt_once(server: LockServer, condition: Callable[[], bool]) -> threading.Thread:
+    """Send the main thread a Ctrl-C once a condition on the server holds."""
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def work() -> None:
+        server.wait_until(condition)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    return in_thread(work)
+
+
+@pytest.fixture
+def other(server: LockServer) -> Iterator[lockring.Client]:
+    with lockring.Client(server.address, owner="other") as client:
+        yield client
+
+
+class TestGrant:
+    def test_it_tells_what_it_is(self, client: lockring.Client) -> None:
+        before = datetime.now(UTC)
+        grant = client.lock("x").acquire()
+        assert (grant.name, grant.owner) == ("x", "tester")
+        assert grant.fencing_token == 1
+        assert before <= grant.acquired_at <= datetime.now(UTC)
+        assert grant.held
+        assert 9 < grant.remaining() <= 10
+        assert not grant.lost.is_set()
+        assert grant.check() is grant
+        assert grant.verify()
+        assert "'x' token 1, held, 10.0 s left" in repr(grant)
+
+    def test_after_the_release_it_is_not_held_and_not_lost(self, client: lockring.Client) -> None:
+        grant = client.lock("x").acquire()
+        grant.release()
+        assert not grant.held
+        assert grant.remaining() == 0.0
+        assert not grant.lost.is_set()
+        assert "released" in repr(grant)
+        with pytest.raises(NotHeld):
+            grant.check()
+        with pytest.raises(NotHeld):
+            grant.release()
+        assert not grant.verify()
+
+    def test_tokens_grow(self, client: lockring.Client) -> None:
+        tokens = []
+        for _ in range(3):
+            with client.lock("x") as grant:
+                tokens.append(grant.fencing_token)
+        assert tokens == [1, 2, 3]
+
+    def test_a_grant_can_be_entered_and_is_released_at_the_end(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with client.lock("x").acquire(timeout=5) as grant:
+            assert grant.held
+            assert len(server.holders("x")) == 1
+        assert server.holders("x") == []
+        with pytest.raises(NotHeld), grant:
+            raise AssertionError("the body must not run")
+
+    def test_a_release_within_the_block_is_fine(self, client: lockring.Client) -> None:
+        with client.lock("x") as grant:
+            grant.release()
+
+    def test_an_error_in_the_block_releases_and_passes(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with pytest.raises(ZeroDivisionError), client.lock("x"):
+            raise ZeroDivisionError
+        assert server.holders("x") == []
+
+    def test_one_lock_object_may_be_entered_by_many_threads_and_within_itself(
+        self, client: lockring.Client
+    ) -> None:
+        lock = client.lock("x")
+        inside: list[int] = []
+
+        def work() -> None:
+            for _ in range(5):
+                with lock as grant:
+                    inside.append(grant.fencing_token)
+                    assert grant.held
+
+        threads = [in_thread(work) for _ in range(4)]
+        for thread in threads:
+            thread.join(20)
+        assert sorted(inside) == list(range(1, 21))
+        assert lock._entered == {}
+
+    def test_a_decorated_function_runs_under_the_lock(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        @client.lock("x").synchronized
+        def work(number: int) -> tuple[int, int]:
+            """What it does."""
+            return number, len(server.holders("x"))
+
+        assert work(7) == (7, 1)
+        assert work.__doc__ == "What it does."
+        assert server.holders("x") == []
+
+        async def wrong() -> None: ...
+
+        with pytest.raises(InvalidRequest, match=r"lockring\.aio"):
+            client.lock("x").synchronized(wrong)
+
+
+class TestWaiting:
+    def test_a_try_of_a_held_lock_gives_none(self, client: lockring.Client, other: lockring.Client) -> None:
+        with client.lock("x"):
+            assert other.lock("x").try_acquire() is None
+        grant = other.lock("x").try_acquire()
+        assert grant is not None
+        grant.release()
+
+    def test_a_bounded_wait_ends_and_leaves_nothing_behind(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        with client.lock("x"):
+            began = time.monotonic()
+            with pytest.raises(AcquireTimeout):
+                other.lock("x").acquire(timeout=1.2)
+            assert 1.1 < time.monotonic() - began < 5
+            server.wait_until(lambda: len(server.holders("x")) == 1)
+
+    def test_a_waiter_is_served_when_the_holder_lets_go(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        served = threading.Event()
+
+        def wait() -> None:
+            with other.lock("x"):
+                served.set()
+
+        thread = in_thread(wait)
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        assert not served.is_set()
+        grant.release()
+        assert served.wait(5)
+        thread.join(5)
+
+    def test_many_threads_wait_on_one_client_at_once(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        """One of them reads the socket for all; whoever is served leaves, and the next one reads."""
+        first = client.lock("x").acquire()
+        order: list[int] = []
+
+        def wait() -> None:
+            with client.lock("x") as grant:
+                order.append(grant.fencing_token)
+
+        threads = [in_thread(wait) for _ in range(20)]
+        server.wait_until(lambda: len(server.holders("x")) == 21)
+        with client.lock("another"):
+            first.release()
+        for thread in threads:
+            thread.join(20)
+        assert len(order) == 20
+        assert server.holders("x") == []
+
+    def test_other_threads_go_on_while_one_waits(self, client: lockring.Client, server: LockServer) -> None:
+        first = client.lock("x").acquire()
+        thread = in_thread(lambda: client.lock("x").acquire().release())
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        for _ in range(50):
+            client.lock("y").acquire().release()
+        first.release()
+        thread.join(5)
+        assert not thread.is_alive()
+
+    def test_a_waiter_waits_on_over_a_broken_connection(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        first = client.lock("x").acquire()
+        got: list[lockring.Grant] = []
+        thread = in_thread(lambda: got.append(client.lock("x").acquire()))
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        server.cut()
+        server.wait_until(lambda: server.greeted == 2)
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        assert first.held
+        first.release()
+        thread.join(5)
+        assert got[0].held
+
+    def test_an_interrupt_during_the_wait_leaves_nothing_behind(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        with other.lock("x"):
+            queued = interrupt_once(server, lambda: len(server.holders("x")) == 2)
+            with pytest.raises(KeyboardInterrupt):
+                client.lock("x").acquire()
+            queued.join(5)
+            server.wait_until(lambda: len(server.holders("x")) == 1)
+        with client.lock("x") as grant:
+            assert grant.held
+
+    def test_an_interrupt_of_one_that_does_not_read_leaves_nothing_behind(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        blocker = other.lock("x").acquire()
+        reader = in_thread(lambda: client.lock("x").acquire().release())
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        queued = interrupt_once(server, lambda: len(server.holders("x")) == 3)
+        with pytest.raises(KeyboardInterrupt):
+            client.lock("x").acquire()
+        queued.join(5)
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        blocker.release()
+        reader.join(5)
+        server.wait_until(lambda: server.holders("x") == [])
+
+    def test_an_interrupted_release_goes_on_by_itself(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        server.mute = {Release}
+        queued = interrupt_once(server, lambda: server.count(Release) == 1)
+        with pytest.raises(KeyboardInterrupt):
+            grant.release()
+        queued.join(5)
+        assert not grant.held
+        server.mute = set()
+        server.cut()
+        server.wait_until(lambda: server.holders("x") == [])
+
+
+class TestLoss:
+    def test_a_loss_sets_the_event_and_starts_the_callbacks(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        told: list[LockLost] = []
+        called = threading.Event()
+        grant.on_lost(told.append)
+        grant.on_lost(lambda _: called.set())
+        server.lose("x", "broken")
+        assert grant.lost.wait(5)
+        assert called.wait(5)
+        assert not grant.held
+        assert (told[0].name, told[0].reason) == ("x", "broken")
+        assert "lost: broken" in repr(grant)
+        server.wait_until(lambda: server.count(Release) == 1)
+        with pytest.raises(LockLost) as caught:
+            grant.check()
+        assert caught.value.reason == "broken"
+        with pytest.raises(LockLost):
+            grant.release()
+
+    def test_a_callback_that_comes_late_is_called_at_once(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        lost = grant.lost
+        server.lose("x")
+        assert lost.wait(5)
+        called = threading.Event()
+        grant.on_lost(lambda _: called.set())
+        assert called.wait(5)
+
+    def test_a_callback_that_fails_is_reported_and_the_others_are_called(
+        self, client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reported: list[threading.ExceptHookArgs] = []
+        monkeypatch.setattr(threading, "excepthook", reported.append)
+        grant = client.lock("x").acquire()
+        called = threading.Event()
+        grant.on_lost(lambda _: 1 / 0)
+        grant.on_lost(lambda _: called.set())
+        server.lose("x")
+        assert called.wait(5)
+        assert reported[0].exc_type is ZeroDivisionError
+
+    def test_a_callback_is_not_called_after_a_release(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        grant.on_lost(lambda _: pytest.fail("it was released"))
+        grant.release()
+        client.close()
+        assert not grant.lost.is_set()
+
+    def test_leaving_a_block_after_a_loss_raises(self, client: lockring.Client, server: LockServer) -> None:
+        with pytest.raises(LockLost, match="'x'"), client.lock("x") as grant:  # noqa: PT012
+            server.lose("x")
+            assert grant.lost.wait(5)
+
+    def test_an_error_that_ends_the_block_after_a_loss_carries_a_note(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with pytest.raises(ZeroDivisionError) as caught, client.lock("x") as grant:  # noqa: PT012
+            server.lose("x")
+            assert grant.lost.wait(5)
+            raise ZeroDivisionError
+        assert any("lost" in note for note in caught.value.__notes__)
+
+    def test_a_lock_that_cannot_be_renewed_is_lost_before_its_lease_ends(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        server.mute = {Keepalive, Acquire}
+        server.mute = {Keepalive}
+        began = time.monotonic()
+        grant = client.lock("x", ttl=0.5).acquire()
+        lost = grant.lost
+        assert lost.wait(5)
+        assert time.monotonic() - began < 1.5
+        with pytest.raises(LockLost) as caught:
+            grant.check()
+        assert caught.value.reason == "local-deadline"
+
+    def test_a_held_lock_is_renewed_without_any_call(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x", ttl=0.4).acquire()
+        server.wait_until(lambda: server.count(Keepalive) >= 6)
+        assert grant.held
+        grant.release()
+
+    def test_held_looks_at_the_clock_even_if_nothing_else_has_run(
+        self, client: lockring.Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a stop of the process: the very next look tells, whatever thread comes first."""
+        grant = client.lock("x").acquire()
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        later = lambda: now_ns + 11_000_000_000  # noqa: E731
+        for module in ("holding", "engine", "plumbing"):
+            monkeypatch.setattr(f"lockring.client.{module}.monotonic_ns", later)
+        assert grant.lost.is_set()
+        assert not grant.held
+        assert grant.remaining() == 0.0
+
+    def test_closing_the_client_ends_its_grants(self, server: LockServer) -> None:
+        with lockring.Client(server.address) as client:
+            grant = client.lock("x").acquire()
+        assert grant.lost.is_set()
+        assert server.holders("x") == []
+        assert server.count(CloseSession) == 1
+        with pytest.raises(LockLost) as caught:
+            grant.check()
+        assert caught.value.reason == "session-ended"
+
+
+class TestAcquireAll:
+    def test_locks_are_taken_by_name_and_given_in_the_order_asked(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with client.acquire_all(["b", "c", "a"]) as grants:
+            assert [grant.name for grant in grants] == ["b", "c", "a"]
+            assert [grant.fencing_token for grant in grants] == [2, 3, 1]
+            assert grants.held
+            assert len(grants[:2]) == 2
+            assert "token" in repr(grants)
+        assert not grants.held
+        assert all(server.holders(name) == [] for name in "abc")
+        with pytest.raises(NotHeld):
+            grants.release()
+        with pytest.raises(NotHeld):
+            grants.check()
+
+    def test_all_or_none(self, client: lockring.Client, other: lockring.Client, server: LockServer) -> None:
+        with other.lock("b"):
+            with pytest.raises(AcquireTimeout):
+                client.acquire_all(["c", "b", "a"], timeout=1)
+            server.wait_until(lambda: server.holders("a") == [])
+            assert server.holders("c") == []
+
+    def test_a_loss_of_one_is_raised_at_the_end_and_all_are_released(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with pytest.raises(LockLost, match="'b'"), client.acquire_all(["a", "b"]) as grants:  # noqa: PT012
+            server.lose("b")
+            assert grants[1].lost.wait(5)
+        server.wait_until(lambda: server.holders("a") == [] == server.holders("b"))
+
+    def test_their_release_reports_a_loss_after_releasing_the_others(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grants = client.acquire_all(["a", "b"], timeout=5, ttl=5)
+        server.lose("b")
+        assert grants[1].lost.wait(5)
+        with pytest.raises(LockLost):
+            grants.release()
+        assert server.holders("a") == []
+
+
+class TestThreadingLock:
+    def test_it_behaves_like_one(self, client: lockring.Client) -> None:
+        lock = client.as_threading_lock("x")
+        assert not lock.locked()
+        assert lock.acquire()
+        assert lock.locked()
+        assert lock.grant is not None
+        assert not lock.acquire(blocking=False)
+        assert not lock.acquire(timeout=0.05)
+        in_thread(lock.release).join(5)
+        assert not lock.locked()
+        with lock as entered:
+            assert entered is True
+        with pytest.raises(RuntimeError):
+            lock.release()
+        with pytest.raises(ValueError, match="timeout"):
+            lock.acquire(blocking=False, timeout=1)
+
+    def test_releasing_it_after_a_loss_raises(self, client: lockring.Client, server: LockServer) -> None:
+        lock = client.as_threading_lock("x")
+        lock.acquire()
+        assert lock.grant is not None
+        lost = lock.grant.lost
+        server.lose("x")
+        assert lost.wait(5)
+        assert not lock.locked()
+        with pytest.raises(LockLost):
+            lock.release()
+
+
+class TestQuestions:
+    def test_describe_and_owner_and_list(self, client: lockring.Client) -> None:
+        assert client.owner_of("x") is None
+        with client.lock("x") as grant:
+            described = client.describe("x")
+            assert described.holders[0].session == grant.session
+            holding = client.owner_of("x")
+            assert holding is not None
+            assert str(holding) == "tester"
+            assert (holding.fencing_token, holding.session) == (grant.fencing_token, grant.session)
+            assert (holding.held_s, holding.ttl_s, holding.ttl_left_s) == (0.005, 1.0, 0.9)
+            assert [lock.name for lock in client.locks()] == ["x"]
+            assert client.locks("y") == []
+
+    def test_a_watch_sees_every_change_and_ends_with_the_iteration(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        watch = client.watch("x")
+        assert next(watch).holders == []
+        with other.lock("x"):
+            assert next(watch).holders[0].owner == "other"
+        assert next(watch).holders == []
+        watch.close()  # type: ignore[attr-defined]
+        server.wait_until(lambda: server.count(Unwatch) == 1)
+
+    def test_a_watch_ends_when_the_client_is_closed(self, client: lockring.Client) -> None:
+        watch = client.watch("x")
+        next(watch)
+        closing = in_thread(client.close)
+        with pytest.raises(ClientClosed):
+            next(watch)
+        closing.join(5)
+
+    def test_break_state_and_drain(self, client: lockring.Client, server: LockServer) -> None:
+        grant = client.lock("x").acquire()
+        lost = grant.lost
+        with pytest.raises(NotHeld):
+            client.break_lock("x", grant.fencing_token + 1)
+        assert client.break_lock("x", grant.fencing_token).freed is False
+        assert lost.wait(5)
+        again = client.lock("x").acquire()
+        assert client.break_lock("x", token=again.fencing_token, force=True).freed is True
+        assert not again.verify()
+        assert client.state().cluster == "cluster"
+        assert client.state_and_note()[1] == "all is well"
+        client.drain("a")
+        with pytest.raises(UnknownNode):
+            client.drain("b")
+
+    def test_a_question_without_an_answer_is_unavailable(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        client.state()
+        server.mute = {Message, *[type(each) for each in server.seen]}
+        with pytest.raises(Unavailable, match="did not answer"):
+            client.state(timeout=0.2)
+
+
+class TestServers:
+    def test_what_the_cluster_refuses_is_raised(self, client: lockring.Client) -> None:
+        with pytest.raises(InvalidRequest, match="30 s"):
+            client.lock("x", ttl=60).acquire()
+
+    def test_a_closed_client_refuses_everything(self, server: LockServer) -> None:
+        client = lockring.Client(server.address)
+        client.close()
+        client.close()
+        for call in (client.lock("x").acquire, client.state, lambda: next(client.watch("x"))):
+            with pytest.raises(ClientClosed):
+                call()
+
+    def test_nobody_there_is_unavailable_with_the_reason_for_each_address(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with lockring.Client(f"127.0.0.1:{port},127.0.0.1:{port + 1}") as client:
+            with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: connection refused"):
+                client.lock("x").acquire(timeout=1)
+            with pytest.raises(Unavailable, match=str(port)):
+                client.describe("x", timeout=0.3)
+
+    def test_without_a_timeout_an_acquire_gives_up_after_the_connect_timeout(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with (
+            lockring.Client(f"127.0.0.1:{port}", connect_timeout=0.3) as client,
+            pytest.raises(Unavailable, match=str(port)),
+        ):
+            client.lock("x").acquire()
+
+    def test_an_unknown_host_is_unavailable(self) -> None:
+        with (
+            lockring.Client("no.such.host.invalid:1") as client,
+            pytest.raises(Unavailable, match=r"no\.such"),
+        ):
+            client.lock("x").acquire(timeout=1)
+
+    @pytest.mark.parametrize(
+        "words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0\0\0\3abc", b"SSH-2.0-OpenSSH_9.0\r\n"]
+    )
+    def test_a_port_that_speaks_something_else_is_named(self, words: bytes) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        connection, _ = listener.accept()
+                        with connection:
+                            connection.sendall(words)
+                            connection.recv(1000)
+
+            thread = in_thread(serve)
+            port = listener.getsockname()[1]
+            with (
+                lockring.Client(f"127.0.0.1:{port}") as client,
+                pytest.raises(ProtocolError, match=f"{port} is no lockring server"),
+            ):
+                client.lock("x").acquire()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+    def test_a_port_that_hangs_up_is_named(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        listener.accept()[0].close()
+
+            thread = in_thread(serve)
+            port = listener.getsockname()[1]
+            with (
+                lockring.Client(f"127.0.0.1:{port}") as client,
+                pytest.raises(Unavailable, match=f"{port}: .*without a greeting"),
+            ):
+                client.lock("x").acquire(timeout=0.5)
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+    def test_garbage_on_a_good_connection_only_ends_that(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        server.say(b"\xff\xff\xff\xffgarbage")
+        server.wait_until(lambda: server.greeted == 2)
+        assert grant.held
+        assert grant.verify()
+
+    def test_large_and_many_messages_go_both_ways(self, client: lockring.Client) -> None:
+        """More than a socket takes at once, so that sending goes on in the background."""
+        names = [f"{number:05}" + "n" * 900 for number in range(1_500)]
+        grants = client.acquire_all(names, timeout=60)
+        assert [lock.name for lock in client.locks()] == names
+        grants.release()
+        assert client.locks() == []
