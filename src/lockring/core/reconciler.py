@@ -212,6 +212,8 @@ class _Planner:
         if learner is not None and (self._is_unwanted(learner) or self._is_overdue(primary, learner)):
             learner = None
         wished = self._wished_copy(number, primary, backup)
+        if wished is None and backup is not None and self._has_no_other_place(number, backup):
+            backup = None
         if wished is not None and backup is not None and wished == backup.replica:
             if self._wished_primary(number, primary) == wished:
                 return swapped(slot, version, lagging=self._lagging)
@@ -255,6 +257,13 @@ class _Planner:
 
     def _is_unwanted(self, copy: Copy) -> bool:
         return self._is_dead(copy.replica) or copy.replica in self._situation.leaving
+
+    def _has_no_other_place(self, number: int, backup: Copy) -> bool:
+        """Whether a copy is on a member that is to leave while the ring has nobody to take it over."""
+        situation = self._situation
+        member = situation.state.members.get(backup.replica.node)
+        is_draining = member is not None and member.condition == "draining"
+        return is_draining and situation.target is not None and situation.target.backup(number) is None
 
     def _is_overdue(self, primary: Replica, learner: Copy) -> bool:
         age_ns = self._situation.age_ns(learner.joined)

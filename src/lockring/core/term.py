@@ -270,6 +270,11 @@ class Term:
                 self._lost = True
         if stored.version:  # an empty store says nothing: its lease is the built-in default, not anybody's
             self.lease_wait_ns = max(self.lease_wait_ns, up(ms_to_ns(stored.coordinator_lease_ms)))
+        # Leases are chosen once: whoever waits one out cannot know that somebody else still goes by another length.
+        backup_lease_ms = self._timing.backup_lease_ns // NS_PER_MS
+        coordinator_lease_ms = self._timing.coordinator_lease_ns // NS_PER_MS
+        if stored.version:
+            backup_lease_ms, coordinator_lease_ms = stored.backup_lease_ms, stored.coordinator_lease_ms
         slots = stored.slots
         if self._lost and not self._quarantined:
             slots = _each(slots, version)
@@ -284,8 +289,8 @@ class Term:
             members=stored.members,
             slots=slots,
             replication=self._replication,
-            backup_lease_ms=self._timing.backup_lease_ns // NS_PER_MS,
-            coordinator_lease_ms=self._timing.coordinator_lease_ns // NS_PER_MS,
+            backup_lease_ms=backup_lease_ms,
+            coordinator_lease_ms=coordinator_lease_ms,
             coordinator=self._address,
         )
         self._write(stored.version, claimed, now_ns)

@@ -73,6 +73,7 @@ class CoordinatorServer:
         self._encoded: tuple[int, bytes] | None = None
         self._routes: Routes | None = None
         self._note = ""
+        self._cluster = ""
         self._look_timer: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------- Service
@@ -225,6 +226,12 @@ class CoordinatorServer:
         self._pump.schedule()
 
     def _publish(self, state: ClusterState) -> None:
+        if state.cluster != self._cluster:
+            # A client keeps the first id that it hears: let it come back and hear the one that counts.
+            for client in list(self._clients.values()):
+                client.close("the cluster has another id than this client was told")
+            self._cluster = state.cluster
+            self._say_if_leases_are_others(state)
         if self._nodes:
             frame = encode_frame(State(self._encode(state)))
             for guest in self._nodes.values():
@@ -239,6 +246,19 @@ class CoordinatorServer:
         self._reporter.report(state)
 
     # ----------------------------------------------------------------------- inner
+
+    def _say_if_leases_are_others(self, state: ClusterState) -> None:
+        asked = (self._settings.backup_lease_s, self._settings.coordinator_lease_s)
+        chosen = (state.backup_lease_ms / 1000, state.coordinator_lease_ms / 1000)
+        if asked != chosen:
+            log.warning(
+                "the leases of this cluster were chosen when it was made: the backup lease is %g s (not %g s), "
+                "the coordinator lease %g s (not %g s)",
+                chosen[0],
+                asked[0],
+                chosen[1],
+                asked[1],
+            )
 
     def _encode(self, state: ClusterState) -> bytes:
         if self._encoded is None or self._encoded[0] != state.version:

@@ -151,6 +151,9 @@ class NodeServer:
         match hello:
             case ClientHello():
                 check_protocol(hello.protocol, "the client")
+                if hello.cluster and not state.cluster:
+                    # It may join another cluster than the client's, whose routes the client must not follow.
+                    raise Unavailable(f"node {replica.node} has not joined a cluster yet")
                 self._check_cluster(hello.cluster, "the client")
                 guest.admit(CLIENT, welcome)
                 self._life.clients.add(guest.number)

@@ -34,11 +34,11 @@ _NEW_CLUSTER: Final = (
 _REPLICATION: Final = "Answer a grant once its backup has it (sync), or at once (async: faster, a crash may lose the newest grants)."
 _BACKUP_LEASE: Final = (
     "How long a primary serves on an acknowledgement of its backup, and so how long a failover takes. Lower ones "
-    "cost traffic and suffer from pauses."
+    "cost traffic and suffer from pauses. Chosen once, when the cluster is made."
 )
 _COORDINATOR_LEASE: Final = (
     "How long nodes work without the coordinator, and the longest TTL of a lock. Locks whose two copies are both "
-    "lost stay blocked for as long."
+    "lost stay blocked for as long. Chosen once, when the cluster is made."
 )
 _STABILIZATION: Final = "How long membership must be quiet before slots are placed anew."
 _MEMBER_LEASE: Final = "Silence after which a node counts as failed."

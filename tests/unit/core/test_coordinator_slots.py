@@ -75,6 +75,15 @@ def test_a_drain_empties_a_node_and_no_slot_ever_has_fewer_copies(names: tuple[s
             assert new.base == old.base
 
 
+def test_a_drain_of_one_of_two_nodes_leaves_the_other_alone_with_every_slot() -> None:
+    world = cluster("a", "b")
+    world.drain("b")
+    world.run_until_quiet()
+    assert set(world.primaries()) == {"a"}
+    assert set(world.backups()) == {"-"}
+    assert all(slot.base == world.state.slots[0].base for slot in world.state.slots)
+
+
 def test_a_drain_moves_only_what_the_node_had() -> None:
     world = cluster("a", "b", "c", "d")
     before = world.state.slots

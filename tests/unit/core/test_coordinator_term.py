@@ -108,12 +108,13 @@ def test_a_restarted_coordinator_waits_a_whole_lease_of_its_own_before_it_assign
     assert second.now_ns - started_ns >= up(Timing().coordinator_lease_ns)
 
 
-def test_a_shortened_lease_is_waited_for_as_long_as_the_stored_one() -> None:
+def test_leases_of_a_cluster_are_chosen_once_and_waited_for_as_they_were_chosen() -> None:
     first = World()
     first.cluster("a")
     first.kill("a")
-    second = successor(first, timing=Timing(coordinator_lease_ns=10 * NS_PER_S))
-    assert second.state.coordinator_lease_ms == 10_000
+    second = successor(first, timing=Timing(backup_lease_ns=NS_PER_S, coordinator_lease_ns=10 * NS_PER_S))
+    assert second.state.backup_lease_ms == 2_000
+    assert second.state.coordinator_lease_ms == 30_000
     second.join("b")
     second.run(31)
     assert "b" not in second.primaries()
