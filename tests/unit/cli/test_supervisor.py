@@ -68,7 +68,11 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     yield start
     for each in runs:
         each.process.kill()
-        each.process.communicate()
+        each.process.wait()
+        for stream in (each.process.stdout, each.process.stderr):
+            stream.close()
+        for pid in session_of(each.process.pid):  # nothing, unless a test failed
+            os.kill(pid, signal.SIGKILL)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -76,6 +80,18 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end_s, "it did not happen"
         time.sleep(0.005)
+
+
+def session_of(leader: int) -> list[int]:
+    """The processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(path.name)) == leader:
+                found.append(int(path.name))
+        except ProcessLookupError:
+            continue  # it has ended since
+    return found
 
 
 def is_running(pid: int) -> bool:
