@@ -19,14 +19,15 @@ from lockring.client.wire import IDLE_NS, Wire, connect, not_understood
 from lockring.clock import monotonic_ns
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
-from lockring.core.holdings import TicketState
+from lockring.core.holdings import NEVER_NS, TicketState
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.messages import LockInfo
 from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _STALL_NS: Final = 100 * NS_PER_MS
-"""A background thread that comes back so much too late lets others read what has arrived before it judges silence."""
+_STALL_S: Final = 0.005
+"""A background thread that comes back so much too late lets everybody read what has arrived before it judges silence."""
 
 
 class Call:
@@ -93,6 +94,7 @@ class Plumbing:
         self._wake_out = self._wake_in = -1
         self._thread: threading.Thread | None = None
         self._sleeping_until_ns = 0
+        self._planned_ns = NEVER_NS
         self._closing = False
 
     # ------------------------------------------------------------------ callers
@@ -165,7 +167,7 @@ class Plumbing:
             if kind is Send:
                 wire = self._wires.get(effect.link)  # type: ignore[union-attr]
                 if wire is not touched and touched is not None:
-                    self._transmit(touched, pieces, now_ns)
+                    self._transmit(touched, pieces, now_ns, me)
                     pieces = []
                 touched = wire
                 if wire is not None:
@@ -177,13 +179,14 @@ class Plumbing:
             else:
                 self._carry_out_rare(effect, me)
         if touched is not None:
-            self._transmit(touched, pieces, now_ns)
+            self._transmit(touched, pieces, now_ns, me)
         due_ns = self._core.next_deadline_ns()
         if due_ns is not None and due_ns < self._sleeping_until_ns:
             self._wake()
 
-    def _transmit(self, wire: Wire, pieces: list[bytes], now_ns: int) -> None:
-        wire.used_at_ns = now_ns
+    def _transmit(self, wire: Wire, pieces: list[bytes], now_ns: int, me: Call | None) -> None:
+        if me is not None:
+            wire.used_at_ns = now_ns
         wire.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if wire.outgoing:
             self._watch(wire, wire.events | selectors.EVENT_WRITE)
@@ -286,20 +289,30 @@ class Plumbing:
         while True:
             with self._lock:
                 now_ns = monotonic_ns()
-                timeout_s = self._turn(now_ns)
+                if now_ns - self._planned_ns > _STALL_NS:
+                    # The process was stopped. What came meanwhile is to be read first, by whoever reads there.
+                    self._catch_up(now_ns)
+                    timeout_s: float | None = _STALL_S
+                else:
+                    timeout_s = self._turn(now_ns)
                 if timeout_s is None:
                     self._end(selector)
                     return
-                until_ns = self._sleeping_until_ns
             for key, mask in selector.select(timeout_s):
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake_out, 4096)
                 else:
                     self._serve(key.data, mask)
-            if monotonic_ns() - until_ns > _STALL_NS and until_ns:
-                # The process was stopped. Answers that came meanwhile are to be read first, by whoever reads there.
-                selector.select(0.01)
+
+    def _catch_up(self, now_ns: int) -> None:
+        """Read what no caller reads, whether or not it is watched."""
+        for wire in list(self._wires.values()):
+            if wire.reader is None and not wire.closed:
+                data = wire.receive_now()
+                if data is not None:
+                    self._feed(wire, data, now_ns, None)
+        self._planned_ns = now_ns + _STALL_NS
 
     def _turn(self, now_ns: int) -> float | None:
         """Do what is due; returns how long to sleep, None if the client is closed."""
@@ -317,7 +330,7 @@ class Plumbing:
                 # In use: look again soon, unless somebody is waiting there for long and will say when not any more.
                 if wire.reader is None or now_ns - wire.used_at_ns < IDLE_NS:
                     sleep_ns = min(sleep_ns, IDLE_NS)
-        self._sleeping_until_ns = now_ns + sleep_ns
+        self._sleeping_until_ns = self._planned_ns = now_ns + sleep_ns
         return sleep_ns / NS_PER_S
 
     def _serve(self, wire: Wire, mask: int) -> None:

@@ -222,6 +222,32 @@ class TestWaiting:
         thread.join(5)
         assert got[0].held
 
+    def test_a_server_that_falls_silent_while_a_caller_reads_is_left_for_a_new_connection(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x", ttl=1.5).acquire()
+        server.mute = {Release, Keepalive}
+        releasing = in_thread(grant.release)
+        server.wait_until(lambda: server.count(Release) == 1)
+        server.mute = set()
+        server.wait_until(lambda: server.greeted == 2)
+        server.wait_until(lambda: server.holders("x") == [])
+        releasing.join(5)
+        assert not releasing.is_alive()
+
+    def test_threads_queued_behind_a_reader_go_on_when_its_connection_breaks(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        first = client.lock("x").acquire()
+        threads = [in_thread(lambda: client.lock("x").acquire().release()) for _ in range(5)]
+        server.wait_until(lambda: len(server.holders("x")) == 6)
+        server.cut()
+        server.wait_until(lambda: server.greeted == 2 and len(server.holders("x")) == 6)
+        first.release()
+        for thread in threads:
+            thread.join(10)
+        server.wait_until(lambda: server.holders("x") == [])
+
     def test_an_interrupt_during_the_wait_leaves_nothing_behind(
         self, client: lockring.Client, other: lockring.Client, server: LockServer
     ) -> None:
@@ -377,6 +403,18 @@ class TestLoss:
         with pytest.raises(LockLost) as caught:
             grant.check()
         assert caught.value.reason == "session-ended"
+
+    def test_after_a_stop_what_has_arrived_is_read_before_anyone_is_taken_for_dead(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        """A stopped process is the same as one whose threads cannot run: here, while one of them keeps the lock."""
+        grant = client.lock("x", ttl=9).acquire()
+        server.wait_until(lambda: server.count(Keepalive) == 1)
+        with client._engine.locked():
+            time.sleep(2.5)
+        time.sleep(0.3)
+        assert grant.held
+        assert server.greeted == 1
 
 
 class TestAcquireAll:
@@ -540,6 +578,19 @@ class TestServers:
             pytest.raises(Unavailable, match=str(port)),
         ):
             client.lock("x").acquire()
+
+    def test_closing_while_a_connection_is_being_made_is_fine(self, server: LockServer) -> None:
+        for _ in range(10):
+            client = lockring.Client(server.address)
+
+            def wait(client: lockring.Client = client) -> None:
+                with contextlib.suppress(ClientClosed):
+                    client.lock("x").acquire()
+
+            waiting = in_thread(wait)
+            client.close()
+            waiting.join(5)
+            assert not waiting.is_alive()
 
     def test_an_unknown_host_is_unavailable(self) -> None:
         with (

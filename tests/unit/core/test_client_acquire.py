@@ -277,11 +277,14 @@ class TestWaiting:
 
     def test_timeouts_of_granted_acquires_do_not_pile_up(self) -> None:
         world = connected()
+        core, link, now_ns = world.core, world.link_of[A], world.now_ns
         for _ in range(5_000):
-            ticket = world.hold(wait_ms=3_600_000)
-            request = only(world.release(ticket), Release)
-            world.say(A, Released(request.request, True))
-        assert len(world.core._alarms) < 3_000
+            ticket = world.acquire(wait_ms=3_600_000)
+            core.received(link, Granted(ticket.request, 1, TTL_MS, ticket.request), now_ns=now_ns)
+            core.release(ticket, now_ns=now_ns)
+            core.received(link, Released(ticket.request, True), now_ns=now_ns)
+        assert len(core._alarms) < 3_000
+        world.take()
 
 
 class TestRelease:
@@ -505,6 +508,14 @@ class TestLostPush:
         world.release(ticket)
         assert world.say(A, Lost(ticket.session.id, ticket.acquisition, "x", "broken")) == []
         assert world.say(A, Lost("unknown", 1, "x", "broken")) == []
+
+    def test_a_former_primary_cannot_end_what_lives_on_at_its_successor(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.say(A, routes(2, 1))
+        world.accept(B)
+        assert lost(world.say(A, Lost(ticket.session.id, ticket.acquisition, "x", "expired"))) == []
+        assert world.believes(ticket)
 
     def test_a_waiter_that_its_node_dropped_queues_again_under_its_id(self) -> None:
         world = connected()

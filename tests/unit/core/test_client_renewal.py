@@ -149,6 +149,19 @@ class TestKeepalives:
             (77, [])
         ]
 
+    def test_what_is_expected_at_another_node_by_now_is_listed_all_the_same(self) -> None:
+        """A node whose routes are older would drop, as given up, whatever it has there and is listed nowhere."""
+        world = connected()
+        world.hold("x")
+        world.hold("y")
+        keepalive = only(world.pass_s(3), Keepalive)
+        world.say(A, routes(2, {slot_of("y"): 1}))
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
+        listed = only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
+        assert listed.listed == [(slot_of("y"), [(3, "y")])]
+        assert lost(world.say(A, Kept(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)]))) == []
+
     def test_a_client_with_nothing_left_still_compares_slots(self) -> None:
         world = connected()
         keepalive = only(world.pass_s(3), Keepalive)
