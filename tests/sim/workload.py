@@ -47,10 +47,23 @@ class Habits(NamedTuple):
 
 
 class Task:
-    """One thread of the program: acquires, holds, releases, again and again."""
+    """One thread of the program: acquires, holds, releases, again and again; or a single scripted acquisition.
 
-    def __init__(self, number: int) -> None:
+    Attributes:
+        scripted: whether a scenario says when to release.
+        outcome: of a scripted one: "waiting", "held", "released", why it was lost, or the code of an error.
+        got_at: true time at which it was held.
+        ended_at: true time at which it was over.
+        generation: its fencing token.
+    """
+
+    def __init__(self, number: int, *, scripted: bool = False) -> None:
         self.number = number
+        self.scripted = scripted
+        self.outcome = "waiting"
+        self.got_at = 0
+        self.ended_at = 0
+        self.generation = 0
         self.ticket: Ticket | None = None
         self.belief: Belief | None = None
         self.step = 0  # what an earlier step has planned is dropped
@@ -167,7 +180,8 @@ class ClientShell(Shell):
         if task.ticket is not None:
             self._by_ticket.pop(id(task.ticket), None)
         task.ticket = task.belief = None
-        if not self.stopping:
+        task.ended_at = self.world.now
+        if not self.stopping and not task.scripted:
             self._soon(task, self._begin, self.rng.randrange(1, self.habits.think_max))
 
     def stop(self) -> None:
@@ -180,6 +194,25 @@ class ClientShell(Shell):
     def waiting(self) -> list[Ticket]:
         """Acquires that have no answer yet."""
         return [task.ticket for task in self.tasks if task.ticket is not None and self.alive]
+
+    # ------------------------------------------------------------------ scenarios
+
+    def take(self, name: str, *, ttl_ms: int, wait_ms: int = WAIT_FOREVER) -> Task:
+        """Acquire a lock and hold it until `give_back`; see the task for what comes of it."""
+        task = Task(len(self.tasks), scripted=True)
+        self.tasks.append(task)
+        self.post(self._take, task, name, ttl_ms, wait_ms)
+        return task
+
+    def _take(self, task: Task, name: str, ttl_ms: int, wait_ms: int) -> None:
+        assert self.core is not None
+        task.ticket = self.core.acquire(name, ttl_ms=ttl_ms, now_ns=self.now_ns(), wait_ms=wait_ms)
+        task.since = self.world.now
+        self._by_ticket[id(task.ticket)] = task
+
+    def give_back(self, task: Task) -> None:
+        """Release what `take` acquired."""
+        self.post(self._release, task)
 
     # ------------------------------------------------------------------ beliefs
 
@@ -223,6 +256,7 @@ class ClientShell(Shell):
         )
         if self.world.story is not None:
             self.world.tell(self.name, f"HOLDS {ticket!r}")
+        task.outcome, task.got_at, task.generation = "held", self.world.now, ticket.generation
         self.checkers.began(task.belief)
 
     def _resolved(self, ticket: Ticket, error: LockringError | None) -> None:
@@ -230,6 +264,8 @@ class ClientShell(Shell):
         if task is None:
             return
         if ticket.state == TicketState.HELD and error is None:
+            if task.scripted:
+                return
             hold = self.rng.randrange(1, 50 * MS if self.stopping else self.habits.hold_max)
             self._soon(task, self._release, hold)
             return
@@ -241,6 +277,7 @@ class ClientShell(Shell):
             raise AssertionError(f"resolved, but {ticket!r}")
         elif self.world.story is not None:
             self.world.tell(self.name, f"released {ticket!r}")
+        task.outcome = "released" if error is None else error.code
         self._end(task)
 
     def _lost(self, ticket: Ticket, reason: str) -> None:
@@ -249,6 +286,7 @@ class ClientShell(Shell):
         if self.world.story is not None:
             self.world.tell(self.name, f"LOST {ticket!r}: {reason}")
         if task is not None:
+            task.outcome = reason
             self._end(task)
 
     # ------------------------------------------------------------------ effects

@@ -1,0 +1,55 @@
+"""Random runs of the whole cluster: the protocol as it is runs clean, a seed replays exactly, and broken rules are noticed.
+
+`make sim SEEDS=100000` runs more, `make sim SEED=7` tells the story of one.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.sim.mutants import MUTANTS, applied
+from tests.sim.run import run_seed
+
+SEEDS = int(os.environ.get("LOCKRING_SIM_SEEDS", "200"))
+PART = 20
+
+FOUND_BY = {
+    "no_backup_lease": range(0, 5),
+    "no_wait": range(0, 10),
+    "ack_early": range(0, 5),
+    "copy_expires": range(0, 10),
+    "no_ttl_restart": range(0, 10),
+    "incarnation_blind": range(0, 10),
+}
+"""Rules whose absence a few seeds notice; `python -m tests.sim --mutants` tries them all."""
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, PART))
+def test_no_seed_finds_a_violation(first: int) -> None:
+    for seed in range(first, min(first + PART, SEEDS)):
+        result = run_seed(seed)
+        assert result.violation is None, f"make sim SEED={seed}: {result.violation}"
+
+
+def test_a_seed_replays_exactly() -> None:
+    first, second, other = run_seed(3, story=True), run_seed(3, story=True), run_seed(4, story=True)
+    assert first.digest() == second.digest()
+    assert first.digest() != other.digest()
+    assert len(first.story) > 100
+
+
+def test_interesting_things_happen() -> None:
+    stats = run_seed(0).stats
+    for seed in range(1, 25):
+        stats += run_seed(seed).stats
+    for what in ("grants", "promotion", "swap", "in_sync", "assigned_empty", "backup_dropped", "lost_local-deadline"):
+        assert stats[what] > 0, f"{what} never happens"
+
+
+@pytest.mark.parametrize("name", FOUND_BY)
+def test_a_rule_that_is_switched_off_is_missed(name: str) -> None:
+    assert name in MUTANTS
+    with applied(name):
+        assert any(run_seed(seed).violation for seed in FOUND_BY[name]), f"nobody misses {name}"
