@@ -19,7 +19,18 @@ import lockring
 
 SLOTS_SIMULATED = int(os.environ.get("LOCKRING_SIM_SLOTS", "8"))
 
-_MODULES = ("world", "network", "store", "shells", "checkers", "workload", "faults", "run", "mutants", "scenarios")
+_MODULES = (
+    "world",
+    "network",
+    "store",
+    "shells",
+    "checkers",
+    "workload",
+    "faults",
+    "run",
+    "mutants",
+    "scenarios",
+)
 
 
 def _load_with_few_slots() -> None:

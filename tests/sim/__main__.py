@@ -25,7 +25,10 @@ def find_mutant(name: str, first: int, seconds: float) -> bool:
             if result.violation:
                 text = result.violation.splitlines()[-1] if result.what == "INVARIANT" else result.violation
                 took = time.perf_counter() - started
-                print(f"{name:22} found by seed {result.seed} ({seed - first} seeds, {took:.0f} s): {text[:150]}", flush=True)
+                print(
+                    f"{name:22} found by seed {result.seed} ({seed - first} seeds, {took:.0f} s): {text[:150]}",
+                    flush=True,
+                )
                 return True
     print(f"{name:22} NOT FOUND in {seed - first} seeds", flush=True)
     return False
@@ -41,7 +44,9 @@ def main() -> int:
     parser.add_argument("--wipe", action="store_true", help="lose the store in every seed")
     parser.add_argument("--stop", type=int, default=0, help="stop after so many violations")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
-    parser.add_argument("--mutants", action="store_true", help="switch every rule off in turn until a seed notices")
+    parser.add_argument(
+        "--mutants", action="store_true", help="switch every rule off in turn until a seed notices"
+    )
     parser.add_argument("--mutant", default="", help="switch one rule off: " + ", ".join(MUTANTS))
     parser.add_argument("--each", type=float, default=60, help="seconds per mutant")
     arguments = parser.parse_args()
@@ -61,7 +66,9 @@ def main() -> int:
         with applied(arguments.mutant):
             result = run_seed(arguments.seed, story=True, show=show, only=only, wipe=wipe)
         print(dict(sorted(result.stats.items())))
-        print("digest", result.digest()[:16], "simulated", result.simulated_ns / 1e9, "s, turns", result.turns)
+        print(
+            "digest", result.digest()[:16], "simulated", result.simulated_ns / 1e9, "s, turns", result.turns
+        )
         print("VIOLATION " + result.violation if result.violation else "no violation")
         return 1 if result.violation else 0
     first, _, last = arguments.seeds.rpartition("..")

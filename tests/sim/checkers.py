@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lockring.messages import Acquire, Granted, Lost, Message, Refused
 from lockring.names import slot_of
 from lockring.ring.state import ClusterState, Copy, Replica, SlotState
-from tests.sim.world import MS, S, Process, Violation, World
+from tests.sim.world import Process, S, Violation, World
 
 if TYPE_CHECKING:
     from tests.sim.shells import NodeShell
@@ -198,7 +198,10 @@ class Checkers:
             stats[what] += 1
             if self.world.story is not None:
                 copies = f"{new.primary} / {_copy(new.backup)} / {_copy(new.learner)}"
-                self.world.tell("S", f"slot {number} {what}: {copies} since {new.since % 10**15} epoch {new.epoch % 10**15}")
+                self.world.tell(
+                    "S",
+                    f"slot {number} {what}: {copies} since {new.since % 10**15} epoch {new.epoch % 10**15}",
+                )
             if new.generation_below < old.generation_below:
                 raise Violation("P2", f"slot {number}: reservation falls from {old} to {new}")
 
@@ -286,6 +289,3 @@ def _change(old: SlotState, new: SlotState) -> str:
 def node_of(process: Process) -> bool:
     """Whether a process is a node."""
     return process.name.startswith("n")
-
-
-__all__ = ["MS", "Belief", "Checkers", "node_of"]

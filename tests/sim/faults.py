@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.sim.world import MS, S, Process
+from tests.sim.world import MS, Process, S
 
 if TYPE_CHECKING:
     from tests.sim.run import Simulation
@@ -62,7 +62,9 @@ class Fault(NamedTuple):
         return f"#{self.number} {self.kind} at {self.at / S:.3f} s for {self.duration / S:.3f} s"
 
 
-def draw_faults(rng: random.Random, kinds: list[str], begin: int, end: int, gap: int, scale: int) -> list[Fault]:
+def draw_faults(
+    rng: random.Random, kinds: list[str], begin: int, end: int, gap: int, scale: int
+) -> list[Fault]:
     """A schedule: `kinds` to choose from, about `gap` ns between two, durations around `scale` ns."""
     faults: list[Fault] = []
     at = begin

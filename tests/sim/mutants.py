@@ -40,7 +40,7 @@ from lockring.messages import AskItem, AskKind, Lost, Resume
 from lockring.ring.state import SlotState
 from lockring.units import ms_to_ns
 from tests.sim.shells import NodeShell
-from tests.sim.world import S, Process
+from tests.sim.world import Process, S
 
 _LONG = 1_000 * S
 
@@ -365,7 +365,12 @@ def no_tenure() -> list[Change]:
     def keeps(self: Roles, number: int, before: Any, after: Any, now_ns: int) -> None:
         data = self._node.slots.get(number)
         copy = after.copy_of(self._node.replica)
-        if data is not None and copy is not None and data.content is not None and data.content[0] == after.since:
+        if (
+            data is not None
+            and copy is not None
+            and data.content is not None
+            and data.content[0] == after.since
+        ):
             data.following = (after.since, copy.joined)
         change_slot(self, number, before, after, now_ns)
 
@@ -403,7 +408,9 @@ def no_restart_wait() -> list[Change]:
 
     return [
         (Membership, "unacknowledged_ns", unacknowledged_ns),
-        *_aged(lambda age_ns, version: lambda of: max(age_ns(of), 0) or _LONG if of < version else age_ns(of)),
+        *_aged(
+            lambda age_ns, version: lambda of: max(age_ns(of), 0) or _LONG if of < version else age_ns(of)
+        ),
     ]
 
 
@@ -429,7 +436,9 @@ def restart_empty() -> list[Change]:
     unacknowledged = Membership.unacknowledged_ns
 
     def changed(self: Membership, replica: Any, *, now_ns: int) -> int:
-        newer = any(each.node == replica.node and each.incarnation > replica.incarnation for each in self.settled)
+        newer = any(
+            each.node == replica.node and each.incarnation > replica.incarnation for each in self.settled
+        )
         return _LONG if newer else unacknowledged(self, replica, now_ns=now_ns)
 
     return [(Membership, "unacknowledged_ns", changed), *no_slot_wait()]
@@ -597,6 +606,3 @@ def lost_from_anyone() -> list[Change]:
             self._node.send(entry.session.connection, lost)
 
     return [(Renewal, "_told_lost", _told_lost), (Service, "tell_lost", tell_lost)]
-
-
-__all__ = ["MUTANTS", "applied"]

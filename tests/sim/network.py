@@ -115,7 +115,9 @@ class Network:
         """Accept connections to `address` while the process lives (its present life)."""
         self.listeners[address] = (process, accepted)
 
-    def dial(self, process: Process, address: str, done: Callable[[End | None], None], timeout: int = 2 * S) -> None:
+    def dial(
+        self, process: Process, address: str, done: Callable[[End | None], None], timeout: int = 2 * S
+    ) -> None:
         """Connect: `done` is called in a turn of the process, with its end or None for a failure."""
         listener = self.listeners.get(address)
         if listener is None or listener[0] is process:
@@ -123,7 +125,8 @@ class Network:
             return
         target = listener[0]
         clear = max(
-            self._cut_until.get((process.name, target.name), 0), self._cut_until.get((target.name, process.name), 0)
+            self._cut_until.get((process.name, target.name), 0),
+            self._cut_until.get((target.name, process.name), 0),
         )
         if clear > self.world.now + timeout:
             process.later(timeout, done, None)

@@ -16,7 +16,7 @@ from tests.sim.network import Network, Weather
 from tests.sim.shells import CoordinatorShell, NodeShell
 from tests.sim.store import SimStore
 from tests.sim.workload import ClientShell, Habits
-from tests.sim.world import MS, S, Process, Slowness, Violation, World
+from tests.sim.world import MS, Process, S, Slowness, Violation, World
 
 
 class Plan(NamedTuple):
@@ -85,7 +85,9 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     slots = rng.sample(range(SLOTS), rng.choice((1, 1, 2, 3)))
     lease_ms = lease // MS
     shortest = min(lease_ms, max(100, lease_ms // 10))
-    ttls = tuple(rng.choice((shortest, lease_ms // 3, lease_ms // 2, lease_ms)) for _ in range(rng.choice((1, 1, 2))))
+    ttls = tuple(
+        rng.choice((shortest, lease_ms // 3, lease_ms // 2, lease_ms)) for _ in range(rng.choice((1, 1, 2)))
+    )
     habits = Habits(
         names=names_in(slots, rng.choice((1, 1, 2, 3))),
         ttls_ms=ttls,
@@ -130,7 +132,9 @@ class Simulation:
         slots: the slots that the workload uses.
     """
 
-    def __init__(self, seed: int, *, story: bool = False, plan: Plan | None = None, wipe: bool | None = None) -> None:
+    def __init__(
+        self, seed: int, *, story: bool = False, plan: Plan | None = None, wipe: bool | None = None
+    ) -> None:
         self.world = world = World(seed, story=story)
         self.plan = plan if plan is not None else draw_plan(world, wipe=wipe)
         self.weather = Weather()
@@ -166,7 +170,8 @@ class Simulation:
                     world,
                     self.network,
                     f"k{number + 1}",
-                    seeds=[node.address for node in self.nodes] + [each.address for each in self.coordinators],
+                    seeds=[node.address for node in self.nodes]
+                    + [each.address for each in self.coordinators],
                     habits=self.plan.habits,
                     checkers=self.checkers,
                     slowness=self.slowness,
@@ -261,7 +266,9 @@ class Simulation:
         self.store.slow = rng.choice((0.0, 0.0, 0.05))
         self.store.unknown = rng.choice((0.0, 0.0, 0.01))
 
-    def trouble(self, without: frozenset[int] = frozenset(), only: frozenset[int] | None = None) -> list[Fault]:
+    def trouble(
+        self, without: frozenset[int] = frozenset(), only: frozenset[int] | None = None
+    ) -> list[Fault]:
         """Let things go wrong for a while."""
         plan = self.plan
         scale = plan.timing.coordinator_lease_ns
@@ -390,7 +397,7 @@ def run_seed(
         violation, what = str(error), error.what
     except AssertionError as error:
         violation, what = "".join(traceback.format_exception(error)[-4:]), "INVARIANT"
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the seed that shows it is reported
         violation, what = "".join(traceback.format_exception(error)[-4:]), "CRASH"
     if violation is not None and story:
         world.tell("!!", f"VIOLATION {violation}")

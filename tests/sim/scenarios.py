@@ -11,7 +11,7 @@ from lockring.ring.state import SlotState
 from tests.sim.run import Plan, Simulation, names_in
 from tests.sim.shells import NodeShell
 from tests.sim.workload import Habits
-from tests.sim.world import MS, S, Process
+from tests.sim.world import Process, S
 
 TTL_MS = 10_000
 
@@ -101,6 +101,3 @@ class Scenario:
         state = self.simulation.store.state
         assert state is not None
         return sum(slot.primary is not None and slot.primary.node == node.name for slot in state.slots)
-
-
-__all__ = ["MS", "TTL_MS", "Scenario"]

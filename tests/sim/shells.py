@@ -10,7 +10,17 @@ from typing import Protocol
 import msgspec
 
 from lockring.core.coordinator import CoordinatorCore
-from lockring.core.effects import COORDINATOR, Close, Effect, Endpoint, Publish, Reply, Send, StoreRead, StoreWrite
+from lockring.core.effects import (
+    COORDINATOR,
+    Close,
+    Effect,
+    Endpoint,
+    Publish,
+    Reply,
+    Send,
+    StoreRead,
+    StoreWrite,
+)
 from lockring.core.lock_table import Holder, Waiter
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
@@ -164,7 +174,9 @@ class NodeShell(Shell):
         if core is None or not self.alive:
             return []
         now_ns = self.now_ns()
-        return [slot for slot, data in core.slots.items() if data.reign and core.may_serve(slot, now_ns=now_ns)]
+        return [
+            slot for slot, data in core.slots.items() if data.reign and core.may_serve(slot, now_ns=now_ns)
+        ]
 
     def leftovers(self) -> list[str]:
         """What is still in the tables and sessions."""
@@ -202,7 +214,8 @@ class NodeShell(Shell):
         assert self.core is not None
         state, me = self.core.state, self.core.replica
         self.transmit(
-            end, Join(PROTOCOL, state.cluster, me.node, me.incarnation, self.address, self.weight, state.version)
+            end,
+            Join(PROTOCOL, state.cluster, me.node, me.incarnation, self.address, self.weight, state.version),
         )
 
     def _coordinator_closed(self, end: End) -> None:
@@ -263,7 +276,9 @@ class NodeShell(Shell):
         assert self.core is not None
         hello = _to_node.decode(payload)
         me, state = self.core.replica, self.core.state
-        welcome = Welcome(PROTOCOL, state.cluster, "node", me.node, me.incarnation, state.version, state.coordinator)
+        welcome = Welcome(
+            PROTOCOL, state.cluster, "node", me.node, me.incarnation, state.version, state.coordinator
+        )
         if isinstance(hello, PeerHello):
             known = state.members.get(hello.node)
             later = known is not None and known.replica.incarnation > hello.incarnation
@@ -512,7 +527,9 @@ class CoordinatorShell(Shell):
                 end = self._ends.get(to)
                 if end is not None:
                     if self.world.story is not None:
-                        self.world.tell(self.name, f"closes the connection to {end.other.process.name}: {reason}")
+                        self.world.tell(
+                            self.name, f"closes the connection to {end.other.process.name}: {reason}"
+                        )
                     end.close()
                     self.post(self._closed, end)
             case Publish(state):

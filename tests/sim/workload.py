@@ -14,7 +14,7 @@ from lockring.messages import WAIT_FOREVER, ToClient
 from tests.sim.checkers import Belief, Checkers
 from tests.sim.network import End, Network
 from tests.sim.shells import Shell, brief
-from tests.sim.world import MS, S, Slowness, World
+from tests.sim.world import MS, Slowness, World
 
 if TYPE_CHECKING:
     from lockring.core.effects import Effect
@@ -144,7 +144,9 @@ class ClientShell(Shell):
         elif chance < habits.try_once + habits.impatient:
             wait_ms = rng.randrange(1, 3000)
         now_ns = self.now_ns()
-        task.ticket = self.core.acquire(name, ttl_ms=rng.choice(habits.ttls_ms), now_ns=now_ns, wait_ms=wait_ms)
+        task.ticket = self.core.acquire(
+            name, ttl_ms=rng.choice(habits.ttls_ms), now_ns=now_ns, wait_ms=wait_ms
+        )
         task.since = self.world.now
         self._by_ticket[id(task.ticket)] = task
         if self.world.story is not None:
@@ -219,7 +221,10 @@ class ClientShell(Shell):
     def believes(self, ticket: Ticket, life: int) -> bool:
         """Whether this client rightly takes the ticket for held at this true time."""
         return (
-            self.alive and self.life == life and self.core is not None and self.core.believes(ticket, self.now_ns())
+            self.alive
+            and self.life == life
+            and self.core is not None
+            and self.core.believes(ticket, self.now_ns())
         )
 
     def _look(self) -> None:
@@ -333,7 +338,9 @@ class ClientShell(Shell):
             self.core.received(end.label, message, now_ns=self.turn_now)
             for ticket, belief in believed:
                 if ticket.state not in (TicketState.HELD, TicketState.RELEASING):
-                    self.checkers.told_lost(belief, f"{ticket.reason} by {end.other.process.name}: {brief(message)}")
+                    self.checkers.told_lost(
+                        belief, f"{ticket.reason} by {end.other.process.name}: {brief(message)}"
+                    )
             self._look()
 
     def _believed(self) -> list[tuple[Ticket, Belief]]:
@@ -344,7 +351,9 @@ class ClientShell(Shell):
         return [
             (task.ticket, task.belief)
             for task in self.tasks
-            if task.belief is not None and task.ticket is not None and core.believes(task.ticket, self.turn_now)
+            if task.belief is not None
+            and task.ticket is not None
+            and core.believes(task.ticket, self.turn_now)
         ]
 
     def _closed(self, end: End) -> None:
@@ -352,6 +361,3 @@ class ClientShell(Shell):
         assert isinstance(end.label, int)
         if self._links.pop(end.label, None) is not None:
             self.core.disconnected(end.label, now_ns=self.turn_now)
-
-
-__all__ = ["S", "ClientShell", "Habits", "Task"]

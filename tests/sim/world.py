@@ -293,10 +293,9 @@ class Process:
                 return
 
     def _receive_rest(self, life: int, count: int) -> None:
+        if life == self.life and self.alive:
+            self._receive(life, count)
         if life != self.life or not self.alive:
-            return
-        self._receive(life, count)
-        if not self.alive or life != self.life:
             return
         if self.core is not None:
             deadline = self.core.next_deadline_ns()
