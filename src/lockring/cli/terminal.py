@@ -54,8 +54,7 @@ class Terminal:
             return True
         if os.tcgetpgrp(0) != group:
             return False  # stopped by somebody's kill, not from the keyboard
-        self._give(self._ours)
-        os.killpg(self._ours, signal.SIGSTOP)
+        os.killpg(self._ours, signal.SIGSTOP)  # on which our shell takes the terminal
         if os.tcgetpgrp(0) == self._ours:
             self._give(group)
         return True

@@ -273,7 +273,10 @@ def test_with_kill_there_is_no_sigterm(run):
     under_way = run(
         f"trap 'echo 1 > told' TERM; echo 1 > ready; {FOREVER}", "--on-lost", "kill", "--lost-when", "ready"
     )
+    under_way.number("ready")
+    lost_at_s = time.monotonic()
     assert under_way.outcome()["returncode"] == -signal.SIGKILL
+    assert time.monotonic() - lost_at_s < 4, "--kill-after is 5 s, and for SIGTERM only"
     assert not (under_way.folder / "told").exists()
 
 
