@@ -305,6 +305,10 @@ class ClientCore(Renewal):
         """Version of the newest routes, 0 before the first."""
         return self._routing.version
 
+    def sessions(self) -> list[Session]:
+        """The sessions that were opened, one for each TTL."""
+        return list(self._sessions.values())
+
     def status(self) -> ClientStatus:
         """How the client is."""
         return status_of(self)

@@ -210,7 +210,7 @@ class Replicator:
                 stream.refused()
                 link.starting[slot] = None
                 continue
-            stream.acked = max(index, -1 if stream.acked is None else stream.acked)
+            stream.acknowledged(index)
             reign.trim()
             if slot in self._learners:
                 self._check_learner(slot, reign, now_ns)

@@ -95,6 +95,12 @@ class CopyStream:
         """Whether a snapshot, or what stands for it, is still to be sent (to its end)."""
         return self.sent is None or bool(self.parts)
 
+    def acknowledged(self, index: int) -> None:
+        """The copy has everything up to `index`; it may have it from a connection that is gone."""
+        self.acked = index if self.acked is None else max(index, self.acked)
+        if self.sent is not None:
+            self.sent = max(self.sent, self.acked)
+
     def refused(self) -> None:
         """The copy has nothing to go on from: it needs a snapshot."""
         self.resumable = False
@@ -237,7 +243,7 @@ class Reign:
         assert self._log_start + len(self._log) == self.index
         for stream in self.streams.values():
             assert stream.acked is None or stream.acked <= self.index
-            assert stream.sent is None or stream.sent <= self.index
+            assert stream.sent is None or (stream.acked or 0) <= stream.sent <= self.index
             assert self._log_start <= stream.kept_from(self.index)
         for holder, request in self.unanswered.items():
             assert 0 <= request.index <= self.index

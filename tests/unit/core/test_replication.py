@@ -46,9 +46,10 @@ def test_mutations_after_a_snapshot_are_kept_until_the_copy_has_acknowledged_it(
     tail = reign.tail_of(late)
     assert tail is not None
     assert (tail.after, len(tail.mutations)) == (4, 2)
-    other.acked = other.sent = 6
+    other.sent = 6
+    other.acknowledged(6)
     reign.trim()
-    late.acked = 4
+    late.acknowledged(4)
     reign.check_invariants()
     late.lost()
     again = reign.tail_of(late)
@@ -72,7 +73,7 @@ def test_stream_of_a_former_primary_begins_with_resume_and_falls_back_to_a_snaps
 def test_broken_connection_takes_up_where_the_copy_has_acknowledged(reign: Reign) -> None:
     stream = stream_to(reign, B)
     reign.start_of(stream, 0)
-    stream.acked = 0
+    stream.acknowledged(0)
     for number in range(1, 4):
         grant(reign, number)
     reign.tail_of(stream)
@@ -82,6 +83,20 @@ def test_broken_connection_takes_up_where_the_copy_has_acknowledged(reign: Reign
     tail = reign.tail_of(stream)
     assert tail is not None
     assert len(tail.mutations) == 3
+
+
+def test_acknowledgement_that_comes_after_its_connection_broke_is_not_sent_again(reign: Reign) -> None:
+    stream = stream_to(reign, B)
+    reign.start_of(stream, 0)
+    stream.acknowledged(0)
+    grant(reign, 1)
+    reign.tail_of(stream)
+    stream.link.disconnected(10)
+    stream.link.connected()
+    stream.acknowledged(1)
+    reign.trim()
+    reign.check_invariants()
+    assert reign.tail_of(stream) is None
 
 
 def test_large_snapshot_goes_in_parts_and_the_link_has_a_bound(reign: Reign) -> None:
@@ -115,5 +130,5 @@ def test_required_copy_that_has_nothing_yet_lets_no_grant_be_answered(reign: Rei
     stream.required = True
     grant(reign, 1)
     assert reign.acknowledged() == -1
-    stream.acked = 1
+    stream.acknowledged(1)
     assert reign.acknowledged() == 1
