@@ -23,14 +23,14 @@ _ROUNDS_MAX: Final = 3
 """What one member gives up others must take, who may then be far off, too: how often that is looked at."""
 
 
-def settle_backups(now: Assignment, changed: Sequence[bool] | None) -> None:
+def settle_backups(now: Assignment, changed: Sequence[bool]) -> None:
     """Apply the rules; leaves every slot with a backup.
 
     Args:
         now: the assignment to change, of two members or more, with a primary for each slot.
-        changed: for each member whether it is new or its weight differs from before; None if that is not known.
+        changed: for each member whether it is new or its weight differs from before.
     """
-    _settle(now, [member for member in now.members if changed is not None and changed[member]])
+    _settle(now, [member for member in now.members if changed[member]])
     for _ in range(_ROUNDS_MAX):
         far_off = [member for member in now.members if _is_far_off(now, member)]
         if not far_off:

@@ -16,7 +16,7 @@ from lockring.names import SLOTS, slot_of
 from lockring.ring.assignment import NOBODY, Assignment
 from lockring.ring.backups import settle_backups
 from lockring.ring.circle import Circle
-from lockring.ring.primaries import settle_primaries
+from lockring.ring.primaries import resume_primaries, settle_primaries
 
 WEIGHT_MIN: Final = 1
 WEIGHT_MAX: Final = 100
@@ -82,10 +82,13 @@ class HashRing:
     ) -> Self:
         """Go on from an assignment as it is, whoever made it.
 
-        It is as with `previous`, but nobody says which members are new or changed their weight. So those
-        count as such that have nothing, or a load outside the bounds (5 % and a slot from their share as
-        primaries, 10 % and two slots as backups). An assignment within the bounds, with a primary and
-        another backup for every slot, comes back as it was.
+        It is as with `previous`, but nobody says which members are new or were reweighed. So those count as
+        such whose load is unlike the others' (for its weight, by more than 5 % and a slot), and what is
+        out of bounds after that is put right as well. Where the ring before is known, give it to the
+        constructor instead: then it is certain that nothing moves between two members that stay.
+
+        An assignment within the bounds (5 % and a slot from the share as primary, 10 % and two slots as backup),
+        with a primary and another backup for every slot, comes back as it was.
 
         Args:
             members: as for the constructor.
@@ -123,7 +126,10 @@ class HashRing:
             [numbers.get(member, NOBODY) for member in primaries],
             [numbers.get(member, NOBODY) for member in backups],
         )
-        settle_primaries(now, changed)
+        if changed is None:
+            changed = resume_primaries(now)
+        else:
+            settle_primaries(now, changed)
         if len(weights) > 1:
             settle_backups(now, changed)
         names: list[str | None] = [*self._ids, None]  # the last one is what NOBODY, -1, finds

@@ -2,7 +2,8 @@
 
 1. A slot whose primary is gone goes to its backup, which has the data, unless that would load the
    backup more than 3 % and a slot over its share. Slots that nobody can inherit so go to whoever lacks most; among
-   those, each to the next one clockwise that still lacks something.
+   those, each to the next one clockwise that still lacks something. Where members have joined at the same time,
+   they come before the backups, so that they need not take from anybody else.
 2. A member that is new, or whose weight was raised, takes slots, one by one from whoever has most over
    its share, until it has its own share. One whose weight was lowered gives its surplus away by rule 1.
 3. Nothing else moves: never a slot between two members that stay as they were.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heapify, heapreplace
+from itertools import accumulate
 from typing import Final
 
 from lockring.names import SLOTS
@@ -29,19 +31,13 @@ _LENIENCE_PERCENT: Final = 2
 _STRAIN_SCALE: Final = 1 << 10
 
 
-def settle_primaries(now: Assignment, changed: Sequence[bool] | None) -> None:
+def settle_primaries(now: Assignment, changed: Sequence[bool]) -> None:
     """Apply the rules; leaves every slot with a primary.
 
     Args:
         now: the assignment to change, of one member or more.
-        changed: for each member whether it is new or its weight differs from before; None if that is not
-            known: then those count whose load is further from their share than 5 % and a slot.
+        changed: for each member whether it is new or its weight differs from before.
     """
-    if changed is None:
-        changed = [
-            abs(now.surplus(member)) > _percent_and_a_slot(now, member, _BOUND_PERCENT)
-            for member in now.members
-        ]
     for member in now.members:
         if changed[member] and now.surplus(member) >= now.total:
             for slot in now.spared(member, now.surplus(member) // now.total):
@@ -49,9 +45,57 @@ def settle_primaries(now: Assignment, changed: Sequence[bool] | None) -> None:
     takers = [member for member in now.members if changed[member] and now.surplus(member) <= -now.total]
     pool = [slot for slot in ORDER if now.primaries[slot] == NOBODY]
     if pool:
-        _hand_out(now, pool, others_wait=bool(takers))
+        # What takers need and find here they need not take from those that stay.
+        needed = sum(-now.surplus(taker) // now.total for taker in takers)
+        _hand_out(now, pool, inheritable=len(pool) - needed)
     _take_shares(now, takers)
     now.aim()
+
+
+def resume_primaries(now: Assignment) -> list[bool]:
+    """Apply the rules where nobody knows who has changed: find out from the loads.
+
+    Returns:
+        For each member whether it was taken for new or reweighed, as `settle_backups` wants to know it.
+    """
+    far_off = _far_off(now)
+    # Just after a member has gone all others are below their share alike; that alone does not make them takers.
+    changed = [is_off and is_odd for is_off, is_odd in zip(far_off, _unlike_the_rest(now), strict=True)]
+    settle_primaries(now, changed)
+    far_off = _far_off(now)
+    if any(far_off):
+        # As after failovers, which know no bounds: nothing else will put this right.
+        settle_primaries(now, far_off)
+    return [was or is_off for was, is_off in zip(changed, far_off, strict=True)]
+
+
+def _far_off(now: Assignment) -> list[bool]:
+    """Whose load is further from its share than 5 % and a slot."""
+    return [
+        abs(now.surplus(member)) > _percent_and_a_slot(now, member, _BOUND_PERCENT) for member in now.members
+    ]
+
+
+def _unlike_the_rest(now: Assignment) -> list[bool]:
+    """Whose load, for its weight, is further from the usual than 5 % and a slot.
+
+    The usual is the median, by weight, of those that have any.
+    """
+    loaded = sorted(
+        [member for member in now.members if now.loads[member]],
+        key=lambda member: (now.loads[member] * _STRAIN_SCALE // now.weights[member], member),
+    )
+    if not loaded:
+        return [True] * len(now.members)
+    before = accumulate(now.weights[member] for member in loaded)
+    half = sum(now.weights[member] for member in loaded) // 2
+    usual = next(member for member, weight in zip(loaded, before, strict=True) if weight > half)
+    load, weight = now.loads[usual], now.weights[usual]
+    return [
+        abs(now.loads[member] * weight - now.weights[member] * load) * 100
+        > now.weights[member] * load * _BOUND_PERCENT + 100 * weight
+        for member in now.members
+    ]
 
 
 def _percent_and_a_slot(now: Assignment, member: int, percent: int) -> int:
@@ -75,16 +119,17 @@ def _strain(now: Assignment, member: int) -> int:
     return strain if surplus > 0 else -strain
 
 
-def _hand_out(now: Assignment, pool: Sequence[int], *, others_wait: bool) -> None:
-    """Give primaries to the slots of the pool (rule 1), sparingly to heirs if others wait for slots, too."""
+def _hand_out(now: Assignment, pool: Sequence[int], *, inheritable: int) -> None:
+    """Give primaries to the slots of the pool (rule 1), at most `inheritable` of them to their backups."""
     # The same number of slots for all: what a heavy member's 3 % are would be many times a light one's
     # share, and come down on it later.
-    lenience = 0 if others_wait else SLOTS * min(now.weights) * _TAKEOVER_PERCENT // 100
+    lenience = SLOTS * min(now.weights) * _TAKEOVER_PERCENT // 100
     inherited: list[list[int]] = [[] for _ in now.members]
     rest: list[int] = []
     for slot in pool:
         backup = now.backups[slot]
-        if backup != NOBODY and now.surplus(backup) <= lenience:
+        if backup != NOBODY and inheritable > 0 and now.surplus(backup) <= lenience:
+            inheritable -= 1
             now.loads[backup] += 1
             inherited[backup].append(slot)
         else:
