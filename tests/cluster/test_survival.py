@@ -153,6 +153,20 @@ def test_locks_are_renewed_and_acquired_while_slots_move_to_a_joining_node(clust
         assert moved, "no held lock has moved, so this shows nothing"
 
 
+def test_drop_and_join_at_once_disrupt_nothing_that_survived(cluster: LocalCluster) -> None:
+    with lockring.Client(cluster.servers, ttl=5) as client:
+        grants = [client.lock(f"job/{number}").acquire(timeout=30) for number in range(50)]
+        before = {grant.name: cluster.primary_of(grant.name) for grant in grants}
+        cluster.kill("N2")
+        joining = cluster.add_node()
+        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        assert all(grant.held for grant in grants)
+        assert all(grant.verify() for grant in grants)
+        after = {grant.name: cluster.primary_of(grant.name) for grant in grants}
+        moved = {name for name in before if after[name] not in (before[name], joining)}
+        assert {before[name] for name in moved} <= {"N2"}, "a slot has moved between two survivors"
+
+
 def test_frozen_primary_finds_its_rights_gone_when_it_wakes(cluster: LocalCluster) -> None:
     with lockring.Client(cluster.servers, ttl=5) as holder, lockring.Client(cluster.servers, ttl=5) as other:
         grant = holder.lock("nightly").acquire(timeout=30)

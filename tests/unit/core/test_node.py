@@ -218,6 +218,43 @@ def test_late_release_of_an_old_acquisition_frees_nothing(pair: Nodes) -> None:
     assert pair.cores["A"].slots[slot_of("x")].table.find("one", 2) is not None
 
 
+def test_release_replicates_and_a_stale_one_is_refused(pair: Nodes) -> None:
+    one = pair.client("A", "one")
+    one.acquire("x", 1)
+    one.release("x", 1)
+    copy = pair.cores["B"].slots[slot_of("x")].table
+    assert copy.find("one", 1) is None
+    one.acquire("x", 2)
+    assert of(Released, one.release("x", 1))[0].dropped is False
+    assert copy.find("one", 2) is not None
+
+
+def test_release_that_races_a_renewal_leaves_no_ghost(pair: Nodes) -> None:
+    one, two = pair.client("A", "one"), pair.client("A", "two")
+    one.acquire("x", 1)
+    renewal_sent_before_the_release = {"through": 1, "count": 1, "digest": mix(1)}
+    one.release("x", 1)
+    assert not of(Kept, one.keep(**renewal_sent_before_the_release))[0].agreed
+    listed = of(Kept, one.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
+    assert listed.acquisitions == [(1, Verdict.LOST, 0)]
+    granted(two.acquire("x", 1, wait_ms=0))
+    assert pair.cores["B"].slots[slot_of("x")].table.find("one", 1) is None
+
+
+def test_generation_grows_on_each_acquisition_and_stays_on_renewal(pair: Nodes) -> None:
+    one = pair.client("A", "one")
+    seen = []
+    for number in range(1, 6):
+        generation = granted(one.acquire("x", number)).generation
+        for _ in range(3):
+            pair.advance(3 * S)
+            kept = of(Kept, one.keep(through=number, listed=[(slot_of("x"), [(number, "x")])]))[0]
+            assert kept.acquisitions == [(number, Verdict.HELD, generation)]
+        one.release("x", number)
+        seen.append(generation)
+    assert seen == sorted(set(seen))
+
+
 def test_dropped_connection_drops_its_waiters_not_its_locks(pair: Nodes) -> None:
     one, two, three = (pair.client("A", name) for name in ("one", "two", "three"))
     one.acquire("x", 1)
