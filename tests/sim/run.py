@@ -75,6 +75,19 @@ def timing_of(lease: int, backup_lease: int) -> Timing:
     )
 
 
+THEMES: tuple[tuple[str, ...], ...] = (
+    ("split",),
+    ("cut_coordinator", "cut_coordinator", "node_crash"),
+    ("cut_one_way", "node_pause"),
+    ("coordinator_crash", "cut_coordinator", "both_crash"),
+    ("drain", "join", "reweigh", "cut_one_way", "client_pause"),
+    ("slow_store", "cut_store", "coordinator_crash", "cut_coordinator"),
+    ("client_pause", "cut_one_way", "resets"),
+    ("resets", "node_pause", "node_quick_restart"),
+)
+"""Troubles that go together; half of the seeds are about one of them, the others about any."""
+
+
 def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     """What this seed is about."""
     rng = world.rng("plan")
@@ -100,10 +113,8 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     )
     if wipe is None:
         wipe = rng.random() < 0.08
-    kinds = [kind for kind in rng.sample(KINDS, rng.randrange(2, 9)) if kind != "join"]
-    late_nodes = rng.choice((0, 0, 1, 2))
-    if late_nodes:
-        kinds.append("join")
+    kinds = list(rng.choice(THEMES)) if rng.random() < 0.5 else rng.sample(KINDS, rng.randrange(2, 9))
+    late_nodes = 2 if "join" in kinds else 0
     if wipe:
         # Generations are above the clock then, so that it must not go back, nor time be lost twice within a second.
         kinds = [kind for kind in kinds if kind != "wall_jump"] + ["wipe"]
@@ -113,7 +124,7 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         clients=rng.choice((1, 2, 2, 3, 4)),
         coordinators=rng.choice((1, 1, 2)),
         timing=timing,
-        replication="sync",
+        replication=rng.choice(("sync",) * 14 + ("async",)),
         habits=habits,
         kinds=kinds,
         gap=rng.choice((300 * MS, S, S, 3 * S)),
@@ -253,8 +264,8 @@ class Simulation:
         """How bad the network and the machines are in this run."""
         rng = self.world.rng("weather")
         self.weather.latency = rng.choice((MS, 2 * MS, 20 * MS))
-        self.weather.slow = rng.choice((0.0, 0.0, 0.02, 0.1))
-        self.weather.slow_max = rng.choice((100 * MS, S, 3 * S))
+        self.weather.slow = rng.choice((0.0, 0.02, 0.1, 0.3))
+        self.weather.slow_max = rng.choice((50 * MS, 200 * MS, 200 * MS, S, 3 * S))
         self.weather.reset = rng.choice((0.0, 0.0, 0.0005, 0.003))
         self.weather.notice_max = rng.choice((200 * MS, 3 * S))
         self.weather.give_up_max = rng.choice((S, 10 * S))

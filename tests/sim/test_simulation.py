@@ -15,15 +15,16 @@ from tests.sim.run import run_seed
 SEEDS = int(os.environ.get("LOCKRING_SIM_SEEDS", "200"))
 PART = 20
 
-FOUND_BY = {
-    "no_backup_lease": range(5),
-    "no_wait": range(10),
-    "ack_early": range(5),
-    "copy_expires": range(10),
-    "no_ttl_restart": range(10),
-    "incarnation_blind": range(10),
-}
-"""Rules whose absence a few seeds notice; `python -m tests.sim --mutants` tries them all."""
+QUICKLY_MISSED = (
+    "no_backup_lease",
+    "no_wait",
+    "learner_late",
+    "snap_any",
+    "no_drift",
+    "ack_early",
+    "incarnation_blind",
+)
+"""Rules whose absence a few seeds notice; `make mutants` tries them all."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, PART))
@@ -56,8 +57,8 @@ def test_interesting_things_happen() -> None:
         assert stats[what] > 0, f"{what} never happens"
 
 
-@pytest.mark.parametrize("name", FOUND_BY)
+@pytest.mark.parametrize("name", QUICKLY_MISSED)
 def test_a_rule_that_is_switched_off_is_missed(name: str) -> None:
     assert name in MUTANTS
     with applied(name):
-        assert any(run_seed(seed).violation for seed in FOUND_BY[name]), f"nobody misses {name}"
+        assert any(run_seed(seed).violation for seed in range(25)), f"nobody misses {name}"
