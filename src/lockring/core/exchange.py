@@ -177,7 +177,9 @@ class Exchange:
     def _begin_release(self, ticket: Ticket, now_ns: int) -> None:
         """Let the node know that the ticket is given up; repeated until answered, or until nothing can be left."""
         ticket.unreleased = True
-        ticket.retry_at_ns = 0  # of the acquire; else the release would be sent a second time while the first is open
+        ticket.retry_at_ns = (
+            0  # of the acquire; else the release would be sent a second time while the first is open
+        )
         # A lease ends at its node one TTL after the last request that it handled, lengthened for its clock.
         ticket.give_up_at_ns = now_ns + 2 * ticket.session.ttl_ns
         node = self._routing.table[ticket.slot]

@@ -14,11 +14,16 @@ The table knows nothing of rights, time-outs or replication; the node does.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator
+from operator import attrgetter
 
 from lockring.core.sessions import Session, Sessions, Share
 from lockring.messages import HolderInfo, LockInfo, Mode, Put, Remove, WaiterInfo
 from lockring.units import NS_PER_MS, ns_to_ms_floor
+
+
+_place = attrgetter("place")
 
 
 class Lock:
@@ -110,11 +115,22 @@ class Waiter:
         mode: how it wants the lock.
         permits: of the semaphore, in that mode.
         since_ns: since when it waits, here or elsewhere, by this node's clock.
+        place: what the queue is sorted by: since when, and then the order of arrival.
         deadline_ns: when it is answered with a time-out, None for never.
         request: where to answer.
     """
 
-    __slots__ = ("acquisition", "deadline_ns", "lock", "mode", "permits", "request", "session", "since_ns")
+    __slots__ = (
+        "acquisition",
+        "deadline_ns",
+        "lock",
+        "mode",
+        "permits",
+        "place",
+        "request",
+        "session",
+        "since_ns",
+    )
 
     def __init__(
         self,
@@ -126,6 +142,7 @@ class Waiter:
         since_ns: int,
         deadline_ns: int | None,
         request: OpenRequest,
+        arrival: int,
     ) -> None:
         self.lock = lock
         self.session = session
@@ -133,6 +150,7 @@ class Waiter:
         self.mode = mode
         self.permits = permits
         self.since_ns = since_ns
+        self.place = (since_ns, arrival)
         self.deadline_ns = deadline_ns
         self.request = request
 
@@ -148,7 +166,7 @@ class LockTable:
         served: whether this node serves the slot, so that sessions count what is here.
     """
 
-    __slots__ = ("_sessions", "highest", "locks", "served", "shares", "slot")
+    __slots__ = ("_arrivals", "_sessions", "highest", "locks", "served", "shares", "slot")
 
     def __init__(self, slot: int, sessions: Sessions) -> None:
         self.slot = slot
@@ -157,6 +175,7 @@ class LockTable:
         self.highest = 0
         self.served = False
         self._sessions = sessions
+        self._arrivals = 0
 
     # ------------------------------------------------------------------ looking
 
@@ -243,14 +262,16 @@ class LockTable:
         lock = self.locks.get(name)
         if lock is None:
             lock = self.locks[name] = Lock(name)
-        waiter = Waiter(lock, session, acquisition, mode, permits, since_ns, deadline_ns, request)
+        self._arrivals += 1
+        waiter = Waiter(
+            lock, session, acquisition, mode, permits, since_ns, deadline_ns, request, self._arrivals
+        )
         if lock.waiters is None:
             lock.waiters = [waiter]
+        elif lock.waiters[-1].place < waiter.place:
+            lock.waiters.append(waiter)
         else:
-            place = len(lock.waiters)
-            while place and lock.waiters[place - 1].since_ns > since_ns:
-                place -= 1
-            lock.waiters.insert(place, waiter)
+            insort(lock.waiters, waiter, key=_place)
         self._share(session).add(acquisition, waiter, self.served)
         return waiter
 
@@ -369,7 +390,9 @@ class LockTable:
         if waiters[0] is waiter:
             del waiters[0]
         else:
-            waiters.remove(waiter)
+            at = bisect_left(waiters, waiter.place, key=_place)
+            assert waiters[at] is waiter
+            del waiters[at]
         if not waiters:
             waiter.lock.waiters = None
         share.discard(waiter.acquisition, True, self.served)

@@ -98,6 +98,8 @@ class Keeping:
         slots: list[tuple[int, int]] = []
         acquisitions: list[tuple[int, int, int]] = []
         if message.listed:
+            if len({slot for slot, _ in message.listed}) < len(message.listed):
+                raise InvalidRequest("a keepalive lists a slot once")
             for slot, listed in message.listed:
                 acquisitions += self._compare_list(session, slot, listed, message.through, now_ns)
         elif message.slots:

@@ -7,6 +7,7 @@ has been told.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from lockring.core.deadlines import DeadlineQueue
@@ -18,7 +19,7 @@ from lockring.errors import InvalidRequest
 from lockring.messages import WAIT_FOREVER, Acquire, Granted, Mode, Put, Refused, Release, Released, Remove
 from lockring.names import check_lock_name, slot_of
 from lockring.ring.state import GENERATION_MAX
-from lockring.units import ms_to_ns
+from lockring.units import DURATION_MS_MAX, ms_to_ns
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
@@ -74,7 +75,10 @@ class Locking:
                 if request.index > acknowledged:
                     continue
                 del reign.unanswered[holder]
-                self._send_grant(holder, request, now_ns)
+                if holder.broken:
+                    self._refuse_broken(holder, request)
+                else:
+                    self._send_grant(holder, request, now_ns)
             if not reign.unanswered:
                 del self._unanswered[slot]
 
@@ -101,8 +105,12 @@ class Locking:
         name = check_lock_name(message.name)
         if message.mode not in (Mode.EXCLUSIVE, Mode.SHARED, Mode.SEMAPHORE) or message.permits < 1:
             raise InvalidRequest(f"no such mode: {message.mode} with {message.permits} permits")
-        if message.acquisition < 1 or message.wait_ms < WAIT_FOREVER or message.waited_ms < 0:
-            raise InvalidRequest("acquisition ids start at 1, and waiting times are not negative")
+        if message.acquisition < 1:
+            raise InvalidRequest("acquisition ids start at 1")
+        if not WAIT_FOREVER <= message.wait_ms <= DURATION_MS_MAX:
+            raise InvalidRequest(f"a wait is {WAIT_FOREVER} or 0 to {DURATION_MS_MAX} ms")
+        if not 0 <= message.waited_ms <= DURATION_MS_MAX:
+            raise InvalidRequest(f"a wait so far is 0 to {DURATION_MS_MAX} ms")
         slot = slot_of(name)
         data = self._node.slots.get(slot)
         if data is None or data.reign is None or self._node.coordinator_lease_left_ns(now_ns) <= 0:
@@ -162,22 +170,22 @@ class Locking:
     def _acquire_again(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
         assert data.reign is not None
         if holder.broken:
-            self._node.send(
-                request.connection,
-                Refused(
-                    request.request,
-                    "not-held",
-                    "this acquisition was broken by an operator",
-                    holder.lock.name,
-                ),
-            )
+            self._refuse_broken(holder, request)
             return
         before = data.reign.unanswered.get(holder)
+        if before is not None and _is_superseded(request, before):
+            return
         request.index = 0 if before is None else before.index
         data.reign.unanswered[holder] = request
         self._unanswered[data.number] = None
 
+    def _refuse_broken(self, holder: Holder, request: OpenRequest) -> None:
+        text = "this acquisition was broken by an operator"
+        self._node.send(request.connection, Refused(request.request, "not-held", text, holder.lock.name))
+
     def _wait_again(self, waiter: Waiter, request: OpenRequest, deadline_ns: int | None) -> None:
+        if _is_superseded(request, waiter.request):
+            return
         client = self._service.connections.get(waiter.request.connection)
         if client is not None:
             client.waiters.pop(waiter, None)
@@ -284,6 +292,18 @@ class Locking:
         self._service.queries.note_change(waiter.lock.name)
         self._serve_lock(data, waiter.lock, self._node.now_ns)
 
+    def withdraw_all(self, waiters: Iterable[Waiter]) -> None:
+        """Take waiters out of their queues, and only then grant whom they stood before: none of themselves."""
+        locks: dict[Lock, NodeSlot] = {}
+        for waiter in waiters:
+            lock = waiter.lock
+            data = locks[lock] = self._node.slots[slot_of(lock.name)]
+            data.table.dequeue(waiter)
+            self.forget_waiter(waiter)
+            self._service.queries.note_change(lock.name)
+        for lock, data in locks.items():
+            self._serve_lock(data, lock, self._node.now_ns)
+
     def forget_waiter(self, waiter: Waiter) -> None:
         """A waiter was taken out of its table: let nothing else name it."""
         self.waiters -= 1
@@ -317,6 +337,12 @@ class Locking:
             self._service.refuse(connection, message, "timeout", _who_holds(lock))
         else:
             self._service.refuse(connection, message, "unavailable", self._service.not_served(slot))
+
+
+def _is_superseded(request: OpenRequest, by: OpenRequest) -> bool:
+    """Whether the client has asked again since: parked requests are not looked at in the order in which they came, and a
+    client listens for the answer to its last one only."""
+    return request.connection == by.connection and request.request < by.request
 
 
 def _who_holds(lock: Lock) -> str:

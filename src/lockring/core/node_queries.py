@@ -40,6 +40,7 @@ class Queries:
         self._node = node
         self._service = service
         self._watchers: dict[str, dict[tuple[int, int], None]] = {}
+        self._watched_in: dict[int, dict[str, None]] = {}
         self._changed: dict[str, None] = {}
         self._broken: DeadlineQueue[tuple[int, Holder]] = DeadlineQueue(lambda item, _: item[1].broken)
 
@@ -62,7 +63,7 @@ class Queries:
 
     def reign_ended(self, data: NodeSlot) -> None:
         """A slot is not served here any more: who watches in it is told to go elsewhere."""
-        for name in [name for name in self._watchers if slot_of(name) == data.number]:
+        for name in list(self._watched_in.get(data.number, ())):
             for connection, watch in list(self._watchers[name]):
                 del self._service.connections[connection].watches[watch]
                 self._forget_watch(name, (connection, watch))
@@ -125,8 +126,12 @@ class Queries:
         if not self._node.may_serve(slot, now_ns=now_ns):
             self._service.elsewhere(connection, message, slot, now_ns)
             return
+        watches = self._service.connections[connection].watches
+        if watches.get(message.request, name) != name:
+            raise InvalidRequest(f"request {message.request} is a watch of another lock already")
         self._watchers.setdefault(name, {})[connection, message.request] = None
-        self._service.connections[connection].watches[message.request] = name
+        self._watched_in.setdefault(slot, {})[name] = None
+        watches[message.request] = name
         self._node.send(connection, Changed(message.request, self._info(name, now_ns)))
 
     def unwatch(self, connection: int, message: Unwatch, now_ns: int) -> None:
@@ -142,6 +147,11 @@ class Queries:
         if not watchers:
             del self._watchers[name]
             self._changed.pop(name, None)
+            slot = slot_of(name)
+            names = self._watched_in[slot]
+            del names[name]
+            if not names:
+                del self._watched_in[slot]
 
     def note_change(self, name: str) -> None:
         """A lock has changed; whoever watches it hears at the end of the turn."""

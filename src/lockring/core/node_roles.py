@@ -14,7 +14,7 @@ from lockring.core.deadlines import DeadlineQueue
 from lockring.core.leases import NEVER_NS, Promises
 from lockring.core.node_slot import NodeSlot
 from lockring.core.timing import up
-from lockring.messages import AskItem, AskKind, HandOver, HandOverSlot, Replicate, ReplicateAck
+from lockring.messages import AskItem, AskKind, HandOver, HandOverSlot, Replicate, ReplicateAck, State
 from lockring.names import SLOTS
 from lockring.ring.state import ClusterState, Replica, SlotState
 from lockring.units import NS_PER_MS
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 ASK_AGAIN_NS = 300 * NS_PER_MS
 """How long to wait for the coordinator to act before asking again."""
+
+BEHIND_NS = 300 * NS_PER_MS
+"""How long a primary may not know the newest state before a copy passes it on: the coordinator is mostly quicker."""
 
 
 class Roles:
@@ -37,6 +40,7 @@ class Roles:
         self._backup_slots: dict[Replica, list[int]] = {}
         self._not_serving: dict[Replica, None] = {}
         self._asked_at_ns: dict[Replica, int] = {}
+        self._behind_since_ns: dict[Replica, int] = {}
         self._early: dict[int, HandOverSlot] = {}
 
     # ------------------------------------------------------------------ a new state
@@ -177,12 +181,23 @@ class Roles:
             if index is not None:
                 positions.append((stream.slot, stream.since, stream.joined, index))
         self._promises.acknowledge(primary, now_ns)
+        self._pass_state_on(primary, message.version, now_ns)
         node.reply(primary, ReplicateAck(message.sequence, node.state.version, positions))
         if message.serving:
             self._not_serving.pop(primary, None)
         elif primary not in self._not_serving:
             self._not_serving[primary] = None
             self.check_primaries(now_ns)
+
+    def _pass_state_on(self, primary: Replica, version: int, now_ns: int) -> None:
+        """A primary that goes on without the newest state may be cut off from the coordinator: pass it on, so that it
+        learns that its reigns are over and sends its clients on. Repeated, since a reply is lost with its connection."""
+        node = self._node
+        if version >= node.state.version:
+            self._behind_since_ns.pop(primary, None)
+        elif now_ns - self._behind_since_ns.setdefault(primary, now_ns) >= BEHIND_NS:
+            self._behind_since_ns[primary] = now_ns
+            node.reply(primary, State(node.encoded_state()))
 
     def check_primaries(self, now_ns: int) -> None:
         """As backup, ask for the slots of every primary that is silent, or unable to serve."""
@@ -226,6 +241,7 @@ class Roles:
             self._promises.forget(known, now_ns, self._backup_lease_ns())
             self._not_serving.pop(known, None)
             self._asked_at_ns.pop(known, None)
+            self._behind_since_ns.pop(known, None)
 
     def _backup_lease_ns(self) -> int:
         return self._node.state.backup_lease_ms * NS_PER_MS

@@ -123,8 +123,7 @@ class Service:
         if client is None:
             return
         del self._connection_of[client.client]
-        for waiter in list(client.waiters):
-            self.locking.withdraw(waiter)
+        self.locking.withdraw_all(reversed(list(client.waiters)))  # from the ends of long queues
         self.queries.disconnected(connection, client.watches)
 
     def receive(self, connection: int, message: Message, now_ns: int) -> None:
@@ -197,7 +196,7 @@ class Service:
                     continue
                 if now_ns - parked.arrived_ns >= PARKED_NS:
                     self.refuse(parked.connection, parked.message, "unavailable", self.not_served(slot))
-                elif served or moved:
+                elif served or (moved and parked.message.version <= state.version):
                     self._try_again(parked, now_ns)
                 else:
                     self._keep_parked(parked)

@@ -15,6 +15,7 @@ from lockring.messages import (
     HeartbeatAck,
     Replicate,
     ReplicateAck,
+    Routes,
     State,
     Tail,
 )
@@ -63,6 +64,18 @@ def test_state_is_passed_on_to_a_copy_that_lags_behind() -> None:
     assert nodes.cores["B"].state == nodes.state
     assert len(of(Granted, nodes.client("A", "one").acquire("x", 1))) == 1
     assert nodes.cores["B"].slots[slot_of("x")].table.find("one", 1) is not None
+
+
+def test_primary_cut_off_from_the_coordinator_hears_from_its_copy_that_its_reign_is_over(pair: Nodes) -> None:
+    client = pair.client("A", "one")
+    client.acquire("x", 1)
+    pair.lag.add("A")
+    pair.promote("B", swap=True)
+    assert pair.cores["A"].state.version < pair.state.version
+    pair.advance(S)
+    assert pair.cores["A"].state == pair.state
+    assert of(Routes, client.inbox)[-1].version == pair.state.version
+    assert pair.cores["B"].may_serve(slot_of("x"), now_ns=pair.now)
 
 
 def test_hand_over_that_overtakes_the_state_is_kept_for_it(pair: Nodes) -> None:

@@ -73,6 +73,17 @@ def test_those_who_have_waited_longest_are_first_when_parked_requests_are_answer
     assert of(Granted, young.inbox) == []
 
 
+def test_repeat_of_an_acquire_is_answered_under_its_last_number_in_whatever_order_both_are_looked_at() -> (
+    None
+):
+    nodes = Nodes("A")
+    one = nodes.client("A", "one")
+    one.acquire("x", 1, waited_ms=0)
+    one.acquire("x", 1, waited_ms=900)
+    nodes.assign("A")
+    assert [message.request for message in of(Granted, one.inbox)] == [2]
+
+
 def test_parked_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_service, "PARKED_MAX", 2)
     nodes = Nodes("A")
