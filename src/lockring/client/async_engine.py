@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from lockring._version import __version__
+from lockring.client.plumbing import abandon_held
 from lockring.client.wire import CONNECT_S, decoder, not_understood, reason_of
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
-from lockring.core.holdings import Ticket, TicketState
+from lockring.core.holdings import Ticket
 from lockring.errors import ClientClosed, LockringError, ProtocolError
 from lockring.messages import LockInfo, Message
 from lockring.names import split_address
@@ -383,11 +384,7 @@ class AsyncEngine:
     def after_fork(self) -> None:
         """In the child of a fork: what was held is the parent's, and so are the loop and the connections."""
         self._forked = True
-        for session in self._core._sessions.values():
-            for share in session.shares.values():
-                for ticket in share.tickets.values():
-                    if ticket.state == TicketState.HELD:
-                        ticket.state, ticket.reason = TicketState.ENDED, "forked"
+        abandon_held(self._core, "forked")
 
 
 _engines: weakref.WeakSet[AsyncEngine] = weakref.WeakSet()

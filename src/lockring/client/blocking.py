@@ -417,7 +417,7 @@ class Client:
 
     def _acquire(self, name: str, ttl_ms: int, wait_ms: int) -> Grant:
         engine = self._engine
-        return Grant(engine, engine.acquire(name, ttl_ms, wait_ms))
+        return engine.acquire(name, ttl_ms, wait_ms, functools.partial(Grant, engine))
 
     def __repr__(self) -> str:
         return f"<Client {','.join(self._engine.addresses)} owner {self.owner!r}>"

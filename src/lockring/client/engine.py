@@ -16,7 +16,7 @@ from __future__ import annotations
 import selectors
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from lockring.client.plumbing import Call, Plumbing
 from lockring.client.wire import Wire
@@ -30,30 +30,39 @@ from lockring.messages import LockInfo
 _CLOSE_S: Final = 3.0
 
 
+G = TypeVar("G")
+
+
 class Engine(Plumbing):
     """The calls of any number of threads, on one core."""
 
     # ------------------------------------------------------------------ calls
 
-    def acquire(self, name: str, ttl_ms: int, wait_ms: int) -> Ticket:
-        """Acquire a lock; whatever ends the wait early leaves nothing behind."""
-        call = Call()
+    def acquire(self, name: str, ttl_ms: int, wait_ms: int, grant: Callable[[Ticket], G]) -> G:
+        """Acquire a lock and return its `grant`; whatever ends this early leaves nothing behind."""
+        call = Call(self._life)
         ticket: Ticket | None = None
         try:
             with self._lock:
+                self._enter()
                 now_ns = monotonic_ns()
-                ticket = self._core.acquire(name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms)
+                try:
+                    ticket = self._core.acquire(name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms)
+                except LockringError:
+                    self._torn = False
+                    raise
                 ticket.context = call
                 wire = self._go(ticket.link, call, now_ns)
+                self._torn = False
             if wire is not None or not call.done:
                 self._wait(call, ticket, wire)
+            if call.error is None:
+                return grant(ticket)
         except BaseException:
             if ticket is not None:
                 self._withdraw(call, ticket)
             raise
-        if call.error is not None:
-            raise call.error
-        return ticket
+        raise call.error
 
     def release(self, ticket: Ticket) -> None:
         """Release a held ticket.
@@ -61,16 +70,19 @@ class Engine(Plumbing):
         Raises:
             LockLost, NotHeld: it is not held.
         """
-        call = Call()
+        call = Call(self._life)
         with self._lock:
+            self._enter()
             now_ns = monotonic_ns()
             try:
                 self._core.release(ticket, now_ns=now_ns)
             except LockringError:
                 self._carry_out(now_ns, None)
+                self._torn = False
                 raise
             ticket.context = call
             wire = self._go(ticket.link, call, now_ns)
+            self._torn = False
         try:
             if wire is not None or not call.done:
                 self._wait(call, ticket, wire)
@@ -81,20 +93,28 @@ class Engine(Plumbing):
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer."""
         with self._lock:
+            self._enter()
             now_ns = monotonic_ns()
             self._core.cancel(ticket, now_ns=now_ns)
             self._carry_out(now_ns, None)
+            self._torn = False
 
     def ask(self, question: Callable[[ClientCore, int], Request]) -> Any:
         """Ask something of the core, given it and the time, and wait for the answer."""
-        call = Call()
+        call = Call(self._life)
         request: Request | None = None
         try:
             with self._lock:
+                self._enter()
                 now_ns = monotonic_ns()
-                request = question(self._core, now_ns)
+                try:
+                    request = question(self._core, now_ns)
+                except LockringError:
+                    self._torn = False
+                    raise
                 request.context = call
                 wire = self._go(request.link, call, now_ns)
+                self._torn = False
             if wire is not None or not call.done:
                 self._wait(call, request, wire)
         except BaseException:
@@ -107,13 +127,20 @@ class Engine(Plumbing):
 
     def watch(self, name: str) -> tuple[Call, Request]:
         """Begin to watch a lock."""
-        call = Call()
+        call = Call(self._life)
         with self._lock:
+            self._enter()
             now_ns = monotonic_ns()
-            request = self._core.watch(name, now_ns=now_ns)
+            try:
+                request = self._core.watch(name, now_ns=now_ns)
+            except LockringError:
+                self._torn = False
+                raise
             request.context = call
+            self._waiting[call] = None
             self._carry_out(now_ns, call)
             self._start()
+            self._torn = False
         return call, request
 
     def next_updates(self, call: Call) -> list[LockInfo]:
@@ -138,9 +165,11 @@ class Engine(Plumbing):
     def notice_expiry(self) -> None:
         """Find out what has expired by now."""
         with self._lock:
+            self._enter()
             now_ns = monotonic_ns()
             self._core.on_timer(now_ns=now_ns)
             self._carry_out(now_ns, None)
+            self._torn = False
 
     def locked(self) -> threading.Lock:
         """The lock that guards everything here, for those that hear of losses."""
@@ -149,12 +178,14 @@ class Engine(Plumbing):
     def close(self) -> None:
         """End the sessions, tell the nodes (for a second at most), and close all connections."""
         with self._lock:
+            self._enter()
             now_ns = monotonic_ns()
             self._closing = True
             self._core.close(now_ns=now_ns)
             self._carry_out(now_ns, None)
             thread = self._thread
             self._wake()
+            self._torn = False
         if thread is not None and thread is not threading.current_thread():
             thread.join(_CLOSE_S)
 
@@ -169,6 +200,7 @@ class Engine(Plumbing):
 
     def _take(self, link: int, call: Call) -> Wire | None:
         """Make a call the reader of its connection; if it cannot be, prepare its gate."""
+        self._waiting[call] = None
         wire = self._wires.get(link)
         if wire is not None and wire.reader is None:
             wire.reader, call.reading = call, wire
@@ -195,35 +227,43 @@ class Engine(Plumbing):
     def _wait(self, call: Call, item: Ticket | Request, wire: Wire | None) -> None:
         """Wait until a call is done, reading its connection where that is ours to read."""
         while True:
-            if wire is not None:
-                data = wire.receive()
-                with self._lock:
-                    now_ns = monotonic_ns()
-                    if data is not None and not wire.closed:
-                        self._feed(wire, data, now_ns, call)
-                    if call.done:
-                        self._leave(wire, call, now_ns)
-                        return
-                    if wire.closed or item.link != wire.link:
-                        self._leave(wire, call, now_ns)
-                        wire = self._take(item.link, call)
-            else:
+            if wire is None:
                 self._pass_gate(call)
                 with self._lock:
+                    self._enter()
+                    if not call.done:
+                        wire = self._take(item.link, call)
+                    self._torn = False
                     if call.done:
                         return
-                    wire = self._take(item.link, call)
+                continue
+            data = wire.receive()
+            with self._lock:
+                self._enter()
+                now_ns = monotonic_ns()
+                if data is not None and not wire.closed:
+                    self._feed(wire, data, now_ns, call)
+                if call.done or wire.closed or item.link != wire.link:
+                    self._leave(wire, call, now_ns)
+                    wire = None if call.done else self._take(item.link, call)
+                self._torn = False
+                if call.done:
+                    return
 
     def _withdraw(self, call: Call, item: Ticket | Request) -> None:
         """A caller gives up, or was interrupted: leave nothing behind."""
         with self._lock:
+            self._enter()
             now_ns = monotonic_ns()
+            self._waiting.pop(call, None)
             for wire in self._wires.values():
                 wire.waiting.pop(call, None)
             if call.reading is not None:
                 self._leave(call.reading, call, now_ns)
-            if isinstance(item, Ticket):
-                self._core.cancel(item, now_ns=now_ns)
-            else:
-                self._core.abandon(item, now_ns=now_ns)
-            self._carry_out(now_ns, None)
+            if call.life == self._life:
+                if isinstance(item, Ticket):
+                    self._core.cancel(item, now_ns=now_ns)
+                else:
+                    self._core.abandon(item, now_ns=now_ns)
+                self._carry_out(now_ns, None)
+            self._torn = False

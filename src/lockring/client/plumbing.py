@@ -15,18 +15,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from lockring._version import __version__
-from lockring.client.wire import IDLE_NS, Wire, connect, not_understood
+from lockring.client.wire import IDLE_NS, Watcher, Wire, connect, not_understood
 from lockring.clock import monotonic_ns
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
 from lockring.core.holdings import NEVER_NS, TicketState
 from lockring.errors import LockringError, ProtocolError, Unavailable
-from lockring.messages import LockInfo
+from lockring.messages import CloseSession, LockInfo
 from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _STALL_NS: Final = 100 * NS_PER_MS
 _STALL_S: Final = 0.005
+_LAST_REQUEST: Final = 1 << 53
+"""Above every request number: for the last words of a core that will hear no answer."""
 """A background thread that comes back so much too late lets everybody read what has arrived before it judges silence."""
 
 
@@ -40,11 +42,13 @@ class Call:
         updates: what a watch has seen and its caller has not.
         gate: what it waits at while it does not read a socket itself; `gated` says whether it does.
         reading: the connection that its thread reads.
+        life: which core it was made for.
     """
 
-    __slots__ = ("answer", "done", "error", "gate", "gated", "reading", "updates")
+    __slots__ = ("answer", "done", "error", "gate", "gated", "life", "reading", "updates")
 
-    def __init__(self) -> None:
+    def __init__(self, life: int) -> None:
+        self.life = life
         self.done = False
         self.error: LockringError | None = None
         self.answer: Any = None
@@ -81,21 +85,67 @@ class Plumbing:
         """Start over with nothing: at first, and in the child of a fork."""
         self._lock = threading.Lock()
         self.owner = self._owner_of()
-        self._core = ClientCore(
+        self._life = 0
+        self._torn = False
+        self._core = self._new_core()
+        self._wires: dict[int, Wire] = {}
+        self._waiting: dict[Call, None] = {}
+        self._connecting: dict[int, object] = {}
+        self._watcher: Watcher | None = None
+        self._thread: threading.Thread | None = None
+        self._sleeping_until_ns = 0
+        self._planned_ns = NEVER_NS
+        self._closing = False
+
+    def _new_core(self) -> ClientCore:
+        return ClientCore(
             self.addresses,
             owner=self.owner,
             new_id=lambda: secrets.token_hex(8),
             software=f"lockring-python {__version__}",
             connect_timeout_ns=self._connect_timeout_ns,
         )
-        self._wires: dict[int, Wire] = {}
-        self._connecting: set[int] = set()
-        self._selector: selectors.BaseSelector | None = None
-        self._wake_out = self._wake_in = -1
-        self._thread: threading.Thread | None = None
-        self._sleeping_until_ns = 0
-        self._planned_ns = NEVER_NS
-        self._closing = False
+
+    # ------------------------------------------------------------------ interrupts
+
+    def _enter(self) -> None:
+        """Begin a section under the lock; whoever leaves one sets `_torn` to False again.
+
+        A signal's handler may raise between any two lines that the main thread runs (Ctrl-C does). Where it came in the
+        middle of a section, what it left half done cannot be trusted any more.
+        """
+        if self._torn:
+            self._start_over()
+        self._torn = True
+
+    def _start_over(self) -> None:
+        """Give everything up and go on with a new core: what is held is lost, and whoever waits is told to try again.
+
+        Nothing of what was there is relied on; the background thread ends, and the next call starts another one.
+        """
+        old, self._core = self._core, self._new_core()
+        self._life += 1
+        if self._closing:
+            self._core.close(now_ns=monotonic_ns())
+        farewell = b"".join(encode_frame(CloseSession(_LAST_REQUEST, each.id)) for each in old.sessions())
+        wires, self._wires, self._connecting = self._wires, {}, {}
+        watcher, self._watcher, self._thread = self._watcher, None, None
+        waiting, self._waiting = self._waiting, {}
+        for loser in abandon_held(old, "session-ended"):
+            if not isinstance(loser, Call):
+                loser.on_ticket_lost()
+        for wire in list(wires.values()):
+            wire.send(farewell)
+            wire.hang_up()
+            wire.wake()
+            if wire.reader is None:
+                wire.close()
+        for call in list(waiting):
+            call.error = Unavailable("an interrupt came at the wrong moment, so the client had to start over")
+            with contextlib.suppress(RuntimeError):  # its gate may be open already
+                self._finish(call, None)
+        if watcher is not None:
+            watcher.wake()
 
     # ------------------------------------------------------------------ callers
 
@@ -126,6 +176,7 @@ class Plumbing:
     def _finish(self, call: Call, me: Call | None) -> None:
         """A call may go on: wake its thread, unless that is ours."""
         call.done = True
+        self._waiting.pop(call, None)
         if call is me:
             return
         if call.reading is not None:
@@ -204,39 +255,43 @@ class Plumbing:
                 call = request.context
                 call.updates.append(lock)
                 self._finish(call, me)
+                self._waiting[call] = None
             case Connect(link, address):
-                self._connecting.add(link)
+                mark = self._connecting[link] = object()
                 name = f"lockring-connect-{address}"
-                threading.Thread(target=self._connect, args=(link, address), name=name, daemon=True).start()
+                work = (link, address, mark)
+                threading.Thread(target=self._connect, args=work, name=name, daemon=True).start()
             case Disconnect(link, _):
-                self._connecting.discard(link)
+                self._connecting.pop(link, None)
                 wire = self._wires.get(link)
                 if wire is not None:
                     self._drop(wire)
 
-    def _connect(self, link: int, address: str) -> None:
-        """Open a connection; in a thread of its own."""
+    def _connect(self, link: int, address: str, mark: object) -> None:
+        """Open a connection; in a thread of its own. `mark` tells whether it is still wanted then."""
+        sock, reason = None, ""
         try:
             sock = connect(address)
         except Unavailable as error:
-            with self._lock:
-                now_ns = monotonic_ns()
-                self._connecting.discard(link)
-                self._core.disconnected(link, now_ns=now_ns, reason=str(error))
-                self._carry_out(now_ns, None)
-            return
+            reason = str(error)
         with self._lock:
+            self._enter()
             now_ns = monotonic_ns()
-            if link not in self._connecting:
-                sock.close()
-                return
-            self._connecting.discard(link)
-            # Nobody has asked anything on it yet: let the background thread watch it at once.
-            wire = self._wires[link] = Wire(link, address, sock, now_ns - IDLE_NS)
-            self._core.connected(link, now_ns=now_ns)
-            self._carry_out(now_ns, None)
-            wire.used_at_ns = now_ns - IDLE_NS
-            self._watch(wire, wire.wanted_events(now_ns))
+            if self._connecting.get(link) is not mark:
+                if sock is not None:
+                    sock.close()
+            elif sock is None:
+                del self._connecting[link]
+                self._core.disconnected(link, now_ns=now_ns, reason=reason)
+                self._carry_out(now_ns, None)
+            else:
+                del self._connecting[link]
+                # Nobody has asked anything on it yet: let the background thread watch it at once.
+                wire = self._wires[link] = Wire(link, address, sock, now_ns - IDLE_NS)
+                self._core.connected(link, now_ns=now_ns)
+                self._carry_out(now_ns, None)
+                self._watch(wire, wire.wanted_events(now_ns))
+            self._torn = False
 
     def _drop(self, wire: Wire) -> None:
         """A connection is over."""
@@ -252,58 +307,50 @@ class Plumbing:
             self._open_gate(call)
 
     def _watch(self, wire: Wire, events: int) -> None:
-        """Let the selector watch a connection for these events."""
-        selector = self._selector
-        if events == wire.events or selector is None:
-            return
-        if not events:
-            selector.unregister(wire.sock)
-        elif not wire.events:
-            selector.register(wire.sock, events, wire)
-        else:
-            selector.modify(wire.sock, events, wire)
-        wire.events = events
+        """Let the background thread watch a connection for these events."""
+        if self._watcher is not None:
+            self._watcher.watch(wire, events)
 
     # ------------------------------------------------------------------ the background thread
 
     def _start(self) -> None:
         if self._thread is not None or self._closing:
             return
-        self._selector = selectors.DefaultSelector()
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
-        self._selector.register(self._wake_out, selectors.EVENT_READ, None)
+        self._watcher = Watcher()
+        self._planned_ns = NEVER_NS
         self._thread = threading.Thread(
-            target=self._run, args=(self._selector,), name="lockring-client", daemon=True
+            target=self._run, args=(self._watcher,), name="lockring-client", daemon=True
         )
         self._thread.start()
 
     def _wake(self) -> None:
-        if self._wake_in >= 0 and self._sleeping_until_ns:
+        if self._watcher is not None and self._sleeping_until_ns:
             self._sleeping_until_ns = 0
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._wake_in, b"\0")
+            self._watcher.wake()
 
-    def _run(self, selector: selectors.BaseSelector) -> None:
+    def _run(self, watcher: Watcher) -> None:
         while True:
             with self._lock:
-                now_ns = monotonic_ns()
-                if now_ns - self._planned_ns > _STALL_NS:
-                    # The process was stopped. What came meanwhile is to be read first, by whoever reads there.
-                    self._catch_up(now_ns)
-                    timeout_s: float | None = _STALL_S
-                else:
-                    timeout_s = self._turn(now_ns)
-                if timeout_s is None:
-                    self._end(selector)
-                    return
-            for key, mask in selector.select(timeout_s):
-                if key.data is None:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._wake_out, 4096)
-                else:
-                    self._serve(key.data, mask)
+                self._enter()
+                timeout_s: float | None = None
+                if self._watcher is watcher:
+                    now_ns = monotonic_ns()
+                    if now_ns - self._planned_ns > _STALL_NS:
+                        # The process was stopped. What came meanwhile is to be read first, by whoever reads there.
+                        self._catch_up(now_ns)
+                        timeout_s = _STALL_S
+                    else:
+                        timeout_s = self._turn(now_ns)
+                    if timeout_s is None:
+                        for wire in list(self._wires.values()):
+                            self._drop(wire)
+                        self._watcher = None
+                self._torn = False
+            if timeout_s is None:
+                watcher.close()
+                return
+            for wire, events in watcher.wait(timeout_s):
+                self._serve(wire, events)
 
     def _catch_up(self, now_ns: int) -> None:
         """Read what no caller reads, whether or not it is watched."""
@@ -336,26 +383,17 @@ class Plumbing:
     def _serve(self, wire: Wire, mask: int) -> None:
         """A connection that no caller reads has something, or takes something."""
         with self._lock:
-            if wire.closed:
-                return
-            if mask & selectors.EVENT_WRITE and wire.outgoing:
-                wire.flush()
-            if mask & selectors.EVENT_READ and wire.reader is None:
-                data = wire.receive_now()
-                now_ns = monotonic_ns()
-                if data is not None:
-                    self._feed(wire, data, now_ns, None)
-                    wire.used_at_ns = now_ns - IDLE_NS  # still idle, as far as callers are concerned
-
-    def _end(self, selector: selectors.BaseSelector) -> None:
-        """Close what is left; the background thread's last deed."""
-        for wire in list(self._wires.values()):
-            self._drop(wire)
-        self._selector = None
-        selector.close()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
-        self._wake_in = self._wake_out = -1
+            self._enter()
+            if not wire.closed:
+                if mask & selectors.EVENT_WRITE and wire.outgoing:
+                    wire.flush()
+                if mask & selectors.EVENT_READ and wire.reader is None:
+                    data = wire.receive_now()
+                    now_ns = monotonic_ns()
+                    if data is not None:
+                        self._feed(wire, data, now_ns, None)
+                        wire.used_at_ns = now_ns - IDLE_NS  # still idle, as far as callers are concerned
+            self._torn = False
 
     # ------------------------------------------------------------------ fork
 
@@ -364,19 +402,11 @@ class Plumbing:
 
         The parent's connections are closed here without a word on them, so that it does not notice.
         """
-        losers = []
-        for session in self._core._sessions.values():
-            for share in session.shares.values():
-                for ticket in share.tickets.values():
-                    if ticket.state == TicketState.HELD:
-                        ticket.state, ticket.reason = TicketState.ENDED, "forked"
-                        losers.append(ticket.context)
+        losers = abandon_held(self._core, "forked")
         for wire in self._wires.values():
             wire.close()
-        if self._selector is not None:
-            self._selector.close()
-            os.close(self._wake_in)
-            os.close(self._wake_out)
+        if self._watcher is not None:
+            self._watcher.close()
         closing = self._closing
         self._begin()
         if closing:
@@ -385,6 +415,18 @@ class Plumbing:
         for loser in losers:
             if not isinstance(loser, Call):
                 loser.on_ticket_lost()
+
+
+def abandon_held(core: ClientCore, reason: str) -> list[Any]:
+    """End whatever a core holds that will not be used again; returns who is to hear of it."""
+    losers = []
+    for session in core.sessions():
+        for share in list(session.shares.values()):
+            for ticket in list(share.tickets.values()):
+                if ticket.state == TicketState.HELD:
+                    ticket.state, ticket.reason = TicketState.ENDED, reason
+                    losers.append(ticket.context)
+    return losers
 
 
 _engines: weakref.WeakSet[Plumbing] = weakref.WeakSet()

@@ -106,8 +106,9 @@ class Wire:
 
     def wake(self) -> None:
         """Make `receive` return in the thread that is in it."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_in, b"\0")
+        if self._wake_in >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_in, b"\0")
 
     def send(self, data: bytes) -> None:
         """Send, or keep what the socket does not take now. A broken connection shows at the next read."""
@@ -131,10 +132,10 @@ class Wire:
     def close(self) -> None:
         """Close the socket, and what belongs to it. Leaves the peer's side of a forked socket alone."""
         self.closed = True
-        for descriptor in (self._wake_in, self._wake_out):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._wake_in = self._wake_out = -1
+        if self._wake_in >= 0:
+            os.close(self._wake_in)
+            os.close(self._wake_out)
+            self._wake_in = self._wake_out = -1
         self.sock.close()
 
     def hang_up(self) -> None:
@@ -149,6 +150,53 @@ class Wire:
         if self.reader is None and now_ns - self.used_at_ns >= IDLE_NS:
             events |= selectors.EVENT_READ
         return events
+
+
+class Watcher:
+    """A selector that can be woken by other threads, for one background thread."""
+
+    __slots__ = ("_wake_in", "_wake_out", "selector")
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self.selector.register(self._wake_out, selectors.EVENT_READ, None)
+
+    def wait(self, timeout_s: float) -> list[tuple[Wire, int]]:
+        """The connections that something has happened to; nothing if only woken, or when the time is over."""
+        found: list[tuple[Wire, int]] = []
+        for key, events in self.selector.select(timeout_s):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_out, 4096)
+            else:
+                found.append((key.data, events))
+        return found
+
+    def watch(self, wire: Wire, events: int) -> None:
+        """Watch a connection for these events from now on."""
+        if events == wire.events:
+            return
+        if not events:
+            self.selector.unregister(wire.sock)
+        elif not wire.events:
+            self.selector.register(wire.sock, events, wire)
+        else:
+            self.selector.modify(wire.sock, events, wire)
+        wire.events = events
+
+    def wake(self) -> None:
+        """Make `wait` return."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_in, b"\0")
+
+    def close(self) -> None:
+        """Give its descriptors back."""
+        self.selector.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
 
 
 def connect(address: str) -> socket.socket:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -33,13 +34,17 @@ def in_thread(function: object) -> threading.Thread:
     return thread
 
 
-def interrupt_once(server: LockServer, condition: Callable[[], bool]) -> threading.Thread:
-    """Send the main thread a Ctrl-C once a condition on the server holds."""
+def interrupt_once(
+    client: lockring.Client, server: LockServer, condition: Callable[[], bool]
+) -> threading.Thread:
+    """Send the main thread a Ctrl-C once a condition on the server holds and the thread waits for its answer."""
     main = threading.main_thread().ident
     assert main is not None
 
     def work() -> None:
         server.wait_until(condition)
+        with client._engine.locked():
+            pass  # the section in which the request was sent has been left
         signal.pthread_kill(main, signal.SIGINT)
 
     return in_thread(work)
@@ -252,7 +257,7 @@ class TestWaiting:
         self, client: lockring.Client, other: lockring.Client, server: LockServer
     ) -> None:
         with other.lock("x"):
-            queued = interrupt_once(server, lambda: len(server.holders("x")) == 2)
+            queued = interrupt_once(client, server, lambda: len(server.holders("x")) == 2)
             with pytest.raises(KeyboardInterrupt):
                 client.lock("x").acquire()
             queued.join(5)
@@ -266,7 +271,7 @@ class TestWaiting:
         blocker = other.lock("x").acquire()
         reader = in_thread(lambda: client.lock("x").acquire().release())
         server.wait_until(lambda: len(server.holders("x")) == 2)
-        queued = interrupt_once(server, lambda: len(server.holders("x")) == 3)
+        queued = interrupt_once(client, server, lambda: len(server.holders("x")) == 3)
         with pytest.raises(KeyboardInterrupt):
             client.lock("x").acquire()
         queued.join(5)
@@ -275,12 +280,43 @@ class TestWaiting:
         reader.join(5)
         server.wait_until(lambda: server.holders("x") == [])
 
+    def test_an_interrupt_in_the_middle_of_the_machinery_costs_what_was_held_but_leaves_nothing_behind(
+        self, client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A handler may raise between any two lines. What was half done is not trusted: the client starts over."""
+        grant = client.lock("x").acquire()
+        waiting: list[BaseException] = []
+
+        def wait() -> None:
+            with pytest.raises(Unavailable, match="interrupt") as caught:
+                client.lock("x").acquire()
+            waiting.append(caught.value)
+
+        waiter = in_thread(wait)
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        original = client._engine._core.acquire
+
+        def torn(*args: Any, **options: Any) -> None:
+            original(*args, **options)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(client._engine._core, "acquire", torn)
+        with pytest.raises(KeyboardInterrupt):
+            client.lock("y").acquire()
+        with client.lock("y").acquire(timeout=10) as again:
+            assert again.held
+            assert again.session != grant.session
+        assert grant.lost.is_set()
+        waiter.join(5)
+        assert waiting
+        server.wait_until(lambda: server.holders("x") == [] == server.holders("y"))
+
     def test_an_interrupted_release_goes_on_by_itself(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         grant = client.lock("x").acquire()
         server.mute = {Release}
-        queued = interrupt_once(server, lambda: server.count(Release) == 1)
+        queued = interrupt_once(client, server, lambda: server.count(Release) == 1)
         with pytest.raises(KeyboardInterrupt):
             grant.release()
         queued.join(5)
