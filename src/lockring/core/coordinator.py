@@ -376,6 +376,7 @@ class CoordinatorCore:
         if news is News.INTERRUPTED:
             self._condemned = frozenset()  # nobody is acknowledged until the term is claimed anew
         elif news is News.ENDED:
+            self._condemned = frozenset()
             self._retire()
         elif news in (News.STARTED, News.RESUMED, News.WRITTEN):
             if news is News.STARTED:

@@ -427,7 +427,7 @@ def test_list_comes_in_pages_that_miss_nothing(pair: Nodes) -> None:
         ({"session": ""}, "session id"),
         ({"acquisition": 0}, "start at 1"),
         ({"mode": 9}, "mode"),
-        ({"waited_ms": -1}, "not negative"),
+        ({"waited_ms": -1}, "wait so far"),
     ],
 )
 def test_bad_acquire_is_refused_with_a_sentence_and_changes_nothing(
