@@ -18,6 +18,9 @@ NS_PER_S: Final = 1_000_000_000
 DURATION_S_MAX: Final = 10 * 365 * 86_400.0
 """The longest wait that anything accepts: ten years, which keeps every sum within 64 bits."""
 
+DURATION_MS_MAX: Final = int(DURATION_S_MAX) * 1000
+"""The same in milliseconds, for what comes from the wire."""
+
 
 def ms_to_ns(duration_ms: int) -> int:
     """Turn milliseconds into nanoseconds."""
