@@ -7,15 +7,23 @@ import sys
 import time
 from collections import Counter
 
+from tests.sim.drills import DRILLS
 from tests.sim.mutants import MUTANTS, applied
 from tests.sim.run import run_seed
+from tests.sim.world import Violation
 
 
 def find_mutant(name: str, first: int, seconds: float) -> bool:
-    """Run seeds with one rule switched off until one finds a violation; say after how many."""
+    """Run the drill made for a rule, or else seeds, without that rule until there is a violation; say after how many."""
     started, seed = time.perf_counter(), first
     wipe = True if name == "wipe_no_wait" else None
     with applied(name):
+        if name in DRILLS:
+            try:
+                DRILLS[name]()
+            except Violation as error:
+                print(f"{name:22} found by its drill: {str(error)[:150]}", flush=True)
+                return True
         while time.perf_counter() - started < seconds:
             result = run_seed(seed, wipe=wipe)
             seed += 1

@@ -408,9 +408,7 @@ def no_restart_wait() -> list[Change]:
 
     return [
         (Membership, "unacknowledged_ns", unacknowledged_ns),
-        *_aged(
-            lambda age_ns, version: lambda of: max(age_ns(of), 0) or _LONG if of < version else age_ns(of)
-        ),
+        *_aged(lambda age_ns, version: lambda of: _LONG),
     ]
 
 
@@ -455,12 +453,14 @@ def wipe_no_wait() -> list[Change]:
 
 
 @_mutant
-def generations_by_clock() -> list[Change]:
-    """A reign that begins empty takes its generations from the clock alone, not from above what was reserved."""
+def range_again() -> list[Change]:
+    """A reign that begins empty hands out the generations of the one before again."""
+    fresh = transitions._fresh_range
 
     def _fresh_range(slot: SlotState, version: int) -> tuple[int, int]:
-        first = version // 1000
-        return first, first + 1_000_000
+        if slot.generation_below:
+            return slot.generation_from, slot.generation_below
+        return fresh(slot, version)
 
     return [(transitions, "_fresh_range", _fresh_range)]
 

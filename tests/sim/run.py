@@ -238,10 +238,12 @@ class Simulation:
 
     # ------------------------------------------------------------------ phases
 
-    def begin(self) -> None:
-        """Start everybody, in some order and not at once."""
+    def begin(self, *, rivals: bool = True) -> None:
+        """Start everybody, in some order and not at once; without `rivals` only the first coordinator."""
         rng = self.world.rng("begin")
         for process in self.processes():
+            if process in self.coordinators[1:] and not rivals:
+                continue
             self.world.after(rng.randrange(500 * MS), process.start)
 
     def settle(self, bound: int, what: str) -> int:

@@ -24,13 +24,15 @@ class Scenario:
         name: a lock name to play with.
     """
 
-    def __init__(self, *, nodes: int = 3, clients: int = 2, late_nodes: int = 0, seed: int = 1) -> None:
+    def __init__(
+        self, *, nodes: int = 3, clients: int = 2, late_nodes: int = 0, coordinators: int = 1, seed: int = 1
+    ) -> None:
         habits = Habits(names_in([0], 1), (TTL_MS,), 0, S, S, 0.0, 0.0, 0.0)
-        plan = Plan(nodes, clients, 1, Timing(), "sync", habits, [], S, S, late_nodes, False)
+        plan = Plan(nodes, clients, coordinators, Timing(), "sync", habits, [], S, S, late_nodes, False)
         self.simulation = Simulation(seed, story=True, plan=plan)
         self.world = self.simulation.world
         self.name = habits.names[0]
-        self.simulation.begin()
+        self.simulation.begin(rivals=False)
         self.quiet()
 
     # ------------------------------------------------------------------ time

@@ -9,8 +9,10 @@ import os
 
 import pytest
 
+from tests.sim.drills import DRILLS
 from tests.sim.mutants import MUTANTS, applied
 from tests.sim.run import run_seed
+from tests.sim.world import Violation
 
 SEEDS = int(os.environ.get("LOCKRING_SIM_SEEDS", "200"))
 PART = 20
@@ -62,3 +64,10 @@ def test_a_rule_that_is_switched_off_is_missed(name: str) -> None:
     assert name in MUTANTS
     with applied(name):
         assert any(run_seed(seed).violation for seed in range(25)), f"nobody misses {name}"
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_a_drill_holds_with_its_rule_and_not_without(name: str) -> None:
+    DRILLS[name]()
+    with applied(name), pytest.raises(Violation):
+        DRILLS[name]()
