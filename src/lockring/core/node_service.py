@@ -196,7 +196,7 @@ class Service:
                     continue
                 if now_ns - parked.arrived_ns >= PARKED_NS:
                     self.refuse(parked.connection, parked.message, "unavailable", self.not_served(slot))
-                elif served or (moved and parked.message.version <= state.version):
+                elif served or (moved and parked.message.version <= self._node.state.version):
                     self._try_again(parked, now_ns)
                 else:
                     self._keep_parked(parked)
