@@ -22,7 +22,6 @@ from lockring.core.sessions import Session, Sessions, Share
 from lockring.messages import HolderInfo, LockInfo, Mode, Put, Remove, WaiterInfo
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
-
 _place = attrgetter("place")
 
 

@@ -89,6 +89,7 @@ class FramedConnection(asyncio.Protocol):
         self._write_bytes_max = write_bytes_max
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._deaf = False  # closing: nothing that still arrives is looked at
         self._end_reason = ""
         self.remote = "?"
@@ -102,19 +103,26 @@ class FramedConnection(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Send a message with the next flush. On a closed connection it is thrown away."""
-        self.send_frame(encode_frame(message))
+        if self.is_open:
+            self.send_frame(encode_frame(message))
 
     def send_frame(self, frame: bytes) -> None:
         """Send an encoded frame with the next flush: for one that goes to many connections."""
         if self._transport is None or self._deaf:
             return
+        if self._out_bytes > self._write_bytes_max:
+            self.write_out()  # ends the connection unless the other side reads that fast
+            if not self.is_open:
+                return
         if not self._out:
             self._outbox.add(self)
         self._out.append(frame)
+        self._out_bytes += len(frame)
 
     def write_out(self) -> None:
         """Write what was sent. Called by the outbox."""
         out, self._out = self._out, []
+        self._out_bytes = 0
         if self._transport is not None and out:
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 

@@ -235,3 +235,15 @@ def test_session_ends_at_its_last_deadline_and_not_before(sessions: Sessions) ->
     sessions.stop(session)
     assert session.deadline_ns == NO_DEADLINE
     assert sessions.pop_expired(1_000) is None
+
+
+def test_queue_is_in_order_of_the_waits_and_then_of_arrival_whoever_leaves_it(
+    table: LockTable, sessions: Sessions
+) -> None:
+    waiters = [wait(table, sessions, "x", "one", number, since_ns=number * 7 % 5) for number in range(1, 31)]
+    lock = waiters[0].lock
+    for gone in waiters[::3]:
+        table.dequeue(gone)
+    left = [waiter for waiter in waiters if waiter not in waiters[::3]]
+    assert lock.waiters == sorted(left, key=lambda waiter: waiter.since_ns)
+    table.check_invariants()

@@ -29,6 +29,8 @@ from lockring.messages import (
     Watch,
 )
 from lockring.names import slot_of
+from lockring.net.frames import encode_frame
+from lockring.units import DURATION_MS_MAX
 from tests.unit.core.nodes import MS, Nodes, S, of
 
 
@@ -323,3 +325,70 @@ def test_long_list_without_a_match_is_cut_into_pages(alone: Nodes, monkeypatch: 
 
 def test_slot_that_does_not_exist_is_refused_in_a_keepalive(alone: Nodes) -> None:
     assert codes(alone.client("A", "one").keep(slots=[(5_000, 1, 1)])) == ["invalid"]
+
+
+def test_a_watch_is_of_one_lock_only_and_its_node_outlives_the_client_that_asked_for_two(
+    alone: Nodes,
+) -> None:
+    watcher = alone.client("A", "w")
+    watcher.ask(Watch(5, "x"))
+    assert codes(watcher.ask(Watch(5, "y"))) == ["invalid"]
+    assert len(of(Changed, watcher.ask(Watch(5, "x")))) == 1
+    alone.cores["A"].disconnected(watcher.connection, now_ns=alone.now)
+    alone.slots(lambda slot: msgspec.structs.replace(slot, since=alone.state.version + 1, primary=None))
+    assert alone.cores["A"].slots[slot_of("x")].reign is None
+
+
+def test_every_watch_in_a_slot_that_moves_is_sent_on_and_forgotten(pair: Nodes) -> None:
+    watcher = pair.client("A", "w")
+    watcher.ask(Watch(1, "x"))
+    watcher.ask(Watch(2, "x"))
+    watcher.ask(Watch(3, "y"))
+    pair.promote("B")
+    assert sorted(message.request for message in of(Refused, watcher.inbox)) == [1, 2, 3]
+    pair.promote("A")
+    pair.advance(3 * S)
+    pair.client("A", "one").acquire("x", 1)
+    assert len(of(Changed, watcher.inbox)) == 3
+
+
+@pytest.mark.parametrize("field", ["wait_ms", "waited_ms"])
+def test_wait_that_no_answer_could_tell_of_is_refused(alone: Nodes, field: str) -> None:
+    one, two = alone.client("A", "one"), alone.client("A", "two")
+    one.acquire("x", 1)
+    assert codes(two.acquire("x", 1, **{field: 2**64 - 1})) == ["invalid"]
+    two.acquire("x", 2, **{field: DURATION_MS_MAX})
+    alone.advance(5 * MS)
+    encode_frame(of(Described, one.ask(Describe(50, "x")))[0])
+
+
+def test_client_that_goes_leaves_no_waiter_of_its_own_granted(alone: Nodes) -> None:
+    reader, both = alone.client("A", "reader"), alone.client("A", "both")
+    reader.acquire("x", 1, mode=Mode.SHARED)
+    both.acquire("x", 1)
+    both.acquire("x", 2, mode=Mode.SHARED)
+    last = alone.client("A", "last")
+    last.acquire("x", 1, mode=Mode.SHARED)
+    alone.cores["A"].disconnected(both.connection, now_ns=alone.now)
+    alone.settle()
+    assert len(of(Granted, last.inbox)) == 1
+    assert len(alone.cores["A"].slots[slot_of("x")].table.locks["x"].holders) == 2
+
+
+def test_grant_that_was_broken_before_its_answer_is_not_answered_with_a_promise(pair: Nodes) -> None:
+    one, two = pair.client("A", "one"), pair.client("A", "two")
+    pair.cut |= {("A", "B")}
+    one.acquire("x", 1, ttl_ms=10_000)
+    generation = of(Described, two.ask(Describe(50, "x")))[0].lock.holders[0].generation
+    two.ask(Break(51, "x", generation))
+    pair.cut.clear()
+    pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.advance(S)
+    assert of(Granted, one.inbox) == []
+    assert codes(one.inbox) == ["not-held"]
+
+
+def test_keepalive_that_lists_a_slot_twice_is_refused(alone: Nodes) -> None:
+    slot = slot_of("x")
+    assert codes(alone.client("A", "one").keep(listed=[(slot, []), (slot, [])])) == ["invalid"]

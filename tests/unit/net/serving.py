@@ -42,6 +42,8 @@ class EchoHost:
         self.outbox = Outbox()
         self.listener = Listener(self, self.outbox, connections_max=connections_max)
         self.address = ""
+        self.answer = b""
+        self.longest_queue = 0
         self.arrived: list[Message] = []
         self.left: list[str] = []
         self.greeted: list[Message] = []
@@ -68,7 +70,8 @@ class EchoHost:
             self.arrived.append(message)
             if not isinstance(message, GetState):
                 raise ProtocolError(f"not {type(message).__name__}")
-            guest.send(StateIs(message.request, b""))
+            guest.send(StateIs(message.request, self.answer))
+            self.longest_queue = max(self.longest_queue, sum(map(len, guest._out)))
         self.outbox.flush()
 
     def leave_guest(self, guest: Guest, reason: str) -> None:

@@ -100,6 +100,21 @@ def test_connections_that_say_nothing_are_bounded_too() -> None:
     with_host(test, connections_max=1)()
 
 
+def test_one_who_asks_for_more_than_it_reads_is_cut_off_before_all_of_it_is_answered() -> None:
+    """A short question may have a long answer: what one read asks for must not fill the memory."""
+
+    async def test(host: EchoHost) -> None:
+        host.answer = b"x" * 1_000_000
+        with Wire(host.address) as wire:
+            wire.send(HELLO)
+            wire.write(encode_frame(GetState(1)) * 1_000)
+            await until(lambda: len(host.left) == 1)
+        assert host.left == ["it left more than 8 MiB unread"]
+        assert host.longest_queue < 20_000_000
+
+    with_host(test)()
+
+
 def test_the_host_hears_once_of_every_admitted_guest_that_leaves_and_of_no_other() -> None:
     async def test(host: EchoHost) -> None:
         await talk(host, encode_frame(HELLO), answers=1)
