@@ -24,6 +24,8 @@ _MODULES = (
     "network",
     "store",
     "shells",
+    "node_shell",
+    "coordinator_shell",
     "checkers",
     "workload",
     "faults",

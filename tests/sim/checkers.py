@@ -15,7 +15,7 @@ from lockring.ring.state import ClusterState, Copy, Replica, SlotState
 from tests.sim.world import Process, S, Violation, World
 
 if TYPE_CHECKING:
-    from tests.sim.shells import NodeShell
+    from tests.sim.node_shell import NodeShell
 
 
 class Belief:

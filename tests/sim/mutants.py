@@ -39,7 +39,7 @@ from lockring.core.term import News, Term
 from lockring.messages import AskItem, AskKind, Lost, Resume
 from lockring.ring.state import SlotState
 from lockring.units import ms_to_ns
-from tests.sim.shells import NodeShell
+from tests.sim.node_shell import NodeShell
 from tests.sim.world import Process, S
 
 _LONG = 1_000 * S

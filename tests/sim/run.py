@@ -11,9 +11,10 @@ from typing import NamedTuple
 from lockring.core.timing import Timing, up
 from lockring.names import SLOTS, slot_of
 from tests.sim.checkers import Checkers
+from tests.sim.coordinator_shell import CoordinatorShell
 from tests.sim.faults import KINDS, Fault, Injector, draw_faults
 from tests.sim.network import Network, Weather
-from tests.sim.shells import CoordinatorShell, NodeShell
+from tests.sim.node_shell import NodeShell
 from tests.sim.store import SimStore
 from tests.sim.workload import ClientShell, Habits
 from tests.sim.world import MS, Process, S, Slowness, Violation, World

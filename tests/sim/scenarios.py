@@ -8,8 +8,8 @@ from __future__ import annotations
 from lockring.core.timing import Timing
 from lockring.names import slot_of
 from lockring.ring.state import SlotState
+from tests.sim.node_shell import NodeShell
 from tests.sim.run import Plan, Simulation, names_in
-from tests.sim.shells import NodeShell
 from tests.sim.workload import Habits
 from tests.sim.world import Process, S
 
