@@ -47,17 +47,10 @@ class Terminal:
         """
         if self._saved is None:
             return False
-        if number in (signal.SIGTTIN, signal.SIGTTOU):
-            if os.tcgetpgrp(0) != self._ours:
-                return False  # we are in the background ourselves
-            self._give(group)
-            return True
-        if os.tcgetpgrp(0) != group:
-            return False  # stopped by somebody's kill, not from the keyboard
-        os.killpg(self._ours, signal.SIGSTOP)  # on which our shell takes the terminal
-        if os.tcgetpgrp(0) == self._ours:
-            self._give(group)
-        return True
+        try:
+            return self._lend_or_stop(group, number)
+        except OSError:
+            return True  # the command was ended meanwhile, or the terminal is gone: no reason to stay stopped
 
     def take_back(self, *, repair: bool) -> None:
         """Be the foreground group again.
@@ -77,6 +70,19 @@ class Terminal:
         except (OSError, termios.error) as error:
             # Gone with the window it was in: nothing to take back.
             print(f"lockring: the terminal could not be taken back: {error}", file=sys.stderr)
+
+    def _lend_or_stop(self, group: int, number: int) -> bool:
+        if number in (signal.SIGTTIN, signal.SIGTTOU):
+            if os.tcgetpgrp(0) != self._ours:
+                return False  # we are in the background ourselves
+            self._give(group)
+            return True
+        if os.tcgetpgrp(0) != group:
+            return False  # stopped by somebody's kill, not from the keyboard
+        os.killpg(self._ours, signal.SIGSTOP)  # on which our shell takes the terminal
+        if os.tcgetpgrp(0) == self._ours:
+            self._give(group)
+        return True
 
     def _give(self, group: int) -> None:
         with _ignored(signal.SIGTTOU):

@@ -21,7 +21,7 @@ PATIENCE_S = 20
 class Session:
     """A supervised command in the foreground of a terminal of its own, led by a process that acts as its shell."""
 
-    def __init__(self, folder: Path, script: str, pipe: str = "") -> None:
+    def __init__(self, folder: Path, script: str, pipe: str = "", options: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.seen = ""
         self.pid, self.terminal = pty.fork()
@@ -32,6 +32,7 @@ class Session:
                 str(PROGRAM),
                 "--outcome",
                 str(folder / "outcome"),
+                *options,
                 "--",
                 "sh",
                 "-c",
@@ -61,6 +62,14 @@ class Session:
         return found
 
 
+def is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _quoted(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
@@ -69,8 +78,8 @@ def _quoted(word: str) -> str:
 def session(tmp_path: Path) -> Iterator[object]:
     made: list[Session] = []
 
-    def start(script: str, pipe: str = "") -> Session:
-        made.append(Session(tmp_path, script, pipe))
+    def start(script: str, pipe: str = "", options: tuple[str, ...] = ()) -> Session:
+        made.append(Session(tmp_path, script, pipe, options))
         return made[-1]
 
     yield start
@@ -118,6 +127,23 @@ def test_ctrl_z_stops_the_command_and_fg_continues_it(session):
     under_way.type("fg\n")
     under_way.type("words\n")
     under_way.sees("got words")
+
+
+def test_a_command_stopped_for_longer_than_its_lease_is_lost_when_fg_comes(session):
+    under_way = session(
+        "echo $$ >group; echo ready; read line", options=("--ttl", "0.4", "--kill-after", "0.1")
+    )
+    under_way.sees("ready")
+    under_way.type("\x1a")
+    under_way.sees("back in the shell 1")
+    group = int((under_way.folder / "group").read_text())
+    end_s = time.monotonic() + PATIENCE_S
+    while is_there(group) and time.monotonic() < end_s:
+        time.sleep(0.01)
+    under_way.type("fg\n")
+    while not (under_way.folder / "outcome").exists() and time.monotonic() < end_s:
+        time.sleep(0.01)
+    assert under_way.outcome()["lost"] is True
 
 
 def test_with_output_into_a_pipe_the_command_gets_the_terminal_when_it_reads_it(session):
