@@ -259,9 +259,9 @@ def _loss(grants: Sequence[Grant], what: str) -> LockLost:
         try:
             grant.check()
         except LockLost as error:
-            return LockLost(f"lost {quoted(grant.name)}: {error}{what}", name=grant.name, reason=error.reason)
+            return LockLost(f"{error}{what}", name=grant.name, reason=error.reason)
     name = grants[0].name
-    text = f"{quoted(name)} could not be renewed in time, though it was later{what}"
+    text = f"{quoted(name)} could not be renewed in time{what}"
     return LockLost(text, name=name, reason="local-deadline")
 
 
