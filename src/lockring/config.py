@@ -250,7 +250,11 @@ class ConfigFile:
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: is not valid TOML: {error}") from None
         for name, table in self._tables.items():
-            if name not in sections or not isinstance(table, dict):
+            if name in sections and not isinstance(table, dict):
+                raise ConfigError(
+                    f"{self._place(None, name)}: {name!r} is a table: write [{name}] above its keys"
+                )
+            if name not in sections:
                 what = "table" if isinstance(table, dict) else "key outside of a table"
                 hint = _meant(name, sections, "the tables are " + ", ".join(f"[{each}]" for each in sections))
                 raise ConfigError(f"{self._place(None, name)}: unknown {what} {name!r}; {hint}")

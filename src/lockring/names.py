@@ -81,8 +81,11 @@ def split_address(address: object) -> tuple[str, int]:
         InvalidRequest: no such form, or the port is not within 0 to 65535.
     """
     if isinstance(address, str):
-        host, colon, port = address.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if colon and host and port.isascii() and port.isdigit() and int(port) <= 65535:
+        host, _, port = address.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            host = ""  # "http://host:1", "host:1:2", or an IPv6 address whose end may as well be a port
+        if host and port.isascii() and port.isdigit() and int(port) <= 65535:
             return host, int(port)
     raise InvalidRequest(f"an address is HOST:PORT, such as 127.0.0.1:9501; not {address!r}")

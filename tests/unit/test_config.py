@@ -126,6 +126,7 @@ def test_a_setting_for_flags_only_is_neither_read_from_a_variable_nor_from_the_f
         ("[sample]\nzzz = 3\n", "line 2: unknown key 'zzz' in [sample]; [sample] has id, weight"),
         ("[smaple]\n", "line 1: unknown table 'smaple'; did you mean 'sample'?"),
         ("weight = 3\n", "line 1: unknown key outside of a table 'weight'; the tables are [sample], [other]"),
+        ("sample = 3\n", "line 1: 'sample' is a table: write [sample] above its keys"),
         ("[sample\n", "is not valid TOML"),
     ],
 )

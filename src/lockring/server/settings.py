@@ -8,7 +8,7 @@ import msgspec
 
 from lockring.config import setting
 from lockring.core.timing import Timing
-from lockring.errors import ConfigError
+from lockring.errors import ConfigError, InvalidRequest
 from lockring.names import check_node_id, split_address
 from lockring.units import NS_PER_S
 
@@ -49,6 +49,11 @@ def _address(text: str) -> None:
     split_address(text)
 
 
+def _directory(text: str) -> None:
+    if not text:
+        raise InvalidRequest("expected the path of a directory, not ''")
+
+
 class _Server(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, setting(_LOG)] = "info"
 
@@ -60,7 +65,7 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
         "127.0.0.1:9500"
     )
     advertise: Annotated[str, setting(_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
-    data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR")] = None
+    data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR", check=_directory)] = None
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     replication: Annotated[Literal["sync", "async"], setting(_REPLICATION)] = "sync"
     backup_lease_s: Annotated[float, setting(_BACKUP_LEASE, unit="seconds", minimum=0.2, maximum=60)] = 2.0
@@ -124,7 +129,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             check=_address,
         ),
     ] = ""
-    data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR")] = None
+    data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR", check=_directory)] = None
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     weight: Annotated[int, setting(_WEIGHT, minimum=1, maximum=100)] = 1
     drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
@@ -187,6 +192,7 @@ class UpSettings(_Server, frozen=True, kw_only=True):
         setting(
             "Where the coordinator keeps its state. Without it, a temporary directory, removed at the end.",
             metavar="DIR",
+            check=_directory,
         ),
     ] = None
 

@@ -79,6 +79,10 @@ def no_variables(monkeypatch):
         (["node", "--id", "n1", "--weight", "0"], "--weight: expected a whole number from 1 to 100"),
         (["coordinator", "--coordinator-lease", "3"], "must be at least twice --backup-lease"),
         (["up", "--nodes", "50", "--port", "65530"], "leaves no room"),
+        *[
+            ([server, "--data-dir", ""], "--data-dir: expected the path of a directory")
+            for server in ("coordinator", "serve", "up")
+        ],
         (["up", "--config", "/no/such/file"], "/no/such/file: cannot be read"),
     ],
 )
