@@ -98,3 +98,41 @@ def list_of_one_share() -> None:
             ):
                 cluster.simulation.network.cut(coordinator, node, S)
     assert all(task.outcome == "held" for task in held)
+
+
+@_drill
+def ack_condemned() -> None:
+    """A lone primary comes back while the write that gives its slots away is under way."""
+    cluster = Scenario(nodes=2, clients=1)
+    simulation = cluster.simulation
+    coordinator = simulation.coordinators[0]
+    primary, backup = cluster.primary(), cluster.backup()
+    cluster.crash(backup)
+    cluster.run(10)
+    assert cluster.slot().backup is None
+    cluster.cut(primary, coordinator, 300)
+    backup.start()
+    cluster.run(25)
+    simulation.store.timeout, simulation.store.write_delay = 9 * S, 8 * S
+    core = coordinator.core
+    assert core is not None
+    cluster.wait(lambda: core._condemned, 15)
+    simulation.network.heal()
+    cluster.run(5)
+    cluster.cut(primary, coordinator, 60)
+    cluster.run(10)
+
+
+@_drill
+def lost_from_anyone() -> None:
+    """A primary that its clients can reach, but nobody else, runs out of what lives on at its successor."""
+    cluster = Scenario(clients=1)
+    client = cluster.simulation.clients[0]
+    held = [client.take(f"lock-{number}", ttl_ms=3000) for number in range(20)]
+    cluster.run(1)
+    primary = cluster.primary()
+    for process in [*cluster.simulation.nodes, *cluster.simulation.coordinators]:
+        if process is not primary:
+            cluster.cut(primary, process, 25)
+    cluster.run(20)
+    assert all(task.outcome == "held" for task in held)

@@ -53,6 +53,13 @@ def _mutant(make: Callable[[], list[Change]]) -> Callable[[], list[Change]]:
     return make
 
 
+SHIELDED = {
+    "coordinator_ack_newer": "a coordinator sends a state before any acknowledgement at it, on the same ordered connection",
+    "no_tenure": "a primary passes over what acknowledges a message from before the stream was (last) started",
+}
+"""Rules behind which another one stands: nothing happens if only one of the two is switched off."""
+
+
 @contextmanager
 def applied(name: str) -> Iterator[None]:
     """Run with one rule switched off; with "" none is."""

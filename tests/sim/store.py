@@ -23,6 +23,7 @@ class SimStore:
         on_change: called after each write (or wipe) with the state before and after.
         slow: probability that an operation takes up to `slow_max`.
         unknown: probability that an answer is lost.
+        write_delay: how much longer a write takes.
     """
 
     def __init__(self, world: World) -> None:
@@ -32,6 +33,7 @@ class SimStore:
         self.slow = 0.0
         self.slow_max = 2 * S
         self.unknown = 0.0
+        self.write_delay = 0
         self.timeout = 2 * S
         self._rng = world.rng("store")
         self._cut_until: dict[str, int] = {}
@@ -73,7 +75,8 @@ class SimStore:
     ) -> None:
         call = _Call(process, operation, answer)
         process.later(self.timeout, call.give, False, None, True)
-        self.world.after(self._delay(), self._apply, call, state, expected)
+        delay = self._delay() + (0 if state is None else self.write_delay)
+        self.world.after(delay, self._apply, call, state, expected)
 
     def _apply(self, call: _Call, state: ClusterState | None, expected: int) -> None:
         until = self._cut_until.get(call.process.name, 0)
