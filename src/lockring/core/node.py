@@ -215,6 +215,7 @@ class NodeCore:
             self.replicator.check_copies(now_ns)
             self.roles.check_primaries(now_ns)
             self.service.retry_parked(now_ns)
+            self.service.locking.ask_again()
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """What is to be done, in order. Rights are looked at now, so `now_ns` must be a fresh reading."""

@@ -43,6 +43,7 @@ class Locking:
         self._node = node
         self._service = service
         self._unanswered: dict[int, None] = {}
+        self._exhausted: dict[int, None] = {}
         self._timeouts: DeadlineQueue[Waiter] = DeadlineQueue(self._is_waiting)
         self.waiters = 0
 
@@ -93,11 +94,18 @@ class Locking:
             self._service.refuse_moved(request.connection, request.request, holder.lock.name)
         reign.unanswered.clear()
         self._unanswered.pop(data.number, None)
+        self._exhausted.pop(data.number, None)
 
     def serve_slot(self, data: NodeSlot, now_ns: int) -> None:
         """Grant what can be granted in a slot, after there were no generations for a while."""
+        self._exhausted.pop(data.number, None)
         for lock in [lock for lock in data.table.locks.values() if lock.waiters]:
             self._serve_lock(data, lock, now_ns)
+
+    def ask_again(self) -> None:
+        """Ask once more for the generations that somebody waits for: the last question may have been lost."""
+        for slot in self._exhausted:
+            self._node.ask_for_generations(slot)
 
     def acquire(self, connection: int, message: Acquire, now_ns: int) -> None:
         """Grant, queue or park an acquire; the same acquisition again only says where to answer."""
@@ -213,6 +221,7 @@ class Locking:
         if generation + GENERATIONS_MARGIN >= state.generation_below:
             self._node.ask_for_generations(data.number)
             if generation >= min(state.generation_below, GENERATION_MAX):
+                self._exhausted[data.number] = None
                 return None
         put = Put(name, mode, permits, session.id, acquisition, session.owner, session.ttl_ms, generation, 0)
         holder = data.table.put(put, now_ns)

@@ -53,7 +53,7 @@ class Roles:
                 continue
             if before.epoch != after.epoch:
                 self._change_slot(number, before, after, now_ns)
-            elif before.generation_below != after.generation_below:
+            if before.generation_below != after.generation_below:
                 data = self._node.slots.get(number)
                 if data is not None and data.reign is not None:
                     self._node.service.locking.serve_slot(data, now_ns)

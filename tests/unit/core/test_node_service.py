@@ -7,8 +7,10 @@ import pytest
 
 from lockring.core import node_locking, node_service
 from lockring.core.digest import mix
+from lockring.core.effects import COORDINATOR
 from lockring.core.timing import up
 from lockring.messages import (
+    AskKind,
     Break,
     Broken,
     Changed,
@@ -392,3 +394,23 @@ def test_grant_that_was_broken_before_its_answer_is_not_answered_with_a_promise(
 def test_keepalive_that_lists_a_slot_twice_is_refused(alone: Nodes) -> None:
     slot = slot_of("x")
     assert codes(alone.client("A", "one").keep(listed=[(slot, []), (slot, [])])) == ["invalid"]
+
+
+def test_generations_that_a_waiter_needs_are_asked_for_until_they_come(alone: Nodes) -> None:
+    core = alone.cores["A"]
+    alone.slots(lambda slot: msgspec.structs.replace(slot, generation_below=slot.generation_from))
+    core.disconnected(COORDINATOR, now_ns=alone.now)
+    one = alone.client("A", "one")
+    one.acquire("x", 1)
+    assert alone.asks == []
+    core.coordinator_connected(now_ns=alone.now)
+    alone.advance(200 * MS)
+    assert {(kind, item.slot) for kind, item in alone.asks} == {(AskKind.EXTEND, slot_of("x"))}
+    alone.slots(
+        lambda slot: msgspec.structs.replace(slot, generation_below=slot.generation_from + 1_000_000),
+        slot_of("x"),
+    )
+    assert len(of(Granted, one.inbox)) == 1, "though the slot has a new epoch too"
+    alone.asks.clear()
+    alone.advance(200 * MS)
+    assert alone.asks == []
