@@ -21,6 +21,7 @@ help:
 	@echo "make format    let the formatter and the linter put right what they can"
 	@echo "make unit      the quick unit tests alone"
 	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
+	@echo "make mutants   the simulation with each safety rule switched off in turn: it must find a violation"
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make clean     remove the virtual environment and every cache"
 
@@ -59,6 +60,10 @@ sim-short: $(VENV)/.installed-dev
 
 sim: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+.PHONY: mutants
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.sim --mutants --each 60
 
 cluster: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cluster
