@@ -147,6 +147,17 @@ class FramedConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def let_others_read(self) -> None:
+        """Read no more until the event loop has looked at the other connections. It would go on for as long as there
+        is something to read, many times in a row."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def expect(
         self, decoder: msgspec.msgpack.Decoder[Any], *, frame_bytes_max: int, write_bytes_max: int
     ) -> None:

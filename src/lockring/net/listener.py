@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded, ProtocolError
 from lockring.messages import (
     FRAME_BYTES_MAX,
@@ -33,6 +34,7 @@ from lockring.messages import (
 from lockring.names import split_address
 from lockring.net.connection import FramedConnection, Outbox, format_address
 from lockring.net.frames import HEADER_BYTES, FrameReader
+from lockring.units import NS_PER_MS
 
 HELLO_BYTES_MAX: Final = 4 * 1024
 """Longest first frame."""
@@ -43,6 +45,10 @@ HELLO_S_MAX: Final = 5.0
 CLIENT_FRAME_BYTES_MAX: Final = 1024 * 1024
 CLIENT_UNREAD_BYTES_MAX: Final = 8 * 1024 * 1024
 MEMBER_UNREAD_BYTES_MAX: Final = 256 * 1024 * 1024
+
+TURN_NS_MAX: Final = 5 * NS_PER_MS
+"""A client whose one read takes longer to handle lets the other connections have a turn first. Else one that sends
+faster than it can be answered would keep the server from its peers for seconds, and cost it its leases."""
 
 CONNECTIONS_MAX: Final = 10_000
 """How many clients one server accepts."""
@@ -181,11 +187,15 @@ class Guest(FramedConnection):
 
     def on_messages(self, messages: list[Message]) -> None:
         """Hand over to the host."""
+        began_ns = monotonic_ns()
         try:
             self._listener.host.deliver(self, messages)
         except LockringError as error:
             log.warning("closed the connection of %s at %s: %s", self.title, self.remote, error)
             self.refuse(error)
+            return
+        if monotonic_ns() - began_ns > TURN_NS_MAX and self.role is CLIENT:
+            self.let_others_read()
 
     def on_garbage(self, error: ProtocolError) -> None:
         """Say so and close."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from lockring.errors import ProtocolError
-from lockring.messages import PROTOCOL, ClientHello, GetState, Message, PeerHello, StateIs, Welcome
+from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, StateIs, Welcome
 from lockring.net.connection import Outbox
 from lockring.net.listener import CLIENT, PEER, Guest, Listener
 
@@ -43,6 +43,8 @@ class EchoHost:
         self.listener = Listener(self, self.outbox, connections_max=connections_max)
         self.address = ""
         self.answer = b""
+        self.refused: tuple[type[Message], ...] = (Acquire,)
+        self.on_deliver: Callable[[Guest], None] = lambda _guest: None
         self.longest_queue = 0
         self.arrived: list[Message] = []
         self.left: list[str] = []
@@ -66,11 +68,13 @@ class EchoHost:
         self.outbox.flush()
 
     def deliver(self, guest: Guest, messages: list[Message]) -> None:
+        self.on_deliver(guest)
         for message in messages:
             self.arrived.append(message)
-            if not isinstance(message, GetState):
+            if isinstance(message, self.refused):
                 raise ProtocolError(f"not {type(message).__name__}")
-            guest.send(StateIs(message.request, self.answer))
+            if isinstance(message, GetState):
+                guest.send(StateIs(message.request, self.answer))
             self.longest_queue = max(self.longest_queue, sum(map(len, guest._out)))
         self.outbox.flush()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 
@@ -11,7 +12,7 @@ from lockring.errors import InvalidRequest
 from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
 from lockring.messages import Welcome as WelcomeMessage
 from lockring.net.frames import encode_frame
-from lockring.net.listener import CONNECTIONS_RESERVED, CannotListen
+from lockring.net.listener import CONNECTIONS_RESERVED, CannotListen, Guest
 from tests.cluster.wire import Wire
 from tests.unit.net.serving import EchoHost, run, until, with_host
 
@@ -111,6 +112,30 @@ def test_one_who_asks_for_more_than_it_reads_is_cut_off_before_all_of_it_is_answ
             await until(lambda: len(host.left) == 1)
         assert host.left == ["it left more than 8 MiB unread"]
         assert host.longest_queue < 20_000_000
+
+    with_host(test)()
+
+
+def test_one_who_sends_faster_than_it_is_answered_does_not_keep_the_others_waiting() -> None:
+    async def test(host: EchoHost) -> None:
+        turns: list[int] = []
+
+        def slow(guest: Guest) -> None:
+            turns.append(guest.number)
+            time.sleep(0.02)
+            if len(turns) == 3:  # by now there is more to read than one read takes
+                modest.send(GetState(2))
+
+        flood = encode_frame(Acquire(1, "s" * 1_000, 1000, "o", 1, "x"))
+        with Wire(host.address) as greedy, Wire(host.address) as modest:
+            for wire in (greedy, modest):
+                wire.send(HELLO)
+            await until(lambda: len(host.greeted) == 2)
+            host.on_deliver, host.refused = slow, ()
+            sending = asyncio.create_task(asyncio.to_thread(greedy.write, flood * 20_000))
+            await until(lambda: len(set(turns)) == 2)
+            await sending
+            assert len(set(turns[:8])) == 2, turns
 
     with_host(test)()
 
