@@ -50,9 +50,10 @@ unit: $(VENV)/.installed-dev
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/coverage erase
-	$(BIN)/pytest tests/unit --cov --cov-report=
+	$(BIN)/pytest tests/unit -m "not slow" --cov --cov-report=
 	$(BIN)/coverage report --include='src/lockring/ring/*' --fail-under=95
 	$(BIN)/coverage report --include='src/lockring/core/*' --fail-under=95
+	$(BIN)/pytest tests/unit -m slow
 
 .PHONY: sim-short
 sim-short: $(VENV)/.installed-dev

@@ -15,6 +15,8 @@ from lockring.ring.hash_ring import HashRing
 from lockring.ring.moves import Move, Moves, moves
 from tests.unit.ring.rings import backup_shares, check_balance, check_step, check_whole, equal, shares
 
+pytestmark = pytest.mark.slow
+
 SIZES = [3, 4, 10, 30, 64, 99]
 
 
