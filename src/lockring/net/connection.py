@@ -90,6 +90,8 @@ class FramedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._held: list[Message] = []
+        self._awaits_turn = False
         self._deaf = False  # closing: nothing that still arrives is looked at
         self._end_reason = ""
         self.remote = "?"
@@ -150,12 +152,23 @@ class FramedConnection(asyncio.Protocol):
     def let_others_read(self) -> None:
         """Read no more until the event loop has looked at the other connections. It would go on for as long as there
         is something to read, many times in a row."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._read_on)
+        if self._awaits_turn or self._transport is None or self._transport.is_closing():
+            return
+        self._awaits_turn = True
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def hold(self, messages: list[Message]) -> None:
+        """Give these, the rest of what `on_messages` was given, to it again after the other connections' turn."""
+        self._held = messages
+        self.let_others_read()
 
     def _read_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        self._awaits_turn = False
+        held, self._held = self._held, []
+        if held and self.is_open:
+            self.on_messages(held)
+        if not self._awaits_turn and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def expect(

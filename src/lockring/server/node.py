@@ -57,6 +57,9 @@ _FROM_CLIENT: Final = frozenset(
     {Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break}
 )
 _FROM_PEER: Final = frozenset({Replicate, HandOver, State})
+_SLICE_NS_MAX: Final = 50 * NS_PER_MS
+"""How long a client's messages are handled without a look at anybody else's: short questions may have long answers."""
+
 _LOOK_S: Final = 0.5
 _CLOSE_S_MAX: Final = 1.0
 _NS_PER_US: Final = 1_000
@@ -179,11 +182,14 @@ class NodeServer:
         now_ns = monotonic_ns()
         if guest.role is CLIENT:
             receive, number = life.core.receive, guest.number
-            for message in messages:
+            for place, message in enumerate(messages, start=1):
                 if type(message) in _FROM_CLIENT:
                     receive(number, message, now_ns=now_ns)
                 else:
                     self._answer(guest, message)
+                if place < len(messages) and monotonic_ns() - now_ns > _SLICE_NS_MAX:
+                    guest.hold(messages[place:])
+                    break
             life.pump.schedule()
             return
         assert isinstance(guest.tag, Replica)

@@ -43,6 +43,7 @@ class EchoHost:
         self.listener = Listener(self, self.outbox, connections_max=connections_max)
         self.address = ""
         self.answer = b""
+        self.most_at_once = 1_000_000
         self.refused: tuple[type[Message], ...] = (Acquire,)
         self.on_deliver: Callable[[Guest], None] = lambda _guest: None
         self.longest_queue = 0
@@ -69,6 +70,9 @@ class EchoHost:
 
     def deliver(self, guest: Guest, messages: list[Message]) -> None:
         self.on_deliver(guest)
+        if len(messages) > self.most_at_once:
+            guest.hold(messages[self.most_at_once :])
+            messages = messages[: self.most_at_once]
         for message in messages:
             self.arrived.append(message)
             if isinstance(message, self.refused):

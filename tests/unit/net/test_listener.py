@@ -140,6 +140,22 @@ def test_one_who_sends_faster_than_it_is_answered_does_not_keep_the_others_waiti
     with_host(test)()
 
 
+def test_what_the_host_holds_comes_again_in_its_order_and_is_dropped_with_its_connection() -> None:
+    async def test(host: EchoHost) -> None:
+        host.most_at_once = 3
+        data = b"".join(encode_frame(GetState(number)) for number in range(1, 101))
+        answers = await talk(host, encode_frame(HELLO), data, answers=101)
+        assert host.arrived == [GetState(number) for number in range(1, 101)]
+        assert [each.request for each in answers[1:] if isinstance(each, StateIs)] == list(range(1, 101))
+        host.arrived.clear()
+        bad = encode_frame(Acquire(1, "s", 1000, "o", 1, "x"))
+        await talk(host, encode_frame(HELLO), bad + data, answers=2)
+        await until(lambda: not list(host.listener.guests))
+        assert len(host.arrived) == 1
+
+    with_host(test)()
+
+
 def test_the_host_hears_once_of_every_admitted_guest_that_leaves_and_of_no_other() -> None:
     async def test(host: EchoHost) -> None:
         await talk(host, encode_frame(HELLO), answers=1)
