@@ -49,7 +49,7 @@ class End:
         self._flying: deque[_Flight] = deque()  # on the way from here to the other end
         self._stalled: list[_Flight] = []
         self._last_arrival = 0
-        self._noticing = False
+        self._notices_at = 1 << 62
         self._broken = False  # what is sent here from now on gets nowhere
 
     def alive(self) -> bool:
@@ -235,8 +235,9 @@ class Network:
         side._broken = True
 
     def _notice(self, end: End, delay: int) -> None:
-        if not end._noticing:
-            end._noticing = True
+        when = self.world.now + delay
+        if when < end._notices_at:  # a refusal tells sooner than silence
+            end._notices_at = when
             end.process.later(delay, self._noticed, end) if delay else end.process.post(self._noticed, end)
 
     def _noticed(self, end: End) -> None:
