@@ -339,7 +339,10 @@ class Simulation:
         world, plan = self.world, self.plan
         took = self.settle(self.recovery_bound(), "after the faults")
         world.stats["recovery_ms_max"] = took // MS
-        world.run_until(world.now + 2 * S)  # moves go on
+        # Moves go on. Who still served from before the faults may stop only now, if the coordinator has lost its store.
+        for _ in range(3):
+            world.run_until(world.now + S)
+            self.settle(self.recovery_bound() - took, "a while after the faults")
         for client in self.clients:
             client.stop()
         ttl = max(plan.habits.ttls_ms) * MS
