@@ -373,10 +373,9 @@ class CoordinatorCore:
             self._acknowledge(now_ns)
         elif not self._term.is_confirming:
             self._heartbeats.failed(now_ns=now_ns)
-        if news is News.INTERRUPTED:
+        if news in (News.INTERRUPTED, News.ENDED):
             self._condemned = frozenset()  # nobody is acknowledged until the term is claimed anew
-        elif news is News.ENDED:
-            self._condemned = frozenset()
+        if news is News.ENDED:
             self._retire()
         elif news in (News.STARTED, News.RESUMED, News.WRITTEN):
             if news is News.STARTED:

@@ -6,20 +6,28 @@ serve now. Where the two sides' digests agree, one promise covers all; where not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Final
 
 from lockring.core.lock_table import Holder, Lock, Waiter
 from lockring.core.requests import check_session
 from lockring.core.sessions import NO_DEADLINE, Session, Sessions
 from lockring.core.timing import up
-from lockring.errors import InvalidRequest
+from lockring.errors import InvalidRequest, Overloaded
 from lockring.messages import Acquire, CloseSession, Keepalive, Kept, Released, Verdict
-from lockring.names import SLOTS
+from lockring.names import SLOTS, slot_of
 from lockring.units import ms_to_ns, ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
     from lockring.core.node_service import Service
+
+
+SESSIONS_MAX: Final = 250_000
+"""Sessions at a node: about 200 MB."""
+
+EXPIRED_PER_TURN_MAX: Final = 2_000
+"""Locks that are freed in one turn when sessions run out: some 25 ms of work, so that others are served between."""
 
 
 class Keeping:
@@ -31,17 +39,30 @@ class Keeping:
         self._sessions = sessions
 
     def expire_due(self, now_ns: int) -> None:
-        """End the sessions that have run out."""
-        while (session := self._sessions.pop_expired(now_ns)) is not None:
-            self.expire(session, now_ns)
+        """End the sessions that have run out: a bounded number of locks in a turn, the rest in the next ones."""
+        room = EXPIRED_PER_TURN_MAX
+        while room > 0 and (session := self._sessions.pop_expired(now_ns)) is not None:
+            room -= self._drop_all(session, now_ns, tell=True, at_most=room)
+            if session.served:
+                self._sessions.look_again(session)
+            else:
+                self._sessions.stop(session)
 
     def touch(self, message: Acquire | Keepalive, connection: int, now_ns: int) -> Session:
-        """The session that a message is of, which now lives for another TTL. If it had run out, it starts with nothing."""
+        """The session that a message is of, which now lives for another TTL. If it had run out, it starts with nothing.
+
+        Raises:
+            InvalidRequest: the session is known under another TTL, by which its copies go.
+            Overloaded: it is new, and there are `SESSIONS_MAX`.
+        """
+        if len(self._sessions) >= SESSIONS_MAX and message.session not in self._sessions.by_id:
+            raise Overloaded(f"node {self._node.replica.node} has {SESSIONS_MAX} sessions already")
         session = self._sessions.named(message.session, message.owner, message.ttl_ms)
+        if session.ttl_ms != message.ttl_ms:
+            raise InvalidRequest(f"the session's TTL is {session.ttl_ms} ms, not {message.ttl_ms} ms")
         if NO_DEADLINE != session.deadline_ns <= now_ns and not self._node.is_catching_up(now_ns):
             self.expire(session, now_ns)
             session = self._sessions.named(message.session, message.owner, message.ttl_ms)
-        session.ttl_ms = max(session.ttl_ms, message.ttl_ms)
         session.connection = connection
         self._sessions.extend(session, now_ns + up(ms_to_ns(session.ttl_ms)))
         return session
@@ -51,32 +72,36 @@ class Keeping:
         self._drop_all(session, now_ns, tell=True)
         self._sessions.stop(session)
 
-    def _drop_all(self, session: Session, now_ns: int, *, tell: bool) -> bool:
-        """Drop everything that a session has in the slots served here; whether there was anything.
+    def _drop_all(self, session: Session, now_ns: int, *, tell: bool, at_most: int = sys.maxsize) -> int:
+        """Drop everything (or that many) that a session has in the slots served here, and return how many it were.
 
         A session may wait behind itself, so that dropping one of its holders grants it another: hence the repetition,
         and waiters first.
         """
-        dropped = False
+        dropped = 0
         for slot in list(session.served):
             data = self._node.slots[slot]
             while (share := data.table.shares.get(session.id)) is not None:
                 entries = sorted(share.entries.values(), key=lambda entry: isinstance(entry, Holder))
                 for entry in entries:
+                    if dropped >= at_most:
+                        return dropped
                     if data.table.find(session.id, entry.acquisition) is entry:
                         if tell:
                             self._service.tell_lost(entry, "expired")
                         self._service.locking.drop(data, entry, now_ns)
-                        dropped = True
+                        dropped += 1
         return dropped
 
     def expire_holders(self, lock: Lock, now_ns: int) -> None:
         """Let no holder stand in the way whose session has run out."""
         if self._node.is_catching_up(now_ns):
             return
-        for session in [holder.session for holder in lock.holders if holder.session.deadline_ns <= now_ns]:
-            if session.deadline_ns != NO_DEADLINE:
-                self.expire(session, now_ns)
+        data = self._node.slots[slot_of(lock.name)]
+        for holder in [holder for holder in lock.holders if holder.session.deadline_ns <= now_ns]:
+            if holder.session.deadline_ns != NO_DEADLINE and holder in lock.holders:
+                self._service.tell_lost(holder, "expired")
+                self._service.locking.drop_holder(data, holder, now_ns)
 
     def promise_ms(self, session: Session, now_ns: int) -> int:
         """The TTL that can be promised now: never more than is left of the coordinator's lease."""
@@ -169,6 +194,6 @@ class Keeping:
         session = self._sessions.by_id.get(message.session)
         dropped = False
         if session is not None:
-            dropped = self._drop_all(session, now_ns, tell=False)
+            dropped = self._drop_all(session, now_ns, tell=False) > 0
             self._sessions.stop(session)
         self._node.send(connection, Released(message.request, dropped))

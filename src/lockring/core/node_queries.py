@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.lock_table import Holder
 from lockring.core.node_slot import NodeSlot
-from lockring.errors import InvalidRequest
+from lockring.errors import InvalidRequest, Overloaded
 from lockring.messages import (
     Break,
     Broken,
@@ -27,6 +27,9 @@ from lockring.units import ns_to_ms_floor
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
     from lockring.core.node_service import Service
+
+WATCHES_MAX: Final = 10_000
+"""Watches of one connection."""
 
 LIST_LIMIT_MAX: Final = 10_000
 LIST_SCAN_MAX: Final = 20_000
@@ -129,6 +132,8 @@ class Queries:
         watches = self._service.connections[connection].watches
         if watches.get(message.request, name) != name:
             raise InvalidRequest(f"request {message.request} is a watch of another lock already")
+        if len(watches) >= WATCHES_MAX:
+            raise Overloaded(f"one connection watches {WATCHES_MAX} locks at the most")
         self._watchers.setdefault(name, {})[connection, message.request] = None
         self._watched_in.setdefault(slot, {})[name] = None
         watches[message.request] = name

@@ -16,7 +16,7 @@ from lockring.core.node_queries import Queries
 from lockring.core.node_slot import NodeSlot
 from lockring.core.sessions import Sessions
 from lockring.core.timing import up
-from lockring.errors import InvalidRequest
+from lockring.errors import LockringError
 from lockring.messages import (
     Acquire,
     Break,
@@ -138,7 +138,7 @@ class Service:
             return
         try:
             handler(connection, message, now_ns)
-        except InvalidRequest as error:
+        except LockringError as error:
             self.refuse(connection, message, error.code, str(error))
 
     def next_deadline_ns(self) -> int | None:

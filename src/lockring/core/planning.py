@@ -75,7 +75,7 @@ class Planning:
         self._planned_at_ns = now_ns
         self._changed_at_ns = None
         if membership.observe(state.members, now_ns=now_ns):
-            self._target = _target_of(membership.settled, state)
+            self._target = _target_of(membership.settled, state, self._target)
         reach.expire(now_ns=now_ns)
         reach.forget_all_but(state.members)
         known_at_ns = self._known_at_ns
@@ -128,12 +128,20 @@ def _standing(state: ClusterState, membership: Membership, replica: Replica, now
     )
 
 
-def _target_of(settled: Mapping[Replica, int], state: ClusterState) -> HashRing | None:
-    """The ring of the settled members, going on from where the slots are."""
+def _target_of(
+    settled: Mapping[Replica, int], state: ClusterState, previous: HashRing | None
+) -> HashRing | None:
+    """The ring of the settled members, going on from the last one; without one, from where the slots are.
+
+    Only from the last one is it certain that nothing moves between two members that were there and stay.
+    """
     if not settled:
         return None
+    members = {replica.node: weight for replica, weight in settled.items()}
+    if previous is not None:
+        return HashRing(members, previous=previous)
     return HashRing.resume(
-        {replica.node: weight for replica, weight in settled.items()},
+        members,
         [None if slot.primary is None else slot.primary.node for slot in state.slots],
         [None if slot.backup is None else slot.backup.replica.node for slot in state.slots],
     )

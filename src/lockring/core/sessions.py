@@ -171,6 +171,11 @@ class Sessions:
             return session
         return None
 
+    def look_again(self, session: Session) -> None:
+        """Put a session that `pop_expired` gave back: its end is not finished."""
+        session.in_queue = True
+        self._queue.push(session.deadline_ns, session)
+
     def stop(self, session: Session) -> None:
         """The session runs here no more; forget it unless a copy still has something of it."""
         session.deadline_ns = NO_DEADLINE

@@ -76,9 +76,9 @@ class Client:
     def release(self, name: str, acquisition: int) -> list[Message]:
         return self.ask(Release(next(self.requests), self.session, acquisition, name))
 
-    def keep(self, **fields: object) -> list[Message]:
+    def keep(self, *, ttl_ms: int = 10_000, **fields: object) -> list[Message]:
         values = {"through": 0, "count": 0, "digest": 0} | fields
-        return self.ask(Keepalive(next(self.requests), self.session, 10_000, self.session, **values))  # type: ignore[arg-type]
+        return self.ask(Keepalive(next(self.requests), self.session, ttl_ms, self.session, **values))  # type: ignore[arg-type]
 
 
 class Nodes:

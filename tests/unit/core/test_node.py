@@ -192,7 +192,7 @@ def test_what_arrived_during_a_stall_is_read_before_anything_expires() -> None:
     two.acquire("x", 1)
     nodes.now += 5 * S
     nodes.cores["A"].on_timer(now_ns=nodes.now)
-    assert of(Kept, one.keep(through=1, count=1, digest=mix(1)))[0].agreed
+    assert of(Kept, one.keep(ttl_ms=1_000, through=1, count=1, digest=mix(1)))[0].agreed
     nodes.advance(500 * MS)
     assert of(Granted, two.inbox) == []
 

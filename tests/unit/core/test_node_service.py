@@ -151,7 +151,7 @@ def test_acquire_of_a_session_that_has_run_out_starts_with_nothing(alone: Nodes)
     alone.now += 60 * MS
     one.acquire("y", 2, ttl_ms=1_000)
     assert [message.acquisition for message in of(Lost, one.inbox)] == [1]
-    assert of(Kept, one.keep(through=2, count=1, digest=mix(2)))[0].agreed
+    assert of(Kept, one.keep(ttl_ms=1_000, through=2, count=1, digest=mix(2)))[0].agreed
 
 
 def test_node_that_may_not_serve_tells_no_holder_that_its_lock_is_lost(pair: Nodes) -> None:
@@ -161,6 +161,55 @@ def test_node_that_may_not_serve_tells_no_holder_that_its_lock_is_lost(pair: Nod
     pair.advance(5 * S)
     assert pair.cores["A"].slots[slot_of("x")].table.find("one", 1) is None
     assert of(Lost, one.inbox) == []
+
+
+def test_session_with_many_locks_runs_out_in_slices(alone: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockring.core.node_keeping.EXPIRED_PER_TURN_MAX", 7)
+    one, two = alone.client("A", "one"), alone.client("A", "two")
+    for number in range(1, 31):
+        one.acquire(f"job/{number}", number, ttl_ms=1_000)
+    two.acquire("job/30", 1, wait_ms=0)
+    alone.advance(up(S) - 100 * MS)
+    alone.now += 110 * MS
+    core = alone.cores["A"]
+    left = []
+    while core.status().locks:
+        core.on_timer(now_ns=alone.now)
+        left.append(core.status().locks)
+    assert left == [23, 16, 9, 2, 0]
+    alone.settle()
+    assert [message.reason for message in of(Lost, one.inbox)] == ["expired"] * 30
+    assert "one" not in core.sessions.by_id
+
+
+def test_expired_holder_whose_session_is_not_cleared_yet_stands_in_nobodys_way(
+    alone: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockring.core.node_keeping.EXPIRED_PER_TURN_MAX", 1)
+    one, two = alone.client("A", "one"), alone.client("A", "two")
+    for number in range(1, 31):
+        one.acquire(f"job/{number}", number, ttl_ms=1_000)
+    alone.advance(up(S) - 100 * MS)
+    alone.now += 110 * MS
+    alone.cores["A"].on_timer(now_ns=alone.now)
+    assert len(of(Granted, two.acquire("job/30", 1, wait_ms=0))) == 1
+
+
+def test_session_has_one_ttl(alone: Nodes) -> None:
+    one = alone.client("A", "one")
+    one.acquire("x", 1, ttl_ms=1_000)
+    assert codes(one.acquire("y", 2, ttl_ms=2_000)) == ["invalid"]
+
+
+def test_sessions_and_watches_have_a_bound(alone: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockring.core.node_keeping.SESSIONS_MAX", 1)
+    monkeypatch.setattr("lockring.core.node_queries.WATCHES_MAX", 1)
+    one, two = alone.client("A", "one"), alone.client("A", "two")
+    assert len(of(Granted, one.acquire("x", 1))) == 1
+    assert codes(two.acquire("y", 1)) == ["overloaded"]
+    assert len(of(Granted, one.acquire("y", 2))) == 1
+    two.ask(Watch(5, "x"))
+    assert codes(two.ask(Watch(6, "y")))[-1] == "overloaded"
 
 
 def test_waiter_of_a_session_that_runs_out_is_told(alone: Nodes) -> None:
