@@ -6,7 +6,6 @@ serve now. Where the two sides' digests agree, one promise covers all; where not
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 from lockring.core.lock_table import Holder, Lock, Waiter
@@ -72,7 +71,7 @@ class Keeping:
         self._drop_all(session, now_ns, tell=True)
         self._sessions.stop(session)
 
-    def _drop_all(self, session: Session, now_ns: int, *, tell: bool, at_most: int = sys.maxsize) -> int:
+    def _drop_all(self, session: Session, now_ns: int, *, tell: bool, at_most: int | None = None) -> int:
         """Drop everything (or that many) that a session has in the slots served here, and return how many it were.
 
         A session may wait behind itself, so that dropping one of its holders grants it another: hence the repetition,
@@ -84,7 +83,7 @@ class Keeping:
             while (share := data.table.shares.get(session.id)) is not None:
                 entries = sorted(share.entries.values(), key=lambda entry: isinstance(entry, Holder))
                 for entry in entries:
-                    if dropped >= at_most:
+                    if at_most is not None and dropped >= at_most:
                         return dropped
                     if data.table.find(session.id, entry.acquisition) is entry:
                         if tell:
