@@ -7,6 +7,7 @@ ones: HYPOTHESIS_PROFILE=explore make unit
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -14,3 +15,6 @@ from hypothesis import settings
 settings.register_profile("steady", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.register_profile("explore", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+# Under nohup this would be ignored, and so in every process that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
