@@ -183,6 +183,18 @@ def test_frozen_primary_finds_its_rights_gone_when_it_wakes(cluster: LocalCluste
         assert other.lock("nightly").acquire(timeout=30).fencing_token > grant.fencing_token
 
 
+def test_node_that_restarts_while_the_coordinator_is_frozen_is_let_in_again(cluster: LocalCluster) -> None:
+    with lockring.Client(cluster.servers) as client:
+        grant = client.lock("nightly").acquire(timeout=30)
+        cluster.freeze(COORDINATOR)
+        cluster.kill("N3")
+        cluster.restart("N3")
+        cluster.thaw(COORDINATOR)
+        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        assert cluster.is_running("N3")
+        assert grant.verify()
+
+
 def test_held_and_new_locks_go_on_without_the_coordinator(cluster: LocalCluster) -> None:
     with lockring.Client(cluster.servers, ttl=2) as client:
         grant = client.lock("nightly").acquire(timeout=30)

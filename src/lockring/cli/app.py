@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -86,12 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     before_child = given[: given.index("--")] if "--" in given else given
     as_json = "--json" in before_child
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # a lock's name may have what the terminal's encoding has not
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _have_outputs()
     try:
         code = root.main(given, prog_name="lockring", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else exits.OK
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
@@ -108,10 +107,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output (head, less) has had enough. Closing here keeps Python from complaining at exit.
         sys.stderr.close()
         return exits.SIGNALLED + 13
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left of the output can go nowhere else
+        report(LockringError(f"the output cannot be written: {error.strerror or error}"), as_json)
+        return exits.OUTPUT
     except Exception as error:  # noqa: BLE001 - the last resort: a bug, reported as one, with its traceback
         traceback.print_exc()
         report(InternalError(f"this is a bug in lockring, please report it: {error!r}"), as_json)
         return exits.INTERNAL
+
+
+def _have_outputs() -> None:
+    """A daemon may run us with closed outputs, and a lock's name may have what the terminal's encoding has not."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the same
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _sentence(error: click.ClickException) -> str:

@@ -26,6 +26,7 @@ FAILED: Final = 1
 USAGE: Final = 64
 UNAVAILABLE: Final = 69
 INTERNAL: Final = 70
+OUTPUT: Final = 74
 NOT_ACQUIRED: Final = 75
 LOST: Final = 76
 DENIED: Final = 77

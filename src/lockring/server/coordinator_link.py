@@ -34,6 +34,8 @@ from lockring.ring.state import ClusterState, Replica
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 1.0
 _REMIND_S: Final = 5.0
+_DUPLICATE_S: Final = 4.0
+"""Longer than a coordinator takes a life for running of which it hears nothing more."""
 
 _Answer = Callable[[Draining | Refused], None]
 
@@ -100,6 +102,7 @@ class CoordinatorLink:
         self._requests = 0
         self._trouble = ""
         self._reminded_at_s = float("-inf")
+        self._duplicate_since_s: float | None = None
 
     @property
     def connection(self) -> FramedConnection | None:
@@ -159,12 +162,22 @@ class CoordinatorLink:
             case StaleVersion() if hint > self._node.replica.incarnation:
                 log.info("%s: beginning a new life", error)
                 self._node.begin_life(hint)
-            case DuplicateNode():
+            case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
             case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
                 self._node.fail(error)
             case _:
                 self._wait(error)
+
+    def _is_out_of_patience(self) -> bool:
+        """Whether the other node of this id has been there for so long that it is no former life of this one.
+
+        A coordinator that was itself stopped may hear of a restart before it hears of the end.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._duplicate_since_s is None:
+            self._duplicate_since_s = now_s
+        return now_s - self._duplicate_since_s >= _DUPLICATE_S
 
     def opened(self, address: str, welcome: Welcome) -> None:
         """See `Caller`."""
@@ -181,6 +194,7 @@ class CoordinatorLink:
             self._node.replica,
         )
         self._was_joined = True
+        self._duplicate_since_s = None
         self._trouble = ""
         self._node.joined()
 
