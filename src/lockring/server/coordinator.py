@@ -248,17 +248,17 @@ class CoordinatorServer:
     # ----------------------------------------------------------------------- inner
 
     def _say_if_leases_are_others(self, state: ClusterState) -> None:
-        asked = (self._settings.backup_lease_s, self._settings.coordinator_lease_s)
-        chosen = (state.backup_lease_ms / 1000, state.coordinator_lease_ms / 1000)
-        if asked != chosen:
-            log.warning(
-                "the leases of this cluster were chosen when it was made: the backup lease is %g s (not %g s), "
-                "the coordinator lease %g s (not %g s)",
-                chosen[0],
-                asked[0],
-                chosen[1],
-                asked[1],
-            )
+        for lease, asked_s, chosen_ms in (
+            ("backup", self._settings.backup_lease_s, state.backup_lease_ms),
+            ("coordinator", self._settings.coordinator_lease_s, state.coordinator_lease_ms),
+        ):
+            if asked_s * 1000 != chosen_ms:
+                log.warning(
+                    "the %s lease was chosen when the cluster was made: it stays %g s, not %g s",
+                    lease,
+                    chosen_ms / 1000,
+                    asked_s,
+                )
 
     def _encode(self, state: ClusterState) -> bytes:
         if self._encoded is None or self._encoded[0] != state.version:
