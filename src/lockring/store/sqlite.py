@@ -119,6 +119,8 @@ class SqliteStore:
                 if not self._dir.is_dir():
                     raise
                 return False
+        except FileExistsError as error:
+            raise StoreError(f"the data directory {self._dir} is a file: name a directory") from error
         except OSError as error:
             raise StoreError(f"the data directory {self._dir} cannot be made: {error.strerror}") from error
         return True
@@ -220,4 +222,7 @@ class SqliteStore:
         return state
 
     def _broken(self, verb: str, error: sqlite3.Error) -> StoreError:
-        return StoreError(f"the store {self._dir / DATABASE_NAME} cannot be {verb}: {error}")
+        text = f"the store {self._dir / DATABASE_NAME} cannot be {verb}: {error}"
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            text += "; restore it, or start with an empty directory"
+        return StoreError(text)

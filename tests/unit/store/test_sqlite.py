@@ -117,7 +117,7 @@ def test_a_closed_store_refuses(store: SqliteStore) -> None:
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(StoreError, match="cannot be made") as caught:
+        with pytest.raises(StoreError, match="is a file") as caught:
             SqliteStore(path)
         assert str(path) in str(caught.value)
 
