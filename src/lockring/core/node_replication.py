@@ -13,15 +13,13 @@ from lockring.core.replication import (
     Link,
     Reign,
 )
+from lockring.core.timing import ASK_AGAIN_NS
 from lockring.messages import AskItem, AskKind, HandOver, Replicate, ReplicateAck, Snapshot, State, Stream
 from lockring.ring.state import ClusterState, Copy, Replica, SlotState
 from lockring.units import NS_PER_MS
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
-
-ASK_AGAIN_NS = 300 * NS_PER_MS
-"""How long to wait for the coordinator to act before asking again."""
 
 FIRST_CONTACT_NS = 2_000 * NS_PER_MS
 """How long a peer that was never reached yet may take, from when it is to be a copy."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.leases import NEVER_NS, Promises
 from lockring.core.node_slot import NodeSlot
-from lockring.core.timing import up
+from lockring.core.timing import ASK_AGAIN_NS, up
 from lockring.messages import AskItem, AskKind, HandOver, HandOverSlot, Replicate, ReplicateAck, State
 from lockring.names import SLOTS
 from lockring.ring.state import ClusterState, Replica, SlotState
@@ -21,9 +21,6 @@ from lockring.units import NS_PER_MS
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
-
-ASK_AGAIN_NS = 300 * NS_PER_MS
-"""How long to wait for the coordinator to act before asking again."""
 
 BEHIND_NS = 300 * NS_PER_MS
 """How long a primary may not know the newest state before a copy passes it on: the coordinator is mostly quicker."""

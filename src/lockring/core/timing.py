@@ -15,6 +15,9 @@ from lockring.units import NS_PER_MS, NS_PER_S
 CLOCK_TICK_NS: Final = NS_PER_MS
 """Allowance for the granularity of one clock reading."""
 
+ASK_AGAIN_NS: Final = 300 * NS_PER_MS
+"""How long a node waits for the coordinator to act before it asks again."""
+
 
 def up(duration_ns: int) -> int:
     """A duration after which the same duration has surely passed on every other clock."""
