@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         each.process.wait()
         for stream in (each.process.stdout, each.process.stderr):
             stream.close()
-        for pid in session_of(each.process.pid):  # nothing, unless a test failed
-            os.kill(pid, signal.SIGKILL)
+        for pid in session_of(each.process.pid):  # nothing, unless a test failed, or what is just ending
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
