@@ -41,7 +41,7 @@ class LocalGrant:
 
 
 def lose_when(grant: LocalGrant, path: Path) -> None:
-    while not path.exists():
+    while not (path.exists() and path.read_text().endswith("\n")):  # its writer is done with it
         time.sleep(0.005)
     grant.lose()
 
