@@ -10,6 +10,7 @@ most slots share the history of their neighbours.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -184,9 +185,9 @@ def decode_state(data: bytes) -> ClusterState:
     """
     try:
         wire = _decoder.decode(data)
-        numbers = memoryview(wire.index).cast("H")
+        numbers = struct.unpack(f"<{len(wire.index) // 2}H", wire.index)
         slots = tuple([wire.different[number] for number in numbers])
-    except (msgspec.MsgspecError, TypeError, ValueError, IndexError) as error:
+    except (msgspec.MsgspecError, struct.error, IndexError) as error:
         raise ProtocolError(f"not a cluster state: {error}") from error
     if len(slots) != SLOTS:
         raise ProtocolError(f"a cluster state has {SLOTS} slots, not {len(slots)}")
