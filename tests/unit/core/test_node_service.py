@@ -271,7 +271,7 @@ def test_readers_share_what_a_writer_waits_for(alone: Nodes) -> None:
     assert [len(of(Granted, client.inbox)) for client in clients] == [1, 1, 1, 1]
 
 
-def test_async_reign_answers_at_once_and_gives_an_unseen_grant_a_new_generation() -> None:
+def test_async_reign_answers_a_grant_that_no_copy_has_yet() -> None:
     nodes = Nodes("A", "B")
     nodes.state = msgspec.structs.replace(nodes.state, replication="async")
     nodes.assign("A", "B")
