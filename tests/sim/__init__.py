@@ -3,7 +3,7 @@
 The cores are loaded a second time, with few slots instead of 4096, which makes a seed about thirty times
 faster and changes no rule: nothing in the cores depends on how many slots there are. Everything below
 `tests.sim` is bound to that second copy; the rest of the test run keeps the first one. `LOCKRING_SIM_SLOTS`
-chooses another number of slots (4096 is the real thing).
+chooses another number of slots (4096 is the real thing); `many.slots_of_seed` says which number a seed has.
 
 So: modules here import from `lockring` as usual, tests import from `tests.sim` only.
 """
@@ -17,7 +17,8 @@ import types
 
 import lockring
 
-SLOTS_SIMULATED = int(os.environ.get("LOCKRING_SIM_SLOTS", "8"))
+SLOTS_VARIABLE = "LOCKRING_SIM_SLOTS"
+SLOTS_SIMULATED = int(os.environ.get(SLOTS_VARIABLE, "8"))
 
 _MODULES = (
     "world",
@@ -29,9 +30,11 @@ _MODULES = (
     "checkers",
     "workload",
     "faults",
+    "alone",
     "run",
     "mutants",
     "scenarios",
+    "many",
 )
 
 

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from tests.sim.drills import DRILLS
-from tests.sim.mutants import MUTANTS, SHIELDED, applied
+from tests.sim import SLOTS_SIMULATED, SLOTS_VARIABLE
+from tests.sim.many import run_many, slots_of_seed
+from tests.sim.missing import find_mutant
+from tests.sim.mutants import MUTANTS, applied
 from tests.sim.run import run_seed
-from tests.sim.world import Violation
 
 
-def find_mutant(name: str, first: int, seconds: float) -> bool:
-    """Run the drill made for a rule, or else seeds, without that rule until there is a violation; say after how many."""
-    started, seed = time.perf_counter(), first
-    wipe = True if name == "wipe_no_wait" else None
-    with applied(name):
-        if name in DRILLS:
-            try:
-                DRILLS[name]()
-            except Violation as error:
-                print(f"{name:22} found by its drill: {str(error)[:150]}", flush=True)
-                return True
-        while time.perf_counter() - started < seconds:
-            result = run_seed(seed, wipe=wipe)
-            seed += 1
-            if result.what == "CRASH":
-                print(f"{name:22} CRASH in seed {result.seed}: {result.violation}", flush=True)
-                return False
-            if result.violation:
-                text = result.violation.splitlines()[-1] if result.what == "INVARIANT" else result.violation
-                took = time.perf_counter() - started
-                print(
-                    f"{name:22} found by seed {result.seed} ({seed - first} seeds, {took:.0f} s): {text[:150]}",
-                    flush=True,
-                )
-                return True
-    shield = SHIELDED.get(name)
-    print(f"{name:22} NOT FOUND in {seed - first} seeds" + (f" ({shield})" if shield else ""), flush=True)
-    return shield is not None
-
-
-def main() -> int:
-    """Run what the arguments say; 1 if there was a violation."""
+def parse() -> argparse.Namespace:
+    """What is asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", default="", help="how many, or FIRST..LAST")
     parser.add_argument("--seed", type=int, help="replay one and print its story")
@@ -53,40 +26,45 @@ def main() -> int:
     parser.add_argument("--wipe", action="store_true", help="lose the store in every seed")
     parser.add_argument("--stop", type=int, default=0, help="stop after so many violations")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
+    parser.add_argument("--jobs", type=int, default=None, help="processes; by default one a core")
     parser.add_argument(
-        "--mutants", action="store_true", help="switch every rule off in turn until a seed notices"
+        "--mutants", action="store_true", help="switch every rule off in turn until a checker notices"
     )
     parser.add_argument("--mutant", default="", help="switch one rule off: " + ", ".join(MUTANTS))
     parser.add_argument("--each", type=float, default=60, help="seconds per mutant")
-    arguments = parser.parse_args()
-    if arguments.mutants or (arguments.mutant and arguments.seed is None):
-        names = list(MUTANTS) if arguments.mutants else arguments.mutant.split(",")
-        found = [find_mutant(name, 0, arguments.each) for name in names]
-        print(f"{sum(found)} of {len(found)} found")
-        return 0 if all(found) else 1
-    wipe = True if arguments.wipe else None
-    if arguments.seed is not None:
-        only = None
-        if arguments.only is not None:
-            only = frozenset(int(each) for each in arguments.only.split(",") if each)
-        show = None if arguments.quiet else print
-        if arguments.mutant == "wipe_no_wait":
-            wipe = True
-        with applied(arguments.mutant):
-            result = run_seed(arguments.seed, story=True, show=show, only=only, wipe=wipe)
-        print(dict(sorted(result.stats.items())))
-        print(
-            "digest", result.digest()[:16], "simulated", result.simulated_ns / 1e9, "s, turns", result.turns
-        )
-        print("VIOLATION " + result.violation if result.violation else "no violation")
-        return 1 if result.violation else 0
+    return parser.parse_args()
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """Run one seed and tell its story; 1 if there was a violation."""
+    slots = slots_of_seed(arguments.seed)
+    if slots != SLOTS_SIMULATED:
+        os.environ[SLOTS_VARIABLE] = str(slots)
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
+    only = None
+    if arguments.only is not None:
+        only = frozenset(int(each) for each in arguments.only.split(",") if each)
+    wipe = True if arguments.wipe or arguments.mutant == "wipe_no_wait" else None
+    show = None if arguments.quiet else print
+    with applied(arguments.mutant):
+        result = run_seed(arguments.seed, story=True, show=show, only=only, wipe=wipe)
+    print(dict(sorted(result.stats.items())))
+    print(f"digest {result.digest()[:16]}, {result.simulated_ns / 1e9} s simulated, {result.turns} turns")
+    print("VIOLATION " + result.violation if result.violation else "no violation")
+    return 1 if result.violation else 0
+
+
+def run_all(arguments: argparse.Namespace) -> int:
+    """Run many seeds and sum up; 1 if there was a violation."""
     first, _, last = arguments.seeds.rpartition("..")
     begin, end = (int(first), int(last)) if first else (0, int(last or 100) - 1)
     stats: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     started, seeds, simulated, turns = time.perf_counter(), 0, 0, 0
-    for seed in range(begin, end + 1):
-        result = run_seed(seed, wipe=wipe)
+    told_at = started
+    wipe = True if arguments.wipe else None
+    for result in run_many(range(begin, end + 1), jobs=arguments.jobs, wipe=wipe):
         seeds += 1
         simulated += result.simulated_ns
         turns += result.turns
@@ -94,10 +72,14 @@ def main() -> int:
             stats[name] = max(stats[name], count) if name.endswith("_max") else stats[name] + count
         if result.violation:
             kinds[result.what] += 1
-            print(f"seed {seed}: {result.violation}", flush=True)
+            print(f"seed {result.seed}: {result.violation}", flush=True)
             if arguments.stop and kinds.total() >= arguments.stop:
                 break
-        if time.perf_counter() - started > arguments.seconds:
+        now = time.perf_counter()
+        if now - told_at > 60:
+            told_at = now
+            print(f"… {seeds} seeds, {kinds.total()} violations, {now - started:.0f} s", flush=True)
+        if now - started > arguments.seconds:
             break
     took = time.perf_counter() - started
     print(", ".join(f"{name} {count}" for name, count in sorted(stats.items())))
@@ -106,6 +88,29 @@ def main() -> int:
         f"({1000 * took / (simulated / 1e9):.1f} ms per second), {turns} turns, violations {dict(kinds) or 'none'}"
     )
     return 1 if kinds else 0
+
+
+def find_all(arguments: argparse.Namespace) -> int:
+    """Switch rules off, one at a time; 1 if one is not missed."""
+    names = arguments.mutant.split(",") if arguments.mutant else list(MUTANTS)
+    found = 0
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        for future in as_completed([pool.submit(find_mutant, name, arguments.each) for name in names]):
+            was_found, text = future.result()
+            found += was_found
+            print(text, flush=True)
+    print(f"{found} of {len(names)} found")
+    return 0 if found == len(names) else 1
+
+
+def main() -> int:
+    """Run what the arguments say."""
+    arguments = parse()
+    if arguments.seed is not None:
+        return replay(arguments)
+    if arguments.mutants or arguments.mutant:
+        return find_all(arguments)
+    return run_all(arguments)
 
 
 if __name__ == "__main__":

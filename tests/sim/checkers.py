@@ -140,11 +140,9 @@ class Checkers:
         if not serves:
             return
         for other in self.nodes:
-            if other is not node and other.alive and other.core is not None:
-                other_now = other.now_ns()
-                for slot in serves:
-                    if other.core.may_serve(slot, now_ns=other_now):
-                        raise Violation("RIGHT", f"{node.name} and {other.name} may both serve slot {slot}")
+            if other is not node:
+                for slot in other.serving(serves):
+                    raise Violation("RIGHT", f"{node.name} and {other.name} may both serve slot {slot}")
         if self.sync:
             for belief in self.all_current():
                 if belief.slot in serves and not node.has(belief.slot, belief.session, belief.acquisition):

@@ -164,8 +164,8 @@ class Network:
     def _delay(self) -> int:
         weather, rng = self.weather, self.rng
         if weather.slow and rng.random() < weather.slow:
-            return rng.randrange(1, weather.slow_max)
-        return rng.randrange(20_000, weather.latency)
+            return 1 + int(rng.random() * weather.slow_max)
+        return 20_000 + int(rng.random() * (weather.latency - 20_000))
 
     # ------------------------------------------------------------------ messages
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
@@ -136,14 +137,18 @@ class NodeShell(Shell):
         data = self.core.slots.get(slot)
         return data is not None and isinstance(data.table.find(session, acquisition), Waiter)
 
-    def serving(self) -> list[int]:
-        """The slots that this node may serve at this true time, by its own clock."""
+    def serving(self, among: Collection[int] | None = None) -> list[int]:
+        """The slots, or those of some, that this node may serve at this true time, by its own clock."""
         core = self.core
         if core is None or not self.alive:
             return []
         now_ns = self.now_ns()
         return [
-            slot for slot, data in core.slots.items() if data.reign and core.may_serve(slot, now_ns=now_ns)
+            slot
+            for slot, data in core.slots.items()
+            if data.reign is not None
+            and (among is None or slot in among)
+            and core.may_serve(slot, now_ns=now_ns)
         ]
 
     def leftovers(self) -> list[str]:

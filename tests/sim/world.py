@@ -101,11 +101,15 @@ class Clock:
         self.offset = rng.randrange(0, 1_000 * S)
         self.rate = rng.choice((0, 49_000, rng.randrange(0, 49_000))) if drift else 0
         self.grain = rng.choice((1, 1, 1_000, MS))
+        self._read_at = -1  # the checkers ask many times at one instant
+        self._shown = 0
 
     def read(self, true_ns: int) -> int:
         """What the clock shows at a true time."""
-        value = self.offset + true_ns + true_ns * self.rate // 1_000_000
-        return value - value % self.grain
+        if true_ns != self._read_at:
+            value = self.offset + true_ns + true_ns * self.rate // 1_000_000
+            self._read_at, self._shown = true_ns, value - value % self.grain
+        return self._shown
 
     def when(self, local_ns: int) -> int:
         """The first true time at which the clock shows at least `local_ns`."""
@@ -165,6 +169,8 @@ class Process:
         self._rest: tuple[Callable[..., None], tuple[Any, ...]] | None = None
         self._wake_at: int | None = None
         self._wake_number = 0
+        self._due_ns: int | None = None  # the core's deadline, as the last turn left it
+        self._draw = self.rng.random
 
     # ------------------------------------------------------------------ what a subclass fills in
 
@@ -205,6 +211,7 @@ class Process:
         self._busy = False
         self._rest = None
         self._wake_at = None
+        self._due_ns = None
         if self.world.story is not None:
             self.world.tell(self.name, f"starts (life {self.life})")
         self.on_start()
@@ -243,9 +250,9 @@ class Process:
             return
         self._inbox.append((what, args))
         slow = self.slowness
-        delay = self.rng.randrange(1_000, 60_000)
-        if slow.batch and self.rng.random() < slow.batch:
-            delay += self.rng.randrange(slow.batch_max)
+        delay = 1_000 + int(self._draw() * 59_000)
+        if slow.batch and self._draw() < slow.batch:
+            delay += int(self._draw() * slow.batch_max)
         self.wake(delay)
 
     def wake(self, delay: int) -> None:
@@ -273,35 +280,35 @@ class Process:
             return
         self._wake_at = None
         self._busy = True
-        self._arrivals = len(self._inbox)
         self._turn_now = self.now_ns()
-        stop = -1
-        slow = self.slowness
-        if slow.pause and self._arrivals > 1 and self.rng.random() < slow.pause:
-            stop = self.rng.randrange(1, self._arrivals)
-        self._receive(life, self._arrivals if stop < 0 else stop)
+        if not self.slowness.pause:
+            self._receive(life, len(self._inbox))
+            self._receive_rest(life, 0)
+            return
+        arrivals, stop = len(self._inbox), -1
+        if arrivals > 1 and self.rng.random() < self.slowness.pause:
+            stop = self.rng.randrange(1, arrivals)
+        self._receive(life, arrivals if stop < 0 else stop)
         if stop >= 0:
-            self._interrupted(self._receive_rest, life, self._arrivals - stop)
+            self._interrupted(self._receive_rest, life, arrivals - stop)
         else:
             self._receive_rest(life, 0)
 
     def _receive(self, life: int, count: int) -> None:
+        inbox = self._inbox
         for _ in range(count):
-            what, args = self._inbox.popleft()
+            what, args = inbox.popleft()
             what(*args)
             if not self.alive or life != self.life:
                 return
 
     def _receive_rest(self, life: int, count: int) -> None:
-        if life == self.life and self.alive:
+        if count and life == self.life and self.alive:
             self._receive(life, count)
         if life != self.life or not self.alive:
             return
-        if self.core is not None:
-            deadline = self.core.next_deadline_ns()
-            if deadline is not None and deadline <= self.turn_now:
-                self.on_timer()
-                self.core.check_invariants()
+        if self.core is not None and self._due_ns is not None and self._due_ns <= self.turn_now:
+            self.on_timer()
         slow = self.slowness
         if slow.pause and self.rng.random() < slow.pause:
             self._interrupted(self._finish, life)
@@ -330,13 +337,14 @@ class Process:
     def _carry_out_rest(self, life: int) -> None:
         if life != self.life or not self.alive:
             return
-        while self._outbox:
+        outbox = self._outbox
+        while outbox:
             if self._stop_at == 0:
                 self._stop_at = -1
                 self._interrupted(self._carry_out_rest, life)
                 return
             self._stop_at -= 1
-            self.carry_out(self._outbox.popleft())
+            self.carry_out(outbox.popleft())
             if life != self.life or not self.alive:
                 return
         self._busy = False
@@ -351,9 +359,9 @@ class Process:
         if self._inbox:
             self.wake(1_000)
         if self.core is not None:
-            deadline = self.core.next_deadline_ns()
+            self._due_ns = deadline = self.core.next_deadline_ns()
             if deadline is not None:
-                late = self.rng.randrange(self.slowness.late) if self.slowness.late else 0
+                late = int(self._draw() * self.slowness.late)
                 self.wake(max(1_000, self.clock.when(deadline) - self.world.now + late))
 
     def _interrupted(self, go_on: Callable[..., None], *args: Any) -> None:

@@ -191,6 +191,8 @@ class NodeCore:
 
     def next_deadline_ns(self) -> int:
         """When `on_timer` is to be called."""
+        if self._armed_ns is not None:
+            return self._armed_ns  # nothing has come in since `take_effects`
         service = self.service.next_deadline_ns()
         times = [self._tick_at_ns]
         if service is not None:
@@ -319,12 +321,14 @@ class NodeCore:
         counts: dict[str, tuple[int, int]] = {}
         for number, data in self.slots.items():
             data.check_invariants()
-            state = self.state.slots[number]
             reign = data.reign
             if reign is None:
                 continue
-            assert state.primary == self.replica
+            state = self.state.slots[number]
             assert state.since == reign.since
+            assert state.primary == self.replica
+            if not data.table.locks:
+                continue
             waiters += sum(len(lock.waiters or ()) for lock in data.table.locks.values())
             for share in data.table.shares.values():
                 count, digest = counts.get(share.session.id, (0, 0))

@@ -294,15 +294,19 @@ class Replicator:
 
     def check_invariants(self) -> None:
         """Assert that links and reigns name the same streams."""
+        carried = 0
+        slots = self._node.slots
         for peer, link in self.links.items():
-            for slot, stream in link.streams.items():
-                assert self._reign(slot).streams[peer] is stream
-                assert slot in link.starting or not stream.must_start()
-            assert all(slot in link.streams for slot in (*link.starting, *link.dirty))
-        for data in self._node.slots.values():
-            if data.reign is not None:
-                for peer, stream in data.reign.streams.items():
-                    assert self.links[peer].streams[data.number] is stream
+            streams, starting = link.streams, link.starting
+            carried += len(streams)
+            for slot, stream in streams.items():
+                reign = slots[slot].reign
+                assert reign is not None
+                assert reign.streams[peer] is stream
+                assert slot in starting or not stream.must_start()
+            assert streams.keys() >= starting.keys()
+            assert streams.keys() >= link.dirty.keys()
+        assert carried == sum(len(data.reign.streams) for data in slots.values() if data.reign is not None)
 
 
 def _item(slot: int, state: SlotState, copy: Copy) -> AskItem:

@@ -159,10 +159,13 @@ class NodeSlot:
 
     def check_invariants(self) -> None:
         """Assert that the parts fit."""
-        self.table.check_invariants()
-        assert self.table.served == (self.reign is not None)
-        assert self.following is None or self.content is not None
-        assert self.following is None or self.following[0] == self.content[0]  # type: ignore[index]
-        if self.reign is not None:
-            self.reign.check_invariants()
-            assert self.following is None
+        table, reign, following = self.table, self.reign, self.following
+        if table.locks or table.shares:
+            table.check_invariants()
+        assert table.served == (reign is not None)
+        if following is not None:
+            assert self.content is not None
+            assert following[0] == self.content[0]
+            assert reign is None
+        if reign is not None:
+            reign.check_invariants()

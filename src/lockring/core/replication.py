@@ -242,8 +242,9 @@ class Reign:
         """Assert that what may still be asked for is kept."""
         assert self._log_start + len(self._log) == self.index
         for stream in self.streams.values():
-            assert stream.acked is None or stream.acked <= self.index
-            assert stream.sent is None or (stream.acked or 0) <= stream.sent <= self.index
+            acked, sent = stream.acked, stream.sent
+            assert acked is None or acked <= self.index
+            assert sent is None or (acked or 0) <= sent <= self.index
             assert self._log_start <= stream.kept_from(self.index)
         for holder, request in self.unanswered.items():
             assert 0 <= request.index <= self.index

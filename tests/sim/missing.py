@@ -1,0 +1,42 @@
+"""Look for whoever misses a rule that is switched off: the drill made for it, or else seeds."""
+
+from __future__ import annotations
+
+import time
+
+from tests.sim import SLOTS_SIMULATED
+from tests.sim.drills import DRILLS
+from tests.sim.many import slots_of_seed
+from tests.sim.mutants import SHIELDED, applied
+from tests.sim.run import run_seed
+from tests.sim.world import Violation
+
+
+def find_mutant(name: str, seconds: float) -> tuple[bool, str]:
+    """Run the drill made for a rule, or else seeds, without that rule until there is a violation.
+
+    Returns:
+        Whether there was one, and a line that says so, with the number of seeds.
+    """
+    started, seed, seeds = time.perf_counter(), -1, 0
+    wipe = True if name == "wipe_no_wait" else None
+    with applied(name):
+        if name in DRILLS:
+            try:
+                DRILLS[name]()
+            except Violation as error:
+                return True, f"{name:22} found by its drill: {str(error)[:150]}"
+        while time.perf_counter() - started < seconds:
+            seed += 1
+            if slots_of_seed(seed) != SLOTS_SIMULATED:
+                continue
+            result = run_seed(seed, wipe=wipe)
+            seeds += 1
+            if result.what == "CRASH":
+                return False, f"{name:22} CRASH in seed {seed}: {result.violation}"
+            if result.violation:
+                text = result.violation.splitlines()[-1] if result.what == "INVARIANT" else result.violation
+                took = time.perf_counter() - started
+                return True, f"{name:22} found by seed {seed} ({seeds} seeds, {took:.0f} s): {text[:150]}"
+    shield = SHIELDED.get(name)
+    return shield is not None, f"{name:22} NOT FOUND in {seeds} seeds" + (f" ({shield})" if shield else "")
