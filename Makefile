@@ -64,7 +64,7 @@ sim: $(VENV)/.installed-dev
 
 .PHONY: mutants
 mutants: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.sim --mutants --each 120
+	$(BIN)/python -m tests.sim --mutants --each 300
 
 cluster: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cluster

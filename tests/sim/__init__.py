@@ -28,10 +28,17 @@ _MODULES = (
     "node_shell",
     "coordinator_shell",
     "checkers",
+    "movement",
     "workload",
     "faults",
     "alone",
     "run",
+    "model_schedule",
+    "switches",
+    "mutants_rights",
+    "mutants_copies",
+    "mutants_coordinator",
+    "mutants_clients",
     "mutants",
     "scenarios",
     "many",
@@ -57,4 +64,5 @@ def _load_with_few_slots() -> None:
         sys.modules.update(mine)
 
 
-_load_with_few_slots()
+if __name__ == "tests.sim":  # pytest also runs this file under another name, which nobody imports from
+    _load_with_few_slots()

@@ -8,9 +8,10 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 
 from tests.sim import SLOTS_SIMULATED, SLOTS_VARIABLE
-from tests.sim.many import run_many, slots_of_seed
+from tests.sim.many import kind_of_seed, run_many, slots_of_seed
 from tests.sim.missing import find_mutant
 from tests.sim.mutants import MUTANTS, applied
 from tests.sim.run import run_seed
@@ -32,6 +33,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--mutant", default="", help="switch one rule off: " + ", ".join(MUTANTS))
     parser.add_argument("--each", type=float, default=60, help="seconds per mutant")
+    parser.add_argument("--no-drills", action="store_true", help="find mutants by seeds alone")
+    parser.add_argument("--like-model", action="store_true", help="draw every schedule as the model does")
     return parser.parse_args()
 
 
@@ -47,8 +50,9 @@ def replay(arguments: argparse.Namespace) -> int:
         only = frozenset(int(each) for each in arguments.only.split(",") if each)
     wipe = True if arguments.wipe or arguments.mutant == "wipe_no_wait" else None
     show = None if arguments.quiet else print
+    kind = kind_of_seed(arguments.seed, like_model=arguments.like_model)
     with applied(arguments.mutant):
-        result = run_seed(arguments.seed, story=True, show=show, only=only, wipe=wipe)
+        result = run_seed(arguments.seed, story=True, show=show, only=only, wipe=wipe, kind=kind)
     print(dict(sorted(result.stats.items())))
     print(f"digest {result.digest()[:16]}, {result.simulated_ns / 1e9} s simulated, {result.turns} turns")
     print("VIOLATION " + result.violation if result.violation else "no violation")
@@ -64,7 +68,9 @@ def run_all(arguments: argparse.Namespace) -> int:
     started, seeds, simulated, turns = time.perf_counter(), 0, 0, 0
     told_at = started
     wipe = True if arguments.wipe else None
-    for result in run_many(range(begin, end + 1), jobs=arguments.jobs, wipe=wipe):
+    for result in run_many(
+        range(begin, end + 1), jobs=arguments.jobs, wipe=wipe, like_model=arguments.like_model
+    ):
         seeds += 1
         simulated += result.simulated_ns
         turns += result.turns
@@ -93,9 +99,15 @@ def run_all(arguments: argparse.Namespace) -> int:
 def find_all(arguments: argparse.Namespace) -> int:
     """Switch rules off, one at a time; 1 if one is not missed."""
     names = arguments.mutant.split(",") if arguments.mutant else list(MUTANTS)
+    find = partial(
+        find_mutant,
+        seconds=arguments.each,
+        drills=not (arguments.no_drills or arguments.like_model),
+        like_model=arguments.like_model,
+    )
     found = 0
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        for future in as_completed([pool.submit(find_mutant, name, arguments.each) for name in names]):
+        for future in as_completed([pool.submit(find, name) for name in names]):
             was_found, text = future.result()
             found += was_found
             print(text, flush=True)

@@ -66,10 +66,11 @@ def one_fault(simulation: Simulation) -> None:
     else:
         others = [node for node in simulation.nodes if node is not victim]
         _cut(simulation, victim, rng.choice(others), duration)
-    _watch(simulation, fault, duration)
+    watch(simulation, fault, duration)
 
 
-def _watch(simulation: Simulation, fault: str, duration: int) -> None:
+def watch(simulation: Simulation, fault: str, duration: int) -> None:
+    """See to it for a while that no slot is unserved for longer than one fault allows."""
     world, bound = simulation.world, unserved_bound(simulation)
     end = world.now + duration
     since: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Many seeds at once: on every core, in the number of slots that each seed draws.
+"""Many seeds at once, on every core: what each of them is about, and in how many slots.
 
 The number of slots is fixed when the cores are loaded (see the package), so that seeds of different numbers run in
 different processes.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 
 from tests.sim import SLOTS_VARIABLE
+from tests.sim.model_schedule import ModelSimulation
 from tests.sim.mutants import applied
-from tests.sim.run import Result, run_seed
+from tests.sim.run import Result, Simulation, run_seed
 
 CHUNK = 10
 
@@ -24,8 +25,18 @@ def slots_of_seed(seed: int) -> int:
     return {3: 2, 7: 24}.get(seed % 10, 8)
 
 
+def kind_of_seed(seed: int, *, like_model: bool = False) -> Callable[..., Simulation]:
+    """The simulation that a seed runs: one in ten, or all with `like_model`, draws its schedule as the model does."""
+    return ModelSimulation if like_model or seed % 10 == 5 else Simulation
+
+
 def run_many(
-    seeds: Iterable[int], *, jobs: int | None = None, wipe: bool | None = None, mutant: str = ""
+    seeds: Iterable[int],
+    *,
+    jobs: int | None = None,
+    wipe: bool | None = None,
+    mutant: str = "",
+    like_model: bool = False,
 ) -> Iterator[Result]:
     """Run seeds and give their results as they come: in the order of the seeds of each number of slots.
 
@@ -34,6 +45,7 @@ def run_many(
         jobs: how many processes; by default one a core.
         wipe: whether to lose the store, in every seed or in none; None leaves it to the seed.
         mutant: a rule to switch off, "" for none.
+        like_model: draw every schedule as the model does.
     """
     by_slots: dict[int, list[int]] = {}
     for seed in seeds:
@@ -46,7 +58,9 @@ def run_many(
             try:
                 while True:
                     room = 2 * (jobs or os.cpu_count() or 1) - len(under_way)
-                    under_way += [pool.submit(_run, chunk, wipe, mutant) for chunk in islice(chunks, room)]
+                    under_way += [
+                        pool.submit(_run, chunk, wipe, mutant, like_model) for chunk in islice(chunks, room)
+                    ]
                     if not under_way:
                         break
                     yield from under_way.pop(0).result()
@@ -60,6 +74,6 @@ def _pool(slots: int, jobs: int | None) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _run(seeds: list[int], wipe: bool | None, mutant: str) -> list[Result]:
+def _run(seeds: list[int], wipe: bool | None, mutant: str, like_model: bool) -> list[Result]:
     with applied(mutant):
-        return [run_seed(seed, wipe=wipe) for seed in seeds]
+        return [run_seed(seed, wipe=wipe, kind=kind_of_seed(seed, like_model=like_model)) for seed in seeds]

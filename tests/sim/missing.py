@@ -6,14 +6,22 @@ import time
 
 from tests.sim import SLOTS_SIMULATED
 from tests.sim.drills import DRILLS
-from tests.sim.many import slots_of_seed
-from tests.sim.mutants import SHIELDED, applied
+from tests.sim.many import kind_of_seed, slots_of_seed
+from tests.sim.mutants import applied
 from tests.sim.run import run_seed
 from tests.sim.world import Violation
 
 
-def find_mutant(name: str, seconds: float) -> tuple[bool, str]:
+def find_mutant(
+    name: str, seconds: float, *, drills: bool = True, like_model: bool = False
+) -> tuple[bool, str]:
     """Run the drill made for a rule, or else seeds, without that rule until there is a violation.
+
+    Args:
+        name: the mutant.
+        seconds: give up after so long.
+        drills: whether to try its drill first.
+        like_model: draw every schedule as the model does.
 
     Returns:
         Whether there was one, and a line that says so, with the number of seeds.
@@ -21,7 +29,7 @@ def find_mutant(name: str, seconds: float) -> tuple[bool, str]:
     started, seed, seeds = time.perf_counter(), -1, 0
     wipe = True if name == "wipe_no_wait" else None
     with applied(name):
-        if name in DRILLS:
+        if drills and name in DRILLS:
             try:
                 DRILLS[name]()
             except Violation as error:
@@ -30,7 +38,7 @@ def find_mutant(name: str, seconds: float) -> tuple[bool, str]:
             seed += 1
             if slots_of_seed(seed) != SLOTS_SIMULATED:
                 continue
-            result = run_seed(seed, wipe=wipe)
+            result = run_seed(seed, wipe=wipe, kind=kind_of_seed(seed, like_model=like_model))
             seeds += 1
             if result.what == "CRASH":
                 return False, f"{name:22} CRASH in seed {seed}: {result.violation}"
@@ -38,5 +46,4 @@ def find_mutant(name: str, seconds: float) -> tuple[bool, str]:
                 text = result.violation.splitlines()[-1] if result.what == "INVARIANT" else result.violation
                 took = time.perf_counter() - started
                 return True, f"{name:22} found by seed {seed} ({seeds} seeds, {took:.0f} s): {text[:150]}"
-    shield = SHIELDED.get(name)
-    return shield is not None, f"{name:22} NOT FOUND in {seeds} seeds" + (f" ({shield})" if shield else "")
+    return False, f"{name:22} NOT FOUND in {seeds} seeds"

@@ -14,6 +14,7 @@ from tests.sim.alone import one_fault
 from tests.sim.checkers import Checkers
 from tests.sim.coordinator_shell import CoordinatorShell
 from tests.sim.faults import KINDS, Fault, Injector, draw_faults
+from tests.sim.movement import Movement
 from tests.sim.network import Network, Weather
 from tests.sim.node_shell import NodeShell
 from tests.sim.store import SimStore
@@ -167,6 +168,7 @@ class Simulation:
         self.slots = sorted({slot_of(name) for name in self.plan.habits.names})
         self.checkers = Checkers(world, self.nodes, sync=self.plan.replication == "sync")
         self.store.on_change = self.checkers.state_stored
+        Movement(self.coordinators, world.stats).watch(self.store)
         world.after_turn = self._after_turn
         self.injector = Injector(self)
         for number in range(self.plan.coordinators):
@@ -421,9 +423,10 @@ def run_seed(
     without: frozenset[int] = frozenset(),
     only: frozenset[int] | None = None,
     wipe: bool | None = None,
+    kind: Callable[..., Simulation] | None = None,
 ) -> Result:
-    """Run one seed to its end or to its first violation."""
-    simulation = Simulation(seed, story=story, wipe=wipe)
+    """Run one seed to its end or to its first violation; `kind` makes another simulation than the usual one."""
+    simulation = (kind or Simulation)(seed, story=story, wipe=wipe)
     world = simulation.world
     world.show = show
     if story:

@@ -24,6 +24,7 @@ class SimStore:
         slow: probability that an operation takes up to `slow_max`.
         unknown: probability that an answer is lost.
         write_delay: how much longer a write takes.
+        read_delay: how much longer a read takes.
     """
 
     def __init__(self, world: World) -> None:
@@ -34,6 +35,7 @@ class SimStore:
         self.slow_max = 2 * S
         self.unknown = 0.0
         self.write_delay = 0
+        self.read_delay = 0
         self.timeout = 2 * S
         self._rng = world.rng("store")
         self._cut_until: dict[str, int] = {}
@@ -75,7 +77,7 @@ class SimStore:
     ) -> None:
         call = _Call(process, operation, answer)
         process.later(self.timeout, call.give, False, None, True)
-        delay = self._delay() + (0 if state is None else self.write_delay)
+        delay = self._delay() + (self.read_delay if state is None else self.write_delay)
         self.world.after(delay, self._apply, call, state, expected)
 
     def _apply(self, call: _Call, state: ClusterState | None, expected: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.sim.drills import DRILLS
 from tests.sim.many import run_many
-from tests.sim.mutants import MUTANTS, applied
+from tests.sim.mutants import HALVES, MODEL_SWITCHES, MUTANTS, applied, half_applied
 from tests.sim.run import run_seed
 from tests.sim.world import Violation
 
@@ -53,6 +53,7 @@ def test_interesting_things_happen() -> None:
         "grants",
         "promotion",
         "swap",
+        "moves_checked",
         "in_sync",
         "assigned_empty",
         "backup_dropped",
@@ -73,3 +74,22 @@ def test_a_drill_holds_with_its_rule_and_not_without(name: str) -> None:
     DRILLS[name]()
     with applied(name), pytest.raises(Violation):
         DRILLS[name]()
+
+
+@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("name", HALVES)
+def test_either_of_two_rules_that_stand_behind_each_other_is_enough(name: str, half: int) -> None:
+    with half_applied(name, half):
+        DRILLS[name]()
+
+
+def test_every_switch_of_the_model_has_its_mutant() -> None:
+    assert set(MODEL_SWITCHES.values()) <= set(MUTANTS)
+    assert len(set(MODEL_SWITCHES.values())) == len(MODEL_SWITCHES) == 34
+
+
+def test_every_drill_is_made_for_a_rule() -> None:
+    assert set(DRILLS) <= set(MUTANTS)
+    assert set(HALVES) <= set(DRILLS), (
+        "a pair is found by a drill, which shows too that either half is enough"
+    )

@@ -10,7 +10,7 @@ from lockring.core.client import ClientCore
 from lockring.core.client_effects import Connect, Disconnect, GrantLost, Resolve, Send
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockringError
-from lockring.messages import WAIT_FOREVER, ToClient
+from lockring.messages import WAIT_FOREVER, Mode, ToClient
 from tests.sim.checkers import Belief, Checkers
 from tests.sim.network import End, Network
 from tests.sim.shells import Shell, brief
@@ -55,6 +55,8 @@ class Task:
         got_at: true time at which it was held.
         ended_at: true time at which it was over.
         generation: its fencing token.
+        ticket: the present acquisition.
+        last: the one before, which is over.
     """
 
     def __init__(self, number: int, *, scripted: bool = False) -> None:
@@ -65,6 +67,7 @@ class Task:
         self.ended_at = 0
         self.generation = 0
         self.ticket: Ticket | None = None
+        self.last: Ticket | None = None
         self.belief: Belief | None = None
         self.step = 0  # what an earlier step has planned is dropped
         self.since = 0
@@ -181,6 +184,7 @@ class ClientShell(Shell):
     def _end(self, task: Task) -> None:
         if task.ticket is not None:
             self._by_ticket.pop(id(task.ticket), None)
+        task.last = task.ticket
         task.ticket = task.belief = None
         task.ended_at = self.world.now
         if not self.stopping and not task.scripted:
@@ -199,18 +203,34 @@ class ClientShell(Shell):
 
     # ------------------------------------------------------------------ scenarios
 
-    def take(self, name: str, *, ttl_ms: int, wait_ms: int = WAIT_FOREVER) -> Task:
-        """Acquire a lock and hold it until `give_back`; see the task for what comes of it."""
+    def take(self, name: str, *, ttl_ms: int, wait_ms: int = WAIT_FOREVER, shared: bool = False) -> Task:
+        """Acquire a lock and hold it until `give_back`; see the task for what comes of it.
+
+        Whoever shares a lock is not watched by the checkers, which know of exclusive locks only.
+        """
         task = Task(len(self.tasks), scripted=True)
         self.tasks.append(task)
-        self.post(self._take, task, name, ttl_ms, wait_ms)
+        self.post(self._take, task, name, ttl_ms, wait_ms, Mode.SHARED if shared else Mode.EXCLUSIVE)
         return task
 
-    def _take(self, task: Task, name: str, ttl_ms: int, wait_ms: int) -> None:
+    def _take(self, task: Task, name: str, ttl_ms: int, wait_ms: int, mode: int) -> None:
         assert self.core is not None
-        task.ticket = self.core.acquire(name, ttl_ms=ttl_ms, now_ns=self.now_ns(), wait_ms=wait_ms)
+        task.ticket = self.core.acquire(name, ttl_ms=ttl_ms, now_ns=self.now_ns(), wait_ms=wait_ms, mode=mode)
         task.since = self.world.now
         self._by_ticket[id(task.ticket)] = task
+
+    def list_all(self) -> None:
+        """List everything to every node, as the client does where it and a node do not agree."""
+        self.post(self._list_all)
+
+    def _list_all(self) -> None:
+        assert self.core is not None
+        for session in self.core.sessions():
+            for share in session.shares.values():
+                node = None if share.replica is None else self.core._routing.nodes[share.replica]
+                if node is not None and node.link is not None and share.tickets:
+                    slots = sorted({ticket.slot for ticket in share.tickets.values()})
+                    self.core._list(share, node.link, slots, self.now_ns())
 
     def give_back(self, task: Task) -> None:
         """Release what `take` acquired."""
@@ -248,6 +268,9 @@ class ClientShell(Shell):
                 belief.lapsed = True
 
     def _believe(self, task: Task, ticket: Ticket) -> None:
+        if ticket.mode != Mode.EXCLUSIVE:
+            task.outcome, task.got_at = "held", self.world.now
+            return
         life, stats = self.life, self.world.stats
         stats["wait_ms_max"] = max(stats["wait_ms_max"], (self.world.now - task.since) // MS)
         task.belief = Belief(
