@@ -187,7 +187,7 @@ def decode_state(data: bytes) -> ClusterState:
         wire = _decoder.decode(data)
         numbers = struct.unpack(f"<{len(wire.index) // 2}H", wire.index)
         slots = tuple([wire.different[number] for number in numbers])
-    except (msgspec.MsgspecError, struct.error, IndexError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, struct.error, IndexError) as error:
         raise ProtocolError(f"not a cluster state: {error}") from error
     if len(slots) != SLOTS:
         raise ProtocolError(f"a cluster state has {SLOTS} slots, not {len(slots)}")

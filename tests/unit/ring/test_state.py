@@ -133,6 +133,13 @@ def test_a_state_whose_parts_do_not_fit_is_a_protocol_error(place: int, value: o
         decode_state(_tampered(place, value))
 
 
+def test_a_state_with_text_that_is_no_utf_8_is_a_protocol_error() -> None:
+    """It ended the process: msgspec leaves it to Python's own error, which is none of msgspec's."""
+    data = encode_state(ClusterState(cluster="0123456789abcdef"))
+    with pytest.raises(ProtocolError):
+        decode_state(data.replace(b"0123", b"\xff\xfe\xfd\xfc"))
+
+
 def test_routes_name_each_slot_s_primary_by_its_place_among_the_members() -> None:
     n1, n2, gone = Replica("n1", 1), Replica("n2", 5), Replica("n2", 4)
     slots = [SlotState()] * SLOTS
