@@ -1,0 +1,206 @@
+"""One run of hostile inputs against real processes, with honest clients at work, and what must hold after it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import Counter
+from typing import Final
+
+import lockring
+from lockring.net.ask import ask_state
+from lockring.ring.state import ClusterState
+from tests.hostile.attack import Attack, Port
+from tests.hostile.honest import Honest, milliseconds
+from tests.hostile.processes import WAIT_S, Sample, Watched, cluster_of, served
+from tests.hostile.samples import Facts
+
+RSS_GROWTH_MIB_MAX: Final = 48
+"""How much larger a process may be at the end than after the warm-up."""
+
+WARM_UP: Final = 0.1
+"""Share of the inputs after which memory is first looked at: by then pools and caches are filled."""
+
+_DESCRIPTORS_SPARE: Final = 2
+"""More than at the start: a connection of the honest client or of a peer that was opened meanwhile."""
+
+
+class Failed(AssertionError):
+    """Something did not hold."""
+
+
+class Report:
+    """What a run has to say, in lines of Markdown."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def table(self, *rows: tuple[object, ...]) -> None:
+        """A table; the first row is its head."""
+        head, *body = rows
+        lines = [head, tuple("---" for _ in head), *body]
+        self.lines += ["| " + " | ".join(f"{each}" for each in row) + " |" for row in lines] + [""]
+
+
+def fuzz(*, inputs: int, seed: int, only: range | None = None) -> Report:
+    """Send so many hostile inputs (or hold the conversations of some numbers), and see that all holds.
+
+    Raises:
+        Failed: it does not; the text says how to repeat it.
+    """
+    with contextlib.ExitStack() as stack:
+        cluster, watched = stack.enter_context(cluster_of(2))
+        single = stack.enter_context(served())
+        watched = [*watched, single]
+        honest = [
+            stack.enter_context(Honest(cluster.servers, "cluster")),
+            stack.enter_context(Honest(single.addresses[0], "serve")),
+        ]
+        held = tuple(name for each in honest for name in each.names)
+        ports = [_port(each, address, held) for each in watched for address in each.addresses]
+        before = {port.address: port.facts.state for port in ports}
+        attack = Attack(ports, seed)
+        samples = [[each.sample() for each in watched]]
+        harm: list[str] = []
+        try:
+            took_s = asyncio.run(_attack(attack, watched, samples, inputs, only))
+            report = _report(attack, watched, samples, honest, took_s)
+            harm += [each for one in honest for each in one.finish()]
+            harm += _changes(before) + _growth(watched, samples, may_grow=only is None)
+        except (lockring.LockringError, OSError) as error:
+            harm.append(f"a server is gone: {error!r}")
+            report = Report()
+        harm = [trouble for each in watched for trouble in each.troubles()] + attack.harm + harm
+        if harm:
+            raise Failed(
+                "\n".join([*_story(attack, watched), *report.lines, *harm[:30], _again(attack, inputs, seed)])
+            )
+        return report
+
+
+def _story(attack: Attack, watched: list[Watched]) -> list[str]:
+    return [
+        *(each.last_words() for each in watched),
+        "the last conversations, by number, port and kind, with the beginnings of their inputs:",
+        *attack.recent,
+    ]
+
+
+def _again(attack: Attack, inputs: int, seed: int) -> str:
+    return (
+        f"repeat it with: python -m tests.hostile fuzz --seed {seed} --inputs {inputs}; or a part of it with "
+        f"--only FIRST..LAST, of the conversations 0..{attack.conversations - 1}"
+    )
+
+
+async def _attack(
+    attack: Attack, watched: list[Watched], samples: list[list[Sample]], inputs: int, only: range | None
+) -> float:
+    """Attack, and add a sample of every process after the warm-up and at the end. Returns how long the attack took."""
+    begun_s = time.monotonic()
+    if only is not None:
+        await attack.hold(only, lambda: False)
+    else:
+        numbers = itertools.count()
+        await attack.hold(numbers, lambda: attack.inputs.total() >= inputs * WARM_UP)
+        begun_s += await _quiet(attack, watched, samples)
+        await attack.hold(numbers, lambda: attack.inputs.total() >= inputs)
+    took_s = time.monotonic() - begun_s
+    await _quiet(attack, watched, samples)
+    return took_s
+
+
+async def _quiet(attack: Attack, watched: list[Watched], samples: list[list[Sample]]) -> float:
+    begun_s = time.monotonic()
+    await asyncio.to_thread(_settle, attack.ports, watched, samples)
+    return time.monotonic() - begun_s
+
+
+def _settle(ports: list[Port], watched: list[Watched], samples: list[list[Sample]]) -> None:
+    """Wait until nothing is left of the strangers, and take a sample of every process."""
+    for address in {port.address for port in ports if port.facts.me.node}:
+        with lockring.Client(address) as client:
+            end_s = time.monotonic() + WAIT_S
+            while client.locks("hostile/") and time.monotonic() < end_s:
+                time.sleep(0.2)  # until the last session of a stranger has run out
+    samples.append(
+        [
+            each.settled(first.descriptors + _DESCRIPTORS_SPARE)
+            for each, first in zip(watched, samples[0], strict=True)
+        ]
+    )
+
+
+def _port(watched: Watched, address: str, held: tuple[str, ...]) -> Port:
+    view = ask_state(address)
+    name = f"{watched.name}, {view.role}" if len(watched.addresses) > 1 else watched.name
+    return Port(name, address, Facts(view.state, view.replica, held))
+
+
+def _changes(before: dict[str, ClusterState]) -> list[str]:
+    """How members and slots differ from what they were."""
+    found = []
+    for address, was in before.items():
+        now = ask_state(address).state
+        if now.members != was.members:
+            found.append(f"{address} has the members {now.members}, not {was.members}")
+        moved = sum(a != b for a, b in zip(was.slots, now.slots, strict=True))
+        if moved:
+            found.append(f"{address}: {moved} slots have changed")
+        if (now.cluster, now.term, now.version) != (was.cluster, was.term, was.version):
+            found.append(f"{address}: the state is another, of version {now.version}, not {was.version}")
+    return found
+
+
+def _growth(watched: list[Watched], samples: list[list[Sample]], *, may_grow: bool) -> list[str]:
+    """Processes that keep more than they should."""
+    found = []
+    for at, each in enumerate(watched):
+        first, warm, last = samples[0][at], samples[1][at], samples[-1][at]
+        grown_kib = last.rss_kib - warm.rss_kib
+        if may_grow and grown_kib > RSS_GROWTH_MIB_MAX * 1024:
+            found.append(f"{each.name} has grown by {grown_kib / 1024:.0f} MiB since the warm-up")
+        if last.descriptors > first.descriptors + _DESCRIPTORS_SPARE:
+            found.append(
+                f"{each.name} has {last.descriptors} descriptors open, not {first.descriptors} as before"
+            )
+    return found
+
+
+def _report(
+    attack: Attack, watched: list[Watched], samples: list[list[Sample]], honest: list[Honest], took_s: float
+) -> Report:
+    report = Report()
+    total = attack.inputs.total()
+    kinds: Counter[str] = Counter()
+    ports: Counter[str] = Counter()
+    for (kind, port), count in attack.inputs.items():
+        kinds[kind] += count
+        ports[port] += count
+    report.table(
+        ("inputs", "conversations", "seconds", "inputs a second"),
+        (total, attack.conversations, f"{took_s:.0f}", f"{total / max(took_s, 0.001):.0f}"),
+    )
+    report.table(("kind", "inputs"), *kinds.most_common())
+    report.table(("port", "inputs"), *sorted(ports.items()))
+    report.table(
+        ("process", "RSS at the start, after the warm-up, at the end (MiB)", "descriptors the same"),
+        *(
+            (
+                each.name,
+                " / ".join(f"{taken[at].rss_kib / 1024:.1f}" for taken in samples),
+                " / ".join(f"{taken[at].descriptors}" for taken in samples),
+            )
+            for at, each in enumerate(watched)
+        ),
+    )
+    report.table(
+        ("honest client", "locks acquired and released", "median / 99 % / longest"),
+        *(
+            (each.names[0].split("/")[1], len(each.latencies_s), milliseconds(each.latencies_s))
+            for each in honest
+        ),
+    )
+    return report
