@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 BEHIND_NS = 300 * NS_PER_MS
 """How long a primary may not know the newest state before a copy passes it on: the coordinator is mostly quicker."""
 
+HEARD_MAX = 1_024
+"""More lives than this that have ever sent anything are looked through for those that are of no use any more."""
+
 
 class Roles:
     """What a node is in which slots."""
@@ -39,6 +42,7 @@ class Roles:
         self._asked_at_ns: dict[Replica, int] = {}
         self._behind_since_ns: dict[Replica, int] = {}
         self._early: dict[int, HandOverSlot] = {}
+        self._forget_above = HEARD_MAX
 
     # ------------------------------------------------------------------ a new state
 
@@ -178,6 +182,8 @@ class Roles:
             if index is not None:
                 positions.append((stream.slot, stream.since, stream.joined, index))
         self._promises.acknowledge(primary, now_ns)
+        if len(self._promises.heard_at_ns) > self._forget_above:
+            self._forget_others(now_ns)
         self._pass_state_on(primary, message.version, now_ns)
         node.reply(primary, ReplicateAck(message.sequence, node.state.version, positions))
         if message.serving:
@@ -234,11 +240,19 @@ class Roles:
             if primary not in self._backup_slots:
                 heard[primary] = max(now_ns, heard.get(primary, now_ns))
         self._backup_slots = backups
-        for known in [known for known in heard if known not in backups and not state.is_current(known)]:
+        self._forget_others(now_ns)
+
+    def _forget_others(self, now_ns: int) -> None:
+        """Drop what is remembered of those that are no members and have no slot that this node has the backup of."""
+        heard, state = self._promises.heard_at_ns, self._node.state
+        for known in [
+            each for each in heard if each not in self._backup_slots and not state.is_current(each)
+        ]:
             self._promises.forget(known, now_ns, self._backup_lease_ns())
             self._not_serving.pop(known, None)
             self._asked_at_ns.pop(known, None)
             self._behind_since_ns.pop(known, None)
+        self._forget_above = max(HEARD_MAX, 2 * len(heard))
 
     def _backup_lease_ns(self) -> int:
         return self._node.state.backup_lease_ms * NS_PER_MS

@@ -20,7 +20,7 @@ from lockring.messages import (
     Tail,
 )
 from lockring.names import slot_of
-from lockring.ring.state import Copy, encode_state
+from lockring.ring.state import Copy, Replica, encode_state
 from tests.unit.core.nodes import MS, NAMES, Nodes, S, of
 
 
@@ -55,6 +55,23 @@ def test_state_that_cannot_be_read_changes_nothing(pair: Nodes) -> None:
     before = pair.cores["B"].state
     pair.deliver("B", pair.replicas["A"], State(b"\xff garbage"))
     assert pair.cores["B"].state == before
+
+
+def test_strangers_that_call_themselves_nodes_are_not_remembered_for_ever(pair: Nodes) -> None:
+    core, sender = pair.cores["B"], pair.replicas["A"]
+    promises = core.roles._promises
+    for number in range(1, 20_001):
+        pair.now += MS
+        core.receive(Replica("stranger", number), Replicate(1, 1, False, []), now_ns=pair.now)
+    assert len(promises.heard_at_ns) < 10_000
+    assert len(core.roles._not_serving) < 10_000
+    assert len(core.roles._behind_since_ns) < 10_000
+    pair.now += 10 * S
+    for number in range(20_001, 30_001):
+        core.receive(Replica("stranger", number), Replicate(1, 1, False, []), now_ns=pair.now)
+    assert Replica("stranger", 30_000) in promises.heard_at_ns, "to this one a promise still holds"
+    assert Replica("stranger", 20_000) not in promises.heard_at_ns
+    assert sender in promises.heard_at_ns, "of this one it has a copy"
 
 
 def test_state_is_passed_on_to_a_copy_that_lags_behind() -> None:
