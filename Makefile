@@ -5,11 +5,12 @@ VENV   ?= .venv
 NODES  ?= 3
 PORT   ?= 9500
 SEEDS  ?= 200
+INPUTS ?= 200000
 BIN    := $(VENV)/bin
 
 # Changed when what is installed would change; the code itself is installed in place.
-INPUTS := pyproject.toml src/lockring/_version.py
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+MADE_OF := pyproject.toml src/lockring/_version.py
+PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help up test check format unit coverage sim cluster clean
@@ -23,6 +24,8 @@ help:
 	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
 	@echo "make mutants   the simulation with each safety rule switched off in turn: it must find a violation"
 	@echo "make cluster   the tests with real processes alone"
+	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
+	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
 	@echo "make clean     remove the virtual environment and every cache"
 
 up: $(VENV)/.installed
@@ -33,8 +36,9 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory check && \
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
-	$(MAKE) --no-print-directory cluster || { echo "make test: FAILED, see above" >&2; exit 1; }; \
-	echo "make test: check, unit tests, coverage, simulation and cluster tests passed in $$(($$(date +%s) - start)) s"
+	$(MAKE) --no-print-directory cluster && \
+	$(MAKE) --no-print-directory hostile-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
+	echo "make test: check, unit tests, coverage, simulation, cluster and hostile tests passed in $$(($$(date +%s) - start)) s"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check src tests
@@ -69,6 +73,16 @@ mutants: $(VENV)/.installed-dev
 cluster: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cluster
 
+.PHONY: hostile-short fuzz overload
+hostile-short: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/hostile
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.hostile fuzz --inputs $(INPUTS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+
+overload: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.hostile overload
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -83,13 +97,13 @@ define make_venv
 	    echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; }
 endef
 
-$(VENV)/.installed: $(INPUTS)
+$(VENV)/.installed: $(MADE_OF)
 	$(make_venv)
 	@echo "Installing lockring …"
 	@$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(INPUTS)
+$(VENV)/.installed-dev: $(MADE_OF)
 	$(make_venv)
 	@echo "Installing lockring and the tools for its tests …"
 	@$(PIP) install --editable '.[dev]'

@@ -6,7 +6,9 @@ import argparse
 import random
 import sys
 
-from tests.hostile.fuzz import Failed, Report, fuzz
+from tests.hostile.fuzz import fuzz
+from tests.hostile.overload import overload
+from tests.hostile.processes import Failed, Report
 
 
 def main() -> int:
@@ -17,9 +19,18 @@ def main() -> int:
     fuzzer.add_argument("--inputs", type=int, default=200_000, help="how many to send")
     fuzzer.add_argument("--seed", type=int, help="what they follow from; drawn if it is not given")
     fuzzer.add_argument("--only", default="", help="hold only the conversations FIRST..LAST")
+    heavy = commands.add_parser("overload", help="wait, connect and keep from reading in great numbers")
+    heavy.add_argument("--waiters", type=int, default=10_000, help="for one lock")
+    heavy.add_argument("--connections", type=int, default=5_000, help="to one node")
+    heavy.add_argument("--deaf", type=int, default=30, help="clients that never read")
     arguments = parser.parse_args()
     try:
-        report = _fuzz(arguments)
+        if arguments.command == "fuzz":
+            report = _fuzz(arguments)
+        else:
+            report = overload(
+                waiters=arguments.waiters, connections=arguments.connections, deaf=arguments.deaf
+            )
     except Failed as error:
         print(error)
         return 1

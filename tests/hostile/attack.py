@@ -136,6 +136,8 @@ class Attack:
             self.inputs[conversation.kind, port.name] += 1
             if conversation.byte_pause_s:
                 for byte in data:
+                    if stranger.ended.is_set():
+                        break
                     transport.write(bytes([byte]))
                     await asyncio.sleep(conversation.byte_pause_s)
             else:

@@ -14,7 +14,7 @@ from lockring.net.ask import ask_state
 from lockring.ring.state import ClusterState
 from tests.hostile.attack import Attack, Port
 from tests.hostile.honest import Honest, milliseconds
-from tests.hostile.processes import WAIT_S, Sample, Watched, cluster_of, served
+from tests.hostile.processes import WAIT_S, Failed, Report, Sample, Watched, cluster_of, served
 from tests.hostile.samples import Facts
 
 RSS_GROWTH_MIB_MAX: Final = 48
@@ -25,23 +25,6 @@ WARM_UP: Final = 0.1
 
 _DESCRIPTORS_SPARE: Final = 2
 """More than at the start: a connection of the honest client or of a peer that was opened meanwhile."""
-
-
-class Failed(AssertionError):
-    """Something did not hold."""
-
-
-class Report:
-    """What a run has to say, in lines of Markdown."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def table(self, *rows: tuple[object, ...]) -> None:
-        """A table; the first row is its head."""
-        head, *body = rows
-        lines = [head, tuple("---" for _ in head), *body]
-        self.lines += ["| " + " | ".join(f"{each}" for each in row) + " |" for row in lines] + [""]
 
 
 def fuzz(*, inputs: int, seed: int, only: range | None = None) -> Report:

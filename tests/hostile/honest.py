@@ -11,7 +11,7 @@ import lockring
 
 HELD: Final = 40
 CHURNED: Final = 8
-TTL_S: Final = 8.0
+TTL_S: Final = 25.0
 _TIMEOUT_S: Final = 60.0
 _PAUSE_S: Final = 0.01
 

@@ -22,14 +22,31 @@ from lockring.testing.process import TestedProcess
 WAIT_S: Final = 60.0
 """Bound of every wait for something that takes a moment."""
 
-BACKUP_LEASE_S: Final = 5.0
-COORDINATOR_LEASE_S: Final = 10.0
+BACKUP_LEASE_S: Final = 15.0
+COORDINATOR_LEASE_S: Final = 30.0
 """Longer than a process on a busy machine stands still: a lock that moves shall have moved for another reason."""
 
-MEMBER_LEASE_S: Final = 20.0
+MEMBER_LEASE_S: Final = 30.0
 
 _LINE: Final = re.compile(r"\d\d:\d\d:\d\d\.\d{3} \S")
 _LOG_BYTES: Final = 1 << 20
+
+
+class Failed(AssertionError):
+    """Something did not hold."""
+
+
+class Report:
+    """What a run has to say, in lines of Markdown."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def table(self, *rows: tuple[object, ...]) -> None:
+        """A table; the first row is its head."""
+        head, *body = rows
+        lines = [head, tuple("---" for _ in head), *body]
+        self.lines += ["| " + " | ".join(f"{each}" for each in row) + " |" for row in lines] + [""]
 
 
 class Sample(NamedTuple):
@@ -122,8 +139,12 @@ def _watched(cluster: LocalCluster, name: str) -> Watched:
 
 
 @contextlib.contextmanager
-def served() -> Iterator[Watched]:
-    """`lockring serve`: a coordinator and a node in one process, with all slots assigned."""
+def served(*, descriptors: int = 0) -> Iterator[Watched]:
+    """`lockring serve`: a coordinator and a node in one process, with all slots assigned.
+
+    Args:
+        descriptors: how many files and sockets it may open; 0 for as many as this process.
+    """
     with tempfile.TemporaryDirectory(prefix="lockring-") as directory:
         ports = free_ports("127.0.0.1", 2)
         settings = ServeSettings(
@@ -134,7 +155,10 @@ def served() -> Iterator[Watched]:
             member_lease_s=MEMBER_LEASE_S,
         )
         path = Path(directory) / "serve.log"
-        process = TestedProcess(settings.listen, command_of("serve", settings), path)
+        command = command_of("serve", settings)
+        if descriptors:
+            command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
+        process = TestedProcess(settings.listen, command, path)
         process.spawn()
         try:
             _await_slots(process, settings.listen)
