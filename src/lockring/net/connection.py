@@ -156,14 +156,15 @@ class FramedConnection(asyncio.Protocol):
             return
         self._awaits_turn = True
         self._transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self._read_on)
+        self.await_turn()
 
     def hold(self, messages: list[Message]) -> None:
         """Give these, the rest of what `on_messages` was given, to it again after the other connections' turn."""
         self._held = messages
         self.let_others_read()
 
-    def _read_on(self) -> None:
+    def take_turn(self) -> None:
+        """The other connections have had theirs: go on with what was held, and read again."""
         self._awaits_turn = False
         held, self._held = self._held, []
         if held and self.is_open:
@@ -181,6 +182,10 @@ class FramedConnection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(high=write_bytes_max)
 
     # ----------------------------------------------------------------------- to be overridden
+
+    def await_turn(self) -> None:
+        """See to it that `take_turn` is called once the event loop has looked at the other connections."""
+        asyncio.get_running_loop().call_soon(self.take_turn)
 
     def on_open(self) -> None:
         """The connection is there."""

@@ -15,6 +15,7 @@ import itertools
 import logging
 import resource
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -49,6 +50,10 @@ MEMBER_UNREAD_BYTES_MAX: Final = 256 * 1024 * 1024
 TURN_NS_MAX: Final = 5 * NS_PER_MS
 """A client whose one read takes longer to handle lets the other connections have a turn first. Else one that sends
 faster than it can be answered would keep the server from its peers for seconds, and cost it its leases."""
+
+TURNS_NS_MAX: Final = 50 * NS_PER_MS
+"""How long all clients together are handled without a look at timers and members. Else so many that each ask for little
+would keep the server from its peers just as well."""
 
 CONNECTIONS_MAX: Final = 10_000
 """How many clients one server accepts."""
@@ -186,7 +191,11 @@ class Guest(FramedConnection):
             super().data_received(rest)
 
     def on_messages(self, messages: list[Message]) -> None:
-        """Hand over to the host."""
+        """Hand over to the host, or keep it until it is this client's turn."""
+        is_client = self.role is CLIENT
+        if is_client and self._listener.turns_are_over:
+            self.hold(messages)
+            return
         began_ns = monotonic_ns()
         try:
             self._listener.host.deliver(self, messages)
@@ -194,8 +203,15 @@ class Guest(FramedConnection):
             log.warning("closed the connection of %s at %s: %s", self.title, self.remote, error)
             self.refuse(error)
             return
-        if monotonic_ns() - began_ns > TURN_NS_MAX and self.role is CLIENT:
-            self.let_others_read()
+        if is_client:
+            took_ns = monotonic_ns() - began_ns
+            self._listener.count_turn(took_ns)
+            if took_ns > TURN_NS_MAX:
+                self.let_others_read()
+
+    def await_turn(self) -> None:
+        """Line up with the other clients."""
+        self._listener.line_up(self)
 
     def on_garbage(self, error: ProtocolError) -> None:
         """Say so and close."""
@@ -249,6 +265,9 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._address = ""
         self._emptied: asyncio.Event | None = None
+        self._turns: deque[Guest] = deque()
+        self._turns_ns = 0
+        self._turns_are_due = False
 
     @property
     def guests(self) -> Iterable[Guest]:
@@ -343,6 +362,36 @@ class Listener:
             self._clients -= 1
         if self._emptied is not None and not self._guests:
             self._emptied.set()
+
+    @property
+    def turns_are_over(self) -> bool:
+        """Whether the clients have had their time until the event loop has looked at everything else."""
+        return self._turns_ns > TURNS_NS_MAX
+
+    def count_turn(self, took_ns: int) -> None:
+        """A client's messages were handled, which took so long."""
+        self._turns_ns += took_ns
+        self._give_turns_soon()
+
+    def line_up(self, guest: Guest) -> None:
+        """Call `take_turn` of this guest after those that are waiting already."""
+        self._turns.append(guest)
+        self._give_turns_soon()
+
+    def _give_turns_soon(self) -> None:
+        if not self._turns_are_due:
+            self._turns_are_due = True
+            asyncio.get_running_loop().call_soon(self._give_turns)
+
+    def _give_turns(self) -> None:
+        self._turns_are_due = False
+        self._turns_ns = 0
+        for _ in range(len(self._turns)):
+            if self.turns_are_over:
+                break
+            self._turns.popleft().take_turn()
+        if self._turns:
+            self._give_turns_soon()
 
     def _full(self) -> Overloaded:
         return Overloaded(f"this server has {self._clients_max} client connections, which is its limit")

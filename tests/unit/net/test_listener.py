@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
+from collections import Counter
 
 import pytest
 
@@ -136,6 +138,42 @@ def test_one_who_sends_faster_than_it_is_answered_does_not_keep_the_others_waiti
             await until(lambda: len(set(turns)) == 2)
             await sending
             assert len(set(turns[:8])) == 2, turns
+
+    with_host(test)()
+
+
+def test_many_clients_together_do_not_keep_the_loop_from_everything_else() -> None:
+    """Fifty that each took 50 ms kept a node from its heartbeats for 2.5 s, and cost it its leases."""
+
+    async def test(host: EchoHost) -> None:
+        loop = asyncio.get_running_loop()
+        rounds = 0
+        handled_in: list[int] = []
+        with contextlib.ExitStack() as stack:
+            wires = [stack.enter_context(Wire(host.address)) for _ in range(30)]
+            for wire in wires:
+                wire.send(HELLO if wire is wires[0] else ClientHello(PROTOCOL, "", f"client {id(wire)}", 1))
+            await until(lambda: len(host.greeted) == len(wires))
+
+            def count_rounds() -> None:
+                nonlocal rounds
+                rounds += 1
+                loop.call_soon(count_rounds)
+
+            def slow(guest: Guest) -> None:
+                if not handled_in:
+                    for wire in wires[1:]:  # all of these are there to be read when this one is done
+                        wire.send(GetState(2))
+                time.sleep(0.03)
+                handled_in.append(rounds)
+
+            host.on_deliver = slow
+            count_rounds()
+            wires[0].send(GetState(1))
+            await until(lambda: len(handled_in) == len(wires))
+            answers = await asyncio.to_thread(lambda: [[wire.read(), wire.read()] for wire in wires])
+        assert max(Counter(handled_in).values()) <= 4, handled_in
+        assert [type(answer) for _, answer in answers] == [StateIs] * len(wires)
 
     with_host(test)()
 
