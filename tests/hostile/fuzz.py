@@ -108,9 +108,10 @@ def _settle(ports: list[Port], watched: list[Watched], samples: list[list[Sample
             end_s = time.monotonic() + WAIT_S
             while client.locks("hostile/") and time.monotonic() < end_s:
                 time.sleep(0.2)  # until the last session of a stranger has run out
+    end_s = time.monotonic() + WAIT_S
     samples.append(
         [
-            each.settled(first.descriptors + _DESCRIPTORS_SPARE)
+            each.settled(first.descriptors + _DESCRIPTORS_SPARE, end_s=end_s)
             for each, first in zip(watched, samples[0], strict=True)
         ]
     )

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+import lockring
 import lockring.aio
 from lockring.messages import (
     PROTOCOL,
@@ -67,18 +68,18 @@ def overload(*, waiters: int, connections: int, deaf: int) -> Report:
     with cluster_of(2) as (cluster, watched), Honest(cluster.servers, "overload") as honest:
         nodes = {each.name: each for each in watched}
         try:
-            for name, before in (
-                ("queue", lambda: asyncio.run(_queue(cluster, nodes, waiters))),
+            for name, run in (
                 ("crowd", lambda: asyncio.run(_crowd(nodes["N1"], connections))),
+                ("queue", lambda: asyncio.run(_queue(cluster, nodes, waiters))),
                 ("deaf", lambda: asyncio.run(_deaf(cluster, nodes, deaf))),
             ):
                 first = len(honest.latencies_s)
-                rows = before()
+                rows = run()
                 report.table(("overload: " + name, ""), *rows, _others(honest, first))
             harm = honest.finish()
             harm += [trouble for each in watched for trouble in each.troubles()]
-        except Failed as error:
-            harm = [*(each.last_words() for each in watched), str(error), *honest.harm]
+        except (Failed, TimeoutError, lockring.LockringError) as error:
+            harm = [*(each.last_words() for each in watched), repr(error), *honest.harm]
         if harm:
             raise Failed("\n".join([*report.lines, *harm]))
     report.table(("overload: more than there is room for", ""), *_too_many())
@@ -374,14 +375,20 @@ async def _deaf(cluster: LocalCluster, nodes: dict[str, Watched], count: int) ->
                         # Nothing but writing shows this side that it was cut off.
                         cast(asyncio.Transport, stranger.transport).write(encode_frame(Watch(1, name)))
                 peak_kib = max(peak_kib, node.sample().rss_kib)
+                if peak_kib - before.rss_kib > (count * DEAF_MIB_MAX + SPARE_MIB) * 1024:
+                    grown_mib = (peak_kib - before.rss_kib) / 1024
+                    raise Failed(f"{count} clients that never read cost {grown_mib:.0f} MiB")
         took_s = time.monotonic() - begun_s
     after = await asyncio.to_thread(node.settled, before.descriptors)
-    if peak_kib - before.rss_kib > (count * DEAF_MIB_MAX + SPARE_MIB) * 1024:
-        raise Failed(f"{count} clients that never read cost {(peak_kib - before.rss_kib) / 1024:.0f} MiB")
+    if after.descriptors > before.descriptors:
+        raise Failed(f"{node.name} has {after.descriptors} descriptors after it, not {before.descriptors}")
     return [
         ("clients that never read, all cut off", count),
         ("until all are (s)", f"{took_s:.1f}"),
-        ("RSS of the node before / at the most / after (MiB)", _rss(before.rss_kib, peak_kib, after.rss_kib)),
+        (
+            "RSS of the node before / at the most / after (MiB)",
+            _rss(before.rss_kib, peak_kib, after.rss_kib),
+        ),
     ]
 
 

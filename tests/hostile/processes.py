@@ -83,9 +83,10 @@ class Watched:
         assert found is not None, f"{self.name} has no memory: it has ended"
         return Sample(int(found[1]), sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir()))
 
-    def settled(self, descriptors_max: int) -> Sample:
-        """Its sample once its descriptors are down to so many, or after a long wait for that."""
-        end_s = time.monotonic() + WAIT_S
+    def settled(self, descriptors_max: int, *, end_s: float | None = None) -> Sample:
+        """Its sample once its descriptors are down to so many, or when the monotonic clock says that it is no use
+        to wait any longer; by default after a minute."""
+        end_s = time.monotonic() + WAIT_S if end_s is None else end_s
         while True:
             sample = self.sample()
             if sample.descriptors <= descriptors_max or time.monotonic() > end_s:
