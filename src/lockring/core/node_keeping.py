@@ -127,6 +127,8 @@ class Keeping:
             for slot, listed in message.listed:
                 acquisitions += self._compare_list(session, slot, listed, message.through, now_ns)
         elif message.slots:
+            if len(message.slots) > SLOTS:
+                raise InvalidRequest(f"a keepalive compares {SLOTS} slots at the most")
             slots = self._compare_slots(session, message.slots, now_ns)
         else:
             agreed = (

@@ -30,7 +30,7 @@ from lockring.messages import (
     Unwatch,
     Watch,
 )
-from lockring.names import slot_of
+from lockring.names import SLOTS, slot_of
 from lockring.net.frames import encode_frame
 from lockring.units import DURATION_MS_MAX
 from tests.unit.core.nodes import MS, Nodes, S, of
@@ -463,3 +463,12 @@ def test_generations_that_a_waiter_needs_are_asked_for_until_they_come(alone: No
     alone.asks.clear()
     alone.advance(200 * MS)
     assert alone.asks == []
+
+
+def test_keepalive_that_compares_more_slots_than_there_are_is_refused(alone: Nodes) -> None:
+    """One of a megabyte took a node most of a second."""
+    client = alone.client("A", "s")
+    every = [(slot, 0, 0) for slot in range(SLOTS)]
+    assert isinstance(client.keep(slots=every)[0], Kept)
+    (refused,) = client.keep(slots=[*every, (0, 0, 0)])
+    assert refused.code == "invalid"
