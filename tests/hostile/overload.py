@@ -40,10 +40,10 @@ WAITER_KIB_MAX: Final = 8
 CONNECTION_KIB_MAX: Final = 48
 """What one idle connection may cost a node."""
 
-DEAF_MIB_MAX: Final = 24
+DEAF_MIB_MAX: Final = 16
 """What one client may cost a node that never reads: 8 MiB may wait for it, and be put together once more."""
 
-SPARE_MIB: Final = 64
+SPARE_MIB: Final = 32
 """What everything else may cost meanwhile."""
 
 LONG_S: Final = 600.0
@@ -352,7 +352,7 @@ async def _deaf(cluster: LocalCluster, nodes: dict[str, Watched], count: int) ->
         before = node.sample()
         questions = {
             "lists": b"".join(encode_frame(List(request, "", limit=10_000)) for request in range(1, 20)),
-            "states": b"".join(encode_frame(GetState(request)) for request in range(1, 200)),
+            "states": b"".join(encode_frame(GetState(request)) for request in range(1, 5_000)),
             "watches": b"".join(encode_frame(Watch(request, name)) for request in range(1, _WATCHES)),
         }
         peak_kib = before.rss_kib
