@@ -258,3 +258,18 @@ def release_by_key() -> None:
     cluster.hold(client, cluster.name)
     cluster.release_again(client, first)
     cluster.run(0.5)
+
+
+@drill
+def newest_first() -> None:
+    """Two wait for what a third one holds."""
+    cluster = Scenario(clients=3)
+    one, early, late = cluster.simulation.clients
+    for client in (early, late):
+        cluster.let_go(client, *cluster.hold(client, cluster.name))
+    (held,) = cluster.hold(one, cluster.name)
+    for client in (early, late):
+        client.take(cluster.name, ttl_ms=TTL_MS)
+        cluster.run(0.5)
+    one.give_back(held)
+    cluster.run(1)

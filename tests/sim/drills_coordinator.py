@@ -291,3 +291,14 @@ def wipe_no_wait() -> None:
     cluster.simulation.store.wipe()
     cluster.coordinator.start()
     cluster.run(12)
+
+
+@drill
+def incarnation_blind() -> None:
+    """A lone primary restarts at once; who looks only at its name takes it for the one that had the locks."""
+    cluster = Scenario(nodes=1, clients=1)
+    primary = cluster.primary()
+    cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=30_000)
+    cluster.crash(primary)
+    primary.start()
+    cluster.run(15)

@@ -214,3 +214,87 @@ def nobody_takes_over() -> None:
     cluster = Scenario()
     cluster.crash(cluster.primary(), power=True)
     watch(cluster.simulation, "power", 10 * S)
+
+
+@drill
+def trim_early() -> None:
+    """The end of a reign is handed over before the successor has acknowledged what it says."""
+    cluster = Scenario(nodes=1, late_nodes=1, slot=2)
+    cluster.be_patient()
+    one, other = cluster.simulation.clients
+    former = cluster.simulation.nodes[0]
+    for client in (one, other):
+        cluster.let_go(client, *cluster.hold(client, cluster.name))
+    cluster.simulation.add_node()
+    joined = cluster.simulation.nodes[1]
+    cluster.trust_nothing_inside()
+    cluster.step(lambda: cluster.slot().backup is not None, 5)
+    # What is acknowledged lets the log be cut; what was sent since then is under way.
+    cluster.silence(joined, former, 60)
+    other.take(cluster.names(2)[1], ttl_ms=TTL_MS)
+    cluster.run(0.008)
+    cluster.silence(former, joined, 60)
+    cluster.cut(one, joined, 60)
+    one.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.005)
+    cluster.unsilence(joined, former)
+    cluster.run(0.005)
+    assert cluster.primary() is former
+    cluster.wait(lambda: cluster.primary() is joined, 5)
+    cluster.wait(lambda: not cluster.reigns(former) and cluster.knows(joined), 5)
+    cluster.unsilence(former, joined)
+    cluster.wait(lambda: cluster.reigns(joined), 1)
+    other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(2)
+    cluster.crash(joined)
+    cluster.run(15)
+
+
+@drill
+def ack_early() -> None:
+    """Nothing gets to the backup when a lock is taken."""
+    cluster = Scenario(clients=1)
+    cluster.silence(cluster.primary(), cluster.backup(), 1)
+    cluster.simulation.clients[0].take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(3)
+
+
+@drill
+def snap_any() -> None:
+    """A learner gets nothing of the snapshot that it is to begin with."""
+    cluster = Scenario(nodes=2, clients=1)
+    cluster.be_patient()
+    primary, learner = cluster.primary(), cluster.backup()
+    cluster.crash(learner)
+    cluster.run(8)
+    cluster.hold(cluster.simulation.clients[0], cluster.name)
+    learner.start()
+    cluster.run(0.9)
+    cluster.step(lambda: cluster.slot().learner is not None, 5)
+    cluster.silence(learner, primary, 60)
+    cluster.step(lambda: cluster.knows(primary) and cluster.knows(learner), 1)
+    cluster.silence(primary, learner, 60)
+    cluster.unsilence(learner, primary)
+    cluster.run(3)
+
+
+@drill
+def learner_late() -> None:
+    """A lock is taken when the learner is reported in sync, and only that report gets through."""
+    cluster = Scenario(nodes=2, clients=1)
+    cluster.be_patient()
+    client, coordinator = cluster.simulation.clients[0], cluster.coordinator
+    primary, learner = cluster.primary(), cluster.backup()
+    cluster.crash(learner)
+    cluster.run(8)
+    cluster.let_go(client, *cluster.hold(client, cluster.name))
+    learner.start()
+    cluster.run(0.9)
+    cluster.step(lambda: cluster.slot().learner is not None, 5)
+    cluster.silence(primary, coordinator, 60)
+    cluster.run(0.05)
+    cluster.silence(primary, learner, 60)
+    client.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.05)
+    cluster.unsilence(primary, coordinator)
+    cluster.run(3)

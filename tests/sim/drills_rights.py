@@ -146,3 +146,52 @@ def stale_now() -> None:
     cluster = Scenario(clients=1)
     cluster.stop_in_a_turn(cluster.primary(), 4)
     cluster.run(20)
+
+
+@drill
+def lease_from_ack() -> None:
+    """What the backup acknowledges arrives only when the primary's lease is nearly over."""
+    cluster = Scenario(clients=1)
+    cluster.be_patient()
+    primary, backup = cluster.primary(), cluster.backup()
+    for process in (cluster.third(), cluster.coordinator):
+        cluster.cut(primary, process, 60)
+    cluster.run(0.5)
+    cluster.delay(backup, primary, 1.2)
+    cluster.run(0.45)
+    cluster.cut(primary, backup, 60)
+    cluster.run(6)
+
+
+@drill
+def state_any() -> None:
+    """A former primary hears once more of the state in which it had the slot alone."""
+    cluster = Scenario(nodes=1, clients=1, late_nodes=1, slot=2)
+    former = cluster.simulation.nodes[0]
+    states = cluster.states()
+    cluster.hold(cluster.simulation.clients[0], cluster.name)
+    cluster.simulation.add_node()
+    cluster.quiet()
+    joined = cluster.simulation.nodes[1]
+    assert cluster.primary() is joined
+    old = next(each for each in states if each.slots[2].primary is not None)
+    cluster.cut(former, cluster.coordinator, 20)
+    cluster.silence(joined, former, 20)
+    cluster.tell_again(former, old)
+    cluster.run(5)
+
+
+@drill
+def no_drift() -> None:
+    """As for `peer_ack_newer`, and the successor's clock is nearly 5 % faster than the former primary's."""
+    cluster = Scenario(clients=1)
+    cluster.be_patient()
+    former, successor = cluster.primary(), cluster.backup()
+    cluster.set_clock_rate(former, 0)
+    cluster.set_clock_rate(successor, 49_000)
+    cluster.cut(former, cluster.coordinator, 60)
+    cluster.silence(cluster.third(), former, 60)
+    cluster.wait(lambda: cluster.primary() is successor, 10)
+    cluster.step(lambda: cluster.knows(successor), 1)
+    cluster.silence(successor, former, 60)
+    cluster.run(5)
