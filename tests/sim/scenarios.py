@@ -202,6 +202,11 @@ class Scenario:
         """Whether a node may serve the lock now."""
         return slot_of(self.name) in node.serving()
 
+    @staticmethod
+    def is_joined(node: NodeShell) -> bool:
+        """Whether a coordinator has welcomed a node on its present connection."""
+        return node.alive and node._welcomed
+
     def knows(self, node: NodeShell) -> bool:
         """Whether a node has the newest state."""
         state = self.simulation.store.state

@@ -81,15 +81,15 @@ def test_replication_and_transfers_that_come_late_or_twice_change_nothing() -> N
     before = cluster.table(primary)
     assert replicated
     assert answered
-    for _ in range(2):
-        cluster.play(replicated, primary, backup)
-        cluster.play(answered, backup, primary, answers=True)
+    for late in (replicated[::-1], list(replicated)):
+        cluster.play(late, primary, backup)
+        cluster.play(answered[::-1], backup, primary, answers=True)
         cluster.run(0.5)
         assert cluster.table(primary) == cluster.table(backup) == before
     primary.drain()
     cluster.wait(lambda: cluster.primary() is backup, 5)
     cluster.wait(lambda: cluster.serves(backup), 5)
-    cluster.play(replicated, primary, backup)
+    cluster.play(replicated[::-1], primary, backup)
     cluster.run(0.5)
     assert cluster.table(backup) == before
     assert kept.outcome == "held"
