@@ -162,6 +162,7 @@ class Simulation:
         self.slowness = Slowness()
         self.network = Network(world, self.weather)
         self.store = SimStore(world)
+        self.store.timeout = min(2 * S, self.plan.timing.coordinator_lease_ns // 2)
         self.nodes: list[NodeShell] = []
         self.clients: list[ClientShell] = []
         self.coordinators: list[CoordinatorShell] = []
@@ -361,7 +362,8 @@ class Simulation:
         for client in self.clients:
             for ticket in client.waiting():
                 raise Violation("P7", f"{client.name} still waits for {ticket!r}")
-        self.settle(up(plan.timing.backup_lease_ns) + S, "at the end")
+        # A read whose answer got lost before the faults ended may have held up the heartbeats until it timed out.
+        self.settle(self.store.timeout + up(plan.timing.backup_lease_ns) + S, "at the end")
         self._until(self._nothing_is_left, waits_until + up(up(ttl)) + S)
         for node in self.nodes:
             left = node.leftovers()
