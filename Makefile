@@ -6,6 +6,7 @@ NODES  ?= 3
 PORT   ?= 9500
 SEEDS  ?= 200
 INPUTS ?= 200000
+MINUTES ?= 10
 BIN    := $(VENV)/bin
 
 # Changed when what is installed would change; the code itself is installed in place.
@@ -17,7 +18,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 help:
 	@echo "make up        start a local cluster: a coordinator and NODES=$(NODES) nodes, ports from PORT=$(PORT)"
-	@echo "make test      everything: check, unit tests with coverage, simulation, real processes"
+	@echo "make test      everything: check, unit tests with coverage, simulation, real processes, a minute of chaos"
 	@echo "make check     formatter, linter, strict type checker"
 	@echo "make format    let the formatter and the linter put right what they can"
 	@echo "make unit      the quick unit tests alone"
@@ -26,6 +27,7 @@ help:
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
+	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again"
 	@echo "make clean     remove the virtual environment and every cache"
 
 up: $(VENV)/.installed
@@ -37,8 +39,9 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
 	$(MAKE) --no-print-directory cluster && \
-	$(MAKE) --no-print-directory hostile-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
-	echo "make test: check, unit tests, coverage, simulation, cluster and hostile tests passed in $$(($$(date +%s) - start)) s"
+	$(MAKE) --no-print-directory hostile-short && \
+	$(MAKE) --no-print-directory chaos-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
+	echo "make test: check, unit, coverage, simulation, cluster, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check src tests
@@ -82,6 +85,13 @@ fuzz: $(VENV)/.installed-dev
 
 overload: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.hostile overload
+.PHONY: chaos-short
+chaos-short: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/chaos
+
+.PHONY: chaos
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) $(if $(JSON),--json $(JSON))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from lockring.testing.local_cluster import COORDINATOR, ClusterFailed, LocalCluster
+from lockring.testing.network import Network, Place
 
-__all__ = ["COORDINATOR", "ClusterFailed", "LocalCluster"]
+__all__ = ["COORDINATOR", "ClusterFailed", "LocalCluster", "Network", "Place"]

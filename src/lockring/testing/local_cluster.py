@@ -27,14 +27,14 @@ from lockring.errors import LockringError
 from lockring.names import SLOTS, slot_of
 from lockring.net.ask import ServerView, ask_drain, ask_state
 from lockring.ring.state import ClusterState, Replica
-from lockring.server.children import command_of, free_ports
+from lockring.server.children import command_of
 from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
+from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess
 
 COORDINATOR: Final = "coordinator"
 """The coordinator's name where a process is named."""
 
-_HOST: Final = "127.0.0.1"
 _POLL_S: Final = 0.05
 _SETTLED_S: Final = 0.5
 _ANSWER_S_MAX: Final = 2.0
@@ -61,6 +61,7 @@ class LocalCluster:
         member_lease_s: the same.
         log_level: of all processes.
         directory: where logs and the coordinator's state go; by default a temporary one, removed at the end.
+        network: gives the processes their addresses; by default free ports of the loopback interface.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class LocalCluster:
         member_lease_s: float = 5.0,
         log_level: LogLevel = "info",
         directory: str | os.PathLike[str] | None = None,
+        network: Network | None = None,
     ) -> None:
         self._nodes_at_start = nodes
         self._is_own_directory = directory is None
         self.directory = Path(tempfile.mkdtemp(prefix="lockring-") if directory is None else directory)
+        self._network: Network = Loopback() if network is None else network
         self._log_level: LogLevel = log_level
         self._coordinator_settings = CoordinatorSettings(
             data_dir=str(self.directory / "data"),
@@ -129,12 +132,15 @@ class LocalCluster:
                 self._end_all()
 
     def _start_all(self) -> None:
-        port, *ports = free_ports(_HOST, 1 + self._nodes_at_start)
-        address = f"{_HOST}:{port}"
-        settings = msgspec.structs.replace(self._coordinator_settings, listen=address)
-        self._add(COORDINATOR, address, command_of("coordinator", settings))
-        for number, port in enumerate(ports, start=1):
-            self._add_node(f"N{number}", port, 1)
+        place = self._network.place(COORDINATOR)
+        settings = msgspec.structs.replace(
+            self._coordinator_settings, listen=place.listen, advertise=place.advertise
+        )
+        self._add(
+            COORDINATOR, TestedProcess(place, command_of("coordinator", settings), self._log(COORDINATOR))
+        )
+        for number in range(1, self._nodes_at_start + 1):
+            self._add_node(f"N{number}", 1)
 
     def close(self) -> None:
         """Kill all processes and remove what is temporary. Closing twice is harmless."""
@@ -153,15 +159,17 @@ class LocalCluster:
     @property
     def servers(self) -> str:
         """The nodes' addresses as a client takes them."""
-        return ",".join(process.address for name, process in self._processes.items() if name != COORDINATOR)
+        return ",".join(
+            process.place.public for name, process in self._processes.items() if name != COORDINATOR
+        )
 
     @property
     def nodes(self) -> list[str]:
         """The names of all nodes that were ever started, running or not."""
-        return [name for name in self._processes if name != COORDINATOR]
+        return [name for name in list(self._processes) if name != COORDINATOR]
 
     def address_of(self, name: str) -> str:
-        """HOST:PORT of a process, the same after a restart."""
+        """HOST:PORT at which a process listens, the same after a restart."""
         return self._process(name).address
 
     def pid_of(self, name: str) -> int:
@@ -224,16 +232,23 @@ class LocalCluster:
         """Let a frozen process go on (SIGCONT)."""
         self._process(name).thaw()
 
-    def restart(self, name: str) -> None:
-        """Start a process anew at the same address, killing it first if it is running."""
+    def restart(self, name: str, *, weight: int | None = None) -> None:
+        """Start a process anew at the same address, killing it first if it is running.
+
+        Args:
+            name: of the process.
+            weight: for a node, if it is to have another one from now on.
+        """
         process = self._process(name)
         process.kill()
+        if weight is not None:
+            process.command = self._node_command(name, process.place, weight)
         self._spawn(process)
 
     def add_node(self, *, weight: int = 1) -> str:
         """Start one more node, and return its name. Does not wait; see `wait_until_stable`."""
         name = f"N{1 + max((int(each[1:]) for each in self.nodes), default=0)}"
-        self._add_node(name, free_ports(_HOST, 1)[0], weight)
+        self._add_node(name, weight)
         return name
 
     def drain(self, name: str) -> None:
@@ -252,9 +267,13 @@ class LocalCluster:
         except subprocess.TimeoutExpired:
             raise ClusterFailed(f"{name} has not ended within {timeout_s:g} s\n{self.logs()}") from None
 
-    def wait_until_stable(self, *, timeout_s: float = 30.0) -> ClusterState:
+    def wait_until_stable(self, *, timeout_s: float = 30.0, poll_s: float = _POLL_S) -> ClusterState:
         """Wait until the nodes that are running, and not frozen, have all slots, each with a backup in sync if there
         are two nodes or more, the others are members no more, and nothing moves. The coordinator must be running.
+
+        Args:
+            timeout_s: how long to wait.
+            poll_s: how often to look. A look costs the cluster some milliseconds per process.
 
         Returns:
             The state then.
@@ -275,7 +294,7 @@ class LocalCluster:
                 raise ClusterFailed(
                     f"not stable within {timeout_s:g} s: {what or 'it changes all the time'}\n{self.logs()}"
                 )
-            time.sleep(_POLL_S)
+            time.sleep(poll_s)
 
     def _unstable(self) -> tuple[str, ClusterState]:
         """What is still to happen before the cluster is stable, "" if nothing; and the coordinator's state."""
@@ -322,19 +341,25 @@ class LocalCluster:
             return ask_state(process.address, timeout_s=_ANSWER_S_MAX)
         return None
 
-    def _add_node(self, name: str, port: int, weight: int) -> None:
-        address = f"{_HOST}:{port}"
+    def _add_node(self, name: str, weight: int) -> None:
+        place = self._network.place(name)
+        self._add(name, TestedProcess(place, self._node_command(name, place, weight), self._log(name)))
+
+    def _node_command(self, name: str, place: Place, weight: int) -> list[str]:
         settings = NodeSettings(
             id=name,
-            listen=address,
-            coordinators=(self.address_of(COORDINATOR),),
+            listen=place.listen,
+            advertise=place.advertise,
+            coordinators=(self._process(COORDINATOR).place.public,),
             weight=weight,
             log_level=self._log_level,
         )
-        self._add(name, address, command_of("node", settings))
+        return command_of("node", settings)
 
-    def _add(self, name: str, address: str, command: list[str]) -> None:
-        process = TestedProcess(address, command, self.directory / f"{name}.log")
+    def _log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+    def _add(self, name: str, process: TestedProcess) -> None:
         self._processes[name] = process
         self._spawn(process)
 

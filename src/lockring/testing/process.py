@@ -8,20 +8,31 @@ from pathlib import Path
 from typing import Final
 
 from lockring.server.children import child_environment
+from lockring.testing.network import Place
 
 _EXIT_S_MAX: Final = 10.0
 
 
 class TestedProcess:
-    """One process of the cluster, in whatever condition."""
+    """One process of the cluster, in whatever condition.
 
-    def __init__(self, address: str, command: list[str], log_path: Path) -> None:
-        self.address = address
+    Attributes:
+        place: where it is.
+        command: what it is started with, without the place's prefix; a change counts from the next start.
+    """
+
+    def __init__(self, place: Place, command: list[str], log_path: Path) -> None:
+        self.place = place
+        self.command = command
         self.is_frozen = False
         self.is_draining = False
-        self._command = command
         self._log_path = log_path
         self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that it listens on."""
+        return self.place.listen
 
     @property
     def pid(self) -> int:
@@ -49,7 +60,7 @@ class TestedProcess:
         self.is_frozen = self.is_draining = False
         with self._log_path.open("ab") as log:
             self._popen = subprocess.Popen(
-                self._command,
+                [*self.place.prefix, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,13 @@
+"""Chaos over real processes: faults drawn from a seed, clients that work all the while, and a checker of what they saw.
+
+`make chaos MINUTES=10`, or `python -m tests.chaos --help`. The parts:
+
+    links.py netns.py proxy.py    the network between the processes, and how it is cut
+    faults.py                     what is done to the cluster, and how it is undone
+    worker.py register.py         client processes that hold locks, and the database that they guard
+    prober.py                     a client process that looks how long a lock cannot be had
+    history.py                    what all of them write down
+    checker.py                    what must hold of that, whatever happened
+    starvation.py                 whether the machine gave the processes the time that leases rely on
+    run.py report.py              one run, and what it came to
+"""

@@ -1,0 +1,384 @@
+"""A client process of a run: hands that take turns with contended locks, and grants that are held all the while.
+
+`python -m tests.chaos.worker JSON`. SIGTERM lets it finish what it holds, verify what it has held, and end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Generic, NamedTuple, TypedDict, TypeVar
+
+import msgspec
+
+import lockring
+import lockring.aio
+from lockring.client.async_grants import Grant as AsyncGrant
+from lockring.client.grants import Grant
+from lockring.client.holding import GrantState
+from lockring.clock import monotonic_ns
+from lockring.errors import AcquireTimeout, LockLost, Unavailable
+from lockring.server.lifecycle import die_with_parent
+from lockring.units import NS_PER_S
+from tests.chaos.history import Checked, Complaint, Entered, Failed, Gone, Leaving, Lost, Pen, Verified, Wrote
+from tests.chaos.register import Decided, Register
+from tests.chaos.starvation import watch_own_stalls
+
+ACQUIRE_S_MAX: Final = 15.0
+LOOK_S: Final = 0.4
+"""How often a grant that is held all the while is looked at."""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What a client process is told.
+
+    Attributes:
+        name: of the process.
+        flavour: which client it uses: "threads" (blocking) or "tasks" (asyncio).
+        servers: of the cluster.
+        history: file for its events.
+        register: file of the database.
+        seed: of its choices.
+        locks: contended ones.
+        held: ones that only this process wants, and never lets go.
+        hands: how many threads or tasks.
+        ttl_s: lease of everything that it acquires.
+    """
+
+    name: str
+    flavour: str
+    servers: str
+    history: str
+    register: str
+    seed: str
+    locks: tuple[str, ...]
+    held: tuple[str, ...]
+    hands: int
+    ttl_s: float
+
+
+G = TypeVar("G", bound=GrantState)
+
+
+class Visit(Generic[G]):
+    """One grant, from its acquire to its release, as it is written down."""
+
+    def __init__(self, task: Task, pen: Pen, grant: G, asked_at_ns: int) -> None:
+        at_ns = monotonic_ns()
+        left_ns = _left_ns(grant)
+        self._task = task
+        self._pen = pen
+        self._told = False
+        self._telling = threading.Lock()
+        self.grant = grant
+        pen.write(
+            Entered(
+                client=task.name,
+                pid=os.getpid(),
+                lock=grant.name,
+                token=grant.fencing_token,
+                ttl_ns=int(task.ttl_s * NS_PER_S),
+                asked_at_ns=asked_at_ns,
+                at_ns=at_ns,
+                left_ns=left_ns,
+            )
+        )
+
+    def check(self) -> bool:
+        """Look whether the lock is still held, write that down, and return it."""
+        at_ns = monotonic_ns()
+        left_ns = _left_ns(self.grant)
+        self._pen.write(Checked(**self._who(), at_ns=at_ns, left_ns=left_ns))
+        try:
+            self.grant.check()
+        except LockLost as loss:
+            self.lost(loss)
+            return False
+        return True
+
+    def decided(self, decided: Decided) -> None:
+        """The register has decided on a write."""
+        looked_at_ns = monotonic_ns()
+        left_ns = _left_ns(self.grant)
+        self._pen.write(
+            Wrote(
+                **self._who(),
+                at_ns=decided.at_ns,
+                verdict=decided.verdict,
+                looked_at_ns=looked_at_ns,
+                left_ns=left_ns,
+            )
+        )
+
+    def leaving(self) -> None:
+        """The lock is about to be released."""
+        at_ns = monotonic_ns()
+        left_ns = _left_ns(self.grant)
+        self._pen.write(Leaving(**self._who(), at_ns=at_ns, left_ns=left_ns))
+
+    def gone(self, loss: LockLost | None) -> None:
+        """Release has returned, or raised."""
+        if loss is not None:
+            self.lost(loss)
+        outcome = "lost" if loss else "released"
+        self._pen.write(Gone(**self._who(), at_ns=monotonic_ns(), outcome=outcome))
+
+    def lost(self, loss: LockLost) -> None:
+        """The grant is lost; written down once. May be called by any thread."""
+        at_ns = monotonic_ns()
+        with self._telling:
+            told, self._told = self._told, True
+        if not told:
+            self._pen.write(Lost(**self._who(), at_ns=at_ns, reason=loss.reason))
+
+    def verified(self, is_holder: bool) -> None:
+        """The cluster has said whether this is the holder."""
+        self._pen.write(Verified(**self._who(), at_ns=monotonic_ns(), is_holder=is_holder))
+
+    def arguments(self, doing: str) -> tuple[str, int, str, int, str]:
+        """For `Register.write`."""
+        return self.grant.name, self.grant.fencing_token, self._task.name, os.getpid(), doing
+
+    def _who(self) -> _Who:
+        return {"client": self._task.name, "lock": self.grant.name, "token": self.grant.fencing_token}
+
+
+class _Who(TypedDict):
+    client: str
+    lock: str
+    token: int
+
+
+def _left_ns(grant: GrantState) -> int:
+    return int(grant.remaining() * NS_PER_S)
+
+
+class Step(NamedTuple):
+    """One write of a visit: what for, how long it takes from the look at the grant to the write, and the pause afterwards.
+
+    It is between the look and the write that a process must not be stopped, if it is not to need fencing.
+    """
+
+    doing: str
+    delay_s: float
+    pause_s: float
+
+
+def steps(rng: random.Random) -> Iterator[Step]:
+    """What one visit writes: mostly it is short, now and then it takes a second or two."""
+    if rng.random() < 0.85:
+        pauses_s = [rng.uniform(0.005, 0.04) for _ in range(rng.randint(1, 4))]
+    else:
+        pauses_s = [0.1] * rng.randint(5, 20)
+    for number, pause_s in enumerate([*pauses_s, 0.0]):
+        doing = "enter" if number == 0 else "leave" if number == len(pauses_s) else "work"
+        yield Step(doing, rng.uniform(0.02, 0.1) if rng.random() < 0.3 else 0.0, pause_s)
+
+
+def failed(task: Task, pen: Pen, lock: str, asked_at_ns: int, error: Exception) -> None:
+    """An acquire has given up."""
+    text = f"{type(error).__name__}: {error}"
+    pen.write(Failed(client=task.name, lock=lock, asked_at_ns=asked_at_ns, at_ns=monotonic_ns(), error=text))
+
+
+def broke_off(task: Task, pen: Pen, error: Exception) -> None:
+    """A hand has ended by an error that it does not expect: a finding, not something to lose in a log."""
+    text = f"a hand broke off: {type(error).__name__}: {error}"
+    pen.write(Complaint(client=task.name, at_ns=monotonic_ns(), text=text))
+
+
+class Threads:
+    """The process with the blocking client."""
+
+    def __init__(self, task: Task, pen: Pen) -> None:
+        self._task = task
+        self._pen = pen
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Work until SIGTERM."""
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self._stop.set())
+        task = self._task
+        with lockring.Client(task.servers, owner=task.name, ttl=task.ttl_s) as client:
+            threads = [
+                threading.Thread(target=self._guarded, args=(self._take_turns, client, number))
+                for number in range(task.hands)
+            ]
+            threads.append(threading.Thread(target=self._guarded, args=(self._keep, client)))
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            work(*arguments)
+        except Exception as error:
+            broke_off(self._task, self._pen, error)
+            raise
+
+    def _take_turns(self, client: lockring.Client, number: int) -> None:
+        rng = random.Random(f"{self._task.seed}/{number}")
+        register = Register(Path(self._task.register))
+        while not self._stop.is_set():
+            visit = self._acquire(client, rng.choice(self._task.locks))
+            if visit is None:
+                continue
+            for step in steps(rng):
+                if not visit.check():
+                    break
+                self._stop.wait(step.delay_s)
+                visit.decided(register.write(*visit.arguments(step.doing)))
+                self._stop.wait(step.pause_s)
+            self._release(visit)
+            self._stop.wait(rng.uniform(0.0, 0.1))
+        register.close()
+
+    def _keep(self, client: lockring.Client) -> None:
+        visits: dict[str, Visit[Grant]] = {}
+        while not self._stop.is_set():
+            for lock in self._task.held:
+                visit = visits.get(lock)
+                if visit is not None and not visit.check():
+                    visit = None
+                if visit is None and (visit := self._acquire(client, lock)) is not None:
+                    visits[lock] = visit
+            self._stop.wait(LOOK_S)
+        for visit in visits.values():
+            if visit.check():
+                visit.verified(visit.grant.verify(timeout=ACQUIRE_S_MAX))
+            self._release(visit)
+
+    def _acquire(self, client: lockring.Client, lock: str) -> Visit[Grant] | None:
+        asked_at_ns = monotonic_ns()
+        try:
+            grant = client.lock(lock).acquire(timeout=ACQUIRE_S_MAX)
+        except (AcquireTimeout, Unavailable) as error:
+            failed(self._task, self._pen, lock, asked_at_ns, error)
+            self._stop.wait(0.2)
+            return None
+        visit = Visit(self._task, self._pen, grant, asked_at_ns)
+        grant.on_lost(visit.lost)
+        return visit
+
+    def _release(self, visit: Visit[Grant]) -> None:
+        visit.leaving()
+        loss: LockLost | None = None
+        try:
+            visit.grant.release()
+        except LockLost as error:
+            loss = error
+        visit.gone(loss)
+
+
+class Tasks:
+    """The process with the asyncio client."""
+
+    def __init__(self, task: Task, pen: Pen) -> None:
+        self._task = task
+        self._pen = pen
+        self._stop = asyncio.Event()
+        # A write may wait for another process's: not in the event loop, which has leases to renew.
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._register = Register(Path(task.register))
+
+    async def run(self) -> None:
+        """Work until SIGTERM."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        task = self._task
+        async with lockring.aio.Client(task.servers, owner=task.name, ttl=task.ttl_s) as client:
+            await asyncio.gather(
+                self._guarded(self._keep(client)),
+                *(self._guarded(self._take_turns(client, number)) for number in range(task.hands)),
+            )
+        self._writer.shutdown()
+        self._register.close()
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            broke_off(self._task, self._pen, error)
+            raise
+
+    async def _take_turns(self, client: lockring.aio.Client, number: int) -> None:
+        rng = random.Random(f"{self._task.seed}/{number}")
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            visit = await self._acquire(client, rng.choice(self._task.locks))
+            if visit is None:
+                continue
+            for step in steps(rng):
+                if not visit.check():
+                    break
+                await self._pause(step.delay_s)
+                write = self._register.write
+                visit.decided(await loop.run_in_executor(self._writer, write, *visit.arguments(step.doing)))
+                await self._pause(step.pause_s)
+            await self._release(visit)
+            await self._pause(rng.uniform(0.0, 0.1))
+
+    async def _keep(self, client: lockring.aio.Client) -> None:
+        visits: dict[str, Visit[AsyncGrant]] = {}
+        while not self._stop.is_set():
+            for lock in self._task.held:
+                visit = visits.get(lock)
+                if visit is not None and not visit.check():
+                    visit = None
+                if visit is None and (visit := await self._acquire(client, lock)) is not None:
+                    visits[lock] = visit
+            await self._pause(LOOK_S)
+        for visit in visits.values():
+            if visit.check():
+                visit.verified(await visit.grant.verify(timeout=ACQUIRE_S_MAX))
+            await self._release(visit)
+
+    async def _pause(self, pause_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), pause_s)
+
+    async def _acquire(self, client: lockring.aio.Client, lock: str) -> Visit[AsyncGrant] | None:
+        asked_at_ns = monotonic_ns()
+        try:
+            grant = await client.lock(lock).acquire(timeout=ACQUIRE_S_MAX)
+        except (AcquireTimeout, Unavailable) as error:
+            failed(self._task, self._pen, lock, asked_at_ns, error)
+            await self._pause(0.2)
+            return None
+        visit = Visit(self._task, self._pen, grant, asked_at_ns)
+        grant.on_lost(visit.lost)
+        return visit
+
+    async def _release(self, visit: Visit[AsyncGrant]) -> None:
+        visit.leaving()
+        loss: LockLost | None = None
+        try:
+            await visit.grant.release()
+        except LockLost as error:
+            loss = error
+        visit.gone(loss)
+
+
+def main() -> int:
+    """Be the client process that the argument describes."""
+    die_with_parent()
+    task = msgspec.json.decode(sys.argv[1], type=Task)
+    pen = Pen(Path(task.history))
+    watch_own_stalls(task.name, pen)
+    if task.flavour == "threads":
+        Threads(task, pen).run()
+    else:
+        asyncio.run(Tasks(task, pen).run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
