@@ -174,13 +174,14 @@ class Faults:
         """A node hears nobody and is heard by nobody."""
         node = self._node(spared)
         lasts_s = self._rng.uniform(*CUT_S)
-        others = [each for each in (COORDINATOR, *self._running(), *self._clients, PROBER) if each != node]
-        pairs = [pair for each in others for pair in ((node, each), (each, node))]
         return Fault(
-            kind, f"cut {node} off from everybody for {lasts_s:.1f} s", lasts_s,
-            lambda: self._each(self._links.cut, pairs), lambda: self._each(self._links.mend, pairs),
+            kind,
+            f"cut {node} off from everybody for {lasts_s:.1f} s",
+            lasts_s,
+            lambda: self._links.isolate(node),
+            lambda: self._links.rejoin(node),
             frozenset({node}),
-        )  # fmt: skip
+        )
 
     # ----------------------------------------------------------------------- planned
 
@@ -308,8 +309,6 @@ class Faults:
     def _client(self) -> str:
         return self._rng.choice(list(self._clients))
 
-
-PROBER: Final = "prober"
 
 KINDS: Final[dict[str, Callable[[Faults, str, frozenset[str]], Fault | None]]] = {
     "kill a node": Faults.kill_node,

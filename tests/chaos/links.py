@@ -43,6 +43,12 @@ class Links(Protocol):
     def mend(self, source: str, target: str) -> None:
         """Undo a cut; harmless where there is none."""
 
+    def isolate(self, name: str) -> None:
+        """At one stroke, nothing that a process sends arrives anywhere, and nothing arrives that is sent to it."""
+
+    def rejoin(self, name: str) -> None:
+        """Undo `isolate`; harmless where it was not called. Cuts stay as they are."""
+
     def close(self) -> None:
         """Remove everything that was made. Closing twice is harmless."""
 

@@ -74,6 +74,14 @@ class NetnsLinks:
             self._teach(source, target, _hardware(self._number(target)))
             self._cuts.discard((source, target))
 
+    def isolate(self, name: str) -> None:
+        """Take its port off the bridge."""
+        _ip("-n", self._run + SWITCH, "link", "set", f"port{self._number(name)}", "nomaster")
+
+    def rejoin(self, name: str) -> None:
+        """Put its port onto the bridge."""
+        _ip("-n", self._run + SWITCH, "link", "set", f"port{self._number(name)}", "master", "bridge")
+
     def close(self) -> None:
         """Delete the namespaces, and with them what was in them. Processes in them are to be ended before."""
         if self._home is not None:

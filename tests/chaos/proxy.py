@@ -43,7 +43,10 @@ class ProxyLinks:
         self._pids = pids
         self._places: dict[str, Place] = {}
         self._gates: dict[tuple[str, str], asyncio.Event] = {}
+        self._cuts: set[tuple[str, str]] = set()
+        self._isolated: set[str] = set()
         self._open: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -73,6 +76,14 @@ class ProxyLinks:
         """Open the gate for that direction."""
         self._call(self._set(source, target, is_open=True))
 
+    def isolate(self, name: str) -> None:
+        """Close all gates to and from it."""
+        self._call(self._set_isolated(name, is_isolated=True))
+
+    def rejoin(self, name: str) -> None:
+        """Open all gates to and from it that are not closed for another reason."""
+        self._call(self._set_isolated(name, is_isolated=False))
+
     def close(self) -> None:
         """End all connections, and the thread."""
         if self._closed:
@@ -96,36 +107,56 @@ class ProxyLinks:
         self._servers.append(server)
 
     async def _set(self, source: str, target: str, *, is_open: bool) -> None:
-        gate = self._gate(source, target)
         if is_open:
-            gate.set()
+            self._cuts.discard((source, target))
         else:
+            self._cuts.add((source, target))
+        self._turn(source, target)
+
+    async def _set_isolated(self, name: str, *, is_isolated: bool) -> None:
+        if is_isolated:
+            self._isolated.add(name)
+        else:
+            self._isolated.discard(name)
+        for source, target in self._gates:
+            self._turn(source, target)
+
+    def _turn(self, source: str, target: str) -> None:
+        """Open or close a gate, as it should be now."""
+        gate = self._gates.setdefault((source, target), asyncio.Event())
+        if (source, target) in self._cuts or (
+            OUTSIDE not in (source, target) and self._isolated & {source, target}
+        ):
             gate.clear()
+        else:
+            gate.set()
 
     async def _end(self) -> None:
         for server in self._servers:
             server.close()
-        for task in list(self._open):
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        for gate in self._gates.values():
+            gate.set()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await asyncio.gather(*self._open)
 
     def _gate(self, source: str, target: str) -> asyncio.Event:
-        gate = self._gates.get((source, target))
-        if gate is None:
-            gate = self._gates[source, target] = asyncio.Event()
-            gate.set()
-        return gate
+        if (source, target) not in self._gates:
+            self._turn(source, target)
+        return self._gates[source, target]
 
     async def _accept(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._open.add(task)
+        self._writers.add(writer)
         try:
             await self._join(name, reader, writer)
         except OSError:
             pass  # a side is gone: the other one sees the same below
         finally:
             writer.transport.abort()
+            self._writers.discard(writer)
             self._open.discard(task)
 
     async def _join(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,6 +166,7 @@ class ProxyLinks:
         async with asyncio.timeout(_CONNECT_S_MAX):
             their_reader, their_writer = await asyncio.open_connection(host, port)
         there, back = self._gate(caller, name), self._gate(name, caller)
+        self._writers.add(their_writer)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pump(reader, their_writer, there))
@@ -143,6 +175,7 @@ class ProxyLinks:
             pass  # reset by one side: both connections end
         finally:
             their_writer.transport.abort()
+            self._writers.discard(their_writer)
 
     def _caller(self, writer: asyncio.StreamWriter) -> str:
         """The name of the process that has opened a connection, `OUTSIDE` if it is none of ours."""

@@ -23,7 +23,7 @@ from lockring.testing.process import TestedProcess
 from lockring.units import NS_PER_MS, NS_PER_S
 from tests.chaos import prober, worker
 from tests.chaos.checker import Checker, Interval, Loss, Problem
-from tests.chaos.faults import KINDS, PROBER, SECOND, Fault, FaultFailed, Faults
+from tests.chaos.faults import KINDS, SECOND, Fault, FaultFailed, Faults
 from tests.chaos.history import Pen, Tail
 from tests.chaos.links import choose
 from tests.chaos.register import Register
@@ -44,6 +44,7 @@ PROBED: Final = tuple(f"probe/{number}" for number in range(16))
 _LOOK_S: Final = 0.2
 _STABLE_LOOK_S: Final = 0.25
 _JUDGE_S: Final = 5.0
+PROBER: Final = "prober"
 ROOT: Final = Path(__file__).parents[2]
 
 
@@ -88,6 +89,7 @@ class Run:
         self._clients: dict[str, TestedProcess] = {}
         self._began_ns = monotonic_ns()
         self._judged_at_s = time.monotonic()
+        self._known: list[Problem] = []
 
     def __enter__(self) -> Run:
         """Start the cluster and the clients, and wait until these hold what they are to hold all the while."""
@@ -251,10 +253,10 @@ class Run:
 
     def _problems(self) -> list[Problem]:
         """What is wrong by now, looked at now and then."""
-        if time.monotonic() - self._judged_at_s < _JUDGE_S:
-            return []
-        self._judged_at_s = time.monotonic()
-        return self._checker.judge(self._read())
+        if time.monotonic() - self._judged_at_s >= _JUDGE_S:
+            self._known = self._checker.judge(self._read())
+            self._judged_at_s = time.monotonic()
+        return self._known
 
     def _read(self) -> int:
         """Read what was written down, and return a time before which everything was."""

@@ -198,6 +198,25 @@ def test_a_connection_that_is_opened_through_a_cut_carries_nothing(echoes: Echoe
     assert echoes.answered("a", "one")
 
 
+def test_an_isolated_process_is_cut_off_from_everybody_and_nobody_else_is(echoes: Echoes) -> None:
+    for server in ("S", "T"):
+        echoes.serve(server)
+    echoes.connect("a", "S")
+    echoes.connect("b", "S")
+    echoes.connect("c", "T")
+    echoes.links.cut("T", "c")
+    echoes.links.isolate("S")
+    echoes.dial("d", "S")
+    for name in ("a", "b", "c", "d"):
+        echoes.say(name, name)
+    assert echoes.arrives("T", "c")
+    assert not until(lambda: "got" in echoes.said("S"), SILENT_S)
+    echoes.links.rejoin("S")
+    for name in ("a", "b", "d"):
+        assert echoes.answered(name, name)
+    assert not echoes.answered("c", "c", seconds=SILENT_S), "a cut of its own stays"
+
+
 def test_mending_what_is_whole_changes_nothing(echoes: Echoes) -> None:
     echoes.serve("S")
     echoes.connect("a", "S")
