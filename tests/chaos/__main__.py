@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from lockring.server.lifecycle import die_with_parent
 from tests.chaos.faults import KINDS
 from tests.chaos.links import LinksFailed
 from tests.chaos.report import table
@@ -49,6 +50,9 @@ def main() -> int:
         directory=arguments.directory,
         say=lambda text: print(text, flush=True),
     )
+    die_with_parent()
+    # Where it is started in the background, this would be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
     print(f"seed {seed}, process {os.getpid()}", flush=True)
     try:
