@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import zip_longest
 from statistics import median
 
 import msgspec
@@ -86,7 +87,7 @@ def unavailable(done: list[Done], outages: list[Outage], until_ns: int) -> dict[
     """
     longest_ns: dict[str, list[int]] = defaultdict(list)
     windows = [(each.kind, each.from_ns, each.stable_ns) for each in done]
-    for first, second in zip(done, [*done[1:], None], strict=True):
+    for first, second in zip_longest(done, done[1:]):
         windows.append((CALM, first.stable_ns, until_ns if second is None else second.from_ns))
     for kind, from_ns, to_ns in windows:
         inside = [each for each in outages if each.until_ns > from_ns and each.from_ns < to_ns]

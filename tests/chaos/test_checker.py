@@ -280,3 +280,4 @@ def test_the_longest_outage_counts_for_the_fault_that_it_overlaps() -> None:
     found = unavailable(done, outages, ns(30))
     assert (found["kill"].faults, found["kill"].max_ms, found["kill"].median_ms) == (2, 2100, 1200)
     assert (found[CALM].faults, found[CALM].max_ms) == (2, 100)
+    assert unavailable([], outages, ns(30)) == {}
