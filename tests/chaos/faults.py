@@ -50,6 +50,7 @@ class Fault(NamedTuple):
         heal: undoes it; may wait for what it began.
         nodes: the nodes that it stops, moves or cuts off, with which a second fault has nothing to do.
         client: the client process that is itself stopped or cut off, "" if none is.
+        waits: whether `heal` waits for what it began: whatever else is to be undone must be undone before.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Fault(NamedTuple):
     heal: Callable[[], None]
     nodes: frozenset[str] = frozenset()
     client: str = ""
+    waits: bool = False
 
 
 class Faults:
@@ -207,7 +209,7 @@ class Faults:
 
         return Fault(
             kind, f"terminate {node} for good", 0.0,
-            go, lambda: self._wait_for_exit(node), frozenset({node}),
+            go, lambda: self._wait_for_exit(node), frozenset({node}), waits=True,
         )  # fmt: skip
 
     def restart_gently(self, kind: str, spared: frozenset[str]) -> Fault:
@@ -232,7 +234,7 @@ class Faults:
 
         return Fault(
             kind, f"`lockring drain {node}`, then start it again", 0.0,
-            lambda: self._command("drain", node), come_back, frozenset({node}),
+            lambda: self._command("drain", node), come_back, frozenset({node}), waits=True,
         )  # fmt: skip
 
     # ----------------------------------------------------------------------- inner
@@ -243,7 +245,8 @@ class Faults:
             self._cluster.restart(node, weight=weight)
 
         return Fault(
-            kind, text, 0.0, lambda: self._cluster.terminate(node), come_back, frozenset({node})
+            kind, text, 0.0,
+            lambda: self._cluster.terminate(node), come_back, frozenset({node}), waits=True,
         )  # fmt: skip
 
     def _add(self, weight: int) -> None:

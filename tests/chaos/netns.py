@@ -23,6 +23,9 @@ PREFIX: Final = "lrchaos-"
 SWITCH: Final = "switch"
 OUTSIDE: Final = "control"
 PORT: Final = 9500
+_NAMED: Final = "/run/netns"
+"""Where `ip netns` keeps the names."""
+
 _CLONE_NEWNET: Final = 0x4000_0000
 _HOSTS_MAX: Final = 250
 _COMMAND_S_MAX: Final = 60.0
@@ -60,7 +63,7 @@ class NetnsLinks:
         """Move the calling thread, and all that it starts from now on, into a namespace that is never cut off."""
         self._number(OUTSIDE)
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        with open(f"/run/netns/{self._run}{OUTSIDE}", "rb") as namespace:
+        with open(f"{_NAMED}/{self._run}{OUTSIDE}", "rb") as namespace:
             _set_namespace(namespace.fileno())
 
     def cut(self, source: str, target: str) -> None:
@@ -142,7 +145,7 @@ def remove_leftovers() -> list[str]:
 
 
 def _namespaces() -> list[str]:
-    return [line.split()[0] for line in _ip("netns", "list").splitlines() if line]
+    return sorted(os.listdir(_NAMED)) if os.path.isdir(_NAMED) else []
 
 
 def _address(number: int) -> str:

@@ -221,7 +221,7 @@ class Run:
             second_ns = monotonic_ns()
             second.inject()
             undo.append((second_ns + int(second.lasts_s * NS_PER_S), second_ns, second))
-        for at_ns, began_ns, fault in sorted(undo, key=lambda each: each[0]):
+        for at_ns, began_ns, fault in sorted(undo, key=lambda each: (each[2].waits, each[0])):
             self._pause((at_ns - monotonic_ns()) / NS_PER_S)
             fault.heal()
             if fault.client:
