@@ -324,6 +324,8 @@ class ClientCore(Renewal):
         what = link.requests.pop(message.request, None)
         if isinstance(what, Ticket):
             self._let_go(what)
+            if link.node is not None:
+                self._let_go_lately.append((what, now_ns, link.node))
         elif isinstance(what, Closing):
             self._close_links_if_done(now_ns)
 

@@ -6,6 +6,7 @@ route and a link to send it on, or until a pause after a refusal is over.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +36,12 @@ RETRY_NS_MIN: Final = 50 * NS_PER_MS
 RETRY_NS_MAX: Final = NS_PER_S
 WATCH_CHECK_NS: Final = 5 * NS_PER_S
 """How often a watch makes sure that its node still answers."""
+
+UNDONE_NS: Final = 5 * NS_PER_S
+"""For how long a confirmed release may be undone by a crash: a primary goes on for a backup lease (2 s) without its
+copy, and it may take as long again until its successor is known."""
+UNDONE_MAX: Final = 4096
+"""How many releases are remembered for that."""
 
 PENDING: Final = TicketState.PENDING
 HELD: Final = TicketState.HELD
@@ -85,6 +92,8 @@ class Exchange:
         # Times at which to look at an item, whatever it then needs.
         self._alarms: DeadlineQueue[Item] = DeadlineQueue(_matters)
         self._watches: dict[Request, None] = {}
+        # What was released lately, and when and by which node that was confirmed.
+        self._let_go_lately: deque[tuple[Ticket, int, Node]] = deque(maxlen=UNDONE_MAX)
         self._wake_ns = NEVER_NS
         self._closed = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockring.core.client_effects import GrantLost, Send
+from lockring.core.exchange import UNDONE_NS
 from lockring.errors import (
     AcquireTimeout,
     ClientClosed,
@@ -327,11 +328,29 @@ class TestRelease:
         world = connected()
         ticket = world.hold()
         first = only(world.release(ticket), Release)
-        world.say(A, routes(2, 1))
-        assert connects(world.say(A, moved(first.request))) == [B]
-        again = only(world.accept(B), Release)
+        assert connects(world.say(A, routes(2, 1), moved(first.request))) == [B]
+        again = next(each for each in sent(world.accept(B), Release) if each.name == "x")
         assert again.acquisition == first.acquisition
         assert resolved(world.say(B, Released(again.request, True))) == [(ticket, None)]
+
+    def test_a_release_is_repeated_at_a_new_primary_which_may_not_have_heard_of_it(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        first = only(world.release(ticket), Release)
+        world.say(A, Released(first.request, True))
+        world.pass_s(1)
+        world.say(A, routes(2, 1))
+        again = [each for each in sent(world.accept(B), Release) if each.name == "x"]
+        assert [each.acquisition for each in again] == [first.acquisition]
+        assert resolved(world.say(B, Released(again[0].request, True))) == [], "its caller was told before"
+        assert sent(world.say(B, routes(3, 1)), Release) == [], "once is enough for each primary"
+
+    def test_a_release_of_long_ago_is_not_repeated_at_a_new_primary(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.say(A, Released(only(world.release(ticket), Release).request, True))
+        world.now_ns += UNDONE_NS
+        assert connects(world.say(A, routes(2, 1))) == []
 
     def test_a_release_refused_for_another_reason_is_over(self) -> None:
         world = connected()
