@@ -180,7 +180,7 @@ def steps(rng: random.Random) -> Iterator[Step]:
         pauses_s = [0.1] * rng.randint(5, 20)
     for number, pause_s in enumerate([*pauses_s, 0.0]):
         doing = "enter" if number == 0 else "leave" if number == len(pauses_s) else "work"
-        yield Step(doing, rng.uniform(0.02, 0.1) if rng.random() < 0.3 else 0.0, pause_s)
+        yield Step(doing, rng.uniform(0.02, 0.15) if rng.random() < 0.5 else 0.0, pause_s)
 
 
 def failed(task: Task, pen: Pen, lock: str, asked_at_ns: int, error: Exception) -> None:
