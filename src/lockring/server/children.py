@@ -13,7 +13,7 @@ import msgspec
 from lockring.config import VARIABLE_PREFIX, settings_of
 from lockring.server.lifecycle import PARENT_VARIABLE
 
-_PORTS: Final = range(20_000, 32_000)
+PORTS: Final = range(20_000, 32_000)
 """Below the ports that systems give to outgoing connections, so that none of these can be in the way."""
 
 _ATTEMPTS_MAX: Final = 1_000
@@ -63,7 +63,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Ports of this machine that nobody listens at, in no order.
+    """Ports of this machine that nobody uses or has reserved, in no order.
 
     Raises:
         OSError: there are not enough.
@@ -72,7 +72,17 @@ def free_ports(host: str, count: int) -> list[int]:
     for _ in range(_ATTEMPTS_MAX):
         if len(found) == count:
             return list(found)
-        port = random.choice(_PORTS)
-        if port not in found and is_free(host, port):
+        port = random.choice(PORTS)
+        if port not in found and _is_unused(host, port):
             found[port] = None
     raise OSError(f"no {count} free ports at {host}")
+
+
+def _is_unused(host: str, port: int) -> bool:
+    """Whether nobody has this port, not even without listening there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind((host, port))
+        except OSError:
+            return False
+    return True

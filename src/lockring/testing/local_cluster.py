@@ -80,7 +80,8 @@ class LocalCluster:
         self._nodes_at_start = nodes
         self._is_own_directory = directory is None
         self.directory = Path(tempfile.mkdtemp(prefix="lockring-") if directory is None else directory)
-        self._network: Network = Loopback() if network is None else network
+        self._loopback = Loopback()
+        self._network: Network = self._loopback if network is None else network
         self._log_level: LogLevel = log_level
         self._coordinator_settings = CoordinatorSettings(
             data_dir=str(self.directory / "data"),
@@ -153,6 +154,7 @@ class LocalCluster:
         for process in self._processes.values():
             process.kill()
         self._processes.clear()
+        self._loopback.close()
 
     # ----------------------------------------------------------------------- what there is
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, Protocol
 
-from lockring.server.children import free_ports
+from lockring.testing.ports import ReservedPorts
 
 HOST: Final = "127.0.0.1"
 
@@ -37,15 +37,16 @@ class Network(Protocol):
 
 
 class Loopback:
-    """Free ports of this machine, which nobody else can reach."""
+    """Ports of this machine, which nobody else can reach, kept until this is closed. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._given: set[int] = set()
+        self._ports = ReservedPorts(HOST)
 
     def place(self, name: str) -> Place:
-        """A port that is free now and was not given to another process."""
-        while True:
-            (port,) = free_ports(HOST, 1)
-            if port not in self._given:
-                self._given.add(port)
-                return Place(f"{HOST}:{port}")
+        """A port that nobody else gets."""
+        del name
+        return Place(f"{HOST}:{self._ports.take()[0]}")
+
+    def close(self) -> None:
+        """Keep the ports no longer. Closing twice is harmless."""
+        self._ports.close()

@@ -1,0 +1,65 @@
+"""Ports that are kept for those who are told of them, while other tests on this machine look for ports too."""
+
+from __future__ import annotations
+
+import random
+import socket
+import sys
+from typing import Final
+
+from lockring.server.children import PORTS
+
+_ATTEMPTS_MAX: Final = 1_000
+
+
+class ReservedPorts:
+    """TCP ports of one address that nobody gets by chance while this is open. Not thread-safe.
+
+    Each is bound, exclusively at first, by a socket that never listens: to connect to it is refused, and whoever else
+    looks for a port passes over it. A server that is told the port can listen there all the same, for it sets
+    SO_REUSEADDR as all servers do; also again and again, after each of its deaths. Systems other than Linux do not
+    allow that: there a port is looked for in the same way, but not kept.
+
+    Args:
+        host: the address.
+    """
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
+        self._kept: list[socket.socket] = []
+
+    def take(self, count: int = 1) -> list[int]:
+        """Reserve ports in a row, and return them.
+
+        Raises:
+            OSError: there are no such.
+        """
+        for _ in range(_ATTEMPTS_MAX):
+            first = random.choice(PORTS[: len(PORTS) - count + 1])
+            row = range(first, first + count)
+            socks: list[socket.socket] = []
+            try:
+                for port in row:
+                    socks.append(socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET))
+                    socks[-1].bind((self._host, port))
+            except OSError:
+                _close(socks)
+                continue
+            if sys.platform == "linux":
+                for sock in socks:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._kept += socks
+            else:
+                _close(socks)
+            return list(row)
+        raise OSError(f"no {count} free ports in a row at {self._host}")
+
+    def close(self) -> None:
+        """Keep none of them any longer. Closing twice is harmless."""
+        _close(self._kept)
+        self._kept.clear()
+
+
+def _close(socks: list[socket.socket]) -> None:
+    for sock in socks:
+        sock.close()
