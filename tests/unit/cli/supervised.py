@@ -44,6 +44,7 @@ def lose_when(grant: LocalGrant, path: Path) -> None:
     while not (path.exists() and path.read_text().endswith("\n")):  # its writer is done with it
         time.sleep(0.005)
     grant.lose()
+    path.with_suffix(".lost").touch()
 
 
 def main() -> None:
@@ -52,7 +53,9 @@ def main() -> None:
     parser.add_argument("--kill-after", type=float, default=5)
     parser.add_argument("--on-lost", default="term")
     parser.add_argument("--renewed-for", type=float, default=1e6)
-    parser.add_argument("--lost-when", type=Path, help="a file, to appear")
+    parser.add_argument(
+        "--lost-when", type=Path, help="a file, to appear; then another one appears, FILE.lost"
+    )
     parser.add_argument("--outcome", type=Path, required=True)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
@@ -63,7 +66,8 @@ def main() -> None:
         if options.lost_when is not None:
             threading.Thread(target=lose_when, args=(grant, options.lost_when), daemon=True).start()
         outcome = supervisor.run([grant], {"LOCKRING_NAME": grant.name})
-    options.outcome.write_text(
+    being_written = options.outcome.with_suffix(".part")
+    being_written.write_text(
         json.dumps(
             {
                 "returncode": outcome.returncode,
@@ -71,10 +75,10 @@ def main() -> None:
                 "lost": outcome.lost,
                 "left": outcome.left,
                 "signals": outcome.signals,
-                "at": time.time(),
             }
         )
     )
+    being_written.rename(options.outcome)  # who sees it sees all of it
     sys.exit(0)
 
 

@@ -23,6 +23,7 @@ from lockring.errors import (
     Unavailable,
     UnknownNode,
 )
+from tests.processes import address
 
 
 @pytest.fixture(autouse=True)
@@ -179,9 +180,10 @@ def test_a_settings_file_is_read_for_every_command(tmp_path, capsys):
     assert f"{path}, line 2: [lock] ttl: expected a number of seconds" in capsys.readouterr().err
 
 
-def test_a_server_that_nobody_serves_is_unreachable(capsys, free_port):
-    assert main(["status", "--server", f"127.0.0.1:{free_port}"]) == exits.UNAVAILABLE
-    assert f"127.0.0.1:{free_port}" in capsys.readouterr().err
+def test_a_server_that_nobody_serves_is_unreachable(capsys):
+    nobody = address()
+    assert main(["status", "--server", nobody]) == exits.UNAVAILABLE
+    assert nobody in capsys.readouterr().err
 
 
 def test_starting_imports_nothing_that_the_command_does_not_need():

@@ -1,0 +1,95 @@
+"""For tests that start processes: how to look at them, to wait for them, and to name an address for one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lockring.testing.ports import ReservedPorts
+
+T = TypeVar("T")
+
+PATIENCE_S = 60.0
+"""Bound of every wait for something that will happen soon, unless the machine is very busy; below that of a test."""
+
+_ports = ReservedPorts()  # until this process ends, so that no test gets another one's
+
+
+def address() -> str:
+    """An address at which nobody listens, and nobody will but a server that a test starts there."""
+    return f"127.0.0.1:{_ports.take()[0]}"
+
+
+def ports_in_a_row(count: int) -> list[int]:
+    """Ports as those of `address`."""
+    return _ports.take(count)
+
+
+def eventually(condition: Callable[[], T], what: Callable[[], str] = lambda: "it") -> T:
+    """Wait until a condition holds, and return what it gave; `what` says what was waited for."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < end_s, f"did not happen within {PATIENCE_S:g} s: {what()}"
+        time.sleep(0.005)
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and has not ended; one that ends while it is looked at has."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def last_seen_s(pid: int) -> float:
+    """Wait for the end of a process, and return when it was surely still running (`time.monotonic`).
+
+    For tests that it ends in time: the end itself may be seen late where the machine is busy, and proves nothing then.
+    """
+    seen_s = time.monotonic()
+
+    def has_ended() -> bool:
+        nonlocal seen_s
+        now_s = time.monotonic()
+        if is_running(pid):
+            seen_s = now_s
+            return False
+        return True
+
+    eventually(has_ended, lambda: f"the end of process {pid}")
+    return seen_s
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and not waited for, in the order of their start."""
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def session_of(leader: int) -> list[int]:
+    """The processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(path.name)) == leader:
+                found.append(int(path.name))
+        except ProcessLookupError:
+            continue  # it has ended since
+    return found
+
+
+def written(path: Path) -> str:
+    """Wait until a file ends with a whole line, and return its text without that line's end."""
+
+    def text() -> Any:
+        found = path.read_text() if path.exists() else ""
+        return found if found.endswith("\n") else ""
+
+    return str(eventually(text, lambda: f"a line in {path.name}")).strip()
