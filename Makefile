@@ -9,9 +9,16 @@ INPUTS ?= 200000
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 
+# Tests run in this many processes; each takes its share in the order of the files, and at the end what another has left.
+WORKERS ?= 2
+SPREAD  := --numprocesses=$(WORKERS) --dist=worksteal
+
 # Changed when what is installed would change; the code itself is installed in place.
 MADE_OF := pyproject.toml src/lockring/_version.py
 PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Where it is set, every one of the hundreds of processes that tests start would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help up test check format unit coverage sim cluster clean
@@ -53,14 +60,13 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format src tests
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/pytest tests/unit -m "not slow"
+	$(BIN)/pytest tests/unit $(SPREAD) -m "not slow"
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/coverage erase
-	$(BIN)/pytest tests/unit -m "not slow" --cov --cov-report=
+	$(BIN)/pytest tests/unit $(SPREAD) --cov --cov-report=
 	$(BIN)/coverage report --include='src/lockring/ring/*' --fail-under=95
 	$(BIN)/coverage report --include='src/lockring/core/*' --fail-under=95
-	$(BIN)/pytest tests/unit -m slow
 
 .PHONY: sim-short
 sim-short: $(VENV)/.installed-dev
@@ -74,7 +80,7 @@ mutants: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim --mutants --each 300
 
 cluster: $(VENV)/.installed-dev
-	$(BIN)/pytest tests/cluster
+	$(BIN)/pytest tests/cluster $(SPREAD)
 
 .PHONY: hostile-short fuzz overload
 hostile-short: $(VENV)/.installed-dev

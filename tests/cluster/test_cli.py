@@ -10,25 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lockring
 from lockring.testing import LocalCluster
+from tests.processes import PATIENCE_S, address, eventually, is_running, last_seen_s, written
 
 pytestmark = [pytest.mark.cluster]
-
-PATIENCE_S = 30
-
-
-@pytest.fixture(scope="module")
-def steady() -> Iterator[LocalCluster]:
-    """A cluster that no test here harms."""
-    with LocalCluster(nodes=3) as cluster:
-        yield cluster
 
 
 class Cli:
@@ -37,6 +29,7 @@ class Cli:
     def __init__(self, cluster: LocalCluster) -> None:
         self.environ = {**os.environ, "LOCKRING_SERVER": cluster.servers}
         self.started: list[subprocess.Popen[str]] = []
+        self._client = lockring.Client(cluster.servers)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         streams: dict[str, Any] = {
@@ -61,7 +54,12 @@ class Cli:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def waiters(self, name: str) -> list[str]:
+        """Who waits for a lock, in order: asked for without the command, which takes long to start."""
+        return [each.owner for each in self._client.describe(name).waiters]
+
     def close(self) -> None:
+        self._client.close()
         for process in self.started:
             process.kill()
             process.communicate()
@@ -72,27 +70,6 @@ def cli(steady: LocalCluster) -> Iterator[Cli]:
     made = Cli(steady)
     yield made
     made.close()
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    end_s = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.02)
-    return found
-
-
-def written(path: Path) -> str:
-    return str(
-        eventually(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text())
-    ).strip()
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 # --------------------------------------------------------------------------- lock
@@ -109,16 +86,23 @@ def test_of_two_shells_one_runs_and_the_other_starts_right_after_its_end(cli, tm
 
 
 def test_the_next_one_starts_within_a_second(cli, tmp_path):
-    first = cli.start(
-        "lock", "relay", "--", "sh", "-c", f"echo 1 > {tmp_path}/on; read line < {tmp_path}/go; date +%s%N"
-    )
-    os.mkfifo(tmp_path / "go")
-    written(tmp_path / "on")
-    second = cli.start("lock", "relay", "--", "date", "+%s%N")
-    eventually(lambda: cli.json("describe", "relay")["waiters"])
-    (tmp_path / "go").write_text("go\n")
-    ended_ns, began_ns = (int(each.communicate(timeout=PATIENCE_S)[0]) for each in (first, second))
-    assert 0 < began_ns - ended_ns < 1e9
+    """In one of some rounds: a busy machine may add to any of them, and a wait that is in the code is in all."""
+    pauses_s = []
+    for number in range(5):
+        on, go = tmp_path / f"on{number}", tmp_path / f"go{number}"
+        os.mkfifo(go)
+        script = f"echo 1 > {on}; read line < {go}; date +%s%N"
+        first = cli.start("lock", "relay", "--", "sh", "-c", script)
+        written(on)
+        second = cli.start("lock", "relay", "--", "date", "+%s%N")
+        eventually(lambda: cli.waiters("relay"))
+        go.write_text("go\n")
+        ended_ns, began_ns = (int(each.communicate(timeout=PATIENCE_S)[0]) for each in (first, second))
+        assert ended_ns < began_ns
+        pauses_s.append((began_ns - ended_ns) / 1e9)
+        if pauses_s[-1] < 1:
+            return
+    raise AssertionError(f"it took {pauses_s} s")
 
 
 def test_the_commands_exit_code_is_passed_on(cli):
@@ -145,10 +129,10 @@ def test_a_signal_ends_the_wait_and_leaves_no_waiter(cli, tmp_path, number):
     cli.start("lock", name, "--", "sh", "-c", f"echo 1 > {tmp_path}/on; sleep 60")
     written(tmp_path / "on")
     waiter = cli.start("lock", name, "--", "touch", str(tmp_path / "ran"))
-    eventually(lambda: cli.json("describe", name)["waiters"])
+    eventually(lambda: cli.waiters(name))
     waiter.send_signal(number)
     assert waiter.wait(PATIENCE_S) == 128 + number
-    eventually(lambda: not cli.json("describe", name)["waiters"])
+    eventually(lambda: not cli.waiters(name))
     assert not (tmp_path / "ran").exists()
 
 
@@ -210,7 +194,8 @@ def test_waiting_verbosely_tells_who_holds_the_lock(cli, tmp_path):
 # --------------------------------------------------------------------------- loss
 
 STUBBORN = "trap '' TERM; echo $$ > {0}/pid; while :; do sleep 0.05; done"
-NEXT = "if kill -0 $(cat {0}/pid) 2>/dev/null; then echo overlap; else echo alone; fi"
+# One that has ended and is still to be waited for (Z) runs no more.
+NEXT = "if grep -q ') [^ZX] ' /proc/$(cat {0}/pid)/stat 2>/dev/null; then echo overlap; else echo alone; fi"
 
 
 def test_a_broken_lock_ends_the_command_and_exits_with_76(cli, tmp_path):
@@ -232,7 +217,7 @@ def test_the_command_is_gone_before_the_lock_is_anothers_if_lockring_is_stopped_
     first = cli.start("lock", name, "--ttl", "2", "--", "sh", "-c", STUBBORN.format(tmp_path))
     pid = int(written(tmp_path / "pid"))
     second = cli.start("lock", name, "--", "sh", "-c", NEXT.format(tmp_path))
-    eventually(lambda: cli.json("describe", name)["waiters"])
+    eventually(lambda: cli.waiters(name))
     first.send_signal(number)
     assert second.communicate(timeout=PATIENCE_S)[0] == "alone\n"
     assert not is_running(pid)
@@ -242,7 +227,7 @@ def test_the_command_is_gone_before_the_lock_is_anothers_if_lockring_is_stopped_
 
 
 def test_the_death_of_the_locks_primary_changes_nothing(tmp_path):
-    with LocalCluster(nodes=3) as cluster:
+    with LocalCluster(nodes=3, stabilization_s=0.3) as cluster:
         cli = Cli(cluster)
         script = f"echo 1 > {tmp_path}/on; while ! test -e {tmp_path}/go; do sleep 0.05; done; exit 3"
         first = cli.start("lock", "nightly", "--", "sh", "-c", script)
@@ -251,9 +236,8 @@ def test_the_death_of_the_locks_primary_changes_nothing(tmp_path):
         second = cli.start("lock", "nightly", "--", "sh", "-c", "echo $LOCKRING_FENCING_TOKEN")
         cluster.kill(cluster.primary_of("nightly"))
         cluster.wait_until_stable()
-        after = eventually(
-            lambda: cli.json("describe", "nightly")["waiters"] and cli.json("describe", "nightly")
-        )
+        eventually(lambda: cli.waiters("nightly"))
+        after = cli.json("describe", "nightly")
         assert after["holders"][0]["fencing_token"] == before
         (tmp_path / "go").touch()
         assert first.wait(PATIENCE_S) == 3
@@ -263,15 +247,14 @@ def test_the_death_of_the_locks_primary_changes_nothing(tmp_path):
 
 
 def test_a_cluster_that_is_gone_ends_the_command_before_the_ttl_has_passed(tmp_path):
-    with LocalCluster(nodes=2) as cluster:
+    with LocalCluster(nodes=2, stabilization_s=0.3) as cluster:
         cli = Cli(cluster)
         process = cli.start("lock", "cut", "--ttl", "3", "--", "sh", "-c", STUBBORN.format(tmp_path))
         pid = int(written(tmp_path / "pid"))
         for name in cluster.nodes:
             cluster.freeze(name)
         frozen_at_s = time.monotonic()
-        eventually(lambda: not is_running(pid))
-        assert time.monotonic() - frozen_at_s < 3 * 1.05
+        assert last_seen_s(pid) - frozen_at_s < 3 * 1.05
         assert process.wait(PATIENCE_S) == 76
         assert "'cut'" in process.stderr.read()
         cli.close()
@@ -307,12 +290,13 @@ def test_describe_shows_holder_waiters_and_place(cli, steady):
     holder = cli.start("lock", "shown", "--owner", "one")
     token = json.loads(holder.stdout.readline())["fencing_token"]
 
-    def is_waiting(owner: str) -> bool:
-        return owner in [each["owner"] for each in cli.json("describe", "shown")["waiters"]]
+    def is_waiting(owners: list[str]) -> bool:
+        found: list[str] = cli.waiters("shown")
+        return found == owners
 
-    for owner in ("two", "three"):
-        cli.start("lock", "shown", "--owner", owner)
-        eventually(partial(is_waiting, owner))
+    for owners in (["two"], ["two", "three"]):
+        cli.start("lock", "shown", "--owner", owners[-1])
+        eventually(partial(is_waiting, owners))
     found = cli.json("describe", "shown")
     assert [each["owner"] for each in found["holders"] + found["waiters"]] == ["one", "two", "three"]
     assert (found["primary"], found["backup"]) == (steady.primary_of("shown"), steady.backup_of("shown"))
@@ -361,7 +345,7 @@ def test_ring_draws_and_lists_the_slots(cli):
 
 
 def test_drain_empties_a_node_and_loses_no_lock(tmp_path):
-    with LocalCluster(nodes=3) as cluster:
+    with LocalCluster(nodes=3, stabilization_s=0.3) as cluster:
         cli = Cli(cluster)
         holder = cli.start("lock", "kept")
         token = json.loads(holder.stdout.readline())["fencing_token"]
@@ -401,24 +385,23 @@ def test_a_server_that_is_no_lockring_is_told_in_one_line(cli, arguments):
                     connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        done = cli.run(arguments[0], "--server", address, "--connect-timeout", "1", *arguments[1:])
+        stranger = f"127.0.0.1:{listener.getsockname()[1]}"
+        done = cli.run(arguments[0], "--server", stranger, "--connect-timeout", "1", *arguments[1:])
         listener.shutdown(socket.SHUT_RDWR)
     assert done.returncode == 69
     assert done.stderr.startswith("lockring: ")
     assert done.stderr.count("\n") == 1
-    assert address in done.stderr
+    assert stranger in done.stderr
 
 
 @pytest.mark.parametrize("arguments", EVERY, ids=lambda arguments: arguments[0])
 def test_a_server_that_is_not_there_is_told_in_one_line(cli, arguments):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    done = cli.run(arguments[0], "--server", address, "--connect-timeout", "1", *arguments[1:])
+    nobody = address()
+    done = cli.run(arguments[0], "--server", nobody, "--connect-timeout", "1", *arguments[1:])
     assert done.returncode == 69
     assert done.stderr.startswith("lockring: ")
     assert done.stderr.count("\n") == 1
-    assert address in done.stderr
+    assert nobody in done.stderr
 
 
 def test_a_ttl_above_the_coordinator_lease_is_refused_naming_the_bound(cli):

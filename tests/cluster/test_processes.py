@@ -107,14 +107,16 @@ def test_garbage_after_the_hello_ends_the_connection_with_a_reason(port: str) ->
         assert wire.refusal().code == "protocol"
 
 
-def test_half_a_hello_is_cut_off_after_some_seconds(port: str) -> None:
+def test_half_a_hello_is_cut_off_after_some_seconds(standing: LocalCluster) -> None:
     begun_s = time.monotonic()
-    with Wire(port) as wire:
-        wire.write(b"\x00\x00\x00\x20half")
-        refused = wire.refusal()
-    assert refused.code == "protocol"
-    assert "hello" in refused.text
-    assert 4.5 < time.monotonic() - begun_s < 9
+    with Wire(standing.address_of("N1")) as node, Wire(standing.address_of(COORDINATOR)) as coordinator:
+        for wire in (node, coordinator):
+            wire.write(b"\x00\x00\x00\x20half")
+        for wire in (node, coordinator):
+            refused = wire.refusal()
+            assert refused.code == "protocol"
+            assert "hello" in refused.text
+            assert 4.5 < time.monotonic() - begun_s < 30
 
 
 def test_another_protocol_version_is_refused_by_name(port: str) -> None:
@@ -214,7 +216,7 @@ def test_a_client_that_reads_nothing_is_cut_off_before_it_costs_much_memory(
 ) -> None:
     before_kib = _resident_kib(standing.pid_of("N1"))
     requests = b"".join(encode_frame(GetState(number)) for number in range(1, 5_001))
-    with socket.create_connection(split_address(standing.address_of("N1")), timeout=20) as sock:
+    with socket.create_connection(split_address(standing.address_of("N1")), timeout=60) as sock:
         sock.sendall(encode_frame(ClientHello(PROTOCOL, "", "deaf", 1)))
         with pytest.raises(ConnectionError):
             _send_for_ever(sock, requests)

@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,13 +17,12 @@ import pytest
 from lockring.errors import LockringError
 from lockring.messages import Acquire, Granted, Welcome
 from lockring.net.ask import ask_state
-from lockring.server.children import child_environment, free_ports
+from lockring.server.children import child_environment
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.cluster.wire import Wire
+from tests.processes import PATIENCE_S, address, children_of, eventually, is_running, ports_in_a_row
 
 pytestmark = pytest.mark.cluster
-
-WAIT_S = 20.0
 
 
 class Running:
@@ -54,14 +52,14 @@ class Running:
         return "\n".join(self.lines)
 
     def wait(self) -> int:
-        code = self.popen.wait(WAIT_S)
-        self._reader.join(WAIT_S)
+        code = self.popen.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
         return code
 
     def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.text, lambda: f"{text!r} in:\n{self.text}")
+        eventually(lambda: text in self.text, lambda: f"{text!r} in:\n{self.text}")
 
 
 @contextmanager
@@ -74,23 +72,12 @@ def running(*arguments: str) -> Iterator[Running]:
         process.wait()
 
 
-def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s, f"waited in vain for {what()}"
-        time.sleep(0.02)
-
-
-def address() -> str:
-    return f"127.0.0.1:{free_ports('127.0.0.1', 1)[0]}"
-
-
-def serves(server: str) -> bool:
+def serves(server: str, *, with_backups: bool = False) -> bool:
     try:
         state = ask_state(server, timeout_s=2).state
     except LockringError:
         return False
-    return all(slot.primary is not None for slot in state.slots)
+    return all(slot.primary and (slot.backup or not with_backups) for slot in state.slots)
 
 
 def assert_one_line(process: Running, code: int, *parts: str) -> None:
@@ -165,7 +152,7 @@ def test_a_node_ends_where_its_coordinator_is_something_else_entirely() -> None:
         thread.start()
         with running("node", "--id", "N1", "--listen", address(), "--coordinator", where) as process:
             assert_one_line(process, 69, where, "no lockring server")
-        thread.join(WAIT_S)
+        thread.join(PATIENCE_S)
 
 
 # --------------------------------------------------------------------------- waiting
@@ -178,7 +165,7 @@ def test_a_node_waits_for_its_coordinator_says_so_and_then_joins() -> None:
         assert "waiting for the coordinator" in ask_state(node).note
         with running("coordinator", "--listen", coordinator, "--stabilization", "0.2"):
             waiting.wait_for("joined cluster")
-            wait_until(lambda: serves(node), lambda: waiting.text)
+            eventually(lambda: serves(node), lambda: waiting.text)
             assert ask_state(node).note == ""
 
 
@@ -203,30 +190,30 @@ def test_signals_end_a_node_that_never_joined_at_once() -> None:
 # --------------------------------------------------------------------------- in a cluster
 
 
-def test_a_second_node_of_the_same_id_ends_and_the_first_goes_on(quick: LocalCluster) -> None:
-    coordinator = quick.address_of(COORDINATOR)
+def test_a_second_node_of_the_same_id_ends_and_the_first_goes_on(calm: LocalCluster) -> None:
+    coordinator = calm.address_of(COORDINATOR)
     with running("node", "--id", "N1", "--listen", address(), "--coordinator", coordinator) as second:
         assert_one_line(second, 78, "N1 is running already")
-    assert quick.is_running("N1")
-    quick.wait_until_stable(timeout_s=WAIT_S)
+    assert calm.is_running("N1")
+    calm.wait_until_stable(timeout_s=PATIENCE_S)
 
 
-def test_sigterm_moves_everything_away_before_the_node_leaves(quick: LocalCluster) -> None:
-    quick.terminate("N1")
-    assert quick.wait_for_exit("N1", timeout_s=WAIT_S) == 0
-    assert "drained: nothing is left on this node" in quick.log_of("N1")
-    assert quick.wait_until_stable(timeout_s=WAIT_S).members.keys() == {"N2", "N3"}
+def test_sigterm_moves_everything_away_before_the_node_leaves(calm: LocalCluster) -> None:
+    calm.terminate("N1")
+    assert calm.wait_for_exit("N1", timeout_s=PATIENCE_S) == 0
+    assert "drained: nothing is left on this node" in calm.log_of("N1")
+    assert calm.wait_until_stable(timeout_s=PATIENCE_S).members.keys() == {"N2", "N3"}
     for name in ("N2", "N3"):
-        assert "which failed" not in quick.log_of(name), "nothing was taken over: all of it was moved"
+        assert "which failed" not in calm.log_of(name), "nothing was taken over: all of it was moved"
 
 
-def test_a_second_signal_ends_a_draining_node_at_once(quick: LocalCluster) -> None:
-    quick.kill(COORDINATOR)  # so that the drain cannot come to an end
-    quick.terminate("N1")
-    wait_until(lambda: "draining" in quick.log_of("N1"), quick.logs)
-    assert quick.is_running("N1")
-    quick.terminate("N1")
-    assert quick.wait_for_exit("N1", timeout_s=WAIT_S) == 0
+def test_a_second_signal_ends_a_draining_node_at_once(calm: LocalCluster) -> None:
+    calm.kill(COORDINATOR)  # so that the drain cannot come to an end
+    calm.terminate("N1")
+    eventually(lambda: "draining" in calm.log_of("N1"), calm.logs)
+    assert calm.is_running("N1")
+    calm.terminate("N1")
+    assert calm.wait_for_exit("N1", timeout_s=PATIENCE_S) == 0
 
 
 def test_a_drain_that_does_not_come_to_an_end_is_given_up_and_says_what_is_left() -> None:
@@ -237,7 +224,7 @@ def test_a_drain_that_does_not_come_to_an_end_is_given_up_and_says_what_is_left(
             "node", "--id", "N1", "--listen", node, "--coordinator", coordinator, "--drain-timeout", "1"
         ) as second,
     ):
-        wait_until(lambda: serves(node), lambda: second.text)
+        eventually(lambda: serves(node), lambda: second.text)
         first.popen.kill()
         second.wait_for("waiting for the coordinator")
         second.popen.send_signal(signal.SIGTERM)
@@ -248,34 +235,34 @@ def test_a_drain_that_does_not_come_to_an_end_is_given_up_and_says_what_is_left(
 def test_a_killed_node_is_replaced_and_comes_back_as_another_life(quick: LocalCluster) -> None:
     before = quick.state().members["N2"].replica
     quick.kill("N2")
-    assert quick.wait_until_stable(timeout_s=WAIT_S).members.keys() == {"N1", "N3"}
+    assert quick.wait_until_stable(timeout_s=PATIENCE_S).members.keys() == {"N1", "N3"}
     quick.restart("N2")
-    after = quick.wait_until_stable(timeout_s=WAIT_S).members["N2"].replica
+    after = quick.wait_until_stable(timeout_s=PATIENCE_S).members["N2"].replica
     assert after.incarnation > before.incarnation
 
 
 def test_a_frozen_node_is_replaced_and_taken_in_again_when_it_goes_on(quick: LocalCluster) -> None:
     quick.freeze("N3")
-    quick.wait_until_stable(timeout_s=WAIT_S)
+    quick.wait_until_stable(timeout_s=PATIENCE_S)
     assert not any(slot.primary and slot.primary.node == "N3" for slot in quick.state().slots)
     quick.thaw("N3")
-    quick.wait_until_stable(timeout_s=WAIT_S)
+    quick.wait_until_stable(timeout_s=PATIENCE_S)
     assert any(slot.primary and slot.primary.node == "N3" for slot in quick.state().slots)
 
 
-def test_a_restarted_coordinator_goes_on_with_higher_versions(quick: LocalCluster) -> None:
-    before = quick.state()
-    quick.restart(COORDINATOR)
-    after = quick.wait_until_stable(timeout_s=WAIT_S)
+def test_a_restarted_coordinator_goes_on_with_higher_versions(calm: LocalCluster) -> None:
+    before = calm.state()
+    calm.restart(COORDINATOR)
+    after = calm.wait_until_stable(timeout_s=PATIENCE_S)
     assert after.version > before.version
     assert after.cluster == before.cluster
     assert [slot.primary for slot in after.slots] == [slot.primary for slot in before.slots]
 
 
-def test_nodes_serve_while_the_coordinator_is_away(quick: LocalCluster) -> None:
-    quick.kill(COORDINATOR)
+def test_nodes_serve_while_the_coordinator_is_away(calm: LocalCluster) -> None:
+    calm.kill(COORDINATOR)
     lock = "still served"
-    with Wire(quick.address_of(quick.primary_of(lock))) as wire:
+    with Wire(calm.address_of(calm.primary_of(lock))) as wire:
         assert isinstance(wire.greet(), Welcome)
         wire.send(Acquire(1, "session", 1_000, "me", 1, lock, wait_ms=0))
         assert isinstance(wire.read(), Granted)
@@ -286,7 +273,7 @@ def test_clients_of_a_coordinator_are_pushed_new_routes(quick: LocalCluster) -> 
         assert isinstance(wire.greet(), Welcome)
         assert len(wire.read_routes().members) == 3
         quick.kill("N1")
-        quick.wait_until_stable(timeout_s=WAIT_S)
+        quick.wait_until_stable(timeout_s=PATIENCE_S)
         routes = wire.read_routes()
         while len(routes.members) != 2:
             routes = wire.read_routes()
@@ -301,36 +288,34 @@ def test_serve_is_a_whole_cluster_and_takes_further_nodes() -> None:
     with running(
         "serve", "--listen", listen, "--coordinator-listen", coordinator, "--stabilization", "0.2"
     ) as both:
-        wait_until(lambda: serves(listen), lambda: both.text)
+        eventually(lambda: serves(listen), lambda: both.text)
         with running("node", "--id", "N2", "--listen", more, "--coordinator", coordinator) as second:
-            wait_until(
-                lambda: all(s.backup is not None for s in ask_state(listen).state.slots), lambda: second.text
-            )
+            eventually(lambda: serves(listen, with_backups=True), lambda: second.text)
         both.popen.send_signal(signal.SIGINT)
         assert both.wait() == 0
         assert "Traceback" not in both.text
 
 
 def test_up_starts_everything_restarts_what_dies_and_ends_everything_on_ctrl_c() -> None:
-    first = _free_row(3)
+    first, *_ = ports_in_a_row(3)
     with running("up", "--nodes", "2", "--port", str(first)) as up:
         up.wait_for("Ctrl-C ends everything")
         assert f"LOCKRING_SERVER=127.0.0.1:{first + 1},127.0.0.1:{first + 2}" in up.text
         assert "N1 │" in up.text
-        children = _children_of(up.popen.pid)
+        children = children_of(up.popen.pid)
         assert len(children) == 3
         os.kill(children[-1], signal.SIGKILL)
         up.wait_for("was killed by SIGKILL; starting it again")
-        wait_until(lambda: len(_children_of(up.popen.pid)) == 3, lambda: "the restart")
-        children = _children_of(up.popen.pid)
+        eventually(lambda: len(children_of(up.popen.pid)) == 3, lambda: "the restart")
+        children = children_of(up.popen.pid)
         up.popen.send_signal(signal.SIGINT)
         assert up.wait() == 0
-        assert not any(_is_alive(child) for child in children)
+        assert not any(is_running(child) for child in children)
         assert "Traceback" not in up.text
 
 
 def test_up_says_which_port_is_taken() -> None:
-    first = _free_row(3)
+    first, *_ = ports_in_a_row(3)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", first + 1))
         taken.listen()
@@ -341,35 +326,8 @@ def test_up_says_which_port_is_taken() -> None:
 def test_nothing_outlives_a_supervisor_that_was_killed() -> None:
     with running("up", "--nodes", "1", "--port", "0") as up:
         up.wait_for("Ctrl-C ends everything")
-        children = _children_of(up.popen.pid)
+        children = children_of(up.popen.pid)
         assert len(children) == 2
         os.kill(children[0], signal.SIGSTOP)  # not even one that could not notice
         up.popen.kill()
-        wait_until(lambda: not any(_is_alive(child) for child in children), lambda: f"the end of {children}")
-
-
-def _children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def _free_row(count: int) -> int:
-    """The first of some free ports in a row."""
-    while True:
-        (first,) = free_ports("127.0.0.1", 1)
-        socks = [socket.socket() for _ in range(count)]
-        try:
-            for place, sock in enumerate(socks):
-                sock.bind(("127.0.0.1", first + place))
-            return first
-        except OSError:
-            continue
-        finally:
-            for sock in socks:
-                sock.close()
+        eventually(lambda: not any(is_running(child) for child in children), lambda: f"the end of {children}")

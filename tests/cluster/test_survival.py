@@ -11,12 +11,14 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import lockring
 from lockring.errors import LockLost
 from lockring.testing import COORDINATOR, LocalCluster
+from tests.processes import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -26,14 +28,30 @@ SETTLED_S = 60.0
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(nodes=3, stabilization_s=0.3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def patient() -> Iterator[LocalCluster]:
+    """A cluster that waits for a second whether more changes before it acts on a change."""
     with LocalCluster(nodes=3) as cluster:
         yield cluster
 
 
 @pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    """For what a test does not wait for at once."""
+    with ThreadPoolExecutor() as threads:
+        yield threads
+
+
+@pytest.fixture
 def hasty() -> Iterator[LocalCluster]:
     """A cluster whose leases are short, for what must wait them out."""
-    with LocalCluster(nodes=3, backup_lease_s=1.0, coordinator_lease_s=4.0, member_lease_s=2.0) as cluster:
+    with LocalCluster(
+        nodes=3, backup_lease_s=1.0, coordinator_lease_s=4.0, member_lease_s=2.0, stabilization_s=0.3
+    ) as cluster:
         yield cluster
 
 
@@ -65,21 +83,25 @@ def test_two_hundred_locks_survive_the_kill_and_restart_of_every_process_in_turn
                 assert again.fencing_token > grant.fencing_token
 
 
-def test_backup_has_the_lock_with_a_valid_token_after_the_crash_of_the_primary(cluster: LocalCluster) -> None:
+def test_backup_has_the_lock_with_a_valid_token_after_the_crash_of_the_primary(
+    cluster: LocalCluster, thread: ThreadPoolExecutor
+) -> None:
     with lockring.Client(cluster.servers) as holder, lockring.Client(cluster.servers) as other:
         grant = holder.lock("nightly").acquire(timeout=30)
         backup = cluster.backup_of("nightly")
         cluster.kill(cluster.primary_of("nightly"))
-        assert other.lock("nightly").try_acquire(timeout=3) is None
+        next_one = thread.submit(other.lock("nightly").acquire, timeout=SETTLED_S)
         cluster.wait_until_stable(timeout_s=SETTLED_S)
         assert cluster.primary_of("nightly") == backup
+        eventually(lambda: other.describe("nightly").waiters)
         assert grant.held
         assert grant.verify()
+        assert not next_one.done()
         holding = other.owner_of("nightly")
         assert holding is not None
         assert holding.fencing_token == grant.fencing_token
         grant.release()
-        with other.lock("nightly").acquire(timeout=30) as next_grant:
+        with next_one.result(SETTLED_S) as next_grant:
             assert next_grant.fencing_token > grant.fencing_token
 
 
@@ -138,8 +160,11 @@ def test_rolling_restart_of_every_node_loses_nothing(cluster: LocalCluster) -> N
 
 
 def test_locks_are_renewed_and_acquired_while_slots_move_to_a_joining_node(cluster: LocalCluster) -> None:
-    with lockring.Client(cluster.servers, ttl=1) as client:
+    ttl_s = 3.0
+    with lockring.Client(cluster.servers, ttl=ttl_s) as client:
         grants = [client.lock(f"job/{number}").acquire(timeout=30) for number in range(50)]
+        would_have_ended = threading.Timer(ttl_s, lambda: None)
+        would_have_ended.start()
         joining = cluster.add_node()
         tokens: list[int] = []
         while not cluster.state().members.get(joining) or len(tokens) < 200:
@@ -147,40 +172,46 @@ def test_locks_are_renewed_and_acquired_while_slots_move_to_a_joining_node(clust
                 tokens.append(busy.fencing_token)
         cluster.wait_until_stable(timeout_s=SETTLED_S)
         assert tokens == sorted(set(tokens))
+        would_have_ended.join()
         assert all(grant.held for grant in grants)
         assert all(grant.verify() for grant in grants)
         moved = [grant for grant in grants if cluster.primary_of(grant.name) == joining]
         assert moved, "no held lock has moved, so this shows nothing"
 
 
-def test_drop_and_join_at_once_disrupt_nothing_that_survived(cluster: LocalCluster) -> None:
-    with lockring.Client(cluster.servers, ttl=5) as client:
+def test_drop_and_join_at_once_disrupt_nothing_that_survived(patient: LocalCluster) -> None:
+    with lockring.Client(patient.servers, ttl=5) as client:
         grants = [client.lock(f"job/{number}").acquire(timeout=30) for number in range(50)]
-        before = {grant.name: cluster.primary_of(grant.name) for grant in grants}
-        cluster.kill("N2")
-        joining = cluster.add_node()
-        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        before = {grant.name: patient.primary_of(grant.name) for grant in grants}
+        patient.kill("N2")
+        joining = patient.add_node()
+        patient.wait_until_stable(timeout_s=SETTLED_S)
         assert all(grant.held for grant in grants)
         assert all(grant.verify() for grant in grants)
-        after = {grant.name: cluster.primary_of(grant.name) for grant in grants}
+        after = {grant.name: patient.primary_of(grant.name) for grant in grants}
         moved = {name for name in before if after[name] not in (before[name], joining)}
         assert {before[name] for name in moved} <= {"N2"}, "a slot has moved between two survivors"
 
 
-def test_frozen_primary_finds_its_rights_gone_when_it_wakes(cluster: LocalCluster) -> None:
+def test_frozen_primary_finds_its_rights_gone_when_it_wakes(
+    cluster: LocalCluster, thread: ThreadPoolExecutor
+) -> None:
     with lockring.Client(cluster.servers, ttl=5) as holder, lockring.Client(cluster.servers, ttl=5) as other:
         grant = holder.lock("nightly").acquire(timeout=30)
         frozen = cluster.primary_of("nightly")
         cluster.freeze(frozen)
-        assert other.lock("nightly").try_acquire(timeout=8) is None
+        next_one = thread.submit(other.lock("nightly").acquire, timeout=2 * SETTLED_S)
+        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        eventually(lambda: other.describe("nightly").waiters)
         assert grant.held
         cluster.thaw(frozen)
         cluster.wait_until_stable(timeout_s=SETTLED_S)
         assert grant.held
         assert grant.verify()
         assert other.lock("nightly").try_acquire() is None
+        assert not next_one.done()
         grant.release()
-        assert other.lock("nightly").acquire(timeout=30).fencing_token > grant.fencing_token
+        assert next_one.result(SETTLED_S).fencing_token > grant.fencing_token
 
 
 def test_node_that_restarts_while_the_coordinator_is_frozen_is_let_in_again(cluster: LocalCluster) -> None:
@@ -208,25 +239,25 @@ def test_held_and_new_locks_go_on_without_the_coordinator(cluster: LocalCluster)
         assert grant.verify()
 
 
-def test_client_frozen_past_its_ttl_finds_its_grant_lost_at_the_very_next_look(cluster: LocalCluster) -> None:
+def test_client_frozen_past_its_ttl_finds_its_grant_lost_at_the_very_next_look(steady: LocalCluster) -> None:
     program = """
         import os, signal, sys, time
         import lockring
         client = lockring.Client(sys.argv[1], ttl=1.0)
-        grant = client.lock("nightly").acquire(timeout=30)
+        grant = client.lock("frozen-client").acquire(timeout=30)
         print("held", grant.held, flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
         print("held", grant.held, flush=True)
         print("lost", grant.lost.is_set(), flush=True)
     """
     with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program), cluster.servers], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(program), steady.servers], stdout=subprocess.PIPE, text=True
     ) as frozen:
         assert frozen.stdout is not None
         try:
             assert frozen.stdout.readline() == "held True\n"
-            with lockring.Client(cluster.servers) as other:
-                token = other.lock("nightly").acquire(timeout=30).fencing_token
+            with lockring.Client(steady.servers) as other:
+                token = other.lock("frozen-client").acquire(timeout=30).fencing_token
             assert token
             frozen.send_signal(signal.SIGCONT)
             assert frozen.stdout.readline() == "held False\n"
@@ -235,21 +266,21 @@ def test_client_frozen_past_its_ttl_finds_its_grant_lost_at_the_very_next_look(c
             frozen.kill()
 
 
-def test_waiters_are_served_in_order_and_pushed_not_polled(cluster: LocalCluster) -> None:
+def test_waiters_are_served_in_order_and_pushed_not_polled(steady: LocalCluster) -> None:
     order: list[int] = []
     queued = threading.Event()
 
     def wait_for_lock(number: int) -> None:
-        with lockring.Client(cluster.servers) as client, client.lock("nightly"):
+        with lockring.Client(steady.servers) as client, client.lock("in-order"):
             order.append(number)
 
-    with lockring.Client(cluster.servers) as client:
+    with lockring.Client(steady.servers) as client:
         threads = []
-        with client.lock("nightly").acquire(timeout=30):
+        with client.lock("in-order").acquire(timeout=30):
             for number in range(5):
                 threads.append(threading.Thread(target=wait_for_lock, args=(number,)))
                 threads[-1].start()
-                while len(client.describe("nightly").waiters) <= number:
+                while len(client.describe("in-order").waiters) <= number:
                     queued.wait(0.01)
         for thread in threads:
             thread.join(30)

@@ -25,7 +25,7 @@ from lockring.net.frames import FrameReader, encode_frame
 class Wire:
     """One connection to a server."""
 
-    def __init__(self, address: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, address: str, *, timeout_s: float = 60.0) -> None:
         self._sock = socket.create_connection(split_address(address), timeout=timeout_s)
         self._reader: FrameReader[Message] = FrameReader(msgspec.msgpack.Decoder(ToClient), FRAME_BYTES_MAX)
         self._read: list[Message] = []
@@ -58,21 +58,22 @@ class Wire:
             EOFError: the server has ended the connection.
         """
         while True:
-            while not self._read:
-                data = self._sock.recv(65_536)
-                if not data:
-                    raise EOFError
-                self._read = self._reader.feed(data)
-            message = self._read.pop(0)
+            message = self._next()
             if not isinstance(message, Routes):
                 return message
+
+    def _next(self) -> Message:
+        while not self._read:
+            data = self._sock.recv(65_536)
+            if not data:
+                raise EOFError
+            self._read = self._reader.feed(data)
+        return self._read.pop(0)
 
     def read_routes(self) -> Routes:
         """The next routes, whatever comes before them."""
         while True:
-            while not self._read:
-                self._read = self._reader.feed(self._sock.recv(65_536))
-            message = self._read.pop(0)
+            message = self._next()
             if isinstance(message, Routes):
                 return message
 

@@ -49,6 +49,7 @@ from lockring.messages import (
 from lockring.names import SLOTS, slot_of
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.ring.state import ClusterState, encode_state
+from tests.processes import PATIENCE_S
 
 _decoder = msgspec.msgpack.Decoder(ToNode)
 
@@ -99,7 +100,7 @@ class LockServer:
         self._listener.close()
         self.cut()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE_S)
 
     # ---- what tests say
 
@@ -122,7 +123,7 @@ class LockServer:
             session, acquisition = first.id
             self._send(first.connection, Lost(session, acquisition, name, reason))
 
-    def wait_until(self, condition: Any, seconds: float = 10) -> None:
+    def wait_until(self, condition: Any, seconds: float = PATIENCE_S) -> None:
         """Wait until a condition on this server holds; looked at after each message and connection."""
         with self._news:
             assert self._news.wait_for(condition, seconds), self.seen[-5:]

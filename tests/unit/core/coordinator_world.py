@@ -78,6 +78,10 @@ class World:
         self.fails_reads = False
         self.fails_writes = False
         self._connections = 0
+        self._encoded = b""  # a state as it was last sent, and what it says: the same for all nodes
+        self._decoded = ClusterState()
+        self._learning_in = ClusterState()
+        self._learning: list[tuple[int, SlotState, Copy]] = []
         self.core = CoordinatorCore(
             address="127.0.0.1:9500",
             term=term,
@@ -139,7 +143,9 @@ class World:
                     if isinstance(message, HeartbeatAck):
                         node.acknowledged.append(message)
                     elif isinstance(message, State):
-                        self.tell(node, decode_state(message.state))
+                        if message.state != self._encoded:
+                            self._encoded, self._decoded = message.state, decode_state(message.state)
+                        self.tell(node, self._decoded)
             case Close(int() as connection, reason):
                 self.closed.append(connection)
                 ended = self.by_connection.pop(connection, None)
@@ -260,10 +266,17 @@ class World:
         node.seen = state
         if not node.is_obedient:
             return
+        if state is not self._learning_in:
+            self._learning_in = state
+            self._learning = [
+                (number, slot, slot.learner)
+                for number, slot in enumerate(state.slots)
+                if slot.learner is not None
+            ]
         items = [
             AskItem(number, slot.epoch, copy.replica.node, copy.replica.incarnation, copy.joined)
-            for number, slot in enumerate(state.slots)
-            if slot.primary == node.replica and (copy := slot.learner) is not None and self.answers(copy)
+            for number, slot, copy in self._learning
+            if slot.primary == node.replica and self.answers(copy)
         ]
         if items:
             self.receive(node.connection, Ask(AskKind.IN_SYNC, items))

@@ -17,6 +17,8 @@ from lockring.ring.state import ClusterState, Replica, SlotState
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator_world import World
 
+pytestmark = pytest.mark.slow
+
 LEASE_WAIT_NS = up(Timing().coordinator_lease_ns)
 
 

@@ -289,6 +289,7 @@ def settle(
     raise AssertionError("the reconciler does not come to an end")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(

@@ -10,10 +10,9 @@ from lockring.errors import ProtocolError
 from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, StateIs, Welcome
 from lockring.net.connection import Outbox
 from lockring.net.listener import CLIENT, PEER, Guest, Listener
+from tests.processes import PATIENCE_S
 
 T = TypeVar("T")
-
-WAIT_S = 10.0
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -21,7 +20,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     import uvloop
 
     async def bounded() -> T:
-        async with asyncio.timeout(4 * WAIT_S):
+        async with asyncio.timeout(1.5 * PATIENCE_S):
             return await main
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -30,7 +29,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something holds."""
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - conditions of all kinds, not one event
             await asyncio.sleep(0.005)
 

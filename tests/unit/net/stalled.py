@@ -1,10 +1,11 @@
-"""A process that a test freezes: prints "ready", and later what a pump did with a byte on standard input and a
-deadline 100 ms after "ready", in the order in which it was done."""
+"""A process that a test freezes: `stalled.py MILLISECONDS` prints the deadline that is so long from now, and later
+what a pump did with a byte on standard input and with the deadline, in the order in which it was done."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 
 import uvloop
 
@@ -16,7 +17,7 @@ from lockring.units import NS_PER_MS
 async def main() -> None:
     done = asyncio.Event()
     events: list[str] = []
-    deadline_ns: list[int] = [monotonic_ns() + 100 * NS_PER_MS]
+    deadline_ns: list[int] = [monotonic_ns() + int(sys.argv[1]) * NS_PER_MS]
 
     def on_timer() -> None:
         deadline_ns.clear()
@@ -35,7 +36,7 @@ async def main() -> None:
         on_timer=on_timer,
     )
     pump.schedule()
-    print("ready", flush=True)
+    print(*deadline_ns, flush=True)
     await done.wait()
     print(*events, flush=True)
     transport.close()

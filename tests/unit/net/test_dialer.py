@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Sequence
 
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongRole
 from lockring.messages import PROTOCOL, ClientHello, GetState, Message, StateIs, ToClient, Welcome
 from lockring.net.connection import Outbox
 from lockring.net.dialer import Dialer
+from tests.processes import address
 from tests.unit.net.serving import EchoHost, run, until
 
 
@@ -90,15 +90,13 @@ def test_a_lost_connection_is_told_once_and_dialed_again() -> None:
 
 def test_it_waits_for_a_server_that_is_not_there_yet() -> None:
     async def main() -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{sock.getsockname()[1]}"
-        caller = Caller([address])
+        later = address()
+        caller = Caller([later])
         await until(lambda: len(caller.failures) >= 3)
         assert all(isinstance(error, Unavailable) for _, error, _ in caller.failures)
         assert "nobody listens there" in str(caller.failures[0][1])
         host = EchoHost()
-        await host.start(address)
+        await host.start(later)
         await until(lambda: len(caller.opened_at) == 1)
         caller.dialer.close("done")
         await host.stop()
@@ -142,8 +140,7 @@ def test_a_server_that_speaks_something_else_is_told_apart_from_none() -> None:
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        caller = Caller([address])
+        caller = Caller([f"127.0.0.1:{server.sockets[0].getsockname()[1]}"])
         await until(lambda: len(caller.failures) >= 1)
         assert isinstance(caller.failures[0][1], ProtocolError)
         assert "no lockring server" in str(caller.failures[0][1])

@@ -167,6 +167,7 @@ def test_backups_of_each_primary_are_spread_evenly_over_the_others(members):
     assert max(counts) - min(counts) <= 3
 
 
+@pytest.mark.slow
 @given(weights)
 def test_weights_are_respected(members):
     ring = HashRing(members)
@@ -191,6 +192,7 @@ def test_thousands_of_members_share_the_slots(members):
 # ------------------------------------------------------------------- the same everywhere
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(weights, st.randoms(use_true_random=False))
 def test_the_order_of_members_does_not_matter(members, rng: Random):

@@ -23,6 +23,7 @@ from lockring.errors import (
 )
 from lockring.net.listener import CannotListen
 from lockring.server.lifecycle import exit_code_of
+from tests.processes import PATIENCE_S
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ class Program:
 
     def end(self) -> tuple[int, str, str]:
         """Exit code, the rest of the output, and the errors."""
-        output, errors = self.popen.communicate(timeout=20)
+        output, errors = self.popen.communicate(timeout=PATIENCE_S)
         return self.popen.returncode, output, errors
 
 

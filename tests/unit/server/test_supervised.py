@@ -8,6 +8,7 @@ import signal
 import sys
 
 from lockring.server.supervised import LinePrinter, SupervisedChild
+from tests.processes import PATIENCE_S
 from tests.unit.net.serving import run, until
 
 SLEEPS = "import time; print('here', flush=True); time.sleep(600)"
@@ -35,7 +36,7 @@ def test_a_child_that_dies_is_started_again() -> None:
         child.start()
         await until(lambda: stream.getvalue().count("N1 │ here") == 2)
         child.tell(signal.SIGTERM)
-        await child.ended(timeout_s=5)
+        await child.ended(timeout_s=PATIENCE_S)
         assert hopeless == []
 
     run(main())
@@ -46,7 +47,7 @@ def test_a_child_that_would_end_the_same_way_again_is_not_started_again() -> Non
         hopeless: list[int] = []
         child = child_of("raise SystemExit(78)", io.StringIO(), hopeless)
         child.start()
-        await child.ended(timeout_s=5)
+        await child.ended(timeout_s=PATIENCE_S)
         assert hopeless == [78]
 
     run(main())
@@ -57,7 +58,7 @@ def test_a_child_that_was_drained_is_not_started_again() -> None:
         stream, hopeless = io.StringIO(), list[int]()
         child = child_of("print('here')", stream, hopeless)
         child.start()
-        await child.ended(timeout_s=5)
+        await child.ended(timeout_s=PATIENCE_S)
         assert stream.getvalue() == "         N1 │ here\n"
         assert hopeless == []
 
@@ -73,7 +74,7 @@ def test_a_child_is_told_to_end_and_killed_if_it_does_not() -> None:
             child.start()
             await until(lambda stream=stream: "here" in stream.getvalue())  # type: ignore[misc]
             child.tell(signal.SIGTERM)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await child.ended(timeout_s=0.2)
 
     run(main())

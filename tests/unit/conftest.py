@@ -1,0 +1,19 @@
+"""What of the unit tests is measured for coverage, and how long a slow one may take."""
+
+from __future__ import annotations
+
+import pytest
+
+MEASURED = ("tests/unit/core/", "tests/unit/ring/")
+SLOW_S_MAX = 600
+"""Of one test that is marked as slow, on a machine that is busy with other things."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure only the quick tests of what must be covered: it makes a test several times slower."""
+    for item in items:
+        is_slow = item.get_closest_marker("slow") is not None
+        if is_slow:
+            item.add_marker(pytest.mark.timeout(SLOW_S_MAX))
+        if is_slow or not item.nodeid.startswith(MEASURED):
+            item.add_marker("no_cover")
