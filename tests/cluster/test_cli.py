@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 import lockring
+from lockring.core.timing import up
 from lockring.testing import LocalCluster
+from lockring.units import NS_PER_S
 from tests.processes import PATIENCE_S, address, eventually, is_running, last_seen_s, written
 
 pytestmark = [pytest.mark.cluster]
@@ -300,7 +302,7 @@ def test_describe_shows_holder_waiters_and_place(cli, steady):
     found = cli.json("describe", "shown")
     assert [each["owner"] for each in found["holders"] + found["waiters"]] == ["one", "two", "three"]
     assert (found["primary"], found["backup"]) == (steady.primary_of("shown"), steady.backup_of("shown"))
-    assert 0 < found["holders"][0]["ttl_left_s"] <= 10
+    assert 0 < found["holders"][0]["ttl_left_s"] <= up(10 * NS_PER_S) / NS_PER_S
     text = cli.run("describe", "shown").stdout
     for part in ("held by  one", f"token     {token}", "1.  two", "2.  three", f"primary {found['primary']}"):
         assert part in text

@@ -52,7 +52,10 @@ class Running:
         return "\n".join(self.lines)
 
     def wait(self) -> int:
-        code = self.popen.wait(PATIENCE_S)
+        try:
+            code = self.popen.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"has not ended within {PATIENCE_S:g} s; it said\n{self.text}") from None
         self._reader.join(PATIENCE_S)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
@@ -291,8 +294,8 @@ def test_serve_is_a_whole_cluster_and_takes_further_nodes() -> None:
         eventually(lambda: serves(listen), lambda: both.text)
         with running("node", "--id", "N2", "--listen", more, "--coordinator", coordinator) as second:
             eventually(lambda: serves(listen, with_backups=True), lambda: second.text)
-        both.popen.send_signal(signal.SIGINT)
-        assert both.wait() == 0
+            both.popen.send_signal(signal.SIGINT)  # while there is a node that can take over what it has
+            assert both.wait() == 0
         assert "Traceback" not in both.text
 
 
@@ -316,11 +319,9 @@ def test_up_starts_everything_restarts_what_dies_and_ends_everything_on_ctrl_c()
 
 def test_up_says_which_port_is_taken() -> None:
     first, *_ = ports_in_a_row(3)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", first + 1))
-        taken.listen()
-        with running("up", "--nodes", "2", "--port", str(first)) as up:
-            assert_one_line(up, 69, f"127.0.0.1:{first + 1} (N1)", "--port")
+    taken = socket.create_server(("127.0.0.1", first + 1))
+    with taken, running("up", "--nodes", "2", "--port", str(first)) as up:
+        assert_one_line(up, 69, f"127.0.0.1:{first + 1} (N1)", "--port")
 
 
 def test_nothing_outlives_a_supervisor_that_was_killed() -> None:

@@ -324,7 +324,7 @@ class TestLoss:
     ) -> None:
         async def main(client: Client) -> None:
             grant = await client.lock("x", ttl=6).acquire()
-            await until(server, lambda: server.count(Keepalive) == 1)
+            await until(server, lambda: server.count(Keepalive) >= 1)
             time.sleep(2.6)  # noqa: ASYNC251 - longer than the silence that ends a connection
             await asyncio.sleep(0.2)
             assert grant.held
@@ -456,7 +456,7 @@ def test_nobody_there_and_somebody_else_there_are_told_apart(factory: Any) -> No
     async def main() -> None:
         async with Client(nobody) as client:
             with pytest.raises(Unavailable, match=f"{nobody}: .*refused"):
-                await client.lock("x").acquire(timeout=0.5)
+                await client.lock("x").acquire(timeout=2)
         async with Client("no.such.host.invalid:1", connect_timeout=0.5) as client:
             with pytest.raises(Unavailable, match=r"no\.such"):
                 await client.lock("x").acquire()

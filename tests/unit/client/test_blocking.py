@@ -163,6 +163,7 @@ class TestWaiting:
     def test_a_bounded_wait_ends_and_leaves_nothing_behind(
         self, client: lockring.Client, other: lockring.Client, server: LockServer
     ) -> None:
+        other.lock("y").acquire().release()  # connected: the wait is for the lock alone
         with client.lock("x"):
             began = time.monotonic()
             with pytest.raises(AcquireTimeout):
@@ -451,7 +452,7 @@ class TestLoss:
     ) -> None:
         """A stopped process is the same as one whose threads cannot run: here, while one of them keeps the lock."""
         grant = client.lock("x", ttl=9).acquire()
-        server.wait_until(lambda: server.count(Keepalive) == 1)
+        server.wait_until(lambda: server.count(Keepalive) >= 1)
         with client._engine.locked():
             time.sleep(2.5)
         time.sleep(0.3)
@@ -477,6 +478,7 @@ class TestAcquireAll:
             grants.check()
 
     def test_all_or_none(self, client: lockring.Client, other: lockring.Client, server: LockServer) -> None:
+        client.lock("y").acquire().release()  # connected: the wait is for the lock alone
         with other.lock("b"):
             with pytest.raises(AcquireTimeout):
                 client.acquire_all(["c", "b", "a"], timeout=1)
@@ -677,7 +679,7 @@ class TestServers:
                 lockring.Client(f"127.0.0.1:{port}") as client,
                 pytest.raises(Unavailable, match=f"{port}: .*without a greeting"),
             ):
-                client.lock("x").acquire(timeout=0.5)
+                client.lock("x").acquire(timeout=2)
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(PATIENCE_S)
 

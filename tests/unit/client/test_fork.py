@@ -81,7 +81,7 @@ def test_a_block_that_the_child_leaves_tells_it_that_the_lock_is_not_its(
     with client.lock("x"):
 
         def child() -> None:
-            with pytest.raises(LockLost, match="forked"), client.lock("x").acquire(timeout=0.5):
+            with pytest.raises(LockLost, match="forked"), client.lock("x").acquire(timeout=3):
                 raise AssertionError
 
         with pytest.raises(AssertionError, match="AcquireTimeout"):
