@@ -20,7 +20,7 @@ from lockring.errors import LockLost
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.processes import eventually
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 SETTLED_S = 60.0
 """Bound for a cluster to re-form: a failover takes about two seconds, and several may follow each other."""
@@ -146,7 +146,6 @@ def test_tokens_grow_over_the_loss_of_every_node_and_of_the_coordinator(hasty: L
         assert client.lock("nightly").acquire(timeout=60).fencing_token > before
 
 
-@pytest.mark.timeout(300)
 def test_rolling_restart_of_every_node_loses_nothing(cluster: LocalCluster) -> None:
     with lockring.Client(cluster.servers, ttl=5) as client:
         grants = [client.lock(f"job/{number}").acquire(timeout=30) for number in range(50)]
