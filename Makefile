@@ -70,7 +70,7 @@ coverage: $(VENV)/.installed-dev
 
 .PHONY: sim-short
 sim-short: $(VENV)/.installed-dev
-	$(BIN)/pytest tests/sim
+	$(BIN)/pytest tests/sim $(SPREAD)
 
 sim: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

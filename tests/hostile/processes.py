@@ -17,6 +17,7 @@ from lockring.ring.state import ClusterState
 from lockring.server.children import command_of, free_ports
 from lockring.server.settings import ServeSettings
 from lockring.testing import COORDINATOR, LocalCluster
+from lockring.testing.network import Place
 from lockring.testing.process import TestedProcess
 
 WAIT_S: Final = 60.0
@@ -159,7 +160,7 @@ def served(*, descriptors: int = 0) -> Iterator[Watched]:
         command = command_of("serve", settings)
         if descriptors:
             command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
-        process = TestedProcess(settings.listen, command, path)
+        process = TestedProcess(Place(settings.listen), command, path)
         process.spawn()
         try:
             _await_slots(process, settings.listen)

@@ -7,11 +7,11 @@ import os
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
 
 from tests.sim import SLOTS_SIMULATED, SLOTS_VARIABLE
-from tests.sim.many import kind_of_seed, run_many, slots_of_seed
+from tests.sim.many import kind_of_seed, pool_of, run_many, slots_of_seed
 from tests.sim.missing import find_mutant
 from tests.sim.mutants import MUTANTS, applied
 from tests.sim.run import run_seed
@@ -106,7 +106,7 @@ def find_all(arguments: argparse.Namespace) -> int:
         like_model=arguments.like_model,
     )
     found = 0
-    with ProcessPoolExecutor(arguments.jobs) as pool:
+    with pool_of(SLOTS_SIMULATED, arguments.jobs) as pool:
         for future in as_completed([pool.submit(find, name) for name in names]):
             was_found, text = future.result()
             found += was_found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
@@ -52,7 +53,7 @@ def run_many(
         by_slots.setdefault(slots_of_seed(seed), []).append(seed)
     for slots, some in by_slots.items():
         chunks = iter([some[at : at + CHUNK] for at in range(0, len(some), CHUNK)])
-        with _pool(slots, jobs) as pool:
+        with pool_of(slots, jobs) as pool:
             # Not all at once: whoever stops early would wait for what is submitted.
             under_way: list[Future[list[Result]]] = []
             try:
@@ -69,9 +70,24 @@ def run_many(
                     future.cancel()
 
 
-def _pool(slots: int, jobs: int | None) -> ProcessPoolExecutor:
+def pool_of(slots: int, jobs: int | None) -> ProcessPoolExecutor:
+    """Processes, by default one a core, in which clusters have so many slots."""
     os.environ[SLOTS_VARIABLE] = str(slots)  # for the processes that the pool starts
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+
+
+def _end_with_parent() -> None:
+    """Leave no process behind, also where the parent is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run(seeds: list[int], wipe: bool | None, mutant: str, like_model: bool) -> list[Result]:
