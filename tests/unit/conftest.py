@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Generator
+
 import pytest
 
 MEASURED = ("tests/unit/core/", "tests/unit/ring/")
@@ -17,3 +21,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_S_MAX))
         if is_slow or not item.nodeid.startswith(MEASURED):
             item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Do not trace what is not measured: what pytest-cov does for it does not stop the tracing in a process of xdist."""
+    tracer, tracer_of_threads = sys.gettrace(), threading.gettrace()
+    if tracer is None or item.get_closest_marker("no_cover") is None:
+        return (yield)
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    try:
+        return (yield)
+    finally:
+        threading.settrace(tracer_of_threads)  # type: ignore[arg-type]
+        sys.settrace(tracer)
