@@ -61,6 +61,20 @@ def unlisted_stays() -> None:
 
 
 @drill
+def released_once() -> None:
+    """A release is confirmed, and its primary dies before the backup hears of it; its client has nothing else."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    (given,) = cluster.hold(one, cluster.name)
+    cluster.silence(cluster.primary(), cluster.backup(), 60)
+    cluster.let_go(one, given)
+    cluster.crash(cluster.primary())
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(6)
+    cluster.demand(wanted.outcome == "held", "P7", f"{cluster.name!r} was given back, and nobody gets it")
+
+
+@drill
 def wait_begins_anew() -> None:
     """The primary dies, and who waited longest reaches its successor last."""
     cluster = Scenario(clients=3)

@@ -155,8 +155,7 @@ def covered_by_all() -> list[Change]:
     return [(Share, "enter", changed)]
 
 
-@mutant
-def unlisted_stays() -> list[Change]:
+def _unlisted_stays() -> list[Change]:
     """A node keeps what a client's list shows as given up."""
     compare = Keeping._compare_list
 
@@ -164,6 +163,20 @@ def unlisted_stays() -> list[Change]:
         return compare(self, session, slot, listed, 0, now_ns)
 
     return [(Keeping, "_compare_list", changed)]
+
+
+@mutant
+def released_once() -> list[Change]:
+    """A client does not repeat its latest releases where a slot has a new primary."""
+    return [(Exchange, "_release_again", lambda self, now_ns, *, lost=None: None)]
+
+
+@pair(_unlisted_stays, released_once)
+def unlisted_stays() -> None:
+    """A node keeps what a client's list shows as given up, and no release is repeated at a new primary.
+
+    Either suffices where the session has something else at that node; else it is the repetition that is needed.
+    """
 
 
 @mutant

@@ -98,21 +98,22 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     rng = world.rng("plan")
     # Most are short, in the proportions of the defaults: a run takes as long as its leases, and finds as much.
     lease = rng.choice((S, S, S, 2 * S, 2 * S, 3 * S, 4 * S)) if rng.random() < 0.97 else 30 * S
-    backup_lease = min(2 * S, lease // rng.choice((2, 2, 3, 4, 6)))
+    backup_lease = min(2 * S, lease // rng.choice((2, 2, 2, 3, 3, 4, 6)))
     timing = timing_of(lease, backup_lease)
-    nodes = rng.choice((1, 2, 2, 3, 3, 3, 3, 3, 4, 5))
+    nodes = rng.choice((1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 5))
     slots = rng.sample(range(SLOTS), min(SLOTS, rng.choice((1, 1, 2, 3))))
     lease_ms = lease // MS
     shortest = min(lease_ms, max(100, lease_ms // 10))
     ttls = tuple(
-        rng.choice((shortest, lease_ms // 3, lease_ms // 2, lease_ms)) for _ in range(rng.choice((1, 1, 2)))
+        rng.choice((shortest, lease_ms // 3, lease_ms // 2, lease_ms // 2, lease_ms, lease_ms))
+        for _ in range(rng.choice((1, 1, 2)))
     )
     habits = Habits(
         names=names_in(slots, rng.choice((1, 1, 2, 3))),
         ttls_ms=ttls,
         tasks=rng.choice((1, 1, 2, 3)),
-        think_max=rng.choice((20 * MS, 100 * MS, S)),
-        hold_max=rng.choice((50 * MS, 300 * MS, 2 * S, min(lease, 5 * S))),
+        think_max=rng.choice((20 * MS, 300 * MS, S)),
+        hold_max=rng.choice((100 * MS, 500 * MS, 2 * S, min(lease, 5 * S))),
         try_once=rng.choice((0.0, 0.1)),
         impatient=rng.choice((0.0, 0.2)),
         cancel=rng.choice((0.0, 0.1)),
@@ -127,7 +128,9 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     alone = not wipe and rng.random() < 0.1
     if alone:
         nodes, late_nodes = max(2, nodes), 1
-    trouble = min((4 if rng.random() < 0.1 else 2) * lease, 40 * S) + rng.randrange(S, 5 * S)
+    trouble = min(lease, 20 * S) + rng.randrange(S, 3 * S)
+    if rng.random() < 0.1:
+        trouble = 3 * trouble
     return Plan(
         nodes=nodes,
         clients=rng.choice((1, 2, 2, 3, 4)),
@@ -136,7 +139,7 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         replication=rng.choice(("sync",) * 14 + ("async",)),
         habits=habits,
         kinds=kinds,
-        gap=rng.choice((300 * MS, S, S, 3 * S)),
+        gap=rng.choice((200 * MS, 500 * MS, 500 * MS, S)),
         trouble=trouble,
         late_nodes=late_nodes,
         wipe=wipe,
@@ -352,7 +355,7 @@ class Simulation:
         world.stats["recovery_ms_max"] = took // MS
         # Moves go on. Who still served from before the faults may stop only now, if the coordinator has lost its store.
         for _ in range(3):
-            world.run_until(world.now + min(S, plan.timing.coordinator_lease_ns // 4))
+            world.run_until(world.now + min(S, plan.timing.coordinator_lease_ns // 6))
             self.settle(self.recovery_bound() - took, "a while after the faults")
         for client in self.clients:
             client.stop()
@@ -385,7 +388,7 @@ class Simulation:
         """The whole run."""
         self.begin()
         self.settle(5 * S + 4 * self.plan.timing.stabilization_ns, "at the start")
-        self.world.run_until(self.world.now + S)
+        self.world.run_until(self.world.now + 300 * MS)
         if self.plan.alone:
             one_fault(self)
         else:

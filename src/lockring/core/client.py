@@ -325,7 +325,7 @@ class ClientCore(Renewal):
         if isinstance(what, Ticket):
             self._let_go(what)
             if link.node is not None:
-                self._let_go_lately.append((what, now_ns, link.node))
+                self._lately_released.add(what, link.node, now_ns)
         elif isinstance(what, Closing):
             self._close_links_if_done(now_ns)
 

@@ -6,7 +6,6 @@ route and a link to send it on, or until a pause after a refusal is over.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +13,7 @@ from lockring.core.asking import Kind, Request, where
 from lockring.core.client_effects import Answer, Disconnect, Resolve, Send
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.holdings import NEVER_NS, Session, Share, Ticket, TicketState
+from lockring.core.lately_released import LatelyReleased
 from lockring.core.routing import SILENCE_NS_MAX, SILENCE_NS_MIN, Link, Node, Routing
 from lockring.errors import (
     AcquireTimeout,
@@ -36,12 +36,6 @@ RETRY_NS_MIN: Final = 50 * NS_PER_MS
 RETRY_NS_MAX: Final = NS_PER_S
 WATCH_CHECK_NS: Final = 5 * NS_PER_S
 """How often a watch makes sure that its node still answers."""
-
-UNDONE_NS: Final = 5 * NS_PER_S
-"""For how long a confirmed release may be undone by a crash: a primary goes on for a backup lease (2 s) without its
-copy, and it may take as long again until its successor is known."""
-UNDONE_MAX: Final = 4096
-"""How many releases are remembered for that."""
 
 PENDING: Final = TicketState.PENDING
 HELD: Final = TicketState.HELD
@@ -92,8 +86,7 @@ class Exchange:
         # Times at which to look at an item, whatever it then needs.
         self._alarms: DeadlineQueue[Item] = DeadlineQueue(_matters)
         self._watches: dict[Request, None] = {}
-        # What was released lately, and when and by which node that was confirmed.
-        self._let_go_lately: deque[tuple[Ticket, int, Node]] = deque(maxlen=UNDONE_MAX)
+        self._lately_released = LatelyReleased()
         self._wake_ns = NEVER_NS
         self._closed = False
 
@@ -186,9 +179,8 @@ class Exchange:
     def _begin_release(self, ticket: Ticket, now_ns: int) -> None:
         """Let the node know that the ticket is given up; repeated until answered, or until nothing can be left."""
         ticket.unreleased = True
-        ticket.retry_at_ns = (
-            0  # of the acquire; else the release would be sent a second time while the first is open
-        )
+        # Of the acquire; else the release would be sent a second time while the first is open.
+        ticket.retry_at_ns = 0
         # A lease ends at its node one TTL after the last request that it handled, lengthened for its clock.
         ticket.give_up_at_ns = now_ns + 2 * ticket.session.ttl_ns
         node = self._routing.table[ticket.slot]
@@ -196,6 +188,13 @@ class Exchange:
             self._send_release(ticket, node.link, now_ns)
         elif not self._closed:
             self._park(ticket, now_ns)
+
+    def _release_again(self, now_ns: int, *, lost: Node | None = None) -> None:
+        """Repeat the releases that may have been undone."""
+        for ticket in self._lately_released.take_doubtful(self._routing.table, lost=lost, now_ns=now_ns):
+            if not self._closed:
+                ticket.attempts = 0
+                self._begin_release(ticket, now_ns)
 
     def _send_release(self, ticket: Ticket, link: Link, now_ns: int) -> None:
         routing = self._routing
@@ -320,7 +319,10 @@ class Exchange:
         """A link is gone: what was open on it is parked, and its address left alone for a while."""
         routing = self._routing
         self._requeue(link, now_ns)
+        node = link.node
         routing.fail(link, error, now_ns)
+        if node is not None:
+            self._release_again(now_ns, lost=node)
         self._wake(now_ns)
         if isinstance(error, WrongCluster) and routing.ready_count() == 0 and not self._has_any():
             # The cluster was made anew. Whoever holds nothing has nothing to mix up.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from lockring.core.client_effects import GrantLost, Resolve
-from lockring.core.exchange import ENDED, HELD, PENDING, RETRY_NS_MIN, UNDONE_NS, Exchange
+from lockring.core.exchange import ENDED, HELD, PENDING, RETRY_NS_MIN, Exchange
 from lockring.core.holdings import NEVER_NS, Share, Ticket, deadline_of
 from lockring.core.routing import Link, Node
 from lockring.messages import Granted, Keepalive, Kept, Lost, Routes, Welcome
@@ -277,17 +277,3 @@ class Renewal(Exchange):
     def believes(self, ticket: Ticket, now_ns: int) -> bool:
         """Whether the client rightly takes the ticket for held at this time."""
         return ticket.state == HELD and now_ns < deadline_of(ticket)
-
-    def _release_again(self, now_ns: int) -> None:
-        """Repeat the latest releases of what has a new primary: the former one may have confirmed them without its copy.
-
-        Else the lock would be held, for its new primary, by who has given it back, until the session's next list there, or
-        for a whole TTL if it has nothing else there.
-        """
-        for _ in range(len(self._let_go_lately)):
-            ticket, at_ns, node = entry = self._let_go_lately.popleft()
-            if self._routing.table[ticket.slot] is node:
-                self._let_go_lately.append(entry)
-            elif now_ns - at_ns < UNDONE_NS and not self._closed:
-                ticket.attempts = 0
-                self._begin_release(ticket, now_ns)

@@ -18,6 +18,7 @@ from lockring.core.client_effects import (
     Update,
 )
 from lockring.core.holdings import Ticket
+from lockring.core.lately_released import LatelyReleased
 from lockring.errors import LockringError
 from lockring.messages import (
     PROTOCOL,
@@ -179,6 +180,7 @@ def connected(seeds: list[str] | None = None, first: Routes | None = None, **opt
         world.say(A, Released(request, True))
     else:
         world.cancel(ticket)
+    world.core._lately_released = LatelyReleased()  # the warm-up is not what a test is about
     return world
 
 
