@@ -25,10 +25,14 @@ from lockring.messages import (
     Drain,
     FromCoordinator,
     FromPeer,
+    Heartbeat,
+    HeartbeatAck,
     Join,
     Message,
     PeerHello,
     Refused,
+    Replicate,
+    ReplicateAck,
     ToNode,
     Welcome,
 )
@@ -40,6 +44,13 @@ from tests.sim.world import MS, Slowness, World
 _to_node = msgspec.msgpack.Decoder(ToNode)
 _from_peer = msgspec.msgpack.Decoder(FromPeer)
 _from_coordinator = msgspec.msgpack.Decoder(FromCoordinator)
+
+
+def _is_heartbeat(message: Message) -> bool:
+    match message:
+        case Heartbeat() | HeartbeatAck() | Replicate(streams=[]) | ReplicateAck(positions=[]):
+            return True
+    return False
 
 
 class Tap(Protocol):
@@ -232,6 +243,7 @@ class NodeShell(Shell):
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._leave_coordinator(end)
             case _ if self._welcomed:
+                self._news -= _is_heartbeat(message)
                 self.core.receive(COORDINATOR, message, now_ns=self.turn_now)
             case _:
                 self.world.stats["coordinator_before_welcome"] += 1
@@ -284,7 +296,9 @@ class NodeShell(Shell):
     def _from_inbound(self, end: End, payload: bytes) -> None:
         assert self.core is not None
         assert isinstance(end.label, Replica)
-        self.core.receive(end.label, _to_node.decode(payload), now_ns=self.turn_now)
+        message = _to_node.decode(payload)
+        self._news -= _is_heartbeat(message)
+        self.core.receive(end.label, message, now_ns=self.turn_now)
 
     def _inbound_closed(self, end: End) -> None:
         assert isinstance(end.label, Replica)
@@ -364,7 +378,9 @@ class NodeShell(Shell):
     def _from_link(self, end: End, payload: bytes) -> None:
         assert self.core is not None
         assert isinstance(end.label, Replica)
-        self.core.receive(end.label, _from_peer.decode(payload), now_ns=self.turn_now)
+        message = _from_peer.decode(payload)
+        self._news -= _is_heartbeat(message)
+        self.core.receive(end.label, message, now_ns=self.turn_now)
 
     def _link_closed(self, end: End) -> None:
         assert self.core is not None
@@ -383,6 +399,9 @@ class NodeShell(Shell):
         if isinstance(endpoint, int):
             return self._clients.get(endpoint)
         return self._coordinator if self._welcomed else None
+
+    def is_heartbeat(self, effect: Effect) -> bool:
+        return isinstance(effect, (Send, Reply)) and _is_heartbeat(effect.message)
 
     def carry_out(self, effect: Effect) -> None:
         match effect:
