@@ -209,15 +209,22 @@ class Checkers:
 
     def node_received(self, node: NodeShell, sender: int, message: Message) -> None:
         """A client's message is handed to a node's core: note the order in which new waiters come."""
-        if isinstance(message, Acquire) and message.waited_ms == 0 and node.core is not None:
-            slot = slot_of(message.name)
+        if not isinstance(message, Acquire) or node.core is None:
+            return
+        slot, asked = slot_of(message.name), (message.session, message.acquisition)
+        if message.waited_ms:
+            # It comes again. If it has run out meanwhile (nobody renewed it), its place is that of what waited as long.
+            known = self._order.get((node.name, node.life, message.name))
+            if known is not None and not node.is_waiting(slot, *asked):
+                known.waiting.pop(asked, None)
+        else:
             if node.core.may_serve(slot, now_ns=node.now_ns()):
                 since = node.core.state.slots[slot].since
                 key = (node.name, node.life, message.name)
                 queue = self._order.get(key)
                 if queue is None or queue.since != since:
                     queue = self._order[key] = _Queue(since, slot)
-                queue.waiting[message.session, message.acquisition] = (sender, message.request)
+                queue.waiting[asked] = (sender, message.request)
 
     def node_sent(self, node: NodeShell, to: int, message: Message) -> None:
         """A node answers a client: nobody who came earlier may still be waiting."""
