@@ -31,6 +31,7 @@ _MODULES = (
     "movement",
     "workload",
     "faults",
+    "plan",
     "alone",
     "run",
     "model_schedule",

@@ -13,7 +13,8 @@ cluster and workload are the model's. What it has and a real cluster has not is 
 from __future__ import annotations
 
 from lockring.names import SLOTS
-from tests.sim.run import Plan, Simulation, names_in, timing_of
+from tests.sim.plan import Plan, names_in, timing_of
+from tests.sim.run import Simulation
 from tests.sim.workload import Habits
 from tests.sim.world import MS, World
 

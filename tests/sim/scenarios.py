@@ -19,7 +19,8 @@ from lockring.ring.state import ClusterState, SlotState, encode_state
 from tests.sim.coordinator_shell import CoordinatorShell
 from tests.sim.network import End
 from tests.sim.node_shell import NodeShell
-from tests.sim.run import Plan, Simulation, names_in, timing_of
+from tests.sim.plan import Plan, names_in, timing_of
+from tests.sim.run import Simulation
 from tests.sim.switches import replaced
 from tests.sim.workload import ClientShell, Habits, Task
 from tests.sim.world import Process, S, Slowness, Violation

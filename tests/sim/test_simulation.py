@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +92,8 @@ def test_every_switch_of_the_model_has_its_mutant() -> None:
 def test_every_rule_has_its_drill() -> None:
     assert set(DRILLS) == set(MUTANTS)
     assert set(HALVES) <= set(MUTANTS)
+
+
+def test_every_rule_is_told_in_the_documentation() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "correctness.md").read_text()
+    assert [name for name in MUTANTS if f"`{name}`" not in told] == []
