@@ -27,8 +27,8 @@ def slots_of_seed(seed: int) -> int:
 
 
 def kind_of_seed(seed: int, *, like_model: bool = False) -> Callable[..., Simulation]:
-    """The simulation that a seed runs: one in ten, or all with `like_model`, draws its schedule as the model does."""
-    return ModelSimulation if like_model or seed % 10 == 5 else Simulation
+    """The simulation that a seed runs: one in twenty, or all with `like_model`, draws its schedule as the model does."""
+    return ModelSimulation if like_model or seed % 20 == 5 else Simulation
 
 
 def run_many(

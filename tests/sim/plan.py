@@ -25,6 +25,7 @@ class Plan(NamedTuple):
         late_nodes: how many nodes may join later.
         wipe: whether the store may be lost.
         alone: whether one fault alone is to come (see `alone`).
+        sprint: whether it is a small cluster, whose troubles follow fast, and which is not looked at for long afterwards.
     """
 
     nodes: int
@@ -39,6 +40,7 @@ class Plan(NamedTuple):
     late_nodes: int
     wipe: bool
     alone: bool = False
+    sprint: bool = False
 
 
 def names_in(slots: list[int], count: int) -> tuple[str, ...]:
@@ -85,11 +87,14 @@ THEMES: tuple[tuple[str, ...], ...] = (
 def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     """What this seed is about."""
     rng = world.rng("plan")
+    sprint = rng.random() < 0.75
     # Most are short, in the proportions of the defaults: a run takes as long as its leases, and finds as much.
-    lease = rng.choice((S, S, S, 2 * S, 2 * S, 3 * S, 4 * S)) if rng.random() < 0.99 else 30 * S
+    lease = rng.choice((S, S, S, 2 * S, 2 * S, 3 * S, 4 * S)) if rng.random() < 0.98 else 30 * S
+    if sprint:
+        lease = rng.choice((S, S, 2 * S))
     backup_lease = min(2 * S, lease // rng.choice((2, 2, 2, 3, 3, 4, 6)))
     timing = timing_of(lease, backup_lease)
-    nodes = rng.choice((1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 5))
+    nodes = rng.choice((1, 2, 2, 3, 3, 3) if sprint else (1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 5))
     slots = rng.sample(range(SLOTS), min(SLOTS, rng.choice((1, 1, 2, 3))))
     lease_ms = lease // MS
     shortest = min(lease_ms, max(100, lease_ms // 10))
@@ -118,19 +123,22 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     if alone:
         nodes, late_nodes = max(2, nodes), 1
     trouble = min(lease, 20 * S) + rng.randrange(S, 3 * S)
-    if rng.random() < 0.05:
+    if sprint:
+        trouble = rng.randrange(S // 2, 2 * S)
+    elif rng.random() < 0.1:
         trouble = 3 * trouble
     return Plan(
         nodes=nodes,
-        clients=rng.choice((1, 2, 2, 3, 4)),
+        clients=rng.choice((1, 2, 2) if sprint else (1, 2, 2, 3, 4)),
         coordinators=1 if alone else rng.choice((1, 1, 2)),
         timing=timing,
         replication=rng.choice(("sync",) * 14 + ("async",)),
         habits=habits,
         kinds=kinds,
-        gap=rng.choice((200 * MS, 500 * MS, 500 * MS, S)),
+        gap=rng.choice((100 * MS, 200 * MS, 300 * MS) if sprint else (200 * MS, 500 * MS, 500 * MS, S)),
         trouble=trouble,
         late_nodes=late_nodes,
         wipe=wipe,
         alone=alone,
+        sprint=sprint,
     )

@@ -232,7 +232,7 @@ class Simulation:
         took = self.settle(self.recovery_bound(), "after the faults")
         world.stats["recovery_ms_max"] = took // MS
         # Moves go on. Who still served from before the faults may stop only now, if the coordinator has lost its store.
-        for _ in range(2):
+        for _ in range(1 if plan.sprint else 3):
             world.run_until(world.now + min(S, plan.timing.coordinator_lease_ns // 6))
             self.settle(self.recovery_bound() - took, "a while after the faults")
         for client in self.clients:
@@ -245,7 +245,7 @@ class Simulation:
                 raise Violation("P7", f"{client.name} still waits for {ticket!r}")
         # A read whose answer got lost before the faults ended may have held up the heartbeats until it timed out.
         self.settle(self.store.timeout + up(plan.timing.backup_lease_ns) + S, "at the end")
-        if self.world.rng("patience").random() < 0.5:  # what is left may take a TTL to run out
+        if plan.sprint:  # what is left may take a TTL to run out
             return
         self._until(self._nothing_is_left, waits_until + up(up(ttl)) + S)
         for node in self.nodes:
