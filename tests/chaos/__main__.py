@@ -18,10 +18,21 @@ from tests.chaos.report import table
 from tests.chaos.run import Options, Run
 
 
+def _minutes(text: str) -> float:
+    """Some time, and not for ever."""
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes")
+    return minutes
+
+
 def main() -> int:
     """Run what the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long to do faults (default: 10)")
+    parser.add_argument("--minutes", type=_minutes, default=10.0, help="how long to do faults (default: 10)")
     parser.add_argument("--seed", type=int, help="what to draw everything from (default: a new one)")
     parser.add_argument(
         "--links", choices=("auto", "netns", "proxy"), default="auto", help="how links are cut"

@@ -11,18 +11,34 @@ from tests.hostile.overload import overload
 from tests.hostile.processes import Failed, Report
 
 
+def _at_least_one(text: str) -> int:
+    """A number of 1 or more."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def _range(text: str) -> range:
+    """FIRST..LAST, or one number."""
+    first, _, last = text.partition("..")
+    last = last or first
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor FIRST..LAST")
+    return range(int(first), int(last) + 1)
+
+
 def main() -> int:
     """Run what the arguments say; 1 if something did not hold."""
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fuzzer = commands.add_parser("fuzz", help="send hostile inputs to every port")
-    fuzzer.add_argument("--inputs", type=int, default=200_000, help="how many to send")
+    fuzzer.add_argument("--inputs", type=_at_least_one, default=200_000, help="how many to send")
     fuzzer.add_argument("--seed", type=int, help="what they follow from; drawn if it is not given")
-    fuzzer.add_argument("--only", default="", help="hold only the conversations FIRST..LAST")
+    fuzzer.add_argument("--only", type=_range, help="hold only the conversations FIRST..LAST")
     heavy = commands.add_parser("overload", help="wait, connect and keep from reading in great numbers")
-    heavy.add_argument("--waiters", type=int, default=10_000, help="for one lock")
-    heavy.add_argument("--connections", type=int, default=5_000, help="to one node")
-    heavy.add_argument("--deaf", type=int, default=30, help="clients that never read")
+    heavy.add_argument("--waiters", type=_at_least_one, default=10_000, help="for one lock")
+    heavy.add_argument("--connections", type=_at_least_one, default=5_000, help="to one node")
+    heavy.add_argument("--deaf", type=_at_least_one, default=30, help="clients that never read")
     arguments = parser.parse_args()
     try:
         if arguments.command == "fuzz":
@@ -41,12 +57,12 @@ def main() -> int:
 def _fuzz(arguments: argparse.Namespace) -> Report:
     seed = random.randrange(2**31) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
-    only = None
-    if arguments.only:
-        first, _, last = arguments.only.partition("..")
-        only = range(int(first), int(last or first) + 1)
-    return fuzz(inputs=arguments.inputs, seed=seed, only=only)
+    return fuzz(inputs=arguments.inputs, seed=seed, only=arguments.only)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

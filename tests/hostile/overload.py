@@ -120,6 +120,7 @@ async def _queue(cluster: LocalCluster, nodes: dict[str, Watched], waiters: int)
         first = await clients[0].lock(name).acquire()
         begun_s = time.monotonic()
         tasks: list[asyncio.Task[None]] = []
+        stack.callback(lambda: [task.cancel() for task in tasks])
         share = -(-waiters // _CLIENTS)
         for client in clients:
             numbers = range(len(tasks), min(len(tasks) + share, waiters))

@@ -17,11 +17,27 @@ from tests.sim.mutants import MUTANTS, applied
 from tests.sim.run import run_seed
 
 
+def _count(text: str) -> int:
+    """A number of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
+    return int(text)
+
+
+def _range(text: str) -> tuple[int, int]:
+    """The first and the last seed."""
+    first, dots, last = text.partition("..")
+    begin, end = (_count(first), _count(last)) if dots else (0, _count(first) - 1)
+    if end < begin:
+        raise argparse.ArgumentTypeError(f"there are no seeds in {text!r}")
+    return begin, end
+
+
 def parse() -> argparse.Namespace:
     """What is asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("--seeds", default="", help="how many, or FIRST..LAST")
-    parser.add_argument("--seed", type=int, help="replay one and print its story")
+    parser.add_argument("--seeds", type=_range, default=(0, 99), help="how many, or FIRST..LAST")
+    parser.add_argument("--seed", type=_count, help="replay one and print its story")
     parser.add_argument("--quiet", action="store_true", help="with --seed: only the end of the story")
     parser.add_argument("--only", default=None, help="with --seed: numbers of the faults to keep")
     parser.add_argument("--wipe", action="store_true", help="lose the store in every seed")
@@ -61,8 +77,7 @@ def replay(arguments: argparse.Namespace) -> int:
 
 def run_all(arguments: argparse.Namespace) -> int:
     """Run many seeds and sum up; 1 if there was a violation."""
-    first, _, last = arguments.seeds.rpartition("..")
-    begin, end = (int(first), int(last)) if first else (0, int(last or 100) - 1)
+    begin, end = arguments.seeds
     stats: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     started, seeds, simulated, turns = time.perf_counter(), 0, 0, 0
@@ -126,4 +141,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

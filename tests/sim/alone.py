@@ -16,9 +16,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockring.core.timing import up
+from lockring.names import SLOTS
 from tests.sim.world import MS, Process, S, Violation
 
 if TYPE_CHECKING:
+    from tests.sim.node_shell import NodeShell
     from tests.sim.run import Simulation
 
 FAULTS = ("crash", "power", "freeze", "cut_off", "cut_pair", "no_coordinator")
@@ -66,17 +68,20 @@ def one_fault(simulation: Simulation) -> None:
     else:
         others = [node for node in simulation.nodes if node is not victim]
         _cut(simulation, victim, rng.choice(others), duration)
-    watch(simulation, fault, duration)
+    watch(simulation, fault, duration, victim if fault in ("freeze", "cut_off") else None)
 
 
-def watch(simulation: Simulation, fault: str, duration: int) -> None:
-    """See to it for a while that no slot is unserved for longer than one fault allows."""
+def watch(simulation: Simulation, fault: str, duration: int, gone: NodeShell | None = None) -> None:
+    """See to it for a while that no slot is unserved for longer than one fault allows.
+
+    What `gone` may serve by its own clock helps nobody: it is frozen, or cannot be reached.
+    """
     world, bound = simulation.world, unserved_bound(simulation)
     end = world.now + duration
     since: dict[int, int] = {}
     longest = f"alone_{fault}_ms_max"
     while world.now < end:
-        missing = simulation.unserved()
+        missing = _unserved_without(simulation, gone)
         since = {slot: since.get(slot, world.now) for slot in missing}
         for slot, begun in since.items():
             gap = world.now - begun
@@ -84,6 +89,11 @@ def watch(simulation: Simulation, fault: str, duration: int) -> None:
             if gap > bound:
                 raise Violation("P7", f"slot {slot} is served by nobody for {gap / S:.2f} s after {fault}")
         world.run_until(world.now + LOOK_EVERY)
+
+
+def _unserved_without(simulation: Simulation, gone: NodeShell | None) -> list[int]:
+    served = {slot for node in simulation.nodes if node is not gone for slot in node.serving()}
+    return [slot for slot in range(SLOTS) if slot not in served]
 
 
 def _wait_until_whole(simulation: Simulation) -> None:

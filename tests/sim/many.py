@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 
 from tests.sim import SLOTS_VARIABLE
@@ -70,12 +71,21 @@ def run_many(
                     future.cancel()
 
 
-def pool_of(slots: int, jobs: int | None) -> ProcessPoolExecutor:
+@contextmanager
+def pool_of(slots: int, jobs: int | None) -> Iterator[ProcessPoolExecutor]:
     """Processes, by default one a core, in which clusters have so many slots."""
+    before = os.environ.get(SLOTS_VARIABLE)
     os.environ[SLOTS_VARIABLE] = str(slots)  # for the processes that the pool starts
-    return ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    )
+    try:
+        with ProcessPoolExecutor(
+            jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        ) as pool:
+            yield pool
+    finally:
+        if before is None:
+            del os.environ[SLOTS_VARIABLE]
+        else:
+            os.environ[SLOTS_VARIABLE] = before
 
 
 def _end_with_parent() -> None:

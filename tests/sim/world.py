@@ -317,6 +317,7 @@ class Process:
             return
         if self.core is not None and self._due_ns is not None and self._due_ns <= self.turn_now:
             self.on_timer()
+            self._news += 1
         slow = self.slowness
         if slow.pause and self.rng.random() < slow.pause:
             self._interrupted(self._finish, life)

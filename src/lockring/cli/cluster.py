@@ -20,7 +20,7 @@ from lockring.clock import wall_ns
 from lockring.config import setting
 from lockring.names import check_node_id
 from lockring.net.ask import ServerView, ask_drain, ask_state
-from lockring.ring.state import ClusterState
+from lockring.ring.state import ClusterState, Copy, Replica
 from lockring.units import NS_PER_S
 
 _LOOK_S: Final = 0.2
@@ -55,14 +55,14 @@ def facts(state: ClusterState, note: str) -> dict[str, Any]:
     moves: Counter[tuple[str | None, str]] = Counter()
     unserved = unreplicated = 0
     for slot in state.slots:
-        primary = None if slot.primary is None else slot.primary.node
+        primary, backup = _living(state, slot.primary), _living(state, _replica(slot.backup))
         if primary is None:
             unserved += 1
         else:
             primaries[primary] += 1
-            unreplicated += slot.backup is None
-        if slot.backup is not None:
-            backups[slot.backup.replica.node] += 1
+            unreplicated += backup is None
+        if backup is not None:
+            backups[backup] += 1
         if slot.learner is not None:
             learners[slot.learner.replica.node] += 1
             moves[primary, slot.learner.replica.node] += 1
@@ -104,6 +104,15 @@ def facts(state: ClusterState, note: str) -> dict[str, Any]:
     }
 
 
+def _living(state: ClusterState, replica: Replica | None) -> str | None:
+    """The node whose present life this is; an earlier one of the same node serves nothing and has nothing."""
+    return replica.node if replica is not None and state.is_current(replica) else None
+
+
+def _replica(copy: Copy | None) -> Replica | None:
+    return None if copy is None else copy.replica
+
+
 @click.command()
 @client_options()
 def status(as_json: bool, **given: Any) -> None:
@@ -133,7 +142,8 @@ def _sentences(found: dict[str, Any]) -> list[str]:
         lines.append("no node has joined yet")
     elif unserved:
         lines.append(
-            f"{count(unserved, 'slot')} of {found['slots']} without a primary: their locks have to wait"
+            f"{count(unserved, 'slot')} of {found['slots']} without a primary: their locks have to wait, until"
+            f" another node takes over or the last lease of before is over (coordinator lease, below)"
         )
     if unreplicated:
         lines.append(
@@ -173,9 +183,9 @@ def ring(as_json: bool, **given: Any) -> None:
                 "slots": [
                     {
                         "slot": number,
-                        "primary": None if slot.primary is None else slot.primary.node,
-                        "backup": None if slot.backup is None else slot.backup.replica.node,
-                        "learner": None if slot.learner is None else slot.learner.replica.node,
+                        "primary": _living(state, slot.primary),
+                        "backup": _living(state, _replica(slot.backup)),
+                        "learner": _living(state, _replica(slot.learner)),
                     }
                     for number, slot in enumerate(state.slots)
                 ],

@@ -9,7 +9,7 @@ from typing import Self, overload
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
 from lockring.client.async_engine import AsyncEngine
-from lockring.client.holding import GrantState, LossCallback, blame, is_holder, loss_of
+from lockring.client.holding import GrantState, LossCallback, blame, check_callback, is_holder, loss_of
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -47,7 +47,11 @@ class Grant(GrantState):
 
         It is called with the `LockLost` that `check` would raise, in a thread of its own (with asyncio: in the loop). It is
         started before anyone else can get the lock. Not called after a release, nor in the child of a fork.
+
+        Raises:
+            InvalidRequest: it is a coroutine function, which would never be run.
         """
+        check_callback(callback)
         if self._ticket.reason:
             _call_back([callback], loss_of(self._ticket))
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,12 +11,20 @@ from typing import Protocol, Self
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.exchange import not_held
 from lockring.core.holdings import Ticket, TicketState, deadline_of
-from lockring.errors import LockLost
+from lockring.errors import InvalidRequest, LockLost
 from lockring.messages import LockInfo
 from lockring.units import NS_PER_S
 
 LossCallback = Callable[[LockLost], object]
 """Called with what `check` would raise: it has the lock's `name` and the `reason`."""
+
+
+def check_callback(callback: LossCallback) -> None:
+    """Raise InvalidRequest for a coroutine function: calling it would only make a coroutine that nobody runs."""
+    if inspect.iscoroutinefunction(callback):
+        raise InvalidRequest(
+            "on_lost calls a plain function; an async one would never run: let it start a task"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ UNDONE_MAX: Final = 4096
 
 
 class LatelyReleased:
-    """The latest releases that were confirmed, with when and by whom. Not safe for use by several tasks."""
+    """The latest releases that were confirmed, with when and by whom, the oldest first. Not safe for use by several tasks."""
 
     __slots__ = ("_entries",)
 
@@ -38,12 +38,15 @@ class LatelyReleased:
     def take_doubtful(
         self, table: Sequence[Node | None], *, lost: Node | None = None, now_ns: int
     ) -> list[Ticket]:
-        """Take out what another than the present primary has confirmed, or `lost` has; give what is of late."""
+        """Take out, and give, what another than the present primary has confirmed, or `lost` has."""
+        entries = self._entries
+        while entries and now_ns - entries[0][1] >= UNDONE_NS:
+            entries.popleft()
         doubtful: list[Ticket] = []
-        for _ in range(len(self._entries)):
-            ticket, at_ns, node = entry = self._entries.popleft()
+        for _ in range(len(entries)):
+            ticket, _, node = entry = entries.popleft()
             if table[ticket.slot] is node and node is not lost:
-                self._entries.append(entry)
-            elif now_ns - at_ns < UNDONE_NS:
+                entries.append(entry)
+            else:
                 doubtful.append(ticket)
         return doubtful

@@ -160,6 +160,7 @@ class FramedConnection(asyncio.Protocol):
 
     def hold(self, messages: list[Message]) -> None:
         """Give these, the rest of what `on_messages` was given, to it again after the other connections' turn."""
+        assert not self._held, "nothing is read while something is held"
         self._held = messages
         self.let_others_read()
 

@@ -86,8 +86,9 @@ def shares(state: ClusterState, replica: Replica) -> str:
 
 def whole(state: ClusterState) -> str:
     """How the cluster is: which slots lack what, and what is moving."""
-    served = sum(slot.primary is not None for slot in state.slots)
-    copied = sum(slot.primary is not None and slot.backup is not None for slot in state.slots)
+    living = [slot for slot in state.slots if slot.primary is not None and state.is_current(slot.primary)]
+    served = len(living)
+    copied = sum(slot.backup is not None for slot in living)
     moving = sum(slot.learner is not None for slot in state.slots)
     text = f"{served} of {_slots(len(state.slots))} served, {copied} with a copy in sync"
     return f"{text}, {moving} being copied" if moving else text

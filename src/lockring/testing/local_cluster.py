@@ -111,7 +111,7 @@ class LocalCluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None and not isinstance(error, ClusterFailed):
+        if isinstance(error, Exception) and not isinstance(error, ClusterFailed):
             print(self.logs(), file=sys.stderr)
         self.close()
 

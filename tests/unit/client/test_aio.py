@@ -261,6 +261,18 @@ class TestLoss:
 
         run(main)
 
+    def test_a_coroutine_function_is_refused_as_a_callback(self, run: Run, server: LockServer) -> None:
+        async def main(client: Client) -> None:
+            async def never_run(_: LockLost) -> None:
+                pass
+
+            grant = await client.lock("x").acquire()
+            with pytest.raises(InvalidRequest, match="async"):
+                grant.on_lost(never_run)
+            await grant.release()
+
+        run(main)
+
     def test_a_failing_callback_is_reported_to_the_loop(self, server: LockServer) -> None:
         async def main() -> None:
             problems: list[dict[str, Any]] = []
