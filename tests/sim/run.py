@@ -243,8 +243,9 @@ class Simulation:
         for client in self.clients:
             for ticket in client.waiting():
                 raise Violation("P7", f"{client.name} still waits for {ticket!r}")
-        # A read whose answer got lost before the faults ended may have held up the heartbeats until it timed out.
-        self.settle(self.store.timeout + up(plan.timing.backup_lease_ns) + S, "at the end")
+        # What the faults have begun may come to its end only now: a dead connection that nobody had noticed, a message that
+        # was under way for seconds, a read without an answer that held up the heartbeats.
+        self.settle(self.recovery_bound(), "at the end")
         if plan.sprint:  # what is left may take a TTL to run out
             return
         self._until(self._nothing_is_left, waits_until + up(up(ttl)) + S)
