@@ -418,7 +418,6 @@ class Routing:
             assert node.link is None or node.link.node is node
             for session, share in node.shares.items():
                 assert session.shares[node.replica] is share
-        for place in dict.fromkeys(
-            self.table
-        ):  # not slot by slot: it is looked at after every step of a test
+        # Each node once, and not slot by slot: tests look after every step.
+        for place in dict.fromkeys(self.table):
             assert place is None or self.nodes[place.replica] is place
