@@ -12,6 +12,7 @@ from typing import Final
 
 from lockring.errors import InvalidRequest
 
+NS_PER_US: Final = 1_000
 NS_PER_MS: Final = 1_000_000
 NS_PER_S: Final = 1_000_000_000
 

@@ -44,7 +44,9 @@ class Engine(Plumbing):
         ticket: Ticket | None = None
         try:
             with self._lock:
-                self._enter()
+                if self._torn:
+                    self._start_over()
+                self._torn = True
                 now_ns = monotonic_ns()
                 try:
                     ticket = self._core.acquire(name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms)
@@ -200,14 +202,16 @@ class Engine(Plumbing):
 
     def _take(self, link: int, call: Call) -> Wire | None:
         """Make a call the reader of its connection; if it cannot be, prepare its gate."""
-        self._waiting[call] = None
         wire = self._wires.get(link)
         if wire is not None and wire.reader is None:
             wire.reader, call.reading = call, wire
+            if call.gate is not None:
+                self._waiting.pop(call, None)
             if wire.events & selectors.EVENT_READ:
                 self._watch(wire, wire.events & ~selectors.EVENT_READ)
                 self._wake()  # the background thread looks after idle connections again
             return wire
+        self._waiting[call] = None
         self._gate(call)
         if wire is not None:
             wire.waiting[call] = None
@@ -239,7 +243,9 @@ class Engine(Plumbing):
                 continue
             data = wire.receive()
             with self._lock:
-                self._enter()
+                if self._torn:
+                    self._start_over()
+                self._torn = True
                 now_ns = monotonic_ns()
                 if data is not None and not wire.closed:
                     self._feed(wire, data, now_ns, call)

@@ -90,6 +90,7 @@ class Plumbing:
         self._core = self._new_core()
         self._wires: dict[int, Wire] = {}
         self._waiting: dict[Call, None] = {}
+        """Calls that wait at their gates; others read a connection."""
         self._connecting: dict[int, object] = {}
         self._watcher: Watcher | None = None
         self._thread: threading.Thread | None = None
@@ -131,6 +132,7 @@ class Plumbing:
         wires, self._wires, self._connecting = self._wires, {}, {}
         watcher, self._watcher, self._thread = self._watcher, None, None
         waiting, self._waiting = self._waiting, {}
+        waiting.update((wire.reader, None) for wire in wires.values() if wire.reader is not None)
         for loser in abandon_held(old, "session-ended"):
             if not isinstance(loser, Call):
                 loser.on_ticket_lost()
@@ -176,9 +178,9 @@ class Plumbing:
     def _finish(self, call: Call, me: Call | None) -> None:
         """A call may go on: wake its thread, unless that is ours."""
         call.done = True
-        self._waiting.pop(call, None)
         if call is me:
             return
+        self._waiting.pop(call, None)
         if call.reading is not None:
             call.reading.wake()
         else:
@@ -211,36 +213,33 @@ class Plumbing:
 
     def _carry_out(self, now_ns: int, me: Call | None) -> None:
         """Do what the core wants done. `me` is the call of this thread, which needs no waking."""
-        touched: Wire | None = None
-        pieces: list[bytes] = []
-        for effect in self._core.take_effects(now_ns=now_ns):
-            kind = type(effect)
-            if kind is Send:
-                wire = self._wires.get(effect.link)  # type: ignore[union-attr]
-                if wire is not touched and touched is not None:
-                    self._transmit(touched, pieces, now_ns, me)
-                    pieces = []
-                touched = wire
+        core = self._core
+        effects = core.take_effects(now_ns=now_ns)
+        frames = b""
+        for place, effect in enumerate(effects, start=1):
+            if type(effect) is Send:
+                frames += encode_frame(effect.message)
+                if place < len(effects):
+                    after = effects[place]
+                    if type(after) is Send and after.link == effect.link:
+                        continue  # what follows leaves in the same write
+                wire = self._wires.get(effect.link)
                 if wire is not None:
-                    pieces.append(encode_frame(effect.message))  # type: ignore[union-attr]
-            elif kind is Resolve:
-                call: Call = effect.ticket.context  # type: ignore[union-attr]
-                call.error = effect.error  # type: ignore[union-attr]
+                    if me is not None:
+                        wire.used_at_ns = now_ns
+                    wire.send(frames)
+                    if wire.outgoing:
+                        self._watch(wire, wire.events | selectors.EVENT_WRITE)
+                frames = b""
+            elif type(effect) is Resolve:
+                call: Call = effect.ticket.context
+                call.error = effect.error
                 self._finish(call, me)
             else:
                 self._carry_out_rare(effect, me)
-        if touched is not None:
-            self._transmit(touched, pieces, now_ns, me)
-        due_ns = self._core.next_deadline_ns()
+        due_ns = core.next_deadline_ns()
         if due_ns is not None and due_ns < self._sleeping_until_ns:
             self._wake()
-
-    def _transmit(self, wire: Wire, pieces: list[bytes], now_ns: int, me: Call | None) -> None:
-        if me is not None:
-            wire.used_at_ns = now_ns
-        wire.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if wire.outgoing:
-            self._watch(wire, wire.events | selectors.EVENT_WRITE)
 
     def _carry_out_rare(self, effect: object, me: Call | None) -> None:
         match effect:
@@ -251,6 +250,7 @@ class Plumbing:
                 call: Call = request.context
                 call.answer, call.error = answer, error
                 self._finish(call, me)
+                self._waiting.pop(call, None)
             case Update(request, lock):
                 call = request.context
                 call.updates.append(lock)

@@ -25,8 +25,40 @@ CONNECT_S: Final = 3.0
 IDLE_NS: Final = 10 * NS_PER_MS
 """After so long without use by a caller, the background thread watches a connection."""
 READ_BYTES: Final = 256 * 1024
+_SPINS: Final = 60
+"""Looks at a socket; each takes one or two microseconds."""
+_FAILURES_MAX: Final = 10
 
 decoder: Final = msgspec.msgpack.Decoder(ToClient)
+
+
+class Patience:
+    """How often to look for an answer before going to sleep until it comes.
+
+    Putting a thread to sleep and waking it costs more than a node on the same machine takes to answer, so there it is
+    better to look again a few times, giving the processor to whoever needs it in between. Where that was in vain, the
+    answer takes longer (a network is between, or others hold the lock): it is then tried ever more rarely.
+    """
+
+    __slots__ = ("_failures", "_skips")
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._skips = 0
+
+    def spins(self) -> int:
+        """How often to look again; counts as in vain unless `was_short` follows."""
+        if self._skips:
+            self._skips -= 1
+            return 0
+        self._skips = (1 << self._failures) - 1
+        if self._failures < _FAILURES_MAX:
+            self._failures += 1
+        return _SPINS
+
+    def was_short(self) -> None:
+        """The answer was there."""
+        self._failures = self._skips = 0
 
 
 class Wire:
@@ -48,6 +80,7 @@ class Wire:
 
     __slots__ = (
         "_buffer",
+        "_patience",
         "_poll",
         "_view",
         "_wake_in",
@@ -79,6 +112,7 @@ class Wire:
         self.frames: FrameReader[Message] = FrameReader(decoder)
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
+        self._patience = Patience()
         self._wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_out, False)
         os.set_blocking(self._wake_in, False)
@@ -87,7 +121,24 @@ class Wire:
         self._poll.register(self._wake_out, select.POLLIN)
 
     def receive(self) -> memoryview | None:
-        """Wait until something has come and take it; empty at the end of the stream, None if only woken up."""
+        """Wait until something has come and take it; empty at the end of the stream, None if only woken up.
+
+        At first it is looked for without going to sleep: see `Patience`.
+        """
+        spins = self._patience.spins()
+        while True:
+            try:
+                data = self._view[: self.sock.recv_into(self._buffer)]
+            except (BlockingIOError, InterruptedError):
+                if spins == 0:
+                    break
+                spins -= 1
+                os.sched_yield()
+            except OSError:
+                return self._view[:0]
+            else:
+                self._patience.was_short()
+                return data
         ready = self._poll.poll()
         if len(ready) > 1 or ready[0][0] == self._wake_out:
             with contextlib.suppress(BlockingIOError):

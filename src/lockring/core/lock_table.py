@@ -217,18 +217,55 @@ class LockTable:
         share.add(mutation.acquisition, holder, self.served)
         return holder
 
+    def grant(
+        self,
+        name: str,
+        session: Session,
+        acquisition: int,
+        mode: int,
+        permits: int,
+        generation: int,
+        now_ns: int,
+    ) -> Holder:
+        """Add a new holder with a generation above all in the slot: what `put` of the same mutation does, for a primary
+        that has looked up already what that looks up. A waiter under this acquisition becomes the holder."""
+        assert generation > self.highest
+        lock = self.locks.get(name)
+        if lock is None:
+            lock = self.locks[name] = Lock(name)
+        share = self.shares.get(session.id)
+        if share is None:
+            share = self._share(session)
+        waiter = share.entries.get(acquisition)
+        if waiter is not None:
+            assert isinstance(waiter, Waiter)
+            self._dequeue(waiter, share)
+        lock.mode = mode
+        lock.permits = permits
+        lock.seq = 0
+        lock.generation = self.highest = generation
+        holder = Holder(lock, session, acquisition, generation, now_ns)
+        lock.holders.append(holder)
+        share.add(acquisition, holder, self.served)
+        return holder
+
     def remove(self, session_id: str, acquisition: int) -> Holder | None:
         """Take a holder out; None if it is not there (a late or repeated removal changes nothing)."""
         share = self.shares.get(session_id)
         holder = None if share is None else share.entries.get(acquisition)
-        if share is None or not isinstance(holder, Holder):
+        if not isinstance(holder, Holder):
             return None
-        share.discard(acquisition, not holder.broken, self.served)
+        self.remove_holder(holder)
+        return holder
+
+    def remove_holder(self, holder: Holder) -> None:
+        """Take out a holder that is there."""
+        share = self.shares[holder.session.id]
+        share.discard(holder.acquisition, not holder.broken, self.served)
         lock = holder.lock
         lock.holders.remove(holder)
         lock.seq += 1
         self._tidy(lock, share)
-        return holder
 
     def apply(self, mutation: Put | Remove, now_ns: int) -> None:
         """Apply what a primary did, on a copy."""

@@ -193,16 +193,16 @@ class NodeCore:
         """When `on_timer` is to be called."""
         if self._armed_ns is not None:
             return self._armed_ns  # nothing has come in since `take_effects`
-        service = self.service.next_deadline_ns()
-        times = [self._tick_at_ns]
-        if service is not None:
-            times.append(max(service, self._catching_up_until_ns()))
-        if self._coordinator_up:
-            times.append(self._heartbeat_at_ns)
+        at_ns = self._tick_at_ns
+        if self._coordinator_up and self._heartbeat_at_ns < at_ns:
+            at_ns = self._heartbeat_at_ns
         activation = self.roles.next_deadline_ns()
-        if activation is not None:
-            times.append(activation)
-        return min(times)
+        if activation is not None and activation < at_ns:
+            at_ns = activation
+        service = self.service.deadline_before_ns(at_ns)
+        if service < at_ns:
+            at_ns = min(at_ns, max(service, self._catching_up_until_ns()))
+        return at_ns
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due: heartbeats, new reigns, expiry, and a look at who has fallen silent."""
@@ -221,11 +221,16 @@ class NodeCore:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """What is to be done, in order. Rights are looked at now, so `now_ns` must be a fresh reading."""
-        self._enter(now_ns)
-        self.replicator.replicate(now_ns)
-        self.service.locking.answer_grants(now_ns)
-        self.service.queries.tell_watchers(now_ns)
-        self._send_asks()
+        if now_ns > self.now_ns:
+            self.now_ns = now_ns
+        if self.replicator.links:
+            self.replicator.replicate(now_ns)
+        if self.service.locking.unanswered:
+            self.service.locking.answer_grants(now_ns)
+        if self.service.queries.changed:
+            self.service.queries.tell_watchers(now_ns)
+        if self._asks:
+            self._send_asks()
         effects, self._out = self._out, []
         self._armed_ns = self.next_deadline_ns()
         return effects
@@ -351,7 +356,8 @@ class NodeCore:
             and now_ns > self._stalled_at_ns + 10 * stall_ns
         ):
             self._stalled_at_ns = now_ns
-        self.now_ns = max(self.now_ns, now_ns)
+        if now_ns > self.now_ns:
+            self.now_ns = now_ns
 
     def _catching_up_until_ns(self) -> int:
         return self._stalled_at_ns + self.timing.stall_ns // 2
@@ -385,8 +391,6 @@ class NodeCore:
             self.service.retry_parked(now_ns)
 
     def _send_asks(self) -> None:
-        if not self._asks:
-            return
         asks, self._asks = self._asks, {}
         if not self._coordinator_up:
             return

@@ -51,19 +51,23 @@ class Keeping:
         """The session that a message is of, which now lives for another TTL. If it had run out, it starts with nothing.
 
         Raises:
-            InvalidRequest: the session is known under another TTL, by which its copies go.
+            InvalidRequest: no such session is possible, or it is known under another TTL, by which its copies go.
             Overloaded: it is new, and there are `SESSIONS_MAX`.
         """
-        if len(self._sessions) >= SESSIONS_MAX and message.session not in self._sessions.by_id:
-            raise Overloaded(f"node {self._node.replica.node} has {SESSIONS_MAX} sessions already")
-        session = self._sessions.named(message.session, message.owner, message.ttl_ms)
-        if session.ttl_ms != message.ttl_ms:
+        sessions = self._sessions
+        session = sessions.by_id.get(message.session)
+        if session is None:
+            check_session(message, self._node.state.coordinator_lease_ms)
+            if len(sessions) >= SESSIONS_MAX:
+                raise Overloaded(f"node {self._node.replica.node} has {SESSIONS_MAX} sessions already")
+            session = sessions.named(message.session, message.owner, message.ttl_ms)
+        elif session.ttl_ms != message.ttl_ms:
             raise InvalidRequest(f"the session's TTL is {session.ttl_ms} ms, not {message.ttl_ms} ms")
-        if NO_DEADLINE != session.deadline_ns <= now_ns and not self._node.is_catching_up(now_ns):
+        elif NO_DEADLINE != session.deadline_ns <= now_ns and not self._node.is_catching_up(now_ns):
             self.expire(session, now_ns)
-            session = self._sessions.named(message.session, message.owner, message.ttl_ms)
+            session = sessions.named(message.session, message.owner, message.ttl_ms)
         session.connection = connection
-        self._sessions.extend(session, now_ns + up(ms_to_ns(session.ttl_ms)))
+        sessions.extend(session, now_ns + session.lifetime_ns)
         return session
 
     def expire(self, session: Session, now_ns: int) -> None:
@@ -108,7 +112,6 @@ class Keeping:
 
     def keepalive(self, connection: int, message: Keepalive, now_ns: int) -> None:
         """Renew what client and node agree on, and find out what they do not."""
-        check_session(message, self._node.state.coordinator_lease_ms)
         if self._node.coordinator_lease_left_ns(now_ns) <= 0:
             self._service.refuse(
                 connection, message, "unavailable", f"{self._node.replica} has no lease of the coordinator"

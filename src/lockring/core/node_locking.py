@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.lock_table import Holder, Lock, OpenRequest, Waiter
 from lockring.core.node_slot import NodeSlot
-from lockring.core.requests import check_session
+from lockring.core.requests import check_acquire
 from lockring.core.sessions import Session
 from lockring.errors import InvalidRequest
-from lockring.messages import WAIT_FOREVER, Acquire, Granted, Mode, Put, Refused, Release, Released, Remove
-from lockring.names import check_lock_name, slot_of
+from lockring.messages import WAIT_FOREVER, Acquire, Granted, Put, Refused, Release, Released, Remove
+from lockring.names import checked_slot_of, slot_of
 from lockring.ring.state import GENERATION_MAX
-from lockring.units import DURATION_MS_MAX, ms_to_ns
+from lockring.units import NS_PER_MS, ms_to_ns
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
@@ -37,41 +37,37 @@ class Locking:
 
     Attributes:
         waiters: how many wait here.
+        unanswered: slots with grants that are not answered yet.
+        timeouts: when waits time out.
     """
 
     def __init__(self, node: NodeCore, service: Service) -> None:
         self._node = node
         self._service = service
-        self._unanswered: dict[int, None] = {}
+        self.unanswered: dict[int, None] = {}
         self._exhausted: dict[int, None] = {}
-        self._timeouts: DeadlineQueue[Waiter] = DeadlineQueue(self._is_waiting)
+        self.timeouts: DeadlineQueue[Waiter] = DeadlineQueue(self._is_waiting)
         self.waiters = 0
-
-    def next_deadline_ns(self) -> int | None:
-        """When the next wait may time out."""
-        return self._timeouts.first_ns()
 
     def time_out_due(self, now_ns: int) -> None:
         """Answer the waiters whose time is up."""
-        while (due := self._timeouts.pop_due(now_ns)) is not None:
+        while (due := self.timeouts.pop_due(now_ns)) is not None:
             waiter = due[1]
             if self._is_waiting(waiter, due[0]):
                 self._time_out(waiter, now_ns)
 
     def answer_grants(self, now_ns: int) -> None:
         """Send every grant that its copies have, and that this node may still give."""
-        if not self._unanswered:
-            return
-        for slot in list(self._unanswered):
-            data = self._node.slots[slot]
-            reign = data.reign
+        node = self._node
+        sync = node.state.replication == "sync"
+        for slot in list(self.unanswered):
+            reign = node.slots[slot].reign
             if reign is None or not reign.unanswered:
-                del self._unanswered[slot]
+                del self.unanswered[slot]
                 continue
-            if not self._node.may_serve(slot, now_ns=now_ns):
+            if not node.may_serve(slot, now_ns=now_ns):
                 continue
-            sync = self._node.state.replication == "sync"
-            acknowledged = reign.acknowledged() if sync else reign.index
+            acknowledged = reign.acknowledged() if sync and reign.streams else reign.index
             for holder, request in list(reign.unanswered.items()):
                 if request.index > acknowledged:
                     continue
@@ -81,7 +77,7 @@ class Locking:
                 else:
                     self._send_grant(holder, request, now_ns)
             if not reign.unanswered:
-                del self._unanswered[slot]
+                del self.unanswered[slot]
 
     def reign_ended(self, data: NodeSlot) -> None:
         """A slot is not served here any more: whoever waits for an answer is told to go elsewhere."""
@@ -93,7 +89,7 @@ class Locking:
         for holder, request in reign.unanswered.items():
             self._service.refuse_moved(request.connection, request.request, holder.lock.name)
         reign.unanswered.clear()
-        self._unanswered.pop(data.number, None)
+        self.unanswered.pop(data.number, None)
         self._exhausted.pop(data.number, None)
 
     def serve_slot(self, data: NodeSlot, now_ns: int) -> None:
@@ -109,45 +105,37 @@ class Locking:
 
     def acquire(self, connection: int, message: Acquire, now_ns: int) -> None:
         """Grant, queue or park an acquire; the same acquisition again only says where to answer."""
-        check_session(message, self._node.state.coordinator_lease_ms)
-        name = check_lock_name(message.name)
-        if message.mode not in (Mode.EXCLUSIVE, Mode.SHARED, Mode.SEMAPHORE) or message.permits < 1:
-            raise InvalidRequest(f"no such mode: {message.mode} with {message.permits} permits")
-        if message.acquisition < 1:
-            raise InvalidRequest("acquisition ids start at 1")
-        if not WAIT_FOREVER <= message.wait_ms <= DURATION_MS_MAX:
-            raise InvalidRequest(f"a wait is {WAIT_FOREVER} or 0 to {DURATION_MS_MAX} ms")
-        if not 0 <= message.waited_ms <= DURATION_MS_MAX:
-            raise InvalidRequest(f"a wait so far is 0 to {DURATION_MS_MAX} ms")
-        slot = slot_of(name)
-        data = self._node.slots.get(slot)
-        if data is None or data.reign is None or self._node.coordinator_lease_left_ns(now_ns) <= 0:
+        name, acquisition = message.name, message.acquisition
+        slot = checked_slot_of(name)
+        check_acquire(message)
+        node = self._node
+        data = node.slots.get(slot)
+        left_ns = node.coordinator_lease_left_ns(now_ns)
+        if data is None or data.reign is None or left_ns <= 0:
             self._service.elsewhere(connection, message, slot, now_ns)
             return
         session = self._service.keeping.touch(message, connection, now_ns)
-        request = OpenRequest(
-            connection, message.request, now_ns, self._service.keeping.promise_ms(session, now_ns)
-        )
-        entry = data.table.find(session.id, message.acquisition)
-        if entry is not None and entry.lock.name != name:
-            raise InvalidRequest(
-                f"acquisition {message.acquisition} is one of {entry.lock.name!r}, not of {name!r}"
-            )
-        if isinstance(entry, Holder):
-            self._acquire_again(data, entry, request)
-            return
-        deadline_ns = None if message.wait_ms == WAIT_FOREVER else now_ns + ms_to_ns(message.wait_ms)
+        promise_ms = session.ttl_ms if session.ttl_ms * NS_PER_MS <= left_ns else left_ns // NS_PER_MS
+        request = OpenRequest(connection, message.request, now_ns, promise_ms)
+        table = data.table
+        deadline_ns = None if message.wait_ms == WAIT_FOREVER else now_ns + message.wait_ms * NS_PER_MS
+        entry = table.find(session.id, acquisition)
         if entry is not None:
-            self._wait_again(entry, request, deadline_ns)
+            if entry.lock.name != name:
+                raise InvalidRequest(
+                    f"acquisition {acquisition} is one of {entry.lock.name!r}, not of {name!r}"
+                )
+            if isinstance(entry, Holder):
+                self._acquire_again(data, entry, request)
+            else:
+                self._wait_again(entry, request, deadline_ns)
             return
-        lock = data.table.locks.get(name)
+        lock = table.locks.get(name)
         if lock is not None:
             self._service.keeping.expire_holders(lock, now_ns)
-            lock = data.table.locks.get(name)
+            lock = table.locks.get(name)
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
-            holder = self._grant(
-                data, name, session, message.acquisition, message.mode, message.permits, now_ns
-            )
+            holder = self._grant(data, name, session, acquisition, message.mode, message.permits, now_ns)
             if holder is not None:
                 self._await_copies(data, holder, request)
                 return
@@ -172,7 +160,7 @@ class Locking:
         self.waiters += 1
         self._service.connections[connection].waiters[waiter] = None
         if deadline_ns is not None:
-            self._timeouts.push(deadline_ns, waiter)
+            self.timeouts.push(deadline_ns, waiter)
         self._service.queries.note_change(name)
 
     def _acquire_again(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
@@ -185,7 +173,7 @@ class Locking:
             return
         request.index = 0 if before is None else before.index
         data.reign.unanswered[holder] = request
-        self._unanswered[data.number] = None
+        self.unanswered[data.number] = None
 
     def _refuse_broken(self, holder: Holder, request: OpenRequest) -> None:
         text = "this acquisition was broken by an operator"
@@ -200,10 +188,10 @@ class Locking:
         self._service.connections[request.connection].waiters[waiter] = None
         waiter.request = request
         if waiter.deadline_ns is not None:
-            self._timeouts.abandon()
+            self.timeouts.abandon()
         waiter.deadline_ns = deadline_ns
         if deadline_ns is not None:
-            self._timeouts.push(deadline_ns, waiter)
+            self.timeouts.push(deadline_ns, waiter)
 
     def _grant(
         self,
@@ -215,17 +203,23 @@ class Locking:
         permits: int,
         now_ns: int,
     ) -> Holder | None:
-        assert data.reign is not None
+        reign, table = data.reign, data.table
+        assert reign is not None
         state = self._node.state.slots[data.number]
-        generation = max(data.table.highest + 1, state.generation_from)
+        generation = table.highest + 1
+        if generation < state.generation_from:
+            generation = state.generation_from
         if generation + GENERATIONS_MARGIN >= state.generation_below:
             self._node.ask_for_generations(data.number)
             if generation >= min(state.generation_below, GENERATION_MAX):
                 self._exhausted[data.number] = None
                 return None
-        put = Put(name, mode, permits, session.id, acquisition, session.owner, session.ttl_ms, generation, 0)
-        holder = data.table.put(put, now_ns)
-        data.reign.record(put)
+        holder = table.grant(name, session, acquisition, mode, permits, generation, now_ns)
+        if reign.streams:
+            owner, ttl_ms = session.owner, session.ttl_ms
+            reign.record(Put(name, mode, permits, session.id, acquisition, owner, ttl_ms, generation, 0))
+        else:
+            reign.count()
         self._service.queries.note_change(name)
         return holder
 
@@ -233,7 +227,7 @@ class Locking:
         assert data.reign is not None
         request.index = data.reign.index
         data.reign.unanswered[holder] = request
-        self._unanswered[data.number] = None
+        self.unanswered[data.number] = None
 
     def _send_grant(self, holder: Holder, request: OpenRequest, now_ns: int) -> None:
         if request.connection not in self._service.connections:
@@ -242,7 +236,7 @@ class Locking:
         basis, promise_ms = request.request, request.promise_ms
         if (
             session.basis_at_ns > request.arrived_ns
-            and now_ns - request.arrived_ns > ms_to_ns(session.ttl_ms) // 4
+            and now_ns - request.arrived_ns > session.ttl_ms * NS_PER_MS // 4
         ):
             basis, promise_ms = session.basis, session.basis_promise_ms
         self._node.send(request.connection, Granted(request.request, holder.generation, promise_ms, basis))
@@ -259,8 +253,8 @@ class Locking:
 
     def release(self, connection: int, message: Release, now_ns: int) -> None:
         """Drop an acquisition, held or waiting, and answer once that is done here."""
-        name = check_lock_name(message.name)
-        slot = slot_of(name)
+        name = message.name
+        slot = checked_slot_of(name)
         data = self._node.slots.get(slot)
         if data is None or not self._node.may_serve(slot, now_ns=now_ns):
             self._service.elsewhere(connection, message, slot, now_ns)
@@ -283,12 +277,16 @@ class Locking:
 
     def drop_holder(self, data: NodeSlot, holder: Holder, now_ns: int) -> None:
         """End a grant, and grant whom that lets in."""
-        assert data.reign is not None
-        data.table.remove(holder.session.id, holder.acquisition)
+        reign = data.reign
+        assert reign is not None
+        data.table.remove_holder(holder)
         holder.broken = False
-        data.reign.unanswered.pop(holder, None)
+        reign.unanswered.pop(holder, None)
         name = holder.lock.name
-        data.reign.record(Remove(name, holder.session.id, holder.acquisition))
+        if reign.streams:
+            reign.record(Remove(name, holder.session.id, holder.acquisition))
+        else:
+            reign.count()
         self._service.queries.note_change(name)
         if holder.lock.waiters:
             self._serve_lock(data, holder.lock, now_ns)
@@ -317,7 +315,7 @@ class Locking:
         """A waiter was taken out of its table: let nothing else name it."""
         self.waiters -= 1
         if waiter.deadline_ns is not None:
-            self._timeouts.abandon()
+            self.timeouts.abandon()
         client = self._service.connections.get(waiter.request.connection)
         if client is not None:
             client.waiters.pop(waiter, None)

@@ -37,23 +37,24 @@ LIST_SCAN_MAX: Final = 20_000
 
 
 class Queries:
-    """Questions about locks, and the watches that are open."""
+    """Questions about locks, and the watches that are open.
+
+    Attributes:
+        changed: watched locks that have changed since they were told of.
+        broken: when broken leases run out.
+    """
 
     def __init__(self, node: NodeCore, service: Service) -> None:
         self._node = node
         self._service = service
         self._watchers: dict[str, dict[tuple[int, int], None]] = {}
         self._watched_in: dict[int, dict[str, None]] = {}
-        self._changed: dict[str, None] = {}
-        self._broken: DeadlineQueue[tuple[int, Holder]] = DeadlineQueue(lambda item, _: item[1].broken)
-
-    def next_deadline_ns(self) -> int | None:
-        """When the next broken lease has run out."""
-        return self._broken.first_ns()
+        self.changed: dict[str, None] = {}
+        self.broken: DeadlineQueue[tuple[int, Holder]] = DeadlineQueue(lambda item, _: item[1].broken)
 
     def end_broken_due(self, now_ns: int) -> None:
         """Free the locks whose broken leases have run out."""
-        while (due := self._broken.pop_due(now_ns)) is not None:
+        while (due := self.broken.pop_due(now_ns)) is not None:
             slot, holder = due[1]
             data = self._node.slots[slot]
             if holder.broken and data.table.find(holder.session.id, holder.acquisition) is holder:
@@ -74,12 +75,12 @@ class Queries:
 
     def tell_watchers(self, now_ns: int) -> None:
         """Send the locks that changed to those who watch them."""
-        for name in list(self._changed):
+        for name in list(self.changed):
             watchers = self._watchers.get(name)
             slot = slot_of(name)
             if watchers and not self._node.may_serve(slot, now_ns=now_ns):
                 continue
-            del self._changed[name]
+            del self.changed[name]
             if watchers:
                 lock = self._info(name, now_ns)
                 for connection, request in watchers:
@@ -151,7 +152,7 @@ class Queries:
         del watchers[watch]
         if not watchers:
             del self._watchers[name]
-            self._changed.pop(name, None)
+            self.changed.pop(name, None)
             slot = slot_of(name)
             names = self._watched_in[slot]
             del names[name]
@@ -161,7 +162,7 @@ class Queries:
     def note_change(self, name: str) -> None:
         """A lock has changed; whoever watches it hears at the end of the turn."""
         if name in self._watchers:
-            self._changed[name] = None
+            self.changed[name] = None
 
     def break_lease(self, connection: int, message: Break, now_ns: int) -> None:
         """End a holder's lease on an operator's word: not renewed any more, or with force gone at once."""
@@ -190,5 +191,5 @@ class Queries:
             return
         if not holder.broken:
             data.table.break_holder(holder)
-            self._broken.push(now_ns + left_ns, (slot, holder))
+            self.broken.push(now_ns + left_ns, (slot, holder))
         self._node.send(connection, Broken(message.request, False, ns_to_ms_floor(left_ns)))

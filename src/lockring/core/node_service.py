@@ -15,7 +15,6 @@ from lockring.core.node_locking import Locking
 from lockring.core.node_queries import Queries
 from lockring.core.node_slot import NodeSlot
 from lockring.core.sessions import Sessions
-from lockring.core.timing import up
 from lockring.errors import LockringError
 from lockring.messages import (
     Acquire,
@@ -79,6 +78,7 @@ class Service:
     Attributes:
         connections: clients' connections by number.
         locking, keeping, queries: the parts.
+        handlers: who answers which request.
     """
 
     def __init__(self, node: NodeCore, sessions: Sessions) -> None:
@@ -91,7 +91,7 @@ class Service:
         self._connection_of: dict[str, int] = {}
         self._parked: dict[int, list[Parked]] = {}
         self._parked_count = 0
-        self._handlers: dict[type[Message], Callable[[int, Any, int], None]] = {
+        self.handlers: dict[type[Message], Callable[[int, Any, int], None]] = {
             Acquire: self.locking.acquire,
             Release: self.locking.release,
             Keepalive: self.keeping.keepalive,
@@ -130,7 +130,7 @@ class Service:
         """A client's request. Anything that is no client's request is refused."""
         if connection not in self.connections:
             return
-        handler = self._handlers.get(type(message))
+        handler = self.handlers.get(type(message))
         if handler is None:
             self.refuse(
                 connection, message, "protocol", f"a node takes no {type(message).__name__} from a client"
@@ -141,10 +141,16 @@ class Service:
         except LockringError as error:
             self.refuse(connection, message, error.code, str(error))
 
-    def next_deadline_ns(self) -> int | None:
-        """When `on_timer` has something to do."""
-        times = (self._sessions.first_ns(), self.locking.next_deadline_ns(), self.queries.next_deadline_ns())
-        return min((time for time in times if time is not None), default=None)
+    def deadline_before_ns(self, at_ns: int) -> int:
+        """When `on_timer` has something to do, or `at_ns` if that is earlier."""
+        for first_ns in (
+            self._sessions.queue.first_ns(),
+            self.locking.timeouts.first_ns(),
+            self.queries.broken.first_ns(),
+        ):
+            if first_ns is not None and first_ns < at_ns:
+                at_ns = first_ns
+        return at_ns
 
     def on_timer(self, now_ns: int) -> None:
         """End what has run out: waits, broken leases, sessions."""
@@ -157,7 +163,7 @@ class Service:
     def reign_began(self, data: NodeSlot, now_ns: int) -> None:
         """A slot is served here from now on: the sessions that have something in it start afresh."""
         for share in data.table.shares.values():
-            self._sessions.extend(share.session, now_ns + up(ms_to_ns(share.session.ttl_ms)))
+            self._sessions.extend(share.session, now_ns + share.session.lifetime_ns)
 
     def reign_ended(self, data: NodeSlot) -> None:
         """A slot is not served here any more: whoever waits for news of it is told to go elsewhere."""

@@ -148,17 +148,19 @@ class Reign:
         self._log: list[Mutation] = []
         self._log_start = 0
 
-    def record(self, mutation: Mutation) -> int:
+    def record(self, mutation: Mutation) -> None:
         """Number a mutation that the table has just seen, and let every copy hear of it."""
         self.index += 1
-        if self.streams:
-            self._log.append(mutation)
-            slot = self.table.slot
-            for stream in self.streams.values():
-                stream.link.dirty[slot] = None
-        else:
-            self._log_start = self.index
-        return self.index
+        self._log.append(mutation)
+        slot = self.table.slot
+        for stream in self.streams.values():
+            stream.link.dirty[slot] = None
+
+    def count(self) -> None:
+        """Number a mutation that no copy needs to hear of, since there is none."""
+        assert not self.streams
+        self.index += 1
+        self._log_start = self.index
 
     def acknowledged(self) -> int:
         """The index that every required copy has acknowledged; -1 while one has nothing."""

@@ -5,10 +5,29 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.errors import InvalidRequest
-from lockring.messages import Acquire, Keepalive
+from lockring.messages import WAIT_FOREVER, Acquire, Keepalive, Mode
 from lockring.names import TTL_MS_MIN, check_owner
+from lockring.units import DURATION_MS_MAX
 
 SESSION_BYTES_MAX: Final = 64
+
+_MODES: Final = frozenset(int(mode) for mode in Mode)
+
+
+def check_acquire(message: Acquire) -> None:
+    """Check what an acquire asks for, but for its name and its session.
+
+    Raises:
+        InvalidRequest: there is no such mode, acquisition number or wait.
+    """
+    if message.mode not in _MODES or message.permits < 1:
+        raise InvalidRequest(f"no such mode: {message.mode} with {message.permits} permits")
+    if message.acquisition < 1:
+        raise InvalidRequest("acquisition ids start at 1")
+    if not WAIT_FOREVER <= message.wait_ms <= DURATION_MS_MAX:
+        raise InvalidRequest(f"a wait is {WAIT_FOREVER} or 0 to {DURATION_MS_MAX} ms")
+    if not 0 <= message.waited_ms <= DURATION_MS_MAX:
+        raise InvalidRequest(f"a wait so far is 0 to {DURATION_MS_MAX} ms")
 
 
 def check_session(message: Acquire | Keepalive, ttl_ms_max: int) -> None:

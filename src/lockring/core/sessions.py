@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.digest import mix
+from lockring.core.timing import up
+from lockring.units import ms_to_ns
 
 if TYPE_CHECKING:
     from lockring.core.lock_table import Holder, Waiter
@@ -28,6 +30,7 @@ class Session:
         id: the client's random id.
         owner: label for people.
         ttl_ms: its time to live.
+        lifetime_ns: how long it lives here after each sign of life: the TTL, lengthened for the client's clock.
         deadline_ns: when it ends here, or `NO_DEADLINE` where it does not run (copies only).
         tables: how many slots' tables here, served or copied, have something of it.
         served: its shares in the slots that are served here, by slot.
@@ -49,6 +52,7 @@ class Session:
         "digest",
         "id",
         "in_queue",
+        "lifetime_ns",
         "owner",
         "served",
         "tables",
@@ -59,6 +63,7 @@ class Session:
         self.id = session_id
         self.owner = owner
         self.ttl_ms = ttl_ms
+        self.lifetime_ns = up(ms_to_ns(ttl_ms))
         self.deadline_ns = NO_DEADLINE
         self.tables = 0
         self.served: dict[int, Share] = {}
@@ -104,36 +109,39 @@ class Share:
     def add(self, acquisition: int, entry: Holder | Waiter, served: bool) -> None:
         """Add an entry, counted in the session's totals if the slot is served here."""
         self.entries[acquisition] = entry
-        self._count(acquisition, 1, served)
+        number = mix(acquisition)
+        self.count += 1
+        self.digest ^= number
+        if served:
+            session = self.session
+            session.count += 1
+            session.digest ^= number
 
     def discard(self, acquisition: int, counted: bool, served: bool) -> None:
         """Take an entry out."""
         del self.entries[acquisition]
         if counted:
-            self._count(acquisition, -1, served)
+            self.uncount(acquisition, served)
 
     def uncount(self, acquisition: int, served: bool) -> None:
         """Keep an entry but let keepalives disagree on it (it was broken)."""
-        self._count(acquisition, -1, served)
-
-    def _count(self, acquisition: int, change: int, served: bool) -> None:
         number = mix(acquisition)
-        self.count += change
+        self.count -= 1
         self.digest ^= number
         if served:
             session = self.session
-            session.count += change
+            session.count -= 1
             session.digest ^= number
 
 
 class Sessions:
     """All sessions of a node, by id, and the queue of their deadlines."""
 
-    __slots__ = ("_queue", "by_id")
+    __slots__ = ("by_id", "queue")
 
     def __init__(self) -> None:
         self.by_id: dict[str, Session] = {}
-        self._queue: DeadlineQueue[Session] = DeadlineQueue(lambda session, _: session.in_queue)
+        self.queue: DeadlineQueue[Session] = DeadlineQueue(lambda session, _: session.in_queue)
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -151,22 +159,18 @@ class Sessions:
             session.deadline_ns = deadline_ns
             if not session.in_queue:
                 session.in_queue = True
-                self._queue.push(deadline_ns, session)
-
-    def first_ns(self) -> int | None:
-        """When to look for expired sessions next."""
-        return self._queue.first_ns()
+                self.queue.push(deadline_ns, session)
 
     def pop_expired(self, now_ns: int) -> Session | None:
         """Take a session whose deadline has passed off the queue; the caller ends it."""
-        while (due := self._queue.pop_due(now_ns)) is not None:
+        while (due := self.queue.pop_due(now_ns)) is not None:
             session = due[1]
             session.in_queue = False
             if session.deadline_ns == NO_DEADLINE:
                 continue
             if session.deadline_ns > now_ns:
                 session.in_queue = True
-                self._queue.push(session.deadline_ns, session)
+                self.queue.push(session.deadline_ns, session)
                 continue
             return session
         return None
@@ -174,7 +178,7 @@ class Sessions:
     def look_again(self, session: Session) -> None:
         """Put a session that `pop_expired` gave back: its end is not finished."""
         session.in_queue = True
-        self._queue.push(session.deadline_ns, session)
+        self.queue.push(session.deadline_ns, session)
 
     def stop(self, session: Session) -> None:
         """The session runs here no more; forget it unless a copy still has something of it."""

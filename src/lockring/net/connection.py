@@ -48,19 +48,19 @@ def tune(sock: socket.socket) -> None:
 
 
 class Outbox:
-    """The connections of one event loop that have something to write. Not thread-safe."""
+    """The connections of one event loop that have something to write. Not thread-safe.
+
+    Attributes:
+        waiting: these connections.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[FramedConnection] = []
-
-    def add(self, connection: FramedConnection) -> None:
-        """Remember that the connection has something to write."""
-        self._waiting.append(connection)
+        self.waiting: list[FramedConnection] = []
 
     def flush(self) -> None:
         """Write what was sent on every connection, one write each."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
+        if self.waiting:
+            waiting, self.waiting = self.waiting, []
             for connection in waiting:
                 connection.write_out()
 
@@ -105,8 +105,15 @@ class FramedConnection(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Send a message with the next flush. On a closed connection it is thrown away."""
-        if self.is_open:
+        if self._transport is None or self._deaf:
+            return
+        if self._out:
             self.send_frame(encode_frame(message))
+        else:
+            self._outbox.waiting.append(self)
+            frame = encode_frame(message)
+            self._out.append(frame)
+            self._out_bytes = len(frame)
 
     def send_frame(self, frame: bytes) -> None:
         """Send an encoded frame with the next flush: for one that goes to many connections."""
@@ -117,7 +124,7 @@ class FramedConnection(asyncio.Protocol):
             if not self.is_open:
                 return
         if not self._out:
-            self._outbox.add(self)
+            self._outbox.waiting.append(self)
         self._out.append(frame)
         self._out_bytes += len(frame)
 

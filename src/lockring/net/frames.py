@@ -7,6 +7,7 @@ nothing is copied or looked at twice.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from lockring.messages import FRAME_BYTES_MAX, Message
 HEADER_BYTES: Final = 4
 
 _encode = msgspec.msgpack.Encoder().encode
+_length_at = Struct(">I").unpack_from
 
 M = TypeVar("M")
 
@@ -65,13 +67,16 @@ class FrameReader(Generic[M]):
                 return []
             # Take the gathered bytes over instead of copying them.
             data, self._buffer = buffer, bytearray()
+        size = len(data)
+        if size >= HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self._limit:
+            self._needed = HEADER_BYTES
+            return [self._decode_body(data[HEADER_BYTES:])]  # one frame, as most reads bring while little is going on
         view = memoryview(data)
-        size = len(view)
         start = 0
         needed = HEADER_BYTES
         messages: list[M] = []
         while size - start >= HEADER_BYTES:
-            length = int.from_bytes(view[start : start + HEADER_BYTES], "big")
+            (length,) = _length_at(view, start)
             if length > self._limit:
                 raise ProtocolError(f"a frame of {length} bytes; {self._limit} are the most")
             end = start + HEADER_BYTES + length

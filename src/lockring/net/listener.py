@@ -159,10 +159,18 @@ class Guest(FramedConnection):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop. Until the role is known only the first frame is looked at."""
-        if self.role is not None:
-            super().data_received(data)
+        if self._deaf:
             return
-        if not self.is_open:
+        if self.role is not None:
+            try:
+                messages = self._reader.feed(data)
+            except ProtocolError as error:
+                self.on_garbage(error)
+                return
+            if messages:
+                self.on_messages(messages)
+            return
+        if self._transport is None:
             return
         self._early += data
         if len(self._early) < HEADER_BYTES:
@@ -192,20 +200,21 @@ class Guest(FramedConnection):
 
     def on_messages(self, messages: list[Message]) -> None:
         """Hand over to the host, or keep it until it is this client's turn."""
+        listener = self._listener
         is_client = self.role is CLIENT
-        if is_client and self._listener.turns_are_over:
+        if is_client and listener.turns_are_over:
             self.hold(messages)
             return
         began_ns = monotonic_ns()
         try:
-            self._listener.host.deliver(self, messages)
+            listener.host.deliver(self, messages)
         except LockringError as error:
             log.warning("closed the connection of %s at %s: %s", self.title, self.remote, error)
             self.refuse(error)
             return
         if is_client:
             took_ns = monotonic_ns() - began_ns
-            self._listener.count_turn(took_ns)
+            listener.count_turn(took_ns)
             if took_ns > TURN_NS_MAX:
                 self.let_others_read()
 
@@ -256,6 +265,8 @@ class Listener:
     def __init__(self, host: Host, outbox: Outbox, *, connections_max: int = CONNECTIONS_MAX) -> None:
         self.host = host
         self.outbox = outbox
+        self.turns_are_over = False
+        """Whether the clients have had their time until the event loop has looked at everything else."""
         # All messages to any server, so that one on the wrong port can be told from garbage.
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToNode | ToCoordinator)
         self._clients_max = connections_max
@@ -363,15 +374,13 @@ class Listener:
         if self._emptied is not None and not self._guests:
             self._emptied.set()
 
-    @property
-    def turns_are_over(self) -> bool:
-        """Whether the clients have had their time until the event loop has looked at everything else."""
-        return self._turns_ns > TURNS_NS_MAX
-
     def count_turn(self, took_ns: int) -> None:
         """A client's messages were handled, which took so long."""
         self._turns_ns += took_ns
-        self._give_turns_soon()
+        # Less than this need not be told apart from what an earlier turn of the event loop took.
+        if self._turns_ns > TURN_NS_MAX:
+            self.turns_are_over = self._turns_ns > TURNS_NS_MAX
+            self._give_turns_soon()
 
     def line_up(self, guest: Guest) -> None:
         """Call `take_turn` of this guest after those that are waiting already."""
@@ -386,6 +395,7 @@ class Listener:
     def _give_turns(self) -> None:
         self._turns_are_due = False
         self._turns_ns = 0
+        self.turns_are_over = False
         for _ in range(len(self._turns)):
             if self.turns_are_over:
                 break

@@ -3,6 +3,9 @@
 Inputs arrive in many callbacks of one turn; `schedule` asks for a flush after them all, so that what they
 caused leaves together. The flush also arms the timer for the core's next deadline.
 
+Where little is going on there is nothing to wait for, and going round the loop costs as much as handling a request:
+`hurry` flushes at once, unless the last flush was only a moment ago, so that others are to be expected.
+
 A timer that fires late must not expire what was renewed in time by a message that has already arrived and
 was only not yet read: after a stall (a paused process, a busy loop) uvloop runs timers before it looks at
 the sockets. So a due timer first lets the loop go round once, and with that read what is there.
@@ -15,10 +18,12 @@ from collections.abc import Callable
 from typing import Final
 
 from lockring.clock import monotonic_ns
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_S, NS_PER_US
 
 _DELAY_S_MIN: Final = 0.001  # the granularity of the loop's timers
 _DELAY_S_MAX: Final = 3600.0
+_MOMENT_NS: Final = 20 * NS_PER_US
+"""Shorter than a client takes to ask again; longer than the pause between two connections that are read in one turn."""
 
 
 class Pump:
@@ -45,12 +50,31 @@ class Pump:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._armed_ns = 0
+        self._flushed_ns = 0
 
     def schedule(self) -> None:
         """Flush once, at the end of this turn of the loop. Cheap when asked for many times."""
         if not self._scheduled and not self._stopped:
             self._scheduled = True
             self._loop.call_soon(self._turn)
+
+    def hurry(self, now_ns: int) -> None:
+        """Flush at once if nothing else is to be expected in this turn of the loop, which it is now in.
+
+        Args:
+            now_ns: the time at which what is to be flushed had arrived.
+        """
+        if now_ns - self._flushed_ns < _MOMENT_NS:
+            self.schedule()
+        elif not self._scheduled:
+            self.flush()
+
+    def flush(self) -> None:
+        """Flush now, whatever else is to be expected."""
+        if not self._stopped:
+            self._flush()
+            self._flushed_ns = monotonic_ns()
+            self._arm()
 
     def stop(self) -> None:
         """Never call the core again."""
@@ -61,10 +85,7 @@ class Pump:
 
     def _turn(self) -> None:
         self._scheduled = False
-        if self._stopped:
-            return
-        self._flush()
-        self._arm()
+        self.flush()
 
     def _arm(self) -> None:
         deadline_ns = self._next_deadline_ns()

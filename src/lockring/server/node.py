@@ -51,7 +51,7 @@ from lockring.server.lifecycle import EXIT_NOT_DRAINED, EXIT_OK
 from lockring.server.node_life import NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
-from lockring.units import NS_PER_MS
+from lockring.units import NS_PER_MS, NS_PER_US
 
 _FROM_CLIENT: Final = frozenset(
     {Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break}
@@ -60,9 +60,11 @@ _FROM_PEER: Final = frozenset({Replicate, HandOver, State})
 _SLICE_NS_MAX: Final = 50 * NS_PER_MS
 """How long a client's messages are handled without a look at anybody else's: short questions may have long answers."""
 
+_PART: Final = 16
+"""After so many of a client's messages the answers so far leave: it can go on with them while the rest is handled."""
+
 _LOOK_S: Final = 0.5
 _CLOSE_S_MAX: Final = 1.0
-_NS_PER_US: Final = 1_000
 
 log = logging.getLogger("lockring.node")
 
@@ -82,7 +84,7 @@ class NodeServer:
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox)
         self._coordinator = CoordinatorLink(self, settings.coordinators, self._outbox)
-        self._life = self._new_life(wall_ns() // _NS_PER_US)
+        self._life = self._new_life(wall_ns() // NS_PER_US)
         self._reporter = self._new_reporter()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._joined_ever = False
@@ -187,10 +189,12 @@ class NodeServer:
                     receive(number, message, now_ns=now_ns)
                 else:
                     self._answer(guest, message)
-                if place < len(messages) and monotonic_ns() - now_ns > _SLICE_NS_MAX:
-                    guest.hold(messages[place:])
-                    break
-            life.pump.schedule()
+                if place % _PART == 0 and place < len(messages):
+                    life.pump.flush()
+                    if monotonic_ns() - now_ns > _SLICE_NS_MAX:
+                        guest.hold(messages[place:])
+                        break
+            life.pump.hurry(now_ns)
             return
         assert isinstance(guest.tag, Replica)
         for message in messages:
@@ -257,7 +261,7 @@ class NodeServer:
         """See `Joiner`."""
         self._life.end("this node begins a new life")
         self._reporter.flush()
-        self._life = self._new_life(max(incarnation, wall_ns() // _NS_PER_US))
+        self._life = self._new_life(max(incarnation, wall_ns() // NS_PER_US))
         self._reporter = self._new_reporter()
 
     def joined(self) -> None:

@@ -139,7 +139,7 @@ class NodeLife:
         now_ns = monotonic_ns()
         for message in messages:
             self.core.receive(sender, message, now_ns=now_ns)
-        self.pump.schedule()
+        self.pump.hurry(now_ns)
 
     def peer_came(self, peer: Replica, guest: Guest) -> None:
         """A peer has opened a connection and was welcomed: it replaces an older one of the same life."""
@@ -168,16 +168,18 @@ class NodeLife:
 
     def _flush(self) -> None:
         for effect in self.core.take_effects(now_ns=monotonic_ns()):
-            self._carry_out(effect)
+            # Plain tests of the type: this runs once for every message that the node sends.
+            if type(effect) is Send:
+                to = effect.to
+                connection = self._guest_of(to) if type(to) is int else self._connection_to(to)
+                if connection is not None:
+                    connection.send(effect.message)
+            else:
+                self._carry_out_rare(effect)
         self.outbox.flush()
 
-    def _carry_out(self, effect: Effect) -> None:
-        # Plain tests of the type: this runs once for every message that the node sends.
-        if type(effect) is Send:
-            connection = self._connection_to(effect.to)
-            if connection is not None:
-                connection.send(effect.message)
-        elif type(effect) is Reply:
+    def _carry_out_rare(self, effect: Effect) -> None:
+        if type(effect) is Reply:
             incoming = self._incoming.get(effect.to)
             if incoming is not None:
                 incoming.send(effect.message)
@@ -192,7 +194,7 @@ class NodeLife:
             raise AssertionError(f"a node core asked for {effect}")
 
     def _connection_to(self, to: Endpoint) -> FramedConnection | None:
-        if type(to) is int:
+        if isinstance(to, int):
             return self._guest_of(to)
         if type(to) is Replica:
             link = self._links.get(to)
