@@ -12,7 +12,9 @@ from functools import partial
 
 # Read several times for each request: a partial has no frame of its own.
 monotonic_ns: Callable[[], int] = (
-    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
+    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic_ns
 )
 """Nanoseconds on a clock that never goes back and, where the system can, counts suspension; local to the machine."""
 

@@ -23,6 +23,7 @@ from lockring.client.wire import Wire
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
+from lockring.core.exchange import PENDING
 from lockring.core.holdings import Ticket
 from lockring.errors import LockringError
 from lockring.messages import LockInfo
@@ -241,7 +242,8 @@ class Engine(Plumbing):
                     if call.done:
                         return
                 continue
-            data = wire.receive()
+            is_acquire = type(item) is Ticket and item.state == PENDING
+            data = wire.receive(wire.granting if is_acquire else wire.answering)
             with self._lock:
                 if self._torn:
                     self._start_over()

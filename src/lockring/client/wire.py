@@ -76,19 +76,21 @@ class Wire:
         used_at_ns: when a caller last used it.
         closed: whether it is over; whoever reads it lets go, and the last one closes the socket.
         greeted: whether the other side has said anything that makes sense.
+        granting, answering: how soon grants have come lately, and all other answers.
     """
 
     __slots__ = (
         "_buffer",
-        "_patience",
         "_poll",
         "_view",
         "_wake_in",
         "_wake_out",
         "address",
+        "answering",
         "closed",
         "events",
         "frames",
+        "granting",
         "greeted",
         "link",
         "outgoing",
@@ -112,7 +114,7 @@ class Wire:
         self.frames: FrameReader[Message] = FrameReader(decoder)
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
-        self._patience = Patience()
+        self.granting, self.answering = Patience(), Patience()
         self._wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_out, False)
         os.set_blocking(self._wake_in, False)
@@ -120,12 +122,13 @@ class Wire:
         self._poll.register(sock, select.POLLIN)
         self._poll.register(self._wake_out, select.POLLIN)
 
-    def receive(self) -> memoryview | None:
+    def receive(self, patience: Patience) -> memoryview | None:
         """Wait until something has come and take it; empty at the end of the stream, None if only woken up.
 
-        At first it is looked for without going to sleep: see `Patience`.
+        Args:
+            patience: says how often to look for it before going to sleep.
         """
-        spins = self._patience.spins()
+        spins = patience.spins()
         while True:
             try:
                 data = self._view[: self.sock.recv_into(self._buffer)]
@@ -137,7 +140,7 @@ class Wire:
             except OSError:
                 return self._view[:0]
             else:
-                self._patience.was_short()
+                patience.was_short()
                 return data
         ready = self._poll.poll()
         if len(ready) > 1 or ready[0][0] == self._wake_out:

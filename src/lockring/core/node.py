@@ -196,6 +196,9 @@ class NodeCore:
         at_ns = self._tick_at_ns
         if self._coordinator_up and self._heartbeat_at_ns < at_ns:
             at_ns = self._heartbeat_at_ns
+        replication = self.replicator.next_deadline_ns()
+        if replication < at_ns:
+            at_ns = replication
         activation = self.roles.next_deadline_ns()
         if activation is not None and activation < at_ns:
             at_ns = activation

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Final
 from lockring.core.lock_table import Holder, Lock, Waiter
 from lockring.core.requests import check_session
 from lockring.core.sessions import NO_DEADLINE, Session, Sessions
-from lockring.core.timing import up
 from lockring.errors import InvalidRequest, Overloaded
 from lockring.messages import Acquire, CloseSession, Keepalive, Kept, Released, Verdict
 from lockring.names import SLOTS, slot_of
-from lockring.units import ms_to_ns, ns_to_ms_floor
+from lockring.units import ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore

@@ -21,6 +21,7 @@ from lockring.units import NS_PER_MS
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
 
+FOREVER_NS = 1 << 62
 FIRST_CONTACT_NS = 2_000 * NS_PER_MS
 """How long a peer that was never reached yet may take, from when it is to be a copy."""
 
@@ -120,6 +121,14 @@ class Replicator:
 
     # ------------------------------------------------------------------ sending
 
+    def next_deadline_ns(self) -> int:
+        """When what could wait a little must leave."""
+        at_ns = FOREVER_NS
+        for link in self.links.values():
+            if link.up and link.send_by_ns != NEVER_NS and link.send_by_ns < at_ns:
+                at_ns = link.send_by_ns
+        return at_ns
+
     def replicate(self, now_ns: int) -> None:
         """Send every copy its news, and a heartbeat where one is due."""
         for link in self.links.values():
@@ -130,7 +139,7 @@ class Replicator:
                 link.hand_overs_due = {}
                 if ends:
                     self._node.send(link.peer, HandOver(self._node.state.version, ends))
-            while link.dirty or link.starting:
+            while link.is_due(now_ns):
                 streams, cost, started = self._news(link, now_ns)
                 if not streams:
                     break
@@ -142,6 +151,8 @@ class Replicator:
         streams: list[Stream] = []
         started: list[CopyStream] = []
         cost = 0
+        link.urgent = False
+        link.send_by_ns = NEVER_NS
         while link.starting and link.has_room(cost) and len(streams) < STREAMS_PER_MESSAGE:
             slot = next(iter(link.starting))
             stream = link.streams[slot]
@@ -152,6 +163,7 @@ class Replicator:
             if not stream.parts:
                 del link.starting[slot]
                 link.dirty[slot] = None
+                link.urgent = True
         for slot in list(link.dirty)[: STREAMS_PER_MESSAGE - len(streams)]:
             del link.dirty[slot]
             stream = link.streams[slot]
@@ -163,6 +175,8 @@ class Replicator:
                 streams.append(tail)
                 if stream.sent != reign.index:
                     link.dirty[slot] = None
+        if link.dirty:
+            link.urgent = True
         return streams, cost, started
 
     def _send(

@@ -9,6 +9,8 @@ Rules:
   with a connection is sent again from what is known to be acknowledged.
 - A copy is *required* once a grant must not be answered without its acknowledgement, nor the slot served without its
   lease: the backup, and a learner from before the coordinator is asked to make it the backup.
+- A grant waits for its copies, so that its mutation leaves at once; nobody waits for the end of one (a client repeats its latest
+  releases should a crash undo them), so that a removal goes along with the next grant, or after `REMOVALS_NS`.
 - Snapshots are paced: what is under way on a link has a bound, so that a node that joins does not stall the rest.
 """
 
@@ -18,14 +20,19 @@ from typing import Final
 
 from lockring.core.leases import NEVER_NS, Lease, SentTimes
 from lockring.core.lock_table import Holder, LockTable, OpenRequest
-from lockring.messages import HandOverSlot, Mutation, Resume, Snapshot, Tail
+from lockring.messages import HandOverSlot, Mutation, Put, Resume, Snapshot, Tail
 from lockring.ring.state import Copy, Replica
+from lockring.units import NS_PER_MS
 
 SNAPSHOT_PART_HOLDERS: Final = 500
 """Holders in one part of a snapshot: about 60 KiB, a few milliseconds of work for either side."""
 
 LINK_COST_MAX: Final = 2_000
 """Snapshot holders, and snapshots, that may be under way on a link."""
+
+REMOVALS_NS: Final = 2 * NS_PER_MS
+"""How long removals may wait for a grant to go along with: half of all messages between nodes, for as long as it takes to
+notice that nothing else is going on."""
 
 STREAMS_PER_MESSAGE: Final = 1_024
 """Slots in one message, so that no message takes long to handle."""
@@ -153,8 +160,12 @@ class Reign:
         self.index += 1
         self._log.append(mutation)
         slot = self.table.slot
+        urgent = type(mutation) is Put
         for stream in self.streams.values():
-            stream.link.dirty[slot] = None
+            link = stream.link
+            link.dirty[slot] = None
+            if urgent:
+                link.urgent = True
 
     def count(self) -> None:
         """Number a mutation that no copy needs to hear of, since there is none."""
@@ -264,6 +275,8 @@ class Link:
         streams: by slot, all that this peer is a copy of under this node.
         starting: slots whose stream is to be started, or is being started.
         dirty: slots with news for the peer.
+        urgent: whether some of it must leave at once.
+        send_by_ns: when the rest must leave, `NEVER_NS` if nobody has looked yet.
         sent: when its messages were sent.
         heartbeat_at_ns: when to send something at the latest.
         hand_overs: ends of reigns that this peer is to hear of, by slot, until its own reign is heard of.
@@ -284,12 +297,14 @@ class Link:
         "heartbeat_at_ns",
         "lease",
         "peer",
+        "send_by_ns",
         "sent",
         "starting",
         "state_sent",
         "state_sent_after",
         "streams",
         "up",
+        "urgent",
     )
 
     def __init__(self, peer: Replica, now_ns: int) -> None:
@@ -300,6 +315,8 @@ class Link:
         self.streams: dict[int, CopyStream] = {}
         self.starting: dict[int, None] = {}
         self.dirty: dict[int, None] = {}
+        self.urgent = False
+        self.send_by_ns = NEVER_NS
         self.sent = SentTimes()
         self.heartbeat_at_ns = NEVER_NS
         self.hand_overs: dict[int, HandOverSlot] = {}
@@ -341,6 +358,16 @@ class Link:
                 stream.sent = None
                 self.starting[slot] = None
 
+    def is_due(self, now_ns: int) -> bool:
+        """Whether there is something to send, and it can wait no longer."""
+        if self.urgent or self.starting:
+            return True
+        if not self.dirty:
+            return False
+        if self.send_by_ns == NEVER_NS:
+            self.send_by_ns = now_ns + REMOVALS_NS
+        return now_ns >= self.send_by_ns
+
     def has_room(self, more: int) -> bool:
         """Whether a snapshot may be sent now, beside `more` that is about to be."""
         return self._cost + more < LINK_COST_MAX
@@ -368,5 +395,6 @@ class Link:
                 self.starting[slot] = None
             else:
                 self.dirty[slot] = None
+                self.urgent = True
         self.hand_overs_due = dict.fromkeys(self.hand_overs)
         self.heartbeat_at_ns = NEVER_NS

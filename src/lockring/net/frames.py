@@ -70,7 +70,9 @@ class FrameReader(Generic[M]):
         size = len(data)
         if size >= HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self._limit:
             self._needed = HEADER_BYTES
-            return [self._decode_body(data[HEADER_BYTES:])]  # one frame, as most reads bring while little is going on
+            return [
+                self._decode_body(data[HEADER_BYTES:])
+            ]  # one frame, as most reads bring while little is going on
         view = memoryview(data)
         start = 0
         needed = HEADER_BYTES
