@@ -23,7 +23,7 @@ from lockring.core.client import ClientCore
 from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
 from lockring.core.holdings import Ticket
 from lockring.errors import ClientClosed, LockringError, ProtocolError
-from lockring.messages import LockInfo, Message
+from lockring.messages import LockInfo, Message, Mode
 from lockring.names import split_address
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -118,10 +118,14 @@ class AsyncEngine:
 
     # ------------------------------------------------------------------ calls
 
-    async def acquire(self, name: str, ttl_ms: int, wait_ms: int) -> Ticket:
+    async def acquire(
+        self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE, payload: bytes = b""
+    ) -> Ticket:
         """Acquire a lock; whatever ends the wait early leaves nothing behind."""
         loop = self._usable()
-        ticket = self._core.acquire(name, ttl_ms=ttl_ms, now_ns=monotonic_ns(), wait_ms=wait_ms)
+        ticket = self._core.acquire(
+            name, ttl_ms=ttl_ms, now_ns=monotonic_ns(), wait_ms=wait_ms, mode=mode, payload=payload
+        )
         outcome: Outcome = loop.create_future()
         ticket.context = outcome
         self._plan_flush(loop)

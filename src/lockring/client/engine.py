@@ -25,7 +25,7 @@ from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.holdings import Ticket
 from lockring.errors import LockringError
-from lockring.messages import LockInfo
+from lockring.messages import LockInfo, Mode
 
 _CLOSE_S: Final = 3.0
 
@@ -38,7 +38,15 @@ class Engine(Plumbing):
 
     # ------------------------------------------------------------------ calls
 
-    def acquire(self, name: str, ttl_ms: int, wait_ms: int, grant: Callable[[Ticket], G]) -> G:
+    def acquire(
+        self,
+        name: str,
+        ttl_ms: int,
+        wait_ms: int,
+        grant: Callable[[Ticket], G],
+        mode: int = Mode.EXCLUSIVE,
+        payload: bytes = b"",
+    ) -> G:
         """Acquire a lock and return its `grant`; whatever ends this early leaves nothing behind."""
         call = Call(self._life)
         ticket: Ticket | None = None
@@ -47,7 +55,9 @@ class Engine(Plumbing):
                 self._enter()
                 now_ns = monotonic_ns()
                 try:
-                    ticket = self._core.acquire(name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms)
+                    ticket = self._core.acquire(
+                        name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms, mode=mode, payload=payload
+                    )
                 except LockringError:
                     self._torn = False
                     raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -115,6 +115,10 @@ class Request(msgspec.Struct, eq=False):
             case Kind.LIST:
                 assert self.listing is not None
                 return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
+
+
+class Ping(NamedTuple):
+    """A request whose answer only shows that the node is there."""
 
 
 class Listing(msgspec.Struct, eq=False):

@@ -72,6 +72,7 @@ class ClientCore(Renewal):
         wait_ms: int = WAIT_FOREVER,
         mode: int = Mode.EXCLUSIVE,
         permits: int = 1,
+        payload: bytes = b"",
     ) -> Ticket:
         """Begin to acquire a lock; `Resolve` tells the outcome.
 
@@ -83,6 +84,7 @@ class ClientCore(Renewal):
                 waited for at least `ANSWER_NS`.
             mode: exclusive, shared or semaphore.
             permits: of a semaphore, how many.
+            payload: what others are to see of the holder, `views.PAYLOAD_BYTES_MAX` at the most.
 
         Raises:
             ClientClosed: the client was closed.
@@ -93,6 +95,8 @@ class ClientCore(Renewal):
         session.used = acquisition = session.used + 1
         slot = crc32(name.encode()) % SLOTS
         ticket = Ticket(session, acquisition, name, slot, mode, permits, now_ns)
+        if payload:
+            ticket.payload = payload
         if wait_ms >= 0:
             wait_ns = wait_ms * NS_PER_MS
             ticket.wait_until_ns = now_ns + wait_ns

@@ -20,6 +20,7 @@ from lockring.messages import WAIT_FOREVER, Acquire, Granted, Mode, Put, Refused
 from lockring.names import check_lock_name, slot_of
 from lockring.ring.state import GENERATION_MAX
 from lockring.units import DURATION_MS_MAX, ms_to_ns
+from lockring.views import PAYLOAD_BYTES_MAX
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
@@ -115,6 +116,10 @@ class Locking:
             raise InvalidRequest(f"no such mode: {message.mode} with {message.permits} permits")
         if message.acquisition < 1:
             raise InvalidRequest("acquisition ids start at 1")
+        if len(message.payload) > PAYLOAD_BYTES_MAX:
+            raise InvalidRequest(
+                f"a payload has at most {PAYLOAD_BYTES_MAX} bytes; that of {name[:40]!r} has {len(message.payload)}"
+            )
         if not WAIT_FOREVER <= message.wait_ms <= DURATION_MS_MAX:
             raise InvalidRequest(f"a wait is {WAIT_FOREVER} or 0 to {DURATION_MS_MAX} ms")
         if not 0 <= message.waited_ms <= DURATION_MS_MAX:
@@ -145,9 +150,7 @@ class Locking:
             self._service.keeping.expire_holders(lock, now_ns)
             lock = data.table.locks.get(name)
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
-            holder = self._grant(
-                data, name, session, message.acquisition, message.mode, message.permits, now_ns
-            )
+            holder = self._grant(data, name, session, message, now_ns)
             if holder is not None:
                 self._await_copies(data, holder, request)
                 return
@@ -168,6 +171,7 @@ class Locking:
             since_ns=now_ns - ms_to_ns(message.waited_ms),
             deadline_ns=deadline_ns,
             request=request,
+            payload=message.payload,
         )
         self.waiters += 1
         self._service.connections[connection].waiters[waiter] = None
@@ -210,9 +214,7 @@ class Locking:
         data: NodeSlot,
         name: str,
         session: Session,
-        acquisition: int,
-        mode: int,
-        permits: int,
+        wanted: Acquire | Waiter,
         now_ns: int,
     ) -> Holder | None:
         assert data.reign is not None
@@ -223,7 +225,19 @@ class Locking:
             if generation >= min(state.generation_below, GENERATION_MAX):
                 self._exhausted[data.number] = None
                 return None
-        put = Put(name, mode, permits, session.id, acquisition, session.owner, session.ttl_ms, generation, 0)
+        put = Put(
+            name,
+            wanted.mode,
+            wanted.permits,
+            session.id,
+            wanted.acquisition,
+            session.owner,
+            session.ttl_ms,
+            generation,
+            0,
+            0,
+            wanted.payload,
+        )
         holder = data.table.put(put, now_ns)
         data.reign.record(put)
         self._service.queries.note_change(name)
@@ -249,9 +263,7 @@ class Locking:
 
     def _serve_lock(self, data: NodeSlot, lock: Lock, now_ns: int) -> None:
         while (waiter := data.table.next_grantable(lock)) is not None:
-            holder = self._grant(
-                data, lock.name, waiter.session, waiter.acquisition, waiter.mode, waiter.permits, now_ns
-            )
+            holder = self._grant(data, lock.name, waiter.session, waiter, now_ns)
             if holder is None:
                 return
             self.forget_waiter(waiter)
@@ -326,7 +338,7 @@ class Locking:
         name, slot = waiter.lock.name, slot_of(waiter.lock.name)
         request = waiter.request
         if self._node.may_serve(slot, now_ns=now_ns):
-            refused = Refused(request.request, "timeout", _who_holds(waiter.lock), name)
+            refused = Refused(request.request, "timeout", _who_holds(waiter.lock, waiter), name)
         else:
             refused = Refused(request.request, "unavailable", self._service.not_served(slot), name)
         waiter.deadline_ns = None
@@ -343,7 +355,7 @@ class Locking:
         self, connection: int, message: Acquire, lock: Lock | None, slot: int, now_ns: int
     ) -> None:
         if lock is not None and self._node.may_serve(slot, now_ns=now_ns):
-            self._service.refuse(connection, message, "timeout", _who_holds(lock))
+            self._service.refuse(connection, message, "timeout", _who_holds(lock, message))
         else:
             self._service.refuse(connection, message, "unavailable", self._service.not_served(slot))
 
@@ -354,6 +366,12 @@ def _is_superseded(request: OpenRequest, by: OpenRequest) -> bool:
     return request.connection == by.connection and request.request < by.request
 
 
-def _who_holds(lock: Lock) -> str:
+def _who_holds(lock: Lock, wanted: Acquire | Waiter) -> str:
+    """Why an acquire was not granted: who holds the lock, or who waits before it."""
     owners = ", ".join(repr(holder.session.owner) for holder in lock.holders[:3])
-    return f"lock {lock.name!r} is held by {owners}" if owners else f"lock {lock.name!r} has others waiting"
+    first = lock.waiters[0] if lock.waiters else None
+    if not owners:
+        return f"lock {lock.name!r} has others waiting"
+    if wanted.mode == lock.mode == Mode.SHARED and first is not None and first.mode != Mode.SHARED:
+        return f"lock {lock.name!r} is shared by {owners}, and {first.session.owner!r} waits before you to hold it alone"
+    return f"lock {lock.name!r} is held by {owners}"

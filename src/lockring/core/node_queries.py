@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.lock_table import Holder
+from lockring.core.locks import HOLDERS_MAX
 from lockring.core.node_slot import NodeSlot
 from lockring.errors import InvalidRequest, Overloaded
 from lockring.messages import (
@@ -34,6 +35,9 @@ WATCHES_MAX: Final = 10_000
 LIST_LIMIT_MAX: Final = 10_000
 LIST_SCAN_MAX: Final = 20_000
 """Locks looked at for one page of a list, so that a page never takes long."""
+
+LIST_HOLDERS_MAX: Final = HOLDERS_MAX
+"""Holders in one page of a list, so that it fits into a message."""
 
 
 class Queries:
@@ -101,7 +105,7 @@ class Queries:
         if not 1 <= message.limit <= LIST_LIMIT_MAX or not 0 <= message.from_slot < SLOTS:
             raise InvalidRequest(f"a page has 1 to {LIST_LIMIT_MAX} locks, from slot 0 to {SLOTS - 1}")
         locks: list[LockInfo] = []
-        scanned = 0
+        scanned = holders = 0
         after = message.after_name
         for slot in range(message.from_slot, SLOTS):
             data = self._node.slots.get(slot)
@@ -111,7 +115,14 @@ class Queries:
                 )
                 scanned += len(data.table.locks)
                 room = message.limit - len(locks)
-                locks += [self._info(name, now_ns) for name in names[:room]]
+                for name in names[:room]:
+                    lock = self._info(name, now_ns)
+                    holders += len(lock.holders)
+                    if locks and holders > LIST_HOLDERS_MAX:
+                        after = locks[-1].name if slot_of(locks[-1].name) == slot else ""
+                        self._node.send(connection, Listed(message.request, locks, slot, after))
+                        return
+                    locks.append(lock)
                 if len(names) > room:
                     last = names[room - 1] if room else after
                     self._node.send(connection, Listed(message.request, locks, slot, last))

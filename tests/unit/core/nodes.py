@@ -179,6 +179,10 @@ class Nodes:
             )
         )
 
+    def copy_of(self, node: str) -> Copy:
+        """A copy at a node that joins with the next state."""
+        return Copy(self.replicas[node], self.state.version + 1)
+
     # ------------------------------------------------------------------ time and messages
 
     def deliver(self, node: str, sender: object, message: Message) -> None:
