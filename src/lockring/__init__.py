@@ -27,9 +27,10 @@ from lockring.errors import (
 )
 
 if TYPE_CHECKING:
-    from lockring.client.blocking import Client, Lock, ThreadingLock
+    from lockring.client.blocking import Client
     from lockring.client.grants import Grant, Grants
     from lockring.client.holding import Holding
+    from lockring.client.locks import Lock, RWLock, ThreadingLock
 
 __all__ = [
     "AcquireTimeout",
@@ -48,6 +49,7 @@ __all__ = [
     "NotHeld",
     "Overloaded",
     "ProtocolError",
+    "RWLock",
     "ThreadingLock",
     "Unavailable",
     "UnknownNode",
@@ -60,8 +62,9 @@ _HOMES = {
     "Grant": "lockring.client.grants",
     "Grants": "lockring.client.grants",
     "Holding": "lockring.client.holding",
-    "Lock": "lockring.client.blocking",
-    "ThreadingLock": "lockring.client.blocking",
+    "Lock": "lockring.client.locks",
+    "RWLock": "lockring.client.locks",
+    "ThreadingLock": "lockring.client.locks",
 }
 
 

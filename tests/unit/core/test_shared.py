@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lockring.core import locks, node_queries
@@ -34,8 +36,8 @@ def described(client: Client, name: str) -> LockInfo:
     return answers[0].lock
 
 
-def share(client: Client, name: str, acquisition: int = 1, **more: object) -> bool:
-    return bool(of(Granted, client.acquire(name, acquisition, mode=Mode.SHARED, **more)))  # type: ignore[arg-type]
+def share(client: Client, name: str, acquisition: int = 1, **more: Any) -> bool:
+    return bool(of(Granted, client.acquire(name, acquisition, mode=Mode.SHARED, **more)))
 
 
 def test_readers_that_come_after_a_writer_wait_for_it_and_are_then_granted_together(pair: Nodes) -> None:
@@ -117,7 +119,7 @@ def test_readers_and_what_they_left_survive_the_death_of_the_primary(replicated_
 def test_waiter_brings_what_it_wants_to_leave(pair: Nodes) -> None:
     one, two = pair.client("A", "one"), pair.client("A", "two")
     one.acquire("x", 1)
-    two.acquire("x", 1, payload=b"later")  # type: ignore[arg-type]
+    two.acquire("x", 1, payload=b"later")
     one.release("x", 1)
     assert [holder.payload for holder in described(two, "x").holders] == [b"later"]
     copied = pair.cores["B"].slots[slot_of("x")].table.find("two", 1)
@@ -127,7 +129,7 @@ def test_waiter_brings_what_it_wants_to_leave(pair: Nodes) -> None:
 
 def test_payload_that_is_too_long_is_refused_and_changes_nothing(pair: Nodes) -> None:
     one = pair.client("A", "one")
-    refused = of(Refused, one.acquire("x", 1, payload=bytes(PAYLOAD_BYTES_MAX + 1)))  # type: ignore[arg-type]
+    refused = of(Refused, one.acquire("x", 1, payload=bytes(PAYLOAD_BYTES_MAX + 1)))
     assert [message.code for message in refused] == ["invalid"]
     assert described(one, "x").holders == []
     assert share(one, "x", payload=bytes(PAYLOAD_BYTES_MAX))
