@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lockring.client.grants import Grant, Grants
     from lockring.client.holding import Holding
     from lockring.client.locks import Lock, RWLock, ThreadingLock
+    from lockring.client.watching import WatchEvent, WatchUpdate
 
 __all__ = [
     "AcquireTimeout",
@@ -53,6 +54,8 @@ __all__ = [
     "ThreadingLock",
     "Unavailable",
     "UnknownNode",
+    "WatchEvent",
+    "WatchUpdate",
     "WrongCluster",
     "__version__",
 ]
@@ -65,6 +68,8 @@ _HOMES = {
     "Lock": "lockring.client.locks",
     "RWLock": "lockring.client.locks",
     "ThreadingLock": "lockring.client.locks",
+    "WatchEvent": "lockring.client.watching",
+    "WatchUpdate": "lockring.client.watching",
 }
 
 

@@ -11,5 +11,6 @@ from lockring.client.async_grants import Grant, Grants
 from lockring.client.async_locks import Lock, RWLock
 from lockring.client.asynchronous import Client
 from lockring.client.holding import Holding
+from lockring.client.watching import WatchEvent, WatchUpdate
 
-__all__ = ["Client", "Grant", "Grants", "Holding", "Lock", "RWLock"]
+__all__ = ["Client", "Grant", "Grants", "Holding", "Lock", "RWLock", "WatchEvent", "WatchUpdate"]

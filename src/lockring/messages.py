@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 
 from lockring.views import HolderInfo as HolderInfo
+from lockring.views import LockEvent as LockEvent
 from lockring.views import LockInfo as LockInfo
 from lockring.views import Mode as Mode
 from lockring.views import WaiterInfo as WaiterInfo
@@ -282,10 +283,15 @@ class Unwatch(Message, tag=17):
 
 
 class Changed(Message, tag=26):
-    """The watched lock as it is now; `request` is the watch's."""
+    """The watched lock as it is now; `request` is the watch's.
+
+    `events` lead from the last `Changed` of this watch to this one, in order; none in the first. With `gap`, some are missing.
+    """
 
     request: int
     lock: LockInfo
+    events: list[LockEvent] = []
+    gap: bool = True
 
 
 class Break(Message, tag=18):

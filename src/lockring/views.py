@@ -42,6 +42,34 @@ class WaiterInfo(msgspec.Struct, array_like=True, gc=False):
     mode: int = Mode.EXCLUSIVE
 
 
+class Event(IntEnum):
+    """What happened to one holder or waiter of a watched lock.
+
+    WAITING: it began to wait. GRANTED: it holds the lock, whether it had waited or not. RELEASED: its holder let go. LOST: it
+    ended without that (`reason`: "expired" or "broken"). LEFT: it stopped waiting without a grant (`reason`: "timeout", "cancelled",
+    "disconnected" or "expired"). GONE: it is not there any more, and nobody saw why; only clients say that, of a gap.
+    """
+
+    WAITING = 0
+    GRANTED = 1
+    RELEASED = 2
+    LOST = 3
+    LEFT = 4
+    GONE = 5
+
+
+class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One thing that happened to a watched lock; `generation` is 0 for a waiter."""
+
+    kind: int
+    owner: str
+    session: str
+    acquisition: int
+    mode: int
+    generation: int = 0
+    reason: str = ""
+
+
 class LockInfo(msgspec.Struct, array_like=True, gc=False):
     """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock."""
 

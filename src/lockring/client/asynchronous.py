@@ -24,6 +24,7 @@ from lockring.client.async_engine import AsyncEngine
 from lockring.client.async_grants import Grant, Grants
 from lockring.client.async_locks import Lock, RWLock
 from lockring.client.holding import Holding, holding_of
+from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.messages import WAIT_FOREVER, Broken, LockInfo, Mode
 from lockring.names import check_lock_name, check_node_id, check_owner
@@ -182,10 +183,12 @@ class Client:
         )
         return locks
 
-    def watch(self, name: str) -> AsyncIterator[LockInfo]:
+    def watch(self, name: str) -> AsyncIterator[WatchUpdate]:
         """The lock as it is now, and again after every change, until the iteration is ended.
 
-        It goes on over failures and moves of the lock. Changes that follow each other closely may be seen as one.
+        Each update has the holders and the waiters, and what has happened since the one before. Changes that follow each other
+        closely may come as one update; none is left out unless the update says that it has a gap. It goes on over failures
+        and moves of the lock, with a gap.
 
         Args:
             name: of the lock.
@@ -196,12 +199,12 @@ class Client:
         """
         return self._watch(check_lock_name(name))
 
-    async def _watch(self, name: str) -> AsyncIterator[LockInfo]:
+    async def _watch(self, name: str) -> AsyncIterator[WatchUpdate]:
         watching, request = self._engine.watch(name)
         try:
             while True:
-                for lock in await self._engine.next_updates(watching):
-                    yield lock
+                for update in await self._engine.next_updates(watching):
+                    yield shown_update(update)
         finally:
             self._engine.unwatch(request)
 

@@ -25,6 +25,7 @@ from lockring.client.engine import Engine
 from lockring.client.grants import Grant, Grants
 from lockring.client.holding import Holding, holding_of
 from lockring.client.locks import Lock, RWLock, ThreadingLock
+from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.messages import WAIT_FOREVER, Broken, LockInfo, Mode
 from lockring.names import check_lock_name, check_node_id, check_owner
@@ -188,10 +189,12 @@ class Client:
         )
         return locks
 
-    def watch(self, name: str) -> Iterator[LockInfo]:
+    def watch(self, name: str) -> Iterator[WatchUpdate]:
         """The lock as it is now, and again after every change, until the iteration is ended.
 
-        It goes on over failures and moves of the lock. Changes that follow each other closely may be seen as one.
+        Each update has the holders and the waiters, and what has happened since the one before. Changes that follow each other
+        closely may come as one update; none is left out unless the update says that it has a gap. It goes on over failures
+        and moves of the lock, with a gap.
 
         Args:
             name: of the lock.
@@ -202,11 +205,12 @@ class Client:
         """
         return self._watch(check_lock_name(name))
 
-    def _watch(self, name: str) -> Iterator[LockInfo]:
+    def _watch(self, name: str) -> Iterator[WatchUpdate]:
         call, request = self._engine.watch(name)
         try:
             while True:
-                yield from self._engine.next_updates(call)
+                for update in self._engine.next_updates(call):
+                    yield shown_update(update)
         finally:
             self._engine.unwatch(call, request)
 

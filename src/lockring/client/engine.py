@@ -23,9 +23,11 @@ from lockring.client.wire import Wire
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
+from lockring.core.client_effects import Update
 from lockring.core.holdings import Ticket
+from lockring.core.watching import Backlog
 from lockring.errors import LockringError
-from lockring.messages import LockInfo, Mode
+from lockring.messages import Mode
 
 _CLOSE_S: Final = 3.0
 
@@ -138,6 +140,7 @@ class Engine(Plumbing):
     def watch(self, name: str) -> tuple[Call, Request]:
         """Begin to watch a lock."""
         call = Call(self._life)
+        call.backlog = Backlog()
         with self._lock:
             self._enter()
             now_ns = monotonic_ns()
@@ -153,8 +156,9 @@ class Engine(Plumbing):
             self._torn = False
         return call, request
 
-    def next_updates(self, call: Call) -> list[LockInfo]:
+    def next_updates(self, call: Call) -> list[Update]:
         """Wait for news of a watch."""
+        assert call.backlog is not None
         with self._lock:
             wait = not call.done
             if wait:
@@ -162,7 +166,7 @@ class Engine(Plumbing):
         if wait:
             self._pass_gate(call)
         with self._lock:
-            updates, call.updates = call.updates, []
+            updates = call.backlog.take()
             call.done = call.error is not None
         if not updates and call.error is not None:
             raise call.error

@@ -79,6 +79,8 @@ class Request(msgspec.Struct, eq=False):
         refusal: the last refusal's code and text.
         check_at_ns: of a watch, when to ask whether the node is still there.
         listing: of a list, how far it is.
+        seen: of a watch, the lock as it was last told.
+        begun_again: of a watch, whether it has been sent since.
         context: the shell's own.
     """
 
@@ -97,6 +99,8 @@ class Request(msgspec.Struct, eq=False):
     refusal: tuple[str, str] | None = None
     check_at_ns: int = 0
     listing: Listing | None = None
+    seen: LockInfo | None = None
+    begun_again: bool = False
     context: Any = None
 
     def message(self, request: int, version: int) -> Message:

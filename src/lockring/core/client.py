@@ -23,11 +23,12 @@ from zlib import crc32
 
 from lockring.core.asking import ANSWERS, ANYWHERE, Kind, Listing, Request
 from lockring.core.client_checks import ClientStatus, check_invariants, status_of
-from lockring.core.client_effects import ClientEffect, Resolve, Update
+from lockring.core.client_effects import ClientEffect, Resolve
 from lockring.core.exchange import AGAIN, ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
 from lockring.core.holdings import NEVER_NS, Session, Ticket, deadline_of
 from lockring.core.renewal import OpenKeepalive, Renewal
 from lockring.core.routing import READY, Link
+from lockring.core.watching import update_of
 from lockring.errors import AcquireTimeout, ClientClosed, LockringError, ProtocolError, Unavailable, from_code
 from lockring.messages import (
     WAIT_FOREVER,
@@ -364,7 +365,7 @@ class ClientCore(Renewal):
                 watch = link.acquires.get(message.request)
                 if isinstance(watch, Request):
                     watch.attempts = 0
-                    self._effects.append(Update(watch, message.lock))
+                    self._effects.append(update_of(watch, message))
             case Welcome():
                 raise ProtocolError(f"{link.address} answered the greeting twice")
             case _:

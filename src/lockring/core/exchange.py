@@ -214,6 +214,7 @@ class Exchange:
         message = request.message(number, routing.version)
         if request.kind is Kind.WATCH:
             link.acquires[number] = request
+            request.begun_again = True
             request.check_at_ns = now_ns + WATCH_CHECK_NS
             self._wake(request.check_at_ns)
             self._effects.append(Send(link.id, message))

@@ -212,8 +212,8 @@ class LockTable:
         """Every holder as a mutation, in an order that is the same for the same history."""
         return [put_of(holder, now_ns) for holder in self.holders()]
 
-    def describe(self, name: str, primary: str, now_ns: int) -> LockInfo:
-        """A lock for people and observers, held or free; an expired holder is not shown."""
+    def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockInfo:
+        """A lock for people and observers, held or free; an expired holder is shown only if it is asked for."""
         lock = self.locks.get(name)
         if lock is None:
             return LockInfo(name, self.slot, primary, Mode.EXCLUSIVE, 1, 0, 0, [], [])
@@ -225,11 +225,11 @@ class LockTable:
                 generation=holder.generation,
                 held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
                 ttl_ms=holder.session.ttl_ms,
-                left_ms=ns_to_ms_floor(holder.session.deadline_ns - now_ns),
+                left_ms=max(0, ns_to_ms_floor(holder.session.deadline_ns - now_ns)),
                 payload=holder.payload,
             )
             for holder in lock.holders
-            if holder.session.deadline_ns > now_ns
+            if expired or holder.session.deadline_ns > now_ns
         ]
         waiters = [
             WaiterInfo(

@@ -224,7 +224,7 @@ class NodeCore:
         self._enter(now_ns)
         self.replicator.replicate(now_ns)
         self.service.locking.answer_grants(now_ns)
-        self.service.queries.tell_watchers(now_ns)
+        self.service.watching.tell_all(now_ns)
         self._send_asks()
         effects, self._out = self._out, []
         self._armed_ns = self.next_deadline_ns()

@@ -20,7 +20,7 @@ from lockring.messages import WAIT_FOREVER, Acquire, Granted, Mode, Put, Refused
 from lockring.names import check_lock_name, slot_of
 from lockring.ring.state import GENERATION_MAX
 from lockring.units import DURATION_MS_MAX, ms_to_ns
-from lockring.views import PAYLOAD_BYTES_MAX
+from lockring.views import PAYLOAD_BYTES_MAX, Event
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
@@ -177,7 +177,7 @@ class Locking:
         self._service.connections[connection].waiters[waiter] = None
         if deadline_ns is not None:
             self._timeouts.push(deadline_ns, waiter)
-        self._service.queries.note_change(name)
+        self._service.watching.note(Event.WAITING, waiter)
 
     def _acquire_again(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
         assert data.reign is not None
@@ -240,7 +240,7 @@ class Locking:
         )
         holder = data.table.put(put, now_ns)
         data.reign.record(put)
-        self._service.queries.note_change(name)
+        self._service.watching.note(Event.GRANTED, holder)
         return holder
 
     def _await_copies(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
@@ -286,31 +286,31 @@ class Locking:
             self.drop(data, entry, now_ns)
         self._node.send(connection, Released(message.request, entry is not None))
 
-    def drop(self, data: NodeSlot, entry: Holder | Waiter, now_ns: int) -> None:
-        """Drop a holder or a waiter, and grant whom that lets in."""
+    def drop(self, data: NodeSlot, entry: Holder | Waiter, now_ns: int, why: str = "") -> None:
+        """Drop a holder or a waiter, and grant whom that lets in; `why` is "" if its client wanted that."""
         if isinstance(entry, Holder):
-            self.drop_holder(data, entry, now_ns)
+            self.drop_holder(data, entry, now_ns, why)
         else:
-            self.withdraw(entry)
+            self.withdraw(entry, why or "cancelled")
 
-    def drop_holder(self, data: NodeSlot, holder: Holder, now_ns: int) -> None:
-        """End a grant, and grant whom that lets in."""
+    def drop_holder(self, data: NodeSlot, holder: Holder, now_ns: int, why: str = "") -> None:
+        """End a grant, and grant whom that lets in; `why` it was lost, "" if it was released."""
         assert data.reign is not None
+        self._service.watching.note_end(holder, why)
         data.table.remove(holder.session.id, holder.acquisition)
         holder.broken = False
         data.reign.unanswered.pop(holder, None)
         name = holder.lock.name
         data.reign.record(Remove(name, holder.session.id, holder.acquisition))
-        self._service.queries.note_change(name)
         if holder.lock.waiters:
             self._serve_lock(data, holder.lock, now_ns)
 
-    def withdraw(self, waiter: Waiter) -> None:
+    def withdraw(self, waiter: Waiter, why: str) -> None:
         """Take a waiter out of its queue, and grant whom it stood before."""
         data = self._node.slots[slot_of(waiter.lock.name)]
         data.table.dequeue(waiter)
         self.forget_waiter(waiter)
-        self._service.queries.note_change(waiter.lock.name)
+        self._service.watching.note(Event.LEFT, waiter, why)
         self._serve_lock(data, waiter.lock, self._node.now_ns)
 
     def withdraw_all(self, waiters: Iterable[Waiter]) -> None:
@@ -321,7 +321,7 @@ class Locking:
             data = locks[lock] = self._node.slots[slot_of(lock.name)]
             data.table.dequeue(waiter)
             self.forget_waiter(waiter)
-            self._service.queries.note_change(lock.name)
+            self._service.watching.note(Event.LEFT, waiter, "disconnected")
         for lock, data in locks.items():
             self._serve_lock(data, lock, self._node.now_ns)
 
@@ -342,7 +342,7 @@ class Locking:
         else:
             refused = Refused(request.request, "unavailable", self._service.not_served(slot), name)
         waiter.deadline_ns = None
-        self.withdraw(waiter)
+        self.withdraw(waiter, "timeout")
         self._node.send(request.connection, refused)
 
     def _is_waiting(self, waiter: Waiter, at_ns: int) -> bool:
