@@ -27,9 +27,11 @@ from lockring.errors import (
 )
 
 if TYPE_CHECKING:
-    from lockring.client.blocking import Client, Lock, ThreadingLock
+    from lockring.client.blocking import Client
     from lockring.client.grants import Grant, Grants
     from lockring.client.holding import Holding
+    from lockring.client.locks import Lock, RWLock, ThreadingLock
+    from lockring.client.watching import WatchEvent, WatchUpdate
 
 __all__ = [
     "AcquireTimeout",
@@ -48,9 +50,12 @@ __all__ = [
     "NotHeld",
     "Overloaded",
     "ProtocolError",
+    "RWLock",
     "ThreadingLock",
     "Unavailable",
     "UnknownNode",
+    "WatchEvent",
+    "WatchUpdate",
     "WrongCluster",
     "__version__",
 ]
@@ -60,8 +65,11 @@ _HOMES = {
     "Grant": "lockring.client.grants",
     "Grants": "lockring.client.grants",
     "Holding": "lockring.client.holding",
-    "Lock": "lockring.client.blocking",
-    "ThreadingLock": "lockring.client.blocking",
+    "Lock": "lockring.client.locks",
+    "RWLock": "lockring.client.locks",
+    "ThreadingLock": "lockring.client.locks",
+    "WatchEvent": "lockring.client.watching",
+    "WatchUpdate": "lockring.client.watching",
 }
 
 

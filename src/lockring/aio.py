@@ -8,7 +8,9 @@ It works on any asyncio event loop, uvloop included. A client belongs to the loo
 """
 
 from lockring.client.async_grants import Grant, Grants
-from lockring.client.asynchronous import Client, Lock
+from lockring.client.async_locks import Lock, RWLock
+from lockring.client.asynchronous import Client
 from lockring.client.holding import Holding
+from lockring.client.watching import WatchEvent, WatchUpdate
 
-__all__ = ["Client", "Grant", "Grants", "Holding", "Lock"]
+__all__ = ["Client", "Grant", "Grants", "Holding", "Lock", "RWLock", "WatchEvent", "WatchUpdate"]

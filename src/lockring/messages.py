@@ -23,6 +23,12 @@ from typing import Final
 
 import msgspec
 
+from lockring.views import HolderInfo as HolderInfo
+from lockring.views import LockEvent as LockEvent
+from lockring.views import LockInfo as LockInfo
+from lockring.views import Mode as Mode
+from lockring.views import WaiterInfo as WaiterInfo
+
 PROTOCOL: Final = 1
 """Version of this wire protocol; both sides must speak the same."""
 
@@ -31,14 +37,6 @@ FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
 
 WAIT_FOREVER: Final = -1
 """`wait_ms` of a request that waits until it is granted, cancelled or its connection ends."""
-
-
-class Mode(IntEnum):
-    """How a lock is held: by one, by many readers, or by as many as there are permits."""
-
-    EXCLUSIVE = 0
-    SHARED = 1
-    SEMAPHORE = 2
 
 
 class Verdict(IntEnum):
@@ -133,7 +131,8 @@ class Acquire(Message, tag=10):
 
     It also starts the session's TTL afresh. `acquisition` numbers the session's acquisitions from 1, never
     used twice. `wait_ms` is 0 to try once, `WAIT_FOREVER`, or a bound; `waited_ms` is how long the client has been
-    waiting already (elsewhere, before a failover). `version` is that of the client's routes.
+    waiting already (elsewhere, before a failover). `version` is that of the client's routes. `payload` is kept with the
+    holder for others to see, `views.PAYLOAD_BYTES_MAX` at the most.
     """
 
     request: int
@@ -147,6 +146,7 @@ class Acquire(Message, tag=10):
     wait_ms: int = WAIT_FOREVER
     waited_ms: int = 0
     version: int = 0
+    payload: bytes = b""
 
 
 class Release(Message, tag=11):
@@ -230,41 +230,6 @@ class Lost(Message, tag=28):
 # --------------------------------------------------------------------------- asking and administration
 
 
-class HolderInfo(msgspec.Struct, array_like=True, gc=False):
-    """One holder: since when, and how much of its lease is left at the node."""
-
-    owner: str
-    session: str
-    acquisition: int
-    generation: int
-    held_ms: int
-    ttl_ms: int
-    left_ms: int
-
-
-class WaiterInfo(msgspec.Struct, array_like=True, gc=False):
-    """One waiter, in queue order."""
-
-    owner: str
-    session: str
-    acquisition: int
-    waited_ms: int
-
-
-class LockInfo(msgspec.Struct, array_like=True, gc=False):
-    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock."""
-
-    name: str
-    slot: int
-    primary: str
-    mode: int
-    permits: int
-    generation: int
-    seq: int
-    holders: list[HolderInfo]
-    waiters: list[WaiterInfo]
-
-
 class Describe(Message, tag=14):
     """Ask for one lock, held or free. Answered `Described`."""
 
@@ -318,10 +283,15 @@ class Unwatch(Message, tag=17):
 
 
 class Changed(Message, tag=26):
-    """The watched lock as it is now; `request` is the watch's."""
+    """The watched lock as it is now; `request` is the watch's.
+
+    `events` lead from the last `Changed` of this watch to this one, in order; none in the first. With `gap`, some are missing.
+    """
 
     request: int
     lock: LockInfo
+    events: list[LockEvent] = []
+    gap: bool = True
 
 
 class Break(Message, tag=18):
@@ -445,7 +415,7 @@ class State(Message, tag=52):
 
 
 class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
-    """A holder was added. `age_ms` is how long ago, when this was written."""
+    """A holder was added. `age_ms` is how long ago, when this was written; `payload` is as in `Acquire`."""
 
     name: str
     mode: int
@@ -457,6 +427,7 @@ class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
     generation: int
     seq: int
     age_ms: int = 0
+    payload: bytes = b""
 
 
 class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):

@@ -169,6 +169,21 @@ def test_inside_a_command_another_lock_has_its_own_variables(cli):
     assert (name, ttl, list(json.loads(tokens))) == ("inner", "10", ["inner"])
 
 
+def test_commands_that_only_read_run_together_and_see_so(cli):
+    script = 'echo "$LOCKRING_MODE"; "$0" -m lockring lock -n -s shelf -- sh -c "echo both"'
+    done = cli.run("lock", "--shared", "shelf", "--", "sh", "-c", script, sys.executable)
+    assert (done.returncode, done.stdout.split()) == (0, ["shared", "both"])
+    script = '"$0" -m lockring lock -n shelf -- true; echo $?; "$0" -m lockring describe shelf'
+    done = cli.run("lock", "--shared", "shelf", "--owner", "reader", "--", "sh", "-c", script, sys.executable)
+    assert done.stdout.splitlines()[0] == "75"
+    assert "held by  reader (shared)" in done.stdout
+    assert cli.run("lock", "-s", "shelf", "shelf/2", "--", "sh", "-c", "exit 3").returncode == 3
+    assert cli.run("lock", "shelf", "--", "sh", "-c", 'echo "$LOCKRING_MODE"').stdout == "exclusive\n"
+    holder = cli.start("lock", "-s", "shelf")
+    assert json.loads(holder.stdout.readline())["mode"] == "shared"
+    assert cli.json("ls", "shelf")[0]["mode"] == "shared"
+
+
 def test_without_a_command_the_lock_is_held_until_a_signal(cli):
     process = cli.start("lock", "held", "--ttl", "3")
     found = json.loads(process.stdout.readline())
@@ -284,7 +299,18 @@ def test_ls_lists_by_prefix(cli):
     assert [each["name"] for each in cli.json("ls", "list/")] == ["list/a", "list/b"]
     assert cli.json("ls", "nothing/") == []
     lines = cli.run("ls", "list/").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "OWNER", "TOKEN", "HELD", "FOR", "TTL", "LEFT", "WAITERS", "PRIMARY"]
+    assert lines[0].split() == [
+        "NAME",
+        "OWNER",
+        "MODE",
+        "TOKEN",
+        "HELD",
+        "FOR",
+        "TTL",
+        "LEFT",
+        "WAITERS",
+        "PRIMARY",
+    ]
     assert [line.split()[0] for line in lines[1:]] == ["list/a", "list/b"]
 
 

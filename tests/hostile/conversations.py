@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
 from lockring.messages import FRAME_BYTES_MAX, PROTOCOL
-from lockring.net.listener import CLIENT_FRAME_BYTES_MAX, HELLO_BYTES_MAX
+from lockring.net.guest import CLIENT_FRAME_BYTES_MAX, HELLO_BYTES_MAX
 from tests.hostile.samples import (
     CLIENTS,
     NAMED,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lockring.messages import Acquire, Granted, Lost, Message, Refused
 from lockring.names import slot_of
 from lockring.ring.state import ClusterState, Copy, Replica, SlotState
+from tests.sim.watches import Watches
 from tests.sim.world import Process, S, Violation, World
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Belief:
         client: the client's name.
         current: whether it believes so now, by its own clock read at this true time.
         began: the true time at which it began to.
+        shared: whether others may hold it at the same time, shared as well.
         lapsed: whether the client was seen with its deadline passed.
     """
 
@@ -37,6 +39,7 @@ class Belief:
         "lapsed",
         "name",
         "session",
+        "shared",
         "slot",
     )
 
@@ -49,6 +52,8 @@ class Belief:
         generation: int,
         current: Callable[[], bool],
         began: int,
+        *,
+        shared: bool = False,
     ) -> None:
         self.client = client
         self.name = name
@@ -58,7 +63,12 @@ class Belief:
         self.generation = generation
         self.current = current
         self.began = began
+        self.shared = shared
         self.lapsed = False
+
+    def bars(self, other: Belief) -> bool:
+        """Whether this one and the other must not be believed in at the same time."""
+        return not (self.shared and other.shared)
 
     def __str__(self) -> str:
         return f"{self.client}/{self.acquisition} of {self.name!r} generation {self.generation}"
@@ -73,6 +83,7 @@ class Checkers:
         sync: whether grants wait for their copies.
         wiped: whether the store has lost something, so that copies need not be where it says.
         broken: acquisitions that an operator has ended, by session and number.
+        watches: what those have seen who watch locks.
     """
 
     def __init__(self, world: World, nodes: list[NodeShell], *, sync: bool) -> None:
@@ -83,7 +94,8 @@ class Checkers:
         self.wiped = False
         self.broken: set[tuple[str, int]] = set()
         self._beliefs: dict[str, list[Belief]] = {}
-        self._history: dict[str, list[tuple[int, int, str]]] = {}
+        self.watches = Watches()
+        self._history: dict[str, list[tuple[int, int, str, bool]]] = {}
         self._order: dict[tuple[str, int, str], _Queue] = {}
 
     # ------------------------------------------------------------------ clients
@@ -91,15 +103,22 @@ class Checkers:
     def began(self, belief: Belief) -> None:
         """A client begins to believe that it holds a lock."""
         self.world.stats["grants"] += 1
-        others = self.current(belief.name) if self.sync else []
-        for other in others:
-            raise Violation("P1", f"{belief} begins while {other} holds it")
+        if belief.shared:
+            self.world.stats["grants_shared"] += 1
+        for other in self.current(belief.name) if self.sync else []:
+            if belief.bars(other):
+                raise Violation("P1", f"{belief} begins while {other} holds it")
+            self.world.stats["shared_at_once"] += 1
         self._beliefs.setdefault(belief.name, []).append(belief)
         history = self._history.setdefault(belief.name, [])
-        for generation, when, who in history[-50:]:
-            if generation >= belief.generation:
+        for generation, when, who, shared in history[-50:]:
+            # Two that share are granted at once, and may hear of it in either order.
+            either = shared and belief.shared and generation != belief.generation
+            if generation >= belief.generation and not either:
                 raise Violation("P2", f"{belief} after {who} had {generation} at {when / S:.6f}")
-        history.append((belief.generation, self.world.now, f"{belief.client}/{belief.acquisition}"))
+        who = f"{belief.client}/{belief.acquisition}"
+        history.append((belief.generation, self.world.now, who, belief.shared))
+        self.watches.granted(belief.name, belief.generation)
         if self.sync and not self.wiped:
             self._in_copies(belief)
 
@@ -107,9 +126,9 @@ class Checkers:
         """A client still believes: where that was extended after a stop past its deadline, look for others again."""
         there = self._beliefs[belief.name]
         if self.sync and belief not in there:
-            others = self.current(belief.name)
-            for other in others:
-                raise Violation("P1", f"{belief} goes on while {other} holds it")
+            for other in self.current(belief.name):
+                if belief.bars(other):
+                    raise Violation("P1", f"{belief} goes on while {other} holds it")
             self._beliefs[belief.name].append(belief)
 
     def resumed(self, belief: Belief) -> None:

@@ -112,6 +112,8 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         impatient=rng.choice((0.0, 0.2)),
         cancel=rng.choice((0.0, 0.1)),
     )
+    also = world.rng("modes")
+    habits = habits._replace(shared=also.choice((0.0, 0.0, 0.3, 0.7)), watched=also.choice((0, 0, 1, 3)))
     if wipe is None:
         wipe = rng.random() < 0.08
     kinds = list(rng.choice(THEMES)) if rng.random() < 0.5 else rng.sample(KINDS, rng.randrange(2, 9))

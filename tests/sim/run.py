@@ -19,6 +19,7 @@ from tests.sim.network import Network, Weather
 from tests.sim.node_shell import NodeShell
 from tests.sim.plan import Plan, draw_plan
 from tests.sim.store import SimStore
+from tests.sim.watches import holders_of, waiters_of
 from tests.sim.workload import ClientShell
 from tests.sim.world import MS, Process, S, Slowness, Violation, World
 
@@ -246,6 +247,7 @@ class Simulation:
         # What the faults have begun may come to its end only now: a dead connection that nobody had noticed, a message that
         # was under way for seconds, a read without an answer that held up the heartbeats.
         self.settle(self.recovery_bound(), "at the end")
+        self._check_watches()
         if plan.sprint:  # what is left may take a TTL to run out
             return
         self._until(self._nothing_is_left, waits_until + up(up(ttl)) + S)
@@ -253,6 +255,29 @@ class Simulation:
             left = node.leftovers()
             if left:
                 raise Violation("LEAK", f"{node.name} still has {left}")
+
+    def _check_watches(self) -> None:
+        """Whoever watches a lock has seen it as it is by now, and all that was not said to be missed."""
+        self._until(lambda: not self._unseen(), self.world.now + self._half_open + 20 * S)
+        for text in self._unseen():
+            raise Violation("WATCH", text)
+        self.checkers.watches.check()
+
+    def _unseen(self) -> list[str]:
+        """The watches whose newest picture is not what the lock's primary has."""
+        found = []
+        for client in self.clients:
+            for name, seen in client.watches.items() if client.alive else ():
+                slot = slot_of(name)
+                node = next((each for each in self.nodes if slot in each.serving()), None)
+                if node is None or node.core is None:
+                    found.append(f"{name!r} is served by nobody")
+                    continue
+                lock = node.core.slots[slot].table.describe(name, node.name, node.now_ns(), expired=True)
+                picture = (holders_of(lock), waiters_of(lock))
+                if seen.lock is None or (holders_of(seen.lock), waiters_of(seen.lock)) != picture:
+                    found.append(f"{client.name} watches {name!r} and sees {seen.lock}, not {lock}")
+        return found
 
     def _until(self, done: Callable[[], bool], end: int) -> None:
         """Let time pass until `done()`, or until `end`."""

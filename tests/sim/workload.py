@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from lockring.core.asking import Kind
 from lockring.core.client import ClientCore
-from lockring.core.client_effects import Connect, Disconnect, GrantLost, Resolve, Send
+from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockringError
 from lockring.messages import WAIT_FOREVER, Mode, ToClient
+from lockring.views import Event
 from tests.sim.checkers import Belief, Checkers
 from tests.sim.network import End, Network
 from tests.sim.shells import Shell, brief
+from tests.sim.watches import Seen
 from tests.sim.world import MS, Slowness, World
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ class Habits(NamedTuple):
         try_once: probability of an acquire that does not wait.
         impatient: probability of one that waits for a bounded time.
         cancel: probability that a waiting call is cancelled.
+        shared: probability of an acquire that shares the lock with others.
+        watched: how many of the locks the first client watches.
     """
 
     names: tuple[str, ...]
@@ -44,6 +49,8 @@ class Habits(NamedTuple):
     try_once: float
     impatient: float
     cancel: float
+    shared: float = 0.0
+    watched: int = 0
 
 
 class Task:
@@ -80,6 +87,7 @@ class ClientShell(Shell):
         core: the real one; None while the process is down.
         tasks: what its program does at present.
         stopping: whether the program acquires nothing more.
+        watches: what it has seen of the locks that it watches, by name.
     """
 
     core: ClientCore | None  # type: ignore[assignment]
@@ -102,6 +110,7 @@ class ClientShell(Shell):
         self.checkers = checkers
         self.stopping = False
         self.tasks: list[Task] = []
+        self.watches: dict[str, Seen] = {}
         self.core = None
 
     # ------------------------------------------------------------------ life
@@ -115,6 +124,19 @@ class ClientShell(Shell):
         self.tasks = [Task(number) for number in range(self.habits.tasks)]
         for task in self.tasks:
             self._soon(task, self._begin, self.rng.randrange(1, self.habits.think_max))
+        self.watches = {}
+        if self.name == "k1":
+            for name in self.habits.names[: self.habits.watched]:
+                self._watch(name)
+
+    def watch(self, name: str) -> None:
+        """Watch a lock from now on; what is seen is checked, and is in `watches`."""
+        self.post(self._watch, name)
+
+    def _watch(self, name: str) -> None:
+        assert self.core is not None
+        request = self.core.watch(name, now_ns=self.now_ns())
+        request.context = self.watches[name] = Seen(self.checkers.watches, self.name, name)
 
     def _new_id(self) -> str:
         self._ids += 1
@@ -147,9 +169,10 @@ class ClientShell(Shell):
         elif chance < habits.try_once + habits.impatient:
             wait_ms = rng.randrange(1, 3000)
         now_ns = self.now_ns()
-        task.ticket = self.core.acquire(
-            name, ttl_ms=rng.choice(habits.ttls_ms), now_ns=now_ns, wait_ms=wait_ms
-        )
+        ttl_ms, mode = rng.choice(habits.ttls_ms), Mode.EXCLUSIVE
+        if habits.shared and rng.random() < habits.shared:
+            mode = Mode.SHARED
+        task.ticket = self.core.acquire(name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms, mode=mode)
         task.since = self.world.now
         self._by_ticket[id(task.ticket)] = task
         if self.world.story is not None:
@@ -204,10 +227,7 @@ class ClientShell(Shell):
     # ------------------------------------------------------------------ scenarios
 
     def take(self, name: str, *, ttl_ms: int, wait_ms: int = WAIT_FOREVER, shared: bool = False) -> Task:
-        """Acquire a lock and hold it until `give_back`; see the task for what comes of it.
-
-        Whoever shares a lock is not watched by the checkers, which know of exclusive locks only.
-        """
+        """Acquire a lock and hold it until `give_back`; see the task for what comes of it."""
         task = Task(len(self.tasks), scripted=True)
         self.tasks.append(task)
         self.post(self._take, task, name, ttl_ms, wait_ms, Mode.SHARED if shared else Mode.EXCLUSIVE)
@@ -268,9 +288,6 @@ class ClientShell(Shell):
                 belief.lapsed = True
 
     def _believe(self, task: Task, ticket: Ticket) -> None:
-        if ticket.mode != Mode.EXCLUSIVE:
-            task.outcome, task.got_at = "held", self.world.now
-            return
         life, stats = self.life, self.world.stats
         stats["wait_ms_max"] = max(stats["wait_ms_max"], (self.world.now - task.since) // MS)
         task.belief = Belief(
@@ -281,6 +298,7 @@ class ClientShell(Shell):
             ticket.generation,
             lambda: self.believes(ticket, life),
             self.world.now,
+            shared=ticket.mode == Mode.SHARED,
         )
         if self.world.story is not None:
             self.world.tell(self.name, f"HOLDS {ticket!r}")
@@ -335,8 +353,23 @@ class ClientShell(Shell):
                 self._resolved(ticket, error)
             case GrantLost(ticket, reason):
                 self._lost(ticket, reason)
+            case Update():
+                self._seen(effect)
+            case Answer() if effect.request.kind is Kind.WATCH:
+                # No server was ever reached: begin again, as its caller would.
+                self.world.stats["not_watched"] += 1
+                self._watch(effect.request.name)
             case _:
                 raise AssertionError(f"a client asks for {effect}")
+
+    def _seen(self, update: Update) -> None:
+        stats = self.world.stats
+        stats["watch_gaps" if update.gap else "watch_updates"] += 1
+        stats["watch_events"] += len(update.events)
+        if self.world.story is not None:
+            told = [(Event(each.kind).name, each.session, each.acquisition) for each in update.events]
+            self.world.tell(self.name, f"sees {update.lock.name!r}: {told}{' GAP' if update.gap else ''}")
+        update.request.context.update(update)
 
     def _dialed(self, link: int, end: End | None) -> None:
         assert self.core is not None

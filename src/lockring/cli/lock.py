@@ -20,10 +20,11 @@ from lockring.cli import exits
 from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
 from lockring.cli.lock_settings import LockSettings
 from lockring.cli.options import read_settings
-from lockring.cli.output import duration, print_json, quoted, shown
+from lockring.cli.output import duration, print_json, quoted, shown, token
 from lockring.cli.supervisor import Outcome, Supervisor, wait_for_signal_or_loss
 from lockring.cli.voice import Voice
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld
+from lockring.messages import Mode
 from lockring.names import check_lock_name
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
     COMMAND finds in its environment:
       LOCKRING_FENCING_TOKEN  number that grows with each holder; give it to what the lock protects
       LOCKRING_NAME, LOCKRING_OWNER, LOCKRING_SESSION, LOCKRING_TTL (seconds)
+      LOCKRING_MODE           exclusive or shared
       LOCKRING_TOKENS         JSON object of all names and their tokens; the others are of the first NAME
 
     \b
@@ -135,6 +137,7 @@ def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings,
                     {
                         "name": grant.name,
                         "fencing_token": grant.fencing_token,
+                        "mode": _mode(grant),
                         "owner": grant.owner,
                         "session": grant.session,
                         "ttl_s": settings.ttl_s,
@@ -159,20 +162,23 @@ def _acquire(client: Client, names: Sequence[str], settings: LockSettings, say: 
     with _telling_who_holds(client, names, say):
         try:
             if len(names) > 1:
-                grants = list(client.acquire_all(names, timeout=settings.wait_s))
+                grants = list(client.acquire_all(names, timeout=settings.wait_s, shared=settings.shared))
             else:
-                grants = [client.lock(names[0]).acquire(timeout=settings.wait_s)]
+                both = client.rwlock(names[0])
+                one = both.read() if settings.shared else both.write()
+                grants = [one.acquire(timeout=settings.wait_s)]
         except AcquireTimeout as error:
             holders = _holders(client, names)
             raise AcquireTimeout("; ".join(holders) if holders else str(error), name=error.name) from error
     for grant in grants:
         waited_s = time.monotonic() - began_s
         say.note(
-            f"acquired {quoted(grant.name)} (token {grant.fencing_token}) after {duration(waited_s)}",
+            f"acquired {quoted(grant.name)} ({token(grant.fencing_token, grant.shared)}) after {duration(waited_s)}",
             {
                 "event": "acquired",
                 "name": grant.name,
                 "fencing_token": grant.fencing_token,
+                "mode": _mode(grant),
                 "waited_s": round(waited_s, 3),
             },
         )
@@ -214,7 +220,8 @@ def _holders(client: Client, names: Sequence[str]) -> list[str]:
             if holder.owner != client.owner:
                 since = duration(holder.held_ms / 1000)
                 lines.append(
-                    f"{quoted(name)} is held by {shown(holder.owner)} for {since} (token {holder.generation})"
+                    f"{quoted(name)} is held by {shown(holder.owner)} for {since} "
+                    f"({token(holder.generation, lock.mode == Mode.SHARED)})"
                 )
     return lines
 
@@ -227,8 +234,13 @@ def _variables(grants: Sequence[Grant], settings: LockSettings) -> dict[str, str
         "LOCKRING_OWNER": first.owner,
         "LOCKRING_SESSION": first.session,
         "LOCKRING_TTL": f"{settings.ttl_s:g}",
+        "LOCKRING_MODE": _mode(first),
         "LOCKRING_TOKENS": json.dumps({grant.name: grant.fencing_token for grant in grants}),
     }
+
+
+def _mode(grant: Grant) -> str:
+    return "shared" if grant.shared else "exclusive"
 
 
 def _finish(

@@ -37,6 +37,15 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
             file=False,
         ),
     ] = None
+    shared: Annotated[
+        bool,
+        setting(
+            "Hold the lock to read: with others that read, while nobody holds it otherwise.",
+            short="-s",
+            variable=False,
+            file=False,
+        ),
+    ] = False
     ttl_s: Annotated[
         float,
         setting(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
 import msgspec
 
 from lockring.cli.connect import client_options, client_settings, connect
 from lockring.cli.options import read_settings
-from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, shown
+from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, shown, token
 from lockring.config import setting
 from lockring.messages import LockInfo, Mode
 from lockring.names import check_lock_name
 from lockring.ring.state import GENERATION_MAX
 
 if TYPE_CHECKING:
+    from lockring import WatchUpdate
     from lockring.ring.state import ClusterState
 
 
@@ -62,7 +63,12 @@ def facts(lock: LockInfo, state: ClusterState | None = None) -> dict[str, Any]:
             for each in lock.holders
         ],
         "waiters": [
-            {"owner": each.owner, "session": each.session, "waited_s": each.waited_ms / 1000}
+            {
+                "owner": each.owner,
+                "session": each.session,
+                "mode": Mode(each.mode).name.lower(),
+                "waited_s": each.waited_ms / 1000,
+            }
             for each in lock.waiters
         ],
         "fencing_token_last": lock.generation,
@@ -94,10 +100,11 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
             holder = lock.holders[0]
             owner = holder.owner + (f" and {len(lock.holders) - 1} more" if len(lock.holders) > 1 else "")
             times = [duration(holder.held_ms / 1000), duration(holder.left_ms / 1000)]
-            rows.append([lock.name, owner, holder.generation, *times, len(lock.waiters), lock.primary])
+            mode = Mode(lock.mode).name.lower()
+            rows.append([lock.name, owner, mode, holder.generation, *times, len(lock.waiters), lock.primary])
         else:
-            rows.append([lock.name, "-", "-", "-", "-", len(lock.waiters), lock.primary])
-    columns = ("NAME", "OWNER", "TOKEN", "HELD FOR", "TTL LEFT", "WAITERS", "PRIMARY")
+            rows.append([lock.name, "-", "-", "-", "-", "-", len(lock.waiters), lock.primary])
+    columns = ("NAME", "OWNER", "MODE", "TOKEN", "HELD FOR", "TTL LEFT", "WAITERS", "PRIMARY")
     print_table(columns, rows, numbers=("TOKEN", "HELD FOR", "TTL LEFT", "WAITERS"))
 
 
@@ -118,14 +125,15 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
     if not lock.holders:
         print("held by  nobody" + (f" (last token {lock.generation})" if lock.generation else ""))
     for holder in found["holders"]:
-        print(f"held by  {shown(holder['owner'])}")
+        print(f"held by  {shown(holder['owner'])}" + (" (shared)" if lock.mode == Mode.SHARED else ""))
         print(f"  since     {holder['since']} ({duration(holder['held_s'])} ago)")
         print(f"  TTL       {duration(holder['ttl_s'])}, {duration(holder['ttl_left_s'])} left")
         print(f"  token     {holder['fencing_token']}")
         print(f"  session   {shown(holder['session'])}")
     print(f"waiters  {len(lock.waiters) or 'none'}")
     for position, waiter in enumerate(found["waiters"], start=1):
-        print(f"  {position:3}.  {shown(waiter['owner'])}, for {duration(waiter['waited_s'])}")
+        shared = " (shared)" if waiter["mode"] == "shared" else ""
+        print(f"  {position:3}.  {shown(waiter['owner'])}{shared}, for {duration(waiter['waited_s'])}")
     print(
         f"slot     {lock.slot}, primary {lock.primary}, backup {found['backup'] or 'none (not replicated)'}"
     )
@@ -135,25 +143,70 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
 @click.argument("name")
 @client_options()
 def watch(name: str, as_json: bool, **given: Any) -> None:
-    """Print a line, or with --json an object, now and after every change to a lock. Ctrl-C ends it."""
+    """Print a line, or with --json an object, now and after every change to a lock. Ctrl-C ends it.
+
+    A line has the lock as it is, and what has happened since the line before: who was granted the lock, released it, lost
+    it (and why), began to wait or gave up. Where something may have been missed, it says that there was a gap.
+    """
     check_lock_name(name)
     cluster = client_settings(given)
     with connect(cluster) as client:
-        for lock in client.watch(name):
+        for update in client.watch(name):
             if as_json:
-                print_json({"at": clock_time(), **facts(lock)})
+                print_json({"at": clock_time(), **facts(update.lock), **news(update)})
             else:
-                print(f"{clock_time()}  {summary(lock)}", flush=True)
+                print(f"{clock_time()}  {summary(update.lock)}{told(update)}", flush=True)
 
 
 def summary(lock: LockInfo) -> str:
     """Who has a lock and how many wait, in one line."""
     if lock.holders:
-        holders = ", ".join(f"{shown(each.owner)} (token {each.generation})" for each in lock.holders)
+        shared = lock.mode == Mode.SHARED
+        holders = ", ".join(
+            f"{shown(each.owner)} ({token(each.generation, shared)})" for each in lock.holders
+        )
         text = f"held by {holders}"
     else:
         text = "free"
     return text + (f", {count(len(lock.waiters), 'waiter')}" if lock.waiters else "")
+
+
+def news(update: WatchUpdate) -> dict[str, Any]:
+    """What has happened to a watched lock, as a part of a JSON object."""
+    events = [
+        {
+            "kind": each.kind,
+            "owner": each.owner,
+            "session": each.session,
+            "fencing_token": each.fencing_token or None,
+            "mode": "shared" if each.shared else "exclusive",
+            "reason": each.reason or None,
+        }
+        for each in update.events
+    ]
+    return {"events": events, "gap": update.gap}
+
+
+_TOLD: Final = {
+    "waiting": "{who} waits",
+    "granted": "granted to {who}",
+    "released": "released by {who}",
+    "lost": "lost by {who}: {reason}",
+    "left": "{who} waits no more: {reason}",
+    "gone": "{who} is gone",
+}
+"""How each kind of event is told to people."""
+
+
+def told(update: WatchUpdate) -> str:
+    """What has happened to a watched lock, as the end of a line."""
+    parts = []
+    for each in update.events:
+        who = shown(each.owner) + (f" (token {each.fencing_token})" if each.fencing_token else "")
+        parts.append(_TOLD[each.kind].format(who=who, reason=each.reason))
+    if update.gap:
+        parts.insert(0, "gap: something may have been missed")
+    return f"  [{'; '.join(parts)}]" if parts else ""
 
 
 @click.command("break")

@@ -104,6 +104,11 @@ def print_table(
         print("  ".join(parts).rstrip())
 
 
+def token(number: int, shared: bool) -> str:
+    """A fencing token, and whether it is one of several at the same time: "token 7", "token 7, shared"."""
+    return f"token {number}, shared" if shared else f"token {number}"
+
+
 def count(number: int, noun: str) -> str:
     """A number and its noun: "1 slot", "3 slots"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -22,8 +22,9 @@ from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
 from lockring.core.holdings import Ticket
+from lockring.core.watching import Backlog
 from lockring.errors import ClientClosed, LockringError, ProtocolError
-from lockring.messages import LockInfo, Message
+from lockring.messages import Message, Mode
 from lockring.names import split_address
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -72,10 +73,10 @@ class AsyncWire(asyncio.Protocol):
 class Watching:
     """A watch and what it has seen that its caller has not."""
 
-    __slots__ = ("error", "over", "updates", "woken")
+    __slots__ = ("backlog", "error", "over", "woken")
 
     def __init__(self) -> None:
-        self.updates: list[LockInfo] = []
+        self.backlog = Backlog()
         self.error: LockringError | None = None
         self.over = False
         self.woken: asyncio.Future[None] | None = None
@@ -118,10 +119,14 @@ class AsyncEngine:
 
     # ------------------------------------------------------------------ calls
 
-    async def acquire(self, name: str, ttl_ms: int, wait_ms: int) -> Ticket:
+    async def acquire(
+        self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE, payload: bytes = b""
+    ) -> Ticket:
         """Acquire a lock; whatever ends the wait early leaves nothing behind."""
         loop = self._usable()
-        ticket = self._core.acquire(name, ttl_ms=ttl_ms, now_ns=monotonic_ns(), wait_ms=wait_ms)
+        ticket = self._core.acquire(
+            name, ttl_ms=ttl_ms, now_ns=monotonic_ns(), wait_ms=wait_ms, mode=mode, payload=payload
+        )
         outcome: Outcome = loop.create_future()
         ticket.context = outcome
         self._plan_flush(loop)
@@ -182,15 +187,15 @@ class AsyncEngine:
         self._plan_flush(loop)
         return watching, request
 
-    async def next_updates(self, watching: Watching) -> list[LockInfo]:
+    async def next_updates(self, watching: Watching) -> list[Update]:
         """Wait for news of a watch."""
-        if not watching.updates and not watching.over:
+        if not watching.backlog and not watching.over:
             watching.woken = self._usable().create_future()
             try:
                 await watching.woken
             finally:
                 watching.woken = None
-        updates, watching.updates = watching.updates, []
+        updates = watching.backlog.take()
         if not updates and watching.error is not None:
             raise watching.error
         return updates
@@ -331,8 +336,8 @@ class AsyncEngine:
                     waiting.wake()
                 elif not waiting.done():
                     waiting.set_result((answer, error))
-            case Update(request, lock):
-                request.context.updates.append(lock)
+            case Update(request):
+                request.context.backlog.add(effect)
                 request.context.wake()
             case Connect(link, address):
                 name = f"lockring-connect-{address}"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Self
 
 from lockring.client.arguments import (
     ANSWER_TIMEOUT_S_DEFAULT,
@@ -25,99 +22,14 @@ from lockring.client.arguments import (
 )
 from lockring.client.async_engine import AsyncEngine
 from lockring.client.async_grants import Grant, Grants
+from lockring.client.async_locks import Lock, RWLock
 from lockring.client.holding import Holding, holding_of
+from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
-from lockring.errors import AcquireTimeout, InvalidRequest
-from lockring.messages import WAIT_FOREVER, Broken, LockInfo
+from lockring.messages import WAIT_FOREVER, Broken, LockInfo, Mode
 from lockring.names import check_lock_name, check_node_id, check_owner
 from lockring.ring.state import ClusterState, decode_state
 from lockring.units import NS_PER_MS
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Lock:
-    """A lock's name and how it is to be leased. It holds no state: make one wherever it is needed, or share it.
-
-    `async with lock as grant:` waits for the lock and never runs the block without it.
-    """
-
-    __slots__ = ("_client", "_entered", "_name", "_ttl_ms")
-
-    def __init__(self, client: Client, name: str, ttl_ms: int) -> None:
-        self._client = client
-        self._name = name
-        self._ttl_ms = ttl_ms
-        # The grants of `with` blocks that are being run, by task, innermost last.
-        self._entered: dict[asyncio.Task[Any] | None, list[Grant]] = {}
-
-    @property
-    def name(self) -> str:
-        """The lock's name."""
-        return self._name
-
-    @property
-    def ttl(self) -> float:
-        """The lease that its grants get, in seconds."""
-        return self._ttl_ms / 1000
-
-    async def acquire(self, *, timeout: Seconds | None = None) -> Grant:
-        """Wait for the lock and return its grant. Who waits is served first come, first served.
-
-        Args:
-            timeout: longest wait in seconds, None for ever (but see the client's `connect_timeout`). However short it is, a
-                server gets a second to answer.
-
-        Raises:
-            AcquireTimeout: others held it all the time.
-            Unavailable: no server could be reached, or none may serve the lock at present.
-            InvalidRequest: the timeout is none, or the cluster allows no such TTL.
-            ClientClosed: the client was closed.
-        """
-        return await self._client._acquire(self._name, self._ttl_ms, wait_to_ms(timeout))
-
-    async def try_acquire(self, *, timeout: Seconds = 0) -> Grant | None:
-        """Like `acquire`, but return None where that raises `AcquireTimeout`; without a timeout, do not wait for others."""
-        wait_ms = wait_to_ms(timeout)
-        try:
-            return await self._client._acquire(self._name, self._ttl_ms, wait_ms)
-        except AcquireTimeout:
-            return None
-
-    def synchronized(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        """Decorate a function so that each call of it runs under the lock.
-
-        Raises:
-            InvalidRequest: it is a coroutine function here, or none in the asyncio client.
-        """
-        if not inspect.iscoroutinefunction(function):
-            raise InvalidRequest(f"{function!r} is no coroutine function: use lockring.Client")
-
-        @functools.wraps(function)
-        async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-            async with await self.acquire():
-                return await function(*args, **kwargs)
-
-        return locked
-
-    async def __aenter__(self) -> Grant:
-        grant = await self.acquire()
-        self._entered.setdefault(asyncio.current_task(), []).append(grant)
-        return grant
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        me = asyncio.current_task()
-        grants = self._entered[me]
-        grant = grants.pop()
-        if not grants:
-            del self._entered[me]
-        await grant.__aexit__(kind, error, trace)
-
-    def __repr__(self) -> str:
-        return f"<Lock {self._name!r}, ttl {self.ttl:g} s>"
 
 
 class Client:
@@ -171,8 +83,25 @@ class Client:
         """
         return Lock(self, check_lock_name(name), self._ttl_ms if ttl is None else ttl_to_ms(ttl))
 
+    def rwlock(self, name: str, *, ttl: Seconds | None = None) -> RWLock:
+        """A lock that many may hold to read, or one to write. No I/O happens, and nothing is acquired yet.
+
+        Args:
+            name: 1 to 1,024 bytes of text in UTF-8.
+            ttl: its lease in seconds, if it is to differ from the client's.
+
+        Raises:
+            InvalidRequest: no such name or TTL is possible.
+        """
+        return RWLock(self, check_lock_name(name), self._ttl_ms if ttl is None else ttl_to_ms(ttl))
+
     async def acquire_all(
-        self, names: Iterable[str], *, timeout: Seconds | None = None, ttl: Seconds | None = None
+        self,
+        names: Iterable[str],
+        *,
+        timeout: Seconds | None = None,
+        ttl: Seconds | None = None,
+        shared: bool = False,
     ) -> Grants:
         """Acquire several locks, all or none. They are taken in the order of their names, so that callers cannot deadlock.
 
@@ -180,6 +109,7 @@ class Client:
             names: of the locks, each once.
             timeout: longest wait for all of them together in seconds, None for ever.
             ttl: their lease in seconds, if it is to differ from the client's.
+            shared: whether all are acquired to read only, so that others may read at the same time.
 
         Raises:
             AcquireTimeout: one of them was not granted in time; none is held.
@@ -190,13 +120,14 @@ class Client:
         ttl_ms = self._ttl_ms if ttl is None else ttl_to_ms(ttl)
         wait_ms = wait_to_ms(timeout)
         until_ns = monotonic_ns() + wait_ms * NS_PER_MS
+        mode = Mode.SHARED if shared else Mode.EXCLUSIVE
         grants: dict[str, Grant] = {}
         try:
             for name in sorted(wanted):
                 left_ms = WAIT_FOREVER
                 if wait_ms != WAIT_FOREVER:
                     left_ms = max(0, until_ns - monotonic_ns()) // NS_PER_MS
-                grants[name] = await self._acquire(name, ttl_ms, left_ms)
+                grants[name] = await self._acquire(name, ttl_ms, left_ms, mode)
             for grant in grants.values():
                 grant.check()
         except BaseException:
@@ -252,10 +183,12 @@ class Client:
         )
         return locks
 
-    def watch(self, name: str) -> AsyncIterator[LockInfo]:
+    def watch(self, name: str) -> AsyncIterator[WatchUpdate]:
         """The lock as it is now, and again after every change, until the iteration is ended.
 
-        It goes on over failures and moves of the lock. Changes that follow each other closely may be seen as one.
+        Each update has the holders and the waiters, and what has happened since the one before. Changes that follow each other
+        closely may come as one update; none is left out unless the update says that it has a gap. It goes on over failures
+        and moves of the lock, with a gap.
 
         Args:
             name: of the lock.
@@ -266,12 +199,12 @@ class Client:
         """
         return self._watch(check_lock_name(name))
 
-    async def _watch(self, name: str) -> AsyncIterator[LockInfo]:
+    async def _watch(self, name: str) -> AsyncIterator[WatchUpdate]:
         watching, request = self._engine.watch(name)
         try:
             while True:
-                for lock in await self._engine.next_updates(watching):
-                    yield lock
+                for update in await self._engine.next_updates(watching):
+                    yield shown_update(update)
         finally:
             self._engine.unwatch(request)
 
@@ -358,9 +291,9 @@ class Client:
     ) -> None:
         await self.close()
 
-    async def _acquire(self, name: str, ttl_ms: int, wait_ms: int) -> Grant:
+    async def _acquire(self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE) -> Grant:
         engine = self._engine
-        return Grant(engine, await engine.acquire(name, ttl_ms, wait_ms))
+        return Grant(engine, await engine.acquire(name, ttl_ms, wait_ms, mode))
 
     def __repr__(self) -> str:
         return f"<Client {','.join(self._engine.addresses)} owner {self.owner!r}>"

@@ -23,10 +23,12 @@ from lockring.client.wire import Wire
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
+from lockring.core.client_effects import Update
 from lockring.core.exchange import PENDING
 from lockring.core.holdings import Ticket
+from lockring.core.watching import Backlog
 from lockring.errors import LockringError
-from lockring.messages import LockInfo
+from lockring.messages import Mode
 
 _CLOSE_S: Final = 3.0
 
@@ -39,7 +41,15 @@ class Engine(Plumbing):
 
     # ------------------------------------------------------------------ calls
 
-    def acquire(self, name: str, ttl_ms: int, wait_ms: int, grant: Callable[[Ticket], G]) -> G:
+    def acquire(
+        self,
+        name: str,
+        ttl_ms: int,
+        wait_ms: int,
+        grant: Callable[[Ticket], G],
+        mode: int = Mode.EXCLUSIVE,
+        payload: bytes = b"",
+    ) -> G:
         """Acquire a lock and return its `grant`; whatever ends this early leaves nothing behind."""
         call = Call(self._life)
         ticket: Ticket | None = None
@@ -50,7 +60,9 @@ class Engine(Plumbing):
                 self._torn = True
                 now_ns = monotonic_ns()
                 try:
-                    ticket = self._core.acquire(name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms)
+                    ticket = self._core.acquire(
+                        name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms, mode=mode, payload=payload
+                    )
                 except LockringError:
                     self._torn = False
                     raise
@@ -131,6 +143,7 @@ class Engine(Plumbing):
     def watch(self, name: str) -> tuple[Call, Request]:
         """Begin to watch a lock."""
         call = Call(self._life)
+        call.backlog = Backlog()
         with self._lock:
             self._enter()
             now_ns = monotonic_ns()
@@ -146,8 +159,9 @@ class Engine(Plumbing):
             self._torn = False
         return call, request
 
-    def next_updates(self, call: Call) -> list[LockInfo]:
+    def next_updates(self, call: Call) -> list[Update]:
         """Wait for news of a watch."""
+        assert call.backlog is not None
         with self._lock:
             wait = not call.done
             if wait:
@@ -155,7 +169,7 @@ class Engine(Plumbing):
         if wait:
             self._pass_gate(call)
         with self._lock:
-            updates, call.updates = call.updates, []
+            updates = call.backlog.take()
             call.done = call.error is not None
         if not updates and call.error is not None:
             raise call.error

@@ -12,7 +12,7 @@ from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.exchange import not_held
 from lockring.core.holdings import Ticket, TicketState, deadline_of
 from lockring.errors import InvalidRequest, LockLost
-from lockring.messages import LockInfo
+from lockring.messages import LockInfo, Mode
 from lockring.units import NS_PER_S
 
 LossCallback = Callable[[LockLost], object]
@@ -122,6 +122,8 @@ class GrantState:
     def fencing_token(self) -> int:
         """A number greater than that of every earlier grant of this lock; the same for as long as this grant lives.
 
+        Those who read at the same time have different ones.
+
         Give it to what the lock protects, which can then refuse whoever comes with a smaller one.
         """
         return self._ticket.generation
@@ -135,6 +137,11 @@ class GrantState:
     def session(self) -> str:
         """Id of the session that holds it, as others see it."""
         return self._ticket.session.id
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is held to read, so that others may hold it at the same time."""
+        return self._ticket.mode == Mode.SHARED
 
     @property
     def acquired_at(self) -> datetime:
@@ -183,7 +190,7 @@ class GrantState:
             state = f"held, {self.remaining():.1f} s left"
         else:
             state = "released"
-        return f"<{type(self).__name__} {self.name!r} token {self.fencing_token}, {state}>"
+        return f"<{type(self).__name__} {self.name!r} token {self.fencing_token}{', shared' if self.shared else ''}, {state}>"
 
 
 def blame(error: BaseException | None, loss: LockLost) -> None:

@@ -20,8 +20,9 @@ from lockring.clock import monotonic_ns
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
 from lockring.core.holdings import NEVER_NS, TicketState
+from lockring.core.watching import Backlog
 from lockring.errors import LockringError, ProtocolError, Unavailable
-from lockring.messages import CloseSession, LockInfo
+from lockring.messages import CloseSession
 from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -39,20 +40,20 @@ class Call:
         done: whether it may go on: its ticket or request is decided, or (of a watch) there is news.
         error: what to raise, if anything.
         answer: what to return.
-        updates: what a watch has seen and its caller has not.
+        backlog: of a watch, what it has seen and its caller has not.
         gate: what it waits at while it does not read a socket itself; `gated` says whether it does.
         reading: the connection that its thread reads.
         life: which core it was made for.
     """
 
-    __slots__ = ("answer", "done", "error", "gate", "gated", "life", "reading", "updates")
+    __slots__ = ("answer", "backlog", "done", "error", "gate", "gated", "life", "reading")
 
     def __init__(self, life: int) -> None:
         self.life = life
         self.done = False
         self.error: LockringError | None = None
         self.answer: Any = None
-        self.updates: list[LockInfo] = []
+        self.backlog: Backlog | None = None
         self.gate: threading.Lock | None = None
         self.gated = False
         self.reading: Wire | None = None
@@ -251,9 +252,10 @@ class Plumbing:
                 call.answer, call.error = answer, error
                 self._finish(call, me)
                 self._waiting.pop(call, None)
-            case Update(request, lock):
+            case Update(request):
                 call = request.context
-                call.updates.append(lock)
+                assert call.backlog is not None
+                call.backlog.add(effect)
                 self._finish(call, me)
                 self._waiting[call] = None
             case Connect(link, address):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -79,6 +79,8 @@ class Request(msgspec.Struct, eq=False):
         refusal: the last refusal's code and text.
         check_at_ns: of a watch, when to ask whether the node is still there.
         listing: of a list, how far it is.
+        seen: of a watch, the lock as it was last told.
+        begun_again: of a watch, whether it has been sent since.
         context: the shell's own.
     """
 
@@ -97,6 +99,8 @@ class Request(msgspec.Struct, eq=False):
     refusal: tuple[str, str] | None = None
     check_at_ns: int = 0
     listing: Listing | None = None
+    seen: LockInfo | None = None
+    begun_again: bool = False
     context: Any = None
 
     def message(self, request: int, version: int) -> Message:
@@ -115,6 +119,10 @@ class Request(msgspec.Struct, eq=False):
             case Kind.LIST:
                 assert self.listing is not None
                 return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
+
+
+class Ping(NamedTuple):
+    """A request whose answer only shows that the node is there."""
 
 
 class Listing(msgspec.Struct, eq=False):

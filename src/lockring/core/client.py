@@ -23,11 +23,12 @@ from zlib import crc32
 
 from lockring.core.asking import ANSWERS, ANYWHERE, Kind, Listing, Request
 from lockring.core.client_checks import ClientStatus, check_invariants, status_of
-from lockring.core.client_effects import ClientEffect, Resolve, Update
+from lockring.core.client_effects import ClientEffect, Resolve
 from lockring.core.exchange import AGAIN, ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
 from lockring.core.holdings import NEVER_NS, Session, Ticket, deadline_of
 from lockring.core.renewal import OpenKeepalive, Renewal
 from lockring.core.routing import READY, Link
+from lockring.core.watching import update_of
 from lockring.errors import AcquireTimeout, ClientClosed, LockringError, ProtocolError, Unavailable, from_code
 from lockring.messages import (
     WAIT_FOREVER,
@@ -72,6 +73,7 @@ class ClientCore(Renewal):
         wait_ms: int = WAIT_FOREVER,
         mode: int = Mode.EXCLUSIVE,
         permits: int = 1,
+        payload: bytes = b"",
     ) -> Ticket:
         """Begin to acquire a lock; `Resolve` tells the outcome.
 
@@ -83,6 +85,7 @@ class ClientCore(Renewal):
                 waited for at least `ANSWER_NS`.
             mode: exclusive, shared or semaphore.
             permits: of a semaphore, how many.
+            payload: what others are to see of the holder, `views.PAYLOAD_BYTES_MAX` at the most.
 
         Raises:
             ClientClosed: the client was closed.
@@ -93,6 +96,8 @@ class ClientCore(Renewal):
         session.used = acquisition = session.used + 1
         slot = crc32(name.encode()) % SLOTS
         ticket = Ticket(session, acquisition, name, slot, mode, permits, now_ns)
+        if payload:
+            ticket.payload = payload
         if wait_ms >= 0:
             wait_ns = wait_ms * NS_PER_MS
             ticket.wait_until_ns = now_ns + wait_ns
@@ -360,7 +365,7 @@ class ClientCore(Renewal):
                 watch = link.acquires.get(message.request)
                 if isinstance(watch, Request):
                     watch.attempts = 0
-                    self._effects.append(Update(watch, message.lock))
+                    self._effects.append(update_of(watch, message))
             case Welcome():
                 raise ProtocolError(f"{link.address} answered the greeting twice")
             case _:

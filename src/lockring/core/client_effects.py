@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lockring.errors import LockringError
-from lockring.messages import LockInfo, Message
+from lockring.messages import LockEvent, LockInfo, Message
 
 if TYPE_CHECKING:
     from lockring.core.asking import Request
@@ -65,10 +65,12 @@ class Answer(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The lock that is watched by `request`, as it is now."""
+    """The lock that is watched by `request`, as it is now; `events` and `gap` as in `core.watching`."""
 
     request: Request
     lock: LockInfo
+    events: list[LockEvent]
+    gap: bool
 
 
 ClientEffect = Connect | Disconnect | Send | Resolve | GrantLost | Answer | Update

@@ -7,9 +7,9 @@ route and a link to send it on, or until a pause after a refusal is over.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from lockring.core.asking import Kind, Request, where
+from lockring.core.asking import Kind, Ping, Request, where
 from lockring.core.client_effects import Answer, Disconnect, Resolve, Send
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.holdings import NEVER_NS, Session, Share, Ticket, TicketState
@@ -44,10 +44,6 @@ ENDED: Final = TicketState.ENDED
 
 AGAIN: Final = frozenset({"moved", "unavailable", "overloaded", "stale", "not-coordinator"})
 """Refusals after which the same thing may be asked again."""
-
-
-class Ping(NamedTuple):
-    """A request whose answer only shows that the node is there."""
 
 
 Item = Ticket | Request
@@ -172,6 +168,7 @@ class Exchange:
                     ticket.wait_left_ms(now_ns),
                     (now_ns - ticket.started_at_ns) // NS_PER_MS,
                     routing.version,
+                    ticket.payload,
                 ),
             )
         )
@@ -217,6 +214,7 @@ class Exchange:
         message = request.message(number, routing.version)
         if request.kind is Kind.WATCH:
             link.acquires[number] = request
+            request.begun_again = True
             request.check_at_ns = now_ns + WATCH_CHECK_NS
             self._wake(request.check_at_ns)
             self._effects.append(Send(link.id, message))

@@ -71,6 +71,7 @@ class Ticket(msgspec.Struct, eq=False):
         mixed: its number in the share's digest, 0 while not folded in.
         reason: why it was lost.
         context: the shell's own.
+        payload: what others are to see of the holder.
     """
 
     session: Session
@@ -100,6 +101,7 @@ class Ticket(msgspec.Struct, eq=False):
     mixed: int = 0
     reason: str = ""
     context: Any = None
+    payload: bytes = b""
 
     def wait_left_ms(self, now_ns: int) -> int:
         """What is left of the wait, rounded up, `WAIT_FOREVER` if unbounded."""

@@ -18,140 +18,16 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from operator import attrgetter
 
+from lockring.core.locks import HOLDERS_MAX, HolderWithPayload
+from lockring.core.locks import Holder as Holder
+from lockring.core.locks import Lock as Lock
+from lockring.core.locks import OpenRequest as OpenRequest
+from lockring.core.locks import Waiter as Waiter
 from lockring.core.sessions import Session, Sessions, Share
-from lockring.messages import HolderInfo, LockInfo, Mode, Put, Remove, WaiterInfo
+from lockring.messages import Acquire, HolderInfo, LockInfo, Mode, Put, Remove, WaiterInfo
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 _place = attrgetter("place")
-
-
-class Lock:
-    """One lock that is held or waited for.
-
-    Attributes:
-        name: its name.
-        mode: of the holders, or of the last ones while it is only waited for.
-        permits: how many may hold it in semaphore mode.
-        generation: of the last grant, 0 before the first one known here.
-        seq: mutations since that grant.
-        holders: in the order of their grants.
-        waiters: in queue order, None if there are none.
-    """
-
-    __slots__ = ("generation", "holders", "mode", "name", "permits", "seq", "waiters")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.mode: int = Mode.EXCLUSIVE
-        self.permits = 1
-        self.generation = 0
-        self.seq = 0
-        self.holders: list[Holder] = []
-        self.waiters: list[Waiter] | None = None
-
-    def admits(self, mode: int, permits: int) -> bool:
-        """Whether the present holders leave room for one more of this mode."""
-        if not self.holders:
-            return True
-        if mode != self.mode or mode == Mode.EXCLUSIVE:
-            return False
-        return mode == Mode.SHARED or len(self.holders) < min(permits, self.permits)
-
-
-class Holder:
-    """One grant.
-
-    Attributes:
-        lock: what is held.
-        session: by whom.
-        acquisition: the session's number for it.
-        generation: its fencing token.
-        granted_at_ns: when, by this node's clock; for inherited ones when it was as far as known.
-        broken: whether an operator ended it: it is not renewed any more.
-    """
-
-    __slots__ = ("acquisition", "broken", "generation", "granted_at_ns", "lock", "session")
-
-    def __init__(
-        self, lock: Lock, session: Session, acquisition: int, generation: int, granted_at_ns: int
-    ) -> None:
-        self.lock = lock
-        self.session = session
-        self.acquisition = acquisition
-        self.generation = generation
-        self.granted_at_ns = granted_at_ns
-        self.broken = False
-
-
-class OpenRequest:
-    """An acquire that is to be answered: where, and what can be promised.
-
-    Attributes:
-        connection: where to answer.
-        request: which request to answer.
-        arrived_ns: when it arrived.
-        promise_ms: the TTL that could be promised then.
-        index: the mutation that the answer waits for, once it is granted; 0 for one that is inherited.
-    """
-
-    __slots__ = ("arrived_ns", "connection", "index", "promise_ms", "request")
-
-    def __init__(self, connection: int, request: int, arrived_ns: int, promise_ms: int) -> None:
-        self.connection = connection
-        self.request = request
-        self.arrived_ns = arrived_ns
-        self.promise_ms = promise_ms
-        self.index = 0
-
-
-class Waiter:
-    """One acquire that waits for a lock.
-
-    Attributes:
-        lock: what it waits for.
-        session: who waits.
-        acquisition: the session's number for it.
-        mode: how it wants the lock.
-        permits: of the semaphore, in that mode.
-        since_ns: since when it waits, here or elsewhere, by this node's clock.
-        place: what the queue is sorted by: since when, and then the order of arrival.
-        deadline_ns: when it is answered with a time-out, None for never.
-        request: where to answer.
-    """
-
-    __slots__ = (
-        "acquisition",
-        "deadline_ns",
-        "lock",
-        "mode",
-        "permits",
-        "place",
-        "request",
-        "session",
-        "since_ns",
-    )
-
-    def __init__(
-        self,
-        lock: Lock,
-        session: Session,
-        acquisition: int,
-        mode: int,
-        permits: int,
-        since_ns: int,
-        deadline_ns: int | None,
-        request: OpenRequest,
-        arrival: int,
-    ) -> None:
-        self.lock = lock
-        self.session = session
-        self.acquisition = acquisition
-        self.mode = mode
-        self.permits = permits
-        self.since_ns = since_ns
-        self.place = (since_ns, arrival)
-        self.deadline_ns = deadline_ns
-        self.request = request
 
 
 class LockTable:
@@ -206,13 +82,18 @@ class LockTable:
         lock.generation = max(lock.generation, mutation.generation)
         lock.seq = mutation.seq
         self.highest = max(self.highest, mutation.generation)
-        holder = Holder(
-            lock,
-            share.session,
-            mutation.acquisition,
-            mutation.generation,
-            now_ns - mutation.age_ms * NS_PER_MS,
-        )
+        granted_at_ns = now_ns - mutation.age_ms * NS_PER_MS
+        if mutation.payload:
+            holder: Holder = HolderWithPayload(
+                lock,
+                share.session,
+                mutation.acquisition,
+                mutation.generation,
+                granted_at_ns,
+                mutation.payload,
+            )
+        else:
+            holder = Holder(lock, share.session, mutation.acquisition, mutation.generation, granted_at_ns)
         lock.holders.append(holder)
         share.add(mutation.acquisition, holder, self.served)
         return holder
@@ -221,9 +102,7 @@ class LockTable:
         self,
         name: str,
         session: Session,
-        acquisition: int,
-        mode: int,
-        permits: int,
+        wanted: Acquire | Waiter,
         generation: int,
         now_ns: int,
     ) -> Holder:
@@ -236,15 +115,19 @@ class LockTable:
         share = self.shares.get(session.id)
         if share is None:
             share = self._share(session)
+        acquisition = wanted.acquisition
         waiter = share.entries.get(acquisition)
         if waiter is not None:
-            assert isinstance(waiter, Waiter)
+            assert waiter is wanted
             self._dequeue(waiter, share)
-        lock.mode = mode
-        lock.permits = permits
+        lock.mode = wanted.mode
+        lock.permits = wanted.permits
         lock.seq = 0
         lock.generation = self.highest = generation
-        holder = Holder(lock, session, acquisition, generation, now_ns)
+        if wanted.payload:
+            holder: Holder = HolderWithPayload(lock, session, acquisition, generation, now_ns, wanted.payload)
+        else:
+            holder = Holder(lock, session, acquisition, generation, now_ns)
         lock.holders.append(holder)
         share.add(acquisition, holder, self.served)
         return holder
@@ -293,6 +176,7 @@ class LockTable:
         since_ns: int,
         deadline_ns: int | None,
         request: OpenRequest,
+        payload: bytes = b"",
     ) -> Waiter:
         """Add a waiter behind all who have waited longer."""
         lock = self.locks.get(name)
@@ -300,7 +184,16 @@ class LockTable:
             lock = self.locks[name] = Lock(name)
         self._arrivals += 1
         waiter = Waiter(
-            lock, session, acquisition, mode, permits, since_ns, deadline_ns, request, self._arrivals
+            lock,
+            session,
+            acquisition,
+            mode,
+            permits,
+            since_ns,
+            deadline_ns,
+            request,
+            self._arrivals,
+            payload,
         )
         if lock.waiters is None:
             lock.waiters = [waiter]
@@ -358,8 +251,8 @@ class LockTable:
         """Every holder as a mutation, in an order that is the same for the same history."""
         return [put_of(holder, now_ns) for holder in self.holders()]
 
-    def describe(self, name: str, primary: str, now_ns: int) -> LockInfo:
-        """A lock for people and observers, held or free; an expired holder is not shown."""
+    def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockInfo:
+        """A lock for people and observers, held or free; an expired holder is shown only if it is asked for."""
         lock = self.locks.get(name)
         if lock is None:
             return LockInfo(name, self.slot, primary, Mode.EXCLUSIVE, 1, 0, 0, [], [])
@@ -371,10 +264,11 @@ class LockTable:
                 generation=holder.generation,
                 held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
                 ttl_ms=holder.session.ttl_ms,
-                left_ms=ns_to_ms_floor(holder.session.deadline_ns - now_ns),
+                left_ms=max(0, ns_to_ms_floor(holder.session.deadline_ns - now_ns)),
+                payload=holder.payload,
             )
             for holder in lock.holders
-            if holder.session.deadline_ns > now_ns
+            if expired or holder.session.deadline_ns > now_ns
         ]
         waiters = [
             WaiterInfo(
@@ -382,6 +276,7 @@ class LockTable:
                 session=waiter.session.id,
                 acquisition=waiter.acquisition,
                 waited_ms=ns_to_ms_floor(now_ns - waiter.since_ns),
+                mode=waiter.mode,
             )
             for waiter in lock.waiters or ()
         ]
@@ -396,6 +291,7 @@ class LockTable:
             assert lock.name == name
             assert lock.holders or lock.waiters, f"free lock {name!r} is kept"
             assert lock.mode != Mode.EXCLUSIVE or len(lock.holders) <= 1, f"{name!r} has two holders"
+            assert len(lock.holders) <= HOLDERS_MAX, f"{name!r} has too many holders"
             everyone: list[Holder | Waiter] = [*lock.holders, *(lock.waiters or ())]
             for entry in everyone:
                 assert self.find(entry.session.id, entry.acquisition) is entry
@@ -463,4 +359,5 @@ def put_of(holder: Holder, now_ns: int) -> Put:
         generation=holder.generation,
         seq=lock.seq,
         age_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
+        payload=holder.payload,
     )

@@ -230,8 +230,8 @@ class NodeCore:
             self.replicator.replicate(now_ns)
         if self.service.locking.unanswered:
             self.service.locking.answer_grants(now_ns)
-        if self.service.queries.changed:
-            self.service.queries.tell_watchers(now_ns)
+        if self.service.watching.changed:
+            self.service.watching.tell_all(now_ns)
         if self._asks:
             self._send_asks()
         effects, self._out = self._out, []

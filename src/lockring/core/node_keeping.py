@@ -91,7 +91,7 @@ class Keeping:
                     if data.table.find(session.id, entry.acquisition) is entry:
                         if tell:
                             self._service.tell_lost(entry, "expired")
-                        self._service.locking.drop(data, entry, now_ns)
+                        self._service.locking.drop(data, entry, now_ns, "expired" if tell else "")
                         dropped += 1
         return dropped
 
@@ -103,7 +103,7 @@ class Keeping:
         for holder in [holder for holder in lock.holders if holder.session.deadline_ns <= now_ns]:
             if holder.session.deadline_ns != NO_DEADLINE and holder in lock.holders:
                 self._service.tell_lost(holder, "expired")
-                self._service.locking.drop_holder(data, holder, now_ns)
+                self._service.locking.drop_holder(data, holder, now_ns, "expired")
 
     def promise_ms(self, session: Session, now_ns: int) -> int:
         """The TTL that can be promised now: never more than is left of the coordinator's lease."""

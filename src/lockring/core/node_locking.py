@@ -16,10 +16,11 @@ from lockring.core.node_slot import NodeSlot
 from lockring.core.requests import check_acquire
 from lockring.core.sessions import Session
 from lockring.errors import InvalidRequest
-from lockring.messages import WAIT_FOREVER, Acquire, Granted, Put, Refused, Release, Released, Remove
+from lockring.messages import WAIT_FOREVER, Acquire, Granted, Mode, Put, Refused, Release, Released, Remove
 from lockring.names import checked_slot_of, slot_of
 from lockring.ring.state import GENERATION_MAX
 from lockring.units import NS_PER_MS, ms_to_ns
+from lockring.views import Event
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
@@ -135,7 +136,7 @@ class Locking:
             self._service.keeping.expire_holders(lock, now_ns)
             lock = table.locks.get(name)
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
-            holder = self._grant(data, name, session, acquisition, message.mode, message.permits, now_ns)
+            holder = self._grant(data, name, session, message, now_ns)
             if holder is not None:
                 self._await_copies(data, holder, request)
                 return
@@ -156,12 +157,13 @@ class Locking:
             since_ns=now_ns - ms_to_ns(message.waited_ms),
             deadline_ns=deadline_ns,
             request=request,
+            payload=message.payload,
         )
         self.waiters += 1
         self._service.connections[connection].waiters[waiter] = None
         if deadline_ns is not None:
             self.timeouts.push(deadline_ns, waiter)
-        self._service.queries.note_change(name)
+        self._service.watching.note(Event.WAITING, waiter)
 
     def _acquire_again(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
         assert data.reign is not None
@@ -198,9 +200,7 @@ class Locking:
         data: NodeSlot,
         name: str,
         session: Session,
-        acquisition: int,
-        mode: int,
-        permits: int,
+        wanted: Acquire | Waiter,
         now_ns: int,
     ) -> Holder | None:
         reign, table = data.reign, data.table
@@ -214,13 +214,26 @@ class Locking:
             if generation >= min(state.generation_below, GENERATION_MAX):
                 self._exhausted[data.number] = None
                 return None
-        holder = table.grant(name, session, acquisition, mode, permits, generation, now_ns)
+        holder = table.grant(name, session, wanted, generation, now_ns)
         if reign.streams:
-            owner, ttl_ms = session.owner, session.ttl_ms
-            reign.record(Put(name, mode, permits, session.id, acquisition, owner, ttl_ms, generation, 0))
+            reign.record(
+                Put(
+                    name,
+                    wanted.mode,
+                    wanted.permits,
+                    session.id,
+                    wanted.acquisition,
+                    session.owner,
+                    session.ttl_ms,
+                    generation,
+                    0,
+                    0,
+                    wanted.payload,
+                )
+            )
         else:
             reign.count()
-        self._service.queries.note_change(name)
+        self._service.watching.note(Event.GRANTED, holder)
         return holder
 
     def _await_copies(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
@@ -243,9 +256,7 @@ class Locking:
 
     def _serve_lock(self, data: NodeSlot, lock: Lock, now_ns: int) -> None:
         while (waiter := data.table.next_grantable(lock)) is not None:
-            holder = self._grant(
-                data, lock.name, waiter.session, waiter.acquisition, waiter.mode, waiter.permits, now_ns
-            )
+            holder = self._grant(data, lock.name, waiter.session, waiter, now_ns)
             if holder is None:
                 return
             self.forget_waiter(waiter)
@@ -268,35 +279,34 @@ class Locking:
             self.drop(data, entry, now_ns)
         self._node.send(connection, Released(message.request, entry is not None))
 
-    def drop(self, data: NodeSlot, entry: Holder | Waiter, now_ns: int) -> None:
-        """Drop a holder or a waiter, and grant whom that lets in."""
+    def drop(self, data: NodeSlot, entry: Holder | Waiter, now_ns: int, why: str = "") -> None:
+        """Drop a holder or a waiter, and grant whom that lets in; `why` is "" if its client wanted that."""
         if isinstance(entry, Holder):
-            self.drop_holder(data, entry, now_ns)
+            self.drop_holder(data, entry, now_ns, why)
         else:
-            self.withdraw(entry)
+            self.withdraw(entry, why or "cancelled")
 
-    def drop_holder(self, data: NodeSlot, holder: Holder, now_ns: int) -> None:
-        """End a grant, and grant whom that lets in."""
+    def drop_holder(self, data: NodeSlot, holder: Holder, now_ns: int, why: str = "") -> None:
+        """End a grant, and grant whom that lets in; `why` it was lost, "" if it was released."""
         reign = data.reign
         assert reign is not None
+        self._service.watching.note_end(holder, why)
         data.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)
-        name = holder.lock.name
         if reign.streams:
-            reign.record(Remove(name, holder.session.id, holder.acquisition))
+            reign.record(Remove(holder.lock.name, holder.session.id, holder.acquisition))
         else:
             reign.count()
-        self._service.queries.note_change(name)
         if holder.lock.waiters:
             self._serve_lock(data, holder.lock, now_ns)
 
-    def withdraw(self, waiter: Waiter) -> None:
+    def withdraw(self, waiter: Waiter, why: str) -> None:
         """Take a waiter out of its queue, and grant whom it stood before."""
         data = self._node.slots[slot_of(waiter.lock.name)]
         data.table.dequeue(waiter)
         self.forget_waiter(waiter)
-        self._service.queries.note_change(waiter.lock.name)
+        self._service.watching.note(Event.LEFT, waiter, why)
         self._serve_lock(data, waiter.lock, self._node.now_ns)
 
     def withdraw_all(self, waiters: Iterable[Waiter]) -> None:
@@ -307,7 +317,7 @@ class Locking:
             data = locks[lock] = self._node.slots[slot_of(lock.name)]
             data.table.dequeue(waiter)
             self.forget_waiter(waiter)
-            self._service.queries.note_change(lock.name)
+            self._service.watching.note(Event.LEFT, waiter, "disconnected")
         for lock, data in locks.items():
             self._serve_lock(data, lock, self._node.now_ns)
 
@@ -324,11 +334,11 @@ class Locking:
         name, slot = waiter.lock.name, slot_of(waiter.lock.name)
         request = waiter.request
         if self._node.may_serve(slot, now_ns=now_ns):
-            refused = Refused(request.request, "timeout", _who_holds(waiter.lock), name)
+            refused = Refused(request.request, "timeout", _who_holds(waiter.lock, waiter), name)
         else:
             refused = Refused(request.request, "unavailable", self._service.not_served(slot), name)
         waiter.deadline_ns = None
-        self.withdraw(waiter)
+        self.withdraw(waiter, "timeout")
         self._node.send(request.connection, refused)
 
     def _is_waiting(self, waiter: Waiter, at_ns: int) -> bool:
@@ -341,7 +351,7 @@ class Locking:
         self, connection: int, message: Acquire, lock: Lock | None, slot: int, now_ns: int
     ) -> None:
         if lock is not None and self._node.may_serve(slot, now_ns=now_ns):
-            self._service.refuse(connection, message, "timeout", _who_holds(lock))
+            self._service.refuse(connection, message, "timeout", _who_holds(lock, message))
         else:
             self._service.refuse(connection, message, "unavailable", self._service.not_served(slot))
 
@@ -352,6 +362,12 @@ def _is_superseded(request: OpenRequest, by: OpenRequest) -> bool:
     return request.connection == by.connection and request.request < by.request
 
 
-def _who_holds(lock: Lock) -> str:
+def _who_holds(lock: Lock, wanted: Acquire | Waiter) -> str:
+    """Why an acquire was not granted: who holds the lock, or who waits before it."""
     owners = ", ".join(repr(holder.session.owner) for holder in lock.holders[:3])
-    return f"lock {lock.name!r} is held by {owners}" if owners else f"lock {lock.name!r} has others waiting"
+    first = lock.waiters[0] if lock.waiters else None
+    if not owners:
+        return f"lock {lock.name!r} has others waiting"
+    if wanted.mode == lock.mode == Mode.SHARED and first is not None and first.mode != Mode.SHARED:
+        return f"lock {lock.name!r} is shared by {owners}, and {first.session.owner!r} waits before you to hold it alone"
+    return f"lock {lock.name!r} is held by {owners}"

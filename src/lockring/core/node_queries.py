@@ -1,4 +1,4 @@
-"""What a node tells of its locks, to observers and operators: describe, list, watch, break."""
+"""What a node tells of its locks to those who ask, and what it does for operators: describe, list, break."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.lock_table import Holder
-from lockring.core.node_slot import NodeSlot
-from lockring.errors import InvalidRequest, Overloaded
+from lockring.core.locks import HOLDERS_MAX
+from lockring.errors import InvalidRequest
 from lockring.messages import (
     Break,
     Broken,
-    Changed,
     Describe,
     Described,
     List,
     Listed,
     LockInfo,
-    Released,
-    Unwatch,
-    Watch,
 )
 from lockring.names import SLOTS, check_lock_name, slot_of
 from lockring.units import ns_to_ms_floor
@@ -28,28 +24,24 @@ if TYPE_CHECKING:
     from lockring.core.node import NodeCore
     from lockring.core.node_service import Service
 
-WATCHES_MAX: Final = 10_000
-"""Watches of one connection."""
-
 LIST_LIMIT_MAX: Final = 10_000
 LIST_SCAN_MAX: Final = 20_000
 """Locks looked at for one page of a list, so that a page never takes long."""
 
+LIST_HOLDERS_MAX: Final = HOLDERS_MAX
+"""Holders in one page of a list, so that it fits into a message."""
+
 
 class Queries:
-    """Questions about locks, and the watches that are open.
+    """Questions about locks, and orders to end a lease.
 
     Attributes:
-        changed: watched locks that have changed since they were told of.
         broken: when broken leases run out.
     """
 
     def __init__(self, node: NodeCore, service: Service) -> None:
         self._node = node
         self._service = service
-        self._watchers: dict[str, dict[tuple[int, int], None]] = {}
-        self._watched_in: dict[int, dict[str, None]] = {}
-        self.changed: dict[str, None] = {}
         self.broken: DeadlineQueue[tuple[int, Holder]] = DeadlineQueue(lambda item, _: item[1].broken)
 
     def end_broken_due(self, now_ns: int) -> None:
@@ -58,33 +50,7 @@ class Queries:
             slot, holder = due[1]
             data = self._node.slots[slot]
             if holder.broken and data.table.find(holder.session.id, holder.acquisition) is holder:
-                self._service.locking.drop_holder(data, holder, now_ns)
-
-    def disconnected(self, connection: int, watches: dict[int, str]) -> None:
-        """A client is gone, and its watches with it."""
-        for request, name in watches.items():
-            self._forget_watch(name, (connection, request))
-
-    def reign_ended(self, data: NodeSlot) -> None:
-        """A slot is not served here any more: who watches in it is told to go elsewhere."""
-        for name in list(self._watched_in.get(data.number, ())):
-            for connection, watch in list(self._watchers[name]):
-                del self._service.connections[connection].watches[watch]
-                self._forget_watch(name, (connection, watch))
-                self._service.refuse_moved(connection, watch, name)
-
-    def tell_watchers(self, now_ns: int) -> None:
-        """Send the locks that changed to those who watch them."""
-        for name in list(self.changed):
-            watchers = self._watchers.get(name)
-            slot = slot_of(name)
-            if watchers and not self._node.may_serve(slot, now_ns=now_ns):
-                continue
-            del self.changed[name]
-            if watchers:
-                lock = self._info(name, now_ns)
-                for connection, request in watchers:
-                    self._node.send(connection, Changed(request, lock))
+                self._service.locking.drop_holder(data, holder, now_ns, "broken")
 
     def _info(self, name: str, now_ns: int) -> LockInfo:
         return self._node.slots[slot_of(name)].table.describe(name, self._node.replica.node, now_ns)
@@ -102,7 +68,7 @@ class Queries:
         if not 1 <= message.limit <= LIST_LIMIT_MAX or not 0 <= message.from_slot < SLOTS:
             raise InvalidRequest(f"a page has 1 to {LIST_LIMIT_MAX} locks, from slot 0 to {SLOTS - 1}")
         locks: list[LockInfo] = []
-        scanned = 0
+        scanned = holders = 0
         after = message.after_name
         for slot in range(message.from_slot, SLOTS):
             data = self._node.slots.get(slot)
@@ -112,7 +78,14 @@ class Queries:
                 )
                 scanned += len(data.table.locks)
                 room = message.limit - len(locks)
-                locks += [self._info(name, now_ns) for name in names[:room]]
+                for name in names[:room]:
+                    lock = self._info(name, now_ns)
+                    holders += len(lock.holders)
+                    if locks and holders > LIST_HOLDERS_MAX:
+                        after = locks[-1].name if slot_of(locks[-1].name) == slot else ""
+                        self._node.send(connection, Listed(message.request, locks, slot, after))
+                        return
+                    locks.append(lock)
                 if len(names) > room:
                     last = names[room - 1] if room else after
                     self._node.send(connection, Listed(message.request, locks, slot, last))
@@ -122,47 +95,6 @@ class Queries:
                     return
             after = ""
         self._node.send(connection, Listed(message.request, locks, -1, ""))
-
-    def watch(self, connection: int, message: Watch, now_ns: int) -> None:
-        """Tell of a lock now and after each change."""
-        name = check_lock_name(message.name)
-        slot = slot_of(name)
-        if not self._node.may_serve(slot, now_ns=now_ns):
-            self._service.elsewhere(connection, message, slot, now_ns)
-            return
-        watches = self._service.connections[connection].watches
-        if watches.get(message.request, name) != name:
-            raise InvalidRequest(f"request {message.request} is a watch of another lock already")
-        if len(watches) >= WATCHES_MAX:
-            raise Overloaded(f"one connection watches {WATCHES_MAX} locks at the most")
-        self._watchers.setdefault(name, {})[connection, message.request] = None
-        self._watched_in.setdefault(slot, {})[name] = None
-        watches[message.request] = name
-        self._node.send(connection, Changed(message.request, self._info(name, now_ns)))
-
-    def unwatch(self, connection: int, message: Unwatch, now_ns: int) -> None:
-        """Tell of it no more."""
-        name = self._service.connections[connection].watches.pop(message.watch, None)
-        if name is not None:
-            self._forget_watch(name, (connection, message.watch))
-        self._node.send(connection, Released(message.request, name is not None))
-
-    def _forget_watch(self, name: str, watch: tuple[int, int]) -> None:
-        watchers = self._watchers[name]
-        del watchers[watch]
-        if not watchers:
-            del self._watchers[name]
-            self.changed.pop(name, None)
-            slot = slot_of(name)
-            names = self._watched_in[slot]
-            del names[name]
-            if not names:
-                del self._watched_in[slot]
-
-    def note_change(self, name: str) -> None:
-        """A lock has changed; whoever watches it hears at the end of the turn."""
-        if name in self._watchers:
-            self.changed[name] = None
 
     def break_lease(self, connection: int, message: Break, now_ns: int) -> None:
         """End a holder's lease on an operator's word: not renewed any more, or with force gone at once."""
@@ -186,7 +118,7 @@ class Queries:
         self._service.tell_lost(holder, "broken")
         left_ns = holder.session.deadline_ns - now_ns
         if message.force or left_ns <= 0:
-            self._service.locking.drop_holder(data, holder, now_ns)
+            self._service.locking.drop_holder(data, holder, now_ns, "broken")
             self._node.send(connection, Broken(message.request, True, 0))
             return
         if not holder.broken:

@@ -14,6 +14,7 @@ from lockring.core.node_keeping import Keeping
 from lockring.core.node_locking import Locking
 from lockring.core.node_queries import Queries
 from lockring.core.node_slot import NodeSlot
+from lockring.core.node_watching import Watching
 from lockring.core.sessions import Sessions
 from lockring.errors import LockringError
 from lockring.messages import (
@@ -77,7 +78,7 @@ class Service:
 
     Attributes:
         connections: clients' connections by number.
-        locking, keeping, queries: the parts.
+        locking, keeping, queries, watching: the parts.
         handlers: who answers which request.
     """
 
@@ -88,6 +89,7 @@ class Service:
         self.locking = Locking(node, self)
         self.keeping = Keeping(node, self, sessions)
         self.queries = Queries(node, self)
+        self.watching = Watching(node, self)
         self._connection_of: dict[str, int] = {}
         self._parked: dict[int, list[Parked]] = {}
         self._parked_count = 0
@@ -98,8 +100,8 @@ class Service:
             CloseSession: self.keeping.close_session,
             Describe: self.queries.describe,
             List: self.queries.list_locks,
-            Watch: self.queries.watch,
-            Unwatch: self.queries.unwatch,
+            Watch: self.watching.watch,
+            Unwatch: self.watching.unwatch,
             Break: self.queries.break_lease,
         }
 
@@ -124,7 +126,7 @@ class Service:
             return
         del self._connection_of[client.client]
         self.locking.withdraw_all(reversed(list(client.waiters)))  # from the ends of long queues
-        self.queries.disconnected(connection, client.watches)
+        self.watching.disconnected(connection, client.watches)
 
     def receive(self, connection: int, message: Message, now_ns: int) -> None:
         """A client's request. Anything that is no client's request is refused."""
@@ -168,7 +170,7 @@ class Service:
     def reign_ended(self, data: NodeSlot) -> None:
         """A slot is not served here any more: whoever waits for news of it is told to go elsewhere."""
         self.locking.reign_ended(data)
-        self.queries.reign_ended(data)
+        self.watching.reign_ended(data)
 
     # ------------------------------------------------------------------ parking
 

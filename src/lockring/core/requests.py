@@ -8,6 +8,7 @@ from lockring.errors import InvalidRequest
 from lockring.messages import WAIT_FOREVER, Acquire, Keepalive, Mode
 from lockring.names import TTL_MS_MIN, check_owner
 from lockring.units import DURATION_MS_MAX
+from lockring.views import PAYLOAD_BYTES_MAX
 
 SESSION_BYTES_MAX: Final = 64
 
@@ -18,12 +19,16 @@ def check_acquire(message: Acquire) -> None:
     """Check what an acquire asks for, but for its name and its session.
 
     Raises:
-        InvalidRequest: there is no such mode, acquisition number or wait.
+        InvalidRequest: there is no such mode, acquisition number or wait, or its payload is too long.
     """
     if message.mode not in _MODES or message.permits < 1:
         raise InvalidRequest(f"no such mode: {message.mode} with {message.permits} permits")
     if message.acquisition < 1:
         raise InvalidRequest("acquisition ids start at 1")
+    if len(message.payload) > PAYLOAD_BYTES_MAX:
+        raise InvalidRequest(
+            f"a payload has at most {PAYLOAD_BYTES_MAX} bytes; that of {message.name[:40]!r} has {len(message.payload)}"
+        )
     if not WAIT_FOREVER <= message.wait_ms <= DURATION_MS_MAX:
         raise InvalidRequest(f"a wait is {WAIT_FOREVER} or 0 to {DURATION_MS_MAX} ms")
     if not 0 <= message.waited_ms <= DURATION_MS_MAX:

@@ -30,7 +30,8 @@ from lockring.messages import (
 )
 from lockring.net.connection import Outbox
 from lockring.net.frames import encode_frame
-from lockring.net.listener import CLIENT, PEER, Guest, Listener, check_protocol
+from lockring.net.guest import CLIENT, PEER, Guest, check_protocol
+from lockring.net.listener import Listener
 from lockring.net.pump import Pump
 from lockring.ring.state import ClusterState, encode_state, routes_of
 from lockring.server.events import whole

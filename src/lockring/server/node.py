@@ -43,7 +43,8 @@ from lockring.messages import (
     Welcome,
 )
 from lockring.net.connection import Outbox
-from lockring.net.listener import CLIENT, PEER, Guest, Listener, check_protocol
+from lockring.net.guest import CLIENT, PEER, Guest, check_protocol
+from lockring.net.listener import Listener
 from lockring.ring.state import ClusterState, Replica
 from lockring.server.coordinator_link import CoordinatorLink
 from lockring.server.events import shares

@@ -18,7 +18,7 @@ from lockring.errors import LockringError, StaleVersion
 from lockring.messages import PROTOCOL, FromPeer, Message, PeerHello, StateIs, Welcome
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
-from lockring.net.listener import Guest
+from lockring.net.guest import Guest
 from lockring.net.pump import Pump
 from lockring.ring.state import ClusterState, Replica
 

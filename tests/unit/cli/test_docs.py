@@ -41,7 +41,7 @@ def test_every_variable_on_the_page_exists_and_the_reverse():
     settings = [each for struct in sections().values() for each in settings_of(struct)]
     there = {each.variable for each in settings if each.variable} | {"LOCKRING_CONFIG"}
     for_the_command = {
-        f"LOCKRING_{each}" for each in ("FENCING_TOKEN", "NAME", "OWNER", "SESSION", "TTL", "TOKENS")
+        f"LOCKRING_{each}" for each in ("FENCING_TOKEN", "NAME", "OWNER", "SESSION", "TTL", "MODE", "TOKENS")
     }
     assert set(re.findall(r"LOCKRING_[A-Z_]+\b", PAGE)) - {"LOCKRING_"} == there | for_the_command
 

@@ -13,6 +13,7 @@ import lockring.aio
 PAIRS = [
     (lockring.Client, lockring.aio.Client),
     (lockring.Lock, lockring.aio.Lock),
+    (lockring.RWLock, lockring.aio.RWLock),
     (lockring.Grant, lockring.aio.Grant),
     (lockring.Grants, lockring.aio.Grants),
 ]
@@ -62,6 +63,7 @@ def test_names_arguments_and_descriptions_are_the_same(blocking: type, awaited: 
         lockring.Grant,
         lockring.Grants,
         lockring.Lock,
+        lockring.RWLock,
     )
 
 

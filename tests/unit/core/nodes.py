@@ -9,7 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -58,7 +58,7 @@ class Client:
         return self.inbox[seen:]
 
     def acquire(
-        self, name: str, acquisition: int, *, wait_ms: int = -1, ttl_ms: int = 10_000, **more: int
+        self, name: str, acquisition: int, *, wait_ms: int = -1, ttl_ms: int = 10_000, **more: Any
     ) -> list[Message]:
         return self.ask(
             Acquire(
@@ -178,6 +178,10 @@ class Nodes:
                 learner=None,
             )
         )
+
+    def copy_of(self, node: str) -> Copy:
+        """A copy at a node that joins with the next state."""
+        return Copy(self.replicas[node], self.state.version + 1)
 
     # ------------------------------------------------------------------ time and messages
 

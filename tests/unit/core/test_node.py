@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from lockring.core.digest import mix
+from lockring.core.replication import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.messages import (
     Acquire,
@@ -223,10 +224,22 @@ def test_release_replicates_and_a_stale_one_is_refused(pair: Nodes) -> None:
     one.acquire("x", 1)
     one.release("x", 1)
     copy = pair.cores["B"].slots[slot_of("x")].table
-    assert copy.find("one", 1) is None
     one.acquire("x", 2)
+    assert copy.find("one", 1) is None
     assert of(Released, one.release("x", 1))[0].dropped is False
     assert copy.find("one", 2) is not None
+
+
+def test_release_reaches_the_copy_within_a_moment_also_when_nothing_else_happens(pair: Nodes) -> None:
+    one = pair.client("A", "one")
+    one.acquire("x", 1)
+    one.release("x", 1)
+    copy = pair.cores["B"].slots[slot_of("x")].table
+    assert copy.find("one", 1) is not None
+    due_ns = pair.cores["A"].next_deadline_ns()
+    assert due_ns <= pair.now + REMOVALS_NS
+    pair.advance(REMOVALS_NS, step_ns=REMOVALS_NS)
+    assert copy.find("one", 1) is None
 
 
 def test_release_that_races_a_renewal_leaves_no_ghost(pair: Nodes) -> None:

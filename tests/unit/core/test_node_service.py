@@ -203,7 +203,7 @@ def test_session_has_one_ttl(alone: Nodes) -> None:
 
 def test_sessions_and_watches_have_a_bound(alone: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lockring.core.node_keeping.SESSIONS_MAX", 1)
-    monkeypatch.setattr("lockring.core.node_queries.WATCHES_MAX", 1)
+    monkeypatch.setattr("lockring.core.node_watching.WATCHES_MAX", 1)
     one, two = alone.client("A", "one"), alone.client("A", "two")
     assert len(of(Granted, one.acquire("x", 1))) == 1
     assert codes(two.acquire("y", 1)) == ["overloaded"]

@@ -15,15 +15,16 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
-_BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "units"})
+_BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "units", "views"})
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
     "clock": frozenset(),
     "errors": frozenset(),
-    "messages": frozenset(),
+    "messages": frozenset({"views"}),
     "names": frozenset({"errors"}),
     "units": frozenset({"errors"}),
+    "views": frozenset(),
     "ring": _BASE - {"clock"},
     "core": _BASE - {"clock"} | {"ring"},
     "config": _BASE | {"core"},

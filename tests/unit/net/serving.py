@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from lockring.errors import ProtocolError
 from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, StateIs, Welcome
 from lockring.net.connection import Outbox
-from lockring.net.listener import CLIENT, PEER, Guest, Listener
+from lockring.net.guest import CLIENT, PEER, Guest
+from lockring.net.listener import Listener
 from tests.processes import PATIENCE_S
 
 T = TypeVar("T")

@@ -14,7 +14,8 @@ from lockring.errors import InvalidRequest
 from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
 from lockring.messages import Welcome as WelcomeMessage
 from lockring.net.frames import encode_frame
-from lockring.net.listener import CONNECTIONS_RESERVED, CannotListen, Guest
+from lockring.net.guest import Guest
+from lockring.net.listener import CONNECTIONS_RESERVED, CannotListen
 from tests.cluster.wire import Wire
 from tests.unit.net.serving import EchoHost, run, until, with_host
 

@@ -1,0 +1,168 @@
+"""The asyncio client's locks: what `Client.lock` and `Client.rwlock` give."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from lockring.client.arguments import Seconds, wait_to_ms
+from lockring.client.async_grants import Grant
+from lockring.errors import AcquireTimeout, InvalidRequest
+from lockring.messages import Mode
+
+if TYPE_CHECKING:
+    from lockring.client.asynchronous import Client
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Lock:
+    """A lock's name and how it is to be leased. It holds no state: make one wherever it is needed, or share it.
+
+    `async with lock as grant:` waits for the lock and never runs the block without it.
+    """
+
+    __slots__ = ("_client", "_entered", "_mode", "_name", "_other", "_ttl_ms")
+
+    def __init__(self, client: Client, name: str, ttl_ms: int, mode: Mode = Mode.EXCLUSIVE) -> None:
+        self._client = client
+        self._name = name
+        self._ttl_ms = ttl_ms
+        self._mode = mode
+        # Of a lock to read, the one to write, and the reverse.
+        self._other: Lock | None = None
+        # The grants of `with` blocks that are being run, by task, innermost last.
+        self._entered: dict[asyncio.Task[Any] | None, list[Grant]] = {}
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._name
+
+    @property
+    def ttl(self) -> float:
+        """The lease that its grants get, in seconds."""
+        return self._ttl_ms / 1000
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may hold it at the same time, to read as well."""
+        return self._mode == Mode.SHARED
+
+    async def acquire(self, *, timeout: Seconds | None = None) -> Grant:
+        """Wait for the lock and return its grant. Who waits is served first come, first served.
+
+        Args:
+            timeout: longest wait in seconds, None for ever (but see the client's `connect_timeout`). However short it is, a
+                server gets a second to answer.
+
+        Raises:
+            AcquireTimeout: others held it all the time.
+            Unavailable: no server could be reached, or none may serve the lock at present.
+            InvalidRequest: the timeout is none, the cluster allows no such TTL, or the caller is in a block that holds the
+                other side of the same `RWLock`.
+            ClientClosed: the client was closed.
+        """
+        if self._other is not None:
+            self._check_not_inside(self._other)
+        return await self._client._acquire(self._name, self._ttl_ms, wait_to_ms(timeout), self._mode)
+
+    async def try_acquire(self, *, timeout: Seconds = 0) -> Grant | None:
+        """Like `acquire`, but return None where that raises `AcquireTimeout`; without a timeout, do not wait for others."""
+        try:
+            return await self.acquire(timeout=timeout)
+        except AcquireTimeout:
+            return None
+
+    def synchronized(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        """Decorate a function so that each call of it runs under the lock.
+
+        Raises:
+            InvalidRequest: it is a coroutine function here, or none in the asyncio client.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidRequest(f"{function!r} is no coroutine function: use lockring.Client")
+
+        @functools.wraps(function)
+        async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with self:
+                return await function(*args, **kwargs)
+
+        return locked
+
+    async def __aenter__(self) -> Grant:
+        grant = await self.acquire()
+        self._entered.setdefault(asyncio.current_task(), []).append(grant)
+        return grant
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        me = asyncio.current_task()
+        grants = self._entered[me]
+        grant = grants.pop()
+        if not grants:
+            del self._entered[me]
+        await grant.__aexit__(kind, error, trace)
+
+    def _check_not_inside(self, other: Lock) -> None:
+        """Refuse to wait for oneself, in a block that holds the other side."""
+        if any(grant.held for grant in other._entered.get(asyncio.current_task(), ())):
+            has, wants = ("write", "read") if self.shared else ("read", "write")
+            raise InvalidRequest(
+                f"the caller holds {self._name!r} to {has} and would wait for itself to {wants}: release it first",
+                name=self._name,
+            )
+
+    def __repr__(self) -> str:
+        return f"<Lock {self._name!r}{', shared' if self.shared else ''}, ttl {self.ttl:g} s>"
+
+
+class RWLock:
+    """A lock that many may hold to read, or one to write.
+
+    `read()` and `write()` give locks to acquire as usual. Who waits is served first come, first served: readers that come
+    after a waiting writer wait for it, so no writer starves. `write()` is the same lock as `Client.lock` gives for that name.
+
+    Neither side is reentrant, nor can one be turned into the other while it is held: who holds it to read and waits to write
+    waits for itself. Where that is seen, in a `with` block of the same object, it is refused. Two reads of one
+    caller, one inside the other, wait for ever if a writer has come between them.
+    """
+
+    __slots__ = ("_name", "_read", "_ttl_ms", "_write")
+
+    def __init__(self, client: Client, name: str, ttl_ms: int) -> None:
+        self._name = name
+        self._ttl_ms = ttl_ms
+        self._read = Lock(client, name, ttl_ms, Mode.SHARED)
+        self._write = Lock(client, name, ttl_ms)
+        self._read._other, self._write._other = self._write, self._read
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+        return self._name
+
+    @property
+    def ttl(self) -> float:
+        """The lease that its grants get, in seconds."""
+        return self._ttl_ms / 1000
+
+    def read(self) -> Lock:
+        """The lock to read under: any number may hold it at once, as long as nobody holds it to write.
+
+        Each grant has a fencing token of its own, greater than that of every earlier writer.
+        """
+        return self._read
+
+    def write(self) -> Lock:
+        """The lock to write under: held by one, while nobody else holds it to read or to write."""
+        return self._write
+
+    def __repr__(self) -> str:
+        return f"<RWLock {self._name!r}, ttl {self.ttl:g} s>"

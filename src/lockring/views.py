@@ -1,0 +1,84 @@
+"""What is told of a lock: how it is held, by whom, and who waits for it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+PAYLOAD_BYTES_MAX: Final = 1024
+"""Longest payload of a holder: a node keeps all of them in memory, twice."""
+
+
+class Mode(IntEnum):
+    """How a lock is held: by one, by many readers, or by as many as there are permits."""
+
+    EXCLUSIVE = 0
+    SHARED = 1
+    SEMAPHORE = 2
+
+
+class HolderInfo(msgspec.Struct, array_like=True, gc=False):
+    """One holder: since when, and how much of its lease is left at the node; `payload` is what it left there for others."""
+
+    owner: str
+    session: str
+    acquisition: int
+    generation: int
+    held_ms: int
+    ttl_ms: int
+    left_ms: int
+    payload: bytes = b""
+
+
+class WaiterInfo(msgspec.Struct, array_like=True, gc=False):
+    """One waiter, in queue order; `mode` is how it wants the lock."""
+
+    owner: str
+    session: str
+    acquisition: int
+    waited_ms: int
+    mode: int = Mode.EXCLUSIVE
+
+
+class Event(IntEnum):
+    """What happened to one holder or waiter of a watched lock.
+
+    WAITING: it began to wait. GRANTED: it holds the lock, whether it had waited or not. RELEASED: its holder let go. LOST: it
+    ended without that (`reason`: "expired" or "broken"). LEFT: it stopped waiting without a grant (`reason`: "timeout", "cancelled",
+    "disconnected" or "expired"). GONE: it is not there any more, and nobody saw why; only clients say that, of a gap.
+    """
+
+    WAITING = 0
+    GRANTED = 1
+    RELEASED = 2
+    LOST = 3
+    LEFT = 4
+    GONE = 5
+
+
+class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One thing that happened to a watched lock; `generation` is 0 for a waiter."""
+
+    kind: int
+    owner: str
+    session: str
+    acquisition: int
+    mode: int
+    generation: int = 0
+    reason: str = ""
+
+
+class LockInfo(msgspec.Struct, array_like=True, gc=False):
+    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock."""
+
+    name: str
+    slot: int
+    primary: str
+    mode: int
+    permits: int
+    generation: int
+    seq: int
+    holders: list[HolderInfo]
+    waiters: list[WaiterInfo]

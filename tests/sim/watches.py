@@ -1,0 +1,136 @@
+"""What those see who watch locks: nothing is left out unless a gap is told, and at the end all is seen.
+
+Known from outside: what each watch was given, which grants clients came to believe in, and at the end of a run what the
+lock's primary has in its table.
+"""
+
+from __future__ import annotations
+
+from lockring.core.client_effects import Update
+from lockring.messages import LockInfo
+from lockring.views import Event
+from tests.sim.world import Violation
+
+Holder = tuple[str, int, int]
+Waiter = tuple[str, int]
+
+
+def holders_of(lock: LockInfo) -> set[Holder]:
+    """Who holds a lock: session, acquisition and generation."""
+    return {(each.session, each.acquisition, each.generation) for each in lock.holders}
+
+
+def waiters_of(lock: LockInfo) -> set[Waiter]:
+    """Who waits for it: session and acquisition."""
+    return {(each.session, each.acquisition) for each in lock.waiters}
+
+
+class Stretch:
+    """What a watch saw between two gaps: all grants with generations from the newest of the first picture on.
+
+    Where that shows nobody, nothing says which grants were over by then, so it begins with the first one that was seen.
+    """
+
+    def __init__(self, who: str, name: str, generations: set[int]) -> None:
+        self.who = who
+        self.name = name
+        self.first = max(generations, default=0)
+        self.last = self.first
+        self.seen = set(generations)
+
+    def granted(self, generations: set[int]) -> None:
+        """These grants were seen."""
+        self.seen |= generations
+        self.last = max(generations | {self.last})
+        self.first = self.first or min(generations, default=0)
+
+
+class Seen:
+    """One watch, from its first picture on.
+
+    Attributes:
+        lock: the newest picture, None before the first.
+        gaps: how many it was told of.
+    """
+
+    def __init__(self, watches: Watches, who: str, name: str) -> None:
+        self._watches = watches
+        self._who = who
+        self._name = name
+        self._stretch: Stretch | None = None
+        self.lock: LockInfo | None = None
+        self.gaps = 0
+
+    def update(self, update: Update) -> None:
+        """The watch has news: it must lead from the last picture to this one."""
+        before, self.lock = self.lock, update.lock
+        what = f"{self._who} watches {self._name!r}"
+        if before is None:
+            if update.gap or update.events:
+                raise Violation("WATCH", f"{what}: the first picture has a past: {update}")
+            self._begin(update.lock)
+            return
+        holders, waiters = holders_of(before), waiters_of(before)
+        for event in update.events:
+            who = (event.session, event.acquisition)
+            held = (*who, event.generation)
+            if event.kind == Event.WAITING and who not in waiters:
+                waiters.add(who)
+            elif event.kind == Event.GRANTED and held not in holders:
+                waiters.discard(who)
+                holders.add(held)
+            elif event.kind in (Event.RELEASED, Event.LOST) and held in holders:
+                holders.remove(held)
+            elif event.kind == Event.LEFT and who in waiters:
+                waiters.remove(who)
+            elif event.kind == Event.GONE and update.gap and (held in holders or who in waiters):
+                holders.discard(held)
+                waiters.discard(who)
+            else:
+                raise Violation(
+                    "WATCH", f"{what}: {Event(event.kind).name} cannot be: {event} after {before}"
+                )
+        if (holders, waiters) != (holders_of(update.lock), waiters_of(update.lock)):
+            raise Violation("WATCH", f"{what}: {update.events} do not lead from {before} to {update.lock}")
+        if update.gap:
+            self.gaps += 1
+            self._begin(update.lock)
+            return
+        assert self._stretch is not None
+        granted = {event.generation for event in update.events if event.kind == Event.GRANTED}
+        self._stretch.granted(granted)
+
+    def _begin(self, lock: LockInfo) -> None:
+        self._stretch = self._watches.begin(self._who, self._name, {each.generation for each in lock.holders})
+
+
+class Watches:
+    """All watches of a run."""
+
+    def __init__(self) -> None:
+        self._granted: dict[str, set[int]] = {}
+        self._stretches: list[Stretch] = []
+
+    def granted(self, name: str, generation: int) -> None:
+        """A client came to believe that it holds a lock."""
+        self._granted.setdefault(name, set()).add(generation)
+
+    def begin(self, who: str, name: str, generations: set[int]) -> Stretch:
+        """A watch sees a lock for the first time, or after a gap."""
+        stretch = Stretch(who, name, generations)
+        self._stretches.append(stretch)
+        return stretch
+
+    def check(self) -> None:
+        """Whatever was granted between two gaps was seen; only at the end of a run is known what was."""
+        for each in self._stretches:
+            between = {
+                generation
+                for generation in self._granted.get(each.name, ())
+                if each.first <= generation <= each.last
+            }
+            if not between <= each.seen:
+                raise Violation(
+                    "WATCH",
+                    f"{each.who} watches {each.name!r}, sees {sorted(each.seen)} and no gap: {sorted(between)}",
+                )
