@@ -226,6 +226,15 @@ class AsyncEngine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._ended), _CLOSE_S)
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is the child of a fork, and the engine its parent's."""
+        return self._forked
+
+    def tell_lost(self, ticket: Ticket) -> None:
+        """Tell whoever holds a ticket that it was lost."""
+        ticket.context.on_ticket_lost()
+
     def _usable(self) -> asyncio.AbstractEventLoop:
         """The running loop, which must be the one that this client works on."""
         if self._forked:
@@ -328,7 +337,7 @@ class AsyncEngine:
         match effect:
             case GrantLost(ticket):
                 if not isinstance(ticket.context, asyncio.Future):
-                    ticket.context.on_ticket_lost()
+                    self.tell_lost(ticket)
             case Answer(request, answer, error):
                 waiting = request.context
                 if isinstance(waiting, Watching):

@@ -10,6 +10,7 @@ from typing import Self, overload
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
 from lockring.client.async_engine import AsyncEngine
 from lockring.client.holding import GrantState, LossCallback, blame, check_callback, is_holder, loss_of
+from lockring.client.threaded_engine import ThreadedEngine
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -23,7 +24,7 @@ class Grant(GrantState):
 
     __slots__ = ("__weakref__", "_engine", "_event")
 
-    def __init__(self, engine: AsyncEngine, ticket: Ticket) -> None:
+    def __init__(self, engine: AsyncEngine | ThreadedEngine, ticket: Ticket) -> None:
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: asyncio.Event | None = None

@@ -157,7 +157,7 @@ class GrantState:
         if monotonic_ns() < deadline_of(ticket):
             return True
         self._client.notice_expiry()
-        return ticket.state == TicketState.HELD
+        return ticket.state == TicketState.HELD and monotonic_ns() < deadline_of(ticket)
 
     def remaining(self) -> float:
         """For how many seconds the lock is surely ours, should nothing be heard from the cluster any more; 0.0 if it is not."""

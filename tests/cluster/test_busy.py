@@ -1,0 +1,93 @@
+"""What becomes of leases while the program that holds them is busy with something else."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import time
+
+import pytest
+
+import lockring
+import lockring.aio
+from lockring.errors import LockLost
+from lockring.testing import LocalCluster
+
+TTL_S = 1.0
+LONG_S = 2.5 * TTL_S
+"""Long enough for a lease to end that nobody renews."""
+
+
+def compute(duration_s: float) -> None:
+    """Keep the interpreter busy; it lets other threads run now and then."""
+    until_s = time.monotonic() + duration_s
+    while time.monotonic() < until_s:
+        sum(range(1000))
+
+
+def hold_the_interpreter(duration_s: float) -> None:
+    """What an extension does that computes without letting any other thread run."""
+    ctypes.PyDLL(None).usleep(int(duration_s * 1e6))
+
+
+def test_a_blocking_client_keeps_its_leases_while_its_program_computes(steady: LocalCluster) -> None:
+    losses: list[LockLost] = []
+    with lockring.Client(steady.servers, ttl=TTL_S) as client:
+        grant = client.lock("busy/blocking").acquire()
+        grant.on_lost(losses.append)
+        compute(LONG_S)
+        assert grant.held
+        for _ in range(3):
+            hold_the_interpreter(0.5 * TTL_S)
+            assert grant.held
+            time.sleep(0.3 * TTL_S)  # other threads may run: renewed while this one is idle
+        assert grant.verify()
+        grant.release()
+    assert losses == []
+
+
+def test_an_asyncio_client_with_a_thread_of_its_own_keeps_its_leases_while_the_loop_is_blocked(
+    steady: LocalCluster,
+) -> None:
+    async def main() -> None:
+        losses: list[LockLost] = []
+        async with lockring.aio.Client(steady.servers, ttl=TTL_S, own_thread=True) as client:
+            grant = await client.lock("busy/asyncio").acquire()
+            grant.on_lost(losses.append)
+            compute(LONG_S)
+            assert grant.held
+            time.sleep(LONG_S)  # noqa: ASYNC251 - blocking the loop is what this is about
+            assert grant.held
+            hold_the_interpreter(0.5 * TTL_S)
+            assert grant.held
+            assert await grant.verify()
+            await grant.release()
+        assert losses == []
+
+    asyncio.run(main())
+
+
+def test_an_asyncio_client_on_a_blocked_loop_knows_that_its_lease_is_over(steady: LocalCluster) -> None:
+    async def main() -> None:
+        async with lockring.aio.Client(steady.servers, ttl=TTL_S) as client:
+            grant = await client.lock("busy/loop").acquire()
+            time.sleep(LONG_S)  # noqa: ASYNC251 - blocking the loop is what this is about
+            assert not grant.held
+            with pytest.raises(LockLost, match="local-deadline"):
+                grant.check()
+
+    asyncio.run(main())
+
+
+def test_a_loss_is_told_on_the_loop_of_a_client_with_a_thread_of_its_own(steady: LocalCluster) -> None:
+    async def main() -> None:
+        told: asyncio.Queue[LockLost] = asyncio.Queue()
+        async with lockring.aio.Client(steady.servers, own_thread=True) as client:
+            grant = await client.lock("busy/broken").acquire()
+            grant.on_lost(told.put_nowait)
+            await client.break_lock("busy/broken", grant.fencing_token, force=True)
+            loss = await asyncio.wait_for(told.get(), 30)
+            assert loss.reason == "broken"
+            assert not grant.held
+
+    asyncio.run(main())
