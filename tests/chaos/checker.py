@@ -1,9 +1,9 @@
 """What must hold of a run's history, whatever was done to the cluster. Knows nothing of how lockring works.
 
-- P1: the intervals in which clients rightly believe that they hold a lock do not overlap. An interval reaches from the return of acquire
+- P1: the intervals in which clients rightly believe that they hold a lock do not overlap, unless both share it. An interval reaches from the return of acquire
   to the call of release, or to the client's own deadline as it was last seen, whichever comes first.
 - P2: of two grants of a lock, the one that was asked for after the other had returned has the greater token; so has the one
-  that began to be held later. No token is given twice.
+  that began to be held later, unless both share the lock. No token is given twice.
 - P2 again, at the register: nobody is refused while rightly believing to hold the lock.
 - P3 and P4: no grant is lost, except by a client that was itself stopped, or cut off, for more than half of the lease that it lost.
 
@@ -166,6 +166,7 @@ class Checker:
         key = (event.lock, event.token, event.client)
         if isinstance(event, Entered):
             self.counts["acquires"] += 1
+            self.counts["acquires shared"] += event.shared
             if key in self._grants:
                 self._found("P2", event.lock, event.at_ns, f"{event.client} got token {event.token} twice")
             grant = self._grants[key] = Grant(event)
@@ -228,16 +229,18 @@ class Checker:
 
     def _exclusive(self, lock: str, grants: list[Grant]) -> None:
         believed = sorted((each for each in grants if each.was_held), key=lambda each: each.believed.from_ns)
-        last: Grant | None = None
+        last: dict[bool, Grant] = {}  # of those who hold it alone, and of those who share it
         for grant in believed:
-            if last is not None and grant.believed.from_ns < last.believed.until_ns:
-                common_ns = grant.believed.common_ns(last.believed)
-                self._found(
-                    "P1", lock, grant.entered.at_ns,
-                    f"{grant} and {last} both held it, for {common_ns / NS_PER_S:.6f} s",
-                )  # fmt: skip
-            if last is None or grant.believed.until_ns > last.believed.until_ns:
-                last = grant
+            shared = grant.entered.shared
+            for before in [each for each in last.values() if not (shared and each.entered.shared)]:
+                if grant.believed.from_ns < before.believed.until_ns:
+                    common_ns = grant.believed.common_ns(before.believed)
+                    self._found(
+                        "P1", lock, grant.entered.at_ns,
+                        f"{grant} and {before} both held it, for {common_ns / NS_PER_S:.6f} s",
+                    )  # fmt: skip
+            if shared not in last or grant.believed.until_ns > last[shared].believed.until_ns:
+                last[shared] = grant
 
     def _fenced(self, lock: str, grants: list[Grant]) -> None:
         by_token = sorted(grants, key=lambda each: each.entered.token)
@@ -247,9 +250,14 @@ class Checker:
                 self._found("P2", lock, at_ns, f"{one} and {two} have the same token")
         # Held one after the other:
         began = sorted((each for each in grants if each.was_held), key=lambda each: each.entered.at_ns)
-        for one, two in itertools.pairwise(began):
-            if two.entered.token <= one.entered.token:
-                self._found("P2", lock, two.entered.at_ns, f"{two} came after {one}")
+        last: dict[bool, Grant] = {}
+        for two in began:
+            shared = two.entered.shared
+            for one in [each for each in last.values() if not (shared and each.entered.shared)]:
+                if two.entered.token <= one.entered.token:
+                    self._found("P2", lock, two.entered.at_ns, f"{two} came after {one}")
+            if shared not in last or not shared or two.entered.token > last[shared].entered.token:
+                last[shared] = two
         # Asked for after the other had returned, be they still held then or not:
         returned = iter(sorted(grants, key=lambda each: each.entered.at_ns))
         following = next(returned, None)

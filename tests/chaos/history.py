@@ -19,7 +19,8 @@ class Event(msgspec.Struct, frozen=True, tag_field="what", kw_only=True):
 
 
 class Entered(Event, frozen=True, tag="entered"):
-    """An acquire has returned. `asked_at_ns` is when it was called, `ttl_ns` the lease that it asked for."""
+    """An acquire has returned. `asked_at_ns` is when it was called, `ttl_ns` the lease that it asked for, `shared` whether others
+    may hold the lock at the same time, shared as well."""
 
     client: str
     pid: int
@@ -29,6 +30,7 @@ class Entered(Event, frozen=True, tag="entered"):
     asked_at_ns: int
     at_ns: int
     left_ns: int
+    shared: bool = False
 
 
 class Checked(Event, frozen=True, tag="checked"):

@@ -39,6 +39,8 @@ STABLE_S_MAX: Final = 150.0
 BEGIN_S_MAX: Final = 60.0
 END_S_MAX: Final = 90.0
 CONTENDED: Final = tuple(f"shared/{number}" for number in range(10))
+PAGES: Final = ("page/1", "page/2", "page/3")
+"""Locks that are mostly read."""
 HELD_EACH: Final = 8
 PROBED: Final = tuple(f"probe/{number}" for number in range(16))
 _LOOK_S: Final = 0.2
@@ -131,6 +133,7 @@ class Run:
                 register=str(directory / "register.db"),
                 seed=f"{options.seed}/{name}",
                 locks=CONTENDED,
+                pages=PAGES,
                 held=tuple(f"held/{name}/{each}" for each in range(HELD_EACH)),
                 hands=3,
                 ttl_s=TTL_S,

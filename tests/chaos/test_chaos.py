@@ -105,6 +105,7 @@ def test_a_minute_of_faults_loses_nothing_and_lets_no_two_hold_a_lock(tmp_path: 
     assert sum(found["faults"].values()) >= 2
     operations = found["operations"]
     assert min(operations[each] for each in ("acquires", "releases", "probes", "writes accepted")) > 100
+    assert operations["acquires shared"] > 20
     for kind, measured in found["unavailable"].items():
         assert measured["max_ms"] < 1000 * ACQUIRABLE_S, kind
 

@@ -35,12 +35,18 @@ def ns(seconds: float) -> int:
 
 
 def entered(
-    client: str, token: int, at_s: float, *, left_s: float = TTL_S, asked_s: float | None = None
+    client: str,
+    token: int,
+    at_s: float,
+    *,
+    left_s: float = TTL_S,
+    asked_s: float | None = None,
+    shared: bool = False,
 ) -> Entered:
     asked_at_ns = ns(at_s - 0.01 if asked_s is None else asked_s)
     return Entered(
         client=client, pid=1, lock=LOCK, token=token, ttl_ns=ns(TTL_S),
-        asked_at_ns=asked_at_ns, at_ns=ns(at_s), left_ns=ns(left_s),
+        asked_at_ns=asked_at_ns, at_ns=ns(at_s), left_ns=ns(left_s), shared=shared,
     )  # fmt: skip
 
 
@@ -99,6 +105,32 @@ def test_an_overlap_is_found_behind_a_short_turn_inside_of_a_long_one() -> None:
     long_turn: list[AnyEvent] = [entered("c1", 1, 0), checked("c1", 1, 8, 9)]
     inside: list[AnyEvent] = [entered("c2", 2, 1), leaving("c2", 2, 2)]
     assert rules(*long_turn, *inside, entered("c3", 3, 10)) == ["P1", "P1"]
+
+
+def test_those_who_share_may_hold_at_once_and_hear_of_it_in_either_order() -> None:
+    one, two = entered("c1", 2, 0, shared=True), entered("c2", 1, 0.001, shared=True, asked_s=-0.01)
+    assert rules(one, two) == []
+    assert rules(one, two, leaving("c1", 2, 1), leaving("c2", 1, 2), entered("c3", 3, 3)) == []
+
+
+@pytest.mark.parametrize("first_shares", [True, False])
+def test_one_who_shares_and_one_who_holds_alone_do_not_go_together(first_shares: bool) -> None:
+    first = entered("c1", 1, 0, shared=first_shares)
+    assert rules(first, entered("c2", 2, 1, shared=not first_shares)) == ["P1"]
+
+
+def test_a_writer_is_found_that_overlaps_any_of_several_readers() -> None:
+    readers: list[AnyEvent] = [entered("c1", 1, 0, shared=True), entered("c2", 2, 0.5, shared=True)]
+    assert rules(*readers, leaving("c2", 2, 1), entered("c3", 3, 2)) == ["P1"]
+    assert rules(*readers, leaving("c1", 1, 1), entered("c3", 3, 2)) == ["P1"]
+    assert rules(*readers, leaving("c1", 1, 1), leaving("c2", 2, 1), entered("c3", 3, 2)) == []
+
+
+def test_a_reader_whose_token_is_below_that_of_a_writer_before_it_is_found() -> None:
+    writer: list[AnyEvent] = [entered("c1", 7, 0), leaving("c1", 7, 1)]
+    assert set(rules(*writer, entered("c2", 6, 2, shared=True, asked_s=-1))) == {"P2"}
+    two: list[AnyEvent] = [entered("c2", 8, 2, shared=True), entered("c3", 6, 2.1, shared=True, asked_s=-1)]
+    assert set(rules(*writer, *two)) == {"P2"}
 
 
 def test_one_who_was_told_of_the_loss_does_not_hold_any_more() -> None:

@@ -33,6 +33,8 @@ from tests.chaos.register import Decided, Register
 from tests.chaos.starvation import watch_own_stalls
 
 ACQUIRE_S_MAX: Final = 15.0
+READ_SHARE: Final = 0.7
+"""How many of those who want a page only read it."""
 LOOK_S: Final = 0.4
 """How often a grant that is held all the while is looked at."""
 
@@ -48,6 +50,7 @@ class Task(msgspec.Struct, frozen=True):
         register: file of the database.
         seed: of its choices.
         locks: contended ones.
+        pages: contended ones that are mostly read: held by one to write, or by many to read.
         held: ones that only this process wants, and never lets go.
         hands: how many threads or tasks.
         ttl_s: lease of everything that it acquires.
@@ -60,6 +63,7 @@ class Task(msgspec.Struct, frozen=True):
     register: str
     seed: str
     locks: tuple[str, ...]
+    pages: tuple[str, ...]
     held: tuple[str, ...]
     hands: int
     ttl_s: float
@@ -89,6 +93,7 @@ class Visit(Generic[G]):
                 asked_at_ns=asked_at_ns,
                 at_ns=at_ns,
                 left_ns=left_ns,
+                shared=grant.shared,
             )
         )
 
@@ -183,6 +188,12 @@ def steps(rng: random.Random) -> Iterator[Step]:
         yield Step(doing, rng.uniform(0.02, 0.15) if rng.random() < 0.5 else 0.0, pause_s)
 
 
+def wanted(task: Task, rng: random.Random) -> tuple[str, bool]:
+    """The next lock, and whether to share it."""
+    lock = rng.choice((*task.locks, *task.pages))
+    return lock, lock in task.pages and rng.random() < READ_SHARE
+
+
 def failed(task: Task, pen: Pen, lock: str, asked_at_ns: int, error: Exception) -> None:
     """An acquire has given up."""
     text = f"{type(error).__name__}: {error}"
@@ -229,14 +240,15 @@ class Threads:
         rng = random.Random(f"{self._task.seed}/{number}")
         register = Register(Path(self._task.register))
         while not self._stop.is_set():
-            visit = self._acquire(client, rng.choice(self._task.locks))
+            visit = self._acquire(client, *wanted(self._task, rng))
             if visit is None:
                 continue
             for step in steps(rng):
                 if not visit.check():
                     break
                 self._stop.wait(step.delay_s)
-                visit.decided(register.write(*visit.arguments(step.doing)))
+                if not visit.grant.shared:
+                    visit.decided(register.write(*visit.arguments(step.doing)))
                 self._stop.wait(step.pause_s)
             self._release(visit)
             self._stop.wait(rng.uniform(0.0, 0.1))
@@ -257,10 +269,11 @@ class Threads:
                 visit.verified(visit.grant.verify(timeout=ACQUIRE_S_MAX))
             self._release(visit)
 
-    def _acquire(self, client: lockring.Client, lock: str) -> Visit[Grant] | None:
+    def _acquire(self, client: lockring.Client, lock: str, shared: bool = False) -> Visit[Grant] | None:
         asked_at_ns = monotonic_ns()
         try:
-            grant = client.lock(lock).acquire(timeout=ACQUIRE_S_MAX)
+            one = client.rwlock(lock).read() if shared else client.lock(lock)
+            grant = one.acquire(timeout=ACQUIRE_S_MAX)
         except (AcquireTimeout, Unavailable) as error:
             failed(self._task, self._pen, lock, asked_at_ns, error)
             self._stop.wait(0.2)
@@ -313,15 +326,17 @@ class Tasks:
         rng = random.Random(f"{self._task.seed}/{number}")
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
-            visit = await self._acquire(client, rng.choice(self._task.locks))
+            visit = await self._acquire(client, *wanted(self._task, rng))
             if visit is None:
                 continue
             for step in steps(rng):
                 if not visit.check():
                     break
                 await self._pause(step.delay_s)
-                write = self._register.write
-                visit.decided(await loop.run_in_executor(self._writer, write, *visit.arguments(step.doing)))
+                if not visit.grant.shared:
+                    write = self._register.write
+                    what = visit.arguments(step.doing)
+                    visit.decided(await loop.run_in_executor(self._writer, write, *what))
                 await self._pause(step.pause_s)
             await self._release(visit)
             await self._pause(rng.uniform(0.0, 0.1))
@@ -345,10 +360,13 @@ class Tasks:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), pause_s)
 
-    async def _acquire(self, client: lockring.aio.Client, lock: str) -> Visit[AsyncGrant] | None:
+    async def _acquire(
+        self, client: lockring.aio.Client, lock: str, shared: bool = False
+    ) -> Visit[AsyncGrant] | None:
         asked_at_ns = monotonic_ns()
         try:
-            grant = await client.lock(lock).acquire(timeout=ACQUIRE_S_MAX)
+            one = client.rwlock(lock).read() if shared else client.lock(lock)
+            grant = await one.acquire(timeout=ACQUIRE_S_MAX)
         except (AcquireTimeout, Unavailable) as error:
             failed(self._task, self._pen, lock, asked_at_ns, error)
             await self._pause(0.2)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from lockring.core import node_locking, transitions
+from lockring.core import node_locking, node_watching, transitions
 from lockring.core.effects import COORDINATOR
 from lockring.core.timing import Timing
 from lockring.messages import Break, Release, State
@@ -302,6 +302,12 @@ class Scenario:
     def no_room_for_waiters(self) -> Iterator[None]:
         """Let nodes refuse whoever would have to wait."""
         with replaced([(node_locking, "WAITERS_MAX", 0)]):
+            yield
+
+    @contextmanager
+    def few_events_kept(self) -> Iterator[None]:
+        """Let nodes keep two events of a watched lock."""
+        with replaced([(node_watching, "EVENTS_MAX", 2)]):
             yield
 
     @staticmethod

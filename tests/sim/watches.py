@@ -7,7 +7,7 @@ lock's primary has in its table.
 from __future__ import annotations
 
 from lockring.core.client_effects import Update
-from lockring.messages import LockInfo
+from lockring.messages import LockInfo, Mode
 from lockring.views import Event
 from tests.sim.world import Violation
 
@@ -26,17 +26,17 @@ def waiters_of(lock: LockInfo) -> set[Waiter]:
 
 
 class Stretch:
-    """What a watch saw between two gaps: all grants with generations from the newest of the first picture on.
+    """What a watch saw between two gaps: all grants with generations from the first to the last one that it saw begin.
 
-    Where that shows nobody, nothing says which grants were over by then, so it begins with the first one that was seen.
+    A picture with an exclusive holder begins with that one. Of others nothing says which grants were over by then.
     """
 
-    def __init__(self, who: str, name: str, generations: set[int]) -> None:
+    def __init__(self, who: str, lock: LockInfo) -> None:
         self.who = who
-        self.name = name
-        self.first = max(generations, default=0)
+        self.name = lock.name
+        self.seen = {each.generation for each in lock.holders}
+        self.first = max(self.seen, default=0) if lock.mode == Mode.EXCLUSIVE else 0
         self.last = self.first
-        self.seen = set(generations)
 
     def granted(self, generations: set[int]) -> None:
         """These grants were seen."""
@@ -101,7 +101,7 @@ class Seen:
         self._stretch.granted(granted)
 
     def _begin(self, lock: LockInfo) -> None:
-        self._stretch = self._watches.begin(self._who, self._name, {each.generation for each in lock.holders})
+        self._stretch = self._watches.begin(self._who, lock)
 
 
 class Watches:
@@ -115,9 +115,9 @@ class Watches:
         """A client came to believe that it holds a lock."""
         self._granted.setdefault(name, set()).add(generation)
 
-    def begin(self, who: str, name: str, generations: set[int]) -> Stretch:
+    def begin(self, who: str, lock: LockInfo) -> Stretch:
         """A watch sees a lock for the first time, or after a gap."""
-        stretch = Stretch(who, name, generations)
+        stretch = Stretch(who, lock)
         self._stretches.append(stretch)
         return stretch
 
