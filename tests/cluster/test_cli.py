@@ -243,6 +243,20 @@ def test_the_command_is_gone_before_the_lock_is_anothers_if_lockring_is_stopped_
         assert first.wait(PATIENCE_S) == 76
 
 
+def test_a_killed_lockring_leaves_no_lease_behind_that_protects_nothing(cli, tmp_path):
+    first = cli.start(
+        "lock", "left", "--ttl", "30", "--", "sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 300"
+    )
+    pid = int(written(tmp_path / "pid"))
+    second = cli.start("lock", "left", "-w", "20", "--", "echo", "next")
+    eventually(lambda: cli.waiters("left"))
+    first.kill()
+    # The lease alone would have let it wait for 30 s; the bound is for a busy machine.
+    assert second.communicate(timeout=PATIENCE_S)[0] == "next\n"
+    assert second.returncode == 0
+    assert not is_running(pid)
+
+
 def test_the_death_of_the_locks_primary_changes_nothing(tmp_path):
     with LocalCluster(nodes=3, stabilization_s=0.3) as cluster:
         cli = Cli(cluster)

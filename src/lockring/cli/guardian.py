@@ -12,7 +12,8 @@ child of a second, tiny process, forked before any thread was started, that know
    SIGKILL after `kill_after`, or a margin before the deadline if that is earlier. If `lockring lock` passed
    a SIGTERM on before it was killed, the time counts from then.
 3. When the command has ended, what is left of its group is ended in the same way. Only then is
-   the end reported, on which the lock is released.
+   the end reported, on which the lock is released. If `lockring lock` is gone, the guardian itself gives its
+   session up, so that nobody need wait for the end of a lease that protects nothing.
 4. If the guardian itself is killed, the kernel kills the command (Linux), and `lockring lock` the group.
 
 Limits: a process that leaves the group (`setsid`, a daemon) is not followed; one of another user
@@ -21,6 +22,7 @@ cannot be signalled; SIGKILL takes effect late on a process that hangs in the ke
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -32,6 +34,8 @@ from typing import Any, Final, Literal, NoReturn
 import msgspec
 
 from lockring.clock import monotonic_ns
+from lockring.errors import LockringError
+from lockring.net.ask import end_session
 from lockring.units import NS_PER_MS, NS_PER_S
 
 OnLost = Literal["term", "kill", "ignore"]
@@ -58,6 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
         foreground: whether the command's group becomes the foreground group of the terminal on standard input.
         ignored: signals that were ignored when `lockring lock` was started, and are for the command too.
         mask: signals that were blocked then.
+        servers: HOST:PORT of servers of the cluster.
     """
 
     argv: tuple[str, ...]
@@ -67,6 +72,7 @@ class Plan(msgspec.Struct, frozen=True):
     foreground: bool = False
     ignored: frozenset[int] = frozenset()
     mask: frozenset[int] = frozenset()
+    servers: tuple[str, ...] = ()
 
 
 def start_guardian(plan: Plan) -> tuple[int, socket.socket]:
@@ -75,7 +81,7 @@ def start_guardian(plan: Plan) -> tuple[int, socket.socket]:
     Returns:
         Its process id, and the socket to speak with it: JSON lines.
 
-        To it: `{"spawn": variables, "deadline_ns": …}` once, then any of `{"deadline_ns": …}`,
+        To it: `{"spawn": variables, "sessions": ids, "deadline_ns": …}` once, then any of `{"deadline_ns": …}`,
         `{"signal": number}`, `{"lost": true}`. Deadlines are on `clock.monotonic_ns`.
 
         From it: `{"started": pid}` or `{"failed": errno}`; `{"stopped": signal}`;
@@ -108,6 +114,7 @@ class _Guardian:
         self._parent = parent
         self._parent_gone = False
         self._received = b""
+        self._sessions: list[str] = []
         self._pid: int | None = None
         self._returncode: int | None = None  # of the command, once it has ended
         self._deadline_ns: int | None = None
@@ -140,6 +147,16 @@ class _Guardian:
                     poll.unregister(self._channel)
             self._reap()
             self._act()
+        if self._parent_gone and self._pid is not None and not self._group_exists():
+            self._give_up_sessions()
+
+    def _give_up_sessions(self) -> None:
+        """What held the locks is gone, and so is what they protected."""
+        for session in self._sessions:
+            for server in self._plan.servers:
+                with contextlib.suppress(LockringError):  # the next one, or else the end of the lease
+                    end_session(server, session)
+                    break
 
     def _is_done(self) -> bool:
         if self._pid is None:
@@ -169,6 +186,7 @@ class _Guardian:
             if "deadline_ns" in message:
                 self._deadline_ns = message["deadline_ns"]
             if "spawn" in message:
+                self._sessions = message["sessions"]
                 self._spawn(message["spawn"])
             if "signal" in message:
                 self._signal_group(message["signal"])

@@ -97,7 +97,11 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         return unusable[1]
     # The guardian is forked here, before the client starts its threads.
     with Supervisor(
-        command, on_lost=settings.on_lost, kill_after_s=settings.patience_s, ttl_s=settings.ttl_s
+        command,
+        on_lost=settings.on_lost,
+        kill_after_s=settings.patience_s,
+        ttl_s=settings.ttl_s,
+        servers=cluster.servers,
     ) as supervisor:
         return _run(supervisor, command[0], names, settings, cluster, say)
 

@@ -57,6 +57,10 @@ class Held(Protocol):
     def name(self) -> str:
         """The lock's name."""
 
+    @property
+    def session(self) -> str:
+        """Id of the session that holds it."""
+
     def remaining(self) -> float:
         """Seconds for which the lock is surely held; 0 once it is not."""
 
@@ -88,7 +92,15 @@ class Supervisor:
     Not for use by several threads: it handles signals, which only the main thread can.
     """
 
-    def __init__(self, argv: Sequence[str], *, on_lost: OnLost, kill_after_s: float, ttl_s: float) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        on_lost: OnLost,
+        kill_after_s: float,
+        ttl_s: float,
+        servers: Sequence[str] = (),
+    ) -> None:
         """Fork the guardian, which waits for `run`.
 
         Args:
@@ -96,6 +108,7 @@ class Supervisor:
             on_lost: what happens to it when a lock is lost.
             kill_after_s: time between SIGTERM and SIGKILL, in seconds.
             ttl_s: of the locks, in seconds: sets how often the deadline is looked at.
+            servers: HOST:PORT of servers of the cluster, at which the guardian gives the locks up if this process is killed.
         """
         self._terminal = Terminal()
         ttl_ns = round(ttl_s * NS_PER_S)
@@ -110,6 +123,7 @@ class Supervisor:
             foreground=self._terminal.lend_at_start,
             ignored=ignored,
             mask=frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            servers=tuple(servers),
         )
         self._guardian, self._channel = start_guardian(plan)
         self._deadline_ns = 0
@@ -140,7 +154,8 @@ class Supervisor:
             for grant in grants:
                 grant.on_lost(wakeups.poke)
             self._deadline_ns = _deadline_ns(grants)
-            self._tell({"deadline_ns": self._deadline_ns, "spawn": variables})
+            sessions = sorted({grant.session for grant in grants})
+            self._tell({"deadline_ns": self._deadline_ns, "sessions": sessions, "spawn": variables})
             try:
                 self._loop(grants, wakeups)
             finally:

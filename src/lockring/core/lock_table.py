@@ -94,7 +94,7 @@ class LockTable:
             )
         else:
             holder = Holder(lock, share.session, mutation.acquisition, mutation.generation, granted_at_ns)
-        lock.holders.append(holder)
+        lock.add(holder)
         share.add(mutation.acquisition, holder, self.served)
         return holder
 
@@ -128,7 +128,7 @@ class LockTable:
             holder: Holder = HolderWithPayload(lock, session, acquisition, generation, now_ns, wanted.payload)
         else:
             holder = Holder(lock, session, acquisition, generation, now_ns)
-        lock.holders.append(holder)
+        lock.add(holder)
         share.add(acquisition, holder, self.served)
         return holder
 
@@ -146,7 +146,7 @@ class LockTable:
         share = self.shares[holder.session.id]
         share.discard(holder.acquisition, not holder.broken, self.served)
         lock = holder.lock
-        lock.holders.remove(holder)
+        lock.drop(holder)
         lock.seq += 1
         self._tidy(lock, share)
 
@@ -330,7 +330,7 @@ class LockTable:
         share.discard(waiter.acquisition, True, self.served)
 
     def _tidy(self, lock: Lock, share: Share) -> None:
-        if not lock.holders and not lock.waiters:
+        if lock.is_free and not lock.waiters:
             self.locks.pop(lock.name, None)
         if not share.entries and self.shares.pop(share.session.id, None) is not None:
             share.session.tables -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from lockring.core.sessions import Session
@@ -20,11 +21,10 @@ class Lock:
         permits: how many may hold it in semaphore mode.
         generation: of the last grant, 0 before the first one known here.
         seq: mutations since that grant.
-        holders: in the order of their grants.
         waiters: in queue order, None if there are none.
     """
 
-    __slots__ = ("generation", "holders", "mode", "name", "permits", "seq", "waiters")
+    __slots__ = ("_held", "generation", "mode", "name", "permits", "seq", "waiters")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,17 +32,53 @@ class Lock:
         self.permits = 1
         self.generation = 0
         self.seq = 0
-        self.holders: list[Holder] = []
+        self._held: Holder | list[Holder] | None = None
         self.waiters: list[Waiter] | None = None
 
     def admits(self, mode: int, permits: int) -> bool:
         """Whether the present holders leave room for one more of this mode."""
-        if not self.holders:
+        if self._held is None:
             return True
         if mode != self.mode or mode == Mode.EXCLUSIVE:
             return False
         room = HOLDERS_MAX if mode == Mode.SHARED else min(permits, self.permits, HOLDERS_MAX)
         return len(self.holders) < room
+
+    # Nearly all locks have one holder, and a list of one takes 100 bytes. Hence the two shapes.
+
+    @property
+    def holders(self) -> Sequence[Holder]:
+        """Who holds it, in the order of the grants."""
+        held = self._held
+        if held is None:
+            return ()
+        return held if isinstance(held, list) else (held,)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody holds it."""
+        return self._held is None
+
+    def add(self, holder: Holder) -> None:
+        """Add a holder behind those that are there."""
+        held = self._held
+        if held is None:
+            self._held = holder
+        elif isinstance(held, list):
+            held.append(holder)
+        else:
+            self._held = [held, holder]
+
+    def drop(self, holder: Holder) -> None:
+        """Take out a holder that is there."""
+        held = self._held
+        if isinstance(held, list):
+            held.remove(holder)
+            if not held:
+                self._held = None
+        else:
+            assert held is holder
+            self._held = None
 
 
 class Holder:

@@ -16,11 +16,13 @@ from lockring.messages import (
     FRAME_BYTES_MAX,
     PROTOCOL,
     ClientHello,
+    CloseSession,
     Drain,
     Draining,
     GetState,
     Message,
     Refused,
+    Released,
     StateIs,
     ToClient,
     Welcome,
@@ -77,6 +79,28 @@ def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
     with _connection(address, timeout_s) as ask:
         ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
         ask(Drain(_REQUEST, node), Draining)
+
+
+def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:
+    """Give up all that a session has, at every node of a cluster. Blocks; may be called from any thread.
+
+    For whoever knows that the session's client is gone. A node that does not answer keeps what it has until the session's
+    TTL is over there.
+
+    Args:
+        address: HOST:PORT of any node or coordinator.
+        session: its id.
+        timeout_s: how long each server may take to answer.
+
+    Raises:
+        Unavailable: nobody answers at `address` within the time.
+        LockringError: it refuses.
+    """
+    state = ask_state(address, timeout_s=timeout_s).state
+    for member in state.members.values():
+        with contextlib.suppress(Unavailable), _connection(member.address, timeout_s) as ask:
+            ask(ClientHello(PROTOCOL, state.cluster, secrets.token_hex(8), 1, "lockring"), Welcome)
+            ask(CloseSession(_REQUEST, session), Released)
 
 
 @contextlib.contextmanager

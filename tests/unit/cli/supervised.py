@@ -19,6 +19,7 @@ class LocalGrant:
     """A lock whose end the caller decides."""
 
     name = "local"
+    session = "local-session"
 
     def __init__(self, ttl_s: float, renewed_for_s: float) -> None:
         self._ttl_ns = round(ttl_s * 1e9)
