@@ -231,9 +231,9 @@ def broken_renewed() -> list[Change]:
     def break_holder(self: LockTable, holder: Any) -> None:
         holder.broken = True
 
-    def drop_holder(self: Locking, data: Any, holder: Any, now_ns: int) -> None:
+    def drop_holder(self: Locking, data: Any, holder: Any, now_ns: int, why: str = "") -> None:
         holder.broken = False
-        drop(self, data, holder, now_ns)
+        drop(self, data, holder, now_ns, why)
 
     drop = Locking.drop_holder
     return [(LockTable, "break_holder", break_holder), (Locking, "drop_holder", drop_holder)]
@@ -294,6 +294,6 @@ def old_connections_speak() -> list[Change]:
             if self._connection_of.get(client.client) == connection:
                 del self._connection_of[client.client]
             self.locking.withdraw_all(reversed(list(client.waiters)))
-            self.queries.disconnected(connection, client.watches)
+            self.watching.disconnected(connection, client.watches)
 
     return [(Service, "connected", connected), (Service, "disconnected", disconnected)]

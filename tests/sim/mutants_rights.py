@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lockring.core import leases, node_keeping, node_roles, node_service, term
+from lockring.core import leases, node_roles, sessions, term
 from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import Publish
 from lockring.core.leases import NEVER_NS, Lease, Promises
@@ -172,7 +172,7 @@ def coordinator_ack_newer() -> None:
 @mutant
 def no_drift() -> list[Change]:
     """No margin for clocks of different rates."""
-    modules = [leases, node_keeping, node_roles, node_service, term]
+    modules = [leases, node_roles, sessions, term]
     assert all("up" in module.__dict__ for module in modules)
     return [(module, "up", lambda duration_ns: duration_ns) for module in modules]
 
