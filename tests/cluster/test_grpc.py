@@ -75,13 +75,14 @@ def new_name() -> str:
 def test_a_lock_is_acquired_found_renewed_and_released(served: LocalCluster, caller: Caller) -> None:
     name = new_name()
     assert not caller.find(name).held
-    grant = caller.lock(name, "a", wait_ms=0, owner="me", ttl_ms=5_000)
+    grant = caller.lock(name, "a", wait_ms=0, owner="me", ttl_ms=5_000, payload=b"here")
     assert grant.generation > 0
     assert 0 < grant.lease_ms <= 5_100
     assert grant.primary == served.primary_of(name)
     found = caller.find(name)
     assert (found.held, found.owner, found.generation) == (True, "me", grant.generation)
     assert (found.lock.holders[0].session, found.lock.holders[0].idempotency_key) == (caller.session, "a")
+    assert found.lock.holders[0].payload == b"here"
     (kept,) = caller.keep(caller.held(name, "a", ttl_ms=5_000, generation=grant.generation))
     assert (kept.verdict, kept.generation) == (pb.VERDICT_HELD, grant.generation)
     assert 0 < kept.lease_ms <= 5_000
@@ -200,6 +201,12 @@ def test_every_change_is_seen_by_who_watches(caller: Caller, second: Caller) -> 
     watch.cancel()
     assert [[each.owner for each in state.lock.holders] for state in seen] == [[], ["a"], []]
     assert not any(state.gap for state in seen)
+    assert [[each.kind for each in state.events] for state in seen] == [
+        [],
+        [pb.EVENT_KIND_GRANTED],
+        [pb.EVENT_KIND_RELEASED],
+    ]
+    assert seen[1].events[0].idempotency_key == "a"
 
 
 def test_a_list_has_each_lock_on_one_page(caller: Caller) -> None:

@@ -10,10 +10,10 @@ from lockring.api.keeping import LOCKS_PER_REQUEST_MAX, Listed
 from lockring.api.v1 import lockring_pb2 as pb
 from lockring.api.waiting import Wanted
 from lockring.errors import InvalidRequest
-from lockring.messages import LockInfo, Mode
 from lockring.names import TTL_MS_MIN, check_lock_name, check_owner
 from lockring.ring.state import GENERATION_MAX, ClusterState, Replica
 from lockring.units import DURATION_MS_MAX
+from lockring.views import PAYLOAD_BYTES_MAX, Event, LockEvent, LockInfo, Mode
 
 TTL_MS: Final = 10_000
 """The lease of who names none."""
@@ -38,6 +38,15 @@ _MODES_BACK: Final[dict[int, pb.Mode.ValueType]] = {
     Mode.EXCLUSIVE: pb.MODE_EXCLUSIVE,
     Mode.SHARED: pb.MODE_SHARED,
     Mode.SEMAPHORE: pb.MODE_SEMAPHORE,
+}
+
+
+_EVENTS: Final[dict[int, pb.EventKind.ValueType]] = {
+    Event.WAITING: pb.EVENT_KIND_WAITING,
+    Event.GRANTED: pb.EVENT_KIND_GRANTED,
+    Event.RELEASED: pb.EVENT_KIND_RELEASED,
+    Event.LOST: pb.EVENT_KIND_LOST,
+    Event.LEFT: pb.EVENT_KIND_LEFT,
 }
 
 
@@ -87,6 +96,7 @@ def wanted_of(request: pb.LockRequest, *, ttl_ms_max: int) -> Wanted:
         waited_ms=request.waited_ms,
         mode=_MODES[request.mode],
         permits=max(1, request.permits),
+        payload=_payload(request.payload),
     )
 
 
@@ -145,6 +155,7 @@ def lock_of(lock: LockInfo, *, in_list: bool = False) -> pb.LockInfo:
                 held_ms=each.held_ms,
                 ttl_ms=each.ttl_ms,
                 left_ms=each.left_ms,
+                payload=each.payload,
             )
             for each in holders
         ],
@@ -154,11 +165,26 @@ def lock_of(lock: LockInfo, *, in_list: bool = False) -> pb.LockInfo:
                 session=_parts(each.session)[0],
                 idempotency_key=_parts(each.session)[1],
                 waited_ms=each.waited_ms,
+                mode=_MODES_BACK.get(each.mode, pb.MODE_UNSPECIFIED),
             )
             for each in waiters
         ],
         holder_count=len(lock.holders),
         waiter_count=len(lock.waiters),
+    )
+
+
+def event_of(event: LockEvent) -> pb.LockEvent:
+    """What happened to a lock, as gRPC clients see it."""
+    session, key = _parts(event.session)
+    return pb.LockEvent(
+        kind=_EVENTS.get(event.kind, pb.EVENT_KIND_UNSPECIFIED),
+        owner=event.owner,
+        session=session,
+        idempotency_key=key,
+        mode=_MODES_BACK.get(event.mode, pb.MODE_UNSPECIFIED),
+        generation=event.generation,
+        reason=event.reason,
     )
 
 
@@ -196,6 +222,12 @@ def state_of(state: ClusterState, node: str, *, with_slots: bool) -> pb.GetClust
 
 def _place(place: dict[Replica, int], replica: Replica | None) -> int:
     return -1 if replica is None else place.get(replica, -1)
+
+
+def _payload(payload: bytes) -> bytes:
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise InvalidRequest(f"a payload has at most {PAYLOAD_BYTES_MAX} bytes, not {len(payload)}")
+    return payload
 
 
 def _ttl_ms(ttl_ms: int, ttl_ms_max: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from lockring.api.forms import generation_of, listed_of, lock_of, state_of, wanted_of, wire_session
+from lockring.api.forms import event_of, generation_of, listed_of, lock_of, state_of, wanted_of, wire_session
 from lockring.api.forwarding import PATIENCE_NS, Forwarder
 from lockring.api.keeping import KeepStream
 from lockring.api.listing import list_page
@@ -164,8 +164,9 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         """Tell of a lock at each change."""
         watching = Watching(self._forwarder, check_lock_name(request.name))
         try:
-            async for lock, gap in watching.states():
-                yield pb.WatchResponse(lock=lock_of(lock), gap=gap)
+            async for changed, gap in watching.states():
+                events = [event_of(each) for each in changed.events]
+                yield pb.WatchResponse(lock=lock_of(changed.lock), gap=gap, events=events)
         finally:
             watching.close()
 

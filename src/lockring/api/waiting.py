@@ -42,6 +42,7 @@ class Wanted(NamedTuple):
     waited_ms: int
     mode: int
     permits: int
+    payload: bytes
 
 
 class Grant(NamedTuple):
@@ -157,6 +158,7 @@ class Waiting:
             left_ms,
             wanted.waited_ms + (now_ns - self._arrived_ns) // NS_PER_MS,
             self._forwarder.state.version,
+            payload=wanted.payload,
         )
 
     async def _attempt(self) -> Grant:

@@ -14,7 +14,7 @@ from lockring.api.forwarding import AGAIN, PATIENCE_NS, Forwarder, error_of
 from lockring.api.ports import Port
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Moved, Unavailable
-from lockring.messages import Changed, LockInfo, Refused, Watch
+from lockring.messages import Changed, Refused, Watch
 from lockring.names import slot_of
 
 UNREAD_MAX: Final = 100
@@ -33,7 +33,7 @@ class Watching:
         self._forwarder = forwarder
         self._name = name
         self._slot = slot_of(name)
-        self._unread: deque[LockInfo] = deque()
+        self._unread: deque[Changed] = deque()
         self._ended: LockringError | None = None
         self._gap = False
         self._woken = asyncio.Event()
@@ -46,7 +46,7 @@ class Watching:
             self._open = None
             port.unwatch(number)
 
-    async def states(self) -> AsyncIterator[tuple[LockInfo, bool]]:
+    async def states(self) -> AsyncIterator[tuple[Changed, bool]]:
         """The lock now and after each change, each with whether something may have been missed before it.
 
         Raises:
@@ -57,9 +57,9 @@ class Watching:
         patience_until_ns = monotonic_ns() + PATIENCE_NS
         while True:
             try:
-                async for lock, gap in self._at_one_primary():
+                async for changed, gap in self._at_one_primary():
                     attempts, seen = 0, True
-                    yield lock, gap
+                    yield changed, gap
             except AGAIN:
                 if not seen and monotonic_ns() >= patience_until_ns:
                     raise
@@ -71,7 +71,7 @@ class Watching:
 
     # ----------------------------------------------------------------------- inner
 
-    async def _at_one_primary(self) -> AsyncIterator[tuple[LockInfo, bool]]:
+    async def _at_one_primary(self) -> AsyncIterator[tuple[Changed, bool]]:
         primary = self._forwarder.primary_of(self._slot)
         port = await self._forwarder.port_of(primary, monotonic_ns() + PATIENCE_NS)
         version = self._forwarder.state.version
@@ -79,11 +79,13 @@ class Watching:
         self._ended = None
         number = port.watch(lambda request: Watch(request, self._name, version), self._take)
         self._open = (port, number)
+        is_first = True
         while True:
             while self._unread:
-                lock, gap = self._unread.popleft(), self._gap
+                changed, gap = self._unread.popleft(), self._gap
                 self._gap = False
-                yield lock, gap
+                yield changed, gap or (changed.gap and not is_first)
+                is_first = False
             if self._ended is not None:
                 raise self._ended
             if self._forwarder.primary_of(self._slot) != primary:
@@ -101,7 +103,7 @@ class Watching:
 
     def _take(self, message: Changed | Refused | None) -> None:
         if isinstance(message, Changed):
-            self._unread.append(message.lock)
+            self._unread.append(message)
             if len(self._unread) > UNREAD_MAX:
                 self._unread.popleft()
                 self._gap = True

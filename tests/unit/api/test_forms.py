@@ -51,6 +51,7 @@ def test_no_wait_is_another_thing_than_a_wait_without_end() -> None:
         {"waited_ms": -1},
         {"mode": 77},
         {"permits": 2**32 - 1},
+        {"payload": b"x" * 1025},
     ],
 )
 def test_what_is_not_of_its_form_is_refused(fields: dict[str, object]) -> None:

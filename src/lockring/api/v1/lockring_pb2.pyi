@@ -85,6 +85,42 @@ VERDICT_UNKNOWN: Verdict.ValueType  # 4
 """Nobody could be asked just now (a primary has died and the next one does not serve yet): the lease goes on as it was. Ask again."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
+class _EventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
+    """Never sent."""
+    EVENT_KIND_WAITING: _EventKind.ValueType  # 1
+    """It began to wait."""
+    EVENT_KIND_GRANTED: _EventKind.ValueType  # 2
+    """It holds the lock, whether it had waited or not."""
+    EVENT_KIND_RELEASED: _EventKind.ValueType  # 3
+    """It let go."""
+    EVENT_KIND_LOST: _EventKind.ValueType  # 4
+    """It holds the lock no more, without having let go."""
+    EVENT_KIND_LEFT: _EventKind.ValueType  # 5
+    """It waits no more, without a grant."""
+
+class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
+    """What can happen to a holder or a waiter."""
+
+EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
+"""Never sent."""
+EVENT_KIND_WAITING: EventKind.ValueType  # 1
+"""It began to wait."""
+EVENT_KIND_GRANTED: EventKind.ValueType  # 2
+"""It holds the lock, whether it had waited or not."""
+EVENT_KIND_RELEASED: EventKind.ValueType  # 3
+"""It let go."""
+EVENT_KIND_LOST: EventKind.ValueType  # 4
+"""It holds the lock no more, without having let go."""
+EVENT_KIND_LEFT: EventKind.ValueType  # 5
+"""It waits no more, without a grant."""
+Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
+
 @_typing.final
 class LockRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -98,6 +134,7 @@ class LockRequest(_message.Message):
     WAITED_MS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     PERMITS_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the lock, 1 to 1,024 bytes."""
     session: _builtins.str
@@ -118,6 +155,8 @@ class LockRequest(_message.Message):
     """How to hold it."""
     permits: _builtins.int
     """Of a semaphore, how many may hold it, 1 or more; 0 stands for 1."""
+    payload: _builtins.bytes
+    """What others see beside the holder, at most 1,024 bytes: where it works, say."""
     def __init__(
         self,
         *,
@@ -130,10 +169,11 @@ class LockRequest(_message.Message):
         waited_ms: _builtins.int = ...,
         mode: Global___Mode.ValueType = ...,
         permits: _builtins.int = ...,
+        payload: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "wait_ms", b"wait_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "idempotency_key", b"idempotency_key", "mode", b"mode", "name", b"name", "owner", b"owner", "permits", b"permits", "session", b"session", "ttl_ms", b"ttl_ms", "wait_ms", b"wait_ms", "waited_ms", b"waited_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "idempotency_key", b"idempotency_key", "mode", b"mode", "name", b"name", "owner", b"owner", "payload", b"payload", "permits", b"permits", "session", b"session", "ttl_ms", b"ttl_ms", "wait_ms", b"wait_ms", "waited_ms", b"waited_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__wait_ms: _TypeAlias = _typing.Literal["wait_ms"]  # noqa: Y015
     _WhichOneofArgType__wait_ms: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms"]  # noqa: Y015
@@ -479,6 +519,7 @@ class Holder(_message.Message):
     HELD_MS_FIELD_NUMBER: _builtins.int
     TTL_MS_FIELD_NUMBER: _builtins.int
     LEFT_MS_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Label."""
     session: _builtins.str
@@ -493,6 +534,8 @@ class Holder(_message.Message):
     """Its TTL."""
     left_ms: _builtins.int
     """What is left of its lease at the node if it is not renewed."""
+    payload: _builtins.bytes
+    """What it has left for others to see."""
     def __init__(
         self,
         *,
@@ -503,10 +546,11 @@ class Holder(_message.Message):
         held_ms: _builtins.int = ...,
         ttl_ms: _builtins.int = ...,
         left_ms: _builtins.int = ...,
+        payload: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "held_ms", b"held_ms", "idempotency_key", b"idempotency_key", "left_ms", b"left_ms", "owner", b"owner", "session", b"session", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "held_ms", b"held_ms", "idempotency_key", b"idempotency_key", "left_ms", b"left_ms", "owner", b"owner", "payload", b"payload", "session", b"session", "ttl_ms", b"ttl_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,6 +564,7 @@ class Waiter(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     WAITED_MS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Label."""
     session: _builtins.str
@@ -528,6 +573,8 @@ class Waiter(_message.Message):
     """Its idempotency key; "" for a client that does not use gRPC."""
     waited_ms: _builtins.int
     """For how long it has waited."""
+    mode: Global___Mode.ValueType
+    """How it wants the lock."""
     def __init__(
         self,
         *,
@@ -535,10 +582,11 @@ class Waiter(_message.Message):
         session: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
         waited_ms: _builtins.int = ...,
+        mode: Global___Mode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "owner", b"owner", "session", b"session", "waited_ms", b"waited_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "mode", b"mode", "owner", b"owner", "session", b"session", "waited_ms", b"waited_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,25 +618,77 @@ class WatchResponse(_message.Message):
 
     LOCK_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     gap: _builtins.bool
-    """Whether changes before this one may have been missed: the watch had to be opened anew, or the client reads too slowly."""
+    """Whether changes before this one may have been missed: the watch had to be opened anew, or too much has happened at once."""
     @_builtins.property
     def lock(self) -> Global___LockInfo:
         """The lock as it is now."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___LockEvent]:
+        """What has happened since the response before, in order; with a gap, what is known of it. None in the first response."""
 
     def __init__(
         self,
         *,
         lock: Global___LockInfo | None = ...,
         gap: _builtins.bool = ...,
+        events: _abc.Iterable[Global___LockEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lock", b"lock"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "lock", b"lock"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "gap", b"gap", "lock", b"lock"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class LockEvent(_message.Message):
+    """One thing that happened to a watched lock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    kind: Global___EventKind.ValueType
+    """What happened."""
+    owner: _builtins.str
+    """Label of whom it happened to."""
+    session: _builtins.str
+    """Its session."""
+    idempotency_key: _builtins.str
+    """Its idempotency key; "" for a client that does not use gRPC."""
+    mode: Global___Mode.ValueType
+    """How it held or wanted the lock."""
+    generation: _builtins.int
+    """Its fencing token, 0 for a waiter."""
+    reason: _builtins.str
+    """Of a loss "expired" or "broken"; of who waits no more "timeout", "cancelled", "disconnected" or "expired"; else ""."""
+    def __init__(
+        self,
+        *,
+        kind: Global___EventKind.ValueType = ...,
+        owner: _builtins.str = ...,
+        session: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        mode: Global___Mode.ValueType = ...,
+        generation: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "idempotency_key", b"idempotency_key", "kind", b"kind", "mode", b"mode", "owner", b"owner", "reason", b"reason", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LockEvent: _TypeAlias = LockEvent  # noqa: Y015
 
 @_typing.final
 class ListLocksRequest(_message.Message):
