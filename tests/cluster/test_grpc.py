@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 import lockring
 from lockring.api.v1 import lockring_pb2 as pb
+from lockring.names import split_address
 from lockring.testing import LocalCluster
 from tests.cluster.grpc_calls import PATIENCE_S, Caller, refusal
 from tests.processes import eventually
@@ -405,6 +407,23 @@ def test_a_message_that_is_too_long_is_refused(first: Caller) -> None:
     with pytest.raises(grpc.RpcError) as error:
         first.lock("x" * 3_000_000, "k")
     assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 5_000, b"\x00" * 70_000],
+)
+def test_garbage_at_its_port_ends_its_own_connection_only(
+    served: LocalCluster, first: Caller, data: bytes
+) -> None:
+    name = new_name()
+    first.lock(name, "k")
+    with socket.create_connection(split_address(served.grpc_address_of("N1")), timeout=PATIENCE_S) as sock:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(data)
+            while sock.recv(65_536):
+                pass
+    first.unlock(name, "k")
 
 
 # --------------------------------------------------------------------------- what ends early

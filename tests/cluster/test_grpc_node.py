@@ -21,6 +21,7 @@ from tests.unit.house.rules import ROOT
 
 EXAMPLE = ROOT / "examples" / "node"
 PAGE = ROOT / "docs" / "grpc.md"
+PAGES = [PAGE, ROOT / "README.md"]
 
 pytestmark = [
     pytest.mark.cluster,
@@ -138,8 +139,11 @@ def test_the_example_keeps_its_lock_over_the_death_of_the_primary(
         assert not caller.find(name).held
 
 
-def test_the_program_of_the_page_runs(installed: Path, cluster: LocalCluster, tmp_path: Path) -> None:
-    (code,) = re.findall(r"^```js\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_program_of_the_page_runs(
+    installed: Path, cluster: LocalCluster, tmp_path: Path, page: Path
+) -> None:
+    (code,) = re.findall(r"^```js\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     nodes = [f"'{cluster.grpc_address_of(node)}'" for node in cluster.nodes]
     code, count = re.subn(r"\['127\.0\.0\.1:9601'.*?\]", f"[{', '.join(nodes)}]", code)
     assert count == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from lockring.errors import ConfigError
@@ -31,6 +32,8 @@ async def start_grpc(
         CannotListen: the port that was named is taken, or its host is not of this machine.
         ConfigError: the packages that it needs are not installed.
     """
+    # Else it writes lines of its own about whatever strangers send; what matters is in our log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from lockring.api.server import GrpcServer  # takes a tenth of a second to load
     except ImportError as error:
