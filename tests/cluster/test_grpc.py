@@ -244,6 +244,16 @@ def test_the_state_names_every_node_and_slot(served: LocalCluster, caller: Calle
     assert not caller.stub.GetClusterState(pb.GetClusterStateRequest(), timeout=PATIENCE_S).primaries
 
 
+def test_a_client_that_sends_without_reading_is_answered_once_it_reads(caller: Caller) -> None:
+    name = new_name()
+    caller.lock(name, "k", ttl_ms=30_000)
+    lock = caller.held(name, "k", ttl_ms=30_000)
+    requests = [pb.KeepAliveRequest(sequence=number, locks=[lock] * 1_000) for number in range(1, 8)]
+    stream = caller.stub.KeepAlive(iter(requests), timeout=PATIENCE_S)
+    verdicts = [kept.verdict for response in stream for kept in response.locks]
+    assert verdicts == [pb.VERDICT_HELD] * 7_000
+
+
 def test_a_broken_lock_is_told_of_unasked_and_free_when_its_holder_lets_go(
     caller: Caller, second: Caller
 ) -> None:
@@ -418,11 +428,13 @@ def test_garbage_at_its_port_ends_its_own_connection_only(
 ) -> None:
     name = new_name()
     first.lock(name, "k")
-    with socket.create_connection(split_address(served.grpc_address_of("N1")), timeout=PATIENCE_S) as sock:
-        with contextlib.suppress(ConnectionError):
-            sock.sendall(data)
-            while sock.recv(65_536):
-                pass
+    with (
+        socket.create_connection(split_address(served.grpc_address_of("N1")), timeout=PATIENCE_S) as sock,
+        contextlib.suppress(ConnectionError),
+    ):
+        sock.sendall(data)
+        while sock.recv(65_536):
+            pass
     first.unlock(name, "k")
 
 

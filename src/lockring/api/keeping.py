@@ -22,7 +22,7 @@ from lockring.units import NS_PER_MS, NS_PER_S
 
 LOCKS_PER_REQUEST_MAX: Final = 1_000
 OPEN_MAX: Final = 2_000
-"""Locks of one stream whose verdict is outstanding; beyond, it is read no further."""
+"""Locks of one stream whose verdict is outstanding, or not read by the client; beyond, its requests are read no further."""
 
 LOCKS_PER_STREAM_MAX: Final = 10_000
 """Locks of one stream whose loss is told unasked."""
@@ -66,6 +66,7 @@ class KeepStream:
         self._known: dict[str, Listed] = {}
         self._error: LockringError | None = None
         self._is_over = False
+        self._unsent = 0
 
     def renew(self, sequence: int, locks: list[Listed]) -> None:
         """Begin to renew locks.
@@ -86,11 +87,12 @@ class KeepStream:
             task.add_done_callback(self._renewed)
         if not locks:
             self._ready.setdefault(sequence, [])
+            self._unsent += 1
             self._change.set()
 
     async def room(self) -> None:
         """Wait until there is room for another request."""
-        while len(self._renewals) >= OPEN_MAX:
+        while len(self._renewals) + self._unsent >= OPEN_MAX:
             self._room.clear()
             await self._room.wait()
 
@@ -116,6 +118,8 @@ class KeepStream:
         """
         while True:
             ready, self._ready = self._ready, {}
+            self._unsent = 0
+            self._room.set()
             for sequence, locks in ready.items():
                 for first in range(0, max(1, len(locks)), LOCKS_PER_REQUEST_MAX):
                     part = locks[first : first + LOCKS_PER_REQUEST_MAX]
@@ -185,6 +189,7 @@ class KeepStream:
         if kept.verdict == pb.VERDICT_LOST and self._known.pop(lock.wire_session, None) is not None:
             self._forwarder.unlisten(lock.wire_session, self._lost)
         self._ready.setdefault(sequence, []).append(kept)
+        self._unsent += 1
         self._change.set()
 
     def _lost(self, lost: Lost) -> None:
