@@ -28,6 +28,7 @@ help:
 	@echo "make test      everything: check, unit tests with coverage, simulation, real processes, a minute of chaos"
 	@echo "make check     formatter, linter, strict type checker"
 	@echo "make format    let the formatter and the linter put right what they can"
+	@echo "make proto     generate the gRPC stubs from proto/"
 	@echo "make unit      the quick unit tests alone"
 	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
 	@echo "make mutants   the simulation with each safety rule switched off in turn: it must find a violation"
@@ -51,13 +52,17 @@ test: $(VENV)/.installed-dev
 	echo "make test: check, unit, coverage, simulation, cluster, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests proto
+	$(BIN)/ruff check src tests proto
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests proto
+	$(BIN)/ruff format src tests proto
+
+.PHONY: proto
+proto: $(VENV)/.installed-dev
+	$(BIN)/python proto/generate.py
 
 unit: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/unit $(SPREAD) -m "not slow"
@@ -100,7 +105,7 @@ chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) $(if $(JSON),--json $(JSON))
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	rm -rf $(VENV) examples/node/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A virtual environment that is missing or does not run (made half, or of a Python that is gone) is made anew.

@@ -150,13 +150,14 @@ class Acquire(Message, tag=10):
 
 
 class Release(Message, tag=11):
-    """Give up one acquisition, held or waiting. Answered `Released` also if there was nothing to give up."""
+    """Give up one acquisition, held or waiting; with `acquire` (an Acquire's request) only if nobody else asked for it. Answered `Released`."""
 
     request: int
     session: str
     acquisition: int
     name: str
     version: int = 0
+    acquire: int = 0
 
 
 class Keepalive(Message, tag=12):
@@ -358,7 +359,7 @@ class Draining(Message, tag=53):
 
 
 class Join(Message, tag=40):
-    """First message of a node to the coordinator. `version` is that of the newest state the node has seen (0: none)."""
+    """First message of a node to the coordinator. `version`: newest state it has seen (0: none); `grpc`: its gRPC HOST:PORT or ""."""
 
     protocol: int
     cluster: str
@@ -367,6 +368,7 @@ class Join(Message, tag=40):
     address: str
     weight: int
     version: int
+    grpc: str = ""
 
 
 class Heartbeat(Message, tag=41):

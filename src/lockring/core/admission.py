@@ -23,6 +23,8 @@ def malformed(join: Join) -> Refused | None:
     try:
         check_node_id(join.node)
         split_address(join.address)
+        if join.grpc:
+            split_address(join.grpc)
         if not WEIGHT_MIN <= join.weight <= WEIGHT_MAX:
             raise InvalidRequest(f"a weight is {WEIGHT_MIN} to {WEIGHT_MAX}, not {join.weight}")
         if not 0 < join.incarnation < 2**63:

@@ -270,7 +270,7 @@ class CoordinatorCore:
         for connection in self._roster.connections_of(join.node):
             self._drop(connection)
             self._effects.append(Close(connection, f"node {join.node} has opened a newer connection"))
-        node = Member(Replica(join.node, join.incarnation), join.address, join.weight)
+        node = Member(Replica(join.node, join.incarnation), join.address, join.weight, grpc=join.grpc)
         self._roster.connect(sender, node)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)

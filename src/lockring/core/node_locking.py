@@ -121,12 +121,14 @@ class Locking:
         table = data.table
         deadline_ns = None if message.wait_ms == WAIT_FOREVER else now_ns + message.wait_ms * NS_PER_MS
         entry = table.find(session.id, acquisition)
+        session.asked_on, session.asked = connection, message.request
         if entry is not None:
             if entry.lock.name != name:
                 raise InvalidRequest(
                     f"acquisition {acquisition} is one of {entry.lock.name!r}, not of {name!r}"
                 )
             if isinstance(entry, Holder):
+                session.asked = 0  # somebody else may have been told of this grant
                 self._acquire_again(data, entry, request)
             else:
                 self._wait_again(entry, request, deadline_ns)
@@ -275,6 +277,10 @@ class Locking:
             raise InvalidRequest(
                 f"acquisition {message.acquisition} is one of {entry.lock.name!r}, not of {name!r}"
             )
+        if entry is not None and message.acquire:
+            # Its sender wants no answer to that acquire any more. Whoever has repeated it may want, or have, one.
+            if (entry.session.asked_on, entry.session.asked) != (connection, message.acquire):
+                entry = None
         if entry is not None:
             self.drop(data, entry, now_ns)
         self._node.send(connection, Released(message.request, entry is not None))

@@ -10,7 +10,7 @@ from lockring.names import TTL_MS_MIN, check_owner
 from lockring.units import DURATION_MS_MAX
 from lockring.views import PAYLOAD_BYTES_MAX
 
-SESSION_BYTES_MAX: Final = 64
+SESSION_BYTES_MAX: Final = 128
 
 _MODES: Final = frozenset(int(mode) for mode in Mode)
 
@@ -39,7 +39,7 @@ def check_session(message: Acquire | Keepalive, ttl_ms_max: int) -> None:
     """Check the session that a request names.
 
     Raises:
-        InvalidRequest: its id is empty or longer than 64 bytes, its owner no owner, or its TTL not within 100 ms and
+        InvalidRequest: its id is empty or longer than 128 bytes, its owner no owner, or its TTL not within 100 ms and
             `ttl_ms_max`, the coordinator's lease.
     """
     if not message.session or len(message.session.encode()) > SESSION_BYTES_MAX:

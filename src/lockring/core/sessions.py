@@ -40,9 +40,13 @@ class Session:
         basis: number of its last keepalive, from whose sending a later grant's promise may count.
         basis_promise_ms: what was promised with it.
         basis_at_ns: when it was handled.
+        asked_on: the connection of its last acquire.
+        asked: number of that acquire; 0 if it repeated one that had been granted.
     """
 
     __slots__ = (
+        "asked",
+        "asked_on",
         "basis",
         "basis_at_ns",
         "basis_promise_ms",
@@ -73,6 +77,8 @@ class Session:
         self.basis = 0
         self.basis_promise_ms = 0
         self.basis_at_ns = 0
+        self.asked_on = 0
+        self.asked = 0
         self.in_queue = False
 
     def serve(self, slot: int, share: Share) -> None:

@@ -97,12 +97,14 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
         address: HOST:PORT at which clients and peers reach it.
         weight: its share of slots relative to the others, 1 to 100.
         condition: "joining" until its first slots have arrived, then "active"; "draining" once it is to leave.
+        grpc: HOST:PORT of its gRPC port, "" if it has none.
     """
 
     replica: Replica
     address: str
     weight: int = 1
     condition: Condition = "joining"
+    grpc: str = ""
 
 
 class ClusterState(msgspec.Struct, frozen=True):

@@ -33,7 +33,7 @@ def command_of(role: str, settings: msgspec.Struct) -> list[str]:
             continue
         match setting.kind:
             case "switch":
-                command.append(setting.flag)
+                command.append(setting.flag if value else f"--no-{setting.flag.removeprefix('--')}")
             case "list":
                 command += [setting.flag, ",".join(value)]
             case _:

@@ -58,6 +58,10 @@ class Joiner(Protocol):
         """HOST:PORT to tell others."""
 
     @property
+    def grpc_address(self) -> str:
+        """HOST:PORT of its gRPC port, "" if it has none."""
+
+    @property
     def weight(self) -> int:
         """Its share of slots."""
 
@@ -154,6 +158,7 @@ class CoordinatorLink:
             node.address,
             node.weight,
             state.version,
+            node.grpc_address,
         )
 
     def turned_away(self, address: str, error: LockringError, hint: int) -> None:

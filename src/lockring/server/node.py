@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.effects import COORDINATOR
@@ -48,11 +49,16 @@ from lockring.net.listener import Listener
 from lockring.ring.state import ClusterState, Replica
 from lockring.server.coordinator_link import CoordinatorLink
 from lockring.server.events import shares
+from lockring.server.grpc_api import start_grpc
 from lockring.server.lifecycle import EXIT_NOT_DRAINED, EXIT_OK
-from lockring.server.node_life import NodeLife
+from lockring.server.local_client import LocalClient
+from lockring.server.node_life import Answerable, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
 from lockring.units import NS_PER_MS, NS_PER_US
+
+if TYPE_CHECKING:
+    from lockring.api.server import GrpcServer
 
 _FROM_CLIENT: Final = frozenset(
     {Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break}
@@ -80,10 +86,15 @@ class NodeServer:
     def __init__(self, settings: NodeSettings) -> None:
         self.address = ""
         """HOST:PORT that others are told, once it has started."""
+        self.grpc_address = ""
+        """HOST:PORT of its gRPC port that others are told, "" if it has none."""
         self.weight = settings.weight
         self._settings = settings
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox)
+        self._locals: dict[int, LocalClient] = {}
+        self._locals_count = 0
+        self._grpc: GrpcServer | None = None
         self._coordinator = CoordinatorLink(self, settings.coordinators, self._outbox)
         self._life = self._new_life(wall_ns() // NS_PER_US)
         self._reporter = self._new_reporter()
@@ -108,6 +119,8 @@ class NodeServer:
         self.address = self._settings.advertise or listening
         await self._listener.begin()
         log.info("node %s listens at %s", self._settings.id, listening)
+        if self._settings.grpc:
+            self._grpc, self.grpc_address = await start_grpc(self, self._settings, listening, self.address)
         self._coordinator.start()
         self._look()
 
@@ -132,6 +145,8 @@ class NodeServer:
         """End all connections."""
         if self._look_timer is not None:
             self._look_timer.cancel()
+        if self._grpc is not None:
+            await self._grpc.stop(_CLOSE_S_MAX)
         self._life.end("this node stops")
         self._coordinator.close("this node stops")
         self._listener.close("this node stops")
@@ -295,13 +310,42 @@ class NodeServer:
         if not self._end.done():
             self._end.set_exception(error)
 
+    # ----------------------------------------------------------------------- gRPC
+
+    def connect_local(
+        self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
+    ) -> LocalClient:
+        """Let somebody in this process be a client of the present life of this node, without a socket.
+
+        Args:
+            client: its random id.
+            receive: called with each message for it, in the event loop.
+            ended: called once no more will come, since the life has ended; it may connect again.
+        """
+        self._locals_count += 1
+        number = -self._locals_count  # those of accepted connections are positive
+
+        def end() -> None:
+            if self._locals.pop(number, None) is not None:
+                ended()
+
+        life = self._life
+        local = self._locals[number] = LocalClient(number, life, receive, end)
+        life.clients.add(number)
+        life.core.client_connected(number, client, self._locals_count, now_ns=monotonic_ns())
+        life.pump.schedule()
+        return local
+
     # ----------------------------------------------------------------------- inner
+
+    def _guest(self, number: int) -> Answerable | None:
+        return self._listener.guest(number) if number > 0 else self._locals.get(number)
 
     def _new_life(self, incarnation: int) -> NodeLife:
         return NodeLife(
             Replica(self._settings.id, incarnation),
             outbox=self._outbox,
-            guest_of=self._listener.guest,
+            guest_of=self._guest,
             coordinator=lambda: self._coordinator.connection,
             on_state=self._on_state,
         )
@@ -312,6 +356,8 @@ class NodeServer:
 
     def _on_state(self, state: ClusterState) -> None:
         self._reporter.report(state)
+        if self._grpc is not None:
+            self._grpc.state_changed()
         self._end_if_drained()
 
     def _look(self) -> None:
@@ -319,6 +365,9 @@ class NodeServer:
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         now_ns = monotonic_ns()
         lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
+        if self._grpc is not None:
+            has_lease = self._life.core.coordinator_lease_left_ns(now_ns) > 0
+            self._grpc.note_serving(has_lease and self._draining_until_ns is None)
         if (
             self._alone_since_ns is not None
             and now_ns - self._alone_since_ns > lease_ns

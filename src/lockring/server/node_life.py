@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
 from lockring.core.effects import Close, Effect, Endpoint, Publish, Reply, Send
@@ -26,6 +26,16 @@ _PAUSE_S_MIN: Final = 0.05
 _PAUSE_S_MAX: Final = 0.5
 
 log = logging.getLogger("lockring.node")
+
+
+class Answerable(Protocol):
+    """What a message can be sent to: a connection, or somebody in this very process."""
+
+    def send(self, message: Message) -> None:
+        """Send a message, with the next flush at the latest."""
+
+    def close(self, reason: str) -> None:
+        """Deliver what was sent, then end."""
 
 
 class PeerLink:
@@ -99,7 +109,7 @@ class NodeLife:
         replica: Replica,
         *,
         outbox: Outbox,
-        guest_of: Callable[[int], Guest | None],
+        guest_of: Callable[[int], Answerable | None],
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
     ) -> None:
@@ -193,7 +203,7 @@ class NodeLife:
         else:
             raise AssertionError(f"a node core asked for {effect}")
 
-    def _connection_to(self, to: Endpoint) -> FramedConnection | None:
+    def _connection_to(self, to: Endpoint) -> Answerable | None:
         if isinstance(to, int):
             return self._guest_of(to)
         if type(to) is Replica:

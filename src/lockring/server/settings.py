@@ -17,9 +17,15 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 """Hosts that one can listen on and nobody can connect to."""
 
+GRPC_PORT_OFFSET: Final = 100
+"""The gRPC port of a node that was not told one: that of its lock port and so many more."""
+
 _LISTEN_CLIENTS: Final = "Where clients and other nodes connect to. Port 0 takes a free one."
 _LISTEN_COORDINATOR: Final = "Where nodes and clients connect to. Port 0 takes a free one."
 _ADVERTISE: Final = "The address that others are told to use, if not the one listened on."
+_GRPC: Final = "Whether to serve the gRPC API."
+_GRPC_LISTEN: Final = "Where gRPC clients connect to; without it, on the host of --listen, at its port + 100."
+_GRPC_ADVERTISE: Final = "The gRPC address that others are told, if not the one listened on."
 _WEIGHT: Final = "The node's share of slots, relative to the others'."
 _DRAIN: Final = (
     "How long a node that is told to stop waits for its slots to move before it leaves all the same."
@@ -102,11 +108,30 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
             key="coordinator",
         ),
     ] = ("127.0.0.1:9500",)
+    grpc: Annotated[bool, setting(_GRPC)] = True
+    grpc_listen: Annotated[str, setting(_GRPC_LISTEN, metavar="HOST:PORT", check=_address)] = ""
+    grpc_advertise: Annotated[str, setting(_GRPC_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
     weight: Annotated[int, setting(_WEIGHT, minimum=1, maximum=100)] = 1
     drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
 
     def __post_init__(self) -> None:
         _check_reachable(self.listen, self.advertise, "--advertise")
+        _check_grpc(self)
+
+    def grpc_addresses(self, listening: str, advertised: str) -> tuple[str, str]:
+        """Where the gRPC port is to be, and the address to tell others, "" for what is listened on.
+
+        Args:
+            listening: HOST:PORT of the lock port, with the port that it is.
+            advertised: HOST:PORT of the lock port as others are told.
+        """
+        if self.grpc_listen:
+            return self.grpc_listen, self.grpc_advertise
+        host, port = split_address(listening)
+        listen = _joined(host, port + GRPC_PORT_OFFSET)
+        if self.grpc_advertise or not self.advertise:
+            return listen, self.grpc_advertise
+        return listen, _joined(split_address(advertised)[0], port + GRPC_PORT_OFFSET)
 
 
 class ServeSettings(_Server, frozen=True, kw_only=True):
@@ -131,6 +156,9 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
     ] = ""
     data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR", check=_directory)] = None
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
+    grpc: Annotated[bool, setting(_GRPC)] = True
+    grpc_listen: Annotated[str, setting(_GRPC_LISTEN, metavar="HOST:PORT", check=_address)] = ""
+    grpc_advertise: Annotated[str, setting(_GRPC_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
     weight: Annotated[int, setting(_WEIGHT, minimum=1, maximum=100)] = 1
     drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
     replication: Annotated[Literal["sync", "async"], setting(_REPLICATION)] = "sync"
@@ -143,6 +171,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_reachable(self.listen, self.advertise, "--advertise")
+        _check_grpc(self)
         _check_reachable(self.coordinator_listen, self.coordinator_advertise, "--coordinator-advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s)
 
@@ -168,6 +197,9 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             listen=self.listen,
             advertise=self.advertise,
             coordinators=(coordinator,),
+            grpc=self.grpc,
+            grpc_listen=self.grpc_listen,
+            grpc_advertise=self.grpc_advertise,
             weight=self.weight,
             drain_timeout_s=self.drain_timeout_s,
             log_level=self.log_level,
@@ -195,9 +227,12 @@ class UpSettings(_Server, frozen=True, kw_only=True):
             check=_directory,
         ),
     ] = None
+    grpc: Annotated[
+        bool, setting("Whether the nodes serve the gRPC API, each at the port of its own + 100.")
+    ] = True
 
     def __post_init__(self) -> None:
-        if self.port and self.port + self.nodes > 65_535:
+        if self.port and self.port + self.nodes + GRPC_PORT_OFFSET * self.grpc > 65_535:
             raise ConfigError(
                 f"--port {self.port} leaves no room for {self.nodes} nodes on the ports after it; take a lower one"
             )
@@ -215,6 +250,23 @@ def _check_reachable(listen: str, advertise: str, flag: str) -> None:
         raise ConfigError(
             f"listening on {listen} needs {flag} HOST:PORT: the address at which the others reach this process"
         )
+
+
+def _check_grpc(settings: NodeSettings | ServeSettings) -> None:
+    if not settings.grpc:
+        if settings.grpc_listen or settings.grpc_advertise:
+            raise ConfigError(
+                "--no-grpc contradicts --grpc-listen and --grpc-advertise: leave one of them out"
+            )
+        return
+    if settings.grpc_listen:
+        _check_reachable(settings.grpc_listen, settings.grpc_advertise, "--grpc-advertise")
+    elif settings.grpc_advertise:
+        _check_reachable("127.0.0.1:0", settings.grpc_advertise, "--grpc-advertise")
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_leases(backup_lease_s: float, coordinator_lease_s: float) -> None:

@@ -18,7 +18,7 @@ from lockring.net.listener import CannotListen
 from lockring.ring.picture import draw
 from lockring.ring.state import ClusterState
 from lockring.server.children import command_of, free_ports, is_free
-from lockring.server.settings import CoordinatorSettings, NodeSettings, UpSettings
+from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
 from lockring.server.supervised import LinePrinter, SupervisedChild
 
 _POLL_S: Final = 0.2
@@ -73,6 +73,7 @@ class UpServer:
                 id=name,
                 listen=addresses[name],
                 coordinators=(addresses["coordinator"],),
+                grpc=settings.grpc,
                 log_level=settings.log_level,
             )
             child = SupervisedChild(name, command_of("node", node), printer, self._hopeless)
@@ -117,6 +118,12 @@ class UpServer:
                     f"cannot listen at {format_address(host, port + place)} ({name}): the port is already taken, "
                     "or the address is not of this machine; choose other ports with --port"
                 )
+            grpc_port = port + place + GRPC_PORT_OFFSET
+            if place > 0 and self._settings.grpc and not is_free(host, grpc_port):
+                raise CannotListen(
+                    f"cannot listen at {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
+                    "choose other ports with --port, or --no-grpc"
+                )
         return [format_address(host, port + place) for place in range(len(names))]
 
     def _hopeless(self, name: str, code: int) -> None:
@@ -137,9 +144,11 @@ class UpServer:
         servers = ",".join(address for name, address in addresses.items() if name != "coordinator")
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         drawing = draw(state, width=min(shutil.get_terminal_size().columns, _WIDTH_MAX), colour=colour)
+        apis = ",".join(member.grpc for _, member in sorted(state.members.items()) if member.grpc)
+        grpc = f"; the gRPC API is at {apis}" if apis else ""
         count = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
         print(
-            f"\n{drawing}\n\n{count} at your service; the coordinator is at {coordinator}. In another terminal:\n\n"
+            f"\n{drawing}\n\n{count} at your service; the coordinator is at {coordinator}{grpc}. In another terminal:\n\n"
             f"    export LOCKRING_SERVER={servers}\n"
             f"    lockring lock demo -- sh -c 'echo token $LOCKRING_FENCING_TOKEN; sleep 5'\n"
             f"    lockring status\n\n"

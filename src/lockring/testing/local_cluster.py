@@ -62,6 +62,7 @@ class LocalCluster:
         log_level: of all processes.
         directory: where logs and the coordinator's state go; by default a temporary one, removed at the end.
         network: gives the processes their addresses; by default free ports of the loopback interface.
+        grpc: whether the nodes serve the gRPC API, each at a free port: see `grpc_address_of`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class LocalCluster:
         log_level: LogLevel = "info",
         directory: str | os.PathLike[str] | None = None,
         network: Network | None = None,
+        grpc: bool = False,
     ) -> None:
         self._nodes_at_start = nodes
         self._is_own_directory = directory is None
@@ -83,6 +85,7 @@ class LocalCluster:
         self._loopback = Loopback()
         self._network: Network = self._loopback if network is None else network
         self._log_level: LogLevel = log_level
+        self._grpc_places: dict[str, Place] | None = {} if grpc else None
         self._coordinator_settings = CoordinatorSettings(
             data_dir=str(self.directory / "data"),
             replication=replication,
@@ -154,6 +157,8 @@ class LocalCluster:
         for process in self._processes.values():
             process.kill()
         self._processes.clear()
+        if self._grpc_places is not None:
+            self._grpc_places.clear()
         self._loopback.close()
 
     # ----------------------------------------------------------------------- what there is
@@ -173,6 +178,16 @@ class LocalCluster:
     def address_of(self, name: str) -> str:
         """HOST:PORT at which a process listens, the same after a restart."""
         return self._process(name).address
+
+    def grpc_address_of(self, name: str) -> str:
+        """HOST:PORT of a node's gRPC API, the same after a restart.
+
+        Raises:
+            ClusterFailed: the cluster was started without `grpc`.
+        """
+        if self._grpc_places is None or name not in self._grpc_places:
+            raise ClusterFailed(f"{name} has no gRPC API: make the cluster with grpc=True")
+        return self._grpc_places[name].public
 
     def pid_of(self, name: str) -> int:
         """The process id of a process that is running.
@@ -348,8 +363,17 @@ class LocalCluster:
         self._add(name, TestedProcess(place, self._node_command(name, place, weight), self._log(name)))
 
     def _node_command(self, name: str, place: Place, weight: int) -> list[str]:
+        grpc_listen = grpc_advertise = ""
+        if self._grpc_places is not None:
+            if name not in self._grpc_places:
+                self._grpc_places[name] = self._network.place(name)
+            grpc = self._grpc_places[name]
+            grpc_listen, grpc_advertise = grpc.listen, grpc.advertise
         settings = NodeSettings(
             id=name,
+            grpc=self._grpc_places is not None,
+            grpc_listen=grpc_listen,
+            grpc_advertise=grpc_advertise,
             listen=place.listen,
             advertise=place.advertise,
             coordinators=(self._process(COORDINATOR).place.public,),

@@ -30,12 +30,14 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "config": _BASE | {"core"},
     "net": _BASE | {"ring", "core"},
     "store": _BASE | {"ring", "core"},
-    "server": _BASE | {"ring", "core", "net", "store", "config"},
+    "api": _BASE | {"ring", "core", "net"},
+    "server": _BASE | {"ring", "core", "net", "store", "config", "api"},
     "client": _BASE | {"ring", "core", "net"},
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors"}),
-    "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "server", "client"},
-    "cli": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "server", "client", "testing"},
+    "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client"},
+    "cli": _BASE
+    | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client", "testing"},
     "__main__": frozenset({"cli"}),
 }
 """Which part of the package may import which others, besides itself. "" is `lockring` itself."""
@@ -72,6 +74,11 @@ _NAMED_FOR_TIME: Final = frozenset(
     {"ttl", "timeout", "deadline", "lease", "wait", "waited", "age", "delay", "grace"}
 )
 _UNITS: Final = frozenset({"ns", "ms", "s"})
+
+
+def is_generated(path: Path) -> bool:
+    """Whether nobody writes this file: `make proto` does."""
+    return path.stem.endswith(("_pb2", "_pb2_grpc"))
 
 
 def part_of(path: Path, source: Path = SOURCE) -> str:

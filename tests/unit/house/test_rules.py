@@ -21,6 +21,8 @@ from tests.unit.house import rules
         ("net", "from lockring.server.node import main"),
         ("net", "from lockring.store.memory import MemoryStore"),
         ("client", "from lockring.server import node"),
+        ("api", "from lockring.server.node import NodeServer"),
+        ("client", "from lockring.api.server import GrpcServer"),
         ("server", "from lockring import Client"),
         ("errors", "from lockring.names import SLOTS"),
         ("store", "if True:\n    import lockring.cli"),
