@@ -133,6 +133,22 @@ class NodeCore:
         elif isinstance(message, HandOver):
             self.roles.handed_over(message, now_ns)
 
+    def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> list[Message]:
+        """Take in what a client has sent: as `receive` for each, in fewer steps.
+
+        Returns:
+            The messages that are no requests to a node's core, which the shell may know what to do with.
+        """
+        self._enter(now_ns)
+        service = self.service
+        others: list[Message] = []
+        for message in messages:
+            if type(message) in service.handlers:
+                service.receive(connection, message, now_ns)
+            else:
+                others.append(message)
+        return others
+
     def client_connected(self, connection: Connection, client: str, number: int, *, now_ns: int) -> None:
         """A client's hello was welcomed on `connection`; it is told the routes at once.
 

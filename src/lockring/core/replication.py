@@ -30,7 +30,7 @@ SNAPSHOT_PART_HOLDERS: Final = 500
 LINK_COST_MAX: Final = 2_000
 """Snapshot holders, and snapshots, that may be under way on a link."""
 
-REMOVALS_NS: Final = 2 * NS_PER_MS
+REMOVALS_NS: Final = 20 * NS_PER_MS
 """How long removals may wait for a grant to go along with: half of all messages between nodes, for as long as it takes to
 notice that nothing else is going on."""
 

@@ -3,7 +3,8 @@
 A session is a client's liveness: one deadline at each node, started afresh by whatever the client sends
 there. Its acquisitions are kept per slot in a `Share`, so that a slot that starts or stops being served
 here moves in or out of the session's totals in one step. The totals (a count and a digest) are what a
-keepalive is compared with; they cover only slots that this node serves as primary.
+keepalive is compared with; they cover only slots that this node serves as primary. Digests are folded lazily: what comes and
+goes between two keepalives never costs a hash.
 
 On a copy nothing runs out: sessions are there to name what the records belong to.
 """
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 NO_DEADLINE: Final = -1
 
+_FRESH_MAX: Final = 1024
+"""Acquisitions of a session that may be in no digest yet."""
+
 
 class Session:
     """One session at this node.
@@ -35,7 +39,6 @@ class Session:
         tables: how many slots' tables here, served or copied, have something of it.
         served: its shares in the slots that are served here, by slot.
         count: acquisitions, held and waiting, in the served slots.
-        digest: their digest.
         connection: the client connection that it last used, or None.
         basis: number of its last keepalive, from whose sending a later grant's promise may count.
         basis_promise_ms: what was promised with it.
@@ -45,6 +48,8 @@ class Session:
     """
 
     __slots__ = (
+        "_digest",
+        "_fresh",
         "asked",
         "asked_on",
         "basis",
@@ -53,7 +58,6 @@ class Session:
         "connection",
         "count",
         "deadline_ns",
-        "digest",
         "id",
         "in_queue",
         "lifetime_ns",
@@ -72,7 +76,8 @@ class Session:
         self.tables = 0
         self.served: dict[int, Share] = {}
         self.count = 0
-        self.digest = 0
+        self._digest = 0
+        self._fresh: dict[int, Share] = {}
         self.connection: int | None = None
         self.basis = 0
         self.basis_promise_ms = 0
@@ -81,17 +86,56 @@ class Session:
         self.asked = 0
         self.in_queue = False
 
+    @property
+    def digest(self) -> int:
+        """Digest of what `count` counts."""
+        if self._fresh:
+            self._fold()
+        return self._digest
+
     def serve(self, slot: int, share: Share) -> None:
         """Count a share whose slot is now served here."""
         self.served[slot] = share
         self.count += share.count
-        self.digest ^= share.digest
+        self._digest ^= share.digest
 
     def unserve(self, slot: int) -> None:
         """Stop counting a share whose slot is not served here any more."""
         share = self.served.pop(slot)
         self.count -= share.count
-        self.digest ^= share.digest
+        self._digest = self.digest ^ share.digest
+
+    # ------------------------------------------------------------------ for shares
+
+    def counted(self, acquisition: int, share: Share) -> None:
+        """A share that is served has one more."""
+        self.count += 1
+        fresh = self._fresh
+        if len(fresh) >= _FRESH_MAX or acquisition in fresh:
+            self._fold()
+            fresh = self._fresh
+        fresh[acquisition] = share
+
+    def uncounted(self, acquisition: int, share: Share) -> bool:
+        """A share that is served has one less; False if that was in no digest yet."""
+        self.count -= 1
+        if self._fresh.get(acquisition) is share:
+            del self._fresh[acquisition]
+            return False
+        self._digest ^= mix(acquisition)
+        return True
+
+    def fold(self) -> None:
+        """Bring all digests up to date."""
+        if self._fresh:
+            self._fold()
+
+    def _fold(self) -> None:
+        fresh, self._fresh = self._fresh, {}
+        for acquisition, share in fresh.items():
+            number = mix(acquisition)
+            share.mixed ^= number
+            self._digest ^= number
 
 
 class Share:
@@ -101,27 +145,31 @@ class Share:
         session: whose it is.
         entries: holders and waiters by acquisition number; broken holders are still here, but not counted.
         count: how many a keepalive should agree on.
-        digest: their digest.
+        mixed: digest of those of them that are in one already.
     """
 
-    __slots__ = ("count", "digest", "entries", "session")
+    __slots__ = ("count", "entries", "mixed", "session")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.entries: dict[int, Holder | Waiter] = {}
         self.count = 0
-        self.digest = 0
+        self.mixed = 0
+
+    @property
+    def digest(self) -> int:
+        """Digest of what `count` counts."""
+        self.session.fold()
+        return self.mixed
 
     def add(self, acquisition: int, entry: Holder | Waiter, served: bool) -> None:
         """Add an entry, counted in the session's totals if the slot is served here."""
         self.entries[acquisition] = entry
-        number = mix(acquisition)
         self.count += 1
-        self.digest ^= number
         if served:
-            session = self.session
-            session.count += 1
-            session.digest ^= number
+            self.session.counted(acquisition, self)
+        else:
+            self.mixed ^= mix(acquisition)
 
     def discard(self, acquisition: int, counted: bool, served: bool) -> None:
         """Take an entry out."""
@@ -131,13 +179,9 @@ class Share:
 
     def uncount(self, acquisition: int, served: bool) -> None:
         """Keep an entry but let keepalives disagree on it (it was broken)."""
-        number = mix(acquisition)
         self.count -= 1
-        self.digest ^= number
-        if served:
-            session = self.session
-            session.count -= 1
-            session.digest ^= number
+        if not served or self.session.uncounted(acquisition, self):
+            self.mixed ^= mix(acquisition)
 
 
 class Sessions:

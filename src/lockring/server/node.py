@@ -19,28 +19,19 @@ from lockring.errors import (
 )
 from lockring.messages import (
     PROTOCOL,
-    Acquire,
     Ask,
-    Break,
     ClientHello,
-    CloseSession,
-    Describe,
     Drain,
     Draining,
     GetState,
     HandOver,
     Heartbeat,
     Join,
-    Keepalive,
-    List,
     Message,
     PeerHello,
     Refused,
-    Release,
     Replicate,
     State,
-    Unwatch,
-    Watch,
     Welcome,
 )
 from lockring.net.connection import Outbox
@@ -60,9 +51,6 @@ from lockring.units import NS_PER_MS, NS_PER_US
 if TYPE_CHECKING:
     from lockring.api.server import GrpcServer
 
-_FROM_CLIENT: Final = frozenset(
-    {Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break}
-)
 _FROM_PEER: Final = frozenset({Replicate, HandOver, State})
 _SLICE_NS_MAX: Final = 50 * NS_PER_MS
 """How long a client's messages are handled without a look at anybody else's: short questions may have long answers."""
@@ -199,17 +187,16 @@ class NodeServer:
         life = self._life
         now_ns = monotonic_ns()
         if guest.role is CLIENT:
-            receive, number = life.core.receive, guest.number
-            for place, message in enumerate(messages, start=1):
-                if type(message) in _FROM_CLIENT:
-                    receive(number, message, now_ns=now_ns)
-                else:
-                    self._answer(guest, message)
-                if place % _PART == 0 and place < len(messages):
+            core, number = life.core, guest.number
+            for start in range(0, len(messages), _PART):
+                if start:
                     life.pump.flush()
                     if monotonic_ns() - now_ns > _SLICE_NS_MAX:
-                        guest.hold(messages[place:])
+                        guest.hold(messages[start:])
                         break
+                part = messages[start : start + _PART] if len(messages) > _PART else messages
+                for message in core.requests(number, part, now_ns=now_ns):
+                    self._answer(guest, message)
             life.pump.hurry(now_ns)
             return
         assert isinstance(guest.tag, Replica)
