@@ -142,7 +142,9 @@ def _run(
         answer = ("returned", job(Inbox(connection), *args, **kwargs))
     except BaseException:  # noqa: BLE001 - whoever started this reports it
         answer = ("raised", traceback.format_exc())
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(EOFError, OSError):
         connection.send(answer)
+        # Servers that have a process for each client are still to be asked how much it has worked.
+        connection.recv()
     # Nothing is worth waiting for: libraries' threads, or a million leases that a client would give back one by one.
     os._exit(0)

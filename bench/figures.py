@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -98,7 +99,11 @@ class Summary:
 
 def ratio(of: float | None, to: float | None) -> float | None:
     """One figure as a multiple of another; None if either is missing or nothing can be said."""
-    return of / to if of is not None and to else None
+    if of is None or to is None:
+        return None
+    if to == 0:
+        return math.inf if of else None
+    return of / to
 
 
 class Hold(NamedTuple):
@@ -136,7 +141,7 @@ def history(holds: Iterable[Hold], *, seconds: float, processes: int) -> Values:
         "grants_per_s": len(ordered) / seconds,
         "to_another_per_s": len(others) / seconds,
         "overlaps": float(sum(after.got_ns < before.released_ns for before, after in pairs)),
-        "fairness": max(counts) / min(counts) if min(counts) else float(max(counts, default=0)),
+        "fairness": max(counts) / max(1, min(counts)),
         "grants_least": float(min(counts)),
     }
     return values | latencies(after.got_ns - before.released_ns for before, after in others)

@@ -14,7 +14,6 @@ from typing import Final
 _EXIT_S_MAX: Final = 10.0
 _READY_S_MAX: Final = 60.0
 _POLL_S: Final = 0.02
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class ServerFailed(RuntimeError):
@@ -121,16 +120,16 @@ def tree(pids: Iterable[int]) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """Processor time that some processes and their children have used, in seconds; those that ended included.
+    """Processor time that some processes and their children have used, in seconds, of the threads that still run.
 
-    Exact to a hundredth of a second or so, as the kernel counts it.
+    To the nanosecond, where `/proc/PID/stat` counts ticks of the clock, and misses who sleeps whenever it ticks.
     """
-    ticks = 0
+    total_ns = 0
     for pid in tree(pids):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(int(field) for field in fields[11:15])  # own time, and that of children waited for
-    return ticks / _TICKS_PER_S
+        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total_ns += int(path.read_text().split()[0])
+    return total_ns / 1e9
 
 
 def rss_bytes(pids: Iterable[int]) -> int:

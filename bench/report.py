@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -10,7 +11,7 @@ from bench.figures import Spread, Summary, ratio
 from bench.peers import OURS, PEERS
 from bench.results import Results
 from bench.targets import TARGETS
-from bench.workloads import WORKLOADS
+from bench.workloads.table import WORKLOADS
 
 BEGIN: Final = "<!-- figures -->"
 END: Final = "<!-- /figures -->"
@@ -106,6 +107,8 @@ def number(value: float) -> str:
     """A figure with three digits that count, as people write it."""
     if value == 0:
         return "0"
+    if math.isinf(value):
+        return "∞"
     size = abs(value)
     if size >= 100:
         return f"{value:,.0f}"

@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 from bench.figures import Summary, ratio
 from bench.peers import OURS
 from bench.workloads.base import ONE_CORE
-from bench.workloads.killed import CLIENT, COMMAND, HOLDER, PRIMARY
+from bench.workloads.killed import CLIENT_KILLED, CLIENT_TOLD, COMMAND, HOLDER, PRIMARY
 from bench.workloads.many import MILLION
 from bench.workloads.single import UNPINNED
 

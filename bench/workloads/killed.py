@@ -2,7 +2,8 @@
 
 - "holder": a client's process is killed while it holds a lock that another waits for. Where there are leases, the
   next one has to wait for the end of it: a TTL of 4 s, the shortest that ZooKeeper allows.
-- "command": the command that runs under `lockring lock` is killed. "lockring lock": the client itself is.
+- "command": the command that runs under `lockring lock` is killed (SIGKILL).
+- "lockring lock, SIGTERM" and "lockring lock, SIGKILL": the client that runs the command is told to end, or is killed.
 - "primary": the node is killed that grants some locks, with the default leases; another takes its place.
 """
 
@@ -31,7 +32,8 @@ from bench.workloads.base import Outcome, Workload
 
 HOLDER: Final = "holder"
 COMMAND: Final = "command"
-CLIENT: Final = "lockring lock"
+CLIENT_TOLD: Final = "lockring lock, SIGTERM"
+CLIENT_KILLED: Final = "lockring lock, SIGKILL"
 PRIMARY: Final = "primary"
 
 _TTL_S: Final = 4
@@ -82,7 +84,7 @@ def _wait(inbox: Inbox, endpoint: Endpoint, name: str) -> int:
 
 def _under_the_command(server: Any, variant: str) -> Outcome:
     endpoint = server.endpoint(ttl_s=15)
-    name = f"run-{variant.split()[0]}"
+    name = f"run-{variant.replace(' ', '-')}"
     command = [
         sys.executable,
         "-m",
@@ -105,7 +107,8 @@ def _under_the_command(server: Any, variant: str) -> Outcome:
             waiter.tell("acquire")
             time.sleep(_HELD_S)
             killed_ns = time.monotonic_ns()
-            os.kill(sleeper if variant == COMMAND else client.pid, signal.SIGKILL)
+            pid = sleeper if variant == COMMAND else client.pid
+            os.kill(pid, signal.SIGTERM if variant == CLIENT_TOLD else signal.SIGKILL)
             got_ns = waiter.result()
         finally:
             client.kill()
@@ -188,7 +191,8 @@ WORKLOAD = Workload(
     peers={
         HOLDER: ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd"),
         COMMAND: ("lockring", "lockring-3"),
-        CLIENT: ("lockring", "lockring-3"),
+        CLIENT_TOLD: ("lockring", "lockring-3"),
+        CLIENT_KILLED: ("lockring", "lockring-3"),
         PRIMARY: ("lockring-3",),
     },
     measure=measure,
