@@ -167,9 +167,10 @@ def _targets() -> Iterator[Target]:
     yield Target(
         "command under `lockring lock` killed", "at most", 0.1, "s", _plain("killed", COMMAND, one, "seconds")
     )
-    yield Target(
-        "`lockring lock` itself killed", "at most", 0.1, "s", _plain("killed", CLIENT, one, "seconds")
-    )
+    for how, variant in (("told to end (SIGTERM)", CLIENT_TOLD), ("killed (SIGKILL)", CLIENT_KILLED)):
+        yield Target(
+            f"`lockring lock` itself {how}", "at most", 0.1, "s", _plain("killed", variant, one, "seconds")
+        )
     yield Target(
         "holder killed, with a TTL of 4 s", "at most", 4.2, "s", _plain("killed", HOLDER, one, "seconds")
     )
