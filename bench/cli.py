@@ -45,8 +45,8 @@ def _publish(found: results.Results, out: Path | None) -> None:
         click.echo(report.tables(found))
         return
     page, picture = out.with_suffix(".md"), out.with_suffix(".png")
-    report.write(found, page)
     drawn = plot.draw(found, picture)
+    report.write(found, page, picture=picture.name if drawn else "")
     _CONSOLE.print(f"written: {page}" + (f", {picture}" if drawn else ""))
 
 

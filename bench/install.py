@@ -47,7 +47,8 @@ def _zookeeper_is_there() -> bool:
 
 
 def _zookeeper_version() -> str:
-    return ZOOKEEPER_JAR.resolve().stem.removeprefix("zookeeper-")
+    found = sorted(ZOOKEEPER_JAR.parent.glob("zookeeper-[0-9]*.jar"))
+    return found[-1].stem.removeprefix("zookeeper-") if found else "of unknown version"
 
 
 def _postgres_version() -> str:

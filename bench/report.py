@@ -231,10 +231,18 @@ def insert(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
-def write(results: Results, path: Path) -> None:
+def write(results: Results, path: Path, *, picture: str = "") -> None:
     """Put the figures of a run into a page.
+
+    Args:
+        results: of the run.
+        path: of the page.
+        picture: to stand above them, as the page refers to it; "" for none.
 
     Raises:
         NoMarkers: it has no place for them.
     """
-    path.write_text(insert(path.read_text(encoding="utf-8"), tables(results)), encoding="utf-8")
+    text = tables(results)
+    if picture:
+        text = f"![lockring and its peers]({picture})\n\n{text}"
+    path.write_text(insert(path.read_text(encoding="utf-8"), text), encoding="utf-8")
