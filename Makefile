@@ -36,6 +36,7 @@ help:
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
 	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again"
+	@echo "make bench     lockring and its peers measured side by side, into docs/performance.md; QUICK=1 for a first look"
 	@echo "make clean     remove the virtual environment and every cache"
 
 up: $(VENV)/.installed
@@ -52,13 +53,13 @@ test: $(VENV)/.installed-dev
 	echo "make test: check, unit, coverage, simulation, cluster, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff format --check src tests proto
-	$(BIN)/ruff check src tests proto
+	$(BIN)/ruff format --check src tests bench proto
+	$(BIN)/ruff check src tests bench proto
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix src tests proto
-	$(BIN)/ruff format src tests proto
+	$(BIN)/ruff check --fix src tests bench proto
+	$(BIN)/ruff format src tests bench proto
 
 .PHONY: proto
 proto: $(VENV)/.installed-dev
@@ -104,9 +105,15 @@ chaos-short: $(VENV)/.installed-dev
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) $(if $(JSON),--json $(JSON))
 
+# Figures go into the documentation only where all was measured in full.
+.PHONY: bench
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m bench run --json build/bench.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(QUICK),--quick,$(if $(ONLY),,--out docs/performance))
+
 clean:
 	rm -rf $(VENV) examples/node/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A virtual environment that is missing or does not run (made half, or of a Python that is gone) is made anew.
 define make_venv
@@ -129,3 +136,9 @@ $(VENV)/.installed-dev: $(MADE_OF)
 	@echo "Installing lockring and the tools for its tests …"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(MADE_OF)
+	$(make_venv)
+	@echo "Installing lockring, the tools for its tests, and the clients of its peers …"
+	@$(PIP) install --editable '.[dev,bench]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev

@@ -16,10 +16,11 @@ LONGER: dict[str, tuple[int, str]] = {
 """Modules that may be longer than `LINES_MAX`, to how many lines, and why. The numbers only go down."""
 
 MODULES = sorted(path for path in rules.SOURCE.rglob("*.py") if not rules.is_generated(path))
+BENCH = sorted((rules.ROOT / "bench").rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
-    return path.relative_to(rules.SOURCE).as_posix()
+    return path.relative_to(rules.SOURCE if rules.SOURCE in path.parents else rules.ROOT).as_posix()
 
 
 def tree_of(path: Path) -> ast.Module:
@@ -27,6 +28,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
+every_module_with_bench = pytest.mark.parametrize("path", [*MODULES, *BENCH], ids=name_of)
 every_core_module = pytest.mark.parametrize(
     "path", [path for path in MODULES if rules.part_of(path) in rules.PURE], ids=name_of
 )
@@ -49,12 +51,12 @@ def test_times_in_cores_carry_their_unit(path: Path) -> None:
     assert rules.without_unit(tree_of(path)) == []
 
 
-@every_module
+@every_module_with_bench
 def test_public_names_are_documented(path: Path) -> None:
     assert rules.undocumented(tree_of(path)) == []
 
 
-@every_module
+@every_module_with_bench
 def test_modules_stay_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     allowed, _why = LONGER.get(name_of(path), (LINES_MAX, ""))
@@ -73,7 +75,7 @@ def test_a_module_that_has_become_shorter_may_not_grow_back(name: str) -> None:
 def test_nothing_holds_notes_to_oneself() -> None:
     places = [
         path
-        for folder in ("src", "tests", "docs", "proto", "examples/node")
+        for folder in ("src", "tests", "bench", "docs", "proto", "examples/node")
         for path in sorted((rules.ROOT / folder).rglob("*"))
     ]
     texts = [

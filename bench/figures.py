@@ -1,0 +1,147 @@
+"""From samples to figures: quantiles, medians over rounds, fairness, and what follows of a history of holds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from bench.results import Measurement, Values
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value below which that share of the samples lies: the nearest one there is, not one in between.
+
+    Args:
+        ordered: samples, ascending, at least one.
+        share: 0 to 1.
+    """
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def latencies(samples_ns: Iterable[int]) -> Values:
+    """The figures of some durations, in microseconds; none if there are no samples."""
+    ordered = sorted(samples_ns)
+    if not ordered:
+        return {}
+    return {
+        "median_us": quantile(ordered, 0.5) / 1e3,
+        "p99_us": quantile(ordered, 0.99) / 1e3,
+        "max_us": ordered[-1] / 1e3,
+    }
+
+
+class Spread(NamedTuple):
+    """A figure over the rounds of a run.
+
+    Attributes:
+        median: of the rounds' figures.
+        low: the least of them.
+        high: the greatest of them.
+        rounds: how many there were.
+    """
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """What some rounds have given; at least one."""
+    return Spread(statistics.median(values), min(values), max(values), len(values))
+
+
+class Summary:
+    """The figures of all rounds of a run, by workload, variant and peer."""
+
+    def __init__(self, measurements: Iterable[Measurement]) -> None:
+        self._values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+        self._notes: dict[tuple[str, str, str], dict[str, None]] = {}
+        for each in measurements:
+            key = (each.workload, each.variant, each.peer)
+            values = self._values.setdefault(key, {})
+            notes = self._notes.setdefault(key, {})
+            for name, value in each.values.items():
+                values.setdefault(name, []).append(value)
+            if each.floor_us:
+                values.setdefault("floor_us", []).append(each.floor_us)
+                if "median_us" in each.values:
+                    ratio = each.values["median_us"] / each.floor_us
+                    values.setdefault("floors", []).append(ratio)
+            if each.note:
+                notes[each.note] = None
+
+    def get(self, workload: str, variant: str, peer: str, name: str) -> Spread | None:
+        """A figure, or None if it was not measured."""
+        values = self._values.get((workload, variant, peer), {}).get(name)
+        return spread(values) if values else None
+
+    def median(self, workload: str, variant: str, peer: str, name: str) -> float | None:
+        """The median of a figure over the rounds, or None if it was not measured."""
+        found = self.get(workload, variant, peer, name)
+        return None if found is None else found.median
+
+    def variants(self, workload: str) -> list[str]:
+        """The variants of a workload, in the order in which they were first measured."""
+        return list(dict.fromkeys(variant for work, variant, _ in self._values if work == workload))
+
+    def peers(self, workload: str, variant: str) -> list[str]:
+        """Who was measured there, in that order."""
+        return [peer for work, var, peer in self._values if (work, var) == (workload, variant)]
+
+    def notes(self, workload: str, variant: str, peer: str) -> list[str]:
+        """What was noted, each sentence once."""
+        return list(self._notes.get((workload, variant, peer), ()))
+
+
+def ratio(of: float | None, to: float | None) -> float | None:
+    """One figure as a multiple of another; None if either is missing or nothing can be said."""
+    if of is None or to is None:
+        return None
+    if to == 0:
+        return math.inf if of else None
+    return of / to
+
+
+class Hold(NamedTuple):
+    """One time that a process held the lock.
+
+    Attributes:
+        got_ns: when `acquire` had returned.
+        released_ns: when `release` was about to be called.
+        process: which one.
+    """
+
+    got_ns: int
+    released_ns: int
+    process: int
+
+
+def history(holds: Iterable[Hold], *, seconds: float, processes: int) -> Values:
+    """What a fight of several processes for one lock came to.
+
+    A hand-over goes from the call of `release` to the return of the next `acquire`. Those to another process are
+    counted apart, since a process that takes its own lock again hands nothing over.
+
+    Args:
+        holds: of all processes, by one clock.
+        seconds: how long they fought.
+        processes: how many there were, also those that got nothing.
+    """
+    ordered = sorted(holds)
+    pairs = list(itertools.pairwise(ordered))
+    others = [(before, after) for before, after in pairs if before.process != after.process]
+    counts = [0] * processes
+    for hold in ordered:
+        counts[hold.process] += 1
+    values = {
+        "grants_per_s": len(ordered) / seconds,
+        "to_another_per_s": len(others) / seconds,
+        "overlaps": float(sum(after.got_ns < before.released_ns for before, after in pairs)),
+        "fairness": max(counts) / max(1, min(counts)),
+        "grants_least": float(min(counts)),
+    }
+    return values | latencies(after.got_ns - before.released_ns for before, after in others)

@@ -1,0 +1,221 @@
+"""Which peers can be measured here: what is installed, what Debian's packages can add, and what is left out and why.
+
+Only the servers' programs are wanted. Services that come with the packages are neither started nor left to be started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bench.peers import OURS, PEERS
+from bench.peers.programs import ZOOKEEPER_JAR, postgres_programs
+
+_POLICY: Final = Path("/usr/sbin/policy-rc.d")
+_INSTALL_S_MAX: Final = 600
+
+
+class Need(NamedTuple):
+    """What it takes to measure a peer.
+
+    Attributes:
+        server: what its server is called.
+        is_there: whether it is installed.
+        packages: of Debian, that bring it.
+        services: which these would start.
+        version: a command that prints the server's version.
+        libraries: of Python, by import name and by distribution.
+    """
+
+    server: str
+    is_there: Callable[[], bool]
+    packages: tuple[str, ...]
+    services: tuple[str, ...]
+    version: Callable[[], str]
+    libraries: dict[str, str]
+
+
+def _zookeeper_is_there() -> bool:
+    return shutil.which("java") is not None and ZOOKEEPER_JAR.exists()
+
+
+def _zookeeper_version() -> str:
+    found = sorted(ZOOKEEPER_JAR.parent.glob("zookeeper-[0-9]*.jar"))
+    return found[-1].stem.removeprefix("zookeeper-") if found else "of unknown version"
+
+
+def _postgres_version() -> str:
+    where = postgres_programs()
+    return "" if where is None else _first_line(str(where / "postgres"), "--version").split()[2]
+
+
+NEEDS: Final[dict[str, Need]] = {
+    "redis": Need(
+        server="Redis",
+        is_there=lambda: shutil.which("redis-server") is not None,
+        packages=("redis-server",),
+        services=("redis-server",),
+        version=lambda: _first_line("redis-server", "--version").split("v=")[1].split()[0],
+        libraries={"redis": "redis", "hiredis": "hiredis"},
+    ),
+    "postgres": Need(
+        server="PostgreSQL",
+        is_there=lambda: postgres_programs() is not None,
+        packages=("postgresql",),
+        services=("postgresql",),
+        version=_postgres_version,
+        libraries={"psycopg": "psycopg", "psycopg_binary": "psycopg-binary"},
+    ),
+    "zookeeper": Need(
+        server="ZooKeeper",
+        is_there=_zookeeper_is_there,
+        packages=("zookeeper", "default-jre-headless"),
+        services=("zookeeper",),
+        version=_zookeeper_version,
+        libraries={"kazoo": "kazoo"},
+    ),
+    "etcd": Need(
+        server="etcd",
+        is_there=lambda: shutil.which("etcd") is not None,
+        packages=("etcd-server",),
+        services=("etcd",),
+        version=lambda: _first_line("etcd", "--version").split(":")[1].strip(),
+        libraries={"etcd3gw": "etcd3gw", "aetcd": "aetcd"},
+    ),
+}
+"""By module of the peer."""
+
+
+class Ready(NamedTuple):
+    """Whom can be measured.
+
+    Attributes:
+        peers: in the order of `PEERS`.
+        left_out: sentences on the others.
+        versions: of servers and libraries that take part.
+    """
+
+    peers: tuple[str, ...]
+    left_out: list[str]
+    versions: dict[str, str]
+
+
+def prepare(wanted: Sequence[str], *, may_install: bool, say: Callable[[str], None]) -> Ready:
+    """Install what is missing, if that is possible and allowed, and say who can be measured.
+
+    Args:
+        wanted: peers.
+        may_install: whether Debian's packages may be installed.
+        say: is told what is done.
+    """
+    needs = {PEERS[peer].module for peer in wanted if peer not in OURS}
+    absent = [NEEDS[each] for each in NEEDS if each in needs and not NEEDS[each].is_there()]
+    why_not = ""
+    if absent:
+        why_not = obstacle(may_install, os.geteuid(), shutil.which("apt-get"))
+        if not why_not:
+            packages = [package for need in absent for package in need.packages]
+            say(f"installing {', '.join(packages)} …")
+            why_not = _install(packages, [service for need in absent for service in need.services])
+    left_out = {}
+    for module in needs:
+        if sentence := lack(NEEDS[module], why_not):
+            left_out[module] = sentence
+    peers = tuple(peer for peer in PEERS if peer in wanted and PEERS[peer].module not in left_out)
+    return Ready(peers, list(left_out.values()), _versions(peers))
+
+
+def obstacle(may_install: bool, user_id: int, apt_get: str | None) -> str:
+    """Why nothing can be installed, as the end of a sentence; "" if something can."""
+    if not may_install:
+        return "nothing was to be installed"
+    if apt_get is None:
+        return "there is no apt-get to install it"
+    if user_id != 0:
+        return "only root can install it"
+    return ""
+
+
+def lack(need: Need, why_not: str) -> str:
+    """Why a peer cannot be measured, as a sentence; "" if it can.
+
+    Args:
+        need: of the peer.
+        why_not: why it could not be installed; "" if that was not tried or has worked.
+    """
+    if not need.is_there():
+        because = why_not or "apt-get did not bring it"
+        return f"{need.server}: left out, it is not installed, and {because}. Try: apt-get install {' '.join(need.packages)}"
+    missing = [name for name in need.libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        return (
+            f"{need.server}: left out, {' and '.join(missing)} is not installed. Try: pip install '.[bench]'"
+        )
+    return ""
+
+
+def _install(packages: Sequence[str], services: Sequence[str]) -> str:
+    """Install packages; why that failed, "" if it did not."""
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+
+    def apt_get(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["apt-get", "-q", "-y", *words],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_S_MAX,
+            check=False,
+        )
+
+    with _nothing_started():
+        command = ("install", "--no-install-recommends", *packages)
+        done = apt_get(*command)
+        if done.returncode:  # the lists may be missing or old
+            apt_get("update")
+            done = apt_get(*command)
+    if shutil.which("systemctl"):
+        subprocess.run(["systemctl", "disable", *services], capture_output=True, check=False)
+    if not done.returncode:
+        return ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("E:")]
+    return f"apt-get failed ({lines[-1] if lines else done.returncode})"
+
+
+@contextlib.contextmanager
+def _nothing_started() -> Iterator[None]:
+    """Keep packages from starting their services, by Debian's own means for it."""
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
+
+
+def _versions(peers: Iterable[str]) -> dict[str, str]:
+    versions = {
+        "lockring": importlib.metadata.version("lockring"),
+        "uvloop": importlib.metadata.version("uvloop"),
+    }
+    for module in dict.fromkeys(PEERS[peer].module for peer in peers if peer not in OURS):
+        need = NEEDS[module]
+        versions[need.server] = need.version()
+        for distribution in need.libraries.values():
+            versions[distribution] = importlib.metadata.version(distribution)
+    return versions
+
+
+def _first_line(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout.splitlines() or [""])[0]

@@ -1,0 +1,91 @@
+"""Redis as shipped (snapshots now and then, no write is waited for), through redis-py's `Lock`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import redis
+import redis.asyncio
+
+from bench.peers.base import HOST, Endpoint, Server
+from bench.processes import ServerProcess
+from lockring.server.children import free_ports
+
+
+class RedisServer(Server):
+    """One Redis server."""
+
+    peer = "redis"
+    title = "redis-py Lock"
+    renewals = "lock"
+
+    def __init__(self, directory: Path | None = None) -> None:
+        super().__init__(directory)
+        (self._port,) = free_ports(HOST, 1)
+        self._process = ServerProcess(
+            ["redis-server", "--bind", HOST, "--port", str(self._port), "--dir", str(self.directory)],
+            self.directory / "log",
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it answers PING."""
+        self._process.start(self._answers)
+
+    def _answers(self) -> bool:
+        with socket.create_connection((HOST, self._port), timeout=1) as sock:
+            sock.sendall(b"PING\r\n")
+            return sock.recv(64).startswith(b"+PONG")
+
+    def stop(self) -> None:
+        """Kill it."""
+        self._process.stop()
+
+    def pids(self) -> tuple[int, ...]:
+        """The server."""
+        return (self._process.pid,)
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"{HOST}:{self._port}"
+
+
+class BlockingClient:
+    """`redis.lock.Lock` with its default settings."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._redis = redis.Redis(HOST, endpoint.port)
+        self._ttl_s = endpoint.ttl_s
+
+    def acquire(self, name: str) -> Callable[[], object]:
+        """Wait for a lock, and return what releases it."""
+        lock = self._redis.lock(name, timeout=self._ttl_s)
+        lock.acquire()
+        release: Callable[[], object] = lock.release
+        return release
+
+    def hold_many(self) -> None:
+        """Nothing is to be done."""
+
+
+class AsyncioClient:
+    """`redis.asyncio.lock.Lock`, over a pool that is large enough: the default one refuses the 101st connection."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._port, self._ttl_s = endpoint.port, endpoint.ttl_s
+        self._redis: redis.asyncio.Redis | None = None
+
+    async def open(self, overlapping: int) -> None:
+        """Make the pool."""
+        self._redis = redis.asyncio.Redis(host=HOST, port=self._port, max_connections=2 * overlapping + 10)
+
+    async def acquire(self, name: str) -> Callable[[], Awaitable[object]]:
+        """Wait for a lock, and return what releases it."""
+        assert self._redis is not None
+        # The token of a lock that is kept by thread is lost between tasks of the same one; redis-py says to turn it off.
+        lock = self._redis.lock(name, timeout=self._ttl_s, thread_local=False)
+        await lock.acquire()
+        release: Callable[[], Awaitable[object]] = lock.release
+        return release

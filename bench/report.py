@@ -1,0 +1,248 @@
+"""The figures of a run as Markdown tables, and where they stand in a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bench.figures import Spread, Summary, ratio
+from bench.peers import OURS, PEERS
+from bench.results import Results
+from bench.targets import TARGETS
+from bench.workloads.table import WORKLOADS
+
+BEGIN: Final = "<!-- figures -->"
+END: Final = "<!-- /figures -->"
+
+
+class NoMarkers(ValueError):
+    """The page has no place for figures."""
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        title: of the column.
+        name: of the figure.
+        scale: what it is multiplied by.
+        has_range: whether the least and the greatest of the rounds stand beside the median.
+    """
+
+    title: str
+    name: str
+    scale: float = 1.0
+    has_range: bool = False
+
+
+COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
+    "single": (
+        Column("median µs", "median_us", has_range=True),
+        Column("p99 µs", "p99_us"),
+        Column("pairs/s", "pairs_per_s"),
+        Column("CPU µs server", "server_cpu_us"),
+        Column("CPU µs client", "client_cpu_us"),
+        Column("× floor", "floors"),
+    ),
+    "overlap": (
+        Column("pairs/s", "pairs_per_s", has_range=True),
+        Column("median ms", "median_us", 1e-3),
+        Column("p99 ms", "p99_us", 1e-3),
+        Column("CPU µs server", "server_cpu_us"),
+        Column("CPU µs client", "client_cpu_us"),
+    ),
+    "fight": (
+        Column("to another/s", "to_another_per_s", has_range=True),
+        Column("grants/s", "grants_per_s"),
+        Column("hand-over µs", "median_us", has_range=True),
+        Column("p99 µs", "p99_us"),
+        Column("× floor", "floors"),
+        Column("most/fewest", "fairness"),
+        Column("overlaps", "overlaps"),
+    ),
+    "relay": (
+        Column("median ms", "median_us", 1e-3, has_range=True),
+        Column("p99 ms", "p99_us", 1e-3),
+        Column("× floor", "floors"),
+    ),
+    "many": (
+        Column("held", "held"),
+        Column("seconds", "seconds"),
+        Column("locks/s", "locks_per_s"),
+        Column("server B/lock", "bytes_per_lock"),
+        Column("sent/s", "sent_per_s"),
+        Column("received/s", "received_per_s"),
+        Column("renewals/s needed", "renewals_needed_per_s"),
+    ),
+    "killed": (
+        Column("seconds", "seconds", has_range=True),
+        Column("first", "seconds_least"),
+        Column("last", "seconds_most"),
+    ),
+    "rebalance": (
+        Column("locks held", "held"),
+        Column("lost", "lost"),
+        Column("move s", "seconds", has_range=True),
+        Column("before: median µs", "before_median_us"),
+        Column("p99 µs", "before_p99_us"),
+        Column("max µs", "before_max_us"),
+        Column("meanwhile: median µs", "during_median_us"),
+        Column("p99 µs", "during_p99_us"),
+        Column("max µs", "during_max_us"),
+    ),
+}
+
+COMPARED: Final = {
+    "single": "median_us",
+    "overlap": "pairs_per_s",
+    "fight": "to_another_per_s",
+    "relay": "median_us",
+}
+"""By which figure of a workload the peers are set against lockring with one node."""
+
+
+def number(value: float) -> str:
+    """A figure with three digits that count, as people write it."""
+    if value == 0:
+        return "0"
+    if math.isinf(value):
+        return "∞"
+    size = abs(value)
+    if size >= 100:
+        return f"{value:,.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.095 else f"{value:.2g}"
+
+
+def cell(found: Spread | None, column: Column) -> str:
+    """One figure of a table."""
+    if found is None:
+        return "–"
+    text = number(found.median * column.scale)
+    if column.has_range and found.rounds > 1:
+        text += f" ({number(found.low * column.scale)}–{number(found.high * column.scale)})"
+    return text
+
+
+def tables(results: Results) -> str:
+    """Everything that a run has measured."""
+    summary = Summary(results.measurements)
+    parts = [_environment(results)]
+    for name, workload in WORKLOADS.items():
+        for variant in summary.variants(name):
+            parts.append(f"**{workload.title}: {variant}**")
+            parts.append(_table(summary, name, variant))
+            notes = [
+                f"{PEER_TITLES[peer]}: {note}."
+                for peer in _in_order(summary.peers(name, variant))
+                for note in summary.notes(name, variant, peer)
+            ]
+            if notes:
+                parts.append("\n".join(f"- {note}" for note in notes))
+    parts.append("**Aims**")
+    parts.append(_aims(summary))
+    if results.left_out:
+        parts.append("**Left out**")
+        parts.append("\n".join(f"- {sentence}" for sentence in results.left_out))
+    return "\n\n".join(parts)
+
+
+PEER_TITLES: Final = {
+    "lockring": "lockring, one node",
+    "lockring-3": "lockring, three nodes, `sync`",
+    "redis": "redis-py `Lock`",
+    "postgres": "PostgreSQL advisory lock",
+    "zookeeper": "kazoo `Lock`",
+    "etcd": "etcd",
+    "zookeeper+tmpfs": "kazoo `Lock`, data on tmpfs",
+    "etcd+tmpfs": "etcd, data on tmpfs",
+}
+
+
+def _environment(results: Results) -> str:
+    where = results.environment
+    versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
+    rounds = 1 + max((each.round for each in results.measurements), default=0)
+    return (
+        f"{where.date}, {where.machine}, {where.cores} cores, Python {where.python}; {rounds} rounds, "
+        f"each figure the median of them, the range of the rounds in brackets. {versions}."
+    )
+
+
+def _table(summary: Summary, workload: str, variant: str) -> str:
+    peers = _in_order(summary.peers(workload, variant))
+    columns = [
+        column
+        for column in COLUMNS[workload]
+        if any(summary.get(workload, variant, peer, column.name) is not None for peer in peers)
+    ]
+    compared = COMPARED.get(workload)
+    heads = ["", *(column.title for column in columns), *(["× lockring"] if compared else [])]
+    rows = []
+    for peer in peers:
+        cells = [cell(summary.get(workload, variant, peer, column.name), column) for column in columns]
+        if compared:
+            ours = summary.median(workload, variant, OURS[0], compared)
+            times = ratio(summary.median(workload, variant, peer, compared), ours)
+            cells.append("–" if times is None else number(times))
+        rows.append([PEER_TITLES[peer], *cells])
+    return _markdown(heads, rows)
+
+
+def _aims(summary: Summary) -> str:
+    rows = []
+    for target in TARGETS:
+        value = target.value(summary)
+        unit = f" {target.unit}" if target.unit else ""
+        rows.append(
+            [
+                target.what,
+                f"{target.sense} {number(target.bound)}{unit}",
+                "–" if value is None else f"{number(value)}{unit}",
+                target.verdict(summary),
+            ]
+        )
+    return _markdown(["", "aim", "measured", ""], rows)
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _in_order(peers: Sequence[str]) -> list[str]:
+    return [peer for peer in PEERS if peer in peers]
+
+
+def insert(page: str, text: str) -> str:
+    """The page with the text between its markers, instead of what stood there.
+
+    Raises:
+        NoMarkers: it has none.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise NoMarkers(f"the page has no {BEGIN} … {END}")
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+
+
+def write(results: Results, path: Path, *, picture: str = "") -> None:
+    """Put the figures of a run into a page.
+
+    Args:
+        results: of the run.
+        path: of the page.
+        picture: to stand above them, as the page refers to it; "" for none.
+
+    Raises:
+        NoMarkers: it has no place for them.
+    """
+    text = tables(results)
+    if picture:
+        text = f"![lockring and its peers]({picture})\n\n{text}"
+    path.write_text(insert(path.read_text(encoding="utf-8"), text), encoding="utf-8")

@@ -1,0 +1,80 @@
+"""How long each measurement takes: for figures to be published, for a quick look, or just to see that all works."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes of the workloads.
+
+    Attributes:
+        rounds: of the workloads that are short and noisy.
+        rounds_long: of the others.
+        single_s: of one blocking client.
+        overlap_s: of many overlapping.
+        fight_s: of processes fighting for one lock.
+        relays: hand-overs between two that take turns.
+        many: locks that one client holds at once.
+        more: the same of lockring alone; 0 for not at all.
+        many_s_max: when a peer's client stops to acquire more.
+        keep_s: how long it is watched while it keeps them.
+        rebalanced: locks held while a node joins.
+    """
+
+    rounds: int
+    rounds_long: int
+    single_s: float
+    overlap_s: float
+    fight_s: float
+    relays: int
+    many: int
+    more: int
+    many_s_max: float
+    keep_s: float
+    rebalanced: int
+
+
+SCALES: Final = {
+    "full": Scale(
+        rounds=5,
+        rounds_long=2,
+        single_s=2.0,
+        overlap_s=2.0,
+        fight_s=3.0,
+        relays=40,
+        many=100_000,
+        more=1_000_000,
+        many_s_max=20.0,
+        keep_s=10.0,
+        rebalanced=100_000,
+    ),
+    "quick": Scale(
+        rounds=1,
+        rounds_long=1,
+        single_s=1.0,
+        overlap_s=1.0,
+        fight_s=1.0,
+        relays=15,
+        many=20_000,
+        more=0,
+        many_s_max=4.0,
+        keep_s=5.0,
+        rebalanced=20_000,
+    ),
+    "tiny": Scale(
+        rounds=1,
+        rounds_long=1,
+        single_s=0.3,
+        overlap_s=0.3,
+        fight_s=0.5,
+        relays=4,
+        many=500,
+        more=2_000,
+        many_s_max=2.0,
+        keep_s=2.0,
+        rebalanced=1_000,
+    ),
+}

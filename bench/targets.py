@@ -1,0 +1,186 @@
+"""What lockring aims at, as ratios and figures that a run either reaches or misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, NamedTuple
+
+from bench.figures import Summary, ratio
+from bench.peers import OURS
+from bench.workloads.base import ONE_CORE
+from bench.workloads.killed import CLIENT_KILLED, CLIENT_TOLD, COMMAND, HOLDER, PRIMARY
+from bench.workloads.many import MILLION
+from bench.workloads.single import UNPINNED
+
+Verdict = Literal["reached", "missed", "not measured"]
+
+
+class Target(NamedTuple):
+    """One aim.
+
+    Attributes:
+        what: in words.
+        sense: whether the figure is to be at most or at least the bound.
+        bound: the bound.
+        unit: of figure and bound; "" for a ratio.
+        value: the figure of a run, or None if it was not measured.
+    """
+
+    what: str
+    sense: Literal["at most", "at least"]
+    bound: float
+    unit: str
+    value: Callable[[Summary], float | None]
+
+    def verdict(self, summary: Summary) -> Verdict:
+        """Whether a run reaches it."""
+        value = self.value(summary)
+        if value is None:
+            return "not measured"
+        is_reached = value <= self.bound if self.sense == "at most" else value >= self.bound
+        return "reached" if is_reached else "missed"
+
+
+def _of(workload: str, variant: str, name: str, ours: str, theirs: str) -> Callable[[Summary], float | None]:
+    """Our figure as a multiple of theirs."""
+    return lambda summary: ratio(
+        summary.median(workload, variant, ours, name), summary.median(workload, variant, theirs, name)
+    )
+
+
+def _plain(workload: str, variant: str, peer: str, name: str) -> Callable[[Summary], float | None]:
+    return lambda summary: summary.median(workload, variant, peer, name)
+
+
+def _of_best(variant: str, ours: str) -> Callable[[Summary], float | None]:
+    """Our pairs per second as a multiple of those of the best of the others."""
+
+    def value(summary: Summary) -> float | None:
+        others = [
+            rate
+            for peer in summary.peers("overlap", variant)
+            if peer not in OURS
+            and (rate := summary.median("overlap", variant, peer, "pairs_per_s")) is not None
+        ]
+        return ratio(summary.median("overlap", variant, ours, "pairs_per_s"), max(others, default=None))
+
+    return value
+
+
+def _messages(summary: Summary) -> float | None:
+    sent = summary.median("many", MILLION, "lockring", "sent_per_s")
+    received = summary.median("many", MILLION, "lockring", "received_per_s")
+    return None if sent is None or received is None else sent + received
+
+
+def _targets() -> Iterator[Target]:
+    one, three = OURS
+    for variant in (UNPINNED, ONE_CORE):
+        pair = f"acquire and release, one blocking client, {variant}"
+        yield Target(
+            f"{pair}: of redis-py's time",
+            "at most",
+            0.6,
+            "",
+            _of("single", variant, "median_us", one, "redis"),
+        )
+        yield Target(
+            f"{pair}: of PostgreSQL's",
+            "at most",
+            1.0,
+            "",
+            _of("single", variant, "median_us", one, "postgres"),
+        )
+        yield Target(
+            f"{pair}, three nodes: of redis-py's",
+            "at most",
+            1.0,
+            "",
+            _of("single", variant, "median_us", three, "redis"),
+        )
+    for variant in ("32", "128"):
+        yield Target(
+            f"{variant} overlapping: pairs/s of the best peer's", "at least", 8, "", _of_best(variant, one)
+        )
+        yield Target(
+            f"{variant} overlapping, three nodes: the same", "at least", 4, "", _of_best(variant, three)
+        )
+    for variant in ("2", "8"):
+        fight = f"{variant} processes on one lock"
+        name = "to_another_per_s"
+        yield Target(
+            f"{fight}: hand-overs/s of PostgreSQL's",
+            "at least",
+            1,
+            "",
+            _of("fight", variant, name, one, "postgres"),
+        )
+        yield Target(
+            f"{fight}: of redis-py's", "at least", 100, "", _of("fight", variant, name, one, "redis")
+        )
+        yield Target(
+            f"{fight}: time of a hand-over, of PostgreSQL's",
+            "at most",
+            1.0,
+            "",
+            _of("fight", variant, "median_us", one, "postgres"),
+        )
+        yield Target(
+            f"{fight}: most grants of a process, of the fewest",
+            "at most",
+            1.05,
+            "",
+            _plain("fight", variant, one, "fairness"),
+        )
+    yield Target(
+        "taking turns: of PostgreSQL's time",
+        "at most",
+        1.0,
+        "",
+        _of("relay", "2", "median_us", one, "postgres"),
+    )
+    yield Target(
+        "taking turns: of redis-py's time",
+        "at most",
+        1 / 50,
+        "",
+        _of("relay", "2", "median_us", one, "redis"),
+    )
+    yield Target(
+        "a million locks: memory of the node",
+        "at most",
+        450,
+        "B each",
+        _plain("many", MILLION, one, "bytes_per_lock"),
+    )
+    yield Target(
+        "a million locks: acquired", "at least", 19_000, "/s", _plain("many", MILLION, one, "locks_per_s")
+    )
+    yield Target("a million locks: messages to keep them", "at most", 10, "/s", _messages)
+    yield Target(
+        "primary killed: its locks acquired again",
+        "at most",
+        3,
+        "s",
+        _plain("killed", PRIMARY, three, "seconds_most"),
+    )
+    yield Target(
+        "command under `lockring lock` killed", "at most", 0.1, "s", _plain("killed", COMMAND, one, "seconds")
+    )
+    for how, variant in (("told to end (SIGTERM)", CLIENT_TOLD), ("killed (SIGKILL)", CLIENT_KILLED)):
+        yield Target(
+            f"`lockring lock` itself {how}", "at most", 0.1, "s", _plain("killed", variant, one, "seconds")
+        )
+    yield Target(
+        "holder killed, with a TTL of 4 s", "at most", 4.2, "s", _plain("killed", HOLDER, one, "seconds")
+    )
+    yield Target(
+        "a node joins: acquire meanwhile, p99",
+        "at most",
+        50_000,
+        "µs",
+        _plain("rebalance", "3 to 4 nodes", three, "during_p99_us"),
+    )
+
+
+TARGETS: Final = tuple(_targets())

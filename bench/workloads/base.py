@@ -1,0 +1,84 @@
+"""What every workload is to the run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from bench.peers.base import Endpoint
+from bench.processes import cpu_s
+from bench.results import Values
+from bench.scale import Scale
+
+ONE_CORE: Final = "one core"
+"""The variant in which client and servers share one core: nothing wakes a sleeping core, so its figures are steady."""
+
+NAMES: Final = 1000
+
+
+class Outcome(NamedTuple):
+    """What a workload measured.
+
+    Attributes:
+        values: by name.
+        note: see `bench.results.Measurement`.
+    """
+
+    values: Values
+    note: str = ""
+
+
+class Workload(NamedTuple):
+    """One kind of measurement.
+
+    Attributes:
+        name: for the command line and the figures.
+        title: for the report.
+        peers: whom it is for, by variant.
+        measure: takes a started server, the variant and the scale. The server is started anew for each round.
+        rounds: how many rounds there are.
+        has_floor: whether the floor is taken beside it.
+        one_server: whether the variants may follow each other on one server.
+    """
+
+    name: str
+    title: str
+    peers: dict[str, tuple[str, ...]]
+    measure: Callable[[Any, str, Scale], Outcome]
+    rounds: Callable[[Scale], int]
+    has_floor: bool = True
+    one_server: bool = True
+
+
+def cores_of(variant: str) -> tuple[int, ...]:
+    """Where a variant runs: on the last core, or anywhere."""
+    return (max(os.sched_getaffinity(0)),) if variant == ONE_CORE else ()
+
+
+def names() -> Iterator[str]:
+    """Names of locks, in rotation."""
+    return itertools.cycle([f"lock-{number}" for number in range(NAMES)])
+
+
+class Usage:
+    """The processor time that a stretch of work costs its client, this process, and its server."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._servers = endpoint.servers
+        self._server_s = cpu_s(self._servers)
+        self._client_s = time.process_time()
+        self._begin_s = time.monotonic()
+
+    def per(self, operations: int) -> Values:
+        """Rate and cost of that many operations since this object was made."""
+        seconds = time.monotonic() - self._begin_s
+        client_s = time.process_time() - self._client_s
+        server_s = cpu_s(self._servers) - self._server_s
+        return {
+            "pairs_per_s": operations / seconds,
+            "client_cpu_us": client_s / operations * 1e6,
+            "server_cpu_us": server_s / operations * 1e6,
+        }

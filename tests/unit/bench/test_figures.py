@@ -1,0 +1,95 @@
+"""Samples become the figures that they are said to be."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bench.figures import Hold, Summary, history, latencies, quantile, ratio, spread
+from tests.unit.bench.canned import measurement
+
+
+def test_a_quantile_is_a_sample_and_never_one_in_between() -> None:
+    ordered = [10, 20, 30, 1000]
+    assert [quantile(ordered, share) for share in (0, 0.25, 0.5, 0.99, 1)] == [10, 20, 30, 1000, 1000]
+
+
+def test_latencies_are_in_microseconds_whatever_their_order() -> None:
+    samples_ns = [3_000, 1_000, 2_000]
+    assert latencies(samples_ns) == {"median_us": 2.0, "p99_us": 3.0, "max_us": 3.0}
+    assert latencies([]) == {}
+
+
+def test_a_spread_is_the_median_of_the_rounds_with_their_range() -> None:
+    assert spread([5.0, 1.0, 2.0]) == (2.0, 1.0, 5.0, 3)
+
+
+def test_rounds_of_one_peer_are_summed_up_apart_from_those_of_others() -> None:
+    summary = Summary(
+        [
+            measurement(peer="redis", round_=0, median_us=100.0),
+            measurement(peer="lockring", round_=0, median_us=40.0),
+            measurement(peer="redis", round_=1, median_us=300.0),
+        ]
+    )
+    assert summary.get("single", "one core", "redis", "median_us") == (200.0, 100.0, 300.0, 2)
+    assert summary.median("single", "one core", "lockring", "median_us") == 40.0
+    assert summary.median("single", "one core", "lockring", "p99_us") is None
+    assert summary.peers("single", "one core") == ["redis", "lockring"]
+    assert summary.variants("single") == ["one core"]
+
+
+def test_each_round_is_set_against_the_floor_that_was_taken_beside_it() -> None:
+    summary = Summary(
+        [
+            measurement(round_=0, floor_us=10.0, median_us=100.0),
+            measurement(round_=1, floor_us=50.0, median_us=500.0),
+        ]
+    )
+    assert summary.get("single", "one core", "lockring", "floors") == (10.0, 10.0, 10.0, 2)
+
+
+def test_a_note_of_several_rounds_is_said_once() -> None:
+    summary = Summary([measurement(round_=number, note="stopped at 7") for number in range(3)])
+    assert summary.notes("single", "one core", "lockring") == ["stopped at 7"]
+
+
+@pytest.mark.parametrize(
+    ("of", "to", "expected"),
+    [
+        (1.0, 4.0, 0.25),
+        (0.0, 4.0, 0.0),
+        (3.0, 0.0, math.inf),
+        (0.0, 0.0, None),
+        (None, 4.0, None),
+        (4.0, None, None),
+    ],
+)
+def test_a_ratio_is_said_only_where_both_figures_are_there(
+    of: float | None, to: float | None, expected: float | None
+) -> None:
+    assert ratio(of, to) == expected
+
+
+def test_a_fight_is_counted_by_hand_overs_to_another_process() -> None:
+    holds = [Hold(0, 1_000, 0), Hold(5_000, 6_000, 1), Hold(6_100, 7_000, 1), Hold(9_000, 9_500, 0)]
+    values = history(reversed(holds), seconds=2.0, processes=2)
+    assert values["grants_per_s"] == 2.0
+    assert (
+        values["to_another_per_s"] == 1.0
+    )  # 0 to 1 and 1 to 0; a process that follows itself does not count
+    assert values["median_us"] == 4.0
+    assert values["fairness"] == 1.0
+    assert values["overlaps"] == 0
+
+
+def test_two_who_hold_at_once_are_seen() -> None:
+    values = history([Hold(0, 1_000, 0), Hold(999, 2_000, 1)], seconds=1.0, processes=2)
+    assert values["overlaps"] == 1
+
+
+def test_a_process_that_got_nothing_makes_a_fight_unfair() -> None:
+    values = history([Hold(n * 10, n * 10 + 1, 0) for n in range(7)], seconds=1.0, processes=2)
+    assert values["grants_least"] == 0
+    assert values["fairness"] == 7.0

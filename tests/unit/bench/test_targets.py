@@ -1,0 +1,60 @@
+"""A run reaches an aim, misses it, or says nothing of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.figures import Summary
+from bench.targets import TARGETS, Target
+from bench.workloads.table import WORKLOADS
+from tests.unit.bench.canned import measurement
+
+
+def target(start: str) -> Target:
+    (found,) = (each for each in TARGETS if each.what.startswith(start))
+    return found
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(59.0, "reached"), (60.0, "reached"), (61.0, "missed")])
+def test_a_time_is_to_be_at_most_a_share_of_the_others(ours: float, verdict: str) -> None:
+    summary = Summary([measurement(median_us=ours), measurement(peer="redis", median_us=100.0)])
+    aim = target("acquire and release, one blocking client, one core: of redis-py's")
+    assert aim.value(summary) == ours / 100
+    assert aim.verdict(summary) == verdict
+
+
+def test_overlapping_is_set_against_the_best_of_the_others_and_not_against_ourselves() -> None:
+    rates = {"lockring": 80.0, "lockring-3": 50.0, "redis": 4.0, "postgres": 10.0}
+    summary = Summary([measurement("overlap", "32", peer, pairs_per_s=rate) for peer, rate in rates.items()])
+    assert target("32 overlapping: pairs/s").value(summary) == 8.0
+    assert target("32 overlapping: pairs/s").verdict(summary) == "reached"
+    assert target("32 overlapping, three nodes").value(summary) == 5.0
+
+
+def test_a_peer_that_never_hands_over_is_surpassed() -> None:
+    summary = Summary(
+        [
+            measurement("fight", "2", "lockring", to_another_per_s=1000.0),
+            measurement("fight", "2", "redis", to_another_per_s=0.0),
+        ]
+    )
+    assert target("2 processes on one lock: of redis-py's").verdict(summary) == "reached"
+
+
+def test_what_was_not_measured_is_neither_reached_nor_missed() -> None:
+    assert {aim.verdict(Summary([])) for aim in TARGETS} == {"not measured"}
+
+
+def test_every_aim_is_about_something_that_is_measured() -> None:
+    figures = dict.fromkeys(
+        "median_us pairs_per_s to_another_per_s fairness bytes_per_lock locks_per_s sent_per_s received_per_s "
+        "seconds seconds_most during_p99_us".split(),
+        1.0,
+    )
+    summary = Summary(
+        measurement(workload, variant, peer, **figures)  # type: ignore[arg-type]
+        for workload, kind in WORKLOADS.items()
+        for variant, peers in kind.peers.items()
+        for peer in peers
+    )
+    assert [aim.what for aim in TARGETS if aim.value(summary) is None] == []
