@@ -56,7 +56,8 @@ class LockLost(LockringError):
 
     Attributes:
         reason: "local-deadline" (the client could not renew in time), "expired" (the node ended the
-            session), "broken" (an operator broke it), "session-ended" (the client was closed), "forked".
+            session), "broken" (an operator broke it), "session-ended" (the client was closed), "forked", "replaced" (of a
+            group's member: another one took its id over).
     """
 
     code = "lost"

@@ -24,6 +24,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "describe": ("locks", "describe"),
     "watch": ("locks", "watch"),
     "break": ("locks", "break_"),
+    "groups": ("groups", "groups"),
+    "group": ("groups", "group"),
     "ring": ("cluster", "ring"),
     "drain": ("cluster", "drain"),
     "coordinator": ("servers", "coordinator"),

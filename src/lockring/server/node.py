@@ -26,17 +26,20 @@ from lockring.messages import (
     Describe,
     Drain,
     Draining,
+    Follow,
     GetState,
     HandOver,
     Heartbeat,
     Join,
     Keepalive,
     List,
+    Look,
     Message,
     PeerHello,
     Refused,
     Release,
     Replicate,
+    Seen,
     State,
     Unwatch,
     Watch,
@@ -55,7 +58,7 @@ from lockring.server.settings import NodeSettings
 from lockring.units import NS_PER_MS, NS_PER_US
 
 _FROM_CLIENT: Final = frozenset(
-    {Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break}
+    {Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break, Look, Follow, Seen}
 )
 _FROM_PEER: Final = frozenset({Replicate, HandOver, State})
 _SLICE_NS_MAX: Final = 50 * NS_PER_MS

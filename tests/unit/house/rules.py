@@ -15,14 +15,15 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
-_BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "units", "views"})
+_BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "streams", "units", "views"})
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
     "clock": frozenset(),
     "errors": frozenset(),
-    "messages": frozenset({"views"}),
+    "messages": frozenset({"streams", "views"}),
     "names": frozenset({"errors"}),
+    "streams": frozenset(),
     "units": frozenset({"errors"}),
     "views": frozenset(),
     "ring": _BASE - {"clock"},
