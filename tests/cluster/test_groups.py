@@ -193,13 +193,15 @@ def test_who_joins_under_the_id_of_a_member_takes_over_from_it(
     new.leave()
 
 
-def test_groups_with_asyncio(steady: LocalCluster) -> None:
+@pytest.mark.parametrize("own_thread", [False, True])
+def test_groups_with_asyncio(steady: LocalCluster, own_thread: bool) -> None:
     async def scene() -> None:
         async with (
-            lockring.aio.Client(steady.servers, ttl=3) as one,
-            lockring.aio.Client(steady.servers, ttl=3) as two,
+            lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as one,
+            lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as two,
         ):
             told: list[tuple[str, int, int]] = []
+            held: list[bool] = []
             async with await one.group("aio").join("a") as a:
                 await a.wait_settled(timeout=30)
 
@@ -210,11 +212,13 @@ def test_groups_with_asyncio(steady: LocalCluster) -> None:
                 a.on_change(slowly)
                 b = await two.group("aio").join("b")
                 b.on_change(lambda gained, lost: told.append(("b", len(gained), len(lost))))
+                b.on_change(lambda gained, lost: held.append(b.held))
                 await b.wait_settled(timeout=30)
                 assert all(a.owns(key) != b.owns(key) for key in KEYS)
                 assert [each.name for each in await one.groups() if each.members == 2] == ["aio"]
                 assert [member.id for member in await two.group("aio").members()] == ["a", "b"]
                 await b.leave()
+                assert held == [True, True]  # what is lost by leaving is told before the membership ends
                 with pytest.raises(lockring.NotHeld):
                     await b.leave()
             assert told[0] == ("a", 4096, 0)
