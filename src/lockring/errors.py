@@ -144,6 +144,12 @@ class StoreError(LockringError):
     code = "store"
 
 
+class RootMissing(LockringError):
+    """A folder or bucket that is to be cleaned does not exist."""
+
+    code = "no-root"
+
+
 class ClientClosed(LockringError, RuntimeError):
     """The client was closed, or belongs to another process (it was used after a fork)."""
 

@@ -28,6 +28,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "group": ("groups", "group"),
     "ring": ("cluster", "ring"),
     "drain": ("cluster", "drain"),
+    "clean-folders": ("clean_folders", "clean_folders"),
     "coordinator": ("servers", "coordinator"),
     "node": ("servers", "node"),
     "serve": ("servers", "serve"),

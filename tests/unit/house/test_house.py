@@ -28,7 +28,7 @@ def tree_of(path: Path) -> ast.Module:
 
 every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
 every_core_module = pytest.mark.parametrize(
-    "path", [path for path in MODULES if rules.part_of(path) in rules.PURE], ids=name_of
+    "path", [path for path in MODULES if rules.is_pure(path)], ids=name_of
 )
 
 
