@@ -169,12 +169,11 @@ class CleanerCore:
         Returns:
             What is to be removed now (after `judge`), None if nothing is.
         """
-        if (
-            isinstance(look, Reason)
-            or look.entries
-            or not is_mine
-            or self.policy.keeps(folder, look) is not None
-        ):
+        if isinstance(look, Reason) or look.entries:
+            return None
+        reason = self.policy.keeps(folder, look) or (None if is_mine else Reason.OTHERS)
+        if reason is not None:
+            self.tally.recount(Reason.NOT_EMPTY, reason)
             return None
         if not self._counts.is_quiet(folder, since_ns=now_ns - self._delay_ns):
             self._queue.add(folder, since_ns=now_ns, stamp=look.stamp)

@@ -79,7 +79,17 @@ class Tally:
             was_kept_for: the reason under which the scan has counted it; a parent was not empty then.
         """
         self.deleted += 1
+        if was_kept_for is not None:
+            self._take_back(was_kept_for)
+
+    def recount(self, was: Reason, now: Reason) -> None:
+        """A folder that the scan has counted under one reason is kept for another one by now."""
+        if self._take_back(was):
+            self.keep(now)
+
+    def _take_back(self, reason: Reason) -> bool:
         for counts in (self._scan, self._kept):
-            if was_kept_for is not None and counts is not None and counts.get(was_kept_for):
-                counts[was_kept_for] -= 1
-                break
+            if counts is not None and counts.get(reason):
+                counts[reason] -= 1
+                return True
+        return False
