@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -264,7 +265,7 @@ def test_a_full_table_of_watches_is_told_and_not_passed_over(
         (root / str(number)).mkdir()
     real = inotify_c.InotifyFD.add_callback
 
-    def add(self: object, path: bytes, *rest: object, **more: object) -> object:
+    def add(self: Any, path: bytes, *rest: Any, **more: Any) -> Any:
         if path.endswith(b"/3"):
             raise OSError(errno.ENOSPC, "inotify watch limit reached")
         return real(self, path, *rest, **more)
@@ -436,8 +437,12 @@ def test_whoever_takes_folders_from_a_worker_waits_for_the_removal_that_is_under
     real = storage.remove
     taken = threading.Event()
 
+    def take() -> None:
+        worker.membership_changed()
+        taken.set()
+
     def remove(folder: str) -> Reason | None:
-        taker = threading.Thread(target=lambda: (worker.membership_changed(), taken.set()))
+        taker = threading.Thread(target=take)
         taker.start()
         taker.join(0.05)
         assert not taken.is_set(), "the removal is not over yet"
@@ -458,7 +463,7 @@ class AMember:
     def __init__(self) -> None:
         self.version = 7
         self.loss: LockLost | None = None
-        self.callbacks: list[Callable[[object, object], None]] = []
+        self.callbacks: list[Callable[[Any, Any], Any]] = []
 
     def fence(self, key: str) -> int:
         if self.loss is not None:
@@ -467,7 +472,7 @@ class AMember:
             raise NotHeld("theirs")
         return self.version
 
-    def on_change(self, callback: Callable[[object, object], None]) -> None:
+    def on_change(self, callback: Callable[[Any, Any], Any]) -> None:
         self.callbacks.append(callback)
 
     def check(self) -> None:

@@ -7,7 +7,7 @@ A membership that was lost (the cluster could not be reached for longer than its
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from lockring.apps.cleaner.ownership import owner_key
@@ -20,10 +20,10 @@ class Member(Protocol):
     def fence(self, key: str) -> int:
         """The version of the view by which a key is owned."""
 
-    def on_change(self, callback: Callable[[Container[str], Container[str]], None]) -> object:
+    def on_change(self, callback: Callable[[Any, Any], Any]) -> object:
         """Call back with what was gained and lost."""
 
-    def check(self) -> None:
+    def check(self) -> object:
         """Raise if the membership is over."""
 
     def leave(self) -> Any:
