@@ -33,6 +33,7 @@ def test_every_command_and_flag_is_on_the_page(name):
 
 def test_every_flag_on_the_page_exists():
     there = {flag for name in COMMANDS for flag in flags_of(name)} | {"--full"}  # of an example's own command
+    there |= {f"--no-{flag.removeprefix('--')}" for flag in there}  # what turns a switch off
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE))
     assert named - there == set()
 
