@@ -35,6 +35,7 @@ help:
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
+	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
 	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again"
 	@echo "make bench     lockring and its peers measured side by side, into docs/performance.md; QUICK=1 for a first look"
 	@echo "make clean     remove the virtual environment and every cache"
@@ -48,6 +49,7 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
 	$(MAKE) --no-print-directory cluster && \
+	$(MAKE) --no-print-directory cleaner-short && \
 	$(MAKE) --no-print-directory hostile-short && \
 	$(MAKE) --no-print-directory chaos-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
 	echo "make test: check, unit, coverage, simulation, cluster, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
@@ -97,6 +99,16 @@ fuzz: $(VENV)/.installed-dev
 
 overload: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.hostile overload
+
+.PHONY: cleaner-short cleaner
+cleaner-short: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/cleaner
+
+cleaner: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.cleaner drill
+	$(BIN)/python -m tests.cleaner s3
+	$(BIN)/python -m tests.cleaner scan
+
 .PHONY: chaos-short
 chaos-short: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/chaos

@@ -29,8 +29,10 @@ from lockring.errors import (
 if TYPE_CHECKING:
     from lockring.client.blocking import Client
     from lockring.client.grants import Grant, Grants
+    from lockring.client.groups import Group, Membership
     from lockring.client.holding import Holding
     from lockring.client.locks import Lock, RWLock, ThreadingLock
+    from lockring.client.membership import GroupInfo, GroupSummary, KeySet
     from lockring.client.watching import WatchEvent, WatchUpdate
 
 __all__ = [
@@ -41,12 +43,17 @@ __all__ = [
     "Denied",
     "Grant",
     "Grants",
+    "Group",
+    "GroupInfo",
+    "GroupSummary",
     "Holding",
     "InternalError",
     "InvalidRequest",
+    "KeySet",
     "Lock",
     "LockLost",
     "LockringError",
+    "Membership",
     "NotHeld",
     "Overloaded",
     "ProtocolError",
@@ -64,8 +71,13 @@ _HOMES = {
     "Client": "lockring.client.blocking",
     "Grant": "lockring.client.grants",
     "Grants": "lockring.client.grants",
+    "Group": "lockring.client.groups",
+    "GroupInfo": "lockring.client.membership",
+    "GroupSummary": "lockring.client.membership",
     "Holding": "lockring.client.holding",
+    "KeySet": "lockring.client.membership",
     "Lock": "lockring.client.locks",
+    "Membership": "lockring.client.groups",
     "RWLock": "lockring.client.locks",
     "ThreadingLock": "lockring.client.locks",
     "WatchEvent": "lockring.client.watching",

@@ -8,9 +8,25 @@ It works on any asyncio event loop, uvloop included. A client belongs to the loo
 """
 
 from lockring.client.async_grants import Grant, Grants
+from lockring.client.async_groups import Group, Membership
 from lockring.client.async_locks import Lock, RWLock
 from lockring.client.asynchronous import Client
 from lockring.client.holding import Holding
+from lockring.client.membership import GroupInfo, GroupSummary, KeySet
 from lockring.client.watching import WatchEvent, WatchUpdate
 
-__all__ = ["Client", "Grant", "Grants", "Holding", "Lock", "RWLock", "WatchEvent", "WatchUpdate"]
+__all__ = [
+    "Client",
+    "Grant",
+    "Grants",
+    "Group",
+    "GroupInfo",
+    "GroupSummary",
+    "Holding",
+    "KeySet",
+    "Lock",
+    "Membership",
+    "RWLock",
+    "WatchEvent",
+    "WatchUpdate",
+]

@@ -56,7 +56,8 @@ class LockLost(LockringError):
 
     Attributes:
         reason: "local-deadline" (the client could not renew in time), "expired" (the node ended the
-            session), "broken" (an operator broke it), "session-ended" (the client was closed), "forked".
+            session), "broken" (an operator broke it), "session-ended" (the client was closed), "forked", "replaced" (of a
+            group's member: another one took its id over).
     """
 
     code = "lost"
@@ -141,6 +142,12 @@ class StoreError(LockringError):
     """The coordinator's store cannot be opened, read or written."""
 
     code = "store"
+
+
+class RootMissing(LockringError):
+    """A folder or bucket that is to be cleaned does not exist."""
+
+    code = "no-root"
 
 
 class ClientClosed(LockringError, RuntimeError):

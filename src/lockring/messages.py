@@ -7,9 +7,11 @@ of its messages to one server, and comes back in the answer.
 
 Who sends what:
 
-    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break
+    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break,
+                               Look, Follow, Seen
     client → node, coordinator ClientHello, GetState; to a coordinator also Drain
-    server → client            Welcome, Refused, Granted, Released, Kept, Described, Listed, Changed, Broken, Lost, StateIs, Routes, Draining
+    server → client            Welcome, Refused, Granted, Released, Kept, Described, Listed, Changed, Broken, Lost,
+                               View, Settled, StateIs, Routes, Draining
     node → coordinator         Join, Heartbeat, Ask, Drain
     coordinator → node         Welcome, Refused, HeartbeatAck, State
     node → node                PeerHello, Replicate, HandOver, State   (on the connection that the sender opened)
@@ -23,6 +25,15 @@ from typing import Final
 
 import msgspec
 
+from lockring.streams import Mutation as Mutation
+from lockring.streams import Put as Put
+from lockring.streams import Remove as Remove
+from lockring.streams import Resume as Resume
+from lockring.streams import Snapshot as Snapshot
+from lockring.streams import Stream as Stream
+from lockring.streams import Tail as Tail
+from lockring.streams import Touch as Touch
+from lockring.views import GroupMember as GroupMember
 from lockring.views import HolderInfo as HolderInfo
 from lockring.views import LockEvent as LockEvent
 from lockring.views import LockInfo as LockInfo
@@ -277,7 +288,7 @@ class Watch(Message, tag=16):
 
 
 class Unwatch(Message, tag=17):
-    """End the watch that was started by the request numbered `watch`. Answered `Released`."""
+    """End the watch, or the following, that was started by the request numbered `watch`. Answered `Released`."""
 
     request: int
     watch: int
@@ -312,6 +323,63 @@ class Broken(Message, tag=27):
     request: int
     freed: bool
     within_ms: int
+
+
+# --------------------------------------------------------------------------- groups
+
+
+class Look(Message, tag=31):
+    """Ask for the members of the group whose lock is `name`. Answered `View`."""
+
+    request: int
+    name: str
+    version: int = 0
+
+
+class Follow(Message, tag=32):
+    """A member wants every `View` of its group, now and when it changes, until `Unwatch`, or `Refused` when it moves.
+
+    The member is the holder of the group's lock that `session` and `acquisition` name; it has seen the `view` of that number
+    (0: none) and let go of what that takes from it.
+    """
+
+    request: int
+    name: str
+    session: str
+    acquisition: int
+    view: int = 0
+    version: int = 0
+
+
+class Seen(Message, tag=33):
+    """A member has let go of what the `view` of that number takes from it. Not answered."""
+
+    request: int
+    name: str
+    session: str
+    acquisition: int
+    view: int
+
+
+class View(Message, tag=34):
+    """The members of a group; `view` numbers it, 0 if the node has formed none yet.
+
+    `settled`: every member that was there when it was formed has seen it or is gone, so what it gives to a member is
+    nobody else's. `awaited` has the ids of those that have not, for who looks.
+    """
+
+    request: int
+    view: int
+    settled: bool
+    members: list[GroupMember]
+    awaited: list[str] = []
+
+
+class Settled(Message, tag=35):
+    """To a member that has this view: it is settled."""
+
+    request: int
+    view: int
 
 
 class GetState(Message, tag=19):
@@ -416,72 +484,6 @@ class State(Message, tag=52):
 # --------------------------------------------------------------------------- node and node
 
 
-class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
-    """A holder was added. `age_ms` is how long ago, when this was written; `payload` is as in `Acquire`."""
-
-    name: str
-    mode: int
-    permits: int
-    session: str
-    acquisition: int
-    owner: str
-    ttl_ms: int
-    generation: int
-    seq: int
-    age_ms: int = 0
-    payload: bytes = b""
-
-
-class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):
-    """A holder was removed: released, expired or broken."""
-
-    name: str
-    session: str
-    acquisition: int
-
-
-Mutation = Put | Remove
-
-
-class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
-    """All holders of a slot as of `index`, in one or more parts: `part` counts from 0, `last` marks the end."""
-
-    slot: int
-    since: int
-    joined: int
-    base: int
-    index: int
-    highest: int
-    part: int
-    last: bool
-    holders: list[Put]
-
-
-class Tail(msgspec.Struct, array_like=True, gc=False, tag=1):
-    """The mutations numbered `after` + 1, `after` + 2, … of a reign; may be empty."""
-
-    slot: int
-    since: int
-    joined: int
-    after: int
-    highest: int
-    mutations: list[Mutation]
-
-
-class Resume(msgspec.Struct, array_like=True, gc=False, tag=2):
-    """The new primary's table at index 0 of its reign is what the reign `ended_since` had at `ended_index`. A copy that
-    ended there (the former primary of a planned move) is at index 0; any other needs a snapshot."""
-
-    slot: int
-    since: int
-    joined: int
-    ended_since: int
-    ended_index: int
-
-
-Stream = Snapshot | Tail | Resume
-
-
 class Replicate(Message, tag=60):
     """From a primary to a copy: a heartbeat, and the news of any number of slots.
 
@@ -536,6 +538,9 @@ ToNode = (
     | Watch
     | Unwatch
     | Break
+    | Look
+    | Follow
+    | Seen
     | GetState
     | Drain
     | Replicate
@@ -558,6 +563,8 @@ ToClient = (
     | Changed
     | Broken
     | Lost
+    | View
+    | Settled
     | StateIs
     | Routes
     | Draining

@@ -14,6 +14,9 @@ SLOTS: Final = 4096
 LOCK_NAME_BYTES_MAX: Final = 1024
 OWNER_BYTES_MAX: Final = 256
 NODE_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+GROUP_PREFIX: Final = "group:"
+"""The lock of the group NAME is `group:NAME`; its shared holders are the members."""
+MEMBER_ID_BYTES_MAX: Final = 128
 TTL_MS_MIN: Final = 100
 """Shortest lease: below it a renewal could not make the trip reliably."""
 
@@ -57,6 +60,36 @@ def checked_slot_of(name: str) -> int:
     if not 0 < len(encoded) <= LOCK_NAME_BYTES_MAX:
         check_lock_name(name)
     return crc32(encoded) % SLOTS
+
+
+def lock_of_group(group: object) -> str:
+    """The name of a group's lock, if the group may have that name.
+
+    Raises:
+        InvalidRequest: not text, empty, longer than 1,018 bytes in UTF-8, or not encodable in it.
+    """
+    if not isinstance(group, str) or not group:
+        raise InvalidRequest(f"a group's name is text that is not empty, not {group!r}")
+    return check_lock_name(GROUP_PREFIX + group)
+
+
+def check_member_id(member: object) -> str:
+    """Return the id if it may be that of a group's member.
+
+    Raises:
+        InvalidRequest: not text, empty, longer than 128 bytes in UTF-8, or not encodable in it.
+    """
+    if not isinstance(member, str) or not member:
+        raise InvalidRequest(f"a member's id is text that is not empty, not {member!r}")
+    try:
+        size = len(member.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the member id {member!r} is not valid UTF-8 text: {error.reason}") from error
+    if size > MEMBER_ID_BYTES_MAX:
+        raise InvalidRequest(
+            f"a member's id has at most {MEMBER_ID_BYTES_MAX} bytes; {member[:40]!r}… has {size}"
+        )
+    return member
 
 
 def check_owner(owner: object) -> str:

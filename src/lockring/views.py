@@ -1,4 +1,4 @@
-"""What is told of a lock: how it is held, by whom, and who waits for it."""
+"""What is told of locks and groups: how a lock is held, by whom, and who waits for it; who is in a group."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ import msgspec
 
 PAYLOAD_BYTES_MAX: Final = 1024
 """Longest payload of a holder: a node keeps all of them in memory, twice."""
+
+MEMBER_PAYLOAD_BYTES_MAX: Final = 768
+"""Longest payload of a group's member: with its id it fits into a holder's."""
+
+WEIGHT_MAX: Final = 100
+"""Greatest weight of a group's member."""
+
+MEMBERS_MAX: Final = 1_000
+"""Members of one group that own something; there are 4096 slots to own. Who comes later waits until there is room."""
 
 
 class Mode(IntEnum):
@@ -71,7 +80,8 @@ class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class LockInfo(msgspec.Struct, array_like=True, gc=False):
-    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock."""
+    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock; `view` is the number of the present
+    view, if it is a group's."""
 
     name: str
     slot: int
@@ -82,3 +92,40 @@ class LockInfo(msgspec.Struct, array_like=True, gc=False):
     seq: int
     holders: list[HolderInfo]
     waiters: list[WaiterInfo]
+    view: int = 0
+
+
+class MemberRecord(msgspec.Struct, array_like=True, gc=False, frozen=True, tag="member"):
+    """What a member of a group leaves with its holding of the group's lock, as that holding's payload."""
+
+    id: str
+    weight: int
+    payload: bytes = b""
+
+
+class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One member of a group: its id, its weight, what it tells the others, its client's owner label, and the token of its
+    holding of the group's lock, by which it knows itself."""
+
+    id: str
+    weight: int
+    payload: bytes
+    owner: str
+    generation: int
+
+
+def membership_of(payload: bytes) -> MemberRecord | None:
+    """The membership that a holder's payload says, None if the holder is no member."""
+    try:
+        found = _memberships.decode(payload)
+    except msgspec.DecodeError:
+        return None
+    return found if found.id and 1 <= found.weight <= WEIGHT_MAX else None
+
+
+def payload_of(membership: MemberRecord) -> bytes:
+    """The payload that says a membership."""
+    return msgspec.msgpack.encode(membership)
+
+
+_memberships: Final = msgspec.msgpack.Decoder(MemberRecord)

@@ -32,7 +32,7 @@ FINAL: Final = b"\x00\x00\x00\x01\xc1"
 
 _CLIENT_MESSAGES: Final = (
     *("Acquire", "Acquire", "Acquire", "Release", "Release", "Keepalive", "CloseSession", "Describe"),
-    *("List", "Watch", "Unwatch", "Break", "GetState"),
+    *("List", "Watch", "Unwatch", "Break", "GetState", "Look", "Follow", "Seen"),
 )
 _PEER_MESSAGES: Final = ("Replicate", "Replicate", "HandOver", "State")
 

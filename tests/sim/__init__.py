@@ -42,6 +42,7 @@ _MODULES = (
     "mutants_coordinator",
     "mutants_clients",
     "mutants_modes",
+    "mutants_groups",
     "mutants",
     "scenarios",
     "many",

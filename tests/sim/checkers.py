@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lockring.messages import Acquire, Granted, Lost, Message, Refused
 from lockring.names import slot_of
 from lockring.ring.state import ClusterState, Copy, Replica, SlotState
+from tests.sim.groups import GroupCheckers
 from tests.sim.watches import Watches
 from tests.sim.world import Process, S, Violation, World
 
@@ -83,6 +84,7 @@ class Checkers:
         sync: whether grants wait for their copies.
         wiped: whether the store has lost something, so that copies need not be where it says.
         broken: acquisitions that an operator has ended, by session and number.
+        groups: those of groups.
         watches: what those have seen who watch locks.
     """
 
@@ -93,6 +95,7 @@ class Checkers:
         self.stored: ClusterState | None = None
         self.wiped = False
         self.broken: set[tuple[str, int]] = set()
+        self.groups = GroupCheckers(world, sync=sync)
         self._beliefs: dict[str, list[Belief]] = {}
         self.watches = Watches()
         self._history: dict[str, list[tuple[int, int, str, bool]]] = {}

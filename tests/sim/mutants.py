@@ -22,7 +22,14 @@ for want of a find:
 
 from __future__ import annotations
 
-from tests.sim import mutants_clients, mutants_coordinator, mutants_copies, mutants_modes, mutants_rights
+from tests.sim import (
+    mutants_clients,
+    mutants_coordinator,
+    mutants_copies,
+    mutants_groups,
+    mutants_modes,
+    mutants_rights,
+)
 from tests.sim.switches import HALVES, MUTANTS, applied, half_applied
 
 __all__ = ["HALVES", "MODEL_SWITCHES", "MUTANTS", "applied", "half_applied"]
@@ -65,5 +72,5 @@ MODEL_SWITCHES = {
 }
 """The switches of the protocol's executable model, and the mutants that are the same here."""
 
-FILES = (mutants_rights, mutants_copies, mutants_coordinator, mutants_clients, mutants_modes)
+FILES = (mutants_rights, mutants_copies, mutants_coordinator, mutants_clients, mutants_modes, mutants_groups)
 """Where the mutants are, by what their rules are about."""

@@ -173,6 +173,7 @@ class NodeShell(Shell):
             for number, data in core.slots.items()
             for lock in data.table.locks.values()
         ]
+        found += [f"the group of {name!r}" for name in core.service.groups._groups]
         return found + [f"session {session}" for session in core.sessions.by_id]
 
     # ------------------------------------------------------------------ coordinator link

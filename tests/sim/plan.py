@@ -7,6 +7,7 @@ from typing import NamedTuple
 from lockring.core.timing import Timing
 from lockring.names import SLOTS, slot_of
 from tests.sim.faults import KINDS
+from tests.sim.groups import GroupHabits, draw_group
 from tests.sim.workload import Habits
 from tests.sim.world import MS, S, World
 
@@ -25,6 +26,7 @@ class Plan(NamedTuple):
         late_nodes: how many nodes may join later.
         wipe: whether the store may be lost.
         alone: whether one fault alone is to come (see `alone`).
+        group: habits of the members of a group, None in most runs.
         sprint: whether it is a small cluster, whose troubles follow fast, and which is not looked at for long afterwards.
     """
 
@@ -41,6 +43,7 @@ class Plan(NamedTuple):
     wipe: bool
     alone: bool = False
     sprint: bool = False
+    group: GroupHabits | None = None
 
 
 def names_in(slots: list[int], count: int) -> tuple[str, ...]:
@@ -66,6 +69,8 @@ def timing_of(lease: int, backup_lease: int) -> Timing:
         takeover_link_grace_ns=min(700 * MS, backup_lease // 3),
         member_lease_ns=min(5 * S, max(lease // 3, backup_lease)),
         stabilization_ns=min(S, lease // 4),
+        group_window_ns=min(S, lease // 10),
+        group_window_max_ns=min(5 * S, lease // 2),
         reconcile_ns=50 * MS,
         stall_ns=100 * MS,
     )
@@ -143,4 +148,5 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         wipe=wipe,
         alone=alone,
         sprint=sprint,
+        group=draw_group(world, slots, ttls),
     )

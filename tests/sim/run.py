@@ -79,6 +79,7 @@ class Simulation:
                     checkers=self.checkers,
                     slowness=self.slowness,
                     drift=True,
+                    group=self.plan.group,
                 )
             )
 
@@ -236,6 +237,8 @@ class Simulation:
         for _ in range(1 if plan.sprint else 3):
             world.run_until(world.now + min(S, plan.timing.coordinator_lease_ns // 6))
             self.settle(self.recovery_bound() - took, "a while after the faults")
+        if plan.group is not None:
+            self._groups_settle()
         for client in self.clients:
             client.stop()
         ttl = max(plan.habits.ttls_ms) * MS
@@ -278,6 +281,19 @@ class Simulation:
                 if seen.lock is None or (holders_of(seen.lock), waiters_of(seen.lock)) != picture:
                     found.append(f"{client.name} watches {name!r} and sees {seen.lock}, not {lock}")
         return found
+
+    def _groups_settle(self) -> None:
+        """Whoever is in a group stays: soon all of them have one settled view with just them, and each key has its owner."""
+        for client in self.clients:
+            assert client.group is not None
+            client.group.freeze()
+        groups, timing = self.checkers.groups, self.plan.timing
+        ttl = up(max(self.plan.habits.ttls_ms) * MS)
+        bound = self.recovery_bound() + 2 * ttl + self._half_open + timing.group_window_max_ns + 4 * S
+        self._until(lambda: groups.unsettled() is None, self.world.now + bound)
+        why = groups.unsettled()
+        if why is not None:
+            raise Violation("G3", f"{why}, {bound / S:.1f} s after the faults")
 
     def _until(self, done: Callable[[], bool], end: int) -> None:
         """Let time pass until `done()`, or until `end`."""

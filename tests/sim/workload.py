@@ -8,12 +8,22 @@ import msgspec
 
 from lockring.core.asking import Kind
 from lockring.core.client import ClientCore
-from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
+from lockring.core.client_effects import (
+    Answer,
+    Connect,
+    Disconnect,
+    GrantLost,
+    Regrouped,
+    Resolve,
+    Send,
+    Update,
+)
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockringError
 from lockring.messages import WAIT_FOREVER, Mode, ToClient
 from lockring.views import Event
 from tests.sim.checkers import Belief, Checkers
+from tests.sim.groups import GroupHabits, GroupProgram
 from tests.sim.network import End, Network
 from tests.sim.shells import Shell, brief
 from tests.sim.watches import Seen
@@ -103,10 +113,12 @@ class ClientShell(Shell):
         checkers: Checkers,
         slowness: Slowness,
         drift: bool,
+        group: GroupHabits | None = None,
     ) -> None:
         super().__init__(world, network, name, slowness=slowness, drift=drift)
         self.seeds = seeds
         self.habits = habits
+        self.group = None if group is None else GroupProgram(self, group, checkers.groups)
         self.checkers = checkers
         self.stopping = False
         self.tasks: list[Task] = []
@@ -124,6 +136,8 @@ class ClientShell(Shell):
         self.tasks = [Task(number) for number in range(self.habits.tasks)]
         for task in self.tasks:
             self._soon(task, self._begin, self.rng.randrange(1, self.habits.think_max))
+        if self.group is not None:
+            self.group.start()
         self.watches = {}
         if self.name == "k1":
             for name in self.habits.names[: self.habits.watched]:
@@ -216,13 +230,16 @@ class ClientShell(Shell):
     def stop(self) -> None:
         """Acquire nothing more; release what is held, soon."""
         self.stopping = True
+        if self.group is not None:
+            self.group.stop()
         for task in self.tasks:
             if task.ticket is not None and task.ticket.state == TicketState.HELD:
                 self._soon(task, self._release, self.rng.randrange(1, 50 * MS))
 
     def waiting(self) -> list[Ticket]:
         """Acquires that have no answer yet."""
-        return [task.ticket for task in self.tasks if task.ticket is not None and self.alive]
+        members = [] if self.group is None else self.group.waiting()
+        return [task.ticket for task in self.tasks if task.ticket is not None and self.alive] + members
 
     # ------------------------------------------------------------------ scenarios
 
@@ -286,6 +303,8 @@ class ClientShell(Shell):
                     self.checkers.goes_on(belief)
             else:
                 belief.lapsed = True
+        if self.group is not None:
+            self.group.look()
 
     def _believe(self, task: Task, ticket: Ticket) -> None:
         life, stats = self.life, self.world.stats
@@ -306,6 +325,8 @@ class ClientShell(Shell):
         self.checkers.began(task.belief)
 
     def _resolved(self, ticket: Ticket, error: LockringError | None) -> None:
+        if self.group is not None and self.group.resolved(ticket, error):
+            return
         task = self._by_ticket.get(id(ticket))
         if task is None:
             return
@@ -331,6 +352,8 @@ class ClientShell(Shell):
         self.world.stats[f"lost_{reason}"] += 1
         if self.world.story is not None:
             self.world.tell(self.name, f"LOST {ticket!r}: {reason}")
+        if self.group is not None and self.group.lost(ticket):
+            return
         if task is not None:
             task.outcome = reason
             self._end(task)
@@ -359,6 +382,9 @@ class ClientShell(Shell):
                 # No server was ever reached: begin again, as its caller would.
                 self.world.stats["not_watched"] += 1
                 self._watch(effect.request.name)
+            case Regrouped(request, gained, lost, awaited):
+                assert self.group is not None
+                self.group.regrouped(request, gained, lost, awaited)
             case _:
                 raise AssertionError(f"a client asks for {effect}")
 

@@ -15,6 +15,7 @@ from lockring.errors import (
     LockringError,
     NotHeld,
     ProtocolError,
+    RootMissing,
     Unavailable,
     UnknownNode,
     WrongCluster,
@@ -24,6 +25,7 @@ from lockring.errors import (
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 64
+NO_INPUT: Final = 66
 UNAVAILABLE: Final = 69
 INTERNAL: Final = 70
 OUTPUT: Final = 74
@@ -38,6 +40,7 @@ INTERRUPTED: Final = 130
 
 _BY_ERROR: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (InvalidRequest, USAGE),
+    (RootMissing, NO_INPUT),
     (UnknownNode, FAILED),
     (NotHeld, FAILED),
     (AcquireTimeout, NOT_ACQUIRED),

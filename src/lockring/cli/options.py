@@ -58,7 +58,16 @@ def _option(each: Setting) -> Callable[[_F], _F]:
             return click.option(*names, is_flag=True, default=None, help=text)
         names[names.index(each.flag)] = f"{each.flag}/--no-{each.flag.removeprefix('--')}"
         return click.option(*names, default=None, help=text)
+    if each.kind == "list":
+        return click.option(
+            *names, default=None, multiple=True, callback=_joined, metavar=_metavar(each), help=text
+        )
     return click.option(*names, default=None, metavar=_metavar(each), help=text)
+
+
+def _joined(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> str | None:
+    """A list may be given with commas, or part by part by giving the flag several times."""
+    return ",".join(given) if given else None
 
 
 def _metavar(each: Setting) -> str:
@@ -94,6 +103,7 @@ def read_file(path: str) -> ConfigFile:
 
 def sections() -> dict[str, type[msgspec.Struct]]:
     """The tables that a settings file may have, and what each declares."""
+    from lockring.cli.clean_settings import CleanSettings
     from lockring.cli.connect import ClientSettings
     from lockring.cli.lock_settings import LockSettings
     from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
@@ -101,6 +111,7 @@ def sections() -> dict[str, type[msgspec.Struct]]:
     return {
         "client": ClientSettings,
         "lock": LockSettings,
+        "clean-folders": CleanSettings,
         "coordinator": CoordinatorSettings,
         "node": NodeSettings,
         "serve": ServeSettings,

@@ -15,12 +15,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from lockring._version import __version__
-from lockring.client.plumbing import abandon_held
+from lockring.client.holding import abandon_held
+from lockring.client.membership import Follower
 from lockring.client.wire import CONNECT_S, decoder, not_understood, reason_of
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
-from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
+from lockring.core.client_effects import (
+    Answer,
+    Connect,
+    Disconnect,
+    GrantLost,
+    Regrouped,
+    Resolve,
+    Send,
+    Update,
+)
 from lockring.core.holdings import Ticket
 from lockring.core.watching import Backlog
 from lockring.errors import ClientClosed, LockringError, ProtocolError
@@ -206,6 +216,26 @@ class AsyncEngine:
             self._core.abandon(request, now_ns=monotonic_ns())
             self._plan_flush(self._loop)
 
+    def follow(self, ticket: Ticket, member: Follower) -> None:
+        """Begin to follow the group that a held ticket is a membership of; `member` hears of changes from now on."""
+        loop = self._usable()
+        request = self._core.follow(ticket, now_ns=monotonic_ns())
+        request.context = ticket.context = member
+        member.followed(self._core, request)
+        self._plan_flush(loop)
+
+    def told(self, request: Request) -> None:
+        """The one that follows was told of a change."""
+        if not self._forked:
+            self._core.told(request, now_ns=monotonic_ns())
+            self._plan_flush(self._usable())
+
+    async def unfollow(self, request: Request) -> None:
+        """A member is about to leave: it owns nothing any more, and has been told so (`on_regrouped`)."""
+        self._usable()
+        self._core.leave(request, now_ns=monotonic_ns())
+        self._flush()
+
     def notice_expiry(self) -> None:
         """Find out what has expired by now."""
         self._core.on_timer(now_ns=monotonic_ns())
@@ -234,6 +264,10 @@ class AsyncEngine:
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell whoever holds a ticket that it was lost."""
         ticket.context.on_ticket_lost()
+
+    def tell_regrouped(self, news: Regrouped) -> None:
+        """Tell whoever follows a group of a change in it."""
+        news.request.context.on_regrouped(news.gained, news.lost, news.awaited)
 
     def _usable(self) -> asyncio.AbstractEventLoop:
         """The running loop, which must be the one that this client works on."""
@@ -348,6 +382,8 @@ class AsyncEngine:
             case Update(request):
                 request.context.backlog.add(effect)
                 request.context.wake()
+            case Regrouped():
+                self.tell_regrouped(effect)
             case Connect(link, address):
                 name = f"lockring-connect-{address}"
                 task = self._loop.create_task(self._connect(self._loop, link, address), name=name)

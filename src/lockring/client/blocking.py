@@ -23,12 +23,14 @@ from lockring.client.arguments import (
 )
 from lockring.client.engine import Engine
 from lockring.client.grants import Grant, Grants
+from lockring.client.groups import Group
 from lockring.client.holding import Holding, holding_of
 from lockring.client.locks import Lock, RWLock, ThreadingLock
+from lockring.client.membership import GroupSummary, summary_of
 from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.messages import WAIT_FOREVER, Broken, LockInfo, Mode
-from lockring.names import check_lock_name, check_node_id, check_owner
+from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
 from lockring.ring.state import ClusterState, decode_state
 from lockring.units import NS_PER_MS
 
@@ -99,6 +101,32 @@ class Client:
             InvalidRequest: no such name or TTL is possible.
         """
         return RWLock(self, check_lock_name(name), self._ttl_ms if ttl is None else ttl_to_ms(ttl))
+
+    def group(self, name: str, *, ttl: Seconds | None = None) -> Group:
+        """A group of members that share work, by its name. No I/O happens, and nothing is joined yet.
+
+        Args:
+            name: 1 to 1,018 bytes of text in UTF-8. The group's lock is named "group:" and this.
+            ttl: the lease of memberships in seconds, if it is to differ from the client's.
+
+        Raises:
+            InvalidRequest: no such name or TTL is possible.
+        """
+        return Group(self, name, self._ttl_ms if ttl is None else ttl_to_ms(ttl))
+
+    def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> list[GroupSummary]:
+        """The groups that have members, by name.
+
+        Each is as its node saw it when it was asked; the list as a whole is no snapshot.
+
+        Args:
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: not all nodes could tell within that time.
+        """
+        found = [summary_of(lock) for lock in self.locks(GROUP_PREFIX, timeout=timeout)]
+        return [each for each in found if each is not None]
 
     def acquire_all(
         self,
@@ -298,9 +326,11 @@ class Client:
     ) -> None:
         self.close()
 
-    def _acquire(self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE) -> Grant:
+    def _acquire(
+        self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE, payload: bytes = b""
+    ) -> Grant:
         engine = self._engine
-        return engine.acquire(name, ttl_ms, wait_ms, functools.partial(Grant, engine), mode)
+        return engine.acquire(name, ttl_ms, wait_ms, functools.partial(Grant, engine), mode, payload)
 
     def __repr__(self) -> str:
         return f"<Client {','.join(self._engine.addresses)} owner {self.owner!r}>"

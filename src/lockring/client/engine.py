@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from lockring.client.membership import Follower
 from lockring.client.plumbing import Call, Plumbing
 from lockring.client.wire import Wire
 from lockring.clock import monotonic_ns
@@ -178,6 +179,42 @@ class Engine(Plumbing):
     def unwatch(self, call: Call, request: Request) -> None:
         """End a watch."""
         self._withdraw(call, request)
+
+    def follow(self, ticket: Ticket, member: Follower) -> None:
+        """Begin to follow the group that a held ticket is a membership of; `member` hears of changes from now on.
+
+        Raises:
+            LockLost, NotHeld: the ticket is not held.
+        """
+        with self._lock:
+            self._enter()
+            now_ns = monotonic_ns()
+            try:
+                request = self._core.follow(ticket, now_ns=now_ns)
+            except LockringError:
+                self._torn = False
+                raise
+            request.context = ticket.context = member
+            member.followed(self._core, request)
+            self._carry_out(now_ns, None)
+            self._torn = False
+
+    def told(self, core: ClientCore, request: Request) -> None:
+        """The one that follows was told of a change. `core` is the one that it follows by; another one knows nothing of it."""
+        self._on(core, lambda now_ns: core.told(request, now_ns=now_ns))
+
+    def unfollow(self, core: ClientCore, request: Request) -> None:
+        """A member is about to leave: it owns nothing any more."""
+        self._on(core, lambda now_ns: core.leave(request, now_ns=now_ns))
+
+    def _on(self, core: ClientCore, act: Callable[[int], None]) -> None:
+        with self._lock:
+            self._enter()
+            if self._core is core:
+                now_ns = monotonic_ns()
+                act(now_ns)
+                self._carry_out(now_ns, None)
+            self._torn = False
 
     def notice_expiry(self) -> None:
         """Find out what has expired by now."""

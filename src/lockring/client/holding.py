@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from lockring.clock import monotonic_ns, wall_ns
+from lockring.core.client import ClientCore
 from lockring.core.exchange import not_held
 from lockring.core.holdings import Ticket, TicketState, deadline_of
 from lockring.errors import InvalidRequest, LockLost
@@ -202,3 +203,15 @@ def blame(error: BaseException | None, loss: LockLost) -> None:
     if error is None:
         raise loss
     error.add_note(f"lockring: {loss}")
+
+
+def abandon_held(core: ClientCore, reason: str) -> list[Any]:
+    """End whatever a core holds that will not be used again; returns who is to hear of it."""
+    losers = []
+    for session in core.sessions():
+        for share in list(session.shares.values()):
+            for ticket in list(share.tickets.values()):
+                if ticket.state == TicketState.HELD:
+                    ticket.state, ticket.reason = TicketState.ENDED, reason
+                    losers.append(ticket.context)
+    return losers

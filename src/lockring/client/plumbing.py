@@ -15,11 +15,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from lockring._version import __version__
+from lockring.client.holding import abandon_held
 from lockring.client.wire import IDLE_NS, Watcher, Wire, connect, not_understood
 from lockring.clock import monotonic_ns
 from lockring.core.client import ClientCore
-from lockring.core.client_effects import Answer, Connect, Disconnect, GrantLost, Resolve, Send, Update
-from lockring.core.holdings import NEVER_NS, TicketState
+from lockring.core.client_effects import (
+    Answer,
+    Connect,
+    Disconnect,
+    GrantLost,
+    Regrouped,
+    Resolve,
+    Send,
+    Update,
+)
+from lockring.core.holdings import NEVER_NS
 from lockring.core.watching import Backlog
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.messages import CloseSession
@@ -258,6 +268,8 @@ class Plumbing:
                 call.backlog.add(effect)
                 self._finish(call, me)
                 self._waiting[call] = None
+            case Regrouped(request, gained, lost, awaited):
+                request.context.on_regrouped(gained, lost, awaited)
             case Connect(link, address):
                 mark = self._connecting[link] = object()
                 name = f"lockring-connect-{address}"
@@ -417,18 +429,6 @@ class Plumbing:
         for loser in losers:
             if not isinstance(loser, Call):
                 loser.on_ticket_lost()
-
-
-def abandon_held(core: ClientCore, reason: str) -> list[Any]:
-    """End whatever a core holds that will not be used again; returns who is to hear of it."""
-    losers = []
-    for session in core.sessions():
-        for share in list(session.shares.values()):
-            for ticket in list(share.tickets.values()):
-                if ticket.state == TicketState.HELD:
-                    ticket.state, ticket.reason = TicketState.ENDED, reason
-                    losers.append(ticket.context)
-    return losers
 
 
 _engines: weakref.WeakSet[Plumbing] = weakref.WeakSet()

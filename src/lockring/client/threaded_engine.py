@@ -21,9 +21,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from lockring.client.async_engine import AsyncEngine, Watching
+from lockring.client.membership import Follower
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
-from lockring.core.client_effects import Update
+from lockring.core.client_effects import Regrouped, Update
 from lockring.core.holdings import Ticket
 from lockring.errors import ClientClosed
 from lockring.messages import Mode
@@ -43,6 +44,13 @@ class _Engine(AsyncEngine):
         """Tell of a loss on the loop of who holds the grant."""
         with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
             self.home.call_soon_threadsafe(ticket.context.on_ticket_lost)
+
+    def tell_regrouped(self, news: Regrouped) -> None:
+        """Tell of a change in a group on the loop of its member."""
+        with contextlib.suppress(RuntimeError):
+            self.home.call_soon_threadsafe(
+                news.request.context.on_regrouped, news.gained, news.lost, news.awaited
+            )
 
 
 class ThreadedEngine:
@@ -93,6 +101,19 @@ class ThreadedEngine:
         """End a watch."""
         if not self._is_closed:
             self._soon(self._engine.unwatch, request)
+
+    def follow(self, ticket: Ticket, member: Follower) -> None:
+        """Begin to follow the group that a held ticket is a membership of."""
+        self._now(self._start(), lambda: self._engine.follow(ticket, member))
+
+    def told(self, request: Request) -> None:
+        """The one that follows was told of a change."""
+        if not self._is_closed:
+            self._soon(self._engine.told, request)
+
+    async def unfollow(self, request: Request) -> None:
+        """A member is about to leave: it owns nothing any more, and has been told so."""
+        await self._across(lambda: self._engine.unfollow(request), goes_on=True)
 
     def notice_expiry(self) -> None:
         """Find out what has expired by now."""

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from lockring.core.following import Following
 from lockring.core.routing import Link, Node, Routing
 from lockring.messages import (
     Break,
@@ -23,12 +24,15 @@ from lockring.messages import (
     Described,
     Drain,
     Draining,
+    Follow,
     GetState,
     List,
     Listed,
     LockInfo,
+    Look,
     Message,
     StateIs,
+    View,
     Watch,
 )
 from lockring.ring.state import Replica
@@ -48,6 +52,12 @@ class Kind(Enum):
     BREAK = "break"
     STATE = "state"
     DRAIN = "drain"
+    LOOK = "look"
+    FOLLOW = "follow"
+
+
+STREAMS: Final = frozenset({Kind.WATCH, Kind.FOLLOW})
+"""What is answered again and again, until it is abandoned."""
 
 
 ANSWERS: Final[dict[Kind, type[Message]]] = {
@@ -56,8 +66,9 @@ ANSWERS: Final[dict[Kind, type[Message]]] = {
     Kind.BREAK: Broken,
     Kind.STATE: StateIs,
     Kind.DRAIN: Draining,
+    Kind.LOOK: View,
 }
-"""Which message answers which kind; a watch is answered by any number of `Changed`."""
+"""Which message answers which kind; a watch is answered by any number of `Changed`, a following of `View` and `Settled`."""
 
 
 class Request(msgspec.Struct, eq=False):
@@ -77,10 +88,11 @@ class Request(msgspec.Struct, eq=False):
         retry_at_ns: when to try again after a refusal, 0 if not waiting for that.
         attempts: refusals in a row.
         refusal: the last refusal's code and text.
-        check_at_ns: of a watch, when to ask whether the node is still there.
+        check_at_ns: of a watch or a following, when to ask whether the node is still there.
         listing: of a list, how far it is.
         seen: of a watch, the lock as it was last told.
         begun_again: of a watch, whether it has been sent since.
+        following: of a following, what the member knows of its group.
         context: the shell's own.
     """
 
@@ -101,6 +113,7 @@ class Request(msgspec.Struct, eq=False):
     listing: Listing | None = None
     seen: LockInfo | None = None
     begun_again: bool = False
+    following: Following | None = None
     context: Any = None
 
     def message(self, request: int, version: int) -> Message:
@@ -116,6 +129,12 @@ class Request(msgspec.Struct, eq=False):
                 return GetState(request)
             case Kind.DRAIN:
                 return Drain(request, self.name)
+            case Kind.LOOK:
+                return Look(request, self.name, version)
+            case Kind.FOLLOW:
+                assert self.following is not None
+                ticket, seen = self.following.ticket, self.following.seen
+                return Follow(request, self.name, ticket.session.id, ticket.acquisition, seen, version)
             case Kind.LIST:
                 assert self.listing is not None
                 return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)

@@ -24,9 +24,10 @@ from zlib import crc32
 from lockring.core.asking import ANSWERS, ANYWHERE, Kind, Listing, Request
 from lockring.core.client_checks import ClientStatus, check_invariants, status_of
 from lockring.core.client_effects import ClientEffect, Resolve
+from lockring.core.client_groups import GroupsClient
 from lockring.core.exchange import AGAIN, ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
 from lockring.core.holdings import NEVER_NS, Session, Ticket, deadline_of
-from lockring.core.renewal import OpenKeepalive, Renewal
+from lockring.core.renewal import OpenKeepalive
 from lockring.core.routing import READY, Link
 from lockring.core.watching import update_of
 from lockring.errors import AcquireTimeout, ClientClosed, LockringError, ProtocolError, Unavailable, from_code
@@ -43,7 +44,9 @@ from lockring.messages import (
     Refused,
     Released,
     Routes,
+    Settled,
     Unwatch,
+    View,
     Welcome,
 )
 from lockring.names import SLOTS, slot_of
@@ -59,7 +62,7 @@ class Closing(NamedTuple):
     session: Session
 
 
-class ClientCore(Renewal):
+class ClientCore(GroupsClient):
     """The client's state machine; see the module for the rules."""
 
     # ------------------------------------------------------------------ calls
@@ -366,6 +369,8 @@ class ClientCore(Renewal):
                 if isinstance(watch, Request):
                     watch.attempts = 0
                     self._effects.append(update_of(watch, message))
+            case View() | Settled() if message.request in link.acquires:
+                self._grouped(link, message, now_ns)
             case Welcome():
                 raise ProtocolError(f"{link.address} answered the greeting twice")
             case _:

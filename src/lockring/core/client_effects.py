@@ -73,4 +73,17 @@ class Update(NamedTuple):
     gap: bool
 
 
-ClientEffect = Connect | Disconnect | Send | Resolve | GrantLost | Answer | Update
+class Regrouped(NamedTuple):
+    """The group of a member that follows it by `request` has changed: a new view, a settled one, or the end of the membership.
+
+    `gained` and `lost` are the slots that became its own by that, or ceased to be. Where `awaited` says so, the core waits
+    until the shell has told the program above, of one change after the other, and has called `told`.
+    """
+
+    request: Request
+    gained: frozenset[int]
+    lost: frozenset[int]
+    awaited: bool
+
+
+ClientEffect = Connect | Disconnect | Send | Resolve | GrantLost | Answer | Update | Regrouped

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from lockring.core.asking import Kind, Ping, Request, where
+from lockring.core.asking import STREAMS, Ping, Request, where
 from lockring.core.client_effects import Answer, Disconnect, Resolve, Send
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.holdings import NEVER_NS, Session, Share, Ticket, TicketState
@@ -82,6 +82,7 @@ class Exchange:
         # Times at which to look at an item, whatever it then needs.
         self._alarms: DeadlineQueue[Item] = DeadlineQueue(_matters)
         self._watches: dict[Request, None] = {}
+        self._follows: dict[Ticket, Request] = {}
         self._lately_released = LatelyReleased()
         self._wake_ns = NEVER_NS
         self._closed = False
@@ -212,7 +213,7 @@ class Exchange:
         number = routing.number(now_ns)
         request.link, request.request = link.id, number
         message = request.message(number, routing.version)
-        if request.kind is Kind.WATCH:
+        if request.kind in STREAMS:
             link.acquires[number] = request
             request.begun_again = True
             request.check_at_ns = now_ns + WATCH_CHECK_NS

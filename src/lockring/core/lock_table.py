@@ -3,7 +3,8 @@
 Rules:
 
 - A lock exists while somebody holds it or waits for it; a free lock costs nothing.
-- A grant is a `Put`, its end a `Remove`: primary and copies apply the same mutations to the same kind of table.
+- A grant is a `Put`, its end a `Remove`: primary and copies apply the same mutations to the same kind of table. A view
+  of a group is a `Touch`: nothing but its number.
 - `(generation, seq)` of a lock only rises: `generation` at each grant, `seq` at each mutation within one.
 - Waiters stand in the order of the time since when they wait, which for new ones is the order of arrival.
 - The first waiter is granted when the holders admit it; nobody passes it. So readers never starve a writer.
@@ -24,7 +25,7 @@ from lockring.core.locks import Lock as Lock
 from lockring.core.locks import OpenRequest as OpenRequest
 from lockring.core.locks import Waiter as Waiter
 from lockring.core.sessions import Session, Sessions, Share
-from lockring.messages import Acquire, HolderInfo, LockInfo, Mode, Put, Remove, WaiterInfo
+from lockring.messages import Acquire, HolderInfo, LockInfo, Mode, Mutation, Put, Remove, WaiterInfo
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 _place = attrgetter("place")
@@ -150,12 +151,18 @@ class LockTable:
         lock.seq += 1
         self._tidy(lock, share)
 
-    def apply(self, mutation: Put | Remove, now_ns: int) -> None:
+    def touch(self, generation: int) -> None:
+        """A generation was used: no later one is less."""
+        self.highest = max(self.highest, generation)
+
+    def apply(self, mutation: Mutation, now_ns: int) -> None:
         """Apply what a primary did, on a copy."""
         if isinstance(mutation, Put):
             self.put(mutation, now_ns)
-        else:
+        elif isinstance(mutation, Remove):
             self.remove(mutation.session, mutation.acquisition)
+        else:
+            self.touch(mutation.generation)
 
     def break_holder(self, holder: Holder) -> None:
         """Let no keepalive renew this holder."""

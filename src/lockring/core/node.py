@@ -248,6 +248,8 @@ class NodeCore:
             self.service.locking.answer_grants(now_ns)
         if self.service.watching.changed:
             self.service.watching.tell_all(now_ns)
+        if self.service.groups.open:
+            self.service.groups.tell(now_ns)
         if self._asks:
             self._send_asks()
         effects, self._out = self._out, []
@@ -363,6 +365,7 @@ class NodeCore:
             assert (session.count, session.digest) == counts.get(session.id, (0, 0))
             assert session.tables or session.deadline_ns != NO_DEADLINE
         self.replicator.check_invariants()
+        self.service.groups.check_invariants()
 
     # ------------------------------------------------------------------ inner
 

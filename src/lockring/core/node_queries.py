@@ -53,7 +53,9 @@ class Queries:
                 self._service.locking.drop_holder(data, holder, now_ns, "broken")
 
     def _info(self, name: str, now_ns: int) -> LockInfo:
-        return self._node.slots[slot_of(name)].table.describe(name, self._node.replica.node, now_ns)
+        lock = self._node.slots[slot_of(name)].table.describe(name, self._node.replica.node, now_ns)
+        lock.view = self._service.groups.view_of(name)
+        return lock
 
     def describe(self, connection: int, message: Describe, now_ns: int) -> None:
         """Tell of one lock, held or free."""

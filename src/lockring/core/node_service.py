@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from lockring.core.lock_table import Holder, Waiter
+from lockring.core.node_groups import Groups
 from lockring.core.node_keeping import Keeping
 from lockring.core.node_locking import Locking
 from lockring.core.node_queries import Queries
@@ -22,12 +23,15 @@ from lockring.messages import (
     Break,
     CloseSession,
     Describe,
+    Follow,
     Keepalive,
     List,
+    Look,
     Lost,
     Message,
     Refused,
     Release,
+    Seen,
     Unwatch,
     Watch,
 )
@@ -47,13 +51,14 @@ PARKED_NS: Final = 5_000_000_000
 class ClientConnection:
     """A client's connection: what ends with it."""
 
-    __slots__ = ("client", "number", "waiters", "watches")
+    __slots__ = ("client", "follows", "number", "waiters", "watches")
 
     def __init__(self, client: str, number: int) -> None:
         self.client = client
         self.number = number
         self.waiters: dict[Waiter, None] = {}
         self.watches: dict[int, str] = {}
+        self.follows: dict[int, str] = {}
 
 
 class Parked:
@@ -78,7 +83,7 @@ class Service:
 
     Attributes:
         connections: clients' connections by number.
-        locking, keeping, queries, watching: the parts.
+        locking, keeping, queries, watching, groups: the parts.
         handlers: who answers which request.
     """
 
@@ -90,6 +95,7 @@ class Service:
         self.keeping = Keeping(node, self, sessions)
         self.queries = Queries(node, self)
         self.watching = Watching(node, self)
+        self.groups = Groups(node, self)
         self._connection_of: dict[str, int] = {}
         self._parked: dict[int, list[Parked]] = {}
         self._parked_count = 0
@@ -103,6 +109,9 @@ class Service:
             Watch: self.watching.watch,
             Unwatch: self.watching.unwatch,
             Break: self.queries.break_lease,
+            Look: self.groups.look,
+            Follow: self.groups.follow,
+            Seen: self.groups.seen,
         }
 
     # ------------------------------------------------------------------ inputs
@@ -127,6 +136,7 @@ class Service:
         del self._connection_of[client.client]
         self.locking.withdraw_all(reversed(list(client.waiters)))  # from the ends of long queues
         self.watching.disconnected(connection, client.watches)
+        self.groups.disconnected(connection, client.follows)
 
     def receive(self, connection: int, message: Message, now_ns: int) -> None:
         """A client's request. Anything that is no client's request is refused."""
@@ -149,6 +159,7 @@ class Service:
             self._sessions.queue.first_ns(),
             self.locking.timeouts.first_ns(),
             self.queries.broken.first_ns(),
+            self.groups.windows.first_ns(),
         ):
             if first_ns is not None and first_ns < at_ns:
                 at_ns = first_ns
@@ -159,6 +170,7 @@ class Service:
         self.locking.time_out_due(now_ns)
         self.queries.end_broken_due(now_ns)
         self.keeping.expire_due(now_ns)
+        self.groups.form_due(now_ns)
 
     # ------------------------------------------------------------------ reigns
 
@@ -171,6 +183,7 @@ class Service:
         """A slot is not served here any more: whoever waits for news of it is told to go elsewhere."""
         self.locking.reign_ended(data)
         self.watching.reign_ended(data)
+        self.groups.reign_ended(data)
 
     # ------------------------------------------------------------------ parking
 

@@ -39,14 +39,16 @@ class Watched:
         watchers: connection and request of each watch, and whether it has been told of the lock yet.
         events: what has happened since they were told.
         gap: whether some of that was not kept.
+        grouped: whether it is the lock of a group that is known here, which hears of changes too.
     """
 
-    __slots__ = ("events", "gap", "watchers")
+    __slots__ = ("events", "gap", "grouped", "watchers")
 
     def __init__(self) -> None:
         self.watchers: dict[tuple[int, int], bool] = {}
         self.events: list[LockEvent] = []
         self.gap = False
+        self.grouped = False
 
 
 class Watching:
@@ -89,11 +91,12 @@ class Watching:
         self.changed[name] = None
 
     def unwatch(self, connection: int, message: Unwatch, now_ns: int) -> None:
-        """Tell of it no more."""
+        """Tell of it no more, be it a lock or a group."""
         name = self._service.connections[connection].watches.pop(message.watch, None)
         if name is not None:
             self._forget(name, (connection, message.watch))
-        self._node.send(connection, Released(message.request, name is not None))
+        known = name is not None or self._service.groups.unfollow(connection, message.watch)
+        self._node.send(connection, Released(message.request, known))
 
     # ------------------------------------------------------------------ what ends watches
 
@@ -114,13 +117,27 @@ class Watching:
         watched = self._watched[name]
         del watched.watchers[watch]
         if not watched.watchers:
-            del self._watched[name]
-            self.changed.pop(name, None)
             slot = slot_of(name)
             names = self._watched_in[slot]
             del names[name]
             if not names:
                 del self._watched_in[slot]
+            self._tidy(name, watched)
+
+    def _tidy(self, name: str, watched: Watched) -> None:
+        if not watched.watchers and not watched.grouped:
+            del self._watched[name]
+            self.changed.pop(name, None)
+
+    def note_for_group(self, name: str) -> None:
+        """From now on the group with this lock hears of its changes."""
+        self._watched.setdefault(name, Watched()).grouped = True
+
+    def forget_group(self, name: str) -> None:
+        """The group with this lock is not known here any more."""
+        watched = self._watched[name]
+        watched.grouped = False
+        self._tidy(name, watched)
 
     # ------------------------------------------------------------------ news
 
@@ -159,6 +176,10 @@ class Watching:
             if not self._node.may_serve(slot, now_ns=now_ns):
                 continue
             del self.changed[name]
+            if self._watched[name].grouped:
+                self._service.groups.changed(name, now_ns)
+                if name not in self._watched:
+                    continue
             table = self._node.slots[slot].table
             lock = table.describe(name, self._node.replica.node, now_ns, expired=True)
             watched = self._watched[name]

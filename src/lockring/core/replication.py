@@ -20,7 +20,7 @@ from typing import Final
 
 from lockring.core.leases import NEVER_NS, Lease, SentTimes
 from lockring.core.lock_table import Holder, LockTable, OpenRequest
-from lockring.messages import HandOverSlot, Mutation, Put, Resume, Snapshot, Tail
+from lockring.messages import HandOverSlot, Mutation, Remove, Resume, Snapshot, Tail
 from lockring.ring.state import Copy, Replica
 from lockring.units import NS_PER_MS
 
@@ -160,7 +160,7 @@ class Reign:
         self.index += 1
         self._log.append(mutation)
         slot = self.table.slot
-        urgent = type(mutation) is Put
+        urgent = type(mutation) is not Remove
         for stream in self.streams.values():
             link = stream.link
             link.dirty[slot] = None

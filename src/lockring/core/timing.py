@@ -37,6 +37,8 @@ class Timing(msgspec.Struct, frozen=True):
         member_lease_ns: silence after which the coordinator takes a member for failed.
         stabilization_ns: window, restarted by each change, in which membership changes are batched.
         reconcile_ns: how often the coordinator looks for the next safe step.
+        group_window_ns: window, restarted by each change, in which changes of a group's members are batched.
+        group_window_max_ns: how long changes may follow each other before they make a view all the same.
         stall_ns: a gap between two calls above which a process reads what has arrived before it expires anything.
     """
 
@@ -49,4 +51,6 @@ class Timing(msgspec.Struct, frozen=True):
     member_lease_ns: int = 5 * NS_PER_S
     stabilization_ns: int = NS_PER_S
     reconcile_ns: int = 50 * NS_PER_MS
+    group_window_ns: int = NS_PER_S
+    group_window_max_ns: int = 5 * NS_PER_S
     stall_ns: int = 100 * NS_PER_MS

@@ -23,9 +23,9 @@ POINTS_PER_WEIGHT: Final = 50
 POINTS_MAX: Final = 8192
 """Points on the whole circle, or one for each member if those are more."""
 
-_CIRCLE_BITS: Final = 32
-_CIRCLE_MASK: Final = (1 << _CIRCLE_BITS) - 1
-_SLOT_SHIFT: Final = _CIRCLE_BITS - (SLOTS - 1).bit_length()
+CIRCLE_BITS: Final = 32
+_CIRCLE_MASK: Final = (1 << CIRCLE_BITS) - 1
+_SLOT_SHIFT: Final = CIRCLE_BITS - (SLOTS - 1).bit_length()
 
 
 class Circle:
@@ -49,7 +49,7 @@ class Circle:
         bits = max(1, len(self.ids).bit_length())
         for number, (member, weight) in enumerate(zip(self.ids, self.weights, strict=True)):
             # The number in the low bits orders points that fall on one place by id.
-            placed += [place << bits | number for place in _places(member, points_of_weight(weight, total))]
+            placed += [place << bits | number for place in places_of(member, points_of_weight(weight, total))]
         placed.sort()
         mask = (1 << bits) - 1
         self.points = tuple([point & mask for point in placed])
@@ -123,7 +123,8 @@ def points_of_weight(weight: int, total: int) -> int:
     return max(1, min(POINTS_PER_WEIGHT * weight, POINTS_MAX * weight // total))
 
 
-def _places(member: str, count: int) -> list[int]:
+def places_of(member: str, count: int) -> list[int]:
+    """The places of a member's first `count` points on the circle, in no order."""
     seed = crc32(member.encode())
     places: list[int] = []
     for number in range(count):

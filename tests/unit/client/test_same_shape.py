@@ -16,6 +16,8 @@ PAIRS = [
     (lockring.RWLock, lockring.aio.RWLock),
     (lockring.Grant, lockring.aio.Grant),
     (lockring.Grants, lockring.aio.Grants),
+    (lockring.Group, lockring.aio.Group),
+    (lockring.Membership, lockring.aio.Membership),
 ]
 ONLY_BLOCKING = {"as_threading_lock"}
 AWAITED = {
@@ -25,6 +27,9 @@ AWAITED = {
     "close",
     "describe",
     "drain",
+    "groups",
+    "join",
+    "leave",
     "locks",
     "owner_of",
     "release",
@@ -32,6 +37,7 @@ AWAITED = {
     "state_and_note",
     "try_acquire",
     "verify",
+    "wait_settled",
 }
 
 
@@ -64,7 +70,9 @@ def test_names_arguments_and_descriptions_are_the_same(blocking: type, awaited: 
     assert dict(inspect.signature(blocking).parameters) == arguments or blocking in (
         lockring.Grant,
         lockring.Grants,
+        lockring.Group,
         lockring.Lock,
+        lockring.Membership,
         lockring.RWLock,
     )
 
@@ -76,4 +84,5 @@ def test_what_does_io_is_a_coroutine_in_one_and_a_plain_function_in_the_other(
     for name, ours in members(blocking).items():
         theirs = members(awaited)[name]
         assert not inspect.iscoroutinefunction(ours), name
-        assert inspect.iscoroutinefunction(theirs) == (name in AWAITED), name
+        is_awaited = name in AWAITED or (awaited, name) == (lockring.aio.Group, "members")
+        assert inspect.iscoroutinefunction(theirs) == is_awaited, name

@@ -15,14 +15,15 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
-_BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "units", "views"})
+_BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "streams", "units", "views"})
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
     "clock": frozenset(),
     "errors": frozenset(),
-    "messages": frozenset({"views"}),
+    "messages": frozenset({"streams", "views"}),
     "names": frozenset({"errors"}),
+    "streams": frozenset(),
     "units": frozenset({"errors"}),
     "views": frozenset(),
     "ring": _BASE - {"clock"},
@@ -36,13 +37,17 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client"},
+    "apps": frozenset({"", "aio", "clock", "errors", "names", "units"}),
     "cli": _BASE
-    | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client", "testing"},
+    | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client", "testing", "apps"},
     "__main__": frozenset({"cli"}),
 }
 """Which part of the package may import which others, besides itself. "" is `lockring` itself."""
 
 PURE: Final = frozenset({"ring", "core"})
+PURE_INSIDE: Final = frozenset({"apps/cleaner/core"})
+"""Folders inside of other parts that keep the rules of the cores."""
+
 PURE_MAY_IMPORT: Final = frozenset(
     {
         "__future__",
@@ -85,6 +90,12 @@ def part_of(path: Path, source: Path = SOURCE) -> str:
     """The part of the package that a file belongs to: a key of `MAY_IMPORT`."""
     first = path.relative_to(source).parts[0]
     return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def is_pure(path: Path, source: Path = SOURCE) -> bool:
+    """Whether a file belongs to a core."""
+    folder = path.relative_to(source).parent.as_posix()
+    return part_of(path, source) in PURE or folder in PURE_INSIDE
 
 
 def imports_of(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -30,7 +30,7 @@ def tree_of(path: Path) -> ast.Module:
 every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
 every_module_with_bench = pytest.mark.parametrize("path", [*MODULES, *BENCH], ids=name_of)
 every_core_module = pytest.mark.parametrize(
-    "path", [path for path in MODULES if rules.part_of(path) in rules.PURE], ids=name_of
+    "path", [path for path in MODULES if rules.is_pure(path)], ids=name_of
 )
 
 

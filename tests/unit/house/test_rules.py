@@ -26,6 +26,9 @@ from tests.unit.house import rules
         ("server", "from lockring import Client"),
         ("errors", "from lockring.names import SLOTS"),
         ("store", "if True:\n    import lockring.cli"),
+        ("apps", "from lockring.client.engine import Engine"),
+        ("apps", "from lockring.cli import output"),
+        ("server", "from lockring.apps.cleaner import worker"),
     ],
 )
 def test_an_import_against_the_direction_is_found(part: str, code: str) -> None:

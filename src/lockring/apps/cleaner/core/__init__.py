@@ -1,0 +1,1 @@
+"""The decisions of the cleaner, without clock and I/O."""

@@ -1,0 +1,223 @@
+"""A local file system as a storage.
+
+A folder is removed by `rmdir`, which is atomic: it fails if anything is in the folder. Folders are looked at and removed by
+way of open directories, from the root down, without following links: if a part of the path is replaced by a link
+meanwhile, nothing outside of the root is touched. What is on another file system than the root is left alone, unless asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from lockring.apps.cleaner.core.policy import Policy
+from lockring.apps.cleaner.core.words import ROOT, Look, Reason
+from lockring.apps.cleaner.storage import Found
+from lockring.errors import Denied, RootMissing, Unavailable
+
+_DEPTH_OF_OPEN: Final = 64
+"""Deeper folders are read at once, so that a deep tree does not take all file descriptors."""
+
+_PATH_ONLY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_REASONS: Final[dict[int, Reason]] = {
+    errno.ENOTEMPTY: Reason.NOT_EMPTY,
+    errno.EEXIST: Reason.NOT_EMPTY,
+    errno.ENOENT: Reason.GONE,
+    errno.ENOTDIR: Reason.NOT_A_FOLDER,
+    errno.ELOOP: Reason.NOT_A_FOLDER,
+    errno.EBUSY: Reason.BUSY,
+    errno.EPERM: Reason.DENIED,
+    errno.EACCES: Reason.DENIED,
+    errno.EROFS: Reason.DENIED,
+}
+
+
+def _reason_of(error: OSError) -> Reason:
+    return _REASONS.get(error.errno or 0, Reason.FAILED)
+
+
+class _Level:
+    """A folder on the way from the root to where the scan is."""
+
+    __slots__ = ("count", "folder", "names", "path", "stamp")
+
+    def __init__(self, folder: str, path: str, names: Iterator[os.DirEntry[str]], stamp: int) -> None:
+        self.folder = folder
+        self.path = path
+        self.names = names
+        self.stamp = stamp
+        self.count = 0
+
+
+class LocalStorage:
+    """See the module.
+
+    Args:
+        path: the root; a link to it is followed, links in it are not.
+        crosses: whether folders on other file systems are cleaned too.
+    """
+
+    implies_parents = False
+
+    def __init__(self, path: str, *, crosses: bool = False) -> None:
+        self.name = path
+        self.restored = 0
+        self._path = os.path.realpath(path)
+        self._crosses = crosses
+        self._root = -1
+        self._device = 0
+
+    @property
+    def path(self) -> str:
+        """The root, absolute and without links."""
+        return self._path
+
+    def open(self) -> None:
+        """See `Storage`."""
+        try:
+            self._root = os.open(self._path, _READ)
+            with os.scandir(self._root):
+                pass
+        except PermissionError:
+            raise Denied(f"{self.name}: no permission to read this folder", name=self.name) from None
+        except NotADirectoryError:
+            raise RootMissing(f"{self.name} is not a folder", name=self.name) from None
+        except FileNotFoundError:
+            raise RootMissing(f"there is no folder {self.name}", name=self.name) from None
+        except OSError as error:
+            raise Unavailable(
+                f"{self.name} cannot be read: {error.strerror or error}", name=self.name
+            ) from error
+        self._device = os.fstat(self._root).st_dev
+
+    def close(self) -> None:
+        """See `Storage`."""
+        if self._root != -1:
+            os.close(self._root)
+            self._root = -1
+
+    def scan(self, policy: Policy) -> Iterator[Found]:
+        """See `Storage`."""
+        try:
+            levels = [_Level(ROOT, self._path, iter(os.scandir(self._path)), 0)]
+        except OSError as error:
+            raise Unavailable(
+                f"{self.name} cannot be scanned: {error.strerror or error}", name=self.name
+            ) from error
+        try:
+            while levels:
+                level = levels[-1]
+                below = None
+                try:
+                    for entry in level.names:
+                        level.count += 1
+                        if entry.is_dir(follow_symlinks=False):
+                            below = self._enter(level, entry, policy, len(levels))
+                            break
+                    else:
+                        levels.pop()
+                        if level.folder != ROOT:
+                            yield Found(level.folder, Look(level.count, level.stamp))
+                        continue
+                except OSError as error:
+                    _close(levels.pop().names)
+                    if level.folder == ROOT:
+                        raise Unavailable(
+                            f"{self.name} cannot be scanned: {error.strerror or error}", name=self.name
+                        ) from error
+                    yield Found(level.folder, _reason_of(error))
+                    continue
+                if isinstance(below, _Level):
+                    levels.append(below)
+                elif below is not None:
+                    yield below
+        finally:
+            for level in levels:
+                _close(level.names)
+
+    def _enter(
+        self, level: _Level, entry: os.DirEntry[str], policy: Policy, depth: int
+    ) -> _Level | Found | None:
+        """Go into a folder, or say why not; None if it is gone."""
+        folder = f"{level.folder}/{entry.name}" if level.folder else entry.name
+        kept = policy.keeps_below(folder)
+        if kept is not None:
+            return Found(folder, kept)
+        try:
+            status = entry.stat(follow_symlinks=False)
+            if status.st_dev != self._device and not self._crosses:
+                return Found(folder, Reason.FOREIGN)
+            path = f"{level.path}/{entry.name}"
+            names: Iterator[os.DirEntry[str]] = os.scandir(path)
+            if depth > _DEPTH_OF_OPEN:
+                names = iter(list(names))
+        except FileNotFoundError:
+            level.count -= 1
+            return None
+        except OSError as error:
+            return Found(folder, _reason_of(error))
+        # The stamp is older than the list, so what comes into the folder meanwhile changes it.
+        return _Level(folder, path, names, status.st_ctime_ns)
+
+    def look(self, folder: str, *, entries_max: int) -> Look | Reason:
+        """See `Storage`."""
+        try:
+            with self._opened(folder, _READ) as opened:
+                status = os.fstat(opened)
+                if status.st_dev != self._device and not self._crosses:
+                    return Reason.FOREIGN
+                count = 0
+                with os.scandir(opened) as names:
+                    for _entry in names:
+                        count += 1
+                        if count == entries_max:
+                            break
+                return Look(count, status.st_ctime_ns)
+        except OSError as error:
+            return _reason_of(error)
+
+    def remove(self, folder: str) -> Reason | None:
+        """See `Storage`."""
+        parent, _, name = folder.rpartition("/")
+        assert name not in ("", ".", ".."), "neither the root nor what is outside of it"
+        try:
+            with self._opened(parent, _PATH_ONLY) as opened:
+                status = os.stat(name, dir_fd=opened, follow_symlinks=False)
+                if status.st_dev != self._device and not self._crosses:
+                    return Reason.FOREIGN
+                os.rmdir(name, dir_fd=opened)
+        except OSError as error:
+            return _reason_of(error)
+        return None
+
+    @contextlib.contextmanager
+    def _opened(self, folder: str, flags: int) -> Iterator[int]:
+        """A folder as an open directory, reached from the root without following a link."""
+        parts: Iterable[str] = folder.split("/") if folder else ()
+        *above, last = parts or ["."]
+        opened = self._root
+        try:
+            for part in above:
+                deeper = os.open(part, _PATH_ONLY, dir_fd=opened)
+                if opened != self._root:
+                    os.close(opened)
+                opened = deeper
+            deeper = os.open(last, flags, dir_fd=opened)
+            if opened != self._root:
+                os.close(opened)
+            opened = deeper
+            yield opened
+        finally:
+            if opened != self._root:
+                os.close(opened)
+
+
+def _close(names: Iterator[os.DirEntry[str]]) -> None:
+    close = getattr(names, "close", None)  # a list that was read at once has none
+    if close is not None:
+        close()

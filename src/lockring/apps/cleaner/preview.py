@@ -1,0 +1,47 @@
+"""What would be removed if everything stayed as it is: one scan, which touches nothing and asks no cluster.
+
+A scan comes to each folder after what is in it, so a parent that would become empty is known when it is found. Memory grows
+with the number of parents that would lose something and have not been found yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lockring.apps.cleaner.core.policy import Policy
+from lockring.apps.cleaner.core.tally import Tally
+from lockring.apps.cleaner.core.words import ROOT, Look, Reason, parent_of
+from lockring.apps.cleaner.storage import Storage
+
+
+def preview(storage: Storage, policy: Policy, tally: Tally) -> Iterator[str]:
+    """The folders that would be removed, in the order in which they would.
+
+    Args:
+        storage: what would be cleaned, opened.
+        policy: what would be kept.
+        tally: counts what is seen and kept; `deleted` counts what would be.
+
+    Raises:
+        Unavailable: the storage cannot be reached any more.
+    """
+    would_go: dict[str, int] = {}
+    tally.begin_scan()
+    for found in storage.scan(policy):
+        look = found.look
+        if isinstance(look, Reason):
+            tally.saw(look)
+            continue
+        entries = look.entries - would_go.pop(found.folder, 0)
+        goes_by_itself = storage.implies_parents and not look.is_explicit and not entries
+        reason = Reason.NOT_EMPTY if entries else policy.keeps(found.folder, Look(0, 0, look.is_explicit))
+        tally.saw(reason)
+        if reason is not None and not goes_by_itself:
+            continue
+        parent = parent_of(found.folder)
+        if parent != ROOT:
+            would_go[parent] = would_go.get(parent, 0) + 1
+        if not goes_by_itself:
+            tally.delete()
+            yield found.folder
+    tally.end_scan()

@@ -1,0 +1,250 @@
+"""A bucket, or what begins with a prefix in it, as a storage.
+
+What a folder is here, and when it is empty, says `s3_keys`. To remove one is to delete its marker. A bucket cannot do that
+"only if nothing else is there", so it is done in steps:
+
+1. The marker is read, with its metadata.
+2. It is deleted, if it is still the one that was read (`If-Match`, where the server knows that).
+3. The folder is listed again. If anything is in it by now, the marker is put back with its metadata, unless somebody
+   else has written one meanwhile (`If-None-Match`).
+
+So what is written during a removal is never touched, and has its folder's marker afterwards. A worker that is killed between 2 and 3 may
+leave such a folder without its marker; the folder itself is there, by what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from lockring.apps.cleaner.core.policy import Policy
+from lockring.apps.cleaner.core.words import Look, Reason
+from lockring.apps.cleaner.s3_keys import Key, folders_of
+from lockring.apps.cleaner.storage import Found
+from lockring.errors import ConfigError, Denied, InvalidRequest, LockringError, RootMissing, Unavailable
+
+SCHEME: Final = "s3://"
+
+_METADATA: Final = (
+    "CacheControl",
+    "ContentDisposition",
+    "ContentEncoding",
+    "ContentLanguage",
+    "ContentType",
+    "Metadata",
+    "SSEKMSKeyId",
+    "ServerSideEncryption",
+    "StorageClass",
+    "WebsiteRedirectLocation",
+)
+"""What a marker is put back with, besides its tags."""
+
+_MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_CHANGED: Final = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
+_UNKNOWN: Final = frozenset({"501", "NotImplemented"})
+_DENIED: Final = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "401"})
+
+
+class S3Storage:
+    """See the module.
+
+    Args:
+        url: the root, as s3://BUCKET or s3://BUCKET/PREFIX.
+        endpoint_url: of a server that is not Amazon's.
+
+    Raises:
+        InvalidRequest: the URL is of another form.
+        ConfigError: boto3 is not installed, or its settings cannot be used.
+    """
+
+    implies_parents = True
+
+    def __init__(self, url: str, *, endpoint_url: str = "") -> None:
+        self.name = url
+        self.restored = 0
+        bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
+        if not url.startswith(SCHEME) or not bucket:
+            raise InvalidRequest(f"a bucket is s3://BUCKET or s3://BUCKET/PREFIX, not {url!r}", name=url)
+        self._bucket = bucket
+        self._prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
+        try:
+            import boto3
+            import botocore.exceptions
+            from botocore.config import Config
+        except ImportError as error:
+            raise ConfigError(f"{url}: buckets need boto3 ({error}): pip install 'lockring[s3]'") from None
+        self._errors = botocore.exceptions
+        config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 3})
+        try:
+            session = boto3.session.Session()
+            self._s3: Any = session.client(
+                "s3",
+                endpoint_url=endpoint_url or None,
+                region_name=session.region_name or "us-east-1",
+                config=config,
+            )
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            raise ConfigError(f"{url}: {error}", name=url) from None
+
+    def open(self) -> None:
+        """See `Storage`. An empty prefix is a root like any other."""
+        with self._explained():
+            self._s3.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def close(self) -> None:
+        """See `Storage`."""
+        self._s3.close()
+
+    def scan(self, policy: Policy) -> Iterator[Found]:
+        """See `Storage`."""
+        return folders_of(self._keys(), policy)
+
+    def _keys(self) -> Iterator[Key]:
+        cut = len(self._prefix)
+        token: dict[str, str] = {}
+        while True:
+            with self._explained():
+                page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, **token)
+            for each in page.get("Contents", ()):
+                if len(each["Key"]) > cut:  # else it is the root's own marker
+                    yield Key(each["Key"][cut:], each["Size"], _stamp(each))
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def look(self, folder: str, *, entries_max: int) -> Look | Reason:
+        """See `Storage`. What is put together in a multipart upload counts as there."""
+        key = self._key(folder)
+        with self._explained():
+            listed = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=entries_max + 1)
+        found = listed.get("Contents", [])
+        marker = next((each for each in found if each["Key"] == key), None)
+        entries = len(found) - (1 if marker is not None and marker["Size"] == 0 else 0)
+        if entries:
+            return Look(min(entries, entries_max))
+        try:
+            if self._has_upload(key):
+                return Reason.MULTIPART
+        except Denied:
+            return Reason.DENIED  # nobody can say that nothing is on its way
+        if marker is None:
+            return Reason.GONE
+        return Look(0, _stamp(marker), is_explicit=True)
+
+    def _has_upload(self, key: str) -> bool:
+        try:
+            with self._explained():
+                listed = self._s3.list_multipart_uploads(Bucket=self._bucket, Prefix=key, MaxUploads=1)
+        except _NotImplementedThere:
+            return False  # a server without such uploads
+        return bool(listed.get("Uploads"))
+
+    def remove(self, folder: str) -> Reason | None:
+        """See `Storage`, and the steps above."""
+        key = self._key(folder)
+        try:
+            with self._explained():
+                marker = self._s3.get_object(Bucket=self._bucket, Key=key)
+                if marker["ContentLength"]:
+                    return Reason.NOT_EMPTY
+                tags = self._tags(key) if marker.get("TagCount") else ""
+            if not self._delete(key, marker["ETag"]):
+                return Reason.WRITTEN
+        except _Missing:
+            return Reason.GONE
+        except Denied:
+            return Reason.DENIED
+        with self._explained():
+            listed = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
+        found = listed.get("Contents")
+        if not found:
+            return None
+        if found[0]["Key"] != key:  # else somebody has written a marker since, and theirs is the newer
+            self._put_back(key, marker, tags)
+        return Reason.WRITTEN
+
+    def _delete(self, key: str, etag: str) -> bool:
+        """Delete a marker, if it is still the same; returns whether it was."""
+        try:
+            with self._explained():
+                self._s3.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
+        except _Changed:
+            return False
+        except _NotImplementedThere:
+            with self._explained():
+                self._s3.delete_object(Bucket=self._bucket, Key=key)
+        return True
+
+    def _put_back(self, key: str, marker: dict[str, Any], tags: str) -> None:
+        kept = {name: marker[name] for name in _METADATA if marker.get(name)}
+        if tags:
+            kept["Tagging"] = tags
+        try:
+            with self._explained():
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=b"", IfNoneMatch="*", **kept)
+        except _Changed:
+            return  # somebody was quicker
+        except _NotImplementedThere:
+            with self._explained():
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=b"", **kept)
+        self.restored += 1
+
+    def _tags(self, key: str) -> str:
+        from urllib.parse import urlencode
+
+        tags = self._s3.get_object_tagging(Bucket=self._bucket, Key=key)["TagSet"]
+        return urlencode([(each["Key"], each["Value"]) for each in tags])
+
+    def _key(self, folder: str) -> str:
+        assert folder, "the root is never looked at by itself, nor removed"
+        return f"{self._prefix}{folder}/"
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what boto3 raises into errors of ours."""
+        errors = self._errors
+        try:
+            yield
+        except errors.ClientError as error:
+            raise self._refused(error) from error
+        except (errors.NoCredentialsError, errors.PartialCredentialsError) as error:
+            raise Denied(f"{self.name}: {error}", name=self.name) from error
+        except errors.BotoCoreError as error:
+            raise Unavailable(f"{self.name} cannot be reached: {error}", name=self.name) from error
+
+    def _refused(self, error: Any) -> LockringError:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+        text = f"{self.name}: {error}"
+        if code == "NoSuchBucket":
+            return RootMissing(f"{self.name}: there is no such bucket", name=self.name)
+        if code in _DENIED:
+            return Denied(f"{self.name}: no permission: {error}", name=self.name)
+        for codes, kind in ((_MISSING, _Missing), (_CHANGED, _Changed), (_UNKNOWN, _NotImplementedThere)):
+            if code in codes or status in codes:
+                return kind(text, name=self.name)
+        return Unavailable(text, name=self.name)
+
+
+class _Missing(Unavailable):
+    """There is no such object."""
+
+    code = "s3-missing"
+
+
+class _Changed(Unavailable):
+    """A condition does not hold any more: the object is another one by now."""
+
+    code = "s3-changed"
+
+
+class _NotImplementedThere(Unavailable):
+    """The server does not know what was asked for."""
+
+    code = "s3-not-implemented"
+
+
+def _stamp(each: dict[str, Any]) -> str:
+    """Differs if an object was written again, as far as the server tells."""
+    return f"{each['ETag']} {each['LastModified'].isoformat()}"

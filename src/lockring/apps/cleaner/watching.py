@@ -1,0 +1,179 @@
+"""Events of a local file system, by inotify.
+
+inotify tells of what this machine does, not of what others do on a shared file system, and its table of watches is bounded. So
+events only make the cleaner quicker: the scan goes on. Where the table is full, `InotifyFull` is raised, or, if
+that happens later, `on_trouble` is called; the caller falls back to scanning.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from lockring.apps.cleaner.core.words import ROOT, Change, Event
+from lockring.clock import monotonic_ns
+from lockring.errors import ConfigError, LockringError, Overloaded
+
+
+class EventSource(Protocol):
+    """Tells of changes until it is stopped."""
+
+    def start(self) -> None:
+        """Begin; what happens after the return is told.
+
+        Raises:
+            LockringError: there can be no events here, and why.
+        """
+
+    def stop(self) -> None:
+        """End; harmless if it has not begun."""
+
+
+class InotifySource:
+    """See the module.
+
+    Args:
+        path: the root, absolute and without links.
+        on_event: called with each change, from a thread of the source; must be quick.
+        on_lost: called from there when events were lost.
+        on_trouble: called from there, once, when new folders cannot be watched any more.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        on_event: Callable[[Event], None],
+        on_lost: Callable[[], None],
+        on_trouble: Callable[[LockringError], None],
+    ) -> None:
+        self._path = path
+        self._on_event = on_event
+        self._on_lost = on_lost
+        self._on_trouble = on_trouble
+        self._observer: Any = None
+        self._inotify: Any = None
+        self._full: OSError | None = None
+        self._is_started = False
+
+    def start(self) -> None:
+        """See `EventSource`.
+
+        Raises:
+            ConfigError: watchdog is not installed.
+            Overloaded: the table of watches, or of inotify instances, is full.
+            LockringError: inotify refuses for another reason.
+        """
+        try:
+            from watchdog.observers.api import BaseObserver
+            from watchdog.observers.inotify import InotifyEmitter
+            from watchdog.observers.inotify_c import InotifyFD
+        except ImportError as error:
+            raise ConfigError(
+                f"events need watchdog ({error}): pip install 'lockring[cleaner]', or give --no-events"
+            ) from None
+        source = self
+
+        class Table(InotifyFD):  # type: ignore[misc, unused-ignore]
+            """The table of watches, which tells when it is full and when it has lost events."""
+
+            def add_callback(self, path: bytes, *rest: Any, **more: Any) -> Any:
+                try:
+                    return super().add_callback(path, *rest, **more)
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.ENOMEM):
+                        source._table_full(error)
+                    raise
+
+            def handle_event(self, event: Any) -> None:
+                if event.is_queue_overflow:
+                    source._on_lost()
+                super().handle_event(event)
+
+        try:
+            self._inotify = Table()
+            self._inotify.start()
+            self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
+            self._observer.schedule(
+                _handler(self._told), self._path, recursive=True, event_filter=_wanted_events()
+            )
+            self._observer.start()
+        except OSError as error:
+            self.stop()
+            raise _refused(error) from error
+        if self._full is not None:
+            self.stop()
+            raise _refused(self._full) from self._full
+        self._is_started = True
+
+    def stop(self) -> None:
+        """See `EventSource`."""
+        observer, self._observer = self._observer, None
+        if observer is not None and observer.is_alive():
+            observer.stop()
+            observer.join()
+        inotify, self._inotify = self._inotify, None
+        if inotify is not None:
+            inotify.stop()
+            inotify.join()
+
+    def _table_full(self, error: OSError) -> None:
+        is_first = self._full is None
+        self._full = error
+        if is_first and self._is_started:
+            self._on_trouble(_refused(error))
+
+    def _told(self, kind: str, path: str, target: str) -> None:
+        now_ns = monotonic_ns()
+        if kind in ("deleted", "moved"):
+            self._tell(Change.REMOVED, path, now_ns)
+        if kind in ("created", "moved"):
+            self._tell(Change.CREATED, target or path, now_ns)
+
+    def _tell(self, change: Change, path: str, now_ns: int) -> None:
+        folder = os.path.dirname(path)
+        if folder == self._path:
+            self._on_event(Event(change, ROOT, now_ns))
+        elif folder.startswith(self._path.rstrip("/") + "/"):
+            self._on_event(Event(change, folder[len(self._path.rstrip("/")) + 1 :], now_ns))
+
+
+def _refused(error: OSError) -> LockringError:
+    what = error.strerror or str(error)
+    if error.errno == errno.ENOSPC:
+        return Overloaded(
+            f"the inotify table is full ({what}); more watches: sysctl fs.inotify.max_user_watches"
+        )
+    if error.errno == errno.EMFILE:
+        return Overloaded(
+            f"no inotify instance is left ({what}); more of them: sysctl fs.inotify.max_user_instances"
+        )
+    return LockringError(f"inotify refuses: {what}")
+
+
+def _wanted_events() -> list[Any]:
+    from watchdog import events
+
+    return [
+        events.FileCreatedEvent,
+        events.DirCreatedEvent,
+        events.FileDeletedEvent,
+        events.DirDeletedEvent,
+        events.FileMovedEvent,
+        events.DirMovedEvent,
+    ]
+
+
+def _handler(told: Callable[[str, str, str], None]) -> Any:
+    from watchdog.events import FileSystemEvent, FileSystemEventHandler
+
+    class Handler(FileSystemEventHandler):
+        """Passes on what comes."""
+
+        def dispatch(self, event: FileSystemEvent) -> None:
+            if not event.is_synthetic:
+                told(event.event_type, os.fsdecode(event.src_path), os.fsdecode(event.dest_path))
+
+    return Handler()

@@ -1,0 +1,102 @@
+"""`lockring groups` and `lockring group`: looking at groups."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any
+
+import click
+import msgspec
+
+from lockring.cli.connect import client_options, client_settings, connect
+from lockring.cli.options import read_settings
+from lockring.cli.output import count, print_json, print_table, quoted, shown
+from lockring.client.membership import GroupInfo
+from lockring.config import setting
+from lockring.names import lock_of_group
+
+
+class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `lockring group`."""
+
+    key: Annotated[
+        str,
+        setting("Show which member should own this key.", variable=False, file=False),
+    ] = ""
+
+
+@click.command()
+@client_options()
+def groups(as_json: bool, **given: Any) -> None:
+    """List the groups that have members."""
+    cluster = client_settings(given)
+    with connect(cluster) as client:
+        found = client.groups(timeout=cluster.connect_timeout_s)
+    if as_json:
+        print_json([{"name": each.name, "members": each.members, "version": each.version} for each in found])
+        return
+    rows = [[each.name, each.members, each.version] for each in found]
+    print_table(("NAME", "MEMBERS", "VERSION"), rows, numbers=("MEMBERS", "VERSION"))
+
+
+@click.command()
+@click.argument("name")
+@client_options(GroupSettings)
+def group(name: str, as_json: bool, **given: Any) -> None:
+    """Show one group: its members, which part of the keys each should own, and whether all have let go of the others'."""
+    lock_of_group(name)
+    settings = read_settings(GroupSettings, "group", given)
+    cluster = client_settings(given)
+    with connect(cluster) as client:
+        info = client.group(name).describe(timeout=cluster.connect_timeout_s)
+    if as_json:
+        print_json(facts(info, settings.key))
+        return
+    shares = info.shares()
+    rows = [
+        [each.id, each.weight, f"{100 * shares[each.id]:.1f} %", _state(info, each.id), each.owner]
+        for each in info.members
+    ]
+    print_table(("MEMBER", "WEIGHT", "SHARE", "STATE", "OWNER"), rows, numbers=("WEIGHT", "SHARE"))
+    print(f"{count(len(info.members), 'member')}, version {info.version or 'not known yet'}, {summary(info)}")
+    if settings.key:
+        owner = info.owner(settings.key)
+        print(f"{quoted(settings.key)} belongs to {'nobody' if owner is None else quoted(owner)}")
+
+
+def _state(info: GroupInfo, member: str) -> str:
+    return "awaited" if member in info.awaited else "seen"
+
+
+def summary(info: GroupInfo) -> str:
+    """Whether a group's version is settled, or whom it waits for."""
+    if info.settled:
+        return "settled"
+    named = ", ".join(shown(each) for each in info.awaited[:5])
+    more = len(info.awaited) - 5
+    return f"waits for {named}" + (f" and {more} more" if more > 0 else "")
+
+
+def facts(info: GroupInfo, key: str = "") -> dict[str, Any]:
+    """A group as a JSON object."""
+    shares = info.shares()
+    found: dict[str, Any] = {
+        "name": info.name,
+        "version": info.version,
+        "settled": info.settled,
+        "awaited": list(info.awaited),
+        "members": [
+            {
+                "id": each.id,
+                "weight": each.weight,
+                "share": shares[each.id],
+                "payload_base64": base64.b64encode(each.payload).decode(),
+                "owner": each.owner,
+                "fencing_token": each.generation,
+            }
+            for each in info.members
+        ],
+    }
+    if key:
+        found["key"], found["key_owner"] = key, info.owner(key)
+    return found

@@ -1,0 +1,282 @@
+"""The asyncio client's groups: what `Client.group` gives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import sys
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
+from lockring.client.async_grants import Grant
+from lockring.client.holding import LossCallback, blame
+from lockring.client.membership import ChangeCallback, GroupInfo, MembershipState, call_all, member_payload
+from lockring.clock import monotonic_ns
+from lockring.core.asking import Request
+from lockring.core.client import ClientCore
+from lockring.core.holdings import TicketState
+from lockring.errors import AcquireTimeout, LockLost
+from lockring.messages import WAIT_FOREVER, GroupMember, Mode
+from lockring.names import lock_of_group
+from lockring.ring.key_ring import KeySet
+from lockring.units import NS_PER_MS, NS_PER_S
+
+if TYPE_CHECKING:
+    from lockring.client.asynchronous import Client
+
+
+class Group:
+    """A group's name, and how memberships of it are to be leased. It holds no state: make one wherever it is needed."""
+
+    __slots__ = ("_client", "_name", "_ttl_ms")
+
+    def __init__(self, client: Client, name: str, ttl_ms: int) -> None:
+        lock_of_group(name)
+        self._client = client
+        self._name = name
+        self._ttl_ms = ttl_ms
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        return self._name
+
+    @property
+    def ttl(self) -> float:
+        """The lease that its memberships get, in seconds."""
+        return self._ttl_ms / 1000
+
+    async def join(
+        self,
+        member_id: str | None = None,
+        weight: int = 1,
+        payload: bytes = b"",
+        *,
+        timeout: Seconds | None = None,
+    ) -> Membership:
+        """Become a member, and return once that is sure and a first view of the group has come.
+
+        Keys are owned only once everybody else has let go of them: see `Membership.wait_settled`.
+
+        Args:
+            member_id: 1 to 128 bytes of text, by which the keys are spread; None draws one. Who joins under the id of a member
+                that is there already takes over from it: that one's membership is lost (reason "replaced"), and what
+                it owned is the new one's once it has let go, or once its lease is over.
+            weight: how much of the keys it should own, in proportion to the others: 1 to 100.
+            payload: what the others are to see of it, 768 bytes at the most.
+            timeout: longest wait in seconds, None for ever (but see the client's `connect_timeout`). However short it is, a
+                server gets a second to answer.
+
+        Raises:
+            AcquireTimeout: somebody held the group's lock for itself all the time, or no view came.
+            Unavailable: no server could be reached, or none may serve the group at present.
+            InvalidRequest: an argument is not of the form it must have, or the cluster allows no such TTL.
+            ClientClosed: the client was closed.
+        """
+        member, record = member_payload(member_id, weight, payload)
+        wait_ms = wait_to_ms(timeout)
+        until_ns = None if wait_ms == WAIT_FOREVER else monotonic_ns() + max(wait_ms * NS_PER_MS, NS_PER_S)
+        grant = await self._client._acquire(
+            lock_of_group(self._name), self._ttl_ms, wait_ms, Mode.SHARED, record
+        )
+        try:
+            membership = Membership(self._client, self._name, member, grant)
+            await membership._wait(membership._first_version, until_ns, "got no view of it")
+        except BaseException:
+            self._client._engine.let_go(grant.ticket)
+            raise
+        return membership
+
+    async def describe(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> GroupInfo:
+        """Who is in the group, and who should own what, without joining it.
+
+        Args:
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: no node could tell within that time.
+        """
+        lock, give_up_ns = lock_of_group(self._name), answer_to_ns(timeout)
+        view = await self._client._engine.ask(
+            lambda core, now_ns: core.look(lock, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
+        )
+        return GroupInfo(self._name, view)
+
+    async def members(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> tuple[GroupMember, ...]:
+        """The members, in the order in which they joined.
+
+        Args:
+            timeout: how long to try, in seconds.
+
+        Raises:
+            Unavailable: no node could tell within that time.
+        """
+        return (await self.describe(timeout=timeout)).members
+
+    def __repr__(self) -> str:
+        return f"<Group {self._name!r}, ttl {self.ttl:g} s>"
+
+
+class Membership(MembershipState):
+    """One membership of a group: it says who is in the group and which keys are this member's own, and leaves it again.
+
+    It ends when it is left, when its lease is lost (as a lock's), or when another one takes its id over. It may be shared by
+    threads, or tasks. As a context manager it leaves at the end of the block; if it was lost meanwhile, that raises
+    `LockLost`, or adds a note to the error that ends the block.
+    """
+
+    def __init__(self, client: Client, group: str, member_id: str, grant: Grant) -> None:
+        super().__init__(group, member_id)
+        self._engine = client._engine
+        self._grant: Grant = grant
+        self._callbacks: list[ChangeCallback] = []
+        self._news: deque[tuple[tuple[ChangeCallback, ...], KeySet, KeySet, bool]] = deque()
+        self._teller: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Event] = []
+        self._engine.follow(grant.ticket, self)
+
+    def on_change(self, callback: ChangeCallback) -> None:
+        """Have a function called with the keys that this member gains and loses, each time that some are.
+
+        `callback(gained, lost)` gets two `KeySet`s: `key in gained`, `key in lost`. `owns` says no to what is lost before it is
+        called, and yes to what is gained. Calls come one after the other, in a thread of their own (with asyncio: in the
+        loop, where it may be a coroutine function). If keys are owned already, the first call comes at once.
+
+        Others get what was lost only when the call has returned: finish there what must not be done by two, and
+        quickly. While the membership lasts there is no bound on that; if the lease is lost, others do not wait.
+        """
+        self._callbacks.append(callback)
+        self._following.telling = True
+        owned = self._following.standing.owned
+        if owned and not self._following.over:
+            self._tell_later((callback,), KeySet(owned), KeySet(), False)
+
+    async def wait_settled(self, *, timeout: Seconds | None = None) -> int:
+        """Wait until there is a settled view with this member in it, and return its version.
+
+        Args:
+            timeout: longest wait in seconds, None for ever.
+
+        Raises:
+            AcquireTimeout: there was none within that time: somebody has not let go of its keys, nor lost its lease.
+            LockLost: the membership is lost.
+            NotHeld: it was left.
+        """
+        wait_ms = wait_to_ms(timeout)
+        until_ns = None if wait_ms == WAIT_FOREVER else monotonic_ns() + wait_ms * NS_PER_MS
+        return await self._wait(self._settled_version, until_ns, "is not settled")
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """An event that is set once the membership was lost (not when it is left), with `wait()` and `is_set()`."""
+        return self._grant.lost
+
+    def on_lost(self, callback: LossCallback) -> None:
+        """Have a function called once if the membership is lost; at once if it is lost already. As `Grant.on_lost`."""
+        self._grant.on_lost(callback)
+
+    async def leave(self) -> None:
+        """Own nothing any more, have that told to who wants to hear of it, and then leave the group.
+
+        Returns once that is confirmed, or once the lease has ended anyway. Called by a callback of `on_change`, it does
+        not wait for the calls that are still to come.
+
+        Raises:
+            LockLost: the membership was lost before.
+            NotHeld: it was left before.
+        """
+        await self._engine.unfollow(self._request)
+        if asyncio.current_task() is not self._teller:
+            await self._wait(lambda: None if self._teller else 1, None, "")
+        await self._grant.release()
+
+    # ------------------------------------------------------------------ for the client
+
+    def followed(self, core: ClientCore, request: Request) -> None:
+        """For the client: the group is followed by this request."""
+        self._core, self._request = core, request
+
+    def on_ticket_lost(self) -> None:
+        """For the client: the membership was lost."""
+        self._grant.on_ticket_lost()
+
+    def on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
+        """For the client: something has changed in the group."""
+        if self._callbacks and (gained or lost):
+            self._tell_later(tuple(self._callbacks), KeySet(gained), KeySet(lost), awaited)
+        for event in self._waiting:
+            event.set()
+
+    def _tell_later(
+        self, callbacks: tuple[ChangeCallback, ...], gained: KeySet, lost: KeySet, awaited: bool
+    ) -> None:
+        self._news.append((callbacks, gained, lost, awaited))
+        if self._teller is None:
+            name = f"lockring-group-{self._group[:40]}"
+            self._teller = asyncio.get_running_loop().create_task(self._tell(), name=name)
+
+    # ------------------------------------------------------------------ inner
+
+    async def _tell(self) -> None:
+        """Tell what there is to tell, and end."""
+        try:
+            while self._news:
+                callbacks, gained, lost, awaited = self._news.popleft()
+                for result in call_all(callbacks, gained, lost, _report):
+                    if inspect.isawaitable(result):
+                        try:
+                            await result
+                        except Exception:  # noqa: BLE001 - reported; the other callbacks must be called
+                            _report()
+                if awaited:
+                    self._engine.told(self._request)
+        finally:
+            self._teller = None
+            for event in self._waiting:
+                event.set()
+
+    async def _wait(self, ready: Callable[[], int | None], until_ns: int | None, what: str) -> int:
+        """Wait until `ready` gives something."""
+        event = asyncio.Event()
+        self._waiting.append(event)
+        try:
+            while (found := ready()) is None:
+                left_s = None if until_ns is None else (until_ns - monotonic_ns()) / NS_PER_S
+                if left_s is not None and left_s <= 0:
+                    raise AcquireTimeout(
+                        f"{self._member_id!r} joined the group {self._group!r}, but it {what} in time",
+                        name=self._group,
+                    )
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), left_s)
+                event.clear()
+            return found
+        finally:
+            self._waiting.remove(event)
+
+    async def __aenter__(self) -> Self:
+        return self.check()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ticket = self._grant.ticket
+        if ticket.state == TicketState.HELD:
+            try:
+                await self.leave()
+            except LockLost as loss:
+                blame(error, loss)
+        elif ticket.reason:
+            try:
+                self.check()
+            except LockLost as loss:
+                blame(error, loss)
+
+
+def _report() -> None:
+    context = {"message": "a lockring on_change callback failed", "exception": sys.exception()}
+    asyncio.get_running_loop().call_exception_handler(context)

@@ -1,0 +1,113 @@
+"""The ring of a group: which member should own which keys.
+
+It is the circle of circle.py, and the rule is the plainest there is: a key's slot belongs to the next member clockwise. So
+the ring is a pure function of the members and their weights, without any history. Whoever knows the same members has the same
+ring, and nothing moves but what it must: a member that leaves gives its slots to the others, one that joins
+takes its slots from the others, and no slot ever changes hands between two members that stay.
+
+The price, against the ring of the nodes (hash_ring.py), is balance: loads are not bounded, they are as even as many points
+make them. That ring may look back on the one before it, since one coordinator alone works it out; members of a group work
+theirs out each for itself, and have not all seen the same past. For the same reason the number of a member's points
+depends on nothing but its own weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Final
+
+from lockring.names import SLOTS, slot_of
+from lockring.ring.circle import CIRCLE_BITS, places_of
+
+POINTS_PER_WEIGHT: Final = 128
+"""Points of a member for each unit of its weight: the shares of equal members differ by about 9 % (one standard deviation)."""
+
+_SLOT_SHIFT: Final = CIRCLE_BITS - (SLOTS - 1).bit_length()
+
+
+class KeySet:
+    """Some of the slots that all keys fall into: `key in slots` says whether a key is among them. Immutable.
+
+    Attributes:
+        slots: their numbers, 0 to 4095.
+    """
+
+    __slots__ = ("slots",)
+
+    def __init__(self, slots: frozenset[int] = frozenset()) -> None:
+        self.slots = slots
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and slot_of(key) in self.slots
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self.slots))
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __eq__(self, other: object) -> bool:
+        return self.slots == other.slots if isinstance(other, KeySet) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.slots)
+
+    def __repr__(self) -> str:
+        return f"<KeySet of {len(self.slots)} slots of {SLOTS}>"
+
+
+class KeyRing:
+    """Who should own each of the `SLOTS` slots, among members of some weights. Immutable, safe to share between threads.
+
+    Args:
+        members: weights by id. Ids are any text; weights are whole numbers from 1 on, of which only the
+            proportion matters. Small ones make a smaller circle.
+
+    Attributes:
+        owners: for each slot the id of the member that should own it; None without members.
+    """
+
+    __slots__ = ("owners",)
+
+    def __init__(self, members: Mapping[str, int]) -> None:
+        ids = sorted(members)
+        if len(ids) < 2:
+            self.owners: tuple[str | None, ...] = ((ids[0] if ids else None),) * SLOTS
+            return
+        bits = len(ids).bit_length()
+        points: list[int] = []
+        for number, member in enumerate(ids):
+            # The number in the low bits orders points that fall on one place by id.
+            points += [place << bits | number for place in _sorted_places(member, members[member])]
+        points.sort()  # of sorted runs: fast
+        mask = (1 << bits) - 1
+        owners: list[str | None] = []
+        for point in points:
+            # The slots up to here that have no owner yet: a slot's owner is at its place or after it.
+            reached = min(SLOTS, (point >> bits >> _SLOT_SHIFT) + 1)
+            if reached > len(owners):
+                owners += [ids[point & mask]] * (reached - len(owners))
+        owners += [ids[points[0] & mask]] * (SLOTS - len(owners))
+        self.owners = tuple(owners)
+
+    def owner(self, key: str) -> str | None:
+        """The member that should own a key; None without members."""
+        return self.owners[slot_of(key)]
+
+    def slots_of(self, member: str) -> frozenset[int]:
+        """The slots that a member should own; none if it is no member."""
+        return frozenset([slot for slot, owner in enumerate(self.owners) if owner == member])
+
+    def counts(self) -> dict[str, int]:
+        """How many slots each member should own, by id; who gets none is left out."""
+        counts: dict[str, int] = {}
+        for owner in self.owners:
+            if owner is not None:
+                counts[owner] = counts.get(owner, 0) + 1
+        return dict(sorted(counts.items()))
+
+
+@lru_cache(maxsize=1024)
+def _sorted_places(member: str, weight: int) -> tuple[int, ...]:
+    return tuple(sorted(places_of(member, POINTS_PER_WEIGHT * weight)))

@@ -1,0 +1,271 @@
+"""Groups of members that share work, with both clients, against real clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import lockring
+import lockring.aio
+from lockring.testing import LocalCluster
+
+pytestmark = [pytest.mark.cluster]
+
+KEYS = [f"key-{number}" for number in range(300)]
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture
+def client(steady: LocalCluster) -> Iterator[lockring.Client]:
+    with lockring.Client(steady.servers, owner="one", ttl=3) as client:
+        yield client
+
+
+@pytest.fixture
+def other(steady: LocalCluster) -> Iterator[lockring.Client]:
+    with lockring.Client(steady.servers, owner="other", ttl=3) as client:
+        yield client
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def owned(member: lockring.Membership) -> set[str]:
+    return {key for key in KEYS if member.owns(key)}
+
+
+def test_members_share_the_keys_and_only_those_of_who_comes_or_goes_move(
+    client: lockring.Client, other: lockring.Client
+) -> None:
+    with client.group("share").join("a") as a:
+        assert a.wait_settled(timeout=30) == a.version
+        assert owned(a) == set(KEYS)
+        with other.group("share").join("b", weight=3, payload=b"at port 80") as b:
+            b.wait_settled(timeout=30)
+            assert [(each.id, each.weight, each.payload, each.owner) for each in b.members] == [
+                ("a", 1, b"", "one"),
+                ("b", 3, b"at port 80", "other"),
+            ]
+            assert owned(a) | owned(b) == set(KEYS)
+            assert not owned(a) & owned(b)
+            assert all((a.owner(key) == "b") == b.owns(key) for key in KEYS)
+            before = owned(b)
+            c = client.group("share").join("c")
+            c.wait_settled(timeout=30)
+            assert owned(c)
+            assert owned(b) == before - owned(c)
+            c.leave()
+            wait_for(lambda: owned(a) | owned(b) == set(KEYS))
+            assert owned(b) == before
+        wait_for(lambda: owned(a) == set(KEYS))
+
+
+def test_later_owner_has_a_greater_fence_and_who_owns_nothing_has_none(
+    client: lockring.Client, other: lockring.Client
+) -> None:
+    a = client.group("fences").join("a")
+    a.wait_settled(timeout=30)
+    before = {key: a.fence(key) for key in KEYS}
+    b = other.group("fences").join("b")
+    b.wait_settled(timeout=30)
+    for key in KEYS:
+        owner, loser = (b, a) if b.owns(key) else (a, b)
+        assert owner.fence(key) > before[key]
+        with pytest.raises(lockring.NotHeld, match=f"gives it to '{owner.member_id}'"):
+            loser.fence(key)
+    a.leave()
+    with pytest.raises(lockring.NotHeld):
+        a.fence(KEYS[0])
+    assert owned(a) == set()
+    b.leave()
+
+
+def test_keys_are_nobody_elses_until_the_callback_of_their_former_owner_has_returned(
+    client: lockring.Client, other: lockring.Client
+) -> None:
+    a = client.group("finish").join("a")
+    a.wait_settled(timeout=30)
+    told: list[tuple[int, int]] = []
+    may_end, began = threading.Event(), threading.Event()
+    lost_keys: set[str] = set()
+
+    def finish(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+        told.append((len(gained), len(lost)))
+        if lost:
+            lost_keys.update(key for key in KEYS if key in lost)
+            assert not any(a.owns(key) for key in lost_keys)
+            began.set()
+            assert may_end.wait(30)
+
+    a.on_change(finish)
+    b = other.group("finish").join("b")
+    assert began.wait(30)
+    with pytest.raises(lockring.AcquireTimeout):
+        b.wait_settled(timeout=0.3)
+    assert owned(b) == set()
+    assert client.group("finish").describe().awaited == ("a",)
+    may_end.set()
+    b.wait_settled(timeout=30)
+    assert owned(b) == lost_keys
+    assert told[0] == (4096, 0)
+    assert len(told) == 2
+    b.leave()
+    a.leave()
+
+
+def test_member_that_is_killed_loses_its_keys_after_its_lease(quick: LocalCluster) -> None:
+    program = """
+import lockring, sys, time
+member = lockring.Client(sys.argv[1], ttl=1).group("killed").join("victim")
+print(member.wait_settled(timeout=30), flush=True)
+time.sleep(600)
+"""
+    with lockring.Client(quick.servers, ttl=2) as client:
+        a = client.group("killed").join("a")
+        a.wait_settled(timeout=30)
+        victim = subprocess.Popen(
+            [sys.executable, "-c", program, quick.servers], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert victim.stdout is not None
+            assert int(victim.stdout.readline()) == a.wait_settled(timeout=30)
+            kept = owned(a)
+            assert kept < set(KEYS)
+            victim.kill()
+            wait_for(lambda: owned(a) == set(KEYS))
+            assert [member.id for member in a.members] == ["a"]
+        finally:
+            victim.kill()
+            victim.communicate()
+        a.leave()
+
+
+def test_members_keep_their_keys_over_the_death_of_the_groups_node(quick: LocalCluster) -> None:
+    with lockring.Client(quick.servers, ttl=4) as client, lockring.Client(quick.servers, ttl=4) as other:
+        a = client.group("failover").join("a")
+        b = other.group("failover").join("b")
+        b.wait_settled(timeout=30)
+        wait_for(lambda: owned(a) | owned(b) == set(KEYS))
+        kept, version = owned(a), a.version
+        changes: list[object] = []
+        a.on_change(lambda gained, lost: changes.append((gained, lost)))
+        quick.kill(client.describe("group:failover").primary)
+        wait_for(lambda: min(a.version, b.version) > version and a.settled and b.settled)
+        assert owned(a) == kept
+        assert owned(a) | owned(b) == set(KEYS)
+        assert len(changes) == 1  # what it owned when it asked to be told
+        c = client.group("failover").join("c")
+        c.wait_settled(timeout=30)
+        assert owned(c)
+
+
+def test_who_joins_under_the_id_of_a_member_takes_over_from_it(
+    client: lockring.Client, other: lockring.Client
+) -> None:
+    old = client.group("again").join("same")
+    old.wait_settled(timeout=30)
+    fence = old.fence(KEYS[0])
+    reasons: list[str] = []
+    old.on_lost(lambda loss: reasons.append(loss.reason))
+    new = other.group("again").join("same")
+    new.wait_settled(timeout=30)
+    wait_for(lambda: owned(new) == set(KEYS))
+    assert new.fence(KEYS[0]) > fence
+    assert old.lost.wait(30)
+    with pytest.raises(lockring.LockLost, match="replaced"):
+        old.check()
+    with pytest.raises(lockring.LockLost, match="replaced"):
+        old.leave()
+    wait_for(lambda: reasons == ["replaced"])
+    new.leave()
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+def test_groups_with_asyncio(steady: LocalCluster, own_thread: bool) -> None:
+    async def scene() -> None:
+        async with (
+            lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as one,
+            lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as two,
+        ):
+            told: list[tuple[str, int, int]] = []
+            held: list[bool] = []
+            async with await one.group("aio").join("a") as a:
+                await a.wait_settled(timeout=30)
+
+                async def slowly(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+                    await asyncio.sleep(0)
+                    told.append(("a", len(gained), len(lost)))
+
+                a.on_change(slowly)
+                b = await two.group("aio").join("b")
+                b.on_change(lambda gained, lost: told.append(("b", len(gained), len(lost))))
+                b.on_change(lambda gained, lost: held.append(b.held))
+                await b.wait_settled(timeout=30)
+                assert all(a.owns(key) != b.owns(key) for key in KEYS)
+                assert [each.name for each in await one.groups() if each.members == 2] == ["aio"]
+                assert [member.id for member in await two.group("aio").members()] == ["a", "b"]
+                await b.leave()
+                assert held == [True, True]  # what is lost by leaving is told before the membership ends
+                with pytest.raises(lockring.NotHeld):
+                    await b.leave()
+            assert told[0] == ("a", 4096, 0)
+            lost = told[1][2]
+            assert lost
+            assert told[1:] == [("a", 0, lost), ("b", lost, 0), ("b", 0, lost), *told[4:]]
+            assert not a.held
+
+    asyncio.run(scene())
+
+
+def test_a_group_can_be_looked_at_from_a_shell(client: lockring.Client, steady: LocalCluster) -> None:
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "lockring", *words, "--server", steady.servers]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    with client.group("shell").join("worker", weight=2, payload=b"hi") as member:
+        version = member.wait_settled(timeout=30)
+        assert {"name": "shell", "members": 1, "version": version} in json.loads(run("groups", "--json"))
+        assert re.search(rf"^shell +1 +{version}$", run("groups"), re.MULTILINE)
+        shown = run("group", "shell", "--key", "x")
+        assert f"1 member, version {version}, settled" in shown
+        assert "'x' belongs to 'worker'" in shown
+        found = json.loads(run("group", "shell", "--json", "--key", "x"))
+        assert (found["settled"], found["awaited"], found["key_owner"]) == (True, [], "worker")
+        [only] = found["members"]
+        assert (only["id"], only["weight"], only["share"], only["payload_base64"]) == (
+            "worker",
+            2,
+            1.0,
+            "aGk=",
+        )
+    empty = json.loads(run("group", "nobody", "--json"))
+    assert (empty["members"], empty["settled"]) == ([], True)
+
+
+def test_the_example_of_the_page_about_groups_runs(steady: LocalCluster) -> None:
+    page = (DOCS / "groups.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"LOCKRING_SERVER": steady.servers},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    cleaned = re.findall(r"^(/\w+) is cleaned by worker-[12]$", done.stdout, re.MULTILINE)
+    assert cleaned == ["/in", "/out", "/tmp"]

@@ -1,0 +1,150 @@
+"""Drills for the rules of groups."""
+
+from __future__ import annotations
+
+from tests.sim import SLOTS_SIMULATED
+from tests.sim.groups import GroupHabits, GroupProgram, Member, group_lock_beside
+from tests.sim.scenarios import TTL_MS, Scenario
+from tests.sim.switches import drill
+from tests.sim.workload import ClientShell
+from tests.sim.world import S
+
+
+class GroupScenario(Scenario):
+    """A cluster at rest, with clients that may join a group whose lock has the primary of the scenario's lock."""
+
+    def __init__(self, *, clients: int = 2) -> None:
+        super().__init__(clients=clients)
+        habits = GroupHabits(group_lock_beside(self.name), (TTL_MS,), 0, S, S, 0.0, 1, 0.0)
+        self.programs: list[GroupProgram] = []
+        for client in self.simulation.clients:
+            client.group = GroupProgram(client, habits, self.simulation.checkers.groups)
+            self.programs.append(client.group)
+
+    def client(self, number: int) -> ClientShell:
+        """One of the clients."""
+        return self.simulation.clients[number]
+
+    def owner(self, number: int = 0, *, heedful_s: float = 0) -> Member:
+        """A member that owns everything."""
+        member = self.programs[number].enter(int(heedful_s * S))
+        self.wait(lambda: self.owns(member), 5)
+        return member
+
+    @staticmethod
+    def owns(member: Member) -> bool:
+        """Whether a member owns anything."""
+        return bool(member.owns())
+
+    @staticmethod
+    def view(member: Member) -> int:
+        """Number of a member's newest view."""
+        following = None if member.request is None else member.request.following
+        return 0 if following is None else following.standing.view.number
+
+    def comes_to_own(self, member: Member, seconds: float) -> None:
+        """Wait until a member owns something."""
+        self.wait(lambda: self.owns(member), seconds)
+
+
+@drill
+def settled_at_once() -> None:
+    """A member that does not hear of a view, since what its node sends is lost, has its lease yet; another one joins."""
+    cluster = GroupScenario()
+    cluster.owner()
+    cluster.silence(cluster.primary(), cluster.client(0), 4)
+    joined = cluster.programs[1].enter()
+    cluster.comes_to_own(joined, 30)
+
+
+@drill
+def owned_when_given() -> None:
+    """The same: whoever joins gets the view, but the other one has not let go."""
+    settled_at_once()
+
+
+@drill
+def kept_when_taken() -> None:
+    """Another one joins, and hears that the view is settled first."""
+    cluster = GroupScenario()
+    cluster.owner()
+    joined = cluster.programs[1].enter()
+    cluster.wait(lambda: cluster.view(joined) > 0, 5)
+    cluster.delay(cluster.primary(), cluster.client(0), 0)
+    cluster.comes_to_own(joined, 30)
+
+
+@drill
+def seen_before_told() -> None:
+    """A member needs six seconds to finish what it does with the keys that are taken from it."""
+    cluster = GroupScenario()
+    cluster.owner(heedful_s=6)
+    joined = cluster.programs[1].enter()
+    cluster.comes_to_own(joined, 30)
+
+
+@drill
+def owned_past_the_lease() -> None:
+    """A member's process is stopped for longer than its lease, and another one joins."""
+    cluster = GroupScenario()
+    cluster.owner()
+    cluster.client(0).pause(30 * S)
+    joined = cluster.programs[1].enter()
+    cluster.comes_to_own(joined, 30)
+
+
+@drill
+def gone_when_unheard() -> None:
+    """A member does not hear of a view, and then its connection breaks, and it cannot make a new one for some seconds."""
+    cluster = GroupScenario()
+    cluster.owner()
+    primary, client = cluster.primary(), cluster.client(0)
+    joined = cluster.programs[1].enter()
+    cluster.wait(lambda: joined.request is not None, 5)
+    cluster.silence(primary, client, 5)
+    cluster.wait(lambda: cluster.view(joined) > joined.ticket.generation, 5)
+    cluster.break_connections(client, primary)
+    cluster.cut(client, primary, 5)
+    cluster.comes_to_own(joined, 30)
+
+
+def _number_comes_again(*, cut: bool) -> None:
+    """A primary dies with a view just out, which one member has not got. Another one, that has, leaves before those who stay
+    reach the successor: whose first view gives its keys to the former."""
+    cluster = GroupScenario(clients=3)
+    first = cluster.owner()
+    second = cluster.programs[1].enter(weight=9)
+    cluster.comes_to_own(second, 10)
+    third = cluster.programs[2].enter()
+    cluster.wait(lambda: third.request is not None, 5)
+    primary, backup, before = cluster.primary(), cluster.backup(), cluster.view(second)
+    cluster.silence(primary, cluster.client(0), 60)
+    cluster.run(0.1)
+    if cut:
+        cluster.cut(primary, backup, 60)
+        cluster.cut(primary, cluster.coordinator, 60)
+    cluster.run(1.1)
+    if not cut:
+        assert cluster.view(second) > before
+    cluster.crash(primary)
+    for node in cluster.simulation.nodes:
+        for number in (0, 2):
+            cluster.cut(cluster.client(number), node, 60)
+    cluster.programs[1].exit(second)
+    cluster.wait(lambda: second.ticket is None, 6)
+    for node in cluster.simulation.nodes:
+        for number in (0, 2):
+            cluster.mend(cluster.client(number), node)
+    cluster.wait(lambda: len(first.owns() | third.owns()) == SLOTS_SIMULATED, 30)
+
+
+@drill
+def number_not_kept() -> None:
+    """The successor knows of every change of the group, but for the number of the last view."""
+    _number_comes_again(cut=False)
+
+
+@drill
+def view_told_early() -> None:
+    """The primary is cut off from its backup while it forms its last view."""
+    _number_comes_again(cut=True)

@@ -1,0 +1,85 @@
+"""What callers write about groups is checked before any I/O, and what is told of them reads well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import lockring
+from lockring.client.membership import GroupInfo, member_payload, summary_of
+from lockring.errors import InvalidRequest
+from lockring.messages import GroupMember, HolderInfo, LockInfo, View
+from lockring.views import MEMBER_PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX, membership_of
+
+
+@pytest.fixture
+def client() -> lockring.Client:
+    return lockring.Client("127.0.0.1:1")
+
+
+@pytest.mark.parametrize("name", ["", 7, "x" * 1019, "\ud800"])
+def test_no_group_has_such_a_name(client: lockring.Client, name: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        client.group(name)
+
+
+def test_group_knows_its_name_and_lease(client: lockring.Client) -> None:
+    group = client.group("x" * 1018, ttl=4)
+    assert (len(group.name), group.ttl) == (1018, 4.0)
+    assert repr(client.group("g")) == "<Group 'g', ttl 10 s>"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("",), "id"),
+        ((7,), "id"),
+        (("ä" * 65,), "at most 128 bytes"),
+        (("\ud800",), "UTF-8"),
+        (("a", 0), "1 to 100"),
+        (("a", 101), "1 to 100"),
+        (("a", True), "1 to 100"),
+        (("a", 1.0), "1 to 100"),
+        (("a", 1, "text"), "bytes"),
+        (("a", 1, bytes(MEMBER_PAYLOAD_BYTES_MAX + 1)), "at most 768"),
+    ],
+    ids=repr,
+)
+def test_no_member_is_like_that(client: lockring.Client, arguments: tuple[Any, ...], what: str) -> None:
+    with pytest.raises(InvalidRequest, match=what):
+        client.group("g").join(*arguments)
+
+
+def test_longest_id_and_payload_fit_into_a_holding() -> None:
+    member, payload = member_payload("x" * 128, 100, bytes(MEMBER_PAYLOAD_BYTES_MAX))
+    assert len(payload) <= PAYLOAD_BYTES_MAX
+    record = membership_of(payload)
+    assert record is not None
+    assert (record.id, record.weight, len(record.payload)) == (member, 100, MEMBER_PAYLOAD_BYTES_MAX)
+
+
+def test_member_without_an_id_gets_one_of_its_own() -> None:
+    assert member_payload(None, 1, b"")[0] != member_payload(None, 1, b"")[0]
+
+
+def test_group_tells_who_should_own_what() -> None:
+    members = [
+        GroupMember(name, weight, b"", "o", n) for n, (name, weight) in enumerate([("a", 1), ("b", 3)])
+    ]
+    info = GroupInfo("g", View(1, 9, False, members, ["b"]))
+    assert info.shares()["b"] == pytest.approx(0.75, abs=0.1)
+    assert sum(info.shares().values()) == 1
+    assert info.owner("x") in ("a", "b")
+    assert repr(info) == "<GroupInfo 'g' version 9, 2 members, waits for b>"
+    assert GroupInfo("g", View(1, 0, True, [])).owner("x") is None
+
+
+def test_lock_without_members_is_no_group() -> None:
+    holder = HolderInfo("o", "s", 1, 1, 1, 1, 1)
+    lock = LockInfo("group:g", 1, "n", 1, 1, 1, 0, [holder], [], 5)
+    assert summary_of(lock) is None
+    holder.payload = member_payload("a", 1, b"")[1]
+    found = summary_of(lock)
+    assert found is not None
+    assert (found.name, found.members, found.version) == ("g", 1, 5)

@@ -1,0 +1,73 @@
+"""The ring of groups: who should own which keys."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import pytest
+
+from lockring.names import SLOTS, slot_of
+from lockring.ring.circle import CIRCLE_BITS, places_of
+from lockring.ring.key_ring import POINTS_PER_WEIGHT, KeyRing, KeySet
+
+TEN = {f"worker-{number}": 1 for number in range(10)}
+
+
+def moves(before: KeyRing, after: KeyRing) -> set[tuple[str | None, str | None]]:
+    return {pair for pair in zip(before.owners, after.owners, strict=True) if pair[0] != pair[1]}
+
+
+def test_each_slot_belongs_to_the_next_point_clockwise() -> None:
+    members = {"a": 1, "b": 3, "ä, of any text": 2}
+    points = sorted(
+        (place, member)
+        for member, weight in members.items()
+        for place in places_of(member, POINTS_PER_WEIGHT * weight)
+    )
+    ring = KeyRing(members)
+    for slot in range(SLOTS):
+        at = bisect_left(points, (slot * 2**CIRCLE_BITS // SLOTS, ""))
+        assert ring.owners[slot] == points[at % len(points)][1]
+
+
+def test_only_the_slots_of_who_leaves_or_joins_move() -> None:
+    ring = KeyRing(TEN)
+    joined = KeyRing({**TEN, "new": 2})
+    assert {to for _, to in moves(ring, joined)} == {"new"}
+    assert {what for what, _ in moves(joined, ring)} == {"new"}
+    heavier = KeyRing({**TEN, "worker-3": 4})
+    assert {to for _, to in moves(ring, heavier)} == {"worker-3"}
+
+
+def test_shares_go_by_weight_roughly() -> None:
+    counts = KeyRing({**TEN, "heavy": 10}).counts()
+    assert sum(counts.values()) == SLOTS
+    assert counts["heavy"] == pytest.approx(SLOTS / 2, rel=0.2)
+    for member in TEN:
+        assert counts[member] == pytest.approx(SLOTS / 20, rel=0.4)
+
+
+def test_order_of_the_members_does_not_matter() -> None:
+    assert KeyRing(TEN).owners == KeyRing(dict(reversed(TEN.items()))).owners
+
+
+def test_one_member_owns_everything_and_without_members_nobody_does() -> None:
+    assert KeyRing({"only": 1}).slots_of("only") == frozenset(range(SLOTS))
+    assert KeyRing({"only": 1}).slots_of("other") == frozenset()
+    assert KeyRing({}).owner("x") is None
+    assert KeyRing({}).counts() == {}
+
+
+def test_set_of_keys_answers_for_keys() -> None:
+    keys = KeySet(frozenset({slot_of("x"), slot_of("y")}))
+    assert "x" in keys
+    assert "y" in keys
+    assert "another" not in keys
+    assert slot_of("x") not in keys  # a slot is no key
+    assert list(keys) == sorted({slot_of("x"), slot_of("y")})
+    assert len(keys) == 2
+    assert keys == KeySet(keys.slots)
+    assert hash(keys) == hash(KeySet(keys.slots))
+    assert keys != KeySet()
+    assert keys != "x"
+    assert repr(keys) == f"<KeySet of 2 slots of {SLOTS}>"
