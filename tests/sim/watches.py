@@ -29,11 +29,16 @@ class Stretch:
     """What a watch saw between two gaps: all grants with generations from the first to the last one that it saw begin.
 
     A picture with an exclusive holder begins with that one. Of others nothing says which grants were over by then.
+
+    Attributes:
+        ended_at: how many grants there had been when its end was told, None while it goes on. What a primary shows may be lost
+            with it before anybody was answered; its successor then gives lower generations than were seen.
     """
 
     def __init__(self, who: str, lock: LockInfo) -> None:
         self.who = who
         self.name = lock.name
+        self.ended_at: int | None = None
         self.seen = {each.generation for each in lock.holders}
         self.first = max(self.seen, default=0) if lock.mode == Mode.EXCLUSIVE else 0
         self.last = self.first
@@ -101,6 +106,8 @@ class Seen:
         self._stretch.granted(granted)
 
     def _begin(self, lock: LockInfo) -> None:
+        if self._stretch is not None:
+            self._watches.end(self._stretch)
         self._stretch = self._watches.begin(self._who, lock)
 
 
@@ -108,12 +115,14 @@ class Watches:
     """All watches of a run."""
 
     def __init__(self) -> None:
-        self._granted: dict[str, set[int]] = {}
+        self._granted: dict[str, dict[int, int]] = {}
+        self._grants = 0
         self._stretches: list[Stretch] = []
 
     def granted(self, name: str, generation: int) -> None:
         """A client came to believe that it holds a lock."""
-        self._granted.setdefault(name, set()).add(generation)
+        self._grants += 1
+        self._granted.setdefault(name, {})[generation] = self._grants
 
     def begin(self, who: str, lock: LockInfo) -> Stretch:
         """A watch sees a lock for the first time, or after a gap."""
@@ -121,13 +130,17 @@ class Watches:
         self._stretches.append(stretch)
         return stretch
 
+    def end(self, stretch: Stretch) -> None:
+        """A watch tells of a gap: what comes now is no part of what it saw until here."""
+        stretch.ended_at = self._grants
+
     def check(self) -> None:
         """Whatever was granted between two gaps was seen; only at the end of a run is known what was."""
         for each in self._stretches:
             between = {
                 generation
-                for generation in self._granted.get(each.name, ())
-                if each.first <= generation <= each.last
+                for generation, at in self._granted.get(each.name, {}).items()
+                if each.first <= generation <= each.last and (each.ended_at is None or at <= each.ended_at)
             }
             if not between <= each.seen:
                 raise Violation(

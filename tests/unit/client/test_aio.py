@@ -250,7 +250,7 @@ class TestCancelling:
 
 class TestLoss:
     def test_a_loss_sets_the_event_and_calls_back_before_the_lock_is_let_go(
-        self, run: Run, server: LockServer
+        self, run: Run, server: LockServer, own_thread: bool
     ) -> None:
         async def main(client: Client) -> None:
             grant = await client.lock("x").acquire()
@@ -259,7 +259,10 @@ class TestLoss:
             lost = grant.lost
             server.lose("x")
             await lost.wait()
-            assert told == [("x", "broken", 0)]
+            ((name, reason, releases),) = told
+            assert (name, reason) == ("x", "broken")
+            # From a thread of its own the client lets go without waiting for this loop, which may be blocked for long.
+            assert releases == 0 or own_thread
             assert not grant.held
             await until(server, lambda: server.count(Release) == 1)
             with pytest.raises(LockLost):

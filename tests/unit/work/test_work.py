@@ -1,0 +1,259 @@
+"""How much work an operation is, counted: messages, bytes, calls and memory. A speed cannot be asserted on a machine that
+others use too; these figures do not depend on it. Where one grows on purpose, its bound is raised in the same change."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+from collections import Counter
+from itertools import count
+from types import FrameType
+from typing import Any
+
+import msgspec
+import pytest
+
+from lockring.core.client import ClientCore
+from lockring.core.client_effects import Connect
+from lockring.core.client_effects import Send as ClientSend
+from lockring.core.effects import Reply, Send
+from lockring.core.holdings import TicketState
+from lockring.core.lock_table import LockTable
+from lockring.core.node import NodeCore
+from lockring.core.sessions import Sessions
+from lockring.messages import (
+    PROTOCOL,
+    Acquire,
+    Granted,
+    Keepalive,
+    Kept,
+    Message,
+    Release,
+    Released,
+    ToClient,
+    ToNode,
+    Welcome,
+)
+from lockring.net.frames import FrameReader, encode_frame
+from tests.unit.core.client_world import routes
+from tests.unit.core.nodes import MS, Nodes
+
+PAIRS = 500
+NAMES = [f"job/{number}" for number in range(1, 31)]
+SESSION = "0123456789abcdef"
+OWNER = "me@host.example:12345"
+TTL_MS = 10_000
+CONNECTION = 77
+
+
+class Work:
+    """What was done in the sections that were entered with it: calls of Python functions, messages, their bytes."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.messages: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def __enter__(self) -> None:
+        def note(frame: FrameType, event: str, argument: Any) -> None:
+            self.calls += event == "call"
+
+        sys.setprofile(note)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def sent(self, message: Message) -> None:
+        """Count a message as it goes over the wire."""
+        self.messages[type(message).__name__] += 1
+        self.bytes[type(message).__name__] += len(encode_frame(message))
+
+
+class Servers:
+    """Node cores with a client's connection to the first of them, and the work that its locks make."""
+
+    def __init__(self, *names: str) -> None:
+        nodes = Nodes(*names)
+        nodes.assign(names[0], names[1] if len(names) > 1 else None, *NAMES)
+        for _ in range(20):
+            nodes.advance(200 * MS)
+        self._cores = {nodes.replicas[name]: nodes.cores[name] for name in names}
+        self._primary = nodes.replicas[names[0]]
+        self._core.client_connected(CONNECTION, "a client", 1, now_ns=nodes.now)
+        self._core.take_effects(now_ns=nodes.now)
+        self._now_ns = nodes.now
+        self.work = Work()
+        self.answers: list[Message] = []
+
+    @property
+    def _core(self) -> NodeCore:
+        return self._cores[self._primary]
+
+    def pair(self, number: int) -> None:
+        """Acquire and release one lock, each in a turn of its own, as a client alone does."""
+        name = NAMES[number % len(NAMES)]
+        self._now_ns += MS // 5
+        self._ask(Acquire(2 * number, SESSION, TTL_MS, OWNER, number, name))
+        self._ask(Release(2 * number + 1, SESSION, number, name))
+
+    def _ask(self, message: Message) -> None:
+        turns: list[tuple[Any, Any, Message]] = [(self._primary, CONNECTION, message)]
+        while turns:
+            replica, sender, message = turns.pop(0)
+            core = self._cores[replica]
+            with self.work:
+                core.receive(sender, message, now_ns=self._now_ns)
+                effects = core.take_effects(now_ns=self._now_ns)
+            for effect in effects:
+                assert isinstance(effect, (Send, Reply))
+                self.work.sent(effect.message)
+                if effect.to == CONNECTION:
+                    self.answers.append(effect.message)
+                else:
+                    turns.append((effect.to, replica, effect.message))
+
+
+def test_a_lock_at_one_node_takes_one_answer_to_each_request() -> None:
+    servers = Servers("A")
+    for number in range(1, PAIRS + 1):
+        servers.pair(number)
+    assert [type(answer) for answer in servers.answers] == [Granted, Released] * PAIRS
+    assert servers.work.messages == {"Granted": PAIRS, "Released": PAIRS}
+    assert servers.work.bytes["Granted"] <= 17 * PAIRS
+    assert servers.work.bytes["Released"] <= 10 * PAIRS
+
+
+def test_a_lock_with_a_copy_takes_one_message_to_the_copy_and_its_acknowledgement() -> None:
+    servers = Servers("A", "B")
+    for number in range(1, PAIRS + 1):
+        servers.pair(number)
+    work = servers.work
+    assert [type(answer) for answer in servers.answers] == [Granted, Released] * PAIRS
+    # The removal of one goes along with the next grant.
+    assert PAIRS <= work.messages["Replicate"] <= 1.02 * PAIRS
+    assert work.messages["ReplicateAck"] == work.messages["Replicate"]
+    assert work.bytes["Replicate"] <= 160 * PAIRS
+    assert work.bytes["ReplicateAck"] <= 42 * PAIRS
+
+
+@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 74), (("A", "B"), 186)])
+def test_a_lock_takes_few_calls_at_its_nodes(names: tuple[str, ...], calls_max: int) -> None:
+    servers = Servers(*names)
+    servers.pair(1)
+    servers.work = Work()
+    for number in range(2, PAIRS + 2):
+        servers.pair(number)
+    assert servers.work.calls <= calls_max * PAIRS
+
+
+class Client:
+    """A client core whose only node grants everything at once, and the work that its locks make."""
+
+    def __init__(self) -> None:
+        ids = count(1)
+        self.core = ClientCore(["a:1"], owner=OWNER, new_id=lambda: f"{next(ids):016x}")
+        self.now_ns = 10**12
+        self.work = Work()
+        self._reader = FrameReader[Any](msgspec.msgpack.Decoder(ToClient))
+        self._generations = count(1)
+        first = self.core.acquire("first", ttl_ms=TTL_MS, now_ns=self.now_ns)
+        self.core.on_timer(now_ns=self.now_ns)
+        effects = self.core.take_effects(now_ns=self.now_ns)
+        (self._link,) = (effect.link for effect in effects if isinstance(effect, Connect))
+        self.core.connected(self._link, now_ns=self.now_ns)
+        self._answer(Welcome(PROTOCOL, "c", "node", "a", 1, 3, "a:2"))
+        self._answer(routes(3, 0, [("a", 1, "a:1")]))
+        self.turn()
+        self.core.release(first, now_ns=self.now_ns)
+        self.turn()
+        self.work = Work()
+
+    def _answer(self, message: Message) -> None:
+        (received,) = self._reader.feed(encode_frame(message))
+        with self.work:
+            self.core.received(self._link, received, now_ns=self.now_ns)
+
+    def turn(self) -> None:
+        """Send what is to be sent, and take the answers in."""
+        while True:
+            with self.work:
+                effects = self.core.take_effects(now_ns=self.now_ns)
+            sent = [effect.message for effect in effects if isinstance(effect, ClientSend)]
+            if not sent:
+                return
+            for message in sent:
+                self.work.sent(message)
+                match message:
+                    case Acquire():
+                        number = message.request
+                        self._answer(Granted(number, next(self._generations), TTL_MS, number))
+                    case Release():
+                        self._answer(Released(message.request, True))
+                    case Keepalive():
+                        self._answer(Kept(message.request, TTL_MS, True))
+
+    def pass_ms(self, duration_ms: int) -> None:
+        """Let time pass."""
+        for _ in range(duration_ms // 50):
+            self.now_ns += 50 * MS
+            with self.work:
+                self.core.on_timer(now_ns=self.now_ns)
+            self.turn()
+
+
+def test_a_lock_takes_two_small_messages_and_few_calls_of_the_client() -> None:
+    client = Client()
+    for number in range(PAIRS):
+        client.now_ns += MS // 5
+        with client.work:
+            ticket = client.core.acquire(NAMES[number % len(NAMES)], ttl_ms=TTL_MS, now_ns=client.now_ns)
+        client.turn()
+        assert ticket.state == TicketState.HELD
+        with client.work:
+            client.core.release(ticket, now_ns=client.now_ns)
+        client.turn()
+    assert client.work.messages == {"Acquire": PAIRS, "Release": PAIRS}
+    assert client.work.bytes["Acquire"] <= 68 * PAIRS
+    assert client.work.bytes["Release"] <= 38 * PAIRS
+    assert client.work.calls <= 38 * PAIRS
+
+
+@pytest.mark.parametrize("held", [10, 10_000])
+def test_keeping_locks_takes_a_message_each_third_of_the_ttl_however_many_they_are(held: int) -> None:
+    client = Client()
+    tickets = [
+        client.core.acquire(f"job/{number}", ttl_ms=TTL_MS, now_ns=client.now_ns) for number in range(held)
+    ]
+    client.turn()
+    client.pass_ms(TTL_MS)  # the first keepalives fold the new ones into their digests
+    client.work = Work()
+    client.pass_ms(3 * TTL_MS)
+    assert all(ticket.state == TicketState.HELD for ticket in tickets)
+    assert 8 <= client.work.messages["Keepalive"] <= 10
+    assert set(client.work.messages) == {"Keepalive"}
+    assert client.work.bytes["Keepalive"] <= 80 * client.work.messages["Keepalive"]
+
+
+def test_a_held_lock_takes_few_bytes_of_a_node() -> None:
+    locks = 20_000
+    sessions = Sessions()
+    table = LockTable(1, sessions)
+    table.start_serving()
+    session = sessions.named(SESSION, OWNER, TTL_MS)
+    decode = msgspec.msgpack.Decoder(ToNode).decode
+    frames = [
+        msgspec.msgpack.encode(Acquire(number, SESSION, TTL_MS, OWNER, number, f"job/{number:07d}"))
+        for number in range(1, locks + 1)
+    ]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number, frame in enumerate(frames, start=1):
+            wanted = decode(frame)
+            table.grant(wanted.name, session, wanted, 10**15 + number, 10**12)
+        gc.collect()
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes / locks <= 360  # some 80 more by the system's count, with what its allocator rounds up
