@@ -74,7 +74,7 @@ class CleanSettings(msgspec.Struct, frozen=True, kw_only=True):
     queue_max: Annotated[
         int,
         setting(
-            "The most folders that wait at a time; about 500 bytes each. The rest is found by the next scan.",
+            "The most folders that wait at a time; about 300 bytes each. The rest is found by the next scan.",
             minimum=1,
             maximum=100_000_000,
             variable=False,
