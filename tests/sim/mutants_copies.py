@@ -169,7 +169,7 @@ def inactive_sync() -> list[Change]:
         begin_at(self, data, now_ns)
 
     def begin_due(self: Roles, now_ns: int) -> None:
-        while (due := self._to_begin.pop_due(now_ns)) is not None:
+        while (due := self.to_begin.pop_due(now_ns)) is not None:
             data = self._node.slots[due[1]]
             if self._is_to_begin(due[1], due[0]):
                 del self._begin_at_ns[due[1]]

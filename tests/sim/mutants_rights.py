@@ -46,10 +46,10 @@ def no_coordinator_lease() -> list[Change]:
         return max(left(self, now_ns), 10 * S)
 
     def may_serve(self: NodeCore, slot: int, *, now_ns: int) -> bool:
-        lease, self._coordinator_lease = self._coordinator_lease, Lease()
-        self._coordinator_lease.until_ns = now_ns + S
+        lease, self.coordinator_lease = self.coordinator_lease, Lease()
+        self.coordinator_lease.until_ns = now_ns + S
         answer = may(self, slot, now_ns=now_ns)
-        self._coordinator_lease = lease
+        self.coordinator_lease = lease
         return answer
 
     return [

@@ -17,9 +17,13 @@ _REBUILD_ABOVE: Final = 1024
 
 
 class DeadlineQueue(Generic[Item]):
-    """Items by the time at which they are due; equal times come out in the order they went in."""
+    """Items by the time at which they are due; equal times come out in the order they went in.
 
-    __slots__ = ("_abandoned", "_count", "_heap", "_lives")
+    Attributes:
+        heap: the entries, that of the earliest time first: for who looks at that so often that a call is too much.
+    """
+
+    __slots__ = ("_abandoned", "_count", "_lives", "heap")
 
     def __init__(self, lives: Callable[[Item, int], bool]) -> None:
         """Make an empty queue.
@@ -27,34 +31,34 @@ class DeadlineQueue(Generic[Item]):
         Args:
             lives: whether an item entered for a time (ns) still matters; used to rebuild the heap.
         """
-        self._heap: list[tuple[int, int, Item]] = []
+        self.heap: list[tuple[int, int, Item]] = []
         self._count = 0
         self._abandoned = 0
         self._lives = lives
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self.heap)
 
     def push(self, at_ns: int, item: Item) -> None:
         """Enter an item for a time."""
         self._count += 1
-        heapq.heappush(self._heap, (at_ns, self._count, item))
+        heapq.heappush(self.heap, (at_ns, self._count, item))
 
     def first_ns(self) -> int | None:
         """When the next entry is due, living or not; None if there is none."""
-        return self._heap[0][0] if self._heap else None
+        return self.heap[0][0] if self.heap else None
 
     def pop_due(self, now_ns: int) -> tuple[int, Item] | None:
         """Take out the first entry that is due, with the time it was entered for; None if none is."""
-        if self._heap and self._heap[0][0] <= now_ns:
-            at_ns, _, item = heapq.heappop(self._heap)
+        if self.heap and self.heap[0][0] <= now_ns:
+            at_ns, _, item = heapq.heappop(self.heap)
             return at_ns, item
         return None
 
     def abandon(self) -> None:
         """Note that one entry does not matter any more."""
         self._abandoned += 1
-        if self._abandoned > _REBUILD_ABOVE and self._abandoned * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if self._lives(entry[2], entry[0])]
-            heapq.heapify(self._heap)
+        if self._abandoned > _REBUILD_ABOVE and self._abandoned * 2 > len(self.heap):
+            self.heap = [entry for entry in self.heap if self._lives(entry[2], entry[0])]
+            heapq.heapify(self.heap)
             self._abandoned = 0

@@ -76,6 +76,7 @@ class NodeCore:
         state: the newest cluster state it knows.
         slots: by number, those in which it has, or had, a role.
         now_ns: time of the last input.
+        coordinator_lease: the coordinator's.
     """
 
     def __init__(self, replica: Replica, *, timing: Timing | None = None, now_ns: int) -> None:
@@ -98,7 +99,7 @@ class NodeCore:
         self._out: list[Effect] = []
         self._asks: dict[tuple[AskKind, int, str], AskItem] = {}
         self._coordinator_up = False
-        self._coordinator_lease = Lease()
+        self.coordinator_lease = Lease()
         self._heartbeats = SentTimes()
         self._heartbeat_at_ns = now_ns
         self._tick_at_ns = now_ns + TICK_NS
@@ -198,7 +199,7 @@ class NodeCore:
             for connection in self.service.connections:
                 self.send(connection, self.routes())
         self.roles.change(old, state, now_ns)
-        self._coordinator_lease.learned(state.version)
+        self.coordinator_lease.learned(state.version)
         self.replicator.learned(state)
         self.roles.begin_due(now_ns)
         self.service.retry_parked(now_ns)
@@ -212,12 +213,11 @@ class NodeCore:
         at_ns = self._tick_at_ns
         if self._coordinator_up and self._heartbeat_at_ns < at_ns:
             at_ns = self._heartbeat_at_ns
-        replication = self.replicator.next_deadline_ns()
-        if replication < at_ns:
-            at_ns = replication
-        activation = self.roles.next_deadline_ns()
-        if activation is not None and activation < at_ns:
-            at_ns = activation
+        if self.replicator.links:
+            at_ns = min(at_ns, self.replicator.next_deadline_ns())
+        to_begin = self.roles.to_begin.heap
+        if to_begin and to_begin[0][0] < at_ns:
+            at_ns = to_begin[0][0]
         service = self.service.deadline_before_ns(at_ns)
         if service < at_ns:
             at_ns = min(at_ns, max(service, self._catching_up_until_ns()))
@@ -262,7 +262,7 @@ class NodeCore:
         """Whether this node is the active primary of a slot, and nobody can have replaced it at this time."""
         data = self.slots.get(slot)
         reign = None if data is None else data.reign
-        if reign is None or self._coordinator_lease.until_ns <= now_ns:
+        if reign is None or self.coordinator_lease.until_ns <= now_ns:
             return False
         for stream in reign.streams.values():
             if stream.required:
@@ -273,11 +273,11 @@ class NodeCore:
 
     def may_serve_everything(self, now_ns: int) -> bool:
         """Whether `may_serve` holds for every slot in which this node is active. May say no where the answer is yes."""
-        return self._coordinator_lease.until_ns > now_ns and self.replicator.has_all_leases(now_ns)
+        return self.coordinator_lease.until_ns > now_ns and self.replicator.has_all_leases(now_ns)
 
     def coordinator_lease_left_ns(self, now_ns: int) -> int:
         """How much is left of the coordinator's lease; negative if it is over."""
-        return self._coordinator_lease.until_ns - now_ns
+        return self.coordinator_lease.until_ns - now_ns
 
     def is_catching_up(self, now_ns: int) -> bool:
         """Whether this process stood still a moment ago, so that what has arrived meanwhile is to be read first."""
@@ -409,7 +409,7 @@ class NodeCore:
         sent_at_ns = self._heartbeats.take(message.sequence)
         if sent_at_ns is not None:
             lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
-            self._coordinator_lease.acknowledged(sent_at_ns + lease_ns, message.version, self.state.version)
+            self.coordinator_lease.acknowledged(sent_at_ns + lease_ns, message.version, self.state.version)
             self.service.retry_parked(now_ns)
 
     def _send_asks(self) -> None:

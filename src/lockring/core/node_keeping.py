@@ -66,7 +66,11 @@ class Keeping:
             self.expire(session, now_ns)
             session = sessions.named(message.session, message.owner, message.ttl_ms)
         session.connection = connection
-        sessions.extend(session, now_ns + session.lifetime_ns)
+        deadline_ns = now_ns + session.lifetime_ns
+        if session.in_queue and deadline_ns > session.deadline_ns:
+            session.deadline_ns = deadline_ns
+        else:
+            sessions.extend(session, deadline_ns)
         return session
 
     def expire(self, session: Session, now_ns: int) -> None:

@@ -111,7 +111,7 @@ class Locking:
         check_acquire(message)
         node = self._node
         data = node.slots.get(slot)
-        left_ns = node.coordinator_lease_left_ns(now_ns)
+        left_ns = node.coordinator_lease.until_ns - now_ns
         if data is None or data.reign is None or left_ns <= 0:
             self._service.elsewhere(connection, message, slot, now_ns)
             return

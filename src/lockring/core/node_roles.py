@@ -35,7 +35,7 @@ class Roles:
     def __init__(self, node: NodeCore) -> None:
         self._node = node
         self._promises = Promises()
-        self._to_begin: DeadlineQueue[int] = DeadlineQueue(self._is_to_begin)
+        self.to_begin: DeadlineQueue[int] = DeadlineQueue(self._is_to_begin)
         self._begin_at_ns: dict[int, int] = {}
         self._backup_slots: dict[Replica, list[int]] = {}
         self._not_serving: dict[Replica, None] = {}
@@ -112,13 +112,9 @@ class Roles:
 
     # ------------------------------------------------------------------ beginning a reign
 
-    def next_deadline_ns(self) -> int | None:
-        """When the next promise is over after which a reign may begin."""
-        return self._to_begin.first_ns()
-
     def begin_due(self, now_ns: int) -> None:
         """Begin the reigns whose promises are over."""
-        while (due := self._to_begin.pop_due(now_ns)) is not None:
+        while (due := self.to_begin.pop_due(now_ns)) is not None:
             number = due[1]
             if not self._is_to_begin(number, due[0]):
                 continue
@@ -137,7 +133,7 @@ class Roles:
     def _begin_at(self, data: NodeSlot, now_ns: int) -> None:
         at_ns = max(now_ns, data.not_before_ns)
         self._begin_at_ns[data.number] = at_ns
-        self._to_begin.push(at_ns, data.number)
+        self.to_begin.push(at_ns, data.number)
 
     def _is_to_begin(self, number: int, at_ns: int) -> bool:
         return self._begin_at_ns.get(number) == at_ns

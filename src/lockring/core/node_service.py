@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from lockring.core.deadlines import DeadlineQueue
 from lockring.core.lock_table import Holder, Waiter
 from lockring.core.node_groups import Groups
 from lockring.core.node_keeping import Keeping
@@ -96,6 +97,12 @@ class Service:
         self.queries = Queries(node, self)
         self.watching = Watching(node, self)
         self.groups = Groups(node, self)
+        self._queues: tuple[DeadlineQueue[Any], ...] = (
+            sessions.queue,
+            self.locking.timeouts,
+            self.queries.broken,
+            self.groups.windows,
+        )
         self._connection_of: dict[str, int] = {}
         self._parked: dict[int, list[Parked]] = {}
         self._parked_count = 0
@@ -155,14 +162,10 @@ class Service:
 
     def deadline_before_ns(self, at_ns: int) -> int:
         """When `on_timer` has something to do, or `at_ns` if that is earlier."""
-        for first_ns in (
-            self._sessions.queue.first_ns(),
-            self.locking.timeouts.first_ns(),
-            self.queries.broken.first_ns(),
-            self.groups.windows.first_ns(),
-        ):
-            if first_ns is not None and first_ns < at_ns:
-                at_ns = first_ns
+        for queue in self._queues:
+            heap = queue.heap
+            if heap and heap[0][0] < at_ns:
+                at_ns = heap[0][0]
         return at_ns
 
     def on_timer(self, now_ns: int) -> None:
