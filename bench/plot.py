@@ -110,7 +110,11 @@ def _panel(axis: Any, panel: Panel, summary: Summary) -> None:
         error_kw={"ecolor": "#444444", "elinewidth": 0.8, "capsize": 2},
     )
     axis.set_xscale("log")
-    axis.set_xlim(right=max((found.high for _, found in bars), default=1.0) * panel.scale * 3)
+    # A decade of room on the left, so that the shortest bar is seen as one.
+    axis.set_xlim(
+        min((found.low for _, found in bars), default=1.0) * panel.scale / 10,
+        max((found.high for _, found in bars), default=1.0) * panel.scale * 4,
+    )
     for row, (_, found) in enumerate(bars):
         axis.annotate(
             panel.format.format(found.median * panel.scale),

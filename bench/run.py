@@ -19,6 +19,7 @@ from bench.install import Ready
 from bench.peers import server_class
 from bench.peers.base import Server
 from bench.processes import ServerFailed, busy_share
+from bench.report import number
 from bench.results import Measurement, Results, Values
 from bench.scale import Scale
 from bench.workloads.base import Workload, cores_of
@@ -161,7 +162,7 @@ def line(measurement: Measurement) -> str:
 
 
 def _brief(values: Values) -> str:
-    return "  ".join(f"{name} {values[name]:,.4g}" for name in _BRIEF if name in values)
+    return "  ".join(f"{name} {number(values[name])}" for name in _BRIEF if name in values)
 
 
 def with_rounds(scale: Scale, rounds: int | None) -> Scale:

@@ -39,12 +39,12 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
 SCALES: Final = {
     "full": Scale(
-        rounds=5,
+        rounds=4,
         rounds_long=2,
-        single_s=2.0,
-        overlap_s=2.0,
-        fight_s=3.0,
-        relays=40,
+        single_s=1.5,
+        overlap_s=1.5,
+        fight_s=2.5,
+        relays=30,
         many=100_000,
         more=1_000_000,
         many_s_max=20.0,
@@ -54,14 +54,14 @@ SCALES: Final = {
     "quick": Scale(
         rounds=1,
         rounds_long=1,
-        single_s=1.0,
-        overlap_s=1.0,
+        single_s=0.5,
+        overlap_s=0.5,
         fight_s=1.0,
-        relays=15,
+        relays=12,
         many=20_000,
         more=0,
-        many_s_max=4.0,
-        keep_s=5.0,
+        many_s_max=3.0,
+        keep_s=4.0,
         rebalanced=20_000,
     ),
     "tiny": Scale(

@@ -13,8 +13,10 @@ def measurement(
     round_: int = 0,
     floor_us: float = 0.0,
     note: str = "",
-    **values: float,
+    figures: dict[str, float] | None = None,
+    **more: float,
 ) -> Measurement:
+    values = {**(figures or {}), **more}
     return Measurement(
         workload=workload,
         variant=variant,

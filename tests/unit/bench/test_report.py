@@ -65,7 +65,7 @@ def test_peers_stand_beside_lockring_with_their_ratio_to_it_in_the_same_order_al
 def test_every_table_has_a_cell_for_every_column() -> None:
     run = results(
         *(
-            measurement(workload, variant, peer, **{column.name: 1.0 for column in COLUMNS[workload]})  # type: ignore[arg-type]
+            measurement(workload, variant, peer, figures={column.name: 1.0 for column in COLUMNS[workload]})
             for workload, kind in WORKLOADS.items()
             for variant, peers in kind.peers.items()
             for peer in peers

@@ -52,7 +52,7 @@ def test_every_aim_is_about_something_that_is_measured() -> None:
         1.0,
     )
     summary = Summary(
-        measurement(workload, variant, peer, **figures)  # type: ignore[arg-type]
+        measurement(workload, variant, peer, figures=figures)
         for workload, kind in WORKLOADS.items()
         for variant, peers in kind.peers.items()
         for peer in peers
