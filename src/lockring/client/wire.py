@@ -129,6 +129,8 @@ class Wire:
             patience: says how often to look for it before going to sleep.
         """
         spins = patience.spins()
+        if spins:
+            os.sched_yield()  # where the node shares the processor with us, it answers now
         while True:
             try:
                 data = self._view[: self.sock.recv_into(self._buffer)]

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from lockring.core.digest import mix
 from lockring.core.lock_table import Holder, LockTable, OpenRequest, Waiter
 from lockring.core.sessions import NO_DEADLINE, Sessions
-from lockring.messages import Mode, Put, Remove
+from lockring.messages import Acquire, Mode, Put, Remove
 from lockring.names import slot_of
 
 NAMES = ("a", "b")
@@ -205,6 +205,30 @@ def test_generation_and_seq_of_a_lock_only_rise(table: LockTable, sessions: Sess
         table.remove(session, 1)
         seen.append((table.locks["a"].generation, table.locks["a"].seq))
     assert seen == sorted(set(seen))
+
+
+@pytest.mark.parametrize("payload", [b"", b"mine"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_primarys_grant_does_what_the_same_mutation_does_on_a_copy(payload: bytes, waits: bool) -> None:
+    tables = []
+    for way in ("grant", "put"):
+        sessions = Sessions()
+        table = LockTable(3, sessions)
+        table.start_serving()
+        session = sessions.named("s1", "s1", 1_000)
+        wanted: Acquire | Waiter = Acquire(1, "s1", 1_000, "s1", 7, "a", Mode.SHARED, payload=payload)
+        if waits:
+            wanted = wait(table, sessions, "a", "s1", 7, mode=Mode.SHARED)
+            wanted.payload = payload
+        if way == "grant":
+            table.grant("a", session, wanted, 12, 0)
+        else:
+            table.put(Put("a", Mode.SHARED, 1, "s1", 7, "s1", 1_000, 12, 0, payload=payload), 0)
+        table.check_invariants()
+        tables.append(
+            (table.snapshot(0), table.highest, session.count, session.digest, table.locks["a"].waiters)
+        )
+    assert tables[0] == tables[1]
 
 
 def test_free_lock_and_idle_session_cost_nothing(table: LockTable, sessions: Sessions) -> None:

@@ -56,6 +56,28 @@ def test_many_inputs_of_one_turn_cause_one_flush() -> None:
     run(main())
 
 
+def test_who_is_alone_is_served_at_once_and_a_crowd_in_one_flush() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        long_ago_ns, now_ns = monotonic_ns(), monotonic_ns() + 10 * NS_PER_MS
+        recorder.pump.hurry(now_ns)
+        assert recorder.events == ["flush"], "inside the input"
+        for _ in range(10):
+            recorder.pump.hurry(long_ago_ns)  # right after the last flush, as it were
+        assert recorder.events == ["flush"]
+        recorder.pump.hurry(now_ns + NS_PER_MS)
+        assert recorder.events == ["flush"], "one is to come at the end of this turn anyway"
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert recorder.events == ["flush", "flush"]
+        recorder.pump.stop()
+        recorder.pump.hurry(monotonic_ns() + NS_PER_MS)
+        recorder.pump.flush()
+        assert recorder.events == ["flush", "flush"]
+
+    run(main())
+
+
 def test_the_timer_fires_not_before_the_deadline_and_a_flush_follows() -> None:
     async def main() -> None:
         recorder = Recorder()

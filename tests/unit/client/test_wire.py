@@ -1,0 +1,62 @@
+"""How the blocking client waits at a socket."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from lockring.client.wire import Patience, Wire
+from lockring.clock import monotonic_ns
+
+
+def looks(patience: Patience, times: int) -> list[bool]:
+    """Whether it looks for the answer without sleeping, so many times in a row, always in vain."""
+    return [patience.spins() > 0 for _ in range(times)]
+
+
+def taken(wire: Wire) -> bytes:
+    """What it receives next."""
+    data = wire.receive(Patience())
+    assert data is not None
+    return bytes(data)
+
+
+def test_what_never_comes_soon_is_looked_for_ever_more_rarely() -> None:
+    patience = Patience()
+    assert looks(patience, 8) == [True, True, False, True, False, False, False, True]
+    assert sum(looks(patience, 100_000)) < 110
+    assert any(looks(patience, 2_000)), "never for good: the node may be near again"
+
+
+def test_what_came_soon_is_looked_for_again() -> None:
+    patience = Patience()
+    looks(patience, 1_000)
+    patience.was_short()
+    assert looks(patience, 1) == [True]
+
+
+def test_an_answer_is_taken_whether_it_is_there_or_comes_later() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    wire = Wire(1, "x:1", ours, monotonic_ns())
+    theirs.send(b"there")
+    assert taken(wire) == b"there"
+    later = threading.Timer(0.2, theirs.send, [b"later"])
+    later.start()
+    assert taken(wire) == b"later"
+    later.join()
+    theirs.close()
+    assert taken(wire) == b"", "the end of the stream"
+    wire.close()
+
+
+def test_who_waits_for_long_can_be_woken() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    wire = Wire(1, "x:1", ours, monotonic_ns())
+    waking = threading.Timer(0.2, wire.wake)
+    waking.start()
+    assert wire.receive(Patience()) is None
+    waking.join()
+    theirs.close()
+    wire.close()
