@@ -153,6 +153,7 @@ def tables(results: Results) -> str:
 PEER_TITLES: Final = {
     "lockring": "lockring, one node",
     "lockring-3": "lockring, three nodes, `sync`",
+    "lockring+frames": "lockring's node alone",
     "redis": "redis-py `Lock`",
     "postgres": "PostgreSQL advisory lock",
     "zookeeper": "kazoo `Lock`",

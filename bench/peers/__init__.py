@@ -34,6 +34,7 @@ class Peer(NamedTuple):
 PEERS: Final[dict[str, Peer]] = {
     "lockring": Peer("lockring", "OneNode"),
     "lockring-3": Peer("lockring", "ThreeNodes"),
+    "lockring+frames": Peer("prepared", "NodeAlone"),
     "redis": Peer("redis", "RedisServer"),
     "postgres": Peer("postgres", "PostgresServer"),
     "zookeeper": Peer("zookeeper", "ZooKeeperServer", has_asyncio=False),
@@ -42,7 +43,7 @@ PEERS: Final[dict[str, Peer]] = {
     "etcd+tmpfs": Peer("etcd", "EtcdInMemory", waits_in_asyncio=True),
 }
 
-OURS: Final = ("lockring", "lockring-3")
+OURS: Final = ("lockring", "lockring-3", "lockring+frames")
 
 
 def server_class(peer: str) -> type[Server]:

@@ -46,7 +46,7 @@ def _pairs(client: Client, seconds: float) -> list[int]:
     return samples_ns
 
 
-_MAIN = ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")
+_MAIN = ("lockring", "lockring-3", "lockring+frames", "redis", "postgres", "zookeeper", "etcd")
 
 WORKLOAD = Workload(
     name="single",

@@ -36,8 +36,9 @@ class Patience:
     """How often to look for an answer before going to sleep until it comes.
 
     Putting a thread to sleep and waking it costs more than a node on the same machine takes to answer, so there it is
-    better to look again a few times, giving the processor to whoever needs it in between. Where that was in vain, the
-    answer takes longer (a network is between, or others hold the lock): it is then tried ever more rarely.
+    better to look again a few times. Where that was in vain (a network is between, others hold the lock, or the node waits for
+    our processor), it is tried ever more rarely. The processor is not yielded in between: on a busy machine that would
+    give it away for milliseconds.
     """
 
     __slots__ = ("_failures", "_skips")
@@ -129,8 +130,6 @@ class Wire:
             patience: says how often to look for it before going to sleep.
         """
         spins = patience.spins()
-        if spins:
-            os.sched_yield()  # where the node shares the processor with us, it answers now
         while True:
             try:
                 data = self._view[: self.sock.recv_into(self._buffer)]
@@ -138,7 +137,6 @@ class Wire:
                 if spins == 0:
                     break
                 spins -= 1
-                os.sched_yield()
             except OSError:
                 return self._view[:0]
             else:

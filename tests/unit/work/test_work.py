@@ -137,7 +137,7 @@ def test_a_lock_with_a_copy_takes_one_message_to_the_copy_and_its_acknowledgemen
     assert work.bytes["ReplicateAck"] <= 42 * PAIRS
 
 
-@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 74), (("A", "B"), 186)])
+@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 58), (("A", "B"), 158)])
 def test_a_lock_takes_few_calls_at_its_nodes(names: tuple[str, ...], calls_max: int) -> None:
     servers = Servers(*names)
     servers.pair(1)
