@@ -130,16 +130,10 @@ class Wire:
             patience: says how often to look for it before going to sleep.
         """
         spins = patience.spins()
-        while True:
-            try:
-                data = self._view[: self.sock.recv_into(self._buffer)]
-            except (BlockingIOError, InterruptedError):
-                if spins == 0:
-                    break
-                spins -= 1
-            except OSError:
-                return self._view[:0]
-            else:
+        while spins:
+            spins -= 1
+            data = self.receive_now()
+            if data is not None:
                 patience.was_short()
                 return data
         ready = self._poll.poll()
