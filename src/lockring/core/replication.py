@@ -363,6 +363,7 @@ class Link:
         if self.urgent or self.starting:
             return True
         if not self.dirty:
+            self.send_by_ns = NEVER_NS  # what was to be sent may be another's to send by now
             return False
         if self.send_by_ns == NEVER_NS:
             self.send_by_ns = now_ns + REMOVALS_NS

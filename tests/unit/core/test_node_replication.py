@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from lockring.core.effects import COORDINATOR
+from lockring.core.replication import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.messages import (
     AskKind,
@@ -250,3 +251,14 @@ def test_links_to_lives_that_are_over_are_forgotten(pair: Nodes) -> None:
 
 def test_encoded_state_is_the_state(pair: Nodes) -> None:
     assert pair.cores["A"].encoded_state() == encode_state(pair.state)
+
+
+def test_what_need_not_be_sent_any_more_wakes_nobody(pair: Nodes) -> None:
+    one = pair.client("A", "one")
+    one.acquire("x", 1)
+    one.release("x", 1)
+    core = pair.cores["A"]
+    assert core.next_deadline_ns() <= pair.now + REMOVALS_NS
+    pair.assign("A", None, "x")  # the copy is dropped before it has heard of the release
+    pair.advance(REMOVALS_NS, step_ns=REMOVALS_NS)
+    assert core.next_deadline_ns() > pair.now
