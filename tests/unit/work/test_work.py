@@ -147,6 +147,21 @@ def test_a_lock_takes_few_calls_at_its_nodes(names: tuple[str, ...], calls_max: 
     assert servers.work.calls <= calls_max * PAIRS
 
 
+@pytest.mark.parametrize("names", [("A",), ("A", "B")])
+def test_a_lock_that_was_released_leaves_nothing_allocated_at_its_nodes(names: tuple[str, ...]) -> None:
+    servers = Servers(*names)
+    for number in range(1, PAIRS + 1):
+        servers.pair(number)
+    servers.answers.clear()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for number in range(PAIRS + 1, 2 * PAIRS + 1):
+        servers.pair(number)
+        servers.answers.clear()
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 0.1 * PAIRS
+
+
 class Client:
     """A client core whose only node grants everything at once, and the work that its locks make."""
 
