@@ -19,6 +19,5 @@ monotonic_ns: Callable[[], int] = (
 """Nanoseconds on a clock that never goes back and, where the system can, counts suspension; local to the machine."""
 
 
-def wall_ns() -> int:
-    """Nanoseconds since 1970 by the wall clock, which may jump; good for labels and versions only."""
-    return time.time_ns()
+wall_ns: Callable[[], int] = time.time_ns
+"""Nanoseconds since 1970 by the wall clock, which may jump; good for labels and versions only."""

@@ -139,7 +139,8 @@ class AsyncEngine:
         )
         outcome: Outcome = loop.create_future()
         ticket.context = outcome
-        self._plan_flush(loop)
+        if not self._is_flush_planned:
+            self._plan_flush(loop)
         try:
             error = await outcome
         except BaseException:
@@ -157,7 +158,8 @@ class AsyncEngine:
             LockLost, NotHeld: it is not held.
         """
         loop = self._usable()
-        self._plan_flush(loop)
+        if not self._is_flush_planned:
+            self._plan_flush(loop)
         self._core.release(ticket, now_ns=monotonic_ns())
         outcome: Outcome = loop.create_future()
         ticket.context = outcome
@@ -271,11 +273,13 @@ class AsyncEngine:
 
     def _usable(self) -> asyncio.AbstractEventLoop:
         """The running loop, which must be the one that this client works on."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop and not self._forked:
+            return loop
         if self._forked:
             raise ClientClosed(
                 "the client belongs to the process that was forked: make a new one in the child"
             )
-        loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:

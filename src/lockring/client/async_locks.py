@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from lockring.client.arguments import Seconds, wait_to_ms
 from lockring.client.async_grants import Grant
 from lockring.errors import AcquireTimeout, InvalidRequest
-from lockring.messages import Mode
+from lockring.messages import WAIT_FOREVER, Mode
 
 if TYPE_CHECKING:
     from lockring.client.asynchronous import Client
@@ -33,7 +33,7 @@ class Lock:
         self._client = client
         self._name = name
         self._ttl_ms = ttl_ms
-        self._mode = mode
+        self._mode: int = mode.value  # an enumeration takes longer to compare and to send
         # Of a lock to read, the one to write, and the reverse.
         self._other: Lock | None = None
         # The grants of `with` blocks that are being run, by task, innermost last.
@@ -70,7 +70,9 @@ class Lock:
         """
         if self._other is not None:
             self._check_not_inside(self._other)
-        return await self._client._acquire(self._name, self._ttl_ms, wait_to_ms(timeout), self._mode)
+        engine = self._client._engine
+        wait_ms = WAIT_FOREVER if timeout is None else wait_to_ms(timeout)
+        return Grant(engine, await engine.acquire(self._name, self._ttl_ms, wait_ms, self._mode))
 
     async def try_acquire(self, *, timeout: Seconds = 0) -> Grant | None:
         """Like `acquire`, but return None where that raises `AcquireTimeout`; without a timeout, do not wait for others."""

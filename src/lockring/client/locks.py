@@ -33,7 +33,7 @@ class Lock:
         self._client = client
         self._name = name
         self._ttl_ms = ttl_ms
-        self._mode = mode
+        self._mode: int = mode.value  # an enumeration takes longer to compare and to send
         # Of a lock to read, the one to write, and the reverse.
         self._other: Lock | None = None
         # The grants of `with` blocks that are being run, by thread, innermost last.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from lockring.clock import monotonic_ns
 from lockring.errors import ProtocolError, Unavailable
 from lockring.messages import Message, ToClient
 from lockring.names import split_address
@@ -28,6 +29,8 @@ READ_BYTES: Final = 256 * 1024
 _SPINS: Final = 60
 """Looks at a socket; each takes one or two microseconds."""
 _FAILURES_MAX: Final = 10
+_ROBBED_NS: Final = NS_PER_MS // 2
+"""More than a node, or another who wants the same lock, takes to do its part."""
 
 decoder: Final = msgspec.msgpack.Decoder(ToClient)
 
@@ -36,9 +39,9 @@ class Patience:
     """How often to look for an answer before going to sleep until it comes.
 
     Putting a thread to sleep and waking it costs more than a node on the same machine takes to answer, so there it is
-    better to look again a few times. Where that was in vain (a network is between, others hold the lock, or the node waits for
-    our processor), it is tried ever more rarely. The processor is not yielded in between: on a busy machine that would
-    give it away for milliseconds.
+    better to look again a few times, and to let whoever needs the processor have it in between. Where that was in vain (a network
+    is between, or others hold the lock), it is tried ever more rarely; and hardly ever where others compute, who keep a
+    processor that was yielded to them for milliseconds.
     """
 
     __slots__ = ("_failures", "_skips")
@@ -56,6 +59,11 @@ class Patience:
         if self._failures < _FAILURES_MAX:
             self._failures += 1
         return _SPINS
+
+    def was_robbed(self) -> None:
+        """Somebody else took the processor for long."""
+        self._failures = _FAILURES_MAX
+        self._skips = (1 << _FAILURES_MAX) - 1
 
     def was_short(self) -> None:
         """The answer was there."""
@@ -129,13 +137,17 @@ class Wire:
         Args:
             patience: says how often to look for it before going to sleep.
         """
-        spins = patience.spins()
-        while spins:
-            spins -= 1
+        for look in range(patience.spins()):
             data = self.receive_now()
             if data is not None:
-                patience.was_short()
+                if look > 1:  # what is there at once, or as soon as the node has our processor, comes as soon in sleep
+                    patience.was_short()
                 return data
+            before_ns = monotonic_ns()
+            os.sched_yield()
+            if monotonic_ns() - before_ns > _ROBBED_NS:
+                patience.was_robbed()
+                break
         ready = self._poll.poll()
         if len(ready) > 1 or ready[0][0] == self._wake_out:
             with contextlib.suppress(BlockingIOError):

@@ -185,9 +185,11 @@ class Reign:
 
     def trim(self) -> None:
         """Forget mutations that no stream needs any more."""
-        keep_from = min(
-            (stream.kept_from(self.index) for stream in self.streams.values()), default=self.index
-        )
+        keep_from = self.index
+        for stream in self.streams.values():
+            kept_from = stream.kept_from(self.index)
+            if kept_from < keep_from:
+                keep_from = kept_from
         if keep_from > self._log_start:
             del self._log[: keep_from - self._log_start]
             self._log_start = keep_from
