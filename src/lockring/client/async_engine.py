@@ -273,13 +273,11 @@ class AsyncEngine:
 
     def _usable(self) -> asyncio.AbstractEventLoop:
         """The running loop, which must be the one that this client works on."""
-        loop = asyncio.get_running_loop()
-        if self._loop is loop and not self._forked:
-            return loop
         if self._forked:
             raise ClientClosed(
                 "the client belongs to the process that was forked: make a new one in the child"
             )
+        loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:

@@ -140,7 +140,7 @@ class Wire:
         for look in range(patience.spins()):
             data = self.receive_now()
             if data is not None:
-                if look > 1:  # what is there at once, or as soon as the node has our processor, comes as soon in sleep
+                if look:  # what is there at once says nothing of what comes later
                     patience.was_short()
                 return data
             before_ns = monotonic_ns()

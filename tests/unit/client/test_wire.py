@@ -35,6 +35,13 @@ def test_what_came_soon_is_looked_for_again() -> None:
     assert looks(patience, 1) == [True]
 
 
+def test_nobody_looks_where_others_keep_the_processor() -> None:
+    patience = Patience()
+    patience.was_robbed()
+    assert sum(looks(patience, 1_000)) == 0
+    assert any(looks(patience, 2_000)), "they may be done by then"
+
+
 def test_an_answer_is_taken_whether_it_is_there_or_comes_later() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
