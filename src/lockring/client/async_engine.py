@@ -158,8 +158,7 @@ class AsyncEngine:
             LockLost, NotHeld: it is not held.
         """
         loop = self._usable()
-        if not self._is_flush_planned:
-            self._plan_flush(loop)
+        self._plan_flush(loop)
         self._core.release(ticket, now_ns=monotonic_ns())
         outcome: Outcome = loop.create_future()
         ticket.context = outcome
