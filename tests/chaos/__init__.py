@@ -5,9 +5,12 @@
     links.py netns.py proxy.py    the network between the processes, and how it is cut
     faults.py                     what is done to the cluster, and how it is undone
     worker.py register.py         client processes that hold locks, and the database that they guard
+    sharing.py                    their memberships of groups
+    visits.py                     how they write down what they hold
     prober.py                     a client process that looks how long a lock cannot be had
     history.py                    what all of them write down
     checker.py                    what must hold of that, whatever happened
+    group_checker.py              and of groups
     starvation.py                 whether the machine gave the processes the time that leases rely on
     run.py report.py              one run, and what it came to
 """

@@ -6,6 +6,7 @@
   that began to be held later, unless both share the lock. No token is given twice.
 - P2 again, at the register: nobody is refused while rightly believing to hold the lock.
 - P3 and P4: no grant is lost, except by a client that was itself stopped, or cut off, for more than half of the lease that it lost.
+- G1 to G3, of groups: see `group_checker.py`.
 
 It may be asked while the run goes on: then it judges what had happened before a given time, by which everything older has been read.
 """
@@ -17,8 +18,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from lockring.names import lock_of_group
 from lockring.units import NS_PER_S
+from tests.chaos.group_checker import GroupChecker
 from tests.chaos.history import (
+    KEY_PREFIX,
     AnyEvent,
     Checked,
     Complaint,
@@ -28,10 +32,14 @@ from tests.chaos.history import (
     Leaving,
     Lost,
     Outage,
+    Owned,
     Probed,
+    Regrouped,
     Stalled,
     Verified,
+    Viewed,
     Wrote,
+    name_of_key,
 )
 from tests.chaos.register import Row
 
@@ -56,7 +64,7 @@ class Problem(NamedTuple):
     """Something that must not be.
 
     Attributes:
-        rule: "P1" to "P4".
+        rule: "P1" to "P4", or "G1" to "G3".
         lock: which it is about.
         at_ns: when it shows.
         text: what it is.
@@ -101,12 +109,14 @@ class Grant:
         return self.entered.left_ns > 0
 
     @property
+    def ended_ns(self) -> int:
+        """When its client knew that it was over; `NEVER_NS` if that is not known."""
+        return self.leaving_at_ns if self.lost is None else min(self.leaving_at_ns, self.lost.at_ns)
+
+    @property
     def believed(self) -> Interval:
         """When it was rightly believed to be held."""
-        end_ns = min(self.held_until_ns, self.leaving_at_ns)
-        if self.lost is not None:
-            end_ns = min(end_ns, self.lost.at_ns)
-        return Interval(self.entered.at_ns, end_ns)
+        return Interval(self.entered.at_ns, min(self.held_until_ns, self.ended_ns))
 
     def held(self, at_ns: int, left_ns: int) -> None:
         """It was seen to be held for so much longer, or not to be held."""
@@ -134,6 +144,7 @@ class Checker:
         self._events: dict[str, list[AnyEvent]] = defaultdict(list)
         self._losses: dict[tuple[str, int, str], Lost] = {}
         self._problems: dict[Problem, None] = {}
+        self._groups = GroupChecker(self._grants, self.counts, self._found)
 
     # ----------------------------------------------------------------------- taking in
 
@@ -160,6 +171,11 @@ class Checker:
             case Failed():
                 self.counts["acquires given up"] += 1
                 self._events[event.lock].append(event)
+                return
+            case Owned() | Regrouped() | Viewed():
+                for name in _names_of(event):
+                    self._events[name].append(event)
+                self._groups.take(event)
                 return
         self._events[event.lock].append(event)
         self._changed.add(event.lock)
@@ -223,6 +239,7 @@ class Checker:
                 grants = [each for each in grants if before_ns - _RECENT_NS < each.entered.at_ns < before_ns]
             self._exclusive(lock, grants)
             self._fenced(lock, grants)
+        self._groups.judge(0 if before_ns == NEVER_NS else before_ns - _RECENT_NS, before_ns)
         if before_ns == NEVER_NS:
             self._changed.clear()
         return list(self._problems)
@@ -275,7 +292,11 @@ class Checker:
     def judge_register(self, rows: Iterable[Row]) -> list[Problem]:
         """What the database has seen: accepted tokens never fall, writers have grants, no rightful one was refused."""
         highest: dict[str, Row] = {}
+        of_keys = []
         for row in rows:
+            if row.lock.startswith(KEY_PREFIX):
+                of_keys.append(row)
+                continue
             grant = self._grants.get((row.lock, row.token, row.client))
             who = f"{row.client} with token {row.token}"
             if grant is None:
@@ -287,7 +308,12 @@ class Checker:
                 highest[row.lock] = row
             elif grant is not None and grant.believed.from_ns <= row.at_ns < grant.believed.until_ns:
                 self._found("P2", row.lock, row.at_ns, f"{who} was refused while it held the lock")
+        self._groups.judge_register(of_keys)
         return list(self._problems)
+
+    def unsettled(self, wanted: dict[str, set[str]], keys: Iterable[str], since_ns: int) -> list[str]:
+        """As `GroupChecker.unsettled`."""
+        return self._groups.unsettled(wanted, keys, since_ns)
 
     def losses(self) -> list[Loss]:
         """Every grant that was lost. To be asked at the end, when all faults and stalls are known."""
@@ -329,6 +355,17 @@ class Checker:
         cut = next((index for index, pair in enumerate(near) if pair[0] >= at_ns), len(near))
         near = near[max(0, cut - _STORY_LINES_MAX // 2) : cut + _STORY_LINES_MAX // 2]
         return [f"{(when_ns - at_ns) / NS_PER_S:+10.6f} s  {event}" for when_ns, event in near]
+
+
+def _names_of(event: Owned | Regrouped | Viewed) -> list[str]:
+    """What an event of a group is about: keys, or the group's lock."""
+    match event:
+        case Owned():
+            return [name_of_key(event.group, event.key)]
+        case Regrouped():
+            return [name_of_key(event.group, key) for key in (*event.gained, *event.lost)]
+        case Viewed():
+            return [lock_of_group(event.group)]
 
 
 STARVED_NS: Final = 2 * NS_PER_S

@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+KEY_PREFIX: Final = "key:"
+
 
 class Event(msgspec.Struct, frozen=True, tag_field="what", kw_only=True):
     """Something that happened."""
@@ -107,6 +109,44 @@ class Failed(Event, frozen=True, tag="failed"):
     error: str
 
 
+class Owned(Event, frozen=True, tag="owned"):
+    """A member of a group has looked, and `owns` said that a key is its own, between `from_ns` and `at_ns`. `token` is that of the
+    membership, whose lease lasts for `left_ns` more by a look afterwards; `fence` is what `fence` said for the key."""
+
+    client: str
+    group: str
+    token: int
+    key: str
+    fence: int
+    from_ns: int
+    at_ns: int
+    left_ns: int
+
+
+class Regrouped(Event, frozen=True, tag="regrouped"):
+    """The `on_change` callback of a member was called at `at_ns` with keys that it gained and lost, and returned after `let_go_at_ns`."""
+
+    client: str
+    group: str
+    token: int
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+    at_ns: int
+    let_go_at_ns: int
+
+
+class Viewed(Event, frozen=True, tag="viewed"):
+    """The newest view that a member knew of, and whether it was settled. `at_ns` is before that look."""
+
+    client: str
+    group: str
+    token: int
+    version: int
+    settled: bool
+    members: tuple[str, ...]
+    at_ns: int
+
+
 class Outage(Event, frozen=True, tag="outage"):
     """A probed lock could not be had for a time that is worth a line."""
 
@@ -143,6 +183,11 @@ class Complaint(Event, frozen=True, tag="complaint"):
     text: str
 
 
+def name_of_key(group: str, key: str) -> str:
+    """How the register and the checker name a key of a group, beside the locks."""
+    return f"{KEY_PREFIX}{group}/{key}"
+
+
 AnyEvent = (
     Entered
     | Checked
@@ -152,6 +197,9 @@ AnyEvent = (
     | Lost
     | Verified
     | Failed
+    | Owned
+    | Regrouped
+    | Viewed
     | Outage
     | Probed
     | Stalled

@@ -52,6 +52,7 @@ class Report(msgspec.Struct, frozen=True):
         excused: grants that were lost as the design has it, each a sentence.
         starved: grants that were lost because the machine was too busy, each a sentence.
         fenced_off: writes that the register refused since their client's lease had ended.
+        settled_ms: how long after the last fault all groups were settled.
         unavailable: by kind of fault; "no fault" is the time between faults.
         stalls: how often a process was kept waiting by the machine, and the longest such wait in ms, by process.
         logs: where the processes' logs and histories are; "" if they were removed.
@@ -67,6 +68,7 @@ class Report(msgspec.Struct, frozen=True):
     excused: list[str]
     starved: list[str]
     fenced_off: int
+    settled_ms: int
     unavailable: dict[str, Unavailable]
     stalls: dict[str, tuple[int, float]]
     logs: str
@@ -108,6 +110,7 @@ def table(report: Report) -> str:
         operations,
         f"violations {len(report.violations)}, grants lost {len(report.lost)}, writes fenced off {report.fenced_off}",
         f"lost by clients that were themselves stopped {len(report.excused)}, for want of a processor {len(report.starved)}",
+        f"all groups settled {report.settled_ms} ms after the last fault",
         "",
         f"{'KIND OF FAULT':<48}{'FAULTS':>7}{'MEDIAN ms':>11}{'MAX ms':>9}",
     ]

@@ -21,7 +21,7 @@ from lockring.clock import monotonic_ns
 from lockring.testing import COORDINATOR, ClusterFailed, LocalCluster, Place
 from lockring.testing.process import TestedProcess
 from lockring.units import NS_PER_MS, NS_PER_S
-from tests.chaos import prober, worker
+from tests.chaos import prober, visits
 from tests.chaos.checker import Checker, Interval, Loss, Problem
 from tests.chaos.faults import KINDS, SECOND, Fault, FaultFailed, Faults
 from tests.chaos.history import Pen, Tail
@@ -43,6 +43,13 @@ PAGES: Final = ("page/1", "page/2", "page/3")
 """Locks that are mostly read."""
 HELD_EACH: Final = 8
 PROBED: Final = tuple(f"probe/{number}" for number in range(16))
+GROUPS: Final[dict[str, set[str]]] = {"work/1": {"c1", "c2", "c3", "c4"}, "work/2": {"c1", "c2"}}
+"""Which clients share which work."""
+
+KEYS: Final = tuple(f"key-{number}" for number in range(8))
+SETTLE_S_MAX: Final = 60.0
+"""Bound for the groups to settle after the faults: a lease that was lost in the last one, its view, and all again on a slow machine."""
+
 _LOOK_S: Final = 0.2
 _STABLE_LOOK_S: Final = 0.25
 _JUDGE_S: Final = 5.0
@@ -125,7 +132,7 @@ class Run:
         self._stack.callback(self._end_clients)
         for number in range(1, 5):
             name = f"c{number}"
-            task = worker.Task(
+            task = visits.Task(
                 name=name,
                 flavour="threads" if number % 2 else "tasks",
                 servers=self._cluster.servers,
@@ -135,6 +142,8 @@ class Run:
                 locks=CONTENDED,
                 pages=PAGES,
                 held=tuple(f"held/{name}/{each}" for each in range(HELD_EACH)),
+                groups=tuple(group for group, clients in GROUPS.items() if name in clients),
+                keys=KEYS,
                 hands=3,
                 ttl_s=TTL_S,
             )
@@ -194,8 +203,9 @@ class Run:
         except (ClusterFailed, FaultFailed) as error:
             self._found.append(f"P7: {error}")
         ended_ns = monotonic_ns()
+        settled_ms = self._settle_groups()
         self._let_clients_end()
-        return self._report(ended_ns)
+        return self._report(ended_ns, settled_ms)
 
     def _kinds(self) -> Iterator[str]:
         while True:
@@ -268,6 +278,26 @@ class Run:
             self._checker.feed(tail.read())
         return before_ns
 
+    def _settle_groups(self) -> float:
+        """Let nobody leave a group any more, wait until all groups are settled, and return how long that took, in ms.
+
+        Not where something is wrong already.
+        """
+        if self._found or self._checker.judge(self._read()):
+            return 0.0
+        began_ns = monotonic_ns()
+        end_s = time.monotonic() + SETTLE_S_MAX
+        for name in self._clients:
+            if name != PROBER:
+                self._clients[name].send(signal.SIGUSR1)
+        while missing := self._checker.unsettled(GROUPS, KEYS, began_ns):
+            if time.monotonic() > end_s:
+                self._found.append(f"G3: not settled within {SETTLE_S_MAX:g} s: {'; '.join(missing)}")
+                break
+            time.sleep(_LOOK_S)
+            self._read()
+        return (monotonic_ns() - began_ns) / NS_PER_MS
+
     def _let_clients_end(self) -> None:
         for process in self._clients.values():
             process.thaw()
@@ -286,7 +316,7 @@ class Run:
         for process in self._clients.values():
             process.kill()
 
-    def _report(self, ended_ns: int) -> Report:
+    def _report(self, ended_ns: int, settled_ms: float) -> Report:
         checker = self._checker
         problems = checker.judge()
         register = Register(self._directory / "register.db")
@@ -326,6 +356,7 @@ class Run:
             excused=[_sentence(each) for each in excused],
             starved=[_sentence(each) for each in starved],
             fenced_off=fenced_off,
+            settled_ms=round(settled_ms),
             unavailable=unavailable(self._done, checker.outages, ended_ns),
             stalls=stalls,
             logs=str(self._directory) if self._keep else "",

@@ -1,13 +1,13 @@
-"""A client process of a run: hands that take turns with contended locks, and grants that are held all the while.
+"""A client process of a run: hands that take turns with contended locks, grants that are held all the while, and
+memberships of groups.
 
-`python -m tests.chaos.worker JSON`. SIGTERM lets it finish what it holds, verify what it has held, and end.
+`python -m tests.chaos.worker JSON`. SIGUSR1 lets it stay in its groups, SIGTERM finish what it holds, verify what it has held, and end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import sys
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,147 +23,19 @@ import lockring
 import lockring.aio
 from lockring.client.async_grants import Grant as AsyncGrant
 from lockring.client.grants import Grant
-from lockring.client.holding import GrantState
 from lockring.clock import monotonic_ns
 from lockring.errors import AcquireTimeout, LockLost, Unavailable
 from lockring.server.lifecycle import die_with_parent
-from lockring.units import NS_PER_S
-from tests.chaos.history import Checked, Complaint, Entered, Failed, Gone, Leaving, Lost, Pen, Verified, Wrote
-from tests.chaos.register import Decided, Register
+from tests.chaos.history import Pen
+from tests.chaos.register import Register
+from tests.chaos.sharing import TaskMember, ThreadMember, Writing
 from tests.chaos.starvation import watch_own_stalls
+from tests.chaos.visits import ACQUIRE_S_MAX, Task, Visit, broke_off, failed
 
-ACQUIRE_S_MAX: Final = 15.0
 READ_SHARE: Final = 0.7
 """How many of those who want a page only read it."""
 LOOK_S: Final = 0.4
 """How often a grant that is held all the while is looked at."""
-
-
-class Task(msgspec.Struct, frozen=True):
-    """What a client process is told.
-
-    Attributes:
-        name: of the process.
-        flavour: which client it uses: "threads" (blocking) or "tasks" (asyncio).
-        servers: of the cluster.
-        history: file for its events.
-        register: file of the database.
-        seed: of its choices.
-        locks: contended ones.
-        pages: contended ones that are mostly read: held by one to write, or by many to read.
-        held: ones that only this process wants, and never lets go.
-        hands: how many threads or tasks.
-        ttl_s: lease of everything that it acquires.
-    """
-
-    name: str
-    flavour: str
-    servers: str
-    history: str
-    register: str
-    seed: str
-    locks: tuple[str, ...]
-    pages: tuple[str, ...]
-    held: tuple[str, ...]
-    hands: int
-    ttl_s: float
-
-
-G = TypeVar("G", bound=GrantState)
-
-
-class Visit(Generic[G]):
-    """One grant, from its acquire to its release, as it is written down."""
-
-    def __init__(self, task: Task, pen: Pen, grant: G, asked_at_ns: int) -> None:
-        at_ns = monotonic_ns()
-        left_ns = _left_ns(grant)
-        self._task = task
-        self._pen = pen
-        self._told = False
-        self._telling = threading.Lock()
-        self.grant = grant
-        pen.write(
-            Entered(
-                client=task.name,
-                pid=os.getpid(),
-                lock=grant.name,
-                token=grant.fencing_token,
-                ttl_ns=int(task.ttl_s * NS_PER_S),
-                asked_at_ns=asked_at_ns,
-                at_ns=at_ns,
-                left_ns=left_ns,
-                shared=grant.shared,
-            )
-        )
-
-    def check(self) -> bool:
-        """Look whether the lock is still held, write that down, and return it."""
-        at_ns = monotonic_ns()
-        left_ns = _left_ns(self.grant)
-        self._pen.write(Checked(**self._who(), at_ns=at_ns, left_ns=left_ns))
-        try:
-            self.grant.check()
-        except LockLost as loss:
-            self.lost(loss)
-            return False
-        return True
-
-    def decided(self, decided: Decided) -> None:
-        """The register has decided on a write."""
-        looked_at_ns = monotonic_ns()
-        left_ns = _left_ns(self.grant)
-        self._pen.write(
-            Wrote(
-                **self._who(),
-                at_ns=decided.at_ns,
-                verdict=decided.verdict,
-                looked_at_ns=looked_at_ns,
-                left_ns=left_ns,
-            )
-        )
-
-    def leaving(self) -> None:
-        """The lock is about to be released."""
-        at_ns = monotonic_ns()
-        left_ns = _left_ns(self.grant)
-        self._pen.write(Leaving(**self._who(), at_ns=at_ns, left_ns=left_ns))
-
-    def gone(self, loss: LockLost | None) -> None:
-        """Release has returned, or raised."""
-        if loss is not None:
-            self.lost(loss)
-        outcome = "lost" if loss else "released"
-        self._pen.write(Gone(**self._who(), at_ns=monotonic_ns(), outcome=outcome))
-
-    def lost(self, loss: LockLost) -> None:
-        """The grant is lost; written down once. May be called by any thread."""
-        at_ns = monotonic_ns()
-        with self._telling:
-            told, self._told = self._told, True
-        if not told:
-            self._pen.write(Lost(**self._who(), at_ns=at_ns, reason=loss.reason))
-
-    def verified(self, is_holder: bool) -> None:
-        """The cluster has said whether this is the holder."""
-        self._pen.write(Verified(**self._who(), at_ns=monotonic_ns(), is_holder=is_holder))
-
-    def arguments(self, doing: str) -> tuple[str, int, str, int, str]:
-        """For `Register.write`."""
-        return self.grant.name, self.grant.fencing_token, self._task.name, os.getpid(), doing
-
-    def _who(self) -> _Who:
-        return {"client": self._task.name, "lock": self.grant.name, "token": self.grant.fencing_token}
-
-
-class _Who(TypedDict):
-    client: str
-    lock: str
-    token: int
-
-
-def _left_ns(grant: GrantState) -> int:
-    return int(grant.remaining() * NS_PER_S)
 
 
 class Step(NamedTuple):
@@ -194,18 +66,6 @@ def wanted(task: Task, rng: random.Random) -> tuple[str, bool]:
     return lock, lock in task.pages and rng.random() < READ_SHARE
 
 
-def failed(task: Task, pen: Pen, lock: str, asked_at_ns: int, error: Exception) -> None:
-    """An acquire has given up."""
-    text = f"{type(error).__name__}: {error}"
-    pen.write(Failed(client=task.name, lock=lock, asked_at_ns=asked_at_ns, at_ns=monotonic_ns(), error=text))
-
-
-def broke_off(task: Task, pen: Pen, error: Exception) -> None:
-    """A hand has ended by an error that it does not expect: a finding, not something to lose in a log."""
-    text = f"a hand broke off: {type(error).__name__}: {error}"
-    pen.write(Complaint(client=task.name, at_ns=monotonic_ns(), text=text))
-
-
 class Threads:
     """The process with the blocking client."""
 
@@ -213,10 +73,12 @@ class Threads:
         self._task = task
         self._pen = pen
         self._stop = threading.Event()
+        self._calm = threading.Event()
 
     def run(self) -> None:
         """Work until SIGTERM."""
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._stop.set())
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: self._calm.set())
         task = self._task
         with lockring.Client(task.servers, owner=task.name, ttl=task.ttl_s) as client:
             threads = [
@@ -224,6 +86,9 @@ class Threads:
                 for number in range(task.hands)
             ]
             threads.append(threading.Thread(target=self._guarded, args=(self._keep, client)))
+            for group in task.groups:
+                member = ThreadMember(task, self._pen, self._stop, self._calm, group)
+                threads.append(threading.Thread(target=self._guarded, args=(member.share, client)))
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -299,6 +164,7 @@ class Tasks:
         self._task = task
         self._pen = pen
         self._stop = asyncio.Event()
+        self._calm = asyncio.Event()
         # A write may wait for another process's: not in the event loop, which has leases to renew.
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._register = Register(Path(task.register))
@@ -306,11 +172,13 @@ class Tasks:
     async def run(self) -> None:
         """Work until SIGTERM."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._calm.set)
         task = self._task
         async with lockring.aio.Client(task.servers, owner=task.name, ttl=task.ttl_s) as client:
             await asyncio.gather(
                 self._guarded(self._keep(client)),
                 *(self._guarded(self._take_turns(client, number)) for number in range(task.hands)),
+                *(self._guarded(self._share(client, group)) for group in task.groups),
             )
         self._writer.shutdown()
         self._register.close()
@@ -340,6 +208,14 @@ class Tasks:
                 await self._pause(step.pause_s)
             await self._release(visit)
             await self._pause(rng.uniform(0.0, 0.1))
+
+    async def _share(self, client: lockring.aio.Client, group: str) -> None:
+        member = TaskMember(self._task, self._pen, self._stop, self._calm, group, self._write)
+        await member.share(client)
+
+    async def _write(self, *what: *Writing) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._register.write, *what)
 
     async def _keep(self, client: lockring.aio.Client) -> None:
         visits: dict[str, Visit[AsyncGrant]] = {}
