@@ -106,6 +106,8 @@ def test_a_minute_of_faults_loses_nothing_and_lets_no_two_hold_a_lock(tmp_path: 
     operations = found["operations"]
     assert min(operations[each] for each in ("acquires", "releases", "probes", "writes accepted")) > 100
     assert operations["acquires shared"] > 20
+    assert min(operations[each] for each in ("looks at owned keys", "writes for keys accepted")) > 100
+    assert min(operations[each] for each in ("views of groups", "keys lost to others")) > 2
     for kind, measured in found["unavailable"].items():
         assert measured["max_ms"] < 1000 * ACQUIRABLE_S, kind
 
