@@ -185,9 +185,11 @@ class ThreadMember:
                 self._stop.wait(FAILED_S)
                 continue
             until_ns = monotonic_ns() + self._choices.stay_ns()
-            while one.visit.check():
+            while True:  # look at the keys first: who was stopped is to ask `owns` before anything else
                 self._work(one, register)
-                if self._stop.is_set() or (monotonic_ns() > until_ns and not self._calm.is_set()):
+                if not one.visit.check() or self._stop.is_set():
+                    break
+                if monotonic_ns() > until_ns and not self._calm.is_set():
                     break
             self._leave(one)
             if not self._calm.is_set():
@@ -268,9 +270,11 @@ class TaskMember:
                 await self._pause(FAILED_S)
                 continue
             until_ns = monotonic_ns() + self._choices.stay_ns()
-            while one.visit.check():
+            while True:  # look at the keys first: who was stopped is to ask `owns` before anything else
                 await self._work(one)
-                if self._stop.is_set() or (monotonic_ns() > until_ns and not self._calm.is_set()):
+                if not one.visit.check() or self._stop.is_set():
+                    break
+                if monotonic_ns() > until_ns and not self._calm.is_set():
                     break
             await self._leave(one)
             if not self._calm.is_set():
