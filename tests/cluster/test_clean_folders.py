@@ -84,6 +84,7 @@ def test_patterns_and_policies_keep_folders(tmp_path: Path) -> None:
         (["/no/such/folder", "--alone"], 66, "there is no folder /no/such/folder"),
         ([], 64, "which folders?"),
         (["ftp://x/y", "--alone"], 64, "only folders and s3://"),
+        (["", "--alone"], 64, "must not be empty"),
         (["/", "--delay", "-1"], 64, "--delay"),
         (["/", "--alone", "--group", "g"], 64, "contradict"),
     ],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -228,6 +230,68 @@ def test_groups_with_asyncio(steady: LocalCluster, own_thread: bool) -> None:
             assert not a.held
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+def test_a_callback_that_ends_its_own_tasks_lets_the_group_settle(
+    steady: LocalCluster, own_thread: bool
+) -> None:
+    """Waiting for a task that was cancelled raises what would also end the task that calls back."""
+
+    async def scene() -> None:
+        async with lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as client:
+            a = await client.group(f"cancelling-{own_thread}").join("a")
+            await a.wait_settled(timeout=30)
+            work = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
+
+            async def stop(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+                if lost:
+                    work.cancel()
+                    await work
+
+            a.on_change(stop)
+            b = await client.group(f"cancelling-{own_thread}").join("b")
+            await b.wait_settled(timeout=30)
+            assert any(b.owns(key) for key in KEYS)
+
+    problems: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: problems.append(context["exception"])
+        )
+        await scene()
+
+    asyncio.run(main())
+    assert all(isinstance(problem, asyncio.CancelledError) for problem in problems)
+
+
+def test_the_child_of_a_fork_is_no_member_any_more(client: lockring.Client) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    member = client.group("forked").join("a")
+
+    def take_long_once(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+        if not inside.is_set():
+            inside.set()
+            go_on.wait(60)
+
+    member.on_change(take_long_once)
+    assert inside.wait(30)  # a thread of the parent's is telling
+    child = os.fork()
+    if child == 0:
+        try:
+            member.leave()
+        except lockring.LockLost as error:
+            os._exit(7 if error.reason == "forked" else 1)
+        os._exit(2)
+    go_on.set()
+    until = time.monotonic() + 30
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == 7
+    member.leave()
 
 
 def test_a_group_can_be_looked_at_from_a_shell(client: lockring.Client, steady: LocalCluster) -> None:

@@ -15,7 +15,7 @@ from lockring.api.forwarding import AGAIN, Forwarder
 from lockring.api.v1 import lockring_pb2 as pb
 from lockring.api.waiting import keepalive_of
 from lockring.clock import monotonic_ns
-from lockring.errors import InternalError, LockringError, Overloaded
+from lockring.errors import InternalError, LockringError, Overloaded, from_code
 from lockring.messages import Kept, Lost, Verdict
 from lockring.names import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -25,7 +25,7 @@ OPEN_MAX: Final = 2_000
 """Locks of one stream whose verdict is outstanding, or not read by the client; beyond, its requests are read no further."""
 
 LOCKS_PER_STREAM_MAX: Final = 10_000
-"""Locks of one stream whose loss is told unasked."""
+"""Locks of one stream at a time whose loss is told unasked: those that were listed within their TTL."""
 
 _TRY_NS_MAX: Final = 2 * NS_PER_S
 
@@ -64,6 +64,7 @@ class KeepStream:
         self._room = asyncio.Event()
         self._renewals: set[asyncio.Task[None]] = set()
         self._known: dict[str, Listed] = {}
+        self._listed_ns: dict[str, int] = {}
         self._error: LockringError | None = None
         self._is_over = False
         self._unsent = 0
@@ -74,14 +75,18 @@ class KeepStream:
         Raises:
             Overloaded: the stream has had too many different ones.
         """
+        now_ns = monotonic_ns()
         for each in locks:
             if each.wire_session not in self._known:
+                if len(self._known) >= LOCKS_PER_STREAM_MAX:
+                    self._forget_unlisted(now_ns)
                 if len(self._known) >= LOCKS_PER_STREAM_MAX:
                     raise Overloaded(
                         f"one stream keeps {LOCKS_PER_STREAM_MAX} locks at the most: open another"
                     )
                 self._forwarder.listen(each.wire_session, self._lost)
             self._known[each.wire_session] = each
+            self._listed_ns[each.wire_session] = now_ns
             task = asyncio.get_running_loop().create_task(self._renew(sequence, each))
             self._renewals.add(task)
             task.add_done_callback(self._renewed)
@@ -109,6 +114,7 @@ class KeepStream:
         for session in self._known:
             self._forwarder.unlisten(session, self._lost)
         self._known.clear()
+        self._listed_ns.clear()
 
     async def responses(self) -> AsyncIterator[pb.KeepAliveResponse]:
         """What to answer, as it becomes known.
@@ -133,6 +139,17 @@ class KeepStream:
                 await self._change.wait()
 
     # ----------------------------------------------------------------------- inner
+
+    def _forget_unlisted(self, now_ns: int) -> None:
+        """Whatever was not listed for a whole TTL was given up, or lost, or is kept by another stream."""
+        for session, lock in list(self._known.items()):
+            if now_ns - self._listed_ns[session] > lock.ttl_ms * NS_PER_MS:
+                self._forget(session)
+
+    def _forget(self, session: str) -> None:
+        if self._known.pop(session, None) is not None:
+            del self._listed_ns[session]
+            self._forwarder.unlisten(session, self._lost)
 
     def _renewed(self, task: asyncio.Task[None]) -> None:
         self._renewals.discard(task)
@@ -160,6 +177,9 @@ class KeepStream:
                 )
             except AGAIN:
                 verdict = None
+            except LockringError as error:
+                text = f"lock {lock.name!r} under key {lock.key!r}: {error}"
+                raise from_code(error.code, text, name=lock.name) from error
             else:
                 assert isinstance(kept, Kept)
                 verdict = self._judge(lock, kept)
@@ -186,8 +206,8 @@ class KeepStream:
 
     def _tell(self, sequence: int, lock: Listed, kept: pb.KeptLock) -> None:
         kept.name, kept.session, kept.idempotency_key = lock.name, lock.session, lock.key
-        if kept.verdict == pb.VERDICT_LOST and self._known.pop(lock.wire_session, None) is not None:
-            self._forwarder.unlisten(lock.wire_session, self._lost)
+        if kept.verdict == pb.VERDICT_LOST:
+            self._forget(lock.wire_session)
         self._ready.setdefault(sequence, []).append(kept)
         self._unsent += 1
         self._change.set()

@@ -71,6 +71,9 @@ def clean_folders(ctx: click.Context, /, roots: tuple[str, ...], as_json: bool, 
 
 def _opened(root: str, settings: CleanSettings, stack: ExitStack) -> Storage:
     storage: Storage
+    if not root:
+        # What an unset variable gives; the system would take it for the current folder.
+        raise InvalidRequest("a root must not be empty: name a folder, or s3://BUCKET/PREFIX")
     if root.startswith(SCHEME):
         storage = S3Storage(root, endpoint_url=settings.endpoint_url)
     elif "://" in root:

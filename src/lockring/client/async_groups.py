@@ -226,14 +226,21 @@ class Membership(MembershipState):
         try:
             while self._news:
                 callbacks, gained, lost, awaited = self._news.popleft()
-                for result in call_all(callbacks, gained, lost, _report):
-                    if inspect.isawaitable(result):
-                        try:
-                            await result
-                        except Exception:  # noqa: BLE001 - reported; the other callbacks must be called
-                            _report()
-                if awaited:
-                    self._engine.told(self._request)
+                try:
+                    for result in call_all(callbacks, gained, lost, _report):
+                        if inspect.isawaitable(result):
+                            try:
+                                await result
+                            except asyncio.CancelledError:
+                                task = asyncio.current_task()
+                                if task is not None and task.cancelling():
+                                    raise  # it is this task that is to end
+                                _report()  # a task that the callback awaited was cancelled
+                            except Exception:  # noqa: BLE001 - reported; the other callbacks must be called
+                                _report()
+                finally:
+                    if awaited:
+                        self._engine.told(self._request)
         finally:
             self._teller = None
             for event in self._waiting:

@@ -200,6 +200,11 @@ class Membership(MembershipState):
     def on_ticket_lost(self) -> None:
         """For the client: the membership was lost."""
         self._grant.on_ticket_lost()
+        if self._grant.ticket.reason == "forked":
+            # Who was telling is a thread of the parent's, and the events are in a state that nobody knows.
+            self._teller = None
+            self._news.clear()
+            self._waiting.clear()
         if not self._following.over:  # the client had to start over, or this is the child of a fork
             self.on_regrouped(frozenset(), self._following.end(), False)
 
@@ -231,9 +236,17 @@ class Membership(MembershipState):
                         event.set()
                     return
                 callbacks, gained, lost, awaited = self._news.popleft()
-            call_all(callbacks, gained, lost, _report)
-            if awaited:
-                self._engine.told(self._core, self._request)
+            try:
+                call_all(callbacks, gained, lost, _report)
+            except BaseException:  # what reports errors has failed itself: nobody must wait for this thread
+                with self._engine.locked():
+                    self._teller = None
+                    for event in self._waiting:
+                        event.set()
+                raise
+            finally:
+                if awaited:
+                    self._engine.told(self._core, self._request)
 
     def _wait(self, ready: Callable[[], int | None], until_ns: int | None, what: str) -> int:
         """Wait until `ready` gives something."""

@@ -79,7 +79,7 @@ class LockTable:
         if there is not None:
             self._dequeue(there, share)
         lock.mode = mutation.mode
-        lock.permits = mutation.permits
+        lock.permits = mutation.permits if lock.is_free else min(lock.permits, mutation.permits)
         lock.generation = max(lock.generation, mutation.generation)
         lock.seq = mutation.seq
         self.highest = max(self.highest, mutation.generation)
@@ -122,7 +122,7 @@ class LockTable:
             assert waiter is wanted
             self._dequeue(waiter, share)
         lock.mode = wanted.mode
-        lock.permits = wanted.permits
+        lock.permits = wanted.permits if lock.is_free else min(lock.permits, wanted.permits)
         lock.seq = 0
         lock.generation = self.highest = generation
         if wanted.payload:

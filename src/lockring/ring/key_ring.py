@@ -75,21 +75,7 @@ class KeyRing:
         if len(ids) < 2:
             self.owners: tuple[str | None, ...] = ((ids[0] if ids else None),) * SLOTS
             return
-        bits = len(ids).bit_length()
-        points: list[int] = []
-        for number, member in enumerate(ids):
-            # The number in the low bits orders points that fall on one place by id.
-            points += [place << bits | number for place in _sorted_places(member, members[member])]
-        points.sort()  # of sorted runs: fast
-        mask = (1 << bits) - 1
-        owners: list[str | None] = []
-        for point in points:
-            # The slots up to here that have no owner yet: a slot's owner is at its place or after it.
-            reached = min(SLOTS, (point >> bits >> _SLOT_SHIFT) + 1)
-            if reached > len(owners):
-                owners += [ids[point & mask]] * (reached - len(owners))
-        owners += [ids[points[0] & mask]] * (SLOTS - len(owners))
-        self.owners = tuple(owners)
+        self.owners = _owners(tuple([(member, members[member]) for member in ids]))
 
     def owner(self, key: str) -> str | None:
         """The member that should own a key; None without members."""
@@ -108,6 +94,34 @@ class KeyRing:
         return dict(sorted(counts.items()))
 
 
-@lru_cache(maxsize=1024)
-def _sorted_places(member: str, weight: int) -> tuple[int, ...]:
-    return tuple(sorted(places_of(member, POINTS_PER_WEIGHT * weight)))
+@lru_cache(maxsize=16)
+def _owners(members: tuple[tuple[str, int], ...]) -> tuple[str | None, ...]:
+    """The owner of each slot. Members of one group in one process all ask for the same one."""
+    nearest: dict[int, int] = {}
+    whose: dict[int, str] = {}
+    for member, weight in members:
+        for stretch, place in _nearest_places(member, weight):
+            there = nearest.get(stretch)
+            # Of points that fall on one place the first id's counts.
+            if there is None or place < there:
+                nearest[stretch] = place
+                whose[stretch] = member
+    # What lies before a slot's place is of no use to it: so the stretches are gone through backwards.
+    owners: list[str | None] = [None] * SLOTS
+    owner = whose[min(whose)]
+    for slot in range(SLOTS - 1, -1, -1):
+        owner = whose.get(slot, owner)
+        owners[slot] = owner
+    return tuple(owners)
+
+
+@lru_cache(maxsize=2048)
+def _nearest_places(member: str, weight: int) -> tuple[tuple[int, int], ...]:
+    """In each stretch of the circle between two slots' places, the first of a member's points, where it has any: with the number
+    of the stretch, that of the slot at its beginning. However great its weight, there are no more than `SLOTS`."""
+    nearest: dict[int, int] = {}
+    for place in places_of(member, POINTS_PER_WEIGHT * weight):
+        stretch = place >> _SLOT_SHIFT
+        if place < nearest.get(stretch, place + 1):
+            nearest[stretch] = place
+    return tuple(sorted(nearest.items()))

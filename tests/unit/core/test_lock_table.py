@@ -187,6 +187,18 @@ def test_semaphore_admits_as_many_as_it_has_permits(table: LockTable) -> None:
     assert not lock.admits(Mode.SHARED, 1)
 
 
+def test_semaphore_keeps_to_the_fewest_permits_that_any_of_its_holders_asked_for(table: LockTable) -> None:
+    lock = table.put(put("a", "s1", 1, 1, mode=Mode.SEMAPHORE, permits=2), 0).lock
+    table.put(put("a", "s2", 1, 2, mode=Mode.SEMAPHORE, permits=3), 0)
+    assert not lock.admits(Mode.SEMAPHORE, 3)
+    table.remove("s1", 1)
+    assert lock.admits(Mode.SEMAPHORE, 3)
+    table.remove("s2", 1)
+    lock = table.put(put("a", "s3", 1, 3, mode=Mode.SEMAPHORE, permits=3), 0).lock
+    table.put(put("a", "s4", 1, 4, mode=Mode.SEMAPHORE, permits=3), 0)
+    assert lock.admits(Mode.SEMAPHORE, 3), "once it was free, the number is asked for anew"
+
+
 def test_waiter_that_has_waited_longer_elsewhere_stands_before_younger_ones(
     table: LockTable, sessions: Sessions
 ) -> None:
