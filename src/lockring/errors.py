@@ -124,6 +124,12 @@ class UnknownNode(LockringError):
     code = "unknown-node"
 
 
+class LastNode(LockringError):
+    """The node is the last one that can serve, so what it has cannot be moved."""
+
+    code = "last-node"
+
+
 class StaleVersion(LockringError):
     """A cluster state or a claim that is older than what the receiver already has."""
 

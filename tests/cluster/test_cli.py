@@ -450,3 +450,26 @@ def test_a_ttl_above_the_coordinator_lease_is_refused_naming_the_bound(cli):
     done = cli.run("lock", "long", "--ttl", "31", "--", "true")
     assert done.returncode == 64
     assert "30" in done.stderr
+
+
+def test_a_forgotten_separator_is_hinted_at(cli):
+    process = cli.start("lock", "hinted", "true")
+    line = process.stderr.readline()
+    assert "'true' is taken for the name of a lock" in line
+    assert "put -- before it" in line
+    eventually(lambda: cli.json("describe", "true")["held"])
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_bound_on_a_wait_that_was_not_asked_for_is_refused(cli):
+    done = cli.run("drain", "N1", "--timeout", "5")
+    assert done.returncode == 64
+    assert "--wait" in done.stderr
+    assert cli.json("status")["members"][0]["condition"] == "active"
+
+
+def test_a_group_that_nobody_is_in_is_said_to_be_so(cli):
+    done = cli.run("group", "nobody-here")
+    assert (done.returncode, done.stdout) == (0, "nobody is in the group 'nobody-here'\n")
+    assert cli.json("group", "nobody-here", "--key", "")["key_owner"] is None

@@ -266,6 +266,55 @@ def test_a_callback_that_ends_its_own_tasks_lets_the_group_settle(
     assert all(isinstance(problem, asyncio.CancelledError) for problem in problems)
 
 
+def test_errors_of_a_membership_speak_of_the_membership(client: lockring.Client) -> None:
+    member = client.group("speaks").join("a")
+    for wrong in (None, 5, b"x"):
+        with pytest.raises(lockring.InvalidRequest, match="a key is text"):
+            member.owns(wrong)  # type: ignore[arg-type]
+    with pytest.raises(lockring.InvalidRequest, match="takes a function"):
+        member.on_change(None)  # type: ignore[arg-type]
+    other = client.group("speaks").join("a")
+    wait_for(lambda: not member.held)
+    with pytest.raises(lockring.LockLost, match="another member has joined under the id 'a'"):
+        member.check()
+    other.leave()
+    for act in (other.leave, other.wait_settled, lambda: other.fence("x")):
+        with pytest.raises(lockring.NotHeld, match="membership of 'a' in the group 'speaks' was left"):
+            act()
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+def test_who_leaves_after_the_client_was_closed_has_lost_the_membership(
+    steady: LocalCluster, own_thread: bool
+) -> None:
+    async def main() -> None:
+        async with lockring.aio.Client(steady.servers, own_thread=own_thread) as client:
+            member = await client.group("closed").join("a")
+        with pytest.raises(lockring.LockLost, match="session-ended"):
+            await member.leave()
+
+    asyncio.run(main())
+
+
+def test_a_failing_hook_for_errors_keeps_nobody_waiting(
+    client: lockring.Client,
+    other: lockring.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the hook is broken")
+
+    monkeypatch.setattr(threading, "excepthook", fail)
+    a = client.group("hook").join("a")
+    a.on_change(fail)
+    with other.group("hook").join("b") as b:
+        b.wait_settled(timeout=30)
+    wait_for(lambda: owned(a) == set(KEYS))
+    a.leave()
+    assert "the hook is broken" in capfd.readouterr().err
+
+
 def test_the_child_of_a_fork_is_no_member_any_more(client: lockring.Client) -> None:
     inside, go_on = threading.Event(), threading.Event()
     member = client.group("forked").join("a")

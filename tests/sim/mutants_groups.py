@@ -87,9 +87,9 @@ def number_not_kept() -> list[Change]:
     """The number of a view is known to the primary alone: its copies do not hear of it."""
     record = Reign.record
 
-    def changed(self: Reign, mutation: Any) -> None:
+    def changed(self: Reign, mutation: Any, now_ns: int) -> None:
         if type(mutation).__name__ != "Touch":
-            record(self, mutation)
+            record(self, mutation, now_ns)
 
     return [(Reign, "record", changed)]
 

@@ -12,7 +12,6 @@ from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import Publish
 from lockring.core.leases import NEVER_NS, Lease, Promises
 from lockring.core.node import NodeCore
-from lockring.core.node_keeping import Keeping
 from lockring.core.node_replication import Replicator
 from lockring.core.node_roles import Roles
 from lockring.core.replication import Reign
@@ -101,7 +100,7 @@ def snap_any() -> list[Change]:
 @mutant
 def no_ttl_cap() -> list[Change]:
     """What is promised to a client is not capped by the node's coordinator lease."""
-    return [(Keeping, "promise_ms", lambda self, session, now_ns: session.ttl_ms)]
+    return [(sessions.Session, "promise_ms", lambda self, left_ns: self.ttl_ms)]
 
 
 @mutant

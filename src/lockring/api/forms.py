@@ -110,17 +110,22 @@ def listed_of(request: pb.KeepAliveRequest, *, ttl_ms_max: int) -> list[Listed]:
         raise InvalidRequest(
             f"a KeepAliveRequest lists {LOCKS_PER_REQUEST_MAX} locks at the most, not {len(request.locks)}: send several"
         )
-    return [
-        Listed(
-            name=check_lock_name(each.name),
-            session=each.session,
-            key=each.idempotency_key,
-            wire_session=wire_session(each.session, each.idempotency_key, each.name),
-            ttl_ms=_ttl_ms(each.ttl_ms, ttl_ms_max),
-            generation=each.generation,
+    return [_listed(each, ttl_ms_max) for each in request.locks]
+
+
+def _listed(lock: pb.HeldLock, ttl_ms_max: int) -> Listed:
+    try:
+        return Listed(
+            name=check_lock_name(lock.name),
+            session=lock.session,
+            key=lock.idempotency_key,
+            wire_session=wire_session(lock.session, lock.idempotency_key, lock.name),
+            ttl_ms=_ttl_ms(lock.ttl_ms, ttl_ms_max),
+            generation=lock.generation,
         )
-        for each in request.locks
-    ]
+    except InvalidRequest as error:
+        which = f"lock {lock.name[:40]!r} under key {lock.idempotency_key[:40]!r}"
+        raise InvalidRequest(f"{which}: {error}", name=lock.name) from error
 
 
 def generation_of(number: int) -> int:

@@ -15,7 +15,7 @@ from lockring.api.forwarding import AGAIN, Forwarder
 from lockring.api.v1 import lockring_pb2 as pb
 from lockring.api.waiting import keepalive_of
 from lockring.clock import monotonic_ns
-from lockring.errors import InternalError, LockringError, Overloaded, from_code
+from lockring.errors import InternalError, LockringError
 from lockring.messages import Kept, Lost, Verdict
 from lockring.names import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -25,7 +25,7 @@ OPEN_MAX: Final = 2_000
 """Locks of one stream whose verdict is outstanding, or not read by the client; beyond, its requests are read no further."""
 
 LOCKS_PER_STREAM_MAX: Final = 10_000
-"""Locks of one stream at a time whose loss is told unasked: those that were listed within their TTL."""
+"""Locks of one stream whose loss is told unasked: those that were listed last. Of others it is told when they are listed."""
 
 _TRY_NS_MAX: Final = 2 * NS_PER_S
 
@@ -64,29 +64,20 @@ class KeepStream:
         self._room = asyncio.Event()
         self._renewals: set[asyncio.Task[None]] = set()
         self._known: dict[str, Listed] = {}
-        self._listed_ns: dict[str, int] = {}
         self._error: LockringError | None = None
         self._is_over = False
         self._unsent = 0
 
     def renew(self, sequence: int, locks: list[Listed]) -> None:
-        """Begin to renew locks.
-
-        Raises:
-            Overloaded: the stream has had too many different ones.
-        """
-        now_ns = monotonic_ns()
+        """Begin to renew locks."""
         for each in locks:
             if each.wire_session not in self._known:
                 if len(self._known) >= LOCKS_PER_STREAM_MAX:
-                    self._forget_unlisted(now_ns)
-                if len(self._known) >= LOCKS_PER_STREAM_MAX:
-                    raise Overloaded(
-                        f"one stream keeps {LOCKS_PER_STREAM_MAX} locks at the most: open another"
-                    )
+                    self._forget(next(iter(self._known)))
                 self._forwarder.listen(each.wire_session, self._lost)
+            else:
+                del self._known[each.wire_session]  # those that were listed last are at the end
             self._known[each.wire_session] = each
-            self._listed_ns[each.wire_session] = now_ns
             task = asyncio.get_running_loop().create_task(self._renew(sequence, each))
             self._renewals.add(task)
             task.add_done_callback(self._renewed)
@@ -114,13 +105,12 @@ class KeepStream:
         for session in self._known:
             self._forwarder.unlisten(session, self._lost)
         self._known.clear()
-        self._listed_ns.clear()
 
     async def responses(self) -> AsyncIterator[pb.KeepAliveResponse]:
         """What to answer, as it becomes known.
 
         Raises:
-            LockringError: what `end` was given, or what a node found wrong with a lock that was listed.
+            LockringError: what `end` was given, or a bug of ours.
         """
         while True:
             ready, self._ready = self._ready, {}
@@ -140,15 +130,8 @@ class KeepStream:
 
     # ----------------------------------------------------------------------- inner
 
-    def _forget_unlisted(self, now_ns: int) -> None:
-        """Whatever was not listed for a whole TTL was given up, or lost, or is kept by another stream."""
-        for session, lock in list(self._known.items()):
-            if now_ns - self._listed_ns[session] > lock.ttl_ms * NS_PER_MS:
-                self._forget(session)
-
     def _forget(self, session: str) -> None:
         if self._known.pop(session, None) is not None:
-            del self._listed_ns[session]
             self._forwarder.unlisten(session, self._lost)
 
     def _renewed(self, task: asyncio.Task[None]) -> None:
@@ -156,9 +139,7 @@ class KeepStream:
         self._room.set()
         self._change.set()
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, LockringError):
-            self._error = self._error or error
-        elif error is not None:
+        if error is not None:
             log.error("this is a bug in lockring: a renewal has failed", exc_info=error)
             self._error = self._error or InternalError("a renewal has failed; the node's log says more")
 
@@ -178,8 +159,9 @@ class KeepStream:
             except AGAIN:
                 verdict = None
             except LockringError as error:
-                text = f"lock {lock.name!r} under key {lock.key!r}: {error}"
-                raise from_code(error.code, text, name=lock.name) from error
+                # Something is wrong with how this one is listed; the others are none the worse for it.
+                self._tell(sequence, lock, pb.KeptLock(verdict=pb.VERDICT_REFUSED, reason=str(error)))
+                return
             else:
                 assert isinstance(kept, Kept)
                 verdict = self._judge(lock, kept)

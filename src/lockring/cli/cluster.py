@@ -18,6 +18,7 @@ from lockring.cli.options import read_settings
 from lockring.cli.output import count, duration, print_json, print_table
 from lockring.clock import wall_ns
 from lockring.config import setting
+from lockring.errors import InvalidRequest
 from lockring.names import check_node_id
 from lockring.net.ask import ServerView, ask_drain, ask_state
 from lockring.ring.state import ClusterState, Copy, Replica
@@ -206,6 +207,8 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
     check_node_id(node)
     settings = read_settings(DrainSettings, "drain", given)
     wait = settings.wait
+    if settings.timeout_s is not None and not wait:
+        raise InvalidRequest("--timeout says how long --wait waits: give both")
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     cluster = client_settings(given)
     ask(cluster, lambda server, timeout_s: ask_drain(server, node, timeout_s=timeout_s))

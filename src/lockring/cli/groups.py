@@ -20,9 +20,9 @@ class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of `lockring group`."""
 
     key: Annotated[
-        str,
+        str | None,
         setting("Show which member should own this key.", variable=False, file=False),
-    ] = ""
+    ] = None
 
 
 @click.command()
@@ -52,6 +52,9 @@ def group(name: str, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(facts(info, settings.key))
         return
+    if not info.members:
+        print(f"nobody is in the group {quoted(name)}")
+        return
     shares = info.shares()
     rows = [
         [each.id, each.weight, f"{100 * shares[each.id]:.1f} %", _state(info, each.id), each.owner]
@@ -59,7 +62,7 @@ def group(name: str, as_json: bool, **given: Any) -> None:
     ]
     print_table(("MEMBER", "WEIGHT", "SHARE", "STATE", "OWNER"), rows, numbers=("WEIGHT", "SHARE"))
     print(f"{count(len(info.members), 'member')}, version {info.version or 'not known yet'}, {summary(info)}")
-    if settings.key:
+    if settings.key is not None:
         owner = info.owner(settings.key)
         print(f"{quoted(settings.key)} belongs to {'nobody' if owner is None else quoted(owner)}")
 
@@ -77,7 +80,7 @@ def summary(info: GroupInfo) -> str:
     return f"waits for {named}" + (f" and {more} more" if more > 0 else "")
 
 
-def facts(info: GroupInfo, key: str = "") -> dict[str, Any]:
+def facts(info: GroupInfo, key: str | None = None) -> dict[str, Any]:
     """A group as a JSON object."""
     shares = info.shares()
     found: dict[str, Any] = {
@@ -97,6 +100,6 @@ def facts(info: GroupInfo, key: str = "") -> dict[str, Any]:
             for each in info.members
         ],
     }
-    if key:
+    if key is not None:
         found["key"], found["key_owner"] = key, info.owner(key)
     return found

@@ -90,6 +90,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
     say = Voice(as_json, settings.verbose)
     command = ctx.meta.get(_COMMAND)
     if command is None:
+        _hint(names, say)
         return _hold(names, settings, cluster, say)
     unusable = _unusable(command[0])
     if unusable is not None:
@@ -104,6 +105,13 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         servers=cluster.servers,
     ) as supervisor:
         return _run(supervisor, command[0], names, settings, cluster, say)
+
+
+def _hint(names: Sequence[str], say: Voice) -> None:
+    """Several names, the last of which is a program: somebody may have left the -- out."""
+    if len(names) > 1 and shutil.which(names[-1]):
+        text = f"{quoted(names[-1])} is taken for the name of a lock; to run a command, put -- before it"
+        say.note(text, {"event": "hint", "message": text}, always=True)
 
 
 def _run(

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.messages import WAIT_FOREVER
@@ -35,7 +35,11 @@ def server_addresses(servers: str | Iterable[str] | None) -> list[str]:
     named = servers
     if named is None:
         named = os.environ.get(SERVER_VARIABLE) or SERVER_DEFAULT
-    parts = [named] if isinstance(named, str) else list(named)
+    parts: list[Any]
+    try:
+        parts = [named] if isinstance(named, str) else list(named)
+    except TypeError:
+        parts = [named]
     if not all(isinstance(part, str) for part in parts):
         raise InvalidRequest(
             f"servers are given as HOST:PORT,HOST:PORT or as a list of such, not {servers!r}"
@@ -76,13 +80,13 @@ def ttl_to_ms(ttl: Seconds) -> int:
     return ttl_ms
 
 
-def wait_to_ms(timeout: Seconds | None) -> int:
-    """A wait in milliseconds, None for ever.
+def wait_to_ms(timeout: Seconds | None, what: str = "timeout") -> int:
+    """A wait in milliseconds, None for ever; `what` is the argument's name, for the error.
 
     Raises:
         InvalidRequest: not a number of seconds, or negative.
     """
-    return WAIT_FOREVER if timeout is None else seconds_to_ms(timeout, "timeout")
+    return WAIT_FOREVER if timeout is None else seconds_to_ms(timeout, what)
 
 
 def answer_to_ns(timeout: Seconds) -> int:

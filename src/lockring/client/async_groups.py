@@ -9,12 +9,19 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.async_grants import Grant
 from lockring.client.holding import LossCallback, blame
-from lockring.client.membership import ChangeCallback, GroupInfo, MembershipState, call_all, member_payload
+from lockring.client.membership import (
+    ChangeCallback,
+    GroupInfo,
+    MembershipState,
+    call_all,
+    check_change_callback,
+    member_payload,
+)
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
@@ -136,6 +143,7 @@ class Membership(MembershipState):
         self._callbacks: list[ChangeCallback] = []
         self._news: deque[tuple[tuple[ChangeCallback, ...], KeySet, KeySet, bool]] = deque()
         self._teller: asyncio.Task[None] | None = None
+        self._calling: asyncio.Future[Any] | None = None
         self._waiting: list[asyncio.Event] = []
         self._engine.follow(grant.ticket, self)
 
@@ -149,6 +157,7 @@ class Membership(MembershipState):
         Others get what was lost only when the call has returned: finish there what must not be done by two, and
         quickly. While the membership lasts there is no bound on that; if the lease is lost, others do not wait.
         """
+        check_change_callback(callback)
         self._callbacks.append(callback)
         self._following.telling = True
         owned = self._following.standing.owned
@@ -189,10 +198,12 @@ class Membership(MembershipState):
             LockLost: the membership was lost before.
             NotHeld: it was left before.
         """
+        self.check()
         await self._engine.unfollow(self._request)
-        if asyncio.current_task() is not self._teller:
+        if asyncio.current_task() not in (self._teller, self._calling):
             await self._wait(lambda: None if self._teller else 1, None, "")
-        await self._grant.release()
+        with self._as_membership():
+            await self._grant.release()
 
     # ------------------------------------------------------------------ for the client
 
@@ -226,23 +237,19 @@ class Membership(MembershipState):
         try:
             while self._news:
                 callbacks, gained, lost, awaited = self._news.popleft()
-                try:
-                    for result in call_all(callbacks, gained, lost, _report):
-                        if inspect.isawaitable(result):
-                            try:
-                                await result
-                            except asyncio.CancelledError:
-                                task = asyncio.current_task()
-                                if task is not None and task.cancelling():
-                                    raise  # it is this task that is to end
-                                _report()  # a task that the callback awaited was cancelled
-                            except Exception:  # noqa: BLE001 - reported; the other callbacks must be called
-                                _report()
-                finally:
-                    if awaited:
-                        self._engine.told(self._request)
+                for result in call_all(callbacks, gained, lost, _report):
+                    if inspect.isawaitable(result):
+                        # In a task of its own, which it may cancel, or have cancelled, without ending this one.
+                        self._calling = asyncio.ensure_future(result)
+                        await asyncio.wait({self._calling})
+                        if self._calling.cancelled():
+                            _report(asyncio.CancelledError("it was cancelled"))
+                        elif (error := self._calling.exception()) is not None:
+                            _report(error)
+                if awaited:
+                    self._engine.told(self._request)
         finally:
-            self._teller = None
+            self._teller = self._calling = None
             for event in self._waiting:
                 event.set()
 
@@ -284,6 +291,6 @@ class Membership(MembershipState):
                 blame(error, loss)
 
 
-def _report() -> None:
-    context = {"message": "a lockring on_change callback failed", "exception": sys.exception()}
+def _report(error: BaseException | None = None) -> None:
+    context = {"message": "a lockring on_change callback failed", "exception": error or sys.exception()}
     asyncio.get_running_loop().call_exception_handler(context)

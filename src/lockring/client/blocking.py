@@ -70,7 +70,7 @@ class Client:
         self._engine = Engine(
             server_addresses(servers),
             (lambda: own) if own is not None else default_owner,
-            wait_to_ms(connect_timeout) * NS_PER_MS,
+            wait_to_ms(connect_timeout, "connect_timeout") * NS_PER_MS,
         )
 
     @property
@@ -304,6 +304,7 @@ class Client:
 
         Raises:
             UnknownNode: the cluster has no such member.
+            LastNode: it is the last one that can serve.
             Unavailable: no server could do it within that time.
         """
         member, give_up_ns = check_node_id(node), answer_to_ns(timeout)

@@ -56,9 +56,7 @@ class Engine(Plumbing):
         ticket: Ticket | None = None
         try:
             with self._lock:
-                if self._torn:
-                    self._start_over()
-                self._torn = True
+                self._enter()
                 now_ns = monotonic_ns()
                 try:
                     ticket = self._core.acquire(
@@ -296,9 +294,7 @@ class Engine(Plumbing):
             is_acquire = type(item) is Ticket and item.state == PENDING
             data = wire.receive(wire.granting if is_acquire else wire.answering)
             with self._lock:
-                if self._torn:
-                    self._start_over()
-                self._torn = True
+                self._enter()
                 now_ns = monotonic_ns()
                 if data is not None and not wire.closed:
                     self._feed(wire, data, now_ns, call)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -10,7 +9,15 @@ from typing import Self, overload
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
 from lockring.client.engine import Engine
-from lockring.client.holding import GrantState, LossCallback, blame, check_callback, is_holder, loss_of
+from lockring.client.holding import (
+    GrantState,
+    LossCallback,
+    blame,
+    check_callback,
+    is_holder,
+    loss_of,
+    report_in_thread,
+)
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -196,6 +203,6 @@ def _call_back(name: str, callbacks: Sequence[LossCallback], loss: LockLost) -> 
             try:
                 callback(loss)
             except BaseException:  # noqa: BLE001 - reported; the other callbacks must be called
-                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+                report_in_thread()
 
     threading.Thread(target=call, name=f"lockring-lost-{name[:40]}", daemon=True).start()

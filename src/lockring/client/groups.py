@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,8 +10,15 @@ from typing import TYPE_CHECKING, Self
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.grants import Grant
-from lockring.client.holding import LossCallback, blame
-from lockring.client.membership import ChangeCallback, GroupInfo, MembershipState, call_all, member_payload
+from lockring.client.holding import LossCallback, blame, report_in_thread
+from lockring.client.membership import (
+    ChangeCallback,
+    GroupInfo,
+    MembershipState,
+    call_all,
+    check_change_callback,
+    member_payload,
+)
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
@@ -145,6 +151,7 @@ class Membership(MembershipState):
         Others get what was lost only when the call has returned: finish there what must not be done by two, and
         quickly. While the membership lasts there is no bound on that; if the lease is lost, others do not wait.
         """
+        check_change_callback(callback)
         with self._engine.locked():
             self._callbacks.append(callback)
             self._following.telling = True
@@ -186,10 +193,12 @@ class Membership(MembershipState):
             LockLost: the membership was lost before.
             NotHeld: it was left before.
         """
+        self.check()
         self._engine.unfollow(self._core, self._request)
         if threading.current_thread() is not self._teller:
             self._wait(lambda: None if self._teller else 1, None, "")
-        self._grant.release()
+        with self._as_membership():
+            self._grant.release()
 
     # ------------------------------------------------------------------ for the client, with its lock held
 
@@ -236,17 +245,9 @@ class Membership(MembershipState):
                         event.set()
                     return
                 callbacks, gained, lost, awaited = self._news.popleft()
-            try:
-                call_all(callbacks, gained, lost, _report)
-            except BaseException:  # what reports errors has failed itself: nobody must wait for this thread
-                with self._engine.locked():
-                    self._teller = None
-                    for event in self._waiting:
-                        event.set()
-                raise
-            finally:
-                if awaited:
-                    self._engine.told(self._core, self._request)
+            call_all(callbacks, gained, lost, report_in_thread)
+            if awaited:
+                self._engine.told(self._core, self._request)
 
     def _wait(self, ready: Callable[[], int | None], until_ns: int | None, what: str) -> int:
         """Wait until `ready` gives something."""
@@ -285,7 +286,3 @@ class Membership(MembershipState):
                 self.check()
             except LockLost as loss:
                 blame(error, loss)
-
-
-def _report() -> None:
-    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

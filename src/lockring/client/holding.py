@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,14 @@ def check_callback(callback: LossCallback) -> None:
         raise InvalidRequest(
             "on_lost calls a plain function; an async one would never run: let it start a task"
         )
+
+
+def report_in_thread() -> None:
+    """Report the error that is being handled as one of this thread, as `threading` does, whatever its hook is worth."""
+    try:
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+    except BaseException:  # noqa: BLE001 - the hook itself has failed: reported as the interpreter does it
+        sys.__excepthook__(*sys.exc_info())
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from lockring.client.holding import GrantState
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
+from lockring.core.client_groups import REPLACED
 from lockring.core.following import Following, GroupView
-from lockring.errors import InvalidRequest, LockringError, NotHeld
+from lockring.errors import InvalidRequest, LockLost, LockringError, NotHeld
 from lockring.messages import GroupMember, LockInfo, View
-from lockring.names import GROUP_PREFIX, SLOTS, check_member_id, slot_of
+from lockring.names import GROUP_PREFIX, SLOTS, check_member_id
 from lockring.ring.key_ring import KeySet as KeySet
+from lockring.ring.key_ring import slot_of_key
 from lockring.views import (
     MEMBER_PAYLOAD_BYTES_MAX,
     WEIGHT_MAX,
@@ -170,9 +173,12 @@ class MembershipState:
 
         By what was last heard and a look at the clock; nobody is asked. False from the moment a view takes the key away, or the
         lease is not surely ours any more; True once everybody else has let go of it.
+
+        Raises:
+            InvalidRequest: it is no text.
         """
         owned = self._following.standing.owned  # before the look at the lease
-        return slot_of(key) in owned and self.held
+        return slot_of_key(key) in owned and self.held
 
     def fence(self, key: str) -> int:
         """A number for a key that this member owns, greater than all that former owners of the key ever got.
@@ -183,9 +189,10 @@ class MembershipState:
         Raises:
             NotHeld: the key is not this member's own.
             LockLost: the membership is lost.
+            InvalidRequest: it is no text.
         """
         standing = self._following.standing
-        if slot_of(key) not in standing.owned:
+        if slot_of_key(key) not in standing.owned:
             raise self._not_owned(key)
         self.check()
         return standing.view.number
@@ -223,8 +230,23 @@ class MembershipState:
             LockLost: it was lost; reason "replaced" if another member has taken its id over.
             NotHeld: it was left.
         """
-        self._grant.check()
+        with self._as_membership():
+            self._grant.check()
         return self
+
+    @contextlib.contextmanager
+    def _as_membership(self) -> Iterator[None]:
+        """Say of the membership what is said of the lock that it is a holding of."""
+        who = f"the membership of {self._member_id!r} in the group {self._group!r}"
+        try:
+            yield
+        except LockLost as error:
+            why = error.reason
+            if why == REPLACED:
+                why = f"another member has joined under the id {self._member_id!r}"
+            raise LockLost(f"{who} was lost: {why}", name=self._group, reason=error.reason) from None
+        except NotHeld:
+            raise NotHeld(f"{who} was left", name=self._group) from None
 
     def _settled_version(self) -> int | None:
         """The version, if it is settled and has this member."""
@@ -257,6 +279,12 @@ class MembershipState:
         return (
             f"<Membership {self._member_id!r} of {self._group!r}, {state}, {'held' if self.held else 'over'}>"
         )
+
+
+def check_change_callback(callback: ChangeCallback) -> None:
+    """Raise InvalidRequest for what cannot be called."""
+    if not callable(callback):
+        raise InvalidRequest(f"on_change takes a function, not {callback!r}")
 
 
 def call_all(

@@ -226,10 +226,10 @@ class Plumbing:
         """Do what the core wants done. `me` is the call of this thread, which needs no waking."""
         core = self._core
         effects = core.take_effects(now_ns=now_ns)
-        frames = b""
+        frames: list[bytes] = []
         for place, effect in enumerate(effects, start=1):
             if type(effect) is Send:
-                frames += encode_frame(effect.message)
+                frames.append(encode_frame(effect.message))
                 if place < len(effects):
                     after = effects[place]
                     if type(after) is Send and after.link == effect.link:
@@ -238,10 +238,10 @@ class Plumbing:
                 if wire is not None:
                     if me is not None:
                         wire.used_at_ns = now_ns
-                    wire.send(frames)
+                    wire.send(frames[0] if len(frames) == 1 else b"".join(frames))
                     if wire.outgoing:
                         self._watch(wire, wire.events | selectors.EVENT_WRITE)
-                frames = b""
+                frames = []
             elif type(effect) is Resolve:
                 call: Call = effect.ticket.context
                 call.error = effect.error

@@ -7,6 +7,7 @@ import os
 import select
 import selectors
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -26,6 +27,7 @@ CONNECT_S: Final = 3.0
 IDLE_NS: Final = 10 * NS_PER_MS
 """After so long without use by a caller, the background thread watches a connection."""
 READ_BYTES: Final = 256 * 1024
+_yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not every system has it
 _SPINS: Final = 60
 """Looks at a socket; each takes one or two microseconds."""
 _FAILURES_MAX: Final = 10
@@ -144,7 +146,7 @@ class Wire:
                     patience.was_short()
                 return data
             before_ns = monotonic_ns()
-            os.sched_yield()
+            _yield()
             if monotonic_ns() - before_ns > _ROBBED_NS:
                 patience.was_robbed()
                 break

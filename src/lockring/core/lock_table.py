@@ -78,26 +78,11 @@ class LockTable:
             return there
         if there is not None:
             self._dequeue(there, share)
-        lock.mode = mutation.mode
-        lock.permits = mutation.permits if lock.is_free else min(lock.permits, mutation.permits)
         lock.generation = max(lock.generation, mutation.generation)
         lock.seq = mutation.seq
         self.highest = max(self.highest, mutation.generation)
         granted_at_ns = now_ns - mutation.age_ms * NS_PER_MS
-        if mutation.payload:
-            holder: Holder = HolderWithPayload(
-                lock,
-                share.session,
-                mutation.acquisition,
-                mutation.generation,
-                granted_at_ns,
-                mutation.payload,
-            )
-        else:
-            holder = Holder(lock, share.session, mutation.acquisition, mutation.generation, granted_at_ns)
-        lock.add(holder)
-        share.add(mutation.acquisition, holder, self.served)
-        return holder
+        return self._hold(lock, share, mutation, mutation.generation, granted_at_ns)
 
     def grant(
         self,
@@ -116,22 +101,13 @@ class LockTable:
         share = self.shares.get(session.id)
         if share is None:
             share = self._share(session)
-        acquisition = wanted.acquisition
-        waiter = share.entries.get(acquisition)
+        waiter = share.entries.get(wanted.acquisition)
         if waiter is not None:
             assert waiter is wanted
             self._dequeue(waiter, share)
-        lock.mode = wanted.mode
-        lock.permits = wanted.permits if lock.is_free else min(lock.permits, wanted.permits)
         lock.seq = 0
         lock.generation = self.highest = generation
-        if wanted.payload:
-            holder: Holder = HolderWithPayload(lock, session, acquisition, generation, now_ns, wanted.payload)
-        else:
-            holder = Holder(lock, session, acquisition, generation, now_ns)
-        lock.add(holder)
-        share.add(acquisition, holder, self.served)
-        return holder
+        return self._hold(lock, share, wanted, generation, now_ns)
 
     def remove(self, session_id: str, acquisition: int) -> Holder | None:
         """Take a holder out; None if it is not there (a late or repeated removal changes nothing)."""
@@ -313,6 +289,18 @@ class LockTable:
             assert (share.session.served.get(self.slot) is share) == self.served
 
     # ------------------------------------------------------------------ inner
+
+    def _hold(
+        self, lock: Lock, share: Share, wanted: Put | Acquire | Waiter, generation: int, at_ns: int
+    ) -> Holder:
+        acquisition, payload = wanted.acquisition, wanted.payload
+        if payload:
+            holder: Holder = HolderWithPayload(lock, share.session, acquisition, generation, at_ns, payload)
+        else:
+            holder = Holder(lock, share.session, acquisition, generation, at_ns)
+        lock.add(holder, wanted.mode, wanted.permits)
+        share.add(acquisition, holder, self.served)
+        return holder
 
     def _share(self, session: Session) -> Share:
         share = self.shares.get(session.id)

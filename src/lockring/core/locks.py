@@ -59,9 +59,12 @@ class Lock:
         """Whether nobody holds it."""
         return self._held is None
 
-    def add(self, holder: Holder) -> None:
-        """Add a holder behind those that are there."""
+    def add(self, holder: Holder, mode: int, permits: int) -> None:
+        """Add a holder behind those that are there. Of permits the fewest count that any has asked for since it was free."""
         held = self._held
+        self.mode = mode
+        if held is None or permits < self.permits:
+            self.permits = permits
         if held is None:
             self._held = holder
         elif isinstance(held, list):

@@ -34,6 +34,7 @@ from lockring.core.sessions import NO_DEADLINE, Sessions
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
 from lockring.messages import (
+    Acquire,
     Ask,
     AskItem,
     AskKind,
@@ -41,6 +42,7 @@ from lockring.messages import (
     Heartbeat,
     HeartbeatAck,
     Message,
+    Release,
     Replicate,
     ReplicateAck,
     Routes,
@@ -51,6 +53,9 @@ from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 TICK_NS: Final = 100 * NS_PER_MS
 """How often the node looks whether a copy or a primary has fallen silent."""
+
+QUICK: Final = frozenset({Acquire, Release})
+"""Requests of which any one is handled in some microseconds."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -134,21 +139,25 @@ class NodeCore:
         elif isinstance(message, HandOver):
             self.roles.handed_over(message, now_ns)
 
-    def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> list[Message]:
-        """Take in what a client has sent: as `receive` for each, in fewer steps.
+    def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> int:
+        """Take in what a client has sent, as `receive` for each, in fewer steps: up to the first message that may take
+        long, so that the shell can look at its clock, or that is no request to a node's core.
 
         Returns:
-            The messages that are no requests to a node's core, which the shell may know what to do with.
+            How many were taken; 0 if the first one is for somebody else.
         """
         self._enter(now_ns)
         service = self.service
-        others: list[Message] = []
-        for message in messages:
-            if type(message) in service.handlers:
+        for place, message in enumerate(messages):
+            kind = type(message)
+            if kind in QUICK:
                 service.receive(connection, message, now_ns)
+            elif kind in service.handlers:
+                service.receive(connection, message, now_ns)
+                return place + 1
             else:
-                others.append(message)
-        return others
+                return place
+        return len(messages)
 
     def client_connected(self, connection: Connection, client: str, number: int, *, now_ns: int) -> None:
         """A client's hello was welcomed on `connection`; it is told the routes at once.
@@ -214,7 +223,7 @@ class NodeCore:
         if self._coordinator_up and self._heartbeat_at_ns < at_ns:
             at_ns = self._heartbeat_at_ns
         if self.replicator.links:
-            at_ns = min(at_ns, self.replicator.next_deadline_ns())
+            at_ns = self.replicator.deadline_before_ns(at_ns)
         to_begin = self.roles.to_begin.heap
         if to_begin and to_begin[0][0] < at_ns:
             at_ns = to_begin[0][0]
@@ -240,7 +249,9 @@ class NodeCore:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """What is to be done, in order. Rights are looked at now, so `now_ns` must be a fresh reading."""
-        if now_ns > self.now_ns:
+        if self._armed_ns is not None:
+            self._enter(now_ns)  # nothing has come in before
+        elif now_ns > self.now_ns:
             self.now_ns = now_ns
         if self.replicator.links:
             self.replicator.replicate(now_ns)

@@ -20,12 +20,10 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.locks import Holder
-from lockring.core.node_locking import GENERATIONS_MARGIN
 from lockring.core.node_slot import NodeSlot
 from lockring.errors import InvalidRequest, NotHeld, Overloaded
 from lockring.messages import Follow, GroupMember, Look, Mode, Seen, Settled, Touch, View
 from lockring.names import GROUP_PREFIX, check_lock_name, slot_of
-from lockring.ring.state import GENERATION_MAX
 from lockring.units import NS_PER_MS
 from lockring.views import MEMBERS_MAX, membership_of
 
@@ -35,6 +33,12 @@ if TYPE_CHECKING:
 
 RETRY_NS: Final = 100 * NS_PER_MS
 """Pause until a view is tried again for which the slot had no generation left."""
+
+TOLD_BYTES_PER_TURN: Final = 1024 * 1024
+"""About how much a node sends of one view in a turn; the rest follows in the next ones, so that the view of a large group keeps
+nobody waiting, nor fills the memory."""
+
+_MEMBER_BYTES: Final = 64
 
 FOLLOWS_MAX: Final = 10_000
 """Groups that one connection follows."""
@@ -96,6 +100,7 @@ class Groups:
     Attributes:
         open: by the names of their locks, the groups of which something may be to be told.
         windows: when to form which group's next view.
+        has_more: whether some that could be told are left for the next turn.
     """
 
     def __init__(self, node: NodeCore, service: Service) -> None:
@@ -104,6 +109,7 @@ class Groups:
         self._groups: dict[str, Group] = {}
         self._in_slot: dict[int, dict[str, None]] = {}
         self.open: dict[str, None] = {}
+        self.has_more = False
         self.windows: DeadlineQueue[Group] = DeadlineQueue(lambda group, at_ns: group.due_ns == at_ns)
 
     def __contains__(self, name: str) -> bool:
@@ -278,13 +284,13 @@ class Groups:
     def _form(self, group: Group, now_ns: int) -> None:
         data = self._node.slots[slot_of(group.name)]
         assert data.reign is not None
-        view = self._fresh_number(data)
+        view = self._service.locking.fresh_generation(data)
         if view is None:
             self._plan(group, now_ns + RETRY_NS)
             return
         data.table.touch(view)
         if data.reign.streams:
-            data.reign.record(Touch(group.name, view))
+            data.reign.record(Touch(group.name, view), now_ns)
         else:
             data.reign.count()
         group.index = data.reign.index
@@ -295,18 +301,9 @@ class Groups:
         group.changed_at_ns = None
         self.open[group.name] = None
 
-    def _fresh_number(self, data: NodeSlot) -> int | None:
-        """A generation that the slot has not used, None if it has none left at present."""
-        state = self._node.state.slots[data.number]
-        number = max(data.table.highest + 1, state.generation_from)
-        if number + GENERATIONS_MARGIN >= state.generation_below:
-            self._node.ask_for_generations(data.number)
-            if number >= min(state.generation_below, GENERATION_MAX):
-                return None
-        return number
-
     def tell(self, now_ns: int) -> None:
         """Send the views, and that they are settled, where the copies have them and this node may still say so."""
+        self.has_more = False
         for name in list(self.open):
             group = self._groups[name]
             slot = slot_of(name)
@@ -322,20 +319,29 @@ class Groups:
                 if sync and reign.acknowledged() < group.index:
                     continue
                 group.announced = True
-            del self.open[name]
-            self._tell_followers(group)
+            if self._tell_followers(group):
+                del self.open[name]
+            else:
+                self.has_more = True
 
-    def _tell_followers(self, group: Group) -> None:
+    def _tell_followers(self, group: Group) -> bool:
+        """Tell those who do not know it how the group stands, in this turn only so many; whether these were all."""
         settled = not group.awaited
-        members: list[GroupMember] | None = None
+        members = list(group.members.values())
+        view_bytes = sum(_MEMBER_BYTES + len(member.payload) for member in members)
+        room = TOLD_BYTES_PER_TURN
         for (connection, request), follower in group.followers.items():
             if follower.view != group.view:
-                if members is None:
-                    members = list(group.members.values())
+                if room <= 0:
+                    return False
+                room -= view_bytes
                 self._node.send(connection, View(request, group.view, settled, members))
             elif settled and not follower.settled:
                 self._node.send(connection, Settled(request, group.view))
+            else:
+                continue
             follower.view, follower.settled = group.view, settled
+        return True
 
     def check_invariants(self) -> None:
         """Assert that the parts fit."""

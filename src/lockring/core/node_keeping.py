@@ -14,7 +14,6 @@ from lockring.core.sessions import NO_DEADLINE, Session, Sessions
 from lockring.errors import InvalidRequest, Overloaded
 from lockring.messages import Acquire, CloseSession, Keepalive, Kept, Released, Verdict
 from lockring.names import SLOTS, slot_of
-from lockring.units import ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
@@ -66,11 +65,7 @@ class Keeping:
             self.expire(session, now_ns)
             session = sessions.named(message.session, message.owner, message.ttl_ms)
         session.connection = connection
-        deadline_ns = now_ns + session.lifetime_ns
-        if session.in_queue and deadline_ns > session.deadline_ns:
-            session.deadline_ns = deadline_ns
-        else:
-            sessions.extend(session, deadline_ns)
+        sessions.extend(session, now_ns + session.lifetime_ns)
         return session
 
     def expire(self, session: Session, now_ns: int) -> None:
@@ -109,19 +104,16 @@ class Keeping:
                 self._service.tell_lost(holder, "expired")
                 self._service.locking.drop_holder(data, holder, now_ns, "expired")
 
-    def promise_ms(self, session: Session, now_ns: int) -> int:
-        """The TTL that can be promised now: never more than is left of the coordinator's lease."""
-        return min(session.ttl_ms, ns_to_ms_floor(self._node.coordinator_lease_left_ns(now_ns)))
-
     def keepalive(self, connection: int, message: Keepalive, now_ns: int) -> None:
         """Renew what client and node agree on, and find out what they do not."""
-        if self._node.coordinator_lease_left_ns(now_ns) <= 0:
+        left_ns = self._node.coordinator_lease_left_ns(now_ns)
+        if left_ns <= 0:
             self._service.refuse(
                 connection, message, "unavailable", f"{self._node.replica} has no lease of the coordinator"
             )
             return
         session = self.touch(message, connection, now_ns)
-        promise_ms = self.promise_ms(session, now_ns)
+        promise_ms = session.promise_ms(left_ns)
         if message.request > session.basis or session.basis_at_ns == 0:
             session.basis, session.basis_promise_ms, session.basis_at_ns = message.request, promise_ms, now_ns
         agreed = False

@@ -116,8 +116,7 @@ class Locking:
             self._service.elsewhere(connection, message, slot, now_ns)
             return
         session = self._service.keeping.touch(message, connection, now_ns)
-        promise_ms = session.ttl_ms if session.ttl_ms * NS_PER_MS <= left_ns else left_ns // NS_PER_MS
-        request = OpenRequest(connection, message.request, now_ns, promise_ms)
+        request = OpenRequest(connection, message.request, now_ns, session.promise_ms(left_ns))
         table = data.table
         deadline_ns = None if message.wait_ms == WAIT_FOREVER else now_ns + message.wait_ms * NS_PER_MS
         entry = table.find(session.id, acquisition)
@@ -138,9 +137,7 @@ class Locking:
             self._service.keeping.expire_holders(lock, now_ns)
             lock = table.locks.get(name)
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
-            holder = self._grant(data, name, session, message, now_ns)
-            if holder is not None:
-                self._await_copies(data, holder, request)
+            if self._grant(data, name, session, message, request, now_ns):
                 return
         if message.wait_ms == 0:
             self._refuse_try(connection, message, lock, slot, now_ns)
@@ -203,20 +200,17 @@ class Locking:
         name: str,
         session: Session,
         wanted: Acquire | Waiter,
+        request: OpenRequest,
         now_ns: int,
-    ) -> Holder | None:
-        reign, table = data.reign, data.table
+    ) -> bool:
+        """Grant the lock, to be answered once its copies have it. False if there is no generation left at present."""
+        reign = data.reign
         assert reign is not None
-        state = self._node.state.slots[data.number]
-        generation = table.highest + 1
-        if generation < state.generation_from:
-            generation = state.generation_from
-        if generation + GENERATIONS_MARGIN >= state.generation_below:
-            self._node.ask_for_generations(data.number)
-            if generation >= min(state.generation_below, GENERATION_MAX):
-                self._exhausted[data.number] = None
-                return None
-        holder = table.grant(name, session, wanted, generation, now_ns)
+        generation = self.fresh_generation(data)
+        if generation is None:
+            self._exhausted[data.number] = None
+            return False
+        holder = data.table.grant(name, session, wanted, generation, now_ns)
         if reign.streams:
             reign.record(
                 Put(
@@ -231,18 +225,28 @@ class Locking:
                     0,
                     0,
                     wanted.payload,
-                )
+                ),
+                now_ns,
             )
         else:
             reign.count()
-        self._service.watching.note(Event.GRANTED, holder)
-        return holder
-
-    def _await_copies(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
-        assert data.reign is not None
-        request.index = data.reign.index
-        data.reign.unanswered[holder] = request
+        request.index = reign.index
+        reign.unanswered[holder] = request
         self.unanswered[data.number] = None
+        self._service.watching.note(Event.GRANTED, holder)
+        return True
+
+    def fresh_generation(self, data: NodeSlot) -> int | None:
+        """A generation that the slot has not used; None if it has none left at present. More are asked for in time."""
+        state = self._node.state.slots[data.number]
+        generation = data.table.highest + 1
+        if generation < state.generation_from:
+            generation = state.generation_from
+        if generation + GENERATIONS_MARGIN >= state.generation_below:
+            self._node.ask_for_generations(data.number)
+            if generation >= min(state.generation_below, GENERATION_MAX):
+                return None
+        return generation
 
     def _send_grant(self, holder: Holder, request: OpenRequest, now_ns: int) -> None:
         if request.connection not in self._service.connections:
@@ -258,11 +262,9 @@ class Locking:
 
     def _serve_lock(self, data: NodeSlot, lock: Lock, now_ns: int) -> None:
         while (waiter := data.table.next_grantable(lock)) is not None:
-            holder = self._grant(data, lock.name, waiter.session, waiter, now_ns)
-            if holder is None:
+            if not self._grant(data, lock.name, waiter.session, waiter, waiter.request, now_ns):
                 return
             self.forget_waiter(waiter)
-            self._await_copies(data, holder, waiter.request)
 
     def release(self, connection: int, message: Release, now_ns: int) -> None:
         """Drop an acquisition, held or waiting, and answer once that is done here."""
@@ -301,7 +303,7 @@ class Locking:
         holder.broken = False
         reign.unanswered.pop(holder, None)
         if reign.streams:
-            reign.record(Remove(holder.lock.name, holder.session.id, holder.acquisition))
+            reign.record(Remove(holder.lock.name, holder.session.id, holder.acquisition), now_ns)
         else:
             reign.count()
         if holder.lock.waiters:

@@ -21,7 +21,6 @@ from lockring.units import NS_PER_MS
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
 
-FOREVER_NS = 1 << 62
 FIRST_CONTACT_NS = 2_000 * NS_PER_MS
 """How long a peer that was never reached yet may take, from when it is to be a copy."""
 
@@ -121,11 +120,10 @@ class Replicator:
 
     # ------------------------------------------------------------------ sending
 
-    def next_deadline_ns(self) -> int:
-        """When what could wait a little must leave."""
-        at_ns = FOREVER_NS
+    def deadline_before_ns(self, at_ns: int) -> int:
+        """When what could wait a little must leave, or `at_ns` if that is earlier."""
         for link in self.links.values():
-            if link.up and link.send_by_ns != NEVER_NS and link.send_by_ns < at_ns:
+            if link.up and link.dirty and link.send_by_ns < at_ns:
                 at_ns = link.send_by_ns
         return at_ns
 
@@ -152,7 +150,6 @@ class Replicator:
         started: list[CopyStream] = []
         cost = 0
         link.urgent = False
-        link.send_by_ns = NEVER_NS
         while link.starting and link.has_room(cost) and len(streams) < STREAMS_PER_MESSAGE:
             slot = next(iter(link.starting))
             stream = link.streams[slot]

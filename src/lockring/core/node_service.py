@@ -162,6 +162,8 @@ class Service:
 
     def deadline_before_ns(self, at_ns: int) -> int:
         """When `on_timer` has something to do, or `at_ns` if that is earlier."""
+        if self.groups.has_more:
+            return min(at_ns, self._node.now_ns)
         for queue in self._queues:
             heap = queue.heap
             if heap and heap[0][0] < at_ns:

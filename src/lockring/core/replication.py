@@ -155,17 +155,14 @@ class Reign:
         self._log: list[Mutation] = []
         self._log_start = 0
 
-    def record(self, mutation: Mutation) -> None:
+    def record(self, mutation: Mutation, now_ns: int) -> None:
         """Number a mutation that the table has just seen, and let every copy hear of it."""
         self.index += 1
         self._log.append(mutation)
         slot = self.table.slot
-        urgent = type(mutation) is not Remove
+        urgent = type(mutation) is not Remove  # an answer waits for all others
         for stream in self.streams.values():
-            link = stream.link
-            link.dirty[slot] = None
-            if urgent:
-                link.urgent = True
+            stream.link.note(slot, urgent, now_ns)
 
     def count(self) -> None:
         """Number a mutation that no copy needs to hear of, since there is none."""
@@ -278,7 +275,7 @@ class Link:
         starting: slots whose stream is to be started, or is being started.
         dirty: slots with news for the peer.
         urgent: whether some of it must leave at once.
-        send_by_ns: when the rest must leave, `NEVER_NS` if nobody has looked yet.
+        send_by_ns: when the rest must leave, if there is any.
         sent: when its messages were sent.
         heartbeat_at_ns: when to send something at the latest.
         hand_overs: ends of reigns that this peer is to hear of, by slot, until its own reign is heard of.
@@ -360,16 +357,17 @@ class Link:
                 stream.sent = None
                 self.starting[slot] = None
 
+    def note(self, slot: int, urgent: bool, now_ns: int) -> None:
+        """A slot has news; what is not urgent may wait for something that is."""
+        if urgent:
+            self.urgent = True
+        elif not self.dirty:
+            self.send_by_ns = now_ns + REMOVALS_NS
+        self.dirty[slot] = None
+
     def is_due(self, now_ns: int) -> bool:
         """Whether there is something to send, and it can wait no longer."""
-        if self.urgent or self.starting:
-            return True
-        if not self.dirty:
-            self.send_by_ns = NEVER_NS  # what was to be sent may be another's to send by now
-            return False
-        if self.send_by_ns == NEVER_NS:
-            self.send_by_ns = now_ns + REMOVALS_NS
-        return now_ns >= self.send_by_ns
+        return self.urgent or bool(self.starting) or (bool(self.dirty) and now_ns >= self.send_by_ns)
 
     def has_room(self, more: int) -> bool:
         """Whether a snapshot may be sent now, beside `more` that is about to be."""

@@ -13,6 +13,7 @@ import msgspec
 
 from lockring.core.effects import Connection
 from lockring.core.membership import Membership
+from lockring.errors import LastNode
 from lockring.messages import Drain, Refused
 from lockring.ring.state import ClusterState, Member, Replica
 
@@ -116,7 +117,7 @@ class Roster:
                 f"node {drain.node} is the last one that can serve: draining it would lose its locks;"
                 " let another node join first"
             )
-            return Refused(drain.request, "invalid", text, drain.node)
+            return Refused(drain.request, LastNode.code, text, drain.node)
         self._drains.setdefault(life, []).append((sender, drain.request))
         return None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.digest import mix
 from lockring.core.timing import up
-from lockring.units import ms_to_ns
+from lockring.units import NS_PER_MS, ms_to_ns, ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.core.lock_table import Holder, Waiter
@@ -92,6 +92,10 @@ class Session:
         if self._fresh:
             self._fold()
         return self._digest
+
+    def promise_ms(self, left_ns: int) -> int:
+        """The TTL that can be promised while so much is left of the coordinator's lease: never more than that."""
+        return self.ttl_ms if self.ttl_ms * NS_PER_MS <= left_ns else ns_to_ms_floor(left_ns)
 
     def serve(self, slot: int, share: Share) -> None:
         """Count a share whose slot is now served here."""

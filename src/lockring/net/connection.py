@@ -105,15 +105,8 @@ class FramedConnection(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Send a message with the next flush. On a closed connection it is thrown away."""
-        if self._transport is None or self._deaf:
-            return
-        if self._out:
+        if self._transport is not None and not self._deaf:
             self.send_frame(encode_frame(message))
-        else:
-            self._outbox.waiting.append(self)
-            frame = encode_frame(message)
-            self._out.append(frame)
-            self._out_bytes = len(frame)
 
     def send_frame(self, frame: bytes) -> None:
         """Send an encoded frame with the next flush: for one that goes to many connections."""

@@ -133,18 +133,10 @@ class Guest(FramedConnection):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop. Until the role is known only the first frame is looked at."""
-        if self._deaf:
-            return
         if self.role is not None:
-            try:
-                messages = self._reader.feed(data)
-            except ProtocolError as error:
-                self.on_garbage(error)
-                return
-            if messages:
-                self.on_messages(messages)
+            super().data_received(data)
             return
-        if self._transport is None:
+        if not self.is_open:
             return
         self._early += data
         if len(self._early) < HEADER_BYTES:

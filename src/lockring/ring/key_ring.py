@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
+from lockring.errors import InvalidRequest
 from lockring.names import SLOTS, slot_of
 from lockring.ring.circle import CIRCLE_BITS, places_of
 
@@ -24,6 +25,20 @@ POINTS_PER_WEIGHT: Final = 128
 """Points of a member for each unit of its weight: the shares of equal members differ by about 9 % (one standard deviation)."""
 
 _SLOT_SHIFT: Final = CIRCLE_BITS - (SLOTS - 1).bit_length()
+
+
+def slot_of_key(key: object) -> int:
+    """The slot of a key: as of a lock's name, but of any text, "" too.
+
+    Raises:
+        InvalidRequest: it is no text, or none that UTF-8 knows.
+    """
+    if not isinstance(key, str):
+        raise InvalidRequest(f"a key is text, not {type(key).__name__}")
+    try:
+        return slot_of(key)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the key {key!r} is not valid UTF-8 text: {error.reason}") from error
 
 
 class KeySet:
@@ -39,7 +54,7 @@ class KeySet:
         self.slots = slots
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and slot_of(key) in self.slots
+        return isinstance(key, str) and slot_of_key(key) in self.slots
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self.slots))
@@ -79,7 +94,7 @@ class KeyRing:
 
     def owner(self, key: str) -> str | None:
         """The member that should own a key; None without members."""
-        return self.owners[slot_of(key)]
+        return self.owners[slot_of_key(key)]
 
     def slots_of(self, member: str) -> frozenset[int]:
         """The slots that a member should own; none if it is no member."""

@@ -188,15 +188,16 @@ class NodeServer:
         now_ns = monotonic_ns()
         if guest.role is CLIENT:
             core, number = life.core, guest.number
-            for start in range(0, len(messages), _PART):
-                if start:
-                    life.pump.flush()
-                    if monotonic_ns() - now_ns > _SLICE_NS_MAX:
-                        guest.hold(messages[start:])
-                        break
-                part = messages[start : start + _PART] if len(messages) > _PART else messages
-                for message in core.requests(number, part, now_ns=now_ns):
-                    self._answer(guest, message)
+            done = core.requests(number, messages[:_PART], now_ns=now_ns)
+            while done < len(messages):
+                life.pump.flush()
+                if monotonic_ns() - now_ns > _SLICE_NS_MAX:
+                    guest.hold(messages[done:])
+                    break
+                taken = core.requests(number, messages[done : done + _PART], now_ns=now_ns)
+                if not taken:
+                    self._answer(guest, messages[done])
+                done += taken or 1
             life.pump.hurry(now_ns)
             return
         assert isinstance(guest.tag, Replica)

@@ -88,8 +88,13 @@ def test_other_impossible_arguments_are_refused() -> None:
     "servers", ["", " , ", "localhost", "host:port", "host:99999", "host:0", [], ["a:1", 7], [""], 7]
 )
 def test_impossible_servers_are_refused(kind: Any, servers: Any) -> None:
-    with pytest.raises((InvalidRequest, TypeError)):
+    with pytest.raises(InvalidRequest):
         kind(servers)
+
+
+def test_an_error_names_the_argument_that_is_wrong(kind: Any) -> None:
+    with pytest.raises(InvalidRequest, match="connect_timeout must be"):
+        kind("127.0.0.1:1", connect_timeout=-1)
 
 
 def test_servers_are_a_text_with_commas_or_a_list() -> None:

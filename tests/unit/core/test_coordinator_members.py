@@ -289,7 +289,7 @@ def test_the_last_node_is_drained_only_if_it_asks_itself() -> None:
     world.run(5.5)
     answer = world.drain("a")
     assert isinstance(answer, Refused)
-    assert answer.code == "invalid"
+    assert answer.code == "last-node"
     assert "last one" in answer.text
     world.run(10)
     node = world.nodes["a"]

@@ -306,3 +306,42 @@ def test_view_waits_until_the_slot_has_a_generation_left(pair: Nodes) -> None:
     pair.slots(limit(granted.generation + 1_000_000))
     pair.advance(200 * MS)
     assert len(views(one)) == 1
+
+
+def test_a_large_view_is_told_to_few_members_in_a_turn_and_to_all_in_the_end(
+    pair: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [enter(pair, f"m-{number}") for number in range(6)]
+    pair.advance(3 * S)
+    monkeypatch.setattr(node_groups, "TOLD_BYTES_PER_TURN", 1)
+    told = [len(views(each)) for each in members]
+    one_more = pair.client("A", "one more")
+    join(one_more)
+    core = pair.cores["A"]
+    turns = 0
+    while any(len(views(each)) == before for each, before in zip(members, told, strict=True)):
+        before_turn = sum(len(views(each)) for each in members)
+        pair.advance(max(MS, core.next_deadline_ns() - pair.now), step_ns=10 * S)
+        turns += 1
+        assert sum(len(views(each)) for each in members) - before_turn <= 1
+        assert turns < 1_000
+    assert len({views(each)[-1].view for each in members}) == 1
+    assert not core.service.groups.has_more
+
+
+def test_a_newer_view_takes_the_place_of_one_that_not_everybody_was_told_of(
+    pair: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [enter(pair, f"m-{number}") for number in range(4)]
+    pair.advance(3 * S)
+    monkeypatch.setattr(node_groups, "TOLD_BYTES_PER_TURN", 0)
+    join(pair.client("A", "late"))
+    pair.advance(1100 * MS)
+    assert pair.cores["A"].service.groups.has_more is True
+    monkeypatch.undo()
+    monkeypatch.setattr(world, "NAMES", (LOCK, "x"))
+    join(pair.client("A", "later"))
+    pair.advance(3 * S)
+    assert {tuple(ids(views(each)[-1])) for each in members} == {
+        ("m-0", "m-1", "m-2", "m-3", "late", "later")
+    }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import Any
 
 import pytest
 
+from lockring.errors import InvalidRequest
 from lockring.names import SLOTS, slot_of
 from lockring.ring.circle import CIRCLE_BITS, places_of
 from lockring.ring.key_ring import POINTS_PER_WEIGHT, KeyRing, KeySet
@@ -28,6 +30,30 @@ def test_each_slot_belongs_to_the_next_point_clockwise() -> None:
     for slot in range(SLOTS):
         at = bisect_left(points, (slot * 2**CIRCLE_BITS // SLOTS, ""))
         assert ring.owners[slot] == points[at % len(points)][1]
+
+
+def test_members_may_have_points_at_one_place_and_stretches_none() -> None:
+    """Few points and great weights: whatever way the ring is worked out, the rule is the plain one."""
+    for seed in range(8):
+        members = {f"{seed}/{number}": 1 + 7 * ((seed + number) % 3) for number in range(2 + seed)}
+        points = sorted(
+            (place, member)
+            for member, weight in members.items()
+            for place in places_of(member, POINTS_PER_WEIGHT * weight)
+        )
+        owners = []
+        for slot in range(SLOTS):
+            at = bisect_left(points, (slot * 2**CIRCLE_BITS // SLOTS, ""))
+            owners.append(points[at % len(points)][1])
+        assert list(KeyRing(members).owners) == owners
+
+
+@pytest.mark.parametrize("key", [None, 5, b"x", "\ud800"])
+def test_what_is_no_text_is_no_key(key: Any) -> None:
+    with pytest.raises(InvalidRequest, match="key"):
+        KeyRing(TEN).owner(key)
+    if not isinstance(key, str):
+        assert key not in KeySet(frozenset(range(SLOTS)))
 
 
 def test_only_the_slots_of_who_leaves_or_joins_move() -> None:

@@ -69,6 +69,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """It is asked for and not granted yet."""
     VERDICT_UNKNOWN: _Verdict.ValueType  # 4
     """Nobody could be asked just now (a primary has died and the next one does not serve yet): the lease goes on as it was. Ask again."""
+    VERDICT_REFUSED: _Verdict.ValueType  # 5
+    """Something is wrong with how it is listed (another ttl_ms than it was acquired with, say), so it was not renewed; see reason."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What became of a lock that was to be renewed."""
@@ -83,6 +85,8 @@ VERDICT_WAITING: Verdict.ValueType  # 3
 """It is asked for and not granted yet."""
 VERDICT_UNKNOWN: Verdict.ValueType  # 4
 """Nobody could be asked just now (a primary has died and the next one does not serve yet): the lease goes on as it was. Ask again."""
+VERDICT_REFUSED: Verdict.ValueType  # 5
+"""Something is wrong with how it is listed (another ttl_ms than it was acquired with, say), so it was not renewed; see reason."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _EventKind:
@@ -154,7 +158,9 @@ class LockRequest(_message.Message):
     mode: Global___Mode.ValueType
     """How to hold it."""
     permits: _builtins.int
-    """Of a semaphore, how many may hold it, 1 or more; 0 stands for 1."""
+    """Of a semaphore, how many may hold it, 1 or more; 0 stands for 1. Where callers differ, the fewest count that any has asked
+    for who was granted it since it was free.
+    """
     payload: _builtins.bytes
     """What others see beside the holder, at most 1,024 bytes: where it works, say."""
     def __init__(
@@ -368,7 +374,9 @@ class KeptLock(_message.Message):
     generation: _builtins.int
     """Of a held lock: its fencing token."""
     reason: _builtins.str
-    """Of a lost lock why: "expired", "broken" or "regranted" (the same key holds it anew, under another token); else ""."""
+    """Of a lost lock why: "expired", "broken" or "regranted" (the same key holds it anew, under another token). Of one that was
+    refused a sentence for people. Else "".
+    """
     def __init__(
         self,
         *,
