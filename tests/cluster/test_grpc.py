@@ -392,9 +392,13 @@ def test_another_ttl_for_the_same_acquisition_is_refused(caller: Caller) -> None
     with pytest.raises(grpc.RpcError) as error:
         caller.lock(name, "k", ttl_ms=6_000)
     assert refusal(error.value).reason == "invalid"
-    with pytest.raises(grpc.RpcError) as error:
-        caller.keep(caller.held(name, "k", ttl_ms=6_000))
-    assert refusal(error.value).reason == "invalid"
+    other = new_name()
+    caller.lock(other, "k", ttl_ms=5_000)
+    wrong, right = caller.held(name, "k", ttl_ms=6_000), caller.held(other, "k", ttl_ms=5_000)
+    kept = {each.name: each for each in caller.keep(wrong, right)}
+    assert kept[name].verdict == pb.VERDICT_REFUSED
+    assert "5000 ms, not 6000 ms" in kept[name].reason
+    assert kept[other].verdict == pb.VERDICT_HELD, "one that is listed wrongly is no harm to the others"
 
 
 def test_what_is_not_held_cannot_be_released_or_broken(caller: Caller) -> None:

@@ -243,7 +243,7 @@ class MembershipState:
         except LockLost as error:
             why = error.reason
             if why == REPLACED:
-                why = f"another member has joined under the id {self._member_id!r}"
+                why = f"{REPLACED}: another member has joined under the id {self._member_id!r}"
             raise LockLost(f"{who} was lost: {why}", name=self._group, reason=error.reason) from None
         except NotHeld:
             raise NotHeld(f"{who} was left", name=self._group) from None
