@@ -50,7 +50,7 @@ class Client:
             longer interruptions; shorter ones free the locks of a crashed process sooner.
         connect_timeout: how long an acquire without a timeout waits for the very first server to answer, in seconds.
         own_thread: for the asyncio client only: whether leases are kept alive from a thread of its own, as the blocking client
-            does, so that code which blocks the event loop for long costs no lock. Each call then takes about 0.1 ms more.
+            does, so that code which blocks the event loop for long costs no lock. Each call then takes about 0.2 ms more.
             Losses are told on the event loop, once that runs; `held` and `remaining` are right at any time.
 
     Raises:

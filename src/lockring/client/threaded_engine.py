@@ -3,7 +3,7 @@
 An `AsyncEngine` on the program's event loop renews leases when that loop lets it. Where code may block the loop for
 longer than leases allow, the engine runs here instead: on a second loop, in a second thread, which the interpreter lets run
 every few milliseconds whatever the first one does (unless that is in an extension that keeps the interpreter's lock).
-Each call goes to the other thread and its answer comes back, which costs about 0.1 ms.
+Each call goes to the other thread and its answer comes back, which costs about 0.2 ms.
 
 Rules:
 
