@@ -152,7 +152,7 @@ endef
 $(VENV)/.installed: $(MADE_OF)
 	$(make_venv)
 	@echo "Installing lockring …"
-	@$(INSTALL) --editable .
+	@$(INSTALL) --editable '.[server]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(MADE_OF)
