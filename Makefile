@@ -36,6 +36,7 @@ help:
 	@echo "make unit      the quick unit tests alone"
 	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
 	@echo "make mutants   the simulation with each safety rule switched off in turn: it must find a violation"
+	@echo "make stories   write the transcripts in tests/sim/stories again, after a change of the protocol"
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
@@ -97,6 +98,10 @@ sim: $(VENV)/.installed-dev
 .PHONY: mutants
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim --mutants --each 300
+
+.PHONY: stories
+stories: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.sim.stories
 
 cluster: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cluster $(SPREAD)

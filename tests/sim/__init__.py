@@ -46,6 +46,7 @@ _MODULES = (
     "mutants",
     "scenarios",
     "many",
+    "stories.transcript",
 )
 
 
