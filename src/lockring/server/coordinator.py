@@ -37,9 +37,8 @@ from lockring.ring.state import ClusterState, encode_state, routes_of
 from lockring.server.events import whole
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
+from lockring.server.state_dir import open_store
 from lockring.server.store_worker import Outcome, StoreWorker
-from lockring.store.memory import MemoryStore
-from lockring.store.sqlite import SqliteStore
 
 _FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Drain})
 _FROM_CLIENT: Final = frozenset({Drain})
@@ -87,19 +86,18 @@ class CoordinatorServer:
             CannotListen: the port is taken, or the host is not of this machine.
         """
         settings = self._settings
-        store = MemoryStore() if settings.data_dir is None else SqliteStore(settings.data_dir)
+        store, is_new = open_store(settings, log)
         self._store = StoreWorker(store)
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
-        where = "in memory" if settings.data_dir is None else f"in {settings.data_dir}"
-        log.info("coordinator listens at %s, its state is %s", listening, where)
+        log.info("coordinator listens at %s", listening)
         self._core = core = CoordinatorCore(
             address=self.address,
             term=secrets.token_hex(8),
             cluster_if_new=secrets.token_hex(8),
             timing=settings.timing(),
-            new_cluster=settings.new_cluster or store.created,
+            new_cluster=is_new,
             replication=settings.replication,
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
