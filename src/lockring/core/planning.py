@@ -6,7 +6,7 @@ most once per `reconcile_ns`. The ring's target is worked out anew only when the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lockring.core.membership import Membership
 from lockring.core.reach import Reach
@@ -67,10 +67,10 @@ class Planning:
         *,
         version: int,
         lease_wait_ns: int,
-        leaving: frozenset[Replica],
+        leaving: Callable[[], frozenset[Replica]],
         now_ns: int,
     ) -> Plan:
-        """Find the next step from this state; the arguments are those of `Situation`."""
+        """Find the next step from this state; the arguments are those of `Situation`, `leaving` as of who has settled by now."""
         membership, reach = self._membership, self._reach
         self._planned_at_ns = now_ns
         self._changed_at_ns = None
@@ -90,7 +90,7 @@ class Planning:
                 age_ns=lambda version: now_ns - known_at_ns.get(version, now_ns),
                 avoided=lambda primary, copy: reach.is_avoided(primary, copy, now_ns=now_ns),
                 lease_wait_ns=lease_wait_ns,
-                leaving=leaving,
+                leaving=leaving(),
             )
         )
         for primary, copy in step.abandoned:
