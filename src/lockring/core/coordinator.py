@@ -135,8 +135,8 @@ class CoordinatorCore:
 
     def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
         """A copy of what is worth knowing, as of `now_ns` or the last input, if that was later."""
-        at_ns = max(now_ns, self._called_at_ns)
-        return status_of(self._term, self._roster, self._membership, self._planning, at_ns)
+        moment = max(now_ns, self._called_at_ns)
+        return status_of(self._term, self._roster, self._membership, self._planning, moment)
 
     def check_invariants(self) -> None:
         """Assert what must hold after every input. For tests and the simulation: it looks at every slot.
@@ -193,8 +193,9 @@ class CoordinatorCore:
             case Leave() | Drain() | Undrain():
                 self._order(sender, message, now_ns)
             case _:
-                what = type(message).__name__
-                self._refuse(sender, Refused(0, "protocol", f"a coordinator takes no {what}"))
+                self._refuse(
+                    sender, Refused(0, "protocol", f"a coordinator takes no {type(message).__name__}")
+                )
 
     def disconnected(self, sender: Connection, *, now_ns: int, wall_ns: int) -> None:
         """A connection has ended. Unknown ones are ignored."""
@@ -413,6 +414,7 @@ class CoordinatorCore:
                 version=version,
                 lease_wait_ns=self._term.lease_wait_ns,
                 leaving=lambda: self._roster.leaving(before, self._membership, now_ns),
+                connected=self._roster.is_connected,
                 now_ns=now_ns,
             )
             condemned = step.condemned

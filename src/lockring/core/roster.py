@@ -152,10 +152,11 @@ class Roster:
         alive = [each for each in others if not membership.is_failed(each, now_ns=now_ns)]
         if not alive:
             return LastNode.code, self._last_one(node, [each.node for each in others], state)
-        if not any(map(membership.was_heard, alive)):
+        if not any(map(self.is_connected, alive)):
+            names = ", ".join(sorted(each.node for each in alive))
             return Unavailable.code, (
-                f"node {node} is not drained now: the coordinator has just started and has heard of no other node"
-                " yet; try again"
+                f"node {node} is not drained now, since no other node is connected to the coordinator ({names} was"
+                " lately); try again in some seconds"
             )
         return None
 
