@@ -130,6 +130,12 @@ class LastNode(LockringError):
     code = "last-node"
 
 
+class NodeLeaving(LockringError):
+    """The node was told to stop, and leaves the cluster by itself: it cannot be made active again."""
+
+    code = "node-leaving"
+
+
 class StaleVersion(LockringError):
     """A cluster state or a claim that is older than what the receiver already has."""
 

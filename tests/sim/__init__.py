@@ -26,6 +26,7 @@ _MODULES = (
     "store",
     "shells",
     "node_shell",
+    "operator",
     "coordinator_shell",
     "watches",
     "checkers",

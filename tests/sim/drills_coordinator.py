@@ -302,3 +302,39 @@ def incarnation_blind() -> None:
     cluster.crash(primary)
     primary.start()
     cluster.run(15)
+
+
+@drill
+def drain_by_connection() -> None:
+    """An operator drains the only node, through that node, which passes the request on over its own connection."""
+    cluster = Scenario(nodes=1, clients=1)
+    task = cluster.hold(cluster.simulation.clients[0], cluster.name)[0]
+    node = cluster.primary()
+    operator = cluster.simulation.operator
+    operator.drain(node.name, [node.address])
+    cluster.wait(lambda: operator.answers, 10)
+    cluster.run(5)
+    assert operator.answers == ["last-node"]
+    assert task.outcome == "held"
+
+
+@drill
+def drain_the_last() -> None:
+    """An operator drains both of two nodes, one after the other; then the first is made active again, and the second drained."""
+    cluster = Scenario(nodes=2, clients=1)
+    task = cluster.hold(cluster.simulation.clients[0], cluster.name)[0]
+    operator, coordinator = cluster.simulation.operator, cluster.coordinator.address
+    first, second = cluster.primary(), cluster.backup()
+    for ask, node in (
+        (operator.drain, first),
+        (operator.drain, second),
+        (operator.undrain, first),
+        (operator.drain, second),
+    ):
+        count = len(operator.answers)
+        ask(node.name, [coordinator])
+        cluster.wait(lambda count=count: len(operator.answers) > count, 10)
+        cluster.quiet()
+    assert operator.answers == ["Draining", "last-node", "Undrained", "Draining"]
+    assert cluster.primary() is first
+    assert task.outcome == "held"

@@ -12,8 +12,10 @@ from lockring.core.coordinator import CoordinatorCore
 from lockring.core.membership import Membership
 from lockring.core.node_locking import Locking
 from lockring.core.reconciler import Situation
+from lockring.core.roster import Roster
 from lockring.core.term import News, Phase, Term
 from lockring.core.timing import up
+from lockring.messages import Drain, Leave
 from lockring.ring.state import Replica, SlotState
 from lockring.units import ms_to_ns
 from tests.sim.node_shell import NodeShell
@@ -254,3 +256,23 @@ def ring_from_scratch() -> list[Change]:
             ),
         )
     ]
+
+
+@mutant
+def drain_by_connection() -> list[Change]:
+    """A drain that comes on the connection of the node which it is about is taken for that node's own wish to leave."""
+    ask = Roster.ask
+
+    def changed(self: Roster, sender: int, order: Any, *rest: Any) -> Any:
+        asker = self.node_of(sender)
+        if isinstance(order, Drain) and asker is not None and asker.replica.node == order.node:
+            order = Leave(order.request)
+        return ask(self, sender, order, *rest)
+
+    return [(Roster, "ask", changed)]
+
+
+@mutant
+def drain_the_last() -> list[Change]:
+    """An operator's drain is begun whether or not another node can take the slots."""
+    return [(Roster, "_why_not_drain", lambda self, *what: None)]

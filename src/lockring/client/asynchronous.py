@@ -294,7 +294,7 @@ class Client:
         return decode_state(answer.state), answer.note
 
     async def drain(self, node: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> None:
-        """Begin to move everything off a node, so that it can be stopped; see `state` for how far it is.
+        """Begin to move everything off a node, so that it can be stopped; see `state` for how far it is, `undrain` for a change of mind.
 
         Args:
             node: id of the node.
@@ -302,12 +302,31 @@ class Client:
 
         Raises:
             UnknownNode: the cluster has no such member.
-            LastNode: it is the last one that can serve.
+            LastNode: it is the last one that can serve: the others have failed, or are drained.
             Unavailable: no server could do it within that time.
         """
         member, give_up_ns = check_node_id(node), answer_to_ns(timeout)
         await self._engine.ask(
             lambda core, now_ns: core.drain(member, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
+        )
+
+    async def undrain(self, node: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> None:
+        """Let a node that was drained have slots again. Changes nothing if it was not.
+
+        Args:
+            node: id of the node.
+            timeout: how long to try, in seconds.
+
+        Raises:
+            UnknownNode: the cluster has no such member.
+            NodeLeaving: it was told to stop, and leaves by itself.
+            Unavailable: no server could do it within that time, or the node was not in touch.
+        """
+        member, give_up_ns = check_node_id(node), answer_to_ns(timeout)
+        await self._engine.ask(
+            lambda core, now_ns: core.drain(
+                member, undo=True, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
+            )
         )
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ import msgspec
 
 from lockring.errors import LockringError
 from lockring.names import SLOTS, slot_of
-from lockring.net.ask import ServerView, ask_drain, ask_state
+from lockring.net.ask import ServerView, ask_drain, ask_state, ask_undrain
 from lockring.ring.state import ClusterState, Replica
 from lockring.server.children import command_of
 from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
@@ -271,6 +271,11 @@ class LocalCluster:
         """Ask the coordinator to move everything off a node. Does not wait; see `wait_until_stable`."""
         ask_drain(self.address_of(COORDINATOR), name)
         self._process(name).is_draining = True
+
+    def undrain(self, name: str) -> None:
+        """Ask the coordinator to let a drained node have slots again. Does not wait; see `wait_until_stable`."""
+        ask_undrain(self.address_of(COORDINATOR), name)
+        self._process(name).is_draining = False
 
     def wait_for_exit(self, name: str, *, timeout_s: float = 30.0) -> int:
         """Wait until a process has ended, and return its exit code (negative: the signal that killed it).

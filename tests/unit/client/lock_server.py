@@ -41,6 +41,8 @@ from lockring.messages import (
     Routes,
     StateIs,
     ToNode,
+    Undrain,
+    Undrained,
     Unwatch,
     WaiterInfo,
     Watch,
@@ -229,9 +231,10 @@ class LockServer:
                     answer = Refused(message.request, "not-held", "nobody holds it under that token")
             case GetState():
                 answer = StateIs(message.request, encode_state(ClusterState("cluster", 1)), "all is well")
-            case Drain():
+            case Drain() | Undrain():
+                done = Draining if isinstance(message, Drain) else Undrained
                 answer = (
-                    Draining(message.request, message.node)
+                    done(message.request, message.node)
                     if message.node == "a"
                     else Refused(message.request, "unknown-node", f"there is no {message.node}")
                 )
