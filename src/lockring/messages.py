@@ -11,7 +11,7 @@ Who sends what:
                                Look, Follow, Seen
     client → node, coordinator ClientHello, GetState, GetStatus, Drain, Undrain
     server → client            Welcome, Refused, Granted, Released, Kept, Described, Listed, Changed, Broken, Lost,
-                               View, Settled, StateIs, StatusIs, Routes, Draining, Undrained
+                               View, Settled, StateIs, StatusIs, Routes, Draining, Undrained, Queued, Trouble
     node → coordinator         Join, Heartbeat, Ask, Leave; Drain and Undrain of an operator, passed on
     coordinator → node         Welcome, Refused, HeartbeatAck, State, Draining, Undrained
     node → node                PeerHello, Replicate, HandOver, State   (on the connection that the sender opened)
@@ -20,7 +20,6 @@ Who sends what:
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Final
 
 import msgspec
@@ -42,6 +41,7 @@ from lockring.views import LockEvent as LockEvent
 from lockring.views import LockInfo as LockInfo
 from lockring.views import Mode as Mode
 from lockring.views import ServerStatus as ServerStatus
+from lockring.views import Verdict as Verdict
 from lockring.views import WaiterInfo as WaiterInfo
 
 PROTOCOL: Final = 1
@@ -52,22 +52,6 @@ FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
 
 WAIT_FOREVER: Final = -1
 """`wait_ms` of a request that waits until it is granted, cancelled or its connection ends."""
-
-
-class Verdict(IntEnum):
-    """What a node says of an acquisition, or of all of a session's acquisitions in one slot.
-
-    HELD (of a slot: the digests agree), LOST: not known here, WAITING: queued, or granted but not yet replicated,
-    MOVED: another node is the primary, RETRY: this node is, but may not serve the slot just now,
-    DIFFERS (of a slot only): the digests differ, list the acquisitions.
-    """
-
-    HELD = 0
-    LOST = 1
-    WAITING = 2
-    MOVED = 3
-    RETRY = 4
-    DIFFERS = 5
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -221,6 +205,12 @@ class Kept(Message, tag=22):
     acquisitions: list[tuple[int, int, int]] = []
 
 
+class Queued(Message, tag=36):
+    """Pushed for an acquire that has waited for a moment: others have the lock, it is in the queue, and this node serves the slot."""
+
+    request: int
+
+
 class Lost(Message, tag=28):
     """Pushed to a holder: this acquisition ended (`reason` as in `errors.LockLost`). Release it to let go at once."""
 
@@ -262,12 +252,14 @@ class List(Message, tag=15):
 
 
 class Listed(Message, tag=25):
-    """A page. `next_slot` is -1 after the last one."""
+    """A page. `next_slot` is -1 after the last one. `unserved` counts the slots among those looked at for this page of which
+    this node is the primary and may not tell at present."""
 
     request: int
     locks: list[LockInfo]
     next_slot: int
     next_name: str
+    unserved: int = 0
 
 
 class Watch(Message, tag=16):
@@ -422,6 +414,21 @@ class Leave(Message, tag=44):
     request: int
 
 
+class Trouble(Message, tag=37):
+    """Pushed to clients, after the greeting and when it changes: why a node cannot serve as it should; `reason` is as in
+    `errors.Unavailable`, "" once all is well.
+
+    `all`: whether it concerns every slot, or only those that have no primary. It has been so for `since_ms`, and will be for
+    `left_ms` at the most (-1: not known).
+    """
+
+    reason: str
+    text: str = ""
+    all: bool = False
+    since_ms: int = 0
+    left_ms: int = -1
+
+
 class Drain(Message, tag=43):
     """An operator's: move everything off this node. A node passes it on to its coordinator as what it is."""
 
@@ -477,10 +484,15 @@ class Heartbeat(Message, tag=41):
 
 
 class HeartbeatAck(Message, tag=51):
-    """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`."""
+    """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`.
+
+    `waiting` slots have no primary until leases have surely ended, which takes `left_ms` more at the most.
+    """
 
     sequence: int
     version: int
+    waiting: int = 0
+    left_ms: int = 0
 
 
 class Ask(Message, tag=42):
@@ -575,6 +587,8 @@ ToClient = (
     | Routes
     | Draining
     | Undrained
+    | Queued
+    | Trouble
 )
 """What a client accepts on a connection that it opened."""
 

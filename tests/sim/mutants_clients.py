@@ -12,7 +12,7 @@ from lockring.core.node_keeping import Keeping
 from lockring.core.node_locking import Locking
 from lockring.core.node_service import ClientConnection, Parked, Service
 from lockring.core.renewal import Renewal
-from lockring.core.routing import Routing
+from lockring.core.request_log import RequestLog
 from lockring.messages import Lost
 from lockring.names import slot_of
 from tests.sim.switches import Change, mutant, pair
@@ -71,7 +71,7 @@ def client_from_response() -> list[Change]:
     return [
         (Renewal, "_granted", late_granted),
         (Share, "judge", late_judge),
-        (Routing, "sent_no_earlier_than", lambda self, request: self._log_times[-1]),
+        (RequestLog, "sent_no_earlier_than", lambda self, request: self._log_times[-1]),
     ]
 
 

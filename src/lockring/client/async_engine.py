@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from lockring._version import __version__
+from lockring.client.arguments import origin_of
+from lockring.client.async_watching import Watching
 from lockring.client.holding import abandon_held
 from lockring.client.membership import Follower
 from lockring.client.wire import CONNECT_S, decoder, not_understood, reason_of
@@ -32,7 +34,7 @@ from lockring.core.client_effects import (
     Update,
 )
 from lockring.core.holdings import Ticket
-from lockring.core.watching import Backlog
+from lockring.core.outlook import Wait
 from lockring.errors import ClientClosed, LockringError, ProtocolError
 from lockring.messages import Message, Mode
 from lockring.names import split_address
@@ -80,23 +82,6 @@ class AsyncWire(asyncio.Protocol):
         self._engine.wire_lost(self, reason, None)
 
 
-class Watching:
-    """A watch and what it has seen that its caller has not."""
-
-    __slots__ = ("backlog", "error", "over", "woken")
-
-    def __init__(self) -> None:
-        self.backlog = Backlog()
-        self.error: LockringError | None = None
-        self.over = False
-        self.woken: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """Let the caller look."""
-        if self.woken is not None and not self.woken.done():
-            self.woken.set_result(None)
-
-
 class AsyncEngine:
     """Runs one client core on the event loop of its first use.
 
@@ -115,6 +100,7 @@ class AsyncEngine:
             new_id=lambda: secrets.token_hex(8),
             software=f"lockring-python-asyncio {__version__}",
             connect_timeout_ns=connect_timeout_ns,
+            origin=origin_of(addresses),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wires: dict[int, AsyncWire] = {}
@@ -243,6 +229,10 @@ class AsyncEngine:
         if self._is_flushing or self._loop is None or self._loop.is_closed():
             return
         self._flush()
+
+    def waits(self) -> list[Wait]:
+        """What the calls wait for that are not answered yet."""
+        return self._core.waits(monotonic_ns())
 
     async def close(self) -> None:
         """End the sessions, tell the nodes (for a second at most), and close all connections."""
