@@ -129,9 +129,18 @@ class _Diagnosis:
         if served < SLOTS:
             condition = "partial" if served else "down"
         since_s = None
-        if condition == "down" and self._ended_s and None not in self._ended_s:
-            since_s = min(each for each in self._ended_s if each is not None)
+        if condition == "down":
+            since_s = self._down_since_s()
         return Health(condition, served, since_s, reasons, remarks, min(left_ms) / 1000 if left_ms else None)
+
+    def _down_since_s(self) -> float | None:
+        """For how long nothing has been served: since the last of those that should serve has stopped to."""
+        known_s = [each for each in self._ended_s if each is not None]
+        is_unknown = len(known_s) < len(self._ended_s)
+        # Without a coordinator the leases of all nodes end at about the same time, also those of nodes that do not answer.
+        if not known_s or (is_unknown and self._coordinator.status is not None):
+            return None
+        return min(known_s)
 
     def _why_not(self, node: str, status: ServerStatus | None) -> str:
         """Why a member does not serve all that the state gives it; "" if it does."""
