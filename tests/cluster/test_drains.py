@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+import grpc
 import pytest
 
 import lockring
 from lockring.errors import LastNode, NodeLeaving, UnknownNode
-from lockring.net.ask import ask_drain, ask_undrain
+from lockring.net.ask import ask_undrain
 from lockring.testing import COORDINATOR, LocalCluster
+from tests.cluster.grpc_calls import Caller, refusal
 from tests.processes import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.cluster]
@@ -32,6 +35,13 @@ def command(server: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def pair() -> Iterator[LocalCluster]:
     with LocalCluster(nodes=2, stabilization_s=0.3, member_lease_s=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slow_pair() -> Iterator[LocalCluster]:
+    """Two nodes of which nothing moves before members have been quiet for a while."""
+    with LocalCluster(nodes=2, stabilization_s=10) as cluster:
         yield cluster
 
 
@@ -94,9 +104,8 @@ def test_an_undrained_node_serves_again_and_the_other_one_can_be_drained(pair: L
         grant.verify()
 
 
-def test_a_wait_for_a_drain_that_another_operator_ends_says_so(pair: LocalCluster) -> None:
-    pair.freeze("N2")  # so that nothing can move
-    ask_drain(pair.address_of(COORDINATOR), "N1")
+def test_a_wait_for_a_drain_that_another_operator_ends_says_so(slow_pair: LocalCluster) -> None:
+    pair = slow_pair
     waiting = subprocess.Popen(
         [sys.executable, "-m", "lockring", "drain", "N1", "--wait"],
         env={**os.environ, "LOCKRING_SERVER": pair.address_of(COORDINATOR)},
@@ -110,18 +119,40 @@ def test_a_wait_for_a_drain_that_another_operator_ends_says_so(pair: LocalCluste
     _, err = waiting.communicate(timeout=PATIENCE_S)
     assert waiting.returncode == 1
     assert "drained no more: it was made active again" in err
-    pair.thaw("N2")
 
 
-def test_a_node_that_was_told_to_stop_is_not_made_active_again(pair: LocalCluster) -> None:
-    pair.freeze("N2")  # so that the way out takes a while
+def test_a_node_that_was_told_to_stop_is_not_made_active_again(slow_pair: LocalCluster) -> None:
+    pair = slow_pair
     pair.terminate("N1")
     eventually(lambda: conditions(pair).get("N1") == "draining", pair.logs)
     with pytest.raises(NodeLeaving, match="start it again"):
         ask_undrain(pair.address_of(COORDINATOR), "N1")
     done = command(pair.address_of(COORDINATOR), "undrain", "N1")
     assert (done.returncode, "was told to stop" in done.stderr) == (1, True)
-    pair.thaw("N2")
+
+
+# --------------------------------------------------------------------------- gRPC
+
+
+def refused(method: Any, node: str) -> tuple[grpc.StatusCode, str]:
+    """Status and reason of a call about a node."""
+    with pytest.raises(grpc.RpcError) as caught:
+        method(node)
+    found = refusal(caught.value)
+    return found.code, found.reason
+
+
+def test_a_drain_by_grpc_is_an_operators_also_through_the_node_that_it_is_about() -> None:
+    with LocalCluster(nodes=2, stabilization_s=0.3, grpc=True) as cluster:
+        first, second = (Caller(cluster.grpc_address_of(name)) for name in ("N1", "N2"))
+        with first, second:
+            first.drain("N1")
+            assert refused(first.drain, "N2") == (grpc.StatusCode.FAILED_PRECONDITION, "last-node")
+            assert refused(second.drain, "N2") == (grpc.StatusCode.FAILED_PRECONDITION, "last-node")
+            assert refused(first.undrain, "N9") == (grpc.StatusCode.NOT_FOUND, "unknown-node")
+            assert refused(first.drain, "a/b")[0] is grpc.StatusCode.INVALID_ARGUMENT
+            second.undrain("N1")
+            eventually(lambda: conditions(cluster) == {"N1": "active", "N2": "active"}, cluster.logs)
 
 
 # --------------------------------------------------------------------------- SIGTERM
