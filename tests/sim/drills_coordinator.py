@@ -338,3 +338,19 @@ def drain_the_last() -> None:
     assert operator.answers == ["Draining", "last-node", "Undrained", "Draining"]
     assert cluster.primary() is first
     assert task.outcome == "held"
+
+
+@drill
+def swap_to_the_gone() -> None:
+    """The primary of two nodes is told to leave; just before everything would move, the other one ends, and starts again later."""
+    cluster = Scenario(nodes=2, clients=1)
+    task = cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=30_000)[0]
+    primary, backup = cluster.primary(), cluster.backup()
+    primary.drain()
+    cluster.run(0.9)
+    cluster.crash(backup)
+    cluster.run(3)
+    backup.start()
+    cluster.run(40)
+    assert not primary.alive
+    cluster.demand(task.outcome == "held", "P3", "a lock is lost in a planned move, with one crash beside it")

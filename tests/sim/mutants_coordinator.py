@@ -276,3 +276,9 @@ def drain_by_connection() -> list[Change]:
 def drain_the_last() -> list[Change]:
     """An operator's drain is begun whether or not another node can take the slots."""
     return [(Roster, "_why_not_drain", lambda self, *what: None)]
+
+
+@mutant
+def swap_to_the_gone() -> list[Change]:
+    """Slots are left to a member whose connection to the coordinator has ended, until its silence says that it failed."""
+    return [(Roster, "is_connected", lambda self, replica: True)]

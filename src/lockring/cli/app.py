@@ -19,7 +19,7 @@ from lockring.errors import InternalError, InvalidRequest, LockringError
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock", "lock"),
-    "status": ("cluster", "status"),
+    "status": ("status", "status"),
     "ls": ("locks", "ls"),
     "describe": ("locks", "describe"),
     "watch": ("locks", "watch"),
@@ -28,6 +28,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "group": ("groups", "group"),
     "ring": ("cluster", "ring"),
     "drain": ("cluster", "drain"),
+    "undrain": ("cluster", "undrain"),
     "clean-folders": ("clean_folders", "clean_folders"),
     "coordinator": ("servers", "coordinator"),
     "node": ("servers", "node"),

@@ -193,9 +193,8 @@ class CoordinatorCore:
             case Leave() | Drain() | Undrain():
                 self._order(sender, message, now_ns)
             case _:
-                self._refuse(
-                    sender, Refused(0, "protocol", f"a coordinator takes no {type(message).__name__}")
-                )
+                what = type(message).__name__
+                self._refuse(sender, Refused(0, "protocol", f"a coordinator takes no {what}"))
 
     def disconnected(self, sender: Connection, *, now_ns: int, wall_ns: int) -> None:
         """A connection has ended. Unknown ones are ignored."""
@@ -284,10 +283,9 @@ class CoordinatorCore:
         self._effects += (Send(sender, welcome), Send(sender, self._snapshots.message(state)))
 
     def _order(self, sender: Connection, order: Leave | Drain | Undrain, now_ns: int) -> None:
-        if not self._term.is_active:
-            self._effects.append(Send(sender, self._not_coordinator(order.request)))
-            return
-        refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
+        refusal: Refused | None = self._not_coordinator(order.request)
+        if self._term.is_active:
+            refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
         self._planning.look_again(now_ns=now_ns)

@@ -417,6 +417,9 @@ def test_questions_and_orders(run: Run) -> None:
         await client.drain("a")
         with pytest.raises(UnknownNode):
             await client.drain("b")
+        await client.undrain("a")
+        with pytest.raises(UnknownNode):
+            await client.undrain("b")
 
     run(main)
 

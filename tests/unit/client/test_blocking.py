@@ -582,6 +582,9 @@ class TestQuestions:
         client.drain("a")
         with pytest.raises(UnknownNode):
             client.drain("b")
+        client.undrain("a")
+        with pytest.raises(UnknownNode):
+            client.undrain("b")
 
     def test_a_question_without_an_answer_is_unavailable(
         self, client: lockring.Client, server: LockServer
