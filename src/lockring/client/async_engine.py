@@ -39,6 +39,7 @@ from lockring.errors import ClientClosed, LockringError, ProtocolError
 from lockring.messages import Message, Mode
 from lockring.names import split_address
 from lockring.net.frames import FrameReader, encode_frame
+from lockring.net.sockets import tune
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _STALL_NS: Final = 100 * NS_PER_MS
@@ -63,6 +64,7 @@ class AsyncWire(asyncio.Protocol):
         """The connection is there."""
         # A cast, since uvloop's transports are none by inheritance.
         self.transport = cast(asyncio.Transport, transport)
+        tune(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""

@@ -122,7 +122,7 @@ def _of_open(link: Link, item: Ticket | Request) -> Outlook:
             return Outlook(HELD, f"the lock {item.name!r} is held by others", item.started_at_ns)
     else:
         sent_at_ns = link.asked_at_ns or item.started_at_ns
-    if link.heard_at_ns < sent_at_ns:
+    if link.heard_at_ns <= sent_at_ns:
         return Outlook("silent", f"{link.address} did not answer in time", sent_at_ns)
     return Outlook("failover", f"{link.address} has not answered about {_about(item)} yet", sent_at_ns)
 

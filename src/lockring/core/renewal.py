@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lockring.core.asking import Request
+from lockring.core.asking import STREAMS, Request
 from lockring.core.client_effects import GrantLost, Resolve
 from lockring.core.exchange import ENDED, HELD, PENDING, RETRY_NS_MIN, Exchange
 from lockring.core.holdings import NEVER_NS, Share, Ticket, deadline_of
@@ -277,9 +277,14 @@ class Renewal(Exchange):
     # ------------------------------------------------------------------ time
 
     def waits(self, now_ns: int) -> list[Wait]:
-        """What each call waits for that is not answered yet."""
-        waiting = [item for item in self._open_items() if isinstance(item, Request) or item.state == PENDING]
-        return [wait_of(self._routing, item, now_ns) for item in waiting]
+        """What each call waits for that is not answered yet, or is a watch that nothing can come from at present."""
+        found: list[Wait] = []
+        for item in self._open_items():
+            if isinstance(item, Request) or item.state == PENDING:
+                wait = wait_of(self._routing, item, now_ns)
+                if wait.reason != "failover" or isinstance(item, Ticket) or item.kind not in STREAMS:
+                    found.append(wait)
+        return found
 
     def _is_wanting(self) -> bool:
         """Whether something waits for a route or a link, or is held in a slot that is to have a primary again."""
