@@ -22,7 +22,6 @@ from lockring.errors import (
     LockringError,
     NotHeld,
     Unavailable,
-    WrongCluster,
     from_code,
 )
 from lockring.messages import Acquire, Describe, Refused, Release
@@ -323,9 +322,6 @@ class Exchange:
         if node is not None:
             self._release_again(now_ns, lost=node)
         self._wake(now_ns)
-        if isinstance(error, WrongCluster) and routing.ready_count() == 0 and not self._has_any():
-            # The cluster was made anew. Whoever holds nothing has nothing to mix up.
-            routing.forget_cluster()
         hopeless = routing.hopeless()
         if hopeless is not None:
             for item in list(self._parked):
@@ -439,7 +435,11 @@ def not_held(ticket: Ticket) -> LockringError:
     """The error for a ticket that should be held and is not."""
     name = ticket.name
     if ticket.reason:
-        return LockLost(f"the lock {name!r} was lost: {ticket.reason}", name=name, reason=ticket.reason)
+        return LockLost(
+            f"the lock {name!r} was lost: {LockLost.explained(ticket.reason)}",
+            name=name,
+            reason=ticket.reason,
+        )
     return NotHeld(f"the lock {name!r} is not held by this grant", name=name)
 
 

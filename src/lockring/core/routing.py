@@ -9,6 +9,7 @@ Rules:
 - At most one link per address, so that a client never ends its own connection by a second one: a server
   drops a client's older connections when a newer one greets it.
 - A link is dead if a question on it went unanswered, and nothing else came, for the silence limit.
+- Where another cluster answers, and of all addresses that are known none is of ours any more, ours is taken for gone.
 - A failed address is left alone for a time that doubles from 50 ms to 1 s; there is no busy loop.
 """
 
@@ -98,11 +99,12 @@ class Link(msgspec.Struct, eq=False):
 
 
 class Failure(msgspec.Struct):
-    """Why an address could not be used, how often in a row, and when it may be tried again."""
+    """Why an address could not be used, when, how often in a row, and when it may be tried again."""
 
     error: LockringError
     count: int
     retry_at_ns: int
+    at_ns: int
 
 
 class Routing:
@@ -139,6 +141,7 @@ class Routing:
         self._next_try_ns = 0
         self._next_place = 0
         self._stuck_since_ns = 0
+        self._foreign_since_ns = 0
         # Sending times, as (request, time) with both rising: an entry says that this request and later ones
         # were sent no earlier. Sparse, so that memory is bounded whatever the rate of requests.
         self._log_requests: list[int] = []
@@ -203,12 +206,29 @@ class Routing:
         self.members = [Replica(node_id, incarnation) for node_id, incarnation, _ in routes.members]
         return True
 
+    def is_replaced(self, *, has_any: bool) -> bool:
+        """Whether the cluster is gone and another one has taken its place, as far as a client can tell.
+
+        Whoever has nothing there believes the first address that says so. Else each one that is known must have failed since: the
+        locks may live on at any of them.
+        """
+        if not self._foreign_since_ns or self.ready_count():
+            return False
+        if not has_any:
+            return True
+        return all(
+            (failure := self.failures.get(address)) is not None and failure.at_ns >= self._foreign_since_ns
+            for address in self._known()
+        )
+
     def forget_cluster(self) -> None:
         """Start over with whatever cluster answers next; only for a client that has nothing to lose."""
         self.cluster = ""
+        self._foreign_since_ns = 0
         self.version = 0
         self.table = [None] * SLOTS
         self.members = []
+        self.failures.clear()
 
     def node(self, replica: Replica, address: str) -> Node:
         """The node of this life, made if it is not known."""
@@ -283,6 +303,7 @@ class Routing:
         link.state = READY
         link.since_ns = now_ns
         self.was_ready = True
+        self._foreign_since_ns = 0
         if message.coordinator and not self.version:
             self.coordinator = message.coordinator
         if message.role == "coordinator":
@@ -312,7 +333,9 @@ class Routing:
         delay = 0 if count == 0 else min(BACKOFF_NS_MAX, BACKOFF_NS_MIN << min(count - 1, 10))
         if not isinstance(error, Unavailable):
             delay = BACKOFF_NS_MAX
-        self.failures[link.address] = Failure(error, count, now_ns + delay)
+        self.failures[link.address] = Failure(error, count, now_ns + delay, now_ns)
+        if isinstance(error, WrongCluster) and self.cluster and not self._foreign_since_ns:
+            self._foreign_since_ns = now_ns
 
     def _forget(self, link: Link) -> None:
         del self.links[link.id]
@@ -369,8 +392,7 @@ class Routing:
 
     def _try_next(self, now_ns: int) -> int | None:
         """Open a link to the next address that may be tried; else when one may be."""
-        known = [self.nodes[replica].address for replica in self.members if replica in self.nodes]
-        addresses = list(dict.fromkeys([*self.seeds, *known]))
+        addresses = self._known()
         wake = NEVER_NS
         for step in range(len(addresses)):
             place = (self._next_place + step) % len(addresses)
@@ -382,6 +404,11 @@ class Routing:
                 return None
             wake = min(wake, at_ns)
         return wake
+
+    def _known(self) -> list[str]:
+        """Where a server of the cluster may be: the seeds and all members, each once."""
+        members = [self.nodes[replica].address for replica in self.members if replica in self.nodes]
+        return list(dict.fromkeys([*self.seeds, *members]))
 
     # ------------------------------------------------------------------ telling
 
