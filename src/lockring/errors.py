@@ -57,7 +57,7 @@ class LockLost(LockringError):
     Attributes:
         reason: "local-deadline" (the client could not renew in time), "expired" (the node ended the
             session), "broken" (an operator broke it), "session-ended" (the client was closed), "forked", "replaced" (of a
-            group's member: another one took its id over).
+            group's member: another one took its id over), "other-cluster" (another cluster answers at its servers' addresses).
     """
 
     code = "lost"
@@ -65,6 +65,16 @@ class LockLost(LockringError):
     def __init__(self, text: str, *, name: str = "", reason: str = "expired") -> None:
         super().__init__(text, name=name)
         self.reason = reason
+
+    @staticmethod
+    def explained(reason: str) -> str:
+        """A reason as the end of a sentence for people."""
+        return _EXPLAINED.get(reason, reason)
+
+
+_EXPLAINED: dict[str, str] = {
+    "other-cluster": "another cluster answers at the addresses of its servers, which knows nothing of it (other-cluster)",
+}
 
 
 class Unavailable(LockringError, ConnectionError):

@@ -5,8 +5,10 @@ While one client believes in its lock, nobody else gets it, however the server w
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import lockring
+import lockring.aio
 from lockring.store.sqlite import DATABASE_NAME
 from tests.cluster.test_processes_life import Running, assert_one_line, running, serves
 from tests.processes import PATIENCE_S, address, eventually, ports_in_a_row
@@ -203,3 +206,51 @@ def test_new_cluster_does_not_forget_a_past_that_is_known(tmp_path: Path) -> Non
     )
     assert "--new-cluster changes nothing here" in text
     assert str(tmp_path / "data") in text
+
+
+# --------------------------------------------------------------------------- another cluster under the same address
+
+
+def test_a_client_whose_server_was_made_anew_knows_at_once_and_goes_on_without_being_started_again() -> None:
+    listen = address()
+    command = serve(listen, "--in-memory", "--new-cluster")
+    reasons: list[str] = []
+    with lockring.Client(listen, ttl=LEASE_S) as client, lockring.Client(listen, ttl=LEASE_S) as other:
+        with running(*command) as first:
+            eventually(lambda: serves(listen), lambda: first.text)
+            held = client.lock("x").acquire(timeout=PATIENCE_S)
+            held.on_lost(lambda lost: reasons.append(lost.reason))
+            tokens: list[int] = []
+            waiting = threading.Thread(target=lambda: tokens.append(other.lock("x").acquire().fencing_token))
+            waiting.start()
+            eventually(lambda: client.describe("x").waiters, lambda: "a waiter")
+        with running(*command) as second:
+            eventually(lambda: reasons, lambda: second.text)
+            assert reasons == ["other-cluster"]
+            with pytest.raises(lockring.LockLost, match="another cluster answers"):
+                held.check()
+            waiting.join(PATIENCE_S)
+            assert tokens, "what waited waits at the new server"
+            client.lock("y").acquire(timeout=PATIENCE_S).release()
+
+
+def test_an_asyncio_client_whose_server_was_made_anew_knows_at_once_and_goes_on() -> None:
+    listen = address()
+    command = serve(listen, "--in-memory", "--new-cluster")
+
+    async def story() -> None:
+        async with lockring.aio.Client(listen, ttl=LEASE_S) as client:
+            lost: asyncio.Future[lockring.LockLost] = asyncio.get_running_loop().create_future()
+            with running(*command):
+                held = await client.lock("x").acquire(timeout=PATIENCE_S)
+                held.on_lost(lost.set_result)
+                member = await client.group("g").join()
+            with running(*command):
+                assert (await asyncio.wait_for(lost, PATIENCE_S)).reason == "other-cluster"
+                assert not held.held
+                with pytest.raises(lockring.LockLost, match="another cluster answers"):
+                    member.check()
+                async with await client.lock("x").acquire(timeout=PATIENCE_S):
+                    await (await client.group("g").join()).leave()
+
+    asyncio.run(story())

@@ -40,6 +40,19 @@ def no_restart_wait() -> None:
 
 
 @drill
+def new_without_word() -> None:
+    """All servers are started again and know nothing, while the holder of a lock is cut off from them."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    cluster.hold(one, cluster.name, ttl_ms=30_000)
+    for process in [*cluster.simulation.nodes, cluster.coordinator]:
+        cluster.cut(one, process, 60)
+    cluster.make_anew(new_cluster=False)
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: wanted.outcome == "held", 50)
+
+
+@drill
 def range_again() -> None:
     """Both copies are lost, and the slot is assigned empty."""
     cluster = Scenario()

@@ -98,6 +98,18 @@ def wipe_no_wait() -> list[Change]:
 
 
 @mutant
+def new_without_word() -> list[Change]:
+    """A coordinator that finds nothing in its store takes the cluster for new, though nobody has said so."""
+    claim = Term._claim
+
+    def changed(self: Term, stored: Any, now_ns: int, wall_ns: int) -> None:
+        self._new_cluster = True
+        claim(self, stored, now_ns, wall_ns)
+
+    return [(Term, "_claim", changed)]
+
+
+@mutant
 def range_again() -> list[Change]:
     """A reign that begins empty hands out the generations of the one before again."""
     fresh = transitions._fresh_range

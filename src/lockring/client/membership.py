@@ -242,8 +242,8 @@ class MembershipState:
         try:
             yield
         except LockLost as error:
-            why = error.reason
-            if why == REPLACED:
+            why = LockLost.explained(error.reason)
+            if error.reason == REPLACED:
                 why = f"{REPLACED}: another member has joined under the id {self._member_id!r}"
             raise LockLost(f"{who} was lost: {why}", name=self._group, reason=error.reason) from None
         except NotHeld:

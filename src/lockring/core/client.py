@@ -332,13 +332,6 @@ class ClientCore(Refusals):
         elif isinstance(what, Closing):
             self._close_links_if_done(now_ns)
 
-    def _let_go(self, ticket: Ticket) -> None:
-        ticket.unreleased = False
-        ticket.link = 0
-        if ticket.state == RELEASING:
-            ticket.state = ENDED
-            self._effects.append(Resolve(ticket, None))
-
     def _receive_other(self, link: Link, message: Message, now_ns: int) -> None:
         if link.state != READY:
             if isinstance(message, Welcome):
