@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import lockring
 from lockring.errors import LastNode, NodeLeaving, UnknownNode
@@ -134,6 +135,11 @@ def test_a_node_that_was_told_to_stop_is_not_made_active_again(slow_pair: LocalC
 # --------------------------------------------------------------------------- gRPC
 
 
+def health_of(caller: Caller) -> int:
+    stub = health_pb2_grpc.HealthStub(caller.channel)
+    return int(stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=PATIENCE_S).status)
+
+
 def refused(method: Any, node: str) -> tuple[grpc.StatusCode, str]:
     """Status and reason of a call about a node."""
     with pytest.raises(grpc.RpcError) as caught:
@@ -146,13 +152,16 @@ def test_a_drain_by_grpc_is_an_operators_also_through_the_node_that_it_is_about(
     with LocalCluster(nodes=2, stabilization_s=0.3, grpc=True) as cluster:
         first, second = (Caller(cluster.grpc_address_of(name)) for name in ("N1", "N2"))
         with first, second:
+            assert health_of(first) == health_pb2.HealthCheckResponse.SERVING
             first.drain("N1")
+            eventually(lambda: health_of(first) == health_pb2.HealthCheckResponse.NOT_SERVING, cluster.logs)
             assert refused(first.drain, "N2") == (grpc.StatusCode.FAILED_PRECONDITION, "last-node")
             assert refused(second.drain, "N2") == (grpc.StatusCode.FAILED_PRECONDITION, "last-node")
             assert refused(first.undrain, "N9") == (grpc.StatusCode.NOT_FOUND, "unknown-node")
             assert refused(first.drain, "a/b")[0] is grpc.StatusCode.INVALID_ARGUMENT
             second.undrain("N1")
             eventually(lambda: conditions(cluster) == {"N1": "active", "N2": "active"}, cluster.logs)
+            eventually(lambda: health_of(first) == health_pb2.HealthCheckResponse.SERVING, cluster.logs)
 
 
 # --------------------------------------------------------------------------- SIGTERM
@@ -165,7 +174,7 @@ def test_the_last_node_leaves_at_once_and_says_that_its_locks_end_with_it() -> N
             client.lock("two").acquire()
             cluster.terminate("N1")
             assert cluster.wait_for_exit("N1", timeout_s=PATIENCE_S) == 0
-        assert "no other node was there to take the 2 locks" in cluster.log_of("N1")
+        assert "no other node could take the 2 locks" in cluster.log_of("N1")
 
 
 def test_the_last_node_that_holds_no_lock_says_so() -> None:
@@ -187,6 +196,14 @@ def test_a_node_stops_soon_where_its_coordinator_is_gone(pair: LocalCluster) -> 
     pair.terminate("N1")
     assert pair.wait_for_exit("N1", timeout_s=PATIENCE_S) == 75
     assert "stopping without a move, since the coordinator has been away for 5 s" in pair.log_of("N1")
+
+
+def test_a_node_stops_soon_where_its_coordinator_hangs(pair: LocalCluster) -> None:
+    pair.freeze(COORDINATOR)
+    pair.terminate("N1")
+    assert pair.wait_for_exit("N1", timeout_s=PATIENCE_S) == 75
+    assert "stopping without a move" in pair.log_of("N1")
+    pair.thaw(COORDINATOR)
 
 
 def test_a_node_without_slots_stops_at_once_where_its_coordinator_is_gone(pair: LocalCluster) -> None:

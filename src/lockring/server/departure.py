@@ -3,7 +3,7 @@
 - While the coordinator is there, everything moves to the other nodes first. If no other is left, the coordinator takes the slots
   back at once, and the locks in them end with the node.
 - Without the coordinator nothing can move. A node on which nothing is need not wait for it; one on which something is
-  gives a coordinator that is being restarted a few seconds; one whose lease is over has nothing left to keep.
+  gives a coordinator that is being restarted, or hangs, some seconds; one whose lease is over has nothing left to keep.
 - It never waits longer than `--drain-timeout`.
 """
 
@@ -23,6 +23,9 @@ from lockring.units import NS_PER_MS, NS_PER_S
 
 COORDINATOR_AWAY_NS_MAX: Final = 5 * NS_PER_S
 """How long a node that is to stop goes without its coordinator before it stops without moving anything."""
+
+COORDINATOR_SILENT_NS_MAX: Final = 10 * NS_PER_S
+"""The same where the connection stands, and the coordinator acknowledges nothing on it."""
 
 log = logging.getLogger("lockring.node")
 
@@ -55,7 +58,8 @@ class Departure:
         self._node = node
         self._link = link
         self._finish = finish
-        self._until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
+        self._begun_ns = monotonic_ns()
+        self._until_ns = self._begun_ns + int(timeout_s * 1000) * NS_PER_MS
         self._has_begun = self._is_asked = self._is_over = False
         self._ended_before = node.core.locks_ended
         self._trouble = ""
@@ -78,7 +82,10 @@ class Departure:
             log.warning("not drained in time; this node still %s", self._what_is_left(now_ns))
             self._end(EXIT_NOT_DRAINED)
         elif away_since_ns is not None:
-            self._go_without_coordinator(now_ns, now_ns - away_since_ns)
+            away_ns = now_ns - away_since_ns
+            self._go_without_coordinator(now_ns, away_ns, away_ns >= COORDINATOR_AWAY_NS_MAX)
+        elif (silent_ns := self._silent_ns(now_ns)) >= COORDINATOR_SILENT_NS_MAX:
+            self._go_without_coordinator(now_ns, silent_ns, True)
 
     def coordinator_lost(self) -> None:
         """The connection has ended: another one must be told again."""
@@ -104,7 +111,7 @@ class Departure:
             ended = core.locks_ended - self._ended_before
             if ended > 0:
                 log.warning(
-                    "drained: nothing is left on this node; no other node was there to take the %d locks that were"
+                    "drained: nothing is left on this node; no other node could take the %d locks that were"
                     " held here, so they end with it",
                     ended,
                 )
@@ -133,12 +140,19 @@ class Departure:
         other = others[0].replica
         return all(slot.primary == other for slot in state.slots if slot.primary == me or slot.copy_of(me))
 
-    def _go_without_coordinator(self, now_ns: int, away_ns: int) -> None:
+    def _silent_ns(self, now_ns: int) -> int:
+        """How long the coordinator has acknowledged no heartbeat, since the departure began at the earliest."""
+        core = self._node.core
+        lease_ns = core.state.coordinator_lease_ms * NS_PER_MS
+        return min(now_ns - self._begun_ns, lease_ns - core.coordinator_lease_left_ns(now_ns))
+
+    def _go_without_coordinator(self, now_ns: int, away_ns: int, is_given_up: bool) -> None:
+        """Stop where nothing is left to keep, or nothing more is expected of the coordinator."""
         core = self._node.core
         if core.is_drained():
             log.info("nothing is on this node: it stops without the coordinator")
             self._end(EXIT_OK)
-        elif core.coordinator_lease_left_ns(now_ns) <= 0 or away_ns >= COORDINATOR_AWAY_NS_MAX:
+        elif is_given_up or core.coordinator_lease_left_ns(now_ns) <= 0:
             log.warning(
                 "stopping without a move, since the coordinator has been away for %.0f s; this node %s",
                 away_ns / NS_PER_S,
