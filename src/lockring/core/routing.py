@@ -409,8 +409,8 @@ class Routing(RequestLog):
 
     def hopeless(self) -> LockringError | None:
         """The error to give up with, if every server has refused for good: that is an answer too, and waiting changes nothing."""
-        if self.was_ready and self.links:
-            return None
+        if (self.was_ready and self.links) or self._foreign_since_ns:
+            return None  # where another cluster has taken the place of ours, what is open goes on there
         known = [self.nodes[each].address for each in self.members if each in self.nodes]
         addresses = dict.fromkeys([*self.seeds, *(known if self.was_ready else ())])
         failures = [self.failures.get(address) for address in addresses]
