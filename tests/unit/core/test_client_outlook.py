@@ -167,7 +167,7 @@ class TestLists:
         world = connected()
         listing(world)
         asked = 0
-        found = []
+        found: list[Any] = []
         effects = world.take()
         while not found:
             for effect in effects:
@@ -184,7 +184,8 @@ class TestLists:
 def test_a_refusal_is_told_for_an_acquire_whose_time_is_over() -> None:
     world = connected()
     world.acquire(wait_ms=1_500)
-    for _ in range(20):
+    found: list[Any] = []
+    while not found:
         effects = world.take() + world.pass_s(0.1)
         for effect in effects:
             message = getattr(effect, "message", None)
@@ -192,8 +193,7 @@ def test_a_refusal_is_told_for_an_acquire_whose_time_is_over() -> None:
                 world.effects += world.say(
                     A, Refused(message.request, "unavailable", "node a may not serve slot 7")
                 )
-        if found := resolved(effects):
-            break
+        found = resolved(effects)
     (_, error) = found[0]
     assert isinstance(error, Unavailable)
     assert "may not serve slot 7" in str(error)
