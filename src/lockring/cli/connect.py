@@ -16,7 +16,6 @@ from lockring.names import split_address
 
 if TYPE_CHECKING:
     from lockring import Client
-    from lockring.client.arguments import ServerList
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _A = TypeVar("_A")
@@ -112,6 +111,7 @@ def connect(settings: ClientSettings, **options: Any) -> Client:
         options: for `lockring.Client`.
     """
     from lockring import Client
+    from lockring.client.arguments import ServerList
 
     servers = ServerList(settings.servers, origin_of(settings))
     return Client(servers, connect_timeout=settings.connect_timeout_s, **options)
