@@ -12,8 +12,8 @@ from typing import Final, Literal, NamedTuple
 
 from lockring.cli.output import count, duration
 from lockring.names import SLOTS
-from lockring.ring.state import ClusterState, Member, Replica
-from lockring.units import NS_PER_S
+from lockring.ring.state import ClusterState, Member, Replica, SlotState
+from lockring.units import NS_PER_S, NS_PER_US
 from lockring.views import ServerStatus
 
 Condition = Literal["serving", "degraded", "partial", "down"]
@@ -103,10 +103,16 @@ class _Diagnosis:
         for slot in state.slots:
             if slot.primary is None or not state.is_current(slot.primary):
                 self._vacant += 1
-                self._vacant_since = max(self._vacant_since, slot.epoch)
+                self._vacant_since = max(self._vacant_since, self._vacant_from(slot))
             else:
                 self._primary[slot.primary.node] += 1
                 self._single += slot.backup is None or not state.is_current(slot.backup.replica)
+
+    def _vacant_from(self, slot: SlotState) -> int:
+        """Since when a slot has no primary, as wall clock in ns: since the state says so, or since its former life's node was
+        started again, which is the latest that it can be. An incarnation is the microseconds at which a process started."""
+        member = None if slot.primary is None else self._state.members.get(slot.primary.node)
+        return slot.epoch if member is None else member.replica.incarnation * NS_PER_US
 
     def health(self) -> Health:
         statuses = {

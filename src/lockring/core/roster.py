@@ -168,6 +168,9 @@ class Roster:
             why.append(f"{', '.join(drained)} is draining")
             advice += f", or make one active again: lockring undrain {drained[0]}"
         because = f" ({'; '.join(why)})" if why else ""
+        life = self.newest_life(node, state)
+        if life is None or not self.is_connected(life):
+            return f"node {node} has failed, and no other node could take its slots{because}; {advice}"
         return (
             f"node {node} is the last one that can serve{because}: draining it would lose its locks; {advice}"
         )

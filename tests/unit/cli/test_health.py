@@ -133,6 +133,14 @@ def test_slots_without_a_primary_say_since_when_and_what_the_coordinator_waits_f
     assert health.reasons[1] == "the coordinator says: 4096 slots wait"
 
 
+def test_slots_of_a_former_life_wait_since_the_node_was_started_again_at_the_latest() -> None:
+    again = Replica("a", (NOW - 3 * NS_PER_S) // 1_000)
+    where = state(slot(A), members=(again, B))
+    health = judge(where, node(again, 0), node(B, 0), coordinator("4096 slots wait for leases"))
+    assert (health.condition, health.since_s) == ("down", 3.0)
+    assert health.reasons[0].startswith("4096 slots of 4096 without a primary for 3 s")
+
+
 def test_a_node_with_its_lease_that_waits_for_a_copy_says_how_many_slots_wait() -> None:
     health = judge(WHOLE, node(A, HALF - 48), node(B, HALF), coordinator())
     assert (health.condition, health.slots_served) == ("partial", SLOTS - 48)

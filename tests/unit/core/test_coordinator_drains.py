@@ -61,6 +61,17 @@ def test_of_two_drains_that_come_at_once_one_is_refused() -> None:
     assert [m.code for c, m in world.sent if c == second and isinstance(m, Refused)] == ["last-node"]
 
 
+def test_a_dead_node_that_was_the_last_one_is_not_said_to_serve() -> None:
+    world = World()
+    world.cluster("a")
+    world.kill("a")
+    answer = refused(world.drain("a"))
+    assert (answer.code, answer.text) == (
+        "last-node",
+        "node a has failed, and no other node could take its slots; let another node join first",
+    )
+
+
 def test_a_node_whose_fellows_have_all_failed_is_the_last_one() -> None:
     world = World()
     world.cluster("a", "b")
