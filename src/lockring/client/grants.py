@@ -18,6 +18,7 @@ from lockring.client.holding import (
     loss_of,
     report_in_thread,
 )
+from lockring.client.process_bound import ProcessBound
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -125,11 +126,13 @@ class Grant(GrantState):
             blame(error, loss_of(ticket))
 
 
-class Grants(Sequence[Grant]):
+class Grants(ProcessBound, Sequence[Grant]):
     """The grants of several locks, in the order in which they were named; as a context manager it releases them all.
 
     If any was lost meanwhile, leaving the block raises `LockLost` for the first of them.
     """
+
+    _instead = "pass their names and fencing tokens; the leases stay with this process"
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         self._grants = tuple(grants)

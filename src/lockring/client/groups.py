@@ -19,6 +19,7 @@ from lockring.client.membership import (
     check_change_callback,
     member_payload,
 )
+from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from lockring.client.blocking import Client
 
 
-class Group:
+class Group(ProcessBound):
     """A group's name, and how memberships of it are to be leased. It holds no state: make one wherever it is needed."""
+
+    _instead = "pass the addresses of the servers and the group's name, and join it there"
 
     __slots__ = ("_client", "_name", "_ttl_ms")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from lockring.client.holding import GrantState
+from lockring.client.process_bound import ProcessBound
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.client_groups import REPLACED
@@ -117,9 +118,10 @@ def summary_of(lock: LockInfo) -> GroupSummary | None:
     return GroupSummary(lock.name.removeprefix(GROUP_PREFIX), count, lock.view) if count else None
 
 
-class MembershipState:
+class MembershipState(ProcessBound):
     """One membership of a group, as far as it can be told without asking anyone."""
 
+    _instead = "pass the addresses of the servers and the group's name, and join it there"
     _grant: GrantState
     _request: Request
 

@@ -132,7 +132,7 @@ class TestGrant:
         for thread in threads:
             thread.join(PATIENCE_S)
         assert sorted(inside) == list(range(1, 21))
-        assert lock._entered == {}
+        assert len(lock._blocks) == 0
 
     def test_a_decorated_function_runs_under_the_lock(
         self, client: lockring.Client, server: LockServer
