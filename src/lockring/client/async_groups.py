@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
-from lockring.client.async_grants import Grant
+from lockring.client.async_grants import Grant, call_at_home
 from lockring.client.holding import LossCallback, blame
 from lockring.client.membership import (
     ChangeCallback,
@@ -148,6 +148,7 @@ class Membership(MembershipState):
         self._teller: asyncio.Task[None] | None = None
         self._calling: asyncio.Future[Any] | None = None
         self._waiting: list[asyncio.Event] = []
+        self._leaving: asyncio.Future[None] | None = None
         self._engine.follow(grant.ticket, self)
 
     def on_change(self, callback: ChangeCallback) -> None:
@@ -256,6 +257,9 @@ class Membership(MembershipState):
             for event in self._waiting:
                 event.set()
 
+    def _leave_later(self) -> None:
+        self._leaving = asyncio.ensure_future(self.leave())
+
     async def _wait(self, ready: Callable[[], int | None], until_ns: int | None, what: str) -> int:
         """Wait until `ready` gives something."""
         event = asyncio.Event()
@@ -287,6 +291,10 @@ class Membership(MembershipState):
                 await self.leave()
             except LockLost as loss:
                 blame(error, loss)
+            except RuntimeError:  # on another loop than the client's, or on none
+                if ticket.state != TicketState.HELD:
+                    raise
+                call_at_home(self._engine, self._leave_later)
         elif ticket.reason:
             try:
                 self.check()

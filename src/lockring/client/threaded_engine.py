@@ -199,6 +199,7 @@ class ThreadedEngine:
                 if give_back is not None:
                     loop.call_soon_threadsafe(give_back, outcome.result())
             elif not goes_on:
+                outcome.cancel()  # where the caller was thrown away: what still comes is given back
                 loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
             raise
 
