@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 
 from lockring._version import __version__
 from lockring.client.holding import abandon_held
+from lockring.client.logs import LoggedCore
 from lockring.client.membership import Follower
 from lockring.client.wire import CONNECT_S, decoder, not_understood, reason_of
 from lockring.clock import monotonic_ns
@@ -59,8 +60,7 @@ class AsyncWire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        # A cast, since uvloop's transports are none by inheritance.
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -109,7 +109,7 @@ class AsyncEngine:
     def __init__(self, addresses: Sequence[str], owner: str, connect_timeout_ns: int) -> None:
         self.addresses = addresses
         self.owner = owner
-        self._core = ClientCore(
+        self._core = LoggedCore(
             addresses,
             owner=owner,
             new_id=lambda: secrets.token_hex(8),

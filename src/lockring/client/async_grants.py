@@ -11,6 +11,7 @@ from typing import Self, overload
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
 from lockring.client.async_engine import AsyncEngine
 from lockring.client.holding import GrantState, LossCallback, blame, check_callback, is_holder, loss_of
+from lockring.client.logs import log_loss
 from lockring.client.process_bound import ProcessBound
 from lockring.client.threaded_engine import ThreadedEngine
 from lockring.core.holdings import Ticket, TicketState
@@ -64,6 +65,7 @@ class Grant(GrantState):
 
     def on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
+        log_loss(self._ticket)
         if self._event is not None:
             self._event.set()
         callbacks, self._callbacks = self._callbacks, None

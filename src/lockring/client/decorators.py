@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 
-_OF_ITERATORS: Final = frozenset({"send", "throw", "close", "asend", "athrow", "aclose"})
+_OF_ITERATORS: Final = frozenset({"send", "throw", "close", "asend", "athrow", "aclose", "from_iterable"})
 """What an object may offer besides iteration and still be nothing but an iterator."""
 
 

@@ -18,6 +18,7 @@ from lockring.client.holding import (
     loss_of,
     report_in_thread,
 )
+from lockring.client.logs import log_loss
 from lockring.client.process_bound import ProcessBound
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
@@ -73,6 +74,7 @@ class Grant(GrantState):
 
     def on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
+        log_loss(self._ticket)
         if self._ticket.reason == "forked":
             self._event = None  # the parent's, in a state that nobody knows
             self._callbacks = None

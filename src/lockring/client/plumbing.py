@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from lockring._version import __version__
 from lockring.client.holding import abandon_held
+from lockring.client.logs import LoggedCore
 from lockring.client.wire import IDLE_NS, Watcher, Wire, connect, not_understood
 from lockring.clock import monotonic_ns
 from lockring.core.client import ClientCore
@@ -110,7 +111,7 @@ class Plumbing:
         self._closing = False
 
     def _new_core(self) -> ClientCore:
-        return ClientCore(
+        return LoggedCore(
             self.addresses,
             owner=self.owner,
             new_id=lambda: secrets.token_hex(8),

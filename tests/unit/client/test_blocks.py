@@ -7,6 +7,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -67,12 +68,11 @@ class TestLeftElsewhere:
     ) -> None:
         page = client.rwlock("x").read()
         managers = [holding(page) for _ in range(20)]
-        grants = [elsewhere(manager.__enter__) for manager in managers]
+        grants = dict(enumerate([elsewhere(manager.__enter__) for manager in managers]))
         for place in (*range(0, 20, 2), *range(1, 20, 2)):
-            elsewhere(lambda place=place: managers[place].__exit__(None, None, None))
-            assert not grants[place].held, "a block gives back what it got, not what another one did"
-            grants[place] = None  # type: ignore[call-overload]
-            assert all(grant.held for grant in grants if grant is not None)
+            elsewhere(partial(managers[place].__exit__, None, None, None))
+            assert not grants.pop(place).held, "a block gives back what it got, not what another one did"
+            assert all(grant.held for grant in grants.values())
         assert server.holders("x") == []
         assert len(page._blocks) == 0
 
@@ -203,7 +203,7 @@ class TestLeftByHand:
         outside = Outside(client.lock("x"))
         outside.start()
         outside.stop()
-        with pytest.raises(NotHeld, match="'x'.*never entered, or left before"):
+        with pytest.raises(NotHeld, match="never entered, or left before"):
             outside.stop()
 
 
