@@ -222,7 +222,7 @@ class AsyncEngine:
         loop = self._usable()
         request = self._core.follow(ticket, now_ns=monotonic_ns())
         request.context = ticket.context = member
-        member.followed(self._core, request)
+        member._followed(self._core, request)
         self._plan_flush(loop)
 
     def told(self, request: Request) -> None:
@@ -232,7 +232,7 @@ class AsyncEngine:
             self._plan_flush(self._usable())
 
     async def unfollow(self, request: Request) -> None:
-        """A member is about to leave: it owns nothing any more, and has been told so (`on_regrouped`)."""
+        """A member is about to leave: it owns nothing any more, and has been told so (`_on_regrouped`)."""
         self._usable()
         self._core.leave(request, now_ns=monotonic_ns())
         self._flush()
@@ -264,11 +264,11 @@ class AsyncEngine:
 
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell whoever holds a ticket that it was lost."""
-        ticket.context.on_ticket_lost()
+        ticket.context._on_ticket_lost()
 
     def tell_regrouped(self, news: Regrouped) -> None:
         """Tell whoever follows a group of a change in it."""
-        news.request.context.on_regrouped(news.gained, news.lost, news.awaited)
+        news.request.context._on_regrouped(news.gained, news.lost, news.awaited)
 
     def _usable(self) -> asyncio.AbstractEventLoop:
         """The running loop, which must be the one that this client works on."""

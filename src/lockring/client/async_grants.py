@@ -63,7 +63,7 @@ class Grant(GrantState):
             self._callbacks = []
         self._callbacks.append(callback)
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
         log_loss(self._ticket)
         if self._event is not None:

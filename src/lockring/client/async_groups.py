@@ -97,7 +97,7 @@ class Group(ProcessBound):
             membership = Membership(self._client, self._name, member, grant)
             await membership._wait(membership._first_version, until_ns, "got no view of it")
         except BaseException:
-            self._client._engine.let_go(grant.ticket)
+            self._client._engine.let_go(grant._ticket)
             raise
         return membership
 
@@ -149,7 +149,7 @@ class Membership(MembershipState):
         self._calling: asyncio.Future[Any] | None = None
         self._waiting: list[asyncio.Event] = []
         self._leaving: asyncio.Future[None] | None = None
-        self._engine.follow(grant.ticket, self)
+        self._engine.follow(grant._ticket, self)
 
     def on_change(self, callback: ChangeCallback) -> None:
         """Have a function called with the keys that this member gains and loses, each time that some are.
@@ -211,15 +211,15 @@ class Membership(MembershipState):
 
     # ------------------------------------------------------------------ for the client
 
-    def followed(self, core: ClientCore, request: Request) -> None:
+    def _followed(self, core: ClientCore, request: Request) -> None:
         """For the client: the group is followed by this request."""
         self._core, self._request = core, request
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """For the client: the membership was lost."""
-        self._grant.on_ticket_lost()
+        self._grant._on_ticket_lost()
 
-    def on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
+    def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
         """For the client: something has changed in the group."""
         if self._callbacks and (gained or lost):
             self._tell_later(tuple(self._callbacks), KeySet(gained), KeySet(lost), awaited)
@@ -285,7 +285,7 @@ class Membership(MembershipState):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ticket = self._grant.ticket
+        ticket = self._grant._ticket
         if ticket.state == TicketState.HELD:
             try:
                 await self.leave()

@@ -167,7 +167,7 @@ class Client(ProcessBound):
                 grant.check()
         except BaseException:
             for grant in reversed(grants.values()):
-                self._engine.let_go(grant.ticket)
+                self._engine.let_go(grant._ticket)
             raise
         return Grants(grants[name] for name in wanted)
 

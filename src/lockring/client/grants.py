@@ -72,7 +72,7 @@ class Grant(GrantState):
                 return
         _call_back(self.name, [callback], loss_of(self._ticket))
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
         log_loss(self._ticket)
         if self._ticket.reason == "forked":

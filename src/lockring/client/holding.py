@@ -125,11 +125,6 @@ class GrantState(ProcessBound):
         self._callbacks: list[LossCallback] | None = None
 
     @property
-    def ticket(self) -> Ticket:
-        """For the client: the acquisition as its core knows it."""
-        return self._ticket
-
-    @property
     def name(self) -> str:
         """The lock's name."""
         return self._ticket.name

@@ -54,13 +54,13 @@ def member_payload(member_id: str | None, weight: int, payload: bytes) -> tuple[
 class Follower(Protocol):
     """A member of a group, as the one that hears of changes in it."""
 
-    def followed(self, core: ClientCore, request: Request) -> None:
+    def _followed(self, core: ClientCore, request: Request) -> None:
         """It follows its group by this request to this core."""
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """Its membership was lost."""
 
-    def on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
+    def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
         """Something has changed; if it is `awaited`, `told` is to be called once the program knows."""
 
 
@@ -208,7 +208,7 @@ class MembershipState(ProcessBound):
         owner, version = view.ring.owner(key), view.number
         if owner is None:
             why = "no view of the group has come yet"
-        elif owner == self._member_id and view.has(self._grant.ticket.generation):
+        elif owner == self._member_id and view.has(self._grant._ticket.generation):
             why = f"version {version} gives it to this member, but not everybody has let go of it"
         else:
             why = f"version {version} gives it to {owner!r}"
@@ -253,7 +253,7 @@ class MembershipState(ProcessBound):
     def _settled_version(self) -> int | None:
         """The version, if it is settled and has this member."""
         standing = self._following.standing
-        generation = self._grant.ticket.generation
+        generation = self._grant._ticket.generation
         if not standing.settled or not standing.view.has(generation):
             if self._following.over:
                 raise self._over()

@@ -73,7 +73,7 @@ class Call:
 class Loser(Protocol):
     """What a held ticket's `context` must be: whoever is to hear that it was lost."""
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """The ticket was lost; called with the engine's lock held."""
 
 
@@ -147,7 +147,7 @@ class Plumbing:
         waiting.update((wire.reader, None) for wire in wires.values() if wire.reader is not None)
         for loser in abandon_held(old, "session-ended"):
             if not isinstance(loser, Call):
-                loser.on_ticket_lost()
+                loser._on_ticket_lost()
         for wire in list(wires.values()):
             wire.send(farewell)
             wire.hang_up()
@@ -257,7 +257,7 @@ class Plumbing:
         match effect:
             case GrantLost(ticket):
                 if not isinstance(ticket.context, Call):
-                    ticket.context.on_ticket_lost()
+                    ticket.context._on_ticket_lost()
             case Answer(request, answer, error):
                 call: Call = request.context
                 call.answer, call.error = answer, error
@@ -270,7 +270,7 @@ class Plumbing:
                 self._finish(call, me)
                 self._waiting[call] = None
             case Regrouped(request, gained, lost, awaited):
-                request.context.on_regrouped(gained, lost, awaited)
+                request.context._on_regrouped(gained, lost, awaited)
             case Connect(link, address):
                 mark = self._connecting[link] = object()
                 name = f"lockring-connect-{address}"
@@ -429,7 +429,7 @@ class Plumbing:
             self._core.close(now_ns=monotonic_ns())
         for loser in losers:
             if not isinstance(loser, Call):
-                loser.on_ticket_lost()
+                loser._on_ticket_lost()
 
 
 _engines: weakref.WeakSet[Plumbing] = weakref.WeakSet()

@@ -43,13 +43,13 @@ class _Engine(AsyncEngine):
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell of a loss on the loop of who holds the grant."""
         with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
-            self.home.call_soon_threadsafe(ticket.context.on_ticket_lost)
+            self.home.call_soon_threadsafe(ticket.context._on_ticket_lost)
 
     def tell_regrouped(self, news: Regrouped) -> None:
         """Tell of a change in a group on the loop of its member."""
         with contextlib.suppress(RuntimeError):
             self.home.call_soon_threadsafe(
-                news.request.context.on_regrouped, news.gained, news.lost, news.awaited
+                news.request.context._on_regrouped, news.gained, news.lost, news.awaited
             )
 
 

@@ -525,7 +525,7 @@ class TestThreadingLock:
 
     def test_it_takes_what_the_one_of_threading_takes(self, client: lockring.Client) -> None:
         ours, real = client.as_threading_lock("x"), threading.Lock()
-        for arguments in [
+        accepted: list[Any] = [
             (),
             (1,),
             (0,),
@@ -534,7 +534,8 @@ class TestThreadingLock:
             (True, threading.TIMEOUT_MAX / 2),
             (True, 0),
             (False, -1),
-        ]:
+        ]
+        for arguments in accepted:
             assert ours.acquire(*arguments) is real.acquire(*arguments) is True
             assert ours.locked() is real.locked() is True
             ours.release()
