@@ -25,7 +25,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from itertools import chain
 from types import FrameType
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from lockring.client.holding import GrantState
 from lockring.errors import InvalidRequest, NotHeld
@@ -36,23 +38,14 @@ _EXIT_STACKS: Final = vars(contextlib)
 """The globals of what enters for others: its frames are not those that run the block."""
 
 
-class _Caller:
-    """A thread, or a task, in one context."""
+class _Caller(msgspec.Struct, eq=False, frozen=True):
+    """A thread, or a task, in one context. It refers weakly to tasks: a context that kept its own task would be a cycle."""
 
-    __slots__ = ("__weakref__", "_task", "_thread")
-
-    def __init__(self, thread: object, task: object | None) -> None:
-        self._thread = thread
-        self._task = (
-            None if task is None else weakref.ref(task)
-        )  # a context that kept its own task would be a cycle
-
-    def is_of(self, thread: object, task: object | None) -> bool:
-        """Whether this is the caller in that thread and task."""
-        return self._thread is thread and (task is None if self._task is None else self._task() is task)
+    thread: object
+    task: weakref.ref[Any] | None
 
 
-_caller: ContextVar[_Caller] = ContextVar("lockring_caller")
+_caller: ContextVar[_Caller | None] = ContextVar("lockring_caller", default=None)
 _thread = threading.local()
 
 
@@ -62,14 +55,17 @@ def _this_caller(task: object | None) -> _Caller:
         thread = _thread.token
     except AttributeError:
         thread = _thread.token = object()
-    caller = _caller.get(None)
-    if caller is None or not caller.is_of(thread, task):
-        caller = _Caller(thread, task)
-        _caller.set(caller)
+    caller = _caller.get()
+    if caller is not None and caller.thread is thread:
+        known = caller.task
+        if task is None if known is None else known() is task:
+            return caller
+    caller = _Caller(thread, None if task is None else weakref.ref(task))
+    _caller.set(caller)
     return caller
 
 
-class _Block(Generic[G]):
+class _Block(msgspec.Struct, eq=False):
     """One entry that has not been left.
 
     Attributes:
@@ -79,13 +75,10 @@ class _Block(Generic[G]):
         outer: the entry before it from the same frame.
     """
 
-    __slots__ = ("caller", "frame", "grant", "outer")
-
-    def __init__(self, grant: G, frame: FrameType | None, caller: _Caller, outer: _Block[G] | None) -> None:
-        self.grant = grant
-        self.frame = frame
-        self.caller = caller
-        self.outer = outer
+    grant: Any
+    frame: FrameType | None
+    caller: _Caller
+    outer: _Block | None = None
 
 
 class Blocks(Generic[G]):
@@ -94,9 +87,9 @@ class Blocks(Generic[G]):
     __slots__ = ("_innermost", "_open")
 
     def __init__(self) -> None:
-        self._open: dict[_Block[G], None] = {}
+        self._open: dict[_Block, None] = {}
         # Only an index: an entry that has been taken may still be found here.
-        self._innermost: dict[FrameType, _Block[G]] = {}
+        self._innermost: dict[FrameType, _Block] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -115,7 +108,7 @@ class Blocks(Generic[G]):
         """
         caller = _this_caller(task)
         if frame is None or frame.f_globals is _EXIT_STACKS:
-            self._open[_Block(grant, None, caller, None)] = None
+            self._open[_Block(grant, None, caller)] = None
             return
         block = _Block(grant, frame, caller, self._innermost.get(frame))
         self._open[block] = None
@@ -132,14 +125,17 @@ class Blocks(Generic[G]):
         Raises:
             NotHeld: no block is being run.
         """
+        grant: G
         block = None if frame is None else self._innermost.get(frame)
         while block is not None:
             if self._take(block):
-                return block.grant
+                grant = block.grant
+                return grant
             block = block.outer
         while (block := self._guess(frame, task)) is not None:
             if self._take(block):
-                return block.grant
+                grant = block.grant
+                return grant
         raise NotHeld(
             f"no block of the lock {name!r} is being run: it was never entered, or left before", name=name
         )
@@ -150,7 +146,7 @@ class Blocks(Generic[G]):
             block.grant.held for each in _stack(frame) for block in self._entered_from(each)
         )
 
-    def _take(self, block: _Block[G]) -> bool:
+    def _take(self, block: _Block) -> bool:
         """Take an entry out, unless that was done before."""
         if self._open.pop(block, self) is self:
             return False
@@ -165,7 +161,7 @@ class Blocks(Generic[G]):
                 self._innermost[frame] = outer
         return True
 
-    def _guess(self, frame: FrameType | None, task: object | None) -> _Block[G] | None:
+    def _guess(self, frame: FrameType | None, task: object | None) -> _Block | None:
         """The entry that an exit by hand, or by an exit stack, is taken to end."""
         has_frame = frame is not None and frame.f_globals is not _EXIT_STACKS
         running = {each for each in _stack(frame) if each in self._innermost}
@@ -180,7 +176,7 @@ class Blocks(Generic[G]):
         ended = (block for block in blocks if not block.grant.held)
         return next(chain(own, ended, blocks), None)
 
-    def _entered_from(self, frame: FrameType) -> Iterator[_Block[G]]:
+    def _entered_from(self, frame: FrameType) -> Iterator[_Block]:
         block = self._innermost.get(frame)
         while block is not None:
             if block in self._open:
