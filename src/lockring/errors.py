@@ -191,6 +191,12 @@ class ClientClosed(LockringError, RuntimeError):
     code = "closed"
 
 
+class NotCopyable(LockringError, TypeError):
+    """A client, or what works through one, was to be copied, pickled, or sent to another process."""
+
+    code = "not-copyable"
+
+
 class InternalError(LockringError):
     """A broken invariant: a bug in lockring, please report it."""
 

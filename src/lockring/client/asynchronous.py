@@ -26,6 +26,7 @@ from lockring.client.async_groups import Group
 from lockring.client.async_locks import Lock, RWLock
 from lockring.client.holding import Holding, holding_of
 from lockring.client.membership import GroupSummary, summary_of
+from lockring.client.process_bound import ProcessBound
 from lockring.client.threaded_engine import ThreadedEngine
 from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
@@ -37,7 +38,7 @@ from lockring.units import NS_PER_MS
 from lockring.views import LockList
 
 
-class Client:
+class Client(ProcessBound):
     """A client of a lock cluster. It may be shared by any number of threads, or tasks of one event loop.
 
     It connects when it is first needed, and keeps what it holds alive until it is released or the client is closed. As a
@@ -167,7 +168,7 @@ class Client:
                 grant.check()
         except BaseException:
             for grant in reversed(grants.values()):
-                self._engine.let_go(grant.ticket)
+                self._engine.let_go(grant._ticket)
             raise
         return Grants(grants[name] for name in wanted)
 
