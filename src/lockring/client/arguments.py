@@ -12,6 +12,7 @@ from typing import Any, Final
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.messages import WAIT_FOREVER
 from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name, split_address
+from lockring.native import from_native
 from lockring.ring.state import GENERATION_MAX
 from lockring.units import NS_PER_MS, seconds_to_ms
 
@@ -34,7 +35,7 @@ def server_addresses(servers: str | Iterable[str] | None) -> list[str]:
     """
     named = servers
     if named is None:
-        named = os.environ.get(SERVER_VARIABLE) or SERVER_DEFAULT
+        named = from_native(os.environ.get(SERVER_VARIABLE, "")) or SERVER_DEFAULT
     parts: list[Any]
     try:
         parts = [named] if isinstance(named, str) else list(named)
@@ -64,7 +65,7 @@ def default_owner() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())  # no name is known for it, as in many containers
-    owner = f"{user}@{socket.gethostname()}:{os.getpid()}"
+    owner = f"{from_native(user)}@{from_native(socket.gethostname())}:{os.getpid()}"
     return owner.encode(errors="replace")[-OWNER_BYTES_MAX:].decode(errors="ignore")
 
 
