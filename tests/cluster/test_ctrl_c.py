@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,31 @@ def screen(steady: LocalCluster, tmp_path: Path) -> Iterator[Start]:
         each.close()
 
 
+@pytest.fixture
+def start(steady: LocalCluster) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the command without a terminal, and kills what is left of it."""
+    made: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lockring", *arguments],
+            env={**os.environ, "LOCKRING_SERVER": steady.servers},
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+        made.append(process)
+        return process
+
+    yield begin
+    for process in made:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
 def loop(command: str, names: str = "loop") -> str:
     return f"for i in 1 2 3; do {LOCK} {names} -- {command}; echo after $i: $?; done; echo went on"
 
@@ -162,9 +188,11 @@ def test_an_interactive_shell_goes_on_and_has_the_terminal(screen):
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT"])
-def test_a_signal_that_is_sent_to_lockring_alone_ends_the_command_and_then_lockring(steady, tmp_path, name):
+def test_a_signal_that_is_sent_to_lockring_alone_ends_the_command_and_then_lockring(
+    start, steady, tmp_path, name
+):
     number = signal.Signals[f"SIG{name}"]
-    process = start(steady, "lock", "alone", "--", "sh", "-c", f"echo 1 > {tmp_path}/on; exec sleep 300")
+    process = start("lock", "alone", "--", "sh", "-c", f"echo 1 > {tmp_path}/on; exec sleep 300")
     written(tmp_path / "on")
     process.send_signal(number)
     assert process.wait(PATIENCE_S) == -number  # which a shell calls 128 + N
@@ -173,18 +201,18 @@ def test_a_signal_that_is_sent_to_lockring_alone_ends_the_command_and_then_lockr
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT"])
-def test_a_signal_that_is_sent_to_lockring_alone_ends_the_wait_and_lockring(steady, name):
+def test_a_signal_that_is_sent_to_lockring_alone_ends_the_wait_and_lockring(start, steady, name):
     number = signal.Signals[f"SIG{name}"]
     with lockring.Client(steady.servers) as client, client.lock("waited for"):
-        process = start(steady, "lock", "waited for", "--", "true")
+        process = start("lock", "waited for", "--", "true")
         eventually(lambda: client.describe("waited for").waiters)
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == -number
         eventually(lambda: not client.describe("waited for").waiters)
 
 
-def test_a_signal_that_somebody_sent_to_the_command_alone_is_an_exit_code(steady):
-    process = start(steady, "lock", "its own", "--", "sh", "-c", "kill -INT $$")
+def test_a_signal_that_somebody_sent_to_the_command_alone_is_an_exit_code(start):
+    process = start("lock", "its own", "--", "sh", "-c", "kill -INT $$")
     assert process.wait(PATIENCE_S) == 130
 
 
@@ -195,6 +223,29 @@ def test_a_loop_of_other_commands_stops_too(screen):
     under_way.type("\x03")
     assert under_way.ends() == -signal.SIGINT
     assert "run 2" not in under_way.seen
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serve", "--no-grpc", "--listen", "127.0.0.1:0"], ["lock", "in the background"]]
+)
+def test_what_runs_in_the_background_of_a_script_goes_on_ignoring_ctrl_c(start, tmp_path, arguments):
+    if arguments[0] == "serve":
+        arguments = [*arguments, "--coordinator-listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")]
+    process = start(
+        *arguments,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    while not any(each in process.stdout.readline() for each in ("fencing_token", "listens")):
+        assert process.poll() is None
+    status = Path(f"/proc/{process.pid}/status").read_text().split()
+    ignored, caught = (int(status[status.index(each) + 1], 16) for each in ("SigIgn:", "SigCgt:"))
+    assert ignored >> (signal.SIGINT - 1) & 1
+    assert caught >> (signal.SIGTERM - 1) & 1
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
 
 
 # Leads the session, survives its end, and passes the signal on to its job as a shell does.
@@ -222,14 +273,3 @@ def test_a_terminal_that_is_hung_up_does_not_change_how_lockring_ends(screen, st
     assert int(written(tmp_path / "code")) == code
     with lockring.Client(steady.servers) as client:
         assert client.owner_of("hung up") is None
-
-
-def start(cluster: LocalCluster, *arguments: str) -> subprocess.Popen[str]:
-    environ = {**os.environ, "LOCKRING_SERVER": cluster.servers}
-    return subprocess.Popen(
-        [sys.executable, "-m", "lockring", *arguments],
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )

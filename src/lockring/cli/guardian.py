@@ -90,8 +90,9 @@ def start_guardian(plan: Plan) -> tuple[int, socket.socket]:
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # where it was closed, and nothing was put in its place
+            stream.flush()
     pid = os.fork()
     if pid:
         theirs.close()

@@ -12,6 +12,7 @@ ambiguous.
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Sequence
 from typing import Final
@@ -119,7 +120,7 @@ def _about_option(command: click.Command, given: Sequence[str], error: click.NoS
     if option in _OF_FLOCK:
         return f"{text}; {_OF_FLOCK[option]}"
     words = _words(command, given[:at])
-    meant = " or ".join(sorted(error.possibilities or ()))
+    meant = "".join(difflib.get_close_matches(option, error.possibilities or (), n=1))
     if len(words) > 1:
         text += f"; if it is for a command, put -- before that: {_typed(given, words[1])}"
         return text + (f"; else, did you mean {meant}?" if meant else "")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 from tests.locales import environments
 
@@ -27,8 +28,8 @@ if sys.argv[2] == "remove":
 
 
 def test_workers_of_all_locales_ask_for_the_same_keys_and_remove_the_same_folders(tmp_path):
-    def run(environ: dict[str, str], what: str) -> object:
-        command = [sys.executable, "-c", PROGRAM, root, what]
+    def run(environ: dict[str, str], what: str) -> Any:
+        command: list[str | bytes] = [sys.executable, "-c", PROGRAM, root, what]
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
