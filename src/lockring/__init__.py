@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lockring.client.holding import Holding
     from lockring.client.locks import Lock, RWLock, ThreadingLock
     from lockring.client.membership import GroupInfo, GroupSummary, KeySet
+    from lockring.client.told import LockList, Wait
     from lockring.client.watching import WatchEvent, WatchUpdate
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "KeySet",
     "LastNode",
     "Lock",
+    "LockList",
     "LockLost",
     "LockringError",
     "Membership",
@@ -63,6 +65,7 @@ __all__ = [
     "ThreadingLock",
     "Unavailable",
     "UnknownNode",
+    "Wait",
     "WatchEvent",
     "WatchUpdate",
     "WrongCluster",
@@ -79,9 +82,11 @@ _HOMES = {
     "Holding": "lockring.client.holding",
     "KeySet": "lockring.client.membership",
     "Lock": "lockring.client.locks",
+    "LockList": "lockring.client.told",
     "Membership": "lockring.client.groups",
     "RWLock": "lockring.client.locks",
     "ThreadingLock": "lockring.client.locks",
+    "Wait": "lockring.client.told",
     "WatchEvent": "lockring.client.watching",
     "WatchUpdate": "lockring.client.watching",
 }

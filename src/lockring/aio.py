@@ -13,6 +13,7 @@ from lockring.client.async_locks import Lock, RWLock
 from lockring.client.asynchronous import Client
 from lockring.client.holding import Holding
 from lockring.client.membership import GroupInfo, GroupSummary, KeySet
+from lockring.client.told import LockList, Wait
 from lockring.client.watching import WatchEvent, WatchUpdate
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "Holding",
     "KeySet",
     "Lock",
+    "LockList",
     "Membership",
     "RWLock",
+    "Wait",
     "WatchEvent",
     "WatchUpdate",
 ]

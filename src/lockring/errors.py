@@ -68,10 +68,23 @@ class LockLost(LockringError):
 
 
 class Unavailable(LockringError, ConnectionError):
-    """No server could be reached, or none may serve the lock at present."""
+    """No server could be reached, or none may serve the lock at present. It says nothing of whether the lock is held.
+
+    Attributes:
+        reason: why, for programs: "unreachable" (no server answers), "silent" (a server is connected and does not answer),
+            "no-coordinator" (the coordinator has been gone for longer than its lease), "no-primary" (the lock's slot is
+            served by no node), "leases" (it is assigned once leases of before have surely ended: after a start, or since both copies
+            are gone), "failover" (its primary is about to serve it), "" if that is not known.
+        since_s: for how long that has been so, in seconds; None if that is not known.
+    """
 
     code = "unavailable"
     retryable = True
+
+    def __init__(self, text: str, *, name: str = "", reason: str = "", since_s: float | None = None) -> None:
+        super().__init__(text, name=name)
+        self.reason = reason
+        self.since_s = since_s
 
 
 class Moved(LockringError):

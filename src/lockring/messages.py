@@ -11,7 +11,7 @@ Who sends what:
                                Look, Follow, Seen
     client → node, coordinator ClientHello, GetState; to a coordinator also Drain
     server → client            Welcome, Refused, Granted, Released, Kept, Described, Listed, Changed, Broken, Lost,
-                               View, Settled, StateIs, Routes, Draining
+                               View, Settled, StateIs, Routes, Draining, Queued, Trouble
     node → coordinator         Join, Heartbeat, Ask, Drain
     coordinator → node         Welcome, Refused, HeartbeatAck, State
     node → node                PeerHello, Replicate, HandOver, State   (on the connection that the sender opened)
@@ -38,6 +38,7 @@ from lockring.views import HolderInfo as HolderInfo
 from lockring.views import LockEvent as LockEvent
 from lockring.views import LockInfo as LockInfo
 from lockring.views import Mode as Mode
+from lockring.views import Verdict as Verdict
 from lockring.views import WaiterInfo as WaiterInfo
 
 PROTOCOL: Final = 1
@@ -48,22 +49,6 @@ FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
 
 WAIT_FOREVER: Final = -1
 """`wait_ms` of a request that waits until it is granted, cancelled or its connection ends."""
-
-
-class Verdict(IntEnum):
-    """What a node says of an acquisition, or of all of a session's acquisitions in one slot.
-
-    HELD (of a slot: the digests agree), LOST: not known here, WAITING: queued, or granted but not yet replicated,
-    MOVED: another node is the primary, RETRY: this node is, but may not serve the slot just now,
-    DIFFERS (of a slot only): the digests differ, list the acquisitions.
-    """
-
-    HELD = 0
-    LOST = 1
-    WAITING = 2
-    MOVED = 3
-    RETRY = 4
-    DIFFERS = 5
 
 
 class AskKind(IntEnum):
@@ -230,6 +215,12 @@ class Kept(Message, tag=22):
     acquisitions: list[tuple[int, int, int]] = []
 
 
+class Queued(Message, tag=36):
+    """Pushed for an acquire that has waited for a moment: others have the lock, it is in the queue, and this node serves the slot."""
+
+    request: int
+
+
 class Lost(Message, tag=28):
     """Pushed to a holder: this acquisition ended (`reason` as in `errors.LockLost`). Release it to let go at once."""
 
@@ -271,12 +262,14 @@ class List(Message, tag=15):
 
 
 class Listed(Message, tag=25):
-    """A page. `next_slot` is -1 after the last one."""
+    """A page. `next_slot` is -1 after the last one. `unserved` counts the slots among those looked at for this page of which
+    this node is the primary and may not tell at present."""
 
     request: int
     locks: list[LockInfo]
     next_slot: int
     next_name: str
+    unserved: int = 0
 
 
 class Watch(Message, tag=16):
@@ -409,6 +402,21 @@ class Routes(Message, tag=30):
     coordinator: str
 
 
+class Trouble(Message, tag=37):
+    """Pushed to clients, after the greeting and when it changes: why a node cannot serve as it should; `reason` is as in
+    `errors.Unavailable`, "" once all is well.
+
+    `all`: whether it concerns every slot, or only those that have no primary. It has been so for `since_ms`, and will be for
+    `left_ms` at the most (-1: not known).
+    """
+
+    reason: str
+    text: str = ""
+    all: bool = False
+    since_ms: int = 0
+    left_ms: int = -1
+
+
 class Drain(Message, tag=43):
     """To a coordinator: move everything off this node. Sent by operators, and by a node that is to stop (request 0)."""
 
@@ -450,10 +458,15 @@ class Heartbeat(Message, tag=41):
 
 
 class HeartbeatAck(Message, tag=51):
-    """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`."""
+    """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`.
+
+    `waiting` slots have no primary until leases have surely ended, which takes `left_ms` more at the most.
+    """
 
     sequence: int
     version: int
+    waiting: int = 0
+    left_ms: int = 0
 
 
 class AskItem(msgspec.Struct, array_like=True, gc=False):
@@ -568,6 +581,8 @@ ToClient = (
     | StateIs
     | Routes
     | Draining
+    | Queued
+    | Trouble
 )
 """What a client accepts on a connection that it opened."""
 

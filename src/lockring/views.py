@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -26,6 +27,22 @@ class Mode(IntEnum):
     EXCLUSIVE = 0
     SHARED = 1
     SEMAPHORE = 2
+
+
+class Verdict(IntEnum):
+    """What a node says of an acquisition, or of all of a session's acquisitions in one slot.
+
+    HELD (of a slot: the digests agree), LOST: not known here, WAITING: queued, or granted but not yet replicated,
+    MOVED: another node is the primary, RETRY: this node is, but may not serve the slot just now,
+    DIFFERS (of a slot only): the digests differ, list the acquisitions.
+    """
+
+    HELD = 0
+    LOST = 1
+    WAITING = 2
+    MOVED = 3
+    RETRY = 4
+    DIFFERS = 5
 
 
 class HolderInfo(msgspec.Struct, array_like=True, gc=False):
@@ -129,3 +146,16 @@ def payload_of(membership: MemberRecord) -> bytes:
 
 
 _memberships: Final = msgspec.msgpack.Decoder(MemberRecord)
+
+
+class LockList(list[LockInfo]):
+    """Locks that were found, by name.
+
+    Attributes:
+        unserved_slots: how many of the cluster's 4096 slots no node could tell of: what is locked there is missing here. 0 if the
+            list is whole.
+    """
+
+    def __init__(self, locks: Iterable[LockInfo] = (), unserved_slots: int = 0) -> None:
+        super().__init__(locks)
+        self.unserved_slots = unserved_slots

@@ -287,3 +287,38 @@ def newest_first() -> None:
         cluster.run(0.5)
     one.give_back(held)
     cluster.run(1)
+
+
+@drill
+def idle_link_trusted() -> None:
+    """A client's connections are forgotten on the way while it does nothing; then it wants a free lock, for some seconds at most."""
+    cluster = Scenario(clients=1)
+    (client,) = cluster.simulation.clients
+    for both in (True, False):
+        (given,) = cluster.hold(client, cluster.name)
+        cluster.let_go(client, given)
+        cluster.run(3)
+        for end in list(client.ends.values()):
+            cluster.simulation.network.hush(end, both=both)
+        wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=900)
+        cluster.run(1.5)
+        cluster.demand(
+            wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and who wants it does not get it"
+        )
+        cluster.let_go(client, wanted)
+
+
+@drill
+def held_by_hearsay() -> None:
+    """The coordinator has been gone for longer than its lease, and a client wants a free lock."""
+    cluster = Scenario(clients=1)
+    (client,) = cluster.simulation.clients
+    for coordinator in cluster.simulation.coordinators:
+        for node in cluster.simulation.nodes:
+            cluster.cut(node, coordinator, 80)
+    cluster.run(36)
+    wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=3_000)
+    cluster.run(5)
+    cluster.demand(
+        wanted.outcome == "unavailable", "P7", f"{cluster.name!r} is free, and is said to be {wanted.outcome}"
+    )

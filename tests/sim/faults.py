@@ -38,6 +38,7 @@ KINDS = (
     "join",
     "reweigh",
     "resets",
+    "hush",
 )
 
 
@@ -196,6 +197,14 @@ class Injector:
             for end in list(process.ends.values()):
                 if rng.random() < 0.3:
                     self.network.reset(end)
+
+    def _hush(self, rng: random.Random, duration: int) -> None:
+        """Something on the way forgets many connections, without a word, in one direction or both."""
+        del duration
+        for process in self.simulation.processes():
+            for end in list(process.ends.values()):
+                if rng.random() < 0.2:
+                    self.network.hush(end, both=rng.random() < 0.6)
 
     def _cut_store(self, rng: random.Random, duration: int) -> None:
         self.simulation.store.cut(rng.choice(self.simulation.coordinators), duration)

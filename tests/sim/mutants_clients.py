@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from lockring.core import exchange
 from lockring.core.exchange import Exchange
-from lockring.core.holdings import Share
+from lockring.core.holdings import NEVER_NS, Share
 from lockring.core.lock_table import Holder, LockTable
 from lockring.core.node import NodeCore
 from lockring.core.node_keeping import Keeping
 from lockring.core.node_locking import Locking
 from lockring.core.node_service import ClientConnection, Parked, Service
 from lockring.core.renewal import Renewal
+from lockring.core.request_log import RequestLog
 from lockring.core.routing import Routing
+from lockring.errors import AcquireTimeout
 from lockring.messages import Lost
 from lockring.names import slot_of
 from tests.sim.switches import Change, mutant, pair
@@ -71,7 +74,7 @@ def client_from_response() -> list[Change]:
     return [
         (Renewal, "_granted", late_granted),
         (Share, "judge", late_judge),
-        (Routing, "sent_no_earlier_than", lambda self, request: self._log_times[-1]),
+        (RequestLog, "sent_no_earlier_than", lambda self, request: self._log_times[-1]),
     ]
 
 
@@ -297,3 +300,19 @@ def old_connections_speak() -> list[Change]:
             self.watching.disconnected(connection, client.watches)
 
     return [(Service, "connected", connected), (Service, "disconnected", disconnected)]
+
+
+@mutant
+def idle_link_trusted() -> list[Change]:
+    """A connection on which nothing has come for long is trusted like any other."""
+    return [(Routing, "race", lambda self, now_ns: NEVER_NS)]
+
+
+@mutant
+def held_by_hearsay() -> list[Change]:
+    """An acquire that has no answer when its time is over counts as one that others were in the way of."""
+
+    def changed(routing: Any, item: Any, now_ns: int) -> Any:
+        return AcquireTimeout("not granted in time", name=item.name)
+
+    return [(exchange, "too_late", changed)]

@@ -4,6 +4,7 @@ A connection has two ends, each an ordered stream of bytes messages to the other
 never reordered within a connection, and lost only with it: a reset loses what was in flight after an arbitrary point,
 and each end notices in its own time (until then the other end looks alive: half-open). A cut between two
 processes, in one direction or both, stalls what is sent; it arrives when the cut heals, unless the connection was reset meanwhile.
+A connection may also be hushed: it looks open to both ends, and what is sent on it gets nowhere.
 """
 
 from __future__ import annotations
@@ -220,6 +221,16 @@ class Network:
             self._lose(side)
             if side.alive():
                 self._notice(side, self._notice_delay())
+
+    def hush(self, end: End, *, both: bool) -> None:
+        """Something on the way forgets a connection: what is sent from here, or from both sides, gets nowhere, and no end is
+        told. Servers have their system give up what stays unacknowledged; of clients the core is to notice it by itself."""
+        self.world.stats["hushed"] += 1
+        for side in (end, end.other) if both else (end,):
+            self._lose(side)
+        for side in (end, end.other):
+            if side.alive() and not side.process.is_client:
+                self._notice(side, self.rng.randrange(MS, self.weather.give_up_max))
 
     def _notice_delay(self) -> int:
         rng = self.rng

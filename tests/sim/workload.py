@@ -100,6 +100,7 @@ class ClientShell(Shell):
         watches: what it has seen of the locks that it watches, by name.
     """
 
+    is_client = True
     core: ClientCore | None  # type: ignore[assignment]
 
     def __init__(

@@ -150,6 +150,7 @@ class Process:
     """
 
     core: Core | None
+    is_client = False
 
     def __init__(self, world: World, name: str, *, slowness: Slowness, drift: bool = True) -> None:
         self.world = world

@@ -15,7 +15,7 @@ from lockring.api.forms import lock_of
 from lockring.api.forwarding import AGAIN, Forwarder
 from lockring.api.v1 import lockring_pb2 as pb
 from lockring.clock import monotonic_ns
-from lockring.errors import InvalidRequest
+from lockring.errors import InvalidRequest, Unavailable
 from lockring.messages import List, Listed
 from lockring.names import SLOTS
 from lockring.ring.state import Replica
@@ -45,6 +45,7 @@ async def list_page(
 
     Raises:
         InvalidRequest: the size or the token is none.
+        Unavailable: no slot is served, or a node may not tell of any of its slots.
         LockringError: a node could not be asked in time.
     """
     if not 0 <= request.page_size <= PAGE_LOCKS_MAX:
@@ -53,6 +54,8 @@ async def list_page(
     place: _Place | None = _decoded(request.page_token)
     page = pb.ListLocksResponse()
     size = 0
+    if not any(slot.primary is not None for slot in forwarder.state.slots):
+        raise Unavailable("no node serves any slot at present", reason="no-primary")
     for _ in range(_ASKED_MAX):
         assert place is not None
         node = _node_from(forwarder, place.node)
@@ -97,6 +100,12 @@ async def _ask(forwarder: Forwarder, prefix: str, place: _Place, limit: int, unt
                 port, lambda number, _: List(number, prefix, place.slot, place.after, limit), until_ns
             )
             assert isinstance(answer, Listed)
+            if (
+                answer.unserved
+                and not answer.locks
+                and _primaries(forwarder, member.replica) <= answer.unserved
+            ):
+                raise Unavailable(f"node {place.node} may not serve any of its slots at present")
             return answer
         except AGAIN:
             if monotonic_ns() >= until_ns:
@@ -112,6 +121,11 @@ def _node_from(forwarder: Forwarder, node: str) -> str | None:
     return min(
         (each for each in members if each >= node and members[each].replica in primaries), default=None
     )
+
+
+def _primaries(forwarder: Forwarder, replica: Replica) -> int:
+    """How many slots have this primary."""
+    return sum(slot.primary == replica for slot in forwarder.state.slots)
 
 
 def _decoded(token: str) -> _Place:

@@ -16,15 +16,17 @@ from typing import Final, NamedTuple, Protocol
 
 from lockring._version import __version__
 from lockring.clock import monotonic_ns
-from lockring.errors import LockringError, StaleVersion, Unavailable
+from lockring.errors import AcquireTimeout, LockringError, StaleVersion, Unavailable
 from lockring.messages import (
     PROTOCOL,
     Changed,
     ClientHello,
     Lost,
     Message,
+    Queued,
     Refused,
     ToClient,
+    Trouble,
     Unwatch,
     Welcome,
 )
@@ -96,6 +98,9 @@ class Port:
         self._numbers = 0
         self._calls: dict[int, asyncio.Future[Message | None]] = {}
         self._watches: dict[int, Sink] = {}
+        self._queued: set[int] = set()
+        self.trouble: Trouble | None = None
+        """What keeps the node from serving, as it has told."""
         self.heard_at_ns = 0
         """When something came last."""
 
@@ -141,12 +146,29 @@ class Port:
     def forget(self, call: Call) -> None:
         """Nobody waits for the answer any more."""
         self._calls.pop(call.number, None)
+        self._queued.discard(call.number)
+
+    def too_late(self, call: Call, name: str) -> LockringError:
+        """Why an acquire was not answered in its time: others have the lock only if its node has said so."""
+        if self.trouble is not None and self.trouble.all:
+            since_s = self.trouble.since_ms / 1000
+            return Unavailable(self.trouble.text, name=name, reason=self.trouble.reason, since_s=since_s)
+        if call.number in self._queued:
+            return AcquireTimeout(f"lock {name!r} was not granted in time: it is held by others", name=name)
+        return Unavailable(f"the primary of {name!r} did not answer in time", name=name, reason="silent")
 
     def take(self, message: Message) -> None:
         """A message came from the node."""
         self.heard_at_ns = monotonic_ns()
         if isinstance(message, Lost):
             self._on_lost(message)
+            return
+        if isinstance(message, Queued):
+            if message.request in self._calls:
+                self._queued.add(message.request)
+            return
+        if isinstance(message, Trouble):
+            self.trouble = message if message.reason else None
             return
         number = getattr(message, "request", None)
         if number is None:
@@ -163,6 +185,8 @@ class Port:
     def broke(self) -> None:
         """Nothing that is open will be answered."""
         calls, self._calls = self._calls, {}
+        self._queued.clear()
+        self.trouble = None
         watches, self._watches = self._watches, {}
         for answer in calls.values():
             if not answer.done():
@@ -273,12 +297,13 @@ class RemotePort(Port):
         self._outbox.flush()
 
     def _look(self) -> None:
-        """Notice a node that is connected and does not answer: nobody else would, where answers may take long."""
+        """Notice a node that is connected and does not answer: nobody else would, where answers may take long. It is asked also
+        while there is nothing else to ask: what lies between would drop an idle connection, and the next call would find that out."""
         self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         now_ns = monotonic_ns()
         was_stalled = now_ns - self._looked_at_ns > 2 * _LOOK_S * NS_PER_S
         self._looked_at_ns = now_ns
-        if not self.is_up or not self.is_busy:
+        if not self.is_up:
             self.heard_at_ns = now_ns
         elif now_ns - self.heard_at_ns > _SILENCE_NS_MAX and not was_stalled:
             self._dialer.hang_up(f"{self._peer.node} did not answer in time")

@@ -19,7 +19,7 @@ from lockring.api.forwarding import AGAIN, Forwarder, checked
 from lockring.api.ports import Call, Port
 from lockring.clock import monotonic_ns
 from lockring.core.digest import mix
-from lockring.errors import AcquireTimeout, Moved, Unavailable
+from lockring.errors import Moved, Unavailable
 from lockring.messages import WAIT_FOREVER, Acquire, Granted, Keepalive, Kept, Message, Release, Verdict
 from lockring.names import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -99,7 +99,7 @@ class Waiting:
         """Wait for the lock. Whatever ends this early leaves nothing behind.
 
         Raises:
-            AcquireTimeout: it was not granted in time.
+            AcquireTimeout: it was not granted in time, since others have it.
             LockringError: what else a node answered, or `Unavailable` if none could be asked in time.
         """
         attempts = 0
@@ -185,7 +185,7 @@ class Waiting:
                 if self._forwarder.primary_of(self._slot) != primary:
                     raise Moved(f"lock {self._wanted.name!r} has moved")
                 if self._is_too_late(now_ns - _ANSWER_NS):
-                    raise AcquireTimeout(f"lock {self._wanted.name!r} was not granted in time")
+                    raise port.too_late(call, self._wanted.name)
                 if now_ns >= renew_at_ns:
                     renew_at_ns = now_ns + self._keepalive_ns
                     grant = await self._keep_waiting(port, call, primary.node)

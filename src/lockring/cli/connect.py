@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -81,9 +82,25 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
             failures.append(ProtocolError(f"{server} is no lockring server: {error}"))
         except Unavailable as error:
             failures.append(error)
-    if len(failures) == 1:
+    if len(failures) == 1 and not isinstance(failures[0], Unavailable):
         raise failures[0]
-    raise Unavailable("no server answers: " + "; ".join(map(str, failures)))
+    if len(failures) == 1:
+        raise Unavailable(f"{failures[0]}; {origin_of(settings)}") from failures[0]
+    raise Unavailable(f"no server answers: {'; '.join(map(str, failures))}; {origin_of(settings)}")
+
+
+def origin_of(settings: ClientSettings) -> str:
+    """Where the servers' addresses come from, and what to do if none can be reached, as the end of a sentence."""
+    from lockring.client.arguments import NAMED, SERVER_VARIABLE, UNNAMED
+
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("servers"):
+        return f"--server names {'it' if len(settings.servers) == 1 else 'them'}: {NAMED}"
+    if os.environ.get(SERVER_VARIABLE):
+        return f"the address is that of {SERVER_VARIABLE}: {NAMED}"
+    if settings.servers == ClientSettings().servers:
+        return f"{UNNAMED} with --server"
+    return f"the settings file names the address: {NAMED}"
 
 
 def connect(settings: ClientSettings, **options: Any) -> Client:
@@ -94,5 +111,7 @@ def connect(settings: ClientSettings, **options: Any) -> Client:
         options: for `lockring.Client`.
     """
     from lockring import Client
+    from lockring.client.arguments import ServerList
 
-    return Client(",".join(settings.servers), connect_timeout=settings.connect_timeout_s, **options)
+    servers = ServerList(settings.servers, origin_of(settings))
+    return Client(servers, connect_timeout=settings.connect_timeout_s, **options)

@@ -11,12 +11,13 @@ from lockring.cli.connect import client_options, client_settings, connect
 from lockring.cli.options import read_settings
 from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, shown, token
 from lockring.config import setting
+from lockring.errors import Unavailable
 from lockring.messages import LockInfo, Mode
-from lockring.names import check_lock_name
+from lockring.names import SLOTS, check_lock_name
 from lockring.ring.state import GENERATION_MAX
 
 if TYPE_CHECKING:
-    from lockring import WatchUpdate
+    from lockring import LockList, WatchUpdate
     from lockring.ring.state import ClusterState
 
 
@@ -85,7 +86,11 @@ def facts(lock: LockInfo, state: ClusterState | None = None) -> dict[str, Any]:
 @click.argument("prefix", default="")
 @client_options()
 def ls(prefix: str, as_json: bool, **given: Any) -> None:
-    """List the locks that are held or waited for, or those whose name starts with PREFIX."""
+    """List the locks that are held or waited for, or those whose name starts with PREFIX.
+
+    Where some slots are served by no node at present, what is locked there is missing: that is said on standard error, and the exit
+    code is 69. If no slot is served at all, there is only the error.
+    """
     if prefix:
         check_lock_name(prefix)
     cluster = client_settings(given)
@@ -93,6 +98,7 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
         locks = client.locks(prefix, timeout=cluster.connect_timeout_s)
     if as_json:
         print_json([facts(lock) for lock in locks])
+        _demand_whole(locks)
         return
     rows = []
     for lock in locks:
@@ -106,6 +112,21 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
             rows.append([lock.name, "-", "-", "-", "-", "-", len(lock.waiters), lock.primary])
     columns = ("NAME", "OWNER", "MODE", "TOKEN", "HELD FOR", "TTL LEFT", "WAITERS", "PRIMARY")
     print_table(columns, rows, numbers=("TOKEN", "HELD FOR", "TTL LEFT", "WAITERS"))
+    _demand_whole(locks)
+
+
+def _demand_whole(locks: LockList) -> None:
+    """End with an error if a list that was printed is only a part.
+
+    Raises:
+        Unavailable: some slots were not looked at.
+    """
+    missing = locks.unserved_slots
+    if missing:
+        raise Unavailable(
+            f"the list is incomplete: no node could tell of {missing} of {SLOTS} slots at present",
+            reason="no-primary",
+        )
 
 
 @click.command()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from lockring.errors import LockLost, LockringError
+from lockring.errors import LockLost, LockringError, Unavailable
 
 
 def print_json(value: object) -> None:
@@ -32,6 +32,8 @@ def report(error: LockringError, as_json: bool, code: str = "") -> None:
         }
         if isinstance(error, LockLost):
             found["reason"] = error.reason
+        elif isinstance(error, Unavailable):
+            found |= {"reason": error.reason or None, "since_s": error.since_s}
         line = json.dumps(found)
     else:
         line = "lockring: " + " ".join(str(error).split())

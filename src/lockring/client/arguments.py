@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -27,7 +27,28 @@ ANSWER_TIMEOUT_S_DEFAULT: Final = 10.0
 """How long questions (describe, list, …) are asked until the cluster counts as unreachable."""
 
 
-def server_addresses(servers: str | Iterable[str] | None) -> list[str]:
+class ServerList(list[str]):
+    """Addresses of servers.
+
+    Attributes:
+        origin: where they come from, and what to do if none can be reached, as the end of a sentence for people.
+    """
+
+    def __init__(self, addresses: Iterable[str], origin: str = "") -> None:
+        super().__init__(addresses)
+        self.origin = origin
+
+
+def origin_of(addresses: Sequence[str]) -> str:
+    """Where addresses come from, "" if that is not known."""
+    return addresses.origin if isinstance(addresses, ServerList) else ""
+
+
+NAMED: Final = "check the address, and whether that server runs"
+UNNAMED: Final = f"{SERVER_DEFAULT} is the default, since no server is named: start one there with `lockring serve`, or name yours"
+
+
+def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
     """The addresses of the servers: "h1:p1,h2:p2", a list of such, or None for `LOCKRING_SERVER` and the default.
 
     Raises:
@@ -35,7 +56,14 @@ def server_addresses(servers: str | Iterable[str] | None) -> list[str]:
     """
     named = servers
     if named is None:
-        named = from_native(os.environ.get(SERVER_VARIABLE, "")) or SERVER_DEFAULT
+        variable = from_native(os.environ.get(SERVER_VARIABLE, ""))
+        named = variable or SERVER_DEFAULT
+        from_variable = f"the address is that of {SERVER_VARIABLE}: {NAMED}"
+        origin = from_variable if variable else f"{UNNAMED} with {SERVER_VARIABLE}"
+    else:
+        origin = (
+            servers.origin if isinstance(servers, ServerList) else f"the program names that address: {NAMED}"
+        )
     parts: list[Any]
     try:
         parts = [named] if isinstance(named, str) else list(named)
@@ -56,7 +84,7 @@ def server_addresses(servers: str | Iterable[str] | None) -> list[str]:
         if servers is None:
             raise ConfigError(f"{SERVER_VARIABLE}: {error}") from error
         raise
-    return list(dict.fromkeys(addresses))
+    return ServerList(dict.fromkeys(addresses), origin)
 
 
 def default_owner() -> str:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from lockring._version import __version__
+from lockring.client.arguments import origin_of
+from lockring.client.async_watching import Watching
 from lockring.client.holding import abandon_held
 from lockring.client.membership import Follower
 from lockring.client.wire import CONNECT_S, decoder, not_understood, reason_of
@@ -32,11 +34,12 @@ from lockring.core.client_effects import (
     Update,
 )
 from lockring.core.holdings import Ticket
-from lockring.core.watching import Backlog
+from lockring.core.outlook import Wait
 from lockring.errors import ClientClosed, LockringError, ProtocolError
 from lockring.messages import Message, Mode
 from lockring.names import split_address
 from lockring.net.frames import FrameReader, encode_frame
+from lockring.net.sockets import tune
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _STALL_NS: Final = 100 * NS_PER_MS
@@ -61,6 +64,7 @@ class AsyncWire(asyncio.Protocol):
         """The connection is there."""
         # A cast, since uvloop's transports are none by inheritance.
         self.transport = cast(asyncio.Transport, transport)
+        tune(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -78,23 +82,6 @@ class AsyncWire(asyncio.Protocol):
         """The connection is gone."""
         reason = "the connection was lost" if self._greeted else "closed the connection without a greeting"
         self._engine.wire_lost(self, reason, None)
-
-
-class Watching:
-    """A watch and what it has seen that its caller has not."""
-
-    __slots__ = ("backlog", "error", "over", "woken")
-
-    def __init__(self) -> None:
-        self.backlog = Backlog()
-        self.error: LockringError | None = None
-        self.over = False
-        self.woken: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """Let the caller look."""
-        if self.woken is not None and not self.woken.done():
-            self.woken.set_result(None)
 
 
 class AsyncEngine:
@@ -115,6 +102,7 @@ class AsyncEngine:
             new_id=lambda: secrets.token_hex(8),
             software=f"lockring-python-asyncio {__version__}",
             connect_timeout_ns=connect_timeout_ns,
+            origin=origin_of(addresses),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wires: dict[int, AsyncWire] = {}
@@ -243,6 +231,10 @@ class AsyncEngine:
         if self._is_flushing or self._loop is None or self._loop.is_closed():
             return
         self._flush()
+
+    def waits(self) -> list[Wait]:
+        """What the calls wait for that are not answered yet."""
+        return self._core.waits(monotonic_ns())
 
     async def close(self) -> None:
         """End the sessions, tell the nodes (for a second at most), and close all connections."""

@@ -26,7 +26,7 @@ from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.holdings import TicketState
-from lockring.errors import AcquireTimeout, LockLost
+from lockring.errors import LockLost
 from lockring.messages import WAIT_FOREVER, GroupMember, Mode
 from lockring.names import lock_of_group
 from lockring.ring.key_ring import KeySet
@@ -79,8 +79,8 @@ class Group:
                 server gets a second to answer.
 
         Raises:
-            AcquireTimeout: somebody held the group's lock for itself all the time, or no view came.
-            Unavailable: no server could be reached, or none may serve the group at present.
+            AcquireTimeout: somebody held the group's lock for itself all the time.
+            Unavailable: no server could be reached, none may serve the group at present, or no view of it came in time.
             InvalidRequest: an argument is not of the form it must have, or the cluster allows no such TTL.
             ClientClosed: the client was closed.
         """
@@ -172,6 +172,7 @@ class Membership(MembershipState):
 
         Raises:
             AcquireTimeout: there was none within that time: somebody has not let go of its keys, nor lost its lease.
+            Unavailable: there was none within that time, and the group's node cannot be reached or may not serve it.
             LockLost: the membership is lost.
             NotHeld: it was left.
         """
@@ -261,10 +262,7 @@ class Membership(MembershipState):
             while (found := ready()) is None:
                 left_s = None if until_ns is None else (until_ns - monotonic_ns()) / NS_PER_S
                 if left_s is not None and left_s <= 0:
-                    raise AcquireTimeout(
-                        f"{self._member_id!r} joined the group {self._group!r}, but it {what} in time",
-                        name=self._group,
-                    )
+                    raise self._too_late(what, self._engine.waits())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(event.wait(), left_s)
                 event.clear()

@@ -29,10 +29,12 @@ from lockring.client.locks import Lock, RWLock, ThreadingLock
 from lockring.client.membership import GroupSummary, summary_of
 from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
+from lockring.core.outlook import Wait
 from lockring.messages import WAIT_FOREVER, Broken, LockInfo, Mode
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
 from lockring.ring.state import ClusterState, decode_state
 from lockring.units import NS_PER_MS
+from lockring.views import LockList
 
 
 class Client:
@@ -202,20 +204,21 @@ class Client:
         """
         return holding_of(self.describe(name, timeout=timeout))
 
-    def locks(self, prefix: str = "", *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> list[LockInfo]:
+    def locks(self, prefix: str = "", *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> LockList:
         """The locks that are held or waited for and whose name starts with `prefix`, by name.
 
-        Each is as its node saw it when it was asked; the list as a whole is no snapshot.
+        Each is as its node saw it when it was asked; the list as a whole is no snapshot. Where some slots cannot be told of at
+        present, the list says so: see `LockList.unserved_slots`.
 
         Args:
             prefix: how their names start; "" for all.
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: not all nodes could tell within that time.
+            Unavailable: a node could not be reached within that time, or no slot is served at all.
         """
         start, give_up_ns = check_prefix(prefix), answer_to_ns(timeout)
-        locks: list[LockInfo] = self._engine.ask(
+        locks: LockList = self._engine.ask(
             lambda core, now_ns: core.list_locks(start, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return locks
@@ -311,6 +314,12 @@ class Client:
         self._engine.ask(
             lambda core, now_ns: core.drain(member, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
+
+    def waits(self) -> list[Wait]:
+        """What each call of this client waits for that has no answer yet: other holders, or an outage; since when, and for how
+        long yet at the most, where that is known. For a program that wants to say so while it waits. No I/O happens.
+        """
+        return self._engine.waits()
 
     def close(self) -> None:
         """Give up everything that is held or waited for, tell the nodes, and close the connections.

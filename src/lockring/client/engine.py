@@ -27,6 +27,7 @@ from lockring.core.client import ClientCore
 from lockring.core.client_effects import Update
 from lockring.core.exchange import PENDING
 from lockring.core.holdings import Ticket
+from lockring.core.outlook import Wait
 from lockring.core.watching import Backlog
 from lockring.errors import LockringError
 from lockring.messages import Mode
@@ -222,6 +223,14 @@ class Engine(Plumbing):
             self._core.on_timer(now_ns=now_ns)
             self._carry_out(now_ns, None)
             self._torn = False
+
+    def waits(self) -> list[Wait]:
+        """What the calls wait for that are not answered yet."""
+        with self._lock:
+            self._enter()
+            found = self._core.waits(monotonic_ns())
+            self._torn = False
+        return found
 
     def locked(self) -> threading.Lock:
         """The lock that guards everything here, for those that hear of losses."""

@@ -13,7 +13,8 @@ from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.client_groups import REPLACED
 from lockring.core.following import Following, GroupView
-from lockring.errors import InvalidRequest, LockLost, LockringError, NotHeld
+from lockring.core.outlook import Wait
+from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld, Unavailable
 from lockring.messages import GroupMember, LockInfo, View
 from lockring.names import GROUP_PREFIX, SLOTS, check_member_id
 from lockring.ring.key_ring import KeySet as KeySet
@@ -263,6 +264,23 @@ class MembershipState:
         if self._following.over:
             raise self._over()
         return self._following.standing.view.number or None
+
+    def _too_late(self, what: str, waits: Sequence[Wait]) -> LockringError:
+        """Why a wait in the group has ended without what was waited for: other members, or an outage.
+
+        Args:
+            what: what the membership lacks.
+            waits: what the client's calls wait for.
+        """
+        text = f"{self._member_id!r} joined the group {self._group!r}, but it {what} in time"
+        for wait in waits:
+            if wait.name == self._request.name and wait.reason not in ("held", "failover"):
+                return Unavailable(
+                    f"{text}: {wait.text}", name=self._group, reason=wait.reason, since_s=wait.since_s
+                )
+        if not self._following.standing.view.number:
+            return Unavailable(text, name=self._group)
+        return AcquireTimeout(text, name=self._group)
 
     def _over(self) -> LockringError:
         if self._following.error is not None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from lockring._version import __version__
+from lockring.client.arguments import origin_of
 from lockring.client.holding import abandon_held
 from lockring.client.wire import IDLE_NS, Watcher, Wire, connect, not_understood
 from lockring.clock import monotonic_ns
@@ -116,6 +117,7 @@ class Plumbing:
             new_id=lambda: secrets.token_hex(8),
             software=f"lockring-python {__version__}",
             connect_timeout_ns=self._connect_timeout_ns,
+            origin=origin_of(self.addresses),
         )
 
     # ------------------------------------------------------------------ interrupts

@@ -20,12 +20,14 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from lockring.client.async_engine import AsyncEngine, Watching
+from lockring.client.async_engine import AsyncEngine
+from lockring.client.async_watching import Watching
 from lockring.client.membership import Follower
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import Regrouped, Update
 from lockring.core.holdings import Ticket
+from lockring.core.outlook import Wait
 from lockring.errors import ClientClosed
 from lockring.messages import Mode
 
@@ -120,6 +122,12 @@ class ThreadedEngine:
         if self._loop is not None and not self._is_closed and not self._engine.is_forked:
             with contextlib.suppress(ClientClosed):
                 self._now(self._loop, self._engine.notice_expiry)
+
+    def waits(self) -> list[Wait]:
+        """What the calls wait for that are not answered yet."""
+        if self._loop is None or self._is_closed:
+            return []
+        return self._now(self._loop, self._engine.waits)
 
     async def close(self) -> None:
         """End the sessions, tell the nodes, close all connections, and end the thread."""

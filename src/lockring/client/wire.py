@@ -17,6 +17,7 @@ from lockring.errors import ProtocolError, Unavailable
 from lockring.messages import Message, ToClient
 from lockring.names import split_address
 from lockring.net.frames import FrameReader
+from lockring.net.sockets import tune
 from lockring.units import NS_PER_MS
 
 if TYPE_CHECKING:
@@ -272,8 +273,7 @@ def connect(address: str) -> socket.socket:
     except OSError as error:
         raise Unavailable(reason_of(error)) from error
     sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    tune(sock)
     return sock
 
 

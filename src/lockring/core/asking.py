@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from lockring.core.following import Following
-from lockring.core.routing import Link, Node, Routing
+from lockring.core.links import Link, Node
+from lockring.core.routing import Routing
 from lockring.messages import (
     Break,
     Broken,
@@ -35,7 +36,9 @@ from lockring.messages import (
     View,
     Watch,
 )
+from lockring.names import SLOTS
 from lockring.ring.state import Replica
+from lockring.views import LockList
 
 ANYWHERE: Final = -1
 """A request that any server answers."""
@@ -88,7 +91,6 @@ class Request(msgspec.Struct, eq=False):
         retry_at_ns: when to try again after a refusal, 0 if not waiting for that.
         attempts: refusals in a row.
         refusal: the last refusal's code and text.
-        check_at_ns: of a watch or a following, when to ask whether the node is still there.
         listing: of a list, how far it is.
         seen: of a watch, the lock as it was last told.
         begun_again: of a watch, whether it has been sent since.
@@ -109,7 +111,6 @@ class Request(msgspec.Struct, eq=False):
     retry_at_ns: int = 0
     attempts: int = 0
     refusal: tuple[str, str] | None = None
-    check_at_ns: int = 0
     listing: Listing | None = None
     seen: LockInfo | None = None
     begun_again: bool = False
@@ -154,6 +155,7 @@ class Listing(msgspec.Struct, eq=False):
         from_slot: where to go on at it.
         after_name: likewise.
         locks: what was found, by name.
+        unserved: how many slots no node could tell of.
     """
 
     version: int = -1
@@ -162,17 +164,31 @@ class Listing(msgspec.Struct, eq=False):
     from_slot: int = 0
     after_name: str = ""
     locks: dict[str, LockInfo] = {}
+    unserved: int = 0
 
-    def begin(self, version: int, primaries: Sequence[Replica]) -> None:
+    def begin(self, version: int, primaries: Sequence[Replica], *, unserved: int) -> None:
         """Start a round over these members; what an earlier one found is found again."""
         self.version = version
         self.rounds += 1
         self.todo = list(primaries)
         self.locks = {}
+        self.unserved = unserved
         self.from_slot, self.after_name = 0, ""
+
+    def start_over(self) -> None:
+        """Forget all of it."""
+        self.version, self.rounds, self.todo = -1, 0, []
+
+    def found_nothing_served(self) -> bool:
+        """Whether all was looked at and no node could tell of any slot; if so, it starts over."""
+        if self.todo or self.unserved < SLOTS:
+            return False
+        self.start_over()
+        return True
 
     def page(self, listed: Listed) -> None:
         """Take one page in, and move on."""
+        self.unserved += listed.unserved
         for lock in listed.locks:
             known = self.locks.get(lock.name)
             if known is None or (lock.generation, lock.seq) >= (known.generation, known.seq):
@@ -183,9 +199,9 @@ class Listing(msgspec.Struct, eq=False):
         else:
             self.from_slot, self.after_name = listed.next_slot, listed.next_name
 
-    def result(self) -> list[LockInfo]:
+    def result(self) -> LockList:
         """All locks found, by name."""
-        return [self.locks[name] for name in sorted(self.locks)]
+        return LockList([self.locks[name] for name in sorted(self.locks)], min(self.unserved, SLOTS))
 
 
 def primaries_of(routing: Routing) -> list[Replica]:
@@ -199,9 +215,11 @@ def where(request: Request, routing: Routing) -> Node | Link | None:
         listing = request.listing
         assert listing is not None
         if listing.version != routing.version and listing.rounds < LIST_ROUNDS_MAX:
-            if routing.version == 0:
+            primaries = primaries_of(routing)
+            if not primaries:
+                listing.start_over()  # once some slot is served again
                 return None
-            listing.begin(routing.version, primaries_of(routing))
+            listing.begin(routing.version, primaries, unserved=routing.table.count(None))
         # A member that has left since is passed over.
         while listing.todo and listing.todo[0] not in routing.nodes:
             del listing.todo[0]

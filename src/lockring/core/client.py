@@ -18,19 +18,18 @@ Theory of operation:
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from zlib import crc32
 
 from lockring.core.asking import ANSWERS, ANYWHERE, Kind, Listing, Request
 from lockring.core.client_checks import ClientStatus, check_invariants, status_of
 from lockring.core.client_effects import ClientEffect, Resolve
-from lockring.core.client_groups import GroupsClient
-from lockring.core.exchange import AGAIN, ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
+from lockring.core.exchange import ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
 from lockring.core.holdings import NEVER_NS, Session, Ticket, deadline_of
-from lockring.core.renewal import OpenKeepalive
-from lockring.core.routing import READY, Link
+from lockring.core.links import READY, Link
+from lockring.core.refusals import Closing, Refusals
 from lockring.core.watching import update_of
-from lockring.errors import AcquireTimeout, ClientClosed, LockringError, ProtocolError, Unavailable, from_code
+from lockring.errors import ClientClosed, LockringError, ProtocolError, Unavailable, from_code
 from lockring.messages import (
     WAIT_FOREVER,
     Changed,
@@ -41,10 +40,12 @@ from lockring.messages import (
     Lost,
     Message,
     Mode,
+    Queued,
     Refused,
     Released,
     Routes,
     Settled,
+    Trouble,
     Unwatch,
     View,
     Welcome,
@@ -56,13 +57,7 @@ CLOSE_NS: Final = NS_PER_S
 """How long a closing client waits for the nodes to confirm."""
 
 
-class Closing(NamedTuple):
-    """A session's end that is not answered yet."""
-
-    session: Session
-
-
-class ClientCore(GroupsClient):
+class ClientCore(Refusals):
     """The client's state machine; see the module for the rules."""
 
     # ------------------------------------------------------------------ calls
@@ -155,7 +150,6 @@ class ClientCore(GroupsClient):
     def watch(self, name: str, *, now_ns: int) -> Request:
         """Watch one lock: `Update` comes at once and after every change, until `abandon` or an error as `Answer`."""
         request = Request(Kind.WATCH, name, slot_of(name), now_ns, NEVER_NS)
-        self._watches[request] = None
         return self._ask(request, now_ns)
 
     def break_lock(
@@ -178,9 +172,8 @@ class ClientCore(GroupsClient):
         link = self._routing.links.get(request.link)
         if request.kind is Kind.WATCH and link is not None and not request.done:
             number = self._routing.number(now_ns)
-            self._routing.ask(link, number, None, Unwatch(number, request.request), now_ns)
+            self._wake(self._routing.ask(link, number, None, Unwatch(number, request.request), now_ns))
             del link.acquires[request.request]
-            self._wake(now_ns + self._routing.silence_ns)
         self._finish(request)
 
     def close(self, *, now_ns: int) -> None:
@@ -251,6 +244,9 @@ class ClientCore(GroupsClient):
         link = self._routing.links.get(link_id)
         if link is None:
             return
+        link.heard_at_ns = now_ns
+        if link.doubt_at_ns != NEVER_NS:
+            self._routing.trust(link)
         kind = type(message)
         if kind is Granted:
             self._granted(link, message, now_ns)  # type: ignore[arg-type]
@@ -277,9 +273,7 @@ class ClientCore(GroupsClient):
             for share in node.shares.values():
                 if share.keepalive_at_ns <= now_ns:
                     self._keepalive(share, now_ns)
-        for watch in self._watches:
-            if watch.check_at_ns <= now_ns and watch.link in routing.links:
-                self._ping_watched(watch, routing.links[watch.link], now_ns)
+        self._check_links(now_ns)
         silent, wake = routing.silent(now_ns)
         self._wake(wake)
         for link in silent:
@@ -288,7 +282,8 @@ class ClientCore(GroupsClient):
         if self._closed:
             self._close_links_if_done(now_ns)
         else:
-            self._wake(routing.tend(now_ns, waiting=bool(self._parked)))
+            self._wake(routing.race(now_ns))
+            self._wake(routing.tend(now_ns, waiting=self._is_wanting()))
             self._wake(self._soonest())
 
     def next_deadline_ns(self) -> int | None:
@@ -371,6 +366,10 @@ class ClientCore(GroupsClient):
                     self._effects.append(update_of(watch, message))
             case View() | Settled() if message.request in link.acquires:
                 self._grouped(link, message, now_ns)
+            case Queued():
+                self._queued(link, message)
+            case Trouble():
+                self._troubled(link, message, now_ns)
             case Welcome():
                 raise ProtocolError(f"{link.address} answered the greeting twice")
             case _:
@@ -385,56 +384,12 @@ class ClientCore(GroupsClient):
         if request.listing is not None:
             assert isinstance(message, Listed)
             request.listing.page(message)
-            self._dispatch(request, now_ns)
+            if request.listing.found_nothing_served():
+                self._retry(request, Refused(0, "unavailable", "no node serves any slot at present"), now_ns)
+            else:
+                self._dispatch(request, now_ns)
         else:
             self._answer(request, message, None)
-
-    def _refused(self, link: Link, refused: Refused, now_ns: int) -> None:
-        """A request was not carried out: try it again, or tell its caller."""
-        item = link.acquires.get(refused.request)
-        if item is None:
-            item = link.requests.pop(refused.request, None)
-        again = refused.code in AGAIN
-        if isinstance(item, OpenKeepalive):
-            self._refused_keepalive(item.share, now_ns)
-        elif isinstance(item, Closing):
-            self._close_links_if_done(now_ns)
-        elif isinstance(item, Request):
-            link.acquires.pop(refused.request, None)
-            if again:
-                self._retry(item, refused, now_ns)
-            else:
-                item.link = 0
-                self._answer(item, None, from_code(refused.code, refused.text, name=item.name))
-        elif isinstance(item, Ticket) and item.state != PENDING:
-            if again:
-                self._retry(item, refused, now_ns)
-            else:
-                self._let_go(item)
-        elif isinstance(item, Ticket):
-            self._refused_acquire(item, refused, again, now_ns)
-
-    def _refused_acquire(self, ticket: Ticket, refused: Refused, again: bool, now_ns: int) -> None:
-        # The node keeps nothing of it: neither its share nor a release speaks of it any more.
-        assert ticket.share is not None
-        ticket.share.leave(ticket)
-        only_try = ticket.wait_until_ns == ticket.started_at_ns
-        if again and not (only_try and refused.code == "overloaded"):
-            link = ticket.link
-            self._close_acquire(ticket)
-            ticket.link = link
-            self._retry(ticket, refused, now_ns)
-            return
-        if refused.code == "timeout":
-            error: LockringError = AcquireTimeout(refused.text, name=ticket.name)
-        else:
-            error = from_code(refused.code, refused.text, name=ticket.name)
-        self._end_pending(ticket, error)
-
-    def _end_pending(self, ticket: Ticket, error: LockringError) -> None:
-        self._unlist(ticket)
-        ticket.state = ENDED
-        self._effects.append(Resolve(ticket, error))
 
     def _close_links_if_done(self, now_ns: int) -> None:
         """Of a closing client: close each link whose session ends are confirmed, and all once the time is over."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lockring.core.asking import Request
 from lockring.core.exchange import HELD, PENDING, Exchange
 from lockring.core.holdings import Ticket, deadline_of
-from lockring.core.routing import READY
+from lockring.core.links import READY
 
 
 class ClientStatus(NamedTuple):

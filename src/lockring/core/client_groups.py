@@ -9,8 +9,8 @@ from lockring.core.client_effects import Regrouped, Send
 from lockring.core.exchange import HELD, not_held
 from lockring.core.following import NOTHING, Following, GroupView
 from lockring.core.holdings import NEVER_NS, Ticket
+from lockring.core.links import Link
 from lockring.core.renewal import Renewal
-from lockring.core.routing import Link
 from lockring.errors import LockringError
 from lockring.messages import Routes, Seen, Settled, Unwatch, View
 from lockring.names import slot_of
@@ -126,8 +126,7 @@ class GroupsClient(Renewal):
         link = self._routing.links.get(request.link)
         if link is not None and not request.done:
             number = self._routing.number(now_ns)
-            self._routing.ask(link, number, None, Unwatch(number, request.request), now_ns)
-            self._wake(now_ns + self._routing.silence_ns)
+            self._wake(self._routing.ask(link, number, None, Unwatch(number, request.request), now_ns))
         self._finish(request)
 
     def _end_held(self, ticket: Ticket, reason: str) -> None:

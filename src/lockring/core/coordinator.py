@@ -358,13 +358,13 @@ class CoordinatorCore:
         return node is not None and self._state().is_current(node.replica)
 
     def _acknowledge(self, now_ns: int) -> None:
-        state = self._state()
+        state, waits = self._state(), self._planning.waits(now_ns=now_ns)
         for connection, sequence in self._heartbeats.confirmed().items():
             node = self._roster.node_of(connection)
             if node is None or node.replica in self._condemned or not state.is_current(node.replica):
                 continue
             self._membership.acknowledge(node.replica, now_ns=now_ns)
-            self._effects.append(Send(connection, HeartbeatAck(sequence, state.version)))
+            self._effects.append(Send(connection, HeartbeatAck(sequence, state.version, *waits)))
 
     # ----------------------------------------------------------------------- deciding
 

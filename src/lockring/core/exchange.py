@@ -14,29 +14,23 @@ from lockring.core.client_effects import Answer, Disconnect, Resolve, Send
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.holdings import NEVER_NS, Session, Share, Ticket, TicketState
 from lockring.core.lately_released import LatelyReleased
-from lockring.core.routing import SILENCE_NS_MAX, SILENCE_NS_MIN, Link, Node, Routing
-from lockring.errors import (
-    AcquireTimeout,
-    ClientClosed,
-    LockLost,
-    LockringError,
-    NotHeld,
-    Unavailable,
-    WrongCluster,
-    from_code,
-)
-from lockring.messages import Acquire, Describe, Refused, Release
+from lockring.core.links import Link, Node
+from lockring.core.outlook import too_late
+from lockring.core.routing import IDLE_NS, SILENCE_NS_MAX, SILENCE_NS_MIN, Routing
+from lockring.core.vigilance import Vigilance
+from lockring.errors import ClientClosed, LockLost, LockringError, NotHeld, WrongCluster
+from lockring.messages import Acquire, Refused, Release
 from lockring.units import NS_PER_MS, NS_PER_S
 
 ANSWER_NS: Final = NS_PER_S
 """Least time that an answer is waited for, also by who does not want to wait for the lock."""
 CONNECT_TIMEOUT_NS: Final = 10 * NS_PER_S
 """How long a call without a timeout waits for the very first server to answer."""
+VERDICT_NS: Final = 250 * NS_PER_MS
+"""How much longer a node is waited for that has queued an acquire: by its clock the time ends a little later, and it then says
+who holds the lock, or that it may not serve it any more."""
 RETRY_NS_MIN: Final = 50 * NS_PER_MS
 RETRY_NS_MAX: Final = NS_PER_S
-WATCH_CHECK_NS: Final = 5 * NS_PER_S
-"""How often a watch makes sure that its node still answers."""
-
 PENDING: Final = TicketState.PENDING
 HELD: Final = TicketState.HELD
 RELEASING: Final = TicketState.RELEASING
@@ -49,7 +43,7 @@ AGAIN: Final = frozenset({"moved", "unavailable", "overloaded", "stale", "not-co
 Item = Ticket | Request
 
 
-class Exchange:
+class Exchange(Vigilance):
     """The part of the client core that moves tickets and requests between their places."""
 
     def __init__(
@@ -60,6 +54,7 @@ class Exchange:
         new_id: Callable[[], str],
         software: str = "",
         connect_timeout_ns: int = CONNECT_TIMEOUT_NS,
+        origin: str = "",
     ) -> None:
         """Make a client that has done nothing yet; it connects when there is something to do.
 
@@ -69,19 +64,19 @@ class Exchange:
             new_id: gives a random id, unique for ever, for the client and each of its sessions.
             software: what greets the servers, for their logs.
             connect_timeout_ns: how long a call without a timeout of its own waits while no server has ever answered.
+            origin: where the seeds come from and what to do where none can be reached, as the end of a sentence for people.
         """
         assert seeds
         self.owner = owner
         self._new_id = new_id
         self._connect_timeout_ns = connect_timeout_ns
-        self._routing = Routing(seeds, client=new_id(), software=software)
+        self._routing = Routing(seeds, client=new_id(), software=software, origin=origin)
         self._effects = self._routing.effects
         self._sessions: dict[int, Session] = {}
         self._session_of: dict[str, Session] = {}
         self._parked: dict[Item, None] = {}
         # Times at which to look at an item, whatever it then needs.
         self._alarms: DeadlineQueue[Item] = DeadlineQueue(_matters)
-        self._watches: dict[Request, None] = {}
         self._follows: dict[Ticket, Request] = {}
         self._lately_released = LatelyReleased()
         self._wake_ns = NEVER_NS
@@ -107,10 +102,6 @@ class Exchange:
             if node is not None:
                 node.shares[session] = share
         return share
-
-    def _wake(self, at_ns: int) -> None:
-        if at_ns < self._wake_ns:
-            self._wake_ns = at_ns
 
     def _alarm(self, at_ns: int, item: Item) -> None:
         self._alarms.push(at_ns, item)
@@ -153,6 +144,7 @@ class Exchange:
         ticket.request = request
         ticket.sent_at_ns = now_ns
         ticket.was_sent = True
+        ticket.queued = False
         link.acquires[request] = ticket
         self._effects.append(
             Send(
@@ -173,6 +165,8 @@ class Exchange:
                 ),
             )
         )
+        if link.check_at_ns == NEVER_NS or now_ns - link.heard_at_ns >= IDLE_NS:
+            self._look_after(link, now_ns)
 
     def _begin_release(self, ticket: Ticket, now_ns: int) -> None:
         """Let the node know that the ticket is given up; repeated until answered, or until nothing can be left."""
@@ -201,7 +195,8 @@ class Exchange:
         link.requests[request] = ticket
         if not link.asked_at_ns:
             link.asked_at_ns = now_ns
-            self._wake(now_ns + routing.silence_ns)
+            is_fresh = now_ns - link.heard_at_ns < IDLE_NS
+            self._wake(now_ns + (routing.silence_ns if is_fresh else routing.doubt(link, now_ns)))
         self._effects.append(
             Send(
                 link.id, Release(request, ticket.session.id, ticket.acquisition, ticket.name, routing.version)
@@ -216,18 +211,10 @@ class Exchange:
         if request.kind in STREAMS:
             link.acquires[number] = request
             request.begun_again = True
-            request.check_at_ns = now_ns + WATCH_CHECK_NS
-            self._wake(request.check_at_ns)
             self._effects.append(Send(link.id, message))
+            self._look_after(link, now_ns)
         else:
-            routing.ask(link, number, request, message, now_ns)
-            self._wake(now_ns + routing.silence_ns)
-
-    def _ping_watched(self, watch: Request, link: Link, now_ns: int) -> None:
-        """Ask something for a watch's sake, so that a node that is gone is noticed."""
-        watch.check_at_ns = now_ns + WATCH_CHECK_NS
-        number = self._routing.number(now_ns)
-        self._routing.ask(link, number, Ping(), Describe(number, watch.name, self._routing.version), now_ns)
+            self._wake(routing.ask(link, number, request, message, now_ns))
 
     # ------------------------------------------------------------------ parking
 
@@ -323,7 +310,8 @@ class Exchange:
         if node is not None:
             self._release_again(now_ns, lost=node)
         self._wake(now_ns)
-        if isinstance(error, WrongCluster) and routing.ready_count() == 0 and not self._has_any():
+        is_foreign = isinstance(error, WrongCluster) and routing.cluster and routing.ready_count() == 0
+        if is_foreign and not self._has_any():
             # The cluster was made anew. Whoever holds nothing has nothing to mix up.
             routing.forget_cluster()
         hopeless = routing.hopeless()
@@ -355,31 +343,19 @@ class Exchange:
                     del self._parked[item]
                     return
         elif now_ns >= item.give_up_at_ns:
-            self._give_up(item, self._too_late(item), now_ns)
+            if isinstance(item, Ticket) and item.queued and item.link and not item.overdue:
+                item.overdue = True
+                item.give_up_at_ns = now_ns + VERDICT_NS
+                self._alarm(item.give_up_at_ns, item)
+                return
+            self._give_up(item, too_late(self._routing, item, now_ns), now_ns)
             return
         elif item.give_up_at_ns == NEVER_NS and not self._routing.was_ready:
             if now_ns >= item.started_at_ns + self._connect_timeout_ns:
-                self._give_up(item, self._routing.unreachable(), now_ns)
+                self._give_up(item, too_late(self._routing, item, now_ns), now_ns)
                 return
         if item.retry_at_ns and now_ns >= item.retry_at_ns:
             self._dispatch(item, now_ns)
-
-    def _too_late(self, item: Item) -> LockringError:
-        """Why an item was not answered in its time."""
-        if item.refusal is not None and item.refusal[0] == "overloaded":
-            return from_code(*item.refusal, name=item.name)
-        if item.link:
-            if isinstance(item, Ticket) and item.wait_until_ns > item.started_at_ns:
-                waited_s = (item.wait_until_ns - item.started_at_ns) / NS_PER_S
-                return AcquireTimeout(f"{item.name!r} was not granted within {waited_s:g} s", name=item.name)
-            link = self._routing.links[item.link]
-            return Unavailable(f"{link.address} did not answer in time", name=item.name)
-        if self._routing.any_ready() is None:
-            return self._routing.unreachable()
-        if item.refusal is not None:
-            return Unavailable(item.refusal[1], name=item.name)
-        about = f"{item.name!r}" if item.name else "the request"
-        return Unavailable(f"no node could be reached that may serve {about} at present", name=item.name)
 
     def _give_up(self, item: Item, error: LockringError, now_ns: int) -> None:
         """End an item for its caller with an error; what a node may know of it is taken back."""
@@ -425,7 +401,6 @@ class Exchange:
             return
         request.done = True
         self._parked.pop(request, None)
-        self._watches.pop(request, None)
         link = self._routing.links.get(request.link)
         if link is not None:
             link.acquires.pop(request.request, None)

@@ -63,6 +63,8 @@ class Ticket(msgspec.Struct, eq=False):
         first_request: number of the first Acquire on that link; the answer may name either.
         sent_at_ns: when that was sent.
         was_sent: whether any node may know of it.
+        queued: whether the node that it was sent to serves the slot and has said that others have the lock.
+        overdue: whether its time is over, and only that node's own last word is waited for.
         retry_at_ns: when to try again after a refusal, 0 if not waiting for that.
         attempts: refusals in a row.
         refusal: the last refusal's code and text.
@@ -93,6 +95,8 @@ class Ticket(msgspec.Struct, eq=False):
     first_request: int = 0
     sent_at_ns: int = 0
     was_sent: bool = False
+    queued: bool = False
+    overdue: bool = False
     late: bool = False
     unreleased: bool = False
     retry_at_ns: int = 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lockring.core.holdings import Ticket
-from lockring.core.routing import Node
+from lockring.core.links import Node
 from lockring.units import NS_PER_S
 
 UNDONE_NS: Final = 5 * NS_PER_S

@@ -244,8 +244,7 @@ class NodeCore:
             self._tick_at_ns = now_ns + TICK_NS
             self.replicator.check_copies(now_ns)
             self.roles.check_primaries(now_ns)
-            self.service.retry_parked(now_ns)
-            self.service.locking.ask_again()
+            self.service.on_tick(now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """What is to be done, in order. Rights are looked at now, so `now_ns` must be a fresh reading."""
@@ -421,6 +420,7 @@ class NodeCore:
         if sent_at_ns is not None:
             lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
             self.coordinator_lease.acknowledged(sent_at_ns + lease_ns, message.version, self.state.version)
+            self.service.troubles.acknowledged(message, now_ns)
             self.service.retry_parked(now_ns)
 
     def _send_asks(self) -> None:

@@ -16,7 +16,18 @@ from lockring.core.node_slot import NodeSlot
 from lockring.core.requests import check_acquire
 from lockring.core.sessions import Session
 from lockring.errors import InvalidRequest
-from lockring.messages import WAIT_FOREVER, Acquire, Granted, Mode, Put, Refused, Release, Released, Remove
+from lockring.messages import (
+    WAIT_FOREVER,
+    Acquire,
+    Granted,
+    Mode,
+    Put,
+    Queued,
+    Refused,
+    Release,
+    Released,
+    Remove,
+)
 from lockring.names import checked_slot_of, slot_of
 from lockring.ring.state import GENERATION_MAX
 from lockring.units import NS_PER_MS, ms_to_ns
@@ -49,6 +60,9 @@ class Locking:
         self._exhausted: dict[int, None] = {}
         self.timeouts: DeadlineQueue[Waiter] = DeadlineQueue(self._is_waiting)
         self.waiters = 0
+        # Waiters whose clients have not been told that they are in the queue: since the last tick, and since before it.
+        self._fresh: list[Waiter] = []
+        self._untold: list[Waiter] = []
 
     def time_out_due(self, now_ns: int) -> None:
         """Answer the waiters whose time is up."""
@@ -99,10 +113,24 @@ class Locking:
         for lock in [lock for lock in data.table.locks.values() if lock.waiters]:
             self._serve_lock(data, lock, now_ns)
 
-    def ask_again(self) -> None:
-        """Ask once more for the generations that somebody waits for: the last question may have been lost."""
-        for slot in self._exhausted:
+    def on_tick(self, now_ns: int) -> None:
+        """Do what is done now and then: tell who waits that it does, and ask again for generations.
+
+        An acquire is told that it is in the queue only if it waits for longer than a tick: most are granted before, and the
+        news would cost a client that waits for nothing else a wake-up.
+        """
+        for slot in self._exhausted:  # the last question may have been lost
             self._node.ask_for_generations(slot)
+        untold, self._untold, self._fresh = self._untold, self._fresh, []
+        for waiter in untold:
+            slot = slot_of(waiter.lock.name)
+            data = self._node.slots.get(slot)
+            if data is None or data.table.find(waiter.session.id, waiter.acquisition) is not waiter:
+                continue
+            if self._node.may_serve(slot, now_ns=now_ns):
+                self._node.send(waiter.request.connection, Queued(waiter.request.request))
+            else:
+                self._fresh.append(waiter)
 
     def acquire(self, connection: int, message: Acquire, now_ns: int) -> None:
         """Grant, queue or park an acquire; the same acquisition again only says where to answer."""
@@ -159,6 +187,7 @@ class Locking:
             payload=message.payload,
         )
         self.waiters += 1
+        self._fresh.append(waiter)
         self._service.connections[connection].waiters[waiter] = None
         if deadline_ns is not None:
             self.timeouts.push(deadline_ns, waiter)
@@ -188,6 +217,7 @@ class Locking:
             client.waiters.pop(waiter, None)
         self._service.connections[request.connection].waiters[waiter] = None
         waiter.request = request
+        self._fresh.append(waiter)
         if waiter.deadline_ns is not None:
             self.timeouts.abandon()
         waiter.deadline_ns = deadline_ns

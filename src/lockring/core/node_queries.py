@@ -69,12 +69,18 @@ class Queries:
         """Tell of the locks in the slots served here, a page at a time."""
         if not 1 <= message.limit <= LIST_LIMIT_MAX or not 0 <= message.from_slot < SLOTS:
             raise InvalidRequest(f"a page has 1 to {LIST_LIMIT_MAX} locks, from slot 0 to {SLOTS - 1}")
+        node = self._node
+        serves_all = node.may_serve_everything(now_ns)
         locks: list[LockInfo] = []
-        scanned = holders = 0
+        scanned = holders = unserved = 0
         after = message.after_name
         for slot in range(message.from_slot, SLOTS):
-            data = self._node.slots.get(slot)
-            if data is not None and data.table.locks and self._node.may_serve(slot, now_ns=now_ns):
+            data = node.slots.get(slot)
+            if data is None or not (
+                (serves_all and data.reign is not None) or node.may_serve(slot, now_ns=now_ns)
+            ):
+                unserved += node.state.slots[slot].primary == node.replica
+            elif data.table.locks:
                 names = sorted(
                     name for name in data.table.locks if name > after and name.startswith(message.prefix)
                 )
@@ -85,18 +91,18 @@ class Queries:
                     holders += len(lock.holders)
                     if locks and holders > LIST_HOLDERS_MAX:
                         after = locks[-1].name if slot_of(locks[-1].name) == slot else ""
-                        self._node.send(connection, Listed(message.request, locks, slot, after))
+                        node.send(connection, Listed(message.request, locks, slot, after, unserved))
                         return
                     locks.append(lock)
                 if len(names) > room:
                     last = names[room - 1] if room else after
-                    self._node.send(connection, Listed(message.request, locks, slot, last))
+                    node.send(connection, Listed(message.request, locks, slot, last, unserved))
                     return
                 if scanned >= LIST_SCAN_MAX and slot + 1 < SLOTS:
-                    self._node.send(connection, Listed(message.request, locks, slot + 1, ""))
+                    node.send(connection, Listed(message.request, locks, slot + 1, "", unserved))
                     return
             after = ""
-        self._node.send(connection, Listed(message.request, locks, -1, ""))
+        node.send(connection, Listed(message.request, locks, -1, "", unserved))
 
     def break_lease(self, connection: int, message: Break, now_ns: int) -> None:
         """End a holder's lease on an operator's word: not renewed any more, or with force gone at once."""

@@ -16,6 +16,7 @@ from lockring.core.node_keeping import Keeping
 from lockring.core.node_locking import Locking
 from lockring.core.node_queries import Queries
 from lockring.core.node_slot import NodeSlot
+from lockring.core.node_trouble import Troubles
 from lockring.core.node_watching import Watching
 from lockring.core.sessions import Sessions
 from lockring.errors import LockringError
@@ -84,7 +85,7 @@ class Service:
 
     Attributes:
         connections: clients' connections by number.
-        locking, keeping, queries, watching, groups: the parts.
+        locking, keeping, queries, watching, groups, troubles: the parts.
         handlers: who answers which request.
     """
 
@@ -97,6 +98,7 @@ class Service:
         self.queries = Queries(node, self)
         self.watching = Watching(node, self)
         self.groups = Groups(node, self)
+        self.troubles = Troubles(node, node.now_ns)
         self._queues: tuple[DeadlineQueue[Any], ...] = (
             sessions.queue,
             self.locking.timeouts,
@@ -132,6 +134,7 @@ class Service:
                 return
             self.disconnected(other)
             self._node.close(other, "superseded by a newer connection of this client")
+        self.troubles.greet(connection, self._node.now_ns)
         self.connections[connection] = ClientConnection(client, number)
         self._connection_of[client] = connection
 
@@ -176,6 +179,12 @@ class Service:
         self.queries.end_broken_due(now_ns)
         self.keeping.expire_due(now_ns)
         self.groups.form_due(now_ns)
+
+    def on_tick(self, now_ns: int) -> None:
+        """Look at what no input brings on."""
+        self.retry_parked(now_ns)
+        self.locking.on_tick(now_ns)
+        self.troubles.look(now_ns)
 
     # ------------------------------------------------------------------ reigns
 
@@ -277,4 +286,5 @@ class Service:
 
     def not_served(self, slot: int) -> str:
         """Why a request about a slot cannot be answered."""
-        return f"node {self._node.replica.node} may not serve slot {slot} at present; try again"
+        why = self.troubles.text(slot, self._node.now_ns) or "try again"
+        return f"node {self._node.replica.node} may not serve slot {slot} at present; {why}"

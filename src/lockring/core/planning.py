@@ -16,6 +16,7 @@ from lockring.core.transitions import lives_of
 from lockring.names import SLOTS
 from lockring.ring.hash_ring import HashRing
 from lockring.ring.state import ClusterState, Replica, SlotState
+from lockring.units import NS_PER_MS
 
 
 class Planning:
@@ -28,6 +29,7 @@ class Planning:
 
     def __init__(self, timing: Timing, membership: Membership, reach: Reach, *, now_ns: int) -> None:
         self.waiting = 0
+        self._waits_until_ns = now_ns
         self.learning = 0
         self._pause_ns = timing.reconcile_ns
         self._membership = membership
@@ -49,6 +51,10 @@ class Planning:
             (each for each in (self._changed_at_ns, self._wake_at_ns) if each is not None), default=None
         )
         return None if due_ns is None else max(due_ns, self._planned_at_ns + self._pause_ns)
+
+    def waits(self, *, now_ns: int) -> tuple[int, int]:
+        """How many slots wait for leases to end, and for how many milliseconds yet at the most."""
+        return self.waiting, max(0, self._waits_until_ns - now_ns) // NS_PER_MS
 
     def learn(self, state: ClusterState, *, now_ns: int, is_own: bool) -> None:
         """A state is in force from now on; with `is_own` it differs from the last one only in its own version."""
@@ -96,6 +102,7 @@ class Planning:
         for primary, copy in step.abandoned:
             reach.dropped(primary, copy, version=version, now_ns=now_ns)
         self.waiting, self.learning = step.waiting, step.learning
+        self._waits_until_ns = step.waits_until_ns
         deadlines = (step.wake_at_ns, membership.next_deadline_ns(), reach.next_deadline_ns())
         self._wake_at_ns = min((each for each in deadlines if each is not None), default=None)
         return step

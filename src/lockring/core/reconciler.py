@@ -108,6 +108,7 @@ class Plan(NamedTuple):
         waiting: number of slots that nobody serves until leases have surely ended.
         learning: number of slots that have learners.
         wake_at_ns: when a wait ends, None if there is none.
+        waits_until_ns: when the last of the waits for leases ends, `now_ns` if there is none.
     """
 
     slots: tuple[SlotState, ...]
@@ -117,6 +118,7 @@ class Plan(NamedTuple):
     waiting: int
     learning: int
     wake_at_ns: int | None
+    waits_until_ns: int
 
 
 def plan(situation: Situation) -> Plan:
@@ -150,6 +152,7 @@ class _Planner:
         self._learners: dict[Replica, int] = {}
         self._learning = 0
         self._waiting = 0
+        self._leases_ns = 0
         self._wait_ns: int | None = None
         self._equal: dict[SlotState, SlotState] = {}
 
@@ -182,6 +185,7 @@ class _Planner:
             waiting=self._waiting,
             learning=self._learning,
             wake_at_ns=wake_at_ns,
+            waits_until_ns=situation.now_ns + self._leases_ns,
         )
 
     def _place_of(self, slot: SlotState) -> tuple[str | None, str | None]:
@@ -243,8 +247,10 @@ class _Planner:
                 if replica is not None:
                     passed_ns = min(passed_ns, self._standing(replica).unacknowledged_ns)
             if passed_ns < situation.lease_wait_ns:
+                left_ns = situation.lease_wait_ns - passed_ns
                 self._waiting += 1
-                self._wait(situation.lease_wait_ns - passed_ns)
+                self._leases_ns = max(self._leases_ns, left_ns)
+                self._wait(left_ns)
                 return slot
         node = None if situation.target is None else situation.target.primary(number)
         successor = None if node is None else self._usable.get(node)

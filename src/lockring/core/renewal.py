@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from lockring.core.asking import STREAMS, Request
 from lockring.core.client_effects import GrantLost, Resolve
 from lockring.core.exchange import ENDED, HELD, PENDING, RETRY_NS_MIN, Exchange
 from lockring.core.holdings import NEVER_NS, Share, Ticket, deadline_of
-from lockring.core.routing import Link, Node
-from lockring.messages import Granted, Keepalive, Kept, Lost, Routes, Welcome
+from lockring.core.links import Link, Node
+from lockring.core.outlook import Wait, wait_of
+from lockring.messages import Granted, Keepalive, Kept, Lost, Queued, Routes, Trouble, Welcome
 from lockring.units import NS_PER_MS
 
 LISTED_BYTES_MAX: Final = 1024 * 1024
@@ -70,8 +72,8 @@ class Renewal(Exchange):
             listed or [],
             routing.version,
         )
-        routing.ask(link, request, OpenKeepalive(share, now_ns, level), message, now_ns)
-        self._wake(min(share.keepalive_at_ns, now_ns + routing.silence_ns))
+        look_at_ns = routing.ask(link, request, OpenKeepalive(share, now_ns, level), message, now_ns)
+        self._wake(min(share.keepalive_at_ns, look_at_ns))
 
     def _list(self, share: Share, link: Link, slots: list[int], now_ns: int) -> None:
         """Send what the share has in these slots, in keepalives of bounded size."""
@@ -217,8 +219,7 @@ class Renewal(Exchange):
 
     def _welcomed(self, link: Link, welcome: Welcome, now_ns: int) -> None:
         """A server answered the greeting: send it what waits for it, and renew what is there."""
-        replaced = self._routing.welcome(link, welcome, now_ns)
-        if replaced is not None:
+        for replaced in self._routing.welcome(link, welcome, now_ns):
             self._requeue(replaced, now_ns)
             self._routing.drop(replaced, "a newer connection took its place")
         self._unpark(now_ns)
@@ -233,7 +234,7 @@ class Renewal(Exchange):
     def _routed(self, routes: Routes, now_ns: int) -> None:
         """Routes came: take what moved to where it is now."""
         routing = self._routing
-        if not routing.adopt(routes):
+        if not routing.adopt(routes, now_ns):
             return
         reached: dict[int, Share] = {}
         for session in self._sessions.values():
@@ -261,17 +262,42 @@ class Renewal(Exchange):
         routing.prune()
         self._wake(now_ns)
 
+    # ------------------------------------------------------------------ what nodes tell by themselves
+
+    def _queued(self, link: Link, queued: Queued) -> None:
+        """An acquire waits for other holders, as the node says that serves its slot."""
+        ticket = link.acquires.get(queued.request)
+        if isinstance(ticket, Ticket):
+            ticket.queued = True
+
+    def _troubled(self, link: Link, trouble: Trouble, now_ns: int) -> None:
+        """A node cannot serve as it should, or can again."""
+        link.trouble, link.trouble_at_ns = (trouble if trouble.reason else None), now_ns
+
     # ------------------------------------------------------------------ time
 
+    def waits(self, now_ns: int) -> list[Wait]:
+        """What each call waits for that is not answered yet, or is a watch that nothing can come from at present."""
+        found: list[Wait] = []
+        for item in self._open_items():
+            if isinstance(item, Request) or item.state == PENDING:
+                wait = wait_of(self._routing, item, now_ns)
+                if wait.reason != "failover" or isinstance(item, Ticket) or item.kind not in STREAMS:
+                    found.append(wait)
+        return found
+
+    def _is_wanting(self) -> bool:
+        """Whether something waits for a route or a link, or is held in a slot that is to have a primary again."""
+        return bool(self._parked) or any(
+            None in session.shares and session.shares[None].tickets for session in self._sessions.values()
+        )
+
     def _soonest(self) -> int:
-        """The earliest deadline of shares, watches and alarms."""
+        """The earliest deadline of shares and alarms."""
         soonest = self._alarms.first_ns() or NEVER_NS
         for session in self._sessions.values():
             for share in session.shares.values():
                 soonest = min(soonest, share.check_at_ns, share.keepalive_at_ns)
-        for watch in self._watches:
-            if watch.link:
-                soonest = min(soonest, watch.check_at_ns)
         return soonest
 
     def believes(self, ticket: Ticket, now_ns: int) -> bool:

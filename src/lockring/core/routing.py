@@ -9,7 +9,10 @@ Rules:
 - At most one link per address, so that a client never ends its own connection by a second one: a server
   drops a client's older connections when a newer one greets it.
 - A link is dead if a question on it went unanswered, and nothing else came, for the silence limit.
-- A failed address is left alone for a time that doubles from 50 ms to 1 s; there is no busy loop.
+- A link on which nothing has come for a while is not trusted: what lies between may have dropped it without a word. If an answer on
+  it is late, a second link to the same address, its rival, is opened beside it, and takes its place once it is greeted.
+- A failed address is left alone for a time that doubles from 50 ms to 1 s, a little more or less for each client, so that not
+  all come at once; there is no busy loop.
 """
 
 from __future__ import annotations
@@ -17,20 +20,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 
 from lockring.core.client_effects import ClientEffect, Connect, Disconnect, Send
-from lockring.core.holdings import NEVER_NS, Session, Share
+from lockring.core.holdings import NEVER_NS
+from lockring.core.links import CONNECTING, GREETING, READY, Link, Node
+from lockring.core.request_log import RequestLog
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
 from lockring.messages import PROTOCOL, ClientHello, Message, Routes, Welcome
 from lockring.names import SLOTS
 from lockring.ring.state import Replica
 from lockring.units import NS_PER_MS, NS_PER_S
-
-CONNECTING: Final = 0
-GREETING: Final = 1
-READY: Final = 2
 
 GREETING_NS: Final = 3 * NS_PER_S
 """How long a connection may take until its greeting is answered."""
@@ -42,59 +44,14 @@ WIDEN_NS: Final = NS_PER_S
 """How long something may be unreachable before one more server is asked for news, and the pause between such."""
 BACKOFF_NS_MIN: Final = 50 * NS_PER_MS
 BACKOFF_NS_MAX: Final = NS_PER_S
-LOG_GRAIN_NS: Final = 4 * NS_PER_MS
-"""Granularity of the log of sending times; what is read from it is early by at most this."""
-LOG_ENTRIES_MAX: Final = 8192
-"""Covers the longest lease (30 s) at that granularity."""
+IDLE_NS: Final = NS_PER_S
+"""After so long without a message a link is not trusted."""
+DOUBT_NS: Final = 300 * NS_PER_MS
+"""How long an answer on a link that is not trusted may take before its rival is opened. Short enough that who tries for a
+second gets an answer over the rival; an answer that takes longer, over a slow network, ends the race."""
 
 _PRIMARIES: Final = struct.Struct(f"<{SLOTS}H")
 _NO_PRIMARY: Final = 0xFFFF
-
-
-class Node(msgspec.Struct, eq=False):
-    """One life of one node, as the client knows it.
-
-    Attributes:
-        replica: its id and incarnation.
-        address: HOST:PORT.
-        link: the link that is ready for requests, or None.
-        shares: what the sessions have here.
-        wanted: whether something waits for a link to it.
-    """
-
-    replica: Replica
-    address: str
-    link: Link | None = None
-    shares: dict[Session, Share] = msgspec.field(default_factory=dict)
-    wanted: bool = False
-
-
-class Link(msgspec.Struct, eq=False):
-    """One connection that the core asked for.
-
-    Attributes:
-        id: its number, never reused.
-        address: where it leads.
-        since_ns: when its present state began.
-        number: of the greeting sent on it; a node drops the lower ones of a client.
-        state: CONNECTING, GREETING or READY.
-        node: which node answered, None before the greeting and for a coordinator.
-        coordinator: whether a coordinator answered.
-        acquires: open acquires by request number; they may stay open for long.
-        requests: all other open requests (keepalives, releases, questions): these are answered promptly.
-        asked_at_ns: since when such a request has been open with nothing heard, 0 if none is.
-    """
-
-    id: int
-    address: str
-    since_ns: int
-    number: int = 0
-    state: int = CONNECTING
-    node: Node | None = None
-    coordinator: bool = False
-    acquires: dict[int, Any] = msgspec.field(default_factory=dict)
-    requests: dict[int, Any] = msgspec.field(default_factory=dict)
-    asked_at_ns: int = 0
 
 
 class Failure(msgspec.Struct):
@@ -105,7 +62,7 @@ class Failure(msgspec.Struct):
     retry_at_ns: int
 
 
-class Routing:
+class Routing(RequestLog):
     """The client's routes, nodes and links. No I/O: what is to be done goes to `effects`.
 
     Attributes:
@@ -113,11 +70,18 @@ class Routing:
         table: for each slot the node that is its primary, or None.
         version: of the newest routes, 0 before the first.
         cluster: id of the cluster, "" before the first greeting.
-        request: number of the last request; they rise over all links, so their order is that of sending.
         was_ready: whether any server ever answered a greeting.
+        alone_since_ns: since when no link has been ready though one is wanted, 0 if it is not so.
+        stuck_since_ns: since when something has been wanted that no link leads to, 0 if it is not so.
+        unserved_since_ns: since when some slot has had no primary by the routes, 0 if it is not so.
+        origin: where the seeds come from and what to do if none can be reached, for people, "" if not known.
     """
 
-    def __init__(self, seeds: Sequence[str], *, client: str, software: str) -> None:
+    def __init__(self, seeds: Sequence[str], *, client: str, software: str, origin: str = "") -> None:
+        super().__init__()
+        self.origin = origin
+        self.alone_since_ns = 0
+        self.unserved_since_ns = 0
         self.seeds = list(dict.fromkeys(seeds))
         self.client = client
         self.software = software
@@ -131,57 +95,60 @@ class Routing:
         self.links: dict[int, Link] = {}
         self.by_address: dict[str, Link] = {}
         self.failures: dict[str, Failure] = {}
-        self.request = 0
         self.was_ready = False
         self.silence_ns = SILENCE_NS_MAX
         self._link_count = 0
         self._hello_count = 0
         self._next_try_ns = 0
         self._next_place = 0
-        self._stuck_since_ns = 0
-        # Sending times, as (request, time) with both rising: an entry says that this request and later ones
-        # were sent no earlier. Sparse, so that memory is bounded whatever the rate of requests.
-        self._log_requests: list[int] = []
-        self._log_times: list[int] = []
-        self._logged_at_ns = -LOG_GRAIN_NS
+        self.stuck_since_ns = 0
 
     # ------------------------------------------------------------------ requests
 
-    def number(self, now_ns: int, *, exact: bool = False) -> int:
-        """Number the request that is sent now; `exact` notes its own time, not just one shortly before."""
-        self.request = request = self.request + 1
-        if exact or now_ns - self._logged_at_ns >= LOG_GRAIN_NS:
-            self._logged_at_ns = now_ns
-            self._log_requests.append(request)
-            self._log_times.append(now_ns)
-            if len(self._log_requests) > 2 * LOG_ENTRIES_MAX:
-                del self._log_requests[:LOG_ENTRIES_MAX]
-                del self._log_times[:LOG_ENTRIES_MAX]
-        return request
-
-    def sent_no_earlier_than(self, request: int) -> int | None:
-        """A time at or shortly before the sending of a request; None if it is too old or was never sent."""
-        if request > self.request:
-            return None
-        low, high = 0, len(self._log_requests)
-        while low < high:
-            middle = (low + high) // 2
-            if self._log_requests[middle] <= request:
-                low = middle + 1
-            else:
-                high = middle
-        return self._log_times[low - 1] if low else None
-
-    def ask(self, link: Link, request: int, what: Any, message: Message, now_ns: int) -> None:
-        """Send a request that is answered promptly, and remember what it was about."""
+    def ask(self, link: Link, request: int, what: Any, message: Message, now_ns: int) -> int:
+        """Send a request that is answered promptly, remember what it was about, and return when to look after the answer."""
         link.requests[request] = what
+        wait_ns = self.silence_ns
         if not link.asked_at_ns:
             link.asked_at_ns = now_ns
+            if now_ns - link.heard_at_ns >= IDLE_NS:
+                wait_ns = self.doubt(link, now_ns)
         self.effects.append(Send(link.id, message))
+        return now_ns + wait_ns
+
+    def doubt(self, link: Link, now_ns: int) -> int:
+        """Something was asked on a link that is not trusted; returns how long the answer may take."""
+        if link.doubt_at_ns == NEVER_NS and link.rival is None:
+            link.doubt_at_ns = now_ns + DOUBT_NS
+        return DOUBT_NS
+
+    def trust(self, link: Link) -> None:
+        """Something came on a link that was in doubt: its rival is of no use, unless the node has heard of that by now."""
+        link.doubt_at_ns = NEVER_NS
+        rival = link.rival
+        if rival is not None and rival.state == CONNECTING:
+            self.drop(rival, "the connection that was there answers after all")
+
+    def race(self, now_ns: int) -> int:
+        """Open the rivals that are due; returns when to look again."""
+        wake = NEVER_NS
+        for link in list(self.links.values()):
+            if not 0 < link.doubt_at_ns < NEVER_NS:
+                continue
+            if link.doubt_at_ns > now_ns:
+                wake = min(wake, link.doubt_at_ns)
+                continue
+            link.doubt_at_ns = 0
+            self._link_count += 1
+            rival = Link(self._link_count, link.address, now_ns, rival_of=link)
+            self.links[rival.id] = link.rival = rival
+            self.effects.append(Connect(rival.id, link.address))
+            wake = min(wake, now_ns + GREETING_NS)
+        return wake
 
     # ------------------------------------------------------------------ routes
 
-    def adopt(self, routes: Routes) -> bool:
+    def adopt(self, routes: Routes, now_ns: int) -> bool:
         """Take newer routes over; False if they are not newer.
 
         Raises:
@@ -199,12 +166,20 @@ class Routing:
         except KeyError as error:
             raise ProtocolError(f"routes name a member that they do not list: {error}") from error
         self.version = routes.version
+        if None not in self.table:
+            self.unserved_since_ns = 0
+        elif not self.unserved_since_ns:
+            self.unserved_since_ns = now_ns
         self.coordinator = routes.coordinator
         self.members = [Replica(node_id, incarnation) for node_id, incarnation, _ in routes.members]
         return True
 
     def forget_cluster(self) -> None:
         """Start over with whatever cluster answers next; only for a client that has nothing to lose."""
+        for address in [
+            each for each in self.failures if isinstance(self.failures[each].error, WrongCluster)
+        ]:
+            del self.failures[address]
         self.cluster = ""
         self.version = 0
         self.table = [None] * SLOTS
@@ -255,6 +230,8 @@ class Routing:
         failure = self.failures.get(address)
         if failure is not None and failure.retry_at_ns > now_ns:
             return failure.retry_at_ns
+        if not self.alone_since_ns and not self.ready_count():
+            self.alone_since_ns = now_ns
         self._link_count += 1
         link = Link(self._link_count, address, now_ns)
         self.links[link.id] = self.by_address[address] = link
@@ -269,8 +246,8 @@ class Routing:
         hello = ClientHello(PROTOCOL, self.cluster, self.client, self._hello_count, self.software)
         self.effects.append(Send(link.id, hello))
 
-    def welcome(self, link: Link, message: Welcome, now_ns: int) -> Link | None:
-        """The server answered; returns the older of two links to the same node, which is of no use any more.
+    def welcome(self, link: Link, message: Welcome, now_ns: int) -> list[Link]:
+        """The server answered; returns the links that are of no use any more: the older of two to the same node.
 
         Raises:
             ProtocolError, WrongCluster: it is not one to work with.
@@ -281,21 +258,25 @@ class Routing:
             raise WrongCluster(f"{link.address} belongs to the cluster {message.cluster}, not {self.cluster}")
         self.cluster = self.cluster or message.cluster
         link.state = READY
-        link.since_ns = now_ns
+        link.since_ns = link.heard_at_ns = now_ns
         self.was_ready = True
+        self.alone_since_ns = 0
+        failure = self.failures.get(link.address)
+        if failure is not None and not isinstance(failure.error, Unavailable):
+            failure.error = Unavailable("it has answered since")
         if message.coordinator and not self.version:
             self.coordinator = message.coordinator
         if message.role == "coordinator":
             link.coordinator = True
-            return None
+            return [link.rival_of] if link.rival_of is not None else []
         node = self.node(Replica(message.node, message.incarnation), link.address)
         link.node = node
         other = node.link
         node.wanted = False
         if other is not None and other.number > link.number:
-            return link
+            return [link]
         node.link = link
-        return other
+        return [each for each in dict.fromkeys((link.rival_of, other)) if each is not None]
 
     def drop(self, link: Link, reason: str) -> None:
         """Close a link from our side and forget it, without holding it against its address."""
@@ -312,11 +293,25 @@ class Routing:
         delay = 0 if count == 0 else min(BACKOFF_NS_MAX, BACKOFF_NS_MIN << min(count - 1, 10))
         if not isinstance(error, Unavailable):
             delay = BACKOFF_NS_MAX
-        self.failures[link.address] = Failure(error, count, now_ns + delay)
+        self.failures[link.address] = Failure(error, count, now_ns + self._spread(delay))
+        if link.state == READY and not self.alone_since_ns and not self.ready_count():
+            self.alone_since_ns = now_ns
+
+    def _spread(self, delay_ns: int) -> int:
+        """A pause, up to a quarter longer or shorter: the client's id, which is random, says how much."""
+        return delay_ns + delay_ns * (crc32(f"{self.client}/{self._link_count}".encode()) % 501 - 250) // 1000
 
     def _forget(self, link: Link) -> None:
         del self.links[link.id]
-        del self.by_address[link.address]
+        if link.rival_of is not None:
+            link.rival_of.rival = None
+            link.rival_of = None
+        elif link.rival is not None:
+            self.by_address[link.address] = link.rival
+            link.rival.rival_of = None
+            link.rival = None
+        else:
+            del self.by_address[link.address]
         if link.node is not None and link.node.link is link:
             link.node.link = None
 
@@ -352,13 +347,13 @@ class Routing:
                 missing = True
                 wake = min(wake, self.open(node.address, now_ns))
         if not missing:
-            self._stuck_since_ns = 0
+            self.stuck_since_ns = 0
             return wake
-        if not self._stuck_since_ns:
-            self._stuck_since_ns = now_ns
+        if not self.stuck_since_ns:
+            self.stuck_since_ns = now_ns
         some = any(link.state == READY for link in self.links.values())
-        if some and now_ns < self._stuck_since_ns + WIDEN_NS:
-            return min(wake, self._stuck_since_ns + WIDEN_NS)
+        if some and now_ns < self.stuck_since_ns + WIDEN_NS:
+            return min(wake, self.stuck_since_ns + WIDEN_NS)
         if now_ns < self._next_try_ns:
             return min(wake, self._next_try_ns)
         wait = self._try_next(now_ns)
@@ -386,17 +381,19 @@ class Routing:
     # ------------------------------------------------------------------ telling
 
     def hopeless(self) -> LockringError | None:
-        """The error to give up with, if no server ever answered and every one has refused for good."""
-        if self.was_ready:
+        """The error to give up with, if every server has refused for good: that is an answer too, and waiting changes nothing."""
+        if self.was_ready and self.links:
             return None
-        failures = [self.failures.get(seed) for seed in self.seeds]
+        known = [self.nodes[each].address for each in self.members if each in self.nodes]
+        addresses = dict.fromkeys([*self.seeds, *(known if self.was_ready else ())])
+        failures = [self.failures.get(address) for address in addresses]
         errors = [failure.error for failure in failures if failure is not None]
-        if len(errors) < len(self.seeds) or any(isinstance(error, Unavailable) for error in errors):
+        if len(errors) < len(addresses) or any(isinstance(error, Unavailable) for error in errors):
             return None
-        return errors[0] if len(errors) == 1 else self.unreachable()
+        return errors[0] if len({str(error) for error in errors}) == 1 else self.unreachable()
 
-    def unreachable(self) -> Unavailable:
-        """The error that says that no server could be reached, and why."""
+    def unreachable(self, now_ns: int = 0) -> Unavailable:
+        """The error that says that no server could be reached, why, and what to do."""
         tried = dict.fromkeys([*self.seeds, *self.failures])
         reasons = [
             f"{address}: {failure.error}"
@@ -404,13 +401,20 @@ class Routing:
             else f"{address}: no answer"
             for address in tried
         ]
-        return Unavailable(f"no lockring server could be reached ({'; '.join(reasons)})")
+        text = f"no lockring server could be reached ({'; '.join(reasons)})"
+        since_s = (now_ns - self.alone_since_ns) / NS_PER_S if now_ns and self.alone_since_ns else None
+        return Unavailable(
+            f"{text}; {self.origin}" if self.origin else text, reason="unreachable", since_s=since_s
+        )
 
     def check_invariants(self) -> None:
         """Assert what must always hold between links and nodes."""
-        assert len(self.links) == len(self.by_address)
+        rivals = [link for link in self.links.values() if link.rival_of is not None]
+        assert len(self.links) == len(self.by_address) + len(rivals)
         for link in self.links.values():
-            assert self.by_address[link.address] is link
+            assert self.by_address[link.address] is (link if link.rival_of is None else link.rival_of)
+            assert link.rival is None or (link.rival.rival_of is link and link.rival_of is None)
+            assert link.rival_of is None or link.state != READY
             assert link.state == READY or (link.node is None and not link.acquires and not link.requests)
             assert link.node is None or link.node.link is link
             assert not link.asked_at_ns or link.requests

@@ -12,7 +12,6 @@ refused) would be lost with it.
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any, Final, cast
 
 import msgspec
@@ -20,31 +19,10 @@ import msgspec
 from lockring.errors import ProtocolError
 from lockring.messages import Message
 from lockring.net.frames import FrameReader, encode_frame
+from lockring.net.sockets import tune
 
 LINGER_S: Final = 2.0
 """How long a closed connection may take to deliver its last words before it is cut."""
-
-KEEPALIVE_IDLE_S: Final = 15
-KEEPALIVE_INTERVAL_S: Final = 5
-KEEPALIVE_PROBES: Final = 3
-UNACKNOWLEDGED_MS_MAX: Final = 10_000
-"""After so long without a sign from the other machine the system gives a connection up. Without that bound
-a connection over a network that was cut for half a minute may go on only minutes after it is whole again."""
-
-
-def tune(sock: socket.socket) -> None:
-    """Set what every lockring socket wants: no delay, and the end noticed when the other machine is gone."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
-        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
-        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_MS_MAX),
-    ):
-        number = getattr(socket, option, None)  # not every system has them all
-        if number is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 class Outbox:

@@ -35,6 +35,7 @@ from lockring.messages import (
     LockInfo,
     Lost,
     Message,
+    Queued,
     Refused,
     Release,
     Released,
@@ -247,6 +248,8 @@ class LockServer:
                 known.connection, known.request = connection, request
                 if known.generation:
                     self._grant(known)
+                else:
+                    self._send(connection, Queued(request.request))
                 return
         if queue and request.wait_ms == 0:
             self._send(connection, Refused(request.request, "timeout", "held by another", request.name))
@@ -257,6 +260,8 @@ class LockServer:
         queue.append(entry)
         if len(queue) == 1:
             self._grant(entry)
+        else:
+            self._send(connection, Queued(request.request))
         self._changed(request.name)
 
     def _grant(self, entry: _Entry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import (
@@ -29,6 +29,7 @@ from lockring.messages import (
     Message,
     Released,
     Routes,
+    Unwatch,
     Welcome,
 )
 from lockring.names import SLOTS, slot_of
@@ -71,6 +72,9 @@ class World:
         self.now_ns = 100 * NS_PER_S
         self.effects: list[ClientEffect] = []
         self.link_of: dict[str, int] = {}
+        self.rival_of: dict[str, int] = {}
+        self.deaf: set[int] = set()
+        """Links on which nothing is answered by itself."""
 
     # ---- time
 
@@ -85,10 +89,17 @@ class World:
             raise AssertionError("the core never stops being due")
         self.core.check_invariants()
         taken = self.effects + self.core.take_effects(now_ns=self.now_ns)
+        while pings := [e for e in taken if is_ping(e) and e.link not in self.deaf]:
+            for ping in pings:
+                self.core.received(ping.link, Released(ping.message.request, False), now_ns=self.now_ns)
+            taken = [e for e in taken if e not in pings] + self.core.take_effects(now_ns=self.now_ns)
         self.effects = []
         for effect in taken:
             if isinstance(effect, Connect):
-                self.link_of[effect.address] = effect.link
+                if self.link_of.get(effect.address) in self.core._routing.links:
+                    self.rival_of[effect.address] = effect.link
+                else:
+                    self.link_of[effect.address] = effect.link
         return taken
 
     def pass_s(self, seconds: float) -> list[ClientEffect]:
@@ -118,7 +129,7 @@ class World:
         """Let the pending connection to an address succeed, be greeted, and let the server send messages."""
         self.effects += self.take()
         if address not in self.link_of:
-            self.effects += self.pass_s(0.05)  # the pause after a connection that broke at once
+            self.effects += self.pass_s(0.07)  # the pause after a connection that broke at once
         link = self.link_of[address]
         self.core.connected(link, now_ns=self.now_ns)
         before = self.take()
@@ -130,6 +141,13 @@ class World:
         return self.say(
             address, Welcome(PROTOCOL, "cluster", role, node, incarnation, 1, COORDINATOR), *messages
         )
+
+    def accept_rival(self, address: str, *messages: Message, node: str) -> list[ClientEffect]:
+        """Let the second connection to an address succeed, and take the first one's place."""
+        link = self.link_of[address] = self.rival_of.pop(address)
+        self.core.connected(link, now_ns=self.now_ns)
+        only(self.take(), ClientHello)
+        return self.say(address, Welcome(PROTOCOL, "cluster", "node", node, 1, 1, COORDINATOR), *messages)
 
     def cut(
         self, address: str, reason: str = "reset", error: LockringError | None = None
@@ -182,6 +200,11 @@ def connected(seeds: list[str] | None = None, first: Routes | None = None, **opt
         world.cancel(ticket)
     world.core._lately_released = LatelyReleased()  # the warm-up is not what a test is about
     return world
+
+
+def is_ping(effect: ClientEffect) -> TypeGuard[Any]:
+    """Whether this asks only whether the node is there, which every node answers at once."""
+    return isinstance(effect, Send) and isinstance(effect.message, Unwatch) and not effect.message.watch
 
 
 def sent(effects: list[ClientEffect], kind: type[M] = Message) -> list[M]:  # type: ignore[assignment]

@@ -217,11 +217,18 @@ class TestWatch:
         world = World()
         world.core.watch("x", now_ns=world.now_ns)
         world.accept(A, routes(1))
-        message = only(world.pass_s(5), Describe)
-        assert updates(world.say(A, Described(message.request, lock_info("x")))) == []
-        assert len(sent(world.pass_s(5), Describe)) == 1
-        assert disconnects(world.pass_s(2)) != []
+        assert disconnects(world.pass_s(20)) == [], "it answers whoever asks whether it is there"
+        world.deaf.add(world.link_of[A])
+        assert disconnects(world.pass_s(7.1)) != []
         assert only(world.accept(A), Watch).name == "x"
+
+    def test_a_node_that_was_cut_off_without_a_word_is_connected_to_a_second_time(self) -> None:
+        world = World()
+        world.core.watch("x", now_ns=world.now_ns)
+        world.accept(A, routes(1))
+        world.deaf.add(world.link_of[A])
+        assert connects(world.pass_s(1.31)) == [A]
+        assert only(world.accept_rival(A, node="a"), Watch).name == "x"
 
     def test_a_watch_on_an_unreachable_cluster_ends_with_the_connect_timeout(self) -> None:
         world = World()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lockring.core.digest import mix
 from lockring.core.renewal import LISTED_BYTES_MAX
-from lockring.core.routing import LOG_ENTRIES_MAX
+from lockring.core.request_log import LOG_ENTRIES_MAX
 from lockring.messages import Acquire, Granted, Keepalive, Kept, Message, Refused, Release, Released, Verdict
 from lockring.names import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S

@@ -252,7 +252,7 @@ class TestWrongServers:
         effects = world.say(A, bad)
         assert len(disconnects(effects)) == 1
         assert world.believes(ticket)
-        world.pass_s(1)
+        world.pass_s(1.3)
         assert len(sent(world.accept(A), Keepalive)) == 1
 
     def test_a_lock_is_kept_by_its_deadline_while_its_address_is_refused(self) -> None:
