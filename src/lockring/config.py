@@ -31,12 +31,16 @@ from typing import (
 import msgspec
 
 from lockring.errors import ConfigError, InvalidRequest
+from lockring.names import utf8_fault
+from lockring.native import to_native
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 VARIABLE_PREFIX: Final = "LOCKRING_"
 CONFIG_VARIABLE: Final = "LOCKRING_CONFIG"
+_PATHS: Final = frozenset({"DIR", "FILE"})
+"""Values that help calls so are paths: any bytes, handed to the system as they came."""
 
 Check = Callable[[Any], object]
 """Raises `InvalidRequest` for a value that the type allows and the setting does not."""
@@ -95,6 +99,11 @@ class Setting(msgspec.Struct, frozen=True):
         """Whether some source must give a value."""
         return self.default is msgspec.NODEFAULT
 
+    @property
+    def is_path(self) -> bool:
+        """Whether the value names a file or a directory."""
+        return self.declared.metavar in _PATHS
+
     def expected(self) -> str:
         """What a value must be, as the end of "expected …"."""
         declared = self.declared
@@ -124,6 +133,9 @@ class Setting(msgspec.Struct, frozen=True):
         Raises:
             ConfigError: it is not of the type, out of bounds, or refused by the setting's check.
         """
+        fault = utf8_fault(value) if isinstance(value, str) and not self.is_path else ""
+        if fault:
+            raise ConfigError(f"{source}: {_shown(value)} is not valid UTF-8 text: {fault}")
         try:
             read = self._convert(value)
         except (ValueError, TypeError, OverflowError):
@@ -139,7 +151,7 @@ class Setting(msgspec.Struct, frozen=True):
     def _convert(self, value: object) -> Any:
         match self.kind:
             case "text":
-                return _text(value)
+                return to_native(_text(value)) if self.is_path else _text(value)
             case "choice":
                 if value in self.choices:
                     return value
@@ -374,7 +386,6 @@ def _shown(value: object) -> str:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
-    value.encode()  # a lone surrogate (bytes of the command line that are no UTF-8) is no text
     return value
 
 

@@ -185,6 +185,26 @@ class RootMissing(LockringError):
     code = "no-root"
 
 
+class OutputFailed(LockringError):
+    """What was to be printed could not be: whoever reads it has gone, the disk is full, the terminal was hung up.
+
+    Attributes:
+        errno: the system's number for it.
+    """
+
+    code = "output"
+
+    def __init__(self, text: str, *, name: str = "", errno: int = 0) -> None:
+        super().__init__(text, name=name)
+        self.errno = errno
+
+
+class SystemRefused(LockringError):
+    """The operating system refused what a command needs: no descriptor, process or memory is left, say."""
+
+    code = "system"
+
+
 class ClientClosed(LockringError, RuntimeError):
     """The client was closed, or belongs to another process (it was used after a fork)."""
 

@@ -26,6 +26,28 @@ def slot_of(name: str) -> int:
     return crc32(name.encode()) % SLOTS
 
 
+def utf8_fault(text: str) -> str:
+    """Why a text cannot be written as UTF-8, as the end of "… is not valid UTF-8 text: "; "" if it can.
+
+    Lone surrogates from U+DC80 to U+DCFF stand for bytes that the system handed over and that are no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        if 0xDC80 <= code <= 0xDCFF:
+            return f"it has the byte 0x{code - 0xDC00:02x}, as text of another encoding (Latin-1, say) does"
+        return error.reason
+    return ""
+
+
+def _utf8(text: str, what: str) -> bytes:
+    fault = utf8_fault(text)
+    if fault:
+        raise InvalidRequest(f"{what} {text[:80]!r} is not valid UTF-8 text: {fault}")
+    return text.encode()
+
+
 def check_lock_name(name: object) -> str:
     """Return the name if it may name a lock.
 
@@ -36,10 +58,7 @@ def check_lock_name(name: object) -> str:
         raise InvalidRequest(f"a lock name is text, not {type(name).__name__}")
     if not name:
         raise InvalidRequest("a lock name must not be empty")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"the lock name {name!r} is not valid UTF-8 text: {error.reason}") from error
+    size = len(_utf8(name, "the lock name"))
     if size > LOCK_NAME_BYTES_MAX:
         raise InvalidRequest(
             f"a lock name has at most {LOCK_NAME_BYTES_MAX} bytes; {name[:40]!r}… has {size}"
@@ -81,10 +100,7 @@ def check_member_id(member: object) -> str:
     """
     if not isinstance(member, str) or not member:
         raise InvalidRequest(f"a member's id is text that is not empty, not {member!r}")
-    try:
-        size = len(member.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"the member id {member!r} is not valid UTF-8 text: {error.reason}") from error
+    size = len(_utf8(member, "the member id"))
     if size > MEMBER_ID_BYTES_MAX:
         raise InvalidRequest(
             f"a member's id has at most {MEMBER_ID_BYTES_MAX} bytes; {member[:40]!r}… has {size}"
@@ -100,10 +116,7 @@ def check_owner(owner: object) -> str:
     """
     if not isinstance(owner, str):
         raise InvalidRequest(f"an owner is text, not {type(owner).__name__}")
-    try:
-        size = len(owner.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"the owner {owner!r} is not valid UTF-8 text: {error.reason}") from error
+    size = len(_utf8(owner, "the owner"))
     if size > OWNER_BYTES_MAX:
         raise InvalidRequest(f"an owner has at most {OWNER_BYTES_MAX} bytes; {owner[:40]!r}… has {size}")
     return owner

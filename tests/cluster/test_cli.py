@@ -133,7 +133,7 @@ def test_a_signal_ends_the_wait_and_leaves_no_waiter(cli, tmp_path, number):
     waiter = cli.start("lock", name, "--", "touch", str(tmp_path / "ran"))
     eventually(lambda: cli.waiters(name))
     waiter.send_signal(number)
-    assert waiter.wait(PATIENCE_S) == 128 + number
+    assert waiter.wait(PATIENCE_S) == -number  # 128 + N to a shell
     eventually(lambda: not cli.waiters(name))
     assert not (tmp_path / "ran").exists()
 
@@ -360,7 +360,7 @@ def test_watch_follows_a_lock(cli):
     while json.loads(watching.stdout.readline())["held"]:
         continue
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(PATIENCE_S) == 130
+    assert watching.wait(PATIENCE_S) == -signal.SIGINT  # 130 to a shell
     assert watching.stderr.read() == ""
 
 
@@ -455,14 +455,79 @@ def test_a_ttl_above_the_coordinator_lease_is_refused_naming_the_bound(cli):
     assert "30" in done.stderr
 
 
-def test_a_forgotten_separator_is_hinted_at(cli):
-    process = cli.start("lock", "hinted", "true")
-    line = process.stderr.readline()
-    assert "'true' is taken for the name of a lock" in line
-    assert "put -- before it" in line
-    eventually(lambda: cli.json("describe", "true")["held"])
+def test_several_names_without_a_command_are_held_and_hinted_at(cli):
+    process = cli.start("lock", "hinted/a", "hinted/b")
+    assert "to run a command, put -- before it" in process.stderr.readline()
+    eventually(lambda: cli.json("describe", "hinted/b")["held"])
     process.terminate()
     assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ls"],
+        ["status"],
+        ["describe", "x"],
+        ["watch", "x"],
+        ["ring"],
+        ["groups"],
+        ["group", "x"],
+        ["lock", "piped"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_output_whose_reader_has_gone_gives_141_for_every_command(cli, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [sys.executable, "-m", "lockring", *arguments],
+        env=cli.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (141, "")
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "lockring", *arguments],
+            env=cli.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert process.returncode == 74
+    assert process.stderr == "lockring: the output cannot be written: No space left on device\n"
+    assert not cli.json("describe", "piped")["held"]
+
+
+def test_a_caller_that_ignores_the_end_of_children_gets_the_commands_code(cli):
+    code = "import signal, subprocess, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); import os; os.execv(sys.argv[1], sys.argv[1:])"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        sys.executable,
+        "-m",
+        "lockring",
+        "lock",
+        "deaf",
+        "--",
+        "sh",
+        "-c",
+        "exit 7",
+    ]
+    done = subprocess.run(
+        command, env=cli.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_a_bound_on_a_wait_that_was_not_asked_for_is_refused(cli):

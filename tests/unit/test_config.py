@@ -94,7 +94,7 @@ def test_a_switch_reads_the_usual_words(word):
         ({}, {"LOCKRING_FRESH": "maybe"}, "LOCKRING_FRESH: expected true or false, not 'maybe'"),
         ({"servers": "a:1,,b:2"}, {}, "--server: expected one or more of HOST:PORT, separated by commas"),
         ({"servers": "a:1,b"}, {}, "--server: an address is HOST:PORT"),
-        ({"id": "\udcff"}, {}, "--id: expected text, not '\\udcff'"),
+        ({"id": "\udcff"}, {}, "--id: '\\udcff' is not valid UTF-8 text: it has the byte 0xff"),
         ({"id": "x", "weight": "9" * 500}, {}, "--weight: expected a whole number from 1 to 100, not '999"),
     ],
 )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import io
-import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import click
 
 from lockring._version import __version__
-from lockring.cli import exits
+from lockring.cli import exits, streams
+from lockring.cli.endings import Signalled, leave
+from lockring.cli.inherited import settle
 from lockring.cli.output import report
-from lockring.errors import InternalError, InvalidRequest, LockringError
+from lockring.errors import InternalError, InvalidRequest, LockringError, OutputFailed, SystemRefused
+from lockring.native import from_native
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock", "lock"),
@@ -58,7 +61,13 @@ class _Root(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:  # left to click, it would print an empty line
-            raise click.exceptions.Exit(exits.INTERRUPTED) from None
+            raise click.exceptions.Exit(Signalled(signal.SIGINT)) from None
+        except OSError as error:
+            if isinstance(error, LockringError):
+                raise
+            # Left to click, one with EPIPE would be taken for one of the output, which is `OutputFailed`.
+            what = error.strerror or str(error)
+            raise SystemRefused(f"the system refuses: {what}") from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -86,12 +95,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code. Errors of the user, of the network and of the cluster are one line on standard error
-        (a JSON object, if `--json` is among the arguments), never a traceback.
+        (a JSON object, if `--json` is among the arguments), never a traceback. With the arguments of this process, it
+        does not return where a signal has ended the command: this process dies of it.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _run(list(arguments))
+    settle()
+    streams.set_up()
+    # Here, and for the variables where they are read, text of the system becomes that of lockring.
+    code = _run([from_native(each) for each in sys.argv[1:]])
+    with suppress(
+        OutputFailed
+    ):  # what went wrong before counts; left for the end of Python, it would change the exit code
+        sys.stdout.flush()
+    return leave(code)
+
+
+def _run(given: list[str]) -> int:
     before_child = given[: given.index("--")] if "--" in given else given
     as_json = "--json" in before_child
-    _have_outputs()
     try:
         code = root.main(given, prog_name="lockring", standalone_mode=False)
         sys.stdout.flush()
@@ -102,33 +124,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         report(InvalidRequest(_sentence(error)), as_json)
         return exits.USAGE
+    except OutputFailed as error:
+        if streams.is_closed_pipe(error):
+            # Whoever read our output (head, less) has had enough.
+            return exits.SIGNALLED + signal.SIGPIPE
+        report(error, as_json)
+        return exits.OUTPUT
     except LockringError as error:
         report(error, as_json)
         return exits.exit_code_of(error)
     except (KeyboardInterrupt, click.Abort):
-        return exits.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output (head, less) has had enough. Closing here keeps Python from complaining at exit.
-        sys.stderr.close()
-        return exits.SIGNALLED + 13
-    except OSError as error:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left of the output can go nowhere else
-        report(LockringError(f"the output cannot be written: {error.strerror or error}"), as_json)
-        return exits.OUTPUT
+        return Signalled(signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug, reported as one, with its traceback
         traceback.print_exc()
         report(InternalError(f"this is a bug in lockring, please report it: {error!r}"), as_json)
         return exits.INTERNAL
-
-
-def _have_outputs() -> None:
-    """A daemon may run us with closed outputs, and a lock's name may have what the terminal's encoding has not."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the same
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _sentence(error: click.ClickException) -> str:

@@ -33,6 +33,7 @@ from lockring.cli.options import read_settings
 from lockring.cli.output import shown
 from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
 from lockring.names import LOCK_NAME_BYTES_MAX
+from lockring.native import from_native, to_native
 from lockring.units import NS_PER_S
 
 _TICK_S: Final = 0.2
@@ -79,7 +80,7 @@ def _opened(root: str, settings: CleanSettings, stack: ExitStack) -> Storage:
     elif "://" in root:
         raise InvalidRequest(f"{shown(root)}: only folders and s3:// can be cleaned", name=root)
     else:
-        storage = LocalStorage(root, crosses=settings.cross_filesystems)
+        storage = LocalStorage(to_native(root), crosses=settings.cross_filesystems)
     storage.open()
     stack.callback(storage.close)
     return storage
@@ -131,7 +132,7 @@ def group_of(storages: Sequence[Storage]) -> str:
 def _owning(
     storages: Sequence[Storage], settings: CleanSettings, cluster: ClientSettings
 ) -> Iterator[Ownership]:
-    worker = settings.worker or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    worker = settings.worker or f"{from_native(socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}"
     if settings.alone:
         yield Sole(worker)
         return

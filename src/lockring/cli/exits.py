@@ -14,8 +14,10 @@ from lockring.errors import (
     LockLost,
     LockringError,
     NotHeld,
+    OutputFailed,
     ProtocolError,
     RootMissing,
+    SystemRefused,
     Unavailable,
     UnknownNode,
     WrongCluster,
@@ -28,6 +30,7 @@ USAGE: Final = 64
 NO_INPUT: Final = 66
 UNAVAILABLE: Final = 69
 INTERNAL: Final = 70
+SYSTEM: Final = 71
 OUTPUT: Final = 74
 NOT_ACQUIRED: Final = 75
 LOST: Final = 76
@@ -36,7 +39,6 @@ CANNOT_EXECUTE: Final = 126
 NOT_FOUND: Final = 127
 SIGNALLED: Final = 128
 """Plus the signal's number."""
-INTERRUPTED: Final = 130
 
 _BY_ERROR: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (InvalidRequest, USAGE),
@@ -50,6 +52,8 @@ _BY_ERROR: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (WrongCluster, UNAVAILABLE),
     (WrongRole, UNAVAILABLE),
     (Unavailable, UNAVAILABLE),
+    (OutputFailed, OUTPUT),
+    (SystemRefused, SYSTEM),
     (InternalError, INTERNAL),
     (ClientClosed, INTERNAL),
 )

@@ -33,6 +33,8 @@ from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
+from lockring.cli.inherited import Inherited
+from lockring.cli.programs import replace_process
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
 from lockring.net.ask import end_session
@@ -60,8 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
         kill_after_ns: time between SIGTERM and SIGKILL.
         margin_ns: how long before the deadline SIGKILL is sent at the latest.
         foreground: whether the command's group becomes the foreground group of the terminal on standard input.
-        ignored: signals that were ignored when `lockring lock` was started, and are for the command too.
-        mask: signals that were blocked then.
+        inherited: how `lockring lock` was started: the signals that were ignored and blocked, and the streams that were closed.
         servers: HOST:PORT of servers of the cluster.
     """
 
@@ -70,8 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
     kill_after_ns: int
     margin_ns: int
     foreground: bool = False
-    ignored: frozenset[int] = frozenset()
-    mask: frozenset[int] = frozenset()
+    inherited: Inherited = Inherited(frozenset(), frozenset(), ())
     servers: tuple[str, ...] = ()
 
 
@@ -90,8 +90,9 @@ def start_guardian(plan: Plan) -> tuple[int, socket.socket]:
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # where it was closed, and nothing was put in its place
+            stream.flush()
     pid = os.fork()
     if pid:
         theirs.close()
@@ -223,11 +224,13 @@ class _Guardian:
                 self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != guardian:
                     os._exit(1)
+            inherited = self._plan.inherited
             for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-                ignored = number in self._plan.ignored
-                signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._plan.mask)
-            os.execvpe(self._plan.argv[0], self._plan.argv, {**os.environ, **variables})
+                signal.signal(number, signal.SIG_IGN if number in inherited.ignored else signal.SIG_DFL)
+            for fd in inherited.closed:
+                os.close(fd)
+            signal.pthread_sigmask(signal.SIG_SETMASK, inherited.mask)
+            replace_process(self._plan.argv, variables)
         except OSError as error:
             os.write(report, str(error.errno).encode())
         except ValueError:  # an argument with a NUL byte

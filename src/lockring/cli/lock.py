@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -18,9 +17,13 @@ import click
 
 from lockring.cli import exits
 from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
+from lockring.cli.endings import Signalled
+from lockring.cli.inherited import caught
 from lockring.cli.lock_settings import LockSettings
 from lockring.cli.options import read_settings
 from lockring.cli.output import duration, print_json, quoted, shown, token
+from lockring.cli.programs import unusable
+from lockring.cli.separator import COMMAND, LockCommand, check_names, hint
 from lockring.cli.supervisor import Outcome, Supervisor, wait_for_signal_or_loss
 from lockring.cli.voice import Voice
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld
@@ -32,25 +35,9 @@ if TYPE_CHECKING:
 
 _TELL_WAITING_S: Final = 1.0
 _CANCELLING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_COMMAND: Final = "lockring.command"
 
 
-class _LockCommand(click.Command):
-    """Takes what stands after `--` for the command to run, before options are looked for."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--" in args:
-            at = args.index("--")
-            ctx.meta[_COMMAND] = args[at + 1 :]
-            args = args[:at]
-            if not ctx.meta[_COMMAND]:
-                raise click.UsageError(
-                    "no command after --; leave out the -- to hold the lock until a signal", ctx
-                )
-        return super().parse_args(ctx, args)
-
-
-@click.command(cls=_LockCommand, options_metavar="[OPTIONS]")
+@click.command(cls=LockCommand, options_metavar="[OPTIONS]")
 @click.argument("names", nargs=-1, metavar="NAME… [-- COMMAND ARGS…]")
 @client_options(LockSettings)
 @click.pass_context
@@ -75,7 +62,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
 
     \b
     Exit codes:
-      COMMAND's own; 128 + N if signal N ended it; 126 or 127 if it could not be started
+      COMMAND's own; 128 + N if signal N ended it (a signal that came to lockring ends lockring too); 126 or 127 if it could not be started
       75  not acquired in time (-E)        76  a lock was lost (--lost-exit-code)
       64  usage   69  cluster unreachable  77  denied   128 + N  signal N ended the wait
     """  # noqa: D301 - the backslashes are for click, not for Python: backslash b keeps lines as they are
@@ -87,15 +74,23 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         if names.count(name) > 1:
             raise InvalidRequest(f"the lock {quoted(name)} is named twice", name=name)
     cluster = client_settings(given)
-    say = Voice(as_json, settings.verbose)
-    command = ctx.meta.get(_COMMAND)
+    say = Voice(as_json, settings.verbose, settings.quiet)
+    command = ctx.meta.get(COMMAND)
     if command is None:
-        _hint(names, say)
+        if not settings.hold:
+            check_names(ctx, names)
+            text = hint(names)
+            if text:
+                say.note(text, {"event": "hint", "message": text}, always=True)
         return _hold(names, settings, cluster, say)
-    unusable = _unusable(command[0])
-    if unusable is not None:
-        say.error(InvalidRequest(unusable[0]), "command")
-        return unusable[1]
+    if settings.hold:
+        raise InvalidRequest(
+            "--hold is for locks without a command: leave it out, or the -- and what follows"
+        )
+    fault = unusable(command[0])
+    if fault is not None:
+        say.error(InvalidRequest(fault[0]), "command")
+        return fault[1]
     # The guardian is forked here, before the client starts its threads.
     with Supervisor(
         command,
@@ -105,13 +100,6 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         servers=cluster.servers,
     ) as supervisor:
         return _run(supervisor, command[0], names, settings, cluster, say)
-
-
-def _hint(names: Sequence[str], say: Voice) -> None:
-    """Several names, the last of which is a program: somebody may have left the -- out."""
-    if len(names) > 1 and shutil.which(names[-1]):
-        text = f"{quoted(names[-1])} is taken for the name of a lock; to run a command, put -- before it"
-        say.note(text, {"event": "hint", "message": text}, always=True)
 
 
 def _run(
@@ -134,7 +122,7 @@ def _run(
         return settings.conflict_exit_code
     except _Cancelled as signalled:
         # The wait for the lock, or, once the command has ended, the wait for a cluster that does not confirm the release.
-        return exits.SIGNALLED + signalled.number if code is None else code
+        return Signalled(signalled.number) if code is None else code
     return code
 
 
@@ -165,7 +153,7 @@ def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings,
         say.error(error)
         return settings.conflict_exit_code
     except _Cancelled as signalled:
-        return exits.SIGNALLED + signalled.number if code is None else code
+        return Signalled(signalled.number) if code is None else code
     return code
 
 
@@ -274,7 +262,8 @@ def _finish(
         ended = "it was left running" if settings.on_lost == "ignore" else "it was ended"
         say.error(_loss(grants, f"; while {shown(command)} ran: {ended}"))
         return settings.lost_exit_code
-    return exits.exit_code_of_child(outcome.returncode)
+    ending = outcome.ending()
+    return exits.exit_code_of_child(outcome.returncode) if ending is None else ending
 
 
 def _loss(grants: Sequence[Grant], what: str) -> LockLost:
@@ -296,25 +285,14 @@ def _release(grants: Sequence[Grant], say: Voice) -> None:
         except (LockLost, NotHeld):
             continue  # nothing is left to release; a loss that mattered has been reported
         except LockringError as error:
-            say.note(
+            say.warn(
                 f"{quoted(grant.name)} could not be released, so it is free when its TTL has passed: {error}",
                 {"event": "not-released", "name": grant.name, "message": str(error)},
-                always=True,
             )
 
 
 def _client_options(settings: LockSettings) -> dict[str, Any]:
     return {"ttl": settings.ttl_s, "owner": settings.owner or None}
-
-
-def _unusable(command: str) -> tuple[str, int] | None:
-    """Why a command cannot be run, and the exit code; None if it can. Asked before the wait for a lock, to fail early."""
-    if shutil.which(command):
-        return None
-    if os.path.dirname(command) and os.path.exists(command):
-        what = "is a directory" if os.path.isdir(command) else "is not executable"
-        return f"{shown(command)}: {what}", exits.CANNOT_EXECUTE
-    return f"{shown(command)}: command not found", exits.NOT_FOUND
 
 
 class _Cancelled(KeyboardInterrupt):
@@ -332,12 +310,9 @@ def _cancelled_by_signals() -> Iterator[None]:
     def cancel(number: int, frame: FrameType | None) -> None:
         raise _Cancelled(number)
 
-    before = {number: signal.getsignal(number) for number in _CANCELLING}
-    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-    for number in caught:
-        signal.signal(number, cancel)
+    before = {number: signal.signal(number, cancel) for number in caught(_CANCELLING)}
     try:
         yield
     finally:
-        for number in caught:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -93,10 +93,28 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Say on standard error what happens: waiting and for whom, acquired.", short="-v", file=False
         ),
     ] = False
+    quiet: Annotated[
+        bool,
+        setting(
+            "Say nothing on standard error but what goes wrong: not what is waited for, no hints.",
+            short="-q",
+            file=False,
+        ),
+    ] = False
+    hold: Annotated[
+        bool,
+        setting(
+            "All words are names of locks, also one that is called like a program: hold them until a signal.",
+            variable=False,
+            file=False,
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         if self.nonblock and self.timeout_s:
             raise ConfigError("-n and -w contradict each other: give one of them")
+        if self.verbose and self.quiet:
+            raise ConfigError("-v and -q contradict each other: give one of them")
         # A lock is renewed each third of its TTL: with more, SIGTERM would be due before a renewal is.
         if self.kill_after_s is not None and self.kill_after_s > self.ttl_s / 2:
             raise ConfigError(

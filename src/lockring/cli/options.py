@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from lockring.config import CONFIG_VARIABLE, ConfigFile, Setting, load, settings_of
+from lockring.config import CONFIG_VARIABLE, VARIABLE_PREFIX, ConfigFile, Setting, load, settings_of
+from lockring.native import to_native, variables
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -86,8 +86,9 @@ def read_settings(struct: type[_S], section: str, given: Mapping[str, Any]) -> _
     Raises:
         ConfigError: see `lockring.config.load`.
     """
-    path = given.get("config_path") or os.environ.get(CONFIG_VARIABLE)
-    return load(struct, section, flags=given, environ=os.environ, file=read_file(path) if path else None)
+    environ = variables(VARIABLE_PREFIX)
+    path = given.get("config_path") or environ.get(CONFIG_VARIABLE)
+    return load(struct, section, flags=given, environ=environ, file=read_file(path) if path else None)
 
 
 def read_file(path: str) -> ConfigFile:
@@ -98,7 +99,9 @@ def read_file(path: str) -> ConfigFile:
     """
     from pathlib import Path
 
-    return ConfigFile(Path(path), {name: settings_of(struct) for name, struct in sections().items()})
+    return ConfigFile(
+        Path(to_native(path)), {name: settings_of(struct) for name, struct in sections().items()}
+    )
 
 
 def sections() -> dict[str, type[msgspec.Struct]]:

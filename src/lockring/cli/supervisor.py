@@ -19,7 +19,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from lockring.cli.endings import Signalled
 from lockring.cli.guardian import OnLost, Plan, start_guardian
+from lockring.cli.inherited import caught, settle
 from lockring.cli.terminal import Terminal
 from lockring.clock import monotonic_ns
 from lockring.errors import InternalError
@@ -46,6 +48,9 @@ FORWARDED: Final = tuple(
     }
 )
 """Every signal that can be caught and is meant for the command."""
+
+_TYPED: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
+"""What a terminal sends to its foreground group: Ctrl-C, Ctrl-\\, and that it has gone."""
 
 _MARGIN_NS_MAX: Final = 50 * NS_PER_MS
 
@@ -77,6 +82,7 @@ class Outcome(msgspec.Struct, frozen=True):
         lost: whether a lock was lost, or could not be prolonged in time, while it ran.
         left: whether processes of its group are still there in spite of SIGKILL.
         signals: those passed on to it.
+        had_terminal: whether it had been lent the terminal, so that what is typed there to end it went to it alone.
     """
 
     returncode: int | None
@@ -84,6 +90,22 @@ class Outcome(msgspec.Struct, frozen=True):
     lost: bool = False
     left: bool = False
     signals: tuple[int, ...] = ()
+    had_terminal: bool = False
+
+    def ending(self) -> Signalled | None:
+        """The signal that ended both the command and, by rights, this process: None if it is to exit with the command's code.
+
+        That is a signal which this process was sent and passed on, or which came from the terminal. A signal that somebody sent to
+        the command alone is told by the exit code.
+        """
+        number = 0 if self.returncode is None else -self.returncode
+        if number <= 0:
+            return None
+        if number in self.signals:
+            return Signalled(number)
+        if self.had_terminal and number in _TYPED:
+            return Signalled(number, group=True)
+        return None
 
 
 class Supervisor:
@@ -113,16 +135,15 @@ class Supervisor:
         self._terminal = Terminal()
         ttl_ns = round(ttl_s * NS_PER_S)
         self._look_ms = max(5, min(500, ttl_ns // 20 // NS_PER_MS))
-        ignored = frozenset(n for n in FORWARDED if signal.getsignal(n) is signal.SIG_IGN)
-        self._caught = [number for number in FORWARDED if number not in ignored]
+        inherited = settle()
+        self._caught = caught(FORWARDED)
         plan = Plan(
             argv=tuple(argv),
             on_lost=on_lost,
             kill_after_ns=round(kill_after_s * NS_PER_S),
             margin_ns=min(_MARGIN_NS_MAX, ttl_ns // 20),
             foreground=self._terminal.lend_at_start,
-            ignored=ignored,
-            mask=frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            inherited=inherited,
             servers=tuple(servers),
         )
         self._guardian, self._channel = start_guardian(plan)
@@ -203,7 +224,8 @@ class Supervisor:
 
     def _handle(self, message: dict[str, Any]) -> None:
         if "started" in message:
-            self._group = message["started"]
+            self._group = group = message["started"]
+            self._terminal.child_started(group)
         elif "failed" in message:
             self._outcome = Outcome(None, failure=message["failed"])
         elif "ending" in message:
@@ -214,7 +236,11 @@ class Supervisor:
                 self._tell({"signal": signal.SIGCONT})
         elif "exited" in message:
             self._outcome = Outcome(
-                message["exited"], lost=self._lost, left=message["left"], signals=tuple(self._signals)
+                message["exited"],
+                lost=self._lost,
+                left=message["left"],
+                signals=tuple(self._signals),
+                had_terminal=self._group is not None and self._terminal.is_lent_to(self._group),
             )
         elif "crashed" in message:
             self._kill_group()
@@ -288,12 +314,12 @@ def wait_for_signal_or_loss(grants: Sequence[Held], ending: Sequence[int]) -> in
 
     Args:
         grants: the locks held.
-        ending: the signals that end the wait; others keep their effect.
+        ending: the signals that end the wait, unless they were ignored when this process was started; others keep their effect.
 
     Returns:
         The signal, or None if a lock was lost.
     """
-    with _Wakeups(ending) as wakeups:
+    with _Wakeups(caught(ending)) as wakeups:
         for grant in grants:
             grant.on_lost(wakeups.poke)
         poll = select.poll()

@@ -23,6 +23,7 @@ class Terminal:
     def __init__(self) -> None:
         self._ours = os.getpgrp()
         self._saved: list[Any] | None = None
+        self._lent_to: int | None = None
         try:
             if os.isatty(0) and os.tcgetpgrp(0) == self._ours:
                 self._saved = termios.tcgetattr(0)
@@ -33,6 +34,21 @@ class Terminal:
     def lend_at_start(self) -> bool:
         """Whether the command is to be in the foreground from its start."""
         return self._saved is not None and not _is_pipe(1)
+
+    def child_started(self, group: int) -> None:
+        """Note that the command runs in this process group, and has the terminal if it was to have it from the start."""
+        if self.lend_at_start:
+            self._lent_to = group
+
+    def is_lent_to(self, group: int) -> bool:
+        """Whether the command's process group is the terminal's foreground one. It stays so when the last of the group has ended.
+
+        A terminal that has been hung up does not answer: it counts as lent to the group that had it last.
+        """
+        try:
+            return self._saved is not None and os.tcgetpgrp(0) == group
+        except OSError:
+            return self._lent_to == group
 
     def child_stopped(self, group: int, number: int) -> bool:
         """React to the command having been stopped.
@@ -85,6 +101,7 @@ class Terminal:
         return True
 
     def _give(self, group: int) -> None:
+        self._lent_to = group
         with _ignored(signal.SIGTTOU):
             os.tcsetpgrp(0, group)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.messages import WAIT_FOREVER
 from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name, split_address
+from lockring.native import from_native
 from lockring.ring.state import GENERATION_MAX
 from lockring.units import NS_PER_MS, seconds_to_ms
 
@@ -55,9 +56,10 @@ def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
     """
     named = servers
     if named is None:
-        named = os.environ.get(SERVER_VARIABLE) or SERVER_DEFAULT
+        variable = from_native(os.environ.get(SERVER_VARIABLE, ""))
+        named = variable or SERVER_DEFAULT
         from_variable = f"the address is that of {SERVER_VARIABLE}: {NAMED}"
-        origin = from_variable if os.environ.get(SERVER_VARIABLE) else f"{UNNAMED} with {SERVER_VARIABLE}"
+        origin = from_variable if variable else f"{UNNAMED} with {SERVER_VARIABLE}"
     else:
         origin = (
             servers.origin if isinstance(servers, ServerList) else f"the program names that address: {NAMED}"
@@ -91,7 +93,7 @@ def default_owner() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())  # no name is known for it, as in many containers
-    owner = f"{user}@{socket.gethostname()}:{os.getpid()}"
+    owner = f"{from_native(user)}@{from_native(socket.gethostname())}:{os.getpid()}"
     return owner.encode(errors="replace")[-OWNER_BYTES_MAX:].decode(errors="ignore")
 
 

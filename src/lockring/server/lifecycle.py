@@ -115,9 +115,10 @@ async def _run(make: Callable[[], Service]) -> int:
             end.set_result(EXIT_OK)
 
     asked: list[bool] = []
-    loop.add_signal_handler(signal.SIGTERM, leave)
-    loop.add_signal_handler(signal.SIGINT, leave)
-    loop.add_signal_handler(signal.SIGQUIT, quit_now)
+    for number, act in ((signal.SIGTERM, leave), (signal.SIGINT, leave), (signal.SIGQUIT, quit_now)):
+        # What the caller ignores stays ignored: a background job of a script does not end by the Ctrl-C that ends the script.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, act)
     finished: asyncio.Task[int] | None = None
     try:
         await service.start()

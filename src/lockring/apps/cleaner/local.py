@@ -3,6 +3,9 @@
 A folder is removed by `rmdir`, which is atomic: it fails if anything is in the folder. Folders are looked at and removed by
 way of open directories, from the root down, without following links: if a part of the path is replaced by a link
 meanwhile, nothing outside of the root is touched. What is on another file system than the root is left alone, unless asked.
+
+Names of folders are bytes to the system. Here they are read as UTF-8 whatever the locale says (`lockring.native`), since a folder's owner
+follows from its name: workers of two locales must ask for the same one.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.words import ROOT, Look, Reason
 from lockring.apps.cleaner.storage import Found
 from lockring.errors import Denied, RootMissing, Unavailable
+from lockring.native import from_native
 
 _DEPTH_OF_OPEN: Final = 64
 """Deeper folders are read at once, so that a deep tree does not take all file descriptors."""
@@ -46,7 +50,7 @@ class _Level:
 
     __slots__ = ("count", "folder", "names", "path", "stamp")
 
-    def __init__(self, folder: str, path: str, names: Iterator[os.DirEntry[str]], stamp: int) -> None:
+    def __init__(self, folder: str, path: bytes, names: Iterator[os.DirEntry[bytes]], stamp: int) -> None:
         self.folder = folder
         self.path = path
         self.names = names
@@ -58,16 +62,16 @@ class LocalStorage:
     """See the module.
 
     Args:
-        path: the root; a link to it is followed, links in it are not.
+        path: the root, as Python's own file functions take it; a link to it is followed, links in it are not.
         crosses: whether folders on other file systems are cleaned too.
     """
 
     implies_parents = False
 
     def __init__(self, path: str, *, crosses: bool = False) -> None:
-        self.name = path
+        self.name = from_native(path)
         self.restored = 0
-        self._path = os.path.realpath(path)
+        self._path = os.path.realpath(os.fsencode(path))
         self._crosses = crosses
         self._root = -1
         self._device = 0
@@ -75,7 +79,7 @@ class LocalStorage:
     @property
     def path(self) -> str:
         """The root, absolute and without links."""
-        return self._path
+        return _text(self._path)
 
     def open(self) -> None:
         """See `Storage`."""
@@ -141,10 +145,11 @@ class LocalStorage:
                 _close(level.names)
 
     def _enter(
-        self, level: _Level, entry: os.DirEntry[str], policy: Policy, depth: int
+        self, level: _Level, entry: os.DirEntry[bytes], policy: Policy, depth: int
     ) -> _Level | Found | None:
         """Go into a folder, or say why not; None if it is gone."""
-        folder = f"{level.folder}/{entry.name}" if level.folder else entry.name
+        name = _text(entry.name)
+        folder = f"{level.folder}/{name}" if level.folder else name
         kept = policy.keeps_below(folder)
         if kept is not None:
             return Found(folder, kept)
@@ -152,8 +157,8 @@ class LocalStorage:
             status = entry.stat(follow_symlinks=False)
             if status.st_dev != self._device and not self._crosses:
                 return Found(folder, Reason.FOREIGN)
-            path = f"{level.path}/{entry.name}"
-            names: Iterator[os.DirEntry[str]] = os.scandir(path)
+            path = level.path + b"/" + entry.name
+            names: Iterator[os.DirEntry[bytes]] = os.scandir(path)
             if depth > _DEPTH_OF_OPEN:
                 names = iter(list(names))
         except FileNotFoundError:
@@ -187,10 +192,10 @@ class LocalStorage:
         assert name not in ("", ".", ".."), "neither the root nor what is outside of it"
         try:
             with self._opened(parent, _PATH_ONLY) as opened:
-                status = os.stat(name, dir_fd=opened, follow_symlinks=False)
+                status = os.stat(_bytes(name), dir_fd=opened, follow_symlinks=False)
                 if status.st_dev != self._device and not self._crosses:
                     return Reason.FOREIGN
-                os.rmdir(name, dir_fd=opened)
+                os.rmdir(_bytes(name), dir_fd=opened)
         except OSError as error:
             return _reason_of(error)
         return None
@@ -198,8 +203,7 @@ class LocalStorage:
     @contextlib.contextmanager
     def _opened(self, folder: str, flags: int) -> Iterator[int]:
         """A folder as an open directory, reached from the root without following a link."""
-        parts: Iterable[str] = folder.split("/") if folder else ()
-        *above, last = parts or ["."]
+        *above, last = _bytes(folder or ".").split(b"/")
         opened = self._root
         try:
             for part in above:
@@ -217,7 +221,15 @@ class LocalStorage:
                 os.close(opened)
 
 
-def _close(names: Iterator[os.DirEntry[str]]) -> None:
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _close(names: Iterator[os.DirEntry[bytes]]) -> None:
     close = getattr(names, "close", None)  # a list that was read at once has none
     if close is not None:
         close()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from lockring.apps.cleaner.core.words import ROOT, Change, Event
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, LockringError, Overloaded
+from lockring.native import from_native, to_native
 
 
 class EventSource(Protocol):
@@ -97,7 +98,7 @@ class InotifySource:
             self._inotify.start()
             self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
             self._observer.schedule(
-                _handler(self._told), self._path, recursive=True, event_filter=_wanted_events()
+                _handler(self._told), to_native(self._path), recursive=True, event_filter=_wanted_events()
             )
             self._observer.start()
         except OSError as error:
@@ -174,6 +175,9 @@ def _handler(told: Callable[[str, str, str], None]) -> Any:
 
         def dispatch(self, event: FileSystemEvent) -> None:
             if not event.is_synthetic:
-                told(event.event_type, os.fsdecode(event.src_path), os.fsdecode(event.dest_path))
+                source, target = (
+                    from_native(os.fsdecode(each)) for each in (event.src_path, event.dest_path)
+                )
+                told(event.event_type, source, target)
 
     return Handler()
