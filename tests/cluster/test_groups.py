@@ -46,7 +46,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def owned(member: lockring.Membership) -> set[str]:
+def owned(member: lockring.Membership | lockring.aio.Membership) -> set[str]:
     return {key for key in KEYS if member.owns(key)}
 
 
@@ -283,8 +283,12 @@ def test_a_callback_that_cancels_the_task_it_runs_in_holds_up_neither_other_call
                 assert task is not None
                 task.cancel()
 
+            async def note(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+                await asyncio.sleep(0)
+                told.append(len(lost))
+
             a.on_change(cancel)
-            a.on_change(lambda gained, lost: told.append(len(lost)))
+            a.on_change(note)
             b = await client.group(name).join("b")
             await b.wait_settled(timeout=30)
             assert any(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import socket
 import time
@@ -77,6 +78,10 @@ def test_a_frame_that_does_not_come_to_its_end_ends_its_connection(
     with_host(test)()
 
 
+def arrived(host: EchoHost, count: int) -> bool:
+    return len(host.arrived) == count
+
+
 def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_without_a_gap() -> None:
     """A part of a frame is there all the time, though never of the same one."""
 
@@ -90,7 +95,7 @@ def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_with
             given = [guest._patience]
             for number, (one, after) in enumerate(itertools.pairwise(frames), start=1):
                 wire.write(one[3:] + after[:3])
-                await until(lambda number=number: len(host.arrived) == number)
+                await until(functools.partial(arrived, host, number))
                 given.append(guest._patience)
             wire.write(frames[-1][3:])
             await until(lambda: len(host.arrived) == len(frames))
