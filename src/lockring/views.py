@@ -128,7 +128,7 @@ class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
     weight: int
     payload: bytes
     owner: str
-    generation: int
+    fencing_token: int
 
 
 def membership_of(payload: bytes) -> MemberRecord | None:
