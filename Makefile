@@ -14,8 +14,11 @@ WORKERS ?= 2
 SPREAD  := --numprocesses=$(WORKERS) --dist=worksteal
 
 # Changed when what is installed would change; the code itself is installed in place.
-MADE_OF := pyproject.toml src/lockring/_version.py
-PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
+MADE_OF := pyproject.toml src/lockring/_version.py requirements/constraints.txt requirements/uv.txt
+# pip installs uv, and uv the rest, in seconds: pip's resolver takes minutes over the gRPC packages.
+UV      := $(BIN)/uv
+INSTALL := $(UV) pip install --python $(BIN)/python --constraints requirements/constraints.txt
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-header pyproject.toml
 
 # Where it is set, every one of the hundreds of processes that tests start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,10 +31,12 @@ help:
 	@echo "make test      everything: check, unit tests with coverage, simulation, real processes, a minute of chaos"
 	@echo "make check     formatter, linter, strict type checker"
 	@echo "make format    let the formatter and the linter put right what they can"
+	@echo "make constraints  write the versions that are installed into requirements/constraints.txt; UPGRADE=1 takes the newest"
 	@echo "make proto     generate the gRPC stubs from proto/"
 	@echo "make unit      the quick unit tests alone"
 	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
 	@echo "make mutants   the simulation with each safety rule switched off in turn: it must find a violation"
+	@echo "make stories   write the transcripts in tests/sim/stories again, after a change of the protocol"
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
@@ -55,6 +60,9 @@ test: $(VENV)/.installed-dev
 	echo "make test: check, unit, coverage, simulation, cluster, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
 
 check: $(VENV)/.installed-dev
+	@mkdir -p build && cp requirements/constraints.txt build/constraints.txt && $(COMPILE) --output-file build/constraints.txt && \
+	    diff requirements/constraints.txt build/constraints.txt || { \
+	    echo "requirements/constraints.txt does not belong to pyproject.toml; run 'make constraints'" >&2; exit 1; }
 	$(BIN)/ruff format --check src tests bench proto
 	$(BIN)/ruff check src tests bench proto
 	$(BIN)/mypy
@@ -62,6 +70,10 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix src tests bench proto
 	$(BIN)/ruff format src tests bench proto
+
+.PHONY: constraints
+constraints: $(VENV)/.installed-dev
+	$(COMPILE) $(if $(UPGRADE),--upgrade) --output-file requirements/constraints.txt
 
 .PHONY: proto
 proto: $(VENV)/.installed-dev
@@ -86,6 +98,10 @@ sim: $(VENV)/.installed-dev
 .PHONY: mutants
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.sim --mutants --each 300
+
+.PHONY: stories
+stories: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.sim.stories
 
 cluster: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cluster $(SPREAD)
@@ -135,22 +151,23 @@ define make_venv
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	    echo "Creating $(VENV) …"; $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 	    echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; }
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --requirement requirements/uv.txt
 endef
 
 $(VENV)/.installed: $(MADE_OF)
 	$(make_venv)
 	@echo "Installing lockring …"
-	@$(PIP) install --editable .
+	@$(INSTALL) --editable '.[server]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(MADE_OF)
 	$(make_venv)
 	@echo "Installing lockring and the tools for its tests …"
-	@$(PIP) install --editable '.[dev]'
+	@$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: $(MADE_OF)
 	$(make_venv)
 	@echo "Installing lockring, the tools for its tests, and the clients of its peers …"
-	@$(PIP) install --editable '.[dev,bench]'
+	@$(INSTALL) --editable '.[dev,bench]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev

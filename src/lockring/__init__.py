@@ -1,76 +1,71 @@
 """lockring: a distributed lock service. Leases with fencing tokens, kept in memory, replicated, spread over a ring.
 
-    with lockring.Client("127.0.0.1:9501").lock("nightly") as grant:
+    import lockring
+
+    with lockring.Client("127.0.0.1:9501") as client, client.lock("nightly") as grant:
         ...  # grant.fencing_token goes to whatever the lock protects
 
-For asyncio see `lockring.aio`, which has the same names.
+What to begin with; `help(lockring.Client)` has the calls:
+
+    Client             a client of a cluster, for any number of threads
+    aio.Client         the same for asyncio
+    Lock, RWLock       what its `lock` and `rwlock` give: `with`, `acquire`, `try_acquire`, `synchronized`
+    Grant, Grants      what an acquire gives: `held`, `fencing_token`, `check`, `release`, `on_lost`
+    ThreadingLock      what `as_threading_lock` gives, for code that expects a `threading.Lock`
+    Group, Membership  members that share work by keys: `client.group("workers").join()`
+    WatchUpdate        what `client.watch` tells at each change of a lock
+
+What is raised, all of it a `LockringError`:
+
+    AcquireTimeout     others held the lock for as long as the caller was ready to wait (a `TimeoutError`)
+    LockLost           it was held and is not any more, though it was not released
+    NotHeld            it was released before
+    Unavailable        no server could be reached, or none may serve the lock (a `ConnectionError`)
+    InvalidRequest     an argument is not of the form it must have (a `ValueError`)
+    ClientClosed       the client was closed
+
+Losses are logged as warnings of the logger `lockring.client`, connections that come and go with `INFO` and `DEBUG`.
 """
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
-from lockring._version import __version__
-from lockring.errors import (
-    AcquireTimeout,
-    ClientClosed,
-    ConfigError,
-    Denied,
-    InternalError,
-    InvalidRequest,
-    LastNode,
-    LockLost,
-    LockringError,
-    NotHeld,
-    Overloaded,
-    ProtocolError,
-    Unavailable,
-    UnknownNode,
-    WrongCluster,
-)
+from lockring._version import __version__ as __version__
+from lockring.errors import AcquireTimeout as AcquireTimeout
+from lockring.errors import ClientClosed as ClientClosed
+from lockring.errors import ConfigError as ConfigError
+from lockring.errors import Denied as Denied
+from lockring.errors import InternalError as InternalError
+from lockring.errors import InvalidRequest as InvalidRequest
+from lockring.errors import LastNode as LastNode
+from lockring.errors import LockLost as LockLost
+from lockring.errors import LockringError as LockringError
+from lockring.errors import NodeLeaving as NodeLeaving
+from lockring.errors import NotCopyable as NotCopyable
+from lockring.errors import NotHeld as NotHeld
+from lockring.errors import Overloaded as Overloaded
+from lockring.errors import ProtocolError as ProtocolError
+from lockring.errors import Unavailable as Unavailable
+from lockring.errors import UnknownNode as UnknownNode
+from lockring.errors import WrongCluster as WrongCluster
 
-if TYPE_CHECKING:
-    from lockring.client.blocking import Client
-    from lockring.client.grants import Grant, Grants
-    from lockring.client.groups import Group, Membership
-    from lockring.client.holding import Holding
-    from lockring.client.locks import Lock, RWLock, ThreadingLock
-    from lockring.client.membership import GroupInfo, GroupSummary, KeySet
-    from lockring.client.told import LockList, Wait
-    from lockring.client.watching import WatchEvent, WatchUpdate
-
-__all__ = [
-    "AcquireTimeout",
-    "Client",
-    "ClientClosed",
-    "ConfigError",
-    "Denied",
-    "Grant",
-    "Grants",
-    "Group",
-    "GroupInfo",
-    "GroupSummary",
-    "Holding",
-    "InternalError",
-    "InvalidRequest",
-    "KeySet",
-    "LastNode",
-    "Lock",
-    "LockList",
-    "LockLost",
-    "LockringError",
-    "Membership",
-    "NotHeld",
-    "Overloaded",
-    "ProtocolError",
-    "RWLock",
-    "ThreadingLock",
-    "Unavailable",
-    "UnknownNode",
-    "Wait",
-    "WatchEvent",
-    "WatchUpdate",
-    "WrongCluster",
-    "__version__",
-]
+if _typing.TYPE_CHECKING:
+    from lockring import aio as aio
+    from lockring.client.blocking import Client as Client
+    from lockring.client.grants import Grant as Grant
+    from lockring.client.grants import Grants as Grants
+    from lockring.client.groups import Group as Group
+    from lockring.client.groups import Membership as Membership
+    from lockring.client.holding import Holding as Holding
+    from lockring.client.locks import Lock as Lock
+    from lockring.client.locks import RWLock as RWLock
+    from lockring.client.membership import GroupInfo as GroupInfo
+    from lockring.client.membership import GroupSummary as GroupSummary
+    from lockring.client.membership import KeySet as KeySet
+    from lockring.client.threading_lock import ThreadingLock as ThreadingLock
+    from lockring.client.told import LockList as LockList
+    from lockring.client.told import Wait as Wait
+    from lockring.client.watching import WatchEvent as WatchEvent
+    from lockring.client.watching import WatchUpdate as WatchUpdate
 
 _HOMES = {
     "Client": "lockring.client.blocking",
@@ -85,18 +80,30 @@ _HOMES = {
     "LockList": "lockring.client.told",
     "Membership": "lockring.client.groups",
     "RWLock": "lockring.client.locks",
-    "ThreadingLock": "lockring.client.locks",
+    "ThreadingLock": "lockring.client.threading_lock",
     "Wait": "lockring.client.told",
     "WatchEvent": "lockring.client.watching",
     "WatchUpdate": "lockring.client.watching",
 }
 
+# There is no `__all__`: with one, `help(lockring)` describes every method of all these classes, in two thousand lines.
+_NAMES = sorted(
+    {"aio", "__version__", *_HOMES, *(name for name in globals() if name[0].isupper())},
+)
 
-def __getattr__(name: str) -> Any:
+
+def __getattr__(name: str) -> _typing.Any:
     """Import the client when it is first asked for: the command and the servers start without it."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'lockring' has no attribute {name!r}")
     import importlib
 
+    if name == "aio":
+        return importlib.import_module("lockring.aio")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lockring' has no attribute {name!r}")
     found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
     return found
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that are not imported yet."""
+    return [*_NAMES, "__doc__", "__file__", "__name__", "__path__"]

@@ -57,7 +57,7 @@ class LockLost(LockringError):
     Attributes:
         reason: "local-deadline" (the client could not renew in time), "expired" (the node ended the
             session), "broken" (an operator broke it), "session-ended" (the client was closed), "forked", "replaced" (of a
-            group's member: another one took its id over).
+            group's member: another one took its id over), "other-cluster" (another cluster answers at its servers' addresses).
     """
 
     code = "lost"
@@ -65,6 +65,16 @@ class LockLost(LockringError):
     def __init__(self, text: str, *, name: str = "", reason: str = "expired") -> None:
         super().__init__(text, name=name)
         self.reason = reason
+
+    @staticmethod
+    def explained(reason: str) -> str:
+        """A reason as the end of a sentence for people."""
+        return _EXPLAINED.get(reason, reason)
+
+
+_EXPLAINED: dict[str, str] = {
+    "other-cluster": "another cluster answers at the addresses of its servers, which knows nothing of it (other-cluster)",
+}
 
 
 class Unavailable(LockringError, ConnectionError):
@@ -143,6 +153,12 @@ class LastNode(LockringError):
     code = "last-node"
 
 
+class NodeLeaving(LockringError):
+    """The node was told to stop, and leaves the cluster by itself: it cannot be made active again."""
+
+    code = "node-leaving"
+
+
 class StaleVersion(LockringError):
     """A cluster state or a claim that is older than what the receiver already has."""
 
@@ -193,6 +209,12 @@ class ClientClosed(LockringError, RuntimeError):
     """The client was closed, or belongs to another process (it was used after a fork)."""
 
     code = "closed"
+
+
+class NotCopyable(LockringError, TypeError):
+    """A client, or what works through one, was to be copied, pickled, or sent to another process."""
+
+    code = "not-copyable"
 
 
 class InternalError(LockringError):

@@ -9,22 +9,24 @@ Who sends what:
 
     client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break,
                                Look, Follow, Seen
-    client → node, coordinator ClientHello, GetState; to a coordinator also Drain
+    client → node, coordinator ClientHello, GetState, GetStatus, Drain, Undrain
     server → client            Welcome, Refused, Granted, Released, Kept, Described, Listed, Changed, Broken, Lost,
-                               View, Settled, StateIs, Routes, Draining, Queued, Trouble
-    node → coordinator         Join, Heartbeat, Ask, Drain
-    coordinator → node         Welcome, Refused, HeartbeatAck, State
+                               View, Settled, StateIs, StatusIs, Routes, Draining, Undrained, Queued, Trouble
+    node → coordinator         Join, Heartbeat, Ask, Leave; Drain and Undrain of an operator, passed on
+    coordinator → node         Welcome, Refused, HeartbeatAck, State, Draining, Undrained
     node → node                PeerHello, Replicate, HandOver, State   (on the connection that the sender opened)
                                Welcome, Refused, ReplicateAck, State   (the answers on it)
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Final
 
 import msgspec
 
+from lockring.streams import AskItem as AskItem
+from lockring.streams import AskKind as AskKind
+from lockring.streams import HandOverSlot as HandOverSlot
 from lockring.streams import Mutation as Mutation
 from lockring.streams import Put as Put
 from lockring.streams import Remove as Remove
@@ -38,6 +40,7 @@ from lockring.views import HolderInfo as HolderInfo
 from lockring.views import LockEvent as LockEvent
 from lockring.views import LockInfo as LockInfo
 from lockring.views import Mode as Mode
+from lockring.views import ServerStatus as ServerStatus
 from lockring.views import Verdict as Verdict
 from lockring.views import WaiterInfo as WaiterInfo
 
@@ -49,19 +52,6 @@ FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
 
 WAIT_FOREVER: Final = -1
 """`wait_ms` of a request that waits until it is granted, cancelled or its connection ends."""
-
-
-class AskKind(IntEnum):
-    """What a node asks of the coordinator for a slot.
-
-    TAKEOVER: the primary is silent, promote me (its backup). DROP: this copy does not answer, drop it.
-    IN_SYNC: this learner has caught up. EXTEND: reserve more generations.
-    """
-
-    TAKEOVER = 0
-    DROP = 1
-    IN_SYNC = 2
-    EXTEND = 3
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -402,6 +392,28 @@ class Routes(Message, tag=30):
     coordinator: str
 
 
+class GetStatus(Message, tag=46):
+    """Ask a server what it does itself at this moment. Answered `StatusIs`."""
+
+    request: int
+
+
+class StatusIs(Message, tag=56):
+    """The answer to `GetStatus`."""
+
+    request: int
+    status: ServerStatus
+
+
+class Leave(Message, tag=44):
+    """From a node to the coordinator that it has joined: it is to stop, move everything off it. Answered `Draining`.
+
+    It is about the life that sends it, and no other; nobody passes one on.
+    """
+
+    request: int
+
+
 class Trouble(Message, tag=37):
     """Pushed to clients, after the greeting and when it changes: why a node cannot serve as it should; `reason` is as in
     `errors.Unavailable`, "" once all is well.
@@ -418,7 +430,7 @@ class Trouble(Message, tag=37):
 
 
 class Drain(Message, tag=43):
-    """To a coordinator: move everything off this node. Sent by operators, and by a node that is to stop (request 0)."""
+    """An operator's: move everything off this node. A node passes it on to its coordinator as what it is."""
 
     request: int
     node: str
@@ -426,6 +438,20 @@ class Drain(Message, tag=43):
 
 class Draining(Message, tag=53):
     """The drain of `node` has begun, or had before."""
+
+    request: int
+    node: str
+
+
+class Undrain(Message, tag=45):
+    """An operator's: let a node that is drained have slots again. A node passes it on to its coordinator as what it is."""
+
+    request: int
+    node: str
+
+
+class Undrained(Message, tag=54):
+    """`node` may have slots again, or could all the time."""
 
     request: int
     node: str
@@ -469,18 +495,6 @@ class HeartbeatAck(Message, tag=51):
     left_ms: int = 0
 
 
-class AskItem(msgspec.Struct, array_like=True, gc=False):
-    """One slot of an `Ask`: `epoch` as the asker knows it; the copy meant, as node, incarnation, joined;
-    for EXTEND `below` is the end of the range that is running out."""
-
-    slot: int
-    epoch: int
-    node: str = ""
-    incarnation: int = 0
-    joined: int = 0
-    below: int = 0
-
-
 class Ask(Message, tag=42):
     """Ask the coordinator for a change. It obliges nobody: only the next state says what was done."""
 
@@ -520,18 +534,6 @@ class ReplicateAck(Message, tag=61):
     positions: list[tuple[int, int, int, int]]
 
 
-class HandOverSlot(msgspec.Struct, array_like=True, gc=False):
-    """The end of a reign: its mutations after `after`, which end at `index`; `highest` is its highest generation."""
-
-    slot: int
-    since: int
-    joined: int
-    after: int
-    index: int
-    highest: int
-    mutations: list[Mutation]
-
-
 class HandOver(Message, tag=62):
     """From a former primary to its successor: it will never serve these slots in that reign again."""
 
@@ -555,14 +557,16 @@ ToNode = (
     | Follow
     | Seen
     | GetState
+    | GetStatus
     | Drain
+    | Undrain
     | Replicate
     | HandOver
     | State
 )
 """What a node accepts on its listening port."""
 
-ToCoordinator = ClientHello | GetState | Drain | Join | Heartbeat | Ask
+ToCoordinator = ClientHello | GetState | GetStatus | Drain | Undrain | Join | Heartbeat | Ask | Leave
 """What a coordinator accepts on its listening port."""
 
 ToClient = (
@@ -579,14 +583,16 @@ ToClient = (
     | View
     | Settled
     | StateIs
+    | StatusIs
     | Routes
     | Draining
+    | Undrained
     | Queued
     | Trouble
 )
 """What a client accepts on a connection that it opened."""
 
-FromCoordinator = Welcome | Refused | HeartbeatAck | State | Draining
+FromCoordinator = Welcome | Refused | HeartbeatAck | State | Draining | Undrained
 """What a node accepts on the connection that it opened to a coordinator."""
 
 FromPeer = Welcome | Refused | ReplicateAck | State

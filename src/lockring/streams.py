@@ -1,6 +1,9 @@
-"""What a primary tells its copies of one slot: the mutations of its locks, and the streams that carry them."""
+"""What nodes tell of single slots: a primary its copies (the mutations of its locks, and the streams that carry them), a
+former primary its successor, and any node the coordinator (asks)."""
 
 from __future__ import annotations
+
+from enum import IntEnum
 
 import msgspec
 
@@ -76,3 +79,40 @@ class Resume(msgspec.Struct, array_like=True, gc=False, tag=2):
 
 
 Stream = Snapshot | Tail | Resume
+
+
+class HandOverSlot(msgspec.Struct, array_like=True, gc=False):
+    """The end of a reign: its mutations after `after`, which end at `index`; `highest` is its highest generation."""
+
+    slot: int
+    since: int
+    joined: int
+    after: int
+    index: int
+    highest: int
+    mutations: list[Mutation]
+
+
+class AskKind(IntEnum):
+    """What a node asks of the coordinator for a slot.
+
+    TAKEOVER: the primary is silent, promote me (its backup). DROP: this copy does not answer, drop it.
+    IN_SYNC: this learner has caught up. EXTEND: reserve more generations.
+    """
+
+    TAKEOVER = 0
+    DROP = 1
+    IN_SYNC = 2
+    EXTEND = 3
+
+
+class AskItem(msgspec.Struct, array_like=True, gc=False):
+    """One slot of an `Ask`: `epoch` as the asker knows it; the copy meant, as node, incarnation, joined;
+    for EXTEND `below` is the end of the range that is running out."""
+
+    slot: int
+    epoch: int
+    node: str = ""
+    incarnation: int = 0
+    joined: int = 0
+    below: int = 0

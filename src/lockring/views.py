@@ -1,4 +1,4 @@
-"""What is told of locks and groups: how a lock is held, by whom, and who waits for it; who is in a group."""
+"""What is told of locks and groups: how a lock is held, by whom, and who waits for it; who is in a group; what a server does."""
 
 from __future__ import annotations
 
@@ -146,6 +146,33 @@ def payload_of(membership: MemberRecord) -> bytes:
 
 
 _memberships: Final = msgspec.msgpack.Decoder(MemberRecord)
+
+
+class ServerStatus(msgspec.Struct, array_like=True, gc=False):
+    """What a server does at one moment, by its own clock and rights, whatever the cluster state says.
+
+    Of a node: `serving` counts the slots that it may serve now, `primary` those that its newest state (`version`) gives
+    it. `lease_left_ms` is left of the coordinator's lease, 0 if it is over or never was; `lease_over_ms` says for how long
+    it has been over, `away_ms` for how long the node has not been in touch with the coordinator; -1 where that is not so.
+    Of a coordinator: `waiting` counts the slots that wait for leases to end, `heard` has `[node, ms]` for each member: how
+    long ago it was last heard, -1 if never. `note` is a sentence on what the server waits for, "" if for nothing.
+    """
+
+    role: str
+    node: str
+    incarnation: int
+    version: int
+    note: str = ""
+    serving: int = 0
+    primary: int = 0
+    lease_left_ms: int = 0
+    lease_over_ms: int = -1
+    away_ms: int = -1
+    locks: int = 0
+    waiters: int = 0
+    sessions: int = 0
+    waiting: int = 0
+    heard: list[tuple[str, int]] = []
 
 
 class LockList(list[LockInfo]):

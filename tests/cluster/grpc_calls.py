@@ -52,6 +52,12 @@ class Caller:
     def find(self, name: str) -> Any:
         return self.stub.FindLockOwner(pb.FindLockOwnerRequest(name=name), timeout=PATIENCE_S)
 
+    def drain(self, node: str) -> None:
+        self.stub.DrainNode(pb.DrainNodeRequest(node=node), timeout=PATIENCE_S)
+
+    def undrain(self, node: str) -> None:
+        self.stub.UndrainNode(pb.UndrainNodeRequest(node=node), timeout=PATIENCE_S)
+
     def waiters(self, name: str) -> list[str]:
         return [each.owner for each in self.find(name).lock.waiters]
 

@@ -296,6 +296,8 @@ def test_a_cluster_that_is_gone_ends_the_command_before_the_ttl_has_passed(tmp_p
 
 def test_status_shows_members_and_slots(cli, steady):
     found = cli.json("status")
+    assert (found["serving"], found["health"], found["slots_served"]) == (True, "serving", 4096)
+    assert sum(each["slots_served"] for each in found["members"]) == 4096
     assert [each["id"] for each in found["members"]] == ["N1", "N2", "N3"]
     assert sum(each["slots_primary"] for each in found["members"]) == found["slots"] == 4096
     assert (found["slots_without_primary"], found["slots_without_backup"], found["slots_moving"]) == (0, 0, 0)
@@ -410,6 +412,7 @@ EVERY = [
     ["watch", "x"],
     ["ring"],
     ["drain", "N1"],
+    ["undrain", "N1"],
 ]
 
 

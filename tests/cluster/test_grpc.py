@@ -304,6 +304,8 @@ def test_a_client_that_knows_nothing_finds_everything_by_reflection(served: Loca
             "Watch",
             "ListLocks",
             "GetClusterState",
+            "DrainNode",
+            "UndrainNode",
             "BreakLock",
         }
 

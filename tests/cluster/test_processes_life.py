@@ -166,7 +166,7 @@ def test_a_node_waits_for_its_coordinator_says_so_and_then_joins() -> None:
     with running("node", "--id", "N1", "--listen", node, "--coordinator", coordinator) as waiting:
         waiting.wait_for(f"waiting for the coordinator at {coordinator}")
         assert "waiting for the coordinator" in ask_state(node).note
-        with running("coordinator", "--listen", coordinator, "--stabilization", "0.2"):
+        with running("coordinator", "--new-cluster", "--listen", coordinator, "--stabilization", "0.2"):
             waiting.wait_for("joined cluster")
             eventually(lambda: serves(node), lambda: waiting.text)
             assert ask_state(node).note == ""
@@ -175,7 +175,7 @@ def test_a_node_waits_for_its_coordinator_says_so_and_then_joins() -> None:
 def test_a_node_tries_several_coordinators_in_turn() -> None:
     coordinator, node = address(), address()
     with (
-        running("coordinator", "--listen", coordinator, "--stabilization", "0.2"),
+        running("coordinator", "--new-cluster", "--listen", coordinator, "--stabilization", "0.2"),
         running(
             "node", "--id", "N1", "--listen", node, "--coordinator", f"127.0.0.1:1,{coordinator}"
         ) as process,
@@ -222,7 +222,7 @@ def test_a_second_signal_ends_a_draining_node_at_once(calm: LocalCluster) -> Non
 def test_a_drain_that_does_not_come_to_an_end_is_given_up_and_says_what_is_left() -> None:
     coordinator, node = address(), address()
     with (
-        running("coordinator", "--listen", coordinator, "--stabilization", "0.2") as first,
+        running("coordinator", "--new-cluster", "--listen", coordinator, "--stabilization", "0.2") as first,
         running(
             "node", "--id", "N1", "--listen", node, "--coordinator", coordinator, "--drain-timeout", "1"
         ) as second,

@@ -223,7 +223,11 @@ def _join(draft: _Draft) -> _Made:
             fixed["cluster"] = rng.choice(("another", "x" * 3000))
     message = frame(packed(draft.plain.message(NAMED["Join"], **fixed)))
     after = frame(
-        packed(draft.plain.message(NAMED[rng.choice(("Heartbeat", "Ask", "Join", "Drain"))], version=0))
+        packed(
+            draft.plain.message(
+                NAMED[rng.choice(("Heartbeat", "Ask", "Join", "Leave", "Drain", "Undrain"))], version=0
+            )
+        )
     )
     return _Made(b"", [message, after])
 
@@ -232,7 +236,7 @@ def _spoken(draft: _Draft, role: Role, sampler: Sampler) -> bytes:
     """A message that this role may send at this port."""
     if role == "peer":
         return frame(packed(sampler.message(NAMED[draft.rng.choice(_PEER_MESSAGES)])))
-    names = _CLIENT_MESSAGES if draft.is_node else ("GetState", "Drain")
+    names = _CLIENT_MESSAGES if draft.is_node else ("GetState", "GetStatus", "Drain", "Undrain")
     return frame(packed(sampler.message(NAMED[draft.rng.choice(names)])))
 
 

@@ -292,7 +292,7 @@ def is_command(message: messages.Message, facts: Facts) -> bool:
             return message.cluster in ("", state.cluster) and not (
                 outlived and message.version in (0, state.version)
             )
-        case messages.Drain():
+        case messages.Drain() | messages.Undrain():
             return message.node in state.members
         case messages.State():
             try:

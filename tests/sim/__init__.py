@@ -26,6 +26,7 @@ _MODULES = (
     "store",
     "shells",
     "node_shell",
+    "operator",
     "coordinator_shell",
     "watches",
     "checkers",
@@ -46,6 +47,7 @@ _MODULES = (
     "mutants",
     "scenarios",
     "many",
+    "stories.transcript",
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from lockring.core.renewal import OTHER_CLUSTER
 from lockring.messages import Acquire, Granted, Lost, Message, Refused
 from lockring.names import slot_of
 from lockring.ring.state import ClusterState, Copy, Replica, SlotState
@@ -139,7 +140,12 @@ class Checkers:
         raise Violation("P4", f"{belief} is believed in again after its deadline")
 
     def told_lost(self, belief: Belief, reason: str) -> None:
-        """A client is told that a grant is lost that it still believes in, though nobody broke it."""
+        """A client is told that a grant is lost that it still believes in, though nobody broke it.
+
+        Where the store was lost all is lost that was held, and the servers may answer for another cluster.
+        """
+        if self.wiped and reason.startswith(OTHER_CLUSTER):
+            return
         if self.sync and (belief.session, belief.acquisition) not in self.broken:
             raise Violation("P3", f"{belief} is told lost ({reason}) while its lease still runs")
 

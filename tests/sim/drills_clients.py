@@ -28,6 +28,18 @@ def list_of_one_share(seed: int) -> None:
 
 
 @drill
+def blind_to_another_cluster() -> None:
+    """All servers are made anew under their addresses by a person who says that there was nothing before."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    (held,) = cluster.hold(one, cluster.name, ttl_ms=30_000)
+    cluster.make_anew(new_cluster=True)
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: wanted.outcome == "held", 20)
+    assert held.outcome == "other-cluster"
+
+
+@drill
 def lost_from_anyone() -> None:
     """A primary that its clients can reach, but nobody else, runs out of what lives on at its successor."""
     cluster = Scenario(clients=1)

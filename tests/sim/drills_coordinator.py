@@ -40,6 +40,19 @@ def no_restart_wait() -> None:
 
 
 @drill
+def new_without_word() -> None:
+    """All servers are started again and know nothing, while the holder of a lock is cut off from them."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    cluster.hold(one, cluster.name, ttl_ms=30_000)
+    for process in [*cluster.simulation.nodes, cluster.coordinator]:
+        cluster.cut(one, process, 60)
+    cluster.make_anew(new_cluster=False)
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: wanted.outcome == "held", 50)
+
+
+@drill
 def range_again() -> None:
     """Both copies are lost, and the slot is assigned empty."""
     cluster = Scenario()
@@ -302,3 +315,55 @@ def incarnation_blind() -> None:
     cluster.crash(primary)
     primary.start()
     cluster.run(15)
+
+
+@drill
+def drain_by_connection() -> None:
+    """An operator drains the only node, through that node, which passes the request on over its own connection."""
+    cluster = Scenario(nodes=1, clients=1)
+    task = cluster.hold(cluster.simulation.clients[0], cluster.name)[0]
+    node = cluster.primary()
+    operator = cluster.simulation.operator
+    operator.drain(node.name, [node.address])
+    cluster.wait(lambda: operator.answers, 10)
+    cluster.run(5)
+    assert operator.answers == ["last-node"]
+    assert task.outcome == "held"
+
+
+@drill
+def drain_the_last() -> None:
+    """An operator drains both of two nodes, one after the other; then the first is made active again, and the second drained."""
+    cluster = Scenario(nodes=2, clients=1)
+    task = cluster.hold(cluster.simulation.clients[0], cluster.name)[0]
+    operator, coordinator = cluster.simulation.operator, cluster.coordinator.address
+    first, second = cluster.primary(), cluster.backup()
+    for ask, node in (
+        (operator.drain, first),
+        (operator.drain, second),
+        (operator.undrain, first),
+        (operator.drain, second),
+    ):
+        count = len(operator.answers)
+        ask(node.name, [coordinator])
+        cluster.wait(lambda count=count: len(operator.answers) > count, 10)
+        cluster.quiet()
+    assert operator.answers == ["Draining", "last-node", "Undrained", "Draining"]
+    assert cluster.primary() is first
+    assert task.outcome == "held"
+
+
+@drill
+def swap_to_the_gone() -> None:
+    """The primary of two nodes is told to leave; just before everything would move, the other one ends, and starts again later."""
+    cluster = Scenario(nodes=2, clients=1)
+    task = cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=30_000)[0]
+    primary, backup = cluster.primary(), cluster.backup()
+    primary.drain()
+    cluster.run(0.9)
+    cluster.crash(backup)
+    cluster.run(3)
+    backup.start()
+    cluster.run(40)
+    assert not primary.alive
+    cluster.demand(task.outcome == "held", "P3", "a lock is lost in a planned move, with one crash beside it")

@@ -239,8 +239,16 @@ class Injector:
     # ------------------------------------------------------------------ membership
 
     def _drain(self, rng: random.Random, duration: int) -> None:
-        """A node is told to leave, and comes back later."""
+        """A node is told to leave, and comes back later; or an operator drains one, and changes its mind later."""
         node = rng.choice(self.simulation.nodes)
+        if rng.random() < 0.5:
+            operator = self.simulation.operator
+            servers = [each.address for each in (*self.simulation.nodes, *self.simulation.coordinators)]
+            through = rng.choice((servers, [node.address]))
+            operator.drain(node.name, through)
+            if rng.random() < 0.8:
+                self.world.after(duration, operator.undrain, node.name, servers)
+            return
         if node.alive and not node.draining and sum(each.alive for each in self.simulation.nodes) > 1:
             if self.world.story is not None:
                 self.world.tell(node.name, "is told to drain")

@@ -39,6 +39,15 @@ def session_only() -> list[Change]:
 
 
 @mutant
+def blind_to_another_cluster() -> list[Change]:
+    """A client goes on believing in its locks where another cluster answers at all addresses that it knows."""
+    is_replaced = Routing.is_replaced
+    return [
+        (Routing, "is_replaced", lambda self, has_any: not has_any and is_replaced(self, has_any=has_any)),
+    ]
+
+
+@mutant
 def agreed_without_right() -> list[Change]:
     """A node whose digest agrees renews also in slots that it may not serve now."""
     return [(NodeCore, "may_serve_everything", lambda self, now_ns: True)]

@@ -12,8 +12,10 @@ from lockring.core.coordinator import CoordinatorCore
 from lockring.core.membership import Membership
 from lockring.core.node_locking import Locking
 from lockring.core.reconciler import Situation
+from lockring.core.roster import Roster
 from lockring.core.term import News, Phase, Term
 from lockring.core.timing import up
+from lockring.messages import Drain, Leave
 from lockring.ring.state import Replica, SlotState
 from lockring.units import ms_to_ns
 from tests.sim.node_shell import NodeShell
@@ -93,6 +95,18 @@ def wipe_no_wait() -> list[Change]:
         return SlotState(version, version, 0, None, None, None, slot.generation_below, slot.generation_below)
 
     return [(term, "forgotten", forgotten)]
+
+
+@mutant
+def new_without_word() -> list[Change]:
+    """A coordinator that finds nothing in its store takes the cluster for new, though nobody has said so."""
+    claim = Term._claim
+
+    def changed(self: Term, stored: Any, now_ns: int, wall_ns: int) -> None:
+        self._new_cluster = True
+        claim(self, stored, now_ns, wall_ns)
+
+    return [(Term, "_claim", changed)]
 
 
 @mutant
@@ -254,3 +268,29 @@ def ring_from_scratch() -> list[Change]:
             ),
         )
     ]
+
+
+@mutant
+def drain_by_connection() -> list[Change]:
+    """A drain that comes on the connection of the node which it is about is taken for that node's own wish to leave."""
+    ask = Roster.ask
+
+    def changed(self: Roster, sender: int, order: Any, *rest: Any) -> Any:
+        asker = self.node_of(sender)
+        if isinstance(order, Drain) and asker is not None and asker.replica.node == order.node:
+            order = Leave(order.request)
+        return ask(self, sender, order, *rest)
+
+    return [(Roster, "ask", changed)]
+
+
+@mutant
+def drain_the_last() -> list[Change]:
+    """An operator's drain is begun whether or not another node can take the slots."""
+    return [(Roster, "_why_not_drain", lambda self, *what: None)]
+
+
+@mutant
+def swap_to_the_gone() -> list[Change]:
+    """Slots are left to a member whose connection to the coordinator has ended, until its silence says that it failed."""
+    return [(Roster, "is_connected", lambda self, replica: True)]

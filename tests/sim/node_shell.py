@@ -23,17 +23,21 @@ from lockring.messages import (
     PROTOCOL,
     ClientHello,
     Drain,
+    Draining,
     FromCoordinator,
     FromPeer,
     Heartbeat,
     HeartbeatAck,
     Join,
+    Leave,
     Message,
     PeerHello,
     Refused,
     Replicate,
     ReplicateAck,
     ToNode,
+    Undrain,
+    Undrained,
     Welcome,
 )
 from lockring.ring.state import Replica
@@ -72,6 +76,7 @@ class NodeShell(Shell):
     Attributes:
         core: the real one; None while the process is down.
         draining: the node was told to leave: it exits once nothing is left on it.
+        wished_to_leave: the lives that were.
     """
 
     core: NodeCore | None
@@ -96,6 +101,7 @@ class NodeShell(Shell):
         self.timing = timing
         self.weight = weight
         self.draining = False
+        self.wished_to_leave: set[Replica] = set()
         self.incarnation_min = 1
         self.core = None
 
@@ -109,6 +115,7 @@ class NodeShell(Shell):
         self._dialing: set[Replica] = set()
         self._inbound: dict[Replica, End] = {}
         self._clients: dict[int, End] = {}
+        self._passed_on: dict[int, tuple[End, int]] = {}
         self._coordinator: End | None = None
         self._welcomed = False
         incarnation, self.incarnation_min = max(self.incarnation_min, self.wall_ns() // 1000), 1
@@ -122,8 +129,10 @@ class NodeShell(Shell):
     def drain(self) -> None:
         """Leave the cluster in good order."""
         self.draining = True
+        if self.core is not None:
+            self.wished_to_leave.add(self.core.replica)
         if self.alive and self._welcomed and self._coordinator is not None:
-            self.transmit(self._coordinator, Drain(0, self.name))
+            self.transmit(self._coordinator, Leave(0))
 
     def gone(self) -> bool:
         """Exit if the drain is complete; whether it did."""
@@ -207,6 +216,7 @@ class NodeShell(Shell):
         assert self.core is not None
         if end is self._coordinator:
             self._coordinator = None
+            self._passed_on.clear()
             if self._welcomed:
                 self._welcomed = False
                 self.core.disconnected(COORDINATOR, now_ns=self.turn_now)
@@ -226,7 +236,8 @@ class NodeShell(Shell):
                 self._welcomed = True
                 self.core.coordinator_connected(now_ns=self.turn_now)
                 if self.draining:
-                    self.transmit(end, Drain(0, self.name))
+                    self.wished_to_leave.add(self.core.replica)
+                    self.transmit(end, Leave(0))
             case Refused(code="stale", hint=hint) if hint > self.core.replica.incarnation:
                 # Another life of this node is known that is not over for the coordinator: begin a new one.
                 self.world.stats["join_stale"] += 1
@@ -240,6 +251,14 @@ class NodeShell(Shell):
                 self.network.process_crashed(self, power=False)
                 self.crash()
                 self.world.after(self.rng.randrange(500 * MS, 2000 * MS), self._restart, self.life)
+            case Draining() | Undrained() | Refused() if message.request in self._passed_on:
+                guest, request = self._passed_on.pop(message.request)
+                message.request = request
+                self.transmit(guest, message)
+            case Draining():
+                pass  # its own wish is heard
+            case Refused(code="not-coordinator") if self._welcomed and self.draining:
+                self.later(300 * MS, self._leave_again, end)
             case Refused(request=0):
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._leave_coordinator(end)
@@ -248,6 +267,18 @@ class NodeShell(Shell):
                 self.core.receive(COORDINATOR, message, now_ns=self.turn_now)
             case _:
                 self.world.stats["coordinator_before_welcome"] += 1
+
+    def _leave_again(self, end: End) -> None:
+        if end is self._coordinator and self._welcomed:
+            self.transmit(end, Leave(0))
+
+    def _pass_on(self, guest: End, order: Drain | Undrain) -> None:
+        if self._coordinator is None or not self._welcomed:
+            self.transmit(guest, Refused(order.request, "unavailable", "there is no coordinator"))
+            return
+        number = 1 + max(self._passed_on, default=0)
+        self._passed_on[number] = (guest, order.request)
+        self.transmit(self._coordinator, type(order)(number, order.node))
 
     def _restart(self, life: int) -> None:
         if not self.alive and self.life == life:
@@ -309,6 +340,9 @@ class NodeShell(Shell):
     def _from_client(self, end: End, payload: bytes) -> None:
         assert self.core is not None
         message = _to_node.decode(payload)
+        if isinstance(message, (Drain, Undrain)):
+            self._pass_on(end, message)
+            return
         self.tap.node_received(self, end.number, message)
         self.core.receive(end.number, message, now_ns=self.turn_now)
 

@@ -17,6 +17,7 @@ from tests.sim.faults import Fault, Injector, draw_faults
 from tests.sim.movement import Movement
 from tests.sim.network import Network, Weather
 from tests.sim.node_shell import NodeShell
+from tests.sim.operator import Consent, Operator
 from tests.sim.plan import Plan, draw_plan
 from tests.sim.store import SimStore
 from tests.sim.watches import holders_of, waiters_of
@@ -50,6 +51,8 @@ class Simulation:
         self.checkers = Checkers(world, self.nodes, sync=self.plan.replication == "sync")
         self.store.on_change = self.checkers.state_stored
         Movement(self.coordinators, world.stats).watch(self.store)
+        Consent(self.nodes).watch(self.store)
+        self.operator = Operator(world, self.network)
         world.after_turn = self._after_turn
         self.injector = Injector(self)
         for number in range(self.plan.coordinators):
@@ -221,6 +224,8 @@ class Simulation:
                 self.network.process_crashed(node, power=False)
                 node.crash()
                 node.start()
+
+        self.operator.undrain_all(first.address)
 
     def recovery_bound(self) -> int:
         """Within this time after all faults every slot must be served: the longest wait of the rules, and some more."""

@@ -220,6 +220,21 @@ class Scenario:
         self.simulation.network.process_crashed(process, power=power)
         process.crash()
 
+    def make_anew(self, *, new_cluster: bool) -> None:
+        """End all servers and start them again at their addresses, with a store that knows nothing.
+
+        Args:
+            new_cluster: whether a person says that there was no cluster before.
+        """
+        servers = [*self.simulation.nodes, *self.simulation.coordinators]
+        for process in servers:
+            self.crash(process)
+        self.simulation.store.wipe()
+        for coordinator in self.simulation.coordinators:
+            coordinator.new_cluster = new_cluster
+        for process in servers:
+            process.start()
+
     def cut(self, one: Process, other: Process, seconds: float) -> None:
         """Cut two processes off from each other."""
         self.simulation.network.cut(one, other, int(seconds * S))

@@ -30,4 +30,6 @@ class Shell(Process):
             return
         if self.world.story is not None and not type(message).__name__.startswith("Heartbeat"):
             self.world.tell(self.name, f"-> {end.other.process.name}: {brief(message)}")
+        if self.world.heard is not None:
+            self.world.heard(self.name, end.other.process.name, message)
         end.send(_encode(message))

@@ -51,6 +51,7 @@ class World:
         now: the true time.
         stats: how often interesting things happened.
         story: readable lines, one per event, if asked for.
+        heard: called with the sender, the receiver and each message that is sent, if set.
     """
 
     def __init__(self, seed: int, *, story: bool = False) -> None:
@@ -59,6 +60,7 @@ class World:
         self.stats: Counter[str] = Counter()
         self.story: list[str] | None = [] if story else None
         self.show: Callable[[str], None] | None = None
+        self.heard: Callable[[str, str, object], None] | None = None
         self.after_turn: Callable[[Process], None] = lambda process: None
         self.turns = 0
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []

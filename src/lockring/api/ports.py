@@ -21,12 +21,16 @@ from lockring.messages import (
     PROTOCOL,
     Changed,
     ClientHello,
+    Drain,
+    Draining,
     Lost,
     Message,
     Queued,
     Refused,
     ToClient,
     Trouble,
+    Undrain,
+    Undrained,
     Unwatch,
     Welcome,
 )
@@ -84,6 +88,11 @@ class Host(Protocol):
         self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
     ) -> Line:
         """Be a client of the node's present life, until `ended` is called."""
+
+    def pass_on(
+        self, order: Drain | Undrain, answer: Callable[[Draining | Undrained | Refused], None]
+    ) -> None:
+        """Give an operator's request to the coordinator; `answer` is called with what it says."""
 
 
 class Port:

@@ -18,6 +18,7 @@ from lockring.api.forms import event_of, generation_of, listed_of, lock_of, stat
 from lockring.api.forwarding import PATIENCE_NS, Forwarder
 from lockring.api.keeping import KeepStream
 from lockring.api.listing import list_page
+from lockring.api.ordering import order
 from lockring.api.status import Context, abort
 from lockring.api.v1 import lockring_pb2 as pb
 from lockring.api.v1 import lockring_pb2_grpc
@@ -25,8 +26,8 @@ from lockring.api.waiting import ACQUISITION, Waiting, lease_ms
 from lockring.api.watching import Watching
 from lockring.clock import monotonic_ns
 from lockring.errors import InternalError, InvalidRequest, LockringError, NotHeld
-from lockring.messages import Break, Broken, Describe, Described, Release, Released
-from lockring.names import check_lock_name, slot_of
+from lockring.messages import Break, Broken, Describe, Described, Drain, Release, Released, Undrain
+from lockring.names import check_lock_name, check_node_id, slot_of
 from lockring.units import NS_PER_S
 
 log = logging.getLogger("lockring.grpc")
@@ -194,6 +195,18 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         )
         assert isinstance(answer, Broken)
         return pb.BreakLockResponse(freed=answer.freed, within_ms=answer.within_ms)
+
+    @_unary
+    async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:  # noqa: N802
+        """Move everything off a node."""
+        await order(self._forwarder.host, Drain(0, check_node_id(request.node)), self._until_ns(context))
+        return pb.DrainNodeResponse()
+
+    @_unary
+    async def UndrainNode(self, request: pb.UndrainNodeRequest, context: Context) -> pb.UndrainNodeResponse:  # noqa: N802
+        """Let a drained node have slots again."""
+        await order(self._forwarder.host, Undrain(0, check_node_id(request.node)), self._until_ns(context))
+        return pb.UndrainNodeResponse()
 
     async def refuse(self, context: Context, error: LockringError, request: object) -> NoReturn:
         """End a call with the status of an error, and where the lock of the request is, if it is about one."""

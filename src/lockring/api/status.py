@@ -37,6 +37,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "unknown-node": code_pb2.NOT_FOUND,
     "no-root": code_pb2.NOT_FOUND,
     "last-node": code_pb2.FAILED_PRECONDITION,
+    "node-leaving": code_pb2.FAILED_PRECONDITION,
     "closed": code_pb2.CANCELLED,
     "protocol": code_pb2.INTERNAL,
     "store": code_pb2.INTERNAL,

@@ -22,7 +22,7 @@ from lockring.native import from_native
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock", "lock"),
-    "status": ("cluster", "status"),
+    "status": ("status", "status"),
     "ls": ("locks", "ls"),
     "describe": ("locks", "describe"),
     "watch": ("locks", "watch"),
@@ -31,6 +31,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "group": ("groups", "group"),
     "ring": ("cluster", "ring"),
     "drain": ("cluster", "drain"),
+    "undrain": ("cluster", "undrain"),
     "clean-folders": ("clean_folders", "clean_folders"),
     "coordinator": ("servers", "coordinator"),
     "node": ("servers", "node"),

@@ -18,6 +18,7 @@ from lockring._version import __version__
 from lockring.client.arguments import origin_of
 from lockring.client.async_watching import Watching
 from lockring.client.holding import abandon_held
+from lockring.client.logs import LoggedCore
 from lockring.client.membership import Follower
 from lockring.client.wire import CONNECT_S, decoder, not_understood, reason_of
 from lockring.clock import monotonic_ns
@@ -62,8 +63,7 @@ class AsyncWire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        # A cast, since uvloop's transports are none by inheritance.
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         tune(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
@@ -96,7 +96,7 @@ class AsyncEngine:
     def __init__(self, addresses: Sequence[str], owner: str, connect_timeout_ns: int) -> None:
         self.addresses = addresses
         self.owner = owner
-        self._core = ClientCore(
+        self._core = LoggedCore(
             addresses,
             owner=owner,
             new_id=lambda: secrets.token_hex(8),
@@ -210,7 +210,7 @@ class AsyncEngine:
         loop = self._usable()
         request = self._core.follow(ticket, now_ns=monotonic_ns())
         request.context = ticket.context = member
-        member.followed(self._core, request)
+        member._followed(self._core, request)
         self._plan_flush(loop)
 
     def told(self, request: Request) -> None:
@@ -220,7 +220,7 @@ class AsyncEngine:
             self._plan_flush(self._usable())
 
     async def unfollow(self, request: Request) -> None:
-        """A member is about to leave: it owns nothing any more, and has been told so (`on_regrouped`)."""
+        """A member is about to leave: it owns nothing any more, and has been told so (`_on_regrouped`)."""
         self._usable()
         self._core.leave(request, now_ns=monotonic_ns())
         self._flush()
@@ -256,11 +256,11 @@ class AsyncEngine:
 
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell whoever holds a ticket that it was lost."""
-        ticket.context.on_ticket_lost()
+        ticket.context._on_ticket_lost()
 
     def tell_regrouped(self, news: Regrouped) -> None:
         """Tell whoever follows a group of a change in it."""
-        news.request.context.on_regrouped(news.gained, news.lost, news.awaited)
+        news.request.context._on_regrouped(news.gained, news.lost, news.awaited)
 
     def _usable(self) -> asyncio.AbstractEventLoop:
         """The running loop, which must be the one that this client works on."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
 from lockring.client.async_engine import AsyncEngine
 from lockring.client.holding import GrantState, LossCallback, blame, check_callback, is_holder, loss_of
+from lockring.client.logs import log_loss
+from lockring.client.process_bound import ProcessBound
 from lockring.client.threaded_engine import ThreadedEngine
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
@@ -60,8 +63,9 @@ class Grant(GrantState):
             self._callbacks = []
         self._callbacks.append(callback)
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
+        log_loss(self._ticket)
         if self._event is not None:
             self._event.set()
         callbacks, self._callbacks = self._callbacks, None
@@ -93,7 +97,7 @@ class Grant(GrantState):
             LockLost: it was lost before.
             NotHeld: it was released before.
         """
-        await self._engine.release(self._ticket)
+        await _release(self._engine, self._ticket)
 
     async def __aenter__(self) -> Self:
         return self.check()
@@ -104,18 +108,20 @@ class Grant(GrantState):
         ticket = self._ticket
         if ticket.state == TicketState.HELD:
             try:
-                await self._engine.release(ticket)
+                await _release(self._engine, ticket)
             except LockLost as loss:
                 blame(error, loss)
         elif ticket.reason:
             blame(error, loss_of(ticket))
 
 
-class Grants(Sequence[Grant]):
+class Grants(ProcessBound, Sequence[Grant]):
     """The grants of several locks, in the order in which they were named; as a context manager it releases them all.
 
     If any was lost meanwhile, leaving the block raises `LockLost` for the first of them.
     """
+
+    _instead = "pass their names and fencing tokens; the leases stay with this process"
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         self._grants = tuple(grants)
@@ -179,6 +185,27 @@ class Grants(Sequence[Grant]):
 
     def __repr__(self) -> str:
         return f"<Grants {list(self._grants)!r}>"
+
+
+Engine = AsyncEngine | ThreadedEngine
+
+
+async def _release(engine: Engine, ticket: Ticket) -> None:
+    """Release a ticket; where that is another loop than the client's, or none runs, have it done there without waiting."""
+    try:
+        await engine.release(ticket)
+    except RuntimeError:
+        if ticket.state != TicketState.HELD:
+            raise
+        call_at_home(engine, lambda: engine.let_go(ticket))
+
+
+def call_at_home(engine: Engine, function: Callable[[], object]) -> None:
+    """Have a function called on the loop that a client belongs to. Where that loop is closed nothing is kept alive any more."""
+    home = engine._loop if isinstance(engine, AsyncEngine) else engine._engine.home
+    if home is not None:
+        with contextlib.suppress(RuntimeError):
+            home.call_soon_threadsafe(function)
 
 
 def _call_back(callbacks: Sequence[LossCallback], loss: LockLost) -> None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
-from lockring.client.async_grants import Grant
+from lockring.client.async_grants import Grant, call_at_home
 from lockring.client.holding import LossCallback, blame
 from lockring.client.membership import (
     ChangeCallback,
@@ -22,6 +22,7 @@ from lockring.client.membership import (
     check_change_callback,
     member_payload,
 )
+from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from lockring.client.asynchronous import Client
 
 
-class Group:
+class Group(ProcessBound):
     """A group's name, and how memberships of it are to be leased. It holds no state: make one wherever it is needed."""
+
+    _instead = "pass the addresses of the servers and the group's name, and join it there"
 
     __slots__ = ("_client", "_name", "_ttl_ms")
 
@@ -94,7 +97,7 @@ class Group:
             membership = Membership(self._client, self._name, member, grant)
             await membership._wait(membership._first_version, until_ns, "got no view of it")
         except BaseException:
-            self._client._engine.let_go(grant.ticket)
+            self._client._engine.let_go(grant._ticket)
             raise
         return membership
 
@@ -145,7 +148,8 @@ class Membership(MembershipState):
         self._teller: asyncio.Task[None] | None = None
         self._calling: asyncio.Future[Any] | None = None
         self._waiting: list[asyncio.Event] = []
-        self._engine.follow(grant.ticket, self)
+        self._leaving: asyncio.Future[None] | None = None
+        self._engine.follow(grant._ticket, self)
 
     def on_change(self, callback: ChangeCallback) -> None:
         """Have a function called with the keys that this member gains and loses, each time that some are.
@@ -208,15 +212,15 @@ class Membership(MembershipState):
 
     # ------------------------------------------------------------------ for the client
 
-    def followed(self, core: ClientCore, request: Request) -> None:
+    def _followed(self, core: ClientCore, request: Request) -> None:
         """For the client: the group is followed by this request."""
         self._core, self._request = core, request
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """For the client: the membership was lost."""
-        self._grant.on_ticket_lost()
+        self._grant._on_ticket_lost()
 
-    def on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
+    def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
         """For the client: something has changed in the group."""
         if self._callbacks and (gained or lost):
             self._tell_later(tuple(self._callbacks), KeySet(gained), KeySet(lost), awaited)
@@ -254,6 +258,9 @@ class Membership(MembershipState):
             for event in self._waiting:
                 event.set()
 
+    def _leave_later(self) -> None:
+        self._leaving = asyncio.ensure_future(self.leave())
+
     async def _wait(self, ready: Callable[[], int | None], until_ns: int | None, what: str) -> int:
         """Wait until `ready` gives something."""
         event = asyncio.Event()
@@ -276,12 +283,16 @@ class Membership(MembershipState):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ticket = self._grant.ticket
+        ticket = self._grant._ticket
         if ticket.state == TicketState.HELD:
             try:
                 await self.leave()
             except LockLost as loss:
                 blame(error, loss)
+            except RuntimeError:  # on another loop than the client's, or on none
+                if ticket.state != TicketState.HELD:
+                    raise
+                call_at_home(self._engine, self._leave_later)
         elif ticket.reason:
             try:
                 self.check()

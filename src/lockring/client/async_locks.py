@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lockring.client.arguments import Seconds, wait_to_ms
 from lockring.client.async_grants import Grant
-from lockring.errors import AcquireTimeout, InvalidRequest
+from lockring.client.blocks import Blocks, waits_for_itself
+from lockring.client.decorators import synchronized_async
+from lockring.client.process_bound import ProcessBound
+from lockring.errors import AcquireTimeout
 from lockring.messages import WAIT_FOREVER, Mode
 
 if TYPE_CHECKING:
     from lockring.client.asynchronous import Client
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar(
+    "F",
+    bound="Callable[..., Awaitable[Any]] | Callable[..., AsyncIterator[Any]] | classmethod[Any, ..., Any]",
+)
 
 
-class Lock:
+class Lock(ProcessBound):
     """A lock's name and how it is to be leased. It holds no state: make one wherever it is needed, or share it.
 
     `async with lock as grant:` waits for the lock and never runs the block without it.
     """
 
-    __slots__ = ("_client", "_entered", "_mode", "_name", "_other", "_ttl_ms")
+    _instead = "pass the addresses of the servers and the lock's name, and make a client and a lock there"
+
+    __slots__ = ("_blocks", "_client", "_mode", "_name", "_other", "_ttl_ms")
 
     def __init__(self, client: Client, name: str, ttl_ms: int, mode: Mode = Mode.EXCLUSIVE) -> None:
         self._client = client
@@ -36,8 +42,7 @@ class Lock:
         self._mode: int = mode.value  # an enumeration takes longer to compare and to send
         # Of a lock to read, the one to write, and the reverse.
         self._other: Lock | None = None
-        # The grants of `with` blocks that are being run, by task, innermost last.
-        self._entered: dict[asyncio.Task[Any] | None, list[Grant]] = {}
+        self._blocks: Blocks[Grant] = Blocks()
 
     @property
     def name(self) -> str:
@@ -68,8 +73,8 @@ class Lock:
                 other side of the same `RWLock`.
             ClientClosed: the client was closed.
         """
-        if self._other is not None:
-            self._check_not_inside(self._other)
+        if self._other is not None and self._other._blocks.hold_around(sys._getframe()):
+            raise waits_for_itself(self._name, shared=self.shared)
         engine = self._client._engine
         wait_ms = WAIT_FOREVER if timeout is None else wait_to_ms(timeout)
         return Grant(engine, await engine.acquire(self._name, self._ttl_ms, wait_ms, self._mode))
@@ -81,51 +86,40 @@ class Lock:
         except AcquireTimeout:
             return None
 
-    def synchronized(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    def synchronized(self, function: F) -> F:
         """Decorate a function so that each call of it runs under the lock.
 
+        Of a generator function, whether asynchronous or not, the lock is held while it runs: from the first step until it ends or
+        is closed. Methods of all kinds can be decorated; a class or a property cannot.
+
         Raises:
-            InvalidRequest: it is a coroutine function here, or none in the asyncio client.
+            InvalidRequest: it is a coroutine function here, or none in the asyncio client; or it cannot be called. A call raises it
+                where what comes back would run without the lock: a coroutine, a generator, an iterator.
         """
-        if not inspect.iscoroutinefunction(function):
-            raise InvalidRequest(f"{function!r} is no coroutine function: use lockring.Client")
+        decorated: F = synchronized_async(self, function)
+        return decorated
 
-        @functools.wraps(function)
-        async def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-            async with self:
-                return await function(*args, **kwargs)
+    # Plain functions, since only these are called from the frame that runs the `async with`.
 
-        return locked
+    def __aenter__(self) -> Coroutine[Any, Any, Grant]:
+        return self._enter(sys._getframe(1))
 
-    async def __aenter__(self) -> Grant:
+    async def _enter(self, frame: FrameType) -> Grant:
         grant = await self.acquire()
-        self._entered.setdefault(asyncio.current_task(), []).append(grant)
+        self._blocks.enter(grant, frame, _current_task())
         return grant
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        me = asyncio.current_task()
-        grants = self._entered[me]
-        grant = grants.pop()
-        if not grants:
-            del self._entered[me]
-        await grant.__aexit__(kind, error, trace)
-
-    def _check_not_inside(self, other: Lock) -> None:
-        """Refuse to wait for oneself, in a block that holds the other side."""
-        if any(grant.held for grant in other._entered.get(asyncio.current_task(), ())):
-            has, wants = ("write", "read") if self.shared else ("read", "write")
-            raise InvalidRequest(
-                f"the caller holds {self._name!r} to {has} and would wait for itself to {wants}: release it first",
-                name=self._name,
-            )
+    ) -> Coroutine[Any, Any, None]:
+        grant = self._blocks.leave(self._name, sys._getframe(1), _current_task())
+        return grant.__aexit__(kind, error, trace)
 
     def __repr__(self) -> str:
         return f"<Lock {self._name!r}{', shared' if self.shared else ''}, ttl {self.ttl:g} s>"
 
 
-class RWLock:
+class RWLock(ProcessBound):
     """A lock that many may hold to read, or one to write.
 
     `read()` and `write()` give locks to acquire as usual. Who waits is served first come, first served: readers that come
@@ -135,6 +129,8 @@ class RWLock:
     waits for itself. Where that is seen, in a `with` block of the same object, it is refused. Two reads of one
     caller, one inside the other, wait for ever if a writer has come between them.
     """
+
+    _instead = "pass the addresses of the servers and the lock's name, and make a client and a lock there"
 
     __slots__ = ("_name", "_read", "_ttl_ms", "_write")
 
@@ -168,3 +164,11 @@ class RWLock:
 
     def __repr__(self) -> str:
         return f"<RWLock {self._name!r}, ttl {self.ttl:g} s>"
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    """The task that runs, if any: a coroutine that is thrown away may leave its blocks outside of any loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

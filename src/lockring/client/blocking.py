@@ -25,8 +25,10 @@ from lockring.client.engine import Engine
 from lockring.client.grants import Grant, Grants
 from lockring.client.groups import Group
 from lockring.client.holding import Holding, holding_of
-from lockring.client.locks import Lock, RWLock, ThreadingLock
+from lockring.client.locks import Lock, RWLock
 from lockring.client.membership import GroupSummary, summary_of
+from lockring.client.process_bound import ProcessBound
+from lockring.client.threading_lock import ThreadingLock
 from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.core.outlook import Wait
@@ -37,7 +39,7 @@ from lockring.units import NS_PER_MS
 from lockring.views import LockList
 
 
-class Client:
+class Client(ProcessBound):
     """A client of a lock cluster. It may be shared by any number of threads, or tasks of one event loop.
 
     It connects when it is first needed, and keeps what it holds alive until it is released or the client is closed. As a
@@ -167,7 +169,7 @@ class Client:
                 grant.check()
         except BaseException:
             for grant in reversed(grants.values()):
-                self._engine.let_go(grant.ticket)
+                self._engine.let_go(grant._ticket)
             raise
         return Grants(grants[name] for name in wanted)
 
@@ -299,7 +301,7 @@ class Client:
         return decode_state(answer.state), answer.note
 
     def drain(self, node: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> None:
-        """Begin to move everything off a node, so that it can be stopped; see `state` for how far it is.
+        """Begin to move everything off a node, so that it can be stopped; see `state` for how far it is, `undrain` for a change of mind.
 
         Args:
             node: id of the node.
@@ -307,12 +309,31 @@ class Client:
 
         Raises:
             UnknownNode: the cluster has no such member.
-            LastNode: it is the last one that can serve.
+            LastNode: it is the last one that can serve: the others have failed, or are drained.
             Unavailable: no server could do it within that time.
         """
         member, give_up_ns = check_node_id(node), answer_to_ns(timeout)
         self._engine.ask(
             lambda core, now_ns: core.drain(member, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
+        )
+
+    def undrain(self, node: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> None:
+        """Let a node that was drained have slots again. Changes nothing if it was not.
+
+        Args:
+            node: id of the node.
+            timeout: how long to try, in seconds.
+
+        Raises:
+            UnknownNode: the cluster has no such member.
+            NodeLeaving: it was told to stop, and leaves by itself.
+            Unavailable: no server could do it within that time, or the node was not in touch.
+        """
+        member, give_up_ns = check_node_id(node), answer_to_ns(timeout)
+        self._engine.ask(
+            lambda core, now_ns: core.drain(
+                member, undo=True, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
+            )
         )
 
     def waits(self) -> list[Wait]:

@@ -194,7 +194,7 @@ class Engine(Plumbing):
                 self._torn = False
                 raise
             request.context = ticket.context = member
-            member.followed(self._core, request)
+            member._followed(self._core, request)
             self._carry_out(now_ns, None)
             self._torn = False
 

@@ -18,6 +18,8 @@ from lockring.client.holding import (
     loss_of,
     report_in_thread,
 )
+from lockring.client.logs import log_loss
+from lockring.client.process_bound import ProcessBound
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -70,8 +72,9 @@ class Grant(GrantState):
                 return
         _call_back(self.name, [callback], loss_of(self._ticket))
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
+        log_loss(self._ticket)
         if self._ticket.reason == "forked":
             self._event = None  # the parent's, in a state that nobody knows
             self._callbacks = None
@@ -125,11 +128,13 @@ class Grant(GrantState):
             blame(error, loss_of(ticket))
 
 
-class Grants(Sequence[Grant]):
+class Grants(ProcessBound, Sequence[Grant]):
     """The grants of several locks, in the order in which they were named; as a context manager it releases them all.
 
     If any was lost meanwhile, leaving the block raises `LockLost` for the first of them.
     """
+
+    _instead = "pass their names and fencing tokens; the leases stay with this process"
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         self._grants = tuple(grants)

@@ -19,6 +19,7 @@ from lockring.client.membership import (
     check_change_callback,
     member_payload,
 )
+from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from lockring.client.blocking import Client
 
 
-class Group:
+class Group(ProcessBound):
     """A group's name, and how memberships of it are to be leased. It holds no state: make one wherever it is needed."""
+
+    _instead = "pass the addresses of the servers and the group's name, and join it there"
 
     __slots__ = ("_client", "_name", "_ttl_ms")
 
@@ -89,7 +92,7 @@ class Group:
             membership = Membership(self._client, self._name, member, grant)
             membership._wait(membership._first_version, until_ns, "got no view of it")
         except BaseException:
-            self._client._engine.let_go(grant.ticket)
+            self._client._engine.let_go(grant._ticket)
             raise
         return membership
 
@@ -139,7 +142,7 @@ class Membership(MembershipState):
         self._news: deque[tuple[tuple[ChangeCallback, ...], KeySet, KeySet, bool]] = deque()
         self._teller: threading.Thread | None = None
         self._waiting: list[threading.Event] = []
-        self._engine.follow(grant.ticket, self)
+        self._engine.follow(grant._ticket, self)
 
     def on_change(self, callback: ChangeCallback) -> None:
         """Have a function called with the keys that this member gains and loses, each time that some are.
@@ -203,22 +206,22 @@ class Membership(MembershipState):
 
     # ------------------------------------------------------------------ for the client, with its lock held
 
-    def followed(self, core: ClientCore, request: Request) -> None:
+    def _followed(self, core: ClientCore, request: Request) -> None:
         """For the client: the group is followed by this request."""
         self._core, self._request = core, request
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """For the client: the membership was lost."""
-        self._grant.on_ticket_lost()
-        if self._grant.ticket.reason == "forked":
+        self._grant._on_ticket_lost()
+        if self._grant._ticket.reason == "forked":
             # Who was telling is a thread of the parent's, and the events are in a state that nobody knows.
             self._teller = None
             self._news.clear()
             self._waiting.clear()
         if not self._following.over:  # the client had to start over, or this is the child of a fork
-            self.on_regrouped(frozenset(), self._following.end(), False)
+            self._on_regrouped(frozenset(), self._following.end(), False)
 
-    def on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
+    def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
         """For the client: something has changed in the group."""
         if self._callbacks and (gained or lost):
             self._tell_later(tuple(self._callbacks), KeySet(gained), KeySet(lost), awaited)
@@ -273,7 +276,7 @@ class Membership(MembershipState):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ticket = self._grant.ticket
+        ticket = self._grant._ticket
         if ticket.state == TicketState.HELD:
             try:
                 self.leave()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
+from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ClientCore
 from lockring.core.exchange import not_held
@@ -104,11 +105,15 @@ class Watchman(Protocol):
         """Find out what has expired by now."""
 
 
-class GrantState:
+class GrantState(ProcessBound):
     """One acquisition of a lock, as far as it can be told without asking anyone.
 
     A grant is a value of its own: it belongs to who acquired it, not to a thread or a task.
     """
+
+    _instead = (
+        "pass its name and fencing token, for what the lock protects; the lease stays with this process"
+    )
 
     __slots__ = ("_acquired_at_ns", "_callbacks", "_client", "_owner", "_ticket")
 
@@ -118,11 +123,6 @@ class GrantState:
         self._owner = client.owner
         self._acquired_at_ns = wall_ns()
         self._callbacks: list[LossCallback] | None = None
-
-    @property
-    def ticket(self) -> Ticket:
-        """For the client: the acquisition as its core knows it."""
-        return self._ticket
 
     @property
     def name(self) -> str:
@@ -208,11 +208,12 @@ def blame(error: BaseException | None, loss: LockLost) -> None:
     """At the end of a block whose lock was lost: raise that, or note it on the error that ended the block.
 
     Raises:
-        LockLost: the block ended without an error.
+        LockLost: the block ended without an error, or as a generator that was closed: that swallows its own with all notes.
     """
-    if error is None:
+    if error is None or isinstance(error, GeneratorExit):
         raise loss
-    error.add_note(f"lockring: {loss}")
+    if not isinstance(error, LockLost) or error.name != loss.name:
+        error.add_note(f"lockring: {loss}")
 
 
 def abandon_held(core: ClientCore, reason: str) -> list[Any]:

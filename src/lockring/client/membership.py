@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from lockring.client.holding import GrantState
+from lockring.client.process_bound import ProcessBound
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.client_groups import REPLACED
@@ -54,13 +55,13 @@ def member_payload(member_id: str | None, weight: int, payload: bytes) -> tuple[
 class Follower(Protocol):
     """A member of a group, as the one that hears of changes in it."""
 
-    def followed(self, core: ClientCore, request: Request) -> None:
+    def _followed(self, core: ClientCore, request: Request) -> None:
         """It follows its group by this request to this core."""
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """Its membership was lost."""
 
-    def on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
+    def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
         """Something has changed; if it is `awaited`, `told` is to be called once the program knows."""
 
 
@@ -118,9 +119,10 @@ def summary_of(lock: LockInfo) -> GroupSummary | None:
     return GroupSummary(lock.name.removeprefix(GROUP_PREFIX), count, lock.view) if count else None
 
 
-class MembershipState:
+class MembershipState(ProcessBound):
     """One membership of a group, as far as it can be told without asking anyone."""
 
+    _instead = "pass the addresses of the servers and the group's name, and join it there"
     _grant: GrantState
     _request: Request
 
@@ -207,7 +209,7 @@ class MembershipState:
         owner, version = view.ring.owner(key), view.number
         if owner is None:
             why = "no view of the group has come yet"
-        elif owner == self._member_id and view.has(self._grant.ticket.generation):
+        elif owner == self._member_id and view.has(self._grant._ticket.generation):
             why = f"version {version} gives it to this member, but not everybody has let go of it"
         else:
             why = f"version {version} gives it to {owner!r}"
@@ -242,8 +244,8 @@ class MembershipState:
         try:
             yield
         except LockLost as error:
-            why = error.reason
-            if why == REPLACED:
+            why = LockLost.explained(error.reason)
+            if error.reason == REPLACED:
                 why = f"{REPLACED}: another member has joined under the id {self._member_id!r}"
             raise LockLost(f"{who} was lost: {why}", name=self._group, reason=error.reason) from None
         except NotHeld:
@@ -252,7 +254,7 @@ class MembershipState:
     def _settled_version(self) -> int | None:
         """The version, if it is settled and has this member."""
         standing = self._following.standing
-        generation = self._grant.ticket.generation
+        generation = self._grant._ticket.generation
         if not standing.settled or not standing.view.has(generation):
             if self._following.over:
                 raise self._over()

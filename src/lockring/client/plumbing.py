@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from lockring._version import __version__
 from lockring.client.arguments import origin_of
 from lockring.client.holding import abandon_held
+from lockring.client.logs import LoggedCore
 from lockring.client.wire import IDLE_NS, Watcher, Wire, connect, not_understood
 from lockring.clock import monotonic_ns
 from lockring.core.client import ClientCore
@@ -73,7 +74,7 @@ class Call:
 class Loser(Protocol):
     """What a held ticket's `context` must be: whoever is to hear that it was lost."""
 
-    def on_ticket_lost(self) -> None:
+    def _on_ticket_lost(self) -> None:
         """The ticket was lost; called with the engine's lock held."""
 
 
@@ -111,7 +112,7 @@ class Plumbing:
         self._closing = False
 
     def _new_core(self) -> ClientCore:
-        return ClientCore(
+        return LoggedCore(
             self.addresses,
             owner=self.owner,
             new_id=lambda: secrets.token_hex(8),
@@ -148,7 +149,7 @@ class Plumbing:
         waiting.update((wire.reader, None) for wire in wires.values() if wire.reader is not None)
         for loser in abandon_held(old, "session-ended"):
             if not isinstance(loser, Call):
-                loser.on_ticket_lost()
+                loser._on_ticket_lost()
         for wire in list(wires.values()):
             wire.send(farewell)
             wire.hang_up()
@@ -258,7 +259,7 @@ class Plumbing:
         match effect:
             case GrantLost(ticket):
                 if not isinstance(ticket.context, Call):
-                    ticket.context.on_ticket_lost()
+                    ticket.context._on_ticket_lost()
             case Answer(request, answer, error):
                 call: Call = request.context
                 call.answer, call.error = answer, error
@@ -271,7 +272,7 @@ class Plumbing:
                 self._finish(call, me)
                 self._waiting[call] = None
             case Regrouped(request, gained, lost, awaited):
-                request.context.on_regrouped(gained, lost, awaited)
+                request.context._on_regrouped(gained, lost, awaited)
             case Connect(link, address):
                 mark = self._connecting[link] = object()
                 name = f"lockring-connect-{address}"
@@ -430,7 +431,7 @@ class Plumbing:
             self._core.close(now_ns=monotonic_ns())
         for loser in losers:
             if not isinstance(loser, Call):
-                loser.on_ticket_lost()
+                loser._on_ticket_lost()
 
 
 _engines: weakref.WeakSet[Plumbing] = weakref.WeakSet()

@@ -45,13 +45,13 @@ class _Engine(AsyncEngine):
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell of a loss on the loop of who holds the grant."""
         with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
-            self.home.call_soon_threadsafe(ticket.context.on_ticket_lost)
+            self.home.call_soon_threadsafe(ticket.context._on_ticket_lost)
 
     def tell_regrouped(self, news: Regrouped) -> None:
         """Tell of a change in a group on the loop of its member."""
         with contextlib.suppress(RuntimeError):
             self.home.call_soon_threadsafe(
-                news.request.context.on_regrouped, news.gained, news.lost, news.awaited
+                news.request.context._on_regrouped, news.gained, news.lost, news.awaited
             )
 
 
@@ -207,6 +207,7 @@ class ThreadedEngine:
                 if give_back is not None:
                     loop.call_soon_threadsafe(give_back, outcome.result())
             elif not goes_on:
+                outcome.cancel()  # where the caller was thrown away: what still comes is given back
                 loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
             raise
 

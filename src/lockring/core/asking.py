@@ -1,4 +1,4 @@
-"""Questions and orders of a client that are no acquisition: describe, list, watch, break, state, drain.
+"""Questions and orders of a client that are no acquisition: describe, list, watch, break, state, drain and undrain.
 
 All of them may be repeated: a question changes nothing, and an order names what it is about (a generation, a
 node), so a second one finds it done. They are therefore sent again over any failure until answered or out of time.
@@ -33,6 +33,8 @@ from lockring.messages import (
     Look,
     Message,
     StateIs,
+    Undrain,
+    Undrained,
     View,
     Watch,
 )
@@ -55,6 +57,7 @@ class Kind(Enum):
     BREAK = "break"
     STATE = "state"
     DRAIN = "drain"
+    UNDRAIN = "undrain"
     LOOK = "look"
     FOLLOW = "follow"
 
@@ -69,6 +72,7 @@ ANSWERS: Final[dict[Kind, type[Message]]] = {
     Kind.BREAK: Broken,
     Kind.STATE: StateIs,
     Kind.DRAIN: Draining,
+    Kind.UNDRAIN: Undrained,
     Kind.LOOK: View,
 }
 """Which message answers which kind; a watch is answered by any number of `Changed`, a following of `View` and `Settled`."""
@@ -130,6 +134,8 @@ class Request(msgspec.Struct, eq=False):
                 return GetState(request)
             case Kind.DRAIN:
                 return Drain(request, self.name)
+            case Kind.UNDRAIN:
+                return Undrain(request, self.name)
             case Kind.LOOK:
                 return Look(request, self.name, version)
             case Kind.FOLLOW:
@@ -139,6 +145,11 @@ class Request(msgspec.Struct, eq=False):
             case Kind.LIST:
                 assert self.listing is not None
                 return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
+
+
+def drain_request(node: str, undo: bool, now_ns: int, give_up_at_ns: int) -> Request:
+    """A drain of a node, or with `undo` its end."""
+    return Request(Kind.UNDRAIN if undo else Kind.DRAIN, node, ANYWHERE, now_ns, give_up_at_ns)
 
 
 class Ping(NamedTuple):
@@ -226,7 +237,7 @@ def where(request: Request, routing: Routing) -> Node | Link | None:
         return routing.nodes[listing.todo[0]] if listing.todo else None
     if request.slot != ANYWHERE:
         return routing.table[request.slot]
-    if request.kind is Kind.DRAIN:
+    if request.kind in (Kind.DRAIN, Kind.UNDRAIN):
         for link in routing.links.values():
             if link.coordinator:
                 return link

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any, Final
 from zlib import crc32
 
-from lockring.core.asking import ANSWERS, ANYWHERE, Kind, Listing, Request
+from lockring.core.asking import ANSWERS, ANYWHERE, Kind, Listing, Request, drain_request
 from lockring.core.client_checks import ClientStatus, check_invariants, status_of
 from lockring.core.client_effects import ClientEffect, Resolve
 from lockring.core.exchange import ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
@@ -163,9 +163,9 @@ class ClientCore(Refusals):
         """Ask any server for the cluster state; the answer is a `StateIs`."""
         return self._ask(Request(Kind.STATE, "", ANYWHERE, now_ns, give_up_at_ns), now_ns)
 
-    def drain(self, node: str, *, give_up_at_ns: int, now_ns: int) -> Request:
-        """Move everything off a node; the answer is a `Draining`."""
-        return self._ask(Request(Kind.DRAIN, node, ANYWHERE, now_ns, give_up_at_ns), now_ns)
+    def drain(self, node: str, *, undo: bool = False, give_up_at_ns: int, now_ns: int) -> Request:
+        """Move everything off a node (`Draining`), or with `undo` let it have slots again (`Undrained`)."""
+        return self._ask(drain_request(node, undo, now_ns, give_up_at_ns), now_ns)
 
     def abandon(self, request: Request, *, now_ns: int) -> None:
         """The caller does not want the answer any more; ends a watch."""
@@ -331,13 +331,6 @@ class ClientCore(Refusals):
                 self._lately_released.add(what, link.node, now_ns)
         elif isinstance(what, Closing):
             self._close_links_if_done(now_ns)
-
-    def _let_go(self, ticket: Ticket) -> None:
-        ticket.unreleased = False
-        ticket.link = 0
-        if ticket.state == RELEASING:
-            ticket.state = ENDED
-            self._effects.append(Resolve(ticket, None))
 
     def _receive_other(self, link: Link, message: Message, now_ns: int) -> None:
         if link.state != READY:

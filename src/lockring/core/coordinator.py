@@ -45,12 +45,13 @@ from lockring.messages import (
     PROTOCOL,
     Ask,
     Drain,
-    Draining,
     Heartbeat,
     HeartbeatAck,
     Join,
+    Leave,
     Message,
     Refused,
+    Undrain,
     Welcome,
 )
 from lockring.ring.state import ClusterState, Member, Replica, Replication
@@ -132,9 +133,10 @@ class CoordinatorCore:
         """A sentence on what the coordinator waits for, "" if for nothing."""
         return note_of(self._term, self._roster, self._planning)
 
-    def status(self) -> CoordinatorStatus:
-        """A copy of what is worth knowing."""
-        return status_of(self._term, self._roster, self._membership, self._planning)
+    def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
+        """A copy of what is worth knowing, as of `now_ns` or the last input, if that was later."""
+        moment = max(now_ns, self._called_at_ns)
+        return status_of(self._term, self._roster, self._membership, self._planning, moment)
 
     def check_invariants(self) -> None:
         """Assert what must hold after every input. For tests and the simulation: it looks at every slot.
@@ -176,7 +178,7 @@ class CoordinatorCore:
         self._take(self._term.result(operation, ok=ok, state=state, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
     def receive(self, sender: Connection, message: Message, *, now_ns: int, wall_ns: int) -> None:
-        """Take a message: `Join` first from a node, then `Heartbeat`, `Ask`, `Drain`; `Drain` from anyone.
+        """Take a message: `Join` first from a node, then `Heartbeat`, `Ask`, `Leave`; `Drain`, `Undrain` from anyone.
 
         What is wrong in it is answered with `Refused`; a node that broke the protocol is disconnected.
         """
@@ -188,8 +190,8 @@ class CoordinatorCore:
                 self._heartbeat(sender, message, now_ns)
             case Ask():
                 self._ask(sender, message, now_ns)
-            case Drain():
-                self._drain(sender, message, now_ns)
+            case Leave() | Drain() | Undrain():
+                self._order(sender, message, now_ns)
             case _:
                 what = type(message).__name__
                 self._refuse(sender, Refused(0, "protocol", f"a coordinator takes no {what}"))
@@ -280,11 +282,10 @@ class CoordinatorCore:
         )
         self._effects += (Send(sender, welcome), Send(sender, self._snapshots.message(state)))
 
-    def _drain(self, sender: Connection, drain: Drain, now_ns: int) -> None:
-        if not self._term.is_active:
-            self._effects.append(Send(sender, self._not_coordinator(drain.request)))
-            return
-        refusal = self._roster.ask_drain(sender, drain, self._state(), self._membership, now_ns)
+    def _order(self, sender: Connection, order: Leave | Drain | Undrain, now_ns: int) -> None:
+        refusal: Refused | None = self._not_coordinator(order.request)
+        if self._term.is_active:
+            refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
         self._planning.look_again(now_ns=now_ns)
@@ -397,8 +398,7 @@ class CoordinatorCore:
     def _advance(self, now_ns: int) -> None:
         """Write the next state if there is anything to write."""
         before = state = self._state()
-        for connection, request, node in self._roster.settle(state):
-            self._effects.append(Send(connection, Draining(request, node)))
+        self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
         version = self._term.version_at(now_ns + self._wall_offset_ns)
         members = self._roster.next_members(state)
         slots = self._asks.apply(state, self._reach, version=version, now_ns=now_ns)
@@ -411,7 +411,8 @@ class CoordinatorCore:
                 state,
                 version=version,
                 lease_wait_ns=self._term.lease_wait_ns,
-                leaving=self._roster.leaving(),
+                leaving=lambda: self._roster.leaving(before, self._membership, now_ns),
+                connected=self._roster.is_connected,
                 now_ns=now_ns,
             )
             condemned = step.condemned
@@ -426,8 +427,7 @@ class CoordinatorCore:
 
     def _retire(self) -> None:
         """The term is another's: say so to everyone, and be done."""
-        for connection, request in self._roster.unanswered_drains():
-            self._effects.append(Send(connection, self._not_coordinator(request)))
+        self._effects += [Send(to, self._not_coordinator(each)) for to, each in self._roster.unanswered()]
         for connection in [*self._roster.connections(), *self._held_joins]:
             self._refuse(connection, self._not_coordinator(0))
 

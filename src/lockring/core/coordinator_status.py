@@ -8,7 +8,7 @@ from lockring.core.membership import Membership
 from lockring.core.planning import Planning
 from lockring.core.roster import Roster
 from lockring.core.term import Term
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_S, ns_to_ms_floor
 
 
 class CoordinatorStatus(msgspec.Struct, frozen=True):
@@ -23,6 +23,8 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
         ring_updates: how often these have changed.
         learning: slots that have learners.
         waiting: slots that nobody serves until leases have surely ended.
+        absent: ids of the members that have failed, or whose connection has ended.
+        heard: of each member, its id and how many milliseconds ago it was heard last, -1 if never.
     """
 
     phase: str
@@ -33,6 +35,8 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
     ring_updates: int
     learning: int
     waiting: int
+    absent: tuple[str, ...]
+    heard: tuple[tuple[str, int], ...]
 
 
 def note_of(term: Term, roster: Roster, planning: Planning) -> str:
@@ -43,6 +47,11 @@ def note_of(term: Term, roster: Roster, planning: Planning) -> str:
         return "the coordinator is still reading its store"
     if roster.is_stopping:
         return "the last node is leaving: its slots wait for the next node that joins"
+    if roster.stranded:
+        return (
+            f"{' and '.join(roster.stranded)} cannot be drained, since no other node is there: start another one, or"
+            f" make it active again with lockring undrain {roster.stranded[0]}"
+        )
     if planning.waiting:
         return (
             f"{planning.waiting} slots have no copy left, or it is unknown who had them: they are assigned empty"
@@ -51,8 +60,20 @@ def note_of(term: Term, roster: Roster, planning: Planning) -> str:
     return "" if term.state.members else "no node has joined yet"
 
 
-def status_of(term: Term, roster: Roster, membership: Membership, planning: Planning) -> CoordinatorStatus:
+def status_of(
+    term: Term, roster: Roster, membership: Membership, planning: Planning, now_ns: int
+) -> CoordinatorStatus:
     """The coordinator as it is now."""
+    members = {} if term.state is None else term.state.members
+    heard: list[tuple[str, int]] = []
+    absent: list[str] = []
+    for node, member in sorted(members.items()):
+        ago_ns = membership.heard_ago_ns(member.replica, now_ns=now_ns)
+        heard.append((node, -1 if ago_ns is None else ns_to_ms_floor(ago_ns)))
+        # One that this coordinator has not heard yet is given the time to come back to it.
+        has_left = ago_ns is not None and not roster.is_connected(member.replica)
+        if has_left or membership.is_failed(member.replica, now_ns=now_ns):
+            absent.append(node)
     return CoordinatorStatus(
         phase=term.phase.value,
         note=note_of(term, roster, planning),
@@ -62,4 +83,6 @@ def status_of(term: Term, roster: Roster, membership: Membership, planning: Plan
         ring_updates=membership.updates,
         learning=planning.learning,
         waiting=planning.waiting,
+        absent=tuple(absent),
+        heard=tuple(heard),
     )

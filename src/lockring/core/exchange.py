@@ -18,7 +18,7 @@ from lockring.core.links import Link, Node
 from lockring.core.outlook import too_late
 from lockring.core.routing import IDLE_NS, SILENCE_NS_MAX, SILENCE_NS_MIN, Routing
 from lockring.core.vigilance import Vigilance
-from lockring.errors import ClientClosed, LockLost, LockringError, NotHeld, WrongCluster
+from lockring.errors import ClientClosed, LockLost, LockringError, NotHeld
 from lockring.messages import Acquire, Refused, Release
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -310,10 +310,6 @@ class Exchange(Vigilance):
         if node is not None:
             self._release_again(now_ns, lost=node)
         self._wake(now_ns)
-        is_foreign = isinstance(error, WrongCluster) and routing.cluster and routing.ready_count() == 0
-        if is_foreign and not self._has_any():
-            # The cluster was made anew. Whoever holds nothing has nothing to mix up.
-            routing.forget_cluster()
         hopeless = routing.hopeless()
         if hopeless is not None:
             for item in list(self._parked):
@@ -414,7 +410,11 @@ def not_held(ticket: Ticket) -> LockringError:
     """The error for a ticket that should be held and is not."""
     name = ticket.name
     if ticket.reason:
-        return LockLost(f"the lock {name!r} was lost: {ticket.reason}", name=name, reason=ticket.reason)
+        return LockLost(
+            f"the lock {name!r} was lost: {LockLost.explained(ticket.reason)}",
+            name=name,
+            reason=ticket.reason,
+        )
     return NotHeld(f"the lock {name!r} is not held by this grant", name=name)
 
 

@@ -35,6 +35,10 @@ class LatelyReleased:
         """A node has confirmed the release of a ticket."""
         self._entries.append((ticket, now_ns, node))
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
+
     def take_doubtful(
         self, table: Sequence[Node | None], *, lost: Node | None = None, now_ns: int
     ) -> list[Ticket]:

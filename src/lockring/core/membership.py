@@ -77,9 +77,18 @@ class Membership:
         """Whether this life has been silent for a member lease."""
         return now_ns - self._silent_from_ns(replica) >= self._timing.member_lease_ns
 
+    def is_expected(self, replica: Replica, *, now_ns: int) -> bool:
+        """Whether this life is there, or has failed so lately that the ring still has it."""
+        return replica in self.settled or not self.is_failed(replica, now_ns=now_ns)
+
     def was_heard(self, replica: Replica) -> bool:
         """Whether this life was heard at all since the start; only then is it given anything."""
         return replica in self._heard_at_ns
+
+    def heard_ago_ns(self, replica: Replica, *, now_ns: int) -> int | None:
+        """How long ago the last message of this life arrived, None if none has."""
+        heard_at_ns = self._heard_at_ns.get(replica)
+        return None if heard_at_ns is None else now_ns - heard_at_ns
 
     def heard_within(self, replica: Replica, duration_ns: int, *, now_ns: int) -> bool:
         """Whether a message of this life arrived within the last `duration_ns`."""

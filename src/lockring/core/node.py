@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from lockring.core.effects import (
     COORDINATOR,
     Close,
@@ -30,6 +28,7 @@ from lockring.core.node_replication import Replicator
 from lockring.core.node_roles import Roles
 from lockring.core.node_service import Service
 from lockring.core.node_slot import NodeSlot
+from lockring.core.node_status import NodeStatus, status_of
 from lockring.core.sessions import NO_DEADLINE, Sessions
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
@@ -49,28 +48,13 @@ from lockring.messages import (
     State,
 )
 from lockring.ring.state import ClusterState, Replica, decode_state, encode_state, routes_of
-from lockring.units import NS_PER_MS, ns_to_ms_floor
+from lockring.units import NS_PER_MS
 
 TICK_NS: Final = 100 * NS_PER_MS
 """How often the node looks whether a copy or a primary has fallen silent."""
 
 QUICK: Final = frozenset({Acquire, Release})
 """Requests of which any one is handled in some microseconds."""
-
-
-class NodeStatus(msgspec.Struct, frozen=True):
-    """A node at one moment, for people: what it is in how many slots, and what it holds."""
-
-    replica: Replica
-    version: int
-    primary_slots: int
-    active_slots: int
-    copied_slots: int
-    locks: int
-    waiters: int
-    sessions: int
-    clients: int
-    coordinator_lease_left_ms: int
 
 
 class NodeCore:
@@ -82,6 +66,7 @@ class NodeCore:
         slots: by number, those in which it has, or had, a role.
         now_ns: time of the last input.
         coordinator_lease: the coordinator's.
+        locks_ended: held locks of slots that were taken from this node and given to no other.
     """
 
     def __init__(self, replica: Replica, *, timing: Timing | None = None, now_ns: int) -> None:
@@ -105,6 +90,7 @@ class NodeCore:
         self._asks: dict[tuple[AskKind, int, str], AskItem] = {}
         self._coordinator_up = False
         self.coordinator_lease = Lease()
+        self.locks_ended = 0
         self._heartbeats = SentTimes()
         self._heartbeat_at_ns = now_ns
         self._tick_at_ns = now_ns + TICK_NS
@@ -335,21 +321,9 @@ class NodeCore:
 
     # ------------------------------------------------------------------ looking inside
 
-    def status(self) -> NodeStatus:
-        """This node in figures."""
-        me = self.replica
-        return NodeStatus(
-            replica=me,
-            version=self.state.version,
-            primary_slots=sum(slot.primary == me for slot in self.state.slots),
-            active_slots=sum(data.reign is not None for data in self.slots.values()),
-            copied_slots=sum(slot.copy_of(me) is not None for slot in self.state.slots),
-            locks=sum(len(data.table.locks) for data in self.slots.values() if data.reign is not None),
-            waiters=self.service.locking.waiters,
-            sessions=len(self.sessions),
-            clients=len(self.service.connections),
-            coordinator_lease_left_ms=ns_to_ms_floor(self.coordinator_lease_left_ns(self.now_ns)),
-        )
+    def status(self, *, now_ns: int = 0) -> NodeStatus:
+        """This node in figures, its rights as of `now_ns` or the last input, if that was later."""
+        return status_of(self, max(now_ns, self.now_ns))
 
     def check_invariants(self) -> None:
         """Assert that the parts of this node fit together."""

@@ -104,7 +104,9 @@ class Roles:
         node = self._node
         reign = data.reign
         assert reign is not None
-        if after.primary is not None and after.primary != node.replica:
+        if after.primary is None:
+            node.locks_ended += sum(bool(lock.holders) for lock in data.table.locks.values())
+        elif after.primary != node.replica:
             node.replicator.hand_over(reign, after.primary, now_ns)
         node.replicator.close_streams(reign)
         node.service.reign_ended(data)

@@ -6,7 +6,7 @@ most once per `reconcile_ns`. The ring's target is worked out anew only when the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lockring.core.membership import Membership
 from lockring.core.reach import Reach
@@ -73,10 +73,14 @@ class Planning:
         *,
         version: int,
         lease_wait_ns: int,
-        leaving: frozenset[Replica],
+        leaving: Callable[[], frozenset[Replica]],
+        connected: Callable[[Replica], bool],
         now_ns: int,
     ) -> Plan:
-        """Find the next step from this state; the arguments are those of `Situation`."""
+        """Find the next step from this state; the arguments are those of `Situation`, `leaving` as of who has settled by now.
+
+        `connected` says whether a life has a connection.
+        """
         membership, reach = self._membership, self._reach
         self._planned_at_ns = now_ns
         self._changed_at_ns = None
@@ -91,12 +95,12 @@ class Planning:
                 version=version,
                 now_ns=now_ns,
                 target=self._target,
-                standing=lambda replica: _standing(state, membership, replica, now_ns),
+                standing=lambda replica: _standing(state, membership, connected, replica, now_ns),
                 # Of a version that is only being written now nothing has been in force yet.
                 age_ns=lambda version: now_ns - known_at_ns.get(version, now_ns),
                 avoided=lambda primary, copy: reach.is_avoided(primary, copy, now_ns=now_ns),
                 lease_wait_ns=lease_wait_ns,
-                leaving=leaving,
+                leaving=leaving(),
             )
         )
         for primary, copy in step.abandoned:
@@ -118,7 +122,13 @@ def _different(slots: tuple[SlotState, ...]) -> list[SlotState]:
     return list({id(slot): slot for slot in slots}.values())
 
 
-def _standing(state: ClusterState, membership: Membership, replica: Replica, now_ns: int) -> Standing:
+def _standing(
+    state: ClusterState,
+    membership: Membership,
+    connected: Callable[[Replica], bool],
+    replica: Replica,
+    now_ns: int,
+) -> Standing:
     gone = not state.is_current(replica)
     dead = gone or membership.is_failed(replica, now_ns=now_ns)
     usable = (
@@ -132,6 +142,7 @@ def _standing(state: ClusterState, membership: Membership, replica: Replica, now
         usable=usable,
         gone=gone,
         unacknowledged_ns=membership.unacknowledged_ns(replica, now_ns=now_ns),
+        connected=connected(replica),
     )
 
 

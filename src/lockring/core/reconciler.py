@@ -63,12 +63,15 @@ class Standing(NamedTuple):
         usable: may be given slots: alive, settled and not draining.
         gone: the cluster knows another life of the node, or none.
         unacknowledged_ns: for how long it cannot have got a coordinator lease.
+        connected: has a connection to the coordinator. One whose connection has just ended may have ended too, long before
+            its silence says so: nothing is left to it alone meanwhile.
     """
 
     dead: bool
     usable: bool
     gone: bool
     unacknowledged_ns: int
+    connected: bool = True
 
 
 class Situation(NamedTuple):
@@ -210,17 +213,17 @@ class _Planner:
         if primary in situation.leaving:
             if backup is None or self._is_unwanted(backup):
                 return released(slot, version)
-            return swapped(slot, version, lagging=self._lagging)
+            return self._swapped(slot, backup)
         if backup is not None and self._is_unwanted(backup):
             backup = None
         if learner is not None and (self._is_unwanted(learner) or self._is_overdue(primary, learner)):
             learner = None
         wished = self._wished_copy(number, primary, backup)
-        if wished is None and backup is not None and self._has_no_other_place(number, backup):
+        if wished is None and backup is not None and self._has_no_other_place(number, primary, backup):
             backup = None
         if wished is not None and backup is not None and wished == backup.replica:
             if self._wished_primary(number, primary) == wished:
-                return swapped(slot, version, lagging=self._lagging)
+                return self._swapped(slot, backup)
             learner = None
         elif learner is not None and situation.target is not None and backup is not None:
             # Without a backup any learner is worth finishing; with one, only the one that is to replace it.
@@ -264,9 +267,17 @@ class _Planner:
     def _is_unwanted(self, copy: Copy) -> bool:
         return self._is_dead(copy.replica) or copy.replica in self._situation.leaving
 
-    def _has_no_other_place(self, number: int, backup: Copy) -> bool:
+    def _swapped(self, slot: SlotState, backup: Copy) -> SlotState:
+        """Primary and backup change places, once the backup is there to begin."""
+        if not self._standing(backup.replica).connected:
+            return slot
+        return swapped(slot, self._situation.version, lagging=self._lagging)
+
+    def _has_no_other_place(self, number: int, primary: Replica, backup: Copy) -> bool:
         """Whether a copy is on a member that is to leave while the ring has nobody to take it over."""
         situation = self._situation
+        if not self._standing(primary).connected:
+            return False
         member = situation.state.members.get(backup.replica.node)
         is_draining = member is not None and member.condition == "draining"
         return is_draining and situation.target is not None and situation.target.backup(number) is None

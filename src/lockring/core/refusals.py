@@ -29,10 +29,6 @@ class Refusals(GroupsClient):
         """Of a closing client: close the links on which nothing is open."""
         raise NotImplementedError
 
-    def _let_go(self, ticket: Ticket) -> None:
-        """The node has nothing of a ticket any more."""
-        raise NotImplementedError
-
     def _refused(self, link: Link, refused: Refused, now_ns: int) -> None:
         """A request was not carried out: try it again, or tell its caller."""
         item = link.acquires.get(refused.request)

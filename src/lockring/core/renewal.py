@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lockring.core.asking import STREAMS, Request
+from lockring.core.asking import STREAMS, Kind, Listing, Request
 from lockring.core.client_effects import GrantLost, Resolve
-from lockring.core.exchange import ENDED, HELD, PENDING, RETRY_NS_MIN, Exchange
+from lockring.core.exchange import ENDED, HELD, PENDING, RELEASING, RETRY_NS_MIN, Exchange
 from lockring.core.holdings import NEVER_NS, Share, Ticket, deadline_of
 from lockring.core.links import Link, Node
 from lockring.core.outlook import Wait, wait_of
+from lockring.errors import LockringError, WrongCluster
 from lockring.messages import Granted, Keepalive, Kept, Lost, Queued, Routes, Trouble, Welcome
 from lockring.units import NS_PER_MS
 
 LISTED_BYTES_MAX: Final = 1024 * 1024
 """About how much one keepalive lists; more is split by slots, far below the longest frame."""
 _ENTRY_BYTES: Final = 16
+
+OTHER_CLUSTER: Final = "other-cluster"
+"""Why everything is lost that was held in a cluster in whose place another one answers."""
 
 _DIGEST: Final = 0
 _PER_SLOT: Final = 1
@@ -199,6 +203,13 @@ class Renewal(Exchange):
         ticket.state = ENDED
         self._effects.append(GrantLost(ticket, reason))
 
+    def _let_go(self, ticket: Ticket) -> None:
+        ticket.unreleased = False
+        ticket.link = 0
+        if ticket.state == RELEASING:
+            ticket.state = ENDED
+            self._effects.append(Resolve(ticket, None))
+
     def _told_lost(self, link: Link, lost: Lost, now_ns: int) -> None:
         """A node says that it ended an acquisition."""
         session = self._session_of.get(lost.session)
@@ -273,6 +284,41 @@ class Renewal(Exchange):
     def _troubled(self, link: Link, trouble: Trouble, now_ns: int) -> None:
         """A node cannot serve as it should, or can again."""
         link.trouble, link.trouble_at_ns = (trouble if trouble.reason else None), now_ns
+
+    # ------------------------------------------------------------------ another cluster
+
+    def _lose_link(self, link: Link, error: LockringError, now_ns: int) -> None:
+        super()._lose_link(link, error, now_ns)
+        if self._routing.is_replaced(has_any=self._has_any()):
+            self._begin_afresh(now_ns)
+
+    def _begin_afresh(self, now_ns: int) -> None:
+        """The cluster is gone, and another one is in its place: nothing is held, and what is open is asked of the new one.
+
+        What names something of the former cluster, a token or a node, is not: it might hit something else there.
+        """
+        for session in self._sessions.values():
+            for share in session.shares.values():
+                for ticket in list(share.tickets.values()):
+                    share.leave(ticket)
+                    self._end_held(ticket, OTHER_CLUSTER)  # what waits is parked by now
+        for item in list(self._parked):
+            if isinstance(item, Request):
+                if item.kind in (Kind.BREAK, Kind.DRAIN):
+                    what = f"{item.kind.value} of {item.name!r}"
+                    error = WrongCluster(
+                        f"the {what} was meant for a cluster that is gone: another one answers at its addresses",
+                        name=item.name,
+                    )
+                    self._give_up(item, error, now_ns)
+                elif item.listing is not None:
+                    item.listing = Listing()
+            elif item.state != PENDING:
+                del self._parked[item]
+                self._let_go(item)
+        self._lately_released.clear()
+        self._routing.forget_cluster()
+        self._wake(now_ns)
 
     # ------------------------------------------------------------------ time
 

@@ -1,8 +1,12 @@
 """Who is connected to the coordinator, and what the next state is to say about members because of it.
 
-A node is one connection per life, and one life per id: a newer connection ends the older ones. What joined, and what
-is to be drained, is kept until a state that says so is in the store; the operators and nodes that asked for
-a drain are answered then.
+A node is one connection per life, and one life per id: a newer connection ends the older ones. What joined, and which
+node is to be drained or to have slots again, is kept until a state that says so is in the store; the operators and nodes
+that asked are answered then.
+
+Two kinds of request must not be taken for each other. A *node* may leave, also as the last one: that is about the life
+that sends it. An *operator's* drain names a node, and is judged the same whether the operator's own connection
+brought it or that of a node which passed it on.
 """
 
 from __future__ import annotations
@@ -13,24 +17,35 @@ import msgspec
 
 from lockring.core.effects import Connection
 from lockring.core.membership import Membership
-from lockring.errors import LastNode
-from lockring.messages import Drain, Refused
+from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
+from lockring.messages import Drain, Draining, Leave, Refused, Undrain, Undrained
 from lockring.ring.state import ClusterState, Member, Replica
+
+Answer = Draining | Undrained
+
+
+class _Wish(msgspec.Struct):
+    """What a node is to be, and the answers that are due once the state says so."""
+
+    draining: bool
+    answers: list[tuple[Connection, Answer]] = []
 
 
 class Roster:
     """Connections, arrivals and drains. Not safe for use by several tasks.
 
     Attributes:
-        is_stopping: the last node that could serve has asked to leave, so nothing can be moved any more.
+        is_stopping: nodes have asked to leave and no other is there, so nothing can be moved any more.
+        stranded: ids of nodes that operators have drained, where no other is there to take their slots.
     """
 
     def __init__(self) -> None:
         self.is_stopping = False
+        self.stranded: tuple[str, ...] = ()
         self._nodes: dict[Connection, Member] = {}
         self._connections: dict[Replica, Connection] = {}
         self._arrived: dict[str, Member] = {}
-        self._drains: dict[Replica, list[tuple[Connection, int]]] = {}
+        self._wishes: dict[Replica, _Wish] = {}
         self._leaving: dict[Replica, None] = {}
 
     # ----------------------------------------------------------------------- connections
@@ -82,66 +97,148 @@ class Roster:
         member = self._arrived.get(node) or state.members.get(node)
         return None if member is None else member.replica
 
-    def ask_drain(
+    def ask(
         self,
         sender: Connection,
-        drain: Drain,
+        order: Leave | Drain | Undrain,
         state: ClusterState,
         membership: Membership,
         now_ns: int,
     ) -> Refused | None:
-        """Mark a node as draining in the next state, and answer the request once that is in force.
+        """Let the next state say that a node is draining, or is not any more, and answer once it is in force.
 
         Args:
-            sender: who asks: an operator, or the node itself, which may leave even as the last one.
-            drain: what it asks.
+            sender: the connection that brought the request; for a `Leave`, the node's own.
+            order: what is asked.
             state: the present state.
             membership: knows who has failed.
             now_ns: the clock.
 
         Returns:
-            The answer if the drain cannot be.
+            The answer if it cannot be.
         """
-        life = self.newest_life(drain.node, state)
+        if isinstance(order, Leave):
+            asker = self._nodes.get(sender)
+            if asker is None:
+                return Refused(order.request, "protocol", "a node joins before it leaves")
+            self._leaving[asker.replica] = None
+            self._wish(asker.replica, True, sender, Draining(order.request, asker.replica.node))
+            return None
+        life = self.newest_life(order.node, state)
         if life is None:
-            return Refused(
-                drain.request, "unknown-node", f"the cluster has no node {drain.node!r}", drain.node
-            )
-        others = list(self.others(drain.node, state))
-        asker = self._nodes.get(sender)
-        if asker is not None and asker.replica == life:
-            self._leaving[life] = None
-            self.is_stopping = self.is_stopping or not others
-        elif all(membership.is_failed(other.replica, now_ns=now_ns) for other in others):
-            text = (
-                f"node {drain.node} is the last one that can serve: draining it would lose its locks;"
-                " let another node join first"
-            )
-            return Refused(drain.request, LastNode.code, text, drain.node)
-        self._drains.setdefault(life, []).append((sender, drain.request))
+            text = f"the cluster has no node {order.node!r}"
+            return Refused(order.request, UnknownNode.code, text, order.node)
+        if isinstance(order, Undrain):
+            refusal = self._why_not_undrain(life, state, membership)
+            answer: Answer = Undrained(order.request, order.node)
+        else:
+            refusal = self._why_not_drain(order.node, state, membership, now_ns)
+            answer = Draining(order.request, order.node)
+        if refusal is not None:
+            return Refused(order.request, *refusal, order.node)
+        self._wish(life, isinstance(order, Drain), sender, answer)
         return None
 
-    def leaving(self) -> frozenset[Replica]:
-        """Lives whose slots may be released: those that want to stop, while nobody can take over."""
+    def _wish(self, life: Replica, draining: bool, sender: Connection, answer: Answer) -> None:
+        wish = self._wishes.setdefault(life, _Wish(draining))
+        wish.draining = draining
+        wish.answers.append((sender, answer))
+
+    def _why_not_drain(
+        self, node: str, state: ClusterState, membership: Membership, now_ns: int
+    ) -> tuple[str, str] | None:
+        """Code and text against an operator's drain of a node."""
+        others = [each.replica for each in self.others(node, state)]
+        alive = [each for each in others if not membership.is_failed(each, now_ns=now_ns)]
+        if not alive:
+            return LastNode.code, self._last_one(node, [each.node for each in others], state)
+        if not any(map(self.is_connected, alive)):
+            names = ", ".join(sorted(each.node for each in alive))
+            return Unavailable.code, (
+                f"node {node} is not drained now, since no other node is connected to the coordinator ({names} was"
+                " lately); try again in some seconds"
+            )
+        return None
+
+    def _last_one(self, node: str, failed: list[str], state: ClusterState) -> str:
+        drained = sorted({*state.members, *self._arrived} - {node, *failed})
+        why = [f"{', '.join(sorted(failed))} failed"] if failed else []
+        advice = "let another node join first"
+        if drained:
+            why.append(f"{', '.join(drained)} is draining")
+            advice += f", or make one active again: lockring undrain {drained[0]}"
+        because = f" ({'; '.join(why)})" if why else ""
+        life = self.newest_life(node, state)
+        if life is None or not self.is_connected(life):
+            return f"node {node} has failed, and no other node could take its slots{because}; {advice}"
+        return (
+            f"node {node} is the last one that can serve{because}: draining it would lose its locks; {advice}"
+        )
+
+    def _why_not_undrain(
+        self, life: Replica, state: ClusterState, membership: Membership
+    ) -> tuple[str, str] | None:
+        """Code and text against an operator's wish that a node has slots again."""
+        if life in self._leaving:
+            return NodeLeaving.code, (
+                f"node {life.node} was told to stop and leaves by itself: it cannot be made active again;"
+                " start it again once it has ended"
+            )
+        member = state.members.get(life.node)
+        if member is not None and self._is_to_drain(member) and not membership.was_heard(life):
+            return Unavailable.code, (
+                f"node {life.node} has not been in touch since the coordinator started, so it may be about to"
+                " leave; try again, or start it if it has ended"
+            )
+        return None
+
+    def leaving(self, state: ClusterState, membership: Membership, now_ns: int) -> frozenset[Replica]:
+        """Lives whose slots may be released: those that want to stop, while no other is there to take over.
+
+        One that has failed is waited for until the ring does without it: it may be back.
+        """
+        is_last = not any(
+            membership.is_expected(other.replica, now_ns=now_ns) for other in self.others("", state)
+        )
+        self.is_stopping = bool(self._leaving) and is_last
+        self.stranded = tuple(
+            sorted(
+                node
+                for node, member in state.members.items()
+                if is_last
+                and member.replica in self._connections
+                and member.replica not in self._leaving
+                and self._is_to_drain(member)
+            )
+        )
         return frozenset(self._leaving) if self.is_stopping else frozenset()
 
     def others(self, node: str, state: ClusterState) -> Iterator[Member]:
         """Members besides this one that are not draining, nor to be drained."""
         for other, member in {**state.members, **self._arrived}.items():
-            if other != node and member.condition != "draining" and member.replica not in self._drains:
+            if other != node and not self._is_to_drain(member):
                 yield member
+
+    def _is_to_drain(self, member: Member) -> bool:
+        wish = self._wishes.get(member.replica)
+        return member.condition == "draining" if wish is None else wish.draining
 
     def next_members(self, state: ClusterState) -> dict[str, Member]:
         """The members as the next state is to have them; the state's own if nothing is new."""
-        if not self._arrived and not self._drains:
+        if not self._arrived and not self._wishes:
             return state.members
         members = dict(state.members)
         for node, arrived in self._arrived.items():
             members[node] = _with_condition(arrived, members.get(node))
-        for life in self._drains:
+        for life, wish in self._wishes.items():
             member = members.get(life.node)
-            if member is not None and member.replica == life:
+            if member is None or member.replica != life:
+                continue
+            if wish.draining:
                 members[life.node] = msgspec.structs.replace(member, condition="draining")
+            elif member.condition == "draining":
+                # It is active once a slot is on it: it may have lost all of them.
+                members[life.node] = msgspec.structs.replace(member, condition="joining")
         return state.members if members == state.members else members
 
     def without_departed(
@@ -182,28 +279,31 @@ class Roster:
             membership.is_failed(member.replica, now_ns=now_ns) and member.replica not in membership.settled
         )
 
-    def settle(self, state: ClusterState) -> list[tuple[Connection, int, str]]:
-        """A state is in the store: keep what it does not say yet. Returns the drains to answer, as connection, request, node."""
+    def settle(self, state: ClusterState) -> list[tuple[Connection, Answer]]:
+        """A state is in the store: keep what it does not say yet. Returns the answers that are due."""
         self._arrived = {
             node: member for node, member in self._arrived.items() if not _is_known(member, state)
         }
-        self._leaving = {each: None for each in self._leaving if state.is_current(each)}
-        if next(self.others("", state), None) is not None:
-            self.is_stopping = False
-        answers = []
-        for life in list(self._drains):
+        self._leaving = {each: None for each in self._leaving if each == self.newest_life(each.node, state)}
+        answers: list[tuple[Connection, Answer]] = []
+        for life, wish in list(self._wishes.items()):
             member = state.members.get(life.node)
-            is_pending = member is not None and member.replica == life and member.condition != "draining"
-            if not is_pending and not (member is None and life.node in self._arrived):
-                answers += [
-                    (connection, request, life.node) for connection, request in self._drains.pop(life)
-                ]
+            if member is None:
+                is_pending = life.node in self._arrived
+            else:
+                is_pending = member.replica == life and (member.condition == "draining") != wish.draining
+            if not is_pending:
+                answers += self._wishes.pop(life).answers
         return answers
 
-    def unanswered_drains(self) -> list[tuple[Connection, int]]:
-        """Take the drains that were not carried out, as connection, request."""
-        unanswered = [each for replies in self._drains.values() for each in replies]
-        self._drains.clear()
+    def unanswered(self) -> list[tuple[Connection, int]]:
+        """Take the requests that were not carried out, as connection, request."""
+        unanswered = [
+            (connection, answer.request)
+            for wish in self._wishes.values()
+            for connection, answer in wish.answers
+        ]
+        self._wishes.clear()
         return unanswered
 
     def check_invariants(self) -> None:

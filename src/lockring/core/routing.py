@@ -11,6 +11,7 @@ Rules:
 - A link is dead if a question on it went unanswered, and nothing else came, for the silence limit.
 - A link on which nothing has come for a while is not trusted: what lies between may have dropped it without a word. If an answer on
   it is late, a second link to the same address, its rival, is opened beside it, and takes its place once it is greeted.
+- Where another cluster answers, and of all addresses that are known none is of ours any more, ours is taken for gone.
 - A failed address is left alone for a time that doubles from 50 ms to 1 s, a little more or less for each client, so that not
   all come at once; there is no busy loop.
 """
@@ -55,11 +56,12 @@ _NO_PRIMARY: Final = 0xFFFF
 
 
 class Failure(msgspec.Struct):
-    """Why an address could not be used, how often in a row, and when it may be tried again."""
+    """Why an address could not be used, when, how often in a row, and when it may be tried again."""
 
     error: LockringError
     count: int
     retry_at_ns: int
+    at_ns: int
 
 
 class Routing(RequestLog):
@@ -102,6 +104,7 @@ class Routing(RequestLog):
         self._next_try_ns = 0
         self._next_place = 0
         self.stuck_since_ns = 0
+        self._foreign_since_ns = 0
 
     # ------------------------------------------------------------------ requests
 
@@ -174,6 +177,21 @@ class Routing(RequestLog):
         self.members = [Replica(node_id, incarnation) for node_id, incarnation, _ in routes.members]
         return True
 
+    def is_replaced(self, *, has_any: bool) -> bool:
+        """Whether the cluster is gone and another one has taken its place, as far as a client can tell.
+
+        Whoever has nothing there believes the first address that says so. Else each one that is known must have failed since: the
+        locks may live on at any of them.
+        """
+        if not self._foreign_since_ns or self.ready_count():
+            return False
+        if not has_any:
+            return True
+        return all(
+            (failure := self.failures.get(address)) is not None and failure.at_ns >= self._foreign_since_ns
+            for address in self._known()
+        )
+
     def forget_cluster(self) -> None:
         """Start over with whatever cluster answers next; only for a client that has nothing to lose."""
         for address in [
@@ -181,9 +199,11 @@ class Routing(RequestLog):
         ]:
             del self.failures[address]
         self.cluster = ""
+        self._foreign_since_ns = 0
         self.version = 0
         self.table = [None] * SLOTS
         self.members = []
+        self.failures.clear()
 
     def node(self, replica: Replica, address: str) -> Node:
         """The node of this life, made if it is not known."""
@@ -264,6 +284,7 @@ class Routing(RequestLog):
         failure = self.failures.get(link.address)
         if failure is not None and not isinstance(failure.error, Unavailable):
             failure.error = Unavailable("it has answered since")
+        self._foreign_since_ns = 0
         if message.coordinator and not self.version:
             self.coordinator = message.coordinator
         if message.role == "coordinator":
@@ -293,7 +314,9 @@ class Routing(RequestLog):
         delay = 0 if count == 0 else min(BACKOFF_NS_MAX, BACKOFF_NS_MIN << min(count - 1, 10))
         if not isinstance(error, Unavailable):
             delay = BACKOFF_NS_MAX
-        self.failures[link.address] = Failure(error, count, now_ns + self._spread(delay))
+        self.failures[link.address] = Failure(error, count, now_ns + self._spread(delay), now_ns)
+        if isinstance(error, WrongCluster) and self.cluster and not self._foreign_since_ns:
+            self._foreign_since_ns = now_ns
         if link.state == READY and not self.alone_since_ns and not self.ready_count():
             self.alone_since_ns = now_ns
 
@@ -364,8 +387,7 @@ class Routing(RequestLog):
 
     def _try_next(self, now_ns: int) -> int | None:
         """Open a link to the next address that may be tried; else when one may be."""
-        known = [self.nodes[replica].address for replica in self.members if replica in self.nodes]
-        addresses = list(dict.fromkeys([*self.seeds, *known]))
+        addresses = self._known()
         wake = NEVER_NS
         for step in range(len(addresses)):
             place = (self._next_place + step) % len(addresses)
@@ -378,12 +400,17 @@ class Routing(RequestLog):
             wake = min(wake, at_ns)
         return wake
 
+    def _known(self) -> list[str]:
+        """Where a server of the cluster may be: the seeds and all members, each once."""
+        members = [self.nodes[replica].address for replica in self.members if replica in self.nodes]
+        return list(dict.fromkeys([*self.seeds, *members]))
+
     # ------------------------------------------------------------------ telling
 
     def hopeless(self) -> LockringError | None:
         """The error to give up with, if every server has refused for good: that is an answer too, and waiting changes nothing."""
-        if self.was_ready and self.links:
-            return None
+        if (self.was_ready and self.links) or self._foreign_since_ns:
+            return None  # where another cluster has taken the place of ours, what is open goes on there
         known = [self.nodes[each].address for each in self.members if each in self.nodes]
         addresses = dict.fromkeys([*self.seeds, *(known if self.was_ready else ())])
         failures = [self.failures.get(address) for address in addresses]

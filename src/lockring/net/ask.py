@@ -20,11 +20,16 @@ from lockring.messages import (
     Drain,
     Draining,
     GetState,
+    GetStatus,
     Message,
     Refused,
     Released,
+    ServerStatus,
     StateIs,
+    StatusIs,
     ToClient,
+    Undrain,
+    Undrained,
     Welcome,
 )
 from lockring.names import split_address
@@ -73,12 +78,41 @@ def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
 
     Raises:
         UnknownNode: the cluster has no such member.
+        LastNode: no other node could take what it has.
         Unavailable: nobody answers there within the time.
         LockringError: it refuses.
     """
     with _connection(address, timeout_s) as ask:
         ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
         ask(Drain(_REQUEST, node), Draining)
+
+
+def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
+    """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
+
+    Raises:
+        UnknownNode: the cluster has no such member.
+        NodeLeaving: it was told to stop, and leaves by itself.
+        Unavailable: nobody answers there within the time.
+        LockringError: it refuses.
+    """
+    with _connection(address, timeout_s) as ask:
+        ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        ask(Undrain(_REQUEST, node), Undrained)
+
+
+def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
+    """Ask a node or a coordinator what it does itself at this moment. Blocks; may be called from any thread.
+
+    Raises:
+        Unavailable: nobody answers there within the time.
+        LockringError: it refuses.
+    """
+    with _connection(address, timeout_s) as ask:
+        ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        answer = ask(GetStatus(_REQUEST), StatusIs)
+    assert isinstance(answer, StatusIs)
+    return answer.status
 
 
 def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:

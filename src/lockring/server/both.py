@@ -7,6 +7,7 @@ import logging
 from lockring.server.coordinator import CoordinatorServer
 from lockring.server.node import NodeServer
 from lockring.server.settings import ServeSettings
+from lockring.server.state_dir import kept_by_serve
 
 log = logging.getLogger("lockring.server")
 
@@ -16,11 +17,15 @@ class BothServer:
 
     Args:
         settings: see `ServeSettings`.
+
+    Raises:
+        StoreError: the default data directory cannot be used.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._coordinator = CoordinatorServer(settings.coordinator())
+        kept = kept_by_serve(settings)
+        self._coordinator = CoordinatorServer(settings.coordinator(kept.data_dir, new_cluster=kept.is_new))
         self._node: NodeServer | None = None
 
     async def start(self) -> None:

@@ -19,13 +19,18 @@ from lockring.messages import (
     ClientHello,
     Drain,
     GetState,
+    GetStatus,
     Heartbeat,
     Join,
+    Leave,
     Message,
     PeerHello,
     Routes,
+    ServerStatus,
     State,
     StateIs,
+    StatusIs,
+    Undrain,
     Welcome,
 )
 from lockring.net.connection import Outbox
@@ -37,12 +42,11 @@ from lockring.ring.state import ClusterState, encode_state, routes_of
 from lockring.server.events import whole
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
+from lockring.server.state_dir import open_store
 from lockring.server.store_worker import Outcome, StoreWorker
-from lockring.store.memory import MemoryStore
-from lockring.store.sqlite import SqliteStore
 
-_FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Drain})
-_FROM_CLIENT: Final = frozenset({Drain})
+_FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Leave, Drain, Undrain})
+_FROM_CLIENT: Final = frozenset({Drain, Undrain})
 _LOOK_S: Final = 1.0
 _CLOSE_S_MAX: Final = 1.0
 
@@ -67,7 +71,9 @@ class CoordinatorServer:
         self._core: CoordinatorCore
         self._pump: Pump
         self._has_store = self._is_started = False
-        self._reporter = StateReporter(log, None, whole)
+        self._reporter = StateReporter(
+            log, None, lambda state: whole(state, self._absent()), absent=self._absent
+        )
         self._nodes: dict[int, Guest] = {}
         """The nodes that the core has let in; they are sent each new state."""
         self._clients: dict[int, Guest] = {}
@@ -87,19 +93,18 @@ class CoordinatorServer:
             CannotListen: the port is taken, or the host is not of this machine.
         """
         settings = self._settings
-        store = MemoryStore() if settings.data_dir is None else SqliteStore(settings.data_dir)
+        store, is_new = open_store(settings, log)
         self._store = StoreWorker(store)
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
-        where = "in memory" if settings.data_dir is None else f"in {settings.data_dir}"
-        log.info("coordinator listens at %s, its state is %s", listening, where)
+        log.info("coordinator listens at %s", listening)
         self._core = core = CoordinatorCore(
             address=self.address,
             term=secrets.token_hex(8),
             cluster_if_new=secrets.token_hex(8),
             timing=settings.timing(),
-            new_cluster=settings.new_cluster or store.created,
+            new_cluster=is_new,
             replication=settings.replication,
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
@@ -170,6 +175,8 @@ class CoordinatorServer:
                 core.receive(guest.number, message, now_ns=now_ns, wall_ns=wall)
             elif guest.role is CLIENT and isinstance(message, GetState):
                 guest.send(self._state_for(message.request))
+            elif guest.role is CLIENT and isinstance(message, GetStatus):
+                guest.send(StatusIs(message.request, self._status(now_ns)))
             else:
                 name = type(message).__name__
                 raise WrongRole(
@@ -270,6 +277,21 @@ class CoordinatorServer:
         state = self._core.state
         return StateIs(request, self._encode(state if state is not None else ClusterState()), self._core.note)
 
+    def _status(self, now_ns: int) -> ServerStatus:
+        status = self._core.status(now_ns=now_ns)
+        return ServerStatus(
+            "coordinator",
+            "",
+            0,
+            status.version,
+            note=status.note,
+            waiting=status.waiting,
+            heard=list(status.heard),
+        )
+
+    def _absent(self) -> tuple[str, ...]:
+        return self._core.status(now_ns=monotonic_ns()).absent
+
     def _look(self) -> None:
         """Once a second: say what the coordinator waits for, when that has changed."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
@@ -278,3 +300,4 @@ class CoordinatorServer:
             self._note = note
             if note:
                 log.info("%s", note)
+        self._reporter.summarize()

@@ -23,8 +23,11 @@ from lockring.messages import (
     Draining,
     FromCoordinator,
     Join,
+    Leave,
     Message,
     Refused,
+    Undrain,
+    Undrained,
     Welcome,
 )
 from lockring.net.connection import FramedConnection, Outbox
@@ -37,7 +40,8 @@ _REMIND_S: Final = 5.0
 _DUPLICATE_S: Final = 4.0
 """Longer than a coordinator takes a life for running of which it hears nothing more."""
 
-_Answer = Callable[[Draining | Refused], None]
+Answer = Callable[[Draining | Undrained | Refused], None]
+"""Takes what the coordinator says to a request, or that it cannot be reached. Its `request` means nothing."""
 
 log = logging.getLogger("lockring.node")
 
@@ -102,7 +106,7 @@ class CoordinatorLink:
             pause_s_max=_PAUSE_S_MAX,
         )
         self._was_joined = False
-        self._drains: dict[int, _Answer] = {}
+        self._asked: dict[int, Answer] = {}
         self._requests = 0
         self._trouble = ""
         self._reminded_at_s = float("-inf")
@@ -128,20 +132,23 @@ class CoordinatorLink:
         """Leave the coordinator, for good."""
         self._dialer.close(reason)
 
-    def drain(self, node: str, answer: _Answer) -> None:
-        """Ask the coordinator to move everything off a node.
+    def leave(self, answer: Answer) -> None:
+        """Tell the coordinator that this node is to stop, so that it moves everything to others."""
+        self._ask(Leave, answer)
 
-        Args:
-            node: this one or another.
-            answer: called with what the coordinator says, or that it cannot be reached. Its `request` means nothing.
-        """
+    def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
+        """Give an operator's request to the coordinator as what it is: an operator's, whichever node it is about."""
+        kind = type(order)
+        self._ask(lambda request: kind(request, order.node), answer, name=order.node)
+
+    def _ask(self, make: Callable[[int], Message], answer: Answer, *, name: str = "") -> None:
         connection = self._dialer.connection
         if connection is None:
-            answer(Refused(0, Unavailable.code, f"no drain now: {self.note}", node))
+            answer(Refused(0, Unavailable.code, f"the coordinator cannot be asked: {self.note}", name))
             return
         self._requests += 1
-        self._drains[self._requests] = answer
-        connection.send(Drain(self._requests, node))
+        self._asked[self._requests] = answer
+        connection.send(make(self._requests))
         connection.write_out()
 
     # ----------------------------------------------------------------------- Caller
@@ -207,10 +214,10 @@ class CoordinatorLink:
         """See `Caller`."""
         rest: list[Message] = []
         for message in messages:
-            if not isinstance(message, (Draining, Refused)):
+            if not isinstance(message, (Draining, Undrained, Refused)):
                 rest.append(message)
-            elif message.request in self._drains:
-                self._drains.pop(message.request)(message)
+            elif message.request in self._asked:
+                self._asked.pop(message.request)(message)
             elif isinstance(message, Refused):
                 log.warning("the coordinator refuses: %s", message.text)
         if rest:
@@ -219,8 +226,8 @@ class CoordinatorLink:
     def lost(self, reason: str) -> None:
         """See `Caller`."""
         self._wait(Unavailable(f"lost the connection: {reason}"))
-        drains, self._drains = self._drains, {}
-        for answer in drains.values():
+        asked, self._asked = self._asked, {}
+        for answer in asked.values():
             answer(Refused(0, Unavailable.code, "the coordinator went away before it answered"))
         self._node.coordinator_lost()
 

@@ -38,7 +38,7 @@ async def start_grpc(
         from lockring.api.server import GrpcServer  # takes a tenth of a second to load
     except ImportError as error:
         raise ConfigError(
-            f"the gRPC API needs the packages grpcio and protobuf ({error}); install them, or use --no-grpc"
+            f"the gRPC API needs packages that are not installed ({error}); install lockring[server], or use --no-grpc"
         ) from error
     listen, advertise = settings.grpc_addresses(listening, advertised)
     server = GrpcServer(host)

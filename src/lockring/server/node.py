@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.effects import COORDINATOR
+from lockring.core.node import NodeCore
 from lockring.errors import (
     LockringError,
     ProtocolError,
@@ -24,6 +25,7 @@ from lockring.messages import (
     Drain,
     Draining,
     GetState,
+    GetStatus,
     HandOver,
     Heartbeat,
     Join,
@@ -31,22 +33,26 @@ from lockring.messages import (
     PeerHello,
     Refused,
     Replicate,
+    ServerStatus,
     State,
+    StatusIs,
+    Undrain,
+    Undrained,
     Welcome,
 )
 from lockring.net.connection import Outbox
 from lockring.net.guest import CLIENT, PEER, Guest, check_protocol
 from lockring.net.listener import Listener
 from lockring.ring.state import ClusterState, Replica
-from lockring.server.coordinator_link import CoordinatorLink
+from lockring.server.coordinator_link import Answer, CoordinatorLink
+from lockring.server.departure import Departure
 from lockring.server.events import shares
 from lockring.server.grpc_api import start_grpc
-from lockring.server.lifecycle import EXIT_NOT_DRAINED, EXIT_OK
 from lockring.server.local_client import LocalClient
 from lockring.server.node_life import Answerable, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
-from lockring.units import NS_PER_MS, NS_PER_US
+from lockring.units import NS_PER_MS, NS_PER_US, ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.api.server import GrpcServer
@@ -88,10 +94,10 @@ class NodeServer:
         self._reporter = self._new_reporter()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._joined_ever = False
-        self._alone_since_ns: int | None = None
+        self.away_since_ns: int | None = monotonic_ns()
+        """Since when it has not been in touch with the coordinator, None if it is."""
         self._lease_over_told = False
-        self._draining_until_ns: int | None = None
-        self._drain_begun = False
+        self._departure: Departure | None = None
         self._look_timer: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------- Service
@@ -120,13 +126,8 @@ class NodeServer:
         """Begin to drain. False if the node never joined, so that there is nothing to move."""
         if not self._joined_ever:
             return False
-        timeout_s = self._settings.drain_timeout_s
-        log.info(
-            "draining: everything moves to the other nodes, for up to %g s; a second signal stops at once",
-            timeout_s,
-        )
-        self._draining_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
-        self._ask_to_drain()
+        self._departure = Departure(self, self._coordinator, self._settings.drain_timeout_s, self._finish)
+        self._departure.look(monotonic_ns())
         return True
 
     async def stop(self) -> None:
@@ -215,18 +216,41 @@ class NodeServer:
         match message:
             case GetState():
                 guest.send(self._life.state_for(message.request, self._coordinator.note))
-            case Drain():
-                self._forward_drain(guest, message.request, message.node)
+            case GetStatus():
+                guest.send(StatusIs(message.request, self._status(monotonic_ns())))
+            case Drain() | Undrain():
+                self._pass_on(guest, message)
             case _:
                 raise ProtocolError(f"a node does not take {type(message).__name__} from a client")
 
-    def _forward_drain(self, guest: Guest, request: int, node: str) -> None:
-        def answered(answer: Draining | Refused) -> None:
+    def _pass_on(self, guest: Guest, order: Drain | Undrain) -> None:
+        request = order.request
+
+        def answered(answer: Draining | Undrained | Refused) -> None:
             answer.request = request
             guest.send(answer)
             self._life.pump.schedule()
 
-        self._coordinator.drain(node, answered)
+        self.pass_on(order, answered)
+
+    def _status(self, now_ns: int) -> ServerStatus:
+        status = self._life.core.status(now_ns=now_ns)
+        away_since_ns = self.away_since_ns
+        return ServerStatus(
+            "node",
+            status.replica.node,
+            status.replica.incarnation,
+            status.version,
+            note=self._coordinator.note,
+            serving=status.serving_slots,
+            primary=status.primary_slots,
+            lease_left_ms=status.coordinator_lease_left_ms,
+            lease_over_ms=status.coordinator_lease_over_ms,
+            away_ms=-1 if away_since_ns is None else ns_to_ms_floor(now_ns - away_since_ns),
+            locks=status.locks,
+            waiters=status.waiters,
+            sessions=status.sessions,
+        )
 
     def _check_cluster(self, cluster: str, who: str) -> None:
         mine = self._life.core.state.cluster
@@ -261,6 +285,11 @@ class NodeServer:
         """The newest state that this node has."""
         return self._life.core.state
 
+    @property
+    def core(self) -> NodeCore:
+        """See `Departing`."""
+        return self._life.core
+
     def begin_life(self, incarnation: int) -> None:
         """See `Joiner`."""
         self._life.end("this node begins a new life")
@@ -271,12 +300,10 @@ class NodeServer:
     def joined(self) -> None:
         """See `Joiner`."""
         self._joined_ever = True
-        self._alone_since_ns = None
-        self._lease_over_told = False
+        self.away_since_ns = None
         self._life.core.coordinator_connected(now_ns=monotonic_ns())
         self._life.pump.schedule()
-        if self._draining_until_ns is not None:
-            self._ask_to_drain()
+        self._look_at_departure()
 
     def from_coordinator(self, messages: list[Message]) -> None:
         """See `Joiner`."""
@@ -287,8 +314,9 @@ class NodeServer:
 
     def coordinator_lost(self) -> None:
         """See `Joiner`."""
-        self._alone_since_ns = monotonic_ns()
-        self._drain_begun = False
+        self.away_since_ns = monotonic_ns()
+        if self._departure is not None:
+            self._departure.coordinator_lost()
         self._life.core.disconnected(COORDINATOR, now_ns=monotonic_ns())
         self._life.pump.schedule()
 
@@ -299,6 +327,10 @@ class NodeServer:
             self._end.set_exception(error)
 
     # ----------------------------------------------------------------------- gRPC
+
+    def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
+        """Give an operator's request to the coordinator; `answer` is called with what it says."""
+        self._coordinator.pass_on(order, answer)
 
     def connect_local(
         self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
@@ -340,77 +372,52 @@ class NodeServer:
 
     def _new_reporter(self) -> StateReporter:
         replica = self._life.core.replica
-        return StateReporter(log, replica.node, lambda state: shares(state, replica))
+        return StateReporter(log, replica.node, lambda state: shares(state, replica, self._may_serve()))
+
+    def _may_serve(self) -> bool:
+        """Whether its lease is not over; at the very beginning the first one is on its way."""
+        core = self._life.core
+        return core.coordinator_lease_left_ns(monotonic_ns()) > 0 or not core.coordinator_lease.version
 
     def _on_state(self, state: ClusterState) -> None:
         self._reporter.report(state)
         if self._grpc is not None:
             self._grpc.state_changed()
-        self._end_if_drained()
+        self._look_at_departure()
 
     def _look(self) -> None:
         """Twice a second: what only the passing of time brings about."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         now_ns = monotonic_ns()
-        lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
+        has_lease = self._life.core.coordinator_lease_left_ns(now_ns) > 0
         if self._grpc is not None:
-            has_lease = self._life.core.coordinator_lease_left_ns(now_ns) > 0
-            self._grpc.note_serving(has_lease and self._draining_until_ns is None)
-        if (
-            self._alone_since_ns is not None
-            and now_ns - self._alone_since_ns > lease_ns
-            and not self._lease_over_told
-        ):
+            me = self.state.members.get(self._settings.id)
+            is_draining = self._departure is not None or (me is not None and me.condition == "draining")
+            self._grpc.note_serving(has_lease and not is_draining)
+        self._tell_of_lease(now_ns, has_lease)
+        self._look_at_departure()
+
+    def _tell_of_lease(self, now_ns: int, has_lease: bool) -> None:
+        """Log once when the coordinator's lease is over, and once when there is one again."""
+        if has_lease and self._lease_over_told:
+            self._lease_over_told = False
+            log.info("serving again: the coordinator has given this node its lease")
+        elif not has_lease and not self._lease_over_told and self._life.core.coordinator_lease.version:
             self._lease_over_told = True
+            away_since_ns = self.away_since_ns
             log.error(
-                "serving no more: the coordinator has been away for longer than its lease of %g s",
-                lease_ns / 1e9,
+                "serving no more: the coordinator's lease of %g s is over, and %s",
+                self.state.coordinator_lease_ms / 1000,
+                "it has not been renewed"
+                if away_since_ns is None
+                else f"the coordinator has been away for {(now_ns - away_since_ns) / 1e9:.0f} s",
             )
-        self._end_if_drained()
-        if self._draining_until_ns is not None and now_ns >= self._draining_until_ns:
-            self._reporter.flush()
-            log.warning("not drained in time; this node still %s", shares(self.state, self.replica))
-            self._finish(EXIT_NOT_DRAINED)
 
-    def _ask_to_drain(self) -> None:
-        def answered(answer: Draining | Refused) -> None:
-            if isinstance(answer, Refused):
-                log.warning("the coordinator does not begin the drain yet: %s", answer.text)
-                return
-            self._drain_begun = True
-            self._end_if_drained()
-
-        self._coordinator.drain(self._settings.id, answered)
-
-    def _end_if_drained(self) -> None:
-        if self._draining_until_ns is None or not self._drain_begun:
-            return
-        member = self.state.members.get(self._settings.id)
-        if member is not None and member.condition != "draining":
-            return  # the coordinator has begun, but its next state may still give this node something
-        if self._life.core.is_drained():
-            self._reporter.flush()
-            log.info("drained: nothing is left on this node")
-            self._finish(EXIT_OK)
-        elif self._has_only_spare_copies():
-            self._reporter.flush()
-            log.info("drained but for copies, which no other node can take: the last one goes on alone")
-            self._finish(EXIT_OK)
-
-    def _has_only_spare_copies(self) -> bool:
-        """Whether this node serves nothing, and waiting would not bring its copies to another node either."""
-        others = [
-            member
-            for node, member in self.state.members.items()
-            if node != self._settings.id and member.condition != "draining"
-        ]
-        if len(others) != 1:
-            return False
-        me, other = self.replica, others[0].replica
-        return all(
-            slot.primary == other for slot in self.state.slots if slot.primary == me or slot.copy_of(me)
-        )
+    def _look_at_departure(self) -> None:
+        if self._departure is not None:
+            self._departure.look(monotonic_ns())
 
     def _finish(self, code: int) -> None:
+        self._reporter.flush()
         if not self._end.done():
             self._end.set_result(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from lockring.ring.state import ClusterState
@@ -20,11 +20,18 @@ class StateReporter:
         log: where to.
         me: see `StateNews`.
         summary: what to say of the state as a whole after its changes; said only where it differs from the last time.
+        absent: see `StateNews`.
     """
 
-    def __init__(self, log: logging.Logger, me: str | None, summary: Callable[[ClusterState], str]) -> None:
+    def __init__(
+        self,
+        log: logging.Logger,
+        me: str | None,
+        summary: Callable[[ClusterState], str],
+        absent: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._log = log
-        self._news = StateNews(me)
+        self._news = StateNews(me, absent)
         self._summary = summary
         self._told_summary = ""
         self._newest = ClusterState()
@@ -45,6 +52,12 @@ class StateReporter:
         self._timer = None
         for line in self._news.take_lines():
             self._log.info("%s", line)
+        self.summarize()
+
+    def summarize(self) -> None:
+        """Log the summary if it has changed: also where the state has not, but what is known beside it has."""
+        if self._timer is not None or not self._newest.version:
+            return  # with the news that are to come
         summary = self._summary(self._newest)
         if summary != self._told_summary:
             self._told_summary = summary

@@ -31,12 +31,15 @@ _DRAIN: Final = (
     "How long a node that is told to stop waits for its slots to move before it leaves all the same."
 )
 _DATA_DIR: Final = (
-    "Where the coordinator keeps its state (SQLite). Without it, in memory: for trying things out."
+    "Where the coordinator keeps its state (SQLite). Without it, in memory: each start then waits until no lease of before "
+    "can be left."
 )
-_NEW_CLUSTER: Final = (
-    "Start a new cluster in a data directory that exists and is empty, without waiting for the leases "
-    "of one whose state may have been lost."
+_DATA_DIR_KEPT: Final = (
+    "Where the coordinator keeps its state (SQLite). Without it, a directory named by the command and the port, in "
+    "$STATE_DIRECTORY or the user's directory for state."
 )
+_IN_MEMORY: Final = "Keep no state: each start waits until no lease of a former life can be left, unless there is --new-cluster."
+_NEW_CLUSTER: Final = "Say that there was no cluster here before: where no state is found, no lease of a former one is waited for."
 _REPLICATION: Final = "Answer a grant once its backup has it (sync), or at once (async: faster, a crash may lose the newest grants)."
 _BACKUP_LEASE: Final = (
     "How long a primary serves on an acknowledgement of its backup, and so how long a failover takes. Lower ones "
@@ -154,7 +157,8 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             check=_address,
         ),
     ] = ""
-    data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR", check=_directory)] = None
+    data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
+    in_memory: Annotated[bool, setting(_IN_MEMORY)] = False
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     grpc: Annotated[bool, setting(_GRPC)] = True
     grpc_listen: Annotated[str, setting(_GRPC_LISTEN, metavar="HOST:PORT", check=_address)] = ""
@@ -174,14 +178,20 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
         _check_grpc(self)
         _check_reachable(self.coordinator_listen, self.coordinator_advertise, "--coordinator-advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s)
+        _check_kept(self)
 
-    def coordinator(self) -> CoordinatorSettings:
-        """The settings of the coordinator in this process."""
+    def coordinator(self, data_dir: str | None, *, new_cluster: bool) -> CoordinatorSettings:
+        """The settings of the coordinator in this process.
+
+        Args:
+            data_dir: where it is to keep its state, None for memory.
+            new_cluster: whether there was no cluster before.
+        """
         return CoordinatorSettings(
             listen=self.coordinator_listen,
             advertise=self.coordinator_advertise,
-            data_dir=self.data_dir,
-            new_cluster=self.new_cluster,
+            data_dir=data_dir,
+            new_cluster=new_cluster,
             replication=self.replication,
             backup_lease_s=self.backup_lease_s,
             coordinator_lease_s=self.coordinator_lease_s,
@@ -219,14 +229,9 @@ class UpSettings(_Server, frozen=True, kw_only=True):
             maximum=65_535,
         ),
     ] = 9500
-    data_dir: Annotated[
-        str | None,
-        setting(
-            "Where the coordinator keeps its state. Without it, a temporary directory, removed at the end.",
-            metavar="DIR",
-            check=_directory,
-        ),
-    ] = None
+    data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
+    in_memory: Annotated[bool, setting(_IN_MEMORY)] = False
+    new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     grpc: Annotated[
         bool, setting("Whether the nodes serve the gRPC API, each at the port of its own + 100.")
     ] = True
@@ -238,6 +243,7 @@ class UpSettings(_Server, frozen=True, kw_only=True):
             )
         if self.host in WILDCARDS:
             raise ConfigError(f"--host {self.host}: give an address that clients can connect to")
+        _check_kept(self)
 
 
 def _check_reachable(listen: str, advertise: str, flag: str) -> None:
@@ -263,6 +269,11 @@ def _check_grpc(settings: NodeSettings | ServeSettings) -> None:
         _check_reachable(settings.grpc_listen, settings.grpc_advertise, "--grpc-advertise")
     elif settings.grpc_advertise:
         _check_reachable("127.0.0.1:0", settings.grpc_advertise, "--grpc-advertise")
+
+
+def _check_kept(settings: ServeSettings | UpSettings) -> None:
+    if settings.in_memory and settings.data_dir is not None:
+        raise ConfigError(f"--in-memory contradicts --data-dir {settings.data_dir}: leave one of them out")
 
 
 def _joined(host: str, port: int) -> str:

@@ -19,6 +19,7 @@ from lockring.ring.picture import draw
 from lockring.ring.state import ClusterState
 from lockring.server.children import command_of, free_ports, is_free
 from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
+from lockring.server.state_dir import Kept, kept_by_up
 from lockring.server.supervised import LinePrinter, SupervisedChild
 
 _POLL_S: Final = 0.2
@@ -49,17 +50,16 @@ class UpServer:
 
         Raises:
             CannotListen: one of the ports is taken.
+            StoreError: the default data directory cannot be used.
         """
         settings = self._settings
         names = ["coordinator", *(f"N{number}" for number in range(1, settings.nodes + 1))]
         addresses = dict(zip(names, self._addresses(names), strict=True))
-        data_dir = settings.data_dir
-        if data_dir is None:
-            data_dir = self._temporary_dir = tempfile.mkdtemp(prefix="lockring-up-")
+        kept = kept_by_up(settings)
         coordinator = CoordinatorSettings(
             listen=addresses["coordinator"],
-            data_dir=data_dir,
-            new_cluster=settings.data_dir is None,
+            data_dir=kept.data_dir or self._temporary(kept),
+            new_cluster=kept.is_new and kept.data_dir is not None,
             log_level=settings.log_level,
         )
         in_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
@@ -93,7 +93,7 @@ class UpServer:
         """End all processes. A cluster whose state is kept is drained, so that it can serve at once the next time."""
         if self._announcement is not None:
             self._announcement.cancel()
-        keeps_state = self._settings.data_dir is not None
+        keeps_state = not self._temporary_dir
         if self._nodes:
             log.info("ending all processes")
         for node in self._nodes:
@@ -107,6 +107,19 @@ class UpServer:
             await asyncio.to_thread(shutil.rmtree, self._temporary_dir, ignore_errors=True)
 
     # ----------------------------------------------------------------------- inner
+
+    def _temporary(self, kept: Kept) -> str:
+        """Where the state is while this process lives: a coordinator that is started again finds it.
+
+        The coordinator takes a directory that it has to make for that of a new cluster, and waits over an empty one.
+        """
+        self._temporary_dir = tempfile.mkdtemp(prefix="lockring-up-")
+        if self._settings.in_memory:
+            log.warning(
+                "the cluster's state is kept until the end of this process only: the next one will know nothing of the locks that"
+                " are held then. To keep it, leave --in-memory out, or give a directory with --data-dir"
+            )
+        return os.path.join(self._temporary_dir, "state") if kept.is_new else self._temporary_dir
 
     def _addresses(self, names: list[str]) -> list[str]:
         host, port = self._settings.host, self._settings.port

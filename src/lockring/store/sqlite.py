@@ -7,11 +7,14 @@
 - *The directory that was opened.* A directory that is deleted or replaced under a running coordinator would leave
   it writing to files that nobody can see, while a second one starts with new ones. So every call
   looks whether its own files are still in place.
+- *A fresh store is whole, or is not there.* The database is made under another name and renamed. So one that is empty or has other
+  tables was cut off or is not ours: it is refused, rather than taken for fresh, as if nothing had been before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -25,10 +28,13 @@ from lockring.ring.state import ClusterState, decode_state, encode_state
 
 DATABASE_NAME: Final = "state.db"
 LOCK_NAME: Final = "coordinator.lock"
+_UNFINISHED_SUFFIX: Final = ".new"
+_COLUMNS: Final = ["id", "version", "data"]
 
 SCHEMA_VERSION: Final = 1
 """Raised when the tables change; a store of another version is refused rather than guessed at."""
 
+_WHAT_TO_DO: Final = "; restore it from a copy, or name an empty directory with --data-dir"
 _BUSY_TIMEOUT_S: Final = 5.0
 """How long a reader of the file from outside (a backup, the sqlite3 shell) may hold a write up."""
 
@@ -111,6 +117,7 @@ class SqliteStore:
     # ----------------------------------------------------------------------- opening
 
     def _make_directory(self) -> bool:
+        missing = [self._dir, *(each for each in self._dir.parents if not each.exists())]
         try:
             self._dir.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -119,6 +126,9 @@ class SqliteStore:
                 if not self._dir.is_dir():
                     raise
                 return False
+            # A directory that a power failure took away again would be taken for a new cluster's the next time.
+            for made in missing:
+                _sync(made.parent)
         except FileExistsError as error:
             raise StoreError(f"the data directory {self._dir} is a file: name a directory") from error
         except OSError as error:
@@ -134,7 +144,8 @@ class SqliteStore:
             holder = os.pread(self._lock_fd, 32, 0).decode(errors="replace").strip()
             who = f" (process {holder})" if holder else ""
             raise StoreError(
-                f"the data directory {self._dir} is in use by another coordinator{who}"
+                f"the data directory {self._dir} is in use by another coordinator{who}: end that one, or name another "
+                "directory with --data-dir"
             ) from error
         except OSError as error:
             raise StoreError(f"the data directory {self._dir} cannot be written: {error.strerror}") from error
@@ -142,38 +153,44 @@ class SqliteStore:
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
 
     def _open(self) -> None:
+        path = self._dir / DATABASE_NAME
         try:
-            connection = sqlite3.connect(
-                self._dir / DATABASE_NAME,
-                timeout=_BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._connection = connection
+            if not path.exists():
+                self._create(path)
+            elif path.stat().st_size == 0:
+                raise StoreError(f"{path} is empty: it was cut off, or is no store{_WHAT_TO_DO}")
+            self._connection = connection = _connect(path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
-            tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if schema == 0 and tables == 0:
-                self._create(connection)
-            elif schema != SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self._dir / DATABASE_NAME} has schema version {schema}, this release knows {SCHEMA_VERSION}"
-                )
+            columns = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info('state')")]
+            if schema not in (0, SCHEMA_VERSION):
+                raise StoreError(f"{path} has schema version {schema}, this release knows {SCHEMA_VERSION}")
+            if schema == 0 or columns != _COLUMNS:
+                raise StoreError(f"{path} is a database, but not the store of a coordinator{_WHAT_TO_DO}")
         except sqlite3.Error as error:
             raise self._broken("opened", error) from error
-        self._database = os.stat(self._dir / DATABASE_NAME)
+        except OSError as error:
+            raise StoreError(f"the store {path} cannot be opened: {error.strerror or error}") from error
+        self._database = os.stat(path)
         # Damage is to be found now, with somebody watching, rather than at the first change.
         self.read()
 
-    @staticmethod
-    def _create(connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(
-            "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, data BLOB NOT NULL)"
-        )
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
+    def _create(self, path: Path) -> None:
+        """Make a store without a state, whole or not at all."""
+        unfinished = path.with_name(path.name + _UNFINISHED_SUFFIX)
+        for leftover in self._dir.glob(f"{unfinished.name}*"):
+            leftover.unlink()
+        with contextlib.closing(_connect(unfinished)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(
+                "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, data BLOB NOT NULL)"
+            )
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        unfinished.rename(path)
+        _sync(self._dir)
 
     # ----------------------------------------------------------------------- using
 
@@ -216,13 +233,27 @@ class SqliteStore:
             if state.version != version:
                 raise ProtocolError(f"it bears version {state.version}, not {version}")
         except ProtocolError as error:
-            raise StoreError(
-                f"the store in {self._dir} is damaged: {error}; restore it, or start with an empty directory"
-            ) from error
+            raise StoreError(f"the store in {self._dir} is damaged: {error}{_WHAT_TO_DO}") from error
         return state
 
     def _broken(self, verb: str, error: sqlite3.Error) -> StoreError:
         text = f"the store {self._dir / DATABASE_NAME} cannot be {verb}: {error}"
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            text += "; restore it, or start with an empty directory"
+            text += _WHAT_TO_DO
         return StoreError(text)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+
+
+def _sync(directory: Path) -> None:
+    """Let the names in a directory outlive a power failure."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot: SQLite goes on too
+            raise
+    finally:
+        os.close(descriptor)

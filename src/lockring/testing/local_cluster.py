@@ -25,7 +25,7 @@ import msgspec
 
 from lockring.errors import LockringError
 from lockring.names import SLOTS, slot_of
-from lockring.net.ask import ServerView, ask_drain, ask_state
+from lockring.net.ask import ServerView, ask_drain, ask_state, ask_undrain
 from lockring.ring.state import ClusterState, Replica
 from lockring.server.children import command_of
 from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
@@ -137,12 +137,9 @@ class LocalCluster:
 
     def _start_all(self) -> None:
         place = self._network.place(COORDINATOR)
-        settings = msgspec.structs.replace(
-            self._coordinator_settings, listen=place.listen, advertise=place.advertise
-        )
-        self._add(
-            COORDINATOR, TestedProcess(place, command_of("coordinator", settings), self._log(COORDINATOR))
-        )
+        # There was no cluster before, also where a first attempt has left an empty directory.
+        command = self._coordinator_command(place, new_cluster=True)
+        self._add(COORDINATOR, TestedProcess(place, command, self._log(COORDINATOR)))
         for number in range(1, self._nodes_at_start + 1):
             self._add_node(f"N{number}", 1)
 
@@ -258,7 +255,9 @@ class LocalCluster:
         """
         process = self._process(name)
         process.kill()
-        if weight is not None:
+        if name == COORDINATOR:
+            process.command = self._coordinator_command(process.place, new_cluster=False)
+        elif weight is not None:
             process.command = self._node_command(name, process.place, weight)
         self._spawn(process)
 
@@ -272,6 +271,11 @@ class LocalCluster:
         """Ask the coordinator to move everything off a node. Does not wait; see `wait_until_stable`."""
         ask_drain(self.address_of(COORDINATOR), name)
         self._process(name).is_draining = True
+
+    def undrain(self, name: str) -> None:
+        """Ask the coordinator to let a drained node have slots again. Does not wait; see `wait_until_stable`."""
+        ask_undrain(self.address_of(COORDINATOR), name)
+        self._process(name).is_draining = False
 
     def wait_for_exit(self, name: str, *, timeout_s: float = 30.0) -> int:
         """Wait until a process has ended, and return its exit code (negative: the signal that killed it).
@@ -361,6 +365,15 @@ class LocalCluster:
     def _add_node(self, name: str, weight: int) -> None:
         place = self._network.place(name)
         self._add(name, TestedProcess(place, self._node_command(name, place, weight), self._log(name)))
+
+    def _coordinator_command(self, place: Place, *, new_cluster: bool) -> list[str]:
+        settings = msgspec.structs.replace(
+            self._coordinator_settings,
+            listen=place.listen,
+            advertise=place.advertise,
+            new_cluster=new_cluster,
+        )
+        return command_of("coordinator", settings)
 
     def _node_command(self, name: str, place: Place, weight: int) -> list[str]:
         grpc_listen = grpc_advertise = ""

@@ -135,6 +135,7 @@ def test_the_version_is_printed(capsys):
         "break",
         "ring",
         "drain",
+        "undrain",
         "coordinator",
         "node",
         "serve",

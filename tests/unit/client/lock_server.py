@@ -1,6 +1,6 @@
 """A lock server of a hundred lines over real TCP, for what only sockets, threads and loops can show.
 
-It grants first come, first served, never expires anything, and does what the test tells it: stay mute, cut
+It grants first come, first served, to readers together, never expires anything, and does what the test tells it: stay mute, cut
 connections, end leases, talk nonsense.
 """
 
@@ -35,6 +35,7 @@ from lockring.messages import (
     LockInfo,
     Lost,
     Message,
+    Mode,
     Queued,
     Refused,
     Release,
@@ -42,6 +43,8 @@ from lockring.messages import (
     Routes,
     StateIs,
     ToNode,
+    Undrain,
+    Undrained,
     Unwatch,
     WaiterInfo,
     Watch,
@@ -60,6 +63,10 @@ class _Entry:
         self.connection = connection
         self.request = request
         self.generation = 0
+
+    @property
+    def shared(self) -> bool:
+        return self.request.mode == Mode.SHARED
 
     @property
     def id(self) -> tuple[str, int]:
@@ -113,16 +120,16 @@ class LockServer:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def holders(self, name: str) -> list[tuple[str, int]]:
-        """Session and acquisition of who holds a lock (one) and who waits, in order."""
+        """Session and acquisition of who holds a lock (one, or several readers) and who waits, in order."""
         with self._lock:
             return [entry.id for entry in self._queues.get(name, [])]
 
-    def lose(self, name: str, reason: str = "broken") -> None:
-        """Tell the holder of a lock that it is lost; it stays in the queue until it is released."""
+    def lose(self, name: str, reason: str = "broken", token: int = 0) -> None:
+        """Tell the holder of a lock that it is lost, the first or that of a token; it stays in the queue until it is released."""
         with self._lock:
-            first = self._queues[name][0]
-            session, acquisition = first.id
-            self._send(first.connection, Lost(session, acquisition, name, reason))
+            loser = next(each for each in self._queues[name] if token in (0, each.generation))
+            session, acquisition = loser.id
+            self._send(loser.connection, Lost(session, acquisition, name, reason))
 
     def wait_until(self, condition: Any, seconds: float = PATIENCE_S) -> None:
         """Wait until a condition on this server holds; looked at after each message and connection."""
@@ -230,9 +237,10 @@ class LockServer:
                     answer = Refused(message.request, "not-held", "nobody holds it under that token")
             case GetState():
                 answer = StateIs(message.request, encode_state(ClusterState("cluster", 1)), "all is well")
-            case Drain():
+            case Drain() | Undrain():
+                done = Draining if isinstance(message, Drain) else Undrained
                 answer = (
-                    Draining(message.request, message.node)
+                    done(message.request, message.node)
                     if message.node == "a"
                     else Refused(message.request, "unknown-node", f"there is no {message.node}")
                 )
@@ -251,18 +259,25 @@ class LockServer:
                 else:
                     self._send(connection, Queued(request.request))
                 return
-        if queue and request.wait_ms == 0:
+        can_join = all(each.generation and each.shared and entry.shared for each in queue)
+        if request.wait_ms == 0 and not can_join:
             self._send(connection, Refused(request.request, "timeout", "held by another", request.name))
             return
         if request.ttl_ms > 30_000:
             self._send(connection, Refused(request.request, "invalid", "the longest TTL here is 30 s"))
             return
         queue.append(entry)
-        if len(queue) == 1:
-            self._grant(entry)
-        else:
+        self._grant_first(queue)
+        if not entry.generation:
             self._send(connection, Queued(request.request))
         self._changed(request.name)
+
+    def _grant_first(self, queue: list[_Entry]) -> None:
+        for place, entry in enumerate(queue):
+            if place and not (entry.shared and queue[0].shared):
+                return
+            if not entry.generation:
+                self._grant(entry)
 
     def _grant(self, entry: _Entry) -> None:
         if not entry.generation:
@@ -277,8 +292,7 @@ class LockServer:
         for place, entry in enumerate(queue):
             if entry.id == which:
                 del queue[place]
-                if place == 0 and queue:
-                    self._grant(queue[0])
+                self._grant_first(queue)
                 self._changed(name)
                 return True
         return False
@@ -292,9 +306,12 @@ class LockServer:
         queue = self._queues.get(name, [])
         holders = [
             HolderInfo(e.request.owner, e.request.session, e.request.acquisition, e.generation, 5, 1000, 900)
-            for e in queue[:1]
+            for e in queue
+            if e.generation
         ]
         waiters = [
-            WaiterInfo(e.request.owner, e.request.session, e.request.acquisition, 7) for e in queue[1:]
+            WaiterInfo(e.request.owner, e.request.session, e.request.acquisition, 7)
+            for e in queue
+            if not e.generation
         ]
         return LockInfo(name, slot_of(name), "a", 0, 1, self._generation, 0, holders, waiters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import signal
 import socket
@@ -132,7 +133,7 @@ class TestGrant:
         for thread in threads:
             thread.join(PATIENCE_S)
         assert sorted(inside) == list(range(1, 21))
-        assert lock._entered == {}
+        assert len(lock._blocks) == 0
 
     def test_a_decorated_function_runs_under_the_lock(
         self, client: lockring.Client, server: LockServer
@@ -522,6 +523,92 @@ class TestThreadingLock:
         with pytest.raises(ValueError, match="timeout"):
             lock.acquire(blocking=False, timeout=1)
 
+    def test_it_takes_what_the_one_of_threading_takes(self, client: lockring.Client) -> None:
+        ours, real = client.as_threading_lock("x"), threading.Lock()
+        accepted: list[Any] = [
+            (),
+            (1,),
+            (0,),
+            (True, -1),
+            (True, threading.TIMEOUT_MAX),
+            (True, threading.TIMEOUT_MAX / 2),
+            (True, 0),
+            (False, -1),
+        ]
+        for arguments in accepted:
+            assert ours.acquire(*arguments) is real.acquire(*arguments) is True
+            assert ours.locked() is real.locked() is True
+            ours.release()
+            real.release()
+        assert ours.acquire(timeout=threading.TIMEOUT_MAX)
+        ours.release()
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (False, 1),
+            (False, 0),
+            (True, -2),
+            (True, -0.5),
+            (True, math.nan),
+            (True, math.inf),
+            (True, threading.TIMEOUT_MAX * 2),
+            (True, None),
+            (True, "1"),
+        ],
+    )
+    def test_it_refuses_what_the_one_of_threading_refuses(
+        self, client: lockring.Client, arguments: Any
+    ) -> None:
+        with pytest.raises(Exception) as theirs:
+            threading.Lock().acquire(*arguments)
+        with pytest.raises(type(theirs.value)):
+            client.as_threading_lock("x").acquire(*arguments)
+
+    def test_it_can_be_the_lock_of_a_condition(self, client: lockring.Client, server: LockServer) -> None:
+        lock = client.as_threading_lock("x")
+        news = threading.Condition(lock)  # type: ignore[arg-type]
+        told: list[int] = []
+
+        def tell() -> None:
+            with news:
+                told.append(1)
+                news.notify()
+
+        with news:
+            telling = in_thread(tell)
+            assert news.wait_for(lambda: told, PATIENCE_S)
+            assert lock.locked()
+        telling.join(PATIENCE_S)
+        assert not lock.locked()
+        assert server.holders("x") == []
+
+    def test_what_one_thread_lost_is_not_taken_for_what_another_one_got(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        lock = client.as_threading_lock("x")
+        lock.acquire()
+        assert lock.grant is not None
+        lost = lock.grant.lost
+        server.lose("x")
+        assert lost.wait(PATIENCE_S)
+        got, may_end = threading.Event(), threading.Event()
+
+        def work() -> None:
+            with lock:
+                got.set()
+                assert may_end.wait(PATIENCE_S)
+
+        thread = in_thread(work)
+        assert got.wait(PATIENCE_S)
+        with pytest.raises(LockLost):
+            lock.release()
+        assert lock.locked()
+        assert len(server.holders("x")) == 1
+        may_end.set()
+        thread.join(PATIENCE_S)
+        assert server.holders("x") == []
+
     def test_releasing_it_after_a_loss_raises(self, client: lockring.Client, server: LockServer) -> None:
         lock = client.as_threading_lock("x")
         lock.acquire()
@@ -582,6 +669,9 @@ class TestQuestions:
         client.drain("a")
         with pytest.raises(UnknownNode):
             client.drain("b")
+        client.undrain("a")
+        with pytest.raises(UnknownNode):
+            client.undrain("b")
 
     def test_a_question_without_an_answer_is_unavailable(
         self, client: lockring.Client, server: LockServer

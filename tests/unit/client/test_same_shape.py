@@ -36,6 +36,7 @@ AWAITED = {
     "state",
     "state_and_note",
     "try_acquire",
+    "undrain",
     "verify",
     "wait_settled",
 }

@@ -18,9 +18,12 @@ from lockring.messages import (
     Heartbeat,
     HeartbeatAck,
     Join,
+    Leave,
     Message,
     Refused,
     State,
+    Undrain,
+    Undrained,
     Welcome,
 )
 from lockring.ring.state import ClusterState, Copy, Replica, SlotState, decode_state
@@ -301,11 +304,24 @@ class World:
         return node
 
     def drain(self, name: str, *, by: Connection | None = None, request: int = 7) -> Message:
-        """Ask for a drain, as an operator or on a node's own connection; returns the answer."""
+        """An operator asks for a drain, on a connection of its own or on that of a node which passes it on; returns the answer."""
+        return self._order(Drain(request, name), by)
+
+    def undrain(self, name: str, *, by: Connection | None = None, request: int = 7) -> Message:
+        """The same for the end of a drain."""
+        return self._order(Undrain(request, name), by)
+
+    def leave(self, name: str, *, request: int = 7) -> Message:
+        """A node wants to leave; returns the answer."""
+        return self._order(Leave(request), self.nodes[name].connection)
+
+    def _order(self, order: Leave | Drain | Undrain, by: Connection | None) -> Message:
         connection = self.connection() if by is None else by
-        self.receive(connection, Drain(request, name))
+        self.receive(connection, order)
         self.settle()
-        answers = [m for c, m in self.sent if c == connection and isinstance(m, (Draining, Refused))]
+        answers = [
+            m for c, m in self.sent if c == connection and isinstance(m, (Draining, Undrained, Refused))
+        ]
         return answers[-1]
 
     def ask(self, node: Node, kind: AskKind, *items: AskItem) -> None:

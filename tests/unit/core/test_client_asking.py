@@ -19,6 +19,8 @@ from lockring.messages import (
     Refused,
     Released,
     StateIs,
+    Undrain,
+    Undrained,
     Unwatch,
     Watch,
 )
@@ -282,6 +284,14 @@ class TestOrders:
         message = only(world.take(), Drain)
         world.say(A, Refused(message.request, "not-coordinator", "not now"))
         assert only(world.pass_s(0.05), Drain).node == "b"
+
+    def test_the_end_of_a_drain_is_asked_for_again_while_the_coordinator_is_not_ready(self) -> None:
+        world = connected()
+        world.core.drain("b", undo=True, give_up_at_ns=world.now_ns + NS_PER_S, now_ns=world.now_ns)
+        message = only(world.take(), Undrain)
+        world.say(A, Refused(message.request, "unavailable", "not in touch yet", "b"))
+        message = only(world.pass_s(0.05), Undrain)
+        assert len(answers(world.say(A, Undrained(message.request, "b")))) == 1
 
 
 def test_the_status_counts_links_and_tickets() -> None:

@@ -11,10 +11,10 @@ from lockring.messages import (
     Ask,
     AskItem,
     AskKind,
-    Drain,
     Draining,
     GetState,
     Heartbeat,
+    Leave,
     Refused,
     State,
     Welcome,
@@ -292,8 +292,7 @@ def test_the_last_node_is_drained_only_if_it_asks_itself() -> None:
     assert answer.code == "last-node"
     assert "last one" in answer.text
     world.run(10)
-    node = world.nodes["a"]
-    assert world.drain("a", by=node.connection, request=0) == Draining(0, "a")
+    assert world.leave("a", request=0) == Draining(0, "a")
     assert "last node is leaving" in world.core.note
     world.run(1)
     assert world.primaries() == {"-": 4096}
@@ -306,7 +305,7 @@ def test_the_last_node_is_drained_only_if_it_asks_itself() -> None:
 def test_after_the_last_node_has_left_slots_wait_for_its_leases() -> None:
     world = World()
     world.cluster("a")
-    world.drain("a", by=world.nodes["a"].connection, request=0)
+    world.leave("a", request=0)
     world.run(1)
     world.kill("a")
     world.join("b")
@@ -322,7 +321,7 @@ def test_nodes_that_all_leave_at_once_are_all_let_go() -> None:
     world = World()
     world.cluster("a", "b", "c")
     for name in "abc":
-        world.receive(world.nodes[name].connection, Drain(0, name))
+        world.receive(world.nodes[name].connection, Leave(0))
     world.run(1)
     assert world.primaries() == {"-": 4096}
     for name in "abc":
@@ -359,7 +358,7 @@ def test_a_drained_node_stays_drained_until_it_starts_again() -> None:
 def test_a_node_that_left_is_no_member_any_more_at_once() -> None:
     world = World()
     world.cluster("a", "b", "c")
-    world.drain("a", by=world.nodes["a"].connection, request=0)
+    world.leave("a", request=0)
     world.run_until_quiet()
     assert "a" in world.state.members
     world.kill("a")

@@ -80,7 +80,20 @@ class Checked(World):
         name = rng.choice("abcde")
         node = self.nodes.get(name)
         match rng.choice(
-            ["join", "join", "restart", "kill", "silence", "speak", "drain", "ask", "ask", "wall", "trouble"]
+            [
+                "join",
+                "join",
+                "restart",
+                "kill",
+                "silence",
+                "speak",
+                "drain",
+                "undrain",
+                "ask",
+                "ask",
+                "wall",
+                "trouble",
+            ]
         ):
             case "join" if node is None:
                 self.join(name, 1 + self.now_ns // 1_000_000)
@@ -96,10 +109,14 @@ class Checked(World):
                 for each in self.nodes.values():
                     each.is_silent = False
             case "drain" if node is not None and len(self.nodes) > 2:
-                by = rng.choice([None, node.connection])
-                if by is not None:
+                by = rng.choice([None, node.connection, rng.choice(list(self.nodes.values())).connection])
+                if rng.random() < 0.3:
                     self.leaving.append(node.replica)
-                self.drain(name, by=by)
+                    self.leave(name)
+                else:
+                    self.drain(name, by=by)
+            case "undrain" if node is not None:
+                self.undrain(name, by=rng.choice([None, node.connection]))
             case "ask" if node is not None and node.closed is None:
                 self.ask_at_random(name)
             case "wall":

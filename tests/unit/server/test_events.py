@@ -55,7 +55,7 @@ def test_members_that_come_go_drain_and_come_back_are_named() -> None:
     [
         (slot(1, None), slot(2, N1), "N1 begins to serve 2 slots"),
         (slot(1, N1, N2), slot(2, N2, N1), "2 slots moved from N1 to N2"),
-        (slot(1, N1, N2), slot(2, N2), "N2 took over 2 slots of N1, which failed"),
+        (slot(1, N1, N2), slot(2, N2), "N2 took over 2 slots of N1"),
         (slot(1, N1, N2), slot(2, N1), "N1 goes on without N2's copy of 2 slots"),
         (slot(1, N1), slot(2, N2, base=2), "2 slots of N1 lost both copies; N2 begins them empty"),
         (slot(1, N1), slot(2, None), "2 slots of N1 have nobody to serve them"),
@@ -64,6 +64,35 @@ def test_members_that_come_go_drain_and_come_back_are_named() -> None:
 def test_what_happens_to_slots_is_counted_by_kind(before: SlotState, after: SlotState, line: str) -> None:
     assert news(state_of(before, before), state_of(after, after)) == [line]
     assert news(state_of(before, before), state_of(after, after), me="N3") == []
+
+
+def test_a_node_is_said_to_have_failed_only_by_one_who_knows() -> None:
+    before, after = state_of(slot(1, N1, N2)), state_of(slot(2, N2))
+    coordinator = StateNews(None, absent=lambda: ["N1"])
+    coordinator.note(before, after)
+    assert coordinator.take_lines() == ["N2 took over 1 slot of N1, which failed"]
+    restarted = state_of(slot(2, N2), members=(Replica("N1", 2), N2, N3))
+    assert "N2 took over 1 slot of N1, which has left or was started again" in news(before, restarted)
+
+
+def test_a_drain_that_was_undone_is_told() -> None:
+    drained, active = state_of(N2="draining"), state_of()
+    assert news(drained, active) == ["N2 is drained no more: it may have slots again"]
+
+
+def test_slots_of_primaries_that_are_gone_are_not_counted_as_served() -> None:
+    state = state_of(slot(1, N1, N2), slot(1, N1, N2), slot(1, N2, N1), slot(1, N3))
+    assert (
+        whole(state, ["N1"]) == "2 of 4096 slots served, 0 with a copy in sync; 2 slots of N1, which is gone"
+    )
+
+
+def test_a_node_without_a_lease_is_not_said_to_serve() -> None:
+    state = state_of(slot(1, N1, N2), slot(1, N2, N1))
+    assert shares(state, N1) == "serves 1 slot, has the copy of 1"
+    assert shares(state, N1, may_serve=False) == (
+        "is to serve 1 slot and may not, without a lease, has the copy of 1"
+    )
 
 
 def test_a_move_in_many_steps_is_one_line_that_tells_a_move_from_a_failure() -> None:

@@ -234,3 +234,43 @@ def test_what_was_confirmed_survives_kill_9(directory: Path) -> None:
         assert stored is not None
         assert confirmed <= stored.version <= confirmed + 1, "at most the write that was under way is more"
         assert stored.term == "x" * 50_000
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_an_empty_file_in_the_place_of_the_store_is_not_taken_for_a_fresh_one(
+    directory: Path, is_new: bool
+) -> None:
+    directory.mkdir(parents=True)
+    if not is_new:  # a store with a past, cut off by a full disk
+        SqliteStore(directory).close()
+    (directory / DATABASE_NAME).write_bytes(b"")
+    with pytest.raises(StoreError, match="is empty: it was cut off, or is no store") as caught:
+        SqliteStore(directory)
+    assert str(directory / DATABASE_NAME) in str(caught.value)
+    assert "--data-dir" in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("table", ["", "CREATE TABLE state (id INTEGER)", "CREATE TABLE songs (name TEXT)"])
+def test_another_programs_database_is_not_taken_for_a_fresh_store(
+    directory: Path, version: int, table: str
+) -> None:
+    directory.mkdir(parents=True)
+    foreign = sqlite3.connect(directory / DATABASE_NAME)
+    foreign.execute("PRAGMA journal_mode = WAL")  # writes a header, also where there is no table
+    foreign.execute(table)
+    foreign.execute(f"PRAGMA user_version = {version}")
+    foreign.close()
+    with pytest.raises(StoreError, match="not the store of a coordinator"):
+        SqliteStore(directory)
+
+
+def test_a_store_that_was_not_made_to_its_end_is_made_again(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for leftover in (f"{DATABASE_NAME}.new", f"{DATABASE_NAME}.new-journal"):
+        (directory / leftover).write_bytes(b"cut off")
+    store = SqliteStore(directory)
+    assert not store.created
+    assert store.write(0, STATE)
+    store.close()
+    assert not list(directory.glob("*.new*"))

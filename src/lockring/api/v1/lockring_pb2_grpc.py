@@ -75,6 +75,16 @@ class LockServiceStub(object):
                 request_serializer=lockring_dot_v1_dot_lockring__pb2.BreakLockRequest.SerializeToString,
                 response_deserializer=lockring_dot_v1_dot_lockring__pb2.BreakLockResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/lockring.v1.LockService/DrainNode',
+                request_serializer=lockring_dot_v1_dot_lockring__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=lockring_dot_v1_dot_lockring__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.UndrainNode = channel.unary_unary(
+                '/lockring.v1.LockService/UndrainNode',
+                request_serializer=lockring_dot_v1_dot_lockring__pb2.UndrainNodeRequest.SerializeToString,
+                response_deserializer=lockring_dot_v1_dot_lockring__pb2.UndrainNodeResponse.FromString,
+                _registered_method=True)
 
 
 class LockServiceServicer(object):
@@ -143,6 +153,23 @@ class LockServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by it. It is the same
+        whichever node is asked, also the one that it is about. FAILED_PRECONDITION with the reason "last-node" if no other node could
+        take what it has, NOT_FOUND with "unknown-node" if the cluster has no such member.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainNode(self, request, context):
+        """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason "node-leaving" if
+        its process was told to stop and leaves by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LockServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -185,6 +212,16 @@ def add_LockServiceServicer_to_server(servicer, server):
                     servicer.BreakLock,
                     request_deserializer=lockring_dot_v1_dot_lockring__pb2.BreakLockRequest.FromString,
                     response_serializer=lockring_dot_v1_dot_lockring__pb2.BreakLockResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=lockring_dot_v1_dot_lockring__pb2.DrainNodeRequest.FromString,
+                    response_serializer=lockring_dot_v1_dot_lockring__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'UndrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainNode,
+                    request_deserializer=lockring_dot_v1_dot_lockring__pb2.UndrainNodeRequest.FromString,
+                    response_serializer=lockring_dot_v1_dot_lockring__pb2.UndrainNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -404,6 +441,60 @@ class LockService(object):
             '/lockring.v1.LockService/BreakLock',
             lockring_dot_v1_dot_lockring__pb2.BreakLockRequest.SerializeToString,
             lockring_dot_v1_dot_lockring__pb2.BreakLockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockring.v1.LockService/DrainNode',
+            lockring_dot_v1_dot_lockring__pb2.DrainNodeRequest.SerializeToString,
+            lockring_dot_v1_dot_lockring__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockring.v1.LockService/UndrainNode',
+            lockring_dot_v1_dot_lockring__pb2.UndrainNodeRequest.SerializeToString,
+            lockring_dot_v1_dot_lockring__pb2.UndrainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

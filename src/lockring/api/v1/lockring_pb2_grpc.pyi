@@ -66,6 +66,15 @@ class LockServiceStub:
     """Ends a holder's lease on an operator's word. The holder is told, its lease is not renewed, and the lock is free when it lets
     go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does not hold the lock.
     """
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.DrainNodeRequest, _lockring_pb2.DrainNodeResponse]
+    """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by it. It is the same
+    whichever node is asked, also the one that it is about. FAILED_PRECONDITION with the reason "last-node" if no other node could
+    take what it has, NOT_FOUND with "unknown-node" if the cluster has no such member.
+    """
+    UndrainNode: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.UndrainNodeRequest, _lockring_pb2.UndrainNodeResponse]
+    """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason "node-leaving" if
+    its process was told to stop and leaves by itself.
+    """
 
 @_typing.type_check_only
 class LockServiceAsyncStub(LockServiceStub):
@@ -98,6 +107,15 @@ class LockServiceAsyncStub(LockServiceStub):
     BreakLock: _aio.UnaryUnaryMultiCallable[_lockring_pb2.BreakLockRequest, _lockring_pb2.BreakLockResponse]  # type: ignore[assignment]
     """Ends a holder's lease on an operator's word. The holder is told, its lease is not renewed, and the lock is free when it lets
     go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does not hold the lock.
+    """
+    DrainNode: _aio.UnaryUnaryMultiCallable[_lockring_pb2.DrainNodeRequest, _lockring_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by it. It is the same
+    whichever node is asked, also the one that it is about. FAILED_PRECONDITION with the reason "last-node" if no other node could
+    take what it has, NOT_FOUND with "unknown-node" if the cluster has no such member.
+    """
+    UndrainNode: _aio.UnaryUnaryMultiCallable[_lockring_pb2.UndrainNodeRequest, _lockring_pb2.UndrainNodeResponse]  # type: ignore[assignment]
+    """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason "node-leaving" if
+    its process was told to stop and leaves by itself.
     """
 
 class LockServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -176,6 +194,27 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lockring_pb2.BreakLockResponse, _abc.Awaitable[_lockring_pb2.BreakLockResponse]]:
         """Ends a holder's lease on an operator's word. The holder is told, its lease is not renewed, and the lock is free when it lets
         go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does not hold the lock.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _lockring_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lockring_pb2.DrainNodeResponse, _abc.Awaitable[_lockring_pb2.DrainNodeResponse]]:
+        """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by it. It is the same
+        whichever node is asked, also the one that it is about. FAILED_PRECONDITION with the reason "last-node" if no other node could
+        take what it has, NOT_FOUND with "unknown-node" if the cluster has no such member.
+        """
+
+    @_abc_1.abstractmethod
+    def UndrainNode(
+        self,
+        request: _lockring_pb2.UndrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lockring_pb2.UndrainNodeResponse, _abc.Awaitable[_lockring_pb2.UndrainNodeResponse]]:
+        """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason "node-leaving" if
+        its process was told to stop and leaves by itself.
         """
 
 def add_LockServiceServicer_to_server(servicer: LockServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

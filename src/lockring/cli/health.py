@@ -1,0 +1,220 @@
+"""Whether a cluster serves, and if not, since when and why: from its state and from what each of its servers says of itself.
+
+The state says who should serve; only a node knows whether it may. So a slot counts as served if the node that has it says so, and a node that does
+not answer counts for nothing: from here its slots cannot be told from lost ones. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+from lockring.cli.output import count, duration
+from lockring.names import SLOTS
+from lockring.ring.state import ClusterState, Member, Replica, SlotState
+from lockring.units import NS_PER_S, NS_PER_US
+from lockring.views import ServerStatus
+
+Condition = Literal["serving", "degraded", "partial", "down"]
+
+
+class Answer(NamedTuple):
+    """What one server says of itself.
+
+    Attributes:
+        status: its answer, None if there is none.
+        trouble: why there is none, else "".
+    """
+
+    status: ServerStatus | None
+    trouble: str = ""
+
+
+NO_ANSWER: Final = Answer(None, "it was not asked")
+
+
+class Health(NamedTuple):
+    """How a cluster is.
+
+    Attributes:
+        condition: "serving"; "degraded" if all slots are served, but something is missing that keeps them safe or going on;
+            "partial" if some slots are not served; "down" if none is.
+        slots_served: how many are.
+        since_s: for how long none has been, None where that is not so or not known.
+        reasons: sentences on what keeps slots from being served, none if all are.
+        remarks: sentences on what else is not as it should be.
+        lease_left_s: for how long nodes go on that have lost the coordinator, the shortest; None if none has lost it.
+    """
+
+    condition: Condition
+    slots_served: int
+    since_s: float | None
+    reasons: list[str]
+    remarks: list[str]
+    lease_left_s: float | None
+
+    @property
+    def heading(self) -> str:
+        """The verdict in one line."""
+        if self.condition == "down":
+            since = "" if self.since_s is None else f" for {duration(self.since_s)}"
+            return f"NOT SERVING{since}: no lock can be acquired or renewed"
+        if self.condition == "partial":
+            return f"PARTLY NOT SERVING: {SLOTS - self.slots_served} of {SLOTS} slots are not served, their locks have to wait"
+        if self.condition == "degraded":
+            return f"SERVING, degraded: all {SLOTS} slots are served, but see below"
+        return f"SERVING: all {SLOTS} slots have a primary and a backup"
+
+
+def own_status(member: Member, answer: Answer) -> ServerStatus | None:
+    """What a member says of itself; None if it does not answer, or if another life of it does."""
+    status = answer.status
+    if status is None or Replica(status.node, status.incarnation) != member.replica:
+        return None
+    return status
+
+
+def diagnose(
+    state: ClusterState, nodes: Mapping[str, Answer], coordinator: Answer, *, wall_ns: int
+) -> Health:
+    """Judge a cluster.
+
+    Args:
+        state: the newest state that any server has told.
+        nodes: what each member says, by its id.
+        coordinator: what the coordinator says.
+        wall_ns: the wall clock, for the age of what the state says.
+    """
+    return _Diagnosis(state, nodes, coordinator, wall_ns).health()
+
+
+class _Diagnosis:
+    def __init__(
+        self, state: ClusterState, nodes: Mapping[str, Answer], coordinator: Answer, wall_ns: int
+    ) -> None:
+        self._state = state
+        self._nodes = nodes
+        self._coordinator = coordinator
+        self._wall_ns = wall_ns
+        self._primary: Counter[str] = Counter()
+        self._vacant = self._vacant_since = self._single = 0
+        self._ended_s: list[float | None] = []
+        for slot in state.slots:
+            if slot.primary is None or not state.is_current(slot.primary):
+                self._vacant += 1
+                self._vacant_since = max(self._vacant_since, self._vacant_from(slot))
+            else:
+                self._primary[slot.primary.node] += 1
+                self._single += slot.backup is None or not state.is_current(slot.backup.replica)
+
+    def _vacant_from(self, slot: SlotState) -> int:
+        """Since when a slot has no primary, as wall clock in ns: since the state says so, or since its former life's node was
+        started again, which is the latest that it can be. An incarnation is the microseconds at which a process started."""
+        member = None if slot.primary is None else self._state.members.get(slot.primary.node)
+        return slot.epoch if member is None else member.replica.incarnation * NS_PER_US
+
+    def health(self) -> Health:
+        statuses = {
+            node: own_status(member, self._nodes.get(node, NO_ANSWER))
+            for node, member in self._state.members.items()
+        }
+        served = min(SLOTS, sum(each.serving for each in statuses.values() if each is not None))
+        reasons = [
+            reason for node, status in sorted(statuses.items()) if (reason := self._why_not(node, status))
+        ] + self._why_vacant()
+        left_ms = [each.lease_left_ms for each in statuses.values() if each is not None and each.away_ms >= 0]
+        remarks = self._about_coordinator(statuses)
+        if self._single and served:
+            remarks.append(
+                f"{count(self._single, 'slot')} without a backup: a crash of the primary would lose their locks"
+            )
+        if served >= SLOTS:
+            remarks, reasons = remarks + reasons, []
+        condition: Condition = "degraded" if remarks else "serving"
+        if served < SLOTS:
+            condition = "partial" if served else "down"
+        since_s = None
+        if condition == "down":
+            since_s = self._down_since_s()
+        return Health(condition, served, since_s, reasons, remarks, min(left_ms) / 1000 if left_ms else None)
+
+    def _down_since_s(self) -> float | None:
+        """For how long nothing has been served: since the last of those that should serve has stopped to."""
+        known_s = [each for each in self._ended_s if each is not None]
+        is_unknown = len(known_s) < len(self._ended_s)
+        # Without a coordinator the leases of all nodes end at about the same time, also those of nodes that do not answer.
+        if not known_s or (is_unknown and self._coordinator.status is not None):
+            return None
+        return min(known_s)
+
+    def _why_not(self, node: str, status: ServerStatus | None) -> str:
+        """Why a member does not serve all that the state gives it; "" if it does."""
+        slots = self._primary[node]
+        if not slots:
+            return ""
+        if status is None:
+            return self._why_silent(node, slots)
+        if status.serving >= slots:
+            return ""
+        if status.lease_left_ms > 0:
+            self._ended_s.append(None)
+            return (
+                f"{node} may not serve {slots - status.serving} of its {count(slots, 'slot')} at this moment: it waits for"
+                " a copy's acknowledgement, or for the end of a former primary's lease"
+            )
+        if status.lease_over_ms < 0:
+            self._ended_s.append(None)
+            return f"{node} has not been given the coordinator's lease yet"
+        self._ended_s.append(status.lease_over_ms / 1000)
+        return f"{node} has been without the coordinator's lease for {duration(status.lease_over_ms / 1000)}"
+
+    def _why_silent(self, node: str, slots: int) -> str:
+        member, answer = self._state.members[node], self._nodes.get(node, NO_ANSWER)
+        heard_ms = -1
+        if self._coordinator.status is not None:
+            heard_ms = dict(self._coordinator.status.heard).get(node, -1)
+        self._ended_s.append(heard_ms / 1000 if heard_ms >= 0 else None)
+        heard = f"; the coordinator heard it last {duration(heard_ms / 1000)} ago" if heard_ms >= 0 else ""
+        if answer.status is not None:
+            return f"{node} was started again and has not joined yet{heard}: {count(slots, 'slot')} of its former life"
+        return f"{node} at {member.address} does not answer ({answer.trouble}){heard}: {count(slots, 'slot')}"
+
+    def _why_vacant(self) -> list[str]:
+        if not self._state.members:
+            return ["no node has joined yet"]
+        if not self._vacant:
+            return []
+        since_s = max(0.0, (self._wall_ns - self._vacant_since) / NS_PER_S)
+        self._ended_s.append(since_s)
+        reasons = [
+            (
+                f"{count(self._vacant, 'slot')} of {SLOTS} without a primary for {duration(since_s)}: their locks have to"
+                " wait, until another node takes over or the last lease of before is over"
+            )
+        ]
+        if self._coordinator.status is not None and self._coordinator.status.note:
+            reasons.append(f"the coordinator says: {self._coordinator.status.note}")
+        return reasons
+
+    def _about_coordinator(self, statuses: Mapping[str, ServerStatus | None]) -> list[str]:
+        away = {
+            node: status
+            for node, status in sorted(statuses.items())
+            if status is not None and status.away_ms >= 0
+        }
+        remarks = []
+        if self._coordinator.status is None and self._state.coordinator:
+            where = "" if away else ", though the nodes are in touch with it"
+            remarks.append(
+                f"the coordinator at {self._state.coordinator} does not answer ({self._coordinator.trouble}){where}"
+            )
+        if away:
+            since_s = max(each.away_ms for each in away.values()) / 1000
+            left_s = min(each.lease_left_ms for each in away.values()) / 1000
+            going = f"and may serve for another {duration(left_s)}" if left_s > 0 else "and may serve no more"
+            verb = "has" if len(away) == 1 else "have"
+            remarks.append(
+                f"{', '.join(away)} {verb} been without the coordinator for {duration(since_s)}, {going}"
+            )
+        return remarks

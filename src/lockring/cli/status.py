@@ -1,0 +1,215 @@
+"""`lockring status`: the members, the slots, and whether they are served; the servers themselves are asked."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import click
+
+from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
+from lockring.cli.exits import OK, UNAVAILABLE
+from lockring.cli.health import Answer, Health, diagnose, own_status
+from lockring.cli.output import count, duration, print_json, print_table
+from lockring.clock import wall_ns
+from lockring.errors import LockringError
+from lockring.names import SLOTS
+from lockring.net.ask import ask_state, ask_status
+from lockring.ring.state import ClusterState, Copy, Replica
+from lockring.units import NS_PER_S
+
+_ANSWER_S_MAX: Final = 2.0
+"""How long each server may take to say how it is: all are asked at the same time."""
+
+_ASKED_AT_ONCE_MAX: Final = 32
+_LOOK_AGAIN_S: Final = 0.3
+"""In a planned move a slot is nobody's for a moment: what is missing then is there at the second look."""
+
+
+class _Look(NamedTuple):
+    """What was found at one look."""
+
+    state: ClusterState
+    note: str
+    nodes: Mapping[str, Answer]
+    coordinator: Answer
+    health: Health
+
+
+@click.command()
+@client_options()
+def status(as_json: bool, **given: Any) -> int:
+    """Show whether the cluster serves, its members, how the slots are spread over them, and what is being moved.
+
+    Asks every node whether it may serve. Exits with 69 if slots are not served.
+    """
+    settings = client_settings(given)
+    look = _look(settings)
+    if look.health.condition == "partial":
+        time.sleep(_LOOK_AGAIN_S)
+        look = _look(settings)
+    found = facts(look)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found, look.health)
+    return OK if look.health.slots_served >= SLOTS else UNAVAILABLE
+
+
+def _look(settings: ClientSettings) -> _Look:
+    server, (state, note) = ask(settings, _ask_state)
+    timeout_s = min(_ANSWER_S_MAX, settings.connect_timeout_s)
+    coordinator, nodes = _ask_all(state, server, timeout_s)
+    versions = {node: answer.status.version for node, answer in nodes.items() if answer.status is not None}
+    newest = max(versions, key=versions.__getitem__, default=None)
+    if newest is not None and versions[newest] > state.version:
+        # The server that was asked is behind, cut off from the coordinator perhaps.
+        server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
+        coordinator, nodes = _ask_all(state, server, timeout_s)
+    return _Look(state, note, nodes, coordinator, diagnose(state, nodes, coordinator, wall_ns=wall_ns()))
+
+
+def _ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
+    view = ask_state(server, timeout_s=timeout_s)
+    return server, (view.state, view.note)
+
+
+def _ask_all(state: ClusterState, server: str, timeout_s: float) -> tuple[Answer, dict[str, Answer]]:
+    """Ask the coordinator and every member how they are, all at the same time."""
+    where = {node: member.address for node, member in state.members.items()}
+    addresses = [state.coordinator or server, *where.values()]
+
+    def answer_of(address: str) -> Answer:
+        try:
+            return Answer(ask_status(address, timeout_s=timeout_s))
+        except LockringError as error:
+            return Answer(None, str(error).removeprefix(f"{address} "))
+
+    with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(addresses))) as pool:
+        coordinator, *nodes = pool.map(answer_of, addresses)
+    if coordinator.status is not None and coordinator.status.role != "coordinator":
+        coordinator = Answer(None, "a node answers there")
+    return coordinator, dict(zip(where, nodes, strict=True))
+
+
+def facts(look: _Look) -> dict[str, Any]:
+    """The cluster as a JSON object. `version` is text: it is larger than what JSON readers keep exactly."""
+    state, health = look.state, look.health
+    primaries: Counter[str] = Counter()
+    backups: Counter[str] = Counter()
+    learners: Counter[str] = Counter()
+    moves: Counter[tuple[str | None, str]] = Counter()
+    unserved = unreplicated = 0
+    for slot in state.slots:
+        primary, backup = living(state, slot.primary), living(state, replica_of(slot.backup))
+        if primary is None:
+            unserved += 1
+        else:
+            primaries[primary] += 1
+            unreplicated += backup is None
+        if backup is not None:
+            backups[backup] += 1
+        if slot.learner is not None:
+            learners[slot.learner.replica.node] += 1
+            moves[primary, slot.learner.replica.node] += 1
+    members = []
+    for node, member in sorted(state.members.items()):
+        answer = look.nodes[node]
+        own = own_status(member, answer)
+        members.append(
+            {
+                "id": node,
+                "incarnation": member.replica.incarnation,
+                "condition": member.condition,
+                "address": member.address,
+                "weight": member.weight,
+                "slots_primary": primaries[node],
+                "slots_backup": backups[node],
+                "slots_learner": learners[node],
+                "answers": own is not None,
+                "problem": answer.trouble or (None if own is not None else "another life of it answers"),
+                "slots_served": None if own is None else own.serving,
+                "lease_left_s": None if own is None else own.lease_left_ms / 1000,
+                "coordinator_away_s": None if own is None or own.away_ms < 0 else own.away_ms / 1000,
+                "locks": None if own is None else own.locks,
+                "waiters": None if own is None else own.waiters,
+                "sessions": None if own is None else own.sessions,
+            }
+        )
+    note = look.note if look.coordinator.status is None else look.coordinator.status.note
+    return {
+        "serving": health.slots_served >= SLOTS,
+        "health": health.condition,
+        "not_serving_s": health.since_s,
+        "reasons": health.reasons,
+        "remarks": health.remarks,
+        "cluster": state.cluster,
+        "version": str(state.version),
+        "version_at": datetime.fromtimestamp(state.version / NS_PER_S, UTC).isoformat(
+            timespec="milliseconds"
+        ),
+        "version_age_s": round((wall_ns() - state.version) / NS_PER_S, 3),
+        "coordinator": state.coordinator,
+        "coordinator_answers": look.coordinator.status is not None,
+        "lease_left_s": health.lease_left_s,
+        "term": state.term,
+        "replication": state.replication,
+        "backup_lease_s": state.backup_lease_ms / 1000,
+        "coordinator_lease_s": state.coordinator_lease_ms / 1000,
+        "slots": len(state.slots),
+        "slots_served": health.slots_served,
+        "slots_without_primary": unserved,
+        "slots_without_backup": unreplicated,
+        "slots_moving": sum(moves.values()),
+        "moves": [
+            {"from": source, "to": to, "slots": slots}
+            for (source, to), slots in sorted(moves.items(), key=str)
+        ],
+        "members": members,
+        "note": note or None,
+    }
+
+
+def living(state: ClusterState, replica: Replica | None) -> str | None:
+    """The node whose present life this is; an earlier one of the same node serves nothing and has nothing."""
+    return replica.node if replica is not None and state.is_current(replica) else None
+
+
+def replica_of(copy: Copy | None) -> Replica | None:
+    """Whose a copy is, None for none."""
+    return None if copy is None else copy.replica
+
+
+def _print(found: dict[str, Any], health: Health) -> None:
+    print_table(
+        ("NODE", "CONDITION", "ADDRESS", "WEIGHT", "SERVES", "PRIMARY OF", "BACKUP OF", "LEARNING"),
+        [
+            [each[key] for key in ("id", "condition", "address", "weight")]
+            + ["?" if each["slots_served"] is None else each["slots_served"]]
+            + [each[key] for key in ("slots_primary", "slots_backup", "slots_learner")]
+            for each in found["members"]
+        ],
+        numbers=("WEIGHT", "SERVES", "PRIMARY OF", "BACKUP OF", "LEARNING"),
+    )
+    print(health.heading)
+    for line in [*health.reasons, *health.remarks]:
+        print(f"- {line}")
+    for move in found["moves"]:
+        print(f"moving {count(move['slots'], 'slot')} from {move['from']} to {move['to']}")
+    if found["version"] == "0":
+        print(f"coordinator {found['coordinator'] or 'unknown'}; there is no state yet")
+    else:
+        age = duration(found["version_age_s"])
+        print(
+            f"coordinator {found['coordinator']}, cluster {found['cluster']}, version of {found['version_at']} ({age} ago)"
+        )
+    print(
+        f"{found['replication']} replication, backup lease {duration(found['backup_lease_s'])}, "
+        f"coordinator lease {duration(found['coordinator_lease_s'])}"
+    )
+    if found["note"] and not any(found["note"] in line for line in health.reasons):
+        print(f"note: {found['note']}")

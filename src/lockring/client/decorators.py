@@ -1,0 +1,172 @@
+"""What `Lock.synchronized` makes of a function: no part of it runs without the lock.
+
+Rules:
+
+- What a call leaves to be run later counts, not only the call. Generators, asynchronous ones too, hold the lock from their first
+  step to their end; before each further step they see to it that the lock has not been lost meanwhile.
+- What cannot be held open is refused: when it is decorated where that can be seen, else when the function returns it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from lockring.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from lockring.client.async_locks import Lock as AsyncLock
+    from lockring.client.locks import Lock
+
+Function = Callable[..., Any]
+
+_OF_ITERATORS: Final = frozenset({"send", "throw", "close", "asend", "athrow", "aclose", "from_iterable"})
+"""What an object may offer besides iteration and still be nothing but an iterator."""
+
+
+def synchronized(lock: Lock, function: Any) -> Any:
+    """Decorate a function for the blocking client.
+
+    Raises:
+        InvalidRequest: it is asynchronous, or cannot be called.
+    """
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(synchronized(lock, function.__func__))
+    _check_function(function)
+    if _is(inspect.iscoroutinefunction, function) or _is(inspect.isasyncgenfunction, function):
+        raise InvalidRequest(f"{_name(function)} is a coroutine function: use lockring.aio", name=lock.name)
+    if _is(inspect.isgeneratorfunction, function):
+
+        @functools.wraps(function)
+        def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            with lock as grant:
+                body = function(*args, **kwargs)
+                try:
+                    value = next(body)
+                    while True:
+                        try:
+                            sent = yield value
+                        except GeneratorExit:
+                            body.close()
+                            raise
+                        except BaseException as error:  # noqa: BLE001 - passed on to the generator
+                            value = body.throw(error)
+                        else:
+                            loss = grant._loss
+                            value = body.send(sent) if loss is None else body.throw(loss)
+                except StopIteration as end:
+                    return _over(lock.name, function, end.value)
+
+        return steps
+
+    @functools.wraps(function)
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return _over(lock.name, function, function(*args, **kwargs))
+
+    return locked
+
+
+def synchronized_async(lock: AsyncLock, function: Any) -> Any:
+    """Decorate a coroutine function, or an asynchronous generator function, for the asyncio client.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(synchronized_async(lock, function.__func__))
+    _check_function(function)
+    if _is(inspect.isasyncgenfunction, function):
+
+        @functools.wraps(function)
+        async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            async with lock as grant:
+                body = function(*args, **kwargs)
+                try:
+                    value = await anext(body)
+                    while True:
+                        try:
+                            sent = yield value
+                        except GeneratorExit:
+                            await body.aclose()
+                            raise
+                        except BaseException as error:  # noqa: BLE001 - passed on to the generator
+                            value = await body.athrow(error)
+                        else:
+                            loss = grant._loss
+                            value = await (body.asend(sent) if loss is None else body.athrow(loss))
+                except StopAsyncIteration:
+                    return
+
+        return steps
+    if not _is(inspect.iscoroutinefunction, function):
+        raise InvalidRequest(
+            f"{_name(function)} is no coroutine function: use lockring.Client, or wrap it in an `async def`",
+            name=lock.name,
+        )
+
+    @functools.wraps(function)
+    async def locked(*args: Any, **kwargs: Any) -> Any:
+        async with lock:
+            return _over(lock.name, function, await function(*args, **kwargs))
+
+    return locked
+
+
+def _check_function(function: Any) -> None:
+    if inspect.isclass(function) or not callable(function):
+        raise InvalidRequest(
+            f"synchronized decorates functions and methods, not {function!r}: decorate what is to run under the lock"
+        )
+
+
+def _is(kind: Callable[[Any], bool], function: Function) -> bool:
+    """Whether a function is of a kind, or what is called in its stead: of a partial its function, of an object its `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return kind(function) or (not inspect.isroutine(function) and kind(type(function).__call__))
+
+
+def _name(function: Function) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _over(lock: str, function: Function, result: Any) -> Any:
+    """Return a result of a function that ends now, and the lock with it.
+
+    Raises:
+        InvalidRequest: it is something that would run later, without the lock.
+    """
+    what = None if result is None else _lazy(result)
+    if what is None:
+        return result
+    if inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED:
+        result.close()  # else it would be reported as never awaited
+    raise InvalidRequest(
+        f"{_name(function)} ran under the lock {lock!r} and returned {what}, which would run without it: "
+        "decorate what it runs, or return its outcome (a list of an iterator's items)",
+        name=lock,
+    )
+
+
+def _lazy(result: Any) -> str | None:
+    """What a result is, if it is code that has still to run; else None."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        return "a generator"
+    if inspect.isawaitable(result):
+        return f"an awaitable ({type(result).__name__})"
+    if isinstance(result, (Iterator, AsyncIterator)):
+        # A file or a cursor may be iterated, and is returned for other reasons too.
+        offers = {name for name in dir(type(result)) if not name.startswith("_")}
+        return f"an iterator ({type(result).__name__})" if offers <= _OF_ITERATORS else None
+    if isinstance(result, contextlib.ContextDecorator) or hasattr(type(result), "__aenter__"):
+        body = getattr(result, "gen", None)
+        return "a context manager" if inspect.isgenerator(body) or inspect.isasyncgen(body) else None
+    futures = sys.modules.get("concurrent.futures")
+    if futures is not None and isinstance(result, futures.Future) and not result.done():
+        return "a future that is not done"
+    return None

@@ -1,0 +1,112 @@
+"""What the client logs, under `lockring.client`: losses as warnings, connections that come and go with info and debug.
+
+Rules:
+
+- Nothing is written for what goes as it should: there is no record for a request, a renewal or a release.
+- Records are written by a thread of their own. What is logged happens inside the client, where no handler, however slow it is and
+  whatever it calls, may hold up a renewal, nor wait for the client that waits for it.
+- An application that configures no logging sees nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from typing import Any, Final
+
+from lockring.client.holding import loss_of, report_in_thread
+from lockring.core.client import ClientCore
+from lockring.core.holdings import Ticket
+from lockring.core.links import CONNECTING
+from lockring.errors import LockringError
+
+_RECORDS_MAX: Final = 1000
+"""How many records may wait to be written; of more, as when a thousand locks are lost at once, the oldest are dropped."""
+
+log = logging.getLogger("lockring.client")
+logging.getLogger("lockring").addHandler(logging.NullHandler())
+
+_records: deque[tuple[int, str, tuple[object, ...]]] = deque(maxlen=_RECORDS_MAX)
+_writing = threading.Lock()
+
+
+class LoggedCore(ClientCore):
+    """A client core that logs which connections come and go."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._lost_addresses: set[str] = set()
+
+    def connected(self, link_id: int, *, now_ns: int) -> None:
+        """The connection of a link is there."""
+        link = self._routing.links.get(link_id)
+        if link is not None:
+            if link.address in self._lost_addresses:
+                self._lost_addresses.discard(link.address)
+                _log(logging.INFO, "connected to %s again", link.address)
+            else:
+                _log(logging.DEBUG, "connected to %s", link.address)
+        super().connected(link_id, now_ns=now_ns)
+
+    def disconnected(
+        self,
+        link_id: int,
+        *,
+        now_ns: int,
+        reason: str = "the connection was lost",
+        error: LockringError | None = None,
+    ) -> None:
+        """A link could not be opened, or broke."""
+        link = self._routing.links.get(link_id)
+        if link is not None:
+            if link.state == CONNECTING:
+                _log(logging.DEBUG, "no connection to %s: %s", link.address, error or reason)
+            else:
+                self._lost_addresses.add(link.address)
+                _log(logging.INFO, "lost the connection to %s: %s", link.address, error or reason)
+        super().disconnected(link_id, now_ns=now_ns, reason=reason, error=error)
+
+
+def log_loss(ticket: Ticket) -> None:
+    """Log that a lock was lost. A fork is none: its parent goes on with what the child has lost."""
+    if ticket.reason != "forked":
+        _log(logging.WARNING, "%s (token %d)", loss_of(ticket), ticket.generation)
+
+
+def _log(level: int, text: str, *arguments: object) -> None:
+    if not log.isEnabledFor(level):
+        return
+    _records.append((level, text, arguments))
+    if _writing.acquire(blocking=False):
+        try:
+            # None that ends with the interpreter in the middle: the last loss is the one that counts.
+            threading.Thread(target=_write, name="lockring-log", daemon=False).start()
+        except RuntimeError:
+            _writing.release()  # no thread is to be had: these go with the next
+
+
+def _write() -> None:
+    """Write what there is to write, and end."""
+    while True:
+        while _records:
+            level, text, arguments = _records.popleft()
+            try:
+                log.log(level, text, *arguments)
+            except Exception:  # noqa: BLE001 - a handler's own, reported; the other records must be written
+                report_in_thread()
+        _writing.release()
+        if not _records or not _writing.acquire(blocking=False):
+            return
+
+
+def _after_fork() -> None:
+    """In the child no thread writes, and what is to be written is the parent's."""
+    global _writing
+    _writing = threading.Lock()
+    _records.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

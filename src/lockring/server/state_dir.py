@@ -1,0 +1,161 @@
+"""Where a server of one machine keeps the cluster's state, and what it says of a past that it knows or does not know.
+
+- A server that knows nothing of its past must not behave as if there had been none: locks that it granted may still be held. So
+  `serve` and `up` keep a directory by themselves, named by the port at which clients know them.
+- Only three things make a cluster new: a directory that this very start had to make, ports that the system has chosen (nobody can
+  know a former life under them), and the word of a person, `--new-cluster`. All else waits until no lease of before can be left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from lockring.core.timing import up
+from lockring.errors import StoreError
+from lockring.names import split_address
+from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSettings
+from lockring.store.base import Store
+from lockring.store.memory import MemoryStore
+from lockring.store.sqlite import SqliteStore
+from lockring.units import NS_PER_S
+
+SYSTEMD_VARIABLE: Final = "STATE_DIRECTORY"
+"""Set by systemd for a service with `StateDirectory=`: directories, separated by colons."""
+
+_CHOICES: Final = "name another one with --data-dir DIR, or keep nothing with --in-memory"
+
+
+class Kept(NamedTuple):
+    """Where the state is kept: `data_dir` is None for memory; `is_new` whether nothing can have been before."""
+
+    data_dir: str | None
+    is_new: bool
+
+
+def kept_by_serve(settings: ServeSettings) -> Kept:
+    """Where `lockring serve` keeps the state.
+
+    Raises:
+        StoreError: it was told nothing, and the default cannot be used; the text names the choices.
+    """
+    if settings.data_dir is not None or settings.in_memory:
+        return Kept(settings.data_dir, settings.new_cluster)
+    _, port = split_address(settings.listen)
+    name = f"serve-{port}"
+    if not port:
+        _, port = split_address(settings.coordinator_listen)
+        name = f"serve-coordinator-{port}"
+    return Kept(_default(name), settings.new_cluster) if port else Kept(None, True)
+
+
+def kept_by_up(settings: UpSettings) -> Kept:
+    """Where `lockring up` keeps the state; the arguments are those of `kept_by_serve`.
+
+    Raises:
+        StoreError: it was told nothing, and the default cannot be used; the text names the choices.
+    """
+    if settings.data_dir is not None or settings.in_memory:
+        return Kept(settings.data_dir, settings.new_cluster)
+    return Kept(_default(f"up-{settings.port}"), settings.new_cluster) if settings.port else Kept(None, True)
+
+
+def open_store(settings: CoordinatorSettings, log: logging.Logger) -> tuple[Store, bool]:
+    """Open the store of a coordinator, and say what it knows of the past.
+
+    Returns:
+        The store, and whether an empty one means a new cluster.
+
+    Raises:
+        StoreError: the data directory cannot be used.
+    """
+    wait_s = up(settings.timing().coordinator_lease_ns) / NS_PER_S
+    if settings.data_dir is None:
+        if settings.new_cluster:
+            log.info("this is a new cluster: locks of a former one are not waited for")
+        log.warning(
+            "the cluster's state is kept in memory only: after a restart nothing is known of the locks that are held, so none is"
+            " granted for %.1f s. To keep it, give a directory with --data-dir",
+            wait_s,
+        )
+        if not settings.new_cluster:
+            _say_that_it_waits(log, "nothing is known of what was before", wait_s)
+        return MemoryStore(), settings.new_cluster
+    store = SqliteStore(settings.data_dir)
+    try:
+        return store, _is_new(store, settings, log, wait_s)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _is_new(store: SqliteStore, settings: CoordinatorSettings, log: logging.Logger, wait_s: float) -> bool:
+    stored, where = store.read(), settings.data_dir
+    if stored is not None:
+        log.info("the cluster's state is in %s", where)
+        if settings.new_cluster:
+            log.warning(
+                "--new-cluster changes nothing here: %s holds the state of cluster %s, whose locks may still be held and are"
+                " waited for. For a new cluster, name a directory that does not exist with --data-dir",
+                where,
+                stored.cluster,
+            )
+        return False
+    if store.created:
+        log.info(
+            "the cluster's state is in %s, which is new: a new cluster, nothing is waited for. If it takes the place of a server that"
+            " kept its state elsewhere (a container without a volume), stop it and give it that state with --data-dir;"
+            " where that is lost, an empty directory that exists makes it wait for the locks of before",
+            where,
+        )
+        return True
+    if settings.new_cluster:
+        log.info("the cluster's state is in %s, which was empty: a new cluster, as it was told", where)
+        return True
+    log.info("the cluster's state is in %s", where)
+    _say_that_it_waits(log, f"{where} was there before and is empty, so its state may have been lost", wait_s)
+    return False
+
+
+def _say_that_it_waits(log: logging.Logger, why: str, wait_s: float) -> None:
+    log.warning(
+        "%s: no lock is granted for %.1f s, until all leases of before have ended. If there was no cluster before, start this one"
+        " with --new-cluster",
+        why,
+        wait_s,
+    )
+
+
+def _default(name: str) -> str:
+    """A directory below the platform's place for state, with its parents made, and itself left to the store to make."""
+    directory = _base() / name
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the default data directory {directory} cannot be made: {error.strerror or error}; {_CHOICES}"
+        ) from error
+    place = directory if directory.exists() else directory.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StoreError(f"the default data directory {directory} cannot be written; {_CHOICES}")
+    return str(directory)
+
+
+def _base() -> Path:
+    given = os.environ.get(SYSTEMD_VARIABLE, "").partition(":")[0]
+    if given:
+        return Path(given)
+    from platformdirs import user_state_path
+
+    nowhere = (
+        f"there is no default data directory: no home directory and no XDG_STATE_HOME is set; {_CHOICES}"
+    )
+    try:
+        base = user_state_path("lockring", appauthor=False)
+    except RuntimeError as error:
+        raise StoreError(nowhere) from error
+    if not base.is_absolute():  # what earlier releases of the library give instead
+        raise StoreError(nowhere)
+    return base

@@ -1,0 +1,256 @@
+"""What a server that is started again knows of the locks that it granted before, and what it does where it knows nothing.
+
+While one client believes in its lock, nobody else gets it, however the server was ended and wherever its state was kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+import lockring
+import lockring.aio
+from lockring.store.sqlite import DATABASE_NAME
+from tests.cluster.test_processes_life import Running, assert_one_line, running, serves
+from tests.processes import PATIENCE_S, address, eventually, ports_in_a_row
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+LEASE_S = 6.0
+"""Coordinator lease of the servers here, where it can be chosen, and TTL of the locks."""
+LEASES = ("--coordinator-lease", f"{LEASE_S:g}", "--stabilization", "0.2")
+PATIENT_S = 2 * PATIENCE_S
+"""Bound for a lock to be granted after a restart that waits for the longest lease that there is by default."""
+
+
+@contextmanager
+def all_of(*commands: tuple[str, ...]) -> Iterator[list[Running]]:
+    """Processes that are one server to their clients; a coordinator comes first, and is ended last."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(running(*each)) for each in commands]
+
+
+def end(processes: list[Running], number: signal.Signals) -> None:
+    for process in reversed(processes):
+        process.popen.send_signal(number)
+        process.wait()
+
+
+def restart_while_held(
+    listen: str,
+    commands: Callable[[bool], tuple[tuple[str, ...], ...]],
+    number: signal.Signals,
+    *,
+    ttl_s: float = LEASE_S,
+) -> str:
+    """Let A hold a lock while its server is ended and started again, and let B wait for it.
+
+    Args:
+        listen: where clients reach the server.
+        commands: what runs it, given whether it is the first time.
+        number: how it is ended.
+        ttl_s: of A's lock.
+
+    Returns:
+        What the second server has said.
+    """
+    with lockring.Client(listen, ttl=ttl_s) as a, lockring.Client(listen, ttl=ttl_s) as b:
+        with all_of(*commands(True)) as first:
+            eventually(lambda: serves(listen.partition(",")[0]), lambda: first[0].text)
+            held = a.lock("x").acquire(timeout=PATIENCE_S)
+            end(first, number)
+        assert held.held
+        with all_of(*commands(False)) as second:
+            grant = b.lock("x").acquire(timeout=PATIENT_S)
+            assert not held.held, "two clients believe to hold the lock"
+            assert grant.held
+            with pytest.raises(lockring.LockLost):
+                held.check()
+            return "\n".join(each.text for each in second)
+
+
+ENDS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+
+
+def serve(listen: str, *more: str) -> tuple[str, ...]:
+    return "serve", "--listen", listen, "--coordinator-listen", "127.0.0.1:0", "--no-grpc", *LEASES, *more
+
+
+@ENDS
+def test_serve_that_was_told_nothing_grants_no_lock_that_is_still_held_from_before_its_restart(
+    number: signal.Signals,
+) -> None:
+    listen = address()
+    restart_while_held(listen, lambda first: (serve(listen),), number)
+
+
+@ENDS
+def test_serve_in_memory_waits_the_leases_out_and_says_so(number: signal.Signals) -> None:
+    listen = address()
+    text = restart_while_held(
+        listen,
+        lambda first: (serve(listen, "--in-memory", *(("--new-cluster",) if first else ())),),
+        number,
+    )
+    assert "nothing is known of what was before: no lock is granted for 6.3 s" in text
+    assert "--new-cluster" in text
+
+
+@ENDS
+def test_up_that_was_told_nothing_grants_no_lock_that_is_still_held_from_before_its_restart(
+    number: signal.Signals,
+) -> None:
+    port, *more = ports_in_a_row(3)
+    nodes = ",".join(f"127.0.0.1:{each}" for each in more)
+    command = ("up", "--nodes", "2", "--port", str(port), "--no-grpc")
+    restart_while_held(nodes, lambda first: (command,), number, ttl_s=10)
+
+
+@ENDS
+def test_a_coordinator_without_a_store_and_its_nodes_wait_the_leases_out(number: signal.Signals) -> None:
+    coordinator, listen = address(), address()
+
+    def commands(first: bool) -> tuple[tuple[str, ...], ...]:
+        new = ("--new-cluster",) if first else ()
+        return (
+            ("coordinator", "--listen", coordinator, *LEASES, *new),
+            ("node", "--id", "N1", "--listen", listen, "--coordinator", coordinator, "--no-grpc"),
+        )
+
+    text = restart_while_held(listen, commands, number)
+    assert "kept in memory only" in text
+    assert "--data-dir" in text
+
+
+def test_a_first_start_waits_for_nothing_and_says_what_it_takes_for_granted() -> None:
+    listen = address()
+    with running(*serve(listen)) as started:
+        started.wait_for("4096 of 4096 slots served")
+        assert "which is new: a new cluster, nothing is waited for" in started.text
+        assert os.environ["XDG_STATE_HOME"] + f"/lockring/serve-{listen.partition(':')[2]}" in started.text
+
+
+def test_ports_that_the_system_chooses_make_a_new_cluster_in_memory() -> None:
+    command = (
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--coordinator-listen",
+        "127.0.0.1:0",
+        "--no-grpc",
+        *LEASES,
+    )
+    with running(*command) as started:
+        started.wait_for("4096 of 4096 slots served")
+        assert "this is a new cluster" in started.text
+        assert "kept in memory only" in started.text
+
+
+def test_the_state_directory_of_a_service_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listen = address()
+    monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}:/elsewhere")
+    with running(*serve(listen)) as started:
+        started.wait_for("4096 of 4096 slots served")
+    assert (tmp_path / f"serve-{listen.partition(':')[2]}" / DATABASE_NAME).exists()
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+def test_a_default_directory_that_cannot_be_made_ends_the_server_and_names_the_choices(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    port = ports_in_a_row(4)[0]
+    where = ("--listen", f"127.0.0.1:{port}", "--coordinator-listen", "127.0.0.1:0")
+    with running(command, *(where if command == "serve" else ("--port", str(port)))) as process:
+        assert_one_line(process, 73, str(tmp_path / "file"), "--data-dir DIR", "--in-memory")
+
+
+def test_two_servers_on_one_directory_are_refused(tmp_path: Path) -> None:
+    one, other = address(), address()
+    with running(*serve(one, "--data-dir", str(tmp_path / "data"))) as first:
+        first.wait_for("coordinator listens at")
+        with running(*serve(other, "--data-dir", str(tmp_path / "data"))) as second:
+            assert_one_line(second, 73, "in use by another coordinator", "--data-dir")
+
+
+def test_an_empty_directory_that_was_there_waits_and_says_why_and_how_to_go_on(tmp_path: Path) -> None:
+    listen = address()
+    with running(*serve(listen, "--data-dir", str(tmp_path))) as process:
+        process.wait_for(f"{tmp_path} was there before and is empty, so its state may have been lost")
+        process.wait_for("no lock is granted for 6.3 s")
+        assert "--new-cluster" in process.text
+        with lockring.Client(listen, ttl=LEASE_S) as client:
+            client.lock("x").acquire(timeout=PATIENCE_S)
+    (tmp_path / DATABASE_NAME).unlink()
+    for leftover in tmp_path.glob(f"{DATABASE_NAME}-*"):
+        leftover.unlink()
+    with running(*serve(address(), "--data-dir", str(tmp_path), "--new-cluster")) as process:
+        process.wait_for("which was empty: a new cluster, as it was told")
+        process.wait_for("4096 of 4096 slots served")
+
+
+def test_new_cluster_does_not_forget_a_past_that_is_known(tmp_path: Path) -> None:
+    listen = address()
+    text = restart_while_held(
+        listen,
+        lambda first: (serve(listen, "--data-dir", str(tmp_path / "data"), "--new-cluster"),),
+        signal.SIGKILL,
+    )
+    assert "--new-cluster changes nothing here" in text
+    assert str(tmp_path / "data") in text
+
+
+# --------------------------------------------------------------------------- another cluster under the same address
+
+
+def test_a_client_whose_server_was_made_anew_knows_at_once_and_goes_on_without_being_started_again() -> None:
+    listen = address()
+    command = serve(listen, "--in-memory", "--new-cluster")
+    reasons: list[str] = []
+    with lockring.Client(listen, ttl=LEASE_S) as client, lockring.Client(listen, ttl=LEASE_S) as other:
+        with running(*command) as first:
+            eventually(lambda: serves(listen), lambda: first.text)
+            held = client.lock("x").acquire(timeout=PATIENCE_S)
+            held.on_lost(lambda lost: reasons.append(lost.reason))
+            tokens: list[int] = []
+            waiting = threading.Thread(target=lambda: tokens.append(other.lock("x").acquire().fencing_token))
+            waiting.start()
+            eventually(lambda: client.describe("x").waiters, lambda: "a waiter")
+        with running(*command) as second:
+            eventually(lambda: reasons, lambda: second.text)
+            assert reasons == ["other-cluster"]
+            with pytest.raises(lockring.LockLost, match="another cluster answers"):
+                held.check()
+            waiting.join(PATIENCE_S)
+            assert tokens, "what waited waits at the new server"
+            client.lock("y").acquire(timeout=PATIENCE_S).release()
+
+
+def test_an_asyncio_client_whose_server_was_made_anew_knows_at_once_and_goes_on() -> None:
+    listen = address()
+    command = serve(listen, "--in-memory", "--new-cluster")
+
+    async def story() -> None:
+        async with lockring.aio.Client(listen, ttl=LEASE_S) as client:
+            lost: asyncio.Future[lockring.LockLost] = asyncio.get_running_loop().create_future()
+            with running(*command):
+                held = await client.lock("x").acquire(timeout=PATIENCE_S)
+                held.on_lost(lost.set_result)
+                member = await client.group("g").join()
+            with running(*command):
+                assert (await asyncio.wait_for(lost, PATIENCE_S)).reason == "other-cluster"
+                assert not held.held
+                with pytest.raises(lockring.LockLost, match="another cluster answers"):
+                    member.check()
+                async with await client.lock("x").acquire(timeout=PATIENCE_S):
+                    await (await client.group("g").join()).leave()
+
+    asyncio.run(story())

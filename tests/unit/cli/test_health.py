@@ -1,0 +1,158 @@
+"""The verdict on a cluster, from its state and from what its servers say of themselves."""
+
+from __future__ import annotations
+
+from lockring.cli.health import Answer, Health, diagnose
+from lockring.names import SLOTS
+from lockring.ring.state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.units import NS_PER_S
+from lockring.views import ServerStatus
+
+A, B = Replica("a", 1), Replica("b", 1)
+VERSION = 1_000 * NS_PER_S
+NOW = VERSION + 10 * NS_PER_S
+HALF = SLOTS // 2
+REFUSED = "cannot be reached: Connection refused"
+
+
+def slot(primary: Replica | None, backup: Replica | None = None) -> SlotState:
+    copy = None if backup is None else Copy(backup, VERSION)
+    return SlotState(VERSION, VERSION, 1, primary, copy, None, 1, 10)
+
+
+def state(*slots: SlotState, members: tuple[Replica, ...] = (A, B)) -> ClusterState:
+    """Of two members; the slots are spread over the kinds given, in equal parts."""
+    return ClusterState(
+        "cluster",
+        VERSION,
+        members={each.node: Member(each, f"{each.node}:1", condition="active") for each in members},
+        slots=tuple([each for each in slots for _ in range(SLOTS // len(slots))]),
+        coordinator="c:1",
+    )
+
+
+def node(
+    replica: Replica, serving: int, *, left_ms: int = 20_000, over_ms: int = -1, away_ms: int = -1
+) -> Answer:
+    return Answer(
+        ServerStatus(
+            "node",
+            replica.node,
+            replica.incarnation,
+            VERSION,
+            serving=serving,
+            primary=HALF,
+            lease_left_ms=left_ms,
+            lease_over_ms=over_ms,
+            away_ms=away_ms,
+        )
+    )
+
+
+def coordinator(note: str = "", **heard_ms: int) -> Answer:
+    return Answer(ServerStatus("coordinator", "", 0, VERSION, note=note, heard=list(heard_ms.items())))
+
+
+def judge(where: ClusterState, a: Answer, b: Answer, of_coordinator: Answer) -> Health:
+    return diagnose(where, {"a": a, "b": b}, of_coordinator, wall_ns=NOW)
+
+
+WHOLE = state(slot(A, B), slot(B, A))
+
+
+def test_a_cluster_whose_nodes_all_serve_is_serving() -> None:
+    health = judge(WHOLE, node(A, HALF), node(B, HALF), coordinator())
+    assert (health.condition, health.slots_served) == ("serving", SLOTS)
+    assert (health.reasons, health.remarks, health.since_s) == ([], [], None)
+    assert health.heading == "SERVING: all 4096 slots have a primary and a backup"
+
+
+def test_slots_of_nodes_without_a_lease_are_not_served_whatever_the_state_says() -> None:
+    health = judge(
+        WHOLE,
+        node(A, 0, left_ms=0, over_ms=8_000, away_ms=38_000),
+        node(B, 0, left_ms=0, over_ms=9_000, away_ms=39_000),
+        Answer(None, REFUSED),
+    )
+    assert (health.condition, health.slots_served, health.since_s) == ("down", 0, 8.0)
+    assert health.heading == "NOT SERVING for 8 s: no lock can be acquired or renewed"
+    assert health.reasons == [
+        "a has been without the coordinator's lease for 8 s",
+        "b has been without the coordinator's lease for 9 s",
+    ]
+    assert health.remarks == [
+        f"the coordinator at c:1 does not answer ({REFUSED})",
+        "a, b have been without the coordinator for 39 s, and may serve no more",
+    ]
+
+
+def test_a_cluster_that_goes_on_without_its_coordinator_is_degraded_and_says_for_how_long() -> None:
+    health = judge(
+        WHOLE,
+        node(A, HALF, left_ms=18_500, away_ms=11_000),
+        node(B, HALF, left_ms=18_000, away_ms=12_000),
+        Answer(None, REFUSED),
+    )
+    assert (health.condition, health.lease_left_s) == ("degraded", 18.0)
+    assert "a, b have been without the coordinator for 12 s, and may serve for another 18 s" in health.remarks
+
+
+def test_a_coordinator_that_only_this_machine_cannot_reach_is_told_as_such() -> None:
+    health = judge(WHOLE, node(A, HALF), node(B, HALF), Answer(None, REFUSED))
+    assert health.condition == "degraded"
+    assert "though the nodes are in touch with it" in health.remarks[0]
+
+
+def test_slots_of_a_primary_that_does_not_answer_count_for_nothing() -> None:
+    health = judge(WHOLE, Answer(None, REFUSED), node(B, HALF), coordinator(a=12_000, b=300))
+    assert (health.condition, health.slots_served) == ("partial", HALF)
+    assert health.reasons == [
+        f"a at a:1 does not answer ({REFUSED}); the coordinator heard it last 12 s ago: 2048 slots"
+    ]
+    assert health.heading.startswith("PARTLY NOT SERVING: 2048 of 4096 slots")
+
+
+def test_a_cluster_whose_nodes_are_all_dead_is_down_since_the_last_was_heard() -> None:
+    dead = Answer(None, REFUSED)
+    health = judge(WHOLE, dead, dead, coordinator(a=12_000, b=7_000))
+    assert (health.condition, health.since_s) == ("down", 7.0)
+    unknown = judge(WHOLE, dead, dead, coordinator(a=12_000, b=-1))
+    assert (unknown.condition, unknown.since_s) == ("down", None)
+
+
+def test_another_life_of_a_node_serves_nothing_of_the_former_one() -> None:
+    health = judge(WHOLE, node(Replica("a", 2), HALF), node(B, HALF), coordinator())
+    assert (health.condition, health.slots_served) == ("partial", HALF)
+    assert "a was started again and has not joined yet" in health.reasons[0]
+
+
+def test_slots_without_a_primary_say_since_when_and_what_the_coordinator_waits_for() -> None:
+    health = judge(state(slot(None)), node(A, 0), node(B, 0), coordinator("4096 slots wait"))
+    assert (health.condition, health.since_s) == ("down", 10.0)
+    assert health.reasons[0].startswith("4096 slots of 4096 without a primary for 10 s")
+    assert health.reasons[1] == "the coordinator says: 4096 slots wait"
+
+
+def test_slots_of_a_former_life_wait_since_the_node_was_started_again_at_the_latest() -> None:
+    again = Replica("a", (NOW - 3 * NS_PER_S) // 1_000)
+    where = state(slot(A), members=(again, B))
+    health = judge(where, node(again, 0), node(B, 0), coordinator("4096 slots wait for leases"))
+    assert (health.condition, health.since_s) == ("down", 3.0)
+    assert health.reasons[0].startswith("4096 slots of 4096 without a primary for 3 s")
+
+
+def test_a_node_with_its_lease_that_waits_for_a_copy_says_how_many_slots_wait() -> None:
+    health = judge(WHOLE, node(A, HALF - 48), node(B, HALF), coordinator())
+    assert (health.condition, health.slots_served) == ("partial", SLOTS - 48)
+    assert health.reasons[0].startswith("a may not serve 48 of its 2048 slots at this moment")
+
+
+def test_slots_without_a_backup_are_no_outage() -> None:
+    health = judge(state(slot(A), slot(B, A)), node(A, HALF), node(B, HALF), coordinator())
+    assert (health.condition, health.slots_served) == ("degraded", SLOTS)
+    assert health.remarks == ["2048 slots without a backup: a crash of the primary would lose their locks"]
+
+
+def test_a_cluster_without_members_is_down() -> None:
+    health = diagnose(ClusterState(), {}, coordinator(), wall_ns=NOW)
+    assert (health.condition, health.reasons) == ("down", ["no node has joined yet"])
