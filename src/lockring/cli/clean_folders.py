@@ -29,6 +29,7 @@ from lockring.cli import exits
 from lockring.cli.clean_report import CleanProgress, CleanVoice, facts_of, print_report
 from lockring.cli.clean_settings import CleanSettings
 from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
+from lockring.cli.endings import Signalled
 from lockring.cli.options import read_settings
 from lockring.cli.output import shown
 from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
@@ -189,7 +190,7 @@ def _clean(
                 for each in workers
             ]
     print_report(reports, as_json=as_json)
-    return exits.SIGNALLED + ended_by[0] if ended_by and settings.once else exits.OK
+    return Signalled(ended_by[0]) if ended_by and settings.once else exits.OK
 
 
 def _tick(

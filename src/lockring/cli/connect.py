@@ -12,7 +12,7 @@ import msgspec
 
 from lockring.cli.options import read_settings, setting_options
 from lockring.cli.voice import Voice
-from lockring.config import setting
+from lockring.config import CONFIG_VARIABLE, setting
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.names import split_address
 
@@ -105,7 +105,10 @@ def origin_of(settings: ClientSettings) -> str:
         return f"the address is that of {SERVER_VARIABLE}: {NAMED}"
     if settings.servers == ClientSettings().servers:
         return f"{UNNAMED} with --server"
-    return f"the settings file names the address: {NAMED}"
+    path = (context.params.get("config_path") if context is not None else "") or os.environ.get(
+        CONFIG_VARIABLE
+    )
+    return f"the address is that of the settings file{f' {path}' if path else ''}: {NAMED}"
 
 
 @contextmanager

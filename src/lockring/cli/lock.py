@@ -71,7 +71,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         if names.count(name) > 1:
             raise InvalidRequest(f"the lock {quoted(name)} is named twice", name=name)
     cluster = client_settings(given)
-    say = Voice(as_json, settings.verbose, settings.quiet)
+    say = Voice(as_json, settings.verbose and not settings.quiet, settings.quiet)
     command = ctx.meta.get(COMMAND)
     if command is None:
         if not settings.hold:

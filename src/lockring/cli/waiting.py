@@ -1,7 +1,7 @@
 """Saying what a command waits for, once it has waited for a second, and for how long at the most.
 
-A line on standard error, once, and again when it is another thing that is waited for, at most every few seconds: it is read by people, and
-kept in the logs of cron jobs. Nothing is told of a wait that is about to end anyway.
+A line on standard error, once, and again when it is another thing that is waited for, ever more rarely: it is read by people, and kept in
+the logs of cron jobs, where a cluster that comes and goes must not fill them. Nothing is told of a wait that is about to end anyway.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 1.0
 """Until something is told first, and between two looks at what is waited for."""
-_PAUSE_S: Final = 5.0
+_PAUSE_S_MIN: Final = 5.0
+_PAUSE_S_MAX: Final = 600.0
+"""From one thing that is told to the next; twice as long each time."""
 _NOT_WORTH_S: Final = 0.5
 _HELD: Final = "held"
 _UNREACHABLE: Final = "unreachable"
@@ -65,7 +67,7 @@ def telling(look: Callable[[float], Told | None], say: Voice) -> Iterator[None]:
 
 def _tell(look: Callable[[float], Told | None], say: Voice, over: threading.Event) -> None:
     began_s = time.monotonic()
-    key, quiet_until_s = None, began_s
+    key, quiet_until_s, pause_s = None, began_s, _PAUSE_S_MIN
     while not over.wait(LOOK_S):
         try:
             found = look(time.monotonic() - began_s)
@@ -73,7 +75,7 @@ def _tell(look: Callable[[float], Told | None], say: Voice, over: threading.Even
             return
         now_s = time.monotonic()
         if found is not None and found.key != key and now_s >= quiet_until_s and not over.is_set():
-            key, quiet_until_s = found.key, now_s + _PAUSE_S
+            key, quiet_until_s, pause_s = found.key, now_s + pause_s, min(2 * pause_s, _PAUSE_S_MAX)
             say.note(found.text, found.facts, always=True)
 
 
