@@ -27,6 +27,8 @@ _PAUSE_S_MIN: Final = 5.0
 _PAUSE_S_MAX: Final = 600.0
 """From one thing that is told to the next; twice as long each time."""
 _NOT_WORTH_S: Final = 0.5
+_OVERDUE_S: Final = 3.0
+"""How long a question may still be under way after its bound, on a busy machine."""
 _HELD: Final = "held"
 _UNREACHABLE: Final = "unreachable"
 
@@ -101,7 +103,7 @@ def of_client(
         if names:
             bound_s = connect_timeout_s if wait_s is None and not was_reached else wait_s
         else:  # each question has its bound; what goes on for longer, such as a watch, has none
-            bound_s = connect_timeout_s if waited_s < connect_timeout_s else None
+            bound_s = connect_timeout_s if waited_s < connect_timeout_s + _OVERDUE_S else None
         left_s = None if bound_s is None else bound_s - waited_s
         if left_s is not None and left_s < _NOT_WORTH_S:
             return None
