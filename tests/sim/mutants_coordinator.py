@@ -12,6 +12,7 @@ from lockring.core.coordinator import CoordinatorCore
 from lockring.core.membership import Membership
 from lockring.core.node_locking import Locking
 from lockring.core.reconciler import Situation
+from lockring.core.store_health import StoreHealth
 from lockring.core.term import News, Phase, Term
 from lockring.core.timing import up
 from lockring.ring.state import Replica, SlotState
@@ -254,3 +255,20 @@ def ring_from_scratch() -> list[Change]:
             ),
         )
     ]
+
+
+@mutant
+def no_store_pause() -> list[Change]:
+    """A store that failed is asked again at once."""
+    return [(Term, "_pause", lambda self, pause_ns, now_ns: self.begin(now_ns=now_ns))]
+
+
+@mutant
+def works_by_reading() -> list[Change]:
+    """A store whose writes fail counts as working once it can be read."""
+    worked = StoreHealth.worked
+
+    def changed(self: StoreHealth, *, is_write: bool, now_ns: int) -> None:
+        worked(self, is_write=True, now_ns=now_ns)
+
+    return [(StoreHealth, "worked", changed)]

@@ -6,6 +6,7 @@ than 5 %. Whoever waits for another's lease to end waits `up(lease)`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -54,3 +55,21 @@ class Timing(msgspec.Struct, frozen=True):
     group_window_ns: int = NS_PER_S
     group_window_max_ns: int = 5 * NS_PER_S
     stall_ns: int = 100 * NS_PER_MS
+
+
+def stood_still_for_ns(
+    timing: Timing, called_at_ns: int, next_deadline_ns: Callable[[], int | None], *, now_ns: int
+) -> int:
+    """How long a process that is called now cannot have been running, 0 if not for longer than `stall_ns`.
+
+    Args:
+        timing: where `stall_ns` stands.
+        called_at_ns: when it was called last.
+        next_deadline_ns: when it had asked to be called at the latest; only asked for if it matters.
+        now_ns: monotonic clock.
+    """
+    if now_ns - called_at_ns <= timing.stall_ns:
+        return 0
+    due_ns = next_deadline_ns()
+    gap_ns = 0 if due_ns is None else now_ns - max(due_ns, called_at_ns)
+    return gap_ns if gap_ns > timing.stall_ns else 0

@@ -305,8 +305,12 @@ class World:
         connection = self.connection() if by is None else by
         self.receive(connection, Drain(request, name))
         self.settle()
-        answers = [m for c, m in self.sent if c == connection and isinstance(m, (Draining, Refused))]
-        return answers[-1]
+        for _ in range(100):
+            answers = [m for c, m in self.sent if c == connection and isinstance(m, (Draining, Refused))]
+            if answers:
+                return answers[-1]
+            self.run(0.1)  # the store has failed, and is asked again after a pause
+        raise AssertionError(f"the drain of {name} is not answered")
 
     def ask(self, node: Node, kind: AskKind, *items: AskItem) -> None:
         self.receive(node.connection, Ask(kind, list(items)))
