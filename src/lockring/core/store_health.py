@@ -5,13 +5,14 @@ that a read works says nothing of writes. The rules:
 
 - *A failure of writes ends with a write that works*; a failure of reads ends with either.
 - *The pause doubles* with each failure in a row, so that a store that fails at once is not asked again at once.
-- *A failure is told when it begins, when it has a reason that was not told yet, and once a minute*; its end is told once.
+- *Trouble is told when it begins and once a minute* (see `troubles`); its end is told once.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from lockring.troubles import Trouble
 from lockring.units import NS_PER_MS, NS_PER_S
 
 PAUSE_NS_MIN: Final = 100 * NS_PER_MS
@@ -19,13 +20,6 @@ PAUSE_NS_MIN: Final = 100 * NS_PER_MS
 
 PAUSE_NS_MAX: Final = 2 * NS_PER_S
 """The longest pause: short beside a coordinator's lease, within which a store that works again must be noticed."""
-
-REMIND_NS: Final = 60 * NS_PER_S
-"""How often a failure that lasts is told."""
-
-
-_REASONS_MAX: Final = 5
-"""So many reasons of one trouble are told when they come up; later ones wait for the minute."""
 
 
 class StoreNews(NamedTuple):
@@ -36,23 +30,19 @@ class StoreNews(NamedTuple):
 
 
 class StoreHealth:
-    """The failures of one coordinator's store. Not safe for use by several tasks.
-
-    Attributes:
-        is_troubled: whether the store has failed and did not work since, in the direction in which it failed.
-    """
+    """The failures of one coordinator's store. Not safe for use by several tasks."""
 
     def __init__(self) -> None:
-        self.is_troubled = False
         # In a row: the pause depends on them.
         self._reads_failed = self._writes_failed = 0
-        # Of the trouble that lasts.
-        self._failures = 0
+        self._trouble = Trouble()
         self._fails_writes = False
-        self._since_ns = 0
-        self._told_at_ns = 0
-        self._told: set[str] = set()
         self._news: list[StoreNews] = []
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether the store has failed and did not work since, in the direction in which it failed."""
+        return self._trouble.is_on
 
     @property
     def pause_ns(self) -> int:
@@ -86,15 +76,9 @@ class StoreHealth:
             self._fails_writes = True
         else:
             self._reads_failed += 1
-        self._failures += 1
-        if not self.is_troubled:
-            self.is_troubled = True
-            self._since_ns = now_ns
-            self._tell(reason, reason, now_ns)
-        elif now_ns - self._told_at_ns >= REMIND_NS:
-            self._tell(reason, f"{reason} ({self._so_far(now_ns)})", now_ns)
-        elif reason not in self._told and len(self._told) < _REASONS_MAX:
-            self._tell(reason, reason, self._told_at_ns)
+        text = self._trouble.fails(reason, now_ns=now_ns)
+        if text:
+            self._news.append(StoreNews(True, text))
         return self.pause_ns
 
     def worked(self, *, is_write: bool, now_ns: int) -> None:
@@ -104,23 +88,13 @@ class StoreHealth:
             self._writes_failed = 0
         elif self._fails_writes:
             return
-        if self.is_troubled:
+        self._fails_writes = False
+        so_far = self._trouble.ends(now_ns=now_ns)
+        if so_far:
             what = "works again: a write has worked" if is_write else "can be read again"
-            self._news.append(StoreNews(False, f"the store {what} ({self._so_far(now_ns)})"))
-        self.is_troubled = self._fails_writes = False
-        self._failures = 0
-        self._told.clear()
+            self._news.append(StoreNews(False, f"the store {what} ({so_far})"))
 
     def take_news(self) -> list[StoreNews]:
         """What is to be logged since the last call, in order."""
         news, self._news = self._news, []
         return news
-
-    def _tell(self, reason: str, text: str, now_ns: int) -> None:
-        self._told.add(reason)
-        self._told_at_ns = now_ns
-        self._news.append(StoreNews(True, text))
-
-    def _so_far(self, now_ns: int) -> str:
-        failures = "1 failure" if self._failures == 1 else f"{self._failures} failures"
-        return f"{failures} in {(now_ns - self._since_ns) / NS_PER_S:.0f} s"

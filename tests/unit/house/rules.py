@@ -15,7 +15,9 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
-_BASE: Final = frozenset({"_version", "clock", "errors", "messages", "names", "streams", "units", "views"})
+_BASE: Final = frozenset(
+    {"_version", "clock", "errors", "messages", "names", "streams", "troubles", "units", "views"}
+)
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
@@ -24,6 +26,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "messages": frozenset({"streams", "views"}),
     "names": frozenset({"errors"}),
     "streams": frozenset(),
+    "troubles": frozenset({"units"}),
     "units": frozenset({"errors"}),
     "views": frozenset(),
     "ring": _BASE - {"clock"},
@@ -37,7 +40,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client"},
-    "apps": frozenset({"", "aio", "clock", "errors", "names", "units"}),
+    "apps": frozenset({"", "aio", "clock", "errors", "names", "troubles", "units"}),
     "cli": _BASE
     | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client", "testing", "apps"},
     "__main__": frozenset({"cli"}),
