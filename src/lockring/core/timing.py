@@ -16,6 +16,9 @@ from lockring.units import NS_PER_MS, NS_PER_S
 CLOCK_TICK_NS: Final = NS_PER_MS
 """Allowance for the granularity of one clock reading."""
 
+HEARTBEATS_PER_LEASE: Final = 6
+"""How often at least a node renews its coordinator lease within one."""
+
 ASK_AGAIN_NS: Final = 300 * NS_PER_MS
 """How long a node waits for the coordinator to act before it asks again."""
 
@@ -31,7 +34,7 @@ class Timing(msgspec.Struct, frozen=True):
     Attributes:
         backup_lease_ns: T. A primary serves within T of the sending of the last message that each copy acknowledged.
         coordinator_lease_ns: L. A node serves within L of the sending of the last acknowledged heartbeat.
-        heartbeat_ns: how often a node sends a heartbeat to the coordinator.
+        heartbeat_ns: how often a node sends a heartbeat to the coordinator; at most L / `HEARTBEATS_PER_LEASE`.
         peer_heartbeat_ns: how often a primary sends to each copy when there is nothing to replicate; at most T / 4.
         link_grace_ns: how long a broken connection may be down before the other side is asked to be replaced.
         takeover_link_grace_ns: the same, for a backup whose primary's connection is down.

@@ -20,13 +20,13 @@ class BothServer:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._coordinator = CoordinatorServer(settings.coordinator())
+        self._coordinator = CoordinatorServer(settings.coordinator(), ports=2)
         self._node: NodeServer | None = None
 
     async def start(self) -> None:
         """Start the coordinator, then the node. Raises what either of the two does."""
         await self._coordinator.start()
-        self._node = NodeServer(self._settings.node(self._coordinator.address))
+        self._node = NodeServer(self._settings.node(self._coordinator.address), ports=2)
         await self._node.start()
         log.info(
             "clients reach it with LOCKRING_SERVER=%s; further nodes join with --coordinator %s",

@@ -54,14 +54,15 @@ class CoordinatorServer:
 
     Args:
         settings: see `CoordinatorSettings`.
+        ports: how many servers are in this process.
     """
 
-    def __init__(self, settings: CoordinatorSettings) -> None:
+    def __init__(self, settings: CoordinatorSettings, *, ports: int = 1) -> None:
         self.address = ""
         """HOST:PORT that others are told, once it has started."""
         self._settings = settings
         self._outbox = Outbox()
-        self._listener = Listener(self, self._outbox)
+        self._listener = Listener(self, self._outbox, ports=ports)
         # These three are there once `start` has made them, and nobody is let in before.
         self._store: StoreWorker
         self._core: CoordinatorCore

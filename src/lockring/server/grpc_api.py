@@ -40,7 +40,11 @@ async def start_grpc(
         raise ConfigError(
             f"the gRPC API needs the packages grpcio and protobuf ({error}); install them, or use --no-grpc"
         ) from error
-    listen, advertise = settings.grpc_addresses(listening, advertised)
+    try:
+        listen, advertise = settings.grpc_addresses(listening, advertised)
+    except CannotListen as error:
+        log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
+        return None, ""
     server = GrpcServer(host)
     try:
         address = await server.start(listen)

@@ -129,7 +129,7 @@ def test_of_several_addresses_it_takes_the_first_that_welcomes_it() -> None:
 
 def test_a_refusal_is_handed_over_with_its_code() -> None:
     async def main() -> None:
-        host = EchoHost(connections_max=0)
+        host = EchoHost(clients_max=0)
         await host.start()
         caller = Caller([host.address])
         await until(lambda: len(caller.failures) >= 1)
