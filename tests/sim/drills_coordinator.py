@@ -367,3 +367,34 @@ def swap_to_the_gone() -> None:
     cluster.run(40)
     assert not primary.alive
     cluster.demand(task.outcome == "held", "P3", "a lock is lost in a planned move, with one crash beside it")
+
+
+@drill
+def no_store_pause() -> None:
+    """The disk under the store is full for a while in which a node dies, and so something is to be written."""
+    _full_disk()
+
+
+@drill
+def works_by_reading() -> None:
+    """The same: with a pause that never grows, and an end of the trouble that is told after each read."""
+    _full_disk()
+
+
+def _full_disk() -> None:
+    cluster = Scenario()
+    simulation = cluster.simulation
+    core = cluster.coordinator.core
+    assert core is not None
+    simulation.store.full = True
+    cluster.crash(cluster.backup())
+    cluster.wait(lambda: not core.is_active, 10)
+    before, seconds = simulation.world.stats["store_operations"], 20
+    cluster.run(seconds)
+    asked = simulation.world.stats["store_operations"] - before
+    cluster.demand(asked <= 2 * seconds, "WORK", f"a store that fails was asked {asked} times in {seconds} s")
+    told = [each.text for each in core.store_news()]
+    cluster.demand(len(told) == 1, "WORK", f"one thing happened to the store, and {len(told)} were told")
+    simulation.store.full = False
+    cluster.wait(lambda: core.is_active, 3)
+    cluster.quiet()

@@ -13,6 +13,7 @@ from lockring.core.membership import Membership
 from lockring.core.node_locking import Locking
 from lockring.core.reconciler import Situation
 from lockring.core.roster import Roster
+from lockring.core.store_health import StoreHealth
 from lockring.core.term import News, Phase, Term
 from lockring.core.timing import up
 from lockring.messages import Drain, Leave
@@ -294,3 +295,20 @@ def drain_the_last() -> list[Change]:
 def swap_to_the_gone() -> list[Change]:
     """Slots are left to a member whose connection to the coordinator has ended, until its silence says that it failed."""
     return [(Roster, "is_connected", lambda self, replica: True)]
+
+
+@mutant
+def no_store_pause() -> list[Change]:
+    """A store that failed is asked again at once."""
+    return [(Term, "_pause", lambda self, pause_ns, now_ns: self.begin(now_ns=now_ns))]
+
+
+@mutant
+def works_by_reading() -> list[Change]:
+    """A store whose writes fail counts as working once it can be read."""
+    worked = StoreHealth.worked
+
+    def changed(self: StoreHealth, *, is_write: bool, now_ns: int) -> None:
+        worked(self, is_write=True, now_ns=now_ns)
+
+    return [(StoreHealth, "worked", changed)]

@@ -23,12 +23,11 @@ Reads, writes and plans are begun in `take_effects`, so that all that arrived in
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from lockring.core.admission import foreign, malformed, not_the_latest, outdated
 from lockring.core.asks import Asks, check_ask
+from lockring.core.coordinator_checks import Checks
 from lockring.core.coordinator_status import CoordinatorStatus, note_of, status_of
 from lockring.core.effects import Close, Connection, Effect, Publish, Send
 from lockring.core.heartbeats import Heartbeats
@@ -37,9 +36,10 @@ from lockring.core.planning import Planning, lives_in
 from lockring.core.reach import Reach
 from lockring.core.roster import Roster
 from lockring.core.snapshots import Snapshots
+from lockring.core.store_health import StoreNews
 from lockring.core.term import News, Phase, Term
-from lockring.core.timing import Timing
-from lockring.core.transitions import VERSION_MAX, check_state
+from lockring.core.timing import Timing, stood_still_for_ns
+from lockring.core.transitions import VERSION_MAX
 from lockring.errors import ProtocolError
 from lockring.messages import (
     PROTOCOL,
@@ -55,10 +55,6 @@ from lockring.messages import (
     Welcome,
 )
 from lockring.ring.state import ClusterState, Member, Replica, Replication
-from lockring.units import NS_PER_S
-
-DUPLICATE_NS: Final = 3 * NS_PER_S
-"""A life that is connected and was heard this recently is running: three heartbeats, less than a member lease."""
 
 
 class CoordinatorCore:
@@ -114,7 +110,7 @@ class CoordinatorCore:
         self._former_clusters: list[str] = []
         # Lives from which the write on its way takes slots.
         self._condemned: frozenset[Replica] = frozenset()
-        self._checked: ClusterState | None = None
+        self._checks = Checks()
 
     # ----------------------------------------------------------------------- looking
 
@@ -133,6 +129,10 @@ class CoordinatorCore:
         """A sentence on what the coordinator waits for, "" if for nothing."""
         return note_of(self._term, self._roster, self._planning)
 
+    def store_news(self) -> list[StoreNews]:
+        """What the log is to say of the store since the last call, in order."""
+        return self._term.health.take_news()
+
     def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
         """A copy of what is worth knowing, as of `now_ns` or the last input, if that was later."""
         moment = max(now_ns, self._called_at_ns)
@@ -144,16 +144,7 @@ class CoordinatorCore:
         Raises:
             AssertionError: a bug.
         """
-        self._roster.check_invariants()
-        for connection in self._heartbeats.connections():
-            assert self._roster.node_of(connection) is not None
-        assert not (self._held_joins and self._term.is_active), "joins wait for an active coordinator"
-        assert not self._condemned or self._term.is_writing, "condemned without a write on its way"
-        if self._term.phase is Phase.PASSIVE:
-            assert not [*self._roster.lives(), *self._held_joins]
-        if self._term.state is not None and self._term.state is not self._checked:
-            check_state(self._term.state)
-            self._checked = self._term.state
+        self._checks.check(self._term, self._roster, self._heartbeats, self._held_joins, self._condemned)
 
     # ----------------------------------------------------------------------- inputs
 
@@ -163,7 +154,14 @@ class CoordinatorCore:
         self._term.begin(now_ns=now_ns)
 
     def store_result(
-        self, operation: int, *, ok: bool, state: ClusterState | None, now_ns: int, wall_ns: int
+        self,
+        operation: int,
+        *,
+        ok: bool,
+        state: ClusterState | None,
+        problem: str = "",
+        now_ns: int,
+        wall_ns: int,
     ) -> None:
         """Take the result of a `StoreRead` or `StoreWrite`.
 
@@ -171,11 +169,13 @@ class CoordinatorCore:
             operation: the effect's number.
             ok: whether the read succeeded, or the write was made.
             state: what is stored now; None if that is unknown, or the store is empty.
+            problem: why it failed, "" if it did not, or only found another version than was expected.
             now_ns: monotonic clock.
             wall_ns: wall clock.
         """
         self._enter(now_ns, wall_ns)
-        self._take(self._term.result(operation, ok=ok, state=state, now_ns=now_ns, wall_ns=wall_ns), now_ns)
+        result = self._term.result
+        self._take(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
     def receive(self, sender: Connection, message: Message, *, now_ns: int, wall_ns: int) -> None:
         """Take a message: `Join` first from a node, then `Heartbeat`, `Ask`, `Leave`; `Drain`, `Undrain` from anyone.
@@ -304,9 +304,8 @@ class CoordinatorCore:
         return Refused(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
-        return self._roster.is_connected(replica) and self._membership.heard_within(
-            replica, DUPLICATE_NS, now_ns=self._called_at_ns
-        )
+        now_ns = self._called_at_ns
+        return self._roster.is_connected(replica) and self._membership.heard_lately(replica, now_ns=now_ns)
 
     # ----------------------------------------------------------------------- what nodes say
 
@@ -373,7 +372,7 @@ class CoordinatorCore:
         if news is News.CONFIRMED:
             self._acknowledge(now_ns)
         elif not self._term.is_confirming:
-            self._heartbeats.failed(now_ns=now_ns)
+            self._heartbeats.failed(pause_ns=self._term.health.pause_ns, now_ns=now_ns)
         if news in (News.INTERRUPTED, News.ENDED):
             self._condemned = frozenset()  # nobody is acknowledged until the term is claimed anew
         if news is News.ENDED:
@@ -440,11 +439,8 @@ class CoordinatorCore:
 
     def _enter(self, now_ns: int, wall_ns: int) -> None:
         """Every input comes through here: note the clocks, and whether this process stood still."""
-        if now_ns - self._called_at_ns > self._timing.stall_ns:
-            due_ns = self.next_deadline_ns()
-            if due_ns is not None:
-                gap_ns = now_ns - max(due_ns, self._called_at_ns)
-                if gap_ns > self._timing.stall_ns:
-                    self._membership.excuse(gap_ns, now_ns=now_ns)
+        gap_ns = stood_still_for_ns(self._timing, self._called_at_ns, self.next_deadline_ns, now_ns=now_ns)
+        if gap_ns:
+            self._membership.excuse(gap_ns, now_ns=now_ns)
         self._called_at_ns = max(self._called_at_ns, now_ns)
         self._wall_offset_ns = wall_ns - now_ns

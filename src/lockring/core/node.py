@@ -30,7 +30,7 @@ from lockring.core.node_service import Service
 from lockring.core.node_slot import NodeSlot
 from lockring.core.node_status import NodeStatus, status_of
 from lockring.core.sessions import NO_DEADLINE, Sessions
-from lockring.core.timing import Timing
+from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import ProtocolError
 from lockring.messages import (
     Acquire,
@@ -376,7 +376,9 @@ class NodeCore:
         self.adopt(state, now_ns=now_ns)
 
     def _heartbeat(self, now_ns: int) -> None:
-        self._heartbeat_at_ns = now_ns + self.timing.heartbeat_ns
+        # Often enough for the lease that the cluster has chosen, however short that is.
+        lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
+        self._heartbeat_at_ns = now_ns + min(self.timing.heartbeat_ns, lease_ns // HEARTBEATS_PER_LEASE)
         sequence = self._heartbeats.sent(now_ns)
         self.send(
             COORDINATOR,

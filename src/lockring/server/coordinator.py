@@ -58,14 +58,15 @@ class CoordinatorServer:
 
     Args:
         settings: see `CoordinatorSettings`.
+        ports: how many servers are in this process.
     """
 
-    def __init__(self, settings: CoordinatorSettings) -> None:
+    def __init__(self, settings: CoordinatorSettings, *, ports: int = 1) -> None:
         self.address = ""
         """HOST:PORT that others are told, once it has started."""
         self._settings = settings
         self._outbox = Outbox()
-        self._listener = Listener(self, self._outbox)
+        self._listener = Listener(self, self._outbox, ports=ports)
         # These three are there once `start` has made them, and nobody is let in before.
         self._store: StoreWorker
         self._core: CoordinatorCore
@@ -229,9 +230,21 @@ class CoordinatorServer:
 
     def _stored(self, operation: int, outcome: Outcome) -> None:
         self._core.store_result(
-            operation, ok=outcome.ok, state=outcome.state, now_ns=monotonic_ns(), wall_ns=wall_ns()
+            operation,
+            ok=outcome.ok,
+            state=outcome.state,
+            problem=outcome.problem,
+            now_ns=monotonic_ns(),
+            wall_ns=wall_ns(),
         )
+        self._tell_of_store()
         self._pump.schedule()
+
+    def _tell_of_store(self) -> None:
+        for news in self._core.store_news():
+            log.log(logging.ERROR if news.is_trouble else logging.INFO, "%s", news.text)
+            if news.is_trouble:
+                self._note = self._core.note  # which says the same
 
     def _publish(self, state: ClusterState) -> None:
         if state.cluster != self._cluster:
@@ -295,6 +308,7 @@ class CoordinatorServer:
     def _look(self) -> None:
         """Once a second: say what the coordinator waits for, when that has changed."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self._tell_of_store()
         note = self._core.note
         if note != self._note:
             self._note = note

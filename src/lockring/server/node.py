@@ -75,9 +75,10 @@ class NodeServer:
 
     Args:
         settings: see `NodeSettings`.
+        ports: how many servers are in this process.
     """
 
-    def __init__(self, settings: NodeSettings) -> None:
+    def __init__(self, settings: NodeSettings, *, ports: int = 1) -> None:
         self.address = ""
         """HOST:PORT that others are told, once it has started."""
         self.grpc_address = ""
@@ -85,7 +86,7 @@ class NodeServer:
         self.weight = settings.weight
         self._settings = settings
         self._outbox = Outbox()
-        self._listener = Listener(self, self._outbox)
+        self._listener = Listener(self, self._outbox, ports=ports)
         self._locals: dict[int, LocalClient] = {}
         self._locals_count = 0
         self._grpc: GrpcServer | None = None

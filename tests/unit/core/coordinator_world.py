@@ -319,10 +319,14 @@ class World:
         connection = self.connection() if by is None else by
         self.receive(connection, order)
         self.settle()
-        answers = [
-            m for c, m in self.sent if c == connection and isinstance(m, (Draining, Undrained, Refused))
-        ]
-        return answers[-1]
+        for _ in range(100):
+            answers = [
+                m for c, m in self.sent if c == connection and isinstance(m, (Draining, Undrained, Refused))
+            ]
+            if answers:
+                return answers[-1]
+            self.run(0.1)  # the store has failed, and is asked again after a pause
+        raise AssertionError(f"{order} is not answered")
 
     def ask(self, node: Node, kind: AskKind, *items: AskItem) -> None:
         self.receive(node.connection, Ask(kind, list(items)))

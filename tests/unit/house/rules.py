@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
 _BASE: Final = frozenset(
-    {"_version", "clock", "errors", "messages", "names", "native", "streams", "units", "views"}
+    {"_version", "clock", "errors", "messages", "names", "native", "streams", "troubles", "units", "views"}
 )
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
@@ -27,6 +27,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "names": frozenset({"errors"}),
     "native": frozenset(),
     "streams": frozenset(),
+    "troubles": frozenset({"units"}),
     "units": frozenset({"errors"}),
     "views": frozenset(),
     "ring": _BASE - {"clock", "native"},
@@ -40,7 +41,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client"},
-    "apps": frozenset({"", "aio", "clock", "errors", "names", "native", "units"}),
+    "apps": frozenset({"", "aio", "clock", "errors", "names", "native", "troubles", "units"}),
     "cli": _BASE
     | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client", "testing", "apps"},
     "__main__": frozenset({"cli"}),

@@ -13,9 +13,10 @@ import pytest
 from lockring.errors import InvalidRequest
 from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
 from lockring.messages import Welcome as WelcomeMessage
+from lockring.net.descriptors import RESERVED_MAX
 from lockring.net.frames import encode_frame
 from lockring.net.guest import Guest
-from lockring.net.listener import CONNECTIONS_RESERVED, CannotListen
+from lockring.net.listener import CannotListen
 from tests.cluster.wire import Wire
 from tests.unit.net.serving import EchoHost, run, until, with_host
 
@@ -88,12 +89,12 @@ def test_clients_beyond_the_limit_are_refused_and_members_are_not() -> None:
         (welcome,) = await talk(host, encode_frame(HELLO), answers=1)
         assert isinstance(welcome, WelcomeMessage), "there is room again"
 
-    with_host(test, connections_max=2)()
+    with_host(test, clients_max=2)()
 
 
 def test_connections_that_say_nothing_are_bounded_too() -> None:
     async def test(host: EchoHost) -> None:
-        wires = [Wire(host.address) for _ in range(CONNECTIONS_RESERVED + 1)]
+        wires = [Wire(host.address) for _ in range(RESERVED_MAX + 1)]
         await until(lambda: len(list(host.listener.guests)) == len(wires))
         with Wire(host.address) as one_more:
             refused = await asyncio.to_thread(one_more.refusal)
@@ -101,7 +102,7 @@ def test_connections_that_say_nothing_are_bounded_too() -> None:
         for wire in wires:
             wire.__exit__(None, None, None)
 
-    with_host(test, connections_max=1)()
+    with_host(test, clients_max=1)()
 
 
 def test_one_who_asks_for_more_than_it_reads_is_cut_off_before_all_of_it_is_answered() -> None:
