@@ -115,7 +115,50 @@ def test_a_root_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     assert (done.returncode, "no permission" in done.stderr) == (77, True), done.stderr
 
 
-@pytest.mark.parametrize("missing", ["watchdog", "pathspec", "boto3"])
+def test_without_what_events_need_scans_do_the_work_and_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "root/a/b").mkdir(parents=True)
+    (tmp_path / "watchdog.py").write_text("raise ImportError('no watchdog')")
+    log = tmp_path / "log"
+    command = [*COMMAND, str(tmp_path / "root"), "--alone", "--delay", "0"]
+    environ = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environ) as process:
+        try:
+            eventually(lambda: not (tmp_path / "root/a/b").exists())
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert "events need watchdog" in log.read_text()
+    assert "lockring[cleaner]" in log.read_text()
+    assert "found by scans alone" in log.read_text()
+
+
+def test_a_root_that_is_made_again_is_cleaned_and_watched_again(tmp_path: Path) -> None:
+    root, away = tmp_path / "root", tmp_path / "away"
+    (root / "a/b").mkdir(parents=True)
+    command = [*COMMAND, str(root), "--alone", "--delay", "0", "--scan-interval", "0.1"]
+    log = tmp_path / "log"
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            eventually(lambda: not (root / "a/b").exists())
+            root.rename(away)
+            (tmp_path / "new/a/c").mkdir(parents=True)
+            (tmp_path / "new/a/d").mkdir()
+            (tmp_path / "new/a/d/file").touch()
+            (tmp_path / "new").rename(root)
+            (away / "a/theirs").mkdir()
+            eventually(lambda: not (root / "a/c").exists(), 60)
+            (root / "a/d/file").unlink()
+            eventually(lambda: not (root / "a/d").exists(), 60)
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert (away / "a/theirs").exists(), "what was the root is none any more"
+    assert "is another folder by now" in log.read_text()
+
+
+@pytest.mark.parametrize("missing", ["pathspec", "boto3"])
 def test_what_is_not_installed_is_named_with_its_extra(missing: str, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / f"{missing}.py").write_text(f"raise ImportError('no {missing}')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import re
@@ -266,13 +267,102 @@ def test_a_callback_that_ends_its_own_tasks_lets_the_group_settle(
     assert all(isinstance(problem, asyncio.CancelledError) for problem in problems)
 
 
+@pytest.mark.parametrize("own_thread", [False, True])
+def test_a_callback_that_cancels_the_task_it_runs_in_holds_up_neither_other_callbacks_nor_the_group(
+    steady: LocalCluster, own_thread: bool
+) -> None:
+    async def scene() -> None:
+        async with lockring.aio.Client(steady.servers, ttl=3, own_thread=own_thread) as client:
+            name = f"self-cancelling-{own_thread}"
+            a = await client.group(name).join("a")
+            await a.wait_settled(timeout=30)
+            told: list[int] = []
+
+            def cancel(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+
+            a.on_change(cancel)
+            a.on_change(lambda gained, lost: told.append(len(lost)))
+            b = await client.group(name).join("b")
+            await b.wait_settled(timeout=30)
+            assert any(told)
+            await asyncio.wait_for(a.leave(), 30)
+            await b.leave()
+
+    asyncio.run(scene())
+
+
+def test_a_callback_may_leave_the_group_with_a_bound_on_the_time(steady: LocalCluster) -> None:
+    """`wait_for` runs what it bounds in another task, which is still part of the call."""
+
+    async def scene() -> None:
+        async with lockring.aio.Client(steady.servers, ttl=3) as client:
+            a = await client.group("bounded").join("a")
+            left = asyncio.Event()
+
+            async def leave(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+                if gained:
+                    await asyncio.wait_for(asyncio.ensure_future(a.leave()), 20)
+                    left.set()
+
+            a.on_change(leave)
+            await asyncio.wait_for(left.wait(), 30)
+            assert not a.held
+
+    asyncio.run(scene())
+
+
+def test_a_member_can_wait_for_what_a_later_view_gives_it(
+    client: lockring.Client, other: lockring.Client
+) -> None:
+    a = client.group("later").join("a")
+    alone = a.wait_settled(timeout=30)
+    b = other.group("later").join("b")
+    both = a.wait_settled(after=alone, timeout=30)
+    assert both > alone
+    assert [member.id for member in a.members] == ["a", "b"]
+    assert a.wait_settled(timeout=30) == both  # what is known already is no later view
+    with pytest.raises(lockring.AcquireTimeout, match=f"no settled version after {both}"):
+        a.wait_settled(after=both, timeout=0.2)
+    b.leave()
+    a.wait_settled(after=both, timeout=30)
+    assert owned(a) == set(KEYS)
+    for wrong in (-1, True, 1.0, "1"):
+        with pytest.raises(lockring.InvalidRequest, match="after is a version of the group"):
+            a.wait_settled(after=wrong)  # type: ignore[arg-type]
+    a.leave()
+
+
+def test_a_task_can_wait_for_what_a_later_view_gives_its_member(steady: LocalCluster) -> None:
+    async def scene() -> None:
+        async with lockring.aio.Client(steady.servers, ttl=3) as client:
+            a = await client.group("later-aio").join("a")
+            alone = await a.wait_settled(timeout=30)
+            b = await client.group("later-aio").join("b")
+            both = await a.wait_settled(after=alone, timeout=30)
+            await b.leave()
+            await a.wait_settled(after=both, timeout=30)
+            assert owned(a) == set(KEYS)
+
+    asyncio.run(scene())
+
+
+async def never_run(*_: object) -> None:
+    """What a blocking client could only make a coroutine of."""
+
+
 def test_errors_of_a_membership_speak_of_the_membership(client: lockring.Client) -> None:
     member = client.group("speaks").join("a")
     for wrong in (None, 5, b"x"):
         with pytest.raises(lockring.InvalidRequest, match="a key is text"):
             member.owns(wrong)  # type: ignore[arg-type]
-    with pytest.raises(lockring.InvalidRequest, match="takes a function"):
-        member.on_change(None)  # type: ignore[arg-type]
+    for takes in (member.on_change, member.on_lost):
+        with pytest.raises(lockring.InvalidRequest, match="takes a function"):
+            takes(None)  # type: ignore[arg-type]
+        with pytest.raises(lockring.InvalidRequest, match=f"{takes.__name__} calls a plain function"):
+            takes(functools.partial(never_run))  # type: ignore[arg-type]
     other = client.group("speaks").join("a")
     wait_for(lambda: not member.held)
     with pytest.raises(lockring.LockLost, match="another member has joined under the id 'a'"):
@@ -382,3 +472,4 @@ def test_the_example_of_the_page_about_groups_runs(steady: LocalCluster) -> None
     assert done.returncode == 0, done.stderr
     cleaned = re.findall(r"^(/\w+) is cleaned by worker-[12]$", done.stdout, re.MULTILINE)
     assert cleaned == ["/in", "/out", "/tmp"]
+    assert "worker-2 owns all of them now" in done.stdout.splitlines()

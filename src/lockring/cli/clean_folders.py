@@ -97,7 +97,7 @@ def _policy(settings: CleanSettings) -> Policy:
         try:
             import pathspec
         except ImportError as error:
-            raise ConfigError(f"--keep needs pathspec ({error}): pip install 'lockring[cleaner]'") from None
+            raise ConfigError(f"--keep needs pathspec ({error}): install lockring[cleaner]") from None
         try:
             spec = pathspec.GitIgnoreSpec.from_lines(settings.keep)
         except ValueError as error:
@@ -256,12 +256,22 @@ def _watched(worker: Worker, voice: CleanVoice) -> Iterator[None]:
     source = InotifySource(
         storage.path, on_event=worker.told, on_lost=worker.events_lost, on_trouble=fall_back
     )
-    try:
-        source.start()
-    except ConfigError:
-        raise
-    except LockringError as error:
-        fall_back(error)
+
+    def start() -> None:
+        source.stop()
+        try:
+            source.start()
+        except LockringError as error:
+            fall_back(error)
+
+    def start_again() -> None:
+        text = f"{storage.name} is another folder by now: it was made, or mounted, anew"
+        voice.note(text, {"event": "root-replaced", "root": storage.name})
+        worker.events_lost()  # what was known of the former folder does not hold
+        start()
+
+    start()
+    storage.on_replaced = start_again
     try:
         yield
     finally:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import sys
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.async_grants import Grant, call_at_home
@@ -18,8 +18,8 @@ from lockring.client.membership import (
     ChangeCallback,
     GroupInfo,
     MembershipState,
-    call_all,
     check_change_callback,
+    least_version,
     member_payload,
 )
 from lockring.client.process_bound import ProcessBound
@@ -144,9 +144,9 @@ class Membership(MembershipState):
         self._engine = client._engine
         self._grant: Grant = grant
         self._callbacks: list[ChangeCallback] = []
-        self._news: deque[tuple[tuple[ChangeCallback, ...], KeySet, KeySet, bool]] = deque()
-        self._teller: asyncio.Task[None] | None = None
-        self._calling: asyncio.Future[Any] | None = None
+        self._news: deque[tuple[ChangeCallback, KeySet, KeySet] | None] = deque()
+        """Whom to call with what; None where the group may hear that all before was told."""
+        self._calling: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Event] = []
         self._leaving: asyncio.Future[None] | None = None
         self._engine.follow(grant._ticket, self)
@@ -156,7 +156,7 @@ class Membership(MembershipState):
 
         `callback(gained, lost)` gets two `KeySet`s: `key in gained`, `key in lost`. `owns` says no to what is lost before it is
         called, and yes to what is gained. Calls come one after the other, in a thread of their own (with asyncio: in the
-        loop, where it may be a coroutine function). If keys are owned already, the first call comes at once.
+        loop, where alone it may be a coroutine function). If keys are owned already, the first call comes at once.
 
         Others get what was lost only when the call has returned: finish there what must not be done by two, and
         quickly. While the membership lasts there is no bound on that; if the lease is lost, others do not wait.
@@ -168,21 +168,29 @@ class Membership(MembershipState):
         if owned and not self._following.over:
             self._tell_later((callback,), KeySet(owned), KeySet(), False)
 
-    async def wait_settled(self, *, timeout: Seconds | None = None) -> int:
+    async def wait_settled(self, *, after: int | None = None, timeout: Seconds | None = None) -> int:
         """Wait until there is a settled view with this member in it, and return its version.
 
+        The view that is known now may be such a one already. To wait for what somebody's coming or going brings, take
+        `version` before it, and wait for a view after that.
+
         Args:
+            after: the view's version is to be greater than this one; None takes any.
             timeout: longest wait in seconds, None for ever.
 
         Raises:
-            AcquireTimeout: there was none within that time: somebody has not let go of its keys, nor lost its lease.
+            AcquireTimeout: there was none within that time: somebody has not let go of its keys, nor lost its lease, or nobody came or
+                went after that version.
             Unavailable: there was none within that time, and the group's node cannot be reached or may not serve it.
             LockLost: the membership is lost.
             NotHeld: it was left.
+            InvalidRequest: `after` is no version.
         """
+        least = least_version(after)
         wait_ms = wait_to_ms(timeout)
         until_ns = None if wait_ms == WAIT_FOREVER else monotonic_ns() + wait_ms * NS_PER_MS
-        return await self._wait(self._settled_version, until_ns, "is not settled")
+        what = "is not settled" if after is None else f"has no settled version after {after}"
+        return await self._wait(lambda: self._settled_version(least), until_ns, what)
 
     @property
     def lost(self) -> asyncio.Event:
@@ -205,8 +213,8 @@ class Membership(MembershipState):
         """
         self.check()
         await self._engine.unfollow(self._request)
-        if asyncio.current_task() not in (self._teller, self._calling):
-            await self._wait(lambda: None if self._teller else 1, None, "")
+        if self._calling is not None and _inside.get() is not self._calling:
+            await self._wait(lambda: None if self._calling else 1, None, "")
         with self._as_membership():
             await self._grant.release()
 
@@ -230,33 +238,36 @@ class Membership(MembershipState):
     def _tell_later(
         self, callbacks: tuple[ChangeCallback, ...], gained: KeySet, lost: KeySet, awaited: bool
     ) -> None:
-        self._news.append((callbacks, gained, lost, awaited))
-        if self._teller is None:
-            name = f"lockring-group-{self._group[:40]}"
-            self._teller = asyncio.get_running_loop().create_task(self._tell(), name=name)
+        self._news += [(callback, gained, lost) for callback in callbacks]
+        if awaited:
+            self._news.append(None)
+        if self._calling is None:
+            self._tell()
 
     # ------------------------------------------------------------------ inner
 
-    async def _tell(self) -> None:
-        """Tell what there is to tell, and end."""
-        try:
-            while self._news:
-                callbacks, gained, lost, awaited = self._news.popleft()
-                for result in call_all(callbacks, gained, lost, _report):
-                    if inspect.isawaitable(result):
-                        # In a task of its own, which it may cancel, or have cancelled, without ending this one.
-                        self._calling = asyncio.ensure_future(result)
-                        await asyncio.wait({self._calling})
-                        if self._calling.cancelled():
-                            _report(asyncio.CancelledError("it was cancelled"))
-                        elif (error := self._calling.exception()) is not None:
-                            _report(error)
-                if awaited:
-                    self._engine.told(self._request)
-        finally:
-            self._teller = self._calling = None
+    def _tell(self) -> None:
+        """Tell what is next. The end of that call leads to the one after it, so no task has to go on for it that could be cancelled."""
+        self._calling = None
+        while self._news and self._calling is None:
+            news = self._news.popleft()
+            if news is None:
+                self._engine.told(self._request)
+                continue
+            # In a task of its own, which it may cancel, or have cancelled: nothing else ends with it.
+            name = f"lockring-group-{self._group[:40]}"
+            self._calling = asyncio.get_running_loop().create_task(_call(*news), name=name)
+            self._calling.add_done_callback(self._called)
+        if self._calling is None:
             for event in self._waiting:
                 event.set()
+
+    def _called(self, call: asyncio.Task[None]) -> None:
+        if call.cancelled():
+            _report(asyncio.CancelledError("it was cancelled"))
+        elif (error := call.exception()) is not None:
+            _report(error)
+        self._tell()
 
     def _leave_later(self) -> None:
         self._leaving = asyncio.ensure_future(self.leave())
@@ -300,6 +311,17 @@ class Membership(MembershipState):
                 blame(error, loss)
 
 
-def _report(error: BaseException | None = None) -> None:
-    context = {"message": "a lockring on_change callback failed", "exception": error or sys.exception()}
+_inside: ContextVar[asyncio.Task[None] | None] = ContextVar("lockring_change", default=None)
+"""The call of a callback that the present task is part of, be it by way of another task (`wait_for` makes one)."""
+
+
+async def _call(callback: ChangeCallback, gained: KeySet, lost: KeySet) -> None:
+    _inside.set(asyncio.current_task())
+    result = callback(gained, lost)
+    if inspect.isawaitable(result):
+        await result
+
+
+def _report(error: BaseException) -> None:
+    context = {"message": "a lockring on_change callback failed", "exception": error}
     asyncio.get_running_loop().call_exception_handler(context)

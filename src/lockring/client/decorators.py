@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from lockring.client.holding import is_kind
 from lockring.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def synchronized(lock: Lock, function: Any) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(synchronized(lock, function.__func__))
     _check_function(function)
-    if _is(inspect.iscoroutinefunction, function) or _is(inspect.isasyncgenfunction, function):
+    if is_kind(inspect.iscoroutinefunction, function) or is_kind(inspect.isasyncgenfunction, function):
         raise InvalidRequest(f"{_name(function)} is a coroutine function: use lockring.aio", name=lock.name)
-    if _is(inspect.isgeneratorfunction, function):
+    if is_kind(inspect.isgeneratorfunction, function):
 
         @functools.wraps(function)
         def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -80,7 +81,7 @@ def synchronized_async(lock: AsyncLock, function: Any) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(synchronized_async(lock, function.__func__))
     _check_function(function)
-    if _is(inspect.isasyncgenfunction, function):
+    if is_kind(inspect.isasyncgenfunction, function):
 
         @functools.wraps(function)
         async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
@@ -103,7 +104,7 @@ def synchronized_async(lock: AsyncLock, function: Any) -> Any:
                     return
 
         return steps
-    if not _is(inspect.iscoroutinefunction, function):
+    if not is_kind(inspect.iscoroutinefunction, function):
         raise InvalidRequest(
             f"{_name(function)} is no coroutine function: use lockring.Client, or wrap it in an `async def`",
             name=lock.name,
@@ -122,13 +123,6 @@ def _check_function(function: Any) -> None:
         raise InvalidRequest(
             f"synchronized decorates functions and methods, not {function!r}: decorate what is to run under the lock"
         )
-
-
-def _is(kind: Callable[[Any], bool], function: Function) -> bool:
-    """Whether a function is of a kind, or what is called in its stead: of a partial its function, of an object its `__call__`."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return kind(function) or (not inspect.isroutine(function) and kind(type(function).__call__))
 
 
 def _name(function: Function) -> str:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Self
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.grants import Grant
-from lockring.client.holding import LossCallback, blame, report_in_thread
+from lockring.client.holding import LossCallback, blame, check_callback, report_in_thread
 from lockring.client.membership import (
     ChangeCallback,
     GroupInfo,
     MembershipState,
     call_all,
-    check_change_callback,
+    least_version,
     member_payload,
 )
 from lockring.client.process_bound import ProcessBound
@@ -149,12 +149,12 @@ class Membership(MembershipState):
 
         `callback(gained, lost)` gets two `KeySet`s: `key in gained`, `key in lost`. `owns` says no to what is lost before it is
         called, and yes to what is gained. Calls come one after the other, in a thread of their own (with asyncio: in the
-        loop, where it may be a coroutine function). If keys are owned already, the first call comes at once.
+        loop, where alone it may be a coroutine function). If keys are owned already, the first call comes at once.
 
         Others get what was lost only when the call has returned: finish there what must not be done by two, and
         quickly. While the membership lasts there is no bound on that; if the lease is lost, others do not wait.
         """
-        check_change_callback(callback)
+        check_callback(callback, "on_change")
         with self._engine.locked():
             self._callbacks.append(callback)
             self._following.telling = True
@@ -162,21 +162,29 @@ class Membership(MembershipState):
             if owned and not self._following.over:
                 self._tell_later((callback,), KeySet(owned), KeySet(), False)
 
-    def wait_settled(self, *, timeout: Seconds | None = None) -> int:
+    def wait_settled(self, *, after: int | None = None, timeout: Seconds | None = None) -> int:
         """Wait until there is a settled view with this member in it, and return its version.
 
+        The view that is known now may be such a one already. To wait for what somebody's coming or going brings, take
+        `version` before it, and wait for a view after that.
+
         Args:
+            after: the view's version is to be greater than this one; None takes any.
             timeout: longest wait in seconds, None for ever.
 
         Raises:
-            AcquireTimeout: there was none within that time: somebody has not let go of its keys, nor lost its lease.
+            AcquireTimeout: there was none within that time: somebody has not let go of its keys, nor lost its lease, or nobody came or
+                went after that version.
             Unavailable: there was none within that time, and the group's node cannot be reached or may not serve it.
             LockLost: the membership is lost.
             NotHeld: it was left.
+            InvalidRequest: `after` is no version.
         """
+        least = least_version(after)
         wait_ms = wait_to_ms(timeout)
         until_ns = None if wait_ms == WAIT_FOREVER else monotonic_ns() + wait_ms * NS_PER_MS
-        return self._wait(self._settled_version, until_ns, "is not settled")
+        what = "is not settled" if after is None else f"has no settled version after {after}"
+        return self._wait(lambda: self._settled_version(least), until_ns, what)
 
     @property
     def lost(self) -> threading.Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import threading
@@ -23,12 +24,21 @@ LossCallback = Callable[[LockLost], object]
 """Called with what `check` would raise: it has the lock's `name` and the `reason`."""
 
 
-def check_callback(callback: LossCallback) -> None:
-    """Raise InvalidRequest for a coroutine function: calling it would only make a coroutine that nobody runs."""
-    if inspect.iscoroutinefunction(callback):
+def check_callback(callback: Callable[..., object], taker: str = "on_lost") -> None:
+    """Raise InvalidRequest for what cannot be called, and for a coroutine function: calling it would only make a coroutine that never runs."""
+    if not callable(callback):
+        raise InvalidRequest(f"{taker} takes a function, not {callback!r}")
+    if is_kind(inspect.iscoroutinefunction, callback):
         raise InvalidRequest(
-            "on_lost calls a plain function; an async one would never run: let it start a task"
+            f"{taker} calls a plain function; an async one would never run: let it start a task"
         )
+
+
+def is_kind(kind: Callable[[Any], bool], function: Callable[..., object]) -> bool:
+    """Whether a function is of a kind, or what is called in its stead: of a partial its function, of an object its `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return kind(function) or (not inspect.isroutine(function) and kind(type(function).__call__))
 
 
 def report_in_thread() -> None:

@@ -251,11 +251,11 @@ class MembershipState(ProcessBound):
         except NotHeld:
             raise NotHeld(f"{who} was left", name=self._group) from None
 
-    def _settled_version(self) -> int | None:
-        """The version, if it is settled and has this member."""
+    def _settled_version(self, least: int) -> int | None:
+        """The version, if it is settled, has this member and is `least` or more."""
         standing = self._following.standing
         generation = self._grant._ticket.generation
-        if not standing.settled or not standing.view.has(generation):
+        if standing.view.number < least or not standing.settled or not standing.view.has(generation):
             if self._following.over:
                 raise self._over()
             return None
@@ -301,6 +301,19 @@ class MembershipState(ProcessBound):
         )
 
 
+def least_version(after: int | None) -> int:
+    """The least version that is after one, which may be None for any.
+
+    Raises:
+        InvalidRequest: it is no version.
+    """
+    if after is None:
+        return 0
+    if type(after) is not int or after < 0:
+        raise InvalidRequest(f"after is a version of the group, a whole number from 0 on, not {after!r}")
+    return after + 1
+
+
 def check_change_callback(callback: ChangeCallback) -> None:
     """Raise InvalidRequest for what cannot be called."""
     if not callable(callback):
@@ -309,12 +322,10 @@ def check_change_callback(callback: ChangeCallback) -> None:
 
 def call_all(
     callbacks: Sequence[ChangeCallback], gained: KeySet, lost: KeySet, failed: Callable[[], None]
-) -> list[Any]:
-    """Call everybody who wants to hear of a change, and return what they returned; `failed` is called within each error."""
-    results = []
+) -> None:
+    """Call everybody who wants to hear of a change; `failed` is called within each error."""
     for callback in callbacks:
         try:
-            results.append(callback(gained, lost))
+            callback(gained, lost)
         except BaseException:  # noqa: BLE001 - reported; the other callbacks must be called
             failed()
-    return results

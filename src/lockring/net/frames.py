@@ -37,21 +37,18 @@ class FrameReader(Generic[M]):
     Args:
         decoder: decodes one body; it says which messages are accepted.
         limit: longest body, in bytes; a longer one is refused by its header, before any of it is kept.
+
+    Attributes:
+        rest: bytes of a frame that has not fully arrived.
     """
 
-    __slots__ = ("_buffer", "_decode", "_limit", "_needed")
+    __slots__ = ("_decode", "_limit", "_needed", "rest")
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[M], limit: int = FRAME_BYTES_MAX) -> None:
         self._decode = decoder.decode
         self._limit = limit
-        # Bytes of a frame that has not fully arrived; `_needed` is the size at which it is worth looking again.
-        self._buffer = bytearray()
-        self._needed = HEADER_BYTES
-
-    @property
-    def buffered(self) -> int:
-        """Bytes held back because their frame is not complete."""
-        return len(self._buffer)
+        self.rest = bytearray()
+        self._needed = HEADER_BYTES  # how long `rest` is to be until it is worth looking at again
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[M]:
         """Take what was read and return the messages that it completes, in order.
@@ -60,13 +57,13 @@ class FrameReader(Generic[M]):
             ProtocolError: a frame longer than the limit, or a body that is none of the accepted messages. What
                 came before it in the same read is not returned.
         """
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-            if len(buffer) < self._needed:
+        rest = self.rest
+        if rest:
+            rest += data
+            if len(rest) < self._needed:
                 return []
             # Take the gathered bytes over instead of copying them.
-            data, self._buffer = buffer, bytearray()
+            data, self.rest = rest, bytearray()
         size = len(data)
         if size >= HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self._limit:
             self._needed = HEADER_BYTES
@@ -89,7 +86,7 @@ class FrameReader(Generic[M]):
             start = end
         self._needed = needed
         if start < size:
-            self._buffer += view[start:]
+            self.rest += view[start:]
         return messages
 
     def _decode_body(self, body: Any) -> M:

@@ -1,7 +1,7 @@
 """One accepted connection: who is there, and what it may do.
 
 The first message decides the role: a client, a peer, or (at a coordinator) a node that joins. Until it is
-complete nothing is kept of a connection but 4 KiB and a few seconds of patience. Whatever cannot be answered in its
+complete nothing is kept of a connection but 4 KiB and a few seconds of patience; later frames have their bounds too. Whatever cannot be answered in its
 role (garbage, a giant frame, a message that has no business on this port) gets a `Refused` that says why, where
 the other side may be able to read one, and then its connection ends. The server lives on.
 """
@@ -29,6 +29,9 @@ HELLO_BYTES_MAX: Final = 4 * 1024
 
 HELLO_S_MAX: Final = 5.0
 """How long the first frame may take to arrive."""
+
+FRAME_S_MAX: Final = 30.0
+"""How long any later frame may take from its first bytes to its last: what has arrived of it is kept until then."""
 
 CLIENT_FRAME_BYTES_MAX: Final = 1024 * 1024
 CLIENT_UNREAD_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -135,6 +138,8 @@ class Guest(FramedConnection):
         """Called by the event loop. Until the role is known only the first frame is looked at."""
         if self.role is not None:
             super().data_received(data)
+            if self._reader.rest and self._patience is None and self.is_open:
+                self._patience = asyncio.get_running_loop().call_later(FRAME_S_MAX, self._too_slow)
             return
         if not self.is_open:
             return
@@ -162,10 +167,12 @@ class Guest(FramedConnection):
             self.refuse(error)
             return
         if rest:
-            super().data_received(rest)
+            self.data_received(rest)
 
     def on_messages(self, messages: list[Message]) -> None:
         """Hand over to the host, or keep it until it is this client's turn."""
+        if self._patience is not None:  # whatever frame was awaited is complete
+            self._forget_patience()
         listener = self._listener
         is_client = self.role is CLIENT
         if is_client and listener.turns_are_over:
@@ -216,7 +223,10 @@ class Guest(FramedConnection):
             self._patience = None
 
     def _too_slow(self) -> None:
-        self.on_garbage(ProtocolError(f"no complete hello within {HELLO_S_MAX:g} s"))
+        if self.role is None:
+            self.on_garbage(ProtocolError(f"no complete hello within {HELLO_S_MAX:g} s"))
+        else:
+            self.on_garbage(ProtocolError(f"a frame began to arrive {FRAME_S_MAX:g} s ago and has not ended"))
 
 
 def check_protocol(protocol: int, who: str) -> None:

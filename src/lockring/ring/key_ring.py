@@ -13,6 +13,7 @@ depends on nothing but its own weight.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
@@ -115,7 +116,7 @@ def _owners(members: tuple[tuple[str, int], ...]) -> tuple[str | None, ...]:
     nearest: dict[int, int] = {}
     whose: dict[int, str] = {}
     for member, weight in members:
-        for stretch, place in _nearest_places(member, weight):
+        for stretch, place in zip(*_nearest_places(member, weight), strict=True):
             there = nearest.get(stretch)
             # Of points that fall on one place the first id's counts.
             if there is None or place < there:
@@ -131,12 +132,13 @@ def _owners(members: tuple[tuple[str, int], ...]) -> tuple[str | None, ...]:
 
 
 @lru_cache(maxsize=2048)
-def _nearest_places(member: str, weight: int) -> tuple[tuple[int, int], ...]:
-    """In each stretch of the circle between two slots' places, the first of a member's points, where it has any: with the number
-    of the stretch, that of the slot at its beginning. However great its weight, there are no more than `SLOTS`."""
+def _nearest_places(member: str, weight: int) -> tuple[array[int], array[int]]:
+    """The stretches of the circle between two slots' places in which a member has points, each by the number of the slot at its beginning,
+    and the first of its points in each. However great its weight, there are no more than `SLOTS`, of 6 bytes."""
     nearest: dict[int, int] = {}
     for place in places_of(member, POINTS_PER_WEIGHT * weight):
         stretch = place >> _SLOT_SHIFT
         if place < nearest.get(stretch, place + 1):
             nearest[stretch] = place
-    return tuple(sorted(nearest.items()))
+    stretches = sorted(nearest)
+    return array("H", stretches), array("I", [nearest[stretch] for stretch in stretches])

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockring.apps.cleaner import worker as worker_module
 from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.tally import Tally
 from lockring.apps.cleaner.core.words import Change, Event, Look, Reason
@@ -20,10 +21,19 @@ from lockring.apps.cleaner.group_ownership import GroupOwnership
 from lockring.apps.cleaner.local import LocalStorage
 from lockring.apps.cleaner.ownership import KEY_BYTES_MAX, Ownership, Sole, owner_key
 from lockring.apps.cleaner.preview import preview
-from lockring.apps.cleaner.storage import Storage
+from lockring.apps.cleaner.storage import Found, Storage
 from lockring.apps.cleaner.watching import InotifySource
 from lockring.apps.cleaner.worker import Plan, Worker
-from lockring.errors import LockLost, LockringError, NotHeld, Overloaded, RootMissing
+from lockring.errors import (
+    Denied,
+    InvalidRequest,
+    LockLost,
+    LockringError,
+    NotHeld,
+    Overloaded,
+    RootMissing,
+    Unavailable,
+)
 from tests.processes import eventually
 
 MS = 1_000_000
@@ -142,6 +152,28 @@ def test_a_root_that_is_missing_or_no_folder_is_told(root: Path) -> None:
     (root / "file").touch()
     with pytest.raises(RootMissing, match="not a folder"):
         LocalStorage(str(root / "file")).open()
+
+
+def test_a_root_without_a_name_is_not_the_current_folder() -> None:
+    with pytest.raises(InvalidRequest, match="must not be empty"):
+        LocalStorage("")
+
+
+def test_a_root_that_was_removed_and_made_again_is_the_root(root: Path, storage: LocalStorage) -> None:
+    replaced: list[int] = []
+    storage.on_replaced = lambda: replaced.append(1)
+    (root / "former").mkdir()
+    assert scan(storage) == {"former": 0}
+    former = root.rename(root.with_name("away"))
+    with pytest.raises(RootMissing):
+        scan(storage)
+    assert storage.remove("former") is None, "until there is another one, the former folder is still at hand"
+    (root / "a/b").mkdir(parents=True)
+    (former / "former").mkdir()
+    assert scan(storage) == {"a/b": 0, "a": 1}
+    assert storage.look("a/b", entries_max=1) != Reason.GONE
+    assert storage.remove("a/b") is None
+    assert (replaced, list(former.iterdir())) == ([1], [former / "former"])
 
 
 def test_names_that_are_no_text_are_cleaned_too(root: Path, storage: LocalStorage) -> None:
@@ -376,6 +408,30 @@ def test_what_does_not_fit_into_the_queue_is_found_again(root: Path, storage: Lo
     assert worker.core.dropped > 0
 
 
+def test_a_root_that_may_not_be_read_for_a_while_ends_no_worker(
+    root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "a/b").mkdir(parents=True)
+    monkeypatch.setattr(worker_module, "_RETRY_NS", 10 * MS)
+    worker, heard = a_worker(storage)
+    errors: list[LockringError] = [Denied("expired"), RootMissing("not mounted"), Unavailable("cut off")]
+    real = storage.scan
+
+    def scan(policy: Policy) -> Iterator[Found]:
+        if errors:
+            raise errors.pop(0)
+        return real(policy)
+
+    monkeypatch.setattr(storage, "scan", scan)
+    with Running(worker, root):
+        eventually(lambda: not (root / "a/b").exists())
+    assert [type(each) for each in heard.troubles] == [Denied, RootMissing, Unavailable]
+    errors.append(Denied("expired"))
+    once, _ = a_worker(storage, once=True)
+    with pytest.raises(Denied):
+        once.run()
+
+
 class Shared:
     """An ownership that a test decides on."""
 
@@ -502,5 +558,23 @@ def test_a_membership_that_was_lost_owns_nothing_until_it_is_taken_up_again() ->
     assert ownership.fence("a/b") == 7
     assert changes
     members[1].loss = LockLost("taken", reason="replaced")
-    with pytest.raises(LockLost):
+    with pytest.raises(LockLost, match=r"another worker calls itself 'w' .*--worker"):
         ownership.rejoin()
+
+
+def test_nothing_is_owned_before_those_who_take_it_would_wait_for_a_removal() -> None:
+    owned: list[int | None] = []
+
+    class Asking(AMember):
+        def on_change(self, callback: Callable[[Any, Any], Any]) -> None:
+            owned.append(ownership.fence("a/b"))
+            super().on_change(callback)
+
+    members: list[AMember] = [AMember(), Asking()]
+    ownership = GroupOwnership(lambda: members.pop(0), "w")
+    first = ownership._member
+    assert isinstance(first, AMember)
+    first.loss = LockLost("cut off", reason="local-deadline")
+    assert ownership.rejoin()
+    assert owned == [None]
+    assert ownership.fence("a/b") == 7

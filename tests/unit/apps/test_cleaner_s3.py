@@ -226,6 +226,59 @@ def test_a_marker_that_somebody_else_wrote_since_is_theirs(bucket: Bucket) -> No
     storage.close()
 
 
+@pytest.mark.parametrize("cut", ["list_objects_v2", "put_object", "answer"])
+def test_a_marker_is_put_back_also_if_the_bucket_cannot_be_reached_after_it_was_deleted(
+    bucket: Bucket, cut: str
+) -> None:
+    """What is cut off once, after the deletion: the second look, what puts the marker back, the answer to the deletion."""
+    from botocore.exceptions import EndpointConnectionError
+
+    bucket.put("a/b/", Metadata={"by": "us"})
+    storage = opened(bucket)
+    s3, cuts = storage._s3, 1
+
+    def fail() -> None:
+        nonlocal cuts
+        if cuts:
+            cuts = 0
+            raise EndpointConnectionError(endpoint_url="http://gone")
+
+    def written() -> None:
+        bucket.put("a/b/new")
+        if cut == "answer":
+            fail()
+        else:
+            storage._s3 = Between(s3, cut, before=fail)
+
+    storage._s3 = Between(s3, "delete_object", after=written)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        storage.remove("a/b")
+    assert bucket.keys() == ["a/b/new"]
+    assert storage.look("a/c", entries_max=1) is Reason.GONE
+    assert bucket.keys() == ["a/b/", "a/b/new"]
+    assert bucket.s3.head_object(Bucket=bucket.name, Key="a/b/")["Metadata"] == {"by": "us"}
+    assert storage.restored == 1
+    storage.close()
+
+
+def test_a_marker_that_nobody_could_look_after_is_put_back_at_the_end(bucket: Bucket) -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    bucket.put("a/b/")
+    storage = opened(bucket)
+    s3 = storage._s3
+
+    def written() -> None:
+        bucket.put("a/b/new")
+        raise EndpointConnectionError(endpoint_url="http://gone")
+
+    storage._s3 = Between(s3, "delete_object", after=written)
+    with pytest.raises(Unavailable):
+        storage.remove("a/b")
+    storage.close()
+    assert bucket.keys() == ["a/b/", "a/b/new"]
+
+
 def test_a_bucket_that_does_not_exist_and_a_server_that_does_not_answer_are_told_apart(
     bucket: Bucket,
 ) -> None:

@@ -39,7 +39,7 @@ def test_any_cutting_of_the_stream_gives_the_same_messages(numbers: list[int], s
         found += frames.feed(stream[place : place + size])
         place += size
     assert found == messages
-    assert frames.buffered == 0
+    assert not frames.rest
 
 
 def test_many_frames_in_one_read_and_the_rest_of_another_come_out_at_once() -> None:
@@ -47,7 +47,7 @@ def test_many_frames_in_one_read_and_the_rest_of_another_come_out_at_once() -> N
     stream = b"".join(encode_frame(GetState(number)) for number in range(1_000))
     first = frames.feed(stream[:-1])
     assert len(first) == 999
-    assert frames.buffered > 0
+    assert frames.rest
     assert frames.feed(memoryview(stream)[-1:]) == [GetState(999)]
 
 
@@ -72,7 +72,7 @@ def test_a_frame_above_the_limit_is_refused_by_its_header_before_anything_is_kep
     frames = reader(limit=100)
     with pytest.raises(ProtocolError, match="101 bytes; 100 are the most"):
         frames.feed((101).to_bytes(4, "big"))
-    assert frames.buffered == 0
+    assert not frames.rest
     assert len(encode_frame(Release(1, "s" * 80, 1, "x"))) - 4 <= 100
     assert len(reader(limit=100).feed(encode_frame(Release(1, "s" * 80, 1, "x")))) == 1
 
@@ -102,4 +102,4 @@ def test_no_bytes_do_more_than_raise_a_protocol_error(data: bytes) -> None:
         frames.feed(data)
     except ProtocolError:
         return
-    assert frames.buffered <= len(data)
+    assert len(frames.rest) <= len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 from lockring.errors import InvalidRequest
 from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
 from lockring.messages import Welcome as WelcomeMessage
+from lockring.net import guest as guest_module
 from lockring.net.descriptors import RESERVED_MAX
 from lockring.net.frames import encode_frame
 from lockring.net.guest import Guest
@@ -54,6 +56,48 @@ def test_what_follows_the_hello_in_the_same_read_is_not_lost_and_may_be_longer_t
         answers = await talk(host, data, answers=4)
         assert [type(each) for each in answers] == [WelcomeMessage, StateIs, StateIs, Refused]
         assert host.arrived == [GetState(1), GetState(2), long]
+
+    with_host(test)()
+
+
+@pytest.mark.parametrize("hello", [HELLO, PEER_HELLO], ids=["client", "member"])
+def test_a_frame_that_does_not_come_to_its_end_ends_its_connection(
+    hello: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest_module, "FRAME_S_MAX", 0.1)
+
+    async def test(host: EchoHost) -> None:
+        half = encode_frame(Acquire(1, "s" * 10_000, 1000, "o", 1, "x"))[:5_000]
+        answers = await talk(host, encode_frame(hello) + half, answers=2)
+        assert isinstance(answers[1], Refused)
+        assert "a frame began to arrive" in answers[1].text
+        await until(lambda: len(host.left) == 1)
+        answers = await talk(host, encode_frame(hello), half[:2], answers=2)
+        assert isinstance(answers[1], Refused)
+
+    with_host(test)()
+
+
+def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_without_a_gap() -> None:
+    """A part of a frame is there all the time, though never of the same one."""
+
+    async def test(host: EchoHost) -> None:
+        frames = [encode_frame(GetState(number)) for number in range(1, 6)]
+        with Wire(host.address) as wire:
+            wire.write(encode_frame(HELLO) + frames[0][:3])
+            await until(lambda: bool(host.greeted))
+            (guest,) = host.listener.guests
+            assert isinstance(guest, Guest)
+            given = [guest._patience]
+            for number, (one, after) in enumerate(itertools.pairwise(frames), start=1):
+                wire.write(one[3:] + after[:3])
+                await until(lambda number=number: len(host.arrived) == number)
+                given.append(guest._patience)
+            wire.write(frames[-1][3:])
+            await until(lambda: len(host.arrived) == len(frames))
+            assert guest._patience is None
+        assert [each is not None and each.cancelled() for each in given] == [True] * len(frames)
+        assert len(set(map(id, given))) == len(frames)
 
     with_host(test)()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from bisect import bisect_left
 from typing import Any
 
@@ -11,6 +12,7 @@ from lockring.errors import InvalidRequest
 from lockring.names import SLOTS, slot_of
 from lockring.ring.circle import CIRCLE_BITS, places_of
 from lockring.ring.key_ring import POINTS_PER_WEIGHT, KeyRing, KeySet
+from lockring.views import WEIGHT_MAX
 
 TEN = {f"worker-{number}": 1 for number in range(10)}
 
@@ -46,6 +48,20 @@ def test_members_may_have_points_at_one_place_and_stretches_none() -> None:
             at = bisect_left(points, (slot * 2**CIRCLE_BITS // SLOTS, ""))
             owners.append(points[at % len(points)][1])
         assert list(KeyRing(members).owners) == owners
+
+
+def test_what_is_kept_of_a_heavy_member_is_small() -> None:
+    """2,048 of them are kept: they are to take some 50 MB, and not a gigabyte."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        rings = [KeyRing({"light": 1, f"heavy/{number}": WEIGHT_MAX}) for number in range(4)]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (kept - before) / len(
+        rings
+    ) < 8 * SLOTS + 6 * SLOTS + 20_000  # a ring's owners, and the member's places
 
 
 @pytest.mark.parametrize("key", [None, 5, b"x", "\ud800"])

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from lockring.apps.cleaner.ownership import owner_key
 from lockring.errors import LockLost, NotHeld
+
+REPLACED: Final = "replaced"
+"""Why a membership is lost whose id another member has taken over."""
 
 
 class Member(Protocol):
@@ -76,13 +79,18 @@ class GroupOwnership:
                 self._member.check()
                 return False
             except LockLost as error:
-                if error.reason == "replaced":
-                    raise
+                if error.reason == REPLACED:
+                    raise LockLost(
+                        f"another worker calls itself {self.worker!r} and has taken this one's place: each needs a name of its own (--worker)",
+                        name=error.name,
+                        reason=REPLACED,
+                    ) from error
                 self._member = None
                 self._changed()
         member = self._join()
-        self._member = member
+        # Before anything is owned: whoever takes a folder from this worker waits for these calls, and so for a removal under way.
         member.on_change(lambda gained, lost: self._changed())
+        self._member = member
         self._changed()
         return True
 

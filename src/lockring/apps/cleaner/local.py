@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.words import ROOT, Look, Reason
 from lockring.apps.cleaner.storage import Found
-from lockring.errors import Denied, RootMissing, Unavailable
+from lockring.errors import Denied, InvalidRequest, RootMissing, Unavailable
 from lockring.native import from_native
 
 _DEPTH_OF_OPEN: Final = 64
@@ -64,17 +64,25 @@ class LocalStorage:
     Args:
         path: the root, as Python's own file functions take it; a link to it is followed, links in it are not.
         crosses: whether folders on other file systems are cleaned too.
+
+    Raises:
+        InvalidRequest: the path is empty.
     """
 
     implies_parents = False
 
     def __init__(self, path: str, *, crosses: bool = False) -> None:
+        if not path:
+            # What an unset variable gives; the system would take it for the current folder.
+            raise InvalidRequest("a root must not be empty: name a folder")
         self.name = from_native(path)
         self.restored = 0
         self._path = os.path.realpath(os.fsencode(path))
         self._crosses = crosses
         self._root = -1
         self._device = 0
+        self.on_replaced: Callable[[], None] | None = None
+        """Called by a scan that finds another folder in the root's place, once that is the root."""
 
     @property
     def path(self) -> str:
@@ -107,6 +115,7 @@ class LocalStorage:
 
     def scan(self, policy: Policy) -> Iterator[Found]:
         """See `Storage`."""
+        self._follow_root()
         try:
             levels = [_Level(ROOT, self._path, iter(os.scandir(self._path)), 0)]
         except OSError as error:
@@ -143,6 +152,27 @@ class LocalStorage:
         finally:
             for level in levels:
                 _close(level.names)
+
+    def _follow_root(self) -> None:
+        """Take the folder for the root that is in its place by now: it may have been removed and made again, or mounted anew."""
+        try:
+            there, here = os.stat(self._path), os.fstat(self._root)
+            if os.path.samestat(there, here):
+                return
+        except OSError:
+            pass  # `open` says what is wrong
+        root, self._root = self._root, -1
+        try:
+            self.open()
+        except BaseException:
+            if self._root == -1:
+                self._root = root
+            else:
+                os.close(root)
+            raise
+        os.close(root)
+        if self.on_replaced is not None:
+            self.on_replaced()
 
     def _enter(
         self, level: _Level, entry: os.DirEntry[bytes], policy: Policy, depth: int

@@ -23,7 +23,7 @@ def preview(storage: Storage, policy: Policy, tally: Tally) -> Iterator[str]:
         tally: counts what is seen and kept; `deleted` counts what would be.
 
     Raises:
-        Unavailable: the storage cannot be reached any more.
+        RootMissing, Denied, Unavailable: the storage cannot be reached or read any more.
     """
     would_go: dict[str, int] = {}
     tally.begin_scan()

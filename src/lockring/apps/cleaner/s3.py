@@ -8,7 +8,8 @@ What a folder is here, and when it is empty, says `s3_keys`. To remove one is to
 3. The folder is listed again. If anything is in it by now, the marker is put back with its metadata, unless somebody
    else has written one meanwhile (`If-None-Match`).
 
-So what is written during a removal is never touched, and has its folder's marker afterwards. A worker that is killed between 2 and 3 may
+So what is written during a removal is never touched, and has its folder's marker afterwards. If the bucket cannot be reached between 2 and 3,
+step 3 is made up for before anything else is done. A worker that is killed between 2 and 3 may
 leave such a folder without its marker; the folder itself is there, by what is in it.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.words import Look, Reason
@@ -63,6 +64,7 @@ class S3Storage:
     def __init__(self, url: str, *, endpoint_url: str = "") -> None:
         self.name = url
         self.restored = 0
+        self._deleted: _Deleted | None = None
         bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
         if not url.startswith(SCHEME) or not bucket:
             raise InvalidRequest(f"a bucket is s3://BUCKET or s3://BUCKET/PREFIX, not {url!r}", name=url)
@@ -73,7 +75,7 @@ class S3Storage:
             import botocore.exceptions
             from botocore.config import Config
         except ImportError as error:
-            raise ConfigError(f"{url}: buckets need boto3 ({error}): pip install 'lockring[s3]'") from None
+            raise ConfigError(f"{url}: buckets need boto3 ({error}): install lockring[s3]") from None
         self._errors = botocore.exceptions
         config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 3})
         try:
@@ -93,14 +95,22 @@ class S3Storage:
             self._s3.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def close(self) -> None:
-        """See `Storage`."""
-        self._s3.close()
+        """See `Storage`.
+
+        Raises:
+            Unavailable, Denied: it could not be found out whether the last marker that was deleted is to be put back.
+        """
+        try:
+            self._settle()
+        finally:
+            self._s3.close()
 
     def scan(self, policy: Policy) -> Iterator[Found]:
         """See `Storage`."""
         return folders_of(self._keys(), policy)
 
     def _keys(self) -> Iterator[Key]:
+        self._settle()
         cut = len(self._prefix)
         token: dict[str, str] = {}
         while True:
@@ -115,6 +125,7 @@ class S3Storage:
 
     def look(self, folder: str, *, entries_max: int) -> Look | Reason:
         """See `Storage`. What is put together in a multipart upload counts as there."""
+        self._settle()
         key = self._key(folder)
         with self._explained():
             listed = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=entries_max + 1)
@@ -142,6 +153,7 @@ class S3Storage:
 
     def remove(self, folder: str) -> Reason | None:
         """See `Storage`, and the steps above."""
+        self._settle()
         key = self._key(folder)
         try:
             with self._explained():
@@ -149,20 +161,33 @@ class S3Storage:
                 if marker["ContentLength"]:
                     return Reason.NOT_EMPTY
                 tags = self._tags(key) if marker.get("TagCount") else ""
+            # From before the request: where no answer comes, it may have been deleted all the same.
+            self._deleted = _Deleted(key, marker, tags)
             if not self._delete(key, marker["ETag"]):
+                self._deleted = None
                 return Reason.WRITTEN
         except _Missing:
+            self._deleted = None
             return Reason.GONE
         except Denied:
+            self._deleted = None
             return Reason.DENIED
+        return Reason.WRITTEN if self._settle() else None
+
+    def _settle(self) -> bool:
+        """If a marker was deleted after which its folder was not looked at yet, do that; returns whether something was written there."""
+        deleted = self._deleted
+        if deleted is None:
+            return False
         with self._explained():
-            listed = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
-        found = listed.get("Contents")
-        if not found:
-            return None
-        if found[0]["Key"] != key:  # else somebody has written a marker since, and theirs is the newer
-            self._put_back(key, marker, tags)
-        return Reason.WRITTEN
+            listed = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=deleted.key, MaxKeys=1)
+        found = listed.get("Contents", ())
+        if (
+            found and found[0]["Key"] != deleted.key
+        ):  # else somebody has written a marker since, and theirs is the newer
+            self._put_back(deleted.key, deleted.marker, deleted.tags)
+        self._deleted = None
+        return bool(found)
 
     def _delete(self, key: str, etag: str) -> bool:
         """Delete a marker, if it is still the same; returns whether it was."""
@@ -225,6 +250,14 @@ class S3Storage:
             if code in codes or status in codes:
                 return kind(text, name=self.name)
         return Unavailable(text, name=self.name)
+
+
+class _Deleted(NamedTuple):
+    """A marker that was deleted, or may have been, and whose folder is still to be looked at."""
+
+    key: str
+    marker: dict[str, Any]
+    tags: str
 
 
 class _Missing(Unavailable):

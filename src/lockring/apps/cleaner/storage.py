@@ -53,7 +53,7 @@ class Storage(Protocol):
         Memory grows with the depth of the tree, not with its size.
 
         Raises:
-            Unavailable: the root cannot be reached any more.
+            RootMissing, Denied, Unavailable: the root cannot be reached or read any more.
         """
 
     def look(self, folder: str, *, entries_max: int) -> Look | Reason:

@@ -73,7 +73,7 @@ class InotifySource:
             from watchdog.observers.inotify_c import InotifyFD
         except ImportError as error:
             raise ConfigError(
-                f"events need watchdog ({error}): pip install 'lockring[cleaner]', or give --no-events"
+                f"events need watchdog ({error}): install lockring[cleaner], or give --no-events"
             ) from None
         source = self
 
@@ -128,6 +128,9 @@ class InotifySource:
 
     def _told(self, kind: str, path: str, target: str) -> None:
         now_ns = monotonic_ns()
+        if path == self._path:
+            self._on_lost()  # the root itself: a scan is to find what has taken its place
+            return
         if kind in ("deleted", "moved"):
             self._tell(Change.REMOVED, path, now_ns)
         if kind in ("created", "moved"):

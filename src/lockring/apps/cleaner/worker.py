@@ -20,7 +20,7 @@ from lockring.apps.cleaner.core.words import ROOT, Event, Look, Reason, parent_o
 from lockring.apps.cleaner.ownership import Ownership
 from lockring.apps.cleaner.storage import Found, Storage
 from lockring.clock import monotonic_ns
-from lockring.errors import LockringError, Unavailable
+from lockring.errors import Denied, LockringError, RootMissing, Unavailable
 from lockring.troubles import Trouble
 
 COUNT_MAX: Final = 1000
@@ -133,7 +133,7 @@ class Worker:
         """Work until `stop`, or, with `Plan.once`, until everything is done.
 
         Raises:
-            Unavailable: with `Plan.once`, if the storage cannot be reached any more.
+            Unavailable, Denied, RootMissing: with `Plan.once`, if the storage cannot be reached or read any more.
         """
         now_ns = monotonic_ns()
         self._scan_at_ns = now_ns
@@ -146,7 +146,8 @@ class Worker:
                 if now_ns >= self._resume_at_ns:
                     is_busy = self._turn()
                     self._trouble.ends(now_ns=now_ns)
-            except Unavailable as error:
+            except (Unavailable, Denied, RootMissing) as error:
+                # Networks and servers come back, keys are renewed, folders are mounted again.
                 self._close_scan()
                 if self._plan.once:
                     raise
