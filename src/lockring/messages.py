@@ -400,13 +400,16 @@ class Routes(Message, tag=30):
     """Pushed to clients, at once on connecting and when it changes: where each slot's primary is.
 
     `members` are `[node, incarnation, address]`; `primaries` has two bytes (little endian) per slot: a
-    place in `members`, or 0xFFFF for none.
+    place in `members`, or 0xFFFF for none. `why` says, if anything, what slots without a primary wait for, and `waits_ms` how
+    long yet at most. The same version comes again where only these have changed.
     """
 
     version: int
     members: list[tuple[str, int, str]]
     primaries: bytes
     coordinator: str
+    why: str = ""
+    waits_ms: int = 0
 
 
 class Drain(Message, tag=43):
@@ -450,10 +453,15 @@ class Heartbeat(Message, tag=41):
 
 
 class HeartbeatAck(Message, tag=51):
-    """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`."""
+    """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`.
+
+    `why` and `waits_ms` are for people, as in `Routes`.
+    """
 
     sequence: int
     version: int
+    why: str = ""
+    waits_ms: int = 0
 
 
 class AskItem(msgspec.Struct, array_like=True, gc=False):

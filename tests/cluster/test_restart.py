@@ -17,6 +17,7 @@ import pytest
 
 import lockring
 import lockring.aio
+from lockring.net.ask import ask_state
 from lockring.store.sqlite import DATABASE_NAME
 from tests.cluster.test_processes_life import Running, assert_one_line, running, serves
 from tests.processes import PATIENCE_S, address, eventually, ports_in_a_row
@@ -187,7 +188,12 @@ def test_an_empty_directory_that_was_there_waits_and_says_why_and_how_to_go_on(t
         process.wait_for(f"{tmp_path} was there before and is empty, so its state may have been lost")
         process.wait_for("no lock is granted for 6.3 s")
         assert "--new-cluster" in process.text
+        process.wait_for("joined cluster")
+        eventually(lambda: "unknown what was held" in ask_state(listen).note, lambda: process.text)
+        assert "; it takes another" in ask_state(listen).note, "a node tells what its coordinator waits for"
         with lockring.Client(listen, ttl=LEASE_S) as client:
+            with pytest.raises(lockring.Unavailable, match="no node may serve 'x' at present: it is unknown"):
+                client.lock("x").acquire(timeout=1)
             client.lock("x").acquire(timeout=PATIENCE_S)
     (tmp_path / DATABASE_NAME).unlink()
     for leftover in tmp_path.glob(f"{DATABASE_NAME}-*"):

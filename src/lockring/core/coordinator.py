@@ -23,13 +23,11 @@ Reads, writes and plans are begun in `take_effects`, so that all that arrived in
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from lockring.core.admission import foreign, malformed, not_the_latest, outdated
 from lockring.core.asks import Asks, check_ask
-from lockring.core.coordinator_status import CoordinatorStatus, note_of, status_of
+from lockring.core.coordinator_status import CoordinatorStatus, left_ms_of, note_of, status_of, why_of
 from lockring.core.effects import Close, Connection, Effect, Publish, Send
 from lockring.core.heartbeats import Heartbeats
 from lockring.core.membership import Membership
@@ -54,10 +52,6 @@ from lockring.messages import (
     Welcome,
 )
 from lockring.ring.state import ClusterState, Member, Replica, Replication
-from lockring.units import NS_PER_S
-
-DUPLICATE_NS: Final = 3 * NS_PER_S
-"""A life that is connected and was heard this recently is running: three heartbeats, less than a member lease."""
 
 
 class CoordinatorCore:
@@ -131,6 +125,10 @@ class CoordinatorCore:
     def note(self) -> str:
         """A sentence on what the coordinator waits for, "" if for nothing."""
         return note_of(self._term, self._roster, self._planning)
+
+    def left_ms(self, now_ns: int) -> int:
+        """How long what `note` says takes yet at most, in milliseconds, 0 if that is unknown."""
+        return left_ms_of(self._planning, now_ns)
 
     def status(self) -> CoordinatorStatus:
         """A copy of what is worth knowing."""
@@ -303,8 +301,8 @@ class CoordinatorCore:
         return Refused(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
-        return self._roster.is_connected(replica) and self._membership.heard_within(
-            replica, DUPLICATE_NS, now_ns=self._called_at_ns
+        return self._roster.is_connected(replica) and self._membership.heard_just_now(
+            replica, now_ns=self._called_at_ns
         )
 
     # ----------------------------------------------------------------------- what nodes say
@@ -358,13 +356,13 @@ class CoordinatorCore:
         return node is not None and self._state().is_current(node.replica)
 
     def _acknowledge(self, now_ns: int) -> None:
-        state = self._state()
+        state, why, left_ms = self._state(), why_of(self._term, self._planning), self.left_ms(now_ns)
         for connection, sequence in self._heartbeats.confirmed().items():
             node = self._roster.node_of(connection)
             if node is None or node.replica in self._condemned or not state.is_current(node.replica):
                 continue
             self._membership.acknowledge(node.replica, now_ns=now_ns)
-            self._effects.append(Send(connection, HeartbeatAck(sequence, state.version)))
+            self._effects.append(Send(connection, HeartbeatAck(sequence, state.version, why, left_ms)))
 
     # ----------------------------------------------------------------------- deciding
 

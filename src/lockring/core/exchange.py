@@ -351,7 +351,7 @@ class Exchange:
                     del self._parked[item]
                     return
         elif now_ns >= item.give_up_at_ns:
-            self._give_up(item, self._too_late(item), now_ns)
+            self._give_up(item, self._too_late(item, now_ns), now_ns)
             return
         elif item.give_up_at_ns == NEVER_NS and not self._routing.was_ready:
             if now_ns >= item.started_at_ns + self._connect_timeout_ns:
@@ -360,7 +360,7 @@ class Exchange:
         if item.retry_at_ns and now_ns >= item.retry_at_ns:
             self._dispatch(item, now_ns)
 
-    def _too_late(self, item: Item) -> LockringError:
+    def _too_late(self, item: Item, now_ns: int) -> LockringError:
         """Why an item was not answered in its time."""
         if item.refusal is not None and item.refusal[0] == "overloaded":
             return from_code(*item.refusal, name=item.name)
@@ -375,7 +375,8 @@ class Exchange:
         if item.refusal is not None:
             return Unavailable(item.refusal[1], name=item.name)
         about = f"{item.name!r}" if item.name else "the request"
-        return Unavailable(f"no node could be reached that may serve {about} at present", name=item.name)
+        why = self._routing.awaited.told(now_ns) or "its node could not be reached"
+        return Unavailable(f"no node may serve {about} at present: {why}", name=item.name)
 
     def _give_up(self, item: Item, error: LockringError, now_ns: int) -> None:
         """End an item for its caller with an error; what a node may know of it is taken back."""

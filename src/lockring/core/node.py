@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from lockring.core.awaited import Awaited
 from lockring.core.effects import (
     COORDINATOR,
     Close,
@@ -48,7 +49,7 @@ from lockring.messages import (
     Routes,
     State,
 )
-from lockring.ring.state import ClusterState, Replica, decode_state, encode_state, routes_of
+from lockring.ring.state import ClusterState, Replica, decode_state, encode_state, routes_differ, routes_of
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 TICK_NS: Final = 100 * NS_PER_MS
@@ -111,6 +112,7 @@ class NodeCore:
         self._armed_ns: int | None = None
         self._stalled_at_ns = now_ns - 100 * self.timing.stall_ns
         self._routes: Routes | None = None
+        self.awaited = Awaited()
         self._encoded: bytes | None = None
 
     # ------------------------------------------------------------------ inputs
@@ -171,7 +173,7 @@ class NodeCore:
         self._enter(now_ns)
         self.service.connected(connection, client, number)
         if connection in self.service.connections:
-            self.send(connection, self.routes())
+            self.send(connection, self.routes(now_ns))
 
     def disconnected(self, endpoint: Endpoint, *, now_ns: int) -> None:
         """A client's connection, our own connection to a peer, or the one to the coordinator is gone."""
@@ -203,10 +205,9 @@ class NodeCore:
             return False
         self.state = state
         self._encoded = None
-        if _routes_differ(old, state):
+        if routes_differ(old, state):
             self._routes = None
-            for connection in self.service.connections:
-                self.send(connection, self.routes())
+            self._tell_routes(now_ns)
         self.roles.change(old, state, now_ns)
         self.coordinator_lease.learned(state.version)
         self.replicator.learned(state)
@@ -322,11 +323,17 @@ class NodeCore:
         state = self.state.slots[slot]
         self.ask(AskKind.EXTEND, AskItem(slot, state.epoch, below=state.generation_below))
 
-    def routes(self) -> Routes:
-        """Where the primaries are, by the newest state."""
+    def routes(self, now_ns: int) -> Routes:
+        """Where the primaries are, by the newest state, and what those wait for that are missing."""
         if self._routes is None:
             self._routes = routes_of(self.state)
-        return self._routes
+        awaited = self.awaited
+        return msgspec.structs.replace(self._routes, why=awaited.why, waits_ms=awaited.left_ms(now_ns))
+
+    def _tell_routes(self, now_ns: int) -> None:
+        routes = self.routes(now_ns)
+        for connection in self.service.connections:
+            self.send(connection, routes)
 
     def encoded_state(self) -> bytes:
         """The newest state, serialized."""
@@ -417,6 +424,8 @@ class NodeCore:
         )
 
     def _heartbeat_acknowledged(self, message: HeartbeatAck, now_ns: int) -> None:
+        if self.awaited.take(message.why, message.waits_ms, now_ns):
+            self._tell_routes(now_ns)
         sent_at_ns = self._heartbeats.take(message.sequence)
         if sent_at_ns is not None:
             lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
@@ -432,15 +441,3 @@ class NodeCore:
             by_kind.setdefault(kind, []).append(item)
         for kind, items in by_kind.items():
             self.send(COORDINATOR, Ask(kind, items))
-
-
-def _routes_differ(old: ClusterState, new: ClusterState) -> bool:
-    def addresses(state: ClusterState) -> list[tuple[Replica, str]]:
-        return [(member.replica, member.address) for member in state.members.values()]
-
-    if old.coordinator != new.coordinator or addresses(old) != addresses(new):
-        return True
-    return any(
-        before is not after and before.primary != after.primary
-        for before, after in zip(old.slots, new.slots, strict=True)
-    )

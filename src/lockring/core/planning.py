@@ -23,11 +23,13 @@ class Planning:
 
     Attributes:
         waiting: slots that nobody serves until leases have surely ended, as of the last run.
+        waits_until_ns: when the last of those waits ends, as of the last run.
         learning: slots that have learners, as of the last run.
     """
 
     def __init__(self, timing: Timing, membership: Membership, reach: Reach, *, now_ns: int) -> None:
         self.waiting = 0
+        self.waits_until_ns = now_ns
         self.learning = 0
         self._pause_ns = timing.reconcile_ns
         self._membership = membership
@@ -96,6 +98,7 @@ class Planning:
         for primary, copy in step.abandoned:
             reach.dropped(primary, copy, version=version, now_ns=now_ns)
         self.waiting, self.learning = step.waiting, step.learning
+        self.waits_until_ns = step.waits_until_ns
         deadlines = (step.wake_at_ns, membership.next_deadline_ns(), reach.next_deadline_ns())
         self._wake_at_ns = min((each for each in deadlines if each is not None), default=None)
         return step

@@ -108,6 +108,7 @@ class Plan(NamedTuple):
         waiting: number of slots that nobody serves until leases have surely ended.
         learning: number of slots that have learners.
         wake_at_ns: when a wait ends, None if there is none.
+        waits_until_ns: when the longest of these waits ends, `now_ns` if there is none.
     """
 
     slots: tuple[SlotState, ...]
@@ -117,6 +118,7 @@ class Plan(NamedTuple):
     waiting: int
     learning: int
     wake_at_ns: int | None
+    waits_until_ns: int
 
 
 def plan(situation: Situation) -> Plan:
@@ -151,6 +153,7 @@ class _Planner:
         self._learning = 0
         self._waiting = 0
         self._wait_ns: int | None = None
+        self._longest_wait_ns = 0
         self._equal: dict[SlotState, SlotState] = {}
 
     def run(self) -> Plan:
@@ -182,6 +185,7 @@ class _Planner:
             waiting=self._waiting,
             learning=self._learning,
             wake_at_ns=wake_at_ns,
+            waits_until_ns=situation.now_ns + self._longest_wait_ns,
         )
 
     def _place_of(self, slot: SlotState) -> tuple[str | None, str | None]:
@@ -374,5 +378,6 @@ class _Planner:
             self._condemned[replica] = None
 
     def _wait(self, duration_ns: int) -> None:
+        self._longest_wait_ns = max(self._longest_wait_ns, duration_ns)
         if self._wait_ns is None or duration_ns < self._wait_ns:
             self._wait_ns = duration_ns

@@ -245,6 +245,8 @@ class Renewal(Exchange):
     def _routed(self, routes: Routes, now_ns: int) -> None:
         """Routes came: take what moved to where it is now."""
         routing = self._routing
+        if routes.version >= routing.version:
+            routing.awaited.take(routes.why, routes.waits_ms, now_ns)
         if not routing.adopt(routes):
             return
         reached: dict[int, Share] = {}

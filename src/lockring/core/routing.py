@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lockring.core.awaited import Awaited
 from lockring.core.client_effects import ClientEffect, Connect, Disconnect, Send
 from lockring.core.holdings import NEVER_NS, Session, Share
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
@@ -117,6 +118,7 @@ class Routing:
         cluster: id of the cluster, "" before the first greeting.
         request: number of the last request; they rise over all links, so their order is that of sending.
         was_ready: whether any server ever answered a greeting.
+        awaited: what slots without a primary wait for, as the last routes said.
     """
 
     def __init__(self, seeds: Sequence[str], *, client: str, software: str) -> None:
@@ -135,6 +137,7 @@ class Routing:
         self.failures: dict[str, Failure] = {}
         self.request = 0
         self.was_ready = False
+        self.awaited = Awaited()
         self.silence_ns = SILENCE_NS_MAX
         self._link_count = 0
         self._hello_count = 0
@@ -207,11 +210,7 @@ class Routing:
         return True
 
     def is_replaced(self, *, has_any: bool) -> bool:
-        """Whether the cluster is gone and another one has taken its place, as far as a client can tell.
-
-        Whoever has nothing there believes the first address that says so. Else each one that is known must have failed since: the
-        locks may live on at any of them.
-        """
+        """Whether another cluster has taken our one's place: for who has anything there, at each address that is known."""
         if not self._foreign_since_ns or self.ready_count():
             return False
         if not has_any:
@@ -228,6 +227,7 @@ class Routing:
         self.version = 0
         self.table = [None] * SLOTS
         self.members = []
+        self.awaited = Awaited()
         self.failures.clear()
 
     def node(self, replica: Replica, address: str) -> Node:

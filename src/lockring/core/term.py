@@ -109,6 +109,11 @@ class Term:
         return self.phase is Phase.ACTIVE
 
     @property
+    def knows_no_past(self) -> bool:
+        """Whether the store had lost something, or everything, when this process found it."""
+        return self._quarantined
+
+    @property
     def is_writing(self) -> bool:
         """Whether a new state is on its way to the store."""
         return self._writing is not None

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from lockring.clock import monotonic_ns, wall_ns
+from lockring.core.awaited import sentence
 from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import Close, Effect, Publish, Send, StoreRead, StoreWrite
 from lockring.errors import ProtocolError, WrongCluster, WrongRole
@@ -149,7 +150,7 @@ class CoordinatorServer:
                 guest.admit(CLIENT, welcome)
                 self._clients[guest.number] = guest
                 if self._routes is not None:
-                    guest.send(self._routes)
+                    guest.send(self._routes_now(self._routes))
             case Join():
                 guest.admit(PEER, None)  # the core welcomes or refuses it
                 core.receive(guest.number, hello, now_ns=monotonic_ns(), wall_ns=wall_ns())
@@ -224,6 +225,11 @@ class CoordinatorServer:
         )
         self._pump.schedule()
 
+    def _routes_now(self, routes: Routes) -> Routes:
+        return msgspec.structs.replace(
+            routes, why=self._core.note, waits_ms=self._core.left_ms(monotonic_ns())
+        )
+
     def _publish(self, state: ClusterState) -> None:
         if state.cluster != self._cluster:
             # A client keeps the first id that it hears: let it come back and hear the one that counts.
@@ -238,11 +244,14 @@ class CoordinatorServer:
         routes = routes_of(state)
         if self._routes is None or msgspec.structs.replace(self._routes, version=routes.version) != routes:
             self._routes = routes
-            if self._clients:
-                frame = encode_frame(routes)
-                for guest in self._clients.values():
-                    guest.send_frame(frame)
+            self._tell_routes(routes)
         self._reporter.report(state)
+
+    def _tell_routes(self, routes: Routes) -> None:
+        if self._clients:
+            frame = encode_frame(self._routes_now(routes))
+            for guest in self._clients.values():
+                guest.send_frame(frame)
 
     # ----------------------------------------------------------------------- inner
 
@@ -266,7 +275,10 @@ class CoordinatorServer:
 
     def _state_for(self, request: int) -> StateIs:
         state = self._core.state
-        return StateIs(request, self._encode(state if state is not None else ClusterState()), self._core.note)
+        return StateIs(request, self._encode(state if state is not None else ClusterState()), self._told())
+
+    def _told(self) -> str:
+        return sentence(self._core.note, self._core.left_ms(monotonic_ns()))
 
     def _look(self) -> None:
         """Once a second: say what the coordinator waits for, when that has changed."""
@@ -274,5 +286,7 @@ class CoordinatorServer:
         note = self._core.note
         if note != self._note:
             self._note = note
+            if self._routes is not None:
+                self._tell_routes(self._routes)
             if note:
-                log.info("%s", note)
+                log.info("%s", self._told())

@@ -214,11 +214,14 @@ class NodeServer:
     def _answer(self, guest: Guest, message: Message) -> None:
         match message:
             case GetState():
-                guest.send(self._life.state_for(message.request, self._coordinator.note))
+                guest.send(self._life.state_for(message.request, self._note()))
             case Drain():
                 self._forward_drain(guest, message.request, message.node)
             case _:
                 raise ProtocolError(f"a node does not take {type(message).__name__} from a client")
+
+    def _note(self) -> str:
+        return self._coordinator.note or self._life.core.awaited.told(monotonic_ns())
 
     def _forward_drain(self, guest: Guest, request: int, node: str) -> None:
         def answered(answer: Draining | Refused) -> None:
