@@ -443,13 +443,19 @@ class Join(Message, tag=40):
 
 
 class Heartbeat(Message, tag=41):
-    """A node is alive; `version` is the state it has. The counts are for people."""
+    """A node is alive; `version` is the state it has. The counts are for people.
+
+    `released` is the digest of the slots, with their reigns, that this life gave up with nobody to take over, and `promised_ms` for how
+    long yet clients may believe in what they were granted there; -1 if that is unknown. See `core.farewells`.
+    """
 
     sequence: int
     version: int
     locks: int = 0
     waiters: int = 0
     sessions: int = 0
+    released: int = 0
+    promised_ms: int = -1
 
 
 class HeartbeatAck(Message, tag=51):

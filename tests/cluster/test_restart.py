@@ -260,3 +260,46 @@ def test_an_asyncio_client_whose_server_was_made_anew_knows_at_once_and_goes_on(
                     await (await client.group("g").join()).leave()
 
     asyncio.run(story())
+
+
+# --------------------------------------------------------------------------- an orderly stop
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+def test_after_an_orderly_stop_with_nothing_held_a_start_waits_for_nothing(command: str) -> None:
+    if command == "serve":
+        listen = address()
+        # A lease that is longer than the test has patience for.
+        line = ("serve", "--listen", listen, "--coordinator-listen", "127.0.0.1:0", "--no-grpc")
+        line = (*line, "--coordinator-lease", "600", "--stabilization", "0.2")
+    else:
+        port, first, _ = ports_in_a_row(3)
+        listen = f"127.0.0.1:{first}"
+        line = ("up", "--nodes", "2", "--port", str(port), "--no-grpc")
+    for _ in range(2):
+        with running(*line) as process:
+            eventually(lambda: serves(listen), lambda process=process: process.text)  # type: ignore[misc]
+            assert "are not served" not in process.text
+            with lockring.Client(listen) as client:
+                client.lock("x").acquire(timeout=PATIENCE_S).release()
+            end([process], signal.SIGTERM)
+
+
+def test_a_store_that_was_put_back_from_a_copy_is_waited_for(tmp_path: Path) -> None:
+    listen, data = address(), tmp_path / "data"
+    command = serve(listen, "--data-dir", str(data))
+    with running(*command) as process:
+        eventually(lambda: serves(listen), lambda: process.text)
+        end([process], signal.SIGTERM)
+    stopped = (data / DATABASE_NAME).read_bytes()
+    with lockring.Client(listen, ttl=LEASE_S) as a, lockring.Client(listen, ttl=LEASE_S) as b:
+        with running(*command) as process:
+            eventually(lambda: serves(listen), lambda: process.text)
+            held = a.lock("x").acquire(timeout=PATIENCE_S)
+            end([process], signal.SIGKILL)
+        for leftover in data.glob(f"{DATABASE_NAME}*"):
+            leftover.unlink()
+        (data / DATABASE_NAME).write_bytes(stopped)
+        with running(*command):
+            b.lock("x").acquire(timeout=PATIENCE_S)
+            assert not held.held

@@ -25,10 +25,11 @@ from __future__ import annotations
 
 import msgspec
 
+from lockring.core import coordinator_status as telling
 from lockring.core.admission import foreign, malformed, not_the_latest, outdated
 from lockring.core.asks import Asks, check_ask
-from lockring.core.coordinator_status import CoordinatorStatus, left_ms_of, note_of, status_of, why_of
 from lockring.core.effects import Close, Connection, Effect, Publish, Send
+from lockring.core.farewells import Farewells
 from lockring.core.heartbeats import Heartbeats
 from lockring.core.membership import Membership
 from lockring.core.planning import Planning, lives_in
@@ -63,6 +64,7 @@ class CoordinatorCore:
         cluster_if_new: random id for the cluster if the store has none.
         timing: durations; the two leases go into the state.
         new_cluster: whether an empty store means a new cluster, rather than one that was lost.
+        boot: which boot of this machine it is, "" if unknown; `is_as_left` whether the store is as its last coordinator left it.
         replication: "sync" or "async"; goes into the state.
         now_ns: monotonic clock.
         wall_ns: wall clock.
@@ -76,6 +78,8 @@ class CoordinatorCore:
         cluster_if_new: str,
         timing: Timing | None = None,
         new_cluster: bool = False,
+        boot: str = "",
+        is_as_left: bool = True,
         replication: Replication = "sync",
         now_ns: int,
         wall_ns: int,
@@ -89,6 +93,7 @@ class CoordinatorCore:
             cluster_if_new=cluster_if_new,
             timing=timing,
             new_cluster=new_cluster,
+            boot=boot if is_as_left else "",
             replication=replication,
             effects=self._effects,
         )
@@ -96,6 +101,7 @@ class CoordinatorCore:
         self._membership = Membership(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats()
         self._asks = Asks()
+        self.farewells = Farewells(boot)
         self._reach = Reach()
         self._planning = Planning(timing, self._membership, self._reach, now_ns=now_ns)
         self._snapshots = Snapshots(now_ns=now_ns)
@@ -124,29 +130,21 @@ class CoordinatorCore:
     @property
     def note(self) -> str:
         """A sentence on what the coordinator waits for, "" if for nothing."""
-        return note_of(self._term, self._roster, self._planning)
+        return telling.note_of(self._term, self._roster, self._planning)
 
     def left_ms(self, now_ns: int) -> int:
         """How long what `note` says takes yet at most, in milliseconds, 0 if that is unknown."""
-        return left_ms_of(self._planning, now_ns)
+        return telling.left_ms_of(self._planning, now_ns)
 
-    def status(self) -> CoordinatorStatus:
+    def status(self) -> telling.CoordinatorStatus:
         """A copy of what is worth knowing."""
-        return status_of(self._term, self._roster, self._membership, self._planning)
+        return telling.status_of(self._term, self._roster, self._membership, self._planning)
 
     def check_invariants(self) -> None:
-        """Assert what must hold after every input. For tests and the simulation: it looks at every slot.
-
-        Raises:
-            AssertionError: a bug.
-        """
-        self._roster.check_invariants()
-        for connection in self._heartbeats.connections():
-            assert self._roster.node_of(connection) is not None
-        assert not (self._held_joins and self._term.is_active), "joins wait for an active coordinator"
-        assert not self._condemned or self._term.is_writing, "condemned without a write on its way"
-        if self._term.phase is Phase.PASSIVE:
-            assert not [*self._roster.lives(), *self._held_joins]
+        """Assert what must hold after every input, as `check_parts` does. For tests and the simulation: it looks at every slot."""
+        telling.check_parts(
+            self._term, self._roster, self._heartbeats, [*self._held_joins], bool(self._condemned)
+        )
         if self._term.state is not None and self._term.state is not self._checked:
             check_state(self._term.state)
             self._checked = self._term.state
@@ -301,9 +299,8 @@ class CoordinatorCore:
         return Refused(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
-        return self._roster.is_connected(replica) and self._membership.heard_just_now(
-            replica, now_ns=self._called_at_ns
-        )
+        is_heard = self._membership.heard_just_now(replica, now_ns=self._called_at_ns)
+        return is_heard and self._roster.is_connected(replica)
 
     # ----------------------------------------------------------------------- what nodes say
 
@@ -327,6 +324,7 @@ class CoordinatorCore:
             self._refuse(sender, Refused(0, "protocol", f"no state has version {heartbeat.version}"))
             return
         self._heartbeats.add(sender, heartbeat.sequence)
+        self.farewells.take(node.replica, heartbeat, now_ns)
         if not self._term.is_active:
             return
         state = self._state()
@@ -356,7 +354,7 @@ class CoordinatorCore:
         return node is not None and self._state().is_current(node.replica)
 
     def _acknowledge(self, now_ns: int) -> None:
-        state, why, left_ms = self._state(), why_of(self._term, self._planning), self.left_ms(now_ns)
+        state, why, left_ms = self._state(), telling.why_of(self._term, self._planning), self.left_ms(now_ns)
         for connection, sequence in self._heartbeats.confirmed().items():
             node = self._roster.node_of(connection)
             if node is None or node.replica in self._condemned or not state.is_current(node.replica):
@@ -388,6 +386,7 @@ class CoordinatorCore:
         state = self._state()
         self._condemned = frozenset()
         self._planning.learn(state, now_ns=now_ns, is_own=is_own)
+        self.farewells.learn(state)
         self._planning.look_again(now_ns=now_ns)
         self._snapshots.published(now_ns=now_ns)
         self._effects.append(Publish(state))
@@ -400,8 +399,9 @@ class CoordinatorCore:
         version = self._term.version_at(now_ns + self._wall_offset_ns)
         members = self._roster.next_members(state)
         slots = self._asks.apply(state, self._reach, version=version, now_ns=now_ns)
-        if members is not state.members or slots is not state.slots:
-            state = msgspec.structs.replace(state, members=members, slots=slots)
+        farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
+        if members is not state.members or slots is not state.slots or farewell is not state.farewell:
+            state = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
         condemned: frozenset[Replica] = frozenset()
         due_ns = self._planning.next_deadline_ns()
         if due_ns is not None and now_ns >= due_ns:

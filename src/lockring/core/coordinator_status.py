@@ -6,10 +6,11 @@ from typing import Final
 
 import msgspec
 
+from lockring.core.heartbeats import Heartbeats
 from lockring.core.membership import Membership
 from lockring.core.planning import Planning
 from lockring.core.roster import Roster
-from lockring.core.term import Term
+from lockring.core.term import Phase, Term
 from lockring.units import NS_PER_MS
 
 
@@ -81,3 +82,20 @@ def status_of(term: Term, roster: Roster, membership: Membership, planning: Plan
         learning=planning.learning,
         waiting=planning.waiting,
     )
+
+
+def check_parts(
+    term: Term, roster: Roster, heartbeats: Heartbeats, held_joins: list[int], has_condemned: bool
+) -> None:
+    """Assert what must hold between a coordinator's parts.
+
+    Raises:
+        AssertionError: a bug.
+    """
+    roster.check_invariants()
+    for connection in heartbeats.connections():
+        assert roster.node_of(connection) is not None
+    assert not (held_joins and term.is_active), "joins wait for an active coordinator"
+    assert not has_condemned or term.is_writing, "condemned without a write on its way"
+    if term.phase is Phase.PASSIVE:
+        assert not [*roster.lives(), *held_joins]

@@ -208,7 +208,10 @@ class NodeCore:
         if routes_differ(old, state):
             self._routes = None
             self._tell_routes(now_ns)
+        released = self.roles.released
         self.roles.change(old, state, now_ns)
+        if self.roles.released != released and self._coordinator_up:
+            self._heartbeat(now_ns)  # at once, since this process is about to end
         self.coordinator_lease.learned(state.version)
         self.replicator.learned(state)
         self.roles.begin_due(now_ns)
@@ -420,6 +423,8 @@ class NodeCore:
                 locks=sum(len(data.table.locks) for data in self.slots.values() if data.reign is not None),
                 waiters=self.service.locking.waiters,
                 sessions=len(self.sessions),
+                released=self.roles.released,
+                promised_ms=max(0, -((now_ns - self.roles.promised_until_ns) // NS_PER_MS)),
             ),
         )
 

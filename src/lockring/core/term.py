@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Final
 
 from lockring.core.effects import Effect, StoreRead, StoreWrite
+from lockring.core.farewells import is_trusted
 from lockring.core.timing import Timing, up
 from lockring.core.transitions import VERSION_MAX, forgotten, replicated_from_now_on
 from lockring.ring.state import ClusterState, Replication, SlotState
@@ -71,6 +72,7 @@ class Term:
         cluster_if_new: str,
         timing: Timing,
         new_cluster: bool,
+        boot: str,
         replication: Replication,
         effects: list[Effect],
     ) -> None:
@@ -83,6 +85,7 @@ class Term:
         self._cluster = cluster_if_new
         self._timing = timing
         self._new_cluster = new_cluster
+        self._boot = boot
         self._replication: Replication = replication
         self._effects = effects
         self._operations = 0
@@ -297,6 +300,9 @@ class Term:
             backup_lease_ms=backup_lease_ms,
             coordinator_lease_ms=coordinator_lease_ms,
             coordinator=self._address,
+            farewell=stored.farewell
+            if is_trusted(stored.farewell, self._boot, now_ns=now_ns, wall_ns=wall_ns)
+            else None,
         )
         self._write(stored.version, claimed, now_ns)
 

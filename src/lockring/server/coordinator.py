@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from lockring.clock import monotonic_ns, wall_ns
+from lockring.clock import boot_id, monotonic_ns, wall_ns
 from lockring.core.awaited import sentence
 from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import Close, Effect, Publish, Send, StoreRead, StoreWrite
@@ -45,6 +45,8 @@ _FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Drain})
 _FROM_CLIENT: Final = frozenset({Drain})
 _LOOK_S: Final = 1.0
 _CLOSE_S_MAX: Final = 1.0
+_FAREWELL_LOOK_S: Final = 0.01
+_FAREWELL_LOOKS_MAX: Final = 100
 
 log = logging.getLogger("lockring.coordinator")
 
@@ -87,8 +89,8 @@ class CoordinatorServer:
             CannotListen: the port is taken, or the host is not of this machine.
         """
         settings = self._settings
-        store, is_new = open_store(settings, log)
-        self._store = StoreWorker(store)
+        opened = open_store(settings, log)
+        self._store = StoreWorker(opened.store)
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
@@ -98,7 +100,9 @@ class CoordinatorServer:
             term=secrets.token_hex(8),
             cluster_if_new=secrets.token_hex(8),
             timing=settings.timing(),
-            new_cluster=is_new,
+            new_cluster=opened.is_new,
+            boot=boot_id(),
+            is_as_left=opened.is_as_left,
             replication=settings.replication,
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
@@ -120,7 +124,9 @@ class CoordinatorServer:
         return False
 
     async def stop(self) -> None:
-        """End all connections and close the store."""
+        """End all connections and close the store, with what stopping nodes say of their promises."""
+        if self._is_started:
+            await self._farewells()
         if self._look_timer is not None:
             self._look_timer.cancel()
         if self._is_started:
@@ -132,6 +138,13 @@ class CoordinatorServer:
         if self._is_started:
             self._reporter.flush()
             log.info("coordinator has stopped")
+
+    async def _farewells(self) -> None:
+        """Let what nodes have said last come in and be stored, which takes some turns of the loop."""
+        for _ in range(_FAREWELL_LOOKS_MAX):
+            if not self._core.farewells.is_open:
+                return
+            await asyncio.sleep(_FAREWELL_LOOK_S)
 
     # ----------------------------------------------------------------------- Host
 

@@ -25,6 +25,9 @@ from lockring.units import NS_PER_S
 SYSTEMD_VARIABLE: Final = "STATE_DIRECTORY"
 """Set by systemd for a service with `StateDirectory=`: directories, separated by colons."""
 
+_LEFT_NS: Final = 10 * NS_PER_S
+"""How long after its last word a coordinator may have closed its store."""
+
 _CHOICES: Final = "name another one with --data-dir DIR, or keep nothing with --in-memory"
 
 
@@ -62,11 +65,22 @@ def kept_by_up(settings: UpSettings) -> Kept:
     return Kept(_default(f"up-{settings.port}"), settings.new_cluster) if settings.port else Kept(None, True)
 
 
-def open_store(settings: CoordinatorSettings, log: logging.Logger) -> tuple[Store, bool]:
-    """Open the store of a coordinator, and say what it knows of the past.
+class Opened(NamedTuple):
+    """A coordinator's store, and what may be believed of it.
 
-    Returns:
-        The store, and whether an empty one means a new cluster.
+    Attributes:
+        store: where the state lives.
+        is_new: whether an empty one means a new cluster.
+        is_as_left: whether it is as its last coordinator left it, as far as can be seen: not changed, nor put back from a copy.
+    """
+
+    store: Store
+    is_new: bool
+    is_as_left: bool
+
+
+def open_store(settings: CoordinatorSettings, log: logging.Logger) -> Opened:
+    """Open the store of a coordinator, and say what it knows of the past.
 
     Raises:
         StoreError: the data directory cannot be used.
@@ -82,10 +96,10 @@ def open_store(settings: CoordinatorSettings, log: logging.Logger) -> tuple[Stor
         )
         if not settings.new_cluster:
             _say_that_it_waits(log, "nothing is known of what was before", wait_s)
-        return MemoryStore(), settings.new_cluster
+        return Opened(MemoryStore(), settings.new_cluster, True)
     store = SqliteStore(settings.data_dir)
     try:
-        return store, _is_new(store, settings, log, wait_s)
+        return Opened(store, _is_new(store, settings, log, wait_s), _is_as_left(store))
     except BaseException:
         store.close()
         raise
@@ -117,6 +131,12 @@ def _is_new(store: SqliteStore, settings: CoordinatorSettings, log: logging.Logg
     log.info("the cluster's state is in %s", where)
     _say_that_it_waits(log, f"{where} was there before and is empty, so its state may have been lost", wait_s)
     return False
+
+
+def _is_as_left(store: SqliteStore) -> bool:
+    stored = store.read()
+    word = None if stored is None else stored.farewell
+    return word is None or abs(store.left_at_wall_ns - word.at_wall_ns) <= _LEFT_NS
 
 
 def _say_that_it_waits(log: logging.Logger, why: str, wait_s: float) -> None:

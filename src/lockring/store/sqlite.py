@@ -47,6 +47,8 @@ class SqliteStore:
 
     Attributes:
         created: whether the directory was not there before.
+        left_at_wall_ns: when the database was last changed before this store opened it, by the wall clock. A copy that was put in
+            its place bears the time of that.
 
     Raises:
         StoreError: the directory cannot be made, read or written, is in use by another coordinator, or holds
@@ -60,6 +62,7 @@ class SqliteStore:
         self._lock_fd = -1
         self._database: os.stat_result | None = None
         self._cached: tuple[int, ClusterState] | None = None
+        self.left_at_wall_ns = 0
         self.created = self._make_directory()
         try:
             self._take_lock()
@@ -159,6 +162,7 @@ class SqliteStore:
                 self._create(path)
             elif path.stat().st_size == 0:
                 raise StoreError(f"{path} is empty: it was cut off, or is no store{_WHAT_TO_DO}")
+            self.left_at_wall_ns = path.stat().st_ctime_ns
             self._connection = connection = _connect(path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
