@@ -267,6 +267,7 @@ def test_an_asyncio_client_whose_server_was_made_anew_knows_at_once_and_goes_on(
 
 @pytest.mark.parametrize("command", ["serve", "up"])
 def test_after_an_orderly_stop_with_nothing_held_a_start_waits_for_nothing(command: str) -> None:
+    line: tuple[str, ...]
     if command == "serve":
         listen = address()
         # A lease that is longer than the test has patience for.

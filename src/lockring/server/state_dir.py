@@ -25,9 +25,6 @@ from lockring.units import NS_PER_S
 SYSTEMD_VARIABLE: Final = "STATE_DIRECTORY"
 """Set by systemd for a service with `StateDirectory=`: directories, separated by colons."""
 
-_LEFT_NS: Final = 10 * NS_PER_S
-"""How long after its last word a coordinator may have closed its store."""
-
 _CHOICES: Final = "name another one with --data-dir DIR, or keep nothing with --in-memory"
 
 
@@ -99,7 +96,7 @@ def open_store(settings: CoordinatorSettings, log: logging.Logger) -> Opened:
         return Opened(MemoryStore(), settings.new_cluster, True)
     store = SqliteStore(settings.data_dir)
     try:
-        return Opened(store, _is_new(store, settings, log, wait_s), _is_as_left(store))
+        return Opened(store, _is_new(store, settings, log, wait_s), store.is_as_left)
     except BaseException:
         store.close()
         raise
@@ -131,12 +128,6 @@ def _is_new(store: SqliteStore, settings: CoordinatorSettings, log: logging.Logg
     log.info("the cluster's state is in %s", where)
     _say_that_it_waits(log, f"{where} was there before and is empty, so its state may have been lost", wait_s)
     return False
-
-
-def _is_as_left(store: SqliteStore) -> bool:
-    stored = store.read()
-    word = None if stored is None else stored.farewell
-    return word is None or abs(store.left_at_wall_ns - word.at_wall_ns) <= _LEFT_NS
 
 
 def _say_that_it_waits(log: logging.Logger, why: str, wait_s: float) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from lockring.core.effects import Send
 from lockring.core.farewells import CLOCKS_APART_NS, Farewells, is_release, is_trusted, mark_of
 from lockring.core.timing import up
 from lockring.core.transitions import assigned_empty, forgotten, released
 from lockring.messages import Heartbeat
 from lockring.ring.state import ClusterState, Farewell, Replica, SlotState, decode_state, encode_state
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_MS, NS_PER_S
 from tests.unit.core.coordinator_world import WALL_NS, World
+from tests.unit.core.nodes import Nodes
 
 A, B = Replica("a", 1), Replica("b", 1)
 S = NS_PER_S
@@ -192,3 +194,46 @@ class TestRestart:
         third = self.again(second)
         third.run(31)
         assert third.primaries() == {"b": 4096}
+
+
+class TestNode:
+    def given_up(self, nodes: Nodes) -> list[Heartbeat]:
+        """What A says at once when all its slots are given up with nobody to take over."""
+        core, before = nodes.cores["A"], nodes.state
+        slots = [s if s.primary is None else released(s, before.version + 1) for s in before.slots]
+        after = msgspec.structs.replace(before, version=before.version + 1, slots=tuple(slots))
+        core.adopt(after, now_ns=nodes.now)
+        return [
+            each.message
+            for each in core.take_effects(now_ns=nodes.now)
+            if isinstance(each, Send) and isinstance(each.message, Heartbeat)
+        ]
+
+    def test_a_node_says_at_once_what_it_gave_up_and_until_when_its_clients_may_believe(self) -> None:
+        nodes = Nodes("A")
+        nodes.assign("A")
+        nodes.client("A", "one").acquire("x", 1, ttl_ms=9_000)
+        nodes.client("A", "waits").acquire("x", 1, ttl_ms=30_000)
+        served = nodes.state
+        nodes.advance(S)
+        [beat] = self.given_up(nodes)
+        assert beat.released == marks(served, Replica("A", 1))
+        assert beat.version == served.version + 1
+        assert up(9 * S) // NS_PER_MS - 1_000 == beat.promised_ms, "a waiter has no promise"
+
+    def test_what_was_released_or_has_run_out_is_no_promise(self) -> None:
+        nodes = Nodes("A")
+        nodes.assign("A")
+        client = nodes.client("A", "one")
+        client.acquire("x", 1, ttl_ms=9_000)
+        client.release("x", 1)
+        [beat] = self.given_up(nodes)
+        assert beat.promised_ms == 0
+
+    def test_a_slot_whose_reign_had_not_begun_is_missing_in_what_is_said(self) -> None:
+        nodes = Nodes("A", "B")
+        nodes.assign("B", "A")
+        nodes.cut |= {("A", "B"), ("B", "A")}
+        nodes.promote("A")  # it waits its promise to B out
+        assert self.given_up(nodes) == []
+        assert nodes.cores["A"].roles.released == 0
