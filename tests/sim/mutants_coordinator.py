@@ -9,6 +9,7 @@ import msgspec
 
 from lockring.core import asks, planning, term, transitions
 from lockring.core.coordinator import CoordinatorCore
+from lockring.core.farewells import Farewells
 from lockring.core.membership import Membership
 from lockring.core.node_locking import Locking
 from lockring.core.reconciler import Situation
@@ -108,6 +109,18 @@ def new_without_word() -> list[Change]:
         claim(self, stored, now_ns, wall_ns)
 
     return [(Term, "_claim", changed)]
+
+
+@mutant
+def farewell_of_another_boot() -> list[Change]:
+    """The word of a stopped cluster on its promises is taken by the clock of another boot."""
+    return [(term, "is_trusted", lambda word, boot, now_ns, wall_ns: word is not None)]
+
+
+@mutant
+def farewell_too_early() -> list[Change]:
+    """A node's word on its promises counts also where it was given before the last slots were given up."""
+    return [(Farewells, "_is_of_all", lambda self, replica, digest: True)]
 
 
 @mutant

@@ -25,11 +25,12 @@ from __future__ import annotations
 
 import msgspec
 
+from lockring.core import coordinator_status as telling
 from lockring.core.admission import foreign, malformed, not_the_latest, outdated
 from lockring.core.asks import Asks, check_ask
 from lockring.core.coordinator_checks import Checks
-from lockring.core.coordinator_status import CoordinatorStatus, note_of, status_of
 from lockring.core.effects import Close, Connection, Effect, Publish, Send
+from lockring.core.farewells import Farewells
 from lockring.core.heartbeats import Heartbeats
 from lockring.core.membership import Membership
 from lockring.core.planning import Planning, lives_in
@@ -66,6 +67,7 @@ class CoordinatorCore:
         cluster_if_new: random id for the cluster if the store has none.
         timing: durations; the two leases go into the state.
         new_cluster: whether an empty store means a new cluster, rather than one that was lost.
+        boot: which boot of this machine it is, "" if unknown; `is_as_left` whether the store is as its last coordinator left it.
         replication: "sync" or "async"; goes into the state.
         now_ns: monotonic clock.
         wall_ns: wall clock.
@@ -79,6 +81,8 @@ class CoordinatorCore:
         cluster_if_new: str,
         timing: Timing | None = None,
         new_cluster: bool = False,
+        boot: str = "",
+        is_as_left: bool = True,
         replication: Replication = "sync",
         now_ns: int,
         wall_ns: int,
@@ -92,6 +96,7 @@ class CoordinatorCore:
             cluster_if_new=cluster_if_new,
             timing=timing,
             new_cluster=new_cluster,
+            boot=boot if is_as_left else "",
             replication=replication,
             effects=self._effects,
         )
@@ -99,6 +104,7 @@ class CoordinatorCore:
         self._membership = Membership(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats()
         self._asks = Asks()
+        self.farewells = Farewells(boot)
         self._reach = Reach()
         self._planning = Planning(timing, self._membership, self._reach, now_ns=now_ns)
         self._snapshots = Snapshots(now_ns=now_ns)
@@ -127,16 +133,20 @@ class CoordinatorCore:
     @property
     def note(self) -> str:
         """A sentence on what the coordinator waits for, "" if for nothing."""
-        return note_of(self._term, self._roster, self._planning)
+        return telling.note_of(self._term, self._roster, self._planning)
 
     def store_news(self) -> list[StoreNews]:
         """What the log is to say of the store since the last call, in order."""
         return self._term.health.take_news()
 
-    def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
+    def left_ms(self, now_ns: int) -> int:
+        """How long what `note` says takes yet at most, in milliseconds, 0 if that is unknown."""
+        return telling.left_ms_of(self._planning, now_ns)
+
+    def status(self, *, now_ns: int = 0) -> telling.CoordinatorStatus:
         """A copy of what is worth knowing, as of `now_ns` or the last input, if that was later."""
         moment = max(now_ns, self._called_at_ns)
-        return status_of(self._term, self._roster, self._membership, self._planning, moment)
+        return telling.status_of(self._term, self._roster, self._membership, self._planning, moment)
 
     def check_invariants(self) -> None:
         """Assert what must hold after every input. For tests and the simulation: it looks at every slot.
@@ -329,6 +339,7 @@ class CoordinatorCore:
             self._refuse(sender, Refused(0, "protocol", f"no state has version {heartbeat.version}"))
             return
         self._heartbeats.add(sender, heartbeat.sequence)
+        self.farewells.take(node.replica, heartbeat, now_ns)
         if not self._term.is_active:
             return
         state = self._state()
@@ -358,13 +369,16 @@ class CoordinatorCore:
         return node is not None and self._state().is_current(node.replica)
 
     def _acknowledge(self, now_ns: int) -> None:
-        state, waits = self._state(), self._planning.waits(now_ns=now_ns)
+        state = self._state()
+        waiting, left_ms = self._planning.waits(now_ns=now_ns)
+        why = telling.why_of(self._term, self._planning)
         for connection, sequence in self._heartbeats.confirmed().items():
             node = self._roster.node_of(connection)
             if node is None or node.replica in self._condemned or not state.is_current(node.replica):
                 continue
             self._membership.acknowledge(node.replica, now_ns=now_ns)
-            self._effects.append(Send(connection, HeartbeatAck(sequence, state.version, *waits)))
+            ack = HeartbeatAck(sequence, state.version, waiting, left_ms, why)
+            self._effects.append(Send(connection, ack))
 
     # ----------------------------------------------------------------------- deciding
 
@@ -390,6 +404,7 @@ class CoordinatorCore:
         state = self._state()
         self._condemned = frozenset()
         self._planning.learn(state, now_ns=now_ns, is_own=is_own)
+        self.farewells.learn(state)
         self._planning.look_again(now_ns=now_ns)
         self._snapshots.published(now_ns=now_ns)
         self._effects.append(Publish(state))
@@ -401,8 +416,9 @@ class CoordinatorCore:
         version = self._term.version_at(now_ns + self._wall_offset_ns)
         members = self._roster.next_members(state)
         slots = self._asks.apply(state, self._reach, version=version, now_ns=now_ns)
-        if members is not state.members or slots is not state.slots:
-            state = msgspec.structs.replace(state, members=members, slots=slots)
+        farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
+        if members is not state.members or slots is not state.slots or farewell is not state.farewell:
+            state = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
         condemned: frozenset[Replica] = frozenset()
         due_ns = self._planning.next_deadline_ns()
         if due_ns is not None and now_ns >= due_ns:

@@ -47,7 +47,7 @@ from lockring.messages import (
     Routes,
     State,
 )
-from lockring.ring.state import ClusterState, Replica, decode_state, encode_state, routes_of
+from lockring.ring.state import ClusterState, Replica, decode_state, encode_state, routes_differ, routes_of
 from lockring.units import NS_PER_MS
 
 TICK_NS: Final = 100 * NS_PER_MS
@@ -189,11 +189,14 @@ class NodeCore:
             return False
         self.state = state
         self._encoded = None
-        if _routes_differ(old, state):
+        if routes_differ(old, state):
             self._routes = None
             for connection in self.service.connections:
                 self.send(connection, self.routes())
+        released = self.roles.released
         self.roles.change(old, state, now_ns)
+        if self.roles.released != released and self._coordinator_up:
+            self._heartbeat(now_ns)  # at once, since this process is about to end
         self.coordinator_lease.learned(state.version)
         self.replicator.learned(state)
         self.roles.begin_due(now_ns)
@@ -388,6 +391,8 @@ class NodeCore:
                 locks=sum(len(data.table.locks) for data in self.slots.values() if data.reign is not None),
                 waiters=self.service.locking.waiters,
                 sessions=len(self.sessions),
+                released=self.roles.released,
+                promised_ms=max(0, -((now_ns - self.roles.promised_until_ns) // NS_PER_MS)),
             ),
         )
 
@@ -408,15 +413,3 @@ class NodeCore:
             by_kind.setdefault(kind, []).append(item)
         for kind, items in by_kind.items():
             self.send(COORDINATOR, Ask(kind, items))
-
-
-def _routes_differ(old: ClusterState, new: ClusterState) -> bool:
-    def addresses(state: ClusterState) -> list[tuple[Replica, str]]:
-        return [(member.replica, member.address) for member in state.members.values()]
-
-    if old.coordinator != new.coordinator or addresses(old) != addresses(new):
-        return True
-    return any(
-        before is not after and before.primary != after.primary
-        for before, after in zip(old.slots, new.slots, strict=True)
-    )

@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Final
 
 from lockring.core.effects import Effect, StoreRead, StoreWrite
+from lockring.core.farewells import is_trusted
 from lockring.core.store_health import StoreHealth
 from lockring.core.timing import Timing, up
 from lockring.core.transitions import VERSION_MAX, forgotten, replicated_from_now_on
@@ -75,6 +76,7 @@ class Term:
         cluster_if_new: str,
         timing: Timing,
         new_cluster: bool,
+        boot: str,
         replication: Replication,
         effects: list[Effect],
     ) -> None:
@@ -88,6 +90,7 @@ class Term:
         self._cluster = cluster_if_new
         self._timing = timing
         self._new_cluster = new_cluster
+        self._boot = boot
         self._replication: Replication = replication
         self._effects = effects
         self._operations = 0
@@ -112,6 +115,11 @@ class Term:
     def is_active(self) -> bool:
         """Whether the term is in the store, as far as is known."""
         return self.phase is Phase.ACTIVE
+
+    @property
+    def knows_no_past(self) -> bool:
+        """Whether the store had lost something, or everything, when this process found it."""
+        return self._quarantined
 
     @property
     def is_writing(self) -> bool:
@@ -311,6 +319,9 @@ class Term:
             backup_lease_ms=backup_lease_ms,
             coordinator_lease_ms=coordinator_lease_ms,
             coordinator=self._address,
+            farewell=stored.farewell
+            if is_trusted(stored.farewell, self._boot, now_ns=now_ns, wall_ns=wall_ns)
+            else None,
         )
         self._write(stored.version, claimed, now_ns)
 

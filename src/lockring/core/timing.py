@@ -28,6 +28,12 @@ def up(duration_ns: int) -> int:
     return duration_ns + duration_ns // 20 + 2 * CLOCK_TICK_NS
 
 
+def with_time_left(text: str, left_ms: int) -> str:
+    """A sentence about a wait, with the longest time that it takes yet, where `left_ms` says one."""
+    left_s = -(-left_ms * NS_PER_MS // NS_PER_S)
+    return f"{text}; it takes another {left_s} s at the longest" if left_ms > 0 else text
+
+
 class Timing(msgspec.Struct, frozen=True):
     """Durations, all in nanoseconds. The two leases are the cluster state's; the rest may differ per process.
 

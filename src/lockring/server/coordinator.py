@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
-from lockring.clock import monotonic_ns, wall_ns
+from lockring.clock import boot_id, monotonic_ns, wall_ns
 from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import Close, Effect, Publish, Send, StoreRead, StoreWrite
+from lockring.core.timing import with_time_left
 from lockring.errors import ProtocolError, WrongCluster, WrongRole
 from lockring.messages import (
     PROTOCOL,
@@ -30,6 +31,7 @@ from lockring.messages import (
     State,
     StateIs,
     StatusIs,
+    Trouble,
     Undrain,
     Welcome,
 )
@@ -49,6 +51,8 @@ _FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Leave, Drain, Undrain})
 _FROM_CLIENT: Final = frozenset({Drain, Undrain})
 _LOOK_S: Final = 1.0
 _CLOSE_S_MAX: Final = 1.0
+_FAREWELL_LOOK_S: Final = 0.01
+_FAREWELL_LOOKS_MAX: Final = 100
 
 log = logging.getLogger("lockring.coordinator")
 
@@ -94,8 +98,8 @@ class CoordinatorServer:
             CannotListen: the port is taken, or the host is not of this machine.
         """
         settings = self._settings
-        store, is_new = open_store(settings, log)
-        self._store = StoreWorker(store)
+        opened = open_store(settings, log)
+        self._store = StoreWorker(opened.store)
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
@@ -105,7 +109,9 @@ class CoordinatorServer:
             term=secrets.token_hex(8),
             cluster_if_new=secrets.token_hex(8),
             timing=settings.timing(),
-            new_cluster=is_new,
+            new_cluster=opened.is_new,
+            boot=boot_id(),
+            is_as_left=opened.is_as_left,
             replication=settings.replication,
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
@@ -127,7 +133,9 @@ class CoordinatorServer:
         return False
 
     async def stop(self) -> None:
-        """End all connections and close the store."""
+        """End all connections and close the store, with what stopping nodes say of their promises."""
+        if self._is_started:
+            await self._farewells()
         if self._look_timer is not None:
             self._look_timer.cancel()
         if self._is_started:
@@ -139,6 +147,13 @@ class CoordinatorServer:
         if self._is_started:
             self._reporter.flush()
             log.info("coordinator has stopped")
+
+    async def _farewells(self) -> None:
+        """Let what nodes have said last come in and be stored, which takes some turns of the loop."""
+        for _ in range(_FAREWELL_LOOKS_MAX):
+            if not self._core.farewells.is_open:
+                return
+            await asyncio.sleep(_FAREWELL_LOOK_S)
 
     # ----------------------------------------------------------------------- Host
 
@@ -158,6 +173,8 @@ class CoordinatorServer:
                 self._clients[guest.number] = guest
                 if self._routes is not None:
                     guest.send(self._routes)
+                if self._core.note:
+                    guest.send(self._trouble())
             case Join():
                 guest.admit(PEER, None)  # the core welcomes or refuses it
                 core.receive(guest.number, hello, now_ns=monotonic_ns(), wall_ns=wall_ns())
@@ -246,6 +263,13 @@ class CoordinatorServer:
             if news.is_trouble:
                 self._note = self._core.note  # which says the same
 
+    def _trouble(self) -> Trouble:
+        """What the coordinator waits for, as its clients are told."""
+        note, left_ms = self._core.note, self._core.left_ms(monotonic_ns())
+        if not note:
+            return Trouble("")
+        return Trouble("leases", note, left_ms=left_ms) if left_ms else Trouble("no-primary", note)
+
     def _publish(self, state: ClusterState) -> None:
         if state.cluster != self._cluster:
             # A client keeps the first id that it hears: let it come back and hear the one that counts.
@@ -260,11 +284,14 @@ class CoordinatorServer:
         routes = routes_of(state)
         if self._routes is None or msgspec.structs.replace(self._routes, version=routes.version) != routes:
             self._routes = routes
-            if self._clients:
-                frame = encode_frame(routes)
-                for guest in self._clients.values():
-                    guest.send_frame(frame)
+            self._tell_clients(routes)
         self._reporter.report(state)
+
+    def _tell_clients(self, message: Routes | Trouble) -> None:
+        if self._clients:
+            frame = encode_frame(message)
+            for guest in self._clients.values():
+                guest.send_frame(frame)
 
     # ----------------------------------------------------------------------- inner
 
@@ -288,7 +315,10 @@ class CoordinatorServer:
 
     def _state_for(self, request: int) -> StateIs:
         state = self._core.state
-        return StateIs(request, self._encode(state if state is not None else ClusterState()), self._core.note)
+        return StateIs(request, self._encode(state if state is not None else ClusterState()), self._told())
+
+    def _told(self) -> str:
+        return with_time_left(self._core.note, self._core.left_ms(monotonic_ns()))
 
     def _status(self, now_ns: int) -> ServerStatus:
         status = self._core.status(now_ns=now_ns)
@@ -312,6 +342,7 @@ class CoordinatorServer:
         note = self._core.note
         if note != self._note:
             self._note = note
+            self._tell_clients(self._trouble())
             if note:
-                log.info("%s", note)
+                log.info("%s", self._told())
         self._reporter.summarize()

@@ -216,13 +216,16 @@ class NodeServer:
     def _answer(self, guest: Guest, message: Message) -> None:
         match message:
             case GetState():
-                guest.send(self._life.state_for(message.request, self._coordinator.note))
+                guest.send(self._life.state_for(message.request, self._note()))
             case GetStatus():
                 guest.send(StatusIs(message.request, self._status(monotonic_ns())))
             case Drain() | Undrain():
                 self._pass_on(guest, message)
             case _:
                 raise ProtocolError(f"a node does not take {type(message).__name__} from a client")
+
+    def _note(self) -> str:
+        return self._coordinator.note or self._life.core.service.troubles.note(monotonic_ns())
 
     def _pass_on(self, guest: Guest, order: Drain | Undrain) -> None:
         request = order.request

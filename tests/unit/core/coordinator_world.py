@@ -65,6 +65,8 @@ class World:
         timing: Timing | None = None,
         now_ns: int = 0,
         starts: bool = True,
+        boot: str = "",
+        is_as_left: bool = True,
     ) -> None:
         self.now_ns = now_ns
         self.wall_offset_ns = wall_ns - now_ns
@@ -91,6 +93,8 @@ class World:
             cluster_if_new="cluster-of-" + term,
             timing=timing or Timing(),
             new_cluster=new_cluster,
+            boot=boot,
+            is_as_left=is_as_left,
             replication="async" if replication == "async" else "sync",
             now_ns=self.now_ns,
             wall_ns=wall_ns,

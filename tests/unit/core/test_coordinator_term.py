@@ -455,12 +455,22 @@ def test_a_first_claim_of_unknown_outcome_still_counts_the_store_as_it_was() -> 
 
 def test_an_empty_store_that_may_be_a_lost_one_assigns_only_after_a_lease() -> None:
     world = World(new_cluster=False)
-    world.join("a")
-    world.run(31)
+    node = world.join("a")
+    world.run(21)
+    assert 9_000 < world.core.left_ms(world.now_ns) < 11_000
+    told = [each for each in node.inbox if isinstance(each, HeartbeatAck)][-1]
+    assert "unknown what was held" in told.why
+    assert 9_000 < told.left_ms < 12_000
+    world.run(10)
     assert world.primaries() == {"-": 4096}
-    assert "unknown who had them" in world.core.note
+    assert "unknown what was held before this start" in world.core.note
+    assert "--new-cluster" in world.core.note
     world.run(2)
     assert world.primaries() == {"a": 4096}
+    assert world.core.left_ms(world.now_ns) == 0
+    world.run(1.5)
+    told = [each for each in node.inbox if isinstance(each, HeartbeatAck)][-1]
+    assert (told.why, told.left_ms) == ("", 0)
 
 
 def test_a_restart_during_that_wait_does_not_shorten_it() -> None:
