@@ -142,7 +142,7 @@ class TestRestart:
         world = World(boot="boot")
         world.cluster("a")
         served = world.state
-        world.drain("a", by=world.nodes["a"].connection, request=0)
+        world.leave("a", request=0)
         world.run(1)
         assert world.primaries() == {"-": 4096}
         node = world.nodes["a"]
