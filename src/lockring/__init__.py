@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lockring.client.groups import Group, Membership
     from lockring.client.holding import Holding
     from lockring.client.locks import Lock, RWLock, ThreadingLock
-    from lockring.client.membership import GroupInfo, GroupSummary, KeySet
+    from lockring.client.membership import GroupInfo, GroupList, GroupSummary, KeySet
     from lockring.client.told import LockList, Wait
     from lockring.client.watching import WatchEvent, WatchUpdate
 
@@ -47,6 +47,7 @@ __all__ = [
     "Grants",
     "Group",
     "GroupInfo",
+    "GroupList",
     "GroupSummary",
     "Holding",
     "InternalError",
@@ -78,6 +79,7 @@ _HOMES = {
     "Grants": "lockring.client.grants",
     "Group": "lockring.client.groups",
     "GroupInfo": "lockring.client.membership",
+    "GroupList": "lockring.client.membership",
     "GroupSummary": "lockring.client.membership",
     "Holding": "lockring.client.holding",
     "KeySet": "lockring.client.membership",

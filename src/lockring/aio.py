@@ -12,7 +12,7 @@ from lockring.client.async_groups import Group, Membership
 from lockring.client.async_locks import Lock, RWLock
 from lockring.client.asynchronous import Client
 from lockring.client.holding import Holding
-from lockring.client.membership import GroupInfo, GroupSummary, KeySet
+from lockring.client.membership import GroupInfo, GroupList, GroupSummary, KeySet
 from lockring.client.told import LockList, Wait
 from lockring.client.watching import WatchEvent, WatchUpdate
 
@@ -22,6 +22,7 @@ __all__ = [
     "Grants",
     "Group",
     "GroupInfo",
+    "GroupList",
     "GroupSummary",
     "Holding",
     "KeySet",

@@ -12,7 +12,7 @@ import msgspec
 from lockring.cli.options import read_settings, setting_options
 from lockring.config import setting
 from lockring.errors import LockringError, ProtocolError, Unavailable
-from lockring.names import split_address
+from lockring.names import SLOTS, split_address
 
 if TYPE_CHECKING:
     from lockring import Client
@@ -115,3 +115,16 @@ def connect(settings: ClientSettings, **options: Any) -> Client:
 
     servers = ServerList(settings.servers, origin_of(settings))
     return Client(servers, connect_timeout=settings.connect_timeout_s, **options)
+
+
+def demand_whole(unserved_slots: int) -> None:
+    """End with an error after a list was printed that is only a part.
+
+    Raises:
+        Unavailable: no node could tell of some slots.
+    """
+    if unserved_slots:
+        raise Unavailable(
+            f"the list is incomplete: no node could tell of {unserved_slots} of {SLOTS} slots at present",
+            reason="no-primary",
+        )
