@@ -53,7 +53,7 @@ class Troubles:
     def text(self, slot: int, now_ns: int) -> str:
         """Why a slot is not served here, "" if nothing is known."""
         self.look(now_ns)
-        concerns = self._reason == "no-coordinator" or self._node.state.slots[slot].primary is None
+        concerns = self._reason == "no-coordinator" or not _has_primary(self._node.state, slot)
         return self.message(now_ns).text if self._reason and concerns else ""
 
     def message(self, now_ns: int) -> Trouble:
@@ -84,7 +84,13 @@ class Troubles:
         state = self._node.state
         if state is not self._counted:
             self._counted = state
-            self._unassigned = sum(slot.primary is None for slot in state.slots)
+            self._unassigned = sum(not _has_primary(state, slot) for slot in range(SLOTS))
         if not self._unassigned:
             return ""
         return "leases" if self._waiting else "no-primary"
+
+
+def _has_primary(state: ClusterState, slot: int) -> bool:
+    """Whether a slot has a primary that is a member. A former life of one serves nothing any more."""
+    primary = state.slots[slot].primary
+    return primary is not None and state.is_current(primary)
