@@ -59,6 +59,7 @@ if _typing.TYPE_CHECKING:
     from lockring.client.locks import Lock as Lock
     from lockring.client.locks import RWLock as RWLock
     from lockring.client.membership import GroupInfo as GroupInfo
+    from lockring.client.membership import GroupList as GroupList
     from lockring.client.membership import GroupSummary as GroupSummary
     from lockring.client.membership import KeySet as KeySet
     from lockring.client.threading_lock import ThreadingLock as ThreadingLock
@@ -73,6 +74,7 @@ _HOMES = {
     "Grants": "lockring.client.grants",
     "Group": "lockring.client.groups",
     "GroupInfo": "lockring.client.membership",
+    "GroupList": "lockring.client.membership",
     "GroupSummary": "lockring.client.membership",
     "Holding": "lockring.client.holding",
     "KeySet": "lockring.client.membership",

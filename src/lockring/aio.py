@@ -19,6 +19,7 @@ from lockring.client.async_locks import RWLock as RWLock
 from lockring.client.asynchronous import Client as Client
 from lockring.client.holding import Holding as Holding
 from lockring.client.membership import GroupInfo as GroupInfo
+from lockring.client.membership import GroupList as GroupList
 from lockring.client.membership import GroupSummary as GroupSummary
 from lockring.client.membership import KeySet as KeySet
 from lockring.client.told import LockList as LockList

@@ -14,7 +14,7 @@ from lockring.cli.options import read_settings, setting_options
 from lockring.cli.voice import Voice
 from lockring.config import CONFIG_VARIABLE, setting
 from lockring.errors import LockringError, ProtocolError, Unavailable
-from lockring.names import split_address
+from lockring.names import SLOTS, split_address
 
 if TYPE_CHECKING:
     from lockring import Client
@@ -138,3 +138,16 @@ def _voice() -> Voice:
     """How the command under way speaks on standard error."""
     context = click.get_current_context(silent=True)
     return Voice(context is not None and bool(context.params.get("as_json")), is_verbose=False)
+
+
+def demand_whole(unserved_slots: int) -> None:
+    """End with an error after a list was printed that is only a part.
+
+    Raises:
+        Unavailable: no node could tell of some slots.
+    """
+    if unserved_slots:
+        raise Unavailable(
+            f"the list is incomplete: no node could tell of {unserved_slots} of {SLOTS} slots at present",
+            reason="no-primary",
+        )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import click
 import msgspec
 
-from lockring.cli.connect import client_options, client_settings, connect
+from lockring.cli.connect import client_options, client_settings, connect, demand_whole
 from lockring.cli.options import read_settings
 from lockring.cli.output import count, print_json, print_table, quoted, shown
 from lockring.client.membership import GroupInfo
@@ -34,9 +34,11 @@ def groups(as_json: bool, **given: Any) -> None:
         found = client.groups(timeout=cluster.connect_timeout_s)
     if as_json:
         print_json([{"name": each.name, "members": each.members, "version": each.version} for each in found])
+        demand_whole(found.unserved_slots)
         return
     rows = [[each.name, each.members, each.version] for each in found]
     print_table(("NAME", "MEMBERS", "VERSION"), rows, numbers=("MEMBERS", "VERSION"))
+    demand_whole(found.unserved_slots)
 
 
 @click.command()

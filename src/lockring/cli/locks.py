@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 import msgspec
 
-from lockring.cli.connect import client_options, client_settings, connect
+from lockring.cli.connect import client_options, client_settings, connect, demand_whole
 from lockring.cli.options import read_settings
 from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, shown, token
 from lockring.config import setting
-from lockring.errors import Unavailable
 from lockring.messages import LockInfo, Mode
-from lockring.names import SLOTS, check_lock_name
+from lockring.names import check_lock_name
 from lockring.ring.state import GENERATION_MAX
 
 if TYPE_CHECKING:
-    from lockring import LockList, WatchUpdate
+    from lockring import WatchUpdate
     from lockring.ring.state import ClusterState
 
 
@@ -98,7 +97,7 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
         locks = client.locks(prefix, timeout=cluster.connect_timeout_s)
     if as_json:
         print_json([facts(lock) for lock in locks])
-        _demand_whole(locks)
+        demand_whole(locks.unserved_slots)
         return
     rows = []
     for lock in locks:
@@ -112,21 +111,7 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
             rows.append([lock.name, "-", "-", "-", "-", "-", len(lock.waiters), lock.primary])
     columns = ("NAME", "OWNER", "MODE", "TOKEN", "HELD FOR", "TTL LEFT", "WAITERS", "PRIMARY")
     print_table(columns, rows, numbers=("TOKEN", "HELD FOR", "TTL LEFT", "WAITERS"))
-    _demand_whole(locks)
-
-
-def _demand_whole(locks: LockList) -> None:
-    """End with an error if a list that was printed is only a part.
-
-    Raises:
-        Unavailable: some slots were not looked at.
-    """
-    missing = locks.unserved_slots
-    if missing:
-        raise Unavailable(
-            f"the list is incomplete: no node could tell of {missing} of {SLOTS} slots at present",
-            reason="no-primary",
-        )
+    demand_whole(locks.unserved_slots)
 
 
 @click.command()

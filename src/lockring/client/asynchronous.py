@@ -25,7 +25,7 @@ from lockring.client.async_grants import Grant, Grants
 from lockring.client.async_groups import Group
 from lockring.client.async_locks import Lock, RWLock
 from lockring.client.holding import Holding, holding_of
-from lockring.client.membership import GroupSummary, summary_of
+from lockring.client.membership import GroupList, groups_of
 from lockring.client.process_bound import ProcessBound
 from lockring.client.threaded_engine import ThreadedEngine
 from lockring.client.watching import WatchUpdate, shown_update
@@ -117,19 +117,19 @@ class Client(ProcessBound):
         """
         return Group(self, name, self._ttl_ms if ttl is None else ttl_to_ms(ttl))
 
-    async def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> list[GroupSummary]:
+    async def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> GroupList:
         """The groups that have members, by name.
 
-        Each is as its node saw it when it was asked; the list as a whole is no snapshot.
+        Each is as its node saw it when it was asked; the list as a whole is no snapshot. Where some slots cannot be told of at
+        present, the list says so: see `GroupList.unserved_slots`.
 
         Args:
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: not all nodes could tell within that time.
+            Unavailable: a node could not be reached within that time, or no slot is served at all.
         """
-        found = [summary_of(lock) for lock in await self.locks(GROUP_PREFIX, timeout=timeout)]
-        return [each for each in found if each is not None]
+        return groups_of(await self.locks(GROUP_PREFIX, timeout=timeout))
 
     async def acquire_all(
         self,

@@ -100,6 +100,6 @@ class Troubles:
 
 
 def _has_primary(state: ClusterState, slot: int) -> bool:
-    """Whether a slot has a primary that may still be there: a former life of a node, which was started anew since, is none."""
+    """Whether a slot has a primary that is a member. A former life of one serves nothing any more."""
     primary = state.slots[slot].primary
     return primary is not None and state.is_current(primary)
