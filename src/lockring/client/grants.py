@@ -43,7 +43,7 @@ class Grant(GrantState):
     def lost(self) -> threading.Event:
         """An event that is set once the lock was lost (not when it is released), with `wait()` and `is_set()`.
 
-        Take it anew from the grant in the child of a fork.
+        In the child of a fork, take it from the grant again.
         """
         is_lost = self._loss is not None
         with self._engine.locked():
