@@ -420,6 +420,22 @@ def test_several_locks_are_all_or_none(run: Run, server: LockServer) -> None:
     run(main)
 
 
+def test_a_cancelled_release_of_several_leaves_none_held(run: Run, server: LockServer) -> None:
+    async def main(client: Client) -> None:
+        grants = await client.acquire_all(["a", "b", "c"])
+        server.mute = {Release}
+        releasing = asyncio.create_task(grants.release())
+        await until(server, lambda: server.count(Release) == 1)
+        releasing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await releasing
+        await until(server, lambda: server.count(Release) == 3)
+        assert not any(grant.held for grant in grants)
+        server.mute = set()
+
+    run(main)
+
+
 def test_questions_and_orders(run: Run) -> None:
     async def main(client: Client) -> None:
         assert await client.owner_of("x") is None
