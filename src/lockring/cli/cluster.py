@@ -15,16 +15,28 @@ import msgspec
 from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
 from lockring.cli.exits import NOT_ACQUIRED
 from lockring.cli.options import read_settings
-from lockring.cli.output import count, duration, print_json, print_table
+from lockring.cli.layout import Column
+from lockring.cli.output import count, duration, print_json, print_table, say
 from lockring.clock import wall_ns
 from lockring.config import setting
 from lockring.errors import InvalidRequest
 from lockring.names import check_node_id
 from lockring.net.ask import ServerView, ask_drain, ask_state
 from lockring.ring.state import ClusterState, Copy, Replica
+from lockring.terminals import takes_colour
 from lockring.units import NS_PER_S
 
 _LOOK_S: Final = 0.2
+
+_COLUMNS: Final = (
+    Column("NODE", least=8),
+    Column("CONDITION"),
+    Column("ADDRESS", leaves=4),
+    Column("WEIGHT", True, leaves=2),
+    Column("PRIMARY OF", True),
+    Column("BACKUP OF", True, leaves=3),
+    Column("LEARNING", True, leaves=1),
+)
 
 
 class DrainSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,16 +136,15 @@ def status(as_json: bool, **given: Any) -> None:
         print_json(found)
         return
     print_table(
-        ("NODE", "CONDITION", "ADDRESS", "WEIGHT", "PRIMARY OF", "BACKUP OF", "LEARNING"),
+        _COLUMNS,
         [
             [each[key] for key in ("id", "condition", "address", "weight")]
             + [each[key] for key in ("slots_primary", "slots_backup", "slots_learner")]
             for each in found["members"]
         ],
-        numbers=("WEIGHT", "PRIMARY OF", "BACKUP OF", "LEARNING"),
     )
     for line in _sentences(found):
-        print(line)
+        say(line)
 
 
 def _sentences(found: dict[str, Any]) -> list[str]:
@@ -196,7 +207,7 @@ def ring(as_json: bool, **given: Any) -> None:
     from lockring.ring.picture import draw
 
     width = shutil.get_terminal_size().columns
-    print(draw(state, width=width, colour=sys.stdout.isatty()))
+    print(draw(state, width=width, colour=takes_colour(sys.stdout)))
 
 
 @click.command()

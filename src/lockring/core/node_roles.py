@@ -126,7 +126,7 @@ class Roles:
             if data.not_before_ns > now_ns:
                 self._begin_at(data, now_ns)
                 continue
-            data.begin_reign(state.since, state.base, now_ns)
+            data.begin_reign(state.since, state.base, state.generation_from, now_ns)
             self._node.replicator.set_copies(data, state, now_ns)
             self._node.service.reign_began(data, now_ns)
 
