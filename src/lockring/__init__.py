@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from lockring.client.groups import Group, Membership
     from lockring.client.holding import Holding
     from lockring.client.locks import Lock, RWLock, ThreadingLock
-    from lockring.client.membership import GroupInfo, GroupSummary, KeySet
+    from lockring.client.looking import Broken, LockInfo, Waiting
+    from lockring.client.membership import GroupInfo, GroupMember, GroupSummary, KeySet
     from lockring.client.watching import WatchEvent, WatchUpdate
 
 __all__ = [
     "AcquireTimeout",
+    "Broken",
     "Client",
     "ClientClosed",
     "ConfigError",
@@ -46,6 +48,7 @@ __all__ = [
     "Grants",
     "Group",
     "GroupInfo",
+    "GroupMember",
     "GroupSummary",
     "Holding",
     "InternalError",
@@ -53,6 +56,7 @@ __all__ = [
     "KeySet",
     "LastNode",
     "Lock",
+    "LockInfo",
     "LockLost",
     "LockringError",
     "Membership",
@@ -63,6 +67,7 @@ __all__ = [
     "ThreadingLock",
     "Unavailable",
     "UnknownNode",
+    "Waiting",
     "WatchEvent",
     "WatchUpdate",
     "WrongCluster",
@@ -70,18 +75,22 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Broken": "lockring.client.looking",
     "Client": "lockring.client.blocking",
     "Grant": "lockring.client.grants",
     "Grants": "lockring.client.grants",
     "Group": "lockring.client.groups",
     "GroupInfo": "lockring.client.membership",
+    "GroupMember": "lockring.client.membership",
     "GroupSummary": "lockring.client.membership",
     "Holding": "lockring.client.holding",
     "KeySet": "lockring.client.membership",
     "Lock": "lockring.client.locks",
+    "LockInfo": "lockring.client.looking",
     "Membership": "lockring.client.groups",
     "RWLock": "lockring.client.locks",
     "ThreadingLock": "lockring.client.locks",
+    "Waiting": "lockring.client.looking",
     "WatchEvent": "lockring.client.watching",
     "WatchUpdate": "lockring.client.watching",
 }

@@ -12,21 +12,26 @@ from lockring.client.async_groups import Group, Membership
 from lockring.client.async_locks import Lock, RWLock
 from lockring.client.asynchronous import Client
 from lockring.client.holding import Holding
-from lockring.client.membership import GroupInfo, GroupSummary, KeySet
+from lockring.client.looking import Broken, LockInfo, Waiting
+from lockring.client.membership import GroupInfo, GroupMember, GroupSummary, KeySet
 from lockring.client.watching import WatchEvent, WatchUpdate
 
 __all__ = [
+    "Broken",
     "Client",
     "Grant",
     "Grants",
     "Group",
     "GroupInfo",
+    "GroupMember",
     "GroupSummary",
     "Holding",
     "KeySet",
     "Lock",
+    "LockInfo",
     "Membership",
     "RWLock",
+    "Waiting",
     "WatchEvent",
     "WatchUpdate",
 ]

@@ -117,6 +117,11 @@ class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
     owner: str
     generation: int
 
+    @property
+    def fencing_token(self) -> int:
+        """The token, under the name that it has everywhere else."""
+        return self.generation
+
 
 def membership_of(payload: bytes) -> MemberRecord | None:
     """The membership that a holder's payload says, None if the holder is no member."""

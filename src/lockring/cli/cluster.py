@@ -14,8 +14,8 @@ import msgspec
 
 from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
 from lockring.cli.exits import NOT_ACQUIRED
-from lockring.cli.options import read_settings
 from lockring.cli.layout import Column
+from lockring.cli.options import read_settings
 from lockring.cli.output import count, duration, print_json, print_table, say
 from lockring.clock import wall_ns
 from lockring.config import setting

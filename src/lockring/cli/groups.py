@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from lockring.cli.connect import client_options, client_settings, connect
-from lockring.cli.options import read_settings
 from lockring.cli.layout import Column
+from lockring.cli.options import read_settings
 from lockring.cli.output import count, print_json, print_table, quoted, say, shown
 from lockring.client.membership import GroupInfo
 from lockring.config import setting

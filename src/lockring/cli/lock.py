@@ -24,7 +24,6 @@ from lockring.cli.output import duration, print_json, quoted, shown, token
 from lockring.cli.supervisor import Outcome, Supervisor, wait_for_signal_or_loss
 from lockring.cli.voice import Voice
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld
-from lockring.messages import Mode
 from lockring.names import check_lock_name
 
 if TYPE_CHECKING:
@@ -230,10 +229,10 @@ def _holders(client: Client, names: Sequence[str]) -> list[str]:
             return []  # the error that matters comes from acquiring
         for holder in lock.holders:
             if holder.owner != client.owner:
-                since = duration(holder.held_ms / 1000)
+                since = duration(holder.held_s)
                 lines.append(
                     f"{quoted(name)} is held by {shown(holder.owner)} for {since} "
-                    f"({token(holder.generation, lock.mode == Mode.SHARED)})"
+                    f"({token(holder.fencing_token, lock.mode == 'shared')})"
                 )
     return lines
 

@@ -90,7 +90,8 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]], *, if_
     """
     width = width_of_terminal()
     if not rows and if_empty:
-        print(f"lockring: {if_empty}", file=sys.stderr, flush=True)
+        for line in wrapped(f"lockring: {if_empty}", width):
+            print(line, file=sys.stderr, flush=True)
         if width is not None:
             return
     table = lay_out(columns, [[shown(str(cell)) for cell in row] for row in rows], width)

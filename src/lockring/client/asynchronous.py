@@ -24,15 +24,17 @@ from lockring.client.async_engine import AsyncEngine
 from lockring.client.async_grants import Grant, Grants
 from lockring.client.async_groups import Group
 from lockring.client.async_locks import Lock, RWLock
-from lockring.client.holding import Holding, holding_of
+from lockring.client.holding import Holding
+from lockring.client.looking import Broken, LockInfo, broken_of, lock_info
 from lockring.client.membership import GroupSummary, summary_of
 from lockring.client.threaded_engine import ThreadedEngine
 from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
-from lockring.messages import WAIT_FOREVER, Broken, LockInfo, Mode
+from lockring.messages import WAIT_FOREVER, Mode
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
 from lockring.ring.state import ClusterState, decode_state
 from lockring.units import NS_PER_MS
+from lockring.views import LockInfo as WireLockInfo
 
 
 class Client:
@@ -125,7 +127,7 @@ class Client:
         Raises:
             Unavailable: not all nodes could tell within that time.
         """
-        found = [summary_of(lock) for lock in await self.locks(GROUP_PREFIX, timeout=timeout)]
+        found = [summary_of(lock) for lock in await self._listed(GROUP_PREFIX, timeout)]
         return [each for each in found if each is not None]
 
     async def acquire_all(
@@ -183,8 +185,7 @@ class Client:
         answer = await self._engine.ask(
             lambda core, now_ns: core.describe(wanted, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
-        lock: LockInfo = answer.lock
-        return lock
+        return lock_info(answer.lock)
 
     async def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holding | None:
         """Who holds a lock, or None if nobody does.
@@ -196,7 +197,8 @@ class Client:
         Raises:
             Unavailable: no node could tell within that time.
         """
-        return holding_of(await self.describe(name, timeout=timeout))
+        holders = (await self.describe(name, timeout=timeout)).holders
+        return holders[0] if holders else None
 
     async def locks(self, prefix: str = "", *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> list[LockInfo]:
         """The locks that are held or waited for and whose name starts with `prefix`, by name.
@@ -210,8 +212,11 @@ class Client:
         Raises:
             Unavailable: not all nodes could tell within that time.
         """
+        return [lock_info(each) for each in await self._listed(prefix, timeout)]
+
+    async def _listed(self, prefix: str, timeout: Seconds) -> list[WireLockInfo]:
         start, give_up_ns = check_prefix(prefix), answer_to_ns(timeout)
-        locks: list[LockInfo] = await self._engine.ask(
+        locks: list[WireLockInfo] = await self._engine.ask(
             lambda core, now_ns: core.list_locks(start, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return locks
@@ -252,7 +257,7 @@ class Client:
         """End the lease of a lock's holder, named by its fencing token.
 
         The holder is told, and its lease is not renewed any more: the lock is free once it lets go, or once its TTL has
-        passed (`within_ms`). With `force` it is free at once: for a moment two may believe to hold it.
+        passed (`free_within_s`). With `force` it is free at once: for a moment two may believe to hold it.
 
         Args:
             name: of the lock.
@@ -265,12 +270,12 @@ class Client:
             Unavailable: no node could do it within that time.
         """
         wanted, generation, give_up_ns = check_lock_name(name), check_token(token), answer_to_ns(timeout)
-        broken: Broken = await self._engine.ask(
+        broken = await self._engine.ask(
             lambda core, now_ns: core.break_lock(
                 wanted, generation, force=force, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
             )
         )
-        return broken
+        return broken_of(broken)
 
     async def state(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> ClusterState:
         """The cluster's members, and who has which slot, as the server knows it that is asked.

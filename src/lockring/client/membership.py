@@ -14,7 +14,8 @@ from lockring.core.client import ClientCore
 from lockring.core.client_groups import REPLACED
 from lockring.core.following import Following, GroupView
 from lockring.errors import InvalidRequest, LockLost, LockringError, NotHeld
-from lockring.messages import GroupMember, LockInfo, View
+from lockring.messages import GroupMember as GroupMember
+from lockring.messages import LockInfo, View
 from lockring.names import GROUP_PREFIX, SLOTS, check_member_id
 from lockring.ring.key_ring import KeySet as KeySet
 from lockring.ring.key_ring import slot_of_key

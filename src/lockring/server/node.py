@@ -46,7 +46,7 @@ from lockring.server.local_client import LocalClient
 from lockring.server.node_life import Answerable, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
-from lockring.units import NS_PER_MS, NS_PER_US
+from lockring.units import NS_PER_MS, NS_PER_US, seconds_to_ns
 
 if TYPE_CHECKING:
     from lockring.api.server import GrpcServer
@@ -126,7 +126,7 @@ class NodeServer:
             "draining: everything moves to the other nodes, for up to %g s; a second signal stops at once",
             timeout_s,
         )
-        self._draining_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
+        self._draining_until_ns = monotonic_ns() + seconds_to_ns(timeout_s)
         self._ask_to_drain()
         return True
 
