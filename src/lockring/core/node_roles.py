@@ -112,6 +112,11 @@ class Roles:
 
     # ------------------------------------------------------------------ beginning a reign
 
+    @property
+    def beginning(self) -> int:
+        """How many slots are this node's to serve once promises to their former primaries are over."""
+        return len(self._begin_at_ns)
+
     def begin_due(self, now_ns: int) -> None:
         """Begin the reigns whose promises are over."""
         while (due := self.to_begin.pop_due(now_ns)) is not None:

@@ -46,7 +46,7 @@ from lockring.server.local_client import LocalClient
 from lockring.server.node_life import Answerable, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
-from lockring.units import NS_PER_MS, NS_PER_US, seconds_to_ns
+from lockring.units import NS_PER_MS, NS_PER_S, NS_PER_US, seconds_to_ns
 
 if TYPE_CHECKING:
     from lockring.api.server import GrpcServer
@@ -89,8 +89,8 @@ class NodeServer:
         self._reporter = self._new_reporter()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._joined_ever = False
-        self._alone_since_ns: int | None = None
-        self._lease_over_told = False
+        self._has_lease = self._lease_over_told = False
+        self._beginning_since_ns: int | None = None
         self._draining_until_ns: int | None = None
         self._drain_begun = False
         self._look_timer: asyncio.TimerHandle | None = None
@@ -265,6 +265,7 @@ class NodeServer:
     def begin_life(self, incarnation: int) -> None:
         """See `Joiner`."""
         self._life.end("this node begins a new life")
+        self._has_lease = False
         self._reporter.flush()
         self._life = self._new_life(max(incarnation, wall_ns() // NS_PER_US))
         self._reporter = self._new_reporter()
@@ -272,8 +273,6 @@ class NodeServer:
     def joined(self) -> None:
         """See `Joiner`."""
         self._joined_ever = True
-        self._alone_since_ns = None
-        self._lease_over_told = False
         self._life.core.coordinator_connected(now_ns=monotonic_ns())
         self._life.pump.schedule()
         if self._draining_until_ns is not None:
@@ -288,7 +287,6 @@ class NodeServer:
 
     def coordinator_lost(self) -> None:
         """See `Joiner`."""
-        self._alone_since_ns = monotonic_ns()
         self._drain_begun = False
         self._life.core.disconnected(COORDINATOR, now_ns=monotonic_ns())
         self._life.pump.schedule()
@@ -353,25 +351,34 @@ class NodeServer:
         """Twice a second: what only the passing of time brings about."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         now_ns = monotonic_ns()
-        lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
+        self._look_at_rights(now_ns)
         if self._grpc is not None:
-            has_lease = self._life.core.coordinator_lease_left_ns(now_ns) > 0
-            self._grpc.note_serving(has_lease and self._draining_until_ns is None)
-        if (
-            self._alone_since_ns is not None
-            and now_ns - self._alone_since_ns > lease_ns
-            and not self._lease_over_told
-        ):
-            self._lease_over_told = True
-            log.error(
-                "serving no more: the coordinator has been away for longer than its lease of %g s",
-                lease_ns / 1e9,
-            )
+            self._grpc.note_serving(self._has_lease and self._draining_until_ns is None)
         self._end_if_drained()
         if self._draining_until_ns is not None and now_ns >= self._draining_until_ns:
             self._reporter.flush()
             log.warning("not drained in time; this node still %s", shares(self.state, self.replica))
             self._finish(EXIT_NOT_DRAINED)
+
+    def _look_at_rights(self, now_ns: int) -> None:
+        """Say when this node may serve no more and may again, and when it serves what it has taken over."""
+        core = self._life.core
+        had_lease, self._has_lease = self._has_lease, core.coordinator_lease_left_ns(now_ns) > 0
+        if had_lease and not self._has_lease:
+            self._lease_over_told = True
+            log.error(
+                "serving no more: the coordinator has not acknowledged this node for its lease of %g s",
+                self.state.coordinator_lease_ms / 1000,
+            )
+        elif self._has_lease and self._lease_over_told:
+            self._lease_over_told = False
+            log.info("serving again: the coordinator has acknowledged this node")
+        if core.roles.beginning:
+            self._beginning_since_ns = self._beginning_since_ns or now_ns
+        elif self._beginning_since_ns is not None:
+            waited_s = (now_ns - self._beginning_since_ns) / NS_PER_S
+            self._beginning_since_ns = None
+            log.info("serving all slots that it was given, the last ones after some %.1f s", waited_s)
 
     def _ask_to_drain(self) -> None:
         def answered(answer: Draining | Refused) -> None:
