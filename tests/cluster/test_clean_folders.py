@@ -147,9 +147,9 @@ def test_a_root_that_is_made_again_is_cleaned_and_watched_again(tmp_path: Path) 
             (tmp_path / "new/a/d/file").touch()
             (tmp_path / "new").rename(root)
             (away / "a/theirs").mkdir()
-            eventually(lambda: not (root / "a/c").exists(), 60)
+            eventually(lambda: not (root / "a/c").exists())
             (root / "a/d/file").unlink()
-            eventually(lambda: not (root / "a/d").exists(), 60)
+            eventually(lambda: not (root / "a/d").exists())
             process.terminate()
             assert process.wait(30) == 0
         finally:

@@ -46,7 +46,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def owned(member: lockring.Membership) -> set[str]:
+def owned(member: lockring.Membership | lockring.aio.Membership) -> set[str]:
     return {key for key in KEYS if member.owns(key)}
 
 

@@ -37,7 +37,7 @@ from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
 from lockring.names import LOCK_NAME_BYTES_MAX
 from lockring.native import from_native, to_native
 from lockring.troubles import Trouble
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_S, seconds_to_ns
 
 _TICK_S: Final = 0.2
 _REJOIN_NS_MIN: Final = NS_PER_S // 4
@@ -161,8 +161,8 @@ def _clean(
 ) -> int:
     policy = _policy(settings)
     plan = Plan(
-        delay_ns=int(settings.delay_s * NS_PER_S),
-        scan_interval_ns=int(settings.scan_interval_s * NS_PER_S),
+        delay_ns=seconds_to_ns(settings.delay_s),
+        scan_interval_ns=seconds_to_ns(settings.scan_interval_s),
         queue_max=settings.queue_max,
         once=settings.once,
     )

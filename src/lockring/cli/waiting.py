@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from lockring.cli.output import duration, quoted, shown, token
 from lockring.cli.voice import Voice
 from lockring.errors import LockringError
-from lockring.messages import Mode
 
 if TYPE_CHECKING:
     from lockring import Client
@@ -161,9 +160,9 @@ def holders(client: Client, names: Sequence[str]) -> list[str]:
             return []  # the error that matters comes from acquiring
         for holder in lock.holders:
             if holder.owner != client.owner:
-                since = duration(holder.held_ms / 1000)
+                since = duration(holder.held_s)
                 lines.append(
                     f"{quoted(name)} is held by {shown(holder.owner)} for {since} "
-                    f"({token(holder.generation, lock.mode == Mode.SHARED)})"
+                    f"({token(holder.fencing_token, lock.mode == 'shared')})"
                 )
     return lines

@@ -16,7 +16,8 @@ from lockring.core.client_groups import REPLACED
 from lockring.core.following import Following, GroupView
 from lockring.core.outlook import Wait
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld, Unavailable
-from lockring.messages import GroupMember, LockInfo, View
+from lockring.messages import GroupMember as GroupMember
+from lockring.messages import LockInfo, View
 from lockring.names import GROUP_PREFIX, SLOTS, check_member_id
 from lockring.ring.key_ring import KeySet as KeySet
 from lockring.ring.key_ring import slot_of_key

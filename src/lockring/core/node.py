@@ -19,6 +19,7 @@ from lockring.core.effects import (
     Coordinator,
     Effect,
     Endpoint,
+    Note,
     Publish,
     Reply,
     Send,
@@ -30,7 +31,7 @@ from lockring.core.node_service import Service
 from lockring.core.node_slot import NodeSlot
 from lockring.core.node_status import NodeStatus, status_of
 from lockring.core.sessions import NO_DEADLINE, Sessions
-from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
+from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
 from lockring.messages import (
     Acquire,
@@ -293,6 +294,10 @@ class NodeCore:
         """Send a message with this turn's effects."""
         self._out.append(Send(to, message))
 
+    def note(self, text: str, asked_by: Connection | None = None) -> None:
+        """Have a line written to the log."""
+        self._out.append(Note(text, asked_by))
+
     def reply(self, to: Replica, message: Message) -> None:
         """Answer a peer on the connection that it opened."""
         self._out.append(Reply(to, message))
@@ -379,14 +384,11 @@ class NodeCore:
         self.adopt(state, now_ns=now_ns)
 
     def _heartbeat(self, now_ns: int) -> None:
-        # Often enough for the lease that the cluster has chosen, however short that is.
-        lease_ns = self.state.coordinator_lease_ms * NS_PER_MS
-        self._heartbeat_at_ns = now_ns + min(self.timing.heartbeat_ns, lease_ns // HEARTBEATS_PER_LEASE)
-        sequence = self._heartbeats.sent(now_ns)
+        self._heartbeat_at_ns = now_ns + self.timing.heartbeat_for_ns(self.state.coordinator_lease_ms)
         self.send(
             COORDINATOR,
             Heartbeat(
-                sequence,
+                self._heartbeats.sent(now_ns),
                 self.state.version,
                 locks=sum(len(data.table.locks) for data in self.slots.values() if data.reign is not None),
                 waiters=self.service.locking.waiters,

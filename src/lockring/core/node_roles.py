@@ -133,6 +133,11 @@ class Roles:
 
     # ------------------------------------------------------------------ beginning a reign
 
+    @property
+    def beginning(self) -> int:
+        """How many slots are this node's to serve once promises to their former primaries are over."""
+        return len(self._begin_at_ns)
+
     def begin_due(self, now_ns: int) -> None:
         """Begin the reigns whose promises are over."""
         while (due := self.to_begin.pop_due(now_ns)) is not None:
@@ -147,7 +152,7 @@ class Roles:
             if data.not_before_ns > now_ns:
                 self._begin_at(data, now_ns)
                 continue
-            data.begin_reign(state.since, state.base, now_ns)
+            data.begin_reign(state.since, state.base, state.generation_from, now_ns)
             self._node.replicator.set_copies(data, state, now_ns)
             self._node.service.reign_began(data, now_ns)
 

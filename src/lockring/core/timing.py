@@ -65,6 +65,10 @@ class Timing(msgspec.Struct, frozen=True):
     group_window_max_ns: int = 5 * NS_PER_S
     stall_ns: int = 100 * NS_PER_MS
 
+    def heartbeat_for_ns(self, coordinator_lease_ms: int) -> int:
+        """How often a node sends heartbeats: often enough for the lease that its cluster has chosen, however short."""
+        return min(self.heartbeat_ns, coordinator_lease_ms * NS_PER_MS // HEARTBEATS_PER_LEASE)
+
 
 def stood_still_for_ns(
     timing: Timing, called_at_ns: int, next_deadline_ns: Callable[[], int | None], *, now_ns: int

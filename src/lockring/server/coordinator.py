@@ -46,6 +46,7 @@ from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_dir import open_store
 from lockring.server.store_worker import Outcome, StoreWorker
+from lockring.units import NS_PER_MS, NS_PER_S
 
 _FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Leave, Drain, Undrain})
 _FROM_CLIENT: Final = frozenset({Drain, Undrain})
@@ -296,16 +297,17 @@ class CoordinatorServer:
     # ----------------------------------------------------------------------- inner
 
     def _say_if_leases_are_others(self, state: ClusterState) -> None:
-        for lease, asked_s, chosen_ms in (
-            ("backup", self._settings.backup_lease_s, state.backup_lease_ms),
-            ("coordinator", self._settings.coordinator_lease_s, state.coordinator_lease_ms),
+        timing = self._settings.timing()
+        for lease, asked_ns, chosen_ms in (
+            ("backup", timing.backup_lease_ns, state.backup_lease_ms),
+            ("coordinator", timing.coordinator_lease_ns, state.coordinator_lease_ms),
         ):
-            if asked_s * 1000 != chosen_ms:
+            if asked_ns // NS_PER_MS != chosen_ms:
                 log.warning(
                     "the %s lease was chosen when the cluster was made: it stays %g s, not %g s",
                     lease,
                     chosen_ms / 1000,
-                    asked_s,
+                    asked_ns / NS_PER_S,
                 )
 
     def _encode(self, state: ClusterState) -> bytes:

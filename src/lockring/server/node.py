@@ -52,7 +52,7 @@ from lockring.server.local_client import LocalClient
 from lockring.server.node_life import Answerable, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
-from lockring.units import NS_PER_MS, NS_PER_US, ns_to_ms_floor
+from lockring.units import NS_PER_MS, NS_PER_S, NS_PER_US, ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.api.server import GrpcServer
@@ -99,6 +99,7 @@ class NodeServer:
         """Since when it has not been in touch with the coordinator, None if it is."""
         self._lease_over_told = False
         self._departure: Departure | None = None
+        self._beginning_since_ns: int | None = None
         self._look_timer: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------- Service
@@ -297,6 +298,7 @@ class NodeServer:
     def begin_life(self, incarnation: int) -> None:
         """See `Joiner`."""
         self._life.end("this node begins a new life")
+        self._has_lease = False
         self._reporter.flush()
         self._life = self._new_life(max(incarnation, wall_ns() // NS_PER_US))
         self._reporter = self._new_reporter()
@@ -399,6 +401,7 @@ class NodeServer:
             is_draining = self._departure is not None or (me is not None and me.condition == "draining")
             self._grpc.note_serving(has_lease and not is_draining)
         self._tell_of_lease(now_ns, has_lease)
+        self._tell_of_takeovers(now_ns)
         self._look_at_departure()
 
     def _tell_of_lease(self, now_ns: int, has_lease: bool) -> None:
@@ -416,6 +419,15 @@ class NodeServer:
                 if away_since_ns is None
                 else f"the coordinator has been away for {(now_ns - away_since_ns) / 1e9:.0f} s",
             )
+
+    def _tell_of_takeovers(self, now_ns: int) -> None:
+        """Log once when all slots that this node was given are served, where some had to wait."""
+        if self._life.core.roles.beginning:
+            self._beginning_since_ns = self._beginning_since_ns or now_ns
+        elif self._beginning_since_ns is not None:
+            waited_s = (now_ns - self._beginning_since_ns) / NS_PER_S
+            self._beginning_since_ns = None
+            log.info("serving all slots that it was given, the last ones after some %.1f s", waited_s)
 
     def _look_at_departure(self) -> None:
         if self._departure is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
-from lockring.core.effects import Close, Effect, Endpoint, Publish, Reply, Send
+from lockring.core.effects import Close, Effect, Endpoint, Note, Publish, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, StaleVersion
@@ -32,7 +32,13 @@ log = logging.getLogger("lockring.node")
 
 
 class Answerable(Protocol):
-    """What a message can be sent to: a connection, or somebody in this very process."""
+    """What a message can be sent to: a connection, or somebody in this very process.
+
+    Attributes:
+        remote: HOST:PORT of its other end, or what it is.
+    """
+
+    remote: str
 
     def send(self, message: Message) -> None:
         """Send a message, with the next flush at the latest."""
@@ -205,6 +211,9 @@ class NodeLife:
             connection = self._connection_to(effect.to)
             if connection is not None:
                 connection.close(effect.reason)
+        elif type(effect) is Note:
+            by = None if effect.asked_by is None else self._guest_of(effect.asked_by)
+            log.info("%s%s", effect.text, f", asked for by {by.remote}" if by is not None else "")
         else:
             raise AssertionError(f"a node core asked for {effect}")
 

@@ -11,7 +11,7 @@ from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.names import PORT_MAX, check_node_id, split_address
 from lockring.net.listener import CannotListen
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_S, seconds_to_ns
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -303,12 +303,9 @@ def _check_leases(backup_lease_s: float, coordinator_lease_s: float, member_leas
 
 
 def _timing(settings: CoordinatorSettings) -> Timing:
-    def ns(seconds: float) -> int:
-        return round(seconds * NS_PER_S)
-
     return Timing(
-        backup_lease_ns=ns(settings.backup_lease_s),
-        coordinator_lease_ns=ns(settings.coordinator_lease_s),
-        stabilization_ns=ns(settings.stabilization_s),
-        member_lease_ns=ns(settings.member_lease_s),
+        backup_lease_ns=seconds_to_ns(settings.backup_lease_s),
+        coordinator_lease_ns=seconds_to_ns(settings.coordinator_lease_s),
+        stabilization_ns=seconds_to_ns(settings.stabilization_s),
+        member_lease_ns=seconds_to_ns(settings.member_lease_s),
     )

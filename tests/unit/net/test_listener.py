@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import socket
 import time
@@ -83,6 +84,10 @@ def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_with
 
     async def test(host: EchoHost) -> None:
         frames = [encode_frame(GetState(number)) for number in range(1, 6)]
+
+        def has_arrived(number: int) -> bool:
+            return len(host.arrived) == number
+
         with Wire(host.address) as wire:
             wire.write(encode_frame(HELLO) + frames[0][:3])
             await until(lambda: bool(host.greeted))
@@ -91,7 +96,7 @@ def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_with
             given = [guest._patience]
             for number, (one, after) in enumerate(itertools.pairwise(frames), start=1):
                 wire.write(one[3:] + after[:3])
-                await until(lambda number=number: len(host.arrived) == number)
+                await until(functools.partial(has_arrived, number))
                 given.append(guest._patience)
             wire.write(frames[-1][3:])
             await until(lambda: len(host.arrived) == len(frames))
