@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockring.core.holdings import deadline_of
 from tests.sim import SLOTS_SIMULATED
 from tests.sim.groups import GroupHabits, GroupProgram, Member, group_lock_beside
 from tests.sim.scenarios import TTL_MS, Scenario
@@ -148,3 +149,32 @@ def number_not_kept() -> None:
 def view_told_early() -> None:
     """The primary is cut off from its backup while it forms its last view."""
     _number_comes_again(cut=True)
+
+
+@drill
+def settled_without_the_right() -> None:
+    """A primary that is cut off has a view that one member has not seen, and reaches the other one alone. The first one's lease is renewed
+    by the successor, which cannot tell it of a view; at the former primary it runs out before the other one's does."""
+    cluster = GroupScenario()
+    first = cluster.owner()
+    primary, successor, third = cluster.primary(), cluster.backup(), cluster.third()
+    joined = cluster.programs[1].enter()
+    cluster.wait(lambda: joined.request is not None, 5)
+    cluster.silence(primary, cluster.client(0), 60)
+    cluster.wait(lambda: cluster.view(joined) > joined.ticket.generation, 5)
+    cluster.cut(primary, cluster.client(0), 60)
+    renewed_ns = deadline_of(joined.ticket)
+    cluster.wait(lambda: deadline_of(joined.ticket) > renewed_ns, 5)
+    for other in (successor, third, cluster.coordinator):
+        cluster.cut(primary, other, 60)
+    for other in (successor, third):
+        cluster.cut(cluster.client(1), other, 60)
+    cluster.cut(cluster.client(0), successor, 60)
+    cluster.wait(lambda: cluster.slot().backup is not None and cluster.backup() is third, 10)
+    cluster.silence(third, successor, 60)
+    cluster.mend(cluster.client(0), successor)
+    before_ns, view = deadline_of(first.ticket), cluster.view(first)
+    cluster.wait(lambda: deadline_of(first.ticket) > before_ns, 10)
+    cluster.cut(cluster.client(0), successor, 60)
+    assert cluster.view(first) == view, "it has heard of a view that takes its keys"
+    cluster.run(30)

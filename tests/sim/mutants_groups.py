@@ -7,8 +7,9 @@ from typing import Any
 from lockring.core.client_groups import GroupsClient
 from lockring.core.following import Following, Standing
 from lockring.core.node_groups import Groups
+from lockring.core.node_watching import Watching
 from lockring.core.replication import Reign
-from tests.sim.switches import Change, mutant
+from tests.sim.switches import Change, mutant, pair
 
 
 @mutant
@@ -105,3 +106,35 @@ def view_told_early() -> list[Change]:
         tell(self, now_ns)
 
     return [(Groups, "tell", changed)]
+
+
+def _settled_without_the_right() -> list[Change]:
+    """A node tells that a view is settled without the right to serve the slot."""
+    tell = Groups.tell
+
+    def changed(self: Groups, now_ns: int) -> None:
+        for name in list(self.open):
+            group = self._groups[name]
+            if group.view and group.announced and self._tell_followers(group):
+                del self.open[name]
+        tell(self, now_ns)
+
+    return [(Groups, "tell", changed)]
+
+
+def _gone_without_the_right() -> list[Change]:
+    """A node waits no more for members that have run out there, though it may not serve the slot."""
+    tell_all = Watching.tell_all
+
+    def changed(self: Watching, now_ns: int) -> None:
+        for name in list(self.changed):
+            if self._watched[name].grouped:
+                self._service.groups.changed(name, now_ns)
+        tell_all(self, now_ns)
+
+    return [(Watching, "tell_all", changed)]
+
+
+@pair(_settled_without_the_right, _gone_without_the_right)
+def settled_without_the_right() -> None:
+    """A node that may not serve the slot any more takes members that have run out there for gone, and tells that the view is settled."""
