@@ -58,30 +58,40 @@ if _typing.TYPE_CHECKING:
     from lockring.client.holding import Holding as Holding
     from lockring.client.locks import Lock as Lock
     from lockring.client.locks import RWLock as RWLock
+    from lockring.client.looking import Broken as Broken
+    from lockring.client.looking import LockInfo as LockInfo
+    from lockring.client.looking import LockList as LockList
+    from lockring.client.looking import Wait as Wait
+    from lockring.client.looking import Waiter as Waiter
     from lockring.client.membership import GroupInfo as GroupInfo
+    from lockring.client.membership import GroupList as GroupList
+    from lockring.client.membership import GroupMember as GroupMember
     from lockring.client.membership import GroupSummary as GroupSummary
     from lockring.client.membership import KeySet as KeySet
     from lockring.client.threading_lock import ThreadingLock as ThreadingLock
-    from lockring.client.told import LockList as LockList
-    from lockring.client.told import Wait as Wait
     from lockring.client.watching import WatchEvent as WatchEvent
     from lockring.client.watching import WatchUpdate as WatchUpdate
 
 _HOMES = {
+    "Broken": "lockring.client.looking",
     "Client": "lockring.client.blocking",
     "Grant": "lockring.client.grants",
     "Grants": "lockring.client.grants",
     "Group": "lockring.client.groups",
     "GroupInfo": "lockring.client.membership",
+    "GroupList": "lockring.client.membership",
+    "GroupMember": "lockring.client.membership",
     "GroupSummary": "lockring.client.membership",
     "Holding": "lockring.client.holding",
     "KeySet": "lockring.client.membership",
     "Lock": "lockring.client.locks",
-    "LockList": "lockring.client.told",
+    "LockList": "lockring.client.looking",
+    "LockInfo": "lockring.client.looking",
     "Membership": "lockring.client.groups",
     "RWLock": "lockring.client.locks",
     "ThreadingLock": "lockring.client.threading_lock",
-    "Wait": "lockring.client.told",
+    "Wait": "lockring.client.looking",
+    "Waiter": "lockring.client.looking",
     "WatchEvent": "lockring.client.watching",
     "WatchUpdate": "lockring.client.watching",
 }

@@ -18,10 +18,15 @@ from lockring.client.async_locks import Lock as Lock
 from lockring.client.async_locks import RWLock as RWLock
 from lockring.client.asynchronous import Client as Client
 from lockring.client.holding import Holding as Holding
+from lockring.client.looking import Broken as Broken
+from lockring.client.looking import LockInfo as LockInfo
+from lockring.client.looking import LockList as LockList
+from lockring.client.looking import Wait as Wait
+from lockring.client.looking import Waiter as Waiter
 from lockring.client.membership import GroupInfo as GroupInfo
+from lockring.client.membership import GroupList as GroupList
+from lockring.client.membership import GroupMember as GroupMember
 from lockring.client.membership import GroupSummary as GroupSummary
 from lockring.client.membership import KeySet as KeySet
-from lockring.client.told import LockList as LockList
-from lockring.client.told import Wait as Wait
 from lockring.client.watching import WatchEvent as WatchEvent
 from lockring.client.watching import WatchUpdate as WatchUpdate

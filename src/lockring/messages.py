@@ -474,25 +474,32 @@ class Join(Message, tag=40):
 
 
 class Heartbeat(Message, tag=41):
-    """A node is alive; `version` is the state it has. The counts are for people."""
+    """A node is alive; `version` is the state it has. The counts are for people.
+
+    `released` is the digest of the slots, with their reigns, that this life gave up with nobody to take over, and `promised_ms` for how
+    long yet clients may believe in what they were granted there; -1 if that is unknown. See `core.farewells`.
+    """
 
     sequence: int
     version: int
     locks: int = 0
     waiters: int = 0
     sessions: int = 0
+    released: int = 0
+    promised_ms: int = -1
 
 
 class HeartbeatAck(Message, tag=51):
     """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`.
 
-    `waiting` slots have no primary until leases have surely ended, which takes `left_ms` more at the most.
+    `waiting` slots have no primary until leases have surely ended, which takes `left_ms` more at the most. `why` says so for people.
     """
 
     sequence: int
     version: int
     waiting: int = 0
     left_ms: int = 0
+    why: str = ""
 
 
 class Ask(Message, tag=42):

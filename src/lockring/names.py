@@ -17,6 +17,7 @@ NODE_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 GROUP_PREFIX: Final = "group:"
 """The lock of the group NAME is `group:NAME`; its shared holders are the members."""
 MEMBER_ID_BYTES_MAX: Final = 128
+PORT_MAX: Final = 65_535
 TTL_MS_MIN: Final = 100
 """Shortest lease: below it a renewal could not make the trip reliably."""
 
@@ -147,6 +148,6 @@ def split_address(address: object) -> tuple[str, int]:
             host = host[1:-1]
         elif ":" in host:
             host = ""  # "http://host:1", "host:1:2", or an IPv6 address whose end may as well be a port
-        if host and port.isascii() and port.isdigit() and int(port) <= 65535:
+        if host and port.isascii() and port.isdigit() and int(port) <= PORT_MAX:
             return host, int(port)
     raise InvalidRequest(f"an address is HOST:PORT, such as 127.0.0.1:9501; not {address!r}")

@@ -21,6 +21,10 @@ MEMBERS_MAX: Final = 1_000
 """Members of one group that own something; there are 4096 slots to own. Who comes later waits until there is room."""
 
 
+SEQ_FREE: Final = 2**31 - 1
+"""`LockInfo.seq` of a free lock: after every change since its last grant, which nobody keeps count of."""
+
+
 class Mode(IntEnum):
     """How a lock is held: by one, by many readers, or by as many as there are permits."""
 
@@ -97,8 +101,8 @@ class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class LockInfo(msgspec.Struct, array_like=True, gc=False):
-    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock; `view` is the number of the present
-    view, if it is a group's."""
+    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock; no grant of it had a higher
+    `generation`, and of a free lock `seq` is `SEQ_FREE`. `view` is the number of the present view, if it is a group's."""
 
     name: str
     slot: int
@@ -129,6 +133,11 @@ class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
     payload: bytes
     owner: str
     fencing_token: int
+
+    @property
+    def fencing_token(self) -> int:
+        """The token, under the name that it has everywhere else."""
+        return self.generation
 
 
 def membership_of(payload: bytes) -> MemberRecord | None:

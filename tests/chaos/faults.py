@@ -172,6 +172,18 @@ class Faults:
         self._rng.shuffle(ends)
         return self._cut(kind, ends[0], ends[1], CUT_CLIENT_S, both=False)._replace(client=client)
 
+    def forget_client(self, kind: str, spared: frozenset[str]) -> Fault | None:
+        """What lies between a client and a node forgets their connections, in one direction or both: they look open."""
+        if not self._links.forgets:
+            return None
+        client, node = self._client(), self._node(spared)
+        pairs = self._rng.choice(([(client, node)], [(node, client)], [(client, node), (node, client)]))
+        arrow = "<->" if len(pairs) == 2 else "->"
+        return Fault(
+            kind, f"forget the connections {pairs[0][0]} {arrow} {pairs[0][1]}", 0.0,
+            lambda: self._each(self._links.forget, pairs), lambda: None, client=client,
+        )  # fmt: skip
+
     def isolate_node(self, kind: str, spared: frozenset[str]) -> Fault:
         """A node hears nobody and is heard by nobody."""
         node = self._node(spared)
@@ -327,6 +339,7 @@ KINDS: Final[dict[str, Callable[[Faults, str, frozenset[str]], Fault | None]]] =
     "cut node -> coordinator": Faults.cut_coordinator_one_way,
     "cut client - node": Faults.cut_client,
     "cut client -> node": Faults.cut_client_one_way,
+    "forget client - node": Faults.forget_client,
     "isolate a node": Faults.isolate_node,
     "join": Faults.join,
     "leave": Faults.leave,

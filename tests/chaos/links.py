@@ -27,6 +27,8 @@ class Links(Protocol):
     """
 
     kind: str
+    forgets: bool
+    """Whether `forget` can be done here."""
 
     def place(self, name: str) -> Place:
         """Where a server process is to be; the same again if asked again."""
@@ -42,6 +44,10 @@ class Links(Protocol):
 
     def mend(self, source: str, target: str) -> None:
         """Undo a cut; harmless where there is none."""
+
+    def forget(self, source: str, target: str) -> None:
+        """Of the connections that there are now, nothing arrives any more that `source` sends to `target`, for ever, and neither
+        side is told; new connections are as good as any."""
 
     def isolate(self, name: str) -> None:
         """At one stroke, nothing that a process sends arrives anywhere, and nothing arrives that is sent to it."""

@@ -35,6 +35,7 @@ class NetnsLinks:
     """One run's namespaces. Needs root."""
 
     kind = "netns"
+    forgets = False
 
     def __init__(self) -> None:
         remove_leftovers()
@@ -76,6 +77,10 @@ class NetnsLinks:
         if (source, target) in self._cuts:
             self._teach(source, target, _hardware(self._number(target)))
             self._cuts.discard((source, target))
+
+    def forget(self, source: str, target: str) -> None:
+        """Nothing here knows single connections."""
+        raise LinksFailed("network namespaces forget no connections: use proxies")
 
     def isolate(self, name: str) -> None:
         """Take its port off the bridge."""

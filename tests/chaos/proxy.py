@@ -38,11 +38,13 @@ class ProxyLinks:
     """
 
     kind = "proxy"
+    forgets = True
 
     def __init__(self, pids: Pids) -> None:
         self._pids = pids
         self._places: dict[str, Place] = {}
         self._gates: dict[tuple[str, str], asyncio.Event] = {}
+        self._passing: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._cuts: set[tuple[str, str]] = set()
         self._isolated: set[str] = set()
         self._open: set[asyncio.Task[None]] = set()
@@ -75,6 +77,11 @@ class ProxyLinks:
     def mend(self, source: str, target: str) -> None:
         """Open the gate for that direction."""
         self._call(self._set(source, target, is_open=True))
+
+    def forget(self, source: str, target: str) -> None:
+        """Swallow what comes on the connections of now. Their ends see no more of it than of a router's that has forgotten them,
+        but that the system of the proxy acknowledges what they send: so only what the processes do by themselves helps."""
+        self._call(self._forget(source, target))
 
     def isolate(self, name: str) -> None:
         """Close all gates to and from it."""
@@ -112,6 +119,10 @@ class ProxyLinks:
         else:
             self._cuts.add((source, target))
         self._turn(source, target)
+
+    async def _forget(self, source: str, target: str) -> None:
+        for swallows in self._passing.get((source, target), ()):
+            swallows.set()
 
     async def _set_isolated(self, name: str, *, is_isolated: bool) -> None:
         if is_isolated:
@@ -166,16 +177,21 @@ class ProxyLinks:
         async with asyncio.timeout(_CONNECT_S_MAX):
             their_reader, their_writer = await asyncio.open_connection(host, port)
         there, back = self._gate(caller, name), self._gate(name, caller)
+        pairs = {(caller, name): asyncio.Event(), (name, caller): asyncio.Event()}
+        for pair, swallows in pairs.items():
+            self._passing.setdefault(pair, set()).add(swallows)
         self._writers.add(their_writer)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, their_writer, there))
-                group.create_task(_pump(their_reader, writer, back))
+                group.create_task(_pump(reader, their_writer, there, pairs[caller, name]))
+                group.create_task(_pump(their_reader, writer, back, pairs[name, caller]))
         except* OSError:
             pass  # reset by one side: both connections end
         finally:
             their_writer.transport.abort()
             self._writers.discard(their_writer)
+            for pair, swallows in pairs.items():
+                self._passing[pair].discard(swallows)
 
     def _caller(self, writer: asyncio.StreamWriter) -> str:
         """The name of the process that has opened a connection, `OUTSIDE` if it is none of ours."""
@@ -186,8 +202,10 @@ class ProxyLinks:
         return OUTSIDE
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
-    """Pass bytes on in one direction, and in the end the end, whenever the gate is open."""
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event, swallows: asyncio.Event
+) -> None:
+    """Pass bytes on in one direction, and in the end the end, whenever the gate is open; or swallow them and pass on only an end."""
     while True:
         try:
             data = await reader.read(_READ_BYTES)
@@ -195,6 +213,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate
             await gate.wait()
             raise
         await gate.wait()
+        if data and swallows.is_set():
+            continue
         if not data:
             if writer.can_write_eof():
                 writer.write_eof()

@@ -315,3 +315,19 @@ def test_without_the_right_to_make_namespaces_proxies_are_chosen(monkeypatch: py
     assert links.kind == "proxy"
     assert isinstance(links.place("S"), Place)
     links.close()
+
+
+def test_what_is_forgotten_is_lost_for_good_and_a_new_connection_is_whole(echoes: Echoes) -> None:
+    if not echoes.links.forgets:
+        pytest.skip("only proxies know single connections")
+    echoes.serve("S")
+    echoes.connect("a", "S")
+    echoes.say("a", "one")
+    assert echoes.answered("a", "one")
+    echoes.links.forget("S", "a")
+    echoes.say("a", "two")
+    assert echoes.arrives("S", "two"), "only the other direction is forgotten"
+    assert not echoes.answered("a", "two", seconds=SILENT_S)
+    echoes.connect("b", "S")
+    echoes.say("b", "three")
+    assert echoes.answered("b", "three")

@@ -196,6 +196,72 @@ def test_who_joins_under_the_id_of_a_member_takes_over_from_it(
     new.leave()
 
 
+def test_a_membership_whose_leaving_is_interrupted_is_left_once_its_callback_has_returned(
+    client: lockring.Client,
+) -> None:
+    finishing, may_finish, main = threading.Event(), threading.Event(), threading.get_ident()
+
+    def finish(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+        if lost:
+            finishing.set()
+            assert may_finish.wait(60)
+
+    def interrupt() -> None:
+        assert finishing.wait(60)
+        with client._engine.locked():
+            pass  # what tells the member that it owns nothing has been done
+        signal.pthread_kill(main, signal.SIGINT)
+
+    member = client.group("broken-off").join("a")
+    member.on_change(finish)
+    member.wait_settled(timeout=30)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        member.__exit__(None, None, None)
+    thread.join(60)
+    assert member.held, "nobody else may have its keys yet"
+    may_finish.set()
+    wait_for(lambda: not member.held)
+    wait_for(lambda: client.group("broken-off").members() == ())
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+@pytest.mark.parametrize("how", ["cancelled", "on another loop"])
+def test_a_membership_with_asyncio_is_left_wherever_its_block_ends(
+    steady: LocalCluster, own_thread: bool, how: str
+) -> None:
+    async def scene() -> None:
+        async with lockring.aio.Client(steady.servers, own_thread=own_thread) as client:
+            group = client.group("wherever")
+            finishing, may_finish = asyncio.Event(), asyncio.Event()
+
+            async def finish(gained: lockring.KeySet, lost: lockring.KeySet) -> None:
+                if lost:
+                    finishing.set()
+                    await may_finish.wait()
+
+            member = await group.join("a")
+            member.on_change(finish)
+            await member.wait_settled(timeout=30)
+            if how == "cancelled":
+                leaving = asyncio.create_task(member.__aexit__(None, None, None))
+                await finishing.wait()
+                leaving.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await leaving
+            else:
+                await asyncio.to_thread(asyncio.run, member.__aexit__(None, None, None))
+                await finishing.wait()
+            assert member.held, "nobody else may have its keys yet"
+            may_finish.set()
+            while await group.members() != ():  # noqa: ASYNC110 - seen at the node only
+                await asyncio.sleep(0.01)
+            assert not member.held
+
+    asyncio.run(asyncio.wait_for(scene(), 60))
+
+
 @pytest.mark.parametrize("own_thread", [False, True])
 def test_groups_with_asyncio(steady: LocalCluster, own_thread: bool) -> None:
     async def scene() -> None:

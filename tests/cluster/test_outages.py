@@ -211,3 +211,27 @@ def test_an_answer_of_another_cluster_ends_a_question_about_a_grant(steady: Loca
             is_holder = False
         assert not is_holder
         assert time.monotonic() - began_s < PATIENCE_S / 2
+
+
+def test_after_a_start_it_is_told_that_leases_of_before_are_waited_for_and_for_how_long_yet() -> None:
+    with LocalCluster(nodes=1, coordinator_lease_s=25, stabilization_s=0.3) as cluster:
+        with lockring.Client(cluster.servers) as client:
+            client.lock("x").acquire().release()
+        cluster.kill("N1")
+        cluster.restart("N1")
+        with lockring.Client(cluster.servers) as client:
+
+            def acquire() -> None:
+                with suppress(Unavailable, lockring.ClientClosed):
+                    client.lock("x").acquire(timeout=PATIENCE_S)
+
+            thread = threading.Thread(target=acquire)
+            thread.start()
+            (wait,) = eventually(
+                lambda: [each for each in client.waits() if each.reason == "leases"], lambda: "the reason"
+            )
+            assert wait.name == "x"
+            assert wait.left_s is not None
+            assert 0 < wait.left_s <= 25 * 1.05 + 0.1
+            client.close()
+            thread.join(PATIENCE_S)

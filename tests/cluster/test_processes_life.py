@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,62 +13,12 @@ import pytest
 from lockring.errors import LockringError
 from lockring.messages import Acquire, Granted, Welcome
 from lockring.net.ask import ask_state
-from lockring.server.children import child_environment
 from lockring.testing import COORDINATOR, LocalCluster
+from tests.cluster.running import Running, running
 from tests.cluster.wire import Wire
 from tests.processes import PATIENCE_S, address, children_of, eventually, is_running, ports_in_a_row
 
 pytestmark = pytest.mark.cluster
-
-
-class Running:
-    """A process of a test, with what it has printed so far."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "lockring", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=child_environment(),
-            start_new_session=True,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            self.lines.append(line.rstrip("\n"))
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-    def wait(self) -> int:
-        try:
-            code = self.popen.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"has not ended within {PATIENCE_S:g} s; it said\n{self.text}") from None
-        self._reader.join(PATIENCE_S)
-        assert self.popen.stdout is not None
-        self.popen.stdout.close()
-        return code
-
-    def wait_for(self, text: str) -> None:
-        eventually(lambda: text in self.text, lambda: f"{text!r} in:\n{self.text}")
-
-
-@contextmanager
-def running(*arguments: str) -> Iterator[Running]:
-    process = Running(*arguments)
-    try:
-        yield process
-    finally:
-        process.popen.kill()
-        process.wait()
 
 
 def serves(server: str, *, with_backups: bool = False) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 import lockring
 import lockring.aio
+from lockring.net.ask import ask_state
 from lockring.store.sqlite import DATABASE_NAME
 from tests.cluster.test_processes_life import Running, assert_one_line, running, serves
 from tests.processes import PATIENCE_S, address, eventually, ports_in_a_row
@@ -187,7 +188,12 @@ def test_an_empty_directory_that_was_there_waits_and_says_why_and_how_to_go_on(t
         process.wait_for(f"{tmp_path} was there before and is empty, so its state may have been lost")
         process.wait_for("no lock is granted for 6.3 s")
         assert "--new-cluster" in process.text
+        process.wait_for("joined cluster")
+        eventually(lambda: "unknown what was held" in ask_state(listen).note, lambda: process.text)
+        assert "; it takes another" in ask_state(listen).note, "a node tells what its coordinator waits for"
         with lockring.Client(listen, ttl=LEASE_S) as client:
+            with pytest.raises(lockring.Unavailable, match="no node may serve 'x' at present: it is unknown"):
+                client.lock("x").acquire(timeout=1)
             client.lock("x").acquire(timeout=PATIENCE_S)
     (tmp_path / DATABASE_NAME).unlink()
     for leftover in tmp_path.glob(f"{DATABASE_NAME}-*"):
@@ -254,3 +260,47 @@ def test_an_asyncio_client_whose_server_was_made_anew_knows_at_once_and_goes_on(
                     await (await client.group("g").join()).leave()
 
     asyncio.run(story())
+
+
+# --------------------------------------------------------------------------- an orderly stop
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+def test_after_an_orderly_stop_with_nothing_held_a_start_waits_for_nothing(command: str) -> None:
+    line: tuple[str, ...]
+    if command == "serve":
+        listen = address()
+        # A lease that is longer than the test has patience for.
+        line = ("serve", "--listen", listen, "--coordinator-listen", "127.0.0.1:0", "--no-grpc")
+        line = (*line, "--coordinator-lease", "600", "--stabilization", "0.2")
+    else:
+        port, first, _ = ports_in_a_row(3)
+        listen = f"127.0.0.1:{first}"
+        line = ("up", "--nodes", "2", "--port", str(port), "--no-grpc")
+    for _ in range(2):
+        with running(*line) as process:
+            eventually(lambda: serves(listen), lambda process=process: process.text)  # type: ignore[misc]
+            assert "are not served" not in process.text
+            with lockring.Client(listen) as client:
+                client.lock("x").acquire(timeout=PATIENCE_S).release()
+            end([process], signal.SIGTERM)
+
+
+def test_a_store_that_was_put_back_from_a_copy_is_waited_for(tmp_path: Path) -> None:
+    listen, data = address(), tmp_path / "data"
+    command = serve(listen, "--data-dir", str(data))
+    with running(*command) as process:
+        eventually(lambda: serves(listen), lambda: process.text)
+        end([process], signal.SIGTERM)
+    stopped = (data / DATABASE_NAME).read_bytes()
+    with lockring.Client(listen, ttl=LEASE_S) as a, lockring.Client(listen, ttl=LEASE_S) as b:
+        with running(*command) as process:
+            eventually(lambda: serves(listen), lambda: process.text)
+            held = a.lock("x").acquire(timeout=PATIENCE_S)
+            end([process], signal.SIGKILL)
+        for leftover in data.glob(f"{DATABASE_NAME}*"):
+            leftover.unlink()
+        (data / DATABASE_NAME).write_bytes(stopped)
+        with running(*command):
+            b.lock("x").acquire(timeout=PATIENCE_S)
+            assert not held.held

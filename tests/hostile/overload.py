@@ -53,7 +53,7 @@ _LOCKS: Final = 2_000
 _WATCHES: Final = 1_000
 _DESCRIPTORS_SPARE: Final = 500
 _LIMITED: Final = 1024
-_LIMITED_CLIENTS: Final = 512
+_LIMITED_CLIENTS: Final = 256
 
 _answers: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToClient)
 

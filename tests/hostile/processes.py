@@ -29,7 +29,7 @@ COORDINATOR_LEASE_S: Final = 30.0
 
 MEMBER_LEASE_S: Final = 30.0
 
-_LINE: Final = re.compile(r"\d\d:\d\d:\d\d\.\d{3} \S")
+_LINE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (\w+) +[\w.-]+: \S")
 _LOG_BYTES: Final = 1 << 20
 
 
@@ -102,9 +102,10 @@ class Watched:
         with self._log_path.open("rb") as log:
             for line in log:
                 text = line.decode(errors="replace").rstrip("\n")
-                if not _LINE.match(text):
+                event = _LINE.match(text)
+                if event is None:
                     found.append(f"{self.name} logged a line that is no event: {text[:200]!r}")
-                elif text[13:].startswith("error:"):
+                elif event[1] == "error":
                     found.append(f"{self.name} logged {text[:200]!r}")
                 if len(found) > 20:
                     break

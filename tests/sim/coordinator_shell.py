@@ -53,6 +53,7 @@ class CoordinatorShell(Shell):
         self.timing = timing
         self.replication = replication
         self.new_cluster = True  # for the first start only, unless the world says otherwise
+        self.boot = f"boot of {name}'s machine"
         self.core = None
 
     def on_start(self) -> None:
@@ -66,6 +67,7 @@ class CoordinatorShell(Shell):
             cluster_if_new=f"cluster-{self.rng.getrandbits(32):x}",
             timing=self.timing,
             new_cluster=self.new_cluster,
+            boot=self.boot,
             replication=self.replication,  # type: ignore[arg-type]
             now_ns=self.now_ns(),
             wall_ns=self.wall_ns(),

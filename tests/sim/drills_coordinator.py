@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tests.sim.scenarios import TTL_MS, Scenario
 from tests.sim.switches import drill
 from tests.sim.world import S
@@ -50,6 +52,62 @@ def new_without_word() -> None:
     cluster.make_anew(new_cluster=False)
     wanted = other.take(cluster.name, ttl_ms=TTL_MS)
     cluster.wait(lambda: wanted.outcome == "held", 50)
+
+
+def _stopped(*, silent: bool = False) -> Scenario:
+    """A cluster of one node that is stopped in order while a client that is cut off holds a lock for long.
+
+    Args:
+        silent: whether nothing more of the node reaches the coordinator once its slots are free.
+    """
+    cluster = Scenario(nodes=1)
+    (node,) = cluster.simulation.nodes
+    (one, _) = cluster.simulation.clients
+    cluster.hold(one, cluster.name, ttl_ms=30_000)
+    for process in (node, cluster.coordinator):
+        cluster.cut(one, process, 90)
+    cluster.run(0.5)
+    cluster.ask_to_leave(node)
+    cluster.step(lambda: cluster.slot().primary is None, 10)
+    if silent:
+        cluster.silence(node, cluster.coordinator, 2)
+    cluster.run(0.5)
+    cluster.crash(node)
+    cluster.crash(cluster.coordinator)
+    return cluster
+
+
+def _started_again(cluster: Scenario, seconds: float) -> float:
+    """Start it again, let another client ask for the lock, and return how long that takes."""
+    (node,) = cluster.simulation.nodes
+    cluster.coordinator.start()
+    node.start()
+    wanted = cluster.simulation.clients[1].take(cluster.name, ttl_ms=TTL_MS)
+    return cluster.wait(lambda: wanted.outcome == "held", seconds)
+
+
+@drill
+def farewell_of_another_boot() -> None:
+    """A cluster is stopped in order, its machine starts anew with a clock of its own, and a client still holds a lock."""
+    cluster = _stopped()
+    coordinator = cluster.coordinator
+    stored = cluster.simulation.store.state
+    assert stored is not None
+    assert stored.farewell is not None
+    coordinator.boot = "another boot"
+    cluster.simulation.store.state = msgspec.structs.replace(
+        stored, farewell=msgspec.structs.replace(stored.farewell, until_ns=coordinator.now_ns())
+    )
+    assert _started_again(cluster, 60) > 25
+
+
+@drill
+def farewell_too_early() -> None:
+    """Of a cluster that is stopped in order, the last word of its node on its promises does not come through."""
+    cluster = _stopped(silent=True)
+    stored = cluster.simulation.store.state
+    assert stored is not None
+    assert _started_again(cluster, 60) > 25
 
 
 @drill
@@ -367,3 +425,34 @@ def swap_to_the_gone() -> None:
     cluster.run(40)
     assert not primary.alive
     cluster.demand(task.outcome == "held", "P3", "a lock is lost in a planned move, with one crash beside it")
+
+
+@drill
+def no_store_pause() -> None:
+    """The disk under the store is full for a while in which a node dies, and so something is to be written."""
+    _full_disk()
+
+
+@drill
+def works_by_reading() -> None:
+    """The same: with a pause that never grows, and an end of the trouble that is told after each read."""
+    _full_disk()
+
+
+def _full_disk() -> None:
+    cluster = Scenario()
+    simulation = cluster.simulation
+    core = cluster.coordinator.core
+    assert core is not None
+    simulation.store.full = True
+    cluster.crash(cluster.backup())
+    cluster.wait(lambda: not core.is_active, 10)
+    before, seconds = simulation.world.stats["store_operations"], 20
+    cluster.run(seconds)
+    asked = simulation.world.stats["store_operations"] - before
+    cluster.demand(asked <= 2 * seconds, "WORK", f"a store that fails was asked {asked} times in {seconds} s")
+    told = [each.text for each in core.store_news()]
+    cluster.demand(len(told) == 1, "WORK", f"one thing happened to the store, and {len(told)} were told")
+    simulation.store.full = False
+    cluster.wait(lambda: core.is_active, 3)
+    cluster.quiet()

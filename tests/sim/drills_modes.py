@@ -84,6 +84,18 @@ def watch_last_only() -> None:
 
 
 @drill
+def watch_forgets_tokens() -> None:
+    """A watched lock is taken, and given up again."""
+    cluster = Scenario()
+    watcher, other = cluster.simulation.clients
+    watcher.watch(cluster.name)
+    (held,) = cluster.hold(other, cluster.name)
+    cluster.run(0.5)
+    cluster.let_go(other, held)
+    cluster.run(0.5)
+
+
+@drill
 def watch_overflow() -> None:
     """More happens to a watched lock than is kept, while its primary may not tell of it."""
     cluster = Scenario()

@@ -213,10 +213,12 @@ class Injector:
         store = self.simulation.store
         store.slow = 0.5
         store.unknown = rng.choice((0.0, 0.2))
+        store.full = rng.random() < 0.25
         self.world.after(duration, self._store_recovers)
 
     def _store_recovers(self) -> None:
         self.simulation.store.slow = self.simulation.store.unknown = 0.0
+        self.simulation.store.full = False
 
     def _wipe(self, rng: random.Random, duration: int) -> None:
         """The coordinators die and what they stored is lost; once in a run."""

@@ -9,10 +9,12 @@ import msgspec
 
 from lockring.core import asks, planning, term, transitions
 from lockring.core.coordinator import CoordinatorCore
+from lockring.core.farewells import Farewells
 from lockring.core.membership import Membership
 from lockring.core.node_locking import Locking
 from lockring.core.reconciler import Situation
 from lockring.core.roster import Roster
+from lockring.core.store_health import StoreHealth
 from lockring.core.term import News, Phase, Term
 from lockring.core.timing import up
 from lockring.messages import Drain, Leave
@@ -107,6 +109,18 @@ def new_without_word() -> list[Change]:
         claim(self, stored, now_ns, wall_ns)
 
     return [(Term, "_claim", changed)]
+
+
+@mutant
+def farewell_of_another_boot() -> list[Change]:
+    """The word of a stopped cluster on its promises is taken by the clock of another boot."""
+    return [(term, "is_trusted", lambda word, boot, now_ns, wall_ns: word is not None)]
+
+
+@mutant
+def farewell_too_early() -> list[Change]:
+    """A node's word on its promises counts also where it was given before the last slots were given up."""
+    return [(Farewells, "_is_of_all", lambda self, replica, digest: True)]
 
 
 @mutant
@@ -294,3 +308,20 @@ def drain_the_last() -> list[Change]:
 def swap_to_the_gone() -> list[Change]:
     """Slots are left to a member whose connection to the coordinator has ended, until its silence says that it failed."""
     return [(Roster, "is_connected", lambda self, replica: True)]
+
+
+@mutant
+def no_store_pause() -> list[Change]:
+    """A store that failed is asked again at once."""
+    return [(Term, "_pause", lambda self, pause_ns, now_ns: self.begin(now_ns=now_ns))]
+
+
+@mutant
+def works_by_reading() -> list[Change]:
+    """A store whose writes fail counts as working once it can be read."""
+    worked = StoreHealth.worked
+
+    def changed(self: StoreHealth, *, is_write: bool, now_ns: int) -> None:
+        worked(self, is_write=True, now_ns=now_ns)
+
+    return [(StoreHealth, "worked", changed)]

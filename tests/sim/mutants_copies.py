@@ -89,11 +89,11 @@ def copy_expires() -> list[Change]:
     """A copy runs timers on what it holds, and begins its reign without what had run out there."""
     begin_reign = NodeSlot.begin_reign
 
-    def changed(self: NodeSlot, since: int, base: int, now_ns: int) -> Reign:
+    def changed(self: NodeSlot, since: int, base: int, generation_from: int, now_ns: int) -> Reign:
         for holder in list(self.table.holders()):
             if now_ns - holder.granted_at_ns > ms_to_ns(holder.session.ttl_ms):
                 self.table.remove(holder.session.id, holder.acquisition)
-        return begin_reign(self, since, base, now_ns)
+        return begin_reign(self, since, base, generation_from, now_ns)
 
     return [(NodeSlot, "begin_reign", changed)]
 
@@ -164,7 +164,7 @@ def inactive_sync() -> list[Change]:
     def fills_at_once(self: Roles, data: NodeSlot, now_ns: int) -> None:
         if data.reign is None:
             state = self._node.state.slots[data.number]
-            data.begin_reign(state.since, state.base, now_ns)
+            data.begin_reign(state.since, state.base, state.generation_from, now_ns)
             self._node.replicator.set_copies(data, state, now_ns)
         begin_at(self, data, now_ns)
 

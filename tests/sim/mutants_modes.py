@@ -12,7 +12,7 @@ from lockring.core.lock_table import LockTable
 from lockring.core.locks import Holder, Lock, Waiter
 from lockring.core.node_watching import Watched, Watching
 from lockring.messages import Changed, Mode, Put
-from lockring.views import Event
+from lockring.views import Event, LockInfo
 from tests.sim.switches import Change, mutant
 
 
@@ -72,6 +72,20 @@ def watch_last_only() -> list[Change]:
         add(self, watched, kind, entry, why)
 
     return [(Watching, "_add", changed)]
+
+
+@mutant
+def watch_forgets_tokens() -> list[Change]:
+    """A node that tells of a free lock tells nothing of the tokens that it has had."""
+    describe = LockTable.describe
+
+    def changed(self: LockTable, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockInfo:
+        lock = describe(self, name, primary, now_ns, expired=expired)
+        if not lock.holders:
+            lock.generation = lock.seq = 0
+        return lock
+
+    return [(LockTable, "describe", changed)]
 
 
 @mutant

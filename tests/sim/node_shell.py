@@ -12,6 +12,7 @@ from lockring.core.effects import (
     Close,
     Effect,
     Endpoint,
+    Note,
     Publish,
     Reply,
     Send,
@@ -450,6 +451,9 @@ class NodeShell(Shell):
                 self._close(to, reason)
             case Publish():
                 self.post(self._dial_peers)
+            case Note(text):
+                if self.world.story is not None:
+                    self.world.tell(self.name, text)
             case _:
                 raise AssertionError(f"a node asks for {effect}")
 

@@ -88,6 +88,7 @@ class Operator(Shell):
                 return
             end.close()
             self._is_asking = False
+            self.world.stats[f"operator_{type(message).__name__.lower()}"] += 1
             self.answers.append(message.code if isinstance(message, Refused) else type(message).__name__)
             if isinstance(message, Undrained) or (
                 isinstance(message, Refused) and message.code != "last-node"

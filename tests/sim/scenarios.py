@@ -13,7 +13,7 @@ import msgspec
 from lockring.core import node_locking, node_watching, transitions
 from lockring.core.effects import COORDINATOR
 from lockring.core.timing import Timing
-from lockring.messages import Break, Release, State
+from lockring.messages import Break, Drain, Release, State
 from lockring.names import slot_of
 from lockring.ring.state import ClusterState, SlotState, encode_state
 from tests.sim.coordinator_shell import CoordinatorShell
@@ -219,6 +219,11 @@ class Scenario:
         """Kill a process; with `power` its machine too, so that nobody is told."""
         self.simulation.network.process_crashed(process, power=power)
         process.crash()
+
+    def ask_to_leave(self, node: NodeShell) -> None:
+        """Let a node tell the coordinator that it is to stop; it goes on until it is ended."""
+        assert node._coordinator is not None
+        node.transmit(node._coordinator, Drain(0, node.name))
 
     def make_anew(self, *, new_cluster: bool) -> None:
         """End all servers and start them again at their addresses, with a store that knows nothing.

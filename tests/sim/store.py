@@ -23,6 +23,7 @@ class SimStore:
         on_change: called after each write (or wipe) with the state before and after.
         slow: probability that an operation takes up to `slow_max`.
         unknown: probability that an answer is lost.
+        full: whether all writes fail, at once, while reads work.
         write_delay: how much longer a write takes.
         read_delay: how much longer a read takes.
     """
@@ -34,6 +35,7 @@ class SimStore:
         self.slow = 0.0
         self.slow_max = 2 * S
         self.unknown = 0.0
+        self.full = False
         self.write_delay = 0
         self.read_delay = 0
         self.timeout = 2 * S
@@ -48,6 +50,7 @@ class SimStore:
         """End all cuts, be quick and sure from now on."""
         self._cut_until.clear()
         self.slow = self.unknown = 0.0
+        self.full = False
 
     def wipe(self) -> None:
         """Lose everything."""
@@ -75,6 +78,7 @@ class SimStore:
     def _run(
         self, process: Process, operation: int, answer: Answer, state: ClusterState | None, expected: int
     ) -> None:
+        self.world.stats["store_operations"] += 1
         call = _Call(process, operation, answer)
         process.later(self.timeout, call.give, False, None, True)
         delay = self._delay() + (self.read_delay if state is None else self.write_delay)
@@ -88,6 +92,10 @@ class SimStore:
             self.world.at(until, self._apply, call, state, expected)
             return
         ok = True
+        if state is not None and self.full:
+            self.world.stats["store_full"] += 1
+            self.world.after(self._delay(), self._answered, call, False, None)
+            return
         if state is not None:
             before = self.state
             ok = (0 if before is None else before.version) == expected

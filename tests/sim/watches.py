@@ -97,6 +97,9 @@ class Seen:
                 )
         if (holders, waiters) != (holders_of(update.lock), waiters_of(update.lock)):
             raise Violation("WATCH", f"{what}: {update.events} do not lead from {before} to {update.lock}")
+        order, last = (update.lock.generation, update.lock.seq), (before.generation, before.seq)
+        if not update.gap and order < last:
+            raise Violation("WATCH", f"{what}: {update.lock} comes after {before}, and is ordered before it")
         if update.gap:
             self.gaps += 1
             self._begin(update.lock)

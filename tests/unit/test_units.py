@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from decimal import ROUND_CEILING, Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lockring.errors import InvalidRequest
-from lockring.units import DURATION_S_MAX, NS_PER_MS, NS_PER_S, ms_to_ns, ns_to_ms_floor, seconds_to_ms
+from lockring.units import (
+    DURATION_S_MAX,
+    NS_PER_MS,
+    NS_PER_S,
+    ms_to_ns,
+    ns_to_ms_floor,
+    seconds_to_ms,
+    seconds_to_ns,
+)
 
 
 @given(st.integers(min_value=0, max_value=2**53))
@@ -78,3 +87,31 @@ def test_rounding_never_shortens_a_wait(seconds: float) -> None:
 def test_what_is_no_duration_is_refused_and_named(value: object) -> None:
     with pytest.raises(InvalidRequest, match="ttl must be"):
         seconds_to_ms(value, "ttl")  # type: ignore[arg-type]
+
+
+@given(st.integers(min_value=0, max_value=int(DURATION_S_MAX) * 1000))
+def test_a_number_with_three_decimals_is_the_milliseconds_that_were_written(duration_ms: int) -> None:
+    text = f"{duration_ms // 1000}.{duration_ms % 1000:03}"
+    assert seconds_to_ms(float(text), "ttl") == duration_ms
+
+
+@given(st.decimals(min_value=0, max_value=10**6, places=6))
+def test_a_number_with_more_decimals_is_rounded_up(written: Decimal) -> None:
+    expected = int((written * 1000).to_integral_value(ROUND_CEILING))
+    assert seconds_to_ms(float(written), "ttl") == expected
+
+
+@given(st.integers(min_value=0, max_value=10**14))
+def test_a_timedelta_is_rounded_up_from_its_microseconds(duration_us: int) -> None:
+    assert seconds_to_ms(timedelta(microseconds=duration_us), "timeout") == -(-duration_us // 1000)
+
+
+def test_sixteen_point_one_seconds_are_not_a_millisecond_more() -> None:
+    assert 16.1 * 1000 > 16_100, "as a binary fraction"
+    assert seconds_to_ms(16.1, "ttl") == 16_100
+
+
+@given(st.integers(min_value=0, max_value=10**12))
+def test_nanoseconds_are_those_that_were_written(duration_us: int) -> None:
+    text = f"{duration_us // 10**6}.{duration_us % 10**6:06}"
+    assert seconds_to_ns(float(text)) == duration_us * 1000

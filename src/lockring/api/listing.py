@@ -54,7 +54,7 @@ async def list_page(
     place: _Place | None = _decoded(request.page_token)
     page = pb.ListLocksResponse()
     size = 0
-    if not any(slot.primary is not None for slot in forwarder.state.slots):
+    if _node_from(forwarder, "") is None:
         raise Unavailable("no node serves any slot at present", reason="no-primary")
     for _ in range(_ASKED_MAX):
         assert place is not None

@@ -33,6 +33,7 @@ _OPTIONS: Final[list[tuple[str, Any]]] = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),  # also of one that only keeps its channel open
 ]
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["LockService"].full_name

@@ -28,7 +28,7 @@ from lockring.clock import monotonic_ns
 from lockring.errors import InternalError, InvalidRequest, LockringError, NotHeld
 from lockring.messages import Break, Broken, Describe, Described, Drain, Release, Released, Undrain
 from lockring.names import check_lock_name, check_node_id, slot_of
-from lockring.units import NS_PER_S
+from lockring.units import seconds_to_ns
 
 log = logging.getLogger("lockring.grpc")
 
@@ -225,5 +225,5 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
     def _until_ns(self, context: Context) -> int:
         """When to stop asking: the call's deadline ends it sooner by itself."""
         left_s: float | None = context.time_remaining()
-        left_ns = PATIENCE_NS if left_s is None else min(PATIENCE_NS, int(left_s * NS_PER_S))
+        left_ns = PATIENCE_NS if left_s is None else min(PATIENCE_NS, seconds_to_ns(left_s))
         return monotonic_ns() + left_ns

@@ -42,6 +42,10 @@ STATUS_OF: Final[dict[str, int]] = {
     "protocol": code_pb2.INTERNAL,
     "store": code_pb2.INTERNAL,
     "cannot-listen": code_pb2.INTERNAL,
+    "output": code_pb2.INTERNAL,
+    "system": code_pb2.INTERNAL,
+    "not-copyable": code_pb2.INTERNAL,
+    "reentrant": code_pb2.INTERNAL,
     "internal": code_pb2.INTERNAL,
     "error": code_pb2.INTERNAL,
 }

@@ -29,14 +29,19 @@ from lockring.cli import exits
 from lockring.cli.clean_report import CleanProgress, CleanVoice, facts_of, print_report
 from lockring.cli.clean_settings import CleanSettings
 from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
+from lockring.cli.endings import Signalled
 from lockring.cli.options import read_settings
 from lockring.cli.output import shown
+from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
 from lockring.names import LOCK_NAME_BYTES_MAX
 from lockring.native import from_native, to_native
-from lockring.units import NS_PER_S
+from lockring.troubles import Trouble
+from lockring.units import NS_PER_S, seconds_to_ns
 
 _TICK_S: Final = 0.2
+_REJOIN_NS_MIN: Final = NS_PER_S // 4
+_REJOIN_NS_MAX: Final = 10 * NS_PER_S
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -156,13 +161,22 @@ def _clean(
 ) -> int:
     policy = _policy(settings)
     plan = Plan(
-        delay_ns=int(settings.delay_s * NS_PER_S),
-        scan_interval_ns=int(settings.scan_interval_s * NS_PER_S),
+        delay_ns=seconds_to_ns(settings.delay_s),
+        scan_interval_ns=seconds_to_ns(settings.scan_interval_s),
         queue_max=settings.queue_max,
         once=settings.once,
     )
     workers = [Worker(each, ownership, policy, plan, voice) for each in storages]
     ended_by: list[int] = []
+
+    rejoining = None
+    if isinstance(ownership, GroupOwnership):
+        rejoining = _Rejoining(ownership, voice, workers[0].storage)
+
+    def tick() -> None:
+        progress.update()
+        if rejoining is not None:
+            rejoining.look()
 
     def end(number: int, frame: FrameType | None) -> None:
         ended_by.append(number)
@@ -176,7 +190,7 @@ def _clean(
                 stack.enter_context(_watched(worker, voice))
         progress = stack.enter_context(CleanProgress(workers, is_wanted=not as_json))
         try:
-            run_all(workers, lambda: _tick(ownership, progress, voice, workers), tick_s=_TICK_S)
+            run_all(workers, tick, tick_s=_TICK_S)
         finally:
             reports = [
                 facts_of(
@@ -189,21 +203,39 @@ def _clean(
                 for each in workers
             ]
     print_report(reports, as_json=as_json)
-    return exits.SIGNALLED + ended_by[0] if ended_by and settings.once else exits.OK
+    return Signalled(ended_by[0]) if ended_by and settings.once else exits.OK
 
 
-def _tick(
-    ownership: Ownership, progress: CleanProgress, voice: CleanVoice, workers: Sequence[Worker]
-) -> None:
-    progress.update()
-    if isinstance(ownership, GroupOwnership):
+class _Rejoining:
+    """Looks whether the worker is still in its group, and joins again with growing pauses if it is not."""
+
+    def __init__(self, ownership: GroupOwnership, voice: CleanVoice, storage: Storage) -> None:
+        self._ownership = ownership
+        self._voice = voice
+        self._storage = storage
+        self._trouble = Trouble()
+        self._pause_ns = _REJOIN_NS_MIN
+        self._next_at_ns = 0
+
+    def look(self) -> None:
+        if monotonic_ns() < self._next_at_ns:
+            return
         try:
-            if ownership.rejoin():
-                voice.note("back in the group", {"event": "rejoined", "worker": ownership.worker})
+            has_rejoined = self._ownership.rejoin()
         except LockLost:
             raise
         except LockringError as error:
-            voice.trouble(workers[0].storage, error)
+            now_ns = monotonic_ns()
+            if self._trouble.fails(str(error), now_ns=now_ns):
+                self._voice.trouble(self._storage, error)
+            self._next_at_ns = now_ns + self._pause_ns
+            self._pause_ns = min(2 * self._pause_ns, _REJOIN_NS_MAX)
+            return
+        self._pause_ns = _REJOIN_NS_MIN
+        self._trouble.ends(now_ns=monotonic_ns())
+        if has_rejoined:
+            worker = self._ownership.worker
+            self._voice.note("back in the group", {"event": "rejoined", "worker": worker})
 
 
 @contextmanager

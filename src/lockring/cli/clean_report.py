@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lockring.apps.cleaner.storage import Storage
+from lockring.cli.layout import Column
 from lockring.cli.output import count, print_json, print_table, report, shown
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
@@ -136,4 +137,4 @@ def print_report(reports: Sequence[dict[str, Any]], *, as_json: bool) -> None:
                 rows += [(root, f"kept: {reason}", number) for reason, number in value.items()]
             elif name != "root" and (value or name not in hidden_if_none):
                 rows.append((root, words.get(name, name), value))
-    print_table(("ROOT", "WHAT", "NUMBER"), rows, numbers=("NUMBER",))
+    print_table((Column("ROOT", least=8), Column("WHAT"), Column("NUMBER", True)), rows)

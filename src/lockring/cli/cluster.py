@@ -13,12 +13,13 @@ import msgspec
 from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
 from lockring.cli.exits import NOT_ACQUIRED, OK
 from lockring.cli.options import read_settings
-from lockring.cli.output import count, print_json
+from lockring.cli.output import count, print_json, say
 from lockring.cli.status import living, replica_of
 from lockring.config import setting
 from lockring.errors import InvalidRequest, LockringError
 from lockring.names import check_node_id
 from lockring.net.ask import ServerView, ask_drain, ask_state, ask_undrain
+from lockring.terminals import takes_colour
 
 _LOOK_S: Final = 0.2
 
@@ -68,7 +69,7 @@ def ring(as_json: bool, **given: Any) -> None:
     from lockring.ring.picture import draw
 
     width = shutil.get_terminal_size().columns
-    print(draw(state, width=width, colour=sys.stdout.isatty()))
+    print(draw(state, width=width, colour=takes_colour(sys.stdout)))
 
 
 @click.command()
@@ -91,7 +92,7 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
     told = None
     while wait and left.any and (end_s is None or time.monotonic() < end_s):
         if left != told and not as_json:
-            print(left.sentence(node), flush=True)
+            say(left.sentence(node))
             told = left
         time.sleep(_LOOK_S)
         left = _left_on(node, cluster)
@@ -102,11 +103,11 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
             {"node": node, "drained": not left.any, "slots_primary": left.primary, "slots_copy": left.copy}
         )
     elif left.any:
-        print(f"{node} is draining: {left.sentence(node)}; see lockring status")
+        say(f"{node} is draining: {left.sentence(node)}; see lockring status")
     elif left.condition == "gone":
-        print(f"{node} is no member any more: nothing is left on it")
+        say(f"{node} is no member any more: nothing is left on it")
     else:
-        print(f"{node} is drained: it can be stopped")
+        say(f"{node} is drained: it can be stopped")
     return NOT_ACQUIRED if wait and left.any else OK
 
 
@@ -120,7 +121,7 @@ def undrain(node: str, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json({"node": node, "drained": False})
     else:
-        print(f"{node} may have slots again; see lockring status")
+        say(f"{node} may have slots again; see lockring status")
 
 
 class _Left(NamedTuple):

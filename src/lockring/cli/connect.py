@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import click
 import msgspec
 
 from lockring.cli.options import read_settings, setting_options
-from lockring.config import setting
+from lockring.cli.voice import Voice
+from lockring.config import CONFIG_VARIABLE, setting
 from lockring.errors import LockringError, ProtocolError, Unavailable
-from lockring.names import split_address
+from lockring.names import SLOTS, split_address
 
 if TYPE_CHECKING:
     from lockring import Client
@@ -74,10 +76,13 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
         Unavailable: none of them answers.
         LockringError: the first that answered refused.
     """
+    from lockring.cli.waiting import of_answer, telling
+
     failures: list[LockringError] = []
     for server in settings.servers:
         try:
-            return question(server, settings.connect_timeout_s)
+            with telling(of_answer(server, settings.connect_timeout_s), _voice()):
+                return question(server, settings.connect_timeout_s)
         except ProtocolError as error:
             failures.append(ProtocolError(f"{server} is no lockring server: {error}"))
         except Unavailable as error:
@@ -100,18 +105,49 @@ def origin_of(settings: ClientSettings) -> str:
         return f"the address is that of {SERVER_VARIABLE}: {NAMED}"
     if settings.servers == ClientSettings().servers:
         return f"{UNNAMED} with --server"
-    return f"the settings file names the address: {NAMED}"
+    path = (context.params.get("config_path") if context is not None else "") or os.environ.get(
+        CONFIG_VARIABLE
+    )
+    return f"the address is that of the settings file{f' {path}' if path else ''}: {NAMED}"
 
 
-def connect(settings: ClientSettings, **options: Any) -> Client:
-    """A client for the cluster.
+@contextmanager
+def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> Iterator[Client]:
+    """A client for the cluster, closed at the end.
 
     Args:
         settings: name it.
+        tells: whether to say on standard error what its calls wait for, once they do so for a second.
         options: for `lockring.Client`.
     """
     from lockring import Client
     from lockring.client.arguments import ServerList
 
     servers = ServerList(settings.servers, origin_of(settings))
-    return Client(servers, connect_timeout=settings.connect_timeout_s, **options)
+    with Client(servers, connect_timeout=settings.connect_timeout_s, **options) as client:
+        if not tells:
+            yield client
+            return
+        from lockring.cli.waiting import of_client, telling
+
+        with telling(of_client(client, settings.connect_timeout_s), _voice()):
+            yield client
+
+
+def _voice() -> Voice:
+    """How the command under way speaks on standard error."""
+    context = click.get_current_context(silent=True)
+    return Voice(context is not None and bool(context.params.get("as_json")), is_verbose=False)
+
+
+def demand_whole(unserved_slots: int) -> None:
+    """End with an error after a list was printed that is only a part.
+
+    Raises:
+        Unavailable: no node could tell of some slots.
+    """
+    if unserved_slots:
+        raise Unavailable(
+            f"the list is incomplete: no node could tell of {unserved_slots} of {SLOTS} slots at present",
+            reason="no-primary",
+        )

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import click
 import msgspec
 
-from lockring.cli.connect import client_options, client_settings, connect
+from lockring.cli.connect import client_options, client_settings, connect, demand_whole
+from lockring.cli.layout import Column
 from lockring.cli.options import read_settings
-from lockring.cli.output import count, print_json, print_table, quoted, shown
+from lockring.cli.output import count, print_json, print_table, quoted, say, shown
 from lockring.client.membership import GroupInfo
 from lockring.config import setting
 from lockring.names import lock_of_group
@@ -34,9 +35,12 @@ def groups(as_json: bool, **given: Any) -> None:
         found = client.groups(timeout=cluster.connect_timeout_s)
     if as_json:
         print_json([{"name": each.name, "members": each.members, "version": each.version} for each in found])
+        demand_whole(found.unserved_slots)
         return
     rows = [[each.name, each.members, each.version] for each in found]
-    print_table(("NAME", "MEMBERS", "VERSION"), rows, numbers=("MEMBERS", "VERSION"))
+    columns = (Column("NAME", least=8), Column("MEMBERS", True, leaves=2), Column("VERSION", True, leaves=1))
+    print_table(columns, rows, if_empty="no group has members")
+    demand_whole(found.unserved_slots)
 
 
 @click.command()
@@ -60,11 +64,18 @@ def group(name: str, as_json: bool, **given: Any) -> None:
         [each.id, each.weight, f"{100 * shares[each.id]:.1f} %", _state(info, each.id), each.owner]
         for each in info.members
     ]
-    print_table(("MEMBER", "WEIGHT", "SHARE", "STATE", "OWNER"), rows, numbers=("WEIGHT", "SHARE"))
-    print(f"{count(len(info.members), 'member')}, version {info.version or 'not known yet'}, {summary(info)}")
+    columns = (
+        Column("MEMBER", least=12),
+        Column("WEIGHT", True, leaves=1),
+        Column("SHARE", True),
+        Column("STATE"),
+        Column("OWNER", least=12, leaves=2),
+    )
+    print_table(columns, rows)
+    say(f"{count(len(info.members), 'member')}, version {info.version or 'not known yet'}, {summary(info)}")
     if settings.key is not None:
         owner = info.owner(settings.key)
-        print(f"{quoted(settings.key)} belongs to {'nobody' if owner is None else quoted(owner)}")
+        say(f"{quoted(settings.key)} belongs to {'nobody' if owner is None else quoted(owner)}")
 
 
 def _state(info: GroupInfo, member: str) -> str:

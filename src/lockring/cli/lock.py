@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,14 +24,13 @@ from lockring.cli.programs import unusable
 from lockring.cli.separator import COMMAND, LockCommand, check_names, hint
 from lockring.cli.supervisor import Outcome, Supervisor, wait_for_signal_or_loss
 from lockring.cli.voice import Voice
+from lockring.cli.waiting import holders, of_client, telling
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld
-from lockring.messages import Mode
 from lockring.names import check_lock_name
 
 if TYPE_CHECKING:
     from lockring import Client, Grant
 
-_TELL_WAITING_S: Final = 1.0
 _CANCELLING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -74,7 +71,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         if names.count(name) > 1:
             raise InvalidRequest(f"the lock {quoted(name)} is named twice", name=name)
     cluster = client_settings(given)
-    say = Voice(as_json, settings.verbose, settings.quiet)
+    say = Voice(as_json, settings.verbose and not settings.quiet, settings.quiet)
     command = ctx.meta.get(COMMAND)
     if command is None:
         if not settings.hold:
@@ -112,8 +109,8 @@ def _run(
 ) -> int:
     code = None
     try:
-        with _cancelled_by_signals(), connect(cluster, **_client_options(settings)) as client:
-            grants = _acquire(client, names, settings, say)
+        with _cancelled_by_signals(), connect(cluster, tells=False, **_client_options(settings)) as client:
+            grants = _acquire(client, names, settings, cluster, say)
             outcome = supervisor.run(grants, _variables(grants, settings))
             code = _finish(outcome, command, grants, settings, say)
             _release(grants, say)
@@ -130,8 +127,8 @@ def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings,
     """Hold the locks until a signal, which is the regular end, or until one is lost."""
     code = None
     try:
-        with _cancelled_by_signals(), connect(cluster, **_client_options(settings)) as client:
-            grants = _acquire(client, names, settings, say)
+        with _cancelled_by_signals(), connect(cluster, tells=False, **_client_options(settings)) as client:
+            grants = _acquire(client, names, settings, cluster, say)
             for grant in grants:
                 print_json(
                     {
@@ -157,9 +154,11 @@ def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings,
     return code
 
 
-def _acquire(client: Client, names: Sequence[str], settings: LockSettings, say: Voice) -> list[Grant]:
+def _acquire(
+    client: Client, names: Sequence[str], settings: LockSettings, cluster: ClientSettings, say: Voice
+) -> list[Grant]:
     began_s = time.monotonic()
-    with _telling_who_holds(client, names, say):
+    with telling(of_client(client, cluster.connect_timeout_s, names, settings.wait_s), say):
         try:
             if len(names) > 1:
                 grants = list(client.acquire_all(names, timeout=settings.wait_s, shared=settings.shared))
@@ -168,8 +167,8 @@ def _acquire(client: Client, names: Sequence[str], settings: LockSettings, say: 
                 one = both.read() if settings.shared else both.write()
                 grants = [one.acquire(timeout=settings.wait_s)]
         except AcquireTimeout as error:
-            holders = _holders(client, names)
-            raise AcquireTimeout("; ".join(holders) if holders else str(error), name=error.name) from error
+            others = holders(client, names)
+            raise AcquireTimeout("; ".join(others) if others else str(error), name=error.name) from error
     for grant in grants:
         waited_s = time.monotonic() - began_s
         say.note(
@@ -183,47 +182,6 @@ def _acquire(client: Client, names: Sequence[str], settings: LockSettings, say: 
             },
         )
     return grants
-
-
-@contextmanager
-def _telling_who_holds(client: Client, names: Sequence[str], say: Voice) -> Iterator[None]:
-    """While waiting for longer than a second, say for whom; quietly if that cannot be found out."""
-    if not (say.is_verbose or sys.stderr.isatty()):
-        yield
-        return
-    over = threading.Event()
-
-    def tell() -> None:
-        if over.wait(_TELL_WAITING_S):
-            return
-        for line in _holders(client, names):
-            if not over.is_set():
-                say.note(f"waiting: {line}", {"event": "waiting", "message": line}, always=True)
-
-    thread = threading.Thread(target=tell, name="lockring-waiting", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-
-
-def _holders(client: Client, names: Sequence[str]) -> list[str]:
-    """Who has those of the locks that others have, as sentences; none if the cluster does not say."""
-    lines = []
-    for name in names:
-        try:
-            lock = client.describe(name, timeout=_TELL_WAITING_S)
-        except LockringError:
-            return []  # the error that matters comes from acquiring
-        for holder in lock.holders:
-            if holder.owner != client.owner:
-                since = duration(holder.held_ms / 1000)
-                lines.append(
-                    f"{quoted(name)} is held by {shown(holder.owner)} for {since} "
-                    f"({token(holder.generation, lock.mode == Mode.SHARED)})"
-                )
-    return lines
 
 
 def _variables(grants: Sequence[Grant], settings: LockSettings) -> dict[str, str]:

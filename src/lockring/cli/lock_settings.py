@@ -96,8 +96,9 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     quiet: Annotated[
         bool,
         setting(
-            "Say nothing on standard error but what goes wrong: not what is waited for, no hints.",
+            "Say nothing on standard error but what goes wrong: not what is waited for, no hints. Wins over -v.",
             short="-q",
+            variable=False,
             file=False,
         ),
     ] = False
@@ -113,8 +114,6 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.nonblock and self.timeout_s:
             raise ConfigError("-n and -w contradict each other: give one of them")
-        if self.verbose and self.quiet:
-            raise ConfigError("-v and -q contradict each other: give one of them")
         # A lock is renewed each third of its TTL: with more, SIGTERM would be due before a renewal is.
         if self.kill_after_s is not None and self.kill_after_s > self.ttl_s / 2:
             raise ConfigError(

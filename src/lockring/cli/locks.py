@@ -7,18 +7,38 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import click
 import msgspec
 
-from lockring.cli.connect import client_options, client_settings, connect
+from lockring.cli.connect import client_options, client_settings, connect, demand_whole
+from lockring.cli.layout import Column
 from lockring.cli.options import read_settings
-from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, shown, token
+from lockring.cli.output import (
+    clock_time,
+    count,
+    duration,
+    print_json,
+    print_table,
+    quoted,
+    say,
+    shown,
+    token,
+)
 from lockring.config import setting
-from lockring.errors import Unavailable
-from lockring.messages import LockInfo, Mode
-from lockring.names import SLOTS, check_lock_name
+from lockring.names import check_lock_name
 from lockring.ring.state import GENERATION_MAX
 
 if TYPE_CHECKING:
-    from lockring import LockList, WatchUpdate
+    from lockring import LockInfo, WatchUpdate
     from lockring.ring.state import ClusterState
+
+_COLUMNS: Final = (
+    Column("NAME", least=8),
+    Column("OWNER", least=8, leaves=6),
+    Column("MODE", leaves=5),
+    Column("TOKEN", True),
+    Column("HELD FOR", True, leaves=2),
+    Column("TTL LEFT", True, leaves=4),
+    Column("WAITERS", True, leaves=3),
+    Column("PRIMARY", leaves=1),
+)
 
 
 class BreakSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,30 +69,25 @@ def facts(lock: LockInfo, state: ClusterState | None = None) -> dict[str, Any]:
     """
     found: dict[str, Any] = {
         "name": lock.name,
-        "mode": Mode(lock.mode).name.lower(),
-        "held": bool(lock.holders),
+        "mode": lock.mode,
+        "held": lock.held,
         "holders": [
             {
                 "owner": each.owner,
                 "session": each.session,
-                "fencing_token": each.generation,
-                "since": clock_time(each.held_ms / 1000),
-                "held_s": each.held_ms / 1000,
-                "ttl_s": each.ttl_ms / 1000,
-                "ttl_left_s": each.left_ms / 1000,
+                "fencing_token": each.fencing_token,
+                "since": clock_time(each.held_s),
+                "held_s": each.held_s,
+                "ttl_s": each.ttl_s,
+                "ttl_left_s": each.ttl_left_s,
             }
             for each in lock.holders
         ],
         "waiters": [
-            {
-                "owner": each.owner,
-                "session": each.session,
-                "mode": Mode(each.mode).name.lower(),
-                "waited_s": each.waited_ms / 1000,
-            }
+            {"owner": each.owner, "session": each.session, "mode": each.mode, "waited_s": each.waited_s}
             for each in lock.waiters
         ],
-        "fencing_token_last": lock.generation,
+        "fencing_token_last": lock.fencing_token_last,
         "slot": lock.slot,
         "primary": lock.primary,
     }
@@ -98,35 +113,21 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
         locks = client.locks(prefix, timeout=cluster.connect_timeout_s)
     if as_json:
         print_json([facts(lock) for lock in locks])
-        _demand_whole(locks)
+        demand_whole(locks.unserved_slots)
         return
-    rows = []
+    rows: list[list[Any]] = []
     for lock in locks:
         if lock.holders:
             holder = lock.holders[0]
             owner = holder.owner + (f" and {len(lock.holders) - 1} more" if len(lock.holders) > 1 else "")
-            times = [duration(holder.held_ms / 1000), duration(holder.left_ms / 1000)]
-            mode = Mode(lock.mode).name.lower()
-            rows.append([lock.name, owner, mode, holder.generation, *times, len(lock.waiters), lock.primary])
+            times = [duration(holder.held_s), duration(holder.ttl_left_s)]
+            row = [lock.name, owner, lock.mode, holder.fencing_token, *times]
         else:
-            rows.append([lock.name, "-", "-", "-", "-", "-", len(lock.waiters), lock.primary])
-    columns = ("NAME", "OWNER", "MODE", "TOKEN", "HELD FOR", "TTL LEFT", "WAITERS", "PRIMARY")
-    print_table(columns, rows, numbers=("TOKEN", "HELD FOR", "TTL LEFT", "WAITERS"))
-    _demand_whole(locks)
-
-
-def _demand_whole(locks: LockList) -> None:
-    """End with an error if a list that was printed is only a part.
-
-    Raises:
-        Unavailable: some slots were not looked at.
-    """
-    missing = locks.unserved_slots
-    if missing:
-        raise Unavailable(
-            f"the list is incomplete: no node could tell of {missing} of {SLOTS} slots at present",
-            reason="no-primary",
-        )
+            row = [lock.name, "-", "-", "-", "-", "-"]
+        rows.append([*row, len(lock.waiters), lock.primary])
+    which = f" whose name starts with {quoted(prefix)}" if prefix else ""
+    print_table(_COLUMNS, rows, if_empty=f"no lock{which} is held or waited for")
+    demand_whole(locks.unserved_slots)
 
 
 @click.command()
@@ -142,22 +143,21 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(found)
         return
-    print(f"name     {shown(lock.name)}")
+    say(f"name     {shown(lock.name)}")
     if not lock.holders:
-        print("held by  nobody" + (f" (last token {lock.generation})" if lock.generation else ""))
+        last = lock.fencing_token_last
+        say("held by  nobody" + (f" (tokens up to {last} have been given)" if last else ""))
     for holder in found["holders"]:
-        print(f"held by  {shown(holder['owner'])}" + (" (shared)" if lock.mode == Mode.SHARED else ""))
-        print(f"  since     {holder['since']} ({duration(holder['held_s'])} ago)")
-        print(f"  TTL       {duration(holder['ttl_s'])}, {duration(holder['ttl_left_s'])} left")
-        print(f"  token     {holder['fencing_token']}")
-        print(f"  session   {shown(holder['session'])}")
-    print(f"waiters  {len(lock.waiters) or 'none'}")
+        say(f"held by  {shown(holder['owner'])}" + (" (shared)" if lock.mode == "shared" else ""))
+        say(f"  since     {holder['since']} ({duration(holder['held_s'])} ago)")
+        say(f"  TTL       {duration(holder['ttl_s'])}, {duration(holder['ttl_left_s'])} left")
+        say(f"  token     {holder['fencing_token']}")
+        say(f"  session   {shown(holder['session'])}")
+    say(f"waiters  {len(lock.waiters) or 'none'}")
     for position, waiter in enumerate(found["waiters"], start=1):
         shared = " (shared)" if waiter["mode"] == "shared" else ""
-        print(f"  {position:3}.  {shown(waiter['owner'])}{shared}, for {duration(waiter['waited_s'])}")
-    print(
-        f"slot     {lock.slot}, primary {lock.primary}, backup {found['backup'] or 'none (not replicated)'}"
-    )
+        say(f"  {position:3}.  {shown(waiter['owner'])}{shared}, for {duration(waiter['waited_s'])}")
+    say(f"slot     {lock.slot}, primary {lock.primary}, backup {found['backup'] or 'none (not replicated)'}")
 
 
 @click.command()
@@ -176,15 +176,15 @@ def watch(name: str, as_json: bool, **given: Any) -> None:
             if as_json:
                 print_json({"at": clock_time(), **facts(update.lock), **news(update)})
             else:
-                print(f"{clock_time()}  {summary(update.lock)}{told(update)}", flush=True)
+                say(f"{clock_time()}  {summary(update.lock)}{told(update)}")
 
 
 def summary(lock: LockInfo) -> str:
     """Who has a lock and how many wait, in one line."""
     if lock.holders:
-        shared = lock.mode == Mode.SHARED
+        shared = lock.mode == "shared"
         holders = ", ".join(
-            f"{shown(each.owner)} ({token(each.generation, shared)})" for each in lock.holders
+            f"{shown(each.owner)} ({token(each.fencing_token, shared)})" for each in lock.holders
         )
         text = f"held by {holders}"
     else:
@@ -247,13 +247,12 @@ def break_(name: str, as_json: bool, **given: Any) -> None:
         broken = client.break_lock(
             name, settings.token, force=settings.force, timeout=cluster.connect_timeout_s
         )
-    within_s = broken.within_ms / 1000
     if as_json:
-        freed = {"freed": broken.freed, "free_within_s": 0.0 if broken.freed else within_s}
+        freed = {"freed": broken.freed, "free_within_s": broken.free_within_s}
         print_json({"name": name, "fencing_token": settings.token, **freed})
     elif broken.freed:
-        print(f"{quoted(name)} is free")
+        say(f"{quoted(name)} is free")
     else:
-        print(
-            f"{quoted(name)}: its holder is told; free when it lets go, in {duration(within_s)} at the latest"
+        say(
+            f"{quoted(name)}: its holder is told; free when it lets go, in {duration(broken.free_within_s)} at the latest"
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from lockring.cli.layout import Column, lay_out, wrapped
 from lockring.errors import LockLost, LockringError, Unavailable
+from lockring.terminals import takes_colour
 
 
 def print_json(value: object) -> None:
@@ -73,37 +76,44 @@ def clock_time(seconds_ago: float = 0.0) -> str:
     return (datetime.now().astimezone() - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds")
 
 
-def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()
-) -> None:
-    """Print a table: dressed up on a terminal, else plain columns that other programs can cut.
+def width_of_terminal() -> int | None:
+    """How many cells a line of standard output has, None if it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]], *, if_empty: str = "") -> None:
+    """Print a table: fitted to the terminal, or else all of it, in columns that other programs can cut.
 
     Args:
-        columns: their headings.
+        columns: see `Column`.
         rows: of as many cells each; shown by `str`.
-        numbers: headings of the columns that are aligned to the right.
+        if_empty: what to say on standard error if there are no rows; standard output then has the headings only, and
+            on a terminal nothing.
     """
-    cells = [[shown(str(cell)) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+    width = width_of_terminal()
+    if not rows and if_empty:
+        for line in wrapped(f"lockring: {if_empty}", width):
+            print(line, file=sys.stderr, flush=True)
+        if width is not None:
+            return
+    table = lay_out(columns, [[shown(str(cell)) for cell in row] for row in rows], width)
+    heading, *lines = table.lines
+    print(f"\x1b[1m{heading}\x1b[0m" if width is not None and takes_colour(sys.stdout) else heading)
+    for line in lines:
+        print(line)
+    if table.left_out:
+        say(f"({', '.join(table.left_out)}: no room for it at {width} columns)")
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-        for row in cells:
-            table.add_row(*map(Text, row))
-        Console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    for line in (columns, *cells):
-        parts = [
-            cell.rjust(width) if name in numbers else cell.ljust(width)
-            for cell, width, name in zip(line, widths, columns, strict=True)
-        ]
-        print("  ".join(parts).rstrip())
+
+def say(text: str, *, hang: str = "  ") -> None:
+    """Print a sentence, on a terminal broken at blanks where it is too long, so that no word or number is broken.
+
+    Args:
+        text: what to print.
+        hang: what the second and later lines begin with.
+    """
+    for line in wrapped(text, width_of_terminal(), hang=hang):
+        print(line, flush=True)
 
 
 def token(number: int, shared: bool) -> str:

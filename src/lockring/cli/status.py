@@ -14,7 +14,8 @@ import click
 from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
 from lockring.cli.exits import OK, UNAVAILABLE
 from lockring.cli.health import Answer, Health, diagnose, own_status
-from lockring.cli.output import count, duration, print_json, print_table
+from lockring.cli.layout import Column
+from lockring.cli.output import count, duration, print_json, print_table, say
 from lockring.clock import wall_ns
 from lockring.errors import LockringError
 from lockring.names import SLOTS
@@ -184,32 +185,43 @@ def replica_of(copy: Copy | None) -> Replica | None:
     return None if copy is None else copy.replica
 
 
+_COLUMNS: Final = (
+    Column("NODE", least=8),
+    Column("CONDITION"),
+    Column("ADDRESS", leaves=4),
+    Column("WEIGHT", True, leaves=2),
+    Column("SERVES", True),
+    Column("PRIMARY OF", True, leaves=5),
+    Column("BACKUP OF", True, leaves=3),
+    Column("LEARNING", True, leaves=1),
+)
+
+
 def _print(found: dict[str, Any], health: Health) -> None:
     print_table(
-        ("NODE", "CONDITION", "ADDRESS", "WEIGHT", "SERVES", "PRIMARY OF", "BACKUP OF", "LEARNING"),
+        _COLUMNS,
         [
             [each[key] for key in ("id", "condition", "address", "weight")]
             + ["?" if each["slots_served"] is None else each["slots_served"]]
             + [each[key] for key in ("slots_primary", "slots_backup", "slots_learner")]
             for each in found["members"]
         ],
-        numbers=("WEIGHT", "SERVES", "PRIMARY OF", "BACKUP OF", "LEARNING"),
     )
-    print(health.heading)
+    say(health.heading)
     for line in [*health.reasons, *health.remarks]:
-        print(f"- {line}")
+        say(f"- {line}")
     for move in found["moves"]:
-        print(f"moving {count(move['slots'], 'slot')} from {move['from']} to {move['to']}")
+        say(f"moving {count(move['slots'], 'slot')} from {move['from']} to {move['to']}")
     if found["version"] == "0":
-        print(f"coordinator {found['coordinator'] or 'unknown'}; there is no state yet")
+        say(f"coordinator {found['coordinator'] or 'unknown'}; there is no state yet")
     else:
         age = duration(found["version_age_s"])
-        print(
+        say(
             f"coordinator {found['coordinator']}, cluster {found['cluster']}, version of {found['version_at']} ({age} ago)"
         )
-    print(
+    say(
         f"{found['replication']} replication, backup lease {duration(found['backup_lease_s'])}, "
         f"coordinator lease {duration(found['coordinator_lease_s'])}"
     )
     if found["note"] and not any(found["note"] in line for line in health.reasons):
-        print(f"note: {found['note']}")
+        say(f"note: {found['note']}")

@@ -27,7 +27,7 @@ from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.holdings import TicketState
-from lockring.errors import LockLost
+from lockring.errors import LockLost, LockringError
 from lockring.messages import WAIT_FOREVER, GroupMember, Mode
 from lockring.names import lock_of_group
 from lockring.ring.key_ring import KeySet
@@ -270,7 +270,12 @@ class Membership(MembershipState):
         self._tell()
 
     def _leave_later(self) -> None:
-        self._leaving = asyncio.ensure_future(self.leave())
+        """Leave where nobody waits for it; not at once, since callbacks may still be finishing what must not be done by two."""
+        self._leaving = asyncio.ensure_future(self._leave_unheard())
+
+    async def _leave_unheard(self) -> None:
+        with contextlib.suppress(LockringError):  # lost or closed meanwhile, so left
+            await self.leave()
 
     async def _wait(self, ready: Callable[[], int | None], until_ns: int | None, what: str) -> int:
         """Wait until `ready` gives something."""
@@ -304,6 +309,10 @@ class Membership(MembershipState):
                 if ticket.state != TicketState.HELD:
                     raise
                 call_at_home(self._engine, self._leave_later)
+            except BaseException:
+                if ticket.state == TicketState.HELD:
+                    self._leave_later()
+                raise
         elif ticket.reason:
             try:
                 self.check()

@@ -24,18 +24,19 @@ from lockring.client.async_engine import AsyncEngine
 from lockring.client.async_grants import Grant, Grants
 from lockring.client.async_groups import Group
 from lockring.client.async_locks import Lock, RWLock
-from lockring.client.holding import Holding, holding_of
-from lockring.client.membership import GroupSummary, summary_of
+from lockring.client.holding import Holding
+from lockring.client.looking import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
+from lockring.client.membership import GroupList, groups_of
 from lockring.client.process_bound import ProcessBound
 from lockring.client.threaded_engine import ThreadedEngine
 from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.core.outlook import Wait
-from lockring.messages import WAIT_FOREVER, Broken, LockInfo, Mode
+from lockring.messages import WAIT_FOREVER, Mode
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
 from lockring.ring.state import ClusterState, decode_state
 from lockring.units import NS_PER_MS
-from lockring.views import LockList
+from lockring.views import LockList as WireLockList
 
 
 class Client(ProcessBound):
@@ -117,19 +118,19 @@ class Client(ProcessBound):
         """
         return Group(self, name, self._ttl_ms if ttl is None else ttl_to_ms(ttl))
 
-    async def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> list[GroupSummary]:
+    async def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> GroupList:
         """The groups that have members, by name.
 
-        Each is as its node saw it when it was asked; the list as a whole is no snapshot.
+        Each is as its node saw it when it was asked; the list as a whole is no snapshot. Where some slots cannot be told of at
+        present, the list says so: see `GroupList.unserved_slots`.
 
         Args:
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: not all nodes could tell within that time.
+            Unavailable: a node could not be reached within that time, or no slot is served at all.
         """
-        found = [summary_of(lock) for lock in await self.locks(GROUP_PREFIX, timeout=timeout)]
-        return [each for each in found if each is not None]
+        return groups_of(await self._listed(GROUP_PREFIX, timeout))
 
     async def acquire_all(
         self,
@@ -186,8 +187,7 @@ class Client(ProcessBound):
         answer = await self._engine.ask(
             lambda core, now_ns: core.describe(wanted, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
-        lock: LockInfo = answer.lock
-        return lock
+        return lock_info(answer.lock)
 
     async def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holding | None:
         """Who holds a lock, or None if nobody does.
@@ -199,7 +199,8 @@ class Client(ProcessBound):
         Raises:
             Unavailable: no node could tell within that time.
         """
-        return holding_of(await self.describe(name, timeout=timeout))
+        holders = (await self.describe(name, timeout=timeout)).holders
+        return holders[0] if holders else None
 
     async def locks(self, prefix: str = "", *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> LockList:
         """The locks that are held or waited for and whose name starts with `prefix`, by name.
@@ -214,8 +215,11 @@ class Client(ProcessBound):
         Raises:
             Unavailable: a node could not be reached within that time, or no slot is served at all.
         """
+        return lock_list(await self._listed(prefix, timeout))
+
+    async def _listed(self, prefix: str, timeout: Seconds) -> WireLockList:
         start, give_up_ns = check_prefix(prefix), answer_to_ns(timeout)
-        locks: LockList = await self._engine.ask(
+        locks: WireLockList = await self._engine.ask(
             lambda core, now_ns: core.list_locks(start, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return locks
@@ -256,7 +260,7 @@ class Client(ProcessBound):
         """End the lease of a lock's holder, named by its fencing token.
 
         The holder is told, and its lease is not renewed any more: the lock is free once it lets go, or once its TTL has
-        passed (`within_ms`). With `force` it is free at once: for a moment two may believe to hold it.
+        passed (`free_within_s`). With `force` it is free at once: for a moment two may believe to hold it.
 
         Args:
             name: of the lock.
@@ -269,12 +273,12 @@ class Client(ProcessBound):
             Unavailable: no node could do it within that time.
         """
         wanted, generation, give_up_ns = check_lock_name(name), check_token(token), answer_to_ns(timeout)
-        broken: Broken = await self._engine.ask(
+        broken = await self._engine.ask(
             lambda core, now_ns: core.break_lock(
                 wanted, generation, force=force, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
             )
         )
-        return broken
+        return broken_of(broken)
 
     async def state(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> ClusterState:
         """The cluster's members, and who has which slot, as the server knows it that is asked.

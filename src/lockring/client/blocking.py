@@ -24,19 +24,20 @@ from lockring.client.arguments import (
 from lockring.client.engine import Engine
 from lockring.client.grants import Grant, Grants
 from lockring.client.groups import Group
-from lockring.client.holding import Holding, holding_of
+from lockring.client.holding import Holding
 from lockring.client.locks import Lock, RWLock
-from lockring.client.membership import GroupSummary, summary_of
+from lockring.client.looking import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
+from lockring.client.membership import GroupList, groups_of
 from lockring.client.process_bound import ProcessBound
 from lockring.client.threading_lock import ThreadingLock
 from lockring.client.watching import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.core.outlook import Wait
-from lockring.messages import WAIT_FOREVER, Broken, LockInfo, Mode
+from lockring.messages import WAIT_FOREVER, Mode
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
 from lockring.ring.state import ClusterState, decode_state
 from lockring.units import NS_PER_MS
-from lockring.views import LockList
+from lockring.views import LockList as WireLockList
 
 
 class Client(ProcessBound):
@@ -118,19 +119,19 @@ class Client(ProcessBound):
         """
         return Group(self, name, self._ttl_ms if ttl is None else ttl_to_ms(ttl))
 
-    def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> list[GroupSummary]:
+    def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> GroupList:
         """The groups that have members, by name.
 
-        Each is as its node saw it when it was asked; the list as a whole is no snapshot.
+        Each is as its node saw it when it was asked; the list as a whole is no snapshot. Where some slots cannot be told of at
+        present, the list says so: see `GroupList.unserved_slots`.
 
         Args:
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: not all nodes could tell within that time.
+            Unavailable: a node could not be reached within that time, or no slot is served at all.
         """
-        found = [summary_of(lock) for lock in self.locks(GROUP_PREFIX, timeout=timeout)]
-        return [each for each in found if each is not None]
+        return groups_of(self._listed(GROUP_PREFIX, timeout))
 
     def acquire_all(
         self,
@@ -191,8 +192,7 @@ class Client(ProcessBound):
         answer = self._engine.ask(
             lambda core, now_ns: core.describe(wanted, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
-        lock: LockInfo = answer.lock
-        return lock
+        return lock_info(answer.lock)
 
     def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holding | None:
         """Who holds a lock, or None if nobody does.
@@ -204,7 +204,8 @@ class Client(ProcessBound):
         Raises:
             Unavailable: no node could tell within that time.
         """
-        return holding_of(self.describe(name, timeout=timeout))
+        holders = self.describe(name, timeout=timeout).holders
+        return holders[0] if holders else None
 
     def locks(self, prefix: str = "", *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> LockList:
         """The locks that are held or waited for and whose name starts with `prefix`, by name.
@@ -219,8 +220,11 @@ class Client(ProcessBound):
         Raises:
             Unavailable: a node could not be reached within that time, or no slot is served at all.
         """
+        return lock_list(self._listed(prefix, timeout))
+
+    def _listed(self, prefix: str, timeout: Seconds) -> WireLockList:
         start, give_up_ns = check_prefix(prefix), answer_to_ns(timeout)
-        locks: LockList = self._engine.ask(
+        locks: WireLockList = self._engine.ask(
             lambda core, now_ns: core.list_locks(start, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return locks
@@ -261,7 +265,7 @@ class Client(ProcessBound):
         """End the lease of a lock's holder, named by its fencing token.
 
         The holder is told, and its lease is not renewed any more: the lock is free once it lets go, or once its TTL has
-        passed (`within_ms`). With `force` it is free at once: for a moment two may believe to hold it.
+        passed (`free_within_s`). With `force` it is free at once: for a moment two may believe to hold it.
 
         Args:
             name: of the lock.
@@ -274,12 +278,12 @@ class Client(ProcessBound):
             Unavailable: no node could do it within that time.
         """
         wanted, generation, give_up_ns = check_lock_name(name), check_token(token), answer_to_ns(timeout)
-        broken: Broken = self._engine.ask(
+        broken = self._engine.ask(
             lambda core, now_ns: core.break_lock(
                 wanted, generation, force=force, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
             )
         )
-        return broken
+        return broken_of(broken)
 
     def state(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> ClusterState:
         """The cluster's members, and who has which slot, as the server knows it that is asked.

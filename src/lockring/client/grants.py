@@ -43,7 +43,7 @@ class Grant(GrantState):
     def lost(self) -> threading.Event:
         """An event that is set once the lock was lost (not when it is released), with `wait()` and `is_set()`.
 
-        Take it anew from the grant in the child of a fork.
+        In the child of a fork, take it from the grant again.
         """
         is_lost = self._loss is not None
         with self._engine.locked():
@@ -173,11 +173,15 @@ class Grants(ProcessBound, Sequence[Grant]):
             NotHeld: one was released before; the others are released.
         """
         problem: BaseException | None = None
-        for grant in sorted(self._grants, key=lambda grant: grant.name, reverse=True):
+        left = sorted(self._grants, key=lambda grant: grant.name)
+        while left:
             try:
-                grant.release()
+                left.pop().release()
             except Exception as error:  # noqa: BLE001 - raised below, once all others are released
                 problem = problem or error
+            except BaseException:
+                _let_go(left)
+                raise
         if problem is not None:
             raise problem
 
@@ -187,17 +191,27 @@ class Grants(ProcessBound, Sequence[Grant]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        losses = []
-        for grant in sorted(self._grants, key=lambda grant: grant.name, reverse=True):
+        problem: BaseException | None = None
+        left = sorted(self._grants, key=lambda grant: grant.name)
+        while left:
             try:
-                grant.__exit__(kind, error, trace)
-            except LockLost as loss:
-                losses.append(loss)
-        if losses:
-            raise losses[0]
+                left.pop().__exit__(kind, error, trace)
+            except Exception as failure:  # noqa: BLE001 - raised below, once all others are released
+                problem = problem or failure
+            except BaseException:
+                _let_go(left)
+                raise
+        if problem is not None:
+            raise problem
 
     def __repr__(self) -> str:
         return f"<Grants {list(self._grants)!r}>"
+
+
+def _let_go(grants: Iterable[Grant]) -> None:
+    """Release without waiting what an interrupted release of several leaves."""
+    for grant in grants:
+        grant._engine.let_go(grant._ticket)
 
 
 def _call_back(name: str, callbacks: Sequence[LossCallback], loss: LockLost) -> None:

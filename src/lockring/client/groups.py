@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.holdings import TicketState
-from lockring.errors import LockLost
+from lockring.errors import LockLost, LockringError
 from lockring.messages import WAIT_FOREVER, GroupMember, Mode
 from lockring.names import lock_of_group
 from lockring.ring.key_ring import KeySet
@@ -278,6 +279,15 @@ class Membership(MembershipState):
             with self._engine.locked():
                 self._waiting.remove(event)
 
+    def _leave_later(self) -> None:
+        """Leave where nobody waits for it; not at once, since callbacks may still be finishing what must not be done by two."""
+        name = f"lockring-leave-{self._group[:40]}"
+        threading.Thread(target=self._leave_unheard, name=name, daemon=True).start()
+
+    def _leave_unheard(self) -> None:
+        with contextlib.suppress(LockringError):  # lost or closed meanwhile, so left
+            self.leave()
+
     def __enter__(self) -> Self:
         return self.check()
 
@@ -290,6 +300,10 @@ class Membership(MembershipState):
                 self.leave()
             except LockLost as loss:
                 blame(error, loss)
+            except BaseException:
+                if ticket.state == TicketState.HELD:
+                    self._leave_later()
+                raise
         elif ticket.reason:
             try:
                 self.check()

@@ -59,7 +59,7 @@ class Holding:
         fencing_token: of the grant.
         held_s: for how long it has been held, in seconds.
         ttl_s: the lease, in seconds.
-        ttl_left_s: how much of it is left unless it is renewed, in seconds.
+        ttl_left_s: how much of it is left unless it is renewed, in seconds; never more than `ttl_s`.
     """
 
     owner: str
@@ -73,19 +73,19 @@ class Holding:
         return self.owner
 
 
-def holding_of(lock: LockInfo) -> Holding | None:
-    """The (first) holder of a lock, or None if it is free."""
-    if not lock.holders:
-        return None
-    first = lock.holders[0]
-    return Holding(
-        first.owner,
-        first.session,
-        first.generation,
-        first.held_ms / 1000,
-        first.ttl_ms / 1000,
-        first.left_ms / 1000,
-    )
+def holding_of_each(lock: LockInfo) -> list[Holding]:
+    """The holders of a lock, in the order of their grants."""
+    return [
+        Holding(
+            each.owner,
+            each.session,
+            each.generation,
+            each.held_ms / 1000,
+            each.ttl_ms / 1000,
+            each.left_ms / 1000,
+        )
+        for each in lock.holders
+    ]
 
 
 def is_holder(ticket: Ticket, lock: LockInfo) -> bool:

@@ -22,9 +22,12 @@ F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, ..., Any]")
 
 
 class Lock(ProcessBound):
-    """A lock's name and how it is to be leased. It holds no state: make one wherever it is needed, or share it.
+    """A lock's name and how it is to be leased. Make one wherever it is needed, or share it.
 
-    `with lock as grant:` waits for the lock and never runs the block without it.
+    `with lock as grant:` waits for the lock and never runs the block without it. One object may be entered many times at
+    once, and a block be left by another thread or task than entered it: each `with` statement gives back what it got. Where an
+    exit stack, or a call, enters and leaves several of one object, it cannot be known which is meant: give it a grant,
+    as in `stack.enter_context(lock.acquire())`, which is exact.
     """
 
     _instead = "pass the addresses of the servers and the lock's name, and make a client and a lock there"
@@ -65,8 +68,8 @@ class Lock(ProcessBound):
         Raises:
             AcquireTimeout: others held it all the time.
             Unavailable: no server could be reached, or none may serve the lock at present.
-            InvalidRequest: the timeout is none, the cluster allows no such TTL, or the caller is in a block that holds the
-                other side of the same `RWLock`.
+            InvalidRequest: the timeout is none, the cluster allows no such TTL, or the call comes from inside of a
+                `with` statement on the other side of the same `RWLock`.
             ClientClosed: the client was closed.
         """
         if self._other is not None and self._other._blocks.hold_around(sys._getframe()):
@@ -114,8 +117,9 @@ class RWLock(ProcessBound):
     after a waiting writer wait for it, so no writer starves. `write()` is the same lock as `Client.lock` gives for that name.
 
     Neither side is reentrant, nor can one be turned into the other while it is held: who holds it to read and waits to write
-    waits for itself. Where that is seen, in a `with` block of the same object, it is refused. Two reads of one
-    caller, one inside the other, wait for ever if a writer has come between them.
+    waits for itself. Where that is certain, since the call comes from inside of a `with` statement on the other side of
+    the same object, it is refused. Two reads of one caller, one inside the other, wait for ever if a writer has
+    come between them.
     """
 
     _instead = "pass the addresses of the servers and the lock's name, and make a client and a lock there"

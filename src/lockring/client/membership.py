@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -16,13 +16,15 @@ from lockring.core.client_groups import REPLACED
 from lockring.core.following import Following, GroupView
 from lockring.core.outlook import Wait
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld, Unavailable
-from lockring.messages import GroupMember, LockInfo, View
+from lockring.messages import GroupMember as GroupMember
+from lockring.messages import LockInfo, View
 from lockring.names import GROUP_PREFIX, SLOTS, check_member_id
 from lockring.ring.key_ring import KeySet as KeySet
 from lockring.ring.key_ring import slot_of_key
 from lockring.views import (
     MEMBER_PAYLOAD_BYTES_MAX,
     WEIGHT_MAX,
+    LockList,
     MemberRecord,
     membership_of,
     payload_of,
@@ -111,6 +113,25 @@ class GroupInfo:
     def __repr__(self) -> str:
         state = "settled" if self.settled else f"waits for {', '.join(self.awaited)}"
         return f"<GroupInfo {self.name!r} version {self.version}, {len(self.members)} members, {state}>"
+
+
+class GroupList(list[GroupSummary]):
+    """Groups that were found, by name.
+
+    Attributes:
+        unserved_slots: how many of the cluster's 4096 slots no node could tell of: groups that are kept there are missing here. 0
+            if the list is whole.
+    """
+
+    def __init__(self, groups: Iterable[GroupSummary] = (), unserved_slots: int = 0) -> None:
+        super().__init__(groups)
+        self.unserved_slots = unserved_slots
+
+
+def groups_of(locks: LockList) -> GroupList:
+    """The groups among these locks that have members."""
+    found = [summary_of(lock) for lock in locks]
+    return GroupList([each for each in found if each is not None], locks.unserved_slots)
 
 
 def summary_of(lock: LockInfo) -> GroupSummary | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lockring.client.holding import Holding
+from lockring.client.looking import LockInfo, Waiter, lock_info
 from lockring.core.client_effects import Update
-from lockring.messages import HolderInfo, LockEvent, LockInfo, Mode, WaiterInfo
+from lockring.messages import LockEvent, Mode
 from lockring.views import Event
 
 
@@ -48,12 +50,12 @@ class WatchUpdate:
     gap: bool
 
     @property
-    def holders(self) -> list[HolderInfo]:
+    def holders(self) -> list[Holding]:
         """Who holds the lock, in the order of their grants."""
         return self.lock.holders
 
     @property
-    def waiters(self) -> list[WaiterInfo]:
+    def waiters(self) -> list[Waiter]:
         """Who waits for it, in the order in which they are served."""
         return self.lock.waiters
 
@@ -65,7 +67,8 @@ class WatchUpdate:
 
 def shown_update(update: Update) -> WatchUpdate:
     """What the caller is to see of what the core has seen."""
-    return WatchUpdate(update.lock, tuple(_shown_event(event) for event in update.events), update.gap)
+    events = tuple(_shown_event(event) for event in update.events)
+    return WatchUpdate(lock_info(update.lock), events, update.gap)
 
 
 def _shown_event(event: LockEvent) -> WatchEvent:

@@ -23,23 +23,24 @@ Reads, writes and plans are begun in `take_effects`, so that all that arrived in
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
+from lockring.core import coordinator_status as telling
 from lockring.core.admission import foreign, malformed, not_the_latest, outdated
 from lockring.core.asks import Asks, check_ask
-from lockring.core.coordinator_status import CoordinatorStatus, note_of, status_of
+from lockring.core.coordinator_checks import Checks
 from lockring.core.effects import Close, Connection, Effect, Publish, Send
+from lockring.core.farewells import Farewells
 from lockring.core.heartbeats import Heartbeats
 from lockring.core.membership import Membership
 from lockring.core.planning import Planning, lives_in
 from lockring.core.reach import Reach
 from lockring.core.roster import Roster
 from lockring.core.snapshots import Snapshots
+from lockring.core.store_health import StoreNews
 from lockring.core.term import News, Phase, Term
-from lockring.core.timing import Timing
-from lockring.core.transitions import VERSION_MAX, check_state
+from lockring.core.timing import Timing, stood_still_for_ns
+from lockring.core.transitions import VERSION_MAX
 from lockring.errors import ProtocolError
 from lockring.messages import (
     PROTOCOL,
@@ -55,10 +56,6 @@ from lockring.messages import (
     Welcome,
 )
 from lockring.ring.state import ClusterState, Member, Replica, Replication
-from lockring.units import NS_PER_S
-
-DUPLICATE_NS: Final = 3 * NS_PER_S
-"""A life that is connected and was heard this recently is running: three heartbeats, less than a member lease."""
 
 
 class CoordinatorCore:
@@ -70,6 +67,7 @@ class CoordinatorCore:
         cluster_if_new: random id for the cluster if the store has none.
         timing: durations; the two leases go into the state.
         new_cluster: whether an empty store means a new cluster, rather than one that was lost.
+        boot: which boot of this machine it is, "" if unknown; `is_as_left` whether the store is as its last coordinator left it.
         replication: "sync" or "async"; goes into the state.
         now_ns: monotonic clock.
         wall_ns: wall clock.
@@ -83,6 +81,8 @@ class CoordinatorCore:
         cluster_if_new: str,
         timing: Timing | None = None,
         new_cluster: bool = False,
+        boot: str = "",
+        is_as_left: bool = True,
         replication: Replication = "sync",
         now_ns: int,
         wall_ns: int,
@@ -96,6 +96,7 @@ class CoordinatorCore:
             cluster_if_new=cluster_if_new,
             timing=timing,
             new_cluster=new_cluster,
+            boot=boot if is_as_left else "",
             replication=replication,
             effects=self._effects,
         )
@@ -103,6 +104,7 @@ class CoordinatorCore:
         self._membership = Membership(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats()
         self._asks = Asks()
+        self.farewells = Farewells(boot)
         self._reach = Reach()
         self._planning = Planning(timing, self._membership, self._reach, now_ns=now_ns)
         self._snapshots = Snapshots(now_ns=now_ns)
@@ -114,7 +116,7 @@ class CoordinatorCore:
         self._former_clusters: list[str] = []
         # Lives from which the write on its way takes slots.
         self._condemned: frozenset[Replica] = frozenset()
-        self._checked: ClusterState | None = None
+        self._checks = Checks()
 
     # ----------------------------------------------------------------------- looking
 
@@ -131,12 +133,20 @@ class CoordinatorCore:
     @property
     def note(self) -> str:
         """A sentence on what the coordinator waits for, "" if for nothing."""
-        return note_of(self._term, self._roster, self._planning)
+        return telling.note_of(self._term, self._roster, self._planning)
 
-    def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
+    def store_news(self) -> list[StoreNews]:
+        """What the log is to say of the store since the last call, in order."""
+        return self._term.health.take_news()
+
+    def left_ms(self, now_ns: int) -> int:
+        """How long what `note` says takes yet at most, in milliseconds, 0 if that is unknown."""
+        return telling.left_ms_of(self._planning, now_ns)
+
+    def status(self, *, now_ns: int = 0) -> telling.CoordinatorStatus:
         """A copy of what is worth knowing, as of `now_ns` or the last input, if that was later."""
         moment = max(now_ns, self._called_at_ns)
-        return status_of(self._term, self._roster, self._membership, self._planning, moment)
+        return telling.status_of(self._term, self._roster, self._membership, self._planning, moment)
 
     def check_invariants(self) -> None:
         """Assert what must hold after every input. For tests and the simulation: it looks at every slot.
@@ -144,16 +154,7 @@ class CoordinatorCore:
         Raises:
             AssertionError: a bug.
         """
-        self._roster.check_invariants()
-        for connection in self._heartbeats.connections():
-            assert self._roster.node_of(connection) is not None
-        assert not (self._held_joins and self._term.is_active), "joins wait for an active coordinator"
-        assert not self._condemned or self._term.is_writing, "condemned without a write on its way"
-        if self._term.phase is Phase.PASSIVE:
-            assert not [*self._roster.lives(), *self._held_joins]
-        if self._term.state is not None and self._term.state is not self._checked:
-            check_state(self._term.state)
-            self._checked = self._term.state
+        self._checks.check(self._term, self._roster, self._heartbeats, self._held_joins, self._condemned)
 
     # ----------------------------------------------------------------------- inputs
 
@@ -163,7 +164,14 @@ class CoordinatorCore:
         self._term.begin(now_ns=now_ns)
 
     def store_result(
-        self, operation: int, *, ok: bool, state: ClusterState | None, now_ns: int, wall_ns: int
+        self,
+        operation: int,
+        *,
+        ok: bool,
+        state: ClusterState | None,
+        problem: str = "",
+        now_ns: int,
+        wall_ns: int,
     ) -> None:
         """Take the result of a `StoreRead` or `StoreWrite`.
 
@@ -171,11 +179,13 @@ class CoordinatorCore:
             operation: the effect's number.
             ok: whether the read succeeded, or the write was made.
             state: what is stored now; None if that is unknown, or the store is empty.
+            problem: why it failed, "" if it did not, or only found another version than was expected.
             now_ns: monotonic clock.
             wall_ns: wall clock.
         """
         self._enter(now_ns, wall_ns)
-        self._take(self._term.result(operation, ok=ok, state=state, now_ns=now_ns, wall_ns=wall_ns), now_ns)
+        result = self._term.result
+        self._take(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
     def receive(self, sender: Connection, message: Message, *, now_ns: int, wall_ns: int) -> None:
         """Take a message: `Join` first from a node, then `Heartbeat`, `Ask`, `Leave`; `Drain`, `Undrain` from anyone.
@@ -304,9 +314,8 @@ class CoordinatorCore:
         return Refused(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
-        return self._roster.is_connected(replica) and self._membership.heard_within(
-            replica, DUPLICATE_NS, now_ns=self._called_at_ns
-        )
+        now_ns = self._called_at_ns
+        return self._roster.is_connected(replica) and self._membership.heard_lately(replica, now_ns=now_ns)
 
     # ----------------------------------------------------------------------- what nodes say
 
@@ -330,6 +339,7 @@ class CoordinatorCore:
             self._refuse(sender, Refused(0, "protocol", f"no state has version {heartbeat.version}"))
             return
         self._heartbeats.add(sender, heartbeat.sequence)
+        self.farewells.take(node.replica, heartbeat, now_ns)
         if not self._term.is_active:
             return
         state = self._state()
@@ -359,13 +369,16 @@ class CoordinatorCore:
         return node is not None and self._state().is_current(node.replica)
 
     def _acknowledge(self, now_ns: int) -> None:
-        state, waits = self._state(), self._planning.waits(now_ns=now_ns)
+        state = self._state()
+        waiting, left_ms = self._planning.waits(now_ns=now_ns)
+        why = telling.why_of(self._term, self._planning)
         for connection, sequence in self._heartbeats.confirmed().items():
             node = self._roster.node_of(connection)
             if node is None or node.replica in self._condemned or not state.is_current(node.replica):
                 continue
             self._membership.acknowledge(node.replica, now_ns=now_ns)
-            self._effects.append(Send(connection, HeartbeatAck(sequence, state.version, *waits)))
+            ack = HeartbeatAck(sequence, state.version, waiting, left_ms, why)
+            self._effects.append(Send(connection, ack))
 
     # ----------------------------------------------------------------------- deciding
 
@@ -373,7 +386,7 @@ class CoordinatorCore:
         if news is News.CONFIRMED:
             self._acknowledge(now_ns)
         elif not self._term.is_confirming:
-            self._heartbeats.failed(now_ns=now_ns)
+            self._heartbeats.failed(pause_ns=self._term.health.pause_ns, now_ns=now_ns)
         if news in (News.INTERRUPTED, News.ENDED):
             self._condemned = frozenset()  # nobody is acknowledged until the term is claimed anew
         if news is News.ENDED:
@@ -391,6 +404,7 @@ class CoordinatorCore:
         state = self._state()
         self._condemned = frozenset()
         self._planning.learn(state, now_ns=now_ns, is_own=is_own)
+        self.farewells.learn(state)
         self._planning.look_again(now_ns=now_ns)
         self._snapshots.published(now_ns=now_ns)
         self._effects.append(Publish(state))
@@ -402,8 +416,9 @@ class CoordinatorCore:
         version = self._term.version_at(now_ns + self._wall_offset_ns)
         members = self._roster.next_members(state)
         slots = self._asks.apply(state, self._reach, version=version, now_ns=now_ns)
-        if members is not state.members or slots is not state.slots:
-            state = msgspec.structs.replace(state, members=members, slots=slots)
+        farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
+        if members is not state.members or slots is not state.slots or farewell is not state.farewell:
+            state = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
         condemned: frozenset[Replica] = frozenset()
         due_ns = self._planning.next_deadline_ns()
         if due_ns is not None and now_ns >= due_ns:
@@ -440,11 +455,8 @@ class CoordinatorCore:
 
     def _enter(self, now_ns: int, wall_ns: int) -> None:
         """Every input comes through here: note the clocks, and whether this process stood still."""
-        if now_ns - self._called_at_ns > self._timing.stall_ns:
-            due_ns = self.next_deadline_ns()
-            if due_ns is not None:
-                gap_ns = now_ns - max(due_ns, self._called_at_ns)
-                if gap_ns > self._timing.stall_ns:
-                    self._membership.excuse(gap_ns, now_ns=now_ns)
+        gap_ns = stood_still_for_ns(self._timing, self._called_at_ns, self.next_deadline_ns, now_ns=now_ns)
+        if gap_ns:
+            self._membership.excuse(gap_ns, now_ns=now_ns)
         self._called_at_ns = max(self._called_at_ns, now_ns)
         self._wall_offset_ns = wall_ns - now_ns

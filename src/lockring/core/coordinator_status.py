@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from lockring.core.membership import Membership
 from lockring.core.planning import Planning
 from lockring.core.roster import Roster
 from lockring.core.term import Term
-from lockring.units import NS_PER_S, ns_to_ms_floor
+from lockring.units import ns_to_ms_floor
 
 
 class CoordinatorStatus(msgspec.Struct, frozen=True):
@@ -39,6 +41,25 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
     heard: tuple[tuple[str, int], ...]
 
 
+_UNKNOWN: Final = (
+    "it is unknown what was held before this start, and it may still be held (where there was no cluster before,"
+    " --new-cluster says so)"
+)
+_GONE: Final = "all copies are gone, and what was held may still be held"
+
+
+def why_of(term: Term, planning: Planning) -> str:
+    """Why slots wait for leases of before to end, "" if none do."""
+    if not planning.waiting:
+        return ""
+    return _UNKNOWN if term.knows_no_past else _GONE
+
+
+def left_ms_of(planning: Planning, now_ns: int) -> int:
+    """How long they wait yet at most, in milliseconds."""
+    return planning.waits(now_ns=now_ns)[1]
+
+
 def note_of(term: Term, roster: Roster, planning: Planning) -> str:
     """A sentence on what the coordinator waits for, "" if for nothing."""
     if term.problem:
@@ -53,10 +74,7 @@ def note_of(term: Term, roster: Roster, planning: Planning) -> str:
             f" make it active again with lockring undrain {roster.stranded[0]}"
         )
     if planning.waiting:
-        return (
-            f"{planning.waiting} slots have no copy left, or it is unknown who had them: they are assigned empty"
-            f" once no lease can be left, which takes {term.lease_wait_ns / NS_PER_S:.1f} s"
-        )
+        return f"{planning.waiting} slots are not served: {why_of(term, planning)}"
     return "" if term.state.members else "no node has joined yet"
 
 

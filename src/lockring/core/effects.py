@@ -77,4 +77,16 @@ class StoreWrite(NamedTuple):
     state: ClusterState
 
 
-Effect = Send | Close | Reply | Publish | StoreRead | StoreWrite
+class Note(NamedTuple):
+    """Something happened that an operator needs to know: a line for the log.
+
+    Attributes:
+        text: a sentence.
+        asked_by: the connection on which it was asked for; None if it was not.
+    """
+
+    text: str
+    asked_by: Connection | None = None
+
+
+Effect = Send | Close | Reply | Publish | StoreRead | StoreWrite | Note

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lockring.core.effects import Connection
-from lockring.core.term import RETRY_NS
+from lockring.core.store_health import PAUSE_NS_MIN
 
 
 class Heartbeats:
@@ -51,12 +51,12 @@ class Heartbeats:
         confirmed, self._confirming = self._confirming, {}
         return confirmed
 
-    def failed(self, *, now_ns: int) -> None:
-        """The read failed or was given up: try again, after a moment."""
+    def failed(self, *, pause_ns: int, now_ns: int) -> None:
+        """The read failed or was given up: try again after this pause."""
         if self._confirming:
             self._waiting = {**self._confirming, **self._waiting}
             self._confirming = {}
-            self._confirm_from_ns = now_ns + RETRY_NS
+            self._confirm_from_ns = now_ns + max(pause_ns, PAUSE_NS_MIN)
 
     def connections(self) -> list[Connection]:
         """All connections with heartbeats that are not acknowledged."""

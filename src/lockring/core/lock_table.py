@@ -25,8 +25,10 @@ from lockring.core.locks import Lock as Lock
 from lockring.core.locks import OpenRequest as OpenRequest
 from lockring.core.locks import Waiter as Waiter
 from lockring.core.sessions import Session, Sessions, Share
+from lockring.core.timing import up
 from lockring.messages import Acquire, HolderInfo, LockInfo, Mode, Mutation, Put, Remove, WaiterInfo
 from lockring.units import NS_PER_MS, ns_to_ms_floor
+from lockring.views import SEQ_FREE
 
 _place = attrgetter("place")
 
@@ -39,16 +41,18 @@ class LockTable:
         locks: by name.
         shares: by session id.
         highest: highest generation ever seen in this slot since its base.
+        inherited: no grant before the present reign had a higher generation.
         served: whether this node serves the slot, so that sessions count what is here.
     """
 
-    __slots__ = ("_arrivals", "_sessions", "highest", "locks", "served", "shares", "slot")
+    __slots__ = ("_arrivals", "_sessions", "highest", "inherited", "locks", "served", "shares", "slot")
 
     def __init__(self, slot: int, sessions: Sessions) -> None:
         self.slot = slot
         self.locks: dict[str, Lock] = {}
         self.shares: dict[str, Share] = {}
         self.highest = 0
+        self.inherited = 0
         self.served = False
         self._sessions = sessions
         self._arrivals = 0
@@ -201,9 +205,14 @@ class LockTable:
 
     # ------------------------------------------------------------------ serving or not
 
-    def start_serving(self) -> None:
-        """From now on sessions count what they have here."""
+    def start_serving(self, generation_from: int = 1) -> None:
+        """From now on sessions count what they have here.
+
+        Args:
+            generation_from: where the generations of this reign begin, if it goes not on in those of the one before.
+        """
         self.served = True
+        self.inherited = max(self.highest, generation_from - 1)
         for share in self.shares.values():
             share.session.serve(self.slot, share)
 
@@ -235,10 +244,15 @@ class LockTable:
         return [put_of(holder, now_ns) for holder in self.holders()]
 
     def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockInfo:
-        """A lock for people and observers, held or free; an expired holder is shown only if it is asked for."""
+        """A lock for people and observers, held or free; an expired holder is shown only if it is asked for.
+
+        What is seen of one lock never falls in the order of `(generation, seq)`. Of a free lock nothing is kept, so the
+        highest generation of its slot stands for that of its last grant: it is not less.
+        """
         lock = self.locks.get(name)
         if lock is None:
-            return LockInfo(name, self.slot, primary, Mode.EXCLUSIVE, 1, 0, 0, [], [])
+            last = max(self.highest, self.inherited)
+            return LockInfo(name, self.slot, primary, Mode.EXCLUSIVE, 1, last, SEQ_FREE, [], [])
         holders = [
             HolderInfo(
                 owner=holder.session.owner,
@@ -247,7 +261,7 @@ class LockTable:
                 generation=holder.generation,
                 held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
                 ttl_ms=holder.session.ttl_ms,
-                left_ms=max(0, ns_to_ms_floor(holder.session.deadline_ns - now_ns)),
+                left_ms=_left_ms(holder.session, now_ns),
                 payload=holder.payload,
             )
             for holder in lock.holders
@@ -263,9 +277,13 @@ class LockTable:
             )
             for waiter in lock.waiters or ()
         ]
-        return LockInfo(
-            name, self.slot, primary, lock.mode, lock.permits, lock.generation, lock.seq, holders, waiters
-        )
+        generation, seq = lock.generation, lock.seq
+        if lock.is_free:
+            generation, seq = max(self.highest, self.inherited), SEQ_FREE
+        elif lock.mode != Mode.EXCLUSIVE:
+            # A copy that was filled by a snapshot knows of those who share a lock, not who has let go of it since.
+            generation = max(generation, self.inherited)
+        return LockInfo(name, self.slot, primary, lock.mode, lock.permits, generation, seq, holders, waiters)
 
     def check_invariants(self) -> None:
         """Assert that locks and shares tell the same story."""
@@ -338,6 +356,13 @@ class LockTable:
             if isinstance(entry, Holder) and entry.broken:
                 entry.broken = False
                 share.add(acquisition, entry, False)
+
+
+def _left_ms(session: Session, now_ns: int) -> int:
+    """What is left of a TTL as its client counts it: the node waits longer, for the sake of clocks that differ."""
+    ttl_ns = session.ttl_ms * NS_PER_MS
+    margin_ns = up(ttl_ns) - ttl_ns
+    return min(session.ttl_ms, ns_to_ms_floor(session.deadline_ns - margin_ns - now_ns))
 
 
 def put_of(holder: Holder, now_ns: int) -> Put:

@@ -17,9 +17,14 @@ are *settled*, and the ring is made of these. A drop and a return within the win
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from lockring.core.timing import Timing
 from lockring.ring.state import Member, Replica
+from lockring.units import NS_PER_S
+
+LATELY_NS: Final = 3 * NS_PER_S
+"""A life that is connected and was heard this recently is running: three heartbeats, less than a member lease."""
 
 
 class Membership:
@@ -90,10 +95,10 @@ class Membership:
         heard_at_ns = self._heard_at_ns.get(replica)
         return None if heard_at_ns is None else now_ns - heard_at_ns
 
-    def heard_within(self, replica: Replica, duration_ns: int, *, now_ns: int) -> bool:
-        """Whether a message of this life arrived within the last `duration_ns`."""
+    def heard_lately(self, replica: Replica, *, now_ns: int) -> bool:
+        """Whether a message of this life arrived within the last `LATELY_NS`."""
         heard_at_ns = self._heard_at_ns.get(replica)
-        return heard_at_ns is not None and now_ns - heard_at_ns < duration_ns
+        return heard_at_ns is not None and now_ns - heard_at_ns < LATELY_NS
 
     def unacknowledged_ns(self, replica: Replica, *, now_ns: int) -> int:
         """For how long this life cannot have got a coordinator lease: since its last acknowledgement, or the start."""

@@ -19,6 +19,7 @@ from lockring.core.effects import (
     Coordinator,
     Effect,
     Endpoint,
+    Note,
     Publish,
     Reply,
     Send,
@@ -47,7 +48,7 @@ from lockring.messages import (
     Routes,
     State,
 )
-from lockring.ring.state import ClusterState, Replica, decode_state, encode_state, routes_of
+from lockring.ring.state import ClusterState, Replica, decode_state, encode_state, routes_differ, routes_of
 from lockring.units import NS_PER_MS
 
 TICK_NS: Final = 100 * NS_PER_MS
@@ -189,11 +190,14 @@ class NodeCore:
             return False
         self.state = state
         self._encoded = None
-        if _routes_differ(old, state):
+        if routes_differ(old, state):
             self._routes = None
             for connection in self.service.connections:
                 self.send(connection, self.routes())
+        released = self.roles.released
         self.roles.change(old, state, now_ns)
+        if self.roles.released != released and self._coordinator_up:
+            self._heartbeat(now_ns)  # at once, since this process is about to end
         self.coordinator_lease.learned(state.version)
         self.replicator.learned(state)
         self.roles.begin_due(now_ns)
@@ -290,6 +294,10 @@ class NodeCore:
         """Send a message with this turn's effects."""
         self._out.append(Send(to, message))
 
+    def note(self, text: str, asked_by: Connection | None = None) -> None:
+        """Have a line written to the log."""
+        self._out.append(Note(text, asked_by))
+
     def reply(self, to: Replica, message: Message) -> None:
         """Answer a peer on the connection that it opened."""
         self._out.append(Reply(to, message))
@@ -376,16 +384,17 @@ class NodeCore:
         self.adopt(state, now_ns=now_ns)
 
     def _heartbeat(self, now_ns: int) -> None:
-        self._heartbeat_at_ns = now_ns + self.timing.heartbeat_ns
-        sequence = self._heartbeats.sent(now_ns)
+        self._heartbeat_at_ns = now_ns + self.timing.heartbeat_for_ns(self.state.coordinator_lease_ms)
         self.send(
             COORDINATOR,
             Heartbeat(
-                sequence,
+                self._heartbeats.sent(now_ns),
                 self.state.version,
                 locks=sum(len(data.table.locks) for data in self.slots.values() if data.reign is not None),
                 waiters=self.service.locking.waiters,
                 sessions=len(self.sessions),
+                released=self.roles.released,
+                promised_ms=max(0, -((now_ns - self.roles.promised_until_ns) // NS_PER_MS)),
             ),
         )
 
@@ -406,15 +415,3 @@ class NodeCore:
             by_kind.setdefault(kind, []).append(item)
         for kind, items in by_kind.items():
             self.send(COORDINATOR, Ask(kind, items))
-
-
-def _routes_differ(old: ClusterState, new: ClusterState) -> bool:
-    def addresses(state: ClusterState) -> list[tuple[Replica, str]]:
-        return [(member.replica, member.address) for member in state.members.values()]
-
-    if old.coordinator != new.coordinator or addresses(old) != addresses(new):
-        return True
-    return any(
-        before is not after and before.primary != after.primary
-        for before, after in zip(old.slots, new.slots, strict=True)
-    )

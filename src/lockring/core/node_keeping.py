@@ -39,7 +39,10 @@ class Keeping:
         """End the sessions that have run out: a bounded number of locks in a turn, the rest in the next ones."""
         room = EXPIRED_PER_TURN_MAX
         while room > 0 and (session := self._sessions.pop_expired(now_ns)) is not None:
-            room -= self._drop_all(session, now_ns, tell=True, at_most=room)
+            dropped = self._drop_all(session, now_ns, tell=True, at_most=room)
+            room -= dropped
+            if dropped:
+                self._note_expired(session, dropped)
             if session.served:
                 self._sessions.look_again(session)
             else:
@@ -70,8 +73,17 @@ class Keeping:
 
     def expire(self, session: Session, now_ns: int) -> None:
         """A session has run out: what it has in the slots served here is free."""
-        self._drop_all(session, now_ns, tell=True)
+        dropped = self._drop_all(session, now_ns, tell=True)
+        if dropped:
+            self._note_expired(session, dropped)
         self._sessions.stop(session)
+
+    def _note_expired(self, session: Session, dropped: int) -> None:
+        what = "1 lock" if dropped == 1 else f"{dropped} locks"
+        self._node.note(
+            f"the lease of {session.owner!r} (session {session.id}) has run out after {session.ttl_ms / 1000:g} s without"
+            f" a word: it held or waited for {what}"
+        )
 
     def _drop_all(self, session: Session, now_ns: int, *, tell: bool, at_most: int | None = None) -> int:
         """Drop everything (or that many) that a session has in the slots served here, and return how many it were.

@@ -18,7 +18,7 @@ from lockring.messages import (
     LockInfo,
 )
 from lockring.names import SLOTS, check_lock_name, slot_of
-from lockring.units import ns_to_ms_floor
+from lockring.units import NS_PER_S, ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.core.node import NodeCore
@@ -125,10 +125,17 @@ class Queries:
             return
         self._service.tell_lost(holder, "broken")
         left_ns = holder.session.deadline_ns - now_ns
+        broken = f"lock {name!r} was taken from {holder.session.owner!r} (token {holder.generation})"
         if message.force or left_ns <= 0:
+            self._node.note(f"{broken} by force: it is free at once", connection)
             self._service.locking.drop_holder(data, holder, now_ns, "broken")
             self._node.send(connection, Broken(message.request, True, 0))
             return
+        if not holder.broken:
+            within_s = left_ns / NS_PER_S
+            self._node.note(
+                f"{broken}: it is free once that lets go, in {within_s:.1f} s at the latest", connection
+            )
         if not holder.broken:
             data.table.break_holder(holder)
             self.broken.push(now_ns + left_ns, (slot, holder))

@@ -11,8 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockring.core.deadlines import DeadlineQueue
+from lockring.core.farewells import is_release, mark_of
 from lockring.core.leases import NEVER_NS, Promises
+from lockring.core.lock_table import Holder
 from lockring.core.node_slot import NodeSlot
+from lockring.core.sessions import NO_DEADLINE
 from lockring.core.timing import ASK_AGAIN_NS, up
 from lockring.messages import AskItem, AskKind, HandOver, HandOverSlot, Replicate, ReplicateAck, State
 from lockring.names import SLOTS
@@ -43,6 +46,9 @@ class Roles:
         self._behind_since_ns: dict[Replica, int] = {}
         self._early: dict[int, HandOverSlot] = {}
         self._forget_above = HEARD_MAX
+        # Of the slots that this life gave up with nobody to take over: which, and until when promises about them may run.
+        self.released = 0
+        self.promised_until_ns = 0
 
     # ------------------------------------------------------------------ a new state
 
@@ -52,6 +58,8 @@ class Roles:
             before, after = old.slots[number], new.slots[number]
             if before is after:
                 continue
+            if before.primary == self._node.replica and is_release(before, after):
+                self._part_from(number, before)
             if before.epoch != after.epoch:
                 self._change_slot(number, before, after, now_ns)
             if before.generation_below != after.generation_below:
@@ -60,6 +68,17 @@ class Roles:
                     self._node.service.locking.serve_slot(data, now_ns)
         self._index_backups(new, now_ns)
         self._early = {number: end for number, end in self._early.items() if self._may_succeed(number, end)}
+
+    def _part_from(self, number: int, slot: SlotState) -> None:
+        """A slot is given up with nobody to take over: until when may clients believe in what they hold there?"""
+        data = self._node.slots.get(number)
+        if data is None or data.reign is None or data.reign.since != slot.since:
+            return  # others may know more of it: the digest lacks it, and that makes the word worth nothing
+        self.released ^= mark_of(number, slot)
+        for share in data.table.shares.values():
+            if any(isinstance(entry, Holder) for entry in share.entries.values()):
+                assert share.session.deadline_ns != NO_DEADLINE, "the sessions of a reign run"
+                self.promised_until_ns = max(self.promised_until_ns, share.session.deadline_ns)
 
     def _may_succeed(self, number: int, end: HandOverSlot) -> bool:
         data = self._node.slots[number]
@@ -114,6 +133,11 @@ class Roles:
 
     # ------------------------------------------------------------------ beginning a reign
 
+    @property
+    def beginning(self) -> int:
+        """How many slots are this node's to serve once promises to their former primaries are over."""
+        return len(self._begin_at_ns)
+
     def begin_due(self, now_ns: int) -> None:
         """Begin the reigns whose promises are over."""
         while (due := self.to_begin.pop_due(now_ns)) is not None:
@@ -128,7 +152,7 @@ class Roles:
             if data.not_before_ns > now_ns:
                 self._begin_at(data, now_ns)
                 continue
-            data.begin_reign(state.since, state.base, now_ns)
+            data.begin_reign(state.since, state.base, state.generation_from, now_ns)
             self._node.replicator.set_copies(data, state, now_ns)
             self._node.service.reign_began(data, now_ns)
 

@@ -141,13 +141,13 @@ class NodeSlot:
 
     # ------------------------------------------------------------------ as the primary
 
-    def begin_reign(self, since: int, base: int, now_ns: int) -> Reign:
+    def begin_reign(self, since: int, base: int, generation_from: int, now_ns: int) -> Reign:
         """Become active: from now on sessions here count what the table holds."""
         self.reign = Reign(self.table, since, base, now_ns, self.content)
         self.following = None
         self._parts_of = None
         self._parts = []
-        self.table.start_serving()
+        self.table.start_serving(generation_from)
         return self.reign
 
     def end_reign(self) -> Reign:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockring.core.leases import NEVER_NS
+from lockring.core.timing import with_time_left
 from lockring.messages import HeartbeatAck, Trouble
 from lockring.names import SLOTS
 from lockring.ring.state import ClusterState
@@ -25,14 +26,14 @@ class Troubles:
         self._node = node
         self._reason = ""
         self._since_ns = now_ns
-        self._waiting = 0
+        self._waiting, self._why = 0, ""
         self._waits_until_ns = now_ns
         self._counted: ClusterState | None = None
         self._unassigned = 0
 
     def acknowledged(self, message: HeartbeatAck, now_ns: int) -> None:
         """The coordinator has said what it waits for."""
-        self._waiting = message.waiting
+        self._waiting, self._why = message.waiting, message.why
         self._waits_until_ns = now_ns + message.left_ms * NS_PER_MS
 
     def look(self, now_ns: int) -> None:
@@ -53,8 +54,15 @@ class Troubles:
     def text(self, slot: int, now_ns: int) -> str:
         """Why a slot is not served here, "" if nothing is known."""
         self.look(now_ns)
-        concerns = self._reason == "no-coordinator" or self._node.state.slots[slot].primary is None
+        state = self._node.state
+        concerns = self._reason == "no-coordinator" or not _has_primary(state, slot)
         return self.message(now_ns).text if self._reason and concerns else ""
+
+    def note(self, now_ns: int) -> str:
+        """A sentence on the trouble and how long it takes yet, "" if there is none."""
+        self.look(now_ns)
+        trouble = self.message(now_ns)
+        return with_time_left(trouble.text, trouble.left_ms) if trouble.reason else ""
 
     def message(self, now_ns: int) -> Trouble:
         """The trouble, as clients are told."""
@@ -70,7 +78,8 @@ class Troubles:
                 text = f"node {node} has not heard of the coordinator for longer than the lease of {lease_ms / 1000:g} s"
                 return Trouble(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
             case "leases":
-                text = f"{self._waiting} of {SLOTS} slots wait until leases of before have surely ended"
+                why = self._why or "leases of before have not surely ended"
+                text = f"{self._waiting} of {SLOTS} slots are not served: {why}"
                 left_ms = max(0, ns_to_ms_floor(self._waits_until_ns - now_ns))
                 return Trouble(self._reason, text, False, since_ms, left_ms)
             case "no-primary":
@@ -84,7 +93,13 @@ class Troubles:
         state = self._node.state
         if state is not self._counted:
             self._counted = state
-            self._unassigned = sum(slot.primary is None for slot in state.slots)
+            self._unassigned = sum(not _has_primary(state, slot) for slot in range(SLOTS))
         if not self._unassigned:
             return ""
         return "leases" if self._waiting else "no-primary"
+
+
+def _has_primary(state: ClusterState, slot: int) -> bool:
+    """Whether a slot has a primary that is a member. A former life of one serves nothing any more."""
+    primary = state.slots[slot].primary
+    return primary is not None and state.is_current(primary)

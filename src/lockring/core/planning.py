@@ -24,6 +24,7 @@ class Planning:
 
     Attributes:
         waiting: slots that nobody serves until leases have surely ended, as of the last run.
+        waits_until_ns: when the last of those waits ends, as of the last run.
         learning: slots that have learners, as of the last run.
     """
 

@@ -6,7 +6,8 @@ The rules, first match wins:
 1. Primary gone or failed, backup alive: the backup is promoted. It waits its promise out by itself.
 2. Primary and backup gone or failed, or nobody assigned: the slot is assigned empty to the ring's primary, but only
    when neither can have a right left: a coordinator lease, lengthened, has passed since the last acknowledgement
-   of either, since the reign began, and since this coordinator's start. A slot that was never assigned does not wait.
+   of either, since the reign began, and since this coordinator's start. A slot that was never assigned does not wait; one that was
+   given up in order, with its nodes' word on their promises, waits for the last of these (`farewells`).
 3. The cluster is being stopped and nobody is left to take over: slots of members that leave go to a backup that
    stays, or are released.
 4. A dead backup or learner is dropped, and so is a learner that does not come into sync.
@@ -244,7 +245,13 @@ class _Planner:
         if primary is not None and backup is not None and not self._is_dead(backup.replica):
             self._condemn(primary)
             return promoted(slot, version, lagging=self._lagging)
-        if slot.base > 0:
+        farewell = situation.state.farewell
+        if primary is None and farewell is not None and slot.since <= farewell.version:
+            if situation.now_ns < farewell.until_ns:
+                self._waiting += 1
+                self._wait_for_leases(farewell.until_ns - situation.now_ns)
+                return slot
+        elif slot.base > 0:
             passed_ns = situation.age_ns(slot.since)
             for replica in (primary, None if backup is None else backup.replica):
                 if replica is not None:
@@ -252,8 +259,7 @@ class _Planner:
             if passed_ns < situation.lease_wait_ns:
                 left_ns = situation.lease_wait_ns - passed_ns
                 self._waiting += 1
-                self._leases_ns = max(self._leases_ns, left_ns)
-                self._wait(left_ns)
+                self._wait_for_leases(left_ns)
                 return slot
         node = None if situation.target is None else situation.target.primary(number)
         successor = None if node is None else self._usable.get(node)
@@ -389,6 +395,10 @@ class _Planner:
     def _condemn(self, replica: Replica) -> None:
         if not self._standing(replica).gone:
             self._condemned[replica] = None
+
+    def _wait_for_leases(self, duration_ns: int) -> None:
+        self._leases_ns = max(self._leases_ns, duration_ns)
+        self._wait(duration_ns)
 
     def _wait(self, duration_ns: int) -> None:
         if self._wait_ns is None or duration_ns < self._wait_ns:

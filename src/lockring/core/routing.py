@@ -178,11 +178,7 @@ class Routing(RequestLog):
         return True
 
     def is_replaced(self, *, has_any: bool) -> bool:
-        """Whether the cluster is gone and another one has taken its place, as far as a client can tell.
-
-        Whoever has nothing there believes the first address that says so. Else each one that is known must have failed since: the
-        locks may live on at any of them.
-        """
+        """Whether another cluster has taken our one's place: for who has anything there, at each address that is known."""
         if not self._foreign_since_ns or self.ready_count():
             return False
         if not has_any:

@@ -4,8 +4,9 @@ The store holds one state and compares-and-sets it by version. The rules:
 
 - *A term begins with a write.* Read the state, write it back with the own term and a higher version. From then on no
   write of a predecessor can succeed. If somebody else was faster, the coordinator is passive for good.
-- *One write at a time.* A write that failed, or whose outcome is unknown, starts the term anew: read, claim. The
+- *One write at a time.* A write that failed, or whose outcome is unknown, starts the term once more: read, claim. The
   claim raises the version, so the lost write cannot arrive later.
+- *A store that fails is asked again after a pause* that grows with each failure; see `store_health`.
 - *Confirmation.* A read whose result still bears the term says that no successor had begun when the read was made.
 - *Versions only rise*, above the store's, above the wall clock's, and above everything that a node has seen.
 - *A store that lost something* shows in that a node has seen a version which is neither the store's past nor this
@@ -19,6 +20,8 @@ from enum import Enum
 from typing import Final
 
 from lockring.core.effects import Effect, StoreRead, StoreWrite
+from lockring.core.farewells import is_trusted
+from lockring.core.store_health import StoreHealth
 from lockring.core.timing import Timing, up
 from lockring.core.transitions import VERSION_MAX, forgotten, replicated_from_now_on
 from lockring.ring.state import ClusterState, Replication, SlotState
@@ -27,8 +30,9 @@ from lockring.units import NS_PER_MS, NS_PER_S, ms_to_ns
 OPERATION_TIMEOUT_NS: Final = 10 * NS_PER_S
 """Time after which a store operation's outcome counts as unknown; a store that slow cannot keep leases going."""
 
-RETRY_NS: Final = NS_PER_S // 2
-"""Pause before a store that failed is asked again."""
+_SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
+_UNREADABLE: Final = "the store cannot be read"
+_UNWRITABLE: Final = "a write to the store failed"
 
 
 class Phase(Enum):
@@ -61,6 +65,7 @@ class Term:
         state: the newest state that this term has in the store, None before the first.
         lease_wait_ns: how long a node can have the right to serve after its last acknowledgement.
         problem: a sentence on why the term does not go on, "" if it does.
+        health: whether the store works.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Term:
         cluster_if_new: str,
         timing: Timing,
         new_cluster: bool,
+        boot: str,
         replication: Replication,
         effects: list[Effect],
     ) -> None:
@@ -78,11 +84,13 @@ class Term:
         self.state: ClusterState | None = None
         self.lease_wait_ns = up(timing.coordinator_lease_ns)
         self.problem = ""
+        self.health = StoreHealth()
         self._address = address
         self._name = name
         self._cluster = cluster_if_new
         self._timing = timing
         self._new_cluster = new_cluster
+        self._boot = boot
         self._replication: Replication = replication
         self._effects = effects
         self._operations = 0
@@ -107,6 +115,11 @@ class Term:
     def is_active(self) -> bool:
         """Whether the term is in the store, as far as is known."""
         return self.phase is Phase.ACTIVE
+
+    @property
+    def knows_no_past(self) -> bool:
+        """Whether the store had lost something, or everything, when this process found it."""
+        return self._quarantined
 
     @property
     def is_writing(self) -> bool:
@@ -194,44 +207,59 @@ class Term:
         if self._retry_at_ns is not None and now_ns >= self._retry_at_ns:
             self.begin(now_ns=now_ns)
         elif self._current is not None and now_ns >= self._current_since_ns + OPERATION_TIMEOUT_NS:
-            self.problem = "the store does not answer"
+            self._failed(_SILENT, is_write=self._writing is not None, now_ns=now_ns)
             self.begin(now_ns=now_ns)
             return News.INTERRUPTED
         elif self._confirming is not None and now_ns >= self._confirming_since_ns + OPERATION_TIMEOUT_NS:
-            self.problem = "the store does not answer"
+            self._failed(_SILENT, is_write=False, now_ns=now_ns)
             self._confirming = None
         return News.NONE
 
     # ----------------------------------------------------------------------- results
 
     def result(
-        self, operation: int, *, ok: bool, state: ClusterState | None, now_ns: int, wall_ns: int
+        self,
+        operation: int,
+        ok: bool,
+        state: ClusterState | None,
+        problem: str,
+        *,
+        now_ns: int,
+        wall_ns: int,
     ) -> News:
         """Take the result of a store operation; those of operations given up are ignored."""
         if operation == self._confirming:
             self._confirming = None
+            if not ok:
+                self._failed(problem or _UNREADABLE, is_write=False, now_ns=now_ns)
             return self._confirmed(ok, state, now_ns)
         if operation != self._current:
             return News.NONE
         self._current = None
         if self.phase is Phase.READING:
+            if not ok:
+                self._pause(self._failed(problem or _UNREADABLE, is_write=False, now_ns=now_ns), now_ns)
             return self._read(ok, state, now_ns, wall_ns)
         written, self._writing = self._writing, None
         assert written is not None
         if ok:
             self.problem = ""
+            self.health.worked(is_write=True, now_ns=now_ns)
             return self._installed(written)
         if self.phase is Phase.CLAIMING and state is not None and state.term != self._name:
             return self._end(state)
-        self.problem = "a write to the store failed or was refused"
-        self.begin(now_ns=now_ns)
+        if state is None or problem:
+            self._pause(self._failed(problem or _UNWRITABLE, is_write=True, now_ns=now_ns), now_ns)
+        else:
+            self.problem = "the store has another version than was expected"
+            self._pause(self.health.refused(), now_ns)
         return News.INTERRUPTED
 
     def _confirmed(self, ok: bool, stored: ClusterState | None, now_ns: int) -> News:
         assert self.state is not None
         if not ok:
-            self.problem = "the store cannot be read"
             return News.NONE
+        self.health.worked(is_write=False, now_ns=now_ns)
         known = [self.state.version] + ([] if self._writing is None else [self._writing.version])
         if stored is not None and stored.term == self._name and stored.version in known:
             self.problem = ""
@@ -243,9 +271,8 @@ class Term:
 
     def _read(self, ok: bool, stored: ClusterState | None, now_ns: int, wall_ns: int) -> News:
         if not ok:
-            self.problem = "the store cannot be read"
-            self._retry_at_ns = now_ns + RETRY_NS
             return News.NONE
+        self.health.worked(is_write=False, now_ns=now_ns)
         if (
             stored is not None
             and self.state is not None
@@ -292,6 +319,9 @@ class Term:
             backup_lease_ms=backup_lease_ms,
             coordinator_lease_ms=coordinator_lease_ms,
             coordinator=self._address,
+            farewell=stored.farewell
+            if is_trusted(stored.farewell, self._boot, now_ns=now_ns, wall_ns=wall_ns)
+            else None,
         )
         self._write(stored.version, claimed, now_ns)
 
@@ -317,6 +347,20 @@ class Term:
         return News.ENDED
 
     # ----------------------------------------------------------------------- small things
+
+    def _failed(self, reason: str, *, is_write: bool, now_ns: int) -> int:
+        """Note a failure of the store, and return for how long to leave it alone."""
+        self.problem = reason
+        return self.health.failed(reason, is_write=is_write, now_ns=now_ns)
+
+    def _pause(self, pause_ns: int, now_ns: int) -> None:
+        """Begin again after a pause."""
+        if not pause_ns:
+            self.begin(now_ns=now_ns)
+            return
+        self.phase = Phase.READING
+        self._writing = self._confirming = self._current = None
+        self._retry_at_ns = now_ns + pause_ns
 
     def _write(self, expected_version: int, state: ClusterState, now_ns: int) -> None:
         self._writing = state

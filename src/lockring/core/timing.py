@@ -6,6 +6,7 @@ than 5 %. Whoever waits for another's lease to end waits `up(lease)`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -14,6 +15,9 @@ from lockring.units import NS_PER_MS, NS_PER_S
 
 CLOCK_TICK_NS: Final = NS_PER_MS
 """Allowance for the granularity of one clock reading."""
+
+HEARTBEATS_PER_LEASE: Final = 6
+"""How often at least a node renews its coordinator lease within one."""
 
 ASK_AGAIN_NS: Final = 300 * NS_PER_MS
 """How long a node waits for the coordinator to act before it asks again."""
@@ -24,13 +28,19 @@ def up(duration_ns: int) -> int:
     return duration_ns + duration_ns // 20 + 2 * CLOCK_TICK_NS
 
 
+def with_time_left(text: str, left_ms: int) -> str:
+    """A sentence about a wait, with the longest time that it takes yet, where `left_ms` says one."""
+    left_s = -(-left_ms * NS_PER_MS // NS_PER_S)
+    return f"{text}; it takes another {left_s} s at the longest" if left_ms > 0 else text
+
+
 class Timing(msgspec.Struct, frozen=True):
     """Durations, all in nanoseconds. The two leases are the cluster state's; the rest may differ per process.
 
     Attributes:
         backup_lease_ns: T. A primary serves within T of the sending of the last message that each copy acknowledged.
         coordinator_lease_ns: L. A node serves within L of the sending of the last acknowledged heartbeat.
-        heartbeat_ns: how often a node sends a heartbeat to the coordinator.
+        heartbeat_ns: how often a node sends a heartbeat to the coordinator; at most L / `HEARTBEATS_PER_LEASE`.
         peer_heartbeat_ns: how often a primary sends to each copy when there is nothing to replicate; at most T / 4.
         link_grace_ns: how long a broken connection may be down before the other side is asked to be replaced.
         takeover_link_grace_ns: the same, for a backup whose primary's connection is down.
@@ -54,3 +64,25 @@ class Timing(msgspec.Struct, frozen=True):
     group_window_ns: int = NS_PER_S
     group_window_max_ns: int = 5 * NS_PER_S
     stall_ns: int = 100 * NS_PER_MS
+
+    def heartbeat_for_ns(self, coordinator_lease_ms: int) -> int:
+        """How often a node sends heartbeats: often enough for the lease that its cluster has chosen, however short."""
+        return min(self.heartbeat_ns, coordinator_lease_ms * NS_PER_MS // HEARTBEATS_PER_LEASE)
+
+
+def stood_still_for_ns(
+    timing: Timing, called_at_ns: int, next_deadline_ns: Callable[[], int | None], *, now_ns: int
+) -> int:
+    """How long a process that is called now cannot have been running, 0 if not for longer than `stall_ns`.
+
+    Args:
+        timing: where `stall_ns` stands.
+        called_at_ns: when it was called last.
+        next_deadline_ns: when it had asked to be called at the latest; only asked for if it matters.
+        now_ns: monotonic clock.
+    """
+    if now_ns - called_at_ns <= timing.stall_ns:
+        return 0
+    due_ns = next_deadline_ns()
+    gap_ns = 0 if due_ns is None else now_ns - max(due_ns, called_at_ns)
+    return gap_ns if gap_ns > timing.stall_ns else 0

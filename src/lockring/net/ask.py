@@ -35,7 +35,7 @@ from lockring.messages import (
 from lockring.names import split_address
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.ring.state import ClusterState, Replica, decode_state
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_S, seconds_to_ns
 
 _REQUEST: Final = 1
 _READ_BYTES: Final = 256 * 1024
@@ -152,7 +152,7 @@ class _Conversation:
     def __init__(self, sock: socket.socket, timeout_s: float) -> None:
         self._sock = sock
         self._reader = FrameReader(_decoder, FRAME_BYTES_MAX)
-        self._end_ns = monotonic_ns() + int(timeout_s * NS_PER_S)
+        self._end_ns = monotonic_ns() + seconds_to_ns(timeout_s)
         self._read: list[Message] = []
 
     def __call__(self, question: Message, answer: type[Message]) -> Message:

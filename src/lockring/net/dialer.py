@@ -51,7 +51,7 @@ class Dialer:
         accepted: the messages that the server may send.
         outbox: where writes wait for the flush.
         pause_s_min: pause after the first failure; it doubles with each one that follows …
-        pause_s_max: … up to this.
+        pause_s_max: … up to this. A connection that ends sooner than this is a failure too.
     """
 
     def __init__(
@@ -97,9 +97,11 @@ class Dialer:
 
     async def _run(self) -> None:
         pause_s = self._pause_s_min
+        loop = asyncio.get_running_loop()
         while True:
             for address in self._addresses():
-                if await self._try(address):
+                began_s = loop.time()
+                if await self._try(address) and loop.time() - began_s >= self._pause_s_max:
                     pause_s = self._pause_s_min
             await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
             pause_s = min(pause_s * 2, self._pause_s_max)

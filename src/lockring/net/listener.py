@@ -7,7 +7,6 @@ import contextlib
 import errno
 import itertools
 import logging
-import resource
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded
 from lockring.messages import (
     ToCoordinator,
@@ -22,21 +22,17 @@ from lockring.messages import (
 )
 from lockring.names import split_address
 from lockring.net.connection import Outbox, format_address
+from lockring.net.descriptors import CLIENTS_MAX, RESERVED_MAX, room_for
 from lockring.net.guest import TURN_NS_MAX, Guest, Host, Role
-from lockring.units import NS_PER_MS
+from lockring.troubles import Trouble
+from lockring.units import NS_PER_MS, NS_PER_S
 
 TURNS_NS_MAX: Final = 50 * NS_PER_MS
 """How long all clients together are handled without a look at timers and members. Else so many that each ask for little
 would keep the server from its peers just as well."""
 
-CONNECTIONS_MAX: Final = 10_000
-"""How many clients one server accepts."""
-
-CONNECTIONS_RESERVED: Final = 256
-"""How many connections it accepts beyond, for the members of the cluster and for those that have not said who
-they are: a crowd of clients must not cut a node off from the others."""
-
 _BACKLOG: Final = 1024
+_CALM_NS: Final = 60 * NS_PER_S
 
 log = logging.getLogger("lockring.net")
 
@@ -47,18 +43,22 @@ class Listener:
     Args:
         host: what to do with those who come in.
         outbox: where the guests' writes wait for the flush.
-        connections_max: how many clients to accept.
+        clients_max: how many clients to accept, if the system lets it.
+        ports: how many listeners share the descriptors of this process.
     """
 
-    def __init__(self, host: Host, outbox: Outbox, *, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(self, host: Host, outbox: Outbox, *, clients_max: int = CLIENTS_MAX, ports: int = 1) -> None:
         self.host = host
         self.outbox = outbox
         self.turns_are_over = False
         """Whether the clients have had their time until the event loop has looked at everything else."""
         # All messages to any server, so that one on the wrong port can be told from garbage.
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToNode | ToCoordinator)
-        self._clients_max = connections_max
+        self._clients_max = clients_max
+        self._reserved = RESERVED_MAX
+        self._ports = ports
         self._clients = 0
+        self._full = Trouble(calm_ns=_CALM_NS)
         self._guests: dict[int, Guest] = {}
         self._numbers: Callable[[], int] = itertools.count(1).__next__
         self._server: asyncio.Server | None = None
@@ -81,10 +81,16 @@ class Listener:
 
         Raises:
             InvalidRequest: not an address.
+            ConfigError: the system lets this process open too few files.
             CannotListen: the port is taken, the host is unknown or not of this machine.
         """
         host, port = split_address(address)
-        self._clients_max = min(self._clients_max, _descriptors_max() - 2 * CONNECTIONS_RESERVED)
+        room = room_for(self._ports)
+        if room.clients < self._clients_max:
+            self._clients_max = room.clients
+            if room.remark:
+                log.warning("%s", room.remark)
+        self._reserved = room.reserved
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
@@ -140,8 +146,8 @@ class Listener:
             Overloaded: there are too many that are no members.
         """
         self._guests[guest.number] = guest
-        if len(self._guests) > self._clients_max + CONNECTIONS_RESERVED:
-            raise self._full()
+        if len(self._guests) > self._clients_max + self._reserved:
+            raise self._refusal(f"{len(self._guests) - 1} connections")
 
     def count_in(self, role: Role) -> None:
         """Count a connection whose role is known now.
@@ -151,7 +157,7 @@ class Listener:
         """
         if not role.is_member:
             if self._clients >= self._clients_max:
-                raise self._full()
+                raise self._refusal(f"{self._clients} client connections")
             self._clients += 1
 
     def remove(self, guest: Guest) -> None:
@@ -159,6 +165,8 @@ class Listener:
         self._guests.pop(guest.number, None)
         if guest.role is not None and not guest.role.is_member:
             self._clients -= 1
+        if self._full.is_on and self._clients < self._clients_max and len(self._guests) <= self._clients_max:
+            self._full.ends(now_ns=monotonic_ns())
         if self._emptied is not None and not self._guests:
             self._emptied.set()
 
@@ -191,8 +199,12 @@ class Listener:
         if self._turns:
             self._give_turns_soon()
 
-    def _full(self) -> Overloaded:
-        return Overloaded(f"this server has {self._clients_max} client connections, which is its limit")
+    def _refusal(self, what: str) -> Overloaded:
+        text = f"this server has {what}, which is its limit"
+        told = self._full.fails(text, now_ns=monotonic_ns())
+        if told:
+            log.warning("clients are refused: %s", told)
+        return Overloaded(f"{text}; try again later, or another node")
 
     def _make(self) -> Guest:
         return Guest(self, self._numbers(), self._decoder)
@@ -212,13 +224,3 @@ def _why(error: OSError) -> str:
     if error.errno == errno.EACCES:
         return "no permission for this port"
     return error.strerror or str(error)
-
-
-def _descriptors_max() -> int:
-    """How many files and sockets this process may open, after asking for as many as it may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX + 4 * CONNECTIONS_RESERVED
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else soft

@@ -45,6 +45,12 @@ _COLOURS: Final = (
 )
 """Backgrounds for the members, bright enough for black letters; used again if there are more members."""
 
+_NUMBERS: Final = frozenset({2, 3, 4, 5})
+"""Columns of the legend that are aligned to the right."""
+
+_LEAVING: Final = (7, 5, 6, 4, 3)
+"""Columns of the legend that are left out where the width does not suffice, in this order."""
+
 VACANT: Final = "."
 """What stands for slots that nobody serves."""
 
@@ -130,15 +136,20 @@ class Picture(NamedTuple):
     def __str__(self) -> str:
         return self.text(colour=False)
 
-    def text(self, *, colour: bool) -> str:
-        """The picture as lines of text, with the escape sequences of a 256-colour terminal if `colour`."""
+    def text(self, *, colour: bool, width: int | None = None) -> str:
+        """The picture as lines of text.
+
+        Args:
+            colour: whether with the escape sequences of a 256-colour terminal.
+            width: columns that the legend may take: it leaves out what matters least. None for all of it.
+        """
         slots_per_row = SLOTS // len(self.rows)
         lines = [
             f"{number * slots_per_row:>{_MARGIN - 2}}  {self._drawn(row, colour=colour)}"
             for number, row in enumerate(self.rows)
         ]
         if self.legend:
-            heading, *rows = _aligned(self.table(), numbers=(2, 3, 4, 5))
+            heading, *rows = self._legend(width)
             if colour:
                 rows = [_painted(row[0], place) + row[1:] for place, row in enumerate(rows)]
             lines += ["", heading, *rows]
@@ -146,6 +157,16 @@ class Picture(NamedTuple):
         if remarks:
             lines += ["", *remarks]
         return "\n".join(lines)
+
+    def _legend(self, width: int | None) -> list[str]:
+        table = self.table()
+        columns = list(range(len(table[0])))
+        for leaving in _LEAVING:
+            lines = _columns_of(table, columns)
+            if width is None or max(map(len, lines)) <= width:
+                return lines
+            columns.remove(leaving)
+        return _columns_of(table, columns)
 
     def _drawn(self, row: tuple[int | None, ...], *, colour: bool) -> str:
         drawn: list[str] = []
@@ -207,10 +228,10 @@ def draw(state: ClusterState, *, width: int, colour: bool = False) -> str:
 
     Args:
         state: the cluster state to draw.
-        width: columns that the drawing of the circle may take; the legend takes what it needs.
+        width: columns that it may take; ids of nodes are never shortened.
         colour: whether to colour it, for a terminal of 256 colours.
     """
-    return picture(state, width - _MARGIN).text(colour=colour)
+    return picture(state, width - _MARGIN).text(colour=colour, width=width)
 
 
 def _painted(text: str, owner: int) -> str:
@@ -229,6 +250,11 @@ def _natural(node: str) -> list[tuple[int, str]]:
     """A key that sorts the numbers in ids by value."""
     parts = [(is_number, "".join(letters)) for is_number, letters in groupby(node, str.isdecimal)]
     return [(int(part), "") if is_number else (-1, part) for is_number, part in parts]
+
+
+def _columns_of(table: list[tuple[str, ...]], columns: list[int]) -> list[str]:
+    numbers = tuple([place for place, column in enumerate(columns) if column in _NUMBERS])
+    return _aligned([tuple([row[column] for column in columns]) for row in table], numbers=numbers)
 
 
 def _aligned(table: list[tuple[str, ...]], *, numbers: tuple[int, ...]) -> list[str]:

@@ -107,6 +107,24 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     grpc: str = ""
 
 
+class Farewell(msgspec.Struct, frozen=True, array_like=True):
+    """Until when clients may believe in what they were granted in slots that nobody has any more; see `core.farewells`.
+
+    Attributes:
+        boot: which boot of which machine the instants belong to.
+        until_ns: on its monotonic clock.
+        at_ns: when this was written, by that clock.
+        at_wall_ns: the same by the wall clock.
+        version: of the newest state that it is about.
+    """
+
+    boot: str
+    until_ns: int
+    at_ns: int
+    at_wall_ns: int
+    version: int
+
+
 class ClusterState(msgspec.Struct, frozen=True):
     """The whole decision, immutable.
 
@@ -120,6 +138,7 @@ class ClusterState(msgspec.Struct, frozen=True):
         backup_lease_ms: T, for which a copy's acknowledgement lets a primary serve.
         coordinator_lease_ms: L, for which the coordinator's acknowledgement lets a node serve; the longest TTL.
         coordinator: HOST:PORT of the coordinator that wrote this version.
+        farewell: what the nodes of a stopped cluster said of their promises, None if nothing.
     """
 
     cluster: str = ""
@@ -131,6 +150,7 @@ class ClusterState(msgspec.Struct, frozen=True):
     backup_lease_ms: int = 2_000
     coordinator_lease_ms: int = 30_000
     coordinator: str = ""
+    farewell: Farewell | None = None
 
     def is_current(self, replica: Replica) -> bool:
         """Whether this life of the node is the one the cluster knows."""
@@ -154,6 +174,7 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     backup_lease_ms: int
     coordinator_lease_ms: int
     coordinator: str
+    farewell: Farewell | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -175,6 +196,7 @@ def encode_state(state: ClusterState) -> bytes:
             state.backup_lease_ms,
             state.coordinator_lease_ms,
             state.coordinator,
+            state.farewell,
         )
     )
 
@@ -203,6 +225,7 @@ def decode_state(data: bytes) -> ClusterState:
         wire.backup_lease_ms,
         wire.coordinator_lease_ms,
         wire.coordinator,
+        wire.farewell,
     )
 
 
@@ -227,4 +250,18 @@ def routes_of(state: ClusterState) -> Routes:
         members=[(node, incarnation, address) for node, incarnation, address in members],  # type: ignore[misc]
         primaries=bytes(primaries),
         coordinator=state.coordinator,
+    )
+
+
+def routes_differ(old: ClusterState, new: ClusterState) -> bool:
+    """Whether clients have to hear of the newer state."""
+
+    def addresses(state: ClusterState) -> list[tuple[Replica, str]]:
+        return [(member.replica, member.address) for member in state.members.values()]
+
+    if old.coordinator != new.coordinator or addresses(old) != addresses(new):
+        return True
+    return any(
+        before is not after and before.primary != after.primary
+        for before, after in zip(old.slots, new.slots, strict=True)
     )

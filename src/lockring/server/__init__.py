@@ -12,7 +12,7 @@ def run_node(settings: NodeSettings) -> int:
     from lockring.server.lifecycle import run_service
     from lockring.server.node import NodeServer
 
-    return run_service(lambda: NodeServer(settings), log_level=settings.log_level)
+    return run_service(lambda: NodeServer(settings), log_level=settings.log_level, name=settings.id)
 
 
 def run_coordinator(settings: CoordinatorSettings) -> int:
@@ -20,7 +20,7 @@ def run_coordinator(settings: CoordinatorSettings) -> int:
     from lockring.server.coordinator import CoordinatorServer
     from lockring.server.lifecycle import run_service
 
-    return run_service(lambda: CoordinatorServer(settings), log_level=settings.log_level)
+    return run_service(lambda: CoordinatorServer(settings), log_level=settings.log_level, name="coordinator")
 
 
 def run_serve(settings: ServeSettings) -> int:
@@ -28,7 +28,12 @@ def run_serve(settings: ServeSettings) -> int:
     from lockring.server.both import BothServer
     from lockring.server.lifecycle import run_service
 
-    return run_service(lambda: BothServer(settings), log_level=settings.log_level)
+    return run_service(
+        lambda: BothServer(settings),
+        log_level=settings.log_level,
+        name=settings.id,
+        parts={"lockring.coordinator": "coordinator"},
+    )
 
 
 def run_up(settings: UpSettings) -> int:
@@ -36,4 +41,4 @@ def run_up(settings: UpSettings) -> int:
     from lockring.server.lifecycle import run_service
     from lockring.server.up import UpServer
 
-    return run_service(lambda: UpServer(settings), log_level=settings.log_level)
+    return run_service(lambda: UpServer(settings), log_level=settings.log_level, name="up")

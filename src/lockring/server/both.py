@@ -25,13 +25,15 @@ class BothServer:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         kept = kept_by_serve(settings)
-        self._coordinator = CoordinatorServer(settings.coordinator(kept.data_dir, new_cluster=kept.is_new))
+        self._coordinator = CoordinatorServer(
+            settings.coordinator(kept.data_dir, new_cluster=kept.is_new), ports=2
+        )
         self._node: NodeServer | None = None
 
     async def start(self) -> None:
         """Start the coordinator, then the node. Raises what either of the two does."""
         await self._coordinator.start()
-        self._node = NodeServer(self._settings.node(self._coordinator.address))
+        self._node = NodeServer(self._settings.node(self._coordinator.address), ports=2)
         await self._node.start()
         log.info(
             "clients reach it with LOCKRING_SERVER=%s; further nodes join with --coordinator %s",

@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
-from lockring.clock import monotonic_ns, wall_ns
+from lockring.clock import boot_id, monotonic_ns, wall_ns
 from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import Close, Effect, Publish, Send, StoreRead, StoreWrite
+from lockring.core.timing import with_time_left
 from lockring.errors import ProtocolError, WrongCluster, WrongRole
 from lockring.messages import (
     PROTOCOL,
@@ -30,6 +31,7 @@ from lockring.messages import (
     State,
     StateIs,
     StatusIs,
+    Trouble,
     Undrain,
     Welcome,
 )
@@ -44,11 +46,14 @@ from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_dir import open_store
 from lockring.server.store_worker import Outcome, StoreWorker
+from lockring.units import NS_PER_MS, NS_PER_S
 
 _FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Leave, Drain, Undrain})
 _FROM_CLIENT: Final = frozenset({Drain, Undrain})
 _LOOK_S: Final = 1.0
 _CLOSE_S_MAX: Final = 1.0
+_FAREWELL_LOOK_S: Final = 0.01
+_FAREWELL_LOOKS_MAX: Final = 100
 
 log = logging.getLogger("lockring.coordinator")
 
@@ -58,14 +63,15 @@ class CoordinatorServer:
 
     Args:
         settings: see `CoordinatorSettings`.
+        ports: how many servers are in this process.
     """
 
-    def __init__(self, settings: CoordinatorSettings) -> None:
+    def __init__(self, settings: CoordinatorSettings, *, ports: int = 1) -> None:
         self.address = ""
         """HOST:PORT that others are told, once it has started."""
         self._settings = settings
         self._outbox = Outbox()
-        self._listener = Listener(self, self._outbox)
+        self._listener = Listener(self, self._outbox, ports=ports)
         # These three are there once `start` has made them, and nobody is let in before.
         self._store: StoreWorker
         self._core: CoordinatorCore
@@ -93,8 +99,8 @@ class CoordinatorServer:
             CannotListen: the port is taken, or the host is not of this machine.
         """
         settings = self._settings
-        store, is_new = open_store(settings, log)
-        self._store = StoreWorker(store)
+        opened = open_store(settings, log)
+        self._store = StoreWorker(opened.store)
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
@@ -104,7 +110,9 @@ class CoordinatorServer:
             term=secrets.token_hex(8),
             cluster_if_new=secrets.token_hex(8),
             timing=settings.timing(),
-            new_cluster=is_new,
+            new_cluster=opened.is_new,
+            boot=boot_id(),
+            is_as_left=opened.is_as_left,
             replication=settings.replication,
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
@@ -126,7 +134,9 @@ class CoordinatorServer:
         return False
 
     async def stop(self) -> None:
-        """End all connections and close the store."""
+        """End all connections and close the store, with what stopping nodes say of their promises."""
+        if self._is_started:
+            await self._farewells()
         if self._look_timer is not None:
             self._look_timer.cancel()
         if self._is_started:
@@ -138,6 +148,13 @@ class CoordinatorServer:
         if self._is_started:
             self._reporter.flush()
             log.info("coordinator has stopped")
+
+    async def _farewells(self) -> None:
+        """Let what nodes have said last come in and be stored, which takes some turns of the loop."""
+        for _ in range(_FAREWELL_LOOKS_MAX):
+            if not self._core.farewells.is_open:
+                return
+            await asyncio.sleep(_FAREWELL_LOOK_S)
 
     # ----------------------------------------------------------------------- Host
 
@@ -157,6 +174,8 @@ class CoordinatorServer:
                 self._clients[guest.number] = guest
                 if self._routes is not None:
                     guest.send(self._routes)
+                if self._core.note:
+                    guest.send(self._trouble())
             case Join():
                 guest.admit(PEER, None)  # the core welcomes or refuses it
                 core.receive(guest.number, hello, now_ns=monotonic_ns(), wall_ns=wall_ns())
@@ -229,9 +248,28 @@ class CoordinatorServer:
 
     def _stored(self, operation: int, outcome: Outcome) -> None:
         self._core.store_result(
-            operation, ok=outcome.ok, state=outcome.state, now_ns=monotonic_ns(), wall_ns=wall_ns()
+            operation,
+            ok=outcome.ok,
+            state=outcome.state,
+            problem=outcome.problem,
+            now_ns=monotonic_ns(),
+            wall_ns=wall_ns(),
         )
+        self._tell_of_store()
         self._pump.schedule()
+
+    def _tell_of_store(self) -> None:
+        for news in self._core.store_news():
+            log.log(logging.ERROR if news.is_trouble else logging.INFO, "%s", news.text)
+            if news.is_trouble:
+                self._note = self._core.note  # which says the same
+
+    def _trouble(self) -> Trouble:
+        """What the coordinator waits for, as its clients are told."""
+        note, left_ms = self._core.note, self._core.left_ms(monotonic_ns())
+        if not note:
+            return Trouble("")
+        return Trouble("leases", note, left_ms=left_ms) if left_ms else Trouble("no-primary", note)
 
     def _publish(self, state: ClusterState) -> None:
         if state.cluster != self._cluster:
@@ -247,25 +285,29 @@ class CoordinatorServer:
         routes = routes_of(state)
         if self._routes is None or msgspec.structs.replace(self._routes, version=routes.version) != routes:
             self._routes = routes
-            if self._clients:
-                frame = encode_frame(routes)
-                for guest in self._clients.values():
-                    guest.send_frame(frame)
+            self._tell_clients(routes)
         self._reporter.report(state)
+
+    def _tell_clients(self, message: Routes | Trouble) -> None:
+        if self._clients:
+            frame = encode_frame(message)
+            for guest in self._clients.values():
+                guest.send_frame(frame)
 
     # ----------------------------------------------------------------------- inner
 
     def _say_if_leases_are_others(self, state: ClusterState) -> None:
-        for lease, asked_s, chosen_ms in (
-            ("backup", self._settings.backup_lease_s, state.backup_lease_ms),
-            ("coordinator", self._settings.coordinator_lease_s, state.coordinator_lease_ms),
+        timing = self._settings.timing()
+        for lease, asked_ns, chosen_ms in (
+            ("backup", timing.backup_lease_ns, state.backup_lease_ms),
+            ("coordinator", timing.coordinator_lease_ns, state.coordinator_lease_ms),
         ):
-            if asked_s * 1000 != chosen_ms:
+            if asked_ns // NS_PER_MS != chosen_ms:
                 log.warning(
                     "the %s lease was chosen when the cluster was made: it stays %g s, not %g s",
                     lease,
                     chosen_ms / 1000,
-                    asked_s,
+                    asked_ns / NS_PER_S,
                 )
 
     def _encode(self, state: ClusterState) -> bytes:
@@ -275,7 +317,10 @@ class CoordinatorServer:
 
     def _state_for(self, request: int) -> StateIs:
         state = self._core.state
-        return StateIs(request, self._encode(state if state is not None else ClusterState()), self._core.note)
+        return StateIs(request, self._encode(state if state is not None else ClusterState()), self._told())
+
+    def _told(self) -> str:
+        return with_time_left(self._core.note, self._core.left_ms(monotonic_ns()))
 
     def _status(self, now_ns: int) -> ServerStatus:
         status = self._core.status(now_ns=now_ns)
@@ -295,9 +340,11 @@ class CoordinatorServer:
     def _look(self) -> None:
         """Once a second: say what the coordinator waits for, when that has changed."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self._tell_of_store()
         note = self._core.note
         if note != self._note:
             self._note = note
+            self._tell_clients(self._trouble())
             if note:
-                log.info("%s", note)
+                log.info("%s", self._told())
         self._reporter.summarize()

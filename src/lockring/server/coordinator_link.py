@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from lockring.clock import monotonic_ns
 from lockring.errors import (
     DuplicateNode,
     InvalidRequest,
@@ -33,10 +34,12 @@ from lockring.messages import (
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
 from lockring.ring.state import ClusterState, Replica
+from lockring.troubles import Trouble
+from lockring.units import NS_PER_S
 
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 1.0
-_REMIND_S: Final = 5.0
+_CALM_NS: Final = 10 * NS_PER_S
 _DUPLICATE_S: Final = 4.0
 """Longer than a coordinator takes a life for running of which it hears nothing more."""
 
@@ -108,8 +111,8 @@ class CoordinatorLink:
         self._was_joined = False
         self._asked: dict[int, Answer] = {}
         self._requests = 0
-        self._trouble = ""
-        self._reminded_at_s = float("-inf")
+        self._problem = ""
+        self._trouble = Trouble(calm_ns=_CALM_NS)
         self._duplicate_since_s: float | None = None
 
     @property
@@ -122,7 +125,7 @@ class CoordinatorLink:
         """What the node waits for, "" while it is connected."""
         if self._dialer.connection is not None:
             return ""
-        return f"waiting for the coordinator at {self._where}: {self._trouble or 'dialing'}"
+        return f"waiting for the coordinator at {self._where}: {self._problem or 'dialing'}"
 
     def start(self) -> None:
         """Begin to dial."""
@@ -198,16 +201,19 @@ class CoordinatorLink:
             raise WrongRole(f"{address} is a {welcome.role}, not a coordinator")
         if cluster and welcome.cluster != cluster:
             raise WrongCluster(f"{address} belongs to cluster {welcome.cluster}, this node to {cluster}")
-        log.info(
-            "%s cluster %s of the coordinator at %s as %s",
-            "in touch again with" if self._was_joined else "joined",
-            welcome.cluster,
-            address,
-            self._node.replica,
-        )
+        so_far = self._trouble.ends(now_ns=monotonic_ns())
+        if so_far or not self._was_joined:
+            log.info(
+                "%s cluster %s of the coordinator at %s as %s%s",
+                "in touch again with" if self._was_joined else "joined",
+                welcome.cluster,
+                address,
+                self._node.replica,
+                f" ({so_far})" if so_far else "",
+            )
         self._was_joined = True
         self._duplicate_since_s = None
-        self._trouble = ""
+        self._problem = ""
         self._node.joined()
 
     def arrived(self, messages: list[Message]) -> None:
@@ -232,9 +238,8 @@ class CoordinatorLink:
         self._node.coordinator_lost()
 
     def _wait(self, error: LockringError) -> None:
-        """Say what is waited for: at once when that changes, and then every few seconds."""
-        now_s = asyncio.get_running_loop().time()
-        if str(error) != self._trouble or now_s - self._reminded_at_s >= _REMIND_S:
-            self._trouble = str(error)
-            self._reminded_at_s = now_s
-            log.warning("%s", self.note)
+        """Say what is waited for: at once, and then each minute."""
+        self._problem = str(error)
+        text = self._trouble.fails(self.note, now_ns=monotonic_ns())
+        if text:
+            log.warning("%s", text)

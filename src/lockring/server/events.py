@@ -30,7 +30,11 @@ class StateNews:
         for before, after in zip(old.slots, new.slots, strict=True):
             # All changes but the reservation of more generations raise the epoch.
             if before is not after and before.epoch != after.epoch:
-                sentence = self._sentence(before, after, new, absent)
+                if old.version == 0 and after.primary is not None:
+                    # What a server finds when it starts has not happened now, and may be about lives that are over.
+                    sentence = f"{{}} had {after.primary.node} as the primary" if self._me is None else ""
+                else:
+                    sentence = self._sentence(before, after, new, absent)
                 if sentence:
                     self._slots[sentence] += 1
 

@@ -40,7 +40,11 @@ async def start_grpc(
         raise ConfigError(
             f"the gRPC API needs packages that are not installed ({error}); install lockring[server], or use --no-grpc"
         ) from error
-    listen, advertise = settings.grpc_addresses(listening, advertised)
+    try:
+        listen, advertise = settings.grpc_addresses(listening, advertised)
+    except CannotListen as error:
+        log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
+        return None, ""
     server = GrpcServer(host)
     try:
         address = await server.start(listen)

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from lockring.errors import (
@@ -73,7 +73,9 @@ def exit_code_of(error: LockringError) -> int:
             return EXIT_UNAVAILABLE
 
 
-def run_service(make: Callable[[], Service], *, log_level: str) -> int:
+def run_service(
+    make: Callable[[], Service], *, log_level: str, name: str, parts: Mapping[str, str] | None = None
+) -> int:
     """Run a server until it ends or is told to. Blocks; for the main thread only.
 
     SIGTERM or SIGINT lets it leave in peace; a second one, or SIGQUIT, ends it at once.
@@ -81,12 +83,14 @@ def run_service(make: Callable[[], Service], *, log_level: str) -> int:
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
         log_level: see `set_up_logging`.
+        name: of this process in its log.
+        parts: see `set_up_logging`.
 
     Returns:
         The exit code: 0 after a clean end; 64, 69, 73 or 78 where it could not start, with one line that says why;
         70 after a bug, which is logged with its traceback.
     """
-    set_up_logging(log_level)
+    set_up_logging(log_level, name, parts)
     if not __debug__:
         log.error("python -O removes checks that this server relies on; start it without")
         return EXIT_CONFIG

@@ -22,6 +22,7 @@ class LocalClient:
     def __init__(
         self, number: int, life: NodeLife, receive: Callable[[Message], None], end: Callable[[], None]
     ) -> None:
+        self.remote = "a gRPC client"
         self._number = number
         self._life = life
         self._receive = receive

@@ -1,4 +1,9 @@
-"""How the servers log: one clear line per event, to stderr.
+"""How the servers log: one clear line per event, to stderr, with the time, the level and the name of the process.
+
+    2026-11-23T16:32:13.142+00:00 warning N1: what happened
+
+Lines of several processes are often read together: the time has its date and its offset from UTC, and each line says of
+which node, or of the coordinator, it is.
 
 Much of what is logged was sent by others. What does not print is written as an escape, so that nobody can
 forge a line of the log, or write to the terminal of whoever reads it.
@@ -8,25 +13,21 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
-from typing import Final
-
-_WORDS: Final = {
-    logging.DEBUG: "debug",
-    logging.INFO: "",
-    logging.WARNING: "warning: ",
-    logging.ERROR: "error: ",
-    logging.CRITICAL: "error: ",
-}
+from collections.abc import Mapping
+from datetime import datetime
 
 
 class _Lines(logging.Formatter):
-    """`14:03:07.512 warning: what happened`."""
+    def __init__(self, name: str, parts: Mapping[str, str]) -> None:
+        super().__init__()
+        self._name = name
+        self._parts = parts
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        word = _WORDS.get(record.levelno, f"{record.levelname.lower()}: ")
-        line = f"{clock}.{int(record.msecs):03d} {word}{_printable(record.getMessage())}"
+        at = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+        level = "error" if record.levelno >= logging.ERROR else record.levelname.lower()
+        name = self._parts.get(record.name, self._name)
+        line = f"{at} {level:7} {name}: {_printable(record.getMessage())}"
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
         return line
@@ -38,10 +39,16 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def set_up_logging(level: str) -> None:
-    """Log lockring's events of this level ("debug", "info", "warning", "error") and above to stderr."""
+def set_up_logging(level: str, name: str, parts: Mapping[str, str] | None = None) -> None:
+    """Log lockring's events to stderr.
+
+    Args:
+        level: "debug", "info", "warning" or "error": these events and the graver ones.
+        name: of this process, in each line.
+        parts: other names for the lines of some loggers, where several servers are in one process.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
+    handler.setFormatter(_Lines(name, parts or {}))
     root = logging.getLogger("lockring")
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

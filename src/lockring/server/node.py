@@ -52,7 +52,7 @@ from lockring.server.local_client import LocalClient
 from lockring.server.node_life import Answerable, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
-from lockring.units import NS_PER_MS, NS_PER_US, ns_to_ms_floor
+from lockring.units import NS_PER_MS, NS_PER_S, NS_PER_US, ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.api.server import GrpcServer
@@ -75,9 +75,10 @@ class NodeServer:
 
     Args:
         settings: see `NodeSettings`.
+        ports: how many servers are in this process.
     """
 
-    def __init__(self, settings: NodeSettings) -> None:
+    def __init__(self, settings: NodeSettings, *, ports: int = 1) -> None:
         self.address = ""
         """HOST:PORT that others are told, once it has started."""
         self.grpc_address = ""
@@ -85,7 +86,7 @@ class NodeServer:
         self.weight = settings.weight
         self._settings = settings
         self._outbox = Outbox()
-        self._listener = Listener(self, self._outbox)
+        self._listener = Listener(self, self._outbox, ports=ports)
         self._locals: dict[int, LocalClient] = {}
         self._locals_count = 0
         self._grpc: GrpcServer | None = None
@@ -98,6 +99,7 @@ class NodeServer:
         """Since when it has not been in touch with the coordinator, None if it is."""
         self._lease_over_told = False
         self._departure: Departure | None = None
+        self._beginning_since_ns: int | None = None
         self._look_timer: asyncio.TimerHandle | None = None
 
     # ----------------------------------------------------------------------- Service
@@ -215,13 +217,16 @@ class NodeServer:
     def _answer(self, guest: Guest, message: Message) -> None:
         match message:
             case GetState():
-                guest.send(self._life.state_for(message.request, self._coordinator.note))
+                guest.send(self._life.state_for(message.request, self._note()))
             case GetStatus():
                 guest.send(StatusIs(message.request, self._status(monotonic_ns())))
             case Drain() | Undrain():
                 self._pass_on(guest, message)
             case _:
                 raise ProtocolError(f"a node does not take {type(message).__name__} from a client")
+
+    def _note(self) -> str:
+        return self._coordinator.note or self._life.core.service.troubles.note(monotonic_ns())
 
     def _pass_on(self, guest: Guest, order: Drain | Undrain) -> None:
         request = order.request
@@ -293,6 +298,7 @@ class NodeServer:
     def begin_life(self, incarnation: int) -> None:
         """See `Joiner`."""
         self._life.end("this node begins a new life")
+        self._has_lease = False
         self._reporter.flush()
         self._life = self._new_life(max(incarnation, wall_ns() // NS_PER_US))
         self._reporter = self._new_reporter()
@@ -395,6 +401,7 @@ class NodeServer:
             is_draining = self._departure is not None or (me is not None and me.condition == "draining")
             self._grpc.note_serving(has_lease and not is_draining)
         self._tell_of_lease(now_ns, has_lease)
+        self._tell_of_takeovers(now_ns)
         self._look_at_departure()
 
     def _tell_of_lease(self, now_ns: int, has_lease: bool) -> None:
@@ -412,6 +419,15 @@ class NodeServer:
                 if away_since_ns is None
                 else f"the coordinator has been away for {(now_ns - away_since_ns) / 1e9:.0f} s",
             )
+
+    def _tell_of_takeovers(self, now_ns: int) -> None:
+        """Log once when all slots that this node was given are served, where some had to wait."""
+        if self._life.core.roles.beginning:
+            self._beginning_since_ns = self._beginning_since_ns or now_ns
+        elif self._beginning_since_ns is not None:
+            waited_s = (now_ns - self._beginning_since_ns) / NS_PER_S
+            self._beginning_since_ns = None
+            log.info("serving all slots that it was given, the last ones after some %.1f s", waited_s)
 
     def _look_at_departure(self) -> None:
         if self._departure is not None:

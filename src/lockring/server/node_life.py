@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
-from lockring.core.effects import Close, Effect, Endpoint, Publish, Reply, Send
+from lockring.core.effects import Close, Effect, Endpoint, Note, Publish, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, StaleVersion
@@ -21,15 +21,24 @@ from lockring.net.dialer import Dialer
 from lockring.net.guest import Guest
 from lockring.net.pump import Pump
 from lockring.ring.state import ClusterState, Replica
+from lockring.troubles import Trouble
+from lockring.units import NS_PER_S
 
 _PAUSE_S_MIN: Final = 0.05
 _PAUSE_S_MAX: Final = 0.5
+_CALM_NS: Final = 10 * NS_PER_S
 
 log = logging.getLogger("lockring.node")
 
 
 class Answerable(Protocol):
-    """What a message can be sent to: a connection, or somebody in this very process."""
+    """What a message can be sent to: a connection, or somebody in this very process.
+
+    Attributes:
+        remote: HOST:PORT of its other end, or what it is.
+    """
+
+    remote: str
 
     def send(self, message: Message) -> None:
         """Send a message, with the next flush at the latest."""
@@ -44,7 +53,7 @@ class PeerLink:
     def __init__(self, life: NodeLife, peer: Replica) -> None:
         self._life = life
         self._peer = peer
-        self._is_troubled = False
+        self._trouble = Trouble(calm_ns=_CALM_NS)
         self.dialer = Dialer(
             self,
             self._addresses,
@@ -66,18 +75,16 @@ class PeerLink:
         )
 
     def turned_away(self, address: str, error: LockringError, hint: int) -> None:
-        """See `Caller`: say it once, not at each of many attempts."""
-        if not self._is_troubled:
-            self._is_troubled = True
-            log.info("no connection to %s: %s", self._peer.node, error)
+        """See `Caller`: an attempt is no event."""
+        self._tell(f"no connection to {self._peer.node}: {error}")
 
     def opened(self, address: str, welcome: Welcome) -> None:
         """See `Caller`."""
         if Replica(welcome.node, welcome.incarnation) != self._peer:
             raise StaleVersion(f"{address} is {welcome.node}#{welcome.incarnation}, not {self._peer}")
-        if self._is_troubled:
-            log.info("connected to %s again", self._peer.node)
-            self._is_troubled = False
+        so_far = self._trouble.ends(now_ns=monotonic_ns())
+        if so_far:
+            log.info("connected to %s again (%s)", self._peer.node, so_far)
         self._life.core.peer_connected(self._peer, now_ns=monotonic_ns())
         self._life.pump.schedule()
 
@@ -87,10 +94,14 @@ class PeerLink:
 
     def lost(self, reason: str) -> None:
         """See `Caller`."""
-        self._is_troubled = True
-        log.info("lost the connection to %s: %s", self._peer.node, reason)
+        self._tell(f"lost the connection to {self._peer.node}: {reason}")
         self._life.core.disconnected(self._peer, now_ns=monotonic_ns())
         self._life.pump.schedule()
+
+    def _tell(self, text: str) -> None:
+        told = self._trouble.fails(text, now_ns=monotonic_ns())
+        if told:
+            log.info("%s", told)
 
 
 class NodeLife:
@@ -200,6 +211,9 @@ class NodeLife:
             connection = self._connection_to(effect.to)
             if connection is not None:
                 connection.close(effect.reason)
+        elif type(effect) is Note:
+            by = None if effect.asked_by is None else self._guest_of(effect.asked_by)
+            log.info("%s%s", effect.text, f", asked for by {by.remote}" if by is not None else "")
         else:
             raise AssertionError(f"a node core asked for {effect}")
 

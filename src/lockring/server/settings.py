@@ -7,10 +7,11 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from lockring.config import setting
-from lockring.core.timing import Timing
+from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import ConfigError, InvalidRequest
-from lockring.names import check_node_id, split_address
-from lockring.units import NS_PER_S
+from lockring.names import PORT_MAX, check_node_id, split_address
+from lockring.net.listener import CannotListen
+from lockring.units import NS_PER_S, seconds_to_ns
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -86,7 +87,7 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_reachable(self.listen, self.advertise, "--advertise")
-        _check_leases(self.backup_lease_s, self.coordinator_lease_s)
+        _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
 
     def timing(self) -> Timing:
         """The durations as the coordinator core takes them."""
@@ -127,10 +128,17 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
         Args:
             listening: HOST:PORT of the lock port, with the port that it is.
             advertised: HOST:PORT of the lock port as others are told.
+
+        Raises:
+            CannotListen: none was named, and the lock port is too high for the one beside it.
         """
         if self.grpc_listen:
             return self.grpc_listen, self.grpc_advertise
         host, port = split_address(listening)
+        if port + GRPC_PORT_OFFSET > PORT_MAX:
+            raise CannotListen(
+                f"there is no port {port + GRPC_PORT_OFFSET}, which is that of --listen + {GRPC_PORT_OFFSET}"
+            )
         listen = _joined(host, port + GRPC_PORT_OFFSET)
         if self.grpc_advertise or not self.advertise:
             return listen, self.grpc_advertise
@@ -177,7 +185,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
         _check_reachable(self.coordinator_listen, self.coordinator_advertise, "--coordinator-advertise")
-        _check_leases(self.backup_lease_s, self.coordinator_lease_s)
+        _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
         _check_kept(self)
 
     def coordinator(self, data_dir: str | None, *, new_cluster: bool) -> CoordinatorSettings:
@@ -226,7 +234,7 @@ class UpSettings(_Server, frozen=True, kw_only=True):
         setting(
             "The coordinator's port; the nodes take the next ones. With 0 all take free ones.",
             minimum=0,
-            maximum=65_535,
+            maximum=PORT_MAX,
         ),
     ] = 9500
     data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
@@ -237,7 +245,7 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     ] = True
 
     def __post_init__(self) -> None:
-        if self.port and self.port + self.nodes + GRPC_PORT_OFFSET * self.grpc > 65_535:
+        if self.port and self.port + self.nodes + GRPC_PORT_OFFSET * self.grpc > PORT_MAX:
             raise ConfigError(
                 f"--port {self.port} leaves no room for {self.nodes} nodes on the ports after it; take a lower one"
             )
@@ -280,21 +288,24 @@ def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _check_leases(backup_lease_s: float, coordinator_lease_s: float) -> None:
+def _check_leases(backup_lease_s: float, coordinator_lease_s: float, member_lease_s: float) -> None:
     if coordinator_lease_s < 2 * backup_lease_s:
         raise ConfigError(
             f"--coordinator-lease ({coordinator_lease_s:g} s) must be at least twice "
             f"--backup-lease ({backup_lease_s:g} s)"
         )
+    silence_s = 1.5 * min(Timing().heartbeat_ns / NS_PER_S, coordinator_lease_s / HEARTBEATS_PER_LEASE)
+    if member_lease_s < silence_s:
+        raise ConfigError(
+            f"--member-lease ({member_lease_s:g} s) must be at least {silence_s:g} s: a node that lives is silent for"
+            f" {silence_s / 1.5:g} s at a time"
+        )
 
 
 def _timing(settings: CoordinatorSettings) -> Timing:
-    def ns(seconds: float) -> int:
-        return round(seconds * NS_PER_S)
-
     return Timing(
-        backup_lease_ns=ns(settings.backup_lease_s),
-        coordinator_lease_ns=ns(settings.coordinator_lease_s),
-        stabilization_ns=ns(settings.stabilization_s),
-        member_lease_ns=ns(settings.member_lease_s),
+        backup_lease_ns=seconds_to_ns(settings.backup_lease_s),
+        coordinator_lease_ns=seconds_to_ns(settings.coordinator_lease_s),
+        stabilization_ns=seconds_to_ns(settings.stabilization_s),
+        member_lease_ns=seconds_to_ns(settings.member_lease_s),
     )

@@ -62,11 +62,22 @@ def kept_by_up(settings: UpSettings) -> Kept:
     return Kept(_default(f"up-{settings.port}"), settings.new_cluster) if settings.port else Kept(None, True)
 
 
-def open_store(settings: CoordinatorSettings, log: logging.Logger) -> tuple[Store, bool]:
-    """Open the store of a coordinator, and say what it knows of the past.
+class Opened(NamedTuple):
+    """A coordinator's store, and what may be believed of it.
 
-    Returns:
-        The store, and whether an empty one means a new cluster.
+    Attributes:
+        store: where the state lives.
+        is_new: whether an empty one means a new cluster.
+        is_as_left: whether it is as its last coordinator left it, as far as can be seen: not changed, nor put back from a copy.
+    """
+
+    store: Store
+    is_new: bool
+    is_as_left: bool
+
+
+def open_store(settings: CoordinatorSettings, log: logging.Logger) -> Opened:
+    """Open the store of a coordinator, and say what it knows of the past.
 
     Raises:
         StoreError: the data directory cannot be used.
@@ -82,10 +93,10 @@ def open_store(settings: CoordinatorSettings, log: logging.Logger) -> tuple[Stor
         )
         if not settings.new_cluster:
             _say_that_it_waits(log, "nothing is known of what was before", wait_s)
-        return MemoryStore(), settings.new_cluster
+        return Opened(MemoryStore(), settings.new_cluster, True)
     store = SqliteStore(settings.data_dir)
     try:
-        return store, _is_new(store, settings, log, wait_s)
+        return Opened(store, _is_new(store, settings, log, wait_s), store.is_as_left)
     except BaseException:
         store.close()
         raise

@@ -1,9 +1,8 @@
-"""Runs a blocking store in a thread of its own, one operation after the other."""
+"""Runs a blocking store in a thread of its own, one operation after the other. What a failure means is the core's to say."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -12,14 +11,19 @@ from lockring.errors import LockringError
 from lockring.ring.state import ClusterState
 from lockring.store.base import Store
 
-log = logging.getLogger("lockring.coordinator")
-
 
 class Outcome(NamedTuple):
-    """What became of an operation: whether it succeeded, and what is stored now (None: nothing, or unknown)."""
+    """What became of an operation.
+
+    Attributes:
+        ok: whether it succeeded.
+        state: what is stored now; None for nothing, or if that is unknown.
+        problem: why it failed; "" if it did not, or found another version than was expected.
+    """
 
     ok: bool
     state: ClusterState | None
+    problem: str = ""
 
 
 class StoreWorker:
@@ -33,7 +37,6 @@ class StoreWorker:
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-store")
-        self._trouble = ""
 
     def read(self, done: Callable[[Outcome], None]) -> None:
         """Read the state; `done` is called in the event loop."""
@@ -63,14 +66,8 @@ class StoreWorker:
             return
         error = future.exception()
         if error is None:
-            if self._trouble:
-                log.info("the store works again")
-                self._trouble = ""
             done(future.result())
             return
         if not isinstance(error, (LockringError, OSError)):
             raise error
-        if str(error) != self._trouble:
-            self._trouble = str(error)
-            log.error("the store failed: %s", error)
-        done(Outcome(False, None))
+        done(Outcome(False, None, str(error)))

@@ -21,6 +21,7 @@ from lockring.server.children import command_of, free_ports, is_free
 from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
 from lockring.server.state_dir import Kept, kept_by_up
 from lockring.server.supervised import LinePrinter, SupervisedChild
+from lockring.terminals import takes_colour
 
 _POLL_S: Final = 0.2
 _DRAIN_S_MAX: Final = 10.0
@@ -62,7 +63,7 @@ class UpServer:
             new_cluster=kept.is_new and kept.data_dir is not None,
             log_level=settings.log_level,
         )
-        in_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        in_colour = takes_colour(sys.stderr)
         printer = LinePrinter(names, in_colour=in_colour)
         self._coordinator = SupervisedChild(
             "coordinator", command_of("coordinator", coordinator), printer, self._hopeless
@@ -155,7 +156,7 @@ class UpServer:
             except LockringError as error:
                 log.debug("not up yet: %s", error)
         servers = ",".join(address for name, address in addresses.items() if name != "coordinator")
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        colour = takes_colour(sys.stdout)
         drawing = draw(state, width=min(shutil.get_terminal_size().columns, _WIDTH_MAX), colour=colour)
         apis = ",".join(member.grpc for _, member in sorted(state.members.items()) if member.grpc)
         grpc = f"; the gRPC API is at {apis}" if apis else ""

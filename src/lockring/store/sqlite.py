@@ -28,6 +28,7 @@ from lockring.ring.state import ClusterState, decode_state, encode_state
 
 DATABASE_NAME: Final = "state.db"
 LOCK_NAME: Final = "coordinator.lock"
+MARK_NAME: Final = "closed"
 _UNFINISHED_SUFFIX: Final = ".new"
 _COLUMNS: Final = ["id", "version", "data"]
 
@@ -47,6 +48,8 @@ class SqliteStore:
 
     Attributes:
         created: whether the directory was not there before.
+        is_as_left: whether the database is the very one that the last store here closed in order, unchanged since: not one that
+            a crash left, nor a copy that was put in its place.
 
     Raises:
         StoreError: the directory cannot be made, read or written, is in use by another coordinator, or holds
@@ -60,6 +63,7 @@ class SqliteStore:
         self._lock_fd = -1
         self._database: os.stat_result | None = None
         self._cached: tuple[int, ClusterState] | None = None
+        self.is_as_left = False
         self.created = self._make_directory()
         try:
             self._take_lock()
@@ -110,6 +114,7 @@ class SqliteStore:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+                self._leave_mark()
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
@@ -159,6 +164,7 @@ class SqliteStore:
                 self._create(path)
             elif path.stat().st_size == 0:
                 raise StoreError(f"{path} is empty: it was cut off, or is no store{_WHAT_TO_DO}")
+            self.is_as_left = self._take_mark(path)
             self._connection = connection = _connect(path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -175,6 +181,21 @@ class SqliteStore:
         self._database = os.stat(path)
         # Damage is to be found now, with somebody watching, rather than at the first change.
         self.read()
+
+    def _take_mark(self, path: Path) -> bool:
+        """Whether the mark of the last close names the database as it is; it is gone then, and serves once."""
+        mark = self._dir / MARK_NAME
+        if not mark.exists():
+            return False
+        named = mark.read_text(errors="replace")
+        mark.unlink()
+        return named == _mark_of(path)
+
+    def _leave_mark(self) -> None:
+        """Note which file, last changed when, was closed in order. Without the mark the next start waits for longer, no more."""
+        if self._database is not None:
+            with contextlib.suppress(OSError):
+                (self._dir / MARK_NAME).write_text(_mark_of(self._dir / DATABASE_NAME))
 
     def _create(self, path: Path) -> None:
         """Make a store without a state, whole or not at all."""
@@ -241,6 +262,12 @@ class SqliteStore:
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             text += _WHAT_TO_DO
         return StoreError(text)
+
+
+def _mark_of(path: Path) -> str:
+    """Which file this is, and when it was last changed, in whatever way: that time nobody can set."""
+    found = path.stat()
+    return f"{found.st_dev} {found.st_ino} {found.st_ctime_ns}\n"
 
 
 def _connect(path: Path) -> sqlite3.Connection:

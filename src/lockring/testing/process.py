@@ -97,4 +97,4 @@ class TestedProcess:
 
     def log(self) -> str:
         """All that it has logged."""
-        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+        return self._log_path.read_text(encoding="utf-8", errors="replace") if self._log_path.exists() else ""

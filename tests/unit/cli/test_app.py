@@ -79,6 +79,8 @@ def no_variables(monkeypatch):
         (["node", "--id", "n1", "--listen", "0.0.0.0:9501"], "needs --advertise"),
         (["node", "--id", "n1", "--weight", "0"], "--weight: expected a whole number from 1 to 100"),
         (["coordinator", "--coordinator-lease", "3"], "must be at least twice --backup-lease"),
+        (["coordinator", "--member-lease", "0.5"], "--member-lease (0.5 s) must be at least 1.5 s"),
+        (["serve", "--coordinator-lease", "4", "--member-lease", "0.9"], "must be at least 1 s"),
         (["up", "--nodes", "50", "--port", "65530"], "leaves no room"),
         *[
             ([server, "--data-dir", ""], "--data-dir: expected the path of a directory")

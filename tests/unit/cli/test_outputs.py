@@ -71,3 +71,23 @@ def test_descriptors_that_are_used_up_are_not_taken_for_a_fault_of_the_output() 
         found[done.returncode] = done.stderr
     assert set(found) <= {69, 71}
     assert found[71] == "lockring: the system refuses: Too many open files\n"
+
+
+def test_an_output_that_does_not_block_and_is_full_is_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    full = 0
+    try:
+        while True:
+            full += os.write(writer, bytes(4096))
+    except BlockingIOError:
+        pass
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lockring", "--help"], stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    with open(reader, "rb") as output:
+        assert output.read(full) == bytes(full)
+        assert b"Usage: lockring" in output.read()
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 0

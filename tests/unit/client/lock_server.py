@@ -80,6 +80,7 @@ class LockServer:
         seen: every message received, in order.
         mute: message types that are not answered.
         promise_ms: the TTL that is promised, None for the one asked for.
+        unserved: of how many slots it says that it may not tell.
     """
 
     def __init__(self) -> None:
@@ -96,6 +97,7 @@ class LockServer:
         self.mute: set[type] = set()
         self.promise_ms: int | None = None
         self.greeted = 0
+        self.unserved = 0
 
     def __enter__(self) -> Self:
         self._run(self._accept)
@@ -218,7 +220,7 @@ class LockServer:
                 answer = Described(message.request, self._info(message.name))
             case List():
                 names = sorted(n for n, q in self._queues.items() if q and n.startswith(message.prefix))
-                answer = Listed(message.request, [self._info(name) for name in names], -1, "")
+                answer = Listed(message.request, [self._info(name) for name in names], -1, "", self.unserved)
             case Watch():
                 self._watches[connection, message.request] = message.name
                 answer = Changed(message.request, self._info(message.name))

@@ -170,6 +170,25 @@ def test_tries_and_bounded_waits_end(run: Run, server: LockServer) -> None:
     run(main)
 
 
+def test_what_calls_wait_for_can_be_asked_while_they_wait(run: Run, server: LockServer) -> None:
+    async def main(client: Client) -> None:
+        assert client.waits() == []
+        async with client.lock("x"):
+            task = asyncio.create_task(client.lock("x").acquire())
+            await until(server, lambda: len(server.holders("x")) == 2)
+            waits = client.waits()
+            for _ in range(10_000):  # what the server has sent may not be here yet
+                if waits and waits[0].reason == "held":
+                    break
+                await asyncio.sleep(0.005)
+                waits = client.waits()
+            assert [(wait.name, wait.reason, wait.left_s) for wait in waits] == [("x", "held", None)]
+        await (await task).release()
+        assert client.waits() == []
+
+    run(main)
+
+
 class TestCancelling:
     def test_a_cancelled_wait_leaves_nothing_behind(self, run: Run, server: LockServer) -> None:
         async def main(client: Client) -> None:
@@ -397,6 +416,22 @@ def test_several_locks_are_all_or_none(run: Run, server: LockServer) -> None:
         assert server.holders("a") == []
         assert "token" in repr(grants)
         assert len(grants[:1]) == 1
+
+    run(main)
+
+
+def test_a_cancelled_release_of_several_leaves_none_held(run: Run, server: LockServer) -> None:
+    async def main(client: Client) -> None:
+        grants = await client.acquire_all(["a", "b", "c"])
+        server.mute = {Release}
+        releasing = asyncio.create_task(grants.release())
+        await until(server, lambda: server.count(Release) == 1)
+        releasing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await releasing
+        await until(server, lambda: server.count(Release) == 3)
+        assert not any(grant.held for grant in grants)
+        server.mute = set()
 
     run(main)
 

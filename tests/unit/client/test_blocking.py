@@ -504,6 +504,19 @@ class TestAcquireAll:
             grants.release()
         assert server.holders("a") == []
 
+    @pytest.mark.parametrize("by", ["block", "release"])
+    def test_an_interrupted_release_of_several_leaves_none_held(
+        self, client: lockring.Client, server: LockServer, by: str
+    ) -> None:
+        grants = client.acquire_all(["a", "b", "c"])
+        server.mute = {Release}
+        interrupting = interrupt_once(client, server, lambda: server.count(Release) == 1)
+        with pytest.raises(KeyboardInterrupt):
+            grants.__exit__(None, None, None) if by == "block" else grants.release()
+        interrupting.join(PATIENCE_S)
+        assert not any(grant.held for grant in grants)
+        server.wait_until(lambda: server.count(Release) == 3)
+
 
 class TestThreadingLock:
     def test_it_behaves_like_one(self, client: lockring.Client) -> None:

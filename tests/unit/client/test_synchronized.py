@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, assert_type, overload
 
 import pytest
 
@@ -222,6 +222,24 @@ class TestKinds:
     def test_what_is_no_function_is_refused(self, client: lockring.Client, thing: Any) -> None:
         with pytest.raises(InvalidRequest, match="functions and methods"):
             client.lock("x").synchronized(thing)
+
+    def test_the_type_of_what_is_decorated_stays(self, client: lockring.Client) -> None:
+        @overload
+        def twice(value: int) -> int: ...
+        @overload
+        def twice(value: str) -> str: ...
+        @client.lock("x").synchronized
+        def twice(value: Any) -> Any:
+            return 2 * value
+
+        @client.lock("x").synchronized
+        def steps() -> Generator[int, str, bytes]:
+            yield 1
+            return b""
+
+        assert assert_type(twice(1), int) == 2
+        assert assert_type(twice("a"), str) == "aa"
+        assert next(assert_type(steps(), Generator[int, str, bytes])) == 1
 
 
 class TestResults:

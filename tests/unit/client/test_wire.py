@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 
-from lockring.client.wire import Patience, Wire
+from lockring.client.wire import Patience, Wire, connect
 from lockring.clock import monotonic_ns
+from lockring.net.sockets import UNACKNOWLEDGED_MS_MAX
 
 
 def looks(patience: Patience, times: int) -> list[bool]:
@@ -67,3 +68,13 @@ def test_who_waits_for_long_can_be_woken() -> None:
     waking.join()
     theirs.close()
     wire.close()
+
+
+def test_the_system_gives_a_connection_up_whose_other_side_is_gone() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        connect(f"127.0.0.1:{listener.getsockname()[1]}") as sock,
+    ):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKNOWLEDGED_MS_MAX

@@ -65,6 +65,8 @@ class World:
         timing: Timing | None = None,
         now_ns: int = 0,
         starts: bool = True,
+        boot: str = "",
+        is_as_left: bool = True,
     ) -> None:
         self.now_ns = now_ns
         self.wall_offset_ns = wall_ns - now_ns
@@ -91,6 +93,8 @@ class World:
             cluster_if_new="cluster-of-" + term,
             timing=timing or Timing(),
             new_cluster=new_cluster,
+            boot=boot,
+            is_as_left=is_as_left,
             replication="async" if replication == "async" else "sync",
             now_ns=self.now_ns,
             wall_ns=wall_ns,
@@ -319,10 +323,14 @@ class World:
         connection = self.connection() if by is None else by
         self.receive(connection, order)
         self.settle()
-        answers = [
-            m for c, m in self.sent if c == connection and isinstance(m, (Draining, Undrained, Refused))
-        ]
-        return answers[-1]
+        for _ in range(100):
+            answers = [
+                m for c, m in self.sent if c == connection and isinstance(m, (Draining, Undrained, Refused))
+            ]
+            if answers:
+                return answers[-1]
+            self.run(0.1)  # the store has failed, and is asked again after a pause
+        raise AssertionError(f"{order} is not answered")
 
     def ask(self, node: Node, kind: AskKind, *items: AskItem) -> None:
         self.receive(node.connection, Ask(kind, list(items)))

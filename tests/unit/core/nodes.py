@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lockring.core.effects import COORDINATOR, Close, Coordinator, Publish, Reply, Send
+from lockring.core.effects import COORDINATOR, Close, Coordinator, Note, Publish, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.messages import (
@@ -92,6 +92,7 @@ class Nodes:
         self.replicas: dict[str, Replica] = {}
         self.asks: list[tuple[AskKind, AskItem]] = []
         self.clients: dict[tuple[str, int], Client] = {}
+        self.notes: list[str] = []
         self.cut: set[tuple[str, str]] = set()
         self.coordinator_up = True
         self.lag: set[str] = set()
@@ -235,6 +236,8 @@ class Nodes:
                 self.clients[name, connection].closed = reason
             case Publish():
                 pass
+            case Note(text=text):
+                self.notes.append(text)
             case _:
                 raise AssertionError(effect)
 

@@ -311,7 +311,7 @@ def test_after_the_last_node_has_left_slots_wait_for_its_leases() -> None:
     world.join("b")
     world.run(29)
     assert world.primaries() == {"-": 4096}
-    assert "4096 slots have no copy left" in world.core.note
+    assert "4096 slots are not served: all copies are gone" in world.core.note
     world.run(5)
     assert world.primaries() == {"b": 4096}
     assert world.core.note == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from lockring.core.effects import StoreRead, StoreWrite
+from lockring.core.effects import Effect, StoreRead, StoreWrite
 from lockring.core.timing import Timing, up
 from lockring.messages import Ask, AskItem, AskKind, Drain, HeartbeatAck, Refused, Welcome
 from lockring.ring.state import ClusterState, Replica, SlotState
@@ -209,7 +209,7 @@ def test_a_read_that_fails_is_made_again_and_the_newest_heartbeats_are_acknowled
     assert not node.acknowledged
     assert world.core.note == "the store cannot be read"
     world.fails_reads = False
-    world.run(0.6)
+    world.run(2.1)
     assert node.acknowledged
     assert world.core.note == ""
     assert world.core.is_active
@@ -357,8 +357,38 @@ def test_a_store_that_cannot_be_read_is_asked_again() -> None:
     assert not world.core.is_active
     assert world.core.note == "the store cannot be read"
     world.fails_reads = False
-    world.run(0.6)
+    world.run(2.1)
     assert world.core.is_active
+
+
+def test_a_store_that_can_be_read_and_not_written_is_asked_seldom_and_told_of_once_a_minute() -> None:
+    world = World()
+    world.cluster("a", "b")
+    asked = 0
+    carry_out = world.carry_out
+
+    def counting(effect: Effect) -> None:
+        nonlocal asked
+        asked += isinstance(effect, StoreRead | StoreWrite)
+        carry_out(effect)
+
+    world.carry_out = counting  # type: ignore[method-assign]
+    world.fails_writes = True
+    world.join("c")
+    world.run(130)
+    assert not world.core.is_active
+    assert world.core.note == "a write to the store failed"
+    assert asked < 2 * 130, "a read and a write, every two seconds"
+    news = [each.text for each in world.core.store_news()]
+    assert len(news) == 3
+    assert not any("again" in text for text in news), "only reads have worked"
+    world.fails_writes = False
+    world.run(2.1)
+    assert world.core.is_active
+    (end,) = world.core.store_news()
+    assert end.text.startswith("the store works again: a write has worked")
+    world.run_until_quiet()
+    assert world.core.note == ""
 
 
 @pytest.mark.parametrize("was_made", [False, True])
@@ -375,6 +405,8 @@ def test_a_write_of_unknown_outcome_is_followed_by_a_new_claim(was_made: bool) -
     world.holds_writes = False
     world.core.store_result(write.operation, ok=False, state=None, now_ns=world.now_ns, wall_ns=world.wall_ns)
     world.settle()
+    assert not world.core.is_active
+    world.run(0.2)
     assert world.core.is_active
     assert not world.apply_write(write), "it cannot arrive any more"
     world.run_until_quiet()
@@ -389,7 +421,7 @@ def test_a_store_that_does_not_answer_is_given_up_and_claimed_anew() -> None:
     world.join("c")
     world.run(10.5)
     assert not world.core.is_active
-    assert world.core.note == "the store does not answer"
+    assert world.core.note == "the store has not answered for 10 s"
     late = [effect for effect in world.held_back if isinstance(effect, StoreWrite)]
     world.held_back.clear()
     world.holds_writes = world.holds_reads = False
@@ -411,7 +443,7 @@ def test_a_first_claim_of_unknown_outcome_still_counts_the_store_as_it_was() -> 
     world.holds_writes = False
     world.apply_write(claim)
     world.core.store_result(claim.operation, ok=False, state=None, now_ns=0, wall_ns=world.wall_ns)
-    world.settle()
+    world.run(0.2)
     assert world.core.is_active
     node = world.join("a", cluster="the-old-one", version=WALL_NS - 5)
     assert isinstance(node.inbox[0], Welcome)
@@ -423,12 +455,22 @@ def test_a_first_claim_of_unknown_outcome_still_counts_the_store_as_it_was() -> 
 
 def test_an_empty_store_that_may_be_a_lost_one_assigns_only_after_a_lease() -> None:
     world = World(new_cluster=False)
-    world.join("a")
-    world.run(31)
+    node = world.join("a")
+    world.run(21)
+    assert 9_000 < world.core.left_ms(world.now_ns) < 11_000
+    told = [each for each in node.inbox if isinstance(each, HeartbeatAck)][-1]
+    assert "unknown what was held" in told.why
+    assert 9_000 < told.left_ms < 12_000
+    world.run(10)
     assert world.primaries() == {"-": 4096}
-    assert "unknown who had them" in world.core.note
+    assert "unknown what was held before this start" in world.core.note
+    assert "--new-cluster" in world.core.note
     world.run(2)
     assert world.primaries() == {"a": 4096}
+    assert world.core.left_ms(world.now_ns) == 0
+    world.run(1.5)
+    told = [each for each in node.inbox if isinstance(each, HeartbeatAck)][-1]
+    assert (told.why, told.left_ms) == ("", 0)
 
 
 def test_a_restart_during_that_wait_does_not_shorten_it() -> None:

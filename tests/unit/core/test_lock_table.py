@@ -10,8 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from lockring.core.digest import mix
 from lockring.core.lock_table import Holder, LockTable, OpenRequest, Waiter
 from lockring.core.sessions import NO_DEADLINE, Sessions
+from lockring.core.timing import up
 from lockring.messages import Acquire, Mode, Put, Remove
 from lockring.names import slot_of
+from lockring.units import NS_PER_MS
+from lockring.views import SEQ_FREE
 
 NAMES = ("a", "b")
 SESSIONS = ("s1", "s2", "s3")
@@ -217,6 +220,60 @@ def test_generation_and_seq_of_a_lock_only_rise(table: LockTable, sessions: Sess
         table.remove(session, 1)
         seen.append((table.locks["a"].generation, table.locks["a"].seq))
     assert seen == sorted(set(seen))
+
+
+def order(table: LockTable, name: str = "a") -> tuple[int, int]:
+    lock = table.describe(name, "N", 0, expired=True)
+    return lock.generation, lock.seq
+
+
+def test_what_is_seen_of_a_lock_never_falls_not_even_when_it_is_free(
+    table: LockTable, sessions: Sessions
+) -> None:
+    seen = [order(table)]
+    for generation in (1, 5):
+        table.put(put("a", "s1", generation, generation), 0)
+        seen.append(order(table))
+        table.remove("s1", generation)
+        seen.append(order(table))
+        table.put(put("b", "s2", generation, generation + 1), 0)
+        seen.append(order(table))
+    wait(table, sessions, "a", "s3", 1)
+    seen.append(order(table))
+    assert seen == sorted(seen)
+    assert seen[2] == (1, SEQ_FREE), "the last token, not 0"
+
+
+def test_a_free_lock_of_a_reign_that_knows_nothing_of_the_one_before_is_not_below_what_that_gave() -> None:
+    table = LockTable(3, Sessions())
+    table.start_serving(generation_from=1_000)
+    assert order(table) == (999, SEQ_FREE)
+    table.put(put("a", "s1", 1, 1_000), 0)
+    assert order(table) == (1_000, 0)
+
+
+def test_a_copy_that_never_saw_a_reader_come_and_go_shows_no_lower_token_than_its_primary(
+    table: LockTable,
+) -> None:
+    table.put(put("a", "s1", 1, 1, mode=Mode.SHARED), 0)
+    table.put(put("a", "s2", 1, 2, mode=Mode.SHARED), 0)
+    table.remove("s2", 1)
+    seen = order(table)
+    copy = LockTable(table.slot, Sessions())
+    for mutation in table.snapshot(0):
+        copy.put(mutation, 0)
+    copy.touch(table.highest)
+    copy.start_serving()
+    assert order(copy) >= seen
+
+
+def test_no_more_is_left_of_a_ttl_than_it_has_and_the_nodes_margin_is_not_shown(table: LockTable) -> None:
+    holder = table.put(put("a", "s1", 1, 1), 0)
+    ttl_ms = holder.session.ttl_ms
+    for age_ms in (0, 1, ttl_ms // 2, ttl_ms - 1, ttl_ms, ttl_ms + 10):
+        holder.session.deadline_ns = up(ttl_ms * NS_PER_MS)
+        (shown,) = table.describe("a", "N", age_ms * NS_PER_MS, expired=True).holders
+        assert shown.left_ms == max(0, ttl_ms - age_ms)
 
 
 @pytest.mark.parametrize("payload", [b"", b"mine"])

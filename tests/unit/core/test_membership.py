@@ -45,7 +45,7 @@ def test_silence_does_not_count_from_before_the_start() -> None:
     assert membership.is_failed(A, now_ns=105 * S)
     assert membership.unacknowledged_ns(A, now_ns=104 * S) == 4 * S
     assert not membership.was_heard(A)
-    assert not membership.heard_within(A, S, now_ns=104 * S)
+    assert not membership.heard_lately(A, now_ns=104 * S)
 
 
 def test_silence_of_all_is_the_coordinators_own() -> None:

@@ -317,6 +317,37 @@ def test_broken_lease_of_a_holder_that_does_not_let_go_is_freed_when_it_has_run_
     assert alone.cores["A"].slots[slot_of("y")].table.find("one", 2) is not None
 
 
+def test_a_lease_that_is_ended_by_hand_is_told_to_the_log_once_with_owner_lock_and_token(
+    alone: Nodes,
+) -> None:
+    one, two = alone.client("A", "one"), alone.client("A", "two")
+    generation = of(Granted, one.acquire("x", 1))[0].generation
+    two.ask(Break(50, "x", generation))
+    two.ask(Break(51, "x", generation))
+    (polite,) = alone.notes
+    assert polite.startswith(
+        f"lock 'x' was taken from 'one' (token {generation}): it is free once that lets go, in "
+    )
+    two.ask(Break(52, "x", generation, True))
+    assert alone.notes[1:] == [
+        f"lock 'x' was taken from 'one' (token {generation}) by force: it is free at once"
+    ]
+    two.ask(Break(53, "x", generation))
+    assert len(alone.notes) == 2, "there was nothing to end"
+
+
+def test_a_lease_that_has_run_out_is_one_line_in_the_log_however_many_locks_it_held(alone: Nodes) -> None:
+    one = alone.client("A", "one")
+    for number, name in enumerate(("x", "y"), start=1):
+        one.acquire(name, number, ttl_ms=1_000)
+    alone.advance(900 * MS)
+    assert alone.notes == []
+    alone.advance(500 * MS)
+    assert alone.notes == [
+        "the lease of 'one' (session one) has run out after 1 s without a word: it held or waited for 2 locks"
+    ]
+
+
 def test_watch_ends_when_it_is_told_to_or_its_connection_is_gone(alone: Nodes) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
     one.ask(Watch(1, "x"))

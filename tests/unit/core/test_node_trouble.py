@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lockring.messages import HeartbeatAck, List, Listed, Message, Queued, Refused, Trouble
 from lockring.names import SLOTS
+from lockring.ring.state import Replica
 from tests.unit.core.nodes import MS, Client, Nodes, of
 
 
@@ -94,6 +97,18 @@ def test_slots_that_wait_for_leases_are_told_with_how_long_yet() -> None:
     trouble = of(Trouble, news(client))[-1]
     assert (trouble.reason, trouble.all) == ("leases", False)
     assert 24_000 <= trouble.left_ms <= 25_000
+
+
+def test_slots_of_a_former_life_of_a_node_wait_for_its_leases_too() -> None:
+    nodes = Nodes()
+    nodes.start("A", incarnation=2)
+    former = Replica("A", 1)
+    nodes.slots(lambda slot: msgspec.structs.replace(slot, primary=former), *range(SLOTS))
+    client = nodes.client("A", "one")
+    nodes.advance(500 * MS)
+    nodes.cores["A"].service.troubles.acknowledged(HeartbeatAck(1, 1, SLOTS, 25_000), nodes.now)
+    nodes.advance(100 * MS)
+    assert of(Trouble, news(client))[-1].reason == "leases"
 
 
 def test_a_list_counts_the_slots_of_which_the_node_may_not_tell() -> None:

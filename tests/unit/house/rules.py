@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
 _BASE: Final = frozenset(
-    {"_version", "clock", "errors", "messages", "names", "native", "streams", "units", "views"}
+    {"_version", "clock", "errors", "messages", "names", "native", "streams", "troubles", "units", "views"}
 )
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
@@ -27,6 +27,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "names": frozenset({"errors"}),
     "native": frozenset(),
     "streams": frozenset(),
+    "terminals": frozenset(),
+    "troubles": frozenset({"units"}),
     "units": frozenset({"errors"}),
     "views": frozenset(),
     "ring": _BASE - {"clock", "native"},
@@ -35,14 +37,28 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "net": _BASE | {"ring", "core"},
     "store": _BASE | {"ring", "core"},
     "api": _BASE | {"ring", "core", "net"},
-    "server": _BASE | {"ring", "core", "net", "store", "config", "api"},
+    "server": _BASE | {"ring", "core", "net", "store", "config", "api", "terminals"},
     "client": _BASE | {"ring", "core", "net"},
     "aio": frozenset({"client", "errors"}),
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client"},
-    "apps": frozenset({"", "aio", "clock", "errors", "names", "native", "units"}),
+    "apps": frozenset({"", "aio", "clock", "errors", "names", "native", "troubles", "units"}),
     "cli": _BASE
-    | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client", "testing", "apps"},
+    | {
+        "",
+        "aio",
+        "ring",
+        "core",
+        "net",
+        "store",
+        "config",
+        "api",
+        "server",
+        "client",
+        "terminals",
+        "testing",
+        "apps",
+    },
     "__main__": frozenset({"cli"}),
 }
 """Which part of the package may import which others, besides itself. "" is `lockring` itself."""

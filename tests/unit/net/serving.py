@@ -38,9 +38,9 @@ async def until(condition: Callable[[], bool]) -> None:
 class EchoHost:
     """Welcomes clients and peers, and answers `GetState` with the request's number."""
 
-    def __init__(self, *, connections_max: int = 100) -> None:
+    def __init__(self, *, clients_max: int = 100) -> None:
         self.outbox = Outbox()
-        self.listener = Listener(self, self.outbox, connections_max=connections_max)
+        self.listener = Listener(self, self.outbox, clients_max=clients_max)
         self.address = ""
         self.answer = b""
         self.most_at_once = 1_000_000
@@ -86,13 +86,11 @@ class EchoHost:
         self.left.append(reason)
 
 
-def with_host(
-    test: Callable[[EchoHost], Awaitable[None]], *, connections_max: int = 100
-) -> Callable[[], None]:
+def with_host(test: Callable[[EchoHost], Awaitable[None]], *, clients_max: int = 100) -> Callable[[], None]:
     """Run a test's coroutine with a host that is listening."""
 
     async def main() -> None:
-        host = EchoHost(connections_max=connections_max)
+        host = EchoHost(clients_max=clients_max)
         await host.start()
         try:
             await test(host)

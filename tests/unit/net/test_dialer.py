@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongRole
@@ -16,15 +17,22 @@ from tests.unit.net.serving import EchoHost, run, until
 class Caller:
     """Notes what a dialer tells it."""
 
-    def __init__(self, addresses: Sequence[str], *, opening_fails: LockringError | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        opening_fails: LockringError | None = None,
+        pause_s_max: float = 0.05,
+    ) -> None:
         self.outbox = Outbox()
         self.opened_at: list[str] = []
+        self.times_s: list[float] = []
         self.messages: list[Message] = []
         self.losses: list[str] = []
         self.failures: list[tuple[str, LockringError, int]] = []
         self._opening_fails = opening_fails
         self.dialer = Dialer(
-            self, lambda: addresses, ToClient, self.outbox, pause_s_min=0.01, pause_s_max=0.05
+            self, lambda: addresses, ToClient, self.outbox, pause_s_min=0.01, pause_s_max=pause_s_max
         )
         self.dialer.start()
 
@@ -36,6 +44,7 @@ class Caller:
 
     def opened(self, address: str, welcome: Welcome) -> None:
         self.opened_at.append(address)
+        self.times_s.append(asyncio.get_running_loop().time())
         if self._opening_fails is not None:
             raise self._opening_fails
 
@@ -120,7 +129,7 @@ def test_of_several_addresses_it_takes_the_first_that_welcomes_it() -> None:
 
 def test_a_refusal_is_handed_over_with_its_code() -> None:
     async def main() -> None:
-        host = EchoHost(connections_max=0)
+        host = EchoHost(clients_max=0)
         await host.start()
         caller = Caller([host.address])
         await until(lambda: len(caller.failures) >= 1)
@@ -159,6 +168,20 @@ def test_a_caller_that_does_not_like_the_welcome_is_connected_to_nobody() -> Non
         await until(lambda: len(caller.losses) >= 2)
         assert caller.losses[0] == "not this one"
         assert caller.dialer.connection is None
+        caller.dialer.close("done")
+        await host.stop()
+
+    run(main())
+
+
+def test_a_connection_that_ends_at_once_is_a_failure_after_which_it_waits_longer() -> None:
+    async def main() -> None:
+        host = EchoHost()
+        await host.start()
+        caller = Caller([host.address], opening_fails=WrongRole("not this one"), pause_s_max=60)
+        await until(lambda: len(caller.opened_at) == 8)
+        pauses_s = [later - earlier for earlier, later in itertools.pairwise(caller.times_s)]
+        assert all(pause_s > 0.7 * 0.01 * 2**number for number, pause_s in enumerate(pauses_s))
         caller.dialer.close("done")
         await host.stop()
 

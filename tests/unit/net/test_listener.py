@@ -16,9 +16,10 @@ from lockring.errors import InvalidRequest
 from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
 from lockring.messages import Welcome as WelcomeMessage
 from lockring.net import guest as guest_module
+from lockring.net.descriptors import RESERVED_MAX
 from lockring.net.frames import encode_frame
 from lockring.net.guest import Guest
-from lockring.net.listener import CONNECTIONS_RESERVED, CannotListen
+from lockring.net.listener import CannotListen
 from tests.cluster.wire import Wire
 from tests.unit.net.serving import EchoHost, run, until, with_host
 
@@ -78,15 +79,15 @@ def test_a_frame_that_does_not_come_to_its_end_ends_its_connection(
     with_host(test)()
 
 
-def arrived(host: EchoHost, count: int) -> bool:
-    return len(host.arrived) == count
-
-
 def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_without_a_gap() -> None:
     """A part of a frame is there all the time, though never of the same one."""
 
     async def test(host: EchoHost) -> None:
         frames = [encode_frame(GetState(number)) for number in range(1, 6)]
+
+        def has_arrived(number: int) -> bool:
+            return len(host.arrived) == number
+
         with Wire(host.address) as wire:
             wire.write(encode_frame(HELLO) + frames[0][:3])
             await until(lambda: bool(host.greeted))
@@ -95,7 +96,7 @@ def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_with
             given = [guest._patience]
             for number, (one, after) in enumerate(itertools.pairwise(frames), start=1):
                 wire.write(one[3:] + after[:3])
-                await until(functools.partial(arrived, host, number))
+                await until(functools.partial(has_arrived, number))
                 given.append(guest._patience)
             wire.write(frames[-1][3:])
             await until(lambda: len(host.arrived) == len(frames))
@@ -137,12 +138,12 @@ def test_clients_beyond_the_limit_are_refused_and_members_are_not() -> None:
         (welcome,) = await talk(host, encode_frame(HELLO), answers=1)
         assert isinstance(welcome, WelcomeMessage), "there is room again"
 
-    with_host(test, connections_max=2)()
+    with_host(test, clients_max=2)()
 
 
 def test_connections_that_say_nothing_are_bounded_too() -> None:
     async def test(host: EchoHost) -> None:
-        wires = [Wire(host.address) for _ in range(CONNECTIONS_RESERVED + 1)]
+        wires = [Wire(host.address) for _ in range(RESERVED_MAX + 1)]
         await until(lambda: len(list(host.listener.guests)) == len(wires))
         with Wire(host.address) as one_more:
             refused = await asyncio.to_thread(one_more.refusal)
@@ -150,7 +151,7 @@ def test_connections_that_say_nothing_are_bounded_too() -> None:
         for wire in wires:
             wire.__exit__(None, None, None)
 
-    with_host(test, connections_max=1)()
+    with_host(test, clients_max=1)()
 
 
 def test_one_who_asks_for_more_than_it_reads_is_cut_off_before_all_of_it_is_answered() -> None:

@@ -75,6 +75,12 @@ def test_a_node_is_said_to_have_failed_only_by_one_who_knows() -> None:
     assert "N2 took over 1 slot of N1, which has left or was started again" in news(before, restarted)
 
 
+def test_what_a_server_finds_when_it_starts_is_not_told_as_news() -> None:
+    found = state_of(slot(1, N1, N2), slot(1, N1, N2))
+    assert news(ClusterState(), found)[3:] == ["2 slots had N1 as the primary"]
+    assert news(ClusterState(), found, me="N1")[3:] == []
+
+
 def test_a_drain_that_was_undone_is_told() -> None:
     drained, active = state_of(N2="draining"), state_of()
     assert news(drained, active) == ["N2 is drained no more: it may have slots again"]

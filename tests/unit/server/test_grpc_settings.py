@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lockring.errors import ConfigError
+from lockring.net.listener import CannotListen
 from lockring.server.children import command_of
 from lockring.server.settings import NodeSettings, ServeSettings, UpSettings
 
@@ -18,6 +19,13 @@ def addresses(listening: str = "127.0.0.1:9501", advertised: str = "127.0.0.1:95
 def test_by_default_it_is_100_above_the_lock_port_on_the_same_host() -> None:
     assert addresses() == ("127.0.0.1:9601", "")
     assert addresses("[::1]:20000", "[::1]:20000") == ("[::1]:20100", "")
+
+
+def test_a_lock_port_that_is_too_high_for_it_leaves_none() -> None:
+    with pytest.raises(CannotListen, match="there is no port 65600"):
+        NodeSettings(id="n").grpc_addresses("127.0.0.1:65500", "127.0.0.1:65500")
+    settings = NodeSettings(id="n", grpc_listen="127.0.0.1:1")
+    assert settings.grpc_addresses("127.0.0.1:65500", "127.0.0.1:65500") == ("127.0.0.1:1", "")
 
 
 def test_others_are_told_the_advertised_host() -> None:

@@ -59,7 +59,7 @@ class Server:
     async def stop(self):
         print("stopped", flush=True)
 
-sys.exit(run_service(Server, log_level="info"))
+sys.exit(run_service(Server, log_level="info", name="server"))
 """
 
 
@@ -100,7 +100,7 @@ def test_a_failed_start_is_one_line_and_is_cleaned_up() -> None:
         start="from lockring.errors import Unavailable; raise Unavailable('the port is taken')"
     ).end()
     assert (code, output) == (69, "stopped\n")
-    assert errors.endswith(" error: the port is taken\n")
+    assert errors.endswith(" error   server: the port is taken\n")
     assert errors.count("\n") == 1
 
 

@@ -18,7 +18,7 @@ from lockring.errors import StoreError
 from lockring.names import SLOTS
 from lockring.ring.state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.store.base import Store
-from lockring.store.sqlite import DATABASE_NAME, LOCK_NAME, SqliteStore
+from lockring.store.sqlite import DATABASE_NAME, LOCK_NAME, MARK_NAME, SqliteStore
 
 A, B = Replica("a", 1), Replica("b", 7)
 STATE = ClusterState(
@@ -274,3 +274,32 @@ def test_a_store_that_was_not_made_to_its_end_is_made_again(directory: Path) -> 
     assert store.write(0, STATE)
     store.close()
     assert not list(directory.glob("*.new*"))
+
+
+def test_a_store_that_was_closed_in_order_is_known_as_it_was_left_and_once_only(directory: Path) -> None:
+    first = SqliteStore(directory)
+    assert not first.is_as_left
+    first.write(0, STATE)
+    first.close()
+    second = SqliteStore(directory)
+    assert second.is_as_left
+    assert not (directory / MARK_NAME).exists(), "should this process crash, the next one knows"
+    second.close()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["the directory", "the database"])
+def test_a_store_that_was_put_back_from_a_copy_is_not_as_it_was_left(directory: Path, whole: bool) -> None:
+    first = SqliteStore(directory)
+    first.write(0, STATE)
+    first.close()
+    copy = directory.with_name("copy")
+    shutil.copytree(directory, copy)
+    if whole:
+        shutil.rmtree(directory)
+        shutil.copytree(copy, directory)
+    else:
+        shutil.copy2(copy / DATABASE_NAME, directory / DATABASE_NAME)
+    again = SqliteStore(directory)
+    assert again.read() == STATE
+    assert not again.is_as_left
+    again.close()

@@ -478,9 +478,11 @@ class LockInfo(_message.Message):
     permits: _builtins.int
     """Of a semaphore, how many may hold it."""
     generation: _builtins.int
-    """Of the last grant, 0 if there was none that is known. (generation, change) orders what is seen of one lock."""
+    """No grant of this lock had a higher one; of an exclusive lock that is held it is its holder's. 0 if there was none.
+    (generation, change) orders what is seen of one lock: it never falls.
+    """
     change: _builtins.int
-    """Changes of the holders since that grant."""
+    """Changes of the holders since that grant; of a free lock 2^31 - 1."""
     holder_count: _builtins.int
     """How many hold it."""
     waiter_count: _builtins.int
@@ -541,7 +543,7 @@ class Holder(_message.Message):
     ttl_ms: _builtins.int
     """Its TTL."""
     left_ms: _builtins.int
-    """What is left of its lease at the node if it is not renewed."""
+    """What is left of its TTL if it is not renewed, as its client counts; the node frees the lock a little later."""
     payload: _builtins.bytes
     """What it has left for others to see."""
     def __init__(

@@ -21,6 +21,7 @@ from lockring.apps.cleaner.ownership import Ownership
 from lockring.apps.cleaner.storage import Found, Storage
 from lockring.clock import monotonic_ns
 from lockring.errors import Denied, LockringError, RootMissing, Unavailable
+from lockring.troubles import Trouble
 
 COUNT_MAX: Final = 1000
 """Entries are counted so far; more is as good as many."""
@@ -87,6 +88,8 @@ class Worker:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._scan: Iterator[Found] | None = None
         self._scan_at_ns: int | None = None
+        self._resume_at_ns = 0
+        self._trouble = Trouble()
         self._dropped_before = 0
         self._is_short = False
         ownership.on_change(self.membership_changed)
@@ -136,16 +139,22 @@ class Worker:
         self._scan_at_ns = now_ns
         evict_at_ns = now_ns + _EVICT_EVERY_NS
         while not self._is_stopped:
+            now_ns = monotonic_ns()
+            is_busy = False
             try:
-                is_busy = self._turn()
+                # Events and folders that are due must not end a pause: each would be one more attempt.
+                if now_ns >= self._resume_at_ns:
+                    is_busy = self._turn()
+                    self._trouble.ends(now_ns=now_ns)
             except (Unavailable, Denied, RootMissing) as error:
                 # Networks and servers come back, keys are renewed, folders are mounted again.
                 self._close_scan()
                 if self._plan.once:
                     raise
-                self._listener.trouble(self.storage, error)
-                self._scan_at_ns = monotonic_ns() + _RETRY_NS
-                is_busy = False
+                now_ns = monotonic_ns()
+                if self._trouble.fails(str(error), now_ns=now_ns):
+                    self._listener.trouble(self.storage, error)
+                self._scan_at_ns = self._resume_at_ns = now_ns + _RETRY_NS
             now_ns = monotonic_ns()
             if now_ns >= evict_at_ns:
                 self.core.evict(now_ns=now_ns)
@@ -184,7 +193,7 @@ class Worker:
 
     def _sleep(self, now_ns: int) -> None:
         times_ns = [each for each in (self.core.next_due_ns(), self._scan_at_ns) if each is not None]
-        until_ns = min(times_ns, default=now_ns + _EVICT_EVERY_NS)
+        until_ns = max(min(times_ns, default=now_ns + _EVICT_EVERY_NS), self._resume_at_ns)
         try:
             self._bell.get(timeout=max(0.0, min(until_ns - now_ns, _EVICT_EVERY_NS) / 1e9))
             while True:

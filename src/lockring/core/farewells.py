@@ -1,0 +1,108 @@
+"""What stopping nodes say of the promises that they gave: when the last one surely ends, so that nobody waits for longer.
+
+A node that gives slots up because the whole cluster stops tells, with the state in which they are free, until when clients may
+believe in what they were granted there. The coordinator writes that down, and whoever assigns the slots next waits until then rather
+than for a whole coordinator lease. The rules:
+
+- *A word is about what was served.* It counts only slots whose reign the node itself had begun; it names them, with the reigns, by a
+  digest. The coordinator compares that with what it has taken from the node: one slot that the node does not know of, and the word
+  says nothing.
+- *A word comes after the last promise.* It is that of a heartbeat with the state in which the slots are free, so its digest has them.
+- *All or nothing.* The state bears one word, for when every slot is free, and each was freed under this coordinator's eyes.
+- *An instant is one of one boot of one machine.* In another boot the whole lease is waited for.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockring.core.digest import mix
+from lockring.core.timing import up
+from lockring.messages import Heartbeat
+from lockring.ring.state import ClusterState, Farewell, Replica, SlotState
+from lockring.units import NS_PER_MS, NS_PER_S
+
+CLOCKS_APART_NS: Final = 2 * NS_PER_S
+"""How far wall clock and monotonic clock may have come apart since a word was written; more shows that one is not the same."""
+
+
+def is_release(before: SlotState, after: SlotState) -> bool:
+    """Whether a slot was given up by its primary with nobody to take over, and not forgotten with the store."""
+    return before.primary is not None and after.primary is None and before.base == after.base
+
+
+def mark_of(number: int, slot: SlotState) -> int:
+    """What stands for one slot in one reign in a digest."""
+    return mix(mix(number) ^ slot.since)
+
+
+def is_trusted(word: Farewell | None, boot: str, *, now_ns: int, wall_ns: int) -> bool:
+    """Whether the instants of a stored word mean something to this process."""
+    if word is None or not boot or word.boot != boot:
+        return False
+    return abs((wall_ns - word.at_wall_ns) - (now_ns - word.at_ns)) <= CLOCKS_APART_NS
+
+
+class Farewells:
+    """A coordinator's view of what nodes gave up and said of it. Not safe for use by several tasks.
+
+    Args:
+        boot: which boot of this machine it is; "" if that is unknown, and then no word is written.
+    """
+
+    def __init__(self, boot: str) -> None:
+        self._boot = boot
+        self._state: ClusterState | None = None
+        self._released_by: dict[int, Replica] = {}
+        self._digests: dict[Replica, int] = {}
+        self._words: dict[Replica, tuple[int, int]] = {}
+
+    def learn(self, state: ClusterState) -> None:
+        """A state is in force."""
+        before, self._state = self._state, state
+        if before is None or before.slots is state.slots:
+            return
+        for number, (old, new) in enumerate(zip(before.slots, state.slots, strict=True)):
+            if old is new:
+                continue
+            if is_release(old, new):
+                assert old.primary is not None
+                self._digests[old.primary] = self._digests.get(old.primary, 0) ^ mark_of(number, old)
+                self._released_by[number] = old.primary
+            elif old != new:
+                self._released_by.pop(number, None)
+
+    def take(self, replica: Replica, heartbeat: Heartbeat, now_ns: int) -> None:
+        """A node tells of its promises."""
+        if heartbeat.promised_ms >= 0:
+            self._words[replica] = (heartbeat.released, now_ns + up(heartbeat.promised_ms * NS_PER_MS))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether slots were given up here, and the state in force bears no word on them yet: nodes may still say one."""
+        return bool(self._boot and self._released_by) and self._state is not None and not _covers(self._state)
+
+    def word(self, state: ClusterState, *, now_ns: int, wall_ns: int) -> Farewell | None:
+        """The word that the state is to bear: a new one if there is one now, else that which it has."""
+        if not self._boot or not self._released_by or state is not self._state:
+            return state.farewell
+        if _covers(state) or any(slot.primary is not None for slot in state.slots):
+            return state.farewell
+        if any(s.base > 0 and number not in self._released_by for number, s in enumerate(state.slots)):
+            return state.farewell
+        until_ns = now_ns
+        for replica in dict.fromkeys(self._released_by.values()):
+            digest, end_ns = self._words.get(replica, (0, 0))
+            if not self._is_of_all(replica, digest):
+                return state.farewell
+            until_ns = max(until_ns, end_ns)
+        return Farewell(self._boot, until_ns, now_ns, wall_ns, state.version)
+
+    def _is_of_all(self, replica: Replica, digest: int) -> bool:
+        """Whether a node's word is about all that was taken from it."""
+        return digest == self._digests[replica]
+
+
+def _covers(state: ClusterState) -> bool:
+    word = state.farewell
+    return word is not None and all(slot.since <= word.version for slot in state.slots)

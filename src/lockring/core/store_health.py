@@ -1,0 +1,100 @@
+"""Whether the coordinator's store works, how long to wait before it is asked again, and what the log is to say of it.
+
+A store can fail in one direction only: a full disk and a directory without write permission are read as before. So
+that a read works says nothing of writes. The rules:
+
+- *A failure of writes ends with a write that works*; a failure of reads ends with either.
+- *The pause doubles* with each failure in a row, so that a store that fails at once is not asked again at once.
+- *Trouble is told when it begins and once a minute* (see `troubles`); its end is told once.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from lockring.troubles import Trouble
+from lockring.units import NS_PER_MS, NS_PER_S
+
+PAUSE_NS_MIN: Final = 100 * NS_PER_MS
+"""Pause after the first failure."""
+
+PAUSE_NS_MAX: Final = 2 * NS_PER_S
+"""The longest pause: short beside a coordinator's lease, within which a store that works again must be noticed."""
+
+
+class StoreNews(NamedTuple):
+    """One line for the log: whether it is about trouble, and the sentence."""
+
+    is_trouble: bool
+    text: str
+
+
+class StoreHealth:
+    """The failures of one coordinator's store. Not safe for use by several tasks."""
+
+    def __init__(self) -> None:
+        # In a row: the pause depends on them.
+        self._reads_failed = self._writes_failed = 0
+        self._trouble = Trouble()
+        self._fails_writes = False
+        self._news: list[StoreNews] = []
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether the store has failed and did not work since, in the direction in which it failed."""
+        return self._trouble.is_on
+
+    @property
+    def pause_ns(self) -> int:
+        """How long to wait now before the store is asked again, in nanoseconds; 0 if nothing has failed."""
+        in_a_row = max(self._reads_failed, self._writes_failed)
+        return min(PAUSE_NS_MAX, PAUSE_NS_MIN << min(in_a_row - 1, 10)) if in_a_row else 0
+
+    def refused(self) -> int:
+        """A compare-and-set found another version: no trouble, but after several in a row there is a pause too.
+
+        Returns:
+            How long to wait, in nanoseconds: 0 after the first.
+        """
+        pause_ns = self.pause_ns
+        self._writes_failed += 1
+        return pause_ns
+
+    def failed(self, reason: str, *, is_write: bool, now_ns: int) -> int:
+        """An operation failed, or its outcome is unknown.
+
+        Args:
+            reason: a sentence for people.
+            is_write: whether it was a write.
+            now_ns: monotonic clock.
+
+        Returns:
+            How long to wait before the store is asked again, in nanoseconds.
+        """
+        if is_write:
+            self._writes_failed += 1
+            self._fails_writes = True
+        else:
+            self._reads_failed += 1
+        text = self._trouble.fails(reason, now_ns=now_ns)
+        if text:
+            self._news.append(StoreNews(True, text))
+        return self.pause_ns
+
+    def worked(self, *, is_write: bool, now_ns: int) -> None:
+        """An operation worked: the end of the trouble, unless writes fail and this was a read."""
+        self._reads_failed = 0
+        if is_write:
+            self._writes_failed = 0
+        elif self._fails_writes:
+            return
+        self._fails_writes = False
+        so_far = self._trouble.ends(now_ns=now_ns)
+        if so_far:
+            what = "works again: a write has worked" if is_write else "can be read again"
+            self._news.append(StoreNews(False, f"the store {what} ({so_far})"))
+
+    def take_news(self) -> list[StoreNews]:
+        """What is to be logged since the last call, in order."""
+        news, self._news = self._news, []
+        return news
