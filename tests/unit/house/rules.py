@@ -68,6 +68,7 @@ PURE_INSIDE: Final = frozenset({"apps/cleaner/core"})
 """Folders inside of other parts that keep the rules of the cores."""
 
 PURE_MAY_IMPORT: Final = frozenset(
+    "array",
     {
         "__future__",
         "abc",
@@ -87,7 +88,7 @@ PURE_MAY_IMPORT: Final = frozenset(
         # third parties, of which nothing but values is used
         "msgspec",
         "sortedcontainers",
-    }
+    },
 )
 """All that the cores may use from outside: nothing that reads a clock, draws a number or touches the world."""
 
