@@ -68,10 +68,10 @@ PURE_INSIDE: Final = frozenset({"apps/cleaner/core"})
 """Folders inside of other parts that keep the rules of the cores."""
 
 PURE_MAY_IMPORT: Final = frozenset(
-    "array",
     {
         "__future__",
         "abc",
+        "array",
         "bisect",
         "collections",
         "dataclasses",
