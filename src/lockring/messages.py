@@ -31,6 +31,7 @@ from lockring.streams import Mutation as Mutation
 from lockring.streams import Put as Put
 from lockring.streams import Remove as Remove
 from lockring.streams import Resume as Resume
+from lockring.streams import Revoke as Revoke
 from lockring.streams import Snapshot as Snapshot
 from lockring.streams import Stream as Stream
 from lockring.streams import Tail as Tail

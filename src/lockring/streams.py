@@ -39,11 +39,19 @@ class Touch(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=2):
     generation: int
 
 
-Mutation = Put | Remove | Touch
+class Revoke(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=3):
+    """An operator has ended a grant: no keepalive renews it any more, at no primary."""
+
+    session: str
+    acquisition: int
+
+
+Mutation = Put | Remove | Touch | Revoke
 
 
 class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
-    """All holders of a slot as of `index`, in one or more parts: `part` counts from 0, `last` marks the end."""
+    """All holders of a slot as of `index`, in one or more parts: `part` counts from 0, `last` marks the end. Which of them are revoked
+    comes after all of them."""
 
     slot: int
     since: int
@@ -53,7 +61,7 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
     highest: int
     part: int
     last: bool
-    holders: list[Put]
+    holders: list[Put | Revoke]
 
 
 class Tail(msgspec.Struct, array_like=True, gc=False, tag=1):

@@ -141,6 +141,25 @@ def broken_renewed() -> None:
 
 
 @drill
+def broken_here_alone() -> None:
+    """An operator ends a lease, and the primary dies before the holder has heard of it."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    held = one.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: held.outcome == "held", 1)
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    primary = cluster.primary()
+    cluster.silence(primary, one, 60)
+    cluster.break_lease(held)
+    cluster.run(0.1)
+    cluster.crash(primary)
+    cluster.run(20)
+    cluster.demand(wanted.outcome == "held", "P7", "a lease that was ended is renewed by the next primary")
+    assert held.outcome == "expired", "its client finds out when it renews"
+
+
+@drill
 def parked_for_good() -> None:
     """A request reaches a successor that may not serve yet."""
     cluster = Scenario(clients=1)

@@ -242,6 +242,7 @@ def broken_renewed() -> list[Change]:
 
     def break_holder(self: LockTable, holder: Any) -> None:
         holder.broken = True
+        self.broken[holder] = None
 
     def drop_holder(self: Locking, data: Any, holder: Any, now_ns: int, why: str = "") -> None:
         holder.broken = False
@@ -249,6 +250,18 @@ def broken_renewed() -> list[Change]:
 
     drop = Locking.drop_holder
     return [(LockTable, "break_holder", break_holder), (Locking, "drop_holder", drop_holder)]
+
+
+@mutant
+def broken_here_alone() -> list[Change]:
+    """The copies do not hear of a lease that an operator ended: the next primary renews it as before."""
+    apply = LockTable.apply
+
+    def changed(self: LockTable, mutation: Any, now_ns: int) -> None:
+        if type(mutation).__name__ != "Revoke":
+            apply(self, mutation, now_ns)
+
+    return [(LockTable, "apply", changed)]
 
 
 @mutant

@@ -4,7 +4,7 @@ Rules:
 
 - A lock exists while somebody holds it or waits for it; a free lock costs nothing.
 - A grant is a `Put`, its end a `Remove`: primary and copies apply the same mutations to the same kind of table. A view
-  of a group is a `Touch`: nothing but its number.
+  of a group is a `Touch`: nothing but its number. A `Revoke` is an operator's word that a grant is not renewed any more.
 - `(generation, seq)` of a lock only rises: `generation` at each grant, `seq` at each mutation within one.
 - Waiters stand in the order of the time since when they wait, which for new ones is the order of arrival.
 - The first waiter is granted when the holders admit it; nobody passes it. So readers never starve a writer.
@@ -26,7 +26,7 @@ from lockring.core.locks import OpenRequest as OpenRequest
 from lockring.core.locks import Waiter as Waiter
 from lockring.core.sessions import Session, Sessions, Share
 from lockring.core.timing import up
-from lockring.messages import Acquire, HolderInfo, LockInfo, Mode, Mutation, Put, Remove, WaiterInfo
+from lockring.messages import Acquire, HolderInfo, LockInfo, Mode, Mutation, Put, Remove, Revoke, WaiterInfo
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 from lockring.views import SEQ_FREE
 
@@ -39,17 +39,29 @@ class LockTable:
     Attributes:
         slot: its number.
         locks: by name.
+        broken: the holders that are not renewed any more.
         shares: by session id.
         highest: highest generation ever seen in this slot since its base.
         inherited: no grant before the present reign had a higher generation.
         served: whether this node serves the slot, so that sessions count what is here.
     """
 
-    __slots__ = ("_arrivals", "_sessions", "highest", "inherited", "locks", "served", "shares", "slot")
+    __slots__ = (
+        "_arrivals",
+        "_sessions",
+        "broken",
+        "highest",
+        "inherited",
+        "locks",
+        "served",
+        "shares",
+        "slot",
+    )
 
     def __init__(self, slot: int, sessions: Sessions) -> None:
         self.slot = slot
         self.locks: dict[str, Lock] = {}
+        self.broken: dict[Holder, None] = {}
         self.shares: dict[str, Share] = {}
         self.highest = 0
         self.inherited = 0
@@ -126,6 +138,8 @@ class LockTable:
         """Take out a holder that is there."""
         share = self.shares[holder.session.id]
         share.discard(holder.acquisition, not holder.broken, self.served)
+        if self.broken:
+            self.broken.pop(holder, None)
         lock = holder.lock
         lock.drop(holder)
         lock.seq += 1
@@ -141,6 +155,10 @@ class LockTable:
             self.put(mutation, now_ns)
         elif isinstance(mutation, Remove):
             self.remove(mutation.session, mutation.acquisition)
+        elif isinstance(mutation, Revoke):
+            holder = self.find(mutation.session, mutation.acquisition)
+            if isinstance(holder, Holder):
+                self.break_holder(holder)
         else:
             self.touch(mutation.generation)
 
@@ -148,6 +166,7 @@ class LockTable:
         """Let no keepalive renew this holder."""
         if not holder.broken:
             holder.broken = True
+            self.broken[holder] = None
             self.shares[holder.session.id].uncount(holder.acquisition, self.served)
 
     # ------------------------------------------------------------------ waiters
@@ -223,7 +242,6 @@ class LockTable:
             self.dequeue(waiter)
         for share in self.shares.values():
             share.session.unserve(self.slot)
-            self._restore_broken(share)
         self.served = False
         return waiters
 
@@ -234,14 +252,17 @@ class LockTable:
             share.session.tables -= 1
             self._sessions.forget_if_unused(share.session)
         self.locks = {}
+        self.broken = {}
         self.shares = {}
         self.highest = 0
 
     # ------------------------------------------------------------------ telling
 
-    def snapshot(self, now_ns: int) -> list[Put]:
-        """Every holder as a mutation, in an order that is the same for the same history."""
-        return [put_of(holder, now_ns) for holder in self.holders()]
+    def snapshot(self, now_ns: int) -> list[Put | Revoke]:
+        """Every holder as a mutation, in an order that is the same for the same history, and then which of them are revoked."""
+        found: list[Put | Revoke] = [put_of(holder, now_ns) for holder in self.holders()]
+        found += [revoke_of(holder) for holder in self.broken]
+        return found
 
     def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockInfo:
         """A lock for people and observers, held or free; an expired holder is shown only if it is asked for.
@@ -301,6 +322,9 @@ class LockTable:
                 assert holder.generation <= self.highest
             entries += len(everyone)
         assert entries == sum(len(share.entries) for share in self.shares.values())
+        for holder in self.broken:
+            assert holder.broken
+            assert self.find(holder.session.id, holder.acquisition) is holder
         for session_id, share in self.shares.items():
             assert share.entries, f"empty share of session {session_id}"
             assert share.session.id == session_id
@@ -351,18 +375,17 @@ class LockTable:
                 del share.session.served[self.slot]
             self._sessions.forget_if_unused(share.session)
 
-    def _restore_broken(self, share: Share) -> None:
-        for acquisition, entry in share.entries.items():
-            if isinstance(entry, Holder) and entry.broken:
-                entry.broken = False
-                share.add(acquisition, entry, False)
-
 
 def _left_ms(session: Session, now_ns: int) -> int:
     """What is left of a TTL as its client counts it: the node waits longer, for the sake of clocks that differ."""
     ttl_ns = session.ttl_ms * NS_PER_MS
     margin_ns = up(ttl_ns) - ttl_ns
     return min(session.ttl_ms, ns_to_ms_floor(session.deadline_ns - margin_ns - now_ns))
+
+
+def revoke_of(holder: Holder) -> Revoke:
+    """The mutation that ends the renewal of this holder."""
+    return Revoke(holder.session.id, holder.acquisition)
 
 
 def put_of(holder: Holder, now_ns: int) -> Put:

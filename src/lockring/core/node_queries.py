@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lockring.core.deadlines import DeadlineQueue
-from lockring.core.lock_table import Holder
+from lockring.core.lock_table import Holder, revoke_of
 from lockring.core.locks import HOLDERS_MAX
+from lockring.core.node_slot import NodeSlot
 from lockring.errors import InvalidRequest
 from lockring.messages import (
     Break,
@@ -49,8 +50,14 @@ class Queries:
         while (due := self.broken.pop_due(now_ns)) is not None:
             slot, holder = due[1]
             data = self._node.slots[slot]
-            if holder.broken and data.table.find(holder.session.id, holder.acquisition) is holder:
+            if data.reign is not None and holder in data.table.broken:
                 self._service.locking.drop_holder(data, holder, now_ns, "broken")
+
+    def reign_began(self, data: NodeSlot, now_ns: int) -> None:
+        """A slot is served here from now on. Whom an operator has taken a lock from believes in it for a TTL since then at most, and that
+        was before this node heard of it."""
+        for holder in data.table.broken:
+            self.broken.push(now_ns + holder.session.lifetime_ns, (data.number, holder))
 
     def _info(self, name: str, now_ns: int) -> LockInfo:
         lock = self._node.slots[slot_of(name)].table.describe(name, self._node.replica.node, now_ns)
@@ -139,4 +146,9 @@ class Queries:
         if not holder.broken:
             data.table.break_holder(holder)
             self.broken.push(now_ns + left_ns, (slot, holder))
+            assert data.reign is not None
+            if data.reign.streams:
+                data.reign.record(revoke_of(holder), now_ns)
+            else:
+                data.reign.count()
         self._node.send(connection, Broken(message.request, False, ns_to_ms_floor(left_ns)))

@@ -192,6 +192,7 @@ class Service:
         """A slot is served here from now on: the sessions that have something in it start afresh."""
         for share in data.table.shares.values():
             self._sessions.extend(share.session, now_ns + share.session.lifetime_ns)
+        self.queries.reign_began(data, now_ns)
 
     def reign_ended(self, data: NodeSlot) -> None:
         """A slot is not served here any more: whoever waits for news of it is told to go elsewhere."""

@@ -11,7 +11,7 @@ from lockring.core.leases import NEVER_NS
 from lockring.core.lock_table import LockTable
 from lockring.core.replication import Reign
 from lockring.core.sessions import Sessions
-from lockring.messages import HandOverSlot, Put, Resume, Snapshot, Stream, Tail
+from lockring.messages import HandOverSlot, Put, Resume, Revoke, Snapshot, Stream, Tail
 
 NO_BASE = -1
 
@@ -49,7 +49,7 @@ class NodeSlot:
         self.following: tuple[int, int] | None = None
         self.reign: Reign | None = None
         self.not_before_ns = NEVER_NS
-        self._parts: list[Put] = []
+        self._parts: list[Put | Revoke] = []
         self._parts_of: tuple[int, int, int] | None = None
 
     def clear(self, base: int = NO_BASE) -> None:
@@ -118,7 +118,7 @@ class NodeSlot:
         self.clear(part.base)
         self.table.highest = highest
         for holder in holders:
-            self.table.put(holder, now_ns)
+            self.table.apply(holder, now_ns)
         self._follow(tenure, part.index)
         return part.index
 

@@ -261,7 +261,7 @@ def test_a_copy_that_never_saw_a_reader_come_and_go_shows_no_lower_token_than_it
     seen = order(table)
     copy = LockTable(table.slot, Sessions())
     for mutation in table.snapshot(0):
-        copy.put(mutation, 0)
+        copy.apply(mutation, 0)
     copy.touch(table.highest)
     copy.start_serving()
     assert order(copy) >= seen

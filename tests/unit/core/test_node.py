@@ -415,6 +415,42 @@ def test_broken_lease_is_told_not_renewed_and_freed_when_it_runs_out(pair: Nodes
     granted(two.inbox)
 
 
+@pytest.mark.parametrize("how", ["crash", "move", "move and back", "copied later"])
+def test_a_broken_lease_is_not_renewed_by_the_next_primary_either(pair: Nodes, how: str) -> None:
+    """The holder has not heard of it; the next primary tells it, and frees the lock when the lease has run out."""
+    one, two = pair.client("A", "one"), pair.client("A", "two")
+    if how == "copied later":
+        pair.assign("A")
+    generation = granted(one.acquire("x", 1)).generation
+    two.ask(Break(51, "x", generation))
+    if how == "copied later":
+        copy = pair.copy_of("B")
+        pair.slots(lambda slot: msgspec.structs.replace(slot, backup=copy))
+    node = "B"
+    if how in ("move", "move and back"):
+        pair.promote("B", swap=True)
+    else:
+        pair.crash("A")
+        pair.promote("B")
+    if how == "move and back":
+        pair.promote("A", swap=True)
+        node = "A"
+    pair.advance(4 * S)
+    again, waiter = pair.client(node, "one", number=2), pair.client(node, "two", number=2)
+    kept = of(Kept, again.keep(through=1, count=1, digest=mix(1)))[0]
+    assert not kept.agreed
+    waiter.acquire("x", 2)
+    assert of(Granted, waiter.inbox) == []
+    kept = of(Kept, again.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
+    assert kept.acquisitions == [(1, Verdict.LOST, 0)]
+    for _ in range(12):
+        pair.advance(S)
+        again.keep(through=1, count=1, digest=mix(1))
+        waiter.keep(through=2, count=1, digest=mix(2))
+    granted(waiter.inbox)
+    pair.advance(12 * S)  # what an earlier reign had to do at some time is of no account
+
+
 def test_list_comes_in_pages_that_miss_nothing(pair: Nodes) -> None:
     client = pair.client("A", "one")
     for number in range(1, 31):
