@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, overload
@@ -35,7 +36,7 @@ class Grant(GrantState):
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: threading.Event | None = None
-        ticket.context = self
+        ticket.context = weakref.ref(self)
 
     @property
     def lost(self) -> threading.Event:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ClientCore
 from lockring.core.exchange import not_held
 from lockring.core.holdings import Ticket, TicketState, deadline_of
 from lockring.errors import InvalidRequest, LockLost
-from lockring.messages import LockInfo, Mode
+from lockring.messages import CloseSession, LockInfo, Mode
+from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_S
+
+_LAST_REQUEST: Final = 1 << 53
+"""Above every request number."""
 
 LossCallback = Callable[[LockLost], object]
 """Called with what `check` would raise: it has the lock's `name` and the `reason`."""
@@ -91,6 +97,36 @@ def loss_of(ticket: Ticket) -> LockLost:
     error = not_held(ticket)
     assert isinstance(error, LockLost)
     return error
+
+
+class Loser(Protocol):
+    """Whoever is to hear that a held ticket was lost."""
+
+    def on_ticket_lost(self) -> None:
+        """The ticket was lost; called with the engine's lock held."""
+
+
+def listener_of(context: Any) -> Any:
+    """Whoever a ticket or request is to tell of what happens to it, None if that is gone, or if a call still waits for it.
+
+    The `context` of what is held refers to it weakly: a grant is its holder's own, and one that was dropped is not kept by what
+    renews it.
+    """
+    return context() if isinstance(context, weakref.ref) else None
+
+
+def tell_lost(context: Any) -> None:
+    """Tell whoever holds a ticket that it was lost."""
+    loser: Loser | None = listener_of(context)
+    if loser is not None:
+        loser.on_ticket_lost()
+
+
+def words_of(error: BaseException) -> str:
+    """An error as a clause for people: the system's own words where it is the system's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
 
 
 class Watchman(Protocol):
@@ -213,6 +249,11 @@ def blame(error: BaseException | None, loss: LockLost) -> None:
     if error is None:
         raise loss
     error.add_note(f"lockring: {loss}")
+
+
+def farewell_of(core: ClientCore) -> bytes:
+    """The last words of a core that will hear no answer: the end of all its sessions, for each of its nodes."""
+    return b"".join(encode_frame(CloseSession(_LAST_REQUEST, each.id)) for each in core.sessions())
 
 
 def abandon_held(core: ClientCore, reason: str) -> list[Any]:
