@@ -43,6 +43,7 @@ class Call:
         item: its ticket or request, once it has one.
         backlog: of a watch, what it has seen and its caller has not.
         gate: what it waits at while it does not read a socket itself; `gated` says whether it does.
+        queued: the connection at which it waits to be let in.
         reading: the connection that its thread reads.
         is_over: whether it reads that for a call beneath it.
         keeps: whether it does the background thread's work until it is done.
@@ -63,6 +64,7 @@ class Call:
         "is_over",
         "item",
         "keeps",
+        "queued",
         "reading",
         "thread",
         "waits",
@@ -77,6 +79,7 @@ class Call:
         self.item: Ticket | Request | None = None
         self.backlog: Backlog | None = None
         self.gate: threading.Lock | None = None
+        self.queued: Wire | None = None
         self.reading: Wire | None = None
         self.beneath: Call | None = None
 
@@ -160,6 +163,7 @@ class Calls(Section):
         call.gated = True
         if wire is not None and call.backlog is None:
             wire.waiting[call] = None
+            call.queued = wire
 
     def _take_over(self, call: Call, now_ns: int) -> bool:
         """Let a call wait on top of what its thread does already; False if it may wait as any other."""
@@ -212,6 +216,11 @@ class Calls(Section):
         if not call.waits:
             return
         call.waits = False
+        if call.queued is not None:
+            call.queued.waiting.pop(call, None)
+            call.queued = None
+        if call.keeps and self._keeper is not None:
+            self._keeper.wake()  # the round beneath planned its sleep before this call's rounds
         beneath, call.beneath = call.beneath, None
         if beneath is None:
             self._callers.pop(call.thread, None)

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from lockring.client.calls import Call
+from lockring.client.holding import words_of_drop
+from lockring.client.keeper import log
 from lockring.client.membership import Follower
 from lockring.client.plumbing import Plumbing
 from lockring.clock import monotonic_ns
@@ -132,6 +134,12 @@ class Engine(Plumbing):
 
     def _let_go_later(self, ticket: Ticket) -> None:
         self._defer(lambda now_ns: self._let_go(now_ns, ticket))
+
+    def drop(self, ticket: Ticket) -> None:
+        """Give up a ticket whose grant was dropped; from any thread, at any moment."""
+        if self._knows(ticket) and not self._closing:
+            self._chores.append(lambda: log.warning("%s", words_of_drop(ticket)))
+        self.let_go(ticket)
 
     def _knows(self, ticket: Ticket) -> bool:
         """Whether a ticket is one of this core, and not of one that was given up."""
@@ -271,11 +279,15 @@ class Engine(Plumbing):
         """Whether a call may wait for an answer; says why not in its `error`."""
         if self._keeper is None:
             call.error = self._start()
-        elif self._openers and call.thread in self._openers:
+        elif (self._choring or self._openers) and self._is_opening(call.thread):
             call.error = ReentrantCall(
                 "a finalizer called the client while its thread was opening the client's connection, so nothing was done"
             )
         return call.error is None
+
+    def _is_opening(self, thread: int) -> bool:
+        """Whether a thread is about to open a connection, for which it would wait."""
+        return thread in self._choring or any(opener.ident == thread for opener in self._openers)
 
     # ------------------------------------------------------------------ the end
 
@@ -315,6 +327,22 @@ class Engine(Plumbing):
             else:
                 wire.receive_over(_LOOK_S)
                 self._inside(self._feed_over, wire)
+
+    def wait_at(self, gate: threading.Lock, until_ns: int | None) -> None:
+        """Wait until a gate is opened, or until a time, or for no reason; also in the middle of what this thread does here."""
+        me = threading.get_ident()
+        keeper = self._keeper
+        if keeper is not None and keeper.ident == me:
+            keeper.round()
+            return
+        wire = self._inside(self._read_beneath, me)
+        if wire is not None:
+            wire.receive_over(_LOOK_S)
+            self._inside(self._feed_over, wire)
+        elif until_ns is None:
+            gate.acquire()
+        else:
+            gate.acquire(timeout=max(0, until_ns - monotonic_ns()) / NS_PER_S)
 
     def _read_beneath(self, _now_ns: int, thread: int) -> Any:
         """The connection that a call of this thread reads."""
@@ -359,8 +387,6 @@ class Engine(Plumbing):
 
     def _give_up(self, now_ns: int, call: Call) -> None:
         self._watches.pop(call, None)
-        for wire in self._wires.values():
-            wire.waiting.pop(call, None)
         reading = call.reading
         if reading is not None:
             if reading.taken and not reading.closed:

@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,6 +133,9 @@ def words_of(error: BaseException) -> str:
 class Watchman(Protocol):
     """What a grant needs of its client."""
 
+    def drop(self, ticket: Ticket) -> None:
+        """Give up a ticket whose grant was dropped; from any thread, at any moment."""
+
     @property
     def owner(self) -> str:
         """The client's owner label."""
@@ -238,6 +242,34 @@ class GrantState:
         else:
             state = "released"
         return f"<{type(self).__name__} {self.name!r} token {self.fencing_token}{', shared' if self.shared else ''}, {state}>"
+
+
+_awaited: dict[int, object] = {}
+"""Grants and memberships of whose end somebody wants to hear: those are not dropped, though nothing else may refer to them."""
+
+
+def keep_from_being_dropped(holder: object) -> None:
+    """Somebody wants to hear of the end of a grant, or of changes in a membership."""
+    _awaited[id(holder)] = holder
+
+
+def may_be_dropped(holder: object) -> None:
+    """There is nothing more to hear of a grant or membership."""
+    _awaited.pop(id(holder), None)
+
+
+def give_up_dropped(grant: GrantState) -> None:
+    """If a grant is held to which nothing refers any more, give its lock up, and warn."""
+    ticket = getattr(grant, "_ticket", None)
+    if ticket is None or ticket.state != TicketState.HELD:
+        return
+    grant._client.drop(ticket)
+    warnings.warn(words_of_drop(ticket), ResourceWarning, source=grant, stacklevel=3)
+
+
+def words_of_drop(ticket: Ticket) -> str:
+    """What to say of a grant that was dropped while it was held."""
+    return f"the grant of {ticket.name!r} was dropped while it was held, so the lock is given up: keep the grant, and release it"
 
 
 def blame(error: BaseException | None, loss: LockLost) -> None:

@@ -71,7 +71,7 @@ class Plumbing(Calls):
         self._callers: dict[int, Call] = {}
         self._watches: dict[Call, None] = {}
         self._connecting: dict[int, object] = {}
-        self._openers: set[int] = set()
+        self._openers: set[threading.Thread] = set()
         """Threads that open a connection."""
         self._unstarted: deque[tuple[Callable[[], object], str]] = deque()
         """What is to run in a thread that the system did not give yet, with the thread's name."""
@@ -232,17 +232,18 @@ class Plumbing(Calls):
     def _open(self, link: int, address: str, mark: object) -> None:
         """Begin to open a connection, in a thread of its own."""
         work = functools.partial(self._connect, link, address, mark)
+        opener = threading.Thread(target=work, name=f"lockring-connect-{address}", daemon=True)
+        self._openers.add(opener)
         try:
-            threading.Thread(target=work, name=f"lockring-connect-{address}", daemon=True).start()
+            opener.start()
         except (RuntimeError, MemoryError, OSError) as error:
+            self._openers.discard(opener)
             self._inside(self._connected, link, mark, None, f"cannot be connected to: {words_of(error)}")
 
     def _connect(self, link: int, address: str, mark: object) -> None:
         """Open a connection. `mark` tells whether it is still wanted then."""
-        me = threading.get_ident()
         wire, reason = None, ""
         try:
-            self._openers.add(me)
             sock = connect(address)
             try:
                 # Nobody has asked anything on it yet: let the background thread watch it at once.
@@ -255,7 +256,7 @@ class Plumbing(Calls):
                 str(error) if isinstance(error, Unavailable) else f"cannot be connected to: {words_of(error)}"
             )
         finally:
-            self._openers.discard(me)
+            self._openers.discard(threading.current_thread())
         self._inside(self._connected, link, mark, wire, reason)
 
     def _connected(self, now_ns: int, link: int, mark: object, wire: Wire | None, reason: str) -> None:

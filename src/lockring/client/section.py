@@ -16,6 +16,7 @@ The clock is read inside, after the network: so no answer is judged by an older 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections import deque
@@ -38,6 +39,7 @@ class Section:
         _torn: what ended a section in its middle, until that is mended.
         _later: what was left to the end of a section.
         _chores: what is to be done outside of sections, by the next thread that leaves one.
+        _choring: threads that do some: what they wait for may be what they were about to do.
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,7 @@ class Section:
         self._torn: BaseException | None = None
         self._later: deque[Callable[[int], object]] = deque()
         self._chores: deque[Callable[[], object]] = deque()
+        self._choring: set[int] = set()
         key = id(self)
         _sections[key] = weakref.ref(self, lambda _: _sections.pop(key, None))
 
@@ -89,7 +92,10 @@ class Section:
                 self._torn = error
                 raise
         if self._chores:
-            self._do_chores()
+            if self._may_enter():
+                self._do_chores()
+            else:
+                self._rouse()  # a finalizer in the middle of another client's section: not here
         return result
 
     def _defer(self, work: Callable[[int], object]) -> None:
@@ -103,15 +109,29 @@ class Section:
         return not any(each is not None and each._busy and _is_ours(each._lock) for each in (self, *others))
 
     def _do_chores(self) -> None:
-        while True:
-            try:
-                chore = self._chores.popleft()
-            except IndexError:
-                return
-            chore()
+        me = threading.get_ident()
+        if me in self._choring:
+            return  # a finalizer in the middle of one
+        self._choring.add(me)
+        try:
+            while self._chores:
+                with contextlib.suppress(IndexError):  # another thread may have taken the last one
+                    self._chores.popleft()()
+        finally:
+            self._choring.discard(me)
+
+    def guarded(self, work: Callable[[], R]) -> R:
+        """Do something in a section that has nothing to do with the core.
+
+        Raises:
+            ReentrantCall: this thread is in a section already, and nothing was done.
+        """
+        return self._inside(lambda _now_ns: work())
 
     def locked(self) -> Any:
-        """The lock that guards everything here, as a context manager, for those that hear of losses.
+        """The lock that guards everything here, as a context manager, for single steps.
+
+        Nothing may be called or made in it: a handler or a finalizer that comes there would wait with the lock held.
 
         Raises:
             ReentrantCall: this thread is in another client's section, which it could make wait for ever.
