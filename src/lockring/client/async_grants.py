@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
 from lockring.client.async_engine import AsyncEngine
-from lockring.client.holding import GrantState, LossCallback, blame, check_callback, is_holder, loss_of
+from lockring.client.holding import (
+    GrantState,
+    LossCallback,
+    blame,
+    check_callback,
+    give_up_dropped,
+    is_holder,
+    keep_from_being_dropped,
+    loss_of,
+    may_be_dropped,
+)
 from lockring.client.threaded_engine import ThreadedEngine
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
@@ -20,6 +31,9 @@ class Grant(GrantState):
 
     As a context manager it releases the lock at the end of the block. If the lock was lost meanwhile, leaving the block
     raises `LockLost`, or adds a note to the error that ends it.
+
+    Keep it for as long as the lock is to be held: a grant that nothing refers to any more gives its lock up, with a
+    `ResourceWarning`. The event `lost` and the callbacks of `on_lost` refer to it until the lock is released or lost.
     """
 
     __slots__ = ("__weakref__", "_engine", "_event")
@@ -28,7 +42,7 @@ class Grant(GrantState):
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: asyncio.Event | None = None
-        ticket.context = self
+        ticket.context = weakref.ref(self)
 
     @property
     def lost(self) -> asyncio.Event:
@@ -39,6 +53,7 @@ class Grant(GrantState):
         is_lost = self._loss is not None
         if self._event is None:
             self._event = asyncio.Event()
+            vars(self._event)["grant"] = self  # who waits for a loss has not dropped the grant
         if is_lost:
             self._event.set()
         return self._event
@@ -59,9 +74,11 @@ class Grant(GrantState):
         if self._callbacks is None:
             self._callbacks = []
         self._callbacks.append(callback)
+        keep_from_being_dropped(self)
 
     def on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
+        may_be_dropped(self)
         if self._event is not None:
             self._event.set()
         callbacks, self._callbacks = self._callbacks, None
@@ -93,7 +110,12 @@ class Grant(GrantState):
             LockLost: it was lost before.
             NotHeld: it was released before.
         """
+        may_be_dropped(self)
         await self._engine.release(self._ticket)
+
+    def __del__(self) -> None:
+        """Nothing refers to the grant any more: nobody can give the lock back, so do that here, and say so."""
+        give_up_dropped(self)
 
     async def __aenter__(self) -> Self:
         return self.check()
@@ -103,6 +125,7 @@ class Grant(GrantState):
     ) -> None:
         ticket = self._ticket
         if ticket.state == TicketState.HELD:
+            may_be_dropped(self)
             try:
                 await self._engine.release(ticket)
             except LockLost as loss:

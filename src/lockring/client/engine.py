@@ -13,6 +13,7 @@ close and the like are done at the end of that section, without waiting for the 
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 import weakref
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from lockring.client.calls import Call
-from lockring.client.holding import words_of_drop
+from lockring.client.holding import listener_of, words_of_drop
 from lockring.client.keeper import log
 from lockring.client.membership import Follower
 from lockring.client.plumbing import Plumbing
@@ -133,7 +134,12 @@ class Engine(Plumbing):
             self._carry_out(now_ns, None)
 
     def _let_go_later(self, ticket: Ticket) -> None:
-        self._defer(lambda now_ns: self._let_go(now_ns, ticket))
+        grant = listener_of(ticket.context)  # kept until then: it was not dropped
+
+        def let_go(now_ns: int, _grant: object = grant) -> None:
+            self._let_go(now_ns, ticket)
+
+        self._defer(let_go)
 
     def drop(self, ticket: Ticket) -> None:
         """Give up a ticket whose grant was dropped; from any thread, at any moment."""
@@ -312,6 +318,11 @@ class Engine(Plumbing):
         self._core.close(now_ns=now_ns)
         self._carry_out(now_ns, None)
         self._wake()
+
+    def begin_goodbye(self) -> Callable[[int], None] | None:
+        """At the end of the program: begin to close; returns what waits for the end of that, until a time."""
+        keeper = self.begin_close()
+        return None if keeper is None else functools.partial(self.finish_close, keeper)
 
     def finish_close(self, keeper: Any, until_ns: int) -> None:
         """Wait until everything is closed, or until a time."""

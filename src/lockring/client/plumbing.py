@@ -19,6 +19,7 @@ from typing import Final
 
 from lockring._version import __version__
 from lockring.client.calls import Call, Calls
+from lockring.client.goodbye import expect_end, remember
 from lockring.client.holding import abandon_held, farewell_of, listener_of, tell_lost, words_of
 from lockring.client.keeper import Keeper, log
 from lockring.client.wire import IDLE_NS, Wire, connect, not_understood
@@ -61,6 +62,7 @@ class Plumbing(Calls):
         self._connect_timeout_ns = connect_timeout_ns
         self._begin()
         _engines.add(self)
+        remember(self)
 
     def _begin(self) -> None:
         """Start over with nothing: at first, and in the child of a fork."""
@@ -95,6 +97,10 @@ class Plumbing(Calls):
         """Trust nothing of what is there any more: the next section gives it up and begins again."""
         self._torn = cause
         self._rouse()
+
+    def begin_goodbye(self) -> Callable[[int], None] | None:
+        """At the end of the program: begin to close."""
+        raise NotImplementedError
 
     def _rouse(self) -> None:
         keeper = self._keeper
@@ -308,6 +314,7 @@ class Plumbing(Calls):
             return refused
         self._keeper = keeper
         self._planned_ns = NEVER_NS
+        self._chores.append(expect_end)
         return None
 
     def spawn(self, work: Callable[[], object], name: str) -> None:
