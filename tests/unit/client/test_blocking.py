@@ -432,7 +432,7 @@ class TestLoss:
         grant = client.lock("x").acquire()
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         later = lambda: now_ns + 11_000_000_000  # noqa: E731
-        for module in ("holding", "engine", "plumbing"):
+        for module in ("holding", "section"):
             monkeypatch.setattr(f"lockring.client.{module}.monotonic_ns", later)
         assert grant.lost.is_set()
         assert not grant.held
