@@ -110,8 +110,11 @@ def test_a_stream_may_be_closed_on_another_loop(server: LockServer, own_thread: 
 
 
 def test_a_coroutine_that_is_thrown_away_gives_its_lock_back(server: LockServer, own_thread: bool) -> None:
+    grants: list[Grant] = []
+
     async def work(lock: Lock, entered: asyncio.Event) -> None:
-        async with lock:
+        async with lock as grant:
+            grants.append(grant)
             entered.set()
             await asyncio.Event().wait()
 
