@@ -1,6 +1,6 @@
 """lockring: a distributed lock service. Leases with fencing tokens, kept in memory, replicated, spread over a ring.
 
-    with lockring.Client("127.0.0.1:9501").lock("nightly") as grant:
+    with lockring.Client("127.0.0.1:9501") as client, client.lock("nightly") as grant:
         ...  # grant.fencing_token goes to whatever the lock protects
 
 For asyncio see `lockring.aio`, which has the same names.
