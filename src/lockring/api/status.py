@@ -38,6 +38,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "no-root": code_pb2.NOT_FOUND,
     "last-node": code_pb2.FAILED_PRECONDITION,
     "closed": code_pb2.CANCELLED,
+    "reentrant": code_pb2.ABORTED,
     "protocol": code_pb2.INTERNAL,
     "store": code_pb2.INTERNAL,
     "cannot-listen": code_pb2.INTERNAL,

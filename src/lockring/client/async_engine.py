@@ -151,7 +151,7 @@ class AsyncEngine(AsyncPlumbing):
 
     def told(self, request: Request) -> None:
         """The one that follows was told of a change."""
-        if not self._forked:
+        if not self._gone:
             self._core.told(request, now_ns=monotonic_ns())
             self._plan_flush(self._usable())
 
@@ -173,7 +173,7 @@ class AsyncEngine(AsyncPlumbing):
     async def close(self) -> None:
         """End the sessions, tell the nodes (for a second at most), and close all connections; from any loop."""
         loop, here = self._loop, asyncio.get_running_loop()
-        if loop is None or loop is here or self._forked:
+        if loop is None or loop is here or self._gone:
             await self._close()
         elif loop.is_running():
             closing = asyncio.run_coroutine_threadsafe(self._close(), loop)
@@ -184,7 +184,7 @@ class AsyncEngine(AsyncPlumbing):
 
     async def _close(self) -> None:
         self._core.close(now_ns=monotonic_ns())
-        if self._loop is None or self._forked:
+        if self._loop is None or self._gone:
             return
         self._flush()
         if not self._core.is_closed:
@@ -195,18 +195,18 @@ class AsyncEngine(AsyncPlumbing):
 
     def end_without_loop(self) -> None:
         """The event loop is over or stands still: tell the nodes past it, and hold nothing any more."""
-        if self._forked or self._core.is_closed:
+        if self._gone or self._core.is_closed:
             return
         farewell = farewell_of(self._core)
         for wire in self._wires.values():
             wire.say_last(farewell)
-        self._forked = True  # nothing is to touch what belongs to that loop
+        self._gone = "the client was closed past its event loop, which did not run any more"
         abandon_held(self._core, "session-ended")
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
         """At the end of the program: begin to close; returns what waits for the end of that, until a time."""
         loop = self._loop
-        if loop is None or self._forked or self._core.is_closed:
+        if loop is None or self._gone or self._core.is_closed:
             return None
         if not loop.is_running():
             self.end_without_loop()
@@ -222,12 +222,12 @@ class AsyncEngine(AsyncPlumbing):
     def drop(self, ticket: Ticket) -> None:
         """Give up a ticket whose grant was dropped; from any thread, at any moment."""
         loop = self._loop
-        if loop is not None and not self._forked:
+        if loop is not None and not self._gone:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing is renewed
                 loop.call_soon_threadsafe(self._drop, ticket)
 
     def _drop(self, ticket: Ticket) -> None:
-        if not self._forked:
+        if not self._gone:
             log.warning("%s", words_of_drop(ticket))
             self._core.cancel(ticket, now_ns=monotonic_ns())
             self._flush()
@@ -235,7 +235,7 @@ class AsyncEngine(AsyncPlumbing):
     def __del__(self) -> None:
         """Nothing refers to the client any more, nor to what it gave out: close it, and say that it was forgotten."""
         loop = getattr(self, "_loop", None)
-        if loop is None or self._forked or self._core.is_closed or self._ended is not None:
+        if loop is None or self._gone or self._core.is_closed or self._ended is not None:
             return
         try:
             loop.call_soon_threadsafe(self._end_forgotten)

@@ -68,6 +68,8 @@ class AsyncPlumbing:
         self._timer_ns = 0
         self._is_flush_planned = False
         self._is_flushing = False
+        self._gone = ""
+        """Why nothing is to touch the loop and what belongs to it, once that is so."""
         self._forked = False
         self._ended: asyncio.Future[None] | None = None
         _engines.add(self)
@@ -89,10 +91,8 @@ class AsyncPlumbing:
 
     def _usable(self) -> asyncio.AbstractEventLoop:
         """The running loop, which must be the one that this client works on."""
-        if self._forked:
-            raise ClientClosed(
-                "the client belongs to the process that was forked: make a new one in the child"
-            )
+        if self._gone:
+            raise ClientClosed(self._gone)
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -108,7 +108,7 @@ class AsyncPlumbing:
 
     def wire_received(self, wire: AsyncWire, messages: list[Message]) -> None:
         """Messages came on a connection."""
-        if self._wires.get(wire.link) is not wire or self._forked:
+        if self._wires.get(wire.link) is not wire or self._gone:
             return
         now_ns = monotonic_ns()
         received, link = self._core.received, wire.link
@@ -118,7 +118,7 @@ class AsyncPlumbing:
 
     def wire_lost(self, wire: AsyncWire, reason: str, error: LockringError | None) -> None:
         """A connection is gone, or what came on it makes no sense."""
-        if self._wires.get(wire.link) is not wire or self._forked:
+        if self._wires.get(wire.link) is not wire or self._gone:
             return
         self._hang_up(wire)
         self._core.disconnected(wire.link, now_ns=monotonic_ns(), reason=reason, error=error)
@@ -169,7 +169,7 @@ class AsyncPlumbing:
 
     def _flush(self) -> None:
         """Do what the core wants done, and arm the timer."""
-        if self._is_flushing or self._forked:
+        if self._is_flushing or self._gone:
             return
         self._is_flushing = True
         try:
@@ -264,6 +264,7 @@ class AsyncPlumbing:
     def after_fork(self) -> None:
         """In the child of a fork: what was held is the parent's, and so are the loop and the connections."""
         self._forked = True
+        self._gone = "the client belongs to the process that was forked: make a new one in the child"
         abandon_held(self._core, "forked")
 
 

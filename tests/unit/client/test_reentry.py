@@ -70,9 +70,15 @@ def test_a_handler_in_the_middle_of_a_wait_does_what_it_calls_for_and_the_wait_g
 ) -> None:
     blocker = other.lock("x").acquire()
     held = client.lock("y").acquire()
+    kept = [held]
+
+    def keep(grant: lockring.Grant | None) -> bool:
+        kept.extend([grant] if grant is not None else [])
+        return grant is not None and grant.held
+
     calls: dict[str, Callable[[], bool]] = {
-        "acquire": lambda: client.lock("z").acquire(timeout=PATIENCE_S).held,
-        "try_acquire": lambda: client.lock("z").try_acquire() is not None,
+        "acquire": lambda: keep(client.lock("z").acquire(timeout=PATIENCE_S)),
+        "try_acquire": lambda: keep(client.lock("z").try_acquire()),
         "release": lambda: is_none(held.release) and not held.held,
         "describe": lambda: client.describe("x").holders[0].owner == "other",
         "verify": held.verify,
@@ -95,6 +101,10 @@ def test_a_handler_in_the_middle_of_a_wait_does_what_it_calls_for_and_the_wait_g
         assert grant.held
     interrupted.join(PATIENCE_S)
     assert came == [True]
+    assert server.greeted == 2, "on the connection that there was"
+    for each in kept:
+        if each.held:
+            each.release()
     if reader is not None:
         reader.join(PATIENCE_S)
         assert not reader.is_alive()
