@@ -134,7 +134,11 @@ class Calls(Section):
                 return
             self._stop_reading(wire, call, now_ns)
         if call.done:
-            self._leave(call, now_ns)
+            if call.beneath is None and call.queued is None and not call.keeps:
+                call.waits = False
+                self._callers.pop(call.thread, None)
+            else:
+                self._leave(call, now_ns)
         else:
             self._take(item.link, call, now_ns)
 

@@ -22,6 +22,7 @@ from lockring.client.holding import (
     may_be_dropped,
     report_in_thread,
 )
+from lockring.core.exchange import HELD
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -137,12 +138,15 @@ class Grant(GrantState):
             LockLost: it was lost before.
             NotHeld: it was released before.
         """
-        may_be_dropped(self)
+        if self._callbacks is not None:
+            may_be_dropped(self)
         self._engine.release(self._ticket)
 
     def __del__(self) -> None:
         """Nothing refers to the grant any more: nobody can give the lock back, so do that here, and say so."""
-        give_up_dropped(self)
+        ticket = self._ticket
+        if ticket.state == HELD:
+            give_up_dropped(self, ticket)
 
     def __enter__(self) -> Self:
         return self.check()
@@ -152,7 +156,8 @@ class Grant(GrantState):
     ) -> None:
         ticket = self._ticket
         if ticket.state == TicketState.HELD:
-            may_be_dropped(self)
+            if self._callbacks is not None:
+                may_be_dropped(self)
             try:
                 self._engine.release(ticket)
             except LockLost as loss:

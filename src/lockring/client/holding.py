@@ -258,11 +258,8 @@ def may_be_dropped(holder: object) -> None:
     _awaited.pop(id(holder), None)
 
 
-def give_up_dropped(grant: GrantState) -> None:
-    """If a grant is held to which nothing refers any more, give its lock up, and warn."""
-    ticket = getattr(grant, "_ticket", None)
-    if ticket is None or ticket.state != TicketState.HELD:
-        return
+def give_up_dropped(grant: GrantState, ticket: Ticket) -> None:
+    """A grant is held to which nothing refers any more: give its lock up, and warn."""
     grant._client.drop(ticket)
     warnings.warn(words_of_drop(ticket), ResourceWarning, source=grant, stacklevel=3)
 
