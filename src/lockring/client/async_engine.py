@@ -162,10 +162,14 @@ class AsyncEngine(AsyncPlumbing):
         self._flush()
 
     def notice_expiry(self) -> None:
-        """Find out what has expired by now."""
+        """Find out soon what has expired by now. Not at once: a finalizer may ask in the middle of the core's work."""
+        loop = self._loop
+        if loop is not None and not self._gone:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is told any more
+                loop.call_soon_threadsafe(self._notice_expiry)
+
+    def _notice_expiry(self) -> None:
         self._core.on_timer(now_ns=monotonic_ns())
-        if self._is_flushing or self._loop is None or self._loop.is_closed():
-            return
         self._flush()
 
     # ------------------------------------------------------------------ the end

@@ -17,7 +17,7 @@ from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ClientCore
 from lockring.core.exchange import not_held
 from lockring.core.holdings import Ticket, TicketState, deadline_of
-from lockring.errors import InvalidRequest, LockLost
+from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.messages import CloseSession, LockInfo, Mode
 from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_S
@@ -224,13 +224,23 @@ class GrantState:
             NotHeld: it was released.
         """
         if not self.held:
-            raise not_held(self._ticket)
+            raise self._why_not_held()
         return self
+
+    def _why_not_held(self) -> LockringError:
+        ticket = self._ticket
+        if ticket.state == TicketState.HELD:  # the clock says so, and the client has not come to it yet
+            return LockLost(
+                f"the lock {ticket.name!r} was lost: local-deadline",
+                name=ticket.name,
+                reason="local-deadline",
+            )
+        return not_held(ticket)
 
     @property
     def _loss(self) -> LockLost | None:
         """What `check` raises if the lock was lost, else None."""
-        error = None if self.held else not_held(self._ticket)
+        error = None if self.held else self._why_not_held()
         return error if isinstance(error, LockLost) else None
 
     def __repr__(self) -> str:
