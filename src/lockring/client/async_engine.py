@@ -162,15 +162,12 @@ class AsyncEngine(AsyncPlumbing):
         self._flush()
 
     def notice_expiry(self) -> None:
-        """Find out soon what has expired by now. Not at once: a finalizer may ask in the middle of the core's work."""
-        loop = self._loop
-        if loop is not None and not self._gone:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is told any more
-                loop.call_soon_threadsafe(self._notice_expiry)
-
-    def _notice_expiry(self) -> None:
+        """Find out what has expired by now. In the middle of the core's work, where a finalizer may ask, the clock tells as much."""
+        if self._is_flushing or self._is_busy or self._gone:
+            return
         self._core.on_timer(now_ns=monotonic_ns())
-        self._flush()
+        if self._loop is not None and not self._loop.is_closed():
+            self._flush()
 
     # ------------------------------------------------------------------ the end
 

@@ -155,10 +155,9 @@ class ThreadedEngine:
             return
         self._stop_soon()
         until_ns = monotonic_ns() + _CLOSE_NS
-        while thread.is_alive() and monotonic_ns() < until_ns:
-            await asyncio.sleep(
-                _POLL_S
-            )  # and not in a thread that waits: a loop that ends starts none any more
+        # Not in a thread that waits and tells of it: a loop that ends starts none any more.
+        while thread.is_alive() and monotonic_ns() < until_ns:  # noqa: ASYNC110 - nothing tells of the end of a thread
+            await asyncio.sleep(_POLL_S)
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
         """At the end of the program: the engine that lives in the thread says goodbye."""
