@@ -163,11 +163,12 @@ class AsyncEngine(AsyncPlumbing):
         self._flush()
 
     def notice_expiry(self) -> None:
-        """Find out what has expired by now."""
-        self._core.on_timer(now_ns=monotonic_ns())
-        if self._is_flushing or self._loop is None or self._loop.is_closed():
+        """Find out what has expired by now. In the middle of the core's work, where a finalizer may ask, the clock tells as much."""
+        if self._is_flushing or self._is_busy or self._gone:
             return
-        self._flush()
+        self._core.on_timer(now_ns=monotonic_ns())
+        if self._loop is not None and not self._loop.is_closed():
+            self._flush()
 
     def waits(self) -> list[Wait]:
         """What the calls wait for that are not answered yet."""

@@ -25,6 +25,7 @@ from lockring.client.holding import (
 from lockring.client.logs import log_loss
 from lockring.client.process_bound import ProcessBound
 from lockring.client.threaded_engine import ThreadedEngine
+from lockring.core.exchange import HELD
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -114,12 +115,15 @@ class Grant(GrantState):
             LockLost: it was lost before.
             NotHeld: it was released before.
         """
-        may_be_dropped(self)
+        if self._callbacks is not None:
+            may_be_dropped(self)
         await _release(self._engine, self._ticket)
 
     def __del__(self) -> None:
         """Nothing refers to the grant any more: nobody can give the lock back, so do that here, and say so."""
-        give_up_dropped(self)
+        ticket = self._ticket
+        if ticket.state == HELD:
+            give_up_dropped(self, ticket)
 
     async def __aenter__(self) -> Self:
         return self.check()
@@ -129,7 +133,8 @@ class Grant(GrantState):
     ) -> None:
         ticket = self._ticket
         if ticket.state == TicketState.HELD:
-            may_be_dropped(self)
+            if self._callbacks is not None:
+                may_be_dropped(self)
             try:
                 await _release(self._engine, ticket)
             except LockLost as loss:

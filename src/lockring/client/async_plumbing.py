@@ -71,6 +71,7 @@ class AsyncPlumbing:
         self._timer_ns = 0
         self._is_flush_planned = False
         self._is_flushing = False
+        self._is_busy = False
         self._gone = ""
         """Why nothing is to touch the loop and what belongs to it, once that is so."""
         self._forked = False
@@ -115,8 +116,12 @@ class AsyncPlumbing:
             return
         now_ns = monotonic_ns()
         received, link = self._core.received, wire.link
-        for message in messages:
-            received(link, message, now_ns=now_ns)
+        self._is_busy = True
+        try:
+            for message in messages:
+                received(link, message, now_ns=now_ns)
+        finally:
+            self._is_busy = False
         self._flush()
 
     def wire_lost(self, wire: AsyncWire, reason: str, error: LockringError | None) -> None:
@@ -259,7 +264,11 @@ class AsyncPlumbing:
             self._timer = self._loop.call_later(_STALL_S, _on_timer, weakref.ref(self), False)
             return
         self._timer = None
-        self._core.on_timer(now_ns=now_ns)
+        self._is_busy = True
+        try:
+            self._core.on_timer(now_ns=now_ns)
+        finally:
+            self._is_busy = False
         self._flush()
 
     # ------------------------------------------------------------------ fork

@@ -52,36 +52,20 @@ class Call:
         core: the core that its request was given to.
     """
 
-    __slots__ = (
-        "answer",
-        "backlog",
-        "beneath",
-        "core",
-        "done",
-        "error",
-        "gate",
-        "gated",
-        "is_over",
-        "item",
-        "keeps",
-        "queued",
-        "reading",
-        "thread",
-        "waits",
-    )
+    # Defaults of the class, and not of each call: most calls change two or three.
+    done = gated = is_over = keeps = waits = False
+    error: LockringError | None = None
+    answer: Any = None
+    core: ClientCore | None = None
+    item: Ticket | Request | None = None
+    backlog: Backlog | None = None
+    gate: threading.Lock | None = None
+    queued: Wire | None = None
+    reading: Wire | None = None
+    beneath: Call | None = None
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.done = self.gated = self.is_over = self.keeps = self.waits = False
-        self.error: LockringError | None = None
-        self.answer: Any = None
-        self.core: ClientCore | None = None
-        self.item: Ticket | Request | None = None
-        self.backlog: Backlog | None = None
-        self.gate: threading.Lock | None = None
-        self.queued: Wire | None = None
-        self.reading: Wire | None = None
-        self.beneath: Call | None = None
 
 
 class Calls(Section):
@@ -134,7 +118,11 @@ class Calls(Section):
                 return
             self._stop_reading(wire, call, now_ns)
         if call.done:
-            self._leave(call, now_ns)
+            if call.beneath is None and call.queued is None and not call.keeps:
+                call.waits = False
+                self._callers.pop(call.thread, None)
+            else:
+                self._leave(call, now_ns)
         else:
             self._take(item.link, call, now_ns)
 

@@ -74,7 +74,7 @@ class Engine(Plumbing):
     def _begin_acquire(
         self, now_ns: int, call: Call, name: str, ttl_ms: int, wait_ms: int, mode: int, payload: bytes
     ) -> None:
-        if not self._may_begin(call):
+        if (self._keeper is None or self._choring or self._openers) and not self._may_begin(call):
             return
         try:
             ticket = self._core.acquire(
@@ -119,8 +119,9 @@ class Engine(Plumbing):
             return
         ticket.context, call.item = call, ticket
         self._carry_out(now_ns, call)
-        if not call.done and self._may_begin(call):
-            self._take(ticket.link, call, now_ns)
+        if call.done or ((self._choring or self._openers) and not self._may_begin(call)):
+            return
+        self._take(ticket.link, call, now_ns)
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer."""
@@ -167,7 +168,7 @@ class Engine(Plumbing):
         return call.answer
 
     def _begin_to_ask(self, now_ns: int, call: Call, question: Callable[[ClientCore, int], Request]) -> None:
-        if not self._may_begin(call):
+        if (self._keeper is None or self._choring or self._openers) and not self._may_begin(call):
             return
         try:
             request = question(self._core, now_ns)
@@ -193,7 +194,7 @@ class Engine(Plumbing):
         return call
 
     def _begin_watch(self, now_ns: int, call: Call, name: str) -> None:
-        if not self._may_begin(call):
+        if (self._keeper is None or self._choring or self._openers) and not self._may_begin(call):
             return
         try:
             request = self._core.watch(name, now_ns=now_ns)

@@ -19,7 +19,7 @@ from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ClientCore
 from lockring.core.exchange import not_held
 from lockring.core.holdings import Ticket, TicketState, deadline_of
-from lockring.errors import InvalidRequest, LockLost
+from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.messages import CloseSession, LockInfo, Mode
 from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_S
@@ -234,13 +234,23 @@ class GrantState(ProcessBound):
             NotHeld: it was released.
         """
         if not self.held:
-            raise not_held(self._ticket)
+            raise self._why_not_held()
         return self
+
+    def _why_not_held(self) -> LockringError:
+        ticket = self._ticket
+        if ticket.state == TicketState.HELD:  # the clock says so, and the client has not come to it yet
+            return LockLost(
+                f"the lock {ticket.name!r} was lost: local-deadline",
+                name=ticket.name,
+                reason="local-deadline",
+            )
+        return not_held(ticket)
 
     @property
     def _loss(self) -> LockLost | None:
         """What `check` raises if the lock was lost, else None."""
-        error = None if self.held else not_held(self._ticket)
+        error = None if self.held else self._why_not_held()
         return error if isinstance(error, LockLost) else None
 
     def __repr__(self) -> str:
@@ -268,11 +278,8 @@ def may_be_dropped(holder: object) -> None:
     _awaited.pop(id(holder), None)
 
 
-def give_up_dropped(grant: GrantState) -> None:
-    """If a grant is held to which nothing refers any more, give its lock up, and warn."""
-    ticket = getattr(grant, "_ticket", None)
-    if ticket is None or ticket.state != TicketState.HELD:
-        return
+def give_up_dropped(grant: GrantState, ticket: Ticket) -> None:
+    """A grant is held to which nothing refers any more: give its lock up, and warn."""
     grant._client.drop(ticket)
     warnings.warn(words_of_drop(ticket), ResourceWarning, source=grant, stacklevel=3)
 

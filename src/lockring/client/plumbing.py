@@ -157,7 +157,7 @@ class Plumbing(Calls):
 
     def _feed(self, wire: Wire, now_ns: int, me: Call | None) -> None:
         """Give the core what came on a connection."""
-        data = wire.take()
+        data = wire.view[: wire.taken.pop()]
         wire.used_at_ns = now_ns
         core = self._core
         link = wire.link

@@ -21,12 +21,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from lockring.clock import monotonic_ns
 from lockring.errors import ReentrantCall
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 
@@ -64,7 +64,7 @@ class Section:
         """Have some thread enter a section soon."""
         raise NotImplementedError
 
-    def _inside(self, work: Callable[Concatenate[int, P], R], *arguments: P.args, **options: P.kwargs) -> R:
+    def _inside(self, work: Callable[[int, *Ts], R], *arguments: *Ts) -> R:
         """Do something in a section; it is given the time first. What it raises tears the section.
 
         Raises:
@@ -83,7 +83,7 @@ class Section:
                 if self._torn is not None:
                     self._mend(now_ns, self._torn)
                     self._torn = None
-                result = work(now_ns, *arguments, **options)
+                result = work(now_ns, *arguments)
                 while self._later:
                     self._later.popleft()(now_ns)
                 self._busy = False

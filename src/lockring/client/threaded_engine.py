@@ -25,15 +25,18 @@ from lockring.client.async_engine import AsyncEngine, guard_of
 from lockring.client.async_watching import Watching
 from lockring.client.holding import listener_of, words_of
 from lockring.client.membership import Follower
+from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import Regrouped, Update
 from lockring.core.holdings import Ticket
 from lockring.core.outlook import Wait
-from lockring.errors import ClientClosed, Unavailable
+from lockring.errors import ClientClosed, ReentrantCall, Unavailable
 from lockring.messages import Mode
+from lockring.units import NS_PER_S
 
-_CLOSE_S: Final = 3.0
+_CLOSE_NS: Final = 3 * NS_PER_S
+_POLL_S: Final = 0.01
 _LOOK_S: Final = 0.5
 """How often to look whether the program's event loop is closed: nothing tells of that."""
 _ANSWER_S: Final = 1.0
@@ -140,7 +143,7 @@ class ThreadedEngine:
     def notice_expiry(self) -> None:
         """Find out what has expired by now."""
         if self._loop is not None and not self._is_closed and not self._engine.is_forked:
-            with contextlib.suppress(ClientClosed):
+            with contextlib.suppress(ClientClosed, ReentrantCall, Unavailable):  # the clock tells as much
                 self._now(self._loop, self._engine.notice_expiry)
 
     def waits(self) -> list[Wait]:
@@ -154,15 +157,14 @@ class ThreadedEngine:
     async def close(self) -> None:
         """End the sessions, tell the nodes, close all connections, and end the thread; from any loop."""
         self._is_closed = True
-        if self._thread is not None and not self._engine.is_forked:
-            self._stop_soon()
-            # In a thread of its own, and not of the loop's: that may be ending, and starts none any more.
-            gone = asyncio.get_running_loop().create_future()
-            waiting = threading.Thread(
-                target=_report_end, args=(self._thread, asyncio.get_running_loop(), gone), daemon=True
-            )
-            waiting.start()
-            await gone
+        thread = self._thread
+        if thread is None or self._engine.is_forked:
+            return
+        self._stop_soon()
+        until_ns = monotonic_ns() + _CLOSE_NS
+        # Not in a thread that waits and tells of it: a loop that ends starts none any more.
+        while thread.is_alive() and monotonic_ns() < until_ns:  # noqa: ASYNC110 - nothing tells of the end of a thread
+            await asyncio.sleep(_POLL_S)
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
         """At the end of the program: the engine that lives in the thread says goodbye."""
@@ -284,7 +286,13 @@ class ThreadedEngine:
 
         Raises:
             ClientClosed: that thread has ended.
+            ReentrantCall: a finalizer in that thread has called.
+            Unavailable: it does not come to it.
         """
+        if threading.current_thread() is self._thread:
+            raise ReentrantCall(
+                "a finalizer in the client's own thread called the client, so nothing was done"
+            )
         results: list[T] = []
         errors: list[BaseException] = []
         done = threading.Event()
@@ -301,7 +309,7 @@ class ThreadedEngine:
         except RuntimeError as error:
             raise ClientClosed("the client is closed") from error
         if not done.wait(_ANSWER_S):
-            raise ClientClosed("the client's thread does not answer")
+            raise Unavailable(f"the client's thread did not answer within {_ANSWER_S:g} s")
         if errors:
             raise errors[0]
         return results[0]
@@ -314,12 +322,3 @@ def _run(loop: asyncio.AbstractEventLoop, engine: _Engine, stop: asyncio.Event) 
         loop.run_until_complete(engine.run_until_over(stop))
     finally:
         loop.close()
-
-
-def _report_end(
-    thread: threading.Thread, loop: asyncio.AbstractEventLoop, gone: asyncio.Future[None]
-) -> None:
-    """Wait for the end of a thread, and tell a loop of it."""
-    thread.join(_CLOSE_S)
-    with contextlib.suppress(RuntimeError):  # that loop is closed meanwhile
-        loop.call_soon_threadsafe(lambda: None if gone.done() else gone.set_result(None))

@@ -89,7 +89,8 @@ class Wire:
         used_at_ns: when a caller last used it.
         closed: whether it is over; whoever reads it lets go, and the last one closes the socket.
         greeted: whether the other side has said anything that makes sense.
-        taken: how many bytes have left the socket and were not fed yet: one number, or none.
+        taken: how many bytes have left the socket and were not fed yet: one number, or none. They are at the start of `view`;
+            none is the end of the stream.
         granting, answering: how soon grants have come lately, and all other answers.
     """
 
@@ -97,7 +98,6 @@ class Wire:
         "_buffers",
         "_poll",
         "_receive_into",
-        "_view",
         "_wake_in",
         "_wake_out",
         "address",
@@ -113,6 +113,7 @@ class Wire:
         "sock",
         "taken",
         "used_at_ns",
+        "view",
         "waiting",
     )
 
@@ -129,8 +130,8 @@ class Wire:
         self.greeted = False
         self.frames: FrameReader[Message] = FrameReader(decoder)
         self.taken: list[int] = []
-        self._view = memoryview(bytearray(READ_BYTES))
-        self._buffers = (self._view,)
+        self.view = memoryview(bytearray(READ_BYTES))
+        self._buffers = (self.view,)
         self._receive_into = sock.recv_into
         self.granting, self.answering = Patience(), Patience()
         self._wake_out, self._wake_in = _pipe()
@@ -182,10 +183,6 @@ class Wire:
             except OSError:
                 self.taken.append(0)
         return bool(self.taken)
-
-    def take(self) -> memoryview:
-        """What has come and is to be fed now; empty at the end of the stream."""
-        return self._view[: self.taken.pop()]
 
     def _new_poll(self) -> select.poll:
         poll = select.poll()

@@ -19,7 +19,7 @@ from typing import Any
 
 import lockring
 
-TICK_S = 0.003
+TICK_S = 0.001
 
 
 class Caller:
@@ -38,7 +38,7 @@ class Caller:
             return
         self.depth += 1
         ways = [self._acquire, self._release, self._try, self._describe, self._block, self._look]
-        way = self._short if self._random.randrange(50) == 0 else self._random.choice(ways)
+        way = self._short if self._random.randrange(300) == 0 else self._random.choice(ways)
         try:
             way()
             self.came[way.__name__] += 1
@@ -102,11 +102,11 @@ class Finalized:
 
 
 def signals(client: lockring.Client, caller: Caller, calls: int) -> int:
-    """Interrupt outer calls by a timer."""
+    """Interrupt outer calls by a timer, until so many calls were made from its handler."""
     signal.signal(signal.SIGALRM, lambda *_: caller.call())
     signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
     done = 0
-    for _ in range(calls):
+    while caller.came.total() < calls:
         with client.lock("outer") as grant:
             assert grant.held
         done += 1
@@ -115,10 +115,13 @@ def signals(client: lockring.Client, caller: Caller, calls: int) -> int:
 
 
 def finalizers(client: lockring.Client, caller: Caller, calls: int) -> int:
-    """Have the collector call in any thread of the client."""
+    """Have the collector call in any thread, until it has called so many times."""
     gc.set_threshold(50, 2, 2)
     done = 0
-    for _ in range(calls):
+    while caller.came.total() < calls:
+        for _ in range(7):  # so that the collector comes by soon, wherever that is
+            junk: list[Any] = []
+            junk.append(junk)
         if Finalized.left < 3:  # a collection ends them one after the other, in one thread
             Finalized(caller.call)
         with client.lock("outer") as grant:
