@@ -132,7 +132,7 @@ class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
     weight: int
     payload: bytes
     owner: str
-    generation: int
+    fencing_token: int
 
     @property
     def fencing_token(self) -> int:

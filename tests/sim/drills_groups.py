@@ -43,6 +43,18 @@ class GroupScenario(Scenario):
         following = None if member.request is None else member.request.following
         return 0 if following is None else following.standing.view.number
 
+    @staticmethod
+    def token(member: Member) -> int:
+        """A member's token; the views that have it have greater numbers."""
+        assert member.ticket is not None
+        return member.ticket.generation
+
+    @staticmethod
+    def lease_ends_at_ns(member: Member) -> int:
+        """When a member's lease ends, by its client's clock."""
+        assert member.ticket is not None
+        return deadline_of(member.ticket)
+
     def comes_to_own(self, member: Member, seconds: float) -> None:
         """Wait until a member owns something."""
         self.wait(lambda: self.owns(member), seconds)
@@ -103,7 +115,7 @@ def gone_when_unheard() -> None:
     joined = cluster.programs[1].enter()
     cluster.wait(lambda: joined.request is not None, 5)
     cluster.silence(primary, client, 5)
-    cluster.wait(lambda: cluster.view(joined) > joined.ticket.generation, 5)
+    cluster.wait(lambda: cluster.view(joined) > cluster.token(joined), 5)
     cluster.break_connections(client, primary)
     cluster.cut(client, primary, 5)
     cluster.comes_to_own(joined, 30)
@@ -161,10 +173,10 @@ def settled_without_the_right() -> None:
     joined = cluster.programs[1].enter()
     cluster.wait(lambda: joined.request is not None, 5)
     cluster.silence(primary, cluster.client(0), 60)
-    cluster.wait(lambda: cluster.view(joined) > joined.ticket.generation, 5)
+    cluster.wait(lambda: cluster.view(joined) > cluster.token(joined), 5)
     cluster.cut(primary, cluster.client(0), 60)
-    renewed_ns = deadline_of(joined.ticket)
-    cluster.wait(lambda: deadline_of(joined.ticket) > renewed_ns, 5)
+    renewed_ns = cluster.lease_ends_at_ns(joined)
+    cluster.wait(lambda: cluster.lease_ends_at_ns(joined) > renewed_ns, 5)
     for other in (successor, third, cluster.coordinator):
         cluster.cut(primary, other, 60)
     for other in (successor, third):
@@ -173,8 +185,8 @@ def settled_without_the_right() -> None:
     cluster.wait(lambda: cluster.slot().backup is not None and cluster.backup() is third, 10)
     cluster.silence(third, successor, 60)
     cluster.mend(cluster.client(0), successor)
-    before_ns, view = deadline_of(first.ticket), cluster.view(first)
-    cluster.wait(lambda: deadline_of(first.ticket) > before_ns, 10)
+    before_ns, view = cluster.lease_ends_at_ns(first), cluster.view(first)
+    cluster.wait(lambda: cluster.lease_ends_at_ns(first) > before_ns, 10)
     cluster.cut(cluster.client(0), successor, 60)
     assert cluster.view(first) == view, "it has heard of a view that takes its keys"
     cluster.run(30)

@@ -372,7 +372,7 @@ class GroupCheckers:
             view, settled, _ = following.standing
             if not settled:
                 return f"{member.name} has view {view.number}, not settled"
-            if {each.generation for each in view.members} != everybody:
+            if {each.fencing_token for each in view.members} != everybody:
                 return f"{member.name} has others in view {view.number} than there are"
             owned |= member.owns()
         if present and owned != set(range(SLOTS)):

@@ -106,7 +106,7 @@ def facts(info: GroupInfo, key: str | None = None) -> dict[str, Any]:
                 "share": shares[each.id],
                 "payload_base64": base64.b64encode(each.payload).decode(),
                 "owner": each.owner,
-                "fencing_token": each.generation,
+                "fencing_token": each.fencing_token,
             }
             for each in info.members
         ],

@@ -46,7 +46,7 @@ class GroupView:
         found: dict[str, GroupMember] = {}
         for member in self.members:
             known = found.get(member.id)
-            if known is None or known.generation < member.generation:
+            if known is None or known.fencing_token < member.fencing_token:
                 found[member.id] = member
         return found
 
@@ -58,18 +58,18 @@ class GroupView:
     def given_to(self, generation: int) -> frozenset[int]:
         """The slots that the view gives to the member with this token; none if it is not in it, or replaced."""
         for member in self.by_id.values():
-            if member.generation == generation:
+            if member.fencing_token == generation:
                 return self.ring.slots_of(member.id)
         return NOTHING
 
     def has_replaced(self, generation: int) -> bool:
         """Whether the member with this token is in it, beside a newer one with the same id."""
-        replaced = next((member for member in self.members if member.generation == generation), None)
-        return replaced is not None and self.by_id[replaced.id].generation > generation
+        replaced = next((member for member in self.members if member.fencing_token == generation), None)
+        return replaced is not None and self.by_id[replaced.id].fencing_token > generation
 
     def has(self, generation: int) -> bool:
         """Whether the member with this token is in it."""
-        return any(member.generation == generation for member in self.members)
+        return any(member.fencing_token == generation for member in self.members)
 
 
 class Standing(NamedTuple):

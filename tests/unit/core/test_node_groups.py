@@ -89,7 +89,7 @@ def test_first_member_gets_a_view_at_once_with_a_number_above_its_token(pair: No
     assert view.view > granted.generation
     assert not view.settled
     [member] = view.members
-    assert (member.id, member.weight, member.payload, member.owner, member.generation) == (
+    assert (member.id, member.weight, member.payload, member.owner, member.fencing_token) == (
         "one",
         7,
         b"of one",
