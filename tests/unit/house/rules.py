@@ -71,6 +71,7 @@ PURE_MAY_IMPORT: Final = frozenset(
     {
         "__future__",
         "abc",
+        "array",
         "bisect",
         "collections",
         "dataclasses",
