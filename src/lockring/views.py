@@ -134,11 +134,6 @@ class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
     owner: str
     fencing_token: int
 
-    @property
-    def fencing_token(self) -> int:
-        """The token, under the name that it has everywhere else."""
-        return self.generation
-
 
 def membership_of(payload: bytes) -> MemberRecord | None:
     """The membership that a holder's payload says, None if the holder is no member."""

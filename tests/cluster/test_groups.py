@@ -515,6 +515,7 @@ def test_a_group_can_be_looked_at_from_a_shell(client: lockring.Client, steady: 
         shown = run("group", "shell", "--key", "x")
         assert f"1 member, version {version}, settled" in shown
         assert "'x' belongs to 'worker'" in shown
+        assert "'' belongs to 'worker'" in run("group", "shell", "--key", "")  # a key like any other
         found = json.loads(run("group", "shell", "--json", "--key", "x"))
         assert (found["settled"], found["awaited"], found["key_owner"]) == (True, [], "worker")
         [only] = found["members"]

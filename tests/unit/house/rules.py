@@ -88,7 +88,7 @@ PURE_MAY_IMPORT: Final = frozenset(
         # third parties, of which nothing but values is used
         "msgspec",
         "sortedcontainers",
-    }
+    },
 )
 """All that the cores may use from outside: nothing that reads a clock, draws a number or touches the world."""
 
