@@ -121,8 +121,8 @@ class Grant(GrantState):
 
     def __del__(self) -> None:
         """Nothing refers to the grant any more: nobody can give the lock back, so do that here, and say so."""
-        ticket = self._ticket
-        if ticket.state == HELD:
+        ticket: Ticket | None = getattr(self, "_ticket", None)  # not there if an interrupt came first
+        if ticket is not None and ticket.state == HELD:
             give_up_dropped(self, ticket)
 
     async def __aenter__(self) -> Self:

@@ -141,6 +141,13 @@ def words_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def what_happened(cause: BaseException) -> str:
+    """Why a section ended in its middle, in words."""
+    if isinstance(cause, Exception):
+        return f"{words_of(cause)} in the middle of the client's work"
+    return f"an interrupt came at the wrong moment ({type(cause).__name__})"
+
+
 class Watchman(Protocol):
     """What a grant needs of its client."""
 

@@ -21,7 +21,7 @@ from lockring._version import __version__
 from lockring.client.arguments import origin_of
 from lockring.client.calls import Call, Calls
 from lockring.client.goodbye import expect_end, remember
-from lockring.client.holding import abandon_held, farewell_of, listener_of, tell_lost, words_of
+from lockring.client.holding import abandon_held, farewell_of, listener_of, tell_lost, what_happened, words_of
 from lockring.client.keeper import Keeper, log
 from lockring.client.logs import LoggedCore
 from lockring.client.wire import IDLE_NS, Wire, connect, not_understood
@@ -37,6 +37,7 @@ from lockring.core.client_effects import (
     Send,
     Update,
 )
+from lockring.core.exchange import HELD
 from lockring.core.holdings import NEVER_NS
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.net.frames import encode_frame
@@ -45,6 +46,8 @@ from lockring.units import NS_PER_MS, NS_PER_S
 _STALL_NS: Final = 100 * NS_PER_MS
 _STALL_S: Final = 0.005
 """A background thread that comes back so much too late lets everybody read what has arrived before it judges silence."""
+_SWEEP_NS: Final = 10 * NS_PER_S
+"""How often to look for grants that were dropped unnoticed: an interrupt may hit the very step that should notice."""
 _SPAWN_AGAIN_NS: Final = 50 * NS_PER_MS
 """How often to try again to start a thread that the system refused."""
 
@@ -82,6 +85,7 @@ class Plumbing(Calls):
         self._keeper: Keeper | None = None
         self._sleeping_until_ns = 0
         self._planned_ns = NEVER_NS
+        self._sweep_at_ns = 0
         self._closing = False
 
     def _new_core(self) -> ClientCore:
@@ -135,7 +139,7 @@ class Plumbing(Calls):
                 wire.wake()
                 if wire.reader is None:
                     wire.close()
-        what = _what_happened(cause)
+        what = what_happened(cause)
         for top in (*callers.values(), *watches):
             call: Call | None = top
             while call is not None:
@@ -350,12 +354,29 @@ class Plumbing(Calls):
             return _STALL_S
         if self._unstarted:
             self.spawn(*self._unstarted.popleft())
+        if now_ns >= self._sweep_at_ns:
+            self._sweep(now_ns)
         timeout_s = self._turn(now_ns)
         if timeout_s is None:
             for wire in list(self._wires.values()):
                 self._drop(wire)
             self._keeper = None
         return timeout_s
+
+    def _sweep(self, now_ns: int) -> None:
+        """Give up what is held for grants that are gone; O(held)."""
+        self._sweep_at_ns = now_ns + _SWEEP_NS
+        dropped = [
+            ticket
+            for session in self._core.sessions()
+            for share in session.shares.values()
+            for ticket in share.tickets.values()
+            if ticket.state == HELD and type(ticket.context) is weakref.ref and ticket.context() is None
+        ]
+        for ticket in dropped:
+            self._core.cancel(ticket, now_ns=now_ns)
+        if dropped:
+            self._carry_out(now_ns, None)
 
     def _catch_up(self, now_ns: int) -> None:
         """Read what no caller reads, whether or not it is watched."""
@@ -418,13 +439,6 @@ class Plumbing(Calls):
             self._core.close(now_ns=monotonic_ns())
         for loser in losers:
             tell_lost(loser)
-
-
-def _what_happened(cause: BaseException) -> str:
-    """Why a section ended in its middle, in words."""
-    if isinstance(cause, Exception):
-        return f"{words_of(cause)} in the middle of the client's work"
-    return f"an interrupt came at the wrong moment ({type(cause).__name__})"
 
 
 _engines: weakref.WeakSet[Plumbing] = weakref.WeakSet()
