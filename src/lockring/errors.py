@@ -217,6 +217,14 @@ class NotCopyable(LockringError, TypeError):
     code = "not-copyable"
 
 
+class ReentrantCall(LockringError, RuntimeError):
+    """A signal handler or a finalizer called the client while its thread was in the middle of the client's own work, and the
+    call cannot be left to the end of that; nothing was done."""
+
+    code = "reentrant"
+    retryable = True
+
+
 class InternalError(LockringError):
     """A broken invariant: a bug in lockring, please report it."""
 

@@ -77,6 +77,24 @@ def cli(steady: LocalCluster) -> Iterator[Cli]:
 # --------------------------------------------------------------------------- lock
 
 
+def test_what_is_told_of_a_lock_never_falls_and_no_more_is_left_than_its_ttl(
+    cli: Cli, steady: LocalCluster
+) -> None:
+    with lockring.Client(steady.servers) as client:
+        grant = client.lock("told", ttl=16.1).acquire(timeout=PATIENCE_S)
+        held = cli.json("describe", "told")
+        (holder,) = held["holders"]
+        assert holder["ttl_s"] == 16.1
+        assert holder["ttl_left_s"] <= 16.1
+        info = client.describe("told")
+        grant.release()
+        free = client.describe("told")
+    assert held["fencing_token_last"] == holder["fencing_token"] == grant.fencing_token
+    assert cli.json("describe", "told")["fencing_token_last"] >= grant.fencing_token
+    assert (free.fencing_token_last, free.change) > (info.fencing_token_last, info.change)
+    assert f"tokens up to {free.fencing_token_last}" in cli.run("describe", "told").stdout
+
+
 def test_of_two_shells_one_runs_and_the_other_starts_right_after_its_end(cli, tmp_path):
     script = f'echo "begin $0" >> {tmp_path}/log; sleep 0.5; echo "end $0" >> {tmp_path}/log'
     both = [cli.start("lock", "nightly", "--", "sh", "-c", script, name) for name in ("a", "b")]

@@ -136,14 +136,14 @@ def test_crash_of_both_copies_is_told_to_the_holder_before_anyone_else_gets_the_
 
 
 def test_tokens_grow_over_the_loss_of_every_node_and_of_the_coordinator(hasty: LocalCluster) -> None:
-    with lockring.Client(hasty.servers, ttl=2) as client:
-        before = client.lock("nightly").acquire(timeout=30).fencing_token
+    with lockring.Client(hasty.servers, ttl=2) as client, client.lock("nightly").acquire(timeout=30) as grant:
+        before = grant.fencing_token
     for name in (*hasty.nodes, COORDINATOR):
         hasty.kill(name)
     for name in (COORDINATOR, *hasty.nodes):
         hasty.restart(name)
-    with lockring.Client(hasty.servers, ttl=2) as client:
-        assert client.lock("nightly").acquire(timeout=60).fencing_token > before
+    with lockring.Client(hasty.servers, ttl=2) as client, client.lock("nightly").acquire(timeout=60) as grant:
+        assert grant.fencing_token > before
 
 
 def test_rolling_restart_of_every_node_loses_nothing(cluster: LocalCluster) -> None:
@@ -230,7 +230,7 @@ def test_held_and_new_locks_go_on_without_the_coordinator(cluster: LocalCluster)
         grant = client.lock("nightly").acquire(timeout=30)
         cluster.kill(COORDINATOR)
         for number in range(20):
-            client.lock(f"new/{number}").acquire(timeout=10)
+            client.lock(f"new/{number}").acquire(timeout=10).release()
         assert not grant.lost.wait(5), "two and a half TTLs"
         assert grant.verify()
         cluster.restart(COORDINATOR)
@@ -256,8 +256,7 @@ def test_client_frozen_past_its_ttl_finds_its_grant_lost_at_the_very_next_look(s
         try:
             assert frozen.stdout.readline() == "held True\n"
             with lockring.Client(steady.servers) as other:
-                token = other.lock("frozen-client").acquire(timeout=30).fencing_token
-            assert token
+                other.lock("frozen-client").acquire(timeout=30).release()
             frozen.send_signal(signal.SIGCONT)
             assert frozen.stdout.readline() == "held False\n"
             assert frozen.stdout.readline() == "lost True\n"

@@ -347,9 +347,10 @@ async def _deaf(cluster: LocalCluster, nodes: dict[str, Watched], count: int) ->
     host, port = split_address(node.addresses[0])
     loop = asyncio.get_running_loop()
     async with lockring.aio.Client(cluster.servers) as client:
-        await asyncio.gather(
+        held = await asyncio.gather(
             *(client.lock(f"hostile/deaf/{number}").acquire() for number in range(1, _LOCKS))
         )
+        assert len(held) == _LOCKS - 1
         before = node.sample()
         questions = {
             "lists": b"".join(encode_frame(List(request, "", limit=10_000)) for request in range(1, 20)),

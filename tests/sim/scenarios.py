@@ -13,7 +13,7 @@ import msgspec
 from lockring.core import node_locking, node_watching, transitions
 from lockring.core.effects import COORDINATOR
 from lockring.core.timing import Timing
-from lockring.messages import Break, Drain, Release, State
+from lockring.messages import Break, Leave, Release, State
 from lockring.names import slot_of
 from lockring.ring.state import ClusterState, SlotState, encode_state
 from tests.sim.coordinator_shell import CoordinatorShell
@@ -223,7 +223,9 @@ class Scenario:
     def ask_to_leave(self, node: NodeShell) -> None:
         """Let a node tell the coordinator that it is to stop; it goes on until it is ended."""
         assert node._coordinator is not None
-        node.transmit(node._coordinator, Drain(0, node.name))
+        assert node.core is not None
+        node.wished_to_leave.add(node.core.replica)
+        node.transmit(node._coordinator, Leave(0))
 
     def make_anew(self, *, new_cluster: bool) -> None:
         """End all servers and start them again at their addresses, with a store that knows nothing.

@@ -56,6 +56,7 @@ def test_only_what_may_succeed_by_itself_is_retryable() -> None:
         "overloaded",
         "stale",
         "not-coordinator",
+        "reentrant",
     }
 
 

@@ -2,89 +2,39 @@
 
 Requests overlap freely: a call makes a future and goes on when the core has decided. What the core wants sent is
 written once per turn of the loop, and one timer is armed for all there is to do later. There is no task per request.
+
+A client that is not closed is closed when its loop ends, when it is forgotten, or at the end of the program. Where the loop is over by
+then, the nodes are told past it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
+import warnings
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Final, Protocol
 
-from lockring._version import __version__
-from lockring.client.arguments import origin_of
+from lockring.client.async_plumbing import AsyncPlumbing, Outcome
 from lockring.client.async_watching import Watching
-from lockring.client.holding import abandon_held
-from lockring.client.logs import LoggedCore
+from lockring.client.goodbye import expect_end, log, remember
+from lockring.client.holding import abandon_held, farewell_of, words_of_drop
 from lockring.client.membership import Follower
-from lockring.client.wire import CONNECT_S, decoder, not_understood, reason_of
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
-from lockring.core.client_effects import (
-    Answer,
-    Connect,
-    Disconnect,
-    GrantLost,
-    Regrouped,
-    Resolve,
-    Send,
-    Update,
-)
+from lockring.core.client_effects import Update
 from lockring.core.holdings import Ticket
 from lockring.core.outlook import Wait
-from lockring.errors import ClientClosed, LockringError, ProtocolError
-from lockring.messages import Message, Mode
-from lockring.names import split_address
-from lockring.net.frames import FrameReader, encode_frame
-from lockring.net.sockets import tune
-from lockring.units import NS_PER_MS, NS_PER_S
+from lockring.errors import LockringError
+from lockring.messages import Mode
+from lockring.units import NS_PER_S
 
-_STALL_NS: Final = 100 * NS_PER_MS
-_STALL_S: Final = 0.005
 _CLOSE_S: Final = 3.0
 
-Outcome = asyncio.Future[LockringError | None]
 
-
-class AsyncWire(asyncio.Protocol):
-    """One connection, as the event loop drives it."""
-
-    def __init__(self, engine: AsyncEngine, link: int, address: str) -> None:
-        self._engine = engine
-        self._frames: FrameReader[Message] = FrameReader(decoder)
-        self._greeted = False
-        self.link = link
-        self.address = address
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
-        tune(transport.get_extra_info("socket"))
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-        try:
-            messages = self._frames.feed(data)
-        except ProtocolError as error:
-            wrong = not_understood(self.address, error, self._greeted)
-            self._engine.wire_lost(self, "", wrong)
-            return
-        if messages:
-            self._greeted = True
-            self._engine.wire_received(self, messages)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The connection is gone."""
-        reason = "the connection was lost" if self._greeted else "closed the connection without a greeting"
-        self._engine.wire_lost(self, reason, None)
-
-
-class AsyncEngine:
+class AsyncEngine(AsyncPlumbing):
     """Runs one client core on the event loop of its first use.
 
     Args:
@@ -94,26 +44,13 @@ class AsyncEngine:
     """
 
     def __init__(self, addresses: Sequence[str], owner: str, connect_timeout_ns: int) -> None:
-        self.addresses = addresses
-        self.owner = owner
-        self._core = LoggedCore(
-            addresses,
-            owner=owner,
-            new_id=lambda: secrets.token_hex(8),
-            software=f"lockring-python-asyncio {__version__}",
-            connect_timeout_ns=connect_timeout_ns,
-            origin=origin_of(addresses),
-        )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wires: dict[int, AsyncWire] = {}
-        self._connecting: dict[int, asyncio.Task[None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = 0
-        self._is_flush_planned = False
-        self._is_flushing = False
-        self._forked = False
-        self._ended: asyncio.Future[None] | None = None
-        _engines.add(self)
+        super().__init__(addresses, owner, connect_timeout_ns)
+        self._guard: AsyncGenerator[None] | None = None
+        remember(self)
+
+    def _begin_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._guard = guard_of(self)
+        expect_end()
 
     # ------------------------------------------------------------------ calls
 
@@ -209,13 +146,13 @@ class AsyncEngine:
         """Begin to follow the group that a held ticket is a membership of; `member` hears of changes from now on."""
         loop = self._usable()
         request = self._core.follow(ticket, now_ns=monotonic_ns())
-        request.context = ticket.context = member
+        request.context = ticket.context = weakref.ref(member)
         member._followed(self._core, request)
         self._plan_flush(loop)
 
     def told(self, request: Request) -> None:
         """The one that follows was told of a change."""
-        if not self._forked:
+        if not self._gone:
             self._core.told(request, now_ns=monotonic_ns())
             self._plan_flush(self._usable())
 
@@ -226,217 +163,130 @@ class AsyncEngine:
         self._flush()
 
     def notice_expiry(self) -> None:
-        """Find out what has expired by now."""
-        self._core.on_timer(now_ns=monotonic_ns())
-        if self._is_flushing or self._loop is None or self._loop.is_closed():
+        """Find out what has expired by now. In the middle of the core's work, where a finalizer may ask, the clock tells as much."""
+        if self._is_flushing or self._is_busy or self._gone:
             return
-        self._flush()
+        self._core.on_timer(now_ns=monotonic_ns())
+        if self._loop is not None and not self._loop.is_closed():
+            self._flush()
 
     def waits(self) -> list[Wait]:
         """What the calls wait for that are not answered yet."""
         return self._core.waits(monotonic_ns())
 
+    # ------------------------------------------------------------------ the end
+
     async def close(self) -> None:
-        """End the sessions, tell the nodes (for a second at most), and close all connections."""
-        loop = asyncio.get_running_loop()
+        """End the sessions, tell the nodes (for a second at most), and close all connections; from any loop."""
+        loop, here = self._loop, asyncio.get_running_loop()
+        if loop is None or loop is here or self._gone:
+            await self._close()
+        elif loop.is_running():
+            closing = asyncio.run_coroutine_threadsafe(self._close(), loop)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.wrap_future(closing), _CLOSE_S)
+        else:
+            self.end_without_loop()
+
+    async def _close(self) -> None:
         self._core.close(now_ns=monotonic_ns())
-        if self._loop is not loop or self._forked:
+        if self._loop is None or self._gone:
             return
         self._flush()
         if not self._core.is_closed:
             if self._ended is None:
-                self._ended = loop.create_future()
+                self._ended = self._loop.create_future()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._ended), _CLOSE_S)
 
-    @property
-    def is_forked(self) -> bool:
-        """Whether this is the child of a fork, and the engine its parent's."""
-        return self._forked
-
-    def tell_lost(self, ticket: Ticket) -> None:
-        """Tell whoever holds a ticket that it was lost."""
-        ticket.context._on_ticket_lost()
-
-    def tell_regrouped(self, news: Regrouped) -> None:
-        """Tell whoever follows a group of a change in it."""
-        news.request.context._on_regrouped(news.gained, news.lost, news.awaited)
-
-    def _usable(self) -> asyncio.AbstractEventLoop:
-        """The running loop, which must be the one that this client works on."""
-        if self._forked:
-            raise ClientClosed(
-                "the client belongs to the process that was forked: make a new one in the child"
-            )
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise ClientClosed("the client belongs to another event loop: make one for each loop")
-        return loop
-
-    # ------------------------------------------------------------------ what connections report
-
-    def wire_received(self, wire: AsyncWire, messages: list[Message]) -> None:
-        """Messages came on a connection."""
-        if self._wires.get(wire.link) is not wire or self._forked:
+    def end_without_loop(self) -> None:
+        """The event loop is over or stands still: tell the nodes past it, and hold nothing any more."""
+        if self._gone or self._core.is_closed:
             return
-        now_ns = monotonic_ns()
-        received, link = self._core.received, wire.link
-        for message in messages:
-            received(link, message, now_ns=now_ns)
-        self._flush()
+        farewell = farewell_of(self._core)
+        for wire in self._wires.values():
+            wire.say_last(farewell)
+        self._gone = "the client was closed past its event loop, which did not run any more"
+        abandon_held(self._core, "session-ended")
 
-    def wire_lost(self, wire: AsyncWire, reason: str, error: LockringError | None) -> None:
-        """A connection is gone, or what came on it makes no sense."""
-        if self._wires.get(wire.link) is not wire or self._forked:
-            return
-        self._hang_up(wire)
-        self._core.disconnected(wire.link, now_ns=monotonic_ns(), reason=reason, error=error)
-        self._flush()
-
-    def _hang_up(self, wire: AsyncWire) -> None:
-        del self._wires[wire.link]
-        if wire.transport is not None:
-            # What is not out by now need not be: whoever wanted it sent sends it again elsewhere. But at the end of the
-            # client, the last words are to arrive.
-            wire.transport.close()
-
-    async def _connect(self, loop: asyncio.AbstractEventLoop, link: int, address: str) -> None:
-        host, port = split_address(address)
-        wire = AsyncWire(self, link, address)
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                await loop.create_connection(lambda: wire, host, port)
-        except OSError as error:  # also TimeoutError
-            self._connecting.pop(link, None)
-            self._core.disconnected(link, now_ns=monotonic_ns(), reason=reason_of(error))
-        else:
-            self._connecting.pop(link, None)
-            self._wires[link] = wire
-            self._core.connected(link, now_ns=monotonic_ns())
-            if wire.transport is None or wire.transport.is_closing():
-                self.wire_lost(wire, "the connection was lost", None)  # before anybody could be told
-        self._flush()
-
-    # ------------------------------------------------------------------ what the core wants
-
-    def _plan_flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Carry the core's effects out at the end of this turn of the loop, with those of other calls."""
-        if not self._is_flush_planned:
-            self._is_flush_planned = True
-            loop.call_soon(self._flush_planned)
-
-    def _flush_planned(self) -> None:
-        self._is_flush_planned = False
-        self._flush()
-
-    def _flush(self) -> None:
-        """Do what the core wants done, and arm the timer."""
-        if self._is_flushing or self._forked:
-            return
-        self._is_flushing = True
-        try:
-            pieces: dict[int, list[bytes]] = {}
-            while effects := self._core.take_effects(now_ns=monotonic_ns()):
-                for effect in effects:
-                    kind = type(effect)
-                    if kind is Send:
-                        frame = encode_frame(effect.message)  # type: ignore[union-attr]
-                        pieces.setdefault(effect.link, []).append(frame)  # type: ignore[union-attr]
-                    elif kind is Resolve:
-                        outcome: Outcome = effect.ticket.context  # type: ignore[union-attr]
-                        if not outcome.done():
-                            outcome.set_result(effect.error)  # type: ignore[union-attr]
-                    else:
-                        self._carry_out_rare(effect)
-                for link, frames in pieces.items():
-                    wire = self._wires.get(link)
-                    if wire is not None and wire.transport is not None:
-                        wire.transport.write(b"".join(frames))
-                pieces.clear()
-        finally:
-            self._is_flushing = False
-        self._arm()
-
-    def _carry_out_rare(self, effect: object) -> None:
-        assert self._loop is not None
-        match effect:
-            case GrantLost(ticket):
-                if not isinstance(ticket.context, asyncio.Future):
-                    self.tell_lost(ticket)
-            case Answer(request, answer, error):
-                waiting = request.context
-                if isinstance(waiting, Watching):
-                    waiting.error, waiting.over = error, True
-                    waiting.wake()
-                elif not waiting.done():
-                    waiting.set_result((answer, error))
-            case Update(request):
-                request.context.backlog.add(effect)
-                request.context.wake()
-            case Regrouped():
-                self.tell_regrouped(effect)
-            case Connect(link, address):
-                name = f"lockring-connect-{address}"
-                task = self._loop.create_task(self._connect(self._loop, link, address), name=name)
-                self._connecting[link] = task
-            case Disconnect(link, _):
-                task_or_none = self._connecting.pop(link, None)
-                if task_or_none is not None:
-                    task_or_none.cancel()
-                wire = self._wires.get(link)
-                if wire is not None:
-                    self._hang_up(wire)
-
-    def _arm(self) -> None:
-        """Have `_on_timer` called when something is due; a timer that comes too early is left alone."""
+    def begin_goodbye(self) -> Callable[[int], None] | None:
+        """At the end of the program: begin to close; returns what waits for the end of that, until a time."""
         loop = self._loop
-        if loop is None or loop.is_closed():
-            return
-        if self._core.is_closed:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            if self._ended is not None and not self._ended.done():
-                self._ended.set_result(None)
-            return
-        due_ns = self._core.next_deadline_ns()
-        if due_ns is None:
-            return
-        if self._timer is not None:
-            if self._timer_ns <= due_ns:
-                return
-            self._timer.cancel()
-        self._timer_ns = due_ns
-        self._timer = loop.call_later(max(0, due_ns - monotonic_ns()) / NS_PER_S, self._on_timer, True)
+        if loop is None or self._gone or self._core.is_closed:
+            return None
+        if not loop.is_running():
+            self.end_without_loop()
+            return None
+        closing = asyncio.run_coroutine_threadsafe(self._close(), loop)
 
-    def _on_timer(self, may_wait: bool) -> None:
-        now_ns = monotonic_ns()
+        def wait(until_ns: int) -> None:
+            with contextlib.suppress(TimeoutError):
+                closing.result(max(0, until_ns - monotonic_ns()) / NS_PER_S)
+
+        return wait
+
+    def drop(self, ticket: Ticket) -> None:
+        """Give up a ticket whose grant was dropped; from any thread, at any moment."""
+        loop = self._loop
+        if loop is not None and not self._gone:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing is renewed
+                loop.call_soon_threadsafe(self._drop, ticket)
+
+    def _drop(self, ticket: Ticket) -> None:
+        if not self._gone:
+            log.warning("%s", words_of_drop(ticket))
+            self._core.cancel(ticket, now_ns=monotonic_ns())
+            self._flush()
+
+    def __del__(self) -> None:
+        """Nothing refers to the client any more, nor to what it gave out: close it, and say that it was forgotten."""
+        loop = getattr(self, "_loop", None)
+        if loop is None or self._gone or self._core.is_closed or self._ended is not None:
+            return
+        try:
+            loop.call_soon_threadsafe(self._end_forgotten)
+        except RuntimeError:  # the loop is closed
+            self.end_without_loop()
+        warnings.warn(
+            f"a client of {','.join(self.addresses)} was forgotten and not closed: what it held is given up",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )
+
+    def _end_forgotten(self) -> None:
         assert self._loop is not None
-        if may_wait and now_ns - self._timer_ns > _STALL_NS:
-            # The process or the loop was stopped: what came meanwhile is to be read before anybody is judged silent.
-            self._timer = self._loop.call_later(_STALL_S, self._on_timer, False)
-            return
-        self._timer = None
-        self._core.on_timer(now_ns=now_ns)
-        self._flush()
-
-    # ------------------------------------------------------------------ fork
-
-    def after_fork(self) -> None:
-        """In the child of a fork: what was held is the parent's, and so are the loop and the connections."""
-        self._forked = True
-        abandon_held(self._core, "forked")
+        for wire in self._wires.values():
+            wire.belong_to(self)
+        task = self._loop.create_task(self._close(), name="lockring-close")
+        _ending.add(task)
+        task.add_done_callback(_ending.discard)
 
 
-_engines: weakref.WeakSet[AsyncEngine] = weakref.WeakSet()
+_ending: set[asyncio.Task[None]] = set()
+"""What closes clients that were forgotten: nothing else refers to those."""
 
 
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.after_fork()
+class Closable(Protocol):
+    """What is to be closed when its loop ends."""
+
+    async def close(self) -> None:
+        """Close it; from any loop."""
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def guard_of(engine: Closable) -> AsyncGenerator[None]:
+    """Have an engine closed when the running loop ends: `asyncio.run` closes all generators that were begun on it."""
+    generator = _until_the_loop_ends(weakref.ref(engine))
+    with contextlib.suppress(StopIteration):
+        step: Any = generator.__anext__()
+        step.send(None)  # begins it, without a task
+    return generator
+
+
+async def _until_the_loop_ends(reference: weakref.ref[Closable]) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        engine = reference()
+        if engine is not None:
+            await engine.close()

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
 from lockring.client.async_engine import AsyncEngine
-from lockring.client.holding import GrantState, LossCallback, blame, check_callback, is_holder, loss_of
+from lockring.client.holding import (
+    GrantState,
+    LossCallback,
+    blame,
+    check_callback,
+    give_up_dropped,
+    is_holder,
+    keep_from_being_dropped,
+    loss_of,
+    may_be_dropped,
+)
 from lockring.client.logs import log_loss
 from lockring.client.process_bound import ProcessBound
 from lockring.client.threaded_engine import ThreadedEngine
+from lockring.core.exchange import HELD
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -23,6 +35,9 @@ class Grant(GrantState):
 
     As a context manager it releases the lock at the end of the block. If the lock was lost meanwhile, leaving the block
     raises `LockLost`, or adds a note to the error that ends it.
+
+    Keep it for as long as the lock is to be held: a grant that nothing refers to any more gives its lock up, with a
+    `ResourceWarning`. The event `lost` and the callbacks of `on_lost` refer to it until the lock is released or lost.
     """
 
     __slots__ = ("__weakref__", "_engine", "_event")
@@ -31,7 +46,7 @@ class Grant(GrantState):
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: asyncio.Event | None = None
-        ticket.context = self
+        ticket.context = weakref.ref(self)
 
     @property
     def lost(self) -> asyncio.Event:
@@ -42,6 +57,7 @@ class Grant(GrantState):
         is_lost = self._loss is not None
         if self._event is None:
             self._event = asyncio.Event()
+            vars(self._event)["grant"] = self  # who waits for a loss has not dropped the grant
         if is_lost:
             self._event.set()
         return self._event
@@ -62,10 +78,12 @@ class Grant(GrantState):
         if self._callbacks is None:
             self._callbacks = []
         self._callbacks.append(callback)
+        keep_from_being_dropped(self)
 
     def _on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
         log_loss(self._ticket)
+        may_be_dropped(self)
         if self._event is not None:
             self._event.set()
         callbacks, self._callbacks = self._callbacks, None
@@ -97,7 +115,15 @@ class Grant(GrantState):
             LockLost: it was lost before.
             NotHeld: it was released before.
         """
+        if self._callbacks is not None:
+            may_be_dropped(self)
         await _release(self._engine, self._ticket)
+
+    def __del__(self) -> None:
+        """Nothing refers to the grant any more: nobody can give the lock back, so do that here, and say so."""
+        ticket: Ticket | None = getattr(self, "_ticket", None)  # not there if an interrupt came first
+        if ticket is not None and ticket.state == HELD:
+            give_up_dropped(self, ticket)
 
     async def __aenter__(self) -> Self:
         return self.check()
@@ -107,6 +133,8 @@ class Grant(GrantState):
     ) -> None:
         ticket = self._ticket
         if ticket.state == TicketState.HELD:
+            if self._callbacks is not None:
+                may_be_dropped(self)
             try:
                 await _release(self._engine, ticket)
             except LockLost as loss:

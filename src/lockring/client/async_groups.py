@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.async_grants import Grant, call_at_home
-from lockring.client.holding import LossCallback, blame
+from lockring.client.holding import LossCallback, blame, keep_from_being_dropped, may_be_dropped
 from lockring.client.membership import (
     ChangeCallback,
     GroupInfo,
@@ -135,7 +135,8 @@ class Membership(MembershipState):
     """One membership of a group: it says who is in the group and which keys are this member's own, and leaves it again.
 
     It ends when it is left, when its lease is lost (as a lock's), or when another one takes its id over. It may be shared by
-    threads, or tasks. As a context manager it leaves at the end of the block; if it was lost meanwhile, that raises
+    threads, or tasks. Keep it for as long as you want to be a member: one that nothing refers to any more, and that has no
+    callbacks, leaves the group, with a `ResourceWarning`. As a context manager it leaves at the end of the block; if it was lost meanwhile, that raises
     `LockLost`, or adds a note to the error that ends the block.
     """
 
@@ -162,6 +163,7 @@ class Membership(MembershipState):
         quickly. While the membership lasts there is no bound on that; if the lease is lost, others do not wait.
         """
         check_change_callback(callback)
+        keep_from_being_dropped(self)
         self._callbacks.append(callback)
         self._following.telling = True
         owned = self._following.standing.owned
@@ -195,10 +197,13 @@ class Membership(MembershipState):
     @property
     def lost(self) -> asyncio.Event:
         """An event that is set once the membership was lost (not when it is left), with `wait()` and `is_set()`."""
-        return self._grant.lost
+        event = self._grant.lost
+        vars(event)["membership"] = self  # who waits for a loss has not dropped the membership
+        return event
 
     def on_lost(self, callback: LossCallback) -> None:
         """Have a function called once if the membership is lost; at once if it is lost already. As `Grant.on_lost`."""
+        keep_from_being_dropped(self)
         self._grant.on_lost(callback)
 
     async def leave(self) -> None:
@@ -212,6 +217,7 @@ class Membership(MembershipState):
             NotHeld: it was left before.
         """
         self.check()
+        may_be_dropped(self)
         await self._engine.unfollow(self._request)
         if self._calling is not None and _inside.get() is not self._calling:
             await self._wait(lambda: None if self._calling else 1, None, "")
@@ -226,6 +232,7 @@ class Membership(MembershipState):
 
     def _on_ticket_lost(self) -> None:
         """For the client: the membership was lost."""
+        may_be_dropped(self)
         self._grant._on_ticket_lost()
 
     def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:

@@ -246,13 +246,13 @@ class Client(ProcessBound):
         return self._watch(check_lock_name(name))
 
     def _watch(self, name: str) -> Iterator[WatchUpdate]:
-        call, request = self._engine.watch(name)
+        call = self._engine.watch(name)
         try:
             while True:
                 for update in self._engine.next_updates(call):
                     yield shown_update(update)
         finally:
-            self._engine.unwatch(call, request)
+            self._engine.unwatch(call)
 
     def break_lock(
         self,

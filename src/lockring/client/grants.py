@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, overload
@@ -14,12 +15,16 @@ from lockring.client.holding import (
     LossCallback,
     blame,
     check_callback,
+    give_up_dropped,
     is_holder,
+    keep_from_being_dropped,
     loss_of,
+    may_be_dropped,
     report_in_thread,
 )
 from lockring.client.logs import log_loss
 from lockring.client.process_bound import ProcessBound
+from lockring.core.exchange import HELD
 from lockring.core.holdings import Ticket, TicketState
 from lockring.errors import LockLost
 
@@ -29,6 +34,9 @@ class Grant(GrantState):
 
     As a context manager it releases the lock at the end of the block. If the lock was lost meanwhile, leaving the block
     raises `LockLost`, or adds a note to the error that ends it.
+
+    Keep it for as long as the lock is to be held: a grant that nothing refers to any more gives its lock up, with a
+    `ResourceWarning`. The event `lost` and the callbacks of `on_lost` refer to it until the lock is released or lost.
     """
 
     __slots__ = ("__weakref__", "_engine", "_event")
@@ -37,7 +45,7 @@ class Grant(GrantState):
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: threading.Event | None = None
-        ticket.context = self
+        ticket.context = weakref.ref(self)
 
     @property
     def lost(self) -> threading.Event:
@@ -46,13 +54,16 @@ class Grant(GrantState):
         In the child of a fork, take it from the grant again.
         """
         is_lost = self._loss is not None
+        made = threading.Event()
+        vars(made)["grant"] = self  # who waits for a loss has not dropped the grant
+        if is_lost or self._ticket.reason:
+            made.set()
         with self._engine.locked():
-            event = self._event
-            if event is None:
-                event = self._event = threading.Event()
-            if is_lost or self._ticket.reason:
-                event.set()
-        return event
+            if self._event is None:
+                self._event = made
+        if self._ticket.reason and self._event is made:
+            made.set()
+        return self._event
 
     def on_lost(self, callback: LossCallback) -> None:
         """Have a function called once if the lock is lost; at once if it is lost already.
@@ -64,17 +75,24 @@ class Grant(GrantState):
             InvalidRequest: it is a coroutine function, which would never be run.
         """
         check_callback(callback)
+        added, is_told = [callback], False
+        keep_from_being_dropped(self)
         with self._engine.locked():
             if not self._ticket.reason:
+                is_told = True
                 if self._callbacks is None:
-                    self._callbacks = []
-                self._callbacks.append(callback)
-                return
-        _call_back(self.name, [callback], loss_of(self._ticket))
+                    self._callbacks = added
+                else:
+                    self._callbacks += added
+        if is_told:
+            return
+        may_be_dropped(self)
+        self._call_back([callback])
 
     def _on_ticket_lost(self) -> None:
         """For the client: the lock was lost."""
         log_loss(self._ticket)
+        may_be_dropped(self)
         if self._ticket.reason == "forked":
             self._event = None  # the parent's, in a state that nobody knows
             self._callbacks = None
@@ -83,7 +101,20 @@ class Grant(GrantState):
             self._event.set()
         callbacks, self._callbacks = self._callbacks, None
         if callbacks:
-            _call_back(self.name, callbacks, loss_of(self._ticket))
+            self._call_back(callbacks)
+
+    def _call_back(self, callbacks: Sequence[LossCallback]) -> None:
+        """Start a thread that calls who wants to hear of a loss, so that nobody's slowness delays anything else."""
+        loss = loss_of(self._ticket)
+
+        def call() -> None:
+            for callback in callbacks:
+                try:
+                    callback(loss)
+                except BaseException:  # noqa: BLE001 - reported; the other callbacks must be called
+                    report_in_thread()
+
+        self._engine.spawn(call, f"lockring-lost-{self.name[:40]}")
 
     def verify(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> bool:
         """Ask the lock's node whether this grant is still the holder.
@@ -110,7 +141,15 @@ class Grant(GrantState):
             LockLost: it was lost before.
             NotHeld: it was released before.
         """
+        if self._callbacks is not None:
+            may_be_dropped(self)
         self._engine.release(self._ticket)
+
+    def __del__(self) -> None:
+        """Nothing refers to the grant any more: nobody can give the lock back, so do that here, and say so."""
+        ticket: Ticket | None = getattr(self, "_ticket", None)  # not there if an interrupt came first
+        if ticket is not None and ticket.state == HELD:
+            give_up_dropped(self, ticket)
 
     def __enter__(self) -> Self:
         return self.check()
@@ -120,6 +159,8 @@ class Grant(GrantState):
     ) -> None:
         ticket = self._ticket
         if ticket.state == TicketState.HELD:
+            if self._callbacks is not None:
+                may_be_dropped(self)
             try:
                 self._engine.release(ticket)
             except LockLost as loss:
@@ -212,16 +253,3 @@ def _let_go(grants: Iterable[Grant]) -> None:
     """Release without waiting what an interrupted release of several leaves."""
     for grant in grants:
         grant._engine.let_go(grant._ticket)
-
-
-def _call_back(name: str, callbacks: Sequence[LossCallback], loss: LockLost) -> None:
-    """Start a thread that calls who wants to hear of a loss, so that nobody's slowness delays anything else."""
-
-    def call() -> None:
-        for callback in callbacks:
-            try:
-                callback(loss)
-            except BaseException:  # noqa: BLE001 - reported; the other callbacks must be called
-                report_in_thread()
-
-    threading.Thread(target=call, name=f"lockring-lost-{name[:40]}", daemon=True).start()

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.grants import Grant
-from lockring.client.holding import LossCallback, blame, check_callback, report_in_thread
+from lockring.client.holding import (
+    LossCallback,
+    blame,
+    check_callback,
+    keep_from_being_dropped,
+    may_be_dropped,
+    report_in_thread,
+)
 from lockring.client.membership import (
     ChangeCallback,
     GroupInfo,
@@ -131,7 +138,8 @@ class Membership(MembershipState):
     """One membership of a group: it says who is in the group and which keys are this member's own, and leaves it again.
 
     It ends when it is left, when its lease is lost (as a lock's), or when another one takes its id over. It may be shared by
-    threads, or tasks. As a context manager it leaves at the end of the block; if it was lost meanwhile, that raises
+    threads, or tasks. Keep it for as long as you want to be a member: one that nothing refers to any more, and that has no
+    callbacks, leaves the group, with a `ResourceWarning`. As a context manager it leaves at the end of the block; if it was lost meanwhile, that raises
     `LockLost`, or adds a note to the error that ends the block.
     """
 
@@ -141,8 +149,10 @@ class Membership(MembershipState):
         self._grant: Grant = grant
         self._callbacks: list[ChangeCallback] = []
         self._news: deque[tuple[tuple[ChangeCallback, ...], KeySet, KeySet, bool]] = deque()
-        self._teller: threading.Thread | None = None
-        self._waiting: list[threading.Event] = []
+        self._teller: int | None = None
+        """Which thread tells, 0 if it does not run yet."""
+        self._waiting: list[threading.Lock] = []
+        """A gate for each thread that waits for something: an event has a lock that does not let its own thread in again."""
         self._engine.follow(grant._ticket, self)
 
     def on_change(self, callback: ChangeCallback) -> None:
@@ -156,12 +166,15 @@ class Membership(MembershipState):
         quickly. While the membership lasts there is no bound on that; if the lease is lost, others do not wait.
         """
         check_callback(callback, "on_change")
-        with self._engine.locked():
-            self._callbacks.append(callback)
-            self._following.telling = True
-            owned = self._following.standing.owned
-            if owned and not self._following.over:
-                self._tell_later((callback,), KeySet(owned), KeySet(), False)
+        keep_from_being_dropped(self)
+        self._engine.guarded(lambda: self._add(callback))
+
+    def _add(self, callback: ChangeCallback) -> None:
+        self._callbacks.append(callback)
+        self._following.telling = True
+        owned = self._following.standing.owned
+        if owned and not self._following.over:
+            self._tell_later((callback,), KeySet(owned), KeySet(), False)
 
     def wait_settled(self, *, after: int | None = None, timeout: Seconds | None = None) -> int:
         """Wait until there is a settled view with this member in it, and return its version.
@@ -190,10 +203,13 @@ class Membership(MembershipState):
     @property
     def lost(self) -> threading.Event:
         """An event that is set once the membership was lost (not when it is left), with `wait()` and `is_set()`."""
-        return self._grant.lost
+        event = self._grant.lost
+        vars(event)["membership"] = self  # who waits for a loss has not dropped the membership
+        return event
 
     def on_lost(self, callback: LossCallback) -> None:
         """Have a function called once if the membership is lost; at once if it is lost already. As `Grant.on_lost`."""
+        keep_from_being_dropped(self)
         self._grant.on_lost(callback)
 
     def leave(self) -> None:
@@ -207,9 +223,10 @@ class Membership(MembershipState):
             NotHeld: it was left before.
         """
         self.check()
+        may_be_dropped(self)
         self._engine.unfollow(self._core, self._request)
-        if threading.current_thread() is not self._teller:
-            self._wait(lambda: None if self._teller else 1, None, "")
+        if threading.get_ident() != self._teller:
+            self._wait(lambda: 1 if self._teller is None else None, None, "")
         with self._as_membership():
             self._grant.release()
 
@@ -221,6 +238,7 @@ class Membership(MembershipState):
 
     def _on_ticket_lost(self) -> None:
         """For the client: the membership was lost."""
+        may_be_dropped(self)
         self._grant._on_ticket_lost()
         if self._grant._ticket.reason == "forked":
             # Who was telling is a thread of the parent's, and the events are in a state that nobody knows.
@@ -234,50 +252,56 @@ class Membership(MembershipState):
         """For the client: something has changed in the group."""
         if self._callbacks and (gained or lost):
             self._tell_later(tuple(self._callbacks), KeySet(gained), KeySet(lost), awaited)
-        for event in self._waiting:
-            event.set()
+        self._open_gates()
 
     def _tell_later(
         self, callbacks: tuple[ChangeCallback, ...], gained: KeySet, lost: KeySet, awaited: bool
     ) -> None:
         self._news.append((callbacks, gained, lost, awaited))
         if self._teller is None:
-            name = f"lockring-group-{self._group[:40]}"
-            self._teller = threading.Thread(target=self._tell, name=name, daemon=True)
-            self._teller.start()
+            self._teller = 0
+            self._engine.spawn(self._tell, f"lockring-group-{self._group[:40]}")
 
     # ------------------------------------------------------------------ inner
 
     def _tell(self) -> None:
         """Tell what there is to tell, and end."""
+        self._teller = threading.get_ident()
         while True:
-            with self._engine.locked():
-                if not self._news:
-                    self._teller = None
-                    for event in self._waiting:
-                        event.set()
-                    return
-                callbacks, gained, lost, awaited = self._news.popleft()
+            news = self._engine.guarded(self._next_news)
+            if news is None:
+                return
+            callbacks, gained, lost, awaited = news
             call_all(callbacks, gained, lost, report_in_thread)
             if awaited:
                 self._engine.told(self._core, self._request)
 
     def _wait(self, ready: Callable[[], int | None], until_ns: int | None, what: str) -> int:
         """Wait until `ready` gives something."""
-        event = threading.Event()
-        with self._engine.locked():
-            self._waiting.append(event)
+        gate = threading.Lock()
+        gate.acquire()
+        self._waiting.append(gate)
         try:
             while (found := ready()) is None:
-                left_s = None if until_ns is None else (until_ns - monotonic_ns()) / NS_PER_S
-                if left_s is not None and left_s <= 0:
+                if until_ns is not None and monotonic_ns() >= until_ns:
                     raise self._too_late(what, self._engine.waits())
-                event.wait(left_s)
-                event.clear()
+                self._engine.wait_at(gate, until_ns)
             return found
         finally:
-            with self._engine.locked():
-                self._waiting.remove(event)
+            self._waiting.remove(gate)
+
+    def _open_gates(self) -> None:
+        """Let all look again that wait for something."""
+        for gate in list(self._waiting):
+            with contextlib.suppress(RuntimeError):  # it is open
+                gate.release()
+
+    def _next_news(self) -> tuple[tuple[ChangeCallback, ...], KeySet, KeySet, bool] | None:
+        if self._news:
+            return self._news.popleft()
+        self._teller = None
+        self._open_gates()
+        return None
 
     def _leave_later(self) -> None:
         """Leave where nobody waits for it; not at once, since callbacks may still be finishing what must not be done by two."""

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 import threading
+import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ClientCore
 from lockring.core.exchange import not_held
 from lockring.core.holdings import Ticket, TicketState, deadline_of
-from lockring.errors import InvalidRequest, LockLost
-from lockring.messages import LockInfo, Mode
+from lockring.errors import InvalidRequest, LockLost, LockringError
+from lockring.messages import CloseSession, LockInfo, Mode
+from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_S
+
+_LAST_REQUEST: Final = 1 << 53
+"""Above every request number."""
 
 LossCallback = Callable[[LockLost], object]
 """Called with what `check` would raise: it has the lock's `name` and the `reason`."""
@@ -104,8 +111,48 @@ def loss_of(ticket: Ticket) -> LockLost:
     return error
 
 
+class Loser(Protocol):
+    """Whoever is to hear that a held ticket was lost."""
+
+    def _on_ticket_lost(self) -> None:
+        """The ticket was lost; called with the engine's lock held."""
+
+
+def listener_of(context: Any) -> Any:
+    """Whoever a ticket or request is to tell of what happens to it, None if that is gone, or if a call still waits for it.
+
+    The `context` of what is held refers to it weakly: a grant is its holder's own, and one that was dropped is not kept by what
+    renews it.
+    """
+    return context() if isinstance(context, weakref.ref) else None
+
+
+def tell_lost(context: Any) -> None:
+    """Tell whoever holds a ticket that it was lost."""
+    loser: Loser | None = listener_of(context)
+    if loser is not None:
+        loser._on_ticket_lost()
+
+
+def words_of(error: BaseException) -> str:
+    """An error as a clause for people: the system's own words where it is the system's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+def what_happened(cause: BaseException) -> str:
+    """Why a section ended in its middle, in words."""
+    if isinstance(cause, Exception):
+        return f"{words_of(cause)} in the middle of the client's work"
+    return f"an interrupt came at the wrong moment ({type(cause).__name__})"
+
+
 class Watchman(Protocol):
     """What a grant needs of its client."""
+
+    def drop(self, ticket: Ticket) -> None:
+        """Give up a ticket whose grant was dropped; from any thread, at any moment."""
 
     @property
     def owner(self) -> str:
@@ -194,13 +241,23 @@ class GrantState(ProcessBound):
             NotHeld: it was released.
         """
         if not self.held:
-            raise not_held(self._ticket)
+            raise self._why_not_held()
         return self
+
+    def _why_not_held(self) -> LockringError:
+        ticket = self._ticket
+        if ticket.state == TicketState.HELD:  # the clock says so, and the client has not come to it yet
+            return LockLost(
+                f"the lock {ticket.name!r} was lost: local-deadline",
+                name=ticket.name,
+                reason="local-deadline",
+            )
+        return not_held(ticket)
 
     @property
     def _loss(self) -> LockLost | None:
         """What `check` raises if the lock was lost, else None."""
-        error = None if self.held else not_held(self._ticket)
+        error = None if self.held else self._why_not_held()
         return error if isinstance(error, LockLost) else None
 
     def __repr__(self) -> str:
@@ -214,6 +271,31 @@ class GrantState(ProcessBound):
         return f"<{type(self).__name__} {self.name!r} token {self.fencing_token}{', shared' if self.shared else ''}, {state}>"
 
 
+_awaited: dict[int, object] = {}
+"""Grants and memberships of whose end somebody wants to hear: those are not dropped, though nothing else may refer to them."""
+
+
+def keep_from_being_dropped(holder: object) -> None:
+    """Somebody wants to hear of the end of a grant, or of changes in a membership."""
+    _awaited[id(holder)] = holder
+
+
+def may_be_dropped(holder: object) -> None:
+    """There is nothing more to hear of a grant or membership."""
+    _awaited.pop(id(holder), None)
+
+
+def give_up_dropped(grant: GrantState, ticket: Ticket) -> None:
+    """A grant is held to which nothing refers any more: give its lock up, and warn."""
+    grant._client.drop(ticket)
+    warnings.warn(words_of_drop(ticket), ResourceWarning, source=grant, stacklevel=3)
+
+
+def words_of_drop(ticket: Ticket) -> str:
+    """What to say of a grant that was dropped while it was held."""
+    return f"the grant of {ticket.name!r} was dropped while it was held, so the lock is given up: keep the grant, and release it"
+
+
 def blame(error: BaseException | None, loss: LockLost) -> None:
     """At the end of a block whose lock was lost: raise that, or note it on the error that ended the block.
 
@@ -224,6 +306,11 @@ def blame(error: BaseException | None, loss: LockLost) -> None:
         raise loss
     if not isinstance(error, LockLost) or error.name != loss.name:
         error.add_note(f"lockring: {loss}")
+
+
+def farewell_of(core: ClientCore) -> bytes:
+    """The last words of a core that will hear no answer: the end of all its sessions, for each of its nodes."""
+    return b"".join(encode_frame(CloseSession(_LAST_REQUEST, each.id)) for each in core.sessions())
 
 
 def abandon_held(core: ClientCore, reason: str) -> list[Any]:

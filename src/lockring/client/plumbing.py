@@ -1,24 +1,30 @@
 """Between the client core and the sockets: what the blocking client does whoever's thread it runs on.
 
-Everything here runs under the engine's lock, but for opening connections and the background thread's sleep.
+Everything here runs in sections (see `section`), but for opening connections. What cannot be had from the system (a thread, a
+descriptor) is an error of the call that needs it, or of the connection; it never leaves a section half done.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import selectors
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 
 from lockring._version import __version__
 from lockring.client.arguments import origin_of
-from lockring.client.holding import abandon_held
+from lockring.client.calls import Call, Calls
+from lockring.client.goodbye import expect_end, remember
+from lockring.client.holding import abandon_held, farewell_of, listener_of, tell_lost, what_happened, words_of
+from lockring.client.keeper import Keeper, log
 from lockring.client.logs import LoggedCore
-from lockring.client.wire import IDLE_NS, Watcher, Wire, connect, not_understood
+from lockring.client.wire import IDLE_NS, Wire, connect, not_understood
 from lockring.clock import monotonic_ns
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import (
@@ -31,54 +37,22 @@ from lockring.core.client_effects import (
     Send,
     Update,
 )
+from lockring.core.exchange import HELD
 from lockring.core.holdings import NEVER_NS
-from lockring.core.watching import Backlog
 from lockring.errors import LockringError, ProtocolError, Unavailable
-from lockring.messages import CloseSession
 from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _STALL_NS: Final = 100 * NS_PER_MS
 _STALL_S: Final = 0.005
-_LAST_REQUEST: Final = 1 << 53
-"""Above every request number: for the last words of a core that will hear no answer."""
 """A background thread that comes back so much too late lets everybody read what has arrived before it judges silence."""
+_SWEEP_NS: Final = 10 * NS_PER_S
+"""How often to look for grants that were dropped unnoticed: an interrupt may hit the very step that should notice."""
+_SPAWN_AGAIN_NS: Final = 50 * NS_PER_MS
+"""How often to try again to start a thread that the system refused."""
 
 
-class Call:
-    """One caller that waits.
-
-    Attributes:
-        done: whether it may go on: its ticket or request is decided, or (of a watch) there is news.
-        error: what to raise, if anything.
-        answer: what to return.
-        backlog: of a watch, what it has seen and its caller has not.
-        gate: what it waits at while it does not read a socket itself; `gated` says whether it does.
-        reading: the connection that its thread reads.
-        life: which core it was made for.
-    """
-
-    __slots__ = ("answer", "backlog", "done", "error", "gate", "gated", "life", "reading")
-
-    def __init__(self, life: int) -> None:
-        self.life = life
-        self.done = False
-        self.error: LockringError | None = None
-        self.answer: Any = None
-        self.backlog: Backlog | None = None
-        self.gate: threading.Lock | None = None
-        self.gated = False
-        self.reading: Wire | None = None
-
-
-class Loser(Protocol):
-    """What a held ticket's `context` must be: whoever is to hear that it was lost."""
-
-    def _on_ticket_lost(self) -> None:
-        """The ticket was lost; called with the engine's lock held."""
-
-
-class Plumbing:
+class Plumbing(Calls):
     """Runs one client core over sockets.
 
     Args:
@@ -93,22 +67,25 @@ class Plumbing:
         self._connect_timeout_ns = connect_timeout_ns
         self._begin()
         _engines.add(self)
+        remember(self)
 
     def _begin(self) -> None:
         """Start over with nothing: at first, and in the child of a fork."""
-        self._lock = threading.Lock()
+        self._open_sections()
         self.owner = self._owner_of()
-        self._life = 0
-        self._torn = False
         self._core = self._new_core()
         self._wires: dict[int, Wire] = {}
-        self._waiting: dict[Call, None] = {}
-        """Calls that wait at their gates; others read a connection."""
+        self._callers: dict[int, Call] = {}
+        self._watches: dict[Call, None] = {}
         self._connecting: dict[int, object] = {}
-        self._watcher: Watcher | None = None
-        self._thread: threading.Thread | None = None
+        self._openers: set[threading.Thread] = set()
+        """Threads that open a connection."""
+        self._unstarted: deque[tuple[Callable[[], object], str]] = deque()
+        """What is to run in a thread that the system did not give yet, with the thread's name."""
+        self._keeper: Keeper | None = None
         self._sleeping_until_ns = 0
         self._planned_ns = NEVER_NS
+        self._sweep_at_ns = 0
         self._closing = False
 
     def _new_core(self) -> ClientCore:
@@ -121,89 +98,70 @@ class Plumbing:
             origin=origin_of(self.addresses),
         )
 
-    # ------------------------------------------------------------------ interrupts
+    # ------------------------------------------------------------------ sections that ended in their middle
 
-    def _enter(self) -> None:
-        """Begin a section under the lock; whoever leaves one sets `_torn` to False again.
+    def tear(self, cause: BaseException) -> None:
+        """Trust nothing of what is there any more: the next section gives it up and begins again."""
+        self._torn = cause
+        self._rouse()
 
-        A signal's handler may raise between any two lines that the main thread runs (Ctrl-C does). Where it came in the
-        middle of a section, what it left half done cannot be trusted any more.
-        """
-        if self._torn:
-            self._start_over()
-        self._torn = True
+    def begin_goodbye(self) -> Callable[[int], None] | None:
+        """At the end of the program: begin to close."""
+        raise NotImplementedError
 
-    def _start_over(self) -> None:
-        """Give everything up and go on with a new core: what is held is lost, and whoever waits is told to try again.
+    def _rouse(self) -> None:
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.wake()
 
-        Nothing of what was there is relied on; the background thread ends, and the next call starts another one.
+    def _mend(self, now_ns: int, cause: BaseException) -> None:
+        """Give everything up and go on with a new core: what is held is lost, and whoever waits is told why.
+
+        A signal's handler may raise between any two lines that the main thread runs (Ctrl-C does), and any line may find no
+        memory. Nothing of what was there is relied on.
         """
         old, self._core = self._core, self._new_core()
-        self._life += 1
         if self._closing:
-            self._core.close(now_ns=monotonic_ns())
-        farewell = b"".join(encode_frame(CloseSession(_LAST_REQUEST, each.id)) for each in old.sessions())
+            self._core.close(now_ns=now_ns)
+        farewell = farewell_of(old)
         wires, self._wires, self._connecting = self._wires, {}, {}
-        watcher, self._watcher, self._thread = self._watcher, None, None
-        waiting, self._waiting = self._waiting, {}
-        waiting.update((wire.reader, None) for wire in wires.values() if wire.reader is not None)
-        for loser in abandon_held(old, "session-ended"):
-            if not isinstance(loser, Call):
-                loser._on_ticket_lost()
-        for wire in list(wires.values()):
-            wire.send(farewell)
-            wire.hang_up()
-            wire.wake()
-            if wire.reader is None:
-                wire.close()
-        for call in list(waiting):
-            call.error = Unavailable("an interrupt came at the wrong moment, so the client had to start over")
-            with contextlib.suppress(RuntimeError):  # its gate may be open already
-                self._finish(call, None)
-        if watcher is not None:
-            watcher.wake()
-
-    # ------------------------------------------------------------------ callers
-
-    def _leave(self, wire: Wire, call: Call, now_ns: int) -> None:
-        """A caller stops reading: let the next one in that waits for something on that connection."""
-        wire.reader = call.reading = None
-        if wire.closed:
-            wire.close()
-            waiting, wire.waiting = wire.waiting, {}
-            for other in waiting:
-                self._open_gate(other)
-            return
-        while wire.waiting:
-            other = next(iter(wire.waiting))
-            del wire.waiting[other]
-            if not other.done:
-                self._open_gate(other)
-                return
-        if self._sleeping_until_ns > now_ns + 2 * IDLE_NS:
-            self._wake()  # somebody has to look after this connection from now on
-
-    def _open_gate(self, call: Call) -> None:
-        if call.gated:
-            call.gated = False
-            assert call.gate is not None
-            call.gate.release()
-
-    def _finish(self, call: Call, me: Call | None) -> None:
-        """A call may go on: wake its thread, unless that is ours."""
-        call.done = True
-        if call is me:
-            return
-        self._waiting.pop(call, None)
-        if call.reading is not None:
-            call.reading.wake()
-        else:
-            self._open_gate(call)
+        callers, self._callers = self._callers, {}
+        watches, self._watches = self._watches, {}
+        if self._keeper is not None:
+            self._keeper.watcher.stale = True
+            self._sleeping_until_ns = 0
+            self._keeper.wake()
+        losers = abandon_held(old, "session-ended")
+        for wire in wires.values():
+            with contextlib.suppress(OSError):  # the program may have closed descriptors that are not its own
+                wire.send(farewell)
+                wire.hang_up()
+                wire.wake()
+                if wire.reader is None:
+                    wire.close()
+        what = what_happened(cause)
+        for top in (*callers.values(), *watches):
+            call: Call | None = top
+            while call is not None:
+                if not call.done or call.backlog is not None:
+                    call.error = Unavailable(f"{what}, so the client had to start over: what it held is lost")
+                    call.error.__cause__ = cause
+                with contextlib.suppress(RuntimeError, OSError):  # its gate may be open already
+                    self._finish(call, None)
+                call = call.beneath
+        for loser in losers:
+            tell_lost(loser)
+        self._chores.append(
+            lambda: log.error(
+                "%s, so the client had to start over: what it held is lost", what, exc_info=cause
+            )
+        )
 
     # ------------------------------------------------------------------ between core and sockets (all under the lock)
 
-    def _feed(self, wire: Wire, data: memoryview, now_ns: int, me: Call | None) -> None:
+    def _feed(self, wire: Wire, now_ns: int, me: Call | None) -> None:
         """Give the core what came on a connection."""
+        data = wire.view[: wire.taken.pop()]
         wire.used_at_ns = now_ns
         core = self._core
         link = wire.link
@@ -258,57 +216,77 @@ class Plumbing:
     def _carry_out_rare(self, effect: object, me: Call | None) -> None:
         match effect:
             case GrantLost(ticket):
-                if not isinstance(ticket.context, Call):
-                    ticket.context._on_ticket_lost()
+                tell_lost(ticket.context)
             case Answer(request, answer, error):
                 call: Call = request.context
                 call.answer, call.error = answer, error
                 self._finish(call, me)
-                self._waiting.pop(call, None)
+                self._watches.pop(call, None)
             case Update(request):
                 call = request.context
                 assert call.backlog is not None
                 call.backlog.add(effect)
                 self._finish(call, me)
-                self._waiting[call] = None
             case Regrouped(request, gained, lost, awaited):
-                request.context._on_regrouped(gained, lost, awaited)
+                member = listener_of(request.context)
+                if member is not None:
+                    member._on_regrouped(gained, lost, awaited)
             case Connect(link, address):
                 mark = self._connecting[link] = object()
-                name = f"lockring-connect-{address}"
-                work = (link, address, mark)
-                threading.Thread(target=self._connect, args=work, name=name, daemon=True).start()
+                self._chores.append(functools.partial(self._open, link, address, mark))
             case Disconnect(link, _):
                 self._connecting.pop(link, None)
                 wire = self._wires.get(link)
                 if wire is not None:
                     self._drop(wire)
 
+    # ------------------------------------------------------------------ opening connections
+
+    def _open(self, link: int, address: str, mark: object) -> None:
+        """Begin to open a connection, in a thread of its own."""
+        work = functools.partial(self._connect, link, address, mark)
+        opener = threading.Thread(target=work, name=f"lockring-connect-{address}", daemon=True)
+        self._openers.add(opener)
+        try:
+            opener.start()
+        except (RuntimeError, MemoryError, OSError) as error:
+            self._openers.discard(opener)
+            self._inside(self._connected, link, mark, None, f"cannot be connected to: {words_of(error)}")
+
     def _connect(self, link: int, address: str, mark: object) -> None:
-        """Open a connection; in a thread of its own. `mark` tells whether it is still wanted then."""
-        sock, reason = None, ""
+        """Open a connection. `mark` tells whether it is still wanted then."""
+        wire, reason = None, ""
         try:
             sock = connect(address)
-        except Unavailable as error:
-            reason = str(error)
-        with self._lock:
-            self._enter()
-            now_ns = monotonic_ns()
-            if self._connecting.get(link) is not mark:
-                if sock is not None:
-                    sock.close()
-            elif sock is None:
-                del self._connecting[link]
-                self._core.disconnected(link, now_ns=now_ns, reason=reason)
-                self._carry_out(now_ns, None)
-            else:
-                del self._connecting[link]
+            try:
                 # Nobody has asked anything on it yet: let the background thread watch it at once.
-                wire = self._wires[link] = Wire(link, address, sock, now_ns - IDLE_NS)
-                self._core.connected(link, now_ns=now_ns)
-                self._carry_out(now_ns, None)
-                self._watch(wire, wire.wanted_events(now_ns))
-            self._torn = False
+                wire = Wire(link, address, sock, monotonic_ns() - IDLE_NS)
+            except BaseException:
+                sock.close()
+                raise
+        except BaseException as error:  # noqa: BLE001 - whatever it was, this connection has failed, and the core is to know
+            reason = (
+                str(error) if isinstance(error, Unavailable) else f"cannot be connected to: {words_of(error)}"
+            )
+        finally:
+            self._openers.discard(threading.current_thread())
+        self._inside(self._connected, link, mark, wire, reason)
+
+    def _connected(self, now_ns: int, link: int, mark: object, wire: Wire | None, reason: str) -> None:
+        if self._connecting.get(link) is not mark:
+            if wire is not None:
+                wire.close()
+            return
+        del self._connecting[link]
+        if wire is None:
+            self._core.disconnected(link, now_ns=now_ns, reason=reason)
+            self._carry_out(now_ns, None)
+            return
+        self._wires[link] = wire
+        self._core.connected(link, now_ns=now_ns)
+        self._carry_out(now_ns, None)
+        if not wire.closed:
+            self._watch(wire, wire.wanted_events(now_ns))
 
     def _drop(self, wire: Wire) -> None:
         """A connection is over."""
@@ -325,57 +303,87 @@ class Plumbing:
 
     def _watch(self, wire: Wire, events: int) -> None:
         """Let the background thread watch a connection for these events."""
-        if self._watcher is not None:
-            self._watcher.watch(wire, events)
+        if self._keeper is not None:
+            self._keeper.watcher.watch(wire, events)
 
     # ------------------------------------------------------------------ the background thread
 
-    def _start(self) -> None:
-        if self._thread is not None or self._closing:
-            return
-        self._watcher = Watcher()
+    def _start(self) -> LockringError | None:
+        """Start the thread, if there is none; returns why it cannot be."""
+        if self._keeper is not None or self._closing:
+            return None
+        try:
+            keeper = Keeper(self)
+            keeper.start()
+        except (RuntimeError, MemoryError, OSError) as error:
+            refused = Unavailable(f"the thread that keeps leases cannot be started: {words_of(error)}")
+            refused.__cause__ = error
+            return refused
+        self._keeper = keeper
         self._planned_ns = NEVER_NS
-        self._thread = threading.Thread(
-            target=self._run, args=(self._watcher,), name="lockring-client", daemon=True
-        )
-        self._thread.start()
+        self._chores.append(expect_end)
+        return None
+
+    def spawn(self, work: Callable[[], object], name: str) -> None:
+        """Run something in a daemon thread of its own: now, or as soon as the system has one."""
+        try:
+            threading.Thread(target=work, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError, OSError):
+            self._unstarted.append((work, name))
+            self._wake()
 
     def _wake(self) -> None:
-        if self._watcher is not None and self._sleeping_until_ns:
+        if self._keeper is not None and self._sleeping_until_ns:
             self._sleeping_until_ns = 0
-            self._watcher.wake()
+            self._keeper.wake()
 
-    def _run(self, watcher: Watcher) -> None:
-        while True:
-            with self._lock:
-                self._enter()
-                timeout_s: float | None = None
-                if self._watcher is watcher:
-                    now_ns = monotonic_ns()
-                    if now_ns - self._planned_ns > _STALL_NS:
-                        # The process was stopped. What came meanwhile is to be read first, by whoever reads there.
-                        self._catch_up(now_ns)
-                        timeout_s = _STALL_S
-                    else:
-                        timeout_s = self._turn(now_ns)
-                    if timeout_s is None:
-                        for wire in list(self._wires.values()):
-                            self._drop(wire)
-                        self._watcher = None
-                self._torn = False
-            if timeout_s is None:
-                watcher.close()
-                return
-            for wire, events in watcher.wait(timeout_s):
-                self._serve(wire, events)
+    def do_due(self, keeper: Keeper) -> float | None:
+        """For the background thread: do what is due; returns how long to sleep in seconds, None at its end."""
+        return self._inside(self._do_due, keeper)
+
+    def _do_due(self, now_ns: int, keeper: Keeper) -> float | None:
+        if self._keeper is not keeper:
+            return None
+        if keeper.watcher.stale:
+            keeper.watcher.renew()
+            for wire in self._wires.values():
+                wire.events = 0
+        if now_ns - self._planned_ns > _STALL_NS:
+            # The process was stopped. What came meanwhile is to be read first, by whoever reads there.
+            self._catch_up(now_ns)
+            return _STALL_S
+        if self._unstarted:
+            self.spawn(*self._unstarted.popleft())
+        if now_ns >= self._sweep_at_ns:
+            self._sweep(now_ns)
+        timeout_s = self._turn(now_ns)
+        if timeout_s is None:
+            for wire in list(self._wires.values()):
+                self._drop(wire)
+            self._keeper = None
+        return timeout_s
+
+    def _sweep(self, now_ns: int) -> None:
+        """Give up what is held for grants that are gone; O(held)."""
+        self._sweep_at_ns = now_ns + _SWEEP_NS
+        dropped = [
+            ticket
+            for session in self._core.sessions()
+            for share in session.shares.values()
+            for ticket in share.tickets.values()
+            if ticket.state == HELD and type(ticket.context) is weakref.ref and ticket.context() is None
+        ]
+        for ticket in dropped:
+            self._core.cancel(ticket, now_ns=now_ns)
+        if dropped:
+            self._carry_out(now_ns, None)
 
     def _catch_up(self, now_ns: int) -> None:
         """Read what no caller reads, whether or not it is watched."""
         for wire in list(self._wires.values()):
             if wire.reader is None and not wire.closed:
-                data = wire.receive_now()
-                if data is not None:
-                    self._feed(wire, data, now_ns, None)
+                if wire.receive_now():
+                    self._feed(wire, now_ns, None)
         self._planned_ns = now_ns + _STALL_NS
 
     def _turn(self, now_ns: int) -> float | None:
@@ -388,6 +396,8 @@ class Plumbing:
         if self._closing and self._core.is_closed:
             return None
         sleep_ns = 3_600 * NS_PER_S if due_ns is None else max(0, due_ns - now_ns)
+        if self._unstarted:
+            sleep_ns = min(sleep_ns, _SPAWN_AGAIN_NS)
         for wire in self._wires.values():
             self._watch(wire, wire.wanted_events(now_ns))
             if not wire.events & selectors.EVENT_READ:
@@ -397,20 +407,18 @@ class Plumbing:
         self._sleeping_until_ns = self._planned_ns = now_ns + sleep_ns
         return sleep_ns / NS_PER_S
 
-    def _serve(self, wire: Wire, mask: int) -> None:
-        """A connection that no caller reads has something, or takes something."""
-        with self._lock:
-            self._enter()
-            if not wire.closed:
-                if mask & selectors.EVENT_WRITE and wire.outgoing:
-                    wire.flush()
-                if mask & selectors.EVENT_READ and wire.reader is None:
-                    data = wire.receive_now()
-                    now_ns = monotonic_ns()
-                    if data is not None:
-                        self._feed(wire, data, now_ns, None)
-                        wire.used_at_ns = now_ns - IDLE_NS  # still idle, as far as callers are concerned
-            self._torn = False
+    def serve(self, wire: Wire, events: int) -> None:
+        """For the background thread: a connection that no caller reads has something, or takes something."""
+        self._inside(self._serve, wire, events)
+
+    def _serve(self, now_ns: int, wire: Wire, events: int) -> None:
+        if wire.closed:
+            return
+        if events & selectors.EVENT_WRITE and wire.outgoing:
+            wire.flush()
+        if events & selectors.EVENT_READ and wire.reader is None and wire.receive_now():
+            self._feed(wire, now_ns, None)
+            wire.used_at_ns = now_ns - IDLE_NS  # still idle, as far as callers are concerned
 
     # ------------------------------------------------------------------ fork
 
@@ -422,16 +430,15 @@ class Plumbing:
         losers = abandon_held(self._core, "forked")
         for wire in self._wires.values():
             wire.close()
-        if self._watcher is not None:
-            self._watcher.close()
+        if self._keeper is not None:
+            self._keeper.watcher.close()
         closing = self._closing
         self._begin()
         if closing:
             self._closing = True
             self._core.close(now_ns=monotonic_ns())
         for loser in losers:
-            if not isinstance(loser, Call):
-                loser._on_ticket_lost()
+            tell_lost(loser)
 
 
 _engines: weakref.WeakSet[Plumbing] = weakref.WeakSet()

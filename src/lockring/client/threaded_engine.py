@@ -17,20 +17,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+import warnings
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from lockring.client.async_engine import AsyncEngine
+from lockring.client.async_engine import AsyncEngine, guard_of
 from lockring.client.async_watching import Watching
+from lockring.client.holding import listener_of, words_of
 from lockring.client.membership import Follower
+from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
 from lockring.core.client_effects import Regrouped, Update
 from lockring.core.holdings import Ticket
 from lockring.core.outlook import Wait
-from lockring.errors import ClientClosed
+from lockring.errors import ClientClosed, ReentrantCall, Unavailable
 from lockring.messages import Mode
+from lockring.units import NS_PER_S
 
+_CLOSE_NS: Final = 3 * NS_PER_S
+_POLL_S: Final = 0.01
+_LOOK_S: Final = 0.5
+"""How often to look whether the program's event loop is closed: nothing tells of that."""
 _ANSWER_S: Final = 1.0
 """How long the program's thread may wait for the engine's, which never does anything that takes long."""
 
@@ -44,15 +52,28 @@ class _Engine(AsyncEngine):
 
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell of a loss on the loop of who holds the grant."""
-        with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
-            self.home.call_soon_threadsafe(ticket.context._on_ticket_lost)
+        loser = listener_of(ticket.context)
+        if loser is not None:
+            with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
+                self.home.call_soon_threadsafe(loser._on_ticket_lost)
 
     def tell_regrouped(self, news: Regrouped) -> None:
         """Tell of a change in a group on the loop of its member."""
-        with contextlib.suppress(RuntimeError):
-            self.home.call_soon_threadsafe(
-                news.request.context._on_regrouped, news.gained, news.lost, news.awaited
-            )
+        member = listener_of(news.request.context)
+        if member is not None:
+            with contextlib.suppress(RuntimeError):
+                self.home.call_soon_threadsafe(member._on_regrouped, news.gained, news.lost, news.awaited)
+
+    async def run_until_over(self, stop: asyncio.Event) -> None:
+        """The engine's thread: until it is to stop, or until the program's loop is closed."""
+        while not self.home.is_closed():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK_S)
+                break
+        await self.close()
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        if calls:
+            await asyncio.wait(calls, timeout=_ANSWER_S)  # they are decided, and tell so
 
 
 class ThreadedEngine:
@@ -67,6 +88,8 @@ class ThreadedEngine:
         self._engine = _Engine(addresses, owner, connect_timeout_ns)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stop: asyncio.Event | None = None
+        self._guard: AsyncGenerator[None] | None = None
         self._is_closed = False
 
     # ------------------------------------------------------------------ calls
@@ -120,7 +143,7 @@ class ThreadedEngine:
     def notice_expiry(self) -> None:
         """Find out what has expired by now."""
         if self._loop is not None and not self._is_closed and not self._engine.is_forked:
-            with contextlib.suppress(ClientClosed):
+            with contextlib.suppress(ClientClosed, ReentrantCall, Unavailable):  # the clock tells as much
                 self._now(self._loop, self._engine.notice_expiry)
 
     def waits(self) -> list[Wait]:
@@ -129,16 +152,47 @@ class ThreadedEngine:
             return []
         return self._now(self._loop, self._engine.waits)
 
+    # ------------------------------------------------------------------ the end
+
     async def close(self) -> None:
-        """End the sessions, tell the nodes, close all connections, and end the thread."""
-        if self._loop is None or self._is_closed:
-            self._is_closed = True
-            return
-        await self._across(self._engine.close, goes_on=True)
+        """End the sessions, tell the nodes, close all connections, and end the thread; from any loop."""
         self._is_closed = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        assert self._thread is not None
-        await asyncio.to_thread(self._thread.join, _ANSWER_S)
+        thread = self._thread
+        if thread is None or self._engine.is_forked:
+            return
+        self._stop_soon()
+        until_ns = monotonic_ns() + _CLOSE_NS
+        # Not in a thread that waits and tells of it: a loop that ends starts none any more.
+        while thread.is_alive() and monotonic_ns() < until_ns:  # noqa: ASYNC110 - nothing tells of the end of a thread
+            await asyncio.sleep(_POLL_S)
+
+    def begin_goodbye(self) -> Callable[[int], None] | None:
+        """At the end of the program: the engine that lives in the thread says goodbye."""
+        return None
+
+    def _stop_soon(self) -> None:
+        assert self._loop is not None
+        assert self._stop is not None
+        with contextlib.suppress(RuntimeError):  # it is over
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def drop(self, ticket: Ticket) -> None:
+        """Give up a ticket whose grant was dropped; from any thread, at any moment."""
+        self._engine.drop(ticket)
+
+    def __del__(self) -> None:
+        """Nothing refers to the client any more, nor to what it gave out: close it, and say that it was forgotten."""
+        thread = getattr(self, "_thread", None)
+        if thread is None or self._is_closed or self._engine.is_forked or not thread.is_alive():
+            return
+        self._is_closed = True
+        self._stop_soon()
+        warnings.warn(
+            f"a client of {','.join(self.addresses)} was forgotten and not closed: what it held is given up",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )
 
     # ------------------------------------------------------------------ between the threads
 
@@ -149,11 +203,21 @@ class ThreadedEngine:
             raise ClientClosed("the client is closed")
         if self._loop is None:
             self._engine.home = home
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=_run, args=(self._loop,), name="lockring-client", daemon=True
+            self._stop = asyncio.Event()
+            self._loop = loop = asyncio.new_event_loop()
+            thread = threading.Thread(
+                target=_run, args=(loop, self._engine, self._stop), name="lockring-client", daemon=True
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError, OSError) as error:
+                loop.close()
+                self._loop = None
+                raise Unavailable(
+                    f"the thread that keeps leases cannot be started: {words_of(error)}"
+                ) from error
+            self._thread = thread
+            self._guard = guard_of(self)
         elif self._engine.home is not home:
             raise ClientClosed("the client belongs to another event loop: make one for each loop")
         elif self._engine.is_forked:
@@ -191,7 +255,7 @@ class ThreadedEngine:
         def deliver(result: Any, error: BaseException | None) -> None:
             if outcome.done():
                 if error is None and give_back is not None:
-                    loop.call_soon_threadsafe(give_back, result)
+                    self._soon(give_back, result)
             elif error is None:
                 outcome.set_result(result)
             elif isinstance(error, asyncio.CancelledError):
@@ -205,23 +269,30 @@ class ThreadedEngine:
         except BaseException:
             if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
                 if give_back is not None:
-                    loop.call_soon_threadsafe(give_back, outcome.result())
+                    self._soon(give_back, outcome.result())
             elif not goes_on:
                 outcome.cancel()  # where the caller was thrown away: what still comes is given back
-                loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+                self._soon(lambda: [task.cancel() for task in tasks])
             raise
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function called in the engine's thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(function, *arguments)
 
     def _now(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
         """Call a function in the engine's thread and wait for it.
 
         Raises:
             ClientClosed: that thread has ended.
+            ReentrantCall: a finalizer in that thread has called.
+            Unavailable: it does not come to it.
         """
+        if threading.current_thread() is self._thread:
+            raise ReentrantCall(
+                "a finalizer in the client's own thread called the client, so nothing was done"
+            )
         results: list[T] = []
         errors: list[BaseException] = []
         done = threading.Event()
@@ -238,16 +309,16 @@ class ThreadedEngine:
         except RuntimeError as error:
             raise ClientClosed("the client is closed") from error
         if not done.wait(_ANSWER_S):
-            raise ClientClosed("the client's thread does not answer")
+            raise Unavailable(f"the client's thread did not answer within {_ANSWER_S:g} s")
         if errors:
             raise errors[0]
         return results[0]
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """The engine's thread: its loop, until it is stopped."""
+def _run(loop: asyncio.AbstractEventLoop, engine: _Engine, stop: asyncio.Event) -> None:
+    """The engine's thread: its loop, until the engine is closed."""
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        loop.run_until_complete(engine.run_until_over(stop))
     finally:
         loop.close()

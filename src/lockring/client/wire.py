@@ -21,7 +21,7 @@ from lockring.net.sockets import tune
 from lockring.units import NS_PER_MS
 
 if TYPE_CHECKING:
-    from lockring.client.plumbing import Call
+    from lockring.client.calls import Call
 
 CONNECT_S: Final = 3.0
 """How long one address may take to answer a connection."""
@@ -76,7 +76,8 @@ class Patience:
 class Wire:
     """A connected, non-blocking socket, its frames, and who reads it at present.
 
-    All fields but the socket itself are guarded by the engine's lock; `receive` is called by the one reader, without it.
+    All fields but the socket itself are guarded by the engine's lock; `receive` is called by the one reader, without it,
+    and by what interrupts that reader in its own thread.
 
     Attributes:
         link: the core's number for it.
@@ -88,13 +89,15 @@ class Wire:
         used_at_ns: when a caller last used it.
         closed: whether it is over; whoever reads it lets go, and the last one closes the socket.
         greeted: whether the other side has said anything that makes sense.
+        taken: how many bytes have left the socket and were not fed yet: one number, or none. They are at the start of `view`;
+            none is the end of the stream.
         granting, answering: how soon grants have come lately, and all other answers.
     """
 
     __slots__ = (
-        "_buffer",
+        "_buffers",
         "_poll",
-        "_view",
+        "_receive_into",
         "_wake_in",
         "_wake_out",
         "address",
@@ -108,7 +111,9 @@ class Wire:
         "outgoing",
         "reader",
         "sock",
+        "taken",
         "used_at_ns",
+        "view",
         "waiting",
     )
 
@@ -124,48 +129,66 @@ class Wire:
         self.closed = False
         self.greeted = False
         self.frames: FrameReader[Message] = FrameReader(decoder)
-        self._buffer = bytearray(READ_BYTES)
-        self._view = memoryview(self._buffer)
+        self.taken: list[int] = []
+        self.view = memoryview(bytearray(READ_BYTES))
+        self._buffers = (self.view,)
+        self._receive_into = sock.recv_into
         self.granting, self.answering = Patience(), Patience()
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_out, False)
-        os.set_blocking(self._wake_in, False)
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-        self._poll.register(self._wake_out, select.POLLIN)
+        self._wake_out, self._wake_in = _pipe()
+        self._poll = self._new_poll()
 
-    def receive(self, patience: Patience) -> memoryview | None:
-        """Wait until something has come and take it; empty at the end of the stream, None if only woken up.
+    def receive(self, patience: Patience) -> None:
+        """Wait until something has come and take it, or until woken up.
 
         Args:
             patience: says how often to look for it before going to sleep.
         """
         for look in range(patience.spins()):
-            data = self.receive_now()
-            if data is not None:
+            if self.receive_now():
                 if look:  # what is there at once says nothing of what comes later
                     patience.was_short()
-                return data
+                return
             before_ns = monotonic_ns()
             _yield()
             if monotonic_ns() - before_ns > _ROBBED_NS:
                 patience.was_robbed()
                 break
-        ready = self._poll.poll()
-        if len(ready) > 1 or ready[0][0] == self._wake_out:
+        self._sleep(self._poll, None)
+
+    def receive_over(self, timeout_s: float | None) -> None:
+        """Like `receive`, for a call that runs on top of the reader, in the same thread: at once or asleep."""
+        if not self.receive_now():
+            self._sleep(
+                self._new_poll(), timeout_s
+            )  # the poll object below may be in use, and does not bear a second
+
+    def _sleep(self, poll: select.poll, timeout_s: float | None) -> None:
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        if len(ready) > 1 or (ready and ready[0][0] == self._wake_out):
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_out, 512)
-            return None
-        return self.receive_now()
+        elif ready:
+            self.receive_now()
 
-    def receive_now(self) -> memoryview | None:
-        """Take what has come, without waiting; empty at the end of the stream, None if there is nothing."""
-        try:
-            return self._view[: self.sock.recv_into(self._buffer)]
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            return self._view[:0]
+    def receive_now(self) -> bool:
+        """Take what has come, without waiting, if what came before was fed; whether there is something to feed."""
+        step = map(self._receive_into, self._buffers)
+        if not self.taken:
+            try:
+                # One step for the interpreter: a handler or a finalizer that reads on comes before or after it, and
+                # finds all that has left the socket either there or here.
+                self.taken.extend(step)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError:
+                self.taken.append(0)
+        return bool(self.taken)
+
+    def _new_poll(self) -> select.poll:
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        poll.register(self._wake_out, select.POLLIN)
+        return poll
 
     def wake(self) -> None:
         """Make `receive` return in the thread that is in it."""
@@ -216,16 +239,32 @@ class Wire:
 
 
 class Watcher:
-    """A selector that can be woken by other threads, for one background thread."""
+    """A selector that can be woken by other threads, for one background thread.
 
-    __slots__ = ("_wake_in", "_wake_out", "selector")
+    Attributes:
+        selector: what it waits with.
+        stale: whether it is not known any more what that watches, so that nothing is to be changed until `renew`.
+    """
+
+    __slots__ = ("_closed", "_wake_in", "_wake_out", "selector", "stale")
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
+        try:
+            self._wake_out, self._wake_in = _pipe()
+        except OSError:
+            self.selector.close()
+            raise
         self.selector.register(self._wake_out, selectors.EVENT_READ, None)
+        self.stale = False
+        self._closed = False
+
+    def renew(self) -> None:
+        """Watch nothing, with a selector of which everything is known; for the thread that waits here."""
+        self.selector.close()
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self._wake_out, selectors.EVENT_READ, None)
+        self.stale = False
 
     def wait(self, timeout_s: float) -> list[tuple[Wire, int]]:
         """The connections that something has happened to; nothing if only woken, or when the time is over."""
@@ -240,7 +279,7 @@ class Watcher:
 
     def watch(self, wire: Wire, events: int) -> None:
         """Watch a connection for these events from now on."""
-        if events == wire.events:
+        if events == wire.events or self.stale:
             return
         if not events:
             self.selector.unregister(wire.sock)
@@ -252,14 +291,26 @@ class Watcher:
 
     def wake(self) -> None:
         """Make `wait` return."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_in, b"\0")
+        if not self._closed:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_in, b"\0")
 
     def close(self) -> None:
         """Give its descriptors back."""
+        if self._closed:
+            return
+        self._closed = True
         self.selector.close()
         os.close(self._wake_in)
         os.close(self._wake_out)
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe of which neither end blocks: where to read, and where to write."""
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    os.set_blocking(into, False)
+    return out, into
 
 
 def connect(address: str) -> socket.socket:

@@ -80,6 +80,7 @@ class Dialer:
         """Begin to dial."""
         assert self._task is None
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(_report_end)
 
     def close(self, reason: str) -> None:
         """Dial no more; end the connection once what was sent on it is out. `caller.lost` is not called."""
@@ -113,7 +114,7 @@ class Dialer:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_S_MAX):
                 await asyncio.get_running_loop().create_connection(lambda: outgoing, host, port)
-        except (OSError, TimeoutError, LockringError) as error:
+        except Exception as error:  # noqa: BLE001 - a name that cannot be, no thread to look it up with, no memory: tried again
             self.caller.turned_away(address, Unavailable(f"{address} cannot be reached: {_text(error)}"), 0)
             return False
         self._attempt = outgoing
@@ -222,6 +223,13 @@ class _Outgoing(FramedConnection):
             self._patience = None
 
 
+def _report_end(task: asyncio.Task[None]) -> None:
+    """A dialer that ends by itself is a bug: say so, instead of never dialing again."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        context = {"message": "a dialer has ended", "exception": error}
+        task.get_loop().call_exception_handler(context)
+
+
 def _text(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_S_MAX:g} s"
@@ -229,4 +237,4 @@ def _text(error: Exception) -> str:
         return "nobody listens there"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error)
+    return str(error) or type(error).__name__

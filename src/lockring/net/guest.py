@@ -163,7 +163,7 @@ class Guest(FramedConnection):
         try:
             self._listener.host.greet(self, messages[0])
         except LockringError as error:
-            log.info("refused %s: %s", self.remote, error)
+            self._listener.tell_of(self, "refused", error, logging.INFO)
             self.refuse(error)
             return
         if rest:
@@ -182,7 +182,7 @@ class Guest(FramedConnection):
         try:
             listener.host.deliver(self, messages)
         except LockringError as error:
-            log.warning("closed the connection of %s at %s: %s", self.title, self.remote, error)
+            self._listener.tell_of(self, "closed the connection of", error, logging.WARNING)
             self.refuse(error)
             return
         if is_client:
@@ -197,7 +197,7 @@ class Guest(FramedConnection):
 
     def on_garbage(self, error: ProtocolError) -> None:
         """Say so and close."""
-        log.warning("closed the connection of %s at %s: %s", self.title, self.remote, error)
+        self._listener.tell_of(self, "closed the connection of", error, logging.WARNING)
         self.refuse(error)
 
     def pause_writing(self) -> None:

@@ -59,6 +59,7 @@ class Listener:
         self._ports = ports
         self._clients = 0
         self._full = Trouble(calm_ns=_CALM_NS)
+        self._refusals: dict[str, Trouble] = {}
         self._guests: dict[int, Guest] = {}
         self._numbers: Callable[[], int] = itertools.count(1).__next__
         self._server: asyncio.Server | None = None
@@ -169,6 +170,14 @@ class Listener:
             self._full.ends(now_ns=monotonic_ns())
         if self._emptied is not None and not self._guests:
             self._emptied.set()
+
+    def tell_of(self, guest: Guest, what: str, error: LockringError, level: int) -> None:
+        """Log what was done with a guest. Of those who are no members, who may come as often as they like, not each time."""
+        text = str(error)
+        if guest.role is None or not guest.role.is_member:
+            text = self._refusals.setdefault(error.code, Trouble()).fails(text, now_ns=monotonic_ns())
+        if text:
+            log.log(level, "%s %s at %s: %s", what, guest.title, guest.remote, text)
 
     def count_turn(self, took_ns: int) -> None:
         """A client's messages were handled, which took so long."""

@@ -16,6 +16,8 @@ from lockring.server.lifecycle import EXIT_CANNOT_CREATE, EXIT_CONFIG, EXIT_OK, 
 _PAUSE_S_MIN: Final = 0.5
 _PAUSE_S_MAX: Final = 10.0
 _HEALTHY_S: Final = 30.0
+EXIT_NOT_STARTED: Final = -1_000
+"""In place of the exit code of a process that there was none of: no code and no signal."""
 _LINE_BYTES_MAX: Final = 1024 * 1024
 _HOPELESS: Final = frozenset({EXIT_USAGE, EXIT_CANNOT_CREATE, EXIT_CONFIG})
 """Exit codes of a child that would end the same way if it were started again."""
@@ -103,7 +105,11 @@ class SupervisedChild:
         pause_s = _PAUSE_S_MIN
         while True:
             started_s = loop.time()
-            code = await self._run_once()
+            try:
+                code = await self._run_once()
+                how = _how(code)
+            except OSError as error:
+                code, how = EXIT_NOT_STARTED, f"cannot be started: {error}"
             if self._is_stopping:
                 return
             if code == EXIT_OK:
@@ -114,7 +120,7 @@ class SupervisedChild:
                 return
             if loop.time() - started_s >= _HEALTHY_S:
                 pause_s = _PAUSE_S_MIN
-            log.warning("%s %s; starting it again in %g s", self.name, _how(code), pause_s)
+            log.warning("%s %s; starting it again in %g s", self.name, how, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
 
@@ -131,8 +137,17 @@ class SupervisedChild:
         assert process.stdout is not None
         if self._is_stopping:
             process.terminate()
-        async for line in process.stdout:
-            self._printer.print(self.name, line.decode(errors="replace").rstrip("\n"))
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than any line of ours: dropped, and the next one is read
+                continue
+            if not line:
+                break
+            with contextlib.suppress(
+                OSError
+            ):  # who reads has gone; the child is to be looked after all the same
+                self._printer.print(self.name, line.decode(errors="replace").rstrip("\n"))
         code = await process.wait()
         self._process = None
         return code

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from typing import Final
 
+from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
 from lockring.net.ask import ask_state
 from lockring.net.connection import format_address
@@ -22,6 +23,7 @@ from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, Node
 from lockring.server.state_dir import Kept, kept_by_up
 from lockring.server.supervised import LinePrinter, SupervisedChild
 from lockring.terminals import takes_colour
+from lockring.troubles import Trouble
 
 _POLL_S: Final = 0.2
 _DRAIN_S_MAX: Final = 10.0
@@ -149,12 +151,15 @@ class UpServer:
         """Wait until the cluster serves, and say how to reach it."""
         coordinator = addresses["coordinator"]
         state = ClusterState()
+        trouble = Trouble()
         while not _serves(state, self._settings.nodes):
             await asyncio.sleep(_POLL_S)
             try:
                 state = (await asyncio.to_thread(ask_state, coordinator)).state
             except LockringError as error:
-                log.debug("not up yet: %s", error)
+                text = trouble.fails(str(error), now_ns=monotonic_ns())
+                if text:
+                    log.debug("not up yet: %s", text)
         servers = ",".join(address for name, address in addresses.items() if name != "coordinator")
         colour = takes_colour(sys.stdout)
         drawing = draw(state, width=min(shutil.get_terminal_size().columns, _WIDTH_MAX), colour=colour)

@@ -98,7 +98,7 @@ def test_a_grant_tells_what_it_is_and_is_given_back(run: Run, server: LockServer
 
 def test_requests_overlap_on_one_connection_without_a_task_each(run: Run, server: LockServer) -> None:
     async def main(client: Client) -> None:
-        await client.lock("warm").acquire()
+        await (await client.lock("warm").acquire()).release()
         before = len(asyncio.all_tasks())
         grants = await asyncio.gather(*[client.lock(f"x{number}").acquire() for number in range(500)])
         assert len(asyncio.all_tasks()) == before
@@ -210,7 +210,7 @@ class TestCancelling:
         self, run: Run, server: LockServer
     ) -> None:
         async def main(client: Client) -> None:
-            await client.lock("warm").acquire()
+            await (await client.lock("warm").acquire()).release()
             for turns in range(12):
                 task = asyncio.create_task(client.lock("x").acquire())
                 for _ in range(turns):
@@ -229,7 +229,7 @@ class TestCancelling:
         self, run: Run, server: LockServer
     ) -> None:
         async def main(client: Client) -> None:
-            await client.lock("warm").acquire()
+            await (await client.lock("warm").acquire()).release()
             task = asyncio.create_task(client.lock("x").acquire())
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -375,6 +375,7 @@ class TestLoss:
             await asyncio.sleep(0.2)
             assert grant.held
             assert server.greeted == 1
+            await grant.release()
 
         run(main)
 
@@ -388,7 +389,9 @@ def test_waiting_goes_on_over_a_broken_connection(run: Run, server: LockServer) 
         await until(server, lambda: server.greeted == 2 and len(server.holders("x")) == 2)
         assert first.held
         await first.release()
-        assert (await task).held
+        second = await task
+        assert second.held
+        await second.release()
 
     run(main)
 

@@ -233,6 +233,7 @@ class TestWaiting:
         first.release()
         thread.join(PATIENCE_S)
         assert got[0].held
+        got[0].release()
 
     def test_a_server_that_falls_silent_while_a_caller_reads_is_left_for_a_new_connection(
         self, client: lockring.Client, server: LockServer
@@ -432,7 +433,7 @@ class TestLoss:
         grant = client.lock("x").acquire()
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         later = lambda: now_ns + 11_000_000_000  # noqa: E731
-        for module in ("holding", "engine", "plumbing"):
+        for module in ("holding", "section"):
             monkeypatch.setattr(f"lockring.client.{module}.monotonic_ns", later)
         assert grant.lost.is_set()
         assert not grant.held
@@ -459,6 +460,7 @@ class TestLoss:
         time.sleep(0.3)
         assert grant.held
         assert server.greeted == 1
+        grant.release()
 
 
 class TestAcquireAll:
@@ -794,6 +796,7 @@ class TestServers:
         server.wait_until(lambda: server.greeted == 2)
         assert grant.held
         assert grant.verify()
+        grant.release()
 
     def test_large_and_many_messages_go_both_ways(self, client: lockring.Client) -> None:
         """More than a socket takes at once, so that sending goes on in the background."""

@@ -348,6 +348,14 @@ def test_a_lease_that_has_run_out_is_one_line_in_the_log_however_many_locks_it_h
     ]
 
 
+def test_of_a_crowd_whose_leases_run_out_together_only_some_have_a_line_each(alone: Nodes) -> None:
+    for number in range(30):
+        alone.client("A", f"s{number}").acquire("x", 1, ttl_ms=1_000)
+    alone.advance(1_500 * MS)
+    assert len(alone.notes) < 10
+    assert "more leases have run out at the same moment" in alone.notes[-1]
+
+
 def test_watch_ends_when_it_is_told_to_or_its_connection_is_gone(alone: Nodes) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
     one.ask(Watch(1, "x"))

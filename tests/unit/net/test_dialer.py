@@ -204,3 +204,16 @@ def test_after_close_it_neither_dials_nor_tells() -> None:
         await host.stop()
 
     run(main())
+
+
+def test_an_address_that_cannot_even_be_looked_up_does_not_end_the_dialing() -> None:
+    async def main() -> None:
+        host = EchoHost()
+        await host.start()
+        caller = Caller(["a..b:9501", host.address])
+        await until(lambda: caller.opened_at == [host.address])
+        assert caller.failures[0][0] == "a..b:9501"
+        caller.dialer.close("the test is over")
+        await host.stop()
+
+    run(main())

@@ -154,6 +154,27 @@ def test_connections_that_say_nothing_are_bounded_too() -> None:
     with_host(test, clients_max=1)()
 
 
+def test_strangers_who_come_again_and_again_have_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(host: EchoHost) -> None:
+        for _ in range(20):
+            with Wire(host.address) as wire:
+                wire.write(b"GET / HTTP/1.1\r\n\r\n")
+                assert (await asyncio.to_thread(wire.refusal)).code == "protocol"
+        wrong = encode_frame(GetState(1))
+        with Wire(host.address) as wire:
+            wire.write(wrong)
+            await asyncio.to_thread(wire.refusal)
+
+    caplog.set_level("INFO", "lockring.net")
+    with_host(test)()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2, "one for each reason"
+    assert "does not speak HTTP" in lines[0]
+    assert "no hello" in lines[1]
+
+
 def test_one_who_asks_for_more_than_it_reads_is_cut_off_before_all_of_it_is_answered() -> None:
     """A short question may have a long answer: what one read asks for must not fill the memory."""
 

@@ -6,6 +6,9 @@ import asyncio
 import io
 import signal
 import sys
+from pathlib import Path
+
+import pytest
 
 from lockring.server.supervised import LinePrinter, SupervisedChild
 from tests.processes import PATIENCE_S
@@ -38,6 +41,40 @@ def test_a_child_that_dies_is_started_again() -> None:
         child.tell(signal.SIGTERM)
         await child.ended(timeout_s=PATIENCE_S)
         assert hopeless == []
+
+    run(main())
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        stream, command = io.StringIO(), tmp_path / "command"
+        child = SupervisedChild(
+            "N1", [str(command)], LinePrinter(["N1"], stream=stream), lambda name, code: None
+        )
+        child.start()
+        await until(lambda: "N1 cannot be started" in caplog.text)
+        command.write_text("#!/bin/sh\necho here\n")
+        command.chmod(0o755)
+        await until(lambda: "here" in stream.getvalue())
+        await child.ended(timeout_s=PATIENCE_S)
+
+    run(main())
+
+
+def test_a_line_without_an_end_and_a_reader_that_is_gone_do_not_leave_a_child_alone() -> None:
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            if "here" not in self.getvalue():
+                raise BrokenPipeError
+
+    async def main() -> None:
+        stream = Gone()
+        child = child_of("print('x' * 3_000_000); print('y'); print('here')", stream, [])
+        child.start()
+        await until(lambda: "here" in stream.getvalue())
+        await child.ended(timeout_s=PATIENCE_S)
 
     run(main())
 
