@@ -18,7 +18,7 @@ from lockring.ring.state import Copy, Replica, decode_state
 from tests.sim.scenarios import Scenario
 from tests.sim.world import MS, S
 
-_TOKENS: Final = frozenset({"generation", "highest", "below", "view"})
+_TOKENS: Final = frozenset({"fencing_token", "generation", "highest", "below", "view"})
 _VERSIONS: Final = frozenset({"version", "since", "joined", "base", "epoch", "ended_since", "hint"})
 _LIVES: Final = frozenset({"incarnation", "to_incarnation"})
 _SESSIONS: Final = frozenset({"session", "client"})
