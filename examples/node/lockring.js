@@ -11,15 +11,22 @@
 
 const { EventEmitter } = require('node:events');
 const { randomUUID } = require('node:crypto');
+const { existsSync } = require('node:fs');
 const { hostname } = require('node:os');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
 
-const PROTO_DIR = process.env.LOCKRING_PROTO_DIR || path.join(__dirname, '..', '..', 'proto');
-const definition = protoLoader.loadSync('lockring/v1/lockring.proto', {
-  includeDirs: [PROTO_DIR],
+// Where this file is taken over alone, the folder `proto` of lockring goes beside it.
+const PROTO = path.join('lockring', 'v1', 'lockring.proto');
+const PROTO_DIRS = [process.env.LOCKRING_PROTO_DIR, path.join(__dirname, 'proto'), path.join(__dirname, '..', '..', 'proto')];
+const protoDir = PROTO_DIRS.find((each) => each && existsSync(path.join(each, PROTO)));
+if (!protoDir) {
+  throw new Error(`no ${PROTO} found: copy lockring's folder proto beside ${__filename}, or name it in LOCKRING_PROTO_DIR`);
+}
+const definition = protoLoader.loadSync(PROTO, {
+  includeDirs: [protoDir],
   keepCase: true,
   longs: Number, // exact below 2^53, which everything is but a state's version
   enums: String,

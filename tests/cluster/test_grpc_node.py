@@ -154,6 +154,18 @@ def test_the_program_of_the_page_runs(
     assert re.fullmatch(r"token \d+\n", done.stdout)
 
 
+def test_the_example_may_be_taken_over_along_with_the_folder_proto(installed: Path, tmp_path: Path) -> None:
+    for name in ("lockring.js", "node_modules"):
+        (tmp_path / name).symlink_to(installed / name)
+    load = ["node", "--preserve-symlinks", "-e", "require('./lockring.js')"]
+    without = subprocess.run(load, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert without.returncode != 0
+    assert "copy lockring's folder proto beside" in without.stderr
+    (tmp_path / "proto").symlink_to(ROOT / "proto")
+    done = subprocess.run(load, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_python_program_of_the_page_runs(cluster: LocalCluster, tmp_path: Path) -> None:
     (code,) = re.findall(
         r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
