@@ -21,7 +21,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from lockring.client.section import Section
-from lockring.client.wire import IDLE_NS, Wire
+from lockring.client.wire import IDLE_NS, NAP_S, Wire
 from lockring.core.asking import Request
 from lockring.core.exchange import PENDING
 from lockring.core.holdings import Ticket
@@ -97,9 +97,11 @@ class Calls(Section):
                     self._keeper.round()
                 else:
                     assert call.gate is not None
-                    call.gate.acquire()
+                    nap_s = NAP_S if call.thread == threading.main_thread().ident else -1
+                    while not call.gate.acquire(timeout=nap_s):
+                        pass  # a handler that waits is called between two naps
             elif call.is_over:
-                wire.receive_over(None)
+                wire.receive_over(NAP_S)
             else:
                 item = call.item
                 is_acquire = type(item) is Ticket and item.state == PENDING
@@ -166,8 +168,8 @@ class Calls(Section):
                 return True
             beneath = beneath.beneath
         for wire in self._wires.values():
-            if wire.reader is None and wire.waiting:
-                self._let_next_in(wire, now_ns)  # one beneath may have been let in, and does not run
+            if wire.reader is None and not self._let_next_in(wire, now_ns):
+                self._wake()  # one beneath may have been let in, and does not run: somebody has to read for it
         return False
 
     def _stop_reading(self, wire: Wire, call: Call, now_ns: int) -> None:

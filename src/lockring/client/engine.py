@@ -25,6 +25,7 @@ from lockring.client.holding import listener_of, words_of_drop
 from lockring.client.keeper import log
 from lockring.client.membership import Follower
 from lockring.client.plumbing import Plumbing
+from lockring.client.wire import NAP_S
 from lockring.clock import monotonic_ns
 from lockring.core.asking import Request
 from lockring.core.client import ClientCore
@@ -363,10 +364,9 @@ class Engine(Plumbing):
         if wire is not None:
             wire.receive_over(_LOOK_S)
             self._inside(self._feed_over, wire)
-        elif until_ns is None:
-            gate.acquire()
         else:
-            gate.acquire(timeout=max(0, until_ns - monotonic_ns()) / NS_PER_S)
+            left_s = NAP_S if until_ns is None else max(0, until_ns - monotonic_ns()) / NS_PER_S
+            gate.acquire(timeout=min(left_s, NAP_S))
 
     def _read_beneath(self, _now_ns: int, thread: int) -> Any:
         """The connection that a call of this thread reads."""

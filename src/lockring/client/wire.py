@@ -7,6 +7,7 @@ import os
 import select
 import selectors
 import socket
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,9 @@ CONNECT_S: Final = 3.0
 """How long one address may take to answer a connection."""
 IDLE_NS: Final = 10 * NS_PER_MS
 """After so long without use by a caller, the background thread watches a connection."""
+NAP_S: Final = 0.5
+"""How long the main thread sleeps at a time. A signal that comes in the moment before it falls asleep does not wake it, and its
+handler would not be called until something else does."""
 READ_BYTES: Final = 256 * 1024
 _yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not every system has it
 _SPINS: Final = 60
@@ -153,7 +157,7 @@ class Wire:
             if monotonic_ns() - before_ns > _ROBBED_NS:
                 patience.was_robbed()
                 break
-        self._sleep(self._poll, None)
+        self._sleep(self._poll, None if threading.get_ident() != threading.main_thread().ident else NAP_S)
 
     def receive_over(self, timeout_s: float | None) -> None:
         """Like `receive`, for a call that runs on top of the reader, in the same thread: at once or asleep."""
