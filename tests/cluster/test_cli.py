@@ -509,7 +509,12 @@ def test_an_output_whose_reader_has_gone_gives_141_for_every_command(cli, argume
         check=False,
     )
     os.close(writer)
-    assert (process.returncode, process.stderr) == (141, "")
+    assert process.returncode == 141
+    assert process.stderr in (
+        "",
+        "lockring: no lock is held or waited for\n",
+        "lockring: no group has members\n",
+    )
     with open("/dev/full", "w") as full:
         process = subprocess.run(
             [sys.executable, "-m", "lockring", *arguments],

@@ -8,6 +8,7 @@ that happens later, `on_trouble` is called; the caller falls back to scanning.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -16,6 +17,9 @@ from lockring.apps.cleaner.core.words import ROOT, Change, Event
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, LockringError, Overloaded
 from lockring.native import from_native, to_native
+
+# Else what watchdog notes of itself at its end reaches standard error, between our own lines.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
 class EventSource(Protocol):
