@@ -171,6 +171,7 @@ def test_the_last_node_leaves_at_once_and_says_that_its_locks_end_with_it() -> N
     with LocalCluster(nodes=1, stabilization_s=0.3) as cluster:
         with lockring.Client(cluster.servers) as client:
             held = [client.lock("one").acquire(), client.lock("two").acquire()]
+            assert all(grant.held for grant in held)
             cluster.terminate("N1")
             assert cluster.wait_for_exit("N1", timeout_s=PATIENCE_S) == 0
         assert "no other node could take the 2 locks" in cluster.log_of("N1")

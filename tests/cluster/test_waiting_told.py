@@ -137,6 +137,7 @@ def test_another_thing_that_is_waited_for_is_told_too(start):
         process = start(cluster.servers, "lock", "both", "--", "true")
         assert process.stderr is not None
         assert "is held by the holder" in process.stderr.readline()
+        assert grant.held
         for name in [*cluster.nodes, "coordinator"]:
             cluster.kill(name)
         assert "could be reached" in process.stderr.readline()
