@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import lockring
-from lockring.net.ask import ask_status
+from lockring.net.ask import ask_state, ask_status
+from lockring.server.up import state_if_served
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.processes import PATIENCE_S, eventually
 
@@ -107,3 +108,15 @@ def test_a_node_that_was_not_the_first_to_fail_is_not_called_failed() -> None:
         assert cluster.wait_for_exit("N2", timeout_s=PATIENCE_S) == 0
         for name in ("N1", "N3", COORDINATOR):
             assert "which failed" not in cluster.log_of(name)
+
+
+def test_a_cluster_is_announced_only_while_its_nodes_serve_whatever_the_state_says() -> None:
+    with LocalCluster(nodes=1, stabilization_s=0.3) as cluster:
+        coordinator, nodes = cluster.address_of(COORDINATOR), [cluster.address_of("N1")]
+        assert state_if_served(coordinator, nodes) is not None
+        cluster.kill("N1")
+        assert all(slot.primary is not None for slot in ask_state(coordinator).state.slots)
+        with pytest.raises(lockring.Unavailable):
+            state_if_served(coordinator, nodes)
+        cluster.restart("N1")  # a new life, which waits for the leases of the former one
+        assert state_if_served(coordinator, nodes) is None

@@ -9,11 +9,13 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Final
 
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
-from lockring.net.ask import ask_state
+from lockring.names import SLOTS
+from lockring.net.ask import ask_state, ask_status
 from lockring.net.connection import format_address
 from lockring.net.listener import CannotListen
 from lockring.ring.picture import draw
@@ -150,17 +152,18 @@ class UpServer:
     async def _announce(self, addresses: dict[str, str]) -> None:
         """Wait until the cluster serves, and say how to reach it."""
         coordinator = addresses["coordinator"]
-        state = ClusterState()
+        nodes = [address for name, address in addresses.items() if name != "coordinator"]
+        state: ClusterState | None = None
         trouble = Trouble()
-        while not _serves(state, self._settings.nodes):
+        while state is None:
             await asyncio.sleep(_POLL_S)
             try:
-                state = (await asyncio.to_thread(ask_state, coordinator)).state
+                state = await asyncio.to_thread(state_if_served, coordinator, nodes)
             except LockringError as error:
                 text = trouble.fails(str(error), now_ns=monotonic_ns())
                 if text:
                     log.debug("not up yet: %s", text)
-        servers = ",".join(address for name, address in addresses.items() if name != "coordinator")
+        servers = ",".join(nodes)
         colour = takes_colour(sys.stdout)
         drawing = draw(state, width=min(shutil.get_terminal_size().columns, _WIDTH_MAX), colour=colour)
         apis = ",".join(member.grpc for _, member in sorted(state.members.items()) if member.grpc)
@@ -176,8 +179,15 @@ class UpServer:
         )
 
 
-def _serves(state: ClusterState, nodes: int) -> bool:
-    """Whether all slots are served, each with a copy in sync if there are nodes for it."""
-    return len(state.members) >= nodes and all(
-        slot.primary is not None and (slot.backup is not None or nodes == 1) for slot in state.slots
-    )
+def state_if_served(coordinator: str, nodes: Sequence[str]) -> ClusterState | None:
+    """The cluster state, once the nodes serve every slot, each with a copy in sync if there are nodes for it. Blocks.
+
+    The state alone says who should serve. After a restart that is who served before, and waits for the leases of then.
+
+    Raises:
+        LockringError: a server does not answer.
+    """
+    state = ask_state(coordinator).state
+    if len(nodes) > 1 and any(slot.backup is None for slot in state.slots):
+        return None
+    return state if sum(ask_status(address).serving for address in nodes) == SLOTS else None

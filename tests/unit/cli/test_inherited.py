@@ -36,7 +36,8 @@ def test_a_caller_that_ignores_the_end_of_children_gets_the_right_code(tmp_path)
 
 
 def signals_of(number: str) -> set[int]:
-    return {each for each in range(1, 65) if int(number, 16) >> (each - 1) & 1}
+    """The signals of a mask, but for 32 and above: the C library keeps two of these for itself."""
+    return {each for each in range(1, 32) if int(number, 16) >> (each - 1) & 1}
 
 
 def test_a_command_ignores_what_the_caller_ignored(tmp_path):
