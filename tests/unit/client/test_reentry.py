@@ -15,7 +15,7 @@ import pytest
 import lockring
 from lockring.client.section import Section
 from lockring.errors import AcquireTimeout, ClientClosed, ReentrantCall
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, eventually
 from tests.unit.client.lock_server import LockServer
 from tests.unit.client.test_blocking import in_thread
 
@@ -42,14 +42,16 @@ def handler(work: Callable[[], object]) -> Iterator[list[object]]:
 def signal_once(
     client: lockring.Client, server: LockServer, condition: Callable[[], bool]
 ) -> threading.Thread:
-    """Signal the main thread once a condition on the server holds and the thread waits for its answer."""
+    """Signal the main thread once a condition on the server holds and the thread waits for its answer.
+
+    That its call is queued must have been read: else the thread may be about to wake up for that.
+    """
     main = threading.main_thread().ident
     assert main is not None
 
     def work() -> None:
         server.wait_until(condition)
-        with client._engine.locked():
-            pass  # the section in which the request was sent has been left
+        eventually(lambda: {each.reason for each in client.waits()} == {"held"})
         signal.pthread_kill(main, signal.SIGUSR1)
 
     return in_thread(work)
