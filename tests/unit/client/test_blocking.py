@@ -27,7 +27,7 @@ from lockring.errors import (
     UnknownNode,
 )
 from lockring.messages import Acquire, CloseSession, Keepalive, Message, Release, Unwatch
-from tests.processes import PATIENCE_S, address
+from tests.processes import PATIENCE_S, address, eventually
 from tests.unit.client.lock_server import LockServer
 
 
@@ -37,18 +37,23 @@ def in_thread(function: object) -> threading.Thread:
     return thread
 
 
-def interrupt_once(
-    client: lockring.Client, server: LockServer, condition: Callable[[], bool]
+def signal_once(
+    client: lockring.Client,
+    server: LockServer,
+    condition: Callable[[], bool],
+    number: signal.Signals = signal.SIGINT,
 ) -> threading.Thread:
-    """Send the main thread a Ctrl-C once a condition on the server holds and the thread waits for its answer."""
+    """Signal the main thread once a condition on the server holds and the thread waits for its answer.
+
+    That its call is queued must have been read by then: else the thread may be about to wake up for that.
+    """
     main = threading.main_thread().ident
     assert main is not None
 
     def work() -> None:
         server.wait_until(condition)
-        with client._engine.locked():
-            pass  # the section in which the request was sent has been left
-        signal.pthread_kill(main, signal.SIGINT)
+        eventually(lambda: all(each.reason == "held" for each in client.waits()))
+        signal.pthread_kill(main, number)
 
     return in_thread(work)
 
@@ -265,7 +270,7 @@ class TestWaiting:
         self, client: lockring.Client, other: lockring.Client, server: LockServer
     ) -> None:
         with other.lock("x"):
-            queued = interrupt_once(client, server, lambda: len(server.holders("x")) == 2)
+            queued = signal_once(client, server, lambda: len(server.holders("x")) == 2)
             with pytest.raises(KeyboardInterrupt):
                 client.lock("x").acquire()
             queued.join(PATIENCE_S)
@@ -279,7 +284,7 @@ class TestWaiting:
         blocker = other.lock("x").acquire()
         reader = in_thread(lambda: client.lock("x").acquire().release())
         server.wait_until(lambda: len(server.holders("x")) == 2)
-        queued = interrupt_once(client, server, lambda: len(server.holders("x")) == 3)
+        queued = signal_once(client, server, lambda: len(server.holders("x")) == 3)
         with pytest.raises(KeyboardInterrupt):
             client.lock("x").acquire()
         queued.join(PATIENCE_S)
@@ -324,7 +329,7 @@ class TestWaiting:
     ) -> None:
         grant = client.lock("x").acquire()
         server.mute = {Release}
-        queued = interrupt_once(client, server, lambda: server.count(Release) == 1)
+        queued = signal_once(client, server, lambda: server.count(Release) == 1)
         with pytest.raises(KeyboardInterrupt):
             grant.release()
         queued.join(PATIENCE_S)
@@ -512,7 +517,7 @@ class TestAcquireAll:
     ) -> None:
         grants = client.acquire_all(["a", "b", "c"])
         server.mute = {Release}
-        interrupting = interrupt_once(client, server, lambda: server.count(Release) == 1)
+        interrupting = signal_once(client, server, lambda: server.count(Release) == 1)
         with pytest.raises(KeyboardInterrupt):
             grants.__exit__(None, None, None) if by == "block" else grants.release()
         interrupting.join(PATIENCE_S)

@@ -15,9 +15,9 @@ import pytest
 import lockring
 from lockring.client.section import Section
 from lockring.errors import AcquireTimeout, ClientClosed, ReentrantCall
-from tests.processes import PATIENCE_S, eventually
+from tests.processes import PATIENCE_S
 from tests.unit.client.lock_server import LockServer
-from tests.unit.client.test_blocking import in_thread
+from tests.unit.client.test_blocking import in_thread, signal_once
 
 CALLS = 2_000
 
@@ -37,24 +37,6 @@ def handler(work: Callable[[], object]) -> Iterator[list[object]]:
         yield came
     finally:
         signal.signal(signal.SIGUSR1, before)
-
-
-def signal_once(
-    client: lockring.Client, server: LockServer, condition: Callable[[], bool]
-) -> threading.Thread:
-    """Signal the main thread once a condition on the server holds and the thread waits for its answer.
-
-    That its call is queued must have been read: else the thread may be about to wake up for that.
-    """
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def work() -> None:
-        server.wait_until(condition)
-        eventually(lambda: {each.reason for each in client.waits()} == {"held"})
-        signal.pthread_kill(main, signal.SIGUSR1)
-
-    return in_thread(work)
 
 
 @pytest.fixture
@@ -92,7 +74,7 @@ def test_a_handler_in_the_middle_of_a_wait_does_what_it_calls_for_and_the_wait_g
     if queued:
         server.wait_until(lambda: len(server.holders("x")) == 2)
     ahead = len(server.holders("x"))
-    interrupted = signal_once(client, server, lambda: len(server.holders("x")) == ahead + 1)
+    interrupted = signal_once(client, server, lambda: len(server.holders("x")) == ahead + 1, signal.SIGUSR1)
 
     def work() -> object:
         came = calls[way]()
@@ -116,7 +98,7 @@ def test_a_wait_that_a_handler_interrupts_keeps_its_timeout(
     client: lockring.Client, other: lockring.Client, server: LockServer
 ) -> None:
     with other.lock("x"):
-        interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2)
+        interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2, signal.SIGUSR1)
         with handler(lambda: client.lock("x").try_acquire()) as came, pytest.raises(AcquireTimeout):
             client.lock("x").acquire(timeout=1.5)
         interrupted.join(PATIENCE_S)
@@ -137,7 +119,7 @@ def test_threads_behind_a_reader_are_served_while_a_handler_waits_on_top_of_it(
         blockers[1].release()
 
     worker = in_thread(behind)
-    interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2)
+    interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2, signal.SIGUSR1)
     with handler(lambda: is_none(client.lock("z").acquire().release)) as came:
         releasing = in_thread(lambda: served.wait(PATIENCE_S) and is_none(blockers[0].release))
         client.lock("x").acquire(timeout=2 * PATIENCE_S).release()
@@ -152,7 +134,7 @@ def test_a_handler_that_closes_the_client_ends_the_wait_that_it_interrupts(
 ) -> None:
     client = lockring.Client(server.address)
     with other.lock("x"):
-        interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2)
+        interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2, signal.SIGUSR1)
         with handler(client.close), pytest.raises(ClientClosed):
             client.lock("x").acquire()
         interrupted.join(PATIENCE_S)
