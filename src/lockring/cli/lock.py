@@ -129,18 +129,7 @@ def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings,
     try:
         with _cancelled_by_signals(), connect(cluster, tells=False, **_client_options(settings)) as client:
             grants = _acquire(client, names, settings, cluster, say)
-            for grant in grants:
-                print_json(
-                    {
-                        "name": grant.name,
-                        "fencing_token": grant.fencing_token,
-                        "mode": _mode(grant),
-                        "owner": grant.owner,
-                        "session": grant.session,
-                        "ttl_s": settings.ttl_s,
-                    }
-                )
-            if wait_for_signal_or_loss(grants, _CANCELLING) is None:
+            if wait_for_signal_or_loss(grants, _CANCELLING, lambda: _announce(grants, settings)) is None:
                 say.error(_loss(grants, ""))
                 code = settings.lost_exit_code
             else:
@@ -152,6 +141,20 @@ def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings,
     except _Cancelled as signalled:
         return Signalled(signalled.number) if code is None else code
     return code
+
+
+def _announce(grants: Sequence[Grant], settings: LockSettings) -> None:
+    for grant in grants:
+        print_json(
+            {
+                "name": grant.name,
+                "fencing_token": grant.fencing_token,
+                "mode": _mode(grant),
+                "owner": grant.owner,
+                "session": grant.session,
+                "ttl_s": settings.ttl_s,
+            }
+        )
 
 
 def _acquire(

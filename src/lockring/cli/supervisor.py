@@ -309,11 +309,14 @@ def _noted(number: int, frame: FrameType | None) -> None:
     """The byte on the pipe says it all."""
 
 
-def wait_for_signal_or_loss(grants: Sequence[Held], ending: Sequence[int]) -> int | None:
+def wait_for_signal_or_loss(
+    grants: Sequence[Held], ending: Sequence[int], announce: Callable[[], None]
+) -> int | None:
     """Hold locks until told to stop.
 
     Args:
         grants: the locks held.
+        announce: says that they are held. A signal that answers it finds its handler in place.
         ending: the signals that end the wait, unless they were ignored when this process was started; others keep their effect.
 
     Returns:
@@ -322,6 +325,7 @@ def wait_for_signal_or_loss(grants: Sequence[Held], ending: Sequence[int]) -> in
     with _Wakeups(caught(ending)) as wakeups:
         for grant in grants:
             grant.on_lost(wakeups.poke)
+        announce()
         poll = select.poll()
         poll.register(wakeups.fd, select.POLLIN)
         while not poll.poll():
