@@ -1,4 +1,4 @@
-"""Generates the stubs in `src/lockring/api/v1` from the `.proto` files here: `make proto`.
+"""Generates the stubs in `src/lockring/grpc_api/v1` from the `.proto` files here: `make proto`.
 
 The stubs are committed, so that nobody needs a compiler to install lockring. A test generates them again and compares.
 """
@@ -12,7 +12,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PROTO: Final = ROOT / "proto"
-TARGET: Final = ROOT / "src" / "lockring" / "api" / "v1"
+TARGET: Final = ROOT / "src" / "lockring" / "grpc_api" / "v1"
 
 
 def generate(target: Path) -> None:
@@ -36,11 +36,11 @@ def generate(target: Path) -> None:
             raise SystemExit("protoc has failed, see above")
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(Path(scratch, "lockring", "v1").iterdir()):
-            # The compiler derives the package from the path of the .proto file; ours lies within lockring.api.
+            # The compiler derives the package from the path of the .proto file; ours lies within lockring.grpc_api.
             text = path.read_text(encoding="utf-8")
-            text = text.replace("from lockring.v1 import", "from lockring.api.v1 import")
-            text = text.replace("import lockring.v1.lockring_pb2", "import lockring.api.v1.lockring_pb2")
-            text = text.replace("lockring.v1.lockring_pb2.", "lockring.api.v1.lockring_pb2.")
+            text = text.replace("from lockring.v1 import", "from lockring.grpc_api.v1 import")
+            text = text.replace("import lockring.v1.lockring_pb2", "import lockring.grpc_api.v1.lockring_pb2")
+            text = text.replace("lockring.v1.lockring_pb2.", "lockring.grpc_api.v1.lockring_pb2.")
             (target / path.name).write_text(text, encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 from typing import Any, Final, Self
 
-from lockring.names import split_address
+from lockring.addresses import split_address
 
 _READ_BYTES: Final = 64 * 1024
 _WAKE_S: Final = 0.05

@@ -13,7 +13,7 @@ import etcd3gw
 
 from bench.peers.base import HOST, Endpoint, Server
 from bench.processes import ServerProcess
-from lockring.server.children import free_ports
+from lockring.server.local.children import free_ports
 
 _POLL_S: Final = 0.1
 """etcd3gw's lock tries once; whoever waits must ask again. As often as redis-py does."""

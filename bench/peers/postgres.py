@@ -16,7 +16,7 @@ import psycopg
 from bench.peers.base import HOST, Endpoint, Server
 from bench.peers.programs import postgres_programs
 from bench.processes import ServerFailed, ServerProcess
-from lockring.server.children import free_ports
+from lockring.server.local.children import free_ports
 
 USER: Final = "postgres"
 """Whom the server runs as where this runs as root, as whom it refuses to run."""

@@ -14,8 +14,8 @@ import msgspec
 
 from bench.peers.base import HOST, Endpoint
 from bench.peers.lockring import OneNode
-from lockring.messages import PROTOCOL, Acquire, ClientHello, Release, Routes, ToClient
 from lockring.net.frames import FrameReader, encode_frame
+from lockring.protocol import PROTOCOL, Acquire, ClientHello, Release, Routes, ToClient
 
 _READ_BYTES = 65_536
 

@@ -11,7 +11,7 @@ import redis.asyncio
 
 from bench.peers.base import HOST, Endpoint, Server
 from bench.processes import ServerProcess
-from lockring.server.children import free_ports
+from lockring.server.local.children import free_ports
 
 
 class RedisServer(Server):

@@ -12,7 +12,7 @@ from kazoo.client import KazooClient
 from bench.peers.base import HOST, Endpoint, Server
 from bench.peers.programs import ZOOKEEPER_JAR
 from bench.processes import ServerProcess
-from lockring.server.children import free_ports
+from lockring.server.local.children import free_ports
 
 _MAIN: Final = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 

@@ -51,50 +51,50 @@ from lockring.errors import WrongCluster as WrongCluster
 
 if _typing.TYPE_CHECKING:
     from lockring import aio as aio
-    from lockring.client.blocking import Client as Client
-    from lockring.client.grants import Grant as Grant
-    from lockring.client.grants import Grants as Grants
-    from lockring.client.groups import Group as Group
-    from lockring.client.groups import Membership as Membership
-    from lockring.client.holding import Holding as Holding
-    from lockring.client.locks import Lock as Lock
-    from lockring.client.locks import RWLock as RWLock
-    from lockring.client.looking import Broken as Broken
-    from lockring.client.looking import LockInfo as LockInfo
-    from lockring.client.looking import LockList as LockList
-    from lockring.client.looking import Wait as Wait
-    from lockring.client.looking import Waiter as Waiter
-    from lockring.client.membership import GroupInfo as GroupInfo
-    from lockring.client.membership import GroupList as GroupList
-    from lockring.client.membership import GroupMember as GroupMember
-    from lockring.client.membership import GroupSummary as GroupSummary
-    from lockring.client.membership import KeySet as KeySet
-    from lockring.client.threading_lock import ThreadingLock as ThreadingLock
-    from lockring.client.watching import WatchEvent as WatchEvent
-    from lockring.client.watching import WatchUpdate as WatchUpdate
+    from lockring.client.blocking.client import Client as Client
+    from lockring.client.blocking.grants import Grant as Grant
+    from lockring.client.blocking.grants import Grants as Grants
+    from lockring.client.blocking.groups import Group as Group
+    from lockring.client.blocking.groups import Membership as Membership
+    from lockring.client.blocking.locks import Lock as Lock
+    from lockring.client.blocking.locks import RWLock as RWLock
+    from lockring.client.blocking.threading_lock import ThreadingLock as ThreadingLock
+    from lockring.client.grant_state import Holding as Holding
+    from lockring.client.group_state import GroupInfo as GroupInfo
+    from lockring.client.group_state import GroupList as GroupList
+    from lockring.client.group_state import GroupMember as GroupMember
+    from lockring.client.group_state import GroupSummary as GroupSummary
+    from lockring.client.group_state import KeySet as KeySet
+    from lockring.client.lock_info import Broken as Broken
+    from lockring.client.lock_info import LockInfo as LockInfo
+    from lockring.client.lock_info import LockList as LockList
+    from lockring.client.lock_info import Wait as Wait
+    from lockring.client.lock_info import Waiter as Waiter
+    from lockring.client.watch_updates import WatchEvent as WatchEvent
+    from lockring.client.watch_updates import WatchUpdate as WatchUpdate
 
 _HOMES = {
-    "Broken": "lockring.client.looking",
-    "Client": "lockring.client.blocking",
-    "Grant": "lockring.client.grants",
-    "Grants": "lockring.client.grants",
-    "Group": "lockring.client.groups",
-    "GroupInfo": "lockring.client.membership",
-    "GroupList": "lockring.client.membership",
-    "GroupMember": "lockring.client.membership",
-    "GroupSummary": "lockring.client.membership",
-    "Holding": "lockring.client.holding",
-    "KeySet": "lockring.client.membership",
-    "Lock": "lockring.client.locks",
-    "LockList": "lockring.client.looking",
-    "LockInfo": "lockring.client.looking",
-    "Membership": "lockring.client.groups",
-    "RWLock": "lockring.client.locks",
-    "ThreadingLock": "lockring.client.threading_lock",
-    "Wait": "lockring.client.looking",
-    "Waiter": "lockring.client.looking",
-    "WatchEvent": "lockring.client.watching",
-    "WatchUpdate": "lockring.client.watching",
+    "Broken": "lockring.client.lock_info",
+    "Client": "lockring.client.blocking.client",
+    "Grant": "lockring.client.blocking.grants",
+    "Grants": "lockring.client.blocking.grants",
+    "Group": "lockring.client.blocking.groups",
+    "GroupInfo": "lockring.client.group_state",
+    "GroupList": "lockring.client.group_state",
+    "GroupMember": "lockring.client.group_state",
+    "GroupSummary": "lockring.client.group_state",
+    "Holding": "lockring.client.grant_state",
+    "KeySet": "lockring.client.group_state",
+    "Lock": "lockring.client.blocking.locks",
+    "LockList": "lockring.client.lock_info",
+    "LockInfo": "lockring.client.lock_info",
+    "Membership": "lockring.client.blocking.groups",
+    "RWLock": "lockring.client.blocking.locks",
+    "ThreadingLock": "lockring.client.blocking.threading_lock",
+    "Wait": "lockring.client.lock_info",
+    "Waiter": "lockring.client.lock_info",
+    "WatchEvent": "lockring.client.watch_updates",
+    "WatchUpdate": "lockring.client.watch_updates",
 }
 
 # There is no `__all__`: with one, `help(lockring)` describes every method of all these classes, in two thousand lines.

@@ -10,23 +10,23 @@ It works on any asyncio event loop, uvloop included. A client belongs to the loo
 `help(lockring.aio.Client)` has its calls, `help(lockring)` what there is besides and what is raised.
 """
 
-from lockring.client.async_grants import Grant as Grant
-from lockring.client.async_grants import Grants as Grants
-from lockring.client.async_groups import Group as Group
-from lockring.client.async_groups import Membership as Membership
-from lockring.client.async_locks import Lock as Lock
-from lockring.client.async_locks import RWLock as RWLock
-from lockring.client.asynchronous import Client as Client
-from lockring.client.holding import Holding as Holding
-from lockring.client.looking import Broken as Broken
-from lockring.client.looking import LockInfo as LockInfo
-from lockring.client.looking import LockList as LockList
-from lockring.client.looking import Wait as Wait
-from lockring.client.looking import Waiter as Waiter
-from lockring.client.membership import GroupInfo as GroupInfo
-from lockring.client.membership import GroupList as GroupList
-from lockring.client.membership import GroupMember as GroupMember
-from lockring.client.membership import GroupSummary as GroupSummary
-from lockring.client.membership import KeySet as KeySet
-from lockring.client.watching import WatchEvent as WatchEvent
-from lockring.client.watching import WatchUpdate as WatchUpdate
+from lockring.client.aio.client import Client as Client
+from lockring.client.aio.grants import Grant as Grant
+from lockring.client.aio.grants import Grants as Grants
+from lockring.client.aio.groups import Group as Group
+from lockring.client.aio.groups import Membership as Membership
+from lockring.client.aio.locks import Lock as Lock
+from lockring.client.aio.locks import RWLock as RWLock
+from lockring.client.grant_state import Holding as Holding
+from lockring.client.group_state import GroupInfo as GroupInfo
+from lockring.client.group_state import GroupList as GroupList
+from lockring.client.group_state import GroupMember as GroupMember
+from lockring.client.group_state import GroupSummary as GroupSummary
+from lockring.client.group_state import KeySet as KeySet
+from lockring.client.lock_info import Broken as Broken
+from lockring.client.lock_info import LockInfo as LockInfo
+from lockring.client.lock_info import LockList as LockList
+from lockring.client.lock_info import Wait as Wait
+from lockring.client.lock_info import Waiter as Waiter
+from lockring.client.watch_updates import WatchEvent as WatchEvent
+from lockring.client.watch_updates import WatchUpdate as WatchUpdate

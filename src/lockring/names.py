@@ -1,15 +1,11 @@
-"""What may be a name here, and how long: locks, owners, nodes, addresses; and a lock's slot."""
+"""Checks of names: what locks, groups, owners and nodes may be called, and how long a name may be."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
-from zlib import crc32
 
 from lockring.errors import InvalidRequest
-
-SLOTS: Final = 4096
-"""Number of slots that the circle is cut into; fixed, since every client and node computes it."""
 
 LOCK_NAME_BYTES_MAX: Final = 1024
 OWNER_BYTES_MAX: Final = 256
@@ -17,14 +13,8 @@ NODE_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 GROUP_PREFIX: Final = "group:"
 """The lock of the group NAME is `group:NAME`; its shared holders are the members."""
 MEMBER_ID_BYTES_MAX: Final = 128
-PORT_MAX: Final = 65_535
 TTL_MS_MIN: Final = 100
 """Shortest lease: below it a renewal could not make the trip reliably."""
-
-
-def slot_of(name: str) -> int:
-    """The slot of a lock name: CRC32 of its UTF-8 bytes modulo `SLOTS`."""
-    return crc32(name.encode()) % SLOTS
 
 
 def utf8_fault(text: str) -> str:
@@ -65,21 +55,6 @@ def check_lock_name(name: object) -> str:
             f"a lock name has at most {LOCK_NAME_BYTES_MAX} bytes; {name[:40]!r}… has {size}"
         )
     return name
-
-
-def checked_slot_of(name: str) -> int:
-    """The slot of a lock name that is not checked yet; both need its bytes, so that one look at them does.
-
-    Raises:
-        InvalidRequest: as `check_lock_name`.
-    """
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        encoded = b""
-    if not 0 < len(encoded) <= LOCK_NAME_BYTES_MAX:
-        check_lock_name(name)
-    return crc32(encoded) % SLOTS
 
 
 def lock_of_group(group: object) -> str:
@@ -134,20 +109,3 @@ def check_node_id(node: object) -> str:
             f"a node id is 1 to 63 letters, digits, '.', '-' or '_', starting with a letter or digit; not {node!r}"
         )
     return node
-
-
-def split_address(address: object) -> tuple[str, int]:
-    """Split "HOST:PORT" (or "[IPV6]:PORT") into its host and port.
-
-    Raises:
-        InvalidRequest: no such form, or the port is not within 0 to 65535.
-    """
-    if isinstance(address, str):
-        host, _, port = address.rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        elif ":" in host:
-            host = ""  # "http://host:1", "host:1:2", or an IPv6 address whose end may as well be a port
-        if host and port.isascii() and port.isdigit() and int(port) <= PORT_MAX:
-            return host, int(port)
-    raise InvalidRequest(f"an address is HOST:PORT, such as 127.0.0.1:9501; not {address!r}")

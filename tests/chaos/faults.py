@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from lockring.server.children import child_environment
+from lockring.server.local.children import child_environment
 from lockring.testing import COORDINATOR, LocalCluster
 from lockring.testing.process import TestedProcess
 from tests.chaos.links import Links

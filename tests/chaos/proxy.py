@@ -19,8 +19,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
 
-from lockring.names import split_address
-from lockring.server.children import free_ports
+from lockring.addresses import split_address
+from lockring.server.local.children import free_ports
 from lockring.testing import Place
 from tests.chaos.links import Pids
 

@@ -13,8 +13,8 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import lockring
 import lockring.aio
-from lockring.client.holding import GrantState
-from lockring.client.membership import KeySet, MembershipState
+from lockring.client.grant_state import GrantState
+from lockring.client.group_state import KeySet, MembershipState
 from lockring.clock import monotonic_ns
 from lockring.errors import AcquireTimeout, LockLost, NotHeld, Unavailable
 from lockring.names import lock_of_group

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lockring.clock import monotonic_ns
-from lockring.server.children import child_environment
+from lockring.server.local.children import child_environment
 from lockring.units import NS_PER_S
 from tests.chaos.history import Entered, Pen, Tail
 from tests.chaos.netns import PREFIX, remove_leftovers

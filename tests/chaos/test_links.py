@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lockring.server.children import child_environment
+from lockring.server.local.children import child_environment
 from lockring.testing import Place
 from lockring.testing import process as of_cluster
 from tests.chaos import links as links_of

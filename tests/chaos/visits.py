@@ -8,7 +8,7 @@ from typing import Final, Generic, TypedDict, TypeVar
 
 import msgspec
 
-from lockring.client.holding import GrantState
+from lockring.client.grant_state import GrantState
 from lockring.clock import monotonic_ns
 from lockring.errors import LockLost
 from lockring.units import NS_PER_S

@@ -21,8 +21,8 @@ import msgspec
 
 import lockring
 import lockring.aio
-from lockring.client.async_grants import Grant as AsyncGrant
-from lockring.client.grants import Grant
+from lockring.client.aio.grants import Grant as AsyncGrant
+from lockring.client.blocking.grants import Grant
 from lockring.clock import monotonic_ns
 from lockring.errors import AcquireTimeout, LockLost, Unavailable
 from lockring.server.lifecycle import die_with_parent

@@ -10,8 +10,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from lockring.api.v1 import lockring_pb2 as pb
-from lockring.api.v1 import lockring_pb2_grpc
+from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.grpc_api.v1 import lockring_pb2_grpc
 from tests.processes import eventually
 
 PATIENCE_S = 60.0

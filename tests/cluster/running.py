@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lockring.server.children import child_environment
+from lockring.server.local.children import child_environment
 from tests.processes import PATIENCE_S, eventually
 
 

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import lockring
 from lockring.errors import LastNode, NodeLeaving, UnknownNode
-from lockring.net.ask import ask_undrain
+from lockring.net.oneshot import ask_undrain
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.cluster.grpc_calls import Caller, refusal
 from tests.processes import PATIENCE_S, eventually

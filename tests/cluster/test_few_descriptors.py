@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.server.lifecycle import EXIT_CONFIG
+from lockring import exits
 from tests.cluster.running import running
 
 pytestmark = pytest.mark.cluster
@@ -23,7 +23,7 @@ def test_a_server_that_may_open_too_few_files_does_not_start_and_says_what_it_ne
     command: tuple[str, ...], needed: int
 ) -> None:
     with running(*command, within=limited(needed - 1)) as server:
-        assert server.wait() == EXIT_CONFIG
+        assert server.wait() == exits.CONFIG
         assert f"may open {needed - 1} files and sockets, and needs {needed} at least" in server.text
         assert "ulimit -n" in server.text
         assert "LimitNOFILE" in server.text

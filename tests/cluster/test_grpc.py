@@ -18,8 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 import lockring
-from lockring.api.v1 import lockring_pb2 as pb
-from lockring.names import split_address
+from lockring.addresses import split_address
+from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.testing import LocalCluster
 from tests.cluster.grpc_calls import PATIENCE_S, Caller, refusal
 from tests.processes import eventually

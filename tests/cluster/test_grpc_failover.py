@@ -13,7 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lockring.api.v1 import lockring_pb2 as pb
+from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.testing import LocalCluster
 from tests.cluster.grpc_calls import PATIENCE_S, Caller
 from tests.processes import eventually

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from lockring.names import split_address
+from lockring.addresses import split_address
 from lockring.server.settings import GRPC_PORT_OFFSET
 from tests.cluster.grpc_calls import Caller
 from tests.cluster.test_processes_life import running

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lockring.addresses import split_address
 from lockring.errors import Unavailable, UnknownNode
-from lockring.messages import (
+from lockring.net.frames import encode_frame
+from lockring.net.oneshot import ask_drain, ask_state
+from lockring.protocol import (
     FRAME_BYTES_MAX,
     PROTOCOL,
     Acquire,
@@ -23,9 +26,6 @@ from lockring.messages import (
     StateIs,
     Welcome,
 )
-from lockring.names import split_address
-from lockring.net.ask import ask_drain, ask_state
-from lockring.net.frames import encode_frame
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.cluster.wire import Wire, welcome_of
 

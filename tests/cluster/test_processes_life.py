@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lockring.errors import LockringError
-from lockring.messages import Acquire, Granted, Welcome
-from lockring.net.ask import ask_state
+from lockring.net.oneshot import ask_state
+from lockring.protocol import Acquire, Granted, Welcome
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.cluster.running import Running, running
 from tests.cluster.wire import Wire

@@ -17,7 +17,7 @@ import pytest
 
 import lockring
 import lockring.aio
-from lockring.net.ask import ask_state
+from lockring.net.oneshot import ask_state
 from lockring.store.sqlite import DATABASE_NAME
 from tests.cluster.test_processes_life import Running, assert_one_line, running, serves
 from tests.processes import PATIENCE_S, address, eventually, ports_in_a_row

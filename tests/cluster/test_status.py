@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import lockring
-from lockring.net.ask import ask_state, ask_status
-from lockring.server.up import state_if_served
+from lockring.net.oneshot import ask_state, ask_status
+from lockring.server.local.up import state_if_served
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.processes import PATIENCE_S, eventually
 

@@ -8,7 +8,9 @@ from typing import Self
 
 import msgspec
 
-from lockring.messages import (
+from lockring.addresses import split_address
+from lockring.net.frames import FrameReader, encode_frame
+from lockring.protocol import (
     FRAME_BYTES_MAX,
     PROTOCOL,
     ClientHello,
@@ -18,8 +20,6 @@ from lockring.messages import (
     ToClient,
     Welcome,
 )
-from lockring.names import split_address
-from lockring.net.frames import FrameReader, encode_frame
 
 
 class Wire:

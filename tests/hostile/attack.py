@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, cast
 
-from lockring.names import split_address
+from lockring.addresses import split_address
 from tests.hostile.conversations import FINAL, Conversation, converse
 from tests.hostile.processes import WAIT_S
 from tests.hostile.samples import Facts

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
-from lockring.messages import FRAME_BYTES_MAX, PROTOCOL
-from lockring.net.guest import CLIENT_FRAME_BYTES_MAX, HELLO_BYTES_MAX
+from lockring.net.accepted import CLIENT_FRAME_BYTES_MAX, HELLO_BYTES_MAX
+from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL
 from tests.hostile.samples import (
     CLIENTS,
     NAMED,

@@ -10,8 +10,8 @@ from collections import Counter
 from typing import Final
 
 import lockring
-from lockring.net.ask import ask_state
-from lockring.ring.state import ClusterState
+from lockring.cluster_state import ClusterState
+from lockring.net.oneshot import ask_state
 from tests.hostile.attack import Attack, Port
 from tests.hostile.honest import Honest, milliseconds
 from tests.hostile.processes import WAIT_S, Failed, Report, Sample, Watched, cluster_of, served

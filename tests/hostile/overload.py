@@ -17,7 +17,9 @@ import msgspec
 
 import lockring
 import lockring.aio
-from lockring.messages import (
+from lockring.addresses import split_address
+from lockring.net.frames import FrameReader, encode_frame
+from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     GetState,
@@ -28,8 +30,6 @@ from lockring.messages import (
     Watch,
     Welcome,
 )
-from lockring.names import split_address
-from lockring.net.frames import FrameReader, encode_frame
 from lockring.testing import LocalCluster
 from tests.hostile.honest import Honest, milliseconds
 from tests.hostile.processes import WAIT_S, Failed, Report, Watched, cluster_of, served

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from lockring.cluster_state import ClusterState
 from lockring.errors import LockringError
-from lockring.names import SLOTS
-from lockring.net.ask import ask_state
-from lockring.ring.state import ClusterState
-from lockring.server.children import command_of, free_ports
+from lockring.net.oneshot import ask_state
+from lockring.server.local.children import command_of, free_ports
 from lockring.server.settings import ServeSettings
+from lockring.slots import SLOTS
 from lockring.testing import COORDINATOR, LocalCluster
 from lockring.testing.network import Place
 from lockring.testing.process import TestedProcess

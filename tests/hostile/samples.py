@@ -1,4 +1,4 @@
-"""Messages made from the definitions in `lockring.messages`, so that a new message is covered by itself.
+"""Messages made from the definitions in `lockring.protocol`, so that a new message is covered by itself.
 
 A sample is the nested list that msgpack makes of a message: `[tag, field, …]`. What is wrong on purpose is put
 into it as ready-made msgpack (`msgspec.Raw`), which no encoder would write.
@@ -14,11 +14,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from lockring import messages
+from lockring import protocol
+from lockring.cluster_state import ClusterState, Replica, decode_state, encode_state
 from lockring.errors import ProtocolError
-from lockring.messages import PROTOCOL
 from lockring.net.frames import HEADER_BYTES
-from lockring.ring.state import ClusterState, Replica, decode_state, encode_state
+from lockring.protocol import PROTOCOL
 
 SESSIONS: Final = 300
 LOCKS: Final = 400
@@ -27,11 +27,11 @@ CLIENTS: Final = 60
 TYPES: Final[list[inspect.StructType]] = [
     typing.cast(inspect.StructType, inspect.type_info(each))
     for each in dict.fromkeys(
-        typing.get_args(messages.ToNode)
-        + typing.get_args(messages.ToCoordinator)
-        + typing.get_args(messages.ToClient)
-        + typing.get_args(messages.FromCoordinator)
-        + typing.get_args(messages.FromPeer)
+        typing.get_args(protocol.ToNode)
+        + typing.get_args(protocol.ToCoordinator)
+        + typing.get_args(protocol.ToClient)
+        + typing.get_args(protocol.FromCoordinator)
+        + typing.get_args(protocol.FromPeer)
     )
 ]
 """Every message that anybody sends, in whichever direction."""
@@ -261,12 +261,12 @@ def flipped(rng: random.Random, data: bytes, times: int) -> bytes:
     return bytes(changed)
 
 
-_server = msgspec.msgpack.Decoder[Any](messages.ToNode | messages.ToCoordinator)
+_server = msgspec.msgpack.Decoder[Any](protocol.ToNode | protocol.ToCoordinator)
 
 
-def understood(data: bytes) -> list[messages.Message]:
+def understood(data: bytes) -> list[protocol.Message]:
     """The messages that a server would read from these bytes, up to the first that is none."""
-    found: list[messages.Message] = []
+    found: list[protocol.Message] = []
     while len(data) >= HEADER_BYTES:
         end = HEADER_BYTES + int.from_bytes(data[:HEADER_BYTES], "big")
         if end > len(data):
@@ -279,28 +279,28 @@ def understood(data: bytes) -> list[messages.Message]:
     return found
 
 
-def is_command(message: messages.Message, facts: Facts) -> bool:
+def is_command(message: protocol.Message, facts: Facts) -> bool:
     """Whether a message is in order and in its role, and so would rightly change the cluster or end an honest grant.
 
     Nobody proves who they are yet, so whoever sends one of these is obeyed. They are no garbage, and are kept out.
     """
     state = facts.state
     match message:
-        case messages.Join():
+        case protocol.Join():
             known = state.members.get(message.node)
             outlived = known is not None and message.incarnation < known.replica.incarnation
             return message.cluster in ("", state.cluster) and not (
                 outlived and message.version in (0, state.version)
             )
-        case messages.Drain() | messages.Undrain():
+        case protocol.Drain() | protocol.Undrain():
             return message.node in state.members
-        case messages.State():
+        case protocol.State():
             try:
                 return decode_state(message.state).cluster == state.cluster
             except (ProtocolError, ValueError):
                 return False
-        case messages.PeerHello():
+        case protocol.PeerHello():
             return state.is_current(Replica(message.node, message.incarnation))
-        case messages.Break():
+        case protocol.Break():
             return message.name in facts.held
     return False

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from lockring.messages import ClientHello, Drain, GetState, Join, Message
-from lockring.ring.state import ClusterState, Member, Replica
+from lockring.cluster_state import ClusterState, Member, Replica
+from lockring.protocol import ClientHello, Drain, GetState, Join, Message
 from tests.hostile.conversations import KINDS, converse
 from tests.hostile.fuzz import fuzz
 from tests.hostile.overload import overload

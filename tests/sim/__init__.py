@@ -21,32 +21,15 @@ SLOTS_VARIABLE = "LOCKRING_SIM_SLOTS"
 SLOTS_SIMULATED = int(os.environ.get(SLOTS_VARIABLE, "8"))
 
 _MODULES = (
-    "world",
-    "network",
-    "store",
-    "shells",
-    "node_shell",
-    "operator",
-    "coordinator_shell",
-    "watches",
-    "checkers",
-    "movement",
-    "workload",
-    "faults",
-    "plan",
-    "alone",
-    "run",
-    "model_schedule",
-    "switches",
-    "mutants_rights",
-    "mutants_copies",
-    "mutants_coordinator",
-    "mutants_clients",
-    "mutants_modes",
-    "mutants_groups",
-    "mutants",
-    "scenarios",
-    "many",
+    *(f"framework.{name}" for name in ("world", "network", "store", "shells", "node_shell", "operator")),
+    *(
+        f"framework.{name}"
+        for name in ("coordinator_shell", "watches", "checkers", "movement", "workload", "groups")
+    ),
+    *(f"seeds.{name}" for name in ("faults", "plan", "alone", "run", "model_schedule", "many")),
+    "scenarios.scenario",
+    "rules",
+    "rules.missing",
     "stories.transcript",
 )
 
@@ -60,8 +43,8 @@ def _load_with_few_slots() -> None:
         bare = types.ModuleType("lockring")
         bare.__path__ = list(lockring.__path__)
         sys.modules["lockring"] = bare
-        names = importlib.import_module("lockring.names")
-        names.SLOTS = SLOTS_SIMULATED  # type: ignore[attr-defined]
+        slots = importlib.import_module("lockring.slots")
+        slots.SLOTS = SLOTS_SIMULATED  # type: ignore[attr-defined]
         for name in _MODULES:
             importlib.import_module(f"{__name__}.{name}")
     finally:

@@ -11,10 +11,10 @@ from concurrent.futures import as_completed
 from functools import partial
 
 from tests.sim import SLOTS_SIMULATED, SLOTS_VARIABLE
-from tests.sim.many import kind_of_seed, pool_of, run_many, slots_of_seed
-from tests.sim.missing import find_mutant
-from tests.sim.mutants import MUTANTS, applied
-from tests.sim.run import run_seed
+from tests.sim.rules import MUTANTS, applied
+from tests.sim.rules.missing import find_mutant
+from tests.sim.seeds.many import kind_of_seed, pool_of, run_many, slots_of_seed
+from tests.sim.seeds.run import run_seed
 
 
 def _count(text: str) -> int:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockring.addresses import split_address
 from lockring.config import ConfigFile, load, misspelt_variables, setting, settings_of
 from lockring.errors import ConfigError
-from lockring.names import split_address
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

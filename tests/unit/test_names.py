@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockring.addresses import split_address
 from lockring.errors import InvalidRequest
-from lockring.names import (
-    LOCK_NAME_BYTES_MAX,
-    OWNER_BYTES_MAX,
-    SLOTS,
-    check_lock_name,
-    check_node_id,
-    check_owner,
-    slot_of,
-    split_address,
-)
+from lockring.names import LOCK_NAME_BYTES_MAX, OWNER_BYTES_MAX, check_lock_name, check_node_id, check_owner
+from lockring.slots import SLOTS, slot_of
 
 
 @given(st.text(min_size=1, max_size=200))

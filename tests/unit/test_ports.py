@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lockring.server import children
+from lockring.server.local import children
 from lockring.testing.ports import ReservedPorts
 
 

@@ -12,8 +12,9 @@ from typing import Final
 
 import click
 
+from lockring import exits
 from lockring._version import __version__
-from lockring.cli import exits, streams
+from lockring.cli import streams
 from lockring.cli.endings import Signalled, leave
 from lockring.cli.inherited import settle
 from lockring.cli.output import report
@@ -21,7 +22,7 @@ from lockring.errors import InternalError, InvalidRequest, LockringError, Output
 from lockring.native import from_native
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "lock": ("lock", "lock"),
+    "lock": ("lock.command", "lock"),
     "status": ("status", "status"),
     "ls": ("locks", "ls"),
     "describe": ("locks", "describe"),
@@ -32,7 +33,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ring": ("cluster", "ring"),
     "drain": ("cluster", "drain"),
     "undrain": ("cluster", "undrain"),
-    "clean-folders": ("clean_folders", "clean_folders"),
+    "clean-folders": ("clean.command", "clean_folders"),
     "coordinator": ("servers", "coordinator"),
     "node": ("servers", "node"),
     "serve": ("servers", "serve"),

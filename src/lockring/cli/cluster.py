@@ -11,14 +11,14 @@ import click
 import msgspec
 
 from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
-from lockring.cli.exits import NOT_ACQUIRED, OK
 from lockring.cli.options import read_settings
 from lockring.cli.output import count, print_json, say
 from lockring.cli.status import living, replica_of
 from lockring.config import setting
 from lockring.errors import InvalidRequest, LockringError
+from lockring.exits import NOT_ACQUIRED, OK
 from lockring.names import check_node_id
-from lockring.net.ask import ServerView, ask_drain, ask_state, ask_undrain
+from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_undrain
 from lockring.terminals import takes_colour
 
 _LOOK_S: Final = 0.2
@@ -66,7 +66,7 @@ def ring(as_json: bool, **given: Any) -> None:
             }
         )
         return
-    from lockring.ring.picture import draw
+    from lockring.ring_picture import draw
 
     width = shutil.get_terminal_size().columns
     print(draw(state, width=width, colour=takes_colour(sys.stdout)))

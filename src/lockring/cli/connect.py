@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import click
 import msgspec
 
+from lockring.addresses import split_address
+from lockring.cli.lock.reporter import Voice
 from lockring.cli.options import read_settings, setting_options
-from lockring.cli.voice import Voice
 from lockring.config import CONFIG_VARIABLE, setting
 from lockring.errors import LockringError, ProtocolError, Unavailable
-from lockring.names import SLOTS, split_address
+from lockring.slots import SLOTS
 
 if TYPE_CHECKING:
     from lockring import Client

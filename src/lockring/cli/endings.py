@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 
-from lockring.cli import exits
+from lockring import exits
 
 
 class Signalled(int):

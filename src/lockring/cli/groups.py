@@ -12,7 +12,7 @@ from lockring.cli.connect import client_options, client_settings, connect, deman
 from lockring.cli.layout import Column
 from lockring.cli.options import read_settings
 from lockring.cli.output import count, print_json, print_table, quoted, say, shown
-from lockring.client.membership import GroupInfo
+from lockring.client.group_state import GroupInfo
 from lockring.config import setting
 from lockring.names import lock_of_group
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from lockring.cli.output import count, duration
-from lockring.names import SLOTS
-from lockring.ring.state import ClusterState, Member, Replica, SlotState
+from lockring.cluster_state import ClusterState, Member, Replica, SlotState
+from lockring.protocol import ServerStatus
+from lockring.slots import SLOTS
 from lockring.units import NS_PER_S, NS_PER_US
-from lockring.views import ServerStatus
 
 Condition = Literal["serving", "degraded", "partial", "down"]
 

@@ -21,13 +21,13 @@ from lockring.cli.output import (
     shown,
     token,
 )
+from lockring.cluster_state import GENERATION_MAX
 from lockring.config import setting
 from lockring.names import check_lock_name
-from lockring.ring.state import GENERATION_MAX
 
 if TYPE_CHECKING:
     from lockring import LockInfo, WatchUpdate
-    from lockring.ring.state import ClusterState
+    from lockring.cluster_state import ClusterState
 
 _COLUMNS: Final = (
     Column("NAME", least=8),

@@ -106,9 +106,9 @@ def read_file(path: str) -> ConfigFile:
 
 def sections() -> dict[str, type[msgspec.Struct]]:
     """The tables that a settings file may have, and what each declares."""
-    from lockring.cli.clean_settings import CleanSettings
+    from lockring.cli.clean.settings import CleanSettings
     from lockring.cli.connect import ClientSettings
-    from lockring.cli.lock_settings import LockSettings
+    from lockring.cli.lock.settings import LockSettings
     from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
 
     return {

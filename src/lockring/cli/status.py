@@ -12,15 +12,15 @@ from typing import Any, Final, NamedTuple
 import click
 
 from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
-from lockring.cli.exits import OK, UNAVAILABLE
 from lockring.cli.health import Answer, Health, diagnose, own_status
 from lockring.cli.layout import Column
 from lockring.cli.output import count, duration, print_json, print_table, say
 from lockring.clock import wall_ns
+from lockring.cluster_state import ClusterState, Copy, Replica
 from lockring.errors import LockringError
-from lockring.names import SLOTS
-from lockring.net.ask import ask_state, ask_status
-from lockring.ring.state import ClusterState, Copy, Replica
+from lockring.exits import OK, UNAVAILABLE
+from lockring.net.oneshot import ask_state, ask_status
+from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
 
 _ANSWER_S_MAX: Final = 2.0

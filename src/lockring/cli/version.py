@@ -8,7 +8,7 @@ import platform
 import click
 
 from lockring._version import __version__
-from lockring.messages import PROTOCOL
+from lockring.protocol import PROTOCOL
 
 
 @click.command()

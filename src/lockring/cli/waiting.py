@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from lockring.cli.lock.reporter import Voice
 from lockring.cli.output import duration, quoted, shown, token
-from lockring.cli.voice import Voice
 from lockring.errors import LockringError
 
 if TYPE_CHECKING:
     from lockring import Client
-    from lockring.core.outlook import Wait
+    from lockring.core.client.outlook import Wait
 
 LOOK_S: Final = 1.0
 """Until something is told first, and between two looks at what is waited for."""

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+from lockring.addresses import split_address
+from lockring.cluster_state import GENERATION_MAX
 from lockring.errors import ConfigError, InvalidRequest
-from lockring.messages import WAIT_FOREVER
-from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name, split_address
+from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name
 from lockring.native import from_native
-from lockring.ring.state import GENERATION_MAX
+from lockring.protocol import WAIT_FOREVER
 from lockring.units import NS_PER_MS, seconds_to_ms
 
 Seconds = float | timedelta

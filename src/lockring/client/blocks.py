@@ -29,7 +29,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from lockring.client.holding import GrantState
+from lockring.client.grant_state import GrantState
 from lockring.errors import InvalidRequest, NotHeld
 
 G = TypeVar("G", bound=GrantState)

@@ -16,12 +16,12 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from lockring.client.holding import is_kind
+from lockring.client.grant_state import is_kind
 from lockring.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from lockring.client.async_locks import Lock as AsyncLock
-    from lockring.client.locks import Lock
+    from lockring.client.aio.locks import Lock as AsyncLock
+    from lockring.client.blocking.locks import Lock
 
 Function = Callable[..., Any]
 

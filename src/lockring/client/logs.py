@@ -16,10 +16,10 @@ import threading
 from collections import deque
 from typing import Any, Final
 
-from lockring.client.holding import loss_of, report_in_thread
-from lockring.core.client import ClientCore
-from lockring.core.holdings import Ticket
-from lockring.core.links import CONNECTING
+from lockring.client.grant_state import loss_of, report_in_thread
+from lockring.core.client.core import ClientCore
+from lockring.core.client.links import CONNECTING
+from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
 
 _RECORDS_MAX: Final = 1000

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lockring.messages import Message
-from lockring.ring.state import ClusterState, Replica
+from lockring.cluster_state import ClusterState, Replica
+from lockring.protocol import Message
 
 
 class Coordinator(NamedTuple):

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from lockring.cluster_state import ClusterState, Farewell, Replica, SlotState
 from lockring.core.digest import mix
 from lockring.core.timing import up
-from lockring.messages import Heartbeat
-from lockring.ring.state import ClusterState, Farewell, Replica, SlotState
+from lockring.protocol import Heartbeat
 from lockring.units import NS_PER_MS, NS_PER_S
 
 CLOCKS_APART_NS: Final = 2 * NS_PER_S

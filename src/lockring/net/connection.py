@@ -16,10 +16,11 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from lockring.addresses import format_address
 from lockring.errors import ProtocolError
-from lockring.messages import Message
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.net.sockets import tune
+from lockring.protocol import Message
 
 LINGER_S: Final = 2.0
 """How long a closed connection may take to deliver its last words before it is cut."""
@@ -225,8 +226,3 @@ def _address_text(address: Any) -> str:
     if isinstance(address, tuple) and len(address) >= 2:
         return format_address(str(address[0]), int(address[1]))
     return str(address) if address else "?"
-
-
-def format_address(host: str, port: int) -> str:
-    """HOST:PORT, with brackets around an IPv6 host."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -9,11 +9,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from lockring.addresses import split_address
 from lockring.errors import LockringError, ProtocolError, Unavailable, from_code
-from lockring.messages import FRAME_BYTES_MAX, PROTOCOL, Message, Refused, Welcome
-from lockring.names import split_address
+from lockring.net.accepted import MEMBER_UNREAD_BYTES_MAX
 from lockring.net.connection import FramedConnection, Outbox
-from lockring.net.guest import MEMBER_UNREAD_BYTES_MAX
+from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refused, Welcome
 
 CONNECT_S_MAX: Final = 2.0
 """How long the other machine may take to accept a connection."""

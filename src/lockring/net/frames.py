@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from lockring.errors import ProtocolError
-from lockring.messages import FRAME_BYTES_MAX, Message
+from lockring.protocol import FRAME_BYTES_MAX, Message
 
 HEADER_BYTES: Final = 4
 

@@ -14,16 +14,16 @@ from typing import Any, Final
 
 import msgspec
 
+from lockring.addresses import format_address, split_address
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded
-from lockring.messages import (
+from lockring.net.accepted import TURN_NS_MAX, Guest, Host, Role
+from lockring.net.connection import Outbox
+from lockring.net.descriptors import CLIENTS_MAX, RESERVED_MAX, room_for
+from lockring.protocol import (
     ToCoordinator,
     ToNode,
 )
-from lockring.names import split_address
-from lockring.net.connection import Outbox, format_address
-from lockring.net.descriptors import CLIENTS_MAX, RESERVED_MAX, room_for
-from lockring.net.guest import TURN_NS_MAX, Guest, Host, Role
 from lockring.troubles import Trouble
 from lockring.units import NS_PER_MS, NS_PER_S
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from lockring.names import SLOTS
 from lockring.ring.circle import Circle
+from lockring.slots import SLOTS
 
 NOBODY: Final = -1
 """In place of a member's number: none."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from zlib import crc32
 
-from lockring.names import SLOTS
+from lockring.slots import SLOTS
 
 POINTS_PER_WEIGHT: Final = 50
 """Points of a member for each unit of its weight, while the circle has room for them."""

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, NoReturn, Self
 
 from lockring.errors import InvalidRequest
-from lockring.names import SLOTS, slot_of
 from lockring.ring.assignment import NOBODY, Assignment
 from lockring.ring.backups import settle_backups
 from lockring.ring.circle import Circle
 from lockring.ring.primaries import resume_primaries, settle_primaries
+from lockring.slots import SLOTS, slot_of
 
 WEIGHT_MIN: Final = 1
 WEIGHT_MAX: Final = 100

@@ -19,8 +19,8 @@ from functools import lru_cache
 from typing import Final
 
 from lockring.errors import InvalidRequest
-from lockring.names import SLOTS, slot_of
 from lockring.ring.circle import CIRCLE_BITS, places_of
+from lockring.slots import SLOTS, slot_of
 
 POINTS_PER_WEIGHT: Final = 128
 """Points of a member for each unit of its weight: the shares of equal members differ by about 9 % (one standard deviation)."""

@@ -16,9 +16,9 @@ from heapq import heapify, heapreplace
 from itertools import accumulate
 from typing import Final
 
-from lockring.names import SLOTS
 from lockring.ring.assignment import NOBODY, ORDER, Assignment
 from lockring.ring.circle import Walk
+from lockring.slots import SLOTS
 
 _BOUND_PERCENT: Final = 5
 

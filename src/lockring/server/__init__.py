@@ -25,8 +25,8 @@ def run_coordinator(settings: CoordinatorSettings) -> int:
 
 def run_serve(settings: ServeSettings) -> int:
     """Run a coordinator and a node in one process."""
-    from lockring.server.both import BothServer
     from lockring.server.lifecycle import run_service
+    from lockring.server.standalone import BothServer
 
     return run_service(
         lambda: BothServer(settings),
@@ -39,6 +39,6 @@ def run_serve(settings: ServeSettings) -> int:
 def run_up(settings: UpSettings) -> int:
     """Run a local cluster of real processes, and look after them."""
     from lockring.server.lifecycle import run_service
-    from lockring.server.up import UpServer
+    from lockring.server.local.up import UpServer
 
     return run_service(lambda: UpServer(settings), log_level=settings.log_level, name="up")

@@ -10,11 +10,17 @@ from typing import Final
 import msgspec
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
-from lockring.core.coordinator import CoordinatorCore
+from lockring.cluster_state import ClusterState, encode_state, routes_of
+from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.effects import Close, Effect, Publish, Send, StoreRead, StoreWrite
 from lockring.core.timing import with_time_left
 from lockring.errors import ProtocolError, WrongCluster, WrongRole
-from lockring.messages import (
+from lockring.net.accepted import CLIENT, PEER, Guest, check_protocol
+from lockring.net.connection import Outbox
+from lockring.net.core_loop import Pump
+from lockring.net.frames import encode_frame
+from lockring.net.listener import Listener
+from lockring.protocol import (
     PROTOCOL,
     Ask,
     ClientHello,
@@ -35,15 +41,9 @@ from lockring.messages import (
     Undrain,
     Welcome,
 )
-from lockring.net.connection import Outbox
-from lockring.net.frames import encode_frame
-from lockring.net.guest import CLIENT, PEER, Guest, check_protocol
-from lockring.net.listener import Listener
-from lockring.net.pump import Pump
-from lockring.ring.state import ClusterState, encode_state, routes_of
-from lockring.server.events import whole
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
+from lockring.server.state_diff import whole
 from lockring.server.state_dir import open_store
 from lockring.server.store_worker import Outcome, StoreWorker
 from lockring.units import NS_PER_MS, NS_PER_S

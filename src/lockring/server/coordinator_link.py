@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
+from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import (
     DuplicateNode,
     InvalidRequest,
@@ -18,7 +19,9 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
-from lockring.messages import (
+from lockring.net.connection import FramedConnection, Outbox
+from lockring.net.dialer import Dialer
+from lockring.protocol import (
     PROTOCOL,
     Drain,
     Draining,
@@ -31,9 +34,6 @@ from lockring.messages import (
     Undrained,
     Welcome,
 )
-from lockring.net.connection import FramedConnection, Outbox
-from lockring.net.dialer import Dialer
-from lockring.ring.state import ClusterState, Replica
 from lockring.troubles import Trouble
 from lockring.units import NS_PER_S
 

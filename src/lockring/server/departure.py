@@ -13,12 +13,12 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from lockring import exits
 from lockring.clock import monotonic_ns
-from lockring.core.node import NodeCore
-from lockring.messages import Draining, Refused, Undrained
+from lockring.core.node.core import NodeCore
+from lockring.protocol import Draining, Refused, Undrained
 from lockring.server.coordinator_link import CoordinatorLink
-from lockring.server.events import shares
-from lockring.server.lifecycle import EXIT_NOT_DRAINED, EXIT_OK
+from lockring.server.state_diff import shares
 from lockring.units import NS_PER_MS, NS_PER_S
 
 COORDINATOR_AWAY_NS_MAX: Final = 5 * NS_PER_S
@@ -80,7 +80,7 @@ class Departure:
         away_since_ns = self._node.away_since_ns
         if now_ns >= self._until_ns:
             log.warning("not drained in time; this node still %s", self._what_is_left(now_ns))
-            self._end(EXIT_NOT_DRAINED)
+            self._end(exits.NOT_DRAINED)
         elif away_since_ns is not None:
             away_ns = now_ns - away_since_ns
             self._go_without_coordinator(now_ns, away_ns, away_ns >= COORDINATOR_AWAY_NS_MAX)
@@ -123,7 +123,7 @@ class Departure:
             log.info("drained but for copies, which no other node can take: the last one goes on alone")
         else:
             return False
-        self._end(EXIT_OK)
+        self._end(exits.OK)
         return True
 
     @staticmethod
@@ -151,14 +151,14 @@ class Departure:
         core = self._node.core
         if core.is_drained():
             log.info("nothing is on this node: it stops without the coordinator")
-            self._end(EXIT_OK)
+            self._end(exits.OK)
         elif is_given_up or core.coordinator_lease_left_ns(now_ns) <= 0:
             log.warning(
                 "stopping without a move, since the coordinator has been away for %.0f s; this node %s",
                 away_ns / NS_PER_S,
                 self._what_is_left(now_ns),
             )
-            self._end(EXIT_NOT_DRAINED)
+            self._end(exits.NOT_DRAINED)
 
     def _end(self, code: int) -> None:
         self._is_over = True

@@ -15,24 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from lockring.errors import (
-    ConfigError,
-    DuplicateNode,
-    InvalidRequest,
-    LockringError,
-    StoreError,
-    WrongCluster,
-    WrongRole,
-)
+from lockring import exits
+from lockring.errors import LockringError
 from lockring.server.logs import set_up_logging
-
-EXIT_OK: Final = 0
-EXIT_USAGE: Final = 64
-EXIT_UNAVAILABLE: Final = 69
-EXIT_BUG: Final = 70
-EXIT_CANNOT_CREATE: Final = 73
-EXIT_NOT_DRAINED: Final = 75
-EXIT_CONFIG: Final = 78
 
 PARENT_VARIABLE: Final = "_LOCKRING_PARENT"
 """Environment variable with the process id of a supervisor without which this process shall not live."""
@@ -60,19 +45,6 @@ class Service(Protocol):
         """End everything now. Called exactly once, also after a failed start."""
 
 
-def exit_code_of(error: LockringError) -> int:
-    """The exit code of a process that ended by this error."""
-    match error:
-        case DuplicateNode() | WrongCluster() | WrongRole() | ConfigError():
-            return EXIT_CONFIG
-        case StoreError():
-            return EXIT_CANNOT_CREATE
-        case InvalidRequest():
-            return EXIT_USAGE
-        case _:
-            return EXIT_UNAVAILABLE
-
-
 def run_service(
     make: Callable[[], Service], *, log_level: str, name: str, parts: Mapping[str, str] | None = None
 ) -> int:
@@ -93,14 +65,14 @@ def run_service(
     set_up_logging(log_level, name, parts)
     if not __debug__:
         log.error("python -O removes checks that this server relies on; start it without")
-        return EXIT_CONFIG
+        return exits.CONFIG
     die_with_parent()
     with asyncio.Runner(loop_factory=new_event_loop()) as runner:
         try:
             return runner.run(_run(make))
         except LockringError as error:
             log.error("%s", error)  # one line, without a traceback
-            return exit_code_of(error)
+            return exits.exit_code_of_server(error)
 
 
 async def _run(make: Callable[[], Service]) -> int:
@@ -111,12 +83,12 @@ async def _run(make: Callable[[], Service]) -> int:
 
     def leave() -> None:
         if not end.done() and (asked or not service.leave()):
-            end.set_result(EXIT_OK)
+            end.set_result(exits.OK)
         asked.append(True)
 
     def quit_now() -> None:
         if not end.done():
-            end.set_result(EXIT_OK)
+            end.set_result(exits.OK)
 
     asked: list[bool] = []
     for number, act in ((signal.SIGTERM, leave), (signal.SIGINT, leave), (signal.SIGQUIT, quit_now)):
@@ -147,7 +119,7 @@ def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:
         return
     log.critical("this is a bug in lockring: %s", context.get("message"), exc_info=error)
     if not end.done():
-        end.set_result(EXIT_BUG)
+        end.set_result(exits.INTERNAL)
 
 
 def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -176,12 +148,12 @@ def die_with_parent() -> None:
     if _IS_LINUX:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before the call
-            os._exit(EXIT_OK)
+            os._exit(exits.OK)
         return
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os._exit(EXIT_OK)
+        os._exit(exits.OK)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lockring.clock import monotonic_ns
-from lockring.messages import Message
+from lockring.protocol import Message
 from lockring.server.node_life import NodeLife
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from lockring.clock import monotonic_ns, wall_ns
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import COORDINATOR
-from lockring.core.node import NodeCore
+from lockring.core.node.core import NodeCore
 from lockring.errors import (
     LockringError,
     ProtocolError,
@@ -18,7 +19,10 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
-from lockring.messages import (
+from lockring.net.accepted import CLIENT, PEER, Guest, check_protocol
+from lockring.net.connection import Outbox
+from lockring.net.listener import Listener
+from lockring.protocol import (
     PROTOCOL,
     Ask,
     ClientHello,
@@ -40,22 +44,18 @@ from lockring.messages import (
     Undrained,
     Welcome,
 )
-from lockring.net.connection import Outbox
-from lockring.net.guest import CLIENT, PEER, Guest, check_protocol
-from lockring.net.listener import Listener
-from lockring.ring.state import ClusterState, Replica
 from lockring.server.coordinator_link import Answer, CoordinatorLink
 from lockring.server.departure import Departure
-from lockring.server.events import shares
-from lockring.server.grpc_api import start_grpc
+from lockring.server.grpc_start import start_grpc
 from lockring.server.local_client import LocalClient
 from lockring.server.node_life import Answerable, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
+from lockring.server.state_diff import shares
 from lockring.units import NS_PER_MS, NS_PER_S, NS_PER_US, ns_to_ms_floor
 
 if TYPE_CHECKING:
-    from lockring.api.server import GrpcServer
+    from lockring.grpc_api.server import GrpcServer
 
 _FROM_PEER: Final = frozenset({Replicate, HandOver, State})
 _SLICE_NS_MAX: Final = 50 * NS_PER_MS

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
+from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Close, Effect, Endpoint, Note, Publish, Reply, Send
-from lockring.core.node import NodeCore
+from lockring.core.node.core import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, StaleVersion
-from lockring.messages import PROTOCOL, FromPeer, Message, PeerHello, StateIs, Welcome
+from lockring.net.accepted import Guest
 from lockring.net.connection import FramedConnection, Outbox
+from lockring.net.core_loop import Pump
 from lockring.net.dialer import Dialer
-from lockring.net.guest import Guest
-from lockring.net.pump import Pump
-from lockring.ring.state import ClusterState, Replica
+from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, StateIs, Welcome
 from lockring.troubles import Trouble
 from lockring.units import NS_PER_S
 

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Final
 
-from lockring.ring.state import ClusterState
-from lockring.server.events import StateNews
+from lockring.cluster_state import ClusterState
+from lockring.server.state_diff import StateNews
 
 _WINDOW_S: Final = 0.25
 

@@ -6,10 +6,11 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from lockring.addresses import PORT_MAX, format_address, split_address
 from lockring.config import setting
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
 from lockring.errors import ConfigError, InvalidRequest
-from lockring.names import PORT_MAX, check_node_id, split_address
+from lockring.names import check_node_id
 from lockring.net.listener import CannotListen
 from lockring.units import NS_PER_S, seconds_to_ns
 
@@ -139,10 +140,10 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
             raise CannotListen(
                 f"there is no port {port + GRPC_PORT_OFFSET}, which is that of --listen + {GRPC_PORT_OFFSET}"
             )
-        listen = _joined(host, port + GRPC_PORT_OFFSET)
+        listen = format_address(host, port + GRPC_PORT_OFFSET)
         if self.grpc_advertise or not self.advertise:
             return listen, self.grpc_advertise
-        return listen, _joined(split_address(advertised)[0], port + GRPC_PORT_OFFSET)
+        return listen, format_address(split_address(advertised)[0], port + GRPC_PORT_OFFSET)
 
 
 class ServeSettings(_Server, frozen=True, kw_only=True):
@@ -282,10 +283,6 @@ def _check_grpc(settings: NodeSettings | ServeSettings) -> None:
 def _check_kept(settings: ServeSettings | UpSettings) -> None:
     if settings.in_memory and settings.data_dir is not None:
         raise ConfigError(f"--in-memory contradicts --data-dir {settings.data_dir}: leave one of them out")
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_leases(backup_lease_s: float, coordinator_lease_s: float, member_lease_s: float) -> None:

@@ -13,9 +13,9 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from lockring.addresses import split_address
 from lockring.core.timing import up
 from lockring.errors import StoreError
-from lockring.names import split_address
 from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSettings
 from lockring.store.base import Store
 from lockring.store.memory import MemoryStore

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from lockring.cluster_state import ClusterState
 from lockring.errors import LockringError
-from lockring.ring.state import ClusterState
 from lockring.store.base import Store
 
 

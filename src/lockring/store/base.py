@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lockring.ring.state import ClusterState
+from lockring.cluster_state import ClusterState
 
 
 class Store(Protocol):

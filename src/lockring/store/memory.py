@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from threading import Lock
 
+from lockring.cluster_state import ClusterState
 from lockring.errors import StoreError
-from lockring.ring.state import ClusterState
 
 
 class MemoryStore:

@@ -23,8 +23,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.errors import ProtocolError, StoreError
-from lockring.ring.state import ClusterState, decode_state, encode_state
 
 DATABASE_NAME: Final = "state.db"
 LOCK_NAME: Final = "coordinator.lock"

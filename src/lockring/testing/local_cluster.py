@@ -23,12 +23,12 @@ from typing import Final, Literal, Self
 
 import msgspec
 
+from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError
-from lockring.names import SLOTS, slot_of
-from lockring.net.ask import ServerView, ask_drain, ask_state, ask_undrain
-from lockring.ring.state import ClusterState, Replica
-from lockring.server.children import command_of
+from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_undrain
+from lockring.server.local.children import command_of
 from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
+from lockring.slots import SLOTS, slot_of
 from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess
 

@@ -7,7 +7,7 @@ import socket
 import sys
 from typing import Final
 
-from lockring.server.children import PORTS
+from lockring.server.local.children import PORTS
 
 _ATTEMPTS_MAX: Final = 1_000
 

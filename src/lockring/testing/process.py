@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from lockring.server.children import child_environment
+from lockring.server.local.children import child_environment
 from lockring.testing.network import Place
 
 _EXIT_S_MAX: Final = 10.0

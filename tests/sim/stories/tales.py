@@ -10,10 +10,10 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from tests.sim.drills_groups import GroupScenario
-from tests.sim.scenarios import Scenario
+from tests.sim.framework.world import Clock, S
+from tests.sim.rules.groups import GroupScenario
+from tests.sim.scenarios.scenario import Scenario
 from tests.sim.stories.transcript import Transcript
-from tests.sim.world import Clock, S
 
 Tale = Callable[[], str]
 

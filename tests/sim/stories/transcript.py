@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
-from lockring.messages import Ask, HandOver, Message, Replicate, ReplicateAck, Routes, State
-from lockring.names import slot_of
-from lockring.ring.state import Copy, Replica, decode_state
-from tests.sim.scenarios import Scenario
-from tests.sim.world import MS, S
+from lockring.cluster_state import Copy, Replica, decode_state
+from lockring.protocol import Ask, HandOver, Message, Replicate, ReplicateAck, Routes, State
+from lockring.slots import slot_of
+from tests.sim.framework.world import MS, S
+from tests.sim.scenarios.scenario import Scenario
 
 _TOKENS: Final = frozenset({"fencing_token", "generation", "highest", "below", "view"})
 _VERSIONS: Final = frozenset({"version", "since", "joined", "base", "epoch", "ended_since", "hint"})

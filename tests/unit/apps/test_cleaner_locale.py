@@ -15,7 +15,7 @@ import json, sys
 from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.local import LocalStorage
 from lockring.apps.cleaner.ownership import owner_key
-from lockring.cli.clean_folders import group_of
+from lockring.cli.clean.command import group_of
 
 storage = LocalStorage(sys.argv[1])
 storage.open()

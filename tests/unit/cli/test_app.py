@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from lockring import exits
 from lockring._version import __version__
-from lockring.cli import exits
 from lockring.cli.app import main
 from lockring.errors import (
     AcquireTimeout,

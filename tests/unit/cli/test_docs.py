@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from lockring.cli import exits
+from lockring import exits
 from lockring.cli.app import root
 from lockring.cli.options import sections
 from lockring.config import settings_of

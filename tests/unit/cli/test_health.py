@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lockring.cli.health import Answer, Health, diagnose
-from lockring.names import SLOTS
-from lockring.ring.state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.protocol import ServerStatus
+from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
-from lockring.views import ServerStatus
 
 A, B = Replica("a", 1), Replica("b", 1)
 VERSION = 1_000 * NS_PER_S

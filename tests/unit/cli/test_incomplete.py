@@ -8,7 +8,7 @@ import pytest
 
 import lockring
 from lockring.cli.app import main
-from lockring.names import SLOTS
+from lockring.slots import SLOTS
 from tests.processes import address
 from tests.unit.client.lock_server import LockServer
 

@@ -13,7 +13,9 @@ from typing import Any, Self
 
 import msgspec
 
-from lockring.messages import (
+from lockring.cluster_state import ClusterState, encode_state
+from lockring.net.frames import FrameReader, encode_frame
+from lockring.protocol import (
     PROTOCOL,
     Acquire,
     Break,
@@ -50,9 +52,7 @@ from lockring.messages import (
     Watch,
     Welcome,
 )
-from lockring.names import SLOTS, slot_of
-from lockring.net.frames import FrameReader, encode_frame
-from lockring.ring.state import ClusterState, encode_state
+from lockring.slots import SLOTS, slot_of
 from tests.processes import PATIENCE_S
 
 _decoder = msgspec.msgpack.Decoder(ToNode)

@@ -18,7 +18,7 @@ import pytest
 import lockring
 import lockring.aio
 from lockring.errors import ClientClosed
-from lockring.messages import CloseSession, Keepalive
+from lockring.protocol import CloseSession, Keepalive
 from tests.processes import PATIENCE_S
 from tests.unit.client.lock_server import LockServer
 

@@ -7,10 +7,17 @@ from typing import Any
 import pytest
 
 import lockring
-from lockring.client.membership import GroupInfo, member_payload, summary_of
+from lockring.client.group_state import GroupInfo, member_payload, summary_of
 from lockring.errors import InvalidRequest
-from lockring.messages import GroupMember, HolderInfo, LockInfo, View
-from lockring.views import MEMBER_PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX, membership_of
+from lockring.protocol import (
+    MEMBER_PAYLOAD_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    GroupMember,
+    HolderInfo,
+    LockInfo,
+    View,
+    membership_of,
+)
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from lockring.cluster_state import ClusterState, Farewell, Replica, SlotState, decode_state, encode_state
+from lockring.core.coordinator.transitions import assigned_empty, forgotten, released
 from lockring.core.effects import Send
 from lockring.core.farewells import CLOCKS_APART_NS, Farewells, is_release, is_trusted, mark_of
 from lockring.core.timing import up
-from lockring.core.transitions import assigned_empty, forgotten, released
-from lockring.messages import Heartbeat
-from lockring.ring.state import ClusterState, Farewell, Replica, SlotState, decode_state, encode_state
+from lockring.protocol import Heartbeat
 from lockring.units import NS_PER_MS, NS_PER_S
-from tests.unit.core.coordinator_world import WALL_NS, World
-from tests.unit.core.nodes import Nodes
+from tests.unit.core.coordinator.world import WALL_NS, World
+from tests.unit.core.node.world import Nodes
 
 A, B = Replica("a", 1), Replica("b", 1)
 S = NS_PER_S

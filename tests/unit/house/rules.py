@@ -15,46 +15,68 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
-_BASE: Final = frozenset(
-    {"_version", "clock", "errors", "messages", "names", "native", "streams", "troubles", "units", "views"}
+_WORDS: Final = frozenset(
+    {"addresses", "errors", "names", "native", "protocol", "slots", "troubles", "units"}
 )
+_PURE_WORDS: Final = _WORDS - {"native"}
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
+    "addresses": frozenset({"errors"}),
     "clock": frozenset(),
+    "cluster_state": _PURE_WORDS,
     "errors": frozenset(),
-    "messages": frozenset({"streams", "views"}),
+    "exits": frozenset({"errors"}),
     "names": frozenset({"errors"}),
     "native": frozenset(),
-    "streams": frozenset(),
+    "protocol": frozenset(),
+    "ring_picture": _PURE_WORDS | {"cluster_state", "ring"},
+    "slots": frozenset({"names"}),
     "terminals": frozenset(),
     "troubles": frozenset({"units"}),
     "units": frozenset({"errors"}),
-    "views": frozenset(),
-    "ring": _BASE - {"clock", "native"},
-    "core": _BASE - {"clock", "native"} | {"ring"},
-    "config": _BASE | {"core"},
-    "net": _BASE | {"ring", "core"},
-    "store": _BASE | {"ring", "core"},
-    "api": _BASE | {"ring", "core", "net"},
-    "server": _BASE | {"ring", "core", "net", "store", "config", "api", "terminals"},
-    "client": _BASE | {"ring", "core", "net"},
-    "aio": frozenset({"client", "errors"}),
-    "": frozenset({"_version", "aio", "client", "errors"}),
-    "testing": _BASE | {"", "aio", "ring", "core", "net", "store", "config", "api", "server", "client"},
-    "apps": frozenset({"", "aio", "clock", "errors", "names", "native", "troubles", "units"}),
-    "cli": _BASE
+    "ring": _PURE_WORDS | {"cluster_state"},
+    "core": _PURE_WORDS | {"cluster_state", "ring"},
+    "config": _WORDS | {"clock", "core"},
+    "net": _WORDS | {"clock", "cluster_state", "core"},
+    "store": _WORDS | {"clock", "cluster_state", "core"},
+    "grpc_api": _WORDS | {"_version", "clock", "cluster_state", "core", "net"},
+    "server": _WORDS
     | {
-        "",
-        "aio",
+        "_version",
+        "clock",
+        "cluster_state",
+        "exits",
         "ring",
         "core",
         "net",
         "store",
         "config",
-        "api",
+        "grpc_api",
+        "terminals",
+    },
+    "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net"},
+    "aio": frozenset({"client", "errors"}),
+    "": frozenset({"_version", "aio", "client", "errors"}),
+    "testing": _WORDS
+    | {"", "aio", "clock", "cluster_state", "core", "net", "store", "config", "server", "client"},
+    "apps": frozenset({"", "aio", "clock", "errors", "names", "native", "troubles", "units"}),
+    "cli": _WORDS
+    | {
+        "",
+        "_version",
+        "aio",
+        "clock",
+        "cluster_state",
+        "exits",
+        "ring",
+        "core",
+        "net",
+        "store",
+        "config",
         "server",
         "client",
+        "ring_picture",
         "terminals",
         "testing",
         "apps",
@@ -63,7 +85,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
 }
 """Which part of the package may import which others, besides itself. "" is `lockring` itself."""
 
-PURE: Final = frozenset({"ring", "core"})
+PURE: Final = frozenset({"cluster_state", "ring", "core"})
 PURE_INSIDE: Final = frozenset({"apps/cleaner/core"})
 """Folders inside of other parts that keep the rules of the cores."""
 
@@ -85,9 +107,8 @@ PURE_MAY_IMPORT: Final = frozenset(
         "types",
         "typing",
         "zlib",
-        # third parties, of which nothing but values is used
+        # a third party, of which nothing but values is used
         "msgspec",
-        "sortedcontainers",
     },
 )
 """All that the cores may use from outside: nothing that reads a clock, draws a number or touches the world."""

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from lockring.errors import ProtocolError
-from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, StateIs, Welcome
+from lockring.net.accepted import CLIENT, PEER, Guest
 from lockring.net.connection import Outbox
-from lockring.net.guest import CLIENT, PEER, Guest
 from lockring.net.listener import Listener
+from lockring.protocol import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, StateIs, Welcome
 from tests.processes import PATIENCE_S
 
 T = TypeVar("T")

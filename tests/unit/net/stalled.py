@@ -10,7 +10,7 @@ import sys
 import uvloop
 
 from lockring.clock import monotonic_ns
-from lockring.net.pump import Pump
+from lockring.net.core_loop import Pump
 from lockring.units import NS_PER_MS
 
 

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Sequence
 
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongRole
-from lockring.messages import PROTOCOL, ClientHello, GetState, Message, StateIs, ToClient, Welcome
 from lockring.net.connection import Outbox
 from lockring.net.dialer import Dialer
+from lockring.protocol import PROTOCOL, ClientHello, GetState, Message, StateIs, ToClient, Welcome
 from tests.processes import address
 from tests.unit.net.serving import EchoHost, run, until
 

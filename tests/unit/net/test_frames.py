@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockring.errors import ProtocolError
-from lockring.messages import FRAME_BYTES_MAX, GetState, Keepalive, Message, Release, ToNode
 from lockring.net.frames import FrameReader, encode_frame
+from lockring.protocol import FRAME_BYTES_MAX, GetState, Keepalive, Message, Release, ToNode
 
 decoder = msgspec.msgpack.Decoder(ToNode)
 

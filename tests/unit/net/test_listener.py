@@ -13,13 +13,13 @@ from collections import Counter
 import pytest
 
 from lockring.errors import InvalidRequest
-from lockring.messages import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
-from lockring.messages import Welcome as WelcomeMessage
-from lockring.net import guest as guest_module
+from lockring.net import accepted as guest_module
+from lockring.net.accepted import Guest
 from lockring.net.descriptors import RESERVED_MAX
 from lockring.net.frames import encode_frame
-from lockring.net.guest import Guest
 from lockring.net.listener import CannotListen
+from lockring.protocol import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
+from lockring.protocol import Welcome as WelcomeMessage
 from tests.cluster.wire import Wire
 from tests.unit.net.serving import EchoHost, run, until, with_host
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 
-from lockring.names import SLOTS
 from lockring.ring.hash_ring import HashRing
-from lockring.ring.moves import moves
+from lockring.slots import SLOTS
+from tests.unit.ring.moves import moves
 
 
 def equal(count: int, start: int = 1) -> dict[str, int]:

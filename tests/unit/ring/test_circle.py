@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from lockring.names import SLOTS
 from lockring.ring.circle import POINTS_MAX, Circle, Walk, points_of_weight
+from lockring.slots import SLOTS
 
 IDS = tuple(f"n{number}" for number in range(8))
 circle = Circle(IDS, (1, 1, 1, 1, 2, 2, 3, 3))

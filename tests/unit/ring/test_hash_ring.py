@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockring.errors import InvalidRequest
-from lockring.names import SLOTS, slot_of
 from lockring.ring.hash_ring import Counts, HashRing
+from lockring.slots import SLOTS, slot_of
 from tests.unit.ring.rings import backup_shares, check_balance, check_whole, equal
 
 weights = st.dictionaries(

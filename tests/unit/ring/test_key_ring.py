@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lockring.errors import InvalidRequest
-from lockring.names import SLOTS, slot_of
+from lockring.protocol import WEIGHT_MAX
 from lockring.ring.circle import CIRCLE_BITS, places_of
 from lockring.ring.key_ring import POINTS_PER_WEIGHT, KeyRing, KeySet
-from lockring.views import WEIGHT_MAX
+from lockring.slots import SLOTS, slot_of
 
 TEN = {f"worker-{number}": 1 for number in range(10)}
 

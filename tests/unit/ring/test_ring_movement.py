@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lockring.names import SLOTS
 from lockring.ring.hash_ring import HashRing
-from lockring.ring.moves import Move, Moves, moves
+from lockring.slots import SLOTS
+from tests.unit.ring.moves import Move, Moves, moves
 from tests.unit.ring.rings import backup_shares, check_balance, check_step, check_whole, equal, shares
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from lockring.errors import ConfigError
 from lockring.net.listener import CannotListen
-from lockring.server.children import command_of
+from lockring.server.local.children import command_of
 from lockring.server.settings import NodeSettings, ServeSettings, UpSettings
 
 

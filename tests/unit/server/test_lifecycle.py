@@ -21,8 +21,8 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
+from lockring.exits import exit_code_of_server
 from lockring.net.listener import CannotListen
-from lockring.server.lifecycle import exit_code_of
 from tests.processes import PATIENCE_S
 
 
@@ -40,7 +40,7 @@ from tests.processes import PATIENCE_S
     ],
 )
 def test_errors_have_the_exit_codes_of_sysexits(error: LockringError, code: int) -> None:
-    assert exit_code_of(error) == code
+    assert exit_code_of_server(error) == code
 
 
 PROGRAM = """

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from lockring.cluster_state import ClusterState
 from lockring.errors import StoreError
-from lockring.ring.state import ClusterState
 from lockring.server.store_worker import Outcome, StoreWorker
 from lockring.store.memory import MemoryStore
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lockring.cluster_state import ClusterState
 from lockring.errors import StoreError
-from lockring.ring.state import ClusterState
 from lockring.store.base import Store
 from lockring.store.memory import MemoryStore
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.errors import StoreError
-from lockring.names import SLOTS
-from lockring.ring.state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.slots import SLOTS
 from lockring.store.base import Store
 from lockring.store.sqlite import DATABASE_NAME, LOCK_NAME, MARK_NAME, SqliteStore
 
@@ -200,7 +200,7 @@ def test_a_directory_deleted_or_replaced_under_the_store_is_noticed(
 
 WRITER = """
 import sys
-from lockring.ring.state import ClusterState
+from lockring.cluster_state import ClusterState
 from lockring.store.sqlite import SqliteStore
 store = SqliteStore(sys.argv[1])
 state = store.read()

@@ -14,15 +14,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from lockring.core.client import ClientCore
-from lockring.core.client_effects import Connect
-from lockring.core.client_effects import Send as ClientSend
+from lockring.core.client.core import ClientCore
+from lockring.core.client.effects import Connect
+from lockring.core.client.effects import Send as ClientSend
+from lockring.core.client.tickets import TicketState
 from lockring.core.effects import Reply, Send
-from lockring.core.holdings import TicketState
-from lockring.core.lock_table import LockTable
-from lockring.core.node import NodeCore
-from lockring.core.sessions import Sessions
-from lockring.messages import (
+from lockring.core.node.core import NodeCore
+from lockring.core.node.lock_table import LockTable
+from lockring.core.node.sessions import Sessions
+from lockring.net.frames import FrameReader, encode_frame
+from lockring.protocol import (
     PROTOCOL,
     Acquire,
     Granted,
@@ -35,9 +36,8 @@ from lockring.messages import (
     ToNode,
     Welcome,
 )
-from lockring.net.frames import FrameReader, encode_frame
-from tests.unit.core.client_world import routes
-from tests.unit.core.nodes import MS, Nodes
+from tests.unit.core.client.world import routes
+from tests.unit.core.node.world import MS, Nodes
 
 PAIRS = 500
 NAMES = [f"job/{number}" for number in range(1, 31)]

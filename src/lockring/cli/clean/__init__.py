@@ -1,0 +1,1 @@
+"""`lockring clean-folders`: remove folders that became empty."""

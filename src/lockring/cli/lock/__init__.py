@@ -1,0 +1,1 @@
+"""`lockring lock`: run a command under locks."""

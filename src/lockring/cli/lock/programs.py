@@ -1,0 +1,98 @@
+"""Finding and starting programs as POSIX says for `execvp`: by PATH, and by `sh` where a file is no program but a script."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from lockring import exits
+from lockring.cli.output import shown
+from lockring.native import to_native
+
+_SHELL: Final = b"/bin/sh"
+_LOOKED_AT_BYTES: Final = 256
+_GOES_ON: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT})
+"""On these a later folder of PATH may have the program."""
+
+
+def is_program(word: str) -> bool:
+    """Whether a word is a path to a program or the name of one in PATH."""
+    return bool(word) and shutil.which(to_native(word)) is not None
+
+
+def is_file(word: str) -> bool:
+    """Whether a word is the path of something that is there and is no directory."""
+    try:
+        path = to_native(word)
+        return os.path.exists(path) and not os.path.isdir(path)
+    except ValueError:  # a NUL
+        return False
+
+
+def unusable(command: str) -> tuple[str, int] | None:
+    """Why a command cannot be run, and the exit code; None if it can. Asked before the wait for a lock, to fail early."""
+    if "\0" in command:
+        return f"{shown(command)}: a command has no NUL byte", exits.USAGE
+    if is_program(command):
+        return None
+    path = to_native(command)
+    if os.path.dirname(path) and os.path.exists(path):
+        what = "is a directory" if os.path.isdir(path) else "is not executable"
+        return f"{shown(command)}: {what}", exits.CANNOT_EXECUTE
+    text = f"{shown(command)}: command not found"
+    if command.startswith("-"):
+        text += "; what stands after -- is the command"
+    return text, exits.NOT_FOUND
+
+
+def replace_process(argv: Sequence[str], variables: dict[str, str]) -> NoReturn:
+    """Become the program, in this process's environment with the variables put over it. All of it is UTF-8, whatever the locale says.
+
+    Raises:
+        OSError: it cannot be started.
+        ValueError: an argument has a NUL byte.
+    """
+    arguments = [_bytes(each) for each in argv]
+    environ = {**os.environb, **{_bytes(name): _bytes(value) for name, value in variables.items()}}
+    refused: OSError | None = None
+    for path in _places(arguments[0]):
+        try:
+            _execute(path, arguments, environ)
+        except OSError as error:
+            if error.errno == errno.EACCES:
+                refused = error  # a later folder may have one that may be run; if not, this is what to say
+            elif error.errno not in _GOES_ON:
+                raise
+    raise refused or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _places(command: bytes) -> list[bytes]:
+    if b"/" in command:
+        return [command]
+    if not command:
+        return []
+    return [os.path.join(os.fsencode(folder), command) for folder in os.get_exec_path()]
+
+
+def _execute(path: bytes, arguments: list[bytes], environ: dict[bytes, bytes]) -> None:
+    try:
+        os.execve(path, arguments, environ)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC or _is_binary(path):
+            raise
+    script = b"./" + path if path.startswith(b"-") else path
+    os.execve(_SHELL, [b"sh", script, *arguments[1:]], environ)
+
+
+def _is_binary(path: bytes) -> bool:
+    """Whether a file that the system cannot run is none for a shell either: it has a NUL in its first line."""
+    with open(path, "rb") as file:
+        start = file.read(_LOOKED_AT_BYTES)
+    return b"\0" in start.split(b"\n")[0]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

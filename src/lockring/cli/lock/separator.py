@@ -1,0 +1,160 @@
+"""Telling the names of locks from the command to run: `--` stands between them, and is easily forgotten.
+
+`flock FILE COMMAND` has no separator, so whoever comes from there types `lockring lock nightly ./backup.sh --full`. Taken by the word, that
+names locks, and would hold them until a signal. Where there is no `--`, nothing is acquired if
+
+1. a word after the first is a program (in PATH, or a path to one) or an existing file, or begins with `./`, `../` or `~/`;
+2. an option follows that is none of ours.
+
+Several names that look like names are held, and a line says so. With `--`, or `--hold` for a lock that is called like a program, nothing is
+ambiguous.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from lockring.cli.lock.programs import is_file, is_program
+from lockring.cli.output import quoted, shown
+from lockring.errors import InvalidRequest
+
+COMMAND: Final = "lockring.command"
+"""Where a context keeps what stands after `--`."""
+
+_GIVEN: Final = "lockring.given"
+"""Where it keeps the words as they were given, if there is no `--`."""
+
+_OF_FLOCK: Final = {
+    "-x": "a lock is exclusive unless -s is given",
+    "-e": "a lock is exclusive unless -s is given",
+    "--exclusive": "a lock is exclusive unless -s is given",
+    "-u": "a lock is released when the command ends",
+    "--unlock": "a lock is released when the command ends",
+    "-o": "a lock is not a file that the command could hold open",
+    "--close": "a lock is not a file that the command could hold open",
+    "-F": "the command is always a child of lockring",
+    "--no-fork": "the command is always a child of lockring",
+    "--wait": "-w or --timeout says how long to wait",
+    "--nb": "-n or --nonblock does not wait",
+}
+"""Options that users of flock(1) know, and what is so here."""
+
+_SHOWN_WORDS: Final = 12
+
+
+class LockCommand(click.Command):
+    """Takes what stands after `--` for the command to run, before options are looked for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `click.Command`."""
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[COMMAND] = args[at + 1 :]
+            if not ctx.meta[COMMAND]:
+                raise click.UsageError(
+                    "no command after --; leave out the -- to hold the lock until a signal", ctx
+                )
+            return super().parse_args(ctx, args[:at])
+        ctx.meta[_GIVEN] = given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(_about_option(self, given, error), ctx) from None
+
+
+def check_names(ctx: click.Context, names: Sequence[str]) -> None:
+    """Refuse words that stand where names do, without a `--`, and are rather a command.
+
+    Raises:
+        InvalidRequest: one is; the error says how to run it, and how to hold a lock of that name.
+    """
+    for word in names[1:]:
+        what = _like_a_command(word)
+        if what:
+            given = ctx.meta[_GIVEN]
+            places = [place for place in _words(ctx.command, given) if given[place] == word]
+            at = next((place for place in places if place > 0), len(given))
+            raise InvalidRequest(
+                f"{quoted(word)} {what}: to run it under the lock, put -- before it: {_typed(given, at)}; "
+                f"to hold a lock of that name until a signal, give --hold"
+            )
+
+
+def hint(names: Sequence[str]) -> str:
+    """What to tell about names that are held without a command, "" for nothing."""
+    if len(names) > 1:
+        return (
+            f"{len(names)} locks are asked for: {', '.join(map(quoted, names[:_SHOWN_WORDS]))}"
+            f"{' …' if len(names) > _SHOWN_WORDS else ''}; to run a command, put -- before it"
+        )
+    if "/" in names[0] and is_program(names[0]):
+        return f"{quoted(names[0])} is the lock's name, and nothing is run: lockring lock NAME -- COMMAND runs a command"
+    return ""
+
+
+def _like_a_command(word: str) -> str:
+    if word.startswith(("./", "../", "~/")):
+        return "is a path"
+    if is_program(word):
+        return "is a program"
+    if is_file(word):
+        return "is a file"
+    return ""
+
+
+def _about_option(command: click.Command, given: Sequence[str], error: click.NoSuchOption) -> str:
+    """What to say of an option that `lockring lock` does not have."""
+    option = error.option_name
+    text = f"no such option {option!r}"
+    at = next((place for place, each in enumerate(given) if _has_option(each, option)), len(given))
+    if option in ("-c", "--command"):
+        script = given[at + 1] if at + 1 < len(given) else "COMMAND"
+        before = [each for each in given[:at] if each != option] or ["NAME"]
+        line = _typed([*before, "sh", "-c", script], len(before))
+        return f"{text}; no shell is started unless it is asked for: {line}"
+    if option in _OF_FLOCK:
+        return f"{text}; {_OF_FLOCK[option]}"
+    words = _words(command, given[:at])
+    meant = "".join(difflib.get_close_matches(option, error.possibilities or (), n=1))
+    if len(words) > 1:
+        text += f"; if it is for a command, put -- before that: {_typed(given, words[1])}"
+        return text + (f"; else, did you mean {meant}?" if meant else "")
+    return text + (f"; did you mean {meant}?" if meant else "")
+
+
+def _has_option(word: str, option: str) -> bool:
+    """Whether a word has the option in it: `--full=1`, or `-x` within `-nx`."""
+    if option.startswith("--"):
+        return word.split("=")[0] == option
+    return word.startswith("-") and not word.startswith("--") and option[1:] in word
+
+
+def _words(command: click.Command, given: Sequence[str]) -> list[int]:
+    """Where the names stand: what is neither an option nor the value of one."""
+    takes_value = {
+        name
+        for each in command.params
+        if isinstance(each, click.Option) and not each.is_flag
+        for name in each.opts
+    }
+    places, is_value = [], False
+    for place, each in enumerate(given):
+        if is_value:
+            is_value = False
+        elif each.startswith("-") and len(each) > 1:
+            is_value = each in takes_value
+        else:
+            places.append(place)
+    return places
+
+
+def _typed(given: Sequence[str], at: int) -> str:
+    """How it is to be typed, with -- before the word at that place; cut if it is very long."""
+    words = [*given[:at], "--", *given[at:]]
+    text = " ".join(shown(each if each == "--" else shlex.quote(each)) for each in words[:_SHOWN_WORDS])
+    return f"lockring lock {text}" + (" …" if len(words) > _SHOWN_WORDS else "")

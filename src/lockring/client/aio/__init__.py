@@ -1,0 +1,1 @@
+"""The asyncio client: its public face is `lockring.aio`."""

@@ -1,0 +1,324 @@
+"""The asyncio client's machinery in a thread of its own, for programs whose event loop may stand still.
+
+An `AsyncEngine` on the program's event loop renews leases when that loop lets it. Where code may block the loop for
+longer than leases allow, the engine runs here instead: on a second loop, in a second thread, which the interpreter lets run
+every few milliseconds whatever the first one does (unless that is in an extension that keeps the interpreter's lock).
+Each call goes to the other thread and its answer comes back, which costs about 0.2 ms.
+
+Rules:
+
+- Only the engine's thread touches the engine. Tickets are read by both: their fields are made for that.
+- What was granted reaches who asked, or is given back: a caller that was cancelled meanwhile leaves nothing behind.
+- Losses are told on the program's loop, as soon as that runs again. `held` goes by the clock and needs neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import warnings
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+from lockring.client.aio.driver import AsyncEngine, guard_of
+from lockring.client.aio.watching import Watching
+from lockring.client.grant_state import listener_of, words_of
+from lockring.client.group_state import Follower
+from lockring.clock import monotonic_ns
+from lockring.core.client.core import ClientCore
+from lockring.core.client.effects import Regrouped, Update
+from lockring.core.client.outlook import Wait
+from lockring.core.client.queries import Request
+from lockring.core.client.tickets import Ticket
+from lockring.errors import ClientClosed, ReentrantCall, Unavailable
+from lockring.protocol import Mode
+from lockring.units import NS_PER_S
+
+_CLOSE_NS: Final = 3 * NS_PER_S
+_POLL_S: Final = 0.01
+_LOOK_S: Final = 0.5
+"""How often to look whether the program's event loop is closed: nothing tells of that."""
+_ANSWER_S: Final = 1.0
+"""How long the program's thread may wait for the engine's, which never does anything that takes long."""
+
+T = TypeVar("T")
+
+
+class _Engine(AsyncEngine):
+    """An engine whose grants live on another loop."""
+
+    home: asyncio.AbstractEventLoop
+
+    def tell_lost(self, ticket: Ticket) -> None:
+        """Tell of a loss on the loop of who holds the grant."""
+        loser = listener_of(ticket.context)
+        if loser is not None:
+            with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
+                self.home.call_soon_threadsafe(loser._on_ticket_lost)
+
+    def tell_regrouped(self, news: Regrouped) -> None:
+        """Tell of a change in a group on the loop of its member."""
+        member = listener_of(news.request.context)
+        if member is not None:
+            with contextlib.suppress(RuntimeError):
+                self.home.call_soon_threadsafe(member._on_regrouped, news.gained, news.lost, news.awaited)
+
+    async def run_until_over(self, stop: asyncio.Event) -> None:
+        """The engine's thread: until it is to stop, or until the program's loop is closed."""
+        while not self.home.is_closed():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK_S)
+                break
+        await self.close()
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        if calls:
+            await asyncio.wait(calls, timeout=_ANSWER_S)  # they are decided, and tell so
+
+
+class ThreadedEngine:
+    """Runs an `AsyncEngine` in a daemon thread of its own, for callers on the event loop of its first use.
+
+    Its methods are those of `AsyncEngine`, with the same arguments, results and errors.
+    """
+
+    def __init__(self, addresses: Sequence[str], owner: str, connect_timeout_ns: int) -> None:
+        self.addresses = addresses
+        self.owner = owner
+        self._engine = _Engine(addresses, owner, connect_timeout_ns)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stop: asyncio.Event | None = None
+        self._guard: AsyncGenerator[None] | None = None
+        self._is_closed = False
+
+    # ------------------------------------------------------------------ calls
+
+    async def acquire(
+        self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE, payload: bytes = b""
+    ) -> Ticket:
+        """Acquire a lock; whatever ends the wait early leaves nothing behind."""
+        return await self._across(
+            lambda: self._engine.acquire(name, ttl_ms, wait_ms, mode, payload), self._engine.let_go
+        )
+
+    async def release(self, ticket: Ticket) -> None:
+        """Release a held ticket."""
+        await self._across(lambda: self._engine.release(ticket), goes_on=True)
+
+    def let_go(self, ticket: Ticket) -> None:
+        """Release a ticket, whatever its state, without waiting for the answer."""
+        self._soon(self._engine.let_go, ticket)
+
+    async def ask(self, question: Callable[[ClientCore, int], Request]) -> Any:
+        """Ask something of the core, given it and the time, and wait for the answer."""
+        return await self._across(lambda: self._engine.ask(question))
+
+    def watch(self, name: str) -> tuple[Watching, Request]:
+        """Begin to watch a lock."""
+        return self._now(self._start(), lambda: self._engine.watch(name))
+
+    async def next_updates(self, watching: Watching) -> list[Update]:
+        """Wait for news of a watch."""
+        return await self._across(lambda: self._engine.next_updates(watching))
+
+    def unwatch(self, request: Request) -> None:
+        """End a watch."""
+        if not self._is_closed:
+            self._soon(self._engine.unwatch, request)
+
+    def follow(self, ticket: Ticket, member: Follower) -> None:
+        """Begin to follow the group that a held ticket is a membership of."""
+        self._now(self._start(), lambda: self._engine.follow(ticket, member))
+
+    def told(self, request: Request) -> None:
+        """The one that follows was told of a change."""
+        if not self._is_closed:
+            self._soon(self._engine.told, request)
+
+    async def unfollow(self, request: Request) -> None:
+        """A member is about to leave: it owns nothing any more, and has been told so."""
+        await self._across(lambda: self._engine.unfollow(request), goes_on=True)
+
+    def notice_expiry(self) -> None:
+        """Find out what has expired by now."""
+        if self._loop is not None and not self._is_closed and not self._engine.is_forked:
+            with contextlib.suppress(ClientClosed, ReentrantCall, Unavailable):  # the clock tells as much
+                self._now(self._loop, self._engine.notice_expiry)
+
+    def waits(self) -> list[Wait]:
+        """What the calls wait for that are not answered yet."""
+        if self._loop is None or self._is_closed:
+            return []
+        return self._now(self._loop, self._engine.waits)
+
+    # ------------------------------------------------------------------ the end
+
+    async def close(self) -> None:
+        """End the sessions, tell the nodes, close all connections, and end the thread; from any loop."""
+        self._is_closed = True
+        thread = self._thread
+        if thread is None or self._engine.is_forked:
+            return
+        self._stop_soon()
+        until_ns = monotonic_ns() + _CLOSE_NS
+        # Not in a thread that waits and tells of it: a loop that ends starts none any more.
+        while thread.is_alive() and monotonic_ns() < until_ns:  # noqa: ASYNC110 - nothing tells of the end of a thread
+            await asyncio.sleep(_POLL_S)
+
+    def begin_goodbye(self) -> Callable[[int], None] | None:
+        """At the end of the program: the engine that lives in the thread says goodbye."""
+        return None
+
+    def _stop_soon(self) -> None:
+        assert self._loop is not None
+        assert self._stop is not None
+        with contextlib.suppress(RuntimeError):  # it is over
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def drop(self, ticket: Ticket) -> None:
+        """Give up a ticket whose grant was dropped; from any thread, at any moment."""
+        self._engine.drop(ticket)
+
+    def __del__(self) -> None:
+        """Nothing refers to the client any more, nor to what it gave out: close it, and say that it was forgotten."""
+        thread = getattr(self, "_thread", None)
+        if thread is None or self._is_closed or self._engine.is_forked or not thread.is_alive():
+            return
+        self._is_closed = True
+        self._stop_soon()
+        warnings.warn(
+            f"a client of {','.join(self.addresses)} was forgotten and not closed: what it held is given up",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )
+
+    # ------------------------------------------------------------------ between the threads
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        """The engine's loop, started if it is not running yet."""
+        home = asyncio.get_running_loop()
+        if self._is_closed:
+            raise ClientClosed("the client is closed")
+        if self._loop is None:
+            self._engine.home = home
+            self._stop = asyncio.Event()
+            self._loop = loop = asyncio.new_event_loop()
+            thread = threading.Thread(
+                target=_run, args=(loop, self._engine, self._stop), name="lockring-client", daemon=True
+            )
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError, OSError) as error:
+                loop.close()
+                self._loop = None
+                raise Unavailable(
+                    f"the thread that keeps leases cannot be started: {words_of(error)}"
+                ) from error
+            self._thread = thread
+            self._guard = guard_of(self)
+        elif self._engine.home is not home:
+            raise ClientClosed("the client belongs to another event loop: make one for each loop")
+        elif self._engine.is_forked:
+            raise ClientClosed(
+                "the client belongs to the process that was forked: make a new one in the child"
+            )
+        return self._loop
+
+    async def _across(
+        self,
+        call: Callable[[], Coroutine[Any, Any, T]],
+        give_back: Callable[[T], None] | None = None,
+        *,
+        goes_on: bool = False,
+    ) -> T:
+        """Run a coroutine of the engine in its thread. A result that nobody takes is given back there; `goes_on` says that
+        it is not cancelled with its caller."""
+        loop, home = self._start(), asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = home.create_future()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def work() -> None:
+            result: T | None = None
+            error: BaseException | None = None
+            try:
+                result = await call()
+            except BaseException as problem:  # noqa: BLE001 - raised to the caller, in its own thread
+                error = problem
+            try:
+                home.call_soon_threadsafe(deliver, result, error)
+            except RuntimeError:  # the caller's loop is closed
+                if error is None and give_back is not None:
+                    give_back(result)  # type: ignore[arg-type]
+
+        def deliver(result: Any, error: BaseException | None) -> None:
+            if outcome.done():
+                if error is None and give_back is not None:
+                    self._soon(give_back, result)
+            elif error is None:
+                outcome.set_result(result)
+            elif isinstance(error, asyncio.CancelledError):
+                outcome.cancel()
+            else:
+                outcome.set_exception(error)
+
+        loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(work())))
+        try:
+            return await outcome
+        except BaseException:
+            if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+                if give_back is not None:
+                    self._soon(give_back, outcome.result())
+            elif not goes_on:
+                outcome.cancel()  # where the caller was thrown away: what still comes is given back
+                self._soon(lambda: [task.cancel() for task in tasks])
+            raise
+
+    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have a function called in the engine's thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _now(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
+        """Call a function in the engine's thread and wait for it.
+
+        Raises:
+            ClientClosed: that thread has ended.
+            ReentrantCall: a finalizer in that thread has called.
+            Unavailable: it does not come to it.
+        """
+        if threading.current_thread() is self._thread:
+            raise ReentrantCall(
+                "a finalizer in the client's own thread called the client, so nothing was done"
+            )
+        results: list[T] = []
+        errors: list[BaseException] = []
+        done = threading.Event()
+
+        def call() -> None:
+            try:
+                results.append(function())
+            except BaseException as error:  # noqa: BLE001 - raised to the caller, in its own thread
+                errors.append(error)
+            done.set()
+
+        try:
+            loop.call_soon_threadsafe(call)
+        except RuntimeError as error:
+            raise ClientClosed("the client is closed") from error
+        if not done.wait(_ANSWER_S):
+            raise Unavailable(f"the client's thread did not answer within {_ANSWER_S:g} s")
+        if errors:
+            raise errors[0]
+        return results[0]
+
+
+def _run(loop: asyncio.AbstractEventLoop, engine: _Engine, stop: asyncio.Event) -> None:
+    """The engine's thread: its loop, until the engine is closed."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(engine.run_until_over(stop))
+    finally:
+        loop.close()

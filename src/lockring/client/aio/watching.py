@@ -1,0 +1,25 @@
+"""A watch of the asyncio client, between its engine and its reader."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lockring.core.client.watches import Backlog
+from lockring.errors import LockringError
+
+
+class Watching:
+    """A watch and what it has seen that its caller has not."""
+
+    __slots__ = ("backlog", "error", "over", "woken")
+
+    def __init__(self) -> None:
+        self.backlog = Backlog()
+        self.error: LockringError | None = None
+        self.over = False
+        self.woken: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Let the caller look."""
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(None)

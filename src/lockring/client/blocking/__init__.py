@@ -1,0 +1,1 @@
+"""The blocking client: its public face is `lockring`."""

@@ -1,0 +1,460 @@
+"""Between the client core and the sockets: what the blocking client does whoever's thread it runs on.
+
+Everything here runs in sections (see `section`), but for opening connections. What cannot be had from the system (a thread, a
+descriptor) is an error of the call that needs it, or of the connection; it never leaves a section half done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import selectors
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from lockring._version import __version__
+from lockring.client.arguments import origin_of
+from lockring.client.blocking.background import Keeper, log
+from lockring.client.blocking.calls import Call, Calls
+from lockring.client.blocking.connection import IDLE_NS, Wire, connect, not_understood
+from lockring.client.goodbye import expect_end, remember
+from lockring.client.grant_state import (
+    abandon_held,
+    farewell_of,
+    listener_of,
+    tell_lost,
+    what_happened,
+    words_of,
+)
+from lockring.client.logs import LoggedCore
+from lockring.clock import monotonic_ns
+from lockring.core.client.core import ClientCore
+from lockring.core.client.effects import (
+    Answer,
+    Connect,
+    Disconnect,
+    GrantLost,
+    Regrouped,
+    Resolve,
+    Send,
+    Update,
+)
+from lockring.core.client.outstanding import HELD
+from lockring.core.client.tickets import NEVER_NS
+from lockring.errors import LockringError, ProtocolError, Unavailable
+from lockring.net.frames import encode_frame
+from lockring.units import NS_PER_MS, NS_PER_S
+
+_STALL_NS: Final = 100 * NS_PER_MS
+_STALL_S: Final = 0.005
+"""A background thread that comes back so much too late lets everybody read what has arrived before it judges silence."""
+_SWEEP_NS: Final = 10 * NS_PER_S
+"""How often to look for grants that were dropped unnoticed: an interrupt may hit the very step that should notice."""
+_SPAWN_AGAIN_NS: Final = 50 * NS_PER_MS
+"""How often to try again to start a thread that the system refused."""
+
+
+class Plumbing(Calls):
+    """Runs one client core over sockets.
+
+    Args:
+        addresses: of the servers.
+        owner: gives the label, asked again after a fork.
+        connect_timeout_ns: as for the core.
+    """
+
+    def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
+        self.addresses = addresses
+        self._owner_of = owner
+        self._connect_timeout_ns = connect_timeout_ns
+        self._begin()
+        _engines.add(self)
+        remember(self)
+
+    def _begin(self) -> None:
+        """Start over with nothing: at first, and in the child of a fork."""
+        self._open_sections()
+        self.owner = self._owner_of()
+        self._core = self._new_core()
+        self._wires: dict[int, Wire] = {}
+        self._callers: dict[int, Call] = {}
+        self._watches: dict[Call, None] = {}
+        self._connecting: dict[int, object] = {}
+        self._openers: set[threading.Thread] = set()
+        """Threads that open a connection."""
+        self._unstarted: deque[tuple[Callable[[], object], str]] = deque()
+        """What is to run in a thread that the system did not give yet, with the thread's name."""
+        self._keeper: Keeper | None = None
+        self._sleeping_until_ns = 0
+        self._planned_ns = NEVER_NS
+        self._sweep_at_ns = 0
+        self._closing = False
+
+    def _new_core(self) -> ClientCore:
+        return LoggedCore(
+            self.addresses,
+            owner=self.owner,
+            new_id=lambda: secrets.token_hex(8),
+            software=f"lockring-python {__version__}",
+            connect_timeout_ns=self._connect_timeout_ns,
+            origin=origin_of(self.addresses),
+        )
+
+    # ------------------------------------------------------------------ sections that ended in their middle
+
+    def tear(self, cause: BaseException) -> None:
+        """Trust nothing of what is there any more: the next section gives it up and begins again."""
+        self._torn = cause
+        self._rouse()
+
+    def begin_goodbye(self) -> Callable[[int], None] | None:
+        """At the end of the program: begin to close."""
+        raise NotImplementedError
+
+    def _rouse(self) -> None:
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.wake()
+
+    def _mend(self, now_ns: int, cause: BaseException) -> None:
+        """Give everything up and go on with a new core: what is held is lost, and whoever waits is told why.
+
+        A signal's handler may raise between any two lines that the main thread runs (Ctrl-C does), and any line may find no
+        memory. Nothing of what was there is relied on.
+        """
+        old, self._core = self._core, self._new_core()
+        if self._closing:
+            self._core.close(now_ns=now_ns)
+        farewell = farewell_of(old)
+        wires, self._wires, self._connecting = self._wires, {}, {}
+        callers, self._callers = self._callers, {}
+        watches, self._watches = self._watches, {}
+        if self._keeper is not None:
+            self._keeper.watcher.stale = True
+            self._sleeping_until_ns = 0
+            self._keeper.wake()
+        losers = abandon_held(old, "session-ended")
+        for wire in wires.values():
+            with contextlib.suppress(OSError):  # the program may have closed descriptors that are not its own
+                wire.send(farewell)
+                wire.hang_up()
+                wire.wake()
+                if wire.reader is None:
+                    wire.close()
+        what = what_happened(cause)
+        for top in (*callers.values(), *watches):
+            call: Call | None = top
+            while call is not None:
+                if not call.done or call.backlog is not None:
+                    call.error = Unavailable(f"{what}, so the client had to start over: what it held is lost")
+                    call.error.__cause__ = cause
+                with contextlib.suppress(RuntimeError, OSError):  # its gate may be open already
+                    self._finish(call, None)
+                call = call.beneath
+        for loser in losers:
+            tell_lost(loser)
+        self._chores.append(
+            lambda: log.error(
+                "%s, so the client had to start over: what it held is lost", what, exc_info=cause
+            )
+        )
+
+    # ------------------------------------------------------------------ between core and sockets (all under the lock)
+
+    def _feed(self, wire: Wire, now_ns: int, me: Call | None) -> None:
+        """Give the core what came on a connection."""
+        data = wire.view[: wire.taken.pop()]
+        wire.used_at_ns = now_ns
+        core = self._core
+        link = wire.link
+        if not data:
+            self._drop(wire)
+            reason = "the connection was lost" if wire.greeted else "closed the connection without a greeting"
+            core.disconnected(link, now_ns=now_ns, reason=reason)
+        else:
+            try:
+                messages = wire.frames.feed(data)
+            except ProtocolError as error:
+                self._drop(wire)
+                wrong = not_understood(wire.address, error, wire.greeted)
+                core.disconnected(link, now_ns=now_ns, error=wrong)
+            else:
+                for message in messages:
+                    core.received(link, message, now_ns=now_ns)
+                if messages:
+                    wire.greeted = True
+        self._carry_out(now_ns, me)
+
+    def _carry_out(self, now_ns: int, me: Call | None) -> None:
+        """Do what the core wants done. `me` is the call of this thread, which needs no waking."""
+        core = self._core
+        effects = core.take_effects(now_ns=now_ns)
+        frames: list[bytes] = []
+        for place, effect in enumerate(effects, start=1):
+            if type(effect) is Send:
+                frames.append(encode_frame(effect.message))
+                if place < len(effects):
+                    after = effects[place]
+                    if type(after) is Send and after.link == effect.link:
+                        continue  # what follows leaves in the same write
+                wire = self._wires.get(effect.link)
+                if wire is not None:
+                    if me is not None:
+                        wire.used_at_ns = now_ns
+                    wire.send(frames[0] if len(frames) == 1 else b"".join(frames))
+                    if wire.outgoing:
+                        self._watch(wire, wire.events | selectors.EVENT_WRITE)
+                frames = []
+            elif type(effect) is Resolve:
+                call: Call = effect.ticket.context
+                call.error = effect.error
+                self._finish(call, me)
+            else:
+                self._carry_out_rare(effect, me)
+        due_ns = core.next_deadline_ns()
+        if due_ns is not None and due_ns < self._sleeping_until_ns:
+            self._wake()
+
+    def _carry_out_rare(self, effect: object, me: Call | None) -> None:
+        match effect:
+            case GrantLost(ticket):
+                tell_lost(ticket.context)
+            case Answer(request, answer, error):
+                call: Call = request.context
+                call.answer, call.error = answer, error
+                self._finish(call, me)
+                self._watches.pop(call, None)
+            case Update(request):
+                call = request.context
+                assert call.backlog is not None
+                call.backlog.add(effect)
+                self._finish(call, me)
+            case Regrouped(request, gained, lost, awaited):
+                member = listener_of(request.context)
+                if member is not None:
+                    member._on_regrouped(gained, lost, awaited)
+            case Connect(link, address):
+                mark = self._connecting[link] = object()
+                self._chores.append(functools.partial(self._open, link, address, mark))
+            case Disconnect(link, _):
+                self._connecting.pop(link, None)
+                wire = self._wires.get(link)
+                if wire is not None:
+                    self._drop(wire)
+
+    # ------------------------------------------------------------------ opening connections
+
+    def _open(self, link: int, address: str, mark: object) -> None:
+        """Begin to open a connection, in a thread of its own."""
+        work = functools.partial(self._connect, link, address, mark)
+        opener = threading.Thread(target=work, name=f"lockring-connect-{address}", daemon=True)
+        self._openers.add(opener)
+        try:
+            opener.start()
+        except (RuntimeError, MemoryError, OSError) as error:
+            self._openers.discard(opener)
+            self._inside(self._connected, link, mark, None, f"cannot be connected to: {words_of(error)}")
+
+    def _connect(self, link: int, address: str, mark: object) -> None:
+        """Open a connection. `mark` tells whether it is still wanted then."""
+        wire, reason = None, ""
+        try:
+            sock = connect(address)
+            try:
+                # Nobody has asked anything on it yet: let the background thread watch it at once.
+                wire = Wire(link, address, sock, monotonic_ns() - IDLE_NS)
+            except BaseException:
+                sock.close()
+                raise
+        except BaseException as error:  # noqa: BLE001 - whatever it was, this connection has failed, and the core is to know
+            reason = (
+                str(error) if isinstance(error, Unavailable) else f"cannot be connected to: {words_of(error)}"
+            )
+        finally:
+            self._openers.discard(threading.current_thread())
+        self._inside(self._connected, link, mark, wire, reason)
+
+    def _connected(self, now_ns: int, link: int, mark: object, wire: Wire | None, reason: str) -> None:
+        if self._connecting.get(link) is not mark:
+            if wire is not None:
+                wire.close()
+            return
+        del self._connecting[link]
+        if wire is None:
+            self._core.disconnected(link, now_ns=now_ns, reason=reason)
+            self._carry_out(now_ns, None)
+            return
+        self._wires[link] = wire
+        self._core.connected(link, now_ns=now_ns)
+        self._carry_out(now_ns, None)
+        if not wire.closed:
+            self._watch(wire, wire.wanted_events(now_ns))
+
+    def _drop(self, wire: Wire) -> None:
+        """A connection is over."""
+        del self._wires[wire.link]
+        self._watch(wire, 0)
+        wire.hang_up()
+        if wire.reader is None:
+            wire.close()
+        else:
+            wire.wake()
+        waiting, wire.waiting = wire.waiting, {}
+        for call in waiting:
+            self._open_gate(call)
+
+    def _watch(self, wire: Wire, events: int) -> None:
+        """Let the background thread watch a connection for these events."""
+        if self._keeper is not None:
+            self._keeper.watcher.watch(wire, events)
+
+    # ------------------------------------------------------------------ the background thread
+
+    def _start(self) -> LockringError | None:
+        """Start the thread, if there is none; returns why it cannot be."""
+        if self._keeper is not None or self._closing:
+            return None
+        try:
+            keeper = Keeper(self)
+            keeper.start()
+        except (RuntimeError, MemoryError, OSError) as error:
+            refused = Unavailable(f"the thread that keeps leases cannot be started: {words_of(error)}")
+            refused.__cause__ = error
+            return refused
+        self._keeper = keeper
+        self._planned_ns = NEVER_NS
+        self._chores.append(expect_end)
+        return None
+
+    def spawn(self, work: Callable[[], object], name: str) -> None:
+        """Run something in a daemon thread of its own: now, or as soon as the system has one."""
+        try:
+            threading.Thread(target=work, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError, OSError):
+            self._unstarted.append((work, name))
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._keeper is not None and self._sleeping_until_ns:
+            self._sleeping_until_ns = 0
+            self._keeper.wake()
+
+    def do_due(self, keeper: Keeper) -> float | None:
+        """For the background thread: do what is due; returns how long to sleep in seconds, None at its end."""
+        return self._inside(self._do_due, keeper)
+
+    def _do_due(self, now_ns: int, keeper: Keeper) -> float | None:
+        if self._keeper is not keeper:
+            return None
+        if keeper.watcher.stale:
+            keeper.watcher.renew()
+            for wire in self._wires.values():
+                wire.events = 0
+        if now_ns - self._planned_ns > _STALL_NS:
+            # The process was stopped. What came meanwhile is to be read first, by whoever reads there.
+            self._catch_up(now_ns)
+            return _STALL_S
+        if self._unstarted:
+            self.spawn(*self._unstarted.popleft())
+        if now_ns >= self._sweep_at_ns:
+            self._sweep(now_ns)
+        timeout_s = self._turn(now_ns)
+        if timeout_s is None:
+            for wire in list(self._wires.values()):
+                self._drop(wire)
+            self._keeper = None
+        return timeout_s
+
+    def _sweep(self, now_ns: int) -> None:
+        """Give up what is held for grants that are gone; O(held)."""
+        self._sweep_at_ns = now_ns + _SWEEP_NS
+        dropped = [
+            ticket
+            for session in self._core.sessions()
+            for share in session.shares.values()
+            for ticket in share.tickets.values()
+            if ticket.state == HELD and type(ticket.context) is weakref.ref and ticket.context() is None
+        ]
+        for ticket in dropped:
+            self._core.cancel(ticket, now_ns=now_ns)
+        if dropped:
+            self._carry_out(now_ns, None)
+
+    def _catch_up(self, now_ns: int) -> None:
+        """Read what no caller reads, whether or not it is watched."""
+        for wire in list(self._wires.values()):
+            if wire.reader is None and not wire.closed:
+                if wire.receive_now():
+                    self._feed(wire, now_ns, None)
+        self._planned_ns = now_ns + _STALL_NS
+
+    def _turn(self, now_ns: int) -> float | None:
+        """Do what is due; returns how long to sleep, None if the client is closed."""
+        due_ns = self._core.next_deadline_ns()
+        if due_ns is not None and due_ns <= now_ns:
+            self._core.on_timer(now_ns=now_ns)
+            self._carry_out(now_ns, None)
+            due_ns = self._core.next_deadline_ns()
+        if self._closing and self._core.is_closed:
+            return None
+        sleep_ns = 3_600 * NS_PER_S if due_ns is None else max(0, due_ns - now_ns)
+        if self._unstarted:
+            sleep_ns = min(sleep_ns, _SPAWN_AGAIN_NS)
+        for wire in self._wires.values():
+            self._watch(wire, wire.wanted_events(now_ns))
+            if not wire.events & selectors.EVENT_READ:
+                # In use: look again soon, unless somebody is waiting there for long and will say when not any more.
+                if wire.reader is None or now_ns - wire.used_at_ns < IDLE_NS:
+                    sleep_ns = min(sleep_ns, IDLE_NS)
+        self._sleeping_until_ns = self._planned_ns = now_ns + sleep_ns
+        return sleep_ns / NS_PER_S
+
+    def serve(self, wire: Wire, events: int) -> None:
+        """For the background thread: a connection that no caller reads has something, or takes something."""
+        self._inside(self._serve, wire, events)
+
+    def _serve(self, now_ns: int, wire: Wire, events: int) -> None:
+        if wire.closed:
+            return
+        if events & selectors.EVENT_WRITE and wire.outgoing:
+            wire.flush()
+        if events & selectors.EVENT_READ and wire.reader is None and wire.receive_now():
+            self._feed(wire, now_ns, None)
+            wire.used_at_ns = now_ns - IDLE_NS  # still idle, as far as callers are concerned
+
+    # ------------------------------------------------------------------ fork
+
+    def after_fork(self) -> None:
+        """In the child of a fork, where no other thread lives: what was held is the parent's; start afresh.
+
+        The parent's connections are closed here without a word on them, so that it does not notice.
+        """
+        losers = abandon_held(self._core, "forked")
+        for wire in self._wires.values():
+            wire.close()
+        if self._keeper is not None:
+            self._keeper.watcher.close()
+        closing = self._closing
+        self._begin()
+        if closing:
+            self._closing = True
+            self._core.close(now_ns=monotonic_ns())
+        for loser in losers:
+            tell_lost(loser)
+
+
+_engines: weakref.WeakSet[Plumbing] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

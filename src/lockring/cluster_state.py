@@ -1,0 +1,267 @@
+"""The cluster state: one immutable, versioned value that says who owns what.
+
+Only the coordinator makes new versions, by compare-and-set on `version` in its store. Nodes and clients
+take a state as a whole and ignore any that is not newer than theirs. Nodes get all of it (`encode_state`);
+clients only need `Routes`, which is the primary of every slot.
+
+On the wire the 4096 slots are sent as a list of the different values and an index into it, since
+most slots share the history of their neighbours.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final, Literal
+
+import msgspec
+
+from lockring.errors import ProtocolError
+from lockring.protocol import Routes
+from lockring.slots import SLOTS
+
+Condition = Literal["joining", "active", "draining"]
+Replication = Literal["sync", "async"]
+
+GENERATIONS_PER_REIGN: Final = 1_000_000
+"""How many generations a reservation holds; an extension reserves as many again."""
+
+GENERATION_MAX: Final = 2**53 - 1
+"""Generations stay exact in JSON and JavaScript."""
+
+
+class Replica(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """One life of one node.
+
+    Attributes:
+        node: the node's id.
+        incarnation: raised at each start of the node's process, so that a restart is never taken for a return.
+    """
+
+    node: str
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"{self.node}#{self.incarnation}"
+
+
+class Copy(msgspec.Struct, frozen=True, array_like=True):
+    """A replica's tenure as a copy of one slot.
+
+    Attributes:
+        replica: whose it is.
+        joined: version of the state that made it a learner (or, for the former primary of a planned move, its backup).
+    """
+
+    replica: Replica
+    joined: int
+
+
+class SlotState(msgspec.Struct, frozen=True, array_like=True):
+    """Who has one slot.
+
+    Attributes:
+        epoch: version of the last change to this slot; requests about a slot name it.
+        since: version that began the primary's reign.
+        base: version at which the slot was last assigned empty; copies of another base share nothing.
+        primary: who may serve, or None where nobody may.
+        backup: the copy in sync, or None.
+        learner: the copy that is catching up, or None.
+        generation_from: first generation that the reign may hand out.
+        generation_below: first one that it may not.
+    """
+
+    epoch: int = 0
+    since: int = 0
+    base: int = 0
+    primary: Replica | None = None
+    backup: Copy | None = None
+    learner: Copy | None = None
+    generation_from: int = 0
+    generation_below: int = 0
+
+    def copy_of(self, replica: Replica) -> Copy | None:
+        """This replica's tenure as backup or learner here, or None."""
+        if self.backup is not None and self.backup.replica == replica:
+            return self.backup
+        if self.learner is not None and self.learner.replica == replica:
+            return self.learner
+        return None
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """A lock node as the cluster knows it.
+
+    Attributes:
+        replica: id and incarnation.
+        address: HOST:PORT at which clients and peers reach it.
+        weight: its share of slots relative to the others, 1 to 100.
+        condition: "joining" until its first slots have arrived, then "active"; "draining" once it is to leave.
+        grpc: HOST:PORT of its gRPC port, "" if it has none.
+    """
+
+    replica: Replica
+    address: str
+    weight: int = 1
+    condition: Condition = "joining"
+    grpc: str = ""
+
+
+class Farewell(msgspec.Struct, frozen=True, array_like=True):
+    """Until when clients may believe in what they were granted in slots that nobody has any more; see `core.farewells`.
+
+    Attributes:
+        boot: which boot of which machine the instants belong to.
+        until_ns: on its monotonic clock.
+        at_ns: when this was written, by that clock.
+        at_wall_ns: the same by the wall clock.
+        version: of the newest state that it is about.
+    """
+
+    boot: str
+    until_ns: int
+    at_ns: int
+    at_wall_ns: int
+    version: int
+
+
+class ClusterState(msgspec.Struct, frozen=True):
+    """The whole decision, immutable.
+
+    Attributes:
+        cluster: random id of the cluster; members of another are refused.
+        version: nanoseconds, `max(previous + 1, wall clock)`; 0 is the state before the first.
+        term: which coordinator may write the next version.
+        members: by node id.
+        slots: `SLOTS` of them, by number.
+        replication: "sync" answers a grant once all copies that must have it do, "async" at once.
+        backup_lease_ms: T, for which a copy's acknowledgement lets a primary serve.
+        coordinator_lease_ms: L, for which the coordinator's acknowledgement lets a node serve; the longest TTL.
+        coordinator: HOST:PORT of the coordinator that wrote this version.
+        farewell: what the nodes of a stopped cluster said of their promises, None if nothing.
+    """
+
+    cluster: str = ""
+    version: int = 0
+    term: str = ""
+    members: dict[str, Member] = {}
+    slots: tuple[SlotState, ...] = (SlotState(),) * SLOTS
+    replication: Replication = "sync"
+    backup_lease_ms: int = 2_000
+    coordinator_lease_ms: int = 30_000
+    coordinator: str = ""
+    farewell: Farewell | None = None
+
+    def is_current(self, replica: Replica) -> bool:
+        """Whether this life of the node is the one the cluster knows."""
+        member = self.members.get(replica.node)
+        return member is not None and member.replica == replica
+
+    def address_of(self, replica: Replica) -> str | None:
+        """Where to reach a replica, None if the cluster knows another life of it or none."""
+        member = self.members.get(replica.node)
+        return member.address if member is not None and member.replica == replica else None
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True):
+    cluster: str
+    version: int
+    term: str
+    members: list[Member]
+    different: list[SlotState]
+    index: bytes
+    replication: Replication
+    backup_lease_ms: int
+    coordinator_lease_ms: int
+    coordinator: str
+    farewell: Farewell | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Wire)
+
+
+def encode_state(state: ClusterState) -> bytes:
+    """Serialize a state for the store or the wire (about 10 KiB and what differs)."""
+    different, index = _deduplicate(state.slots)
+    return _encoder.encode(
+        _Wire(
+            state.cluster,
+            state.version,
+            state.term,
+            list(state.members.values()),
+            different,
+            index,
+            state.replication,
+            state.backup_lease_ms,
+            state.coordinator_lease_ms,
+            state.coordinator,
+            state.farewell,
+        )
+    )
+
+
+def decode_state(data: bytes) -> ClusterState:
+    """The reverse of `encode_state`. Equal slots come back as one shared object.
+
+    Raises:
+        ProtocolError: the bytes are no state.
+    """
+    try:
+        wire = _decoder.decode(data)
+        numbers = struct.unpack(f"<{len(wire.index) // 2}H", wire.index)
+        slots = tuple([wire.different[number] for number in numbers])
+    except (msgspec.MsgspecError, ValueError, RecursionError, struct.error, IndexError) as error:
+        raise ProtocolError(f"not a cluster state: {error}") from error
+    if len(slots) != SLOTS:
+        raise ProtocolError(f"a cluster state has {SLOTS} slots, not {len(slots)}")
+    return ClusterState(
+        wire.cluster,
+        wire.version,
+        wire.term,
+        {member.replica.node: member for member in wire.members},
+        slots,
+        wire.replication,
+        wire.backup_lease_ms,
+        wire.coordinator_lease_ms,
+        wire.coordinator,
+        wire.farewell,
+    )
+
+
+def _deduplicate(slots: Iterable[SlotState]) -> tuple[list[SlotState], bytes]:
+    numbers: dict[SlotState, int] = {}
+    index = bytearray()
+    for slot in slots:
+        index += numbers.setdefault(slot, len(numbers)).to_bytes(2, "little")
+    return list(numbers), bytes(index)
+
+
+def routes_of(state: ClusterState) -> Routes:
+    """What a client needs of a state: the members' addresses and each slot's primary."""
+    members = [[m.replica.node, m.replica.incarnation, m.address] for m in state.members.values()]
+    number = {m.replica: place for place, m in enumerate(state.members.values())}
+    primaries = bytearray()
+    for slot in state.slots:
+        place = 0xFFFF if slot.primary is None else number.get(slot.primary, 0xFFFF)
+        primaries += place.to_bytes(2, "little")
+    return Routes(
+        version=state.version,
+        members=[(node, incarnation, address) for node, incarnation, address in members],  # type: ignore[misc]
+        primaries=bytes(primaries),
+        coordinator=state.coordinator,
+    )
+
+
+def routes_differ(old: ClusterState, new: ClusterState) -> bool:
+    """Whether clients have to hear of the newer state."""
+
+    def addresses(state: ClusterState) -> list[tuple[Replica, str]]:
+        return [(member.replica, member.address) for member in state.members.values()]
+
+    if old.coordinator != new.coordinator or addresses(old) != addresses(new):
+        return True
+    return any(
+        before is not after and before.primary != after.primary
+        for before, after in zip(old.slots, new.slots, strict=True)
+    )

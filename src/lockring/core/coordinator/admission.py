@@ -1,0 +1,91 @@
+"""Who may join: the checks of a `Join`, in the order in which a person would want to hear of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lockring.addresses import split_address
+from lockring.cluster_state import ClusterState, Replica
+from lockring.core.coordinator.transitions import VERSION_MAX
+from lockring.errors import InvalidRequest
+from lockring.names import check_node_id
+from lockring.protocol import PROTOCOL, Join, Refused
+from lockring.ring.hash_ring import WEIGHT_MAX, WEIGHT_MIN
+
+
+def malformed(join: Join) -> Refused | None:
+    """What is wrong with a join in itself, whatever the cluster; None if nothing is."""
+    if join.protocol != PROTOCOL:
+        return _refused(
+            "protocol",
+            f"the node speaks protocol {join.protocol}, this coordinator {PROTOCOL}: use the same release",
+            join.node,
+        )
+    try:
+        check_node_id(join.node)
+        split_address(join.address)
+        if join.grpc:
+            split_address(join.grpc)
+        if not WEIGHT_MIN <= join.weight <= WEIGHT_MAX:
+            raise InvalidRequest(f"a weight is {WEIGHT_MIN} to {WEIGHT_MAX}, not {join.weight}")
+        if not 0 < join.incarnation < 2**63:
+            raise InvalidRequest(f"an incarnation is 1 to 2**63 - 1, not {join.incarnation}")
+        if not 0 <= join.version <= VERSION_MAX:
+            raise InvalidRequest(f"a version is 0 to {VERSION_MAX}, not {join.version}")
+    except InvalidRequest as error:
+        return _refused(error.code, str(error), "")
+    return None
+
+
+def foreign(join: Join, state: ClusterState) -> Refused | None:
+    """The refusal of a node that belongs to another cluster than the state's."""
+    if not join.cluster or join.cluster == state.cluster:
+        return None
+    return _refused(
+        "wrong-cluster",
+        f"node {join.node} belongs to cluster {join.cluster}, this coordinator to cluster {state.cluster}",
+        join.node,
+    )
+
+
+def outdated(node: str, incarnation: int) -> Refused:
+    """The refusal of a life that was told an id for the cluster which turned out to be wrong, before anything was
+    assigned under it: it is to begin a new life, since a node takes no state of another cluster."""
+    return _refused(
+        "stale",
+        f"the cluster of node {node} has got its former id back: begin anew",
+        node,
+        hint=incarnation + 1,
+    )
+
+
+def not_the_latest(
+    join: Join, known: Replica | None, is_running: Callable[[Replica], bool]
+) -> Refused | None:
+    """The refusal of a life that another life of the same id stands against.
+
+    Args:
+        join: of the node.
+        known: the newest life of its id.
+        is_running: whether a life is connected and was heard just now.
+    """
+    if known is None or known.incarnation == join.incarnation:
+        return None
+    if is_running(known):
+        return _refused(
+            "duplicate-node",
+            f"a node {join.node} is running already: give this one another id, or stop the other first",
+            join.node,
+        )
+    if join.incarnation < known.incarnation:
+        return _refused(
+            "stale",
+            f"node {join.node} was seen with incarnation {known.incarnation}, later than {join.incarnation}",
+            join.node,
+            hint=known.incarnation + 1,
+        )
+    return None
+
+
+def _refused(code: str, text: str, name: str, *, hint: int = 0) -> Refused:
+    return Refused(request=0, code=code, text=text, name=name, hint=hint)

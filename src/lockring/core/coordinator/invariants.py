@@ -1,0 +1,43 @@
+"""What must hold between the parts of a coordinator after every input."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from lockring.cluster_state import ClusterState, Replica
+from lockring.core.coordinator.heartbeats import Heartbeats
+from lockring.core.coordinator.roster import Roster
+from lockring.core.coordinator.term import Phase, Term
+from lockring.core.coordinator.transitions import check_state
+from lockring.core.effects import Connection
+
+
+class Checks:
+    """Remembers which state it has looked at, since to look at every slot takes long."""
+
+    def __init__(self) -> None:
+        self._checked: ClusterState | None = None
+
+    def check(
+        self,
+        term: Term,
+        roster: Roster,
+        heartbeats: Heartbeats,
+        held_joins: Collection[Connection],
+        condemned: Collection[Replica],
+    ) -> None:
+        """Assert what must hold.
+
+        Raises:
+            AssertionError: a bug.
+        """
+        roster.check_invariants()
+        for connection in heartbeats.connections():
+            assert roster.node_of(connection) is not None
+        assert not (held_joins and term.is_active), "joins wait for an active coordinator"
+        assert not condemned or term.is_writing, "condemned without a write on its way"
+        if term.phase is Phase.PASSIVE:
+            assert not [*roster.lives(), *held_joins]
+        if term.state is not None and term.state is not self._checked:
+            check_state(term.state)
+            self._checked = term.state

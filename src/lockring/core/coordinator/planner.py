@@ -1,0 +1,166 @@
+"""When the coordinator looks for the next step, and with what knowledge.
+
+Looking costs milliseconds, so it is done only when something has changed (`look_again`) or a wait has ended, and at
+most once per `reconcile_ns`. The ring's target is worked out anew only when the settled membership has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lockring.cluster_state import ClusterState, Replica, SlotState
+from lockring.core.coordinator.membership import Membership
+from lockring.core.coordinator.reachability import Reach
+from lockring.core.coordinator.reconciler import Plan, Situation, Standing, plan
+from lockring.core.coordinator.transitions import lives_of
+from lockring.core.timing import Timing
+from lockring.ring.hash_ring import HashRing
+from lockring.slots import SLOTS
+from lockring.units import NS_PER_MS
+
+
+class Planning:
+    """The reconciler's memory between its runs. Not safe for use by several tasks.
+
+    Attributes:
+        waiting: slots that nobody serves until leases have surely ended, as of the last run.
+        waits_until_ns: when the last of those waits ends, as of the last run.
+        learning: slots that have learners, as of the last run.
+    """
+
+    def __init__(self, timing: Timing, membership: Membership, reach: Reach, *, now_ns: int) -> None:
+        self.waiting = 0
+        self._waits_until_ns = now_ns
+        self.learning = 0
+        self._pause_ns = timing.reconcile_ns
+        self._membership = membership
+        self._reach = reach
+        self._target: HashRing | None = None
+        self._known_at_ns: dict[int, int] = {}
+        self._changed_at_ns: int | None = None
+        self._wake_at_ns: int | None = None
+        self._planned_at_ns = now_ns - timing.reconcile_ns
+
+    def look_again(self, *, now_ns: int) -> None:
+        """Something has changed that the next step may depend on."""
+        if self._changed_at_ns is None:
+            self._changed_at_ns = now_ns
+
+    def next_deadline_ns(self) -> int | None:
+        """When to run, None if there is nothing to look for."""
+        due_ns = min(
+            (each for each in (self._changed_at_ns, self._wake_at_ns) if each is not None), default=None
+        )
+        return None if due_ns is None else max(due_ns, self._planned_at_ns + self._pause_ns)
+
+    def waits(self, *, now_ns: int) -> tuple[int, int]:
+        """How many slots wait for leases to end, and for how many milliseconds yet at the most."""
+        return self.waiting, max(0, self._waits_until_ns - now_ns) // NS_PER_MS
+
+    def learn(self, state: ClusterState, *, now_ns: int, is_own: bool) -> None:
+        """A state is in force from now on; with `is_own` it differs from the last one only in its own version."""
+        self._known_at_ns[state.version] = now_ns
+        if is_own and len(self._known_at_ns) <= 2 * SLOTS:
+            return
+        known_at_ns: dict[int, int] = {}
+        for slot in _different(state.slots):
+            for version in (slot.since, 0 if slot.learner is None else slot.learner.joined):
+                known_at_ns[version] = self._known_at_ns.get(version, now_ns)
+        self._known_at_ns = known_at_ns
+
+    def run(
+        self,
+        state: ClusterState,
+        *,
+        version: int,
+        lease_wait_ns: int,
+        leaving: Callable[[], frozenset[Replica]],
+        connected: Callable[[Replica], bool],
+        now_ns: int,
+    ) -> Plan:
+        """Find the next step from this state; the arguments are those of `Situation`, `leaving` as of who has settled by now.
+
+        `connected` says whether a life has a connection.
+        """
+        membership, reach = self._membership, self._reach
+        self._planned_at_ns = now_ns
+        self._changed_at_ns = None
+        if membership.observe(state.members, now_ns=now_ns):
+            self._target = _target_of(membership.settled, state, self._target)
+        reach.expire(now_ns=now_ns)
+        reach.forget_all_but(state.members)
+        known_at_ns = self._known_at_ns
+        step = plan(
+            Situation(
+                state=state,
+                version=version,
+                now_ns=now_ns,
+                target=self._target,
+                standing=lambda replica: _standing(state, membership, connected, replica, now_ns),
+                # Of a version that is only being written now nothing has been in force yet.
+                age_ns=lambda version: now_ns - known_at_ns.get(version, now_ns),
+                avoided=lambda primary, copy: reach.is_avoided(primary, copy, now_ns=now_ns),
+                lease_wait_ns=lease_wait_ns,
+                leaving=leaving(),
+            )
+        )
+        for primary, copy in step.abandoned:
+            reach.dropped(primary, copy, version=version, now_ns=now_ns)
+        self.waiting, self.learning = step.waiting, step.learning
+        self._waits_until_ns = step.waits_until_ns
+        deadlines = (step.wake_at_ns, membership.next_deadline_ns(), reach.next_deadline_ns())
+        self._wake_at_ns = min((each for each in deadlines if each is not None), default=None)
+        return step
+
+
+def lives_in(slots: tuple[SlotState, ...]) -> list[Replica]:
+    """All lives that any slot names, some more than once."""
+    return [replica for slot in _different(slots) for replica in lives_of(slot)]
+
+
+def _different(slots: tuple[SlotState, ...]) -> list[SlotState]:
+    """The slots without those that are the same object as another, which most are."""
+    return list({id(slot): slot for slot in slots}.values())
+
+
+def _standing(
+    state: ClusterState,
+    membership: Membership,
+    connected: Callable[[Replica], bool],
+    replica: Replica,
+    now_ns: int,
+) -> Standing:
+    gone = not state.is_current(replica)
+    dead = gone or membership.is_failed(replica, now_ns=now_ns)
+    usable = (
+        not dead
+        and replica in membership.settled
+        and membership.was_heard(replica)
+        and state.members[replica.node].condition != "draining"
+    )
+    return Standing(
+        dead=dead,
+        usable=usable,
+        gone=gone,
+        unacknowledged_ns=membership.unacknowledged_ns(replica, now_ns=now_ns),
+        connected=connected(replica),
+    )
+
+
+def _target_of(
+    settled: Mapping[Replica, int], state: ClusterState, previous: HashRing | None
+) -> HashRing | None:
+    """The ring of the settled members, going on from the last one; without one, from where the slots are.
+
+    Only from the last one is it certain that nothing moves between two members that were there and stay.
+    """
+    if not settled:
+        return None
+    members = {replica.node: weight for replica, weight in settled.items()}
+    if previous is not None:
+        return HashRing(members, previous=previous)
+    return HashRing.resume(
+        members,
+        [None if slot.primary is None else slot.primary.node for slot in state.slots],
+        [None if slot.backup is None else slot.backup.replica.node for slot in state.slots],
+    )

@@ -1,0 +1,405 @@
+"""From where the slots are to where the ring wants them, one safe step at a time.
+
+`plan` is a pure function. It looks at every slot and takes at most one step with it; all steps make one new state.
+The rules, first match wins:
+
+1. Primary gone or failed, backup alive: the backup is promoted. It waits its promise out by itself.
+2. Primary and backup gone or failed, or nobody assigned: the slot is assigned empty to the ring's primary, but only
+   when neither can have a right left: a coordinator lease, lengthened, has passed since the last acknowledgement
+   of either, since the reign began, and since this coordinator's start. A slot that was never assigned does not wait; one that was
+   given up in order, with its nodes' word on their promises, waits for the last of these (`farewells`).
+3. The cluster is being stopped and nobody is left to take over: slots of members that leave go to a backup that
+   stays, or are released.
+4. A dead backup or learner is dropped, and so is a learner that does not come into sync.
+5. The ring's primary is the backup: they swap. The former primary stays as backup.
+6. The ring's primary is neither: it becomes learner; in sync, it replaces the backup, then rule 5.
+7. The backup is not the ring's, or there is none: the ring's backup becomes learner; in sync, it replaces the other.
+
+So every move makes before it breaks. Redundancy comes before placement: learners for slots without a backup are
+started first, and the number of slots that have learners at one time is bounded, which paces a rebalance.
+
+`gone` means that the cluster knows another life of the node, or none; `failed` that it has been silent for a member
+lease; both are `dead` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.core.coordinator.transitions import (
+    assigned_empty,
+    promoted,
+    released,
+    swapped,
+    with_copies,
+)
+from lockring.ring.hash_ring import HashRing
+from lockring.slots import SLOTS
+from lockring.units import NS_PER_S
+
+LEARNERS_PER_NODE_MAX: Final = 256
+"""Slots that one node learns at a time: a sixteenth of all, so that its snapshots come in bursts that it can take,
+and a round (write, sync, ask, write) stays near a tenth of a second."""
+
+LEARNERS_MAX: Final = 1024
+"""Slots that have a learner at a time, anywhere: what is in flight when a coordinator or a primary dies is done again."""
+
+LEARNER_PATIENCE_NS: Final = 15 * NS_PER_S
+"""How long a learner may take. A slot's snapshot takes well under a second; longer means that the two do not reach
+each other, or that the primary may not serve."""
+
+
+_NOBODY: Final[tuple[str | None, ...]] = (None,) * SLOTS
+
+
+class Standing(NamedTuple):
+    """What is known of one life of a node.
+
+    Attributes:
+        dead: gone or failed.
+        usable: may be given slots: alive, settled and not draining.
+        gone: the cluster knows another life of the node, or none.
+        unacknowledged_ns: for how long it cannot have got a coordinator lease.
+        connected: has a connection to the coordinator. One whose connection has just ended may have ended too, long before
+            its silence says so: nothing is left to it alone meanwhile.
+    """
+
+    dead: bool
+    usable: bool
+    gone: bool
+    unacknowledged_ns: int
+    connected: bool = True
+
+
+class Situation(NamedTuple):
+    """All that `plan` depends on.
+
+    Attributes:
+        state: the state to go on from.
+        version: of the state that the steps will make.
+        now_ns: the clock, for deadlines.
+        target: the ring of the settled members, None while nobody has settled.
+        standing: what is known of a life; the same answer throughout.
+        age_ns: for how long a version of the state has been known to be in force.
+        avoided: whether a primary is known not to reach a copy.
+        lease_wait_ns: how long a coordinator lease, lengthened, lasts.
+        leaving: members whose slots may be released, since the cluster is being stopped.
+    """
+
+    state: ClusterState
+    version: int
+    now_ns: int
+    target: HashRing | None
+    standing: Callable[[Replica], Standing]
+    age_ns: Callable[[int], int]
+    avoided: Callable[[Replica, Replica], bool]
+    lease_wait_ns: int
+    leaving: frozenset[Replica] = frozenset()
+
+
+class Plan(NamedTuple):
+    """What to do next.
+
+    Attributes:
+        slots: all of them; the same tuple as the state's if there is nothing to do.
+        members: the state's, with those active that have a copy in sync by now.
+        condemned: lives that slots are being taken from: they get no acknowledgement while this is being written.
+        abandoned: primaries with the copies that did not come into sync in time.
+        waiting: number of slots that nobody serves until leases have surely ended.
+        learning: number of slots that have learners.
+        wake_at_ns: when a wait ends, None if there is none.
+        waits_until_ns: when the last of the waits for leases ends, `now_ns` if there is none.
+    """
+
+    slots: tuple[SlotState, ...]
+    members: dict[str, Member]
+    condemned: frozenset[Replica]
+    abandoned: list[tuple[Replica, Copy]]
+    waiting: int
+    learning: int
+    wake_at_ns: int | None
+    waits_until_ns: int
+
+
+def plan(situation: Situation) -> Plan:
+    """Find the next safe step of every slot. Costs a few milliseconds, less when there is little to do."""
+    return _Planner(situation).run()
+
+
+class _Wish(NamedTuple):
+    """A slot that wants a learner."""
+
+    number: int
+    learner: Replica
+
+
+class _Planner:
+    """One run of `plan`: what it has found so far."""
+
+    def __init__(self, situation: Situation) -> None:
+        self._situation = situation
+        self._lagging = situation.state.replication == "async"
+        self._standings: dict[Replica, Standing] = {}
+        self._usable: dict[str, Replica] = {
+            node: member.replica
+            for node, member in situation.state.members.items()
+            if situation.standing(member.replica).usable
+        }
+        self._condemned: dict[Replica, None] = {}
+        self._abandoned: list[tuple[Replica, Copy]] = []
+        self._urgent: list[_Wish] = []
+        self._moves: list[_Wish] = []
+        self._learners: dict[Replica, int] = {}
+        self._learning = 0
+        self._waiting = 0
+        self._leases_ns = 0
+        self._wait_ns: int | None = None
+        self._equal: dict[SlotState, SlotState] = {}
+
+    def run(self) -> Plan:
+        situation = self._situation
+        before = situation.state.slots
+        after = list(before)
+        target = situation.target
+        primaries = _NOBODY if target is None else target.primaries
+        backups = _NOBODY if target is None else target.backups
+        # Slots with the same history are the same object, and most slots are as they should be.
+        settled: dict[int, tuple[str | None, str | None]] = {}
+        for number, slot in enumerate(before):
+            place = settled.get(id(slot))
+            if place is None:
+                settled[id(slot)] = place = self._place_of(slot)
+            if place[0] is not None and place[0] == primaries[number] and place[1] == backups[number]:
+                continue
+            step = self._step(number, slot)
+            if step is not slot:
+                after[number] = self._equal.setdefault(step, step)
+        self._start_learners(after)
+        changed = any(a is not b for a, b in zip(after, before, strict=True))
+        wake_at_ns = None if self._wait_ns is None else situation.now_ns + self._wait_ns
+        return Plan(
+            slots=tuple(after) if changed else before,
+            members=self._with_active_members(after),
+            condemned=frozenset(self._condemned),
+            abandoned=self._abandoned,
+            waiting=self._waiting,
+            learning=self._learning,
+            wake_at_ns=wake_at_ns,
+            waits_until_ns=situation.now_ns + self._leases_ns,
+        )
+
+    def _place_of(self, slot: SlotState) -> tuple[str | None, str | None]:
+        """Primary and backup of a slot with which nothing is wrong but maybe the place; None, None otherwise."""
+        if slot.primary is None or slot.learner is not None or self._is_dead(slot.primary):
+            return None, None
+        if self._situation.leaving:
+            return None, None
+        if slot.backup is None:
+            return slot.primary.node, None
+        if self._is_dead(slot.backup.replica):
+            return None, None
+        return slot.primary.node, slot.backup.replica.node
+
+    # ----------------------------------------------------------------------- one slot
+
+    def _step(self, number: int, slot: SlotState) -> SlotState:
+        situation, version = self._situation, self._situation.version
+        primary, backup, learner = slot.primary, slot.backup, slot.learner
+        if primary is None or self._is_dead(primary):
+            return self._without_primary(number, slot)
+        if primary in situation.leaving:
+            if backup is None or self._is_unwanted(backup):
+                return released(slot, version)
+            return self._swapped(slot, backup)
+        if backup is not None and self._is_unwanted(backup):
+            backup = None
+        if learner is not None and (self._is_unwanted(learner) or self._is_overdue(primary, learner)):
+            learner = None
+        wished = self._wished_copy(number, primary, backup)
+        if wished is None and backup is not None and self._has_no_other_place(number, primary, backup):
+            backup = None
+        if wished is not None and backup is not None and wished == backup.replica:
+            if self._wished_primary(number, primary) == wished:
+                return self._swapped(slot, backup)
+            learner = None
+        elif learner is not None and situation.target is not None and backup is not None:
+            # Without a backup any learner is worth finishing; with one, only the one that is to replace it.
+            if learner.replica != wished:
+                learner = None
+        if learner is not None:
+            self._learners[learner.replica] = self._learners.get(learner.replica, 0) + 1
+            self._learning += 1
+        elif wished is not None and (backup is None or backup.replica != wished):
+            (self._urgent if backup is None else self._moves).append(_Wish(number, wished))
+        if backup is slot.backup and learner is slot.learner:
+            return slot
+        return with_copies(slot, version, backup, learner)
+
+    def _without_primary(self, number: int, slot: SlotState) -> SlotState:
+        situation, version = self._situation, self._situation.version
+        primary, backup = slot.primary, slot.backup
+        if primary is not None and backup is not None and not self._is_dead(backup.replica):
+            self._condemn(primary)
+            return promoted(slot, version, lagging=self._lagging)
+        farewell = situation.state.farewell
+        if primary is None and farewell is not None and slot.since <= farewell.version:
+            if situation.now_ns < farewell.until_ns:
+                self._waiting += 1
+                self._wait_for_leases(farewell.until_ns - situation.now_ns)
+                return slot
+        elif slot.base > 0:
+            passed_ns = situation.age_ns(slot.since)
+            for replica in (primary, None if backup is None else backup.replica):
+                if replica is not None:
+                    passed_ns = min(passed_ns, self._standing(replica).unacknowledged_ns)
+            if passed_ns < situation.lease_wait_ns:
+                left_ns = situation.lease_wait_ns - passed_ns
+                self._waiting += 1
+                self._wait_for_leases(left_ns)
+                return slot
+        node = None if situation.target is None else situation.target.primary(number)
+        successor = None if node is None else self._usable.get(node)
+        if successor is None:
+            return slot
+        for replica in (primary, None if backup is None else backup.replica):
+            if replica is not None:
+                self._condemn(replica)
+        return assigned_empty(slot, version, successor)
+
+    def _is_unwanted(self, copy: Copy) -> bool:
+        return self._is_dead(copy.replica) or copy.replica in self._situation.leaving
+
+    def _swapped(self, slot: SlotState, backup: Copy) -> SlotState:
+        """Primary and backup change places, once the backup is there to begin."""
+        if not self._standing(backup.replica).connected:
+            return slot
+        return swapped(slot, self._situation.version, lagging=self._lagging)
+
+    def _has_no_other_place(self, number: int, primary: Replica, backup: Copy) -> bool:
+        """Whether a copy is on a member that is to leave while the ring has nobody to take it over."""
+        situation = self._situation
+        if not self._standing(primary).connected:
+            return False
+        member = situation.state.members.get(backup.replica.node)
+        is_draining = member is not None and member.condition == "draining"
+        return is_draining and situation.target is not None and situation.target.backup(number) is None
+
+    def _is_overdue(self, primary: Replica, learner: Copy) -> bool:
+        age_ns = self._situation.age_ns(learner.joined)
+        if age_ns < LEARNER_PATIENCE_NS:
+            self._wait(LEARNER_PATIENCE_NS - age_ns)
+            return False
+        self._abandoned.append((primary, learner))
+        return True
+
+    # ----------------------------------------------------------------------- where it should be
+
+    def _wished_copy(self, number: int, primary: Replica, backup: Copy | None) -> Replica | None:
+        """Who should be the copy in sync next: the primary to be, or else the backup to be; None to leave it."""
+        if self._situation.target is None:
+            return None
+        successor = self._wished_primary(number, primary)
+        if successor != primary:
+            return successor
+        return self._first_usable(number, self._situation.target.backup(number), primary, backup)
+
+    def _wished_primary(self, number: int, primary: Replica) -> Replica:
+        target = self._situation.target
+        assert target is not None
+        node = target.primary(number)
+        if node is None or node == primary.node:
+            return primary
+        if primary.node in self._usable:
+            # It may stay where it is for as long as the ring's choice is away, or does not answer it.
+            wished = self._usable.get(node)
+            if wished is None or self._situation.avoided(primary, wished):
+                return primary
+            return wished
+        return self._first_usable(number, node, primary, None) or primary
+
+    def _first_usable(
+        self, number: int, node: str | None, primary: Replica, backup: Copy | None
+    ) -> Replica | None:
+        """The ring's choice if it can be had, else the next member on the ring that can."""
+        situation, target = self._situation, self._situation.target
+        assert target is not None
+        if node is None:
+            return None
+        choice = self._usable.get(node)
+        if choice is None and node != primary.node:
+            # Away, but not settled as away: wait for it rather than move things twice.
+            return None if backup is None else backup.replica
+        if choice is not None and choice != primary and not situation.avoided(primary, choice):
+            return choice
+        if backup is not None and backup.replica.node in self._usable:
+            return backup.replica
+        fallback = choice if choice != primary else None
+        for other in target.successors(number):
+            replica = self._usable.get(other)
+            if replica is None or replica == primary:
+                continue
+            if not situation.avoided(primary, replica):
+                return replica
+            fallback = fallback or replica
+        return fallback
+
+    # ----------------------------------------------------------------------- all slots
+
+    def _start_learners(self, after: list[SlotState]) -> None:
+        version = self._situation.version
+        for number, replica in self._urgent + self._moves:
+            if self._learning >= LEARNERS_MAX:
+                break
+            learners = self._learners.get(replica, 0)
+            if learners >= LEARNERS_PER_NODE_MAX:
+                continue
+            self._learners[replica] = learners + 1
+            self._learning += 1
+            slot = after[number]
+            step = with_copies(slot, version, slot.backup, Copy(replica, version))
+            after[number] = self._equal.setdefault(step, step)
+
+    def _with_active_members(self, after: list[SlotState]) -> dict[str, Member]:
+        members = self._situation.state.members
+        joining = {node: m for node, m in members.items() if m.condition == "joining"}
+        if not joining:
+            return members
+        in_sync: dict[Replica, None] = {}
+        for slot in {id(slot): slot for slot in after}.values():
+            if slot.primary is not None:
+                in_sync[slot.primary] = None
+            if slot.backup is not None:
+                in_sync[slot.backup.replica] = None
+        active = {
+            node: msgspec.structs.replace(member, condition="active")
+            for node, member in joining.items()
+            if member.replica in in_sync
+        }
+        return {**members, **active} if active else members
+
+    # ----------------------------------------------------------------------- small things
+
+    def _standing(self, replica: Replica) -> Standing:
+        standing = self._standings.get(replica)
+        if standing is None:
+            self._standings[replica] = standing = self._situation.standing(replica)
+        return standing
+
+    def _is_dead(self, replica: Replica) -> bool:
+        return self._standing(replica).dead
+
+    def _condemn(self, replica: Replica) -> None:
+        if not self._standing(replica).gone:
+            self._condemned[replica] = None
+
+    def _wait_for_leases(self, duration_ns: int) -> None:
+        self._leases_ns = max(self._leases_ns, duration_ns)
+        self._wait(duration_ns)
+
+    def _wait(self, duration_ns: int) -> None:
+        if self._wait_ns is None or duration_ns < self._wait_ns:
+            self._wait_ns = duration_ns

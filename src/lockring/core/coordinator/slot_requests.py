@@ -1,0 +1,117 @@
+"""What nodes ask of the coordinator, kept until it can be written.
+
+Several may ask about one slot at the same time: the primary that its backup be dropped, the backup that it be
+promoted. Every item names the slot's epoch, so the first to be applied makes the others void. Nothing is answered and
+nothing is kept beyond the next write: who still wants something after the next state asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
+from lockring.core.coordinator.reachability import Reach
+from lockring.core.coordinator.transitions import extended, promoted, with_copies
+from lockring.errors import ProtocolError
+from lockring.protocol import Ask, AskItem, AskKind
+from lockring.slots import SLOTS
+
+
+def check_ask(ask: Ask) -> None:
+    """Refuse what no node may send.
+
+    Raises:
+        ProtocolError: an unknown kind, or a slot that does not exist.
+    """
+    if ask.kind not in AskKind.__members__.values():
+        raise ProtocolError(f"there is nothing to ask of kind {ask.kind}")
+    for item in ask.items:
+        if not 0 <= item.slot < SLOTS:
+            raise ProtocolError(f"slots are 0 to {SLOTS - 1}, not {item.slot}")
+
+
+class Asks:
+    """The asks that wait for the next write, in the order of their arrival. Not safe for use by several tasks.
+
+    A node that repeats itself replaces what it asked before, so their number is bounded by nodes, kinds and slots.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[Replica, int, int], AskItem] = {}
+
+    def add(self, sender: Replica, ask: Ask) -> None:
+        """Keep what this life of a node asks; the ask has passed `check_ask`."""
+        for item in ask.items:
+            self._waiting[sender, ask.kind, item.slot] = item
+
+    def apply(self, state: ClusterState, reach: Reach, *, version: int, now_ns: int) -> tuple[SlotState, ...]:
+        """Take all asks, and give the slots with those granted that still apply.
+
+        Args:
+            state: the state to go on from.
+            reach: learns who could not be reached.
+            version: of the state that will have the slots.
+            now_ns: the clock.
+
+        Returns:
+            The slots; the same tuple as the state's if nothing applied.
+        """
+        if not self._waiting:
+            return state.slots
+        waiting, self._waiting = self._waiting, {}
+        after: list[SlotState] | None = None
+        for (sender, kind, number), item in waiting.items():
+            if not state.is_current(sender):
+                continue
+            slots: Sequence[SlotState] = state.slots if after is None else after
+            slot = slots[number]
+            step = _granted(state, slot, sender, kind, item, version)
+            if step is slot:
+                continue
+            _learn_from(reach, slot, kind, item, version, now_ns)
+            if after is None:
+                after = list(state.slots)
+            after[number] = step
+        if after is None:
+            return state.slots
+        equal: dict[SlotState, SlotState] = {}
+        changed = state.slots
+        return tuple([a if a is b else equal.setdefault(a, a) for a, b in zip(after, changed, strict=True)])
+
+
+def _copy_of(item: AskItem) -> Copy:
+    return Copy(Replica(item.node, item.incarnation), item.joined)
+
+
+def _granted(
+    state: ClusterState, slot: SlotState, sender: Replica, kind: int, item: AskItem, version: int
+) -> SlotState:
+    """The slot after the ask, or the slot itself where the ask does not apply."""
+    if kind == AskKind.EXTEND:
+        if slot.primary == sender and slot.generation_below <= item.below:
+            return extended(slot)
+        return slot
+    if slot.epoch != item.epoch:
+        return slot
+    copy = _copy_of(item)
+    if kind == AskKind.TAKEOVER:
+        if slot.backup == copy and copy.replica == sender:
+            return promoted(slot, version, lagging=state.replication == "async")
+    elif slot.primary != sender:
+        return slot
+    elif kind == AskKind.DROP:
+        if copy == slot.backup:
+            return with_copies(slot, version, None, slot.learner)
+        if copy == slot.learner:
+            return with_copies(slot, version, slot.backup, None)
+    elif copy == slot.learner and state.is_current(copy.replica):
+        # Not a life that is over: it would take the place of a copy that still has the data.
+        return with_copies(slot, version, copy, None)
+    return slot
+
+
+def _learn_from(reach: Reach, slot: SlotState, kind: int, item: AskItem, version: int, now_ns: int) -> None:
+    if kind == AskKind.DROP and slot.primary is not None:
+        reach.dropped(slot.primary, _copy_of(item), version=version, now_ns=now_ns)
+    elif kind == AskKind.IN_SYNC and slot.primary is not None:
+        reach.in_sync(slot.primary, Replica(item.node, item.incarnation))

@@ -1,0 +1,375 @@
+"""A node's part in groups: the primary of a group's lock numbers the views of who is in it.
+
+A group's members are the shared holders of its lock whose payload says so. Rules:
+
+- A view is the list of the members at one moment. Its number is a fresh generation of the slot, so it is greater than every
+  earlier one, over failovers and the loss of everything. The copies get it as a mutation (`Touch`), and the view goes out
+  once those that must acknowledge it have it, if the node may then still serve the slot: like a grant.
+- Changes are batched, so that a restart of many members costs a few views and not one for each: a new view is formed
+  `group_window_ns` after the last change, `group_window_max_ns` after the first one at the latest. Where there is no view yet, or nobody in it, at once.
+- A view is *settled* once everybody in it has seen it, or is gone. Who takes part later is not in it, and has nothing
+  that it could give away. Gone is a holder that was dropped: one that released had let go before, and one that expired
+  knew it before (`P4`). That too is told only while the node may serve the slot: else the member may live on elsewhere.
+- A group is known here only while a member follows it. A new primary forms a view of its own when the first
+  one comes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from lockring.core.deadlines import DeadlineQueue
+from lockring.core.node.locks import Holder
+from lockring.core.node.slot import NodeSlot
+from lockring.errors import InvalidRequest, NotHeld, Overloaded
+from lockring.names import GROUP_PREFIX, check_lock_name
+from lockring.protocol import (
+    MEMBERS_MAX,
+    Follow,
+    GroupMember,
+    Look,
+    Mode,
+    Seen,
+    Settled,
+    Touch,
+    View,
+    membership_of,
+)
+from lockring.slots import slot_of
+from lockring.units import NS_PER_MS
+
+if TYPE_CHECKING:
+    from lockring.core.node.core import NodeCore
+    from lockring.core.node.dispatch import Service
+
+RETRY_NS: Final = 100 * NS_PER_MS
+"""Pause until a view is tried again for which the slot had no generation left."""
+
+TOLD_BYTES_PER_TURN: Final = 1024 * 1024
+"""About how much a node sends of one view in a turn; the rest follows in the next ones, so that the view of a large group keeps
+nobody waiting, nor fills the memory."""
+
+_MEMBER_BYTES: Final = 64
+
+FOLLOWS_MAX: Final = 10_000
+"""Groups that one connection follows."""
+
+
+class Follower:
+    """A member that wants the views, and what it has got."""
+
+    __slots__ = ("holder", "settled", "view")
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self.view = -1
+        self.settled = False
+
+
+class Group:
+    """A group that somebody follows here.
+
+    Attributes:
+        name: of its lock.
+        view: number of the newest view, 0 before the first.
+        index: the mutation that its copies must have before it goes out.
+        announced: whether it may have gone out.
+        members: who is in it, by holder.
+        awaited: those that have not seen it.
+        followers: by connection and request.
+        changed_at_ns: of the changes since: the first one, None if there is none.
+        due_ns: when to form the next view, None if nothing has changed.
+    """
+
+    __slots__ = (
+        "announced",
+        "awaited",
+        "changed_at_ns",
+        "due_ns",
+        "followers",
+        "index",
+        "members",
+        "name",
+        "view",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.view = 0
+        self.index = 0
+        self.announced = False
+        self.members: dict[Holder, GroupMember] = {}
+        self.awaited: dict[Holder, None] = {}
+        self.followers: dict[tuple[int, int], Follower] = {}
+        self.changed_at_ns: int | None = None
+        self.due_ns: int | None = None
+
+
+class Groups:
+    """The groups of a node.
+
+    Attributes:
+        open: by the names of their locks, the groups of which something may be to be told.
+        windows: when to form which group's next view.
+        has_more: whether some that could be told are left for the next turn.
+    """
+
+    def __init__(self, node: NodeCore, service: Service) -> None:
+        self._node = node
+        self._service = service
+        self._groups: dict[str, Group] = {}
+        self._in_slot: dict[int, dict[str, None]] = {}
+        self.open: dict[str, None] = {}
+        self.has_more = False
+        self.windows: DeadlineQueue[Group] = DeadlineQueue(lambda group, at_ns: group.due_ns == at_ns)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._groups
+
+    def view_of(self, name: str) -> int:
+        """Number of the newest view of the group with this lock, 0 for none."""
+        group = self._groups.get(name)
+        return group.view if group is not None and group.announced else 0
+
+    # ------------------------------------------------------------------ requests
+
+    def look(self, connection: int, message: Look, now_ns: int) -> None:
+        """Tell who is in a group, and who has not seen it yet."""
+        name = _checked(message.name)
+        slot = slot_of(name)
+        if not self._node.may_serve(slot, now_ns=now_ns):
+            self._service.elsewhere(connection, message, slot, now_ns)
+            return
+        group = self._groups.get(name)
+        if group is None or not group.announced:
+            members = list(self._present(name).values())
+            awaited = [member.id for member in members]
+            self._node.send(connection, View(message.request, 0, not members, members, awaited))
+            return
+        awaited = [group.members[holder].id for holder in group.awaited]
+        members = list(group.members.values())
+        self._node.send(connection, View(message.request, group.view, not awaited, members, awaited))
+
+    def follow(self, connection: int, message: Follow, now_ns: int) -> None:
+        """Tell a member of the views of its group from now on."""
+        name = _checked(message.name)
+        slot = slot_of(name)
+        if not self._node.may_serve(slot, now_ns=now_ns):
+            self._service.elsewhere(connection, message, slot, now_ns)
+            return
+        holder = self._node.slots[slot].table.find(message.session, message.acquisition)
+        if not isinstance(holder, Holder) or holder.lock.name != name:
+            raise NotHeld(f"{message.session}/{message.acquisition} is no member of the group of {name!r}")
+        follows = self._service.connections[connection].follows
+        if follows.get(message.request, name) != name:
+            raise InvalidRequest(f"request {message.request} follows another group already")
+        if len(follows) >= FOLLOWS_MAX:
+            raise Overloaded(f"one connection follows {FOLLOWS_MAX} groups at the most")
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = Group(name)
+            self._in_slot.setdefault(slot, {})[name] = None
+            self._service.watching.note_for_group(name)
+            self._form(group, now_ns)
+        follows[message.request] = name
+        group.followers[connection, message.request] = Follower(holder)
+        self.open[name] = None
+        self._has_seen(group, holder, message.view)
+
+    def seen(self, connection: int, message: Seen, now_ns: int) -> None:
+        """A member has let go of what a view takes from it."""
+        group = self._groups.get(message.name)
+        if group is None:
+            return
+        holder = self._node.slots[slot_of(group.name)].table.find(message.session, message.acquisition)
+        if isinstance(holder, Holder):
+            self._has_seen(group, holder, message.view)
+
+    def _has_seen(self, group: Group, holder: Holder, view: int) -> None:
+        if view == group.view and holder in group.awaited:
+            del group.awaited[holder]
+            self.open[group.name] = None
+
+    def unfollow(self, connection: int, request: int) -> bool:
+        """Tell a member no more; whether it was told so far."""
+        name = self._service.connections[connection].follows.pop(request, None)
+        if name is not None:
+            self._forget_follower(name, (connection, request))
+        return name is not None
+
+    def disconnected(self, connection: int, follows: dict[int, str]) -> None:
+        """A client is gone: it follows nothing any more."""
+        for request, name in follows.items():
+            self._forget_follower(name, (connection, request))
+
+    def _forget_follower(self, name: str, follower: tuple[int, int]) -> None:
+        group = self._groups[name]
+        del group.followers[follower]
+        if not group.followers:
+            self._forget(group)
+
+    def _forget(self, group: Group) -> None:
+        if group.due_ns is not None:
+            group.due_ns = None
+            self.windows.abandon()
+        del self._groups[group.name]
+        self.open.pop(group.name, None)
+        slot = slot_of(group.name)
+        names = self._in_slot[slot]
+        del names[group.name]
+        if not names:
+            del self._in_slot[slot]
+        self._service.watching.forget_group(group.name)
+
+    def reign_ended(self, data: NodeSlot) -> None:
+        """A slot is not served here any more: who follows a group in it is told to go elsewhere."""
+        for name in list(self._in_slot.get(data.number, ())):
+            group = self._groups[name]
+            for connection, request in group.followers:
+                del self._service.connections[connection].follows[request]
+                self._service.refuse_moved(connection, request, group.name)
+            self._forget(group)
+
+    # ------------------------------------------------------------------ views
+
+    def _present(self, name: str) -> dict[Holder, GroupMember]:
+        """The members by now, in the order in which they joined."""
+        lock = self._node.slots[slot_of(name)].table.locks.get(name)
+        found: dict[Holder, GroupMember] = {}
+        if lock is None or lock.mode != Mode.SHARED:
+            return found
+        for holder in lock.holders:
+            membership = membership_of(holder.payload) if holder.payload else None
+            if membership is not None and len(found) < MEMBERS_MAX:
+                found[holder] = GroupMember(
+                    membership.id,
+                    membership.weight,
+                    membership.payload,
+                    holder.session.owner,
+                    holder.generation,
+                )
+        return found
+
+    def changed(self, name: str, now_ns: int) -> None:
+        """The lock of a group has changed: it may have other members."""
+        group = self._groups[name]
+        table = self._node.slots[slot_of(name)].table
+        for (connection, request), follower in list(group.followers.items()):
+            holder = follower.holder
+            if table.find(holder.session.id, holder.acquisition) is not holder:
+                # Its client knows, or will by its lease.
+                self.unfollow(connection, request)
+        if name not in self._groups or not group.view:
+            return  # nobody is left; or the first view is still to be formed, once there is a number for it
+        present = self._present(name)
+        for holder in [holder for holder in group.awaited if holder not in present]:
+            del group.awaited[holder]
+            self.open[name] = None
+        if present.keys() == group.members.keys():
+            self._plan(group, None)
+            group.changed_at_ns = None
+            return
+        if group.changed_at_ns is None:
+            group.changed_at_ns = now_ns
+        timing = self._node.timing
+        at_ns = min(now_ns + timing.group_window_ns, group.changed_at_ns + timing.group_window_max_ns)
+        self._plan(group, at_ns if group.members else now_ns)
+
+    def _plan(self, group: Group, at_ns: int | None) -> None:
+        if group.due_ns == at_ns:
+            return
+        if group.due_ns is not None:
+            self.windows.abandon()
+        group.due_ns = at_ns
+        if at_ns is not None:
+            self.windows.push(at_ns, group)
+
+    def form_due(self, now_ns: int) -> None:
+        """Form the views that are due."""
+        while (due := self.windows.pop_due(now_ns)) is not None:
+            group = due[1]
+            if group.due_ns == due[0]:
+                group.due_ns = None
+                self._form(group, now_ns)
+
+    def _form(self, group: Group, now_ns: int) -> None:
+        data = self._node.slots[slot_of(group.name)]
+        assert data.reign is not None
+        view = self._service.locking.fresh_generation(data)
+        if view is None:
+            self._plan(group, now_ns + RETRY_NS)
+            return
+        data.table.touch(view)
+        if data.reign.streams:
+            data.reign.record(Touch(group.name, view), now_ns)
+        else:
+            data.reign.count()
+        group.index = data.reign.index
+        group.view = view
+        group.announced = False
+        group.members = self._present(group.name)
+        group.awaited = dict.fromkeys(group.members)
+        group.changed_at_ns = None
+        self.open[group.name] = None
+
+    def tell(self, now_ns: int) -> None:
+        """Send the views, and that they are settled, where the copies have them and this node may still say so."""
+        self.has_more = False
+        for name in list(self.open):
+            group = self._groups[name]
+            slot = slot_of(name)
+            if group.view == 0:
+                del self.open[name]
+                continue
+            if not self._node.may_serve(slot, now_ns=now_ns):
+                continue
+            if not group.announced:
+                reign = self._node.slots[slot].reign
+                assert reign is not None
+                sync = self._node.state.replication == "sync"
+                if sync and reign.acknowledged() < group.index:
+                    continue
+                group.announced = True
+            if self._tell_followers(group):
+                del self.open[name]
+            else:
+                self.has_more = True
+
+    def _tell_followers(self, group: Group) -> bool:
+        """Tell those who do not know it how the group stands, in this turn only so many; whether these were all."""
+        settled = not group.awaited
+        members = list(group.members.values())
+        view_bytes = sum(_MEMBER_BYTES + len(member.payload) for member in members)
+        room = TOLD_BYTES_PER_TURN
+        for (connection, request), follower in group.followers.items():
+            if follower.view != group.view:
+                if room <= 0:
+                    return False
+                room -= view_bytes
+                self._node.send(connection, View(request, group.view, settled, members))
+            elif settled and not follower.settled:
+                self._node.send(connection, Settled(request, group.view))
+            else:
+                continue
+            follower.view, follower.settled = group.view, settled
+        return True
+
+    def check_invariants(self) -> None:
+        """Assert that the parts fit."""
+        for name, group in self._groups.items():
+            assert group.name == name
+            assert group.followers, f"nobody follows {name!r}"
+            data = self._node.slots[slot_of(name)]
+            assert data.reign is not None
+            assert group.view <= data.table.highest
+            assert group.awaited.keys() <= group.members.keys()
+            for connection, request in group.followers:
+                assert self._service.connections[connection].follows[request] == name
+        assert self.open.keys() <= self._groups.keys()
+
+
+def _checked(name: str) -> str:
+    """The name of a group's lock."""
+    if not check_lock_name(name).startswith(GROUP_PREFIX) or name == GROUP_PREFIX:
+        raise InvalidRequest(f"the lock of a group is named {GROUP_PREFIX}NAME, not {name!r}")
+    return name

@@ -1,0 +1,110 @@
+"""A node's rights and promises: until when it may serve, and until when it must not.
+
+Rules (after PacificA, Lin et al., MSR-TR-2008-25, section 2):
+
+- A node serves only while it has the coordinator's lease, counted from the *sending* of the heartbeat that was
+  acknowledged, and, where copies must acknowledge, the lease of each of them, counted the same way.
+- A copy that acknowledged a message will not serve in that primary's place until `up(T)` after it did.
+- An acknowledgement that carries a newer version of the cluster state than the receiver's counts only once the receiver has
+  that version: until then the receiver may not know that its reign is over.
+- One from a copy that did not know the reign yet gives no lease for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockring.cluster_state import Replica
+from lockring.core.timing import up
+
+NEVER_NS: Final = -(1 << 62)
+"""Before any time."""
+
+_SENT_KEPT_MAX: Final = 4096
+
+
+class SentTimes:
+    """When the numbered messages to one receiver were sent, for as long as an answer may come."""
+
+    __slots__ = ("_at_ns", "sequence")
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self._at_ns: dict[int, int] = {}
+
+    def sent(self, now_ns: int) -> int:
+        """Number the message that is sent now."""
+        self.sequence += 1
+        self._at_ns[self.sequence] = now_ns
+        if len(self._at_ns) > _SENT_KEPT_MAX:
+            del self._at_ns[next(iter(self._at_ns))]
+        return self.sequence
+
+    def take(self, sequence: int) -> int | None:
+        """When that message was sent; it and all before it are forgotten. None if it is not known."""
+        at_ns = self._at_ns.get(sequence)
+        if at_ns is not None:
+            for each in list(self._at_ns):
+                if each > sequence:
+                    break
+                del self._at_ns[each]
+        return at_ns
+
+
+class Lease:
+    """One lease that another gives, and the acknowledgements that are set aside until we know as much as they did.
+
+    Attributes:
+        until_ns: the lease holds before this time.
+        version: newest version that its giver has acknowledged with.
+    """
+
+    __slots__ = ("_set_aside", "until_ns", "version")
+
+    def __init__(self) -> None:
+        self.until_ns = NEVER_NS
+        self.version = 0
+        self._set_aside: list[tuple[int, int]] = []
+
+    def acknowledged(self, until_ns: int, version: int, known_version: int) -> None:
+        """Count an acknowledgement that was given at `version`, by a receiver who knows `known_version`."""
+        if version > known_version:
+            if len(self._set_aside) >= 64:
+                del self._set_aside[0]
+            self._set_aside.append((until_ns, version))
+            return
+        self.until_ns = max(self.until_ns, until_ns)
+        self.version = max(self.version, version)
+
+    def learned(self, known_version: int) -> None:
+        """We know a newer version now: count what was set aside for it."""
+        if self._set_aside:
+            waiting, self._set_aside = self._set_aside, []
+            for until_ns, version in waiting:
+                self.acknowledged(until_ns, version, known_version)
+
+
+class Promises:
+    """What this node, as a copy, has promised to primaries: not to serve in their place for a while."""
+
+    __slots__ = ("_acknowledged_at_ns", "heard_at_ns")
+
+    def __init__(self) -> None:
+        self._acknowledged_at_ns: dict[Replica, int] = {}
+        self.heard_at_ns: dict[Replica, int] = {}
+
+    def acknowledge(self, primary: Replica, now_ns: int) -> None:
+        """An acknowledgement to this primary leaves now."""
+        self._acknowledged_at_ns[primary] = now_ns
+        self.heard_at_ns[primary] = now_ns
+
+    def bound_until_ns(self, primary: Replica, backup_lease_ns: int) -> int:
+        """The time before which this node will not serve in that primary's place."""
+        at_ns = self._acknowledged_at_ns.get(primary)
+        return NEVER_NS if at_ns is None else at_ns + up(backup_lease_ns)
+
+    def forget(self, primary: Replica, now_ns: int, backup_lease_ns: int) -> None:
+        """Drop what is remembered of a replica that left, once nothing is promised to it any more."""
+        if self.bound_until_ns(primary, backup_lease_ns) <= now_ns:
+            self._acknowledged_at_ns.pop(primary, None)
+            self.heard_at_ns.pop(primary, None)

@@ -1,0 +1,416 @@
+"""The locks of one slot: holders, first-come-first-served waiters, and the rules by which they are granted.
+
+Rules:
+
+- A lock exists while somebody holds it or waits for it; a free lock costs nothing.
+- A grant is a `Put`, its end a `Remove`: primary and copies apply the same mutations to the same kind of table. A view
+  of a group is a `Touch`: nothing but its number. A `Revoke` is an operator's word that a grant is not renewed any more.
+- `(generation, seq)` of a lock only rises: `generation` at each grant, `seq` at each mutation within one.
+- Waiters stand in the order of the time since when they wait, which for new ones is the order of arrival.
+- The first waiter is granted when the holders admit it; nobody passes it. So readers never starve a writer.
+- Waiters are the primary's alone: they are open requests, and clients repeat them elsewhere after a failover.
+
+The table knows nothing of rights, time-outs or replication; the node does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from operator import attrgetter
+
+from lockring.core.node.locks import HOLDERS_MAX, HolderWithPayload
+from lockring.core.node.locks import Holder as Holder
+from lockring.core.node.locks import Lock as Lock
+from lockring.core.node.locks import OpenRequest as OpenRequest
+from lockring.core.node.locks import Waiter as Waiter
+from lockring.core.node.sessions import Session, Sessions, Share
+from lockring.core.timing import up
+from lockring.protocol import (
+    SEQ_FREE,
+    Acquire,
+    HolderInfo,
+    LockInfo,
+    Mode,
+    Mutation,
+    Put,
+    Remove,
+    Revoke,
+    WaiterInfo,
+)
+from lockring.units import NS_PER_MS, ns_to_ms_floor
+
+_place = attrgetter("place")
+
+
+class LockTable:
+    """The locks of one slot at one node.
+
+    Attributes:
+        slot: its number.
+        locks: by name.
+        broken: the holders that are not renewed any more.
+        shares: by session id.
+        highest: highest generation ever seen in this slot since its base.
+        inherited: no grant before the present reign had a higher generation.
+        served: whether this node serves the slot, so that sessions count what is here.
+    """
+
+    __slots__ = (
+        "_arrivals",
+        "_sessions",
+        "broken",
+        "highest",
+        "inherited",
+        "locks",
+        "served",
+        "shares",
+        "slot",
+    )
+
+    def __init__(self, slot: int, sessions: Sessions) -> None:
+        self.slot = slot
+        self.locks: dict[str, Lock] = {}
+        self.broken: dict[Holder, None] = {}
+        self.shares: dict[str, Share] = {}
+        self.highest = 0
+        self.inherited = 0
+        self.served = False
+        self._sessions = sessions
+        self._arrivals = 0
+
+    # ------------------------------------------------------------------ looking
+
+    def find(self, session_id: str, acquisition: int) -> Holder | Waiter | None:
+        """The holder or waiter of this acquisition."""
+        share = self.shares.get(session_id)
+        return None if share is None else share.entries.get(acquisition)
+
+    def holders(self) -> Iterator[Holder]:
+        """Every holder, lock by lock."""
+        for lock in self.locks.values():
+            yield from lock.holders
+
+    # ------------------------------------------------------------------ holders
+
+    def put(self, mutation: Put, now_ns: int) -> Holder:
+        """Add a holder. The same acquisition put twice gives the holder that is there."""
+        lock = self.locks.get(mutation.name)
+        if lock is None:
+            lock = self.locks[mutation.name] = Lock(mutation.name)
+        share = self._share(self._sessions.named(mutation.session, mutation.owner, mutation.ttl_ms))
+        there = share.entries.get(mutation.acquisition)
+        if isinstance(there, Holder):
+            return there
+        if there is not None:
+            self._dequeue(there, share)
+        lock.generation = max(lock.generation, mutation.generation)
+        lock.seq = mutation.seq
+        self.highest = max(self.highest, mutation.generation)
+        granted_at_ns = now_ns - mutation.age_ms * NS_PER_MS
+        return self._hold(lock, share, mutation, mutation.generation, granted_at_ns)
+
+    def grant(
+        self,
+        name: str,
+        session: Session,
+        wanted: Acquire | Waiter,
+        generation: int,
+        now_ns: int,
+    ) -> Holder:
+        """Add a new holder with a generation above all in the slot: what `put` of the same mutation does, for a primary
+        that has looked up already what that looks up. A waiter under this acquisition becomes the holder."""
+        assert generation > self.highest
+        lock = self.locks.get(name)
+        if lock is None:
+            lock = self.locks[name] = Lock(name)
+        share = self.shares.get(session.id)
+        if share is None:
+            share = self._share(session)
+        waiter = share.entries.get(wanted.acquisition)
+        if waiter is not None:
+            assert waiter is wanted
+            self._dequeue(waiter, share)
+        lock.seq = 0
+        lock.generation = self.highest = generation
+        return self._hold(lock, share, wanted, generation, now_ns)
+
+    def remove(self, session_id: str, acquisition: int) -> Holder | None:
+        """Take a holder out; None if it is not there (a late or repeated removal changes nothing)."""
+        share = self.shares.get(session_id)
+        holder = None if share is None else share.entries.get(acquisition)
+        if not isinstance(holder, Holder):
+            return None
+        self.remove_holder(holder)
+        return holder
+
+    def remove_holder(self, holder: Holder) -> None:
+        """Take out a holder that is there."""
+        share = self.shares[holder.session.id]
+        share.discard(holder.acquisition, not holder.broken, self.served)
+        if self.broken:
+            self.broken.pop(holder, None)
+        lock = holder.lock
+        lock.drop(holder)
+        lock.seq += 1
+        self._tidy(lock, share)
+
+    def touch(self, generation: int) -> None:
+        """A generation was used: no later one is less."""
+        self.highest = max(self.highest, generation)
+
+    def apply(self, mutation: Mutation, now_ns: int) -> None:
+        """Apply what a primary did, on a copy."""
+        if isinstance(mutation, Put):
+            self.put(mutation, now_ns)
+        elif isinstance(mutation, Remove):
+            self.remove(mutation.session, mutation.acquisition)
+        elif isinstance(mutation, Revoke):
+            holder = self.find(mutation.session, mutation.acquisition)
+            if isinstance(holder, Holder):
+                self.break_holder(holder)
+        else:
+            self.touch(mutation.generation)
+
+    def break_holder(self, holder: Holder) -> None:
+        """Let no keepalive renew this holder."""
+        if not holder.broken:
+            holder.broken = True
+            self.broken[holder] = None
+            self.shares[holder.session.id].uncount(holder.acquisition, self.served)
+
+    # ------------------------------------------------------------------ waiters
+
+    def enqueue(
+        self,
+        name: str,
+        session: Session,
+        acquisition: int,
+        *,
+        mode: int,
+        permits: int,
+        since_ns: int,
+        deadline_ns: int | None,
+        request: OpenRequest,
+        payload: bytes = b"",
+    ) -> Waiter:
+        """Add a waiter behind all who have waited longer."""
+        lock = self.locks.get(name)
+        if lock is None:
+            lock = self.locks[name] = Lock(name)
+        self._arrivals += 1
+        waiter = Waiter(
+            lock,
+            session,
+            acquisition,
+            mode,
+            permits,
+            since_ns,
+            deadline_ns,
+            request,
+            self._arrivals,
+            payload,
+        )
+        if lock.waiters is None:
+            lock.waiters = [waiter]
+        elif lock.waiters[-1].place < waiter.place:
+            lock.waiters.append(waiter)
+        else:
+            insort(lock.waiters, waiter, key=_place)
+        self._share(session).add(acquisition, waiter, self.served)
+        return waiter
+
+    def dequeue(self, waiter: Waiter) -> None:
+        """Take a waiter out, granted or not."""
+        share = self.shares[waiter.session.id]
+        self._dequeue(waiter, share)
+        self._tidy(waiter.lock, share)
+
+    def next_grantable(self, lock: Lock) -> Waiter | None:
+        """The waiter that is to be granted now: the first, if the holders admit it."""
+        if lock.waiters and lock.admits(lock.waiters[0].mode, lock.waiters[0].permits):
+            return lock.waiters[0]
+        return None
+
+    # ------------------------------------------------------------------ serving or not
+
+    def start_serving(self, generation_from: int = 1) -> None:
+        """From now on sessions count what they have here.
+
+        Args:
+            generation_from: where the generations of this reign begin, if it goes not on in those of the one before.
+        """
+        self.served = True
+        self.inherited = max(self.highest, generation_from - 1)
+        for share in self.shares.values():
+            share.session.serve(self.slot, share)
+
+    def stop_serving(self) -> list[Waiter]:
+        """Sessions do not count what is here any more; the waiters are taken out and returned in order."""
+        waiters = [waiter for lock in self.locks.values() if lock.waiters for waiter in lock.waiters]
+        for waiter in waiters:
+            self.dequeue(waiter)
+        for share in self.shares.values():
+            share.session.unserve(self.slot)
+        self.served = False
+        return waiters
+
+    def clear(self) -> None:
+        """Forget everything; only for a slot that is not served."""
+        assert not self.served
+        for share in self.shares.values():
+            share.session.tables -= 1
+            self._sessions.forget_if_unused(share.session)
+        self.locks = {}
+        self.broken = {}
+        self.shares = {}
+        self.highest = 0
+
+    # ------------------------------------------------------------------ telling
+
+    def snapshot(self, now_ns: int) -> list[Put | Revoke]:
+        """Every holder as a mutation, in an order that is the same for the same history, and then which of them are revoked."""
+        found: list[Put | Revoke] = [put_of(holder, now_ns) for holder in self.holders()]
+        found += [revoke_of(holder) for holder in self.broken]
+        return found
+
+    def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockInfo:
+        """A lock for people and observers, held or free; an expired holder is shown only if it is asked for.
+
+        What is seen of one lock never falls in the order of `(generation, seq)`. Of a free lock nothing is kept, so the
+        highest generation of its slot stands for that of its last grant: it is not less.
+        """
+        lock = self.locks.get(name)
+        if lock is None:
+            last = max(self.highest, self.inherited)
+            return LockInfo(name, self.slot, primary, Mode.EXCLUSIVE, 1, last, SEQ_FREE, [], [])
+        holders = [
+            HolderInfo(
+                owner=holder.session.owner,
+                session=holder.session.id,
+                acquisition=holder.acquisition,
+                generation=holder.generation,
+                held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
+                ttl_ms=holder.session.ttl_ms,
+                left_ms=_left_ms(holder.session, now_ns),
+                payload=holder.payload,
+            )
+            for holder in lock.holders
+            if expired or holder.session.deadline_ns > now_ns
+        ]
+        waiters = [
+            WaiterInfo(
+                owner=waiter.session.owner,
+                session=waiter.session.id,
+                acquisition=waiter.acquisition,
+                waited_ms=ns_to_ms_floor(now_ns - waiter.since_ns),
+                mode=waiter.mode,
+            )
+            for waiter in lock.waiters or ()
+        ]
+        generation, seq = lock.generation, lock.seq
+        if lock.is_free:
+            generation, seq = max(self.highest, self.inherited), SEQ_FREE
+        elif lock.mode != Mode.EXCLUSIVE:
+            # A copy that was filled by a snapshot knows of those who share a lock, not who has let go of it since.
+            generation = max(generation, self.inherited)
+        return LockInfo(name, self.slot, primary, lock.mode, lock.permits, generation, seq, holders, waiters)
+
+    def check_invariants(self) -> None:
+        """Assert that locks and shares tell the same story."""
+        entries = 0
+        for name, lock in self.locks.items():
+            assert lock.name == name
+            assert lock.holders or lock.waiters, f"free lock {name!r} is kept"
+            assert lock.mode != Mode.EXCLUSIVE or len(lock.holders) <= 1, f"{name!r} has two holders"
+            assert len(lock.holders) <= HOLDERS_MAX, f"{name!r} has too many holders"
+            everyone: list[Holder | Waiter] = [*lock.holders, *(lock.waiters or ())]
+            for entry in everyone:
+                assert self.find(entry.session.id, entry.acquisition) is entry
+                assert entry.lock is lock
+            for holder in lock.holders:
+                assert holder.generation <= self.highest
+            entries += len(everyone)
+        assert entries == sum(len(share.entries) for share in self.shares.values())
+        for holder in self.broken:
+            assert holder.broken
+            assert self.find(holder.session.id, holder.acquisition) is holder
+        for session_id, share in self.shares.items():
+            assert share.entries, f"empty share of session {session_id}"
+            assert share.session.id == session_id
+            assert (share.session.served.get(self.slot) is share) == self.served
+
+    # ------------------------------------------------------------------ inner
+
+    def _hold(
+        self, lock: Lock, share: Share, wanted: Put | Acquire | Waiter, generation: int, at_ns: int
+    ) -> Holder:
+        acquisition, payload = wanted.acquisition, wanted.payload
+        if payload:
+            holder: Holder = HolderWithPayload(lock, share.session, acquisition, generation, at_ns, payload)
+        else:
+            holder = Holder(lock, share.session, acquisition, generation, at_ns)
+        lock.add(holder, wanted.mode, wanted.permits)
+        share.add(acquisition, holder, self.served)
+        return holder
+
+    def _share(self, session: Session) -> Share:
+        share = self.shares.get(session.id)
+        if share is None:
+            share = self.shares[session.id] = Share(session)
+            session.tables += 1
+            if self.served:
+                session.served[self.slot] = share
+        return share
+
+    def _dequeue(self, waiter: Waiter, share: Share) -> None:
+        waiters = waiter.lock.waiters
+        assert waiters is not None
+        if waiters[0] is waiter:
+            del waiters[0]
+        else:
+            at = bisect_left(waiters, waiter.place, key=_place)
+            assert waiters[at] is waiter
+            del waiters[at]
+        if not waiters:
+            waiter.lock.waiters = None
+        share.discard(waiter.acquisition, True, self.served)
+
+    def _tidy(self, lock: Lock, share: Share) -> None:
+        if lock.is_free and not lock.waiters:
+            self.locks.pop(lock.name, None)
+        if not share.entries and self.shares.pop(share.session.id, None) is not None:
+            share.session.tables -= 1
+            if self.served:
+                del share.session.served[self.slot]
+            self._sessions.forget_if_unused(share.session)
+
+
+def _left_ms(session: Session, now_ns: int) -> int:
+    """What is left of a TTL as its client counts it: the node waits longer, for the sake of clocks that differ."""
+    ttl_ns = session.ttl_ms * NS_PER_MS
+    margin_ns = up(ttl_ns) - ttl_ns
+    return min(session.ttl_ms, ns_to_ms_floor(session.deadline_ns - margin_ns - now_ns))
+
+
+def revoke_of(holder: Holder) -> Revoke:
+    """The mutation that ends the renewal of this holder."""
+    return Revoke(holder.session.id, holder.acquisition)
+
+
+def put_of(holder: Holder, now_ns: int) -> Put:
+    """The mutation that adds this holder."""
+    lock, session = holder.lock, holder.session
+    return Put(
+        name=lock.name,
+        mode=lock.mode,
+        permits=lock.permits,
+        session=session.id,
+        acquisition=holder.acquisition,
+        owner=session.owner,
+        ttl_ms=session.ttl_ms,
+        generation=holder.generation,
+        seq=lock.seq,
+        age_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
+        payload=holder.payload,
+    )

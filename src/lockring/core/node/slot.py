@@ -1,0 +1,171 @@
+"""One slot at one node: what its table holds, and how a copy's table follows its primary's.
+
+A table's content is named by (reign, index): two tables with the same name are equal. A copy *follows* a
+stream (since, joined) once a snapshot or `Resume` put it on a place in it. What it held before stays until
+then, since a copy may be promoted at any moment with what it has.
+"""
+
+from __future__ import annotations
+
+from lockring.core.node.leases import NEVER_NS
+from lockring.core.node.lock_table import LockTable
+from lockring.core.node.reign import Reign
+from lockring.core.node.sessions import Sessions
+from lockring.protocol import HandOverSlot, Put, Resume, Revoke, Snapshot, Stream, Tail
+
+NO_BASE = -1
+
+
+class NodeSlot:
+    """One slot at one node.
+
+    Attributes:
+        number: the slot.
+        table: its locks here.
+        base: version at which the slot was assigned empty, that this table grew from; `NO_BASE` if it holds nothing.
+        content: (since, index) that names the table's content, None where it holds nothing.
+        following: (since, joined) of the stream that the table follows, None for none.
+        reign: this node's own, while it is the active primary.
+        not_before_ns: this node must not become active earlier.
+    """
+
+    __slots__ = (
+        "_parts",
+        "_parts_of",
+        "base",
+        "content",
+        "following",
+        "not_before_ns",
+        "number",
+        "reign",
+        "table",
+    )
+
+    def __init__(self, number: int, sessions: Sessions) -> None:
+        self.number = number
+        self.table = LockTable(number, sessions)
+        self.base = NO_BASE
+        self.content: tuple[int, int] | None = None
+        self.following: tuple[int, int] | None = None
+        self.reign: Reign | None = None
+        self.not_before_ns = NEVER_NS
+        self._parts: list[Put | Revoke] = []
+        self._parts_of: tuple[int, int, int] | None = None
+
+    def clear(self, base: int = NO_BASE) -> None:
+        """Hold nothing, as of `base`."""
+        assert self.reign is None
+        self.table.clear()
+        self.base = base
+        self.content = None
+        self.following = None
+        self._parts = []
+        self._parts_of = None
+
+    # ------------------------------------------------------------------ as a copy
+
+    def apply(self, stream: Stream, base: int, now_ns: int) -> int | None:
+        """Take in a primary's news; the caller has checked that the state names this tenure.
+
+        Args:
+            stream: what came.
+            base: the slot's base by the state.
+            now_ns: the time.
+
+        Returns:
+            The index that the table is at now; -1 if it needs a snapshot; None if there is nothing to say yet.
+        """
+        tenure = (stream.since, stream.joined)
+        if isinstance(stream, Snapshot):
+            return self._apply_snapshot(stream, tenure, now_ns)
+        if isinstance(stream, Resume):
+            if self.following != tenure:
+                if self.content != (stream.ended_since, stream.ended_index) or self.base != base:
+                    return -1
+                self._follow(tenure, 0)
+        elif self.following == tenure:
+            self._apply_tail(stream, now_ns)
+        else:
+            return -1
+        return self._index()
+
+    def take_over_from(self, end: HandOverSlot, now_ns: int) -> bool:
+        """Take in the end of the reign that this table was following; False if it does not fit."""
+        if self.reign is not None or self.following != (end.since, end.joined) or self._index() < end.after:
+            return False
+        index = self._index()
+        for mutation in end.mutations[index - end.after :]:
+            self.table.apply(mutation, now_ns)
+        self.table.highest = max(self.table.highest, end.highest)
+        self.content = (end.since, max(index, end.index))
+        self.not_before_ns = NEVER_NS
+        return True
+
+    def _apply_snapshot(self, part: Snapshot, tenure: tuple[int, int], now_ns: int) -> int | None:
+        if self.following == tenure and self._index() >= part.index:
+            return self._index()
+        key = (*tenure, part.index)
+        if part.part == 0:
+            self._parts_of = key
+            self._parts = []
+        if self._parts_of != key:
+            return -1
+        self._parts.extend(part.holders)
+        if not part.last:
+            return None
+        highest = max(part.highest, self.table.highest if self.base == part.base else 0)
+        holders = self._parts
+        self.clear(part.base)
+        self.table.highest = highest
+        for holder in holders:
+            self.table.apply(holder, now_ns)
+        self._follow(tenure, part.index)
+        return part.index
+
+    def _apply_tail(self, tail: Tail, now_ns: int) -> None:
+        index = self._index()
+        if tail.after > index:
+            return
+        for mutation in tail.mutations[index - tail.after :]:
+            self.table.apply(mutation, now_ns)
+        self.table.highest = max(self.table.highest, tail.highest)
+        self.content = (tail.since, max(index, tail.after + len(tail.mutations)))
+
+    def _follow(self, tenure: tuple[int, int], index: int) -> None:
+        self.following = tenure
+        self.content = (tenure[0], index)
+
+    def _index(self) -> int:
+        assert self.content is not None
+        return self.content[1]
+
+    # ------------------------------------------------------------------ as the primary
+
+    def begin_reign(self, since: int, base: int, generation_from: int, now_ns: int) -> Reign:
+        """Become active: from now on sessions here count what the table holds."""
+        self.reign = Reign(self.table, since, base, now_ns, self.content)
+        self.following = None
+        self._parts_of = None
+        self._parts = []
+        self.table.start_serving(generation_from)
+        return self.reign
+
+    def end_reign(self) -> Reign:
+        """Stop being active. The table stays; its waiters are the caller's to answer first."""
+        assert self.reign is not None
+        reign, self.reign = self.reign, None
+        self.content = (reign.since, reign.index)
+        return reign
+
+    def check_invariants(self) -> None:
+        """Assert that the parts fit."""
+        table, reign, following = self.table, self.reign, self.following
+        if table.locks or table.shares:
+            table.check_invariants()
+        assert table.served == (reign is not None)
+        if following is not None:
+            assert self.content is not None
+            assert following[0] == self.content[0]
+            assert reign is None
+        if reign is not None:
+            reign.check_invariants()

@@ -1,0 +1,105 @@
+"""Why a node cannot serve as it should, for its clients: they cannot see the coordinator, and would wait without knowing for what.
+
+It is looked at with every tick, and told to every client when it changes. What only one slot has, for the second or two of a
+failover, is not told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockring.cluster_state import ClusterState
+from lockring.core.node.leases import NEVER_NS
+from lockring.core.timing import with_time_left
+from lockring.protocol import HeartbeatAck, Trouble
+from lockring.slots import SLOTS
+from lockring.units import NS_PER_MS, ns_to_ms_floor
+
+if TYPE_CHECKING:
+    from lockring.core.node.core import NodeCore
+
+
+class Troubles:
+    """What keeps a node from serving all slots, as its clients have been told."""
+
+    def __init__(self, node: NodeCore, now_ns: int) -> None:
+        self._node = node
+        self._reason = ""
+        self._since_ns = now_ns
+        self._waiting, self._why = 0, ""
+        self._waits_until_ns = now_ns
+        self._counted: ClusterState | None = None
+        self._unassigned = 0
+
+    def acknowledged(self, message: HeartbeatAck, now_ns: int) -> None:
+        """The coordinator has said what it waits for."""
+        self._waiting, self._why = message.waiting, message.why
+        self._waits_until_ns = now_ns + message.left_ms * NS_PER_MS
+
+    def look(self, now_ns: int) -> None:
+        """Find out what the trouble is by now, and tell all clients if it is another one."""
+        reason = self._reason_now(now_ns)
+        if reason == self._reason:
+            return
+        self._reason, self._since_ns = reason, now_ns
+        for connection in self._node.service.connections:
+            self._node.send(connection, self.message(now_ns))
+
+    def greet(self, connection: int, now_ns: int) -> None:
+        """Tell a new client of the trouble, if there is any."""
+        self.look(now_ns)
+        if self._reason:
+            self._node.send(connection, self.message(now_ns))
+
+    def text(self, slot: int, now_ns: int) -> str:
+        """Why a slot is not served here, "" if nothing is known."""
+        self.look(now_ns)
+        state = self._node.state
+        concerns = self._reason == "no-coordinator" or not _has_primary(state, slot)
+        return self.message(now_ns).text if self._reason and concerns else ""
+
+    def note(self, now_ns: int) -> str:
+        """A sentence on the trouble and how long it takes yet, "" if there is none."""
+        self.look(now_ns)
+        trouble = self.message(now_ns)
+        return with_time_left(trouble.text, trouble.left_ms) if trouble.reason else ""
+
+    def message(self, now_ns: int) -> Trouble:
+        """The trouble, as clients are told."""
+        node = self._node.replica.node
+        since_ms = ns_to_ms_floor(now_ns - self._since_ns)
+        match self._reason:
+            case "no-coordinator":
+                until_ns = self._node.coordinator_lease.until_ns
+                if until_ns == NEVER_NS:
+                    text = f"node {node} has had no lease of the coordinator yet"
+                    return Trouble(self._reason, text, True, since_ms)
+                lease_ms = self._node.state.coordinator_lease_ms
+                text = f"node {node} has not heard of the coordinator for longer than the lease of {lease_ms / 1000:g} s"
+                return Trouble(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
+            case "leases":
+                why = self._why or "leases of before have not surely ended"
+                text = f"{self._waiting} of {SLOTS} slots are not served: {why}"
+                left_ms = max(0, ns_to_ms_floor(self._waits_until_ns - now_ns))
+                return Trouble(self._reason, text, False, since_ms, left_ms)
+            case "no-primary":
+                text = f"{self._unassigned} of {SLOTS} slots are served by no node"
+                return Trouble(self._reason, text, False, since_ms)
+        return Trouble("")
+
+    def _reason_now(self, now_ns: int) -> str:
+        if self._node.coordinator_lease_left_ns(now_ns) <= 0:
+            return "no-coordinator"
+        state = self._node.state
+        if state is not self._counted:
+            self._counted = state
+            self._unassigned = sum(not _has_primary(state, slot) for slot in range(SLOTS))
+        if not self._unassigned:
+            return ""
+        return "leases" if self._waiting else "no-primary"
+
+
+def _has_primary(state: ClusterState, slot: int) -> bool:
+    """Whether a slot has a primary that is a member. A former life of one serves nothing any more."""
+    primary = state.slots[slot].primary
+    return primary is not None and state.is_current(primary)

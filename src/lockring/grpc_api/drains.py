@@ -1,0 +1,50 @@
+"""An operator's drain of a node, or the end of one: the node passes it on to its coordinator as what it is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from lockring.clock import monotonic_ns
+from lockring.errors import Unavailable, from_code
+from lockring.grpc_api.channels import Host
+from lockring.protocol import Drain, Draining, Refused, Undrain, Undrained
+from lockring.units import NS_PER_S
+
+_PAUSE_S: Final = 0.2
+
+
+async def order(host: Host, wanted: Drain | Undrain, until_ns: int) -> None:
+    """Have it carried out. A coordinator that is away, or not ready yet, is asked again until the time is over.
+
+    Args:
+        host: the node of this process.
+        wanted: what is to be done; its `request` means nothing.
+        until_ns: when to stop asking.
+
+    Raises:
+        LockringError: the coordinator refuses, or could not be asked in time.
+    """
+    while True:
+        answer = await _ask_once(host, wanted, until_ns)
+        if not isinstance(answer, Refused):
+            return
+        error = from_code(answer.code, answer.text, name=answer.name)
+        if not error.retryable or monotonic_ns() + _PAUSE_S * NS_PER_S >= until_ns:
+            raise error
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _ask_once(host: Host, wanted: Drain | Undrain, until_ns: int) -> Draining | Undrained | Refused:
+    answered: asyncio.Future[Draining | Undrained | Refused] = asyncio.get_running_loop().create_future()
+
+    def take(answer: Draining | Undrained | Refused) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+
+    host.pass_on(wanted, take)
+    try:
+        async with asyncio.timeout(max(0.0, (until_ns - monotonic_ns()) / NS_PER_S)):
+            return await answered
+    except TimeoutError:
+        return Refused(0, Unavailable.code, "the coordinator did not answer in time", wanted.node)

@@ -1,0 +1,178 @@
+"""Ask a server one question over a connection of its own, blocking: for supervisors and tests."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from lockring.addresses import split_address
+from lockring.clock import monotonic_ns
+from lockring.cluster_state import ClusterState, Replica, decode_state
+from lockring.errors import ProtocolError, Unavailable, from_code
+from lockring.net.frames import FrameReader, encode_frame
+from lockring.protocol import (
+    FRAME_BYTES_MAX,
+    PROTOCOL,
+    ClientHello,
+    CloseSession,
+    Drain,
+    Draining,
+    GetState,
+    GetStatus,
+    Message,
+    Refused,
+    Released,
+    ServerStatus,
+    StateIs,
+    StatusIs,
+    ToClient,
+    Undrain,
+    Undrained,
+    Welcome,
+)
+from lockring.units import NS_PER_S, seconds_to_ns
+
+_REQUEST: Final = 1
+_READ_BYTES: Final = 256 * 1024
+
+
+class ServerView(NamedTuple):
+    """What a server says of itself and the cluster.
+
+    Attributes:
+        role: "node" or "coordinator".
+        replica: which life of which node it is; of a coordinator an empty one.
+        state: the newest cluster state that it has.
+        note: a sentence on what it waits for, "" if for nothing.
+    """
+
+    role: str
+    replica: Replica
+    state: ClusterState
+    note: str
+
+
+def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
+    """Ask a node or a coordinator for the cluster state. Blocks; may be called from any thread.
+
+    Raises:
+        Unavailable: nobody answers there within the time.
+        LockringError: it refuses.
+    """
+    with _connection(address, timeout_s) as ask:
+        welcome = ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        answer = ask(GetState(_REQUEST), StateIs)
+    assert isinstance(welcome, Welcome)
+    assert isinstance(answer, StateIs)
+    replica = Replica(welcome.node, welcome.incarnation)
+    return ServerView(welcome.role, replica, decode_state(answer.state), answer.note)
+
+
+def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
+    """Ask a node or a coordinator to move everything off a node. Blocks; may be called from any thread.
+
+    Raises:
+        UnknownNode: the cluster has no such member.
+        LastNode: no other node could take what it has.
+        Unavailable: nobody answers there within the time.
+        LockringError: it refuses.
+    """
+    with _connection(address, timeout_s) as ask:
+        ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        ask(Drain(_REQUEST, node), Draining)
+
+
+def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
+    """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
+
+    Raises:
+        UnknownNode: the cluster has no such member.
+        NodeLeaving: it was told to stop, and leaves by itself.
+        Unavailable: nobody answers there within the time.
+        LockringError: it refuses.
+    """
+    with _connection(address, timeout_s) as ask:
+        ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        ask(Undrain(_REQUEST, node), Undrained)
+
+
+def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
+    """Ask a node or a coordinator what it does itself at this moment. Blocks; may be called from any thread.
+
+    Raises:
+        Unavailable: nobody answers there within the time.
+        LockringError: it refuses.
+    """
+    with _connection(address, timeout_s) as ask:
+        ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        answer = ask(GetStatus(_REQUEST), StatusIs)
+    assert isinstance(answer, StatusIs)
+    return answer.status
+
+
+def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:
+    """Give up all that a session has, at every node of a cluster. Blocks; may be called from any thread.
+
+    For whoever knows that the session's client is gone. A node that does not answer keeps what it has until the session's
+    TTL is over there.
+
+    Args:
+        address: HOST:PORT of any node or coordinator.
+        session: its id.
+        timeout_s: how long each server may take to answer.
+
+    Raises:
+        Unavailable: nobody answers at `address` within the time.
+        LockringError: it refuses.
+    """
+    state = ask_state(address, timeout_s=timeout_s).state
+    for member in state.members.values():
+        with contextlib.suppress(Unavailable), _connection(member.address, timeout_s) as ask:
+            ask(ClientHello(PROTOCOL, state.cluster, secrets.token_hex(8), 1, "lockring"), Welcome)
+            ask(CloseSession(_REQUEST, session), Released)
+
+
+@contextlib.contextmanager
+def _connection(address: str, timeout_s: float) -> Iterator[_Conversation]:
+    try:
+        with socket.create_connection(split_address(address), timeout=timeout_s) as sock:
+            yield _Conversation(sock, timeout_s)
+    except TimeoutError as error:
+        raise Unavailable(f"{address} did not answer within {timeout_s:g} s") from error
+    except OSError as error:
+        raise Unavailable(f"{address} cannot be reached: {error.strerror or error}") from error
+
+
+class _Conversation:
+    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
+        self._sock = sock
+        self._reader = FrameReader(_decoder, FRAME_BYTES_MAX)
+        self._end_ns = monotonic_ns() + seconds_to_ns(timeout_s)
+        self._read: list[Message] = []
+
+    def __call__(self, question: Message, answer: type[Message]) -> Message:
+        """Send a message and return the answer of that type; what is pushed in between is passed over."""
+        self._sock.sendall(encode_frame(question))
+        while True:
+            while self._read:
+                message = self._read.pop(0)
+                if isinstance(message, Refused):
+                    raise from_code(message.code, message.text, name=message.name)
+                if isinstance(message, answer):
+                    return message
+            left_s = (self._end_ns - monotonic_ns()) / NS_PER_S
+            if left_s <= 0:
+                raise TimeoutError
+            self._sock.settimeout(left_s)
+            data = self._sock.recv(_READ_BYTES)
+            if not data:
+                raise ProtocolError("the server ended the connection without an answer")
+            self._read += self._reader.feed(data)
+
+
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToClient)

@@ -1,0 +1,197 @@
+"""Every message on the wire.
+
+A frame is a 4-byte big-endian length and one msgpack array `[tag, field, …]`: a struct of this module.
+New fields go to the end, with a default, so that either side may be older. Durations are milliseconds
+(`_ms`); instants never travel. A `request` number is chosen by the asking side, rises on each
+of its messages to one server, and comes back in the answer.
+
+Who sends what:
+
+    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break,
+                               Look, Follow, Seen
+    client → node, coordinator ClientHello, GetState, GetStatus, Drain, Undrain
+    server → client            Welcome, Refused, Granted, Released, Kept, Described, Listed, Changed, Broken, Lost,
+                               View, Settled, StateIs, StatusIs, Routes, Draining, Undrained, Queued, Trouble
+    node → coordinator         Join, Heartbeat, Ask, Leave; Drain and Undrain of an operator, passed on
+    coordinator → node         Welcome, Refused, HeartbeatAck, State, Draining, Undrained
+    node → node                PeerHello, Replicate, HandOver, State   (on the connection that the sender opened)
+                               Welcome, Refused, ReplicateAck, State   (the answers on it)
+"""
+
+from __future__ import annotations
+
+from lockring.protocol.base import FRAME_BYTES_MAX, PROTOCOL, WAIT_FOREVER, Message
+from lockring.protocol.cluster import (
+    Ask,
+    AskItem,
+    AskKind,
+    Drain,
+    Draining,
+    GetState,
+    GetStatus,
+    Heartbeat,
+    HeartbeatAck,
+    Join,
+    Leave,
+    Routes,
+    State,
+    StateIs,
+    StatusIs,
+    Trouble,
+    Undrain,
+    Undrained,
+)
+from lockring.protocol.greetings import ClientHello, PeerHello, Refused, Welcome
+from lockring.protocol.groups import (
+    MEMBER_PAYLOAD_BYTES_MAX,
+    MEMBERS_MAX,
+    WEIGHT_MAX,
+    Follow,
+    GroupMember,
+    Look,
+    MemberRecord,
+    Seen,
+    Settled,
+    View,
+    membership_of,
+    payload_of,
+)
+from lockring.protocol.infos import (
+    PAYLOAD_BYTES_MAX,
+    SEQ_FREE,
+    Event,
+    HolderInfo,
+    LockEvent,
+    LockInfo,
+    LockList,
+    Mode,
+    ServerStatus,
+    WaiterInfo,
+)
+from lockring.protocol.locks import (
+    Acquire,
+    CloseSession,
+    Granted,
+    Keepalive,
+    Kept,
+    Lost,
+    Queued,
+    Release,
+    Released,
+    Verdict,
+)
+from lockring.protocol.queries import (
+    Break,
+    Broken,
+    Changed,
+    Describe,
+    Described,
+    List,
+    Listed,
+    Unwatch,
+    Watch,
+)
+from lockring.protocol.replication import (
+    HandOver,
+    HandOverSlot,
+    Mutation,
+    Put,
+    Remove,
+    Replicate,
+    ReplicateAck,
+    Resume,
+    Revoke,
+    Snapshot,
+    Stream,
+    Tail,
+    Touch,
+)
+from lockring.protocol.unions import FromCoordinator, FromPeer, ToClient, ToCoordinator, ToNode
+
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "MEMBERS_MAX",
+    "MEMBER_PAYLOAD_BYTES_MAX",
+    "PAYLOAD_BYTES_MAX",
+    "PROTOCOL",
+    "SEQ_FREE",
+    "WAIT_FOREVER",
+    "WEIGHT_MAX",
+    "Acquire",
+    "Ask",
+    "AskItem",
+    "AskKind",
+    "Break",
+    "Broken",
+    "Changed",
+    "ClientHello",
+    "CloseSession",
+    "Describe",
+    "Described",
+    "Drain",
+    "Draining",
+    "Event",
+    "Follow",
+    "FromCoordinator",
+    "FromPeer",
+    "GetState",
+    "GetStatus",
+    "Granted",
+    "GroupMember",
+    "HandOver",
+    "HandOverSlot",
+    "Heartbeat",
+    "HeartbeatAck",
+    "HolderInfo",
+    "Join",
+    "Keepalive",
+    "Kept",
+    "Leave",
+    "List",
+    "Listed",
+    "LockEvent",
+    "LockInfo",
+    "LockList",
+    "Look",
+    "Lost",
+    "MemberRecord",
+    "Message",
+    "Mode",
+    "Mutation",
+    "PeerHello",
+    "Put",
+    "Queued",
+    "Refused",
+    "Release",
+    "Released",
+    "Remove",
+    "Replicate",
+    "ReplicateAck",
+    "Resume",
+    "Revoke",
+    "Routes",
+    "Seen",
+    "ServerStatus",
+    "Settled",
+    "Snapshot",
+    "State",
+    "StateIs",
+    "StatusIs",
+    "Stream",
+    "Tail",
+    "ToClient",
+    "ToCoordinator",
+    "ToNode",
+    "Touch",
+    "Trouble",
+    "Undrain",
+    "Undrained",
+    "Unwatch",
+    "Verdict",
+    "View",
+    "WaiterInfo",
+    "Watch",
+    "Welcome",
+    "membership_of",
+    "payload_of",
+]

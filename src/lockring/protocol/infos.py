@@ -1,0 +1,131 @@
+"""Values about locks, groups and servers, as they are shown to people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+PAYLOAD_BYTES_MAX: Final = 1024
+"""Longest payload of a holder: a node keeps all of them in memory, twice."""
+
+
+SEQ_FREE: Final = 2**31 - 1
+"""`LockInfo.seq` of a free lock: after every change since its last grant, which nobody keeps count of."""
+
+
+class Mode(IntEnum):
+    """How a lock is held: by one, by many readers, or by as many as there are permits."""
+
+    EXCLUSIVE = 0
+    SHARED = 1
+    SEMAPHORE = 2
+
+
+class HolderInfo(msgspec.Struct, array_like=True, gc=False):
+    """One holder: since when, and how much of its lease is left at the node; `payload` is what it left there for others."""
+
+    owner: str
+    session: str
+    acquisition: int
+    generation: int
+    held_ms: int
+    ttl_ms: int
+    left_ms: int
+    payload: bytes = b""
+
+
+class WaiterInfo(msgspec.Struct, array_like=True, gc=False):
+    """One waiter, in queue order; `mode` is how it wants the lock."""
+
+    owner: str
+    session: str
+    acquisition: int
+    waited_ms: int
+    mode: int = Mode.EXCLUSIVE
+
+
+class Event(IntEnum):
+    """What happened to one holder or waiter of a watched lock.
+
+    WAITING: it began to wait. GRANTED: it holds the lock, whether it had waited or not. RELEASED: its holder let go. LOST: it
+    ended without that (`reason`: "expired" or "broken"). LEFT: it stopped waiting without a grant (`reason`: "timeout", "cancelled",
+    "disconnected" or "expired"). GONE: it is not there any more, and nobody saw why; only clients say that, of a gap.
+    """
+
+    WAITING = 0
+    GRANTED = 1
+    RELEASED = 2
+    LOST = 3
+    LEFT = 4
+    GONE = 5
+
+
+class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One thing that happened to a watched lock; `generation` is 0 for a waiter."""
+
+    kind: int
+    owner: str
+    session: str
+    acquisition: int
+    mode: int
+    generation: int = 0
+    reason: str = ""
+
+
+class LockInfo(msgspec.Struct, array_like=True, gc=False):
+    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock; no grant of it had a higher
+    `generation`, and of a free lock `seq` is `SEQ_FREE`. `view` is the number of the present view, if it is a group's."""
+
+    name: str
+    slot: int
+    primary: str
+    mode: int
+    permits: int
+    generation: int
+    seq: int
+    holders: list[HolderInfo]
+    waiters: list[WaiterInfo]
+    view: int = 0
+
+
+class LockList(list[LockInfo]):
+    """Locks that were found, by name.
+
+    Attributes:
+        unserved_slots: how many of the cluster's 4096 slots no node could tell of: what is locked there is missing here. 0 if the
+            list is whole.
+    """
+
+    def __init__(self, locks: Iterable[LockInfo] = (), unserved_slots: int = 0) -> None:
+        super().__init__(locks)
+        self.unserved_slots = unserved_slots
+
+
+class ServerStatus(msgspec.Struct, array_like=True, gc=False):
+    """What a server does at one moment, by its own clock and rights, whatever the cluster state says.
+
+    Of a node: `serving` counts the slots that it may serve now, `primary` those that its newest state (`version`) gives
+    it. `lease_left_ms` is left of the coordinator's lease, 0 if it is over or never was; `lease_over_ms` says for how long
+    it has been over, `away_ms` for how long the node has not been in touch with the coordinator; -1 where that is not so.
+    Of a coordinator: `waiting` counts the slots that wait for leases to end, `heard` has `[node, ms]` for each member: how
+    long ago it was last heard, -1 if never. `note` is a sentence on what the server waits for, "" if for nothing.
+    """
+
+    role: str
+    node: str
+    incarnation: int
+    version: int
+    note: str = ""
+    serving: int = 0
+    primary: int = 0
+    lease_left_ms: int = 0
+    lease_over_ms: int = -1
+    away_ms: int = -1
+    locks: int = 0
+    waiters: int = 0
+    sessions: int = 0
+    waiting: int = 0
+    heard: list[tuple[str, int]] = []

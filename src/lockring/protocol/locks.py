@@ -1,0 +1,132 @@
+"""Acquiring, keeping and releasing locks."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from lockring.protocol.base import WAIT_FOREVER, Message
+from lockring.protocol.infos import Mode
+
+
+class Verdict(IntEnum):
+    """What a node says of an acquisition, or of all of a session's acquisitions in one slot.
+
+    HELD (of a slot: the digests agree), LOST: not known here, WAITING: queued, or granted but not yet replicated,
+    MOVED: another node is the primary, RETRY: this node is, but may not serve the slot just now,
+    DIFFERS (of a slot only): the digests differ, list the acquisitions.
+    """
+
+    HELD = 0
+    LOST = 1
+    WAITING = 2
+    MOVED = 3
+    RETRY = 4
+    DIFFERS = 5
+
+
+class Acquire(Message, tag=10):
+    """Acquire a lock, or wait for it. Repeating it under the same acquisition id changes nothing.
+
+    It also starts the session's TTL afresh. `acquisition` numbers the session's acquisitions from 1, never
+    used twice. `wait_ms` is 0 to try once, `WAIT_FOREVER`, or a bound; `waited_ms` is how long the client has been
+    waiting already (elsewhere, before a failover). `version` is that of the client's routes. `payload` is kept with the
+    holder for others to see, `views.PAYLOAD_BYTES_MAX` at the most.
+    """
+
+    request: int
+    session: str
+    ttl_ms: int
+    owner: str
+    acquisition: int
+    name: str
+    mode: int = Mode.EXCLUSIVE
+    permits: int = 1
+    wait_ms: int = WAIT_FOREVER
+    waited_ms: int = 0
+    version: int = 0
+    payload: bytes = b""
+
+
+class Release(Message, tag=11):
+    """Give up one acquisition, held or waiting; with `acquire` (an Acquire's request) only if nobody else asked for it. Answered `Released`."""
+
+    request: int
+    session: str
+    acquisition: int
+    name: str
+    version: int = 0
+    acquire: int = 0
+
+
+class Keepalive(Message, tag=12):
+    """Renew the session's acquisitions at this node.
+
+    `count` and `digest` (see `core.digest`) cover all acquisitions that the client believes to hold or to
+    wait for at this node; `through` is the highest acquisition number it has used. Where the node disagrees, the client
+    repeats it with `slots`, the same per slot as `[slot, count, digest]`, and where that differs with `listed`:
+    `[slot, [[acquisition, name], …]]`. Acquisitions up to `through` in a listed slot, and not in its list, were given up.
+    """
+
+    request: int
+    session: str
+    ttl_ms: int
+    owner: str
+    through: int
+    count: int
+    digest: int
+    slots: list[tuple[int, int, int]] = []
+    listed: list[tuple[int, list[tuple[int, str]]]] = []
+    version: int = 0
+
+
+class CloseSession(Message, tag=13):
+    """Give up everything that the session has at this node. Answered `Released`."""
+
+    request: int
+    session: str
+
+
+class Granted(Message, tag=20):
+    """The acquisition is held. The promise counts from when the client *sent* the request numbered `basis`."""
+
+    request: int
+    generation: int
+    promise_ms: int
+    basis: int
+
+
+class Released(Message, tag=21):
+    """`dropped` says whether the acquisition was still known here."""
+
+    request: int
+    dropped: bool
+
+
+class Kept(Message, tag=22):
+    """Answer to a keepalive; the promise counts from when the client sent it.
+
+    `agreed`: the digests agree and the node may serve all of these slots, so the promise is for every acquisition
+    it covered. Otherwise for those with verdict HELD: of a slot (`[slot, verdict]`) or of one
+    acquisition (`[acquisition, verdict, generation]`). An empty answer without `agreed` asks for `slots`.
+    """
+
+    request: int
+    promise_ms: int
+    agreed: bool
+    slots: list[tuple[int, int]] = []
+    acquisitions: list[tuple[int, int, int]] = []
+
+
+class Queued(Message, tag=36):
+    """Pushed for an acquire that has waited for a moment: others have the lock, it is in the queue, and this node serves the slot."""
+
+    request: int
+
+
+class Lost(Message, tag=28):
+    """Pushed to a holder: this acquisition ended (`reason` as in `errors.LockLost`). Release it to let go at once."""
+
+    session: str
+    acquisition: int
+    name: str
+    reason: str

@@ -1,0 +1,91 @@
+"""Looking at locks, watching them, and ending a grant."""
+
+from __future__ import annotations
+
+from lockring.protocol.base import Message
+from lockring.protocol.infos import LockEvent, LockInfo
+
+
+class Describe(Message, tag=14):
+    """Ask for one lock, held or free. Answered `Described`."""
+
+    request: int
+    name: str
+    version: int = 0
+
+
+class Described(Message, tag=24):
+    """The answer to `Describe`."""
+
+    request: int
+    lock: LockInfo
+
+
+class List(Message, tag=15):
+    """Ask for the locks of this node, held or waited for, whose name starts with `prefix`, a page at a time.
+
+    Start with slot 0 and name ""; go on with what `Listed` says. `limit` is 1 to 10,000.
+    """
+
+    request: int
+    prefix: str
+    from_slot: int = 0
+    after_name: str = ""
+    limit: int = 1000
+
+
+class Listed(Message, tag=25):
+    """A page. `next_slot` is -1 after the last one. `unserved` counts the slots among those looked at for this page of which
+    this node is the primary and may not tell at present."""
+
+    request: int
+    locks: list[LockInfo]
+    next_slot: int
+    next_name: str
+    unserved: int = 0
+
+
+class Watch(Message, tag=16):
+    """Send `Changed` now and after every change to the lock, until `Unwatch`, or `Refused` when it moves."""
+
+    request: int
+    name: str
+    version: int = 0
+
+
+class Unwatch(Message, tag=17):
+    """End the watch, or the following, that was started by the request numbered `watch`. Answered `Released`."""
+
+    request: int
+    watch: int
+
+
+class Changed(Message, tag=26):
+    """The watched lock as it is now; `request` is the watch's.
+
+    `events` lead from the last `Changed` of this watch to this one, in order; none in the first. With `gap`, some are missing.
+    """
+
+    request: int
+    lock: LockInfo
+    events: list[LockEvent] = []
+    gap: bool = True
+
+
+class Break(Message, tag=18):
+    """End a holder's lease by its generation. The holder is told, its lease is not renewed; the lock is free
+    once it lets go or its TTL has passed. With `force`, at once (two may then believe to hold it)."""
+
+    request: int
+    name: str
+    generation: int
+    force: bool = False
+    version: int = 0
+
+
+class Broken(Message, tag=27):
+    """`freed` says whether the lock is free already; otherwise it will be within `within_ms`."""
+
+    request: int
+    freed: bool
+    within_ms: int

@@ -1,0 +1,130 @@
+"""From a primary to its copies: mutations of a slot, the parts of a stream, and the end of a reign."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lockring.protocol.base import Message
+
+
+class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
+    """A holder was added. `age_ms` is how long ago, when this was written; `payload` is as in `Acquire`."""
+
+    name: str
+    mode: int
+    permits: int
+    session: str
+    acquisition: int
+    owner: str
+    ttl_ms: int
+    generation: int
+    seq: int
+    age_ms: int = 0
+    payload: bytes = b""
+
+
+class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):
+    """A holder was removed: released, expired or broken."""
+
+    name: str
+    session: str
+    acquisition: int
+
+
+class Touch(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=2):
+    """A generation of the slot was used otherwise: as the number of a view of the group whose lock is `name`."""
+
+    name: str
+    generation: int
+
+
+class Revoke(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=3):
+    """An operator has ended a grant: no keepalive renews it any more, at no primary."""
+
+    session: str
+    acquisition: int
+
+
+Mutation = Put | Remove | Touch | Revoke
+
+
+class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
+    """All holders of a slot as of `index`, in one or more parts: `part` counts from 0, `last` marks the end. Which of them are revoked
+    comes after all of them."""
+
+    slot: int
+    since: int
+    joined: int
+    base: int
+    index: int
+    highest: int
+    part: int
+    last: bool
+    holders: list[Put | Revoke]
+
+
+class Tail(msgspec.Struct, array_like=True, gc=False, tag=1):
+    """The mutations numbered `after` + 1, `after` + 2, … of a reign; may be empty."""
+
+    slot: int
+    since: int
+    joined: int
+    after: int
+    highest: int
+    mutations: list[Mutation]
+
+
+class Resume(msgspec.Struct, array_like=True, gc=False, tag=2):
+    """The new primary's table at index 0 of its reign is what the reign `ended_since` had at `ended_index`. A copy that
+    ended there (the former primary of a planned move) is at index 0; any other needs a snapshot."""
+
+    slot: int
+    since: int
+    joined: int
+    ended_since: int
+    ended_index: int
+
+
+Stream = Snapshot | Tail | Resume
+
+
+class HandOverSlot(msgspec.Struct, array_like=True, gc=False):
+    """The end of a reign: its mutations after `after`, which end at `index`; `highest` is its highest generation."""
+
+    slot: int
+    since: int
+    joined: int
+    after: int
+    index: int
+    highest: int
+    mutations: list[Mutation]
+
+
+class Replicate(Message, tag=60):
+    """From a primary to a copy: a heartbeat, and the news of any number of slots.
+
+    `version` is the sender's state; `serving` is False if the sender knows that it may not serve (no coordinator lease).
+    """
+
+    sequence: int
+    version: int
+    serving: bool
+    streams: list[Stream]
+
+
+class ReplicateAck(Message, tag=61):
+    """Acknowledges `Replicate` number `sequence`, and with it the sender's lease; `version` is the state that the copy had.
+
+    `positions` has `[slot, since, joined, index]` for the slots it named: index -1 asks for a snapshot.
+    """
+
+    sequence: int
+    version: int
+    positions: list[tuple[int, int, int, int]]
+
+
+class HandOver(Message, tag=62):
+    """From a former primary to its successor: it will never serve these slots in that reign again."""
+
+    version: int
+    slots: list[HandOverSlot]

@@ -1,0 +1,59 @@
+"""Starts the gRPC API of a node, which nothing is loaded for unless it is wanted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from lockring.errors import ConfigError
+from lockring.net.listener import CannotListen
+from lockring.server.settings import NodeSettings
+
+if TYPE_CHECKING:
+    from lockring.grpc_api.channels import Host
+    from lockring.grpc_api.server import GrpcServer
+
+log = logging.getLogger("lockring.node")
+
+
+async def start_grpc(
+    host: Host, settings: NodeSettings, listening: str, advertised: str
+) -> tuple[GrpcServer | None, str]:
+    """Start the API, and return it with its address for others; None and "" where a port that nobody has named is taken.
+
+    Args:
+        host: the node.
+        settings: of the node.
+        listening: HOST:PORT of its lock port.
+        advertised: the same as others are told.
+
+    Raises:
+        CannotListen: the port that was named is taken, or its host is not of this machine.
+        ConfigError: the packages that it needs are not installed.
+    """
+    # Else it writes lines of its own about whatever strangers send; what matters is in our log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        from lockring.grpc_api.server import GrpcServer  # takes a tenth of a second to load
+    except ImportError as error:
+        raise ConfigError(
+            f"the gRPC API needs packages that are not installed ({error}); install lockring[server], or use --no-grpc"
+        ) from error
+    try:
+        listen, advertise = settings.grpc_addresses(listening, advertised)
+    except CannotListen as error:
+        log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
+        return None, ""
+    server = GrpcServer(host)
+    try:
+        address = await server.start(listen)
+    except CannotListen as error:
+        await server.stop(0)
+        if settings.grpc_listen:
+            raise
+        # A port that nobody has asked for must not keep a node from its work.
+        log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
+        return None, ""
+    log.info("gRPC API at %s", address)
+    return server, advertise or address

@@ -1,0 +1,161 @@
+"""One supervised child process: its lines carry its name, and it is started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, TextIO
+
+from lockring import exits
+from lockring.server.local.children import child_environment
+
+_PAUSE_S_MIN: Final = 0.5
+_PAUSE_S_MAX: Final = 10.0
+_HEALTHY_S: Final = 30.0
+EXIT_NOT_STARTED: Final = -1_000
+"""In place of the exit code of a process that there was none of: no code and no signal."""
+_LINE_BYTES_MAX: Final = 1024 * 1024
+_HOPELESS: Final = frozenset({exits.USAGE, exits.CANNOT_CREATE, exits.CONFIG})
+"""Exit codes of a child that would end the same way if it were started again."""
+
+_RESET: Final = "\033[0m"
+
+log = logging.getLogger("lockring.up")
+
+
+class LinePrinter:
+    """Prints the lines of several processes, each under its name.
+
+    Args:
+        names: all of them, for the width.
+        stream: where to.
+        in_colour: whether the names are coloured.
+    """
+
+    _COLOURS: Final = ("\033[36m", "\033[32m", "\033[33m", "\033[35m", "\033[34m", "\033[31m")
+
+    def __init__(self, names: Sequence[str], *, stream: TextIO = sys.stderr, in_colour: bool = False) -> None:
+        width = max(map(len, names))
+        self._stream = stream
+        self._prefixes = {}
+        for place, name in enumerate(names):
+            prefix = f"{name:>{width}} │ "
+            if in_colour:
+                prefix = f"{self._COLOURS[place % len(self._COLOURS)]}{prefix}{_RESET}"
+            self._prefixes[name] = prefix
+
+    def print(self, name: str, line: str) -> None:
+        """Print one line of a process."""
+        print(f"{self._prefixes[name]}{line}", file=self._stream, flush=True)
+
+
+class SupervisedChild:
+    """A child process that is started again with growing pauses when it ends by itself. Lives in one event loop.
+
+    Args:
+        name: what it is called.
+        command: how to start it.
+        printer: for what it prints.
+        on_hopeless: called with its exit code when it would end the same way again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        printer: LinePrinter,
+        on_hopeless: Callable[[str, int], None],
+    ) -> None:
+        self.name = name
+        self._command = command
+        self._printer = printer
+        self._on_hopeless = on_hopeless
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Start it, and look after it from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send it a signal and do not start it again when it ends."""
+        self._is_stopping = True
+        if self._process is None and self._task is not None:
+            self._task.cancel()  # it is down, and the pause before its next start ends here
+        elif self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def ended(self, *, timeout_s: float) -> None:
+        """Wait until it is gone for good; kill it if that takes too long."""
+        if self._task is None:
+            return
+        _, late = await asyncio.wait([self._task], timeout=timeout_s)
+        if late:
+            self.tell(signal.SIGKILL)
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = _PAUSE_S_MIN
+        while True:
+            started_s = loop.time()
+            try:
+                code = await self._run_once()
+                how = _how(code)
+            except OSError as error:
+                code, how = EXIT_NOT_STARTED, f"cannot be started: {error}"
+            if self._is_stopping:
+                return
+            if code == exits.OK:
+                log.info("%s has ended as it was told to", self.name)
+                return
+            if code in _HOPELESS:
+                self._on_hopeless(self.name, code)
+                return
+            if loop.time() - started_s >= _HEALTHY_S:
+                pause_s = _PAUSE_S_MIN
+            log.warning("%s %s; starting it again in %g s", self.name, how, pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _PAUSE_S_MAX)
+
+    async def _run_once(self) -> int:
+        process = self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=child_environment(),
+            limit=_LINE_BYTES_MAX,
+            start_new_session=True,  # Ctrl-C in the terminal is the supervisor's to pass on
+        )
+        assert process.stdout is not None
+        if self._is_stopping:
+            process.terminate()
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than any line of ours: dropped, and the next one is read
+                continue
+            if not line:
+                break
+            with contextlib.suppress(
+                OSError
+            ):  # who reads has gone; the child is to be looked after all the same
+                self._printer.print(self.name, line.decode(errors="replace").rstrip("\n"))
+        code = await process.wait()
+        self._process = None
+        return code
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"

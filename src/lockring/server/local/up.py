@@ -1,0 +1,193 @@
+"""`lockring up`: a whole cluster on one machine, each part a real process, supervised by this one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Final
+
+from lockring.addresses import format_address
+from lockring.clock import monotonic_ns
+from lockring.cluster_state import ClusterState
+from lockring.errors import LockringError
+from lockring.net.listener import CannotListen
+from lockring.net.oneshot import ask_state, ask_status
+from lockring.ring_picture import draw
+from lockring.server.local.children import command_of, free_ports, is_free
+from lockring.server.local.supervised import LinePrinter, SupervisedChild
+from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
+from lockring.server.state_dir import Kept, kept_by_up
+from lockring.slots import SLOTS
+from lockring.terminals import takes_colour
+from lockring.troubles import Trouble
+
+_POLL_S: Final = 0.2
+_DRAIN_S_MAX: Final = 10.0
+_STOP_S_MAX: Final = 5.0
+_WIDTH_MAX: Final = 100
+
+log = logging.getLogger("lockring.up")
+
+
+class UpServer:
+    """The supervisor. Lives in one event loop.
+
+    Args:
+        settings: see `UpSettings`.
+    """
+
+    def __init__(self, settings: UpSettings) -> None:
+        self._settings = settings
+        self._temporary_dir = ""
+        self._coordinator: SupervisedChild | None = None
+        self._nodes: list[SupervisedChild] = []
+        self._announcement: asyncio.Task[None] | None = None
+        self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> None:
+        """Look whether the ports are free, and start the processes.
+
+        Raises:
+            CannotListen: one of the ports is taken.
+            StoreError: the default data directory cannot be used.
+        """
+        settings = self._settings
+        names = ["coordinator", *(f"N{number}" for number in range(1, settings.nodes + 1))]
+        addresses = dict(zip(names, self._addresses(names), strict=True))
+        kept = kept_by_up(settings)
+        coordinator = CoordinatorSettings(
+            listen=addresses["coordinator"],
+            data_dir=kept.data_dir or self._temporary(kept),
+            new_cluster=kept.is_new and kept.data_dir is not None,
+            log_level=settings.log_level,
+        )
+        in_colour = takes_colour(sys.stderr)
+        printer = LinePrinter(names, in_colour=in_colour)
+        self._coordinator = SupervisedChild(
+            "coordinator", command_of("coordinator", coordinator), printer, self._hopeless
+        )
+        self._coordinator.start()
+        for name in names[1:]:
+            node = NodeSettings(
+                id=name,
+                listen=addresses[name],
+                coordinators=(addresses["coordinator"],),
+                grpc=settings.grpc,
+                log_level=settings.log_level,
+            )
+            child = SupervisedChild(name, command_of("node", node), printer, self._hopeless)
+            self._nodes.append(child)
+            child.start()
+        self._announcement = asyncio.get_running_loop().create_task(self._announce(addresses))
+
+    async def finished(self) -> int:
+        """Wait until a child has ended in a way that makes it senseless to go on."""
+        return await asyncio.shield(self._end)
+
+    def leave(self) -> bool:
+        """There is nothing to do before `stop`."""
+        return False
+
+    async def stop(self) -> None:
+        """End all processes. A cluster whose state is kept is drained, so that it can serve at once the next time."""
+        if self._announcement is not None:
+            self._announcement.cancel()
+        keeps_state = not self._temporary_dir
+        if self._nodes:
+            log.info("ending all processes")
+        for node in self._nodes:
+            node.tell(signal.SIGTERM if keeps_state else signal.SIGQUIT)
+        timeout_s = _DRAIN_S_MAX if keeps_state else _STOP_S_MAX
+        await asyncio.gather(*(node.ended(timeout_s=timeout_s) for node in self._nodes))
+        if self._coordinator is not None:
+            self._coordinator.tell(signal.SIGTERM)
+            await self._coordinator.ended(timeout_s=_STOP_S_MAX)
+        if self._temporary_dir:
+            await asyncio.to_thread(shutil.rmtree, self._temporary_dir, ignore_errors=True)
+
+    # ----------------------------------------------------------------------- inner
+
+    def _temporary(self, kept: Kept) -> str:
+        """Where the state is while this process lives: a coordinator that is started again finds it.
+
+        The coordinator takes a directory that it has to make for that of a new cluster, and waits over an empty one.
+        """
+        self._temporary_dir = tempfile.mkdtemp(prefix="lockring-up-")
+        if self._settings.in_memory:
+            log.warning(
+                "the cluster's state is kept until the end of this process only: the next one will know nothing of the locks that"
+                " are held then. To keep it, leave --in-memory out, or give a directory with --data-dir"
+            )
+        return os.path.join(self._temporary_dir, "state") if kept.is_new else self._temporary_dir
+
+    def _addresses(self, names: list[str]) -> list[str]:
+        host, port = self._settings.host, self._settings.port
+        if port == 0:
+            return [format_address(host, free) for free in free_ports(host, len(names))]
+        for place, name in enumerate(names):
+            if not is_free(host, port + place):
+                raise CannotListen(
+                    f"cannot listen at {format_address(host, port + place)} ({name}): the port is already taken, "
+                    "or the address is not of this machine; choose other ports with --port"
+                )
+            grpc_port = port + place + GRPC_PORT_OFFSET
+            if place > 0 and self._settings.grpc and not is_free(host, grpc_port):
+                raise CannotListen(
+                    f"cannot listen at {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
+                    "choose other ports with --port, or --no-grpc"
+                )
+        return [format_address(host, port + place) for place in range(len(names))]
+
+    def _hopeless(self, name: str, code: int) -> None:
+        if not self._end.done():
+            log.error("%s cannot run (exit code %d, see above): ending everything", name, code)
+            self._end.set_result(code)
+
+    async def _announce(self, addresses: dict[str, str]) -> None:
+        """Wait until the cluster serves, and say how to reach it."""
+        coordinator = addresses["coordinator"]
+        nodes = [address for name, address in addresses.items() if name != "coordinator"]
+        state: ClusterState | None = None
+        trouble = Trouble()
+        while state is None:
+            await asyncio.sleep(_POLL_S)
+            try:
+                state = await asyncio.to_thread(state_if_served, coordinator, nodes)
+            except LockringError as error:
+                text = trouble.fails(str(error), now_ns=monotonic_ns())
+                if text:
+                    log.debug("not up yet: %s", text)
+        servers = ",".join(nodes)
+        colour = takes_colour(sys.stdout)
+        drawing = draw(state, width=min(shutil.get_terminal_size().columns, _WIDTH_MAX), colour=colour)
+        apis = ",".join(member.grpc for _, member in sorted(state.members.items()) if member.grpc)
+        grpc = f"; the gRPC API is at {apis}" if apis else ""
+        count = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
+        print(
+            f"\n{drawing}\n\n{count} at your service; the coordinator is at {coordinator}{grpc}. In another terminal:\n\n"
+            f"    export LOCKRING_SERVER={servers}\n"
+            f"    lockring lock demo -- sh -c 'echo token $LOCKRING_FENCING_TOKEN; sleep 5'\n"
+            f"    lockring status\n\n"
+            f"Ctrl-C ends everything.\n",
+            flush=True,
+        )
+
+
+def state_if_served(coordinator: str, nodes: Sequence[str]) -> ClusterState | None:
+    """The cluster state, once the nodes serve every slot, each with a copy in sync if there are nodes for it. Blocks.
+
+    The state alone says who should serve. After a restart that is who served before, and waits for the leases of then.
+
+    Raises:
+        LockringError: a server does not answer.
+    """
+    state = ask_state(coordinator).state
+    if len(nodes) > 1 and any(slot.backup is None for slot in state.slots):
+        return None
+    return state if sum(ask_status(address).serving for address in nodes) == SLOTS else None

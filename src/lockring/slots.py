@@ -1,0 +1,31 @@
+"""Slots: the circle is cut into as many, and each lock name belongs to one."""
+
+from __future__ import annotations
+
+from typing import Final
+from zlib import crc32
+
+from lockring.names import LOCK_NAME_BYTES_MAX, check_lock_name
+
+SLOTS: Final = 4096
+"""Number of slots that the circle is cut into; fixed, since every client and node computes it."""
+
+
+def slot_of(name: str) -> int:
+    """The slot of a lock name: CRC32 of its UTF-8 bytes modulo `SLOTS`."""
+    return crc32(name.encode()) % SLOTS
+
+
+def checked_slot_of(name: str) -> int:
+    """The slot of a lock name that is not checked yet; both need its bytes, so that one look at them does.
+
+    Raises:
+        InvalidRequest: as `check_lock_name`.
+    """
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        encoded = b""
+    if not 0 < len(encoded) <= LOCK_NAME_BYTES_MAX:
+        check_lock_name(name)
+    return crc32(encoded) % SLOTS

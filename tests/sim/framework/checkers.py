@@ -1,0 +1,326 @@
+"""The properties of the design, checked from the outside with true time.
+
+What the checkers know of the code under test: what clients believe, what nodes' tables contain and say they
+may serve, and which states were stored. They share no rule with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
+from lockring.core.client.renewals import OTHER_CLUSTER
+from lockring.protocol import Acquire, Granted, Lost, Message, Refused
+from lockring.slots import slot_of
+from tests.sim.framework.groups import GroupCheckers
+from tests.sim.framework.watches import Watches
+from tests.sim.framework.world import Process, S, Violation, World
+
+if TYPE_CHECKING:
+    from tests.sim.framework.node_shell import NodeShell
+
+
+class Belief:
+    """One client's belief that it holds a lock.
+
+    Attributes:
+        client: the client's name.
+        current: whether it believes so now, by its own clock read at this true time.
+        began: the true time at which it began to.
+        shared: whether others may hold it at the same time, shared as well.
+        lapsed: whether the client was seen with its deadline passed.
+    """
+
+    __slots__ = (
+        "acquisition",
+        "began",
+        "client",
+        "current",
+        "generation",
+        "lapsed",
+        "name",
+        "session",
+        "shared",
+        "slot",
+    )
+
+    def __init__(
+        self,
+        client: str,
+        name: str,
+        session: str,
+        acquisition: int,
+        generation: int,
+        current: Callable[[], bool],
+        began: int,
+        *,
+        shared: bool = False,
+    ) -> None:
+        self.client = client
+        self.name = name
+        self.slot = slot_of(name)
+        self.session = session
+        self.acquisition = acquisition
+        self.generation = generation
+        self.current = current
+        self.began = began
+        self.shared = shared
+        self.lapsed = False
+
+    def bars(self, other: Belief) -> bool:
+        """Whether this one and the other must not be believed in at the same time."""
+        return not (self.shared and other.shared)
+
+    def __str__(self) -> str:
+        return f"{self.client}/{self.acquisition} of {self.name!r} generation {self.generation}"
+
+
+class Checkers:
+    """All properties that hold at every instant.
+
+    Attributes:
+        nodes: every node that ever ran.
+        stored: what the coordinators' store has.
+        sync: whether grants wait for their copies.
+        wiped: whether the store has lost something, so that copies need not be where it says.
+        broken: acquisitions that an operator has ended, by session and number.
+        groups: those of groups.
+        watches: what those have seen who watch locks.
+    """
+
+    def __init__(self, world: World, nodes: list[NodeShell], *, sync: bool) -> None:
+        self.world = world
+        self.nodes = nodes
+        self.sync = sync
+        self.stored: ClusterState | None = None
+        self.wiped = False
+        self.broken: set[tuple[str, int]] = set()
+        self.groups = GroupCheckers(world, sync=sync)
+        self._beliefs: dict[str, list[Belief]] = {}
+        self.watches = Watches()
+        self._history: dict[str, list[tuple[int, int, str, bool]]] = {}
+        self._order: dict[tuple[str, int, str], _Queue] = {}
+
+    # ------------------------------------------------------------------ clients
+
+    def began(self, belief: Belief) -> None:
+        """A client begins to believe that it holds a lock."""
+        self.world.stats["grants"] += 1
+        if belief.shared:
+            self.world.stats["grants_shared"] += 1
+        for other in self.current(belief.name) if self.sync else []:
+            if belief.bars(other):
+                raise Violation("P1", f"{belief} begins while {other} holds it")
+            self.world.stats["shared_at_once"] += 1
+        self._beliefs.setdefault(belief.name, []).append(belief)
+        history = self._history.setdefault(belief.name, [])
+        for generation, when, who, shared in history[-50:]:
+            # Two that share are granted at once, and may hear of it in either order.
+            either = shared and belief.shared and generation != belief.generation
+            if generation >= belief.generation and not either:
+                raise Violation("P2", f"{belief} after {who} had {generation} at {when / S:.6f}")
+        who = f"{belief.client}/{belief.acquisition}"
+        history.append((belief.generation, self.world.now, who, belief.shared))
+        self.watches.granted(belief.name, belief.generation)
+        if self.sync and not self.wiped:
+            self._in_copies(belief)
+
+    def goes_on(self, belief: Belief) -> None:
+        """A client still believes: where that was extended after a stop past its deadline, look for others again."""
+        there = self._beliefs[belief.name]
+        if self.sync and belief not in there:
+            for other in self.current(belief.name):
+                if belief.bars(other):
+                    raise Violation("P1", f"{belief} goes on while {other} holds it")
+            self._beliefs[belief.name].append(belief)
+
+    def resumed(self, belief: Belief) -> None:
+        """A client believes again in something that it had stopped to believe in: nothing may do that."""
+        raise Violation("P4", f"{belief} is believed in again after its deadline")
+
+    def told_lost(self, belief: Belief, reason: str) -> None:
+        """A client is told that a grant is lost that it still believes in, though nobody broke it.
+
+        Where the store was lost all is lost that was held, and the servers may answer for another cluster.
+        """
+        if self.wiped and reason.startswith(OTHER_CLUSTER):
+            return
+        if self.sync and (belief.session, belief.acquisition) not in self.broken:
+            raise Violation("P3", f"{belief} is told lost ({reason}) while its lease still runs")
+
+    def current(self, name: str) -> list[Belief]:
+        """Who believes to hold a lock now."""
+        beliefs = self._beliefs.get(name)
+        if not beliefs:
+            return []
+        beliefs[:] = [each for each in beliefs if each.current()]
+        return list(beliefs)
+
+    def all_current(self) -> Iterable[Belief]:
+        """Everybody's beliefs."""
+        for name in self._beliefs:
+            yield from self.current(name)
+
+    # ------------------------------------------------------------------ nodes
+
+    def after_node(self, node: NodeShell) -> None:
+        """A node had a turn: nobody else may serve what it may, and what is believed in is in its table."""
+        serves = node.serving()
+        if not serves:
+            return
+        for other in self.nodes:
+            if other is not node:
+                for slot in other.serving(serves):
+                    raise Violation("RIGHT", f"{node.name} and {other.name} may both serve slot {slot}")
+        if self.sync:
+            for belief in self.all_current():
+                if belief.slot in serves and not node.has(belief.slot, belief.session, belief.acquisition):
+                    raise Violation("P4", f"{node.name} serves slot {belief.slot} without {belief}")
+
+    def _in_copies(self, belief: Belief) -> None:
+        if self.stored is None:
+            return
+        slot = self.stored.slots[belief.slot]
+        copies = [slot.primary, None if slot.backup is None else slot.backup.replica]
+        for replica in copies:
+            node = None if replica is None else self._living(replica)
+            if node is not None and not node.has(belief.slot, belief.session, belief.acquisition):
+                raise Violation("P3", f"{belief} is not at {replica}, which the state says has it: {slot}")
+
+    def _living(self, replica: Replica) -> NodeShell | None:
+        for node in self.nodes:
+            if node.alive and node.core is not None and node.core.replica == replica:
+                return node
+        return None
+
+    # ------------------------------------------------------------------ the store
+
+    def state_stored(self, before: ClusterState | None, after: ClusterState | None) -> None:
+        """A state was written (or wiped)."""
+        self.stored = after
+        if after is None:
+            self.wiped = True
+            return
+        self._count_changes(before, after)
+        if before is None or not self.sync:
+            return
+        for belief in self.all_current():
+            old, new = before.slots[belief.slot], after.slots[belief.slot]
+            if new.base != old.base and new.primary is not None:
+                raise Violation("P1", f"slot {belief.slot} is assigned empty while {belief} holds")
+            if not self.wiped and old != new:
+                self._in_copies(belief)
+
+    def _count_changes(self, before: ClusterState | None, after: ClusterState) -> None:
+        stats = self.world.stats
+        stats["versions"] += 1
+        if before is None:
+            return
+        if after.version <= before.version:
+            raise Violation("P2", f"version {after.version} is stored after {before.version}")
+        for number, (old, new) in enumerate(zip(before.slots, after.slots, strict=True)):
+            if old is new or old == new:
+                continue
+            what = _change(old, new)
+            stats[what] += 1
+            if self.world.story is not None:
+                copies = f"{new.primary} / {_copy(new.backup)} / {_copy(new.learner)}"
+                self.world.tell(
+                    "S",
+                    f"slot {number} {what}: {copies} since {new.since % 10**15} epoch {new.epoch % 10**15}",
+                )
+            if new.generation_below < old.generation_below:
+                raise Violation("P2", f"slot {number}: reservation falls from {old} to {new}")
+
+    # ------------------------------------------------------------------ order of waiters
+
+    def node_received(self, node: NodeShell, sender: int, message: Message) -> None:
+        """A client's message is handed to a node's core: note the order in which new waiters come."""
+        if not isinstance(message, Acquire) or node.core is None:
+            return
+        slot, asked = slot_of(message.name), (message.session, message.acquisition)
+        if message.waited_ms:
+            # It comes again. If it has run out meanwhile (nobody renewed it), its place is that of what waited as long.
+            known = self._order.get((node.name, node.life, message.name))
+            if known is not None and not node.is_waiting(slot, *asked):
+                known.waiting.pop(asked, None)
+        else:
+            if node.core.may_serve(slot, now_ns=node.now_ns()):
+                since = node.core.state.slots[slot].since
+                key = (node.name, node.life, message.name)
+                queue = self._order.get(key)
+                if queue is None or queue.since != since:
+                    queue = self._order[key] = _Queue(since, slot)
+                queue.waiting[asked] = (sender, message.request)
+
+    def node_sent(self, node: NodeShell, to: int, message: Message) -> None:
+        """A node answers a client: nobody who came earlier may still be waiting."""
+        if isinstance(message, Lost):
+            queue = self._order.get((node.name, node.life, message.name))
+            if queue is not None:
+                queue.waiting.pop((message.session, message.acquisition), None)
+        if not isinstance(message, (Granted, Refused)):
+            return
+        for (name, life, lock), queue in self._order.items():
+            if name == node.name and life == node.life:
+                for key, where in list(queue.waiting.items()):
+                    if where == (to, message.request):
+                        if isinstance(message, Granted):
+                            self._check_order(node, lock, queue, key)
+                        else:
+                            del queue.waiting[key]
+
+    def _check_order(self, node: NodeShell, lock: str, queue: _Queue, granted: tuple[str, int]) -> None:
+        assert node.core is not None
+        self.world.stats["in_order"] += 1
+        for key in list(queue.waiting):
+            if key == granted:
+                break
+            waits = node.is_waiting(queue.slot, *key)
+            if waits and node.core.state.slots[queue.slot].since == queue.since:
+                raise Violation("P5", f"{node.name}: {granted} gets {lock!r} before {key}, who came earlier")
+            del queue.waiting[key]
+        del queue.waiting[granted]
+
+    def client_gone(self, node: NodeShell, sender: int) -> None:
+        """A client's connection ended: what it waited for may come again, at the end of the queue."""
+        for (name, life, _), queue in self._order.items():
+            if name == node.name and life == node.life:
+                for key in [key for key, where in queue.waiting.items() if where[0] == sender]:
+                    del queue.waiting[key]
+
+
+class _Queue:
+    """Who asked for one lock in one reign, in the order in which they came."""
+
+    def __init__(self, since: int, slot: int) -> None:
+        self.since = since
+        self.slot = slot
+        self.waiting: dict[tuple[str, int], tuple[int, int]] = {}
+
+
+def _copy(copy: Copy | None) -> str:
+    return "-" if copy is None else str(copy.replica)
+
+
+def _change(old: SlotState, new: SlotState) -> str:
+    """Name what a state does to one slot."""
+    if new.base != old.base:
+        return "assigned_empty" if old.primary is not None else "assigned"
+    if new.since != old.since:
+        if new.backup is not None and new.backup.replica == old.primary:
+            return "swap"
+        return "promotion"
+    if new.backup != old.backup:
+        if new.backup is not None and new.backup == old.learner:
+            return "in_sync"
+        return "backup_dropped"
+    if new.learner != old.learner:
+        return "learner" if new.learner is not None else "learner_dropped"
+    return "generations" if new.generation_below != old.generation_below else "other"
+
+
+def node_of(process: Process) -> bool:
+    """Whether a process is a node."""
+    return process.name.startswith("n")

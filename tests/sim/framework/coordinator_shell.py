@@ -1,0 +1,153 @@
+"""A coordinator in the simulation: what the real server does around the core, without I/O."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lockring.cluster_state import ClusterState, encode_state, routes_of
+from lockring.core.coordinator.core import CoordinatorCore
+from lockring.core.effects import (
+    Close,
+    Effect,
+    Publish,
+    Send,
+    StoreRead,
+    StoreWrite,
+)
+from lockring.core.timing import Timing
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    State,
+    ToCoordinator,
+    Welcome,
+)
+from tests.sim.framework.network import End, Network
+from tests.sim.framework.shells import Shell
+from tests.sim.framework.store import SimStore
+from tests.sim.framework.world import Slowness, World
+
+_to_coordinator = msgspec.msgpack.Decoder(ToCoordinator)
+
+
+class CoordinatorShell(Shell):
+    """A coordinator: the real core, connections, and a store that it shares with its rivals."""
+
+    core: CoordinatorCore | None
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        name: str,
+        *,
+        store: SimStore,
+        timing: Timing,
+        replication: str,
+        slowness: Slowness,
+        drift: bool,
+    ) -> None:
+        super().__init__(world, network, name, slowness=slowness, drift=drift)
+        self.address = f"{name}:9500"
+        self.store = store
+        self.timing = timing
+        self.replication = replication
+        self.new_cluster = True  # for the first start only, unless the world says otherwise
+        self.boot = f"boot of {name}'s machine"
+        self.core = None
+
+    def on_start(self) -> None:
+        self._ends: dict[int, End] = {}
+        self._nodes: dict[int, str] = {}
+        self._clients: dict[int, End] = {}
+        self._cluster = ""
+        self.core = CoordinatorCore(
+            address=self.address,
+            term=f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}",
+            cluster_if_new=f"cluster-{self.rng.getrandbits(32):x}",
+            timing=self.timing,
+            new_cluster=self.new_cluster,
+            boot=self.boot,
+            replication=self.replication,  # type: ignore[arg-type]
+            now_ns=self.now_ns(),
+            wall_ns=self.wall_ns(),
+        )
+        self.network.listen(self.address, self, self._accepted)
+        self.core.start(now_ns=self.now_ns(), wall_ns=self.wall_ns())
+
+    def on_timer(self) -> None:
+        assert self.core is not None
+        self.core.on_timer(now_ns=self.turn_now, wall_ns=self.wall_ns())
+
+    def _accepted(self, end: End) -> None:
+        self._ends[end.number] = end
+        end.on_message, end.on_closed = self._message, self._closed
+
+    def _message(self, end: End, payload: bytes) -> None:
+        assert self.core is not None
+        message = _to_coordinator.decode(payload)
+        if isinstance(message, ClientHello):
+            self._greet(end)
+            return
+        self.core.receive(end.number, message, now_ns=self.turn_now, wall_ns=self.wall_ns())
+
+    def _greet(self, end: End) -> None:
+        assert self.core is not None
+        state = self.core.state
+        cluster, version = ("", 0) if state is None else (state.cluster, state.version)
+        self.transmit(end, Welcome(PROTOCOL, cluster, "coordinator", "", 0, version, self.address))
+        if state is not None:
+            self.transmit(end, routes_of(state))
+        self._clients[end.number] = end
+
+    def _closed(self, end: End) -> None:
+        assert self.core is not None
+        self._clients.pop(end.number, None)
+        if self._ends.pop(end.number, None) is not None:
+            self._nodes.pop(end.number, None)
+            self.core.disconnected(end.number, now_ns=self.turn_now, wall_ns=self.wall_ns())
+
+    def _store_answer(self, operation: int, ok: bool, state: ClusterState | None) -> None:
+        assert self.core is not None
+        self.core.store_result(operation, ok=ok, state=state, now_ns=self.turn_now, wall_ns=self.wall_ns())
+
+    def carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(to, message):
+                assert isinstance(to, int)
+                if isinstance(message, Welcome) and to in self._ends:
+                    self._nodes[to] = message.node
+                self.transmit(self._ends.get(to), message)
+            case Close(to, reason):
+                assert isinstance(to, int)
+                end = self._ends.get(to)
+                if end is not None:
+                    if self.world.story is not None:
+                        self.world.tell(
+                            self.name, f"closes the connection to {end.other.process.name}: {reason}"
+                        )
+                    end.close()
+                    self.post(self._closed, end)
+            case Publish(state):
+                self._publish(state)
+            case StoreRead(operation):
+                self.store.read(self, operation, self._store_answer)
+            case StoreWrite(operation, expected, state):
+                self.store.write(self, operation, expected, state, self._store_answer)
+            case _:
+                raise AssertionError(f"a coordinator asks for {effect}")
+
+    def _publish(self, state: ClusterState) -> None:
+        message = State(encode_state(state))
+        for number in list(self._nodes):
+            self.transmit(self._ends.get(number), message)
+        routes = routes_of(state)
+        if state.cluster != self._cluster:
+            # Whoever was greeted with another id would take the nodes for strangers.
+            self._cluster = state.cluster
+            for end in list(self._clients.values()):
+                end.close()
+                self.post(self._closed, end)
+            self._clients.clear()
+        for end in list(self._clients.values()):
+            self.transmit(end, routes)

@@ -1,0 +1,380 @@
+"""Groups: a program above the clients that joins one, owns keys and leaves it, and the properties that must hold then.
+
+The checkers know what each member takes for its own (by its own clock, at true time) and what its program has not yet let
+go of; they share no rule with the code under test.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from lockring.core.client.queries import Request
+from lockring.core.client.tickets import Ticket, TicketState
+from lockring.errors import LockringError
+from lockring.names import GROUP_PREFIX
+from lockring.protocol import WAIT_FOREVER, MemberRecord, Mode, payload_of
+from lockring.slots import SLOTS, slot_of
+from tests.sim.framework.world import MS, S, Violation, World
+
+if TYPE_CHECKING:
+    from tests.sim.framework.workload import ClientShell
+
+
+class GroupHabits(NamedTuple):
+    """What the members of a group do. Durations in ns.
+
+    Attributes:
+        lock: name of the group's lock.
+        ttls_ms: the leases of their memberships.
+        members: how many each client has.
+        away_max: longest time between two memberships.
+        stay_max: longest time for which one stays.
+        heedful: probability that a member wants to be told of changes, so that others wait for it.
+        finish_max: longest time that such a one needs to let go.
+        namesakes: probability of an id that another member may have too.
+    """
+
+    lock: str
+    ttls_ms: tuple[int, ...]
+    members: int
+    away_max: int
+    stay_max: int
+    heedful: float
+    finish_max: int
+    namesakes: float
+
+
+def group_lock_in(slots: list[int]) -> str:
+    """Name of a group's lock that falls into one of these slots."""
+    number = 0
+    while slot_of(f"{GROUP_PREFIX}{number}") not in slots:
+        number += 1
+    return f"{GROUP_PREFIX}{number}"
+
+
+def group_lock_beside(lock: str) -> str:
+    """Name of a group's lock in the slot of another lock."""
+    return group_lock_in([slot_of(lock)])
+
+
+def draw_group(world: World, slots: list[int], ttls_ms: tuple[int, ...]) -> GroupHabits | None:
+    """The group of a seed, in one of six. Drawn apart, so that the others are what they were without groups."""
+    rng = world.rng("group")
+    if rng.random() >= 1 / 6:
+        return None
+    return GroupHabits(
+        lock=group_lock_in(slots),
+        ttls_ms=ttls_ms,
+        members=rng.choice((1, 1, 2, 3)),
+        away_max=rng.choice((50 * MS, 500 * MS)),
+        stay_max=rng.choice((300 * MS, S, 3 * S)),
+        heedful=rng.choice((0.0, 0.5, 1.0)),
+        finish_max=rng.choice((10 * MS, 100 * MS, 500 * MS)),
+        namesakes=rng.choice((0.0, 0.0, 0.3)),
+    )
+
+
+class Member:
+    """One thread of the program: joins, works on what it owns, leaves, again and again.
+
+    Attributes:
+        name: who it is, for the story.
+        ticket: the present membership.
+        request: by which it follows the group.
+        finishing: what was taken from it and its program has not yet let go of.
+        owned: what it owned when it was last looked at.
+        version: of the newest view that it had then.
+    """
+
+    def __init__(self, program: GroupProgram, number: int) -> None:
+        self.program = program
+        self.name = f"{program.client.name}.{number}"
+        self.step = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Be no member."""
+        self.ticket: Ticket | None = None
+        self.request: Request | None = None
+        self.life = 0
+        self.leaving = False
+        self.finishing: list[frozenset[int]] = []
+        self.owned: frozenset[int] = frozenset()
+        self.version = 0
+
+    def owns(self) -> frozenset[int]:
+        """What it rightly takes for its own at this true time."""
+        client = self.program.client
+        if self.request is None or client.core is None or not client.alive or client.life != self.life:
+            return frozenset()
+        return client.core.owned(self.request, client.now_ns())
+
+    def uses(self) -> frozenset[int]:
+        """What it owns, and what it has not let go of, as long as its lease lasts."""
+        client = self.program.client
+        if self.ticket is None or client.core is None or not client.alive or client.life != self.life:
+            return frozenset()
+        if not self.finishing or not client.core.believes(self.ticket, client.now_ns()):
+            return self.owns()
+        return self.owns().union(*self.finishing)
+
+
+class GroupProgram:
+    """The members of one client."""
+
+    def __init__(self, client: ClientShell, habits: GroupHabits, checkers: GroupCheckers) -> None:
+        self.client = client
+        self.habits = habits
+        self.checkers = checkers
+        self.rng = client.world.rng(f"{client.name} group")
+        self.frozen = False
+        self.scripted = not habits.members  # a scenario says who joins and leaves
+        self.members = [Member(self, number) for number in range(habits.members)]
+        checkers.members += self.members
+
+    def start(self) -> None:
+        """The client's process has started."""
+        for member in self.members:
+            member.begin_anew()
+            self._soon(member, self._join, self.rng.randrange(1, self.habits.away_max))
+
+    def freeze(self) -> None:
+        """Who is in stays, who is out stays out."""
+        self.frozen = True
+        for member in self.members:
+            if not member.leaving:
+                member.step += 1
+
+    def stop(self) -> None:
+        """Leave, soon."""
+        self.frozen = True
+        for member in self.members:
+            self._soon(member, self._leave, self.rng.randrange(1, 50 * MS))
+
+    def waiting(self) -> list[Ticket]:
+        """Those that have not been let in yet."""
+        return [
+            member.ticket
+            for member in self.members
+            if member.ticket is not None and self.client.alive and member.life == self.client.life
+        ]
+
+    def _soon(self, member: Member, what: object, delay: int) -> None:
+        member.step += 1
+        self.client.later(delay, self._step, member, member.step, what)
+
+    def _step(self, member: Member, step: int, what: object) -> None:
+        if step == member.step:
+            what(member)  # type: ignore[operator]
+
+    def _join(self, member: Member) -> None:
+        rng, habits = self.rng, self.habits
+        if self.frozen:
+            return
+        name = f"same-{rng.randrange(2)}" if rng.random() < habits.namesakes else member.name
+        self.join(member, name, rng.randrange(1, 4), rng.choice(habits.ttls_ms))
+
+    def join(self, member: Member, name: str, weight: int, ttl_ms: int) -> None:
+        """Begin a membership."""
+        core = self.client.core
+        assert core is not None
+        member.begin_anew()
+        member.life = self.client.life
+        member.ticket = core.acquire(
+            self.habits.lock,
+            ttl_ms=ttl_ms,
+            now_ns=self.client.now_ns(),
+            wait_ms=WAIT_FOREVER,
+            mode=Mode.SHARED,
+            payload=payload_of(MemberRecord(name, weight)),
+        )
+        self._tell(member, f"joins as {name!r}: {member.ticket!r}")
+
+    def resolved(self, ticket: Ticket, error: LockringError | None) -> bool:
+        """A membership was granted, refused or released; False if it is none."""
+        member = self._member(ticket)
+        if member is None:
+            return False
+        core = self.client.core
+        assert core is not None
+        if ticket.state == TicketState.HELD and error is None:
+            member.request = core.follow(ticket, now_ns=self.client.now_ns())
+            assert member.request.following is not None
+            member.request.following.telling = self.rng.random() < self.habits.heedful
+            self.client.world.stats["joined"] += 1
+            if self.scripted:
+                pass
+            elif not self.frozen:
+                self._soon(member, self._leave, self.rng.randrange(1, self.habits.stay_max))
+            elif self.client.stopping:
+                self._soon(member, self._leave, 1)
+        else:
+            self._over(member)
+        return True
+
+    def lost(self, ticket: Ticket) -> bool:
+        """A membership was lost; False if it is none."""
+        member = self._member(ticket)
+        if member is not None:
+            self._over(member)
+        return member is not None
+
+    def _over(self, member: Member) -> None:
+        member.begin_anew()
+        if not self.frozen and not self.scripted:
+            self._soon(member, self._join, self.rng.randrange(1, self.habits.away_max))
+
+    def enter(self, heedful_for_ns: int = 0, weight: int = 1) -> Member:
+        """Let one more member join, which leaves when a scenario says so.
+
+        Args:
+            heedful_for_ns: how long it needs to let go of what is taken from it, 0 if it does not care.
+            weight: its weight.
+        """
+        member = Member(self, len(self.members))
+        self.members.append(member)
+        self.checkers.members.append(member)
+        self.habits = self.habits._replace(heedful=float(heedful_for_ns > 0), finish_max=heedful_for_ns + 1)
+        self.client.post(self.join, member, member.name, weight, self.habits.ttls_ms[0])
+        return member
+
+    def exit(self, member: Member) -> None:
+        """Let a member leave."""
+        self.client.post(self._leave, member)
+
+    def _leave(self, member: Member) -> None:
+        core, ticket = self.client.core, member.ticket
+        assert core is not None
+        if ticket is None or ticket.state != TicketState.HELD:
+            return
+        self._tell(member, "leaves")
+        member.leaving = True
+        if member.request is not None:
+            core.leave(member.request, now_ns=self.client.now_ns())
+        self._release_if_done(member)
+
+    def _release_if_done(self, member: Member) -> None:
+        core, ticket = self.client.core, member.ticket
+        assert core is not None
+        if member.leaving and ticket is not None and ticket.state == TicketState.HELD:
+            following = None if member.request is None else member.request.following
+            if following is None or not following.untold:
+                try:
+                    core.release(ticket, now_ns=self.client.now_ns())
+                except LockringError:
+                    return  # lost: that follows
+
+    def regrouped(
+        self, request: Request, gained: frozenset[int], lost: frozenset[int], awaited: bool
+    ) -> None:
+        """A member's group has changed."""
+        following = request.following
+        assert following is not None
+        member = self._member(following.ticket)
+        if member is None:
+            return
+        standing = following.standing
+        self._tell(
+            member,
+            f"view {standing.view.number}{' settled' if standing.settled else ''} of "
+            f"{[each.id for each in standing.view.members]}: + {sorted(gained)} - {sorted(lost)}",
+        )
+        self.client.world.stats["views"] += 1
+        if awaited:
+            member.finishing.append(lost)
+            least = self.habits.finish_max - 1 if self.scripted else 1
+            delay = self.rng.randrange(least, self.habits.finish_max)
+            self.client.later(delay, self._told, member, request)
+        self.checkers.look(member)
+
+    def _told(self, member: Member, request: Request) -> None:
+        core = self.client.core
+        assert core is not None
+        if member.request is request:
+            # Only then may it say that it has let go: whoever hears of it may own this already.
+            member.finishing.pop(0)
+        core.told(request, now_ns=self.client.now_ns())
+        if member.request is request:
+            self._release_if_done(member)
+
+    def look(self) -> None:
+        """After each input: what is owned now."""
+        for member in self.members:
+            if member.request is not None:
+                self.checkers.look(member)
+
+    def _member(self, ticket: Ticket) -> Member | None:
+        return next((member for member in self.members if member.ticket is ticket), None)
+
+    def _tell(self, member: Member, text: str) -> None:
+        if self.client.world.story is not None:
+            self.client.world.tell(self.client.name, f"member {member.name} {text}")
+
+
+class GroupCheckers:
+    """What must hold at every instant of the members of one group.
+
+    - G1: no two of them own one key, nor does one own what the program of another has not let go of.
+    - G2: the views of each have growing numbers, and who comes to own a key has a greater one than any owner before.
+
+    Attributes:
+        members: of all clients.
+        sync: whether views wait for their copies.
+    """
+
+    def __init__(self, world: World, *, sync: bool) -> None:
+        self.world = world
+        self.sync = sync
+        self.members: list[Member] = []
+        self._fences: dict[int, tuple[int, Member]] = {}
+
+    def look(self, member: Member) -> None:
+        """A member may own something else than before."""
+        assert member.request is not None
+        assert member.request.following is not None
+        owned = member.owns()
+        version = member.request.following.standing.view.number
+        if version < member.version:
+            raise Violation("G2", f"{member.name} goes from view {member.version} back to {version}")
+        gained = owned - member.owned
+        if gained and self.sync:
+            self._alone(member, gained)
+        for slot in owned if version > member.version else gained:
+            before, who = self._fences.get(slot, (0, member))
+            if (who is not member and version <= before) or version < before:
+                raise Violation(
+                    "G2", f"{member.name} owns slot {slot} with {version} after {who.name} with {before}"
+                )
+            self._fences[slot] = version, member
+        member.owned, member.version = owned, version
+
+    def _alone(self, member: Member, gained: frozenset[int]) -> None:
+        self.world.stats["keys_gained"] += len(gained)
+        for other in self.members:
+            if other is not member:
+                both = gained & other.uses()
+                if both:
+                    raise Violation("G1", f"{member.name} gets slots {sorted(both)} that {other.name} has")
+
+    def unsettled(self) -> str | None:
+        """Why not all members have one settled view with just them and each key its owner; None if they have."""
+        present = [
+            member
+            for member in self.members
+            if member.program.client.alive and member.life == member.program.client.life and member.ticket
+        ]
+        everybody = {member.ticket.generation for member in present if member.ticket is not None}
+        owned: set[int] = set()
+        for member in present:
+            following = None if member.request is None else member.request.following
+            if following is None or following.over:
+                return f"{member.name} does not follow the group"
+            view, settled, _ = following.standing
+            if not settled:
+                return f"{member.name} has view {view.number}, not settled"
+            if {each.fencing_token for each in view.members} != everybody:
+                return f"{member.name} has others in view {view.number} than there are"
+            owned |= member.owns()
+        if present and owned != set(range(SLOTS)):
+            return f"nobody owns {sorted(set(range(SLOTS)) - owned)}"
+        return None

@@ -1,0 +1,467 @@
+"""A lock node in the simulation: what the real server does around the core, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import msgspec
+
+from lockring.cluster_state import Replica
+from lockring.core.effects import (
+    COORDINATOR,
+    Close,
+    Effect,
+    Endpoint,
+    Note,
+    Publish,
+    Reply,
+    Send,
+)
+from lockring.core.node.core import NodeCore
+from lockring.core.node.lock_table import Holder, Waiter
+from lockring.core.timing import Timing
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    Draining,
+    FromCoordinator,
+    FromPeer,
+    Heartbeat,
+    HeartbeatAck,
+    Join,
+    Leave,
+    Message,
+    PeerHello,
+    Refused,
+    Replicate,
+    ReplicateAck,
+    ToNode,
+    Undrain,
+    Undrained,
+    Welcome,
+)
+from tests.sim.framework.network import End, Network
+from tests.sim.framework.shells import Shell
+from tests.sim.framework.world import MS, Slowness, World
+
+_to_node = msgspec.msgpack.Decoder(ToNode)
+_from_peer = msgspec.msgpack.Decoder(FromPeer)
+_from_coordinator = msgspec.msgpack.Decoder(FromCoordinator)
+
+
+def _is_heartbeat(message: Message) -> bool:
+    match message:
+        case Heartbeat() | HeartbeatAck() | Replicate(streams=[]) | ReplicateAck(positions=[]):
+            return True
+    return False
+
+
+class Tap(Protocol):
+    """Who looks at what clients and nodes say to each other."""
+
+    def node_received(self, node: NodeShell, sender: int, message: Message) -> None:
+        """A client's message is handed to the core."""
+
+    def node_sent(self, node: NodeShell, to: int, message: Message) -> None:
+        """A client is answered."""
+
+    def client_gone(self, node: NodeShell, sender: int) -> None:
+        """A client's connection is gone."""
+
+
+class NodeShell(Shell):
+    """A lock node.
+
+    Attributes:
+        core: the real one; None while the process is down.
+        draining: the node was told to leave: it exits once nothing is left on it.
+        wished_to_leave: the lives that were.
+    """
+
+    core: NodeCore | None
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        name: str,
+        *,
+        coordinators: list[str],
+        timing: Timing,
+        weight: int,
+        slowness: Slowness,
+        drift: bool,
+        tap: Tap,
+    ) -> None:
+        super().__init__(world, network, name, slowness=slowness, drift=drift)
+        self.tap = tap
+        self.address = f"{name}:9501"
+        self.coordinators = coordinators
+        self.timing = timing
+        self.weight = weight
+        self.draining = False
+        self.wished_to_leave: set[Replica] = set()
+        self.incarnation_min = 1
+        self.core = None
+
+    # ------------------------------------------------------------------ life
+
+    def on_start(self) -> None:
+        self.draining = False
+        self._trying = self.rng.randrange(len(self.coordinators))
+        self.network.listen(self.address, self, self._accepted)
+        self._links: dict[Replica, End] = {}
+        self._dialing: set[Replica] = set()
+        self._inbound: dict[Replica, End] = {}
+        self._clients: dict[int, End] = {}
+        self._passed_on: dict[int, tuple[End, int]] = {}
+        self._coordinator: End | None = None
+        self._welcomed = False
+        incarnation, self.incarnation_min = max(self.incarnation_min, self.wall_ns() // 1000), 1
+        self.core = NodeCore(Replica(self.name, incarnation), timing=self.timing, now_ns=self.now_ns())
+        self._dial_coordinator()
+
+    def on_timer(self) -> None:
+        assert self.core is not None
+        self.core.on_timer(now_ns=self.turn_now)
+
+    def drain(self) -> None:
+        """Leave the cluster in good order."""
+        self.draining = True
+        if self.core is not None:
+            self.wished_to_leave.add(self.core.replica)
+        if self.alive and self._welcomed and self._coordinator is not None:
+            self.transmit(self._coordinator, Leave(0))
+
+    def gone(self) -> bool:
+        """Exit if the drain is complete; whether it did."""
+        if self.alive and self.draining and self.core is not None and self.core.is_drained():
+            self.world.stats["drained"] += 1
+            self.network.process_crashed(self, power=False)
+            self.crash()
+            return True
+        return False
+
+    # ------------------------------------------------------------------ for the checkers
+
+    def has(self, slot: int, session: str, acquisition: int) -> bool:
+        """Whether the acquisition is a holder in this node's table, as primary or as copy."""
+        assert self.core is not None
+        data = self.core.slots.get(slot)
+        return data is not None and isinstance(data.table.find(session, acquisition), Holder)
+
+    def is_waiting(self, slot: int, session: str, acquisition: int) -> bool:
+        """Whether the acquisition waits in this node's table."""
+        assert self.core is not None
+        data = self.core.slots.get(slot)
+        return data is not None and isinstance(data.table.find(session, acquisition), Waiter)
+
+    def serving(self, among: Collection[int] | None = None) -> list[int]:
+        """The slots, or those of some, that this node may serve at this true time, by its own clock."""
+        core = self.core
+        if core is None or not self.alive:
+            return []
+        now_ns = self.now_ns()
+        return [
+            slot
+            for slot, data in core.slots.items()
+            if data.reign is not None
+            and (among is None or slot in among)
+            and core.may_serve(slot, now_ns=now_ns)
+        ]
+
+    def leftovers(self) -> list[str]:
+        """What is still in the tables and sessions."""
+        core = self.core
+        if core is None:
+            return []
+        found = [
+            f"slot {number}: {lock.name!r} holders {[(h.session.id, h.acquisition) for h in lock.holders]}"
+            f" waiters {[(w.session.id, w.acquisition) for w in lock.waiters or ()]}"
+            for number, data in core.slots.items()
+            for lock in data.table.locks.values()
+        ]
+        found += [f"the group of {name!r}" for name in core.service.groups._groups]
+        return found + [f"session {session}" for session in core.sessions.by_id]
+
+    # ------------------------------------------------------------------ coordinator link
+
+    def _dial_coordinator(self) -> None:
+        address = self.coordinators[self._trying % len(self.coordinators)]
+        self.network.dial(self, address, self._coordinator_dialed)
+
+    def _again(self) -> None:
+        self._trying += 1
+        self.later(self.rng.randrange(50 * MS, 300 * MS), self._dial_coordinator)
+
+    def _coordinator_dialed(self, end: End | None) -> None:
+        if end is None:
+            self._again()
+            return
+        assert self.core is not None
+        end.on_message, end.on_closed = self._from_coordinator, self._coordinator_closed
+        self._coordinator, self._welcomed = end, False
+        self._join(end)
+
+    def _join(self, end: End) -> None:
+        assert self.core is not None
+        state, me = self.core.state, self.core.replica
+        self.transmit(
+            end,
+            Join(PROTOCOL, state.cluster, me.node, me.incarnation, self.address, self.weight, state.version),
+        )
+
+    def _coordinator_closed(self, end: End) -> None:
+        assert self.core is not None
+        if end is self._coordinator:
+            self._coordinator = None
+            self._passed_on.clear()
+            if self._welcomed:
+                self._welcomed = False
+                self.core.disconnected(COORDINATOR, now_ns=self.turn_now)
+            self._again()
+
+    def _leave_coordinator(self, end: End) -> None:
+        end.close()
+        self._coordinator_closed(end)
+
+    def _from_coordinator(self, end: End, payload: bytes) -> None:
+        assert self.core is not None
+        message = _from_coordinator.decode(payload)
+        if end is not self._coordinator:
+            return
+        match message:
+            case Welcome():
+                self._welcomed = True
+                self.core.coordinator_connected(now_ns=self.turn_now)
+                if self.draining:
+                    self.wished_to_leave.add(self.core.replica)
+                    self.transmit(end, Leave(0))
+            case Refused(code="stale", hint=hint) if hint > self.core.replica.incarnation:
+                # Another life of this node is known that is not over for the coordinator: begin a new one.
+                self.world.stats["join_stale"] += 1
+                self.incarnation_min = hint
+                self.network.process_crashed(self, power=False)
+                self.crash()
+                self.world.after(MS, self._restart, self.life)
+            case Refused(code="duplicate-node" | "wrong-cluster"):
+                # The real process ends with a message; whoever supervises it starts it again.
+                self.world.stats[f"join_refused_{message.code}"] += 1
+                self.network.process_crashed(self, power=False)
+                self.crash()
+                self.world.after(self.rng.randrange(500 * MS, 2000 * MS), self._restart, self.life)
+            case Draining() | Undrained() | Refused() if message.request in self._passed_on:
+                guest, request = self._passed_on.pop(message.request)
+                message.request = request
+                self.transmit(guest, message)
+            case Draining():
+                pass  # its own wish is heard
+            case Refused(code="not-coordinator") if self._welcomed and self.draining:
+                self.later(300 * MS, self._leave_again, end)
+            case Refused(request=0):
+                self.world.stats[f"join_refused_{message.code}"] += 1
+                self._leave_coordinator(end)
+            case _ if self._welcomed:
+                self._news -= _is_heartbeat(message)
+                self.core.receive(COORDINATOR, message, now_ns=self.turn_now)
+            case _:
+                self.world.stats["coordinator_before_welcome"] += 1
+
+    def _leave_again(self, end: End) -> None:
+        if end is self._coordinator and self._welcomed:
+            self.transmit(end, Leave(0))
+
+    def _pass_on(self, guest: End, order: Drain | Undrain) -> None:
+        if self._coordinator is None or not self._welcomed:
+            self.transmit(guest, Refused(order.request, "unavailable", "there is no coordinator"))
+            return
+        number = 1 + max(self._passed_on, default=0)
+        self._passed_on[number] = (guest, order.request)
+        self.transmit(self._coordinator, type(order)(number, order.node))
+
+    def _restart(self, life: int) -> None:
+        if not self.alive and self.life == life:
+            self.start()
+
+    # ------------------------------------------------------------------ peers and clients
+
+    def _accepted(self, end: End) -> None:
+        end.on_message = self._hello
+
+    def _hello(self, end: End, payload: bytes) -> None:
+        assert self.core is not None
+        hello = _to_node.decode(payload)
+        me, state = self.core.replica, self.core.state
+        welcome = Welcome(
+            PROTOCOL, state.cluster, "node", me.node, me.incarnation, state.version, state.coordinator
+        )
+        if isinstance(hello, PeerHello):
+            known = state.members.get(hello.node)
+            later = known is not None and known.replica.incarnation > hello.incarnation
+            if Replica(hello.to_node, hello.to_incarnation) != me or hello.cluster != state.cluster or later:
+                self.transmit(end, Refused(0, "stale", "another life, or another cluster"))
+                end.close()
+                return
+            peer = Replica(hello.node, hello.incarnation)
+            old = self._inbound.pop(peer, None)
+            if old is not None:
+                old.close()
+            self._inbound[peer] = end
+            end.label = peer
+            end.on_message, end.on_closed = self._from_inbound, self._inbound_closed
+            self.transmit(end, welcome)
+        elif isinstance(hello, ClientHello):
+            if not state.cluster or (hello.cluster and state.cluster != hello.cluster):
+                code = "wrong-cluster" if state.cluster else "unavailable"
+                self.transmit(end, Refused(0, code, f"this node belongs to cluster {state.cluster!r}"))
+                end.close()
+                return
+            end.label = hello.client
+            end.on_message, end.on_closed = self._from_client, self._client_closed
+            self._clients[end.number] = end
+            self.transmit(end, welcome)
+            self.core.client_connected(end.number, hello.client, hello.connection, now_ns=self.turn_now)
+        else:
+            raise AssertionError(f"{hello} as a first message")
+
+    def _from_inbound(self, end: End, payload: bytes) -> None:
+        assert self.core is not None
+        assert isinstance(end.label, Replica)
+        message = _to_node.decode(payload)
+        self._news -= _is_heartbeat(message)
+        self.core.receive(end.label, message, now_ns=self.turn_now)
+
+    def _inbound_closed(self, end: End) -> None:
+        assert isinstance(end.label, Replica)
+        if self._inbound.get(end.label) is end:
+            del self._inbound[end.label]
+
+    def _from_client(self, end: End, payload: bytes) -> None:
+        assert self.core is not None
+        message = _to_node.decode(payload)
+        if isinstance(message, (Drain, Undrain)):
+            self._pass_on(end, message)
+            return
+        self.tap.node_received(self, end.number, message)
+        self.core.receive(end.number, message, now_ns=self.turn_now)
+
+    def _client_closed(self, end: End) -> None:
+        assert self.core is not None
+        if self._clients.pop(end.number, None) is not None:
+            self.tap.client_gone(self, end.number)
+            self.core.disconnected(end.number, now_ns=self.turn_now)
+
+    # ------------------------------------------------------------------ links to peers
+
+    def _dial_peers(self) -> None:
+        assert self.core is not None
+        members = self.core.state.members
+        for replica in [each for each in self._links if not self.core.state.is_current(each)]:
+            self._links.pop(replica).close()
+            self.core.disconnected(replica, now_ns=self.turn_now)
+        for member in members.values():
+            replica = member.replica
+            if replica.node != self.name and replica not in self._links and replica not in self._dialing:
+                self._dialing.add(replica)
+                self._dial_peer(replica)
+
+    def _dial_peer(self, replica: Replica) -> None:
+        assert self.core is not None
+        address = self.core.state.address_of(replica)
+        if address is None:
+            self._dialing.discard(replica)
+            return
+        self.network.dial(self, address, lambda end: self._peer_dialed(replica, end))
+
+    def _peer_again(self, replica: Replica) -> None:
+        self.later(self.rng.randrange(20 * MS, 300 * MS), self._dial_peer, replica)
+
+    def _peer_dialed(self, replica: Replica, end: End | None) -> None:
+        assert self.core is not None
+        if end is None:
+            self._peer_again(replica)
+            return
+        me = self.core.replica
+        end.label = replica
+        end.on_message, end.on_closed = self._peer_welcome, self._peer_hello_closed
+        self.transmit(
+            end,
+            PeerHello(
+                PROTOCOL, self.core.state.cluster, me.node, me.incarnation, replica.node, replica.incarnation
+            ),
+        )
+
+    def _peer_hello_closed(self, end: End) -> None:
+        assert isinstance(end.label, Replica)
+        self._peer_again(end.label)
+
+    def _peer_welcome(self, end: End, payload: bytes) -> None:
+        assert self.core is not None
+        assert isinstance(end.label, Replica)
+        message = _from_peer.decode(payload)
+        if isinstance(message, Refused):
+            end.close()
+            self._peer_hello_closed(end)
+            return
+        assert isinstance(message, Welcome), message
+        self._dialing.discard(end.label)
+        self._links[end.label] = end
+        end.on_message, end.on_closed = self._from_link, self._link_closed
+        self.core.peer_connected(end.label, now_ns=self.turn_now)
+
+    def _from_link(self, end: End, payload: bytes) -> None:
+        assert self.core is not None
+        assert isinstance(end.label, Replica)
+        message = _from_peer.decode(payload)
+        self._news -= _is_heartbeat(message)
+        self.core.receive(end.label, message, now_ns=self.turn_now)
+
+    def _link_closed(self, end: End) -> None:
+        assert self.core is not None
+        assert isinstance(end.label, Replica)
+        if self._links.get(end.label) is end:
+            del self._links[end.label]
+            self.core.disconnected(end.label, now_ns=self.turn_now)
+            self._dialing.add(end.label)
+            self._peer_again(end.label)
+
+    # ------------------------------------------------------------------ effects
+
+    def _end_of(self, endpoint: Endpoint) -> End | None:
+        if isinstance(endpoint, Replica):
+            return self._links.get(endpoint)
+        if isinstance(endpoint, int):
+            return self._clients.get(endpoint)
+        return self._coordinator if self._welcomed else None
+
+    def is_heartbeat(self, effect: Effect) -> bool:
+        return isinstance(effect, (Send, Reply)) and _is_heartbeat(effect.message)
+
+    def carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(to, message):
+                if isinstance(to, int):
+                    self.tap.node_sent(self, to, message)
+                self.transmit(self._end_of(to), message)
+            case Reply(to, message):
+                self.transmit(self._inbound.get(to), message)
+            case Close(to, reason):
+                self._close(to, reason)
+            case Publish():
+                self.post(self._dial_peers)
+            case Note(text):
+                if self.world.story is not None:
+                    self.world.tell(self.name, text)
+            case _:
+                raise AssertionError(f"a node asks for {effect}")
+
+    def _close(self, endpoint: Endpoint, reason: str) -> None:
+        end = self._end_of(endpoint)
+        if end is None:
+            return
+        if self.world.story is not None:
+            self.world.tell(self.name, f"closes the connection to {end.other.process.name}: {reason}")
+        end.close()
+        self.post(end.on_closed, end)

@@ -1,0 +1,35 @@
+"""What the thin simulated shells of all processes have in common: sending messages as the bytes that the real ones send."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lockring.protocol import Message, State
+from tests.sim.framework.network import End, Network
+from tests.sim.framework.world import Process, Slowness, World
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def brief(message: object) -> str:
+    """A message for the story: cluster states only by their size."""
+    text = f"{type(message).__name__}" if isinstance(message, State) else repr(message)
+    return text if len(text) <= 400 else text[:400] + "…"
+
+
+class Shell(Process):
+    """What both have in common: sending messages as bytes."""
+
+    def __init__(self, world: World, network: Network, name: str, *, slowness: Slowness, drift: bool) -> None:
+        super().__init__(world, name, slowness=slowness, drift=drift)
+        self.network = network
+
+    def transmit(self, end: End | None, message: Message) -> None:
+        """Send on a connection, if there is one."""
+        if end is None:
+            return
+        if self.world.story is not None and not type(message).__name__.startswith("Heartbeat"):
+            self.world.tell(self.name, f"-> {end.other.process.name}: {brief(message)}")
+        if self.world.heard is not None:
+            self.world.heard(self.name, end.other.process.name, message)
+        end.send(_encode(message))

@@ -1,0 +1,151 @@
+"""What those see who watch locks: nothing is left out unless a gap is told, and at the end all is seen.
+
+Known from outside: what each watch was given, which grants clients came to believe in, and at the end of a run what the
+lock's primary has in its table.
+"""
+
+from __future__ import annotations
+
+from lockring.core.client.effects import Update
+from lockring.protocol import Event, LockInfo, Mode
+from tests.sim.framework.world import Violation
+
+Holder = tuple[str, int, int]
+Waiter = tuple[str, int]
+
+
+def holders_of(lock: LockInfo) -> set[Holder]:
+    """Who holds a lock: session, acquisition and generation."""
+    return {(each.session, each.acquisition, each.generation) for each in lock.holders}
+
+
+def waiters_of(lock: LockInfo) -> set[Waiter]:
+    """Who waits for it: session and acquisition."""
+    return {(each.session, each.acquisition) for each in lock.waiters}
+
+
+class Stretch:
+    """What a watch saw between two gaps: all grants with generations from the first to the last one that it saw begin.
+
+    A picture with an exclusive holder begins with that one. Of others nothing says which grants were over by then.
+
+    Attributes:
+        ended_at: how many grants there had been when its end was told, None while it goes on. What a primary shows may be lost
+            with it before anybody was answered; its successor then gives lower generations than were seen.
+    """
+
+    def __init__(self, who: str, lock: LockInfo) -> None:
+        self.who = who
+        self.name = lock.name
+        self.ended_at: int | None = None
+        self.seen = {each.generation for each in lock.holders}
+        self.first = max(self.seen, default=0) if lock.mode == Mode.EXCLUSIVE else 0
+        self.last = self.first
+
+    def granted(self, generations: set[int]) -> None:
+        """These grants were seen."""
+        self.seen |= generations
+        self.last = max(generations | {self.last})
+        self.first = self.first or min(generations, default=0)
+
+
+class Seen:
+    """One watch, from its first picture on.
+
+    Attributes:
+        lock: the newest picture, None before the first.
+        gaps: how many it was told of.
+    """
+
+    def __init__(self, watches: Watches, who: str, name: str) -> None:
+        self._watches = watches
+        self._who = who
+        self._name = name
+        self._stretch: Stretch | None = None
+        self.lock: LockInfo | None = None
+        self.gaps = 0
+
+    def update(self, update: Update) -> None:
+        """The watch has news: it must lead from the last picture to this one."""
+        before, self.lock = self.lock, update.lock
+        what = f"{self._who} watches {self._name!r}"
+        if before is None:
+            if update.gap or update.events:
+                raise Violation("WATCH", f"{what}: the first picture has a past: {update}")
+            self._begin(update.lock)
+            return
+        holders, waiters = holders_of(before), waiters_of(before)
+        for event in update.events:
+            who = (event.session, event.acquisition)
+            held = (*who, event.generation)
+            if event.kind == Event.WAITING and who not in waiters:
+                waiters.add(who)
+            elif event.kind == Event.GRANTED and held not in holders:
+                waiters.discard(who)
+                holders.add(held)
+            elif event.kind in (Event.RELEASED, Event.LOST) and held in holders:
+                holders.remove(held)
+            elif event.kind == Event.LEFT and who in waiters:
+                waiters.remove(who)
+            elif event.kind == Event.GONE and update.gap and (held in holders or who in waiters):
+                holders.discard(held)
+                waiters.discard(who)
+            else:
+                raise Violation(
+                    "WATCH", f"{what}: {Event(event.kind).name} cannot be: {event} after {before}"
+                )
+        if (holders, waiters) != (holders_of(update.lock), waiters_of(update.lock)):
+            raise Violation("WATCH", f"{what}: {update.events} do not lead from {before} to {update.lock}")
+        order, last = (update.lock.generation, update.lock.seq), (before.generation, before.seq)
+        if not update.gap and order < last:
+            raise Violation("WATCH", f"{what}: {update.lock} comes after {before}, and is ordered before it")
+        if update.gap:
+            self.gaps += 1
+            self._begin(update.lock)
+            return
+        assert self._stretch is not None
+        granted = {event.generation for event in update.events if event.kind == Event.GRANTED}
+        self._stretch.granted(granted)
+
+    def _begin(self, lock: LockInfo) -> None:
+        if self._stretch is not None:
+            self._watches.end(self._stretch)
+        self._stretch = self._watches.begin(self._who, lock)
+
+
+class Watches:
+    """All watches of a run."""
+
+    def __init__(self) -> None:
+        self._granted: dict[str, dict[int, int]] = {}
+        self._grants = 0
+        self._stretches: list[Stretch] = []
+
+    def granted(self, name: str, generation: int) -> None:
+        """A client came to believe that it holds a lock."""
+        self._grants += 1
+        self._granted.setdefault(name, {})[generation] = self._grants
+
+    def begin(self, who: str, lock: LockInfo) -> Stretch:
+        """A watch sees a lock for the first time, or after a gap."""
+        stretch = Stretch(who, lock)
+        self._stretches.append(stretch)
+        return stretch
+
+    def end(self, stretch: Stretch) -> None:
+        """A watch tells of a gap: what comes now is no part of what it saw until here."""
+        stretch.ended_at = self._grants
+
+    def check(self) -> None:
+        """Whatever was granted between two gaps was seen; only at the end of a run is known what was."""
+        for each in self._stretches:
+            between = {
+                generation
+                for generation, at in self._granted.get(each.name, {}).items()
+                if each.first <= generation <= each.last and (each.ended_at is None or at <= each.ended_at)
+            }
+            if not between <= each.seen:
+                raise Violation(
+                    "WATCH",
+                    f"{each.who} watches {each.name!r}, sees {sorted(each.seen)} and no gap: {sorted(between)}",
+                )

@@ -1,0 +1,70 @@
+"""Rules switched off, one at a time, to see that the checkers notice: a checker that cannot fail proves nothing.
+
+Each mutant replaces methods of the real core classes (of the copy that the simulation has); its docstring says which
+rule is gone. Beside it stands its drill: a
+situation made for that rule, in which all holds with the rule, and a checker speaks up without it. Random seeds reach many
+of these situations too, but rarely.
+
+Some rules of the core have no mutant here, since nothing that must hold breaks without them. That is by argument, not
+for want of a find:
+
+- *A grant is answered only after one more look at the right to serve.* With `sync`, what is answered is in every copy that
+  may reign next; that one keeps it for a whole TTL from when it begins, and no promise is longer than what was left of the
+  coordinator's lease. It stays: a stale primary had better be silent, and `async` has no copies to rely on.
+- *After a stall, what has arrived is read before anything expires.* A node's deadline is later than the client's anyway; without
+  the rule locks would be lost for nothing, but not too early.
+- *A promise to a replica that has left is remembered until it is over.* Who has left is a life that another one of the same
+  node has replaced, so its process is gone. It stays, for two processes that were given one id by mistake.
+- *A write whose outcome is unknown starts the term anew.* The compare-and-set on the version would refuse the next one, and
+  until then the confirming read finds a version that is not the coordinator's.
+- *Digests are compared per slot, then one by one.* A node that may serve a slot knows all that its clients hold in it, except
+  what an operator has ended (`broken_renewed`): so what differs is what the client has given up (`unlisted_stays`).
+"""
+
+from __future__ import annotations
+
+from tests.sim.rules import clients, coordinator, copies, drains, groups, modes, restarts, rights, stores
+from tests.sim.rules.switches import DRILLS, HALVES, MUTANTS, applied, half_applied
+
+__all__ = ["DRILLS", "HALVES", "MODEL_SWITCHES", "MUTANTS", "applied", "half_applied"]
+
+MODEL_SWITCHES = {
+    "no_backup_lease": "no_backup_lease",
+    "no_coord_lease": "no_coordinator_lease",
+    "no_wait": "no_wait",
+    "learner_late": "learner_late",
+    "inactive_sync": "inactive_sync",
+    "no_ttl_cap": "no_ttl_cap",
+    "ack_early": "ack_early",
+    "peer_ack_newer": "peer_ack_newer",
+    "peer_ack_older": "peer_ack_older",
+    "coord_ack_newer": "coordinator_ack_newer",
+    "no_drift": "no_drift",
+    "lease_from_ack": "lease_from_ack",
+    "client_from_resp": "client_from_response",
+    "no_confirm": "no_confirm",
+    "no_bump": "no_bump",
+    "ack_condemned": "ack_condemned",
+    "no_restart_wait": "no_restart_wait",
+    "no_slot_wait": "no_slot_wait",
+    "no_tenure": "no_tenure",
+    "inc_blind": "incarnation_blind",
+    "restart_empty": "restart_empty",
+    "session_only": "session_only",
+    "grant_by_session": "grant_by_session",
+    "rel_by_key": "release_by_key",
+    "copy_expires": "copy_expires",
+    "no_ttl_restart": "no_ttl_restart",
+    "revive": "revive",
+    "gap_ok": "gap_ok",
+    "orig_gen": "orig_gen",
+    "orig_swap": "orig_swap",
+    "stale_now": "stale_now",
+    "order_gen_seq": "order_gen_seq",
+    "snap_any": "snap_any",
+    "wipe_noquar": "wipe_no_wait",
+}
+"""The switches of the protocol's executable model, and the mutants that are the same here."""
+
+FILES = (rights, copies, coordinator, restarts, drains, stores, clients, modes, groups)
+"""Where the rules are, by what they are about."""

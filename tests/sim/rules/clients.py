@@ -1,0 +1,689 @@
+"""Rules between clients and nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lockring.core.client import outstanding as exchange
+from lockring.core.client.outstanding import Exchange
+from lockring.core.client.renewals import Renewal
+from lockring.core.client.request_log import RequestLog
+from lockring.core.client.routes import Routing
+from lockring.core.client.tickets import NEVER_NS, Share
+from lockring.core.node.acquires import Locking
+from lockring.core.node.core import NodeCore
+from lockring.core.node.dispatch import ClientConnection, Parked, Service
+from lockring.core.node.lock_table import Holder, LockTable
+from lockring.core.node.renewals import Keeping
+from lockring.errors import AcquireTimeout
+from lockring.protocol import Lost
+from tests.sim.framework.world import S
+from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
+from tests.sim.scenarios.scenario import TTL_MS, Scenario, slot_of
+
+
+@mutant
+def session_only() -> list[Change]:
+    """A keepalive is answered per session, not per lock: a node agrees whatever it has."""
+    keepalive = Keeping.keepalive
+
+    def changed(self: Keeping, connection: int, message: Any, now_ns: int) -> None:
+        if not message.slots and not message.listed:
+            session = self.touch(message, connection, now_ns)
+            message.count, message.digest = session.count, session.digest
+        keepalive(self, connection, message, now_ns)
+
+    return [
+        (Keeping, "keepalive", changed),
+        (NodeCore, "may_serve_everything", lambda self, now_ns: True),
+    ]
+
+
+@drill
+def drill_session_only() -> None:
+    """As for `agreed_without_right`."""
+    agreed_without_right()
+
+
+@mutant
+def blind_to_another_cluster() -> list[Change]:
+    """A client goes on believing in its locks where another cluster answers at all addresses that it knows."""
+    is_replaced = Routing.is_replaced
+    return [
+        (Routing, "is_replaced", lambda self, has_any: not has_any and is_replaced(self, has_any=has_any)),
+    ]
+
+
+@drill
+def drill_blind_to_another_cluster() -> None:
+    """All servers are made anew under their addresses by a person who says that there was nothing before."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    (held,) = cluster.hold(one, cluster.name, ttl_ms=30_000)
+    cluster.make_anew(new_cluster=True)
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: wanted.outcome == "held", 20)
+    assert held.outcome == "other-cluster"
+
+
+@mutant
+def agreed_without_right() -> list[Change]:
+    """A node whose digest agrees renews also in slots that it may not serve now."""
+    return [(NodeCore, "may_serve_everything", lambda self, now_ns: True)]
+
+
+@drill
+def drill_agreed_without_right() -> None:
+    """A client reaches nobody but the former primary, who reaches nobody but the client."""
+    cluster = Scenario(clients=1)
+    client, primary = cluster.simulation.clients[0], cluster.primary()
+    cluster.hold(client, cluster.name, ttl_ms=3000)
+    for process in [*cluster.simulation.nodes, *cluster.simulation.coordinators]:
+        if process is not primary:
+            cluster.cut(primary, process, 25)
+            cluster.cut(client, process, 25)
+    cluster.run(15)
+
+
+@mutant
+def grant_by_session() -> list[Change]:
+    """A grant's deadline comes from the newest request of the client, not from the one it answers."""
+    granted = Renewal._granted
+
+    def changed(self: Renewal, link: Any, message: Any, now_ns: int) -> None:
+        message.basis = self._routing.request
+        granted(self, link, message, now_ns)
+
+    return [(Renewal, "_granted", changed)]
+
+
+@drill
+def drill_grant_by_session() -> None:
+    """As for `client_from_response`: meanwhile the client has renewed what it has elsewhere."""
+    client_from_response()
+
+
+@mutant
+def client_from_response() -> list[Change]:
+    """A client's deadlines count from the response, not from its request."""
+    granted = Renewal._granted
+    judge = Share.judge
+
+    def late_granted(self: Renewal, link: Any, message: Any, now_ns: int) -> None:
+        ticket = link.acquires.get(message.request)
+        if ticket is not None:
+            ticket.sent_at_ns = now_ns
+        granted(self, link, message, now_ns)
+
+    def late_judge(self: Share, request: int, sent_at_ns: int, kept: Any, now_ns: int) -> Any:
+        return judge(self, request, now_ns, kept, now_ns)
+
+    return [
+        (Renewal, "_granted", late_granted),
+        (Share, "judge", late_judge),
+        (RequestLog, "sent_no_earlier_than", lambda self, request: self._log_times[-1]),
+    ]
+
+
+@drill
+def drill_client_from_response() -> None:
+    """A grant comes late, and nothing more gets from its client to the node."""
+    cluster = Scenario(clients=1)
+    cluster.be_patient()
+    client, primary = cluster.simulation.clients[0], cluster.primary()
+    cluster.let_go(client, *cluster.hold(client, cluster.name, ttl_ms=1000))
+    cluster.hold(client, cluster.name_at(cluster.backup()), ttl_ms=1000)
+    cluster.delay(primary, client, 0.7)
+    client.take(cluster.name, ttl_ms=1000)
+    cluster.run(0.05)
+    cluster.silence(client, primary, 60)
+    cluster.run(3)
+
+
+@mutant
+def revive() -> list[Change]:
+    """A late answer revives a lock whose deadline has passed."""
+    expire = Renewal._expire
+    kept = Renewal._kept
+
+    def late_kept(self: Any, link: Any, message: Any, now_ns: int) -> None:
+        self.__dict__["reviving"] = True
+        kept(self, link, message, now_ns)
+        self.__dict__["reviving"] = False
+
+    def late_expire(self: Any, share: Any, now_ns: int) -> None:
+        if not self.__dict__.get("reviving"):
+            expire(self, share, now_ns)
+
+    return [(Renewal, "_kept", late_kept), (Renewal, "_expire", late_expire)]
+
+
+@drill
+def drill_revive() -> None:
+    """A client is frozen while a deadline passes, and the answer that would have moved it has arrived by then."""
+    cluster = Scenario(clients=1)
+    client, primary = cluster.simulation.clients[0], cluster.primary()
+    cluster.hold(client, cluster.name, ttl_ms=300)
+    cluster.run(0.5)
+    cluster.step(lambda: cluster.is_asking(client, primary), 1)
+    client.pause(250_000_000)
+    cluster.run(1)
+
+
+@mutant
+def release_by_key() -> list[Change]:
+    """A release names the lock and the session, not the acquisition."""
+    release = Locking.release
+
+    def changed(self: Locking, connection: int, message: Any, now_ns: int) -> None:
+        for data in list(self._node.slots.values()):
+            if data.reign is not None and message.name in data.table.locks:
+                for holder in data.table.locks[message.name].holders:
+                    if holder.session.id == message.session:
+                        message.acquisition = holder.acquisition
+        release(self, connection, message, now_ns)
+
+    return [(Locking, "release", changed)]
+
+
+@drill
+def drill_release_by_key() -> None:
+    """A release arrives a second time, when its client has the lock again."""
+    cluster = Scenario(clients=1)
+    client = cluster.simulation.clients[0]
+    (first,) = cluster.hold(client, cluster.name)
+    cluster.let_go(client, first)
+    cluster.hold(client, cluster.name)
+    cluster.release_again(client, first)
+    cluster.run(0.5)
+
+
+@mutant
+def list_of_one_share() -> list[Change]:
+    """A client lists for a slot only what it expects at that node, not what it expects elsewhere by now."""
+
+    def listed(self: Share, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
+        lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
+        for ticket in self.tickets.values():
+            if ticket.slot in lists:
+                lists[ticket.slot].append((ticket.acquisition, ticket.name))
+        return list(lists.items())
+
+    return [(Share, "listed", listed)]
+
+
+@drill_by_chance(range(1, 9))
+def drill_list_of_one_share(seed: int) -> None:
+    """A client hears of a planned move of its lock before the old primary does, and lists there just then."""
+    cluster = Scenario(nodes=2, clients=1, late_nodes=1, seed=seed)
+    client = cluster.simulation.clients[0]
+    for number in range(20):
+        client.take(f"lock-{number}", ttl_ms=300)
+    cluster.run(1)
+    coordinator = cluster.simulation.coordinators[0]
+    cluster.simulation.add_node()
+    for _ in range(3000):
+        cluster.run(0.001)
+        for node in cluster.simulation.nodes:
+            core = node.core
+            if core is not None and any(
+                s.learner is not None and s.primary == core.replica for s in core.state.slots
+            ):
+                cluster.simulation.network.cut(coordinator, node, S)
+
+
+@mutant
+def lost_from_anyone() -> list[Change]:
+    """A client takes a loss from whatever node says so, and a node tells it without the right to."""
+
+    def _told_lost(self: Renewal, link: Any, lost: Any, now_ns: int) -> None:
+        session = self._session_of.get(lost.session)
+        for share in session.shares.values() if session is not None else ():
+            ticket = share.tickets.get(lost.acquisition)
+            if ticket is not None:
+                if ticket.generation:
+                    self._lose(ticket, lost.reason, now_ns)
+                return
+
+    def tell_lost(self: Service, entry: Any, reason: str) -> None:
+        if isinstance(entry, Holder) and entry.session.connection in self.connections:
+            lost = Lost(entry.session.id, entry.acquisition, entry.lock.name, reason)
+            self._node.send(entry.session.connection, lost)
+
+    return [(Renewal, "_told_lost", _told_lost), (Service, "tell_lost", tell_lost)]
+
+
+@drill
+def drill_lost_from_anyone() -> None:
+    """A primary that its clients can reach, but nobody else, runs out of what lives on at its successor."""
+    cluster = Scenario(clients=1)
+    client = cluster.simulation.clients[0]
+    held = [client.take(f"lock-{number}", ttl_ms=3000) for number in range(20)]
+    cluster.run(1)
+    primary = cluster.primary()
+    for process in [*cluster.simulation.nodes, *cluster.simulation.coordinators]:
+        if process is not primary:
+            cluster.cut(primary, process, 25)
+    cluster.run(20)
+    assert all(task.outcome == "held" for task in held)
+
+
+@mutant
+def covered_by_all() -> list[Change]:
+    """What a node says of a keepalive counts for acquisitions too that came to it only after that was sent."""
+    enter = Share.enter
+
+    def changed(self: Share, ticket: Any, after: int) -> None:
+        enter(self, ticket, 0)
+
+    return [(Share, "enter", changed)]
+
+
+@drill
+def drill_covered_by_all() -> None:
+    """A client renews one lock at a node, and hears before the answer that another lock has come there; it has not yet."""
+    cluster = Scenario(clients=1)
+    cluster.be_patient()
+    client, coordinator = cluster.simulation.clients[0], cluster.coordinator
+    former, successor, third = cluster.primary(), cluster.backup(), cluster.third()
+    client.take(cluster.name, ttl_ms=1000)
+    cluster.run(0.2)
+    client.take(cluster.name_at(successor), ttl_ms=1000)
+    cluster.run(0.3)
+    former.drain()
+    cluster.run(0.5)
+    for process in (former, successor, third, client):
+        cluster.silence(coordinator, process, 60)
+    cluster.wait(lambda: cluster.primary() is successor, 5)
+    cluster.delay(client, successor, 1 / 3)
+    cluster.run(0.34)
+    cluster.delay(client, successor, 0.05)
+    cluster.step(lambda: cluster.is_asking(client, successor), 1)
+    for process in (successor, third):
+        cluster.silence(process, former, 60)
+    cluster.unsilence(coordinator, successor)
+    cluster.run(3)
+
+
+def _unlisted_stays() -> list[Change]:
+    """A node keeps what a client's list shows as given up."""
+    compare = Keeping._compare_list
+
+    def changed(self: Keeping, session: Any, slot: int, listed: Any, through: int, now_ns: int) -> Any:
+        return compare(self, session, slot, listed, 0, now_ns)
+
+    return [(Keeping, "_compare_list", changed)]
+
+
+@mutant
+def released_once() -> list[Change]:
+    """A client does not repeat its latest releases where a slot has a new primary."""
+    return [(Exchange, "_release_again", lambda self, now_ns, *, lost=None: None)]
+
+
+@drill
+def drill_released_once() -> None:
+    """A release is confirmed, and its primary dies before the backup hears of it; its client has nothing else."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    (given,) = cluster.hold(one, cluster.name)
+    cluster.silence(cluster.primary(), cluster.backup(), 60)
+    cluster.let_go(one, given)
+    cluster.crash(cluster.primary())
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(6)
+    cluster.demand(wanted.outcome == "held", "P7", f"{cluster.name!r} was given back, and nobody gets it")
+
+
+@pair(_unlisted_stays, released_once)
+def unlisted_stays() -> None:
+    """A node keeps what a client's list shows as given up, and no release is repeated at a new primary.
+
+    Either suffices where the session has something else at that node; else it is the repetition that is needed.
+    """
+
+
+@drill
+def drill_unlisted_stays() -> None:
+    """A release is confirmed, and its primary dies before the backup hears of it; its client has other locks there."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    first, second = cluster.names(2)
+    held, given = one.take(first, ttl_ms=TTL_MS), one.take(second, ttl_ms=TTL_MS)
+    cluster.wait(lambda: given.outcome == "held", 1)
+    cluster.silence(cluster.primary(), cluster.backup(), 60)
+    one.give_back(given)
+    cluster.wait(lambda: given.outcome == "released", 1)
+    cluster.crash(cluster.primary())
+    wanted = other.take(second, ttl_ms=TTL_MS)
+    cluster.run(15)
+    cluster.demand(wanted.outcome == "held", "P7", f"{second!r} was given back, and nobody gets it")
+    assert held.outcome == "held"
+
+
+@mutant
+def newest_first() -> list[Change]:
+    """The last waiter is granted first."""
+
+    def next_grantable(self: LockTable, lock: Any) -> Any:
+        if lock.waiters and lock.admits(lock.waiters[-1].mode, lock.waiters[-1].permits):
+            return lock.waiters[-1]
+        return None
+
+    return [(LockTable, "next_grantable", next_grantable)]
+
+
+@drill
+def drill_newest_first() -> None:
+    """Two wait for what a third one holds."""
+    cluster = Scenario(clients=3)
+    one, early, late = cluster.simulation.clients
+    for client in (early, late):
+        cluster.let_go(client, *cluster.hold(client, cluster.name))
+    (held,) = cluster.hold(one, cluster.name)
+    for client in (early, late):
+        client.take(cluster.name, ttl_ms=TTL_MS)
+        cluster.run(0.5)
+    one.give_back(held)
+    cluster.run(1)
+
+
+@mutant
+def wait_begins_anew() -> list[Change]:
+    """Who has waited elsewhere already stands at the end of the queue all the same."""
+    enqueue = LockTable.enqueue
+
+    def changed(self: LockTable, name: str, session: Any, acquisition: int, **rest: Any) -> Any:
+        rest["since_ns"] = 0
+        return enqueue(self, name, session, acquisition, **rest)
+
+    return [
+        (LockTable, "enqueue", changed),
+        (Parked, "since_ns", lambda self: -self.arrived_ns),
+    ]
+
+
+@drill
+def drill_wait_begins_anew() -> None:
+    """The primary dies, and who waited longest reaches its successor last."""
+    cluster = Scenario(clients=3)
+    one, early, late = cluster.simulation.clients
+    held = one.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    first = early.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    second = late.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    cluster.cut(early, cluster.backup(), 5)
+    cluster.crash(cluster.primary())
+    cluster.run(9)
+    one.give_back(held)
+    cluster.wait(lambda: "held" in (first.outcome, second.outcome), 2)
+    cluster.demand(first.outcome == "held", "P5", "who waited longer, as its client knows, is passed over")
+
+
+@mutant
+def readers_pass() -> list[Change]:
+    """Who may share a lock with its holders passes those who wait for it alone."""
+    acquire = Locking.acquire
+
+    def changed(self: Locking, connection: int, message: Any, now_ns: int) -> None:
+        data = self._node.slots.get(slot_of(message.name))
+        lock = None if data is None else data.table.locks.get(message.name)
+        if lock is None or not lock.holders or not lock.admits(message.mode, message.permits):
+            acquire(self, connection, message, now_ns)
+            return
+        waiters, lock.waiters = lock.waiters, None
+        acquire(self, connection, message, now_ns)
+        lock.waiters = waiters
+
+    return [(Locking, "acquire", changed)]
+
+
+@drill
+def drill_readers_pass() -> None:
+    """Readers come and go while a writer waits."""
+    cluster = Scenario(clients=3)
+    reader, writer, other = cluster.simulation.clients
+    shared = reader.take(cluster.name, ttl_ms=TTL_MS, shared=True)
+    cluster.wait(lambda: shared.outcome == "held", 1)
+    alone = writer.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    later = other.take(cluster.name, ttl_ms=TTL_MS, shared=True)
+    cluster.run(0.5)
+    cluster.demand(later.outcome == "waiting", "P5", "a reader passes a writer, who may wait for ever")
+    reader.give_back(shared)
+    cluster.wait(lambda: alone.outcome == "held", 1)
+
+
+@mutant
+def broken_renewed() -> list[Change]:
+    """A lease that an operator ended is renewed by keepalives as before, though the node will end it."""
+
+    def break_holder(self: LockTable, holder: Any) -> None:
+        holder.broken = True
+        self.broken[holder] = None
+
+    def drop_holder(self: Locking, data: Any, holder: Any, now_ns: int, why: str = "") -> None:
+        holder.broken = False
+        drop(self, data, holder, now_ns, why)
+
+    drop = Locking.drop_holder
+    return [(LockTable, "break_holder", break_holder), (Locking, "drop_holder", drop_holder)]
+
+
+@drill
+def drill_broken_renewed() -> None:
+    """An operator ends a lease, and what its holder is told is lost with the connection."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    held = one.take(cluster.name, ttl_ms=3000)
+    cluster.wait(lambda: held.outcome == "held", 1)
+    wanted = other.take(cluster.name, ttl_ms=3000)
+    cluster.run(0.5)
+    primary = cluster.primary()
+    cluster.silence(primary, one, 60)
+    cluster.break_lease(held)
+    cluster.run(0.1)
+    cluster.break_connections(one, primary)
+    cluster.unsilence(primary, one)
+    cluster.wait(lambda: wanted.outcome == "held", 5)
+    assert held.outcome == "expired", "its client finds out when it renews"
+
+
+@mutant
+def broken_here_alone() -> list[Change]:
+    """The copies do not hear of a lease that an operator ended: the next primary renews it as before."""
+    apply = LockTable.apply
+
+    def changed(self: LockTable, mutation: Any, now_ns: int) -> None:
+        if type(mutation).__name__ != "Revoke":
+            apply(self, mutation, now_ns)
+
+    return [(LockTable, "apply", changed)]
+
+
+@drill
+def drill_broken_here_alone() -> None:
+    """An operator ends a lease, and the primary dies before the holder has heard of it."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    held = one.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: held.outcome == "held", 1)
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    primary = cluster.primary()
+    cluster.silence(primary, one, 60)
+    cluster.break_lease(held)
+    cluster.run(0.1)
+    cluster.crash(primary)
+    cluster.run(20)
+    cluster.demand(wanted.outcome == "held", "P7", "a lease that was ended is renewed by the next primary")
+    assert held.outcome == "expired", "its client finds out when it renews"
+
+
+@mutant
+def parked_for_good() -> list[Change]:
+    """What was parked until the slot can be served is not looked at again."""
+    return [(Service, "retry_parked", lambda self, now_ns: None)]
+
+
+@drill
+def drill_parked_for_good() -> None:
+    """A request reaches a successor that may not serve yet."""
+    cluster = Scenario(clients=1)
+    client, successor = cluster.simulation.clients[0], cluster.backup()
+    client.take(cluster.name_at(successor), ttl_ms=TTL_MS)
+    cluster.run(0.5)
+    cluster.crash(cluster.primary())
+    cluster.step(lambda: cluster.primary() is successor, 5)
+    cluster.wait(lambda: cluster.knows(successor), 1)
+    assert not cluster.reigns(successor)
+    wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=5000)
+    cluster.wait(lambda: cluster.serves(successor), 5)
+    cluster.run(0.5)
+    cluster.demand(
+        wanted.outcome == "held", "P7", "a free lock that is served is not given to who asked early"
+    )
+
+
+def _one_session() -> list[Change]:
+    """A client has one session for all its TTLs."""
+    open_session = Exchange._open_session
+
+    def changed(self: Any, ttl_ms: int) -> Any:
+        for session in self._sessions.values():
+            session.ttl_ms = ttl_ms
+            self._sessions[ttl_ms] = session
+            return session
+        return open_session(self, ttl_ms)
+
+    return [(Exchange, "_open_session", changed)]
+
+
+def _ttl_may_change() -> list[Change]:
+    """A node lets a session change its TTL, which its copies do not hear of."""
+    touch = Keeping.touch
+
+    def changed(self: Keeping, message: Any, connection: int, now_ns: int) -> Any:
+        session = self._sessions.by_id.get(message.session)
+        if session is not None:
+            session.ttl_ms = message.ttl_ms
+        return touch(self, message, connection, now_ns)
+
+    return [(Keeping, "touch", changed)]
+
+
+@pair(_one_session, _ttl_may_change)
+def session_of_many_ttls() -> None:
+    """A session has more than one TTL, of which its copies know one.
+
+    Each alone suffices: clients open a session for each TTL, and a node refuses one that changes it.
+    """
+
+
+@drill
+def drill_session_of_many_ttls() -> None:
+    """A client with a short and a long lease is cut off from its new primary for longer than the short one."""
+    cluster = Scenario(clients=1)
+    client = cluster.simulation.clients[0]
+    first, second = cluster.names(2)
+    client.take(first, ttl_ms=1000)
+    cluster.run(0.2)
+    client.take(second, ttl_ms=TTL_MS)
+    cluster.run(4)
+    cluster.cut(client, cluster.backup(), 7)
+    cluster.crash(cluster.primary())
+    cluster.run(12)
+
+
+@mutant
+def old_connections_speak() -> list[Change]:
+    """A client's older connection is still listened to when a newer one has greeted the node."""
+
+    def connected(self: Service, connection: int, client: str, number: int) -> None:
+        self.connections[connection] = ClientConnection(client, number)
+        self._connection_of[client] = connection
+
+    def disconnected(self: Service, connection: int) -> None:
+        client = self.connections.pop(connection, None)
+        if client is not None:
+            if self._connection_of.get(client.client) == connection:
+                del self._connection_of[client.client]
+            self.locking.withdraw_all(reversed(list(client.waiters)))
+            self.watching.disconnected(connection, client.watches)
+
+    return [(Service, "connected", connected), (Service, "disconnected", disconnected)]
+
+
+@drill
+def drill_old_connections_speak() -> None:
+    """What a client has listed arrives on its former connection, when it has got more on the present one."""
+    cluster = Scenario()
+    one, other = cluster.simulation.clients
+    first, second = cluster.names(2)
+    one.take(first, ttl_ms=1500)
+    blocks = other.take(second, ttl_ms=TTL_MS)
+    cluster.wait(lambda: blocks.outcome == "held", 1)
+    with cluster.no_room_for_waiters():
+        wanted = one.take(second, ttl_ms=1500)
+        # It is refused, and sent nowhere while it pauses: so it is not in the list, and the link ends before it is sent.
+        cluster.wait(lambda: cluster.pause_left_s(one, wanted) > 0.7, 10)
+        cluster.delay(one, cluster.primary(), 2.5)
+        one.list_all()
+        cluster.run(0.01)
+    other.give_back(blocks)
+    cluster.wait(lambda: wanted.outcome == "held", 2.4)
+    cluster.run(3)
+    assert wanted.outcome == "held"
+
+
+@mutant
+def idle_link_trusted() -> list[Change]:
+    """A connection on which nothing has come for long is trusted like any other."""
+    return [(Routing, "race", lambda self, now_ns: NEVER_NS)]
+
+
+@drill
+def drill_idle_link_trusted() -> None:
+    """A client's connections are forgotten on the way while it does nothing; then it wants a free lock, for some seconds at most."""
+    cluster = Scenario(clients=1)
+    (client,) = cluster.simulation.clients
+    for both in (True, False):
+        (given,) = cluster.hold(client, cluster.name)
+        cluster.let_go(client, given)
+        cluster.run(3)
+        for end in list(client.ends.values()):
+            cluster.simulation.network.hush(end, both=both)
+        wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=900)
+        cluster.run(1.5)
+        cluster.demand(
+            wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and who wants it does not get it"
+        )
+        cluster.let_go(client, wanted)
+
+
+@mutant
+def held_by_hearsay() -> list[Change]:
+    """An acquire that has no answer when its time is over counts as one that others were in the way of."""
+
+    def changed(routing: Any, item: Any, now_ns: int) -> Any:
+        return AcquireTimeout("not granted in time", name=item.name)
+
+    return [(exchange, "too_late", changed)]
+
+
+@drill
+def drill_held_by_hearsay() -> None:
+    """The coordinator has been gone for longer than its lease, and a client wants a free lock."""
+    cluster = Scenario(clients=1)
+    (client,) = cluster.simulation.clients
+    for coordinator in cluster.simulation.coordinators:
+        for node in cluster.simulation.nodes:
+            cluster.cut(node, coordinator, 80)
+    cluster.run(36)
+    wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=3_000)
+    cluster.run(5)
+    cluster.demand(
+        wanted.outcome == "unavailable", "P7", f"{cluster.name!r} is free, and is said to be {wanted.outcome}"
+    )

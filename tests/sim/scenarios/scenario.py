@@ -1,0 +1,412 @@
+"""Scenarios: a calm cluster with the default durations, and something that goes wrong at a chosen moment.
+
+All checkers watch here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from lockring.cluster_state import ClusterState, SlotState, encode_state
+from lockring.core.coordinator import transitions
+from lockring.core.effects import COORDINATOR
+from lockring.core.node import acquires as node_locking
+from lockring.core.node import watches as node_watching
+from lockring.core.timing import Timing
+from lockring.protocol import Break, Leave, Release, State
+from lockring.slots import slot_of
+from tests.sim.framework.coordinator_shell import CoordinatorShell
+from tests.sim.framework.network import End
+from tests.sim.framework.node_shell import NodeShell
+from tests.sim.framework.workload import ClientShell, Habits, Task
+from tests.sim.framework.world import Process, S, Slowness, Violation
+from tests.sim.rules.switches import replaced
+from tests.sim.seeds.plan import Plan, names_in, timing_of
+from tests.sim.seeds.run import Simulation
+
+TTL_MS = 10_000
+
+
+class Scenario:
+    """A cluster that has come to rest.
+
+    Attributes:
+        simulation: the cluster.
+        name: a lock name to play with.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: int = 3,
+        clients: int = 2,
+        late_nodes: int = 0,
+        coordinators: int = 1,
+        seed: int = 1,
+        replication: str = "sync",
+        member_lease_s: float = 5,
+        lease_s: float = 30,
+        slot: int = 0,
+    ) -> None:
+        habits = Habits(names_in([slot], 1), (TTL_MS,), 0, S, S, 0.0, 0.0, 0.0)
+        timing = Timing(member_lease_ns=int(member_lease_s * S))
+        if lease_s != 30:
+            timing = timing_of(int(lease_s * S), int(lease_s * S / 2))
+        plan = Plan(nodes, clients, coordinators, timing, replication, habits, [], S, S, late_nodes, False)
+        self.simulation = Simulation(seed, story=True, plan=plan)
+        self.world = self.simulation.world
+        self.name = habits.names[0]
+        self.simulation.begin(rivals=False)
+        self.quiet()
+
+    # ------------------------------------------------------------------ time
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        self.world.run_until(self.world.now + int(seconds * S))
+
+    def quiet(self, seconds: float = 60) -> float:
+        """Wait until everybody serves and nothing has moved for two seconds. Returns how long it took, in seconds."""
+        begun, version, since = self.world.now, -1, self.world.now
+        while self.world.now - begun < seconds * S:
+            self.run(0.1)
+            state = self.simulation.store.state
+            if state is None or state.version != version or self.simulation.unserved():
+                version, since = (0 if state is None else state.version), self.world.now
+            elif self.world.now - since >= 2 * S:
+                return (since - begun) / S
+        raise AssertionError(f"not quiet after {seconds} s")
+
+    def wait(self, what: object, seconds: float) -> float:
+        """Wait until `what()` is true. Returns how long it took, in seconds."""
+        assert callable(what)
+        begun = self.world.now
+        while not what():
+            assert self.world.now - begun < seconds * S, f"not within {seconds} s"
+            self.run(0.005)
+        return (self.world.now - begun) / S
+
+    def step(self, what: object, seconds: float) -> None:
+        """Wait until `what()` is true and stop right then, before anything that takes a message is done about it."""
+        assert callable(what)
+        begun = self.world.now
+        while not what():
+            assert self.world.now - begun < seconds * S, f"not within {seconds} s"
+            self.run(0.000_01)
+
+    # ------------------------------------------------------------------ what clients do
+
+    def hold(self, client: ClientShell, *names: str, ttl_ms: int = TTL_MS) -> list[Task]:
+        """Let a client acquire locks, and wait until it holds them all."""
+        tasks = [client.take(name, ttl_ms=ttl_ms) for name in names]
+        self.wait(lambda: all(task.outcome == "held" for task in tasks), 10)
+        return tasks
+
+    def let_go(self, client: ClientShell, *tasks: Task) -> None:
+        """Let a client release what it holds, and wait until that is confirmed."""
+        for task in tasks:
+            client.give_back(task)
+        self.wait(lambda: all(task.outcome == "released" for task in tasks), 10)
+
+    def release_again(self, client: ClientShell, task: Task) -> None:
+        """Let the release of an acquisition reach the lock's primary once more."""
+        node = self.primary()
+        assert node.core is not None
+        assert task.last is not None
+        ticket = task.last
+        connection = next(
+            number for number, end in node._clients.items() if end.other.process is client and end.open
+        )
+        late = Release(1 << 40, ticket.session.id, ticket.acquisition, ticket.name)
+        node.core.receive(connection, late, now_ns=node.now_ns())
+        node.wake(1_000)
+
+    # ------------------------------------------------------------------ who is what
+
+    def slot(self) -> SlotState:
+        """The slot of the lock, as stored."""
+        state = self.simulation.store.state
+        assert state is not None
+        return state.slots[slot_of(self.name)]
+
+    def node(self, name: str) -> NodeShell:
+        """A node by its name."""
+        return next(each for each in self.simulation.nodes if each.name == name)
+
+    def primary(self) -> NodeShell:
+        """The lock's primary."""
+        primary = self.slot().primary
+        assert primary is not None
+        return self.node(primary.node)
+
+    def backup(self) -> NodeShell:
+        """The lock's backup."""
+        backup = self.slot().backup
+        assert backup is not None
+        return self.node(backup.replica.node)
+
+    def third(self) -> NodeShell:
+        """A node that is neither the lock's primary nor its backup."""
+        return next(n for n in self.simulation.nodes if n not in (self.primary(), self.backup()))
+
+    @property
+    def coordinator(self) -> CoordinatorShell:
+        """The first coordinator."""
+        return self.simulation.coordinators[0]
+
+    def version(self) -> int:
+        """The version of the stored state."""
+        return 0 if self.simulation.store.state is None else self.simulation.store.state.version
+
+    def ring_updates(self) -> int:
+        """How often the coordinator has made a new ring of its members."""
+        core = self.coordinator.core
+        assert core is not None
+        return core.status().ring_updates
+
+    def names(self, count: int) -> tuple[str, ...]:
+        """Names of locks in the same slot as the lock."""
+        return names_in([slot_of(self.name)], count)
+
+    def many_names(self, count: int) -> list[str]:
+        """Names of locks in all slots."""
+        return [f"many-{number}" for number in range(count)]
+
+    def slots_among(self, names: list[str]) -> dict[str, int]:
+        """The slot of each lock."""
+        return {name: slot_of(name) for name in names}
+
+    def primaries(self) -> dict[int, str]:
+        """Which node is the primary of which slot."""
+        state = self.simulation.store.state
+        assert state is not None
+        return {n: s.primary.node for n, s in enumerate(state.slots) if s.primary is not None}
+
+    def name_at(self, node: NodeShell) -> str:
+        """The name of a lock whose primary a node is."""
+        return names_in([slot for slot, name in self.primaries().items() if name == node.name], 1)[0]
+
+    @staticmethod
+    def is_asking(client: ClientShell, node: NodeShell) -> bool:
+        """Whether a client has asked a node something that is not answered yet."""
+        assert client.core is not None
+        links = client.core._routing.links.values()
+        return any(link.requests for link in links if link.address == node.address)
+
+    def reigns(self, node: NodeShell) -> bool:
+        """Whether a node takes itself for the lock's active primary, rightly or not."""
+        data = None if node.core is None else node.core.slots.get(slot_of(self.name))
+        return data is not None and data.reign is not None
+
+    def serves(self, node: NodeShell) -> bool:
+        """Whether a node may serve the lock now."""
+        return slot_of(self.name) in node.serving()
+
+    @staticmethod
+    def is_joined(node: NodeShell) -> bool:
+        """Whether a coordinator has welcomed a node on its present connection."""
+        return node.alive and node._welcomed
+
+    def knows(self, node: NodeShell) -> bool:
+        """Whether a node has the newest state."""
+        state = self.simulation.store.state
+        return node.core is not None and state is not None and node.core.state.version == state.version
+
+    # ------------------------------------------------------------------ what goes wrong
+
+    def crash(self, process: Process, *, power: bool = False) -> None:
+        """Kill a process; with `power` its machine too, so that nobody is told."""
+        self.simulation.network.process_crashed(process, power=power)
+        process.crash()
+
+    def ask_to_leave(self, node: NodeShell) -> None:
+        """Let a node tell the coordinator that it is to stop; it goes on until it is ended."""
+        assert node._coordinator is not None
+        assert node.core is not None
+        node.wished_to_leave.add(node.core.replica)
+        node.transmit(node._coordinator, Leave(0))
+
+    def make_anew(self, *, new_cluster: bool) -> None:
+        """End all servers and start them again at their addresses, with a store that knows nothing.
+
+        Args:
+            new_cluster: whether a person says that there was no cluster before.
+        """
+        servers = [*self.simulation.nodes, *self.simulation.coordinators]
+        for process in servers:
+            self.crash(process)
+        self.simulation.store.wipe()
+        for coordinator in self.simulation.coordinators:
+            coordinator.new_cluster = new_cluster
+        for process in servers:
+            process.start()
+
+    def cut(self, one: Process, other: Process, seconds: float) -> None:
+        """Cut two processes off from each other."""
+        self.simulation.network.cut(one, other, int(seconds * S))
+        self.simulation.network.cut(other, one, int(seconds * S))
+
+    def silence(self, source: Process, target: Process, seconds: float) -> None:
+        """Let nothing through from one process to another; the way back stays open."""
+        self.simulation.network.cut(source, target, int(seconds * S))
+
+    def unsilence(self, source: Process, target: Process) -> None:
+        """Let through again what goes from one process to another, first of all what has stalled."""
+        network, pair = self.simulation.network, (source.name, target.name)
+        if pair in network._cut_until:
+            network._cut_until[pair] = self.world.now
+            network._cleared(pair)
+
+    def mend(self, one: Process, other: Process) -> None:
+        """End what cuts two processes off from each other, in both directions."""
+        self.unsilence(one, other)
+        self.unsilence(other, one)
+
+    def be_patient(self) -> None:
+        """From now on a connection that is cut stalls for as long as the cut lasts, rather than being given up."""
+        self.simulation.weather.give_up_max = 1_000_000 * S
+
+    def break_connections(self, one: Process, other: Process) -> None:
+        """Break the connections that one process opened to another; both notice soon, and what is under way is lost."""
+        self.simulation.weather.notice_max = 5_000_000
+        for end in list(one.ends.values()):
+            if end.dialed and end.other.process is other:
+                self.simulation.network.reset(end)
+
+    def delay(self, source: Process, target: Process, seconds: float) -> None:
+        """Let what is sent next on the present connections from one process to another arrive only so much later."""
+        for end in source.ends.values():
+            if end.other.process is target:
+                end._last_arrival = max(end._last_arrival, self.world.now + int(seconds * S))
+
+    @staticmethod
+    def pause_left_s(client: ClientShell, task: Task) -> float:
+        """For how long a refused acquire is not sent again."""
+        return 0 if task.ticket is None else (task.ticket.retry_at_ns - client.now_ns()) / S
+
+    def set_back_the_clock(self, process: Process, seconds: float = 3600) -> None:
+        """Set a process's wall clock back."""
+        process.wall_offset -= int(seconds * S)
+
+    def set_clock_rate(self, process: Process, rate: int) -> None:
+        """Let a process's clock go faster by so many millionths from now on."""
+        clock, shown = process.clock, process.now_ns()
+        clock.rate = rate
+        clock.offset += shown - clock.read(self.world.now)
+
+    def configure_lease(self, seconds: float) -> None:
+        """Let the coordinator have another coordinator lease in its configuration from its next start on."""
+        lease_ns = int(seconds * S)
+        self.coordinator.timing = msgspec.structs.replace(
+            self.coordinator.timing, coordinator_lease_ns=lease_ns
+        )
+
+    def break_lease(self, task: Task) -> None:
+        """An operator ends a lease at the lock's primary."""
+        node = self.primary()
+        assert node.core is not None
+        assert task.ticket is not None
+        self.simulation.checkers.broken.add((task.ticket.session.id, task.ticket.acquisition))
+        order = Break(1 << 40, task.ticket.name, task.generation)
+        operator = next(iter(node.core.service.connections))
+        node.core.receive(operator, order, now_ns=node.now_ns())
+        node.wake(1_000)
+
+    @contextmanager
+    def short_reservations(self) -> Iterator[None]:
+        """Let generations be reserved four at a time, so that the end of a range comes soon."""
+        few = [(transitions, "GENERATIONS_PER_REIGN", 4), (node_locking, "GENERATIONS_MARGIN", 1)]
+        with replaced(few):
+            yield
+
+    @contextmanager
+    def no_room_for_waiters(self) -> Iterator[None]:
+        """Let nodes refuse whoever would have to wait."""
+        with replaced([(node_locking, "WAITERS_MAX", 0)]):
+            yield
+
+    @contextmanager
+    def few_events_kept(self) -> Iterator[None]:
+        """Let nodes keep two events of a watched lock."""
+        with replaced([(node_watching, "EVENTS_MAX", 2)]):
+            yield
+
+    @staticmethod
+    def demand(holds: bool, what: str, text: str) -> None:
+        """Find a violation unless something holds that no checker looks at in general."""
+        if not holds:
+            raise Violation(what, text)
+
+    def stop_in_a_turn(self, node: NodeShell, seconds: float) -> None:
+        """Stop a node in the middle of what it does, for at least so long; it goes on from there."""
+        calm, node.slowness = node.slowness, Slowness()
+        node.slowness.pause, node.slowness.pause_max = 1.0, int(2 * seconds * S)
+        self.wait(lambda: node.paused_until > self.world.now + seconds * S, 600)
+        node.slowness = calm
+
+    def trust_nothing_inside(self) -> None:
+        """Ask no core for its invariants any more: only what can be seen from outside counts."""
+        for node in self.simulation.nodes:
+            if node.core is not None:
+                node.core.check_invariants = lambda: None  # type: ignore[method-assign]
+
+    # ------------------------------------------------------------------ what comes late, or twice
+
+    def tape(self, source: Process, target: Process, *, answers: bool = False) -> list[bytes]:
+        """Note what one process sends to another from now on, on connections that it opened (or answers on the other's)."""
+        noted: list[bytes] = []
+
+        def listen(end: End) -> None:
+            def noting(payload: bytes) -> None:
+                noted.append(payload)
+                End.send(end, payload)
+
+            end.send = noting  # type: ignore[method-assign]
+
+        for end in source.ends.values():
+            if end.other.process is target and end.dialed != answers:
+                listen(end)
+        return noted
+
+    def play(self, noted: list[bytes], source: Process, target: Process, *, answers: bool = False) -> None:
+        """Let everything noted by `tape` arrive again, in order."""
+        for end in list(source.ends.values()):
+            if end.other.process is target and end.dialed != answers:
+                for payload in list(noted):
+                    End.send(end, payload)
+
+    def states(self) -> list[ClusterState]:
+        """The present state, and from now on each that is stored."""
+        store, noted = self.simulation.store, []
+        if store.state is not None:
+            noted.append(store.state)
+        before = store.on_change
+
+        def note(old: ClusterState | None, new: ClusterState | None) -> None:
+            if new is not None:
+                noted.append(new)
+            before(old, new)
+
+        store.on_change = note
+        return noted
+
+    def tell_again(self, node: NodeShell, state: ClusterState) -> None:
+        """Let a node hear of a state from its coordinator, however old it is."""
+        assert node.core is not None
+        node.core.receive(COORDINATOR, State(encode_state(state)), now_ns=node.now_ns())
+        node.wake(1_000)
+
+    def table(self, node: NodeShell) -> set[tuple[str, str, int, int]]:
+        """What a node has in the lock's slot: name, session, acquisition and generation of every holder."""
+        data = None if node.core is None else node.core.slots.get(slot_of(self.name))
+        holders = () if data is None else data.table.holders()
+        return {(each.lock.name, each.session.id, each.acquisition, each.generation) for each in holders}
+
+    def slots_of(self, node: NodeShell) -> int:
+        """How many slots a node is primary of."""
+        state = self.simulation.store.state
+        assert state is not None
+        return sum(slot.primary is not None and slot.primary.node == node.name for slot in state.slots)

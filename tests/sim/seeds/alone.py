@@ -1,0 +1,124 @@
+"""One fault in a cluster that is whole: every lock is usable again within the time to notice plus a second (P7).
+
+Seeds of this kind have good weather, and every slot has its backup when the fault comes, perhaps in the middle of a
+planned move. How long a slot may be without service follows from the durations of the seed:
+
+- a primary that is gone is noticed by its connections, or by its silence, which counts as such after `up(T)` on the
+  backup's clock, when the backup's promise to it is over as well;
+- a copy that is gone is dropped sooner than that;
+- whoever is gone may be replaced by one that was gone for the other side only, which has to hear of that first: a second.
+
+Without the coordinator nothing is unserved for longer either, for most of its lease.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockring.core.timing import up
+from lockring.slots import SLOTS
+from tests.sim.framework.world import MS, Process, S, Violation
+
+if TYPE_CHECKING:
+    from tests.sim.framework.node_shell import NodeShell
+    from tests.sim.seeds.run import Simulation
+
+FAULTS = ("crash", "power", "freeze", "cut_off", "cut_pair", "no_coordinator")
+LOOK_EVERY = 20 * MS
+
+
+def unserved_bound(simulation: Simulation) -> int:
+    """For how long a slot may be served by nobody after one fault."""
+    timing = simulation.plan.timing
+    return up(up(timing.backup_lease_ns)) + timing.takeover_link_grace_ns + S
+
+
+def one_fault(simulation: Simulation) -> None:
+    """Let one thing go wrong, and see how long it takes until every slot is served."""
+    world = simulation.world
+    rng = world.rng("alone")
+    _wait_until_whole(simulation)
+    move = rng.choice(("", "drain", "join"))
+    if move == "drain" and simulation.plan.nodes > 2:
+        rng.choice(simulation.nodes).drain()
+    elif move == "join":
+        simulation.add_node()
+    world.run_until(world.now + rng.randrange(2 * S))
+    if not _is_whole(simulation):
+        world.stats["alone_not_whole"] += 1
+        return
+    fault = rng.choice(FAULTS)
+    world.stats[f"alone_{fault}"] += 1
+    if world.story is not None:
+        world.tell("!!", f"one fault: {fault}, {move or 'no move'} under way")
+    timing = simulation.plan.timing
+    duration = unserved_bound(simulation) + 2 * S
+    victim = rng.choice([node for node in simulation.nodes if node.alive])
+    if fault == "no_coordinator":
+        duration = timing.coordinator_lease_ns * 8 // 10
+        _crash(simulation, simulation.coordinators[0], power=False)
+    elif fault in ("crash", "power"):
+        _crash(simulation, victim, power=fault == "power")
+    elif fault == "freeze":
+        victim.pause(duration)
+    elif fault == "cut_off":
+        for other in simulation.processes():
+            if other is not victim:
+                _cut(simulation, victim, other, duration)
+    else:
+        others = [node for node in simulation.nodes if node is not victim]
+        _cut(simulation, victim, rng.choice(others), duration)
+    watch(simulation, fault, duration, victim if fault in ("freeze", "cut_off") else None)
+
+
+def watch(simulation: Simulation, fault: str, duration: int, gone: NodeShell | None = None) -> None:
+    """See to it for a while that no slot is unserved for longer than one fault allows.
+
+    What `gone` may serve by its own clock helps nobody: it is frozen, or cannot be reached.
+    """
+    world, bound = simulation.world, unserved_bound(simulation)
+    end = world.now + duration
+    since: dict[int, int] = {}
+    longest = f"alone_{fault}_ms_max"
+    while world.now < end:
+        missing = _unserved_without(simulation, gone)
+        since = {slot: since.get(slot, world.now) for slot in missing}
+        for slot, begun in since.items():
+            gap = world.now - begun
+            world.stats[longest] = max(world.stats[longest], gap // MS)
+            if gap > bound:
+                raise Violation("P7", f"slot {slot} is served by nobody for {gap / S:.2f} s after {fault}")
+        world.run_until(world.now + LOOK_EVERY)
+
+
+def _unserved_without(simulation: Simulation, gone: NodeShell | None) -> list[int]:
+    served = {slot for node in simulation.nodes if node is not gone for slot in node.serving()}
+    return [slot for slot in range(SLOTS) if slot not in served]
+
+
+def _wait_until_whole(simulation: Simulation) -> None:
+    world = simulation.world
+    end = world.now + simulation.recovery_bound()
+    while not _is_whole(simulation):
+        if world.now > end:
+            raise Violation("P7", "not every slot has two copies after a calm start")
+        world.run_until(world.now + LOOK_EVERY)
+
+
+def _is_whole(simulation: Simulation) -> bool:
+    """Whether every slot is served, and has a living backup."""
+    state = simulation.store.state
+    if state is None or simulation.unserved():
+        return False
+    living = {node.core.replica for node in simulation.nodes if node.core is not None}
+    return all(slot.backup is not None and slot.backup.replica in living for slot in state.slots)
+
+
+def _crash(simulation: Simulation, process: Process, *, power: bool) -> None:
+    simulation.network.process_crashed(process, power=power)
+    process.crash()
+
+
+def _cut(simulation: Simulation, one: Process, other: Process, duration: int) -> None:
+    simulation.network.cut(one, other, duration)
+    simulation.network.cut(other, one, duration)

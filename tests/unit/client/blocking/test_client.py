@@ -1,0 +1,813 @@
+"""The blocking client over real sockets: grants, threads, cancellation, loss and wrong servers."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import lockring
+from lockring.errors import (
+    AcquireTimeout,
+    ClientClosed,
+    InvalidRequest,
+    LockLost,
+    NotHeld,
+    ProtocolError,
+    Unavailable,
+    UnknownNode,
+)
+from lockring.protocol import Acquire, CloseSession, Keepalive, Message, Release, Unwatch
+from tests.processes import PATIENCE_S, address, eventually
+from tests.unit.client.lock_server import LockServer
+
+
+def in_thread(function: object) -> threading.Thread:
+    thread = threading.Thread(target=function, daemon=True)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def signal_once(
+    client: lockring.Client,
+    server: LockServer,
+    condition: Callable[[], bool],
+    number: signal.Signals = signal.SIGINT,
+) -> threading.Thread:
+    """Signal the main thread once a condition on the server holds and the thread waits for its answer.
+
+    That its call is queued must have been read by then: else the thread may be about to wake up for that.
+    """
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def work() -> None:
+        server.wait_until(condition)
+        eventually(lambda: all(each.reason == "held" for each in client.waits()))
+        signal.pthread_kill(main, number)
+
+    return in_thread(work)
+
+
+@pytest.fixture
+def other(server: LockServer) -> Iterator[lockring.Client]:
+    with lockring.Client(server.address, owner="other") as client:
+        yield client
+
+
+class TestGrant:
+    def test_it_tells_what_it_is(self, client: lockring.Client) -> None:
+        before, began_s = datetime.now(UTC), time.monotonic()
+        grant = client.lock("x").acquire()
+        assert (grant.name, grant.owner) == ("x", "tester")
+        assert grant.fencing_token == 1
+        assert before <= grant.acquired_at <= datetime.now(UTC)
+        assert grant.held
+        left_s = grant.remaining()
+        assert 10 - (time.monotonic() - began_s) <= left_s <= 10
+        assert not grant.lost.is_set()
+        assert grant.check() is grant
+        assert grant.verify()
+        told_s = re.search(r"'x' token 1, held, (\d+\.\d) s left", repr(grant))
+        assert told_s is not None
+        assert left_s - (time.monotonic() - began_s) - 0.1 <= float(told_s[1]) <= left_s + 0.1
+
+    def test_after_the_release_it_is_not_held_and_not_lost(self, client: lockring.Client) -> None:
+        grant = client.lock("x").acquire()
+        grant.release()
+        assert not grant.held
+        assert grant.remaining() == 0.0
+        assert not grant.lost.is_set()
+        assert "released" in repr(grant)
+        with pytest.raises(NotHeld):
+            grant.check()
+        with pytest.raises(NotHeld):
+            grant.release()
+        assert not grant.verify()
+
+    def test_tokens_grow(self, client: lockring.Client) -> None:
+        tokens = []
+        for _ in range(3):
+            with client.lock("x") as grant:
+                tokens.append(grant.fencing_token)
+        assert tokens == [1, 2, 3]
+
+    def test_a_grant_can_be_entered_and_is_released_at_the_end(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with client.lock("x").acquire(timeout=5) as grant:
+            assert grant.held
+            assert len(server.holders("x")) == 1
+        assert server.holders("x") == []
+        with pytest.raises(NotHeld), grant:
+            raise AssertionError("the body must not run")
+
+    def test_a_release_within_the_block_is_fine(self, client: lockring.Client) -> None:
+        with client.lock("x") as grant:
+            grant.release()
+
+    def test_an_error_in_the_block_releases_and_passes(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with pytest.raises(ZeroDivisionError), client.lock("x"):
+            raise ZeroDivisionError
+        assert server.holders("x") == []
+
+    def test_one_lock_object_may_be_entered_by_many_threads_and_within_itself(
+        self, client: lockring.Client
+    ) -> None:
+        lock = client.lock("x")
+        inside: list[int] = []
+
+        def work() -> None:
+            for _ in range(5):
+                with lock as grant:
+                    inside.append(grant.fencing_token)
+                    assert grant.held
+
+        threads = [in_thread(work) for _ in range(4)]
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert sorted(inside) == list(range(1, 21))
+        assert len(lock._blocks) == 0
+
+    def test_a_decorated_function_runs_under_the_lock(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        @client.lock("x").synchronized
+        def work(number: int) -> tuple[int, int]:
+            """What it does."""
+            return number, len(server.holders("x"))
+
+        assert work(7) == (7, 1)
+        assert work.__doc__ == "What it does."
+        assert server.holders("x") == []
+
+        async def wrong() -> None: ...
+
+        with pytest.raises(InvalidRequest, match=r"lockring\.aio"):
+            client.lock("x").synchronized(wrong)
+
+
+class TestWaiting:
+    def test_a_try_of_a_held_lock_gives_none(self, client: lockring.Client, other: lockring.Client) -> None:
+        with client.lock("x"):
+            assert other.lock("x").try_acquire() is None
+        grant = other.lock("x").try_acquire()
+        assert grant is not None
+        grant.release()
+
+    def test_a_bounded_wait_ends_and_leaves_nothing_behind(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        other.lock("y").acquire().release()  # connected: the wait is for the lock alone
+        with client.lock("x"):
+            began = time.monotonic()
+            with pytest.raises(AcquireTimeout):
+                other.lock("x").acquire(timeout=1.2)
+            assert 1.1 < time.monotonic() - began < PATIENCE_S
+            server.wait_until(lambda: len(server.holders("x")) == 1)
+
+    def test_a_waiter_is_served_when_the_holder_lets_go(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        served = threading.Event()
+
+        def wait() -> None:
+            with other.lock("x"):
+                served.set()
+
+        thread = in_thread(wait)
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        assert not served.is_set()
+        grant.release()
+        assert served.wait(PATIENCE_S)
+        thread.join(PATIENCE_S)
+
+    def test_many_threads_wait_on_one_client_at_once(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        """One of them reads the socket for all; whoever is served leaves, and the next one reads."""
+        first = client.lock("x").acquire()
+        order: list[int] = []
+
+        def wait() -> None:
+            with client.lock("x") as grant:
+                order.append(grant.fencing_token)
+
+        threads = [in_thread(wait) for _ in range(20)]
+        server.wait_until(lambda: len(server.holders("x")) == 21)
+        with client.lock("another"):
+            first.release()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert len(order) == 20
+        assert server.holders("x") == []
+
+    def test_other_threads_go_on_while_one_waits(self, client: lockring.Client, server: LockServer) -> None:
+        first = client.lock("x").acquire()
+        thread = in_thread(lambda: client.lock("x").acquire().release())
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        for _ in range(50):
+            client.lock("y").acquire().release()
+        first.release()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+    def test_a_waiter_waits_on_over_a_broken_connection(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        first = client.lock("x").acquire()
+        got: list[lockring.Grant] = []
+        thread = in_thread(lambda: got.append(client.lock("x").acquire()))
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        server.cut()
+        server.wait_until(lambda: server.greeted == 2)
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        assert first.held
+        first.release()
+        thread.join(PATIENCE_S)
+        assert got[0].held
+        got[0].release()
+
+    def test_a_server_that_falls_silent_while_a_caller_reads_is_left_for_a_new_connection(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x", ttl=1.5).acquire()
+        server.mute = {Release, Keepalive}
+        releasing = in_thread(grant.release)
+        server.wait_until(lambda: server.count(Release) == 1)
+        server.mute = set()
+        server.wait_until(lambda: server.greeted == 2)
+        server.wait_until(lambda: server.holders("x") == [])
+        releasing.join(PATIENCE_S)
+        assert not releasing.is_alive()
+
+    def test_threads_queued_behind_a_reader_go_on_when_its_connection_breaks(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        first = client.lock("x").acquire()
+        threads = [in_thread(lambda: client.lock("x").acquire().release()) for _ in range(5)]
+        server.wait_until(lambda: len(server.holders("x")) == 6)
+        server.cut()
+        server.wait_until(lambda: server.greeted == 2 and len(server.holders("x")) == 6)
+        first.release()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        server.wait_until(lambda: server.holders("x") == [])
+
+    def test_an_interrupt_during_the_wait_leaves_nothing_behind(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        with other.lock("x"):
+            queued = signal_once(client, server, lambda: len(server.holders("x")) == 2)
+            with pytest.raises(KeyboardInterrupt):
+                client.lock("x").acquire()
+            queued.join(PATIENCE_S)
+            server.wait_until(lambda: len(server.holders("x")) == 1)
+        with client.lock("x") as grant:
+            assert grant.held
+
+    def test_an_interrupt_of_one_that_does_not_read_leaves_nothing_behind(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        blocker = other.lock("x").acquire()
+        reader = in_thread(lambda: client.lock("x").acquire().release())
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        queued = signal_once(client, server, lambda: len(server.holders("x")) == 3)
+        with pytest.raises(KeyboardInterrupt):
+            client.lock("x").acquire()
+        queued.join(PATIENCE_S)
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        blocker.release()
+        reader.join(PATIENCE_S)
+        server.wait_until(lambda: server.holders("x") == [])
+
+    def test_an_interrupt_in_the_middle_of_the_machinery_costs_what_was_held_but_leaves_nothing_behind(
+        self, client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A handler may raise between any two lines. What was half done is not trusted: the client starts over."""
+        grant = client.lock("x").acquire()
+        waiting: list[BaseException] = []
+
+        def wait() -> None:
+            with pytest.raises(Unavailable, match="interrupt") as caught:
+                client.lock("x").acquire()
+            waiting.append(caught.value)
+
+        waiter = in_thread(wait)
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+        original = client._engine._core.acquire
+
+        def torn(*args: Any, **options: Any) -> None:
+            original(*args, **options)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(client._engine._core, "acquire", torn)
+        with pytest.raises(KeyboardInterrupt):
+            client.lock("y").acquire()
+        with client.lock("y").acquire(timeout=10) as again:
+            assert again.held
+            assert again.session != grant.session
+        assert grant.lost.is_set()
+        waiter.join(PATIENCE_S)
+        assert waiting
+        server.wait_until(lambda: server.holders("x") == [] == server.holders("y"))
+
+    def test_an_interrupted_release_goes_on_by_itself(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        server.mute = {Release}
+        queued = signal_once(client, server, lambda: server.count(Release) == 1)
+        with pytest.raises(KeyboardInterrupt):
+            grant.release()
+        queued.join(PATIENCE_S)
+        assert not grant.held
+        server.mute = set()
+        server.cut()
+        server.wait_until(lambda: server.holders("x") == [])
+
+
+class TestLoss:
+    def test_a_loss_sets_the_event_and_starts_the_callbacks(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        told: list[LockLost] = []
+        called = threading.Event()
+        grant.on_lost(told.append)
+        grant.on_lost(lambda _: called.set())
+        server.lose("x", "broken")
+        assert grant.lost.wait(PATIENCE_S)
+        assert called.wait(PATIENCE_S)
+        assert not grant.held
+        assert (told[0].name, told[0].reason) == ("x", "broken")
+        assert "lost: broken" in repr(grant)
+        server.wait_until(lambda: server.count(Release) == 1)
+        with pytest.raises(LockLost) as caught:
+            grant.check()
+        assert caught.value.reason == "broken"
+        with pytest.raises(LockLost):
+            grant.release()
+
+    def test_a_callback_that_comes_late_is_called_at_once(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        lost = grant.lost
+        server.lose("x")
+        assert lost.wait(PATIENCE_S)
+        called = threading.Event()
+        grant.on_lost(lambda _: called.set())
+        assert called.wait(PATIENCE_S)
+
+    def test_a_callback_that_fails_is_reported_and_the_others_are_called(
+        self, client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reported: list[threading.ExceptHookArgs] = []
+        monkeypatch.setattr(threading, "excepthook", reported.append)
+        grant = client.lock("x").acquire()
+        called = threading.Event()
+        grant.on_lost(lambda _: 1 / 0)
+        grant.on_lost(lambda _: called.set())
+        server.lose("x")
+        assert called.wait(PATIENCE_S)
+        assert reported[0].exc_type is ZeroDivisionError
+
+    def test_a_callback_is_not_called_after_a_release(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        grant.on_lost(lambda _: pytest.fail("it was released"))
+        grant.release()
+        client.close()
+        assert not grant.lost.is_set()
+
+    def test_leaving_a_block_after_a_loss_raises(self, client: lockring.Client, server: LockServer) -> None:
+        with pytest.raises(LockLost, match="'x'"), client.lock("x") as grant:  # noqa: PT012
+            server.lose("x")
+            assert grant.lost.wait(PATIENCE_S)
+
+    def test_an_error_that_ends_the_block_after_a_loss_carries_a_note(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with pytest.raises(ZeroDivisionError) as caught, client.lock("x") as grant:  # noqa: PT012
+            server.lose("x")
+            assert grant.lost.wait(PATIENCE_S)
+            raise ZeroDivisionError
+        assert any("lost" in note for note in caught.value.__notes__)
+
+    def test_a_lock_that_cannot_be_renewed_is_lost_before_its_lease_ends(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        server.mute = {Keepalive, Acquire}
+        server.mute = {Keepalive}
+        grant = client.lock("x", ttl=0.5).acquire()
+        granted_at_s = seen_held_at_s = time.monotonic()
+        while grant.held:
+            assert seen_held_at_s < granted_at_s + 0.5
+            seen_held_at_s = time.monotonic()
+        assert grant.lost.wait(PATIENCE_S)
+        with pytest.raises(LockLost) as caught:
+            grant.check()
+        assert caught.value.reason == "local-deadline"
+
+    def test_a_held_lock_is_renewed_without_any_call(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x", ttl=2).acquire()  # more than a busy machine takes from the one that renews
+        server.wait_until(lambda: server.count(Keepalive) >= 6)
+        assert grant.held
+        grant.release()
+
+    def test_held_looks_at_the_clock_even_if_nothing_else_has_run(
+        self, client: lockring.Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a stop of the process: the very next look tells, whatever thread comes first."""
+        grant = client.lock("x").acquire()
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        later = lambda: now_ns + 11_000_000_000  # noqa: E731
+        for module in ("holding", "section"):
+            monkeypatch.setattr(f"lockring.client.{module}.monotonic_ns", later)
+        assert grant.lost.is_set()
+        assert not grant.held
+        assert grant.remaining() == 0.0
+
+    def test_closing_the_client_ends_its_grants(self, server: LockServer) -> None:
+        with lockring.Client(server.address) as client:
+            grant = client.lock("x").acquire()
+        assert grant.lost.is_set()
+        assert server.holders("x") == []
+        assert server.count(CloseSession) == 1
+        with pytest.raises(LockLost) as caught:
+            grant.check()
+        assert caught.value.reason == "session-ended"
+
+    def test_after_a_stop_what_has_arrived_is_read_before_anyone_is_taken_for_dead(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        """A stopped process is the same as one whose threads cannot run: here, while one of them keeps the lock."""
+        grant = client.lock("x", ttl=9).acquire()
+        server.wait_until(lambda: server.count(Keepalive) >= 1)
+        with client._engine.locked():
+            time.sleep(2.5)
+        time.sleep(0.3)
+        assert grant.held
+        assert server.greeted == 1
+        grant.release()
+
+
+class TestAcquireAll:
+    def test_locks_are_taken_by_name_and_given_in_the_order_asked(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with client.acquire_all(["b", "c", "a"]) as grants:
+            assert [grant.name for grant in grants] == ["b", "c", "a"]
+            assert [grant.fencing_token for grant in grants] == [2, 3, 1]
+            assert grants.held
+            assert len(grants[:2]) == 2
+            assert "token" in repr(grants)
+        assert not grants.held
+        assert all(server.holders(name) == [] for name in "abc")
+        with pytest.raises(NotHeld):
+            grants.release()
+        with pytest.raises(NotHeld):
+            grants.check()
+
+    def test_all_or_none(self, client: lockring.Client, other: lockring.Client, server: LockServer) -> None:
+        client.lock("y").acquire().release()  # connected: the wait is for the lock alone
+        with other.lock("b"):
+            with pytest.raises(AcquireTimeout):
+                client.acquire_all(["c", "b", "a"], timeout=1)
+            server.wait_until(lambda: server.holders("a") == [])
+            assert server.holders("c") == []
+
+    def test_a_loss_of_one_is_raised_at_the_end_and_all_are_released(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        with pytest.raises(LockLost, match="'b'"), client.acquire_all(["a", "b"]) as grants:  # noqa: PT012
+            server.lose("b")
+            assert grants[1].lost.wait(PATIENCE_S)
+        server.wait_until(lambda: server.holders("a") == [] == server.holders("b"))
+
+    def test_their_release_reports_a_loss_after_releasing_the_others(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grants = client.acquire_all(["a", "b"], timeout=5, ttl=5)
+        server.lose("b")
+        assert grants[1].lost.wait(PATIENCE_S)
+        with pytest.raises(LockLost):
+            grants.release()
+        assert server.holders("a") == []
+
+    @pytest.mark.parametrize("by", ["block", "release"])
+    def test_an_interrupted_release_of_several_leaves_none_held(
+        self, client: lockring.Client, server: LockServer, by: str
+    ) -> None:
+        grants = client.acquire_all(["a", "b", "c"])
+        server.mute = {Release}
+        interrupting = signal_once(client, server, lambda: server.count(Release) == 1)
+        with pytest.raises(KeyboardInterrupt):
+            grants.__exit__(None, None, None) if by == "block" else grants.release()
+        interrupting.join(PATIENCE_S)
+        assert not any(grant.held for grant in grants)
+        server.wait_until(lambda: server.count(Release) == 3)
+
+
+class TestThreadingLock:
+    def test_it_behaves_like_one(self, client: lockring.Client) -> None:
+        lock = client.as_threading_lock("x")
+        assert not lock.locked()
+        assert lock.acquire()
+        assert lock.locked()
+        assert lock.grant is not None
+        assert not lock.acquire(blocking=False)
+        assert not lock.acquire(timeout=0.05)
+        in_thread(lock.release).join(PATIENCE_S)
+        assert not lock.locked()
+        with lock as entered:
+            assert entered is True
+        with pytest.raises(RuntimeError):
+            lock.release()
+        with pytest.raises(ValueError, match="timeout"):
+            lock.acquire(blocking=False, timeout=1)
+
+    def test_it_takes_what_the_one_of_threading_takes(self, client: lockring.Client) -> None:
+        ours, real = client.as_threading_lock("x"), threading.Lock()
+        accepted: list[Any] = [
+            (),
+            (1,),
+            (0,),
+            (True, -1),
+            (True, threading.TIMEOUT_MAX),
+            (True, threading.TIMEOUT_MAX / 2),
+            (True, 0),
+            (False, -1),
+        ]
+        for arguments in accepted:
+            assert ours.acquire(*arguments) is real.acquire(*arguments) is True
+            assert ours.locked() is real.locked() is True
+            ours.release()
+            real.release()
+        assert ours.acquire(timeout=threading.TIMEOUT_MAX)
+        ours.release()
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (False, 1),
+            (False, 0),
+            (True, -2),
+            (True, -0.5),
+            (True, math.nan),
+            (True, math.inf),
+            (True, threading.TIMEOUT_MAX * 2),
+            (True, None),
+            (True, "1"),
+        ],
+    )
+    def test_it_refuses_what_the_one_of_threading_refuses(
+        self, client: lockring.Client, arguments: Any
+    ) -> None:
+        with pytest.raises(Exception) as theirs:
+            threading.Lock().acquire(*arguments)
+        with pytest.raises(type(theirs.value)):
+            client.as_threading_lock("x").acquire(*arguments)
+
+    def test_it_can_be_the_lock_of_a_condition(self, client: lockring.Client, server: LockServer) -> None:
+        lock = client.as_threading_lock("x")
+        news = threading.Condition(lock)  # type: ignore[arg-type]
+        told: list[int] = []
+
+        def tell() -> None:
+            with news:
+                told.append(1)
+                news.notify()
+
+        with news:
+            telling = in_thread(tell)
+            assert news.wait_for(lambda: told, PATIENCE_S)
+            assert lock.locked()
+        telling.join(PATIENCE_S)
+        assert not lock.locked()
+        assert server.holders("x") == []
+
+    def test_what_one_thread_lost_is_not_taken_for_what_another_one_got(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        lock = client.as_threading_lock("x")
+        lock.acquire()
+        assert lock.grant is not None
+        lost = lock.grant.lost
+        server.lose("x")
+        assert lost.wait(PATIENCE_S)
+        got, may_end = threading.Event(), threading.Event()
+
+        def work() -> None:
+            with lock:
+                got.set()
+                assert may_end.wait(PATIENCE_S)
+
+        thread = in_thread(work)
+        assert got.wait(PATIENCE_S)
+        with pytest.raises(LockLost):
+            lock.release()
+        assert lock.locked()
+        assert len(server.holders("x")) == 1
+        may_end.set()
+        thread.join(PATIENCE_S)
+        assert server.holders("x") == []
+
+    def test_releasing_it_after_a_loss_raises(self, client: lockring.Client, server: LockServer) -> None:
+        lock = client.as_threading_lock("x")
+        lock.acquire()
+        assert lock.grant is not None
+        lost = lock.grant.lost
+        server.lose("x")
+        assert lost.wait(PATIENCE_S)
+        assert not lock.locked()
+        with pytest.raises(LockLost):
+            lock.release()
+
+
+class TestQuestions:
+    def test_describe_and_owner_and_list(self, client: lockring.Client) -> None:
+        assert client.owner_of("x") is None
+        with client.lock("x") as grant:
+            described = client.describe("x")
+            assert described.holders[0].session == grant.session
+            holding = client.owner_of("x")
+            assert holding is not None
+            assert str(holding) == "tester"
+            assert (holding.fencing_token, holding.session) == (grant.fencing_token, grant.session)
+            assert (holding.held_s, holding.ttl_s, holding.ttl_left_s) == (0.005, 1.0, 0.9)
+            assert [lock.name for lock in client.locks()] == ["x"]
+            assert client.locks("y") == []
+
+    def test_a_watch_sees_every_change_and_ends_with_the_iteration(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
+        watch = client.watch("x")
+        assert next(watch).holders == []
+        with other.lock("x"):
+            assert next(watch).holders[0].owner == "other"
+        assert next(watch).holders == []
+        watch.close()  # type: ignore[attr-defined]
+        server.wait_until(lambda: server.count(Unwatch) == 1)
+
+    def test_a_watch_ends_when_the_client_is_closed(self, client: lockring.Client) -> None:
+        watch = client.watch("x")
+        next(watch)
+        closing = in_thread(client.close)
+        with pytest.raises(ClientClosed):
+            next(watch)
+        closing.join(PATIENCE_S)
+
+    def test_break_state_and_drain(self, client: lockring.Client, server: LockServer) -> None:
+        grant = client.lock("x").acquire()
+        lost = grant.lost
+        with pytest.raises(NotHeld):
+            client.break_lock("x", grant.fencing_token + 1)
+        assert client.break_lock("x", grant.fencing_token).freed is False
+        assert lost.wait(PATIENCE_S)
+        again = client.lock("x").acquire()
+        assert client.break_lock("x", token=again.fencing_token, force=True).freed is True
+        assert not again.verify()
+        assert client.state().cluster == "cluster"
+        assert client.state_and_note()[1] == "all is well"
+        client.drain("a")
+        with pytest.raises(UnknownNode):
+            client.drain("b")
+        client.undrain("a")
+        with pytest.raises(UnknownNode):
+            client.undrain("b")
+
+    def test_a_question_without_an_answer_is_unavailable(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        client.state()
+        server.mute = {Message, *[type(each) for each in server.seen]}
+        with pytest.raises(Unavailable, match="did not answer"):
+            client.state(timeout=0.2)
+
+
+class TestServers:
+    def test_what_the_cluster_refuses_is_raised(self, client: lockring.Client) -> None:
+        with pytest.raises(InvalidRequest, match="30 s"):
+            client.lock("x", ttl=60).acquire()
+
+    def test_a_closed_client_refuses_everything(self, server: LockServer) -> None:
+        client = lockring.Client(server.address)
+        client.close()
+        client.close()
+        for call in (client.lock("x").acquire, client.state, lambda: next(client.watch("x"))):
+            with pytest.raises(ClientClosed):
+                call()
+
+    def test_nobody_there_is_unavailable_with_the_reason_for_each_address(self) -> None:
+        nobody, neither = address(), address()
+        with lockring.Client(f"{nobody},{neither}") as client:
+            with pytest.raises(Unavailable, match=f"{nobody}: connection refused"):
+                client.lock("x").acquire(timeout=1)
+            with pytest.raises(Unavailable, match=nobody):
+                client.describe("x", timeout=0.3)
+
+    def test_without_a_timeout_an_acquire_gives_up_after_the_connect_timeout(self) -> None:
+        nobody = address()
+        with (
+            lockring.Client(nobody, connect_timeout=0.3) as client,
+            pytest.raises(Unavailable, match=nobody),
+        ):
+            client.lock("x").acquire()
+
+    def test_closing_while_a_connection_is_being_made_is_fine(self, server: LockServer) -> None:
+        for _ in range(10):
+            client = lockring.Client(server.address)
+
+            def wait(client: lockring.Client = client) -> None:
+                # The client may be closed before the lock is acquired, or while it is held.
+                with contextlib.suppress(ClientClosed, LockLost), client.lock("x"):
+                    pass
+
+            waiting = in_thread(wait)
+            client.close()
+            waiting.join(PATIENCE_S)
+            assert not waiting.is_alive()
+
+    def test_an_unknown_host_is_unavailable(self) -> None:
+        with (
+            lockring.Client("no.such.host.invalid:1") as client,
+            pytest.raises(Unavailable, match=r"no\.such"),
+        ):
+            client.lock("x").acquire(timeout=1)
+
+    @pytest.mark.parametrize(
+        "words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0\0\0\3abc", b"SSH-2.0-OpenSSH_9.0\r\n"]
+    )
+    def test_a_port_that_speaks_something_else_is_named(self, words: bytes) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        connection, _ = listener.accept()
+                        with connection:
+                            connection.sendall(words)
+                            connection.recv(1000)
+
+            thread = in_thread(serve)
+            port = listener.getsockname()[1]
+            with (
+                lockring.Client(f"127.0.0.1:{port}") as client,
+                pytest.raises(ProtocolError, match=f"{port} is no lockring server"),
+            ):
+                client.lock("x").acquire()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE_S)
+
+    def test_a_port_that_hangs_up_is_named(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        listener.accept()[0].close()
+
+            thread = in_thread(serve)
+            port = listener.getsockname()[1]
+            with (
+                lockring.Client(f"127.0.0.1:{port}") as client,
+                pytest.raises(Unavailable, match=f"{port}: .*without a greeting"),
+            ):
+                client.lock("x").acquire(timeout=2)
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE_S)
+
+    def test_garbage_on_a_good_connection_only_ends_that(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grant = client.lock("x").acquire()
+        server.say(b"\xff\xff\xff\xffgarbage")
+        server.wait_until(lambda: server.greeted == 2)
+        assert grant.held
+        assert grant.verify()
+        grant.release()
+
+    def test_large_and_many_messages_go_both_ways(self, client: lockring.Client) -> None:
+        """More than a socket takes at once, so that sending goes on in the background."""
+        names = [f"{number:05}" + "n" * 900 for number in range(1_500)]
+        grants = client.acquire_all(names, timeout=60)
+        assert [lock.name for lock in client.locks()] == names
+        grants.release()
+        assert client.locks() == []

@@ -1,0 +1,233 @@
+"""Signal handlers and finalizers that call the blocking client in a thread that is inside of it: nothing hangs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import lockring
+from lockring.client.blocking.section import Section
+from lockring.errors import AcquireTimeout, ClientClosed, ReentrantCall
+from tests.processes import PATIENCE_S
+from tests.unit.client.blocking.test_client import in_thread, signal_once
+from tests.unit.client.lock_server import LockServer
+
+CALLS = 2_000
+
+
+def is_none(call: Callable[[], None]) -> bool:
+    """Make a call that returns nothing."""
+    call()
+    return True
+
+
+@contextmanager
+def handler(work: Callable[[], object]) -> Iterator[list[object]]:
+    """Have a signal do some work in the main thread; gives what came of it."""
+    came: list[object] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: came.append(work()))
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.fixture
+def other(server: LockServer) -> Iterator[lockring.Client]:
+    with lockring.Client(server.address, owner="other") as client:
+        yield client
+
+
+@pytest.mark.parametrize("queued", [False, True], ids=["as the reader", "behind a reader"])
+@pytest.mark.parametrize(
+    "way", ["acquire", "try_acquire", "release", "describe", "verify", "block", "locks", "watch"]
+)
+def test_a_handler_in_the_middle_of_a_wait_does_what_it_calls_for_and_the_wait_goes_on(
+    client: lockring.Client, other: lockring.Client, server: LockServer, way: str, queued: bool
+) -> None:
+    blocker = other.lock("x").acquire()
+    held = client.lock("y").acquire()
+    kept = [held]
+
+    def keep(grant: lockring.Grant | None) -> bool:
+        kept.extend([grant] if grant is not None else [])
+        return grant is not None and grant.held
+
+    calls: dict[str, Callable[[], bool]] = {
+        "acquire": lambda: keep(client.lock("z").acquire(timeout=PATIENCE_S)),
+        "try_acquire": lambda: keep(client.lock("z").try_acquire()),
+        "release": lambda: is_none(held.release) and not held.held,
+        "describe": lambda: client.describe("x").holders[0].owner == "other",
+        "verify": held.verify,
+        "block": lambda: is_none(client.lock("z").__enter__().check().release),
+        "locks": lambda: len(client.locks()) == 2,
+        "watch": lambda: next(client.watch("x")).holders[0].owner == "other",
+    }
+    reader = in_thread(lambda: client.lock("x").acquire().release()) if queued else None
+    if queued:
+        server.wait_until(lambda: len(server.holders("x")) == 2)
+    ahead = len(server.holders("x"))
+    interrupted = signal_once(client, server, lambda: len(server.holders("x")) == ahead + 1, signal.SIGUSR1)
+
+    def work() -> object:
+        came = calls[way]()
+        blocker.release()
+        return came
+
+    with handler(work) as came, client.lock("x").acquire(timeout=2 * PATIENCE_S) as grant:
+        assert grant.held
+    interrupted.join(PATIENCE_S)
+    assert came == [True]
+    assert server.greeted == 2, "on the connection that there was"
+    for each in kept:
+        if each.held:
+            each.release()
+    if reader is not None:
+        reader.join(PATIENCE_S)
+        assert not reader.is_alive()
+
+
+def test_a_wait_that_a_handler_interrupts_keeps_its_timeout(
+    client: lockring.Client, other: lockring.Client, server: LockServer
+) -> None:
+    with other.lock("x"):
+        interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2, signal.SIGUSR1)
+        with handler(lambda: client.lock("x").try_acquire()) as came, pytest.raises(AcquireTimeout):
+            client.lock("x").acquire(timeout=1.5)
+        interrupted.join(PATIENCE_S)
+        assert came == [None]
+
+
+def test_threads_behind_a_reader_are_served_while_a_handler_waits_on_top_of_it(
+    client: lockring.Client, other: lockring.Client, server: LockServer
+) -> None:
+    blockers = [other.lock(name).acquire() for name in ("x", "z")]
+    served = threading.Event()
+
+    def behind() -> None:
+        server.wait_until(lambda: len(server.holders("z")) == 2)
+        for _ in range(20):
+            client.lock("y").acquire().release()
+        served.set()
+        blockers[1].release()
+
+    worker = in_thread(behind)
+    interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2, signal.SIGUSR1)
+    with handler(lambda: is_none(client.lock("z").acquire().release)) as came:
+        releasing = in_thread(lambda: served.wait(PATIENCE_S) and is_none(blockers[0].release))
+        client.lock("x").acquire(timeout=2 * PATIENCE_S).release()
+    for thread in (worker, interrupted, releasing):
+        thread.join(PATIENCE_S)
+    assert came == [True]
+    assert served.is_set()
+
+
+def test_a_handler_that_closes_the_client_ends_the_wait_that_it_interrupts(
+    other: lockring.Client, server: LockServer
+) -> None:
+    client = lockring.Client(server.address)
+    with other.lock("x"):
+        interrupted = signal_once(client, server, lambda: len(server.holders("x")) == 2, signal.SIGUSR1)
+        with handler(client.close), pytest.raises(ClientClosed):
+            client.lock("x").acquire()
+        interrupted.join(PATIENCE_S)
+        server.wait_until(lambda: len(server.holders("x")) == 1)
+
+
+class TestInTheMiddleOfASection:
+    """What a handler meets that comes while its thread changes the client's state."""
+
+    def test_what_needs_an_answer_is_refused_at_once(
+        self, client: lockring.Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        grant = client.lock("y").acquire()
+        refused: list[BaseException] = []
+
+        def meet() -> None:
+            for call in (client.lock("z").acquire, client.lock("z").try_acquire, client.state, grant.verify):
+                with pytest.raises(ReentrantCall, match="signal handler") as caught:
+                    call()
+                refused.append(caught.value)
+            assert grant.held
+            assert grant.check() is grant
+            assert not grant.lost.is_set()
+
+        client._engine._inside(lambda _: meet())
+        assert len(refused) == 4
+        assert grant.verify()
+
+    def test_a_release_and_a_block_that_ends_are_done_at_its_end(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        grants = [client.lock(name).acquire() for name in ("y", "z")]
+
+        def meet() -> None:
+            grants[0].release()
+            with grants[1]:
+                pass
+            assert server.holders("y")
+
+        client._engine._inside(lambda _: meet())
+        server.wait_until(lambda: server.holders("y") == [] == server.holders("z"))
+        assert not any(grant.held for grant in grants)
+
+    def test_a_close_is_done_at_its_end(self, server: LockServer) -> None:
+        client = lockring.Client(server.address)
+        grant = client.lock("y").acquire()
+        client._engine._inside(lambda _: client.close())
+        server.wait_until(lambda: server.holders("y") == [])
+        assert not grant.held
+        with pytest.raises(ClientClosed):
+            client.lock("y").acquire()
+
+    def test_two_threads_in_two_clients_do_not_wait_for_each_other(
+        self, client: lockring.Client, other: lockring.Client
+    ) -> None:
+        """As finalizers may have it: each calls the client in whose section the other is."""
+        both = threading.Barrier(2)
+        refused: list[bool] = []
+
+        def meet(mine: Section, others: lockring.Client) -> None:
+            def inside(_now_ns: int) -> None:
+                both.wait(PATIENCE_S)
+                try:
+                    others.lock("z").acquire(timeout=PATIENCE_S).release()
+                except ReentrantCall:
+                    refused.append(True)
+
+            mine._inside(inside)
+
+        threads = [
+            in_thread(lambda: meet(client._engine, other)),
+            in_thread(lambda: meet(other._engine, client)),
+        ]
+        for thread in threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+        assert refused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["signals", "finalizers"])
+def test_thousands_of_interrupted_calls_all_come_back(server: LockServer, kind: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.unit.client.blocking.reentry", kind, server.address, str(CALLS)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    came = json.loads(run.stdout)
+    assert came["done"] > 0
+    assert came["left"] == []
+    assert sum(came["came"].values()) >= CALLS
+    assert came["others"]["in time"] > 0
+    assert [name for name in server._queues if server.holders(name)] == []

@@ -1,0 +1,276 @@
+"""A client's part in groups: what a member owns by which views, what it says, and when it ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockring.core.client.effects import ClientEffect, Regrouped
+from lockring.core.client.group_view import Following
+from lockring.core.client.queries import Request
+from lockring.core.client.tickets import Ticket
+from lockring.errors import ClientClosed, LockLost, NotHeld
+from lockring.protocol import (
+    Follow,
+    GroupMember,
+    Kept,
+    Look,
+    Mode,
+    Refused,
+    Release,
+    Seen,
+    Settled,
+    Unwatch,
+    View,
+)
+from lockring.ring.key_ring import KeyRing
+from tests.unit.core.client.world import A, B, World, answers, connected, lost, only, routes, sent
+
+LOCK = "group:g"
+ME, OTHER = 7, 8
+EVERYTHING = frozenset(range(len(KeyRing({}).owners)))
+MINE = KeyRing({"me": 1, "other": 1}).slots_of("me")
+
+
+def entry(name: str, generation: int) -> GroupMember:
+    return GroupMember(name, 1, b"", "someone", generation)
+
+
+ALONE = [entry("me", ME)]
+BOTH = [entry("me", ME), entry("other", OTHER)]
+
+
+class Member:
+    """A member whose group is followed at A."""
+
+    def __init__(self, world: World | None = None) -> None:
+        self.world = connected() if world is None else world
+        self.ticket: Ticket = self.world.hold(LOCK, ME, mode=Mode.SHARED)
+        self.request: Request = self.world.core.follow(self.ticket, now_ns=self.world.now_ns)
+        self.follow = only(self.world.take(), Follow)
+
+    @property
+    def following(self) -> Following:
+        assert self.request.following is not None
+        return self.request.following
+
+    def view(
+        self, number: int, members: list[GroupMember], *, settled: bool = False, address: str = A
+    ) -> list[ClientEffect]:
+        return self.world.say(address, View(self.request.request, number, settled, members))
+
+    def settled(self, number: int) -> list[ClientEffect]:
+        return self.world.say(A, Settled(self.request.request, number))
+
+    def owns(self) -> frozenset[int]:
+        return self.world.core.owned(self.request, self.world.now_ns)
+
+
+def changes(effects: list[ClientEffect]) -> list[tuple[frozenset[int], frozenset[int]]]:
+    return [(e.gained, e.lost) for e in effects if isinstance(e, Regrouped)]
+
+
+def seen(effects: list[ClientEffect]) -> list[int]:
+    return [message.view for message in sent(effects, Seen)]
+
+
+@pytest.fixture
+def member() -> Member:
+    return Member()
+
+
+@pytest.fixture
+def owner(member: Member) -> Member:
+    """A member that owns everything by view 10."""
+    member.view(10, ALONE)
+    member.settled(10)
+    assert member.owns() == EVERYTHING
+    return member
+
+
+def test_member_follows_under_its_acquisition(member: Member) -> None:
+    follow, ticket = member.follow, member.ticket
+    assert (follow.name, follow.session, follow.acquisition, follow.view) == (
+        LOCK,
+        ticket.session.id,
+        ticket.acquisition,
+        0,
+    )
+
+
+def test_what_a_view_gives_is_owned_once_it_is_settled(member: Member) -> None:
+    effects = member.view(10, ALONE)
+    assert seen(effects) == [10]
+    assert changes(effects) == [(frozenset(), frozenset())]
+    assert member.owns() == frozenset()
+    assert changes(member.settled(10)) == [(EVERYTHING, frozenset())]
+    assert member.owns() == EVERYTHING
+
+
+def test_what_a_view_takes_is_not_owned_any_more_and_the_rest_without_interruption(owner: Member) -> None:
+    effects = owner.view(20, BOTH)
+    assert owner.owns() == MINE
+    assert seen(effects) == [20]
+    [(gained, taken)] = changes(effects)
+    assert (gained, taken) == (frozenset(), EVERYTHING - MINE)
+    assert changes(owner.settled(20)) == [(frozenset(), frozenset())]
+    assert owner.owns() == MINE
+
+
+def test_what_is_given_back_by_an_unsettled_view_is_not_owned_yet(owner: Member) -> None:
+    owner.view(20, BOTH)
+    owner.view(30, ALONE)
+    assert owner.owns() == MINE
+    owner.settled(20)  # late, of a view that is over
+    assert owner.owns() == MINE
+    owner.settled(30)
+    assert owner.owns() == EVERYTHING
+
+
+def test_older_view_changes_nothing(owner: Member) -> None:
+    owner.view(20, BOTH)
+    assert owner.view(15, ALONE, settled=True) == []
+    assert owner.owns() == MINE
+    assert owner.following.standing.view.number == 20
+
+
+def test_same_view_again_says_at_most_that_it_is_settled(owner: Member) -> None:
+    owner.view(20, BOTH)
+    effects = owner.view(20, BOTH, settled=True)
+    assert seen(effects) == []
+    assert owner.following.standing.settled
+    owner.view(20, BOTH, settled=False)
+    assert owner.following.standing.settled
+
+
+def test_member_says_what_it_has_seen_only_after_its_program_was_told(owner: Member) -> None:
+    owner.following.telling = True
+    assert seen(owner.view(20, BOTH)) == []
+    assert owner.owns() == MINE
+    assert (
+        seen(owner.view(30, BOTH)) == []
+    )  # nothing more is lost, but the program is not done with the first
+    owner.world.core.told(owner.request, now_ns=owner.world.now_ns)
+    assert seen(owner.world.take()) == [30]
+
+
+def test_nothing_is_owned_past_the_lease(owner: Member) -> None:
+    owner.world.now_ns += owner.ticket.session.ttl_ns + 1
+    assert owner.owns() == frozenset()
+    effects = owner.world.take()
+    assert changes(effects) == [(frozenset(), EVERYTHING)]
+    assert lost(effects) == [(owner.ticket, "local-deadline")]
+    assert owner.following.over
+    assert owner.view(20, ALONE, settled=True) == []
+    assert owner.owns() == frozenset()
+
+
+def test_leaving_gives_everything_up_before_the_release(owner: Member) -> None:
+    owner.world.core.leave(owner.request, now_ns=owner.world.now_ns)
+    effects = owner.world.take()
+    assert changes(effects) == [(frozenset(), EVERYTHING)]
+    assert only(effects, Unwatch).watch == owner.follow.request
+    assert owner.owns() == frozenset()
+    assert owner.world.believes(owner.ticket)
+    owner.world.core.leave(owner.request, now_ns=owner.world.now_ns)
+    assert changes(owner.world.take()) == []
+    assert sent(owner.world.release(owner.ticket), Release)
+
+
+def test_member_whose_id_was_taken_over_lets_go_and_ends(owner: Member) -> None:
+    owner.following.telling = True
+    replaced = [entry("me", ME), entry("me", OTHER)]
+    effects = owner.view(20, replaced)
+    assert changes(effects) == [(frozenset(), EVERYTHING)]
+    assert lost(effects) == []
+    owner.world.core.told(owner.request, now_ns=owner.world.now_ns)
+    effects = owner.world.take()
+    assert lost(effects) == [(owner.ticket, "replaced")]
+    assert seen(effects) == []
+    assert sent(effects, Release)
+
+
+def test_who_has_taken_an_id_over_gets_what_it_stands_for(member: Member) -> None:
+    member.view(10, [entry("me", ME - 1), entry("me", ME)], settled=True)
+    assert member.owns() == EVERYTHING
+
+
+def test_after_a_lost_connection_it_follows_again_and_says_what_it_has_seen(owner: Member) -> None:
+    owner.view(20, BOTH)
+    owner.world.cut(A)
+    assert owner.owns() == MINE
+    assert only(owner.world.accept(A), Follow).view == 20
+
+
+def test_what_was_not_said_before_the_connection_broke_is_said_with_the_next_following(owner: Member) -> None:
+    owner.following.telling = True
+    owner.view(20, BOTH)
+    owner.world.cut(A)
+    assert only(owner.world.accept(A), Follow).view == 10
+    owner.world.core.told(owner.request, now_ns=owner.world.now_ns)
+    assert seen(owner.world.take()) == [20]
+
+
+def test_it_follows_where_the_lock_is_by_new_routes_and_ignores_who_kept_it_before(owner: Member) -> None:
+    before = owner.request.request
+    owner.world.say(A, routes(2, 1))
+    assert only(owner.world.accept(B), Follow).view == 10
+    assert owner.world.say(A, View(before, 40, True, BOTH)) == []
+    assert owner.owns() == EVERYTHING
+    owner.view(30, BOTH, address=B)
+    assert owner.owns() == MINE
+
+
+def test_node_that_may_not_serve_is_asked_again(owner: Member) -> None:
+    owner.world.say(A, Refused(owner.request.request, "unavailable", "not now", LOCK))
+    assert only(owner.world.pass_s(0.1), Follow).view == 10
+    assert owner.owns() == EVERYTHING
+
+
+def test_refusal_for_good_ends_the_following_but_not_the_membership(owner: Member) -> None:
+    effects = owner.world.say(A, Refused(owner.request.request, "invalid", "no groups here", LOCK))
+    assert changes(effects) == [(frozenset(), EVERYTHING)]
+    assert str(owner.following.error) == "no groups here"
+    assert owner.owns() == frozenset()
+    assert owner.world.believes(owner.ticket)
+
+
+def test_closing_the_client_ends_it(owner: Member) -> None:
+    owner.world.core.close(now_ns=owner.world.now_ns)
+    effects = owner.world.core.take_effects(now_ns=owner.world.now_ns)
+    assert changes(effects) == [(frozenset(), EVERYTHING)]
+    assert isinstance(owner.following.error, ClientClosed)
+    assert owner.owns() == frozenset()
+
+
+def test_only_a_held_membership_can_be_followed(member: Member) -> None:
+    member.world.release(member.ticket)
+    with pytest.raises(NotHeld):
+        member.world.core.follow(member.ticket, now_ns=member.world.now_ns)
+    again = Member()
+    again.world.now_ns += again.ticket.session.ttl_ns + 1
+    again.world.take()
+    with pytest.raises(LockLost):
+        again.world.core.follow(again.ticket, now_ns=again.world.now_ns)
+
+
+def test_news_for_nobody_is_ignored(member: Member) -> None:
+    assert member.world.say(A, Settled(999, 1), View(999, 1, True, [])) == []
+    assert member.settled(5) == []
+
+
+def test_looking_is_answered_once(member: Member) -> None:
+    world = member.world
+    request = world.core.look(LOCK, give_up_at_ns=world.now_ns + 10**10, now_ns=world.now_ns)
+    asked = only(world.take(), Look)
+    view = View(asked.request, 5, False, BOTH, ["other"])
+    [answer] = answers(world.say(A, view))
+    assert (answer.request, answer.answer, answer.error) == (request, view, None)
+
+
+def test_keepalives_renew_a_member_like_any_holder(owner: Member) -> None:
+    from lockring.protocol import Keepalive
+
+    for _ in range(6):
+        for keepalive in sent(owner.world.pass_s(3), Keepalive):
+            owner.world.say(A, Kept(keepalive.request, owner.ticket.session.ttl_ms, True))
+    assert owner.owns() == EVERYTHING

@@ -1,0 +1,223 @@
+"""What a client says that it waits for, and what it says of a list of which a part is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lockring.core.client.effects import Answer
+from lockring.core.client.outlook import Wait
+from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
+from lockring.protocol import Acquire, Describe, List, Listed, Queued, Refused, Trouble
+from lockring.slots import SLOTS
+from tests.unit.core.client.world import A, World, answers, connected, lock_info, only, resolved, routes
+
+GIVE_UP_NS = 10 * 10**9
+
+
+def wait(world: World) -> Wait:
+    (found,) = world.core.waits(world.now_ns)
+    return found
+
+
+def describing(world: World) -> Any:
+    return world.core.describe("x", give_up_at_ns=world.now_ns + GIVE_UP_NS, now_ns=world.now_ns)
+
+
+def listing(world: World) -> Any:
+    return world.core.list_locks("", give_up_at_ns=world.now_ns + GIVE_UP_NS, now_ns=world.now_ns)
+
+
+class TestWaits:
+    def test_a_server_that_cannot_be_reached_is_named_with_what_to_do(self) -> None:
+        world = World(origin="the address is the default: start a server there")
+        world.acquire()
+        world.take()
+        world.cut(A, "connection refused")
+        world.pass_s(3)
+        found = wait(world)
+        assert (found.name, found.reason) == ("x", "unreachable")
+        assert "connection refused" in found.text
+        assert found.text.endswith("the address is the default: start a server there")
+        assert found.since_s == pytest.approx(3, abs=0.1)
+
+    def test_others_hold_the_lock_once_its_node_has_said_so(self) -> None:
+        world = connected()
+        world.acquire()
+        request = only(world.take(), Acquire).request
+        assert wait(world).reason == "silent"
+        world.say(A, Queued(request))
+        assert wait(world).reason == "held"
+
+    def test_leases_of_before_a_start_are_waited_for_with_how_long_yet(self) -> None:
+        world = connected(first=routes(1, None))
+        world.acquire()
+        world.say(A, Trouble("leases", "4096 of 4096 slots wait", False, 6_000, 25_000))
+        world.pass_s(5)
+        found = wait(world)
+        assert (found.reason, found.text) == ("leases", "4096 of 4096 slots wait")
+        assert found.since_s == pytest.approx(11)
+        assert found.left_s == pytest.approx(20)
+
+    def test_trouble_that_is_over_is_not_told(self) -> None:
+        world = connected()
+        world.acquire()
+        request = only(world.take(), Acquire).request
+        world.say(A, Queued(request), Trouble("no-coordinator", "gone", True, 40_000))
+        assert wait(world).reason == "no-coordinator"
+        world.say(A, Trouble(""))
+        assert wait(world).reason == "held"
+
+    def test_a_slot_without_a_primary_is_told_since_when_the_routes_say_so(self) -> None:
+        world = connected(first=routes(1, None))
+        world.pass_s(4)
+        world.acquire()
+        found = wait(world)
+        assert found.reason == "no-primary"
+        assert found.since_s == pytest.approx(4)
+
+    def test_a_primary_that_cannot_be_reached_is_named(self) -> None:
+        world = connected(first=routes(1, 1))
+        world.acquire()
+        world.take()
+        found = wait(world)
+        assert found.reason == "unreachable"
+        assert "node b" in found.text
+
+    def test_a_watch_that_goes_well_is_no_wait(self) -> None:
+        world = connected()
+        world.core.watch("x", now_ns=world.now_ns)
+        world.take()
+        world.pass_s(2)
+        assert world.core.waits(world.now_ns) == []
+
+    def test_questions_end_as_outages_with_the_reason(self) -> None:
+        world = connected()
+        describing(world)
+        world.say(A, Trouble("no-coordinator", "the coordinator is gone", True, 31_000))
+        world.deaf.add(world.link_of[A])
+        for effect in world.take():
+            del effect
+        found: list[LockringError | None] = []
+        for _ in range(12):
+            effects = world.pass_s(1)
+            found += [each.error for each in answers(effects)]
+        (error,) = found
+        assert isinstance(error, Unavailable)
+        assert error.reason in ("no-coordinator", "unreachable")
+
+
+class TestAnswersOfAnotherCluster:
+    def test_an_answer_for_good_ends_the_wait(self) -> None:
+        error = ProtocolError("no lockring server")
+        world = connected(first=routes(1, 0, [("a", 1, A)]))
+        world.hold()
+        world.cut(A)
+        request = describing(world)
+        world.pass_s(0.1)
+        (answer,) = answers(world.cut(A, error=error))
+        assert answer.request is request
+        assert answer.error is error
+
+    def test_a_question_goes_on_at_the_cluster_that_has_taken_the_place_of_ours(self) -> None:
+        world = connected(first=routes(1, 0, [("a", 1, A)]))
+        held = world.hold()
+        world.cut(A)
+        request = describing(world)
+        world.pass_s(0.1)
+        assert answers(world.cut(A, error=WrongCluster("another cluster"))) == []
+        assert not world.believes(held)
+        world.pass_s(2)
+        world.accept(A, routes(1))
+        assert request.link
+
+    def test_who_holds_nothing_goes_on_with_the_other_cluster(self) -> None:
+        world = connected()
+        world.cut(A)
+        request = describing(world)
+        world.pass_s(0.1)
+        assert answers(world.cut(A, error=WrongCluster("another cluster"))) == []
+        world.pass_s(0.1)
+        world.accept(A, routes(1))
+        assert request.link
+
+    def test_an_unreachable_server_beside_it_is_still_waited_for(self) -> None:
+        world = connected(first=routes(1, {0: 1}))
+        world.hold("y", address=A)
+        world.cut(A)
+        describing(world)
+        world.pass_s(0.1)
+        assert answers(world.cut(A, error=WrongCluster("another cluster"))) == []
+
+
+class TestLists:
+    def test_of_a_cluster_that_serves_nothing_there_is_no_list(self) -> None:
+        world = connected(first=routes(1, None))
+        listing(world)
+        assert answers(world.pass_s(9.9)) == []
+        (answer,) = answers(world.pass_s(0.2))
+        assert isinstance(answer.error, Unavailable)
+        assert answer.error.reason == "no-primary"
+
+    def test_it_is_made_once_slots_are_served(self) -> None:
+        world = connected(first=routes(1, None))
+        listing(world)
+        world.pass_s(1)
+        message = only(world.say(A, routes(2)), List)
+        (answer,) = answers(world.say(A, Listed(message.request, [lock_info("x")], -1, "")))
+        assert [lock.name for lock in answer.answer] == ["x"]
+        assert answer.answer.unserved_slots == 0
+
+    def test_slots_that_nobody_serves_are_counted(self) -> None:
+        world = connected(first=routes(1, {0: None, 1: None}))
+        listing(world)
+        message = only(world.take(), List)
+        (answer,) = answers(world.say(A, Listed(message.request, [lock_info("x")], -1, "", 5)))
+        assert answer.answer.unserved_slots == 7
+
+    def test_nodes_that_may_tell_of_nothing_are_asked_again_until_the_time_is_over(self) -> None:
+        world = connected()
+        listing(world)
+        asked = 0
+        found: list[Answer] = []
+        effects = world.take()
+        while not found:
+            for effect in effects:
+                message = getattr(effect, "message", None)
+                if isinstance(message, List):
+                    asked += 1
+                    world.effects += world.say(A, Listed(message.request, [], -1, "", SLOTS))
+            effects = world.pass_s(0.25)
+            found = answers(effects)
+        assert asked > 5
+        assert isinstance(found[0].error, Unavailable)
+
+
+def test_a_refusal_is_told_for_an_acquire_whose_time_is_over() -> None:
+    world = connected()
+    world.acquire(wait_ms=1_500)
+    for _ in range(20):
+        effects = world.take() + world.pass_s(0.1)
+        for effect in effects:
+            message = getattr(effect, "message", None)
+            if isinstance(message, Acquire):
+                world.effects += world.say(
+                    A, Refused(message.request, "unavailable", "node a may not serve slot 7")
+                )
+        if ended := resolved(effects):
+            _, error = ended[0]
+            assert isinstance(error, Unavailable)
+            assert "may not serve slot 7" in str(error)
+            return
+    pytest.fail("the acquire has not ended")
+
+
+def test_a_question_to_a_node_that_is_silent_says_so() -> None:
+    world = connected()
+    world.core.describe("x", give_up_at_ns=world.now_ns + 10**9, now_ns=world.now_ns)
+    only(world.take(), Describe)
+    (answer,) = answers(world.pass_s(1))
+    assert isinstance(answer.error, Unavailable)
+    assert answer.error.reason == "silent"
+    assert answer.error.since_s == pytest.approx(1)

@@ -1,0 +1,531 @@
+"""Keepalives, promises, local deadlines and moves, against scripted nodes."""
+
+from __future__ import annotations
+
+from lockring.core.client.renewals import LISTED_BYTES_MAX
+from lockring.core.client.request_log import LOG_ENTRIES_MAX
+from lockring.core.digest import mix
+from lockring.protocol import Acquire, Granted, Keepalive, Kept, Message, Refused, Release, Released, Verdict
+from lockring.slots import slot_of
+from lockring.units import NS_PER_MS, NS_PER_S
+from tests.unit.core.client.world import (
+    TTL_MS,
+    TTL_NS,
+    A,
+    B,
+    World,
+    connected,
+    connects,
+    lost,
+    only,
+    resolved,
+    routes,
+    same_slot_names,
+    sent,
+)
+
+
+def digest_of(*acquisitions: int) -> int:
+    total = 0
+    for acquisition in acquisitions:
+        total ^= mix(acquisition)
+    return total
+
+
+def next_keepalive(world: World) -> Keepalive:
+    """Let time pass until the next keepalive; all of its time has to be spent in it."""
+    for _ in range(1_000):
+        found = sent(world.pass_s(0.01), Keepalive)
+        if found:
+            assert len(found) == 1
+            return found[0]
+    raise AssertionError("no keepalive")
+
+
+class TestKeepalives:
+    def test_one_keepalive_each_third_of_the_ttl_speaks_of_all_locks_at_the_node(self) -> None:
+        world = connected()
+        for name in ("x", "y", "z"):
+            world.hold(name)
+        keepalive = only(world.pass_s(3), Keepalive)
+        assert (keepalive.count, keepalive.digest) == (3, digest_of(2, 3, 4))
+        assert (keepalive.through, keepalive.slots, keepalive.listed) == (4, [], [])
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        assert only(world.pass_s(3), Keepalive).digest == digest_of(2, 3, 4)
+
+    def test_waiting_acquisitions_are_kept_alive_like_held_ones(self) -> None:
+        world = connected()
+        world.acquire()
+        world.take()
+        keepalive = only(world.pass_s(3), Keepalive)
+        assert (keepalive.count, keepalive.digest) == (1, digest_of(2))
+
+    def test_an_agreed_answer_renews_everything_it_covered_from_the_time_it_was_sent(self) -> None:
+        world = connected()
+        tickets = [world.hold("x"), world.hold("y")]
+        keepalive = only(world.pass_s(3), Keepalive)
+        sent_at = world.now_ns
+        world.pass_s(1)
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.now_ns = sent_at + TTL_NS - 1
+        assert all(world.believes(ticket) for ticket in tickets)
+        world.now_ns += 1
+        assert not any(world.believes(ticket) for ticket in tickets)
+
+    def test_what_was_acquired_after_the_keepalive_was_sent_is_not_renewed_by_its_answer(self) -> None:
+        world = connected()
+        world.hold("x")
+        keepalive = only(world.pass_s(3), Keepalive)
+        young = world.acquire("y")
+        world.take()
+        world.say(A, Granted(young.request, 1, 100, young.request), Kept(keepalive.request, TTL_MS, True))
+        assert world.believes(young)
+        world.now_ns += 100 * NS_PER_MS
+        assert not world.believes(young)
+
+    def test_a_renewal_also_covers_who_waited_then_and_was_granted_since_only_if_granted_before_it(
+        self,
+    ) -> None:
+        world = connected()
+        world.hold("y")
+        ticket = world.acquire("x")
+        world.take()
+        keepalive = only(world.pass_s(3), Keepalive)
+        # Granted on the basis of this very keepalive, whose promise was cut short by then.
+        world.say(
+            A, Kept(keepalive.request, TTL_MS, True), Granted(ticket.request, 1, 500, keepalive.request)
+        )
+        world.now_ns += 500 * NS_PER_MS
+        assert not world.believes(ticket)
+
+    def test_a_promise_that_ends_earlier_than_the_last_takes_nothing_back(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        first = only(world.pass_s(3), Keepalive)
+        end = world.now_ns + TTL_NS
+        world.say(A, Kept(first.request, TTL_MS, True))
+        second = only(world.pass_s(3), Keepalive)
+        world.say(A, Kept(second.request, 10, True))
+        world.now_ns = end - 1
+        assert world.believes(ticket)
+        world.now_ns = end
+        assert lost(world.take()) == [(ticket, "local-deadline")]
+
+    def test_two_lost_keepalives_do_not_lose_the_lock(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.pass_s(6.5)
+        if A not in world.link_of:
+            world.take()
+        keepalive = only(world.accept(A), Keepalive)
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.now_ns += 8 * NS_PER_S
+        assert world.believes(ticket)
+
+    def test_a_disagreement_is_narrowed_to_slots_and_then_to_acquisitions(self) -> None:
+        world = connected()
+        one, two = world.hold("x"), world.hold("y")
+        keepalive = only(world.pass_s(3), Keepalive)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        expected = {slot_of("x"): (1, digest_of(2)), slot_of("y"): (1, digest_of(3))}
+        assert {slot: (n, digest) for slot, n, digest in per_slot.slots} == expected
+        assert per_slot.slots == sorted(per_slot.slots)
+        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
+        listed = only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
+        assert listed.listed == [(slot_of("y"), [(3, "y")])]
+        effects = world.say(A, Kept(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)]))
+        assert lost(effects) == [(two, "expired")]
+        world.now_ns += TTL_NS - 1
+        assert world.believes(one)
+
+    def test_a_slot_that_only_the_node_has_something_in_is_listed_as_empty(self) -> None:
+        """So the node drops what a lost release left behind there."""
+        world = connected()
+        world.hold("x")
+        keepalive = only(world.pass_s(3), Keepalive)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (77, Verdict.DIFFERS)]
+        assert only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive).listed == [
+            (77, [])
+        ]
+
+    def test_what_is_expected_at_another_node_by_now_is_listed_all_the_same(self) -> None:
+        """A node whose routes are older would drop, as given up, whatever it has there and is listed nowhere."""
+        world = connected()
+        world.hold("x")
+        world.hold("y")
+        keepalive = only(world.pass_s(3), Keepalive)
+        world.say(A, routes(2, {slot_of("y"): 1}))
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
+        listed = only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
+        assert listed.listed == [(slot_of("y"), [(3, "y")])]
+        assert lost(world.say(A, Kept(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)]))) == []
+
+    def test_a_client_with_nothing_left_still_compares_slots(self) -> None:
+        world = connected()
+        keepalive = only(world.pass_s(3), Keepalive)
+        assert keepalive.count == 0
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        assert per_slot.slots == [(0, 0, 0)]
+
+    def test_held_of_one_listed_acquisition_renews_just_that(self) -> None:
+        world = connected()
+        names = same_slot_names(2)
+        one, two = world.hold(names[0]), world.hold(names[1])
+        slot = slot_of("x")
+        keepalive = only(world.pass_s(3), Keepalive)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        listed = only(
+            world.say(A, Kept(per_slot.request, TTL_MS, False, [(slot, Verdict.DIFFERS)])), Keepalive
+        )
+        verdicts: list[tuple[int, int, int]] = [
+            (one.acquisition, Verdict.HELD, 7),
+            (two.acquisition, Verdict.WAITING, 0),
+            (99, Verdict.HELD, 1),
+        ]
+        world.say(A, Kept(listed.request, TTL_MS, False, [], verdicts))
+        world.now_ns += TTL_NS - 1
+        assert world.believes(one)
+        assert not world.believes(two)
+
+    def test_held_under_another_generation_is_not_ours(self) -> None:
+        world = connected()
+        ticket = world.hold(generation=7)
+        keepalive = next_keepalive(world)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        listed = only(
+            world.say(A, Kept(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])), Keepalive
+        )
+        verdict = (ticket.acquisition, Verdict.HELD, 8)
+        assert lost(world.say(A, Kept(listed.request, TTL_MS, False, [], [verdict]))) == [(ticket, "expired")]
+
+    def test_a_waiter_that_the_node_does_not_know_is_sent_again_under_its_id(self) -> None:
+        world = connected()
+        ticket = world.acquire()
+        first = only(world.take(), Acquire)
+        keepalive = only(world.pass_s(3), Keepalive)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        listed = only(
+            world.say(A, Kept(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])), Keepalive
+        )
+        kept = Kept(listed.request, TTL_MS, False, [], [(2, Verdict.LOST, 0)])
+        again = only(world.say(A, kept), Acquire)
+        assert (again.acquisition, again.waited_ms) == (first.acquisition, 3_000)
+        # An answer to what was asked before it was sent again says nothing of it.
+        assert sent(world.say(A, kept), Acquire) == []
+        assert resolved(world.say(A, Granted(again.request, 3, TTL_MS, again.request))) == [(ticket, None)]
+
+    def test_a_waiter_that_turns_out_to_be_held_begins_with_the_keepalives_promise(self) -> None:
+        world = connected()
+        ticket = world.acquire()
+        world.take()
+        keepalive = only(world.pass_s(3), Keepalive)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        listed = only(
+            world.say(A, Kept(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])), Keepalive
+        )
+        effects = world.say(A, Kept(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 12)]))
+        assert resolved(effects) == [(ticket, None)]
+        assert ticket.generation == 12
+        assert not ticket.link
+
+    def test_where_the_node_may_not_serve_just_now_it_is_asked_again_soon_but_not_at_once(self) -> None:
+        world = connected()
+        world.hold()
+        keepalive = only(world.pass_s(3), Keepalive)
+        gaps = []
+        for _ in range(5):
+            per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+            effects = world.say(
+                A, Kept(per_slot.request, TTL_MS, False, [(slot_of("x"), int(Verdict.RETRY))])
+            )
+            assert sent(effects) == []
+            before = world.now_ns
+            keepalive = next_keepalive(world)
+            gaps.append(round((world.now_ns - before) / NS_PER_S, 2))
+        assert gaps == [0.1, 0.2, 0.4, 0.8, 1.6]
+
+    def test_a_refused_keepalive_is_repeated_after_a_pause(self) -> None:
+        world = connected()
+        world.hold()
+        keepalive = only(world.pass_s(3), Keepalive)
+        assert sent(world.say(A, Refused(keepalive.request, "unavailable", "no lease"))) == []
+        assert len(sent(world.pass_s(0.1), Keepalive)) == 1
+
+    def test_an_answer_that_says_nothing_is_not_taken_for_a_question_without_end(self) -> None:
+        world = connected()
+        world.hold()
+        keepalive = only(world.pass_s(3), Keepalive)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        assert sent(world.say(A, Kept(per_slot.request, TTL_MS, False))) == []
+        assert len(sent(world.pass_s(0.1), Keepalive)) == 1
+
+    def test_long_lists_are_split_into_keepalives_of_bounded_size(self) -> None:
+        world = connected()
+        for number in range(2_500):
+            world.acquire(f"{number:04}" + "n" * 1_000)
+        world.take()
+        keepalive = only(world.pass_s(3), Keepalive)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        verdicts = [(slot, int(Verdict.DIFFERS)) for slot, _, _ in per_slot.slots]
+        parts = sent(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
+        assert len(parts) > 2
+        listed = [entry for part in parts for _, entries in part.listed for entry in entries]
+        assert sorted(acquisition for acquisition, _ in listed) == list(range(2, 2_502))
+        for part in parts:
+            size = sum(len(name) for _, entries in part.listed for _, name in entries)
+            assert size <= LISTED_BYTES_MAX
+
+    def test_an_unknown_answer_is_ignored(self) -> None:
+        world = connected()
+        assert world.say(A, Kept(999, TTL_MS, True), Released(998, True), Granted(997, 1, 1, 1)) == []
+
+
+class TestDeadlines:
+    def test_a_lock_that_cannot_be_renewed_is_lost_at_its_deadline_and_released(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        asked_at = world.now_ns
+        effects = world.pass_s(TTL_MS / 1000 - 0.001)
+        assert lost(effects) == []
+        effects = world.pass_s(0.001)
+        assert lost(effects) == [(ticket, "local-deadline")]
+        assert world.now_ns == asked_at + TTL_NS
+        release = only(world.accept(A), Release)
+        assert release.acquisition == ticket.acquisition
+
+    def test_the_deadline_counts_from_the_sending_of_the_acquire_not_from_the_grant(self) -> None:
+        world = connected()
+        ticket = world.acquire()
+        world.take()
+        world.pass_s(2)
+        world.say(A, Granted(ticket.request, 1, TTL_MS, ticket.request))
+        world.now_ns += TTL_NS - 2 * NS_PER_S - 1
+        assert world.believes(ticket)
+        world.now_ns += 1
+        assert not world.believes(ticket)
+
+    def test_an_answer_after_the_deadline_revives_nothing(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        keepalive = only(world.pass_s(3), Keepalive)
+        world.now_ns += 6 * NS_PER_S
+        effects = world.say(A, Kept(keepalive.request, TTL_MS, True))
+        assert lost(effects) == [(ticket, "local-deadline")]
+        assert not world.believes(ticket)
+
+    def test_a_late_per_slot_answer_revives_nothing(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        keepalive = only(world.pass_s(3), Keepalive)
+        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        world.now_ns += 6 * NS_PER_S
+        effects = world.say(A, Kept(per_slot.request, TTL_MS, False, [(slot_of("x"), Verdict.HELD)]))
+        assert lost(effects) == [(ticket, "local-deadline")]
+
+    def test_a_long_waiters_grant_counts_from_the_keepalive_it_names(self) -> None:
+        world = connected()
+        ticket = world.acquire()
+        world.take()
+        keepalive, kept_at = next_keepalive(world), world.now_ns
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        for _ in range(3):
+            keepalive = only(world.pass_s(3), Keepalive)
+            kept_at = world.now_ns
+            world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.pass_s(1)
+        effects = world.say(A, Granted(ticket.request, 1, TTL_MS, keepalive.request))
+        assert resolved(effects) == [(ticket, None)]
+        world.now_ns = kept_at + TTL_NS - 1
+        assert world.believes(ticket)
+        world.now_ns += 1
+        assert not world.believes(ticket)
+
+    def test_a_grant_whose_promise_is_over_begins_only_when_the_node_confirms_it(self) -> None:
+        world = connected()
+        ticket = world.acquire()
+        world.take()
+        for _ in range(4):
+            keepalive = only(world.pass_s(3), Keepalive)
+            world.say(A, Kept(keepalive.request, TTL_MS, True))
+        effects = world.say(A, Granted(ticket.request, 5, TTL_MS, ticket.request))
+        assert resolved(effects) == []
+        listed = only(effects, Keepalive)
+        assert listed.listed == [(slot_of("x"), [(2, "x")])]
+        effects = world.say(A, Kept(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 5)]))
+        assert resolved(effects) == [(ticket, None)]
+        assert ticket.generation == 5
+
+    def test_a_late_grant_on_which_the_node_just_agrees_is_asked_for_again(self) -> None:
+        world = connected()
+        ticket = world.acquire()
+        world.take()
+        world.pass_s(3)
+        listed = only(world.say(A, Granted(ticket.request, 5, 100, ticket.request)), Keepalive)
+        again = only(world.say(A, Kept(listed.request, TTL_MS, True)), Acquire)
+        assert again.acquisition == ticket.acquisition
+        assert resolved(world.say(A, Granted(again.request, 5, TTL_MS, again.request))) == [(ticket, None)]
+
+    def test_an_agreement_on_older_keepalives_says_nothing_of_a_late_grant(self) -> None:
+        world = connected()
+        world.hold("y")
+        keepalive = only(world.pass_s(3), Keepalive)
+        ticket = world.acquire()
+        world.take()
+        world.now_ns += 200 * NS_PER_MS
+        listed = only(world.say(A, Granted(ticket.request, 5, 100, ticket.request)), Keepalive)
+        assert sent(world.say(A, Kept(keepalive.request, TTL_MS, True)), Acquire) == []
+        assert len(sent(world.say(A, Kept(listed.request, TTL_MS, True)), Acquire)) == 1
+
+    def test_a_confirmation_that_is_late_itself_begins_nothing(self) -> None:
+        world = connected()
+        ticket = world.acquire()
+        world.take()
+        world.now_ns += 200 * NS_PER_MS
+        listed = only(world.say(A, Granted(ticket.request, 5, 100, ticket.request)), Keepalive)
+        world.now_ns += 200 * NS_PER_MS
+        kept = Kept(listed.request, 100, False, [], [(2, Verdict.HELD, 5)])
+        assert resolved(world.say(A, kept)) == []
+        assert not world.believes(ticket)
+
+    def test_a_basis_that_was_never_sent_or_is_forgotten_gives_no_promise(self) -> None:
+        world = connected()
+        ticket = world.acquire()
+        world.take()
+        assert resolved(world.say(A, Granted(ticket.request, 5, TTL_MS, 10**9))) == []
+        assert resolved(world.say(A, Granted(ticket.request, 5, TTL_MS, 0))) == []
+
+    def test_the_log_of_sending_times_is_bounded_and_never_late(self) -> None:
+        routing = World().core._routing
+        sent_at = {}
+        for step in range(3 * LOG_ENTRIES_MAX):
+            now = step * 5 * NS_PER_MS
+            sent_at[routing.number(now)] = now
+            sent_at[routing.number(now + NS_PER_MS)] = now + NS_PER_MS
+        assert len(routing._log_requests) <= 2 * LOG_ENTRIES_MAX
+        for request, at in list(sent_at.items())[-4_000:]:
+            known = routing.sent_no_earlier_than(request)
+            assert known is not None
+            assert at - 4 * NS_PER_MS <= known <= at
+        assert routing.sent_no_earlier_than(1) is None
+
+    def test_locks_acquired_at_different_times_end_at_their_own(self) -> None:
+        world = connected()
+        one = world.hold("x")
+        world.pass_s(1)
+        two = world.hold("y")
+        effects = world.pass_s(8)
+        assert lost(effects) == [(one, "local-deadline")]
+        assert lost(world.pass_s(1)) == [(two, "local-deadline")]
+
+
+class TestMoves:
+    def test_held_locks_follow_the_routes_and_are_renewed_at_once_at_the_new_node(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        assert connects(world.say(A, routes(2, 1))) == [B]
+        keepalive = only(world.accept(B), Keepalive)
+        assert (keepalive.count, keepalive.digest, keepalive.version) == (1, digest_of(2), 2)
+        world.say(B, Kept(keepalive.request, TTL_MS, True))
+        world.now_ns += TTL_NS - 1
+        assert world.believes(ticket)
+
+    def test_only_the_moved_slots_leave_and_the_digests_follow(self) -> None:
+        world = connected()
+        world.hold("x")
+        world.hold("y")
+        keepalive = only(world.pass_s(3), Keepalive)  # folds both into the digest
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.say(A, routes(2, {slot_of("y"): 1}))
+        at_b = only(world.accept(B), Keepalive)
+        assert at_b.digest == digest_of(3)
+        world.say(B, Kept(at_b.request, TTL_MS, True))
+        assert sorted(each.digest for each in sent(world.pass_s(3), Keepalive)) == sorted(
+            [digest_of(2), digest_of(3)]
+        )
+
+    def test_a_moved_lock_keeps_the_promise_that_it_had(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        keepalive = only(world.pass_s(3), Keepalive)
+        kept_at = world.now_ns
+        world.say(A, Kept(keepalive.request, TTL_MS, True), routes(2, 1))
+        world.now_ns = kept_at + TTL_NS - 1
+        assert world.believes(ticket)
+        world.now_ns += 1
+        assert not world.believes(ticket)
+
+    def test_a_renewal_on_its_way_from_the_new_node_does_not_cover_who_came_after_it(self) -> None:
+        world = connected(first=routes(1, {slot_of("y"): 1}))
+        other = world.acquire("y")
+        world.take()
+        world.accept(B)
+        world.say(B, Granted(other.request, 1, TTL_MS, other.request))
+        ticket = world.hold("x")
+        keepalives = sent(world.pass_s(3), Keepalive)
+        at_b = next(each for each in keepalives if each.digest == digest_of(other.acquisition))
+        world.say(A, routes(2, 1))
+        world.now_ns += NS_PER_S
+        world.say(B, Kept(at_b.request, TTL_MS, True))
+        world.now_ns += 5 * NS_PER_S
+        assert world.believes(other)
+        assert not world.believes(ticket)
+
+    def test_a_lock_whose_slot_has_no_primary_is_kept_until_its_deadline(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.pass_s(1)
+        world.say(A, routes(2, None))
+        effects = world.pass_s(7.9)
+        assert lost(effects) == []
+        assert world.core.status().held == 1
+        assert lost(world.pass_s(0.1)) == [(ticket, "local-deadline")]
+
+    def test_a_lock_comes_back_from_a_slot_without_primary(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.say(A, routes(2, None))
+        keepalive = only(world.say(A, routes(3, 0)), Keepalive)
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        assert world.believes(ticket)
+
+    def test_after_a_reconnect_acquires_come_before_the_keepalive_that_speaks_of_them(self) -> None:
+        world = connected()
+        world.hold("x")
+        world.acquire("y")
+        world.take()
+        world.cut(A)
+        messages = sent(world.accept(A), Message)
+        assert [type(message) for message in messages] == [Acquire, Keepalive]
+        assert isinstance(messages[1], Keepalive)
+        assert messages[1].count == 2
+
+    def test_older_and_equal_routes_change_nothing(self) -> None:
+        world = connected(first=routes(5))
+        world.hold()
+        assert world.say(A, routes(4, 1), routes(5, 1)) == []
+        assert world.core.version == 5
+
+    def test_a_node_that_left_is_forgotten_and_its_link_closed_once_another_is_ready(self) -> None:
+        world = connected()
+        world.hold()
+        world.say(A, routes(2, 0, [("b", 1, B)]))
+        effects = world.accept(B)
+        keepalive = only(effects, Keepalive)
+        world.say(B, Kept(keepalive.request, TTL_MS, True))
+        assert world.core.status().links == ((A, True), (B, True))
+        world.pass_s(0.1)
+        world.say(B, routes(3, 0, [("b", 1, B)]))
+        assert world.core.status().links == ((B, True),)
+
+    def test_a_restarted_node_is_another_one(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.cut(A)
+        world.accept(A, incarnation=2)
+        # The new life has nothing to do with the slots of the old one, and is not asked.
+        assert world.core.status().held == 1
+        keepalive = only(world.say(A, routes(2, 0, [("a", 2, A), ("b", 1, B)])), Keepalive)
+        assert keepalive.count == 1
+        assert world.believes(ticket)

@@ -1,0 +1,232 @@
+"""A client whose cluster is gone, with another one at its addresses: what it held is lost at once, and it goes on with the new one."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockring.core.client.effects import Answer, ClientEffect, Disconnect, Regrouped, Update
+from lockring.core.client.tickets import NEVER_NS
+from lockring.errors import LockLost, WrongCluster
+from lockring.protocol import (
+    PROTOCOL,
+    Acquire,
+    Break,
+    Changed,
+    ClientHello,
+    Drain,
+    Follow,
+    Granted,
+    Message,
+    Mode,
+    Refused,
+    Release,
+    View,
+    Watch,
+    Welcome,
+)
+from tests.unit.core.client.world import (
+    TTL_MS,
+    A,
+    B,
+    C,
+    World,
+    answers,
+    connected,
+    lock_info,
+    lost,
+    only,
+    resolved,
+    routes,
+    sent,
+)
+
+ONE = [("a", 1, A)]
+"""The members of a cluster of one node."""
+
+
+def reach(world: World, address: str) -> list[ClientEffect]:
+    """Let time pass until the client opens a connection to an address; what came out meanwhile."""
+    taken = world.effects + world.take()
+    world.effects = []
+    for _ in range(100):
+        for effect in taken:
+            if isinstance(effect, Disconnect):
+                world.link_of = {each: link for each, link in world.link_of.items() if link != effect.link}
+        if address in world.link_of:
+            return taken
+        taken += world.pass_s(0.05)
+    raise AssertionError(f"{address} was not tried within 5 s")
+
+
+def greet(world: World, address: str, *messages: Message) -> list[ClientEffect]:
+    """Let the client's next connection to an address succeed, and its greeting be answered so."""
+    taken = reach(world, address)
+    world.core.connected(world.link_of[address], now_ns=world.now_ns)
+    return taken + world.take() + world.say(address, *messages)
+
+
+def refuse(world: World, address: str) -> list[ClientEffect]:
+    """Let a server of another cluster answer at an address."""
+    effects = greet(world, address, Refused(0, "wrong-cluster", "this is the cluster new"))
+    world.link_of.pop(address, None)
+    return effects
+
+
+def fail(world: World, address: str) -> list[ClientEffect]:
+    """Let nobody answer at an address."""
+    return reach(world, address) + world.cut(address, "connection refused")
+
+
+def welcome(world: World, address: str = A) -> list[ClientEffect]:
+    """Let the new cluster take the client in."""
+    effects = greet(
+        world,
+        address,
+        Welcome(PROTOCOL, "new", "node", "a", 2, 1),
+        routes(1, members=[("a", 2, A)]),
+    )
+    assert only(effects, ClientHello).cluster == ""
+    return effects
+
+
+def test_what_was_held_is_lost_as_soon_as_the_only_address_answers_for_another_cluster() -> None:
+    world = connected(first=routes(1, members=ONE))
+    ticket = world.hold()
+    world.cut(A)
+    assert world.believes(ticket)
+    assert lost(refuse(world, A)) == [(ticket, "other-cluster")]
+    assert not world.believes(ticket)
+    with pytest.raises(LockLost, match="another cluster answers at the addresses of its servers") as caught:
+        world.release(ticket)
+    assert caught.value.reason == "other-cluster"
+
+
+def test_the_greeting_of_another_cluster_counts_as_its_refusal_does() -> None:
+    world = connected(first=routes(1, members=ONE))
+    ticket = world.hold()
+    world.cut(A)
+    effects = greet(world, A, Welcome(PROTOCOL, "new", "node", "a", 2, 1))
+    assert lost(effects) == [(ticket, "other-cluster")]
+
+
+def test_later_calls_are_the_new_clusters_and_nothing_of_the_old_one_is_said_there() -> None:
+    world = connected(first=routes(1, members=ONE))
+    held, released = world.hold("held"), world.hold("released")
+    world.release(released)  # not answered any more
+    world.cut(A)
+    effects = refuse(world, A)
+    assert (released, None) in resolved(effects)
+    again = world.acquire("held")
+    effects = welcome(world)
+    assert sent(effects, Release) == []
+    asked = only(effects, Acquire)
+    assert asked.acquisition > held.acquisition
+    world.say(A, Granted(asked.request, 1, TTL_MS, asked.request))
+    assert world.believes(again)
+    assert sent(world.pass_s(2 * TTL_MS / 1000 / 3 - 1), Release) == []
+
+
+def test_what_waits_waits_at_the_new_cluster() -> None:
+    world = connected(first=routes(1, members=ONE))
+    world.hold("x")
+    waiting = world.acquire("x")
+    world.take()
+    world.pass_s(1)
+    world.cut(A)
+    assert waiting not in [which for which, _ in resolved(refuse(world, A))]
+    asked = only(welcome(world), Acquire)
+    assert asked.acquisition == waiting.acquisition
+    assert asked.waited_ms >= 1000
+    world.say(A, Granted(asked.request, 3, TTL_MS, asked.request))
+    assert world.believes(waiting)
+
+
+def test_orders_about_the_old_cluster_fail_rather_than_reach_the_new_one() -> None:
+    world = connected(first=routes(1, members=ONE))
+    give_up = world.now_ns + 100 * 10**9
+    broken = world.core.break_lock("x", 7, force=True, give_up_at_ns=give_up, now_ns=world.now_ns)
+    drained = world.core.drain("a", give_up_at_ns=give_up, now_ns=world.now_ns)
+    world.hold()
+    world.cut(A)
+    failed = {each.request: each.error for each in answers(refuse(world, A))}
+    assert isinstance(failed[broken], WrongCluster)
+    assert isinstance(failed[drained], WrongCluster)
+    world.acquire("y")
+    effects = welcome(world)
+    assert not sent(effects, Break) + sent(effects, Drain)
+
+
+def test_a_watch_goes_on_at_the_new_cluster_with_a_gap() -> None:
+    world = connected(first=routes(1, members=ONE))
+    world.core.watch("x", now_ns=world.now_ns)
+    asked = only(world.take(), Watch)
+    world.say(A, Changed(asked.request, lock_info("x", 5), [], False))
+    world.cut(A)
+    refuse(world, A)
+    again = only(welcome(world), Watch)
+    effects = world.say(A, Changed(again.request, lock_info("x", 1), [], False))
+    [update] = [each for each in effects if isinstance(each, Update)]
+    assert update.gap
+
+
+def test_a_member_of_a_group_owns_nothing_any_more() -> None:
+    world = connected(first=routes(1, members=ONE))
+    ticket = world.hold("g", mode=Mode.SHARED)
+    request = world.core.follow(ticket, now_ns=world.now_ns)
+    world.take()
+    world.say(A, View(request.request, 3, True, [], []))
+    world.cut(A)
+    effects = refuse(world, A)
+    assert [each for each in effects if isinstance(each, Regrouped)]
+    assert request.following is not None
+    assert request.following.over
+    assert request.done
+    assert world.core.owned(request, world.now_ns) == frozenset()
+    world.acquire("y")
+    assert not sent(welcome(world), Follow)
+
+
+def test_one_address_of_several_may_answer_for_another_cluster_while_ours_lives() -> None:
+    world = connected()
+    ticket = world.hold()
+    world.cut(A)
+    assert lost(refuse(world, A)) == []
+    greet(world, B, Welcome(PROTOCOL, "cluster", "node", "b", 1, 2), routes(2, 1))
+    assert world.believes(ticket)
+    for _ in range(3):
+        assert lost(refuse(world, A)) == []
+        world.pass_s(0.5)
+    assert world.believes(ticket)
+
+
+def test_the_cluster_is_gone_once_no_address_that_is_known_is_of_it() -> None:
+    world = connected()
+    ticket = world.hold()
+    world.cut(A)
+    assert not lost(refuse(world, A) + fail(world, B))
+    assert world.believes(ticket)
+    assert lost(fail(world, C)) == [(ticket, "other-cluster")]
+
+
+def test_a_failure_of_before_proves_nothing_of_the_other_addresses() -> None:
+    world = connected()
+    ticket = world.hold()
+    world.cut(A)
+    fail(world, B)
+    fail(world, C)
+    world.pass_s(0.01)
+    assert not lost(refuse(world, A))
+    assert world.believes(ticket)
+    assert not lost(fail(world, B))
+    assert lost(fail(world, C)) == [(ticket, "other-cluster")]
+
+
+def test_nothing_of_this_concerns_a_call_that_is_over() -> None:
+    world = connected(first=routes(1, members=ONE))
+    ticket = world.hold()
+    world.cancel(ticket)
+    world.cut(A)
+    effects = refuse(world, A)
+    assert lost(effects) == []
+    assert [each for each in effects if isinstance(each, Answer)] == []
+    assert world.core.next_deadline_ns() in (None, NEVER_NS) or world.pass_s(30) is not None

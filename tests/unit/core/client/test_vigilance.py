@@ -1,0 +1,230 @@
+"""Connections that were dropped without a word: doubted when an answer is late, raced by a second one, and replaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lockring.core.client.effects import Send
+from lockring.protocol import (
+    Acquire,
+    Describe,
+    Described,
+    Granted,
+    Keepalive,
+    Kept,
+    Queued,
+    Release,
+    Released,
+)
+from tests.unit.core.client.world import (
+    TTL_MS,
+    A,
+    B,
+    World,
+    answers,
+    connected,
+    connects,
+    disconnects,
+    is_ping,
+    lock_info,
+    only,
+    resolved,
+    routes,
+    sent,
+)
+
+
+def idle(**options: Any) -> World:
+    """A client whose link to A has carried nothing for so long that it is not trusted, and leads nowhere any more."""
+    world = connected(**options)
+    world.pass_s(2)
+    world.deaf.add(world.link_of[A])
+    return world
+
+
+class TestRaces:
+    def test_a_try_on_an_idle_connection_that_leads_nowhere_is_granted_over_a_second_one_within_its_second(
+        self,
+    ) -> None:
+        world = idle()
+        ticket = world.acquire(wait_ms=0)
+        first = only(world.take(), Acquire)
+        assert connects(world.pass_s(0.31)) == [A]
+        again = only(world.accept_rival(A, node="a"), Acquire)
+        assert again.acquisition == first.acquisition, "the same acquisition, so it cannot be granted twice"
+        assert resolved(world.say(A, Granted(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
+
+    def test_a_wait_without_a_bound_is_raced_too(self) -> None:
+        world = idle()
+        world.acquire()
+        world.take()
+        assert connects(world.pass_s(0.31)) == [A]
+
+    @pytest.mark.parametrize("what", ["release", "keepalive", "describe"])
+    def test_every_question_is_repeated_on_the_connection_that_wins(self, what: str) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.pass_s(2)
+        world.deaf.add(world.link_of[A])
+        kind: type[Release | Describe | Keepalive]
+        if what == "release":
+            kind = Release
+            world.release(ticket)
+        elif what == "describe":
+            kind = Describe
+            world.core.describe("x", give_up_at_ns=world.now_ns + 10**10, now_ns=world.now_ns)
+        else:
+            kind = Keepalive
+            world.pass_s(1)
+        assert connects(world.pass_s(0.31)) == [A]
+        assert len(sent(world.accept_rival(A, node="a"), kind)) == 1
+
+    def test_an_answer_that_is_only_slow_ends_the_race(self) -> None:
+        world = connected()
+        world.pass_s(2)
+        request = world.core.describe("x", give_up_at_ns=world.now_ns + 10**10, now_ns=world.now_ns)
+        message = only(world.take(), Describe)
+        world.pass_s(0.4)
+        effects = world.say(A, Described(message.request, lock_info("x")))
+        assert disconnects(effects) == ["the connection that was there answers after all"]
+        assert [each.request for each in answers(effects)] == [request]
+        assert connects(world.pass_s(5)) == []
+
+    def test_a_connection_in_use_is_not_raced(self) -> None:
+        world = connected()
+        world.pass_s(0.9)
+        world.core.describe("x", give_up_at_ns=world.now_ns + 10**10, now_ns=world.now_ns)
+        assert connects(world.pass_s(1.9)) == []
+
+    def test_one_that_cannot_be_opened_leaves_the_first_one_alone(self) -> None:
+        world = idle()
+        world.acquire()
+        world.take()
+        world.pass_s(0.31)
+        world.core.disconnected(world.rival_of.pop(A), now_ns=world.now_ns, reason="connection refused")
+        assert disconnects(world.pass_s(1)) == []
+        assert connects(world.pass_s(0.5)) == []
+        assert disconnects(world.pass_s(1)) == [f"{A} did not answer in time"]
+
+    def test_a_first_connection_that_breaks_leaves_its_place_to_the_second(self) -> None:
+        world = idle()
+        ticket = world.acquire()
+        world.take()
+        world.pass_s(0.31)
+        assert A not in connects(world.cut(A))
+        world.link_of[A] = world.rival_of.pop(A)
+        again = only(world.accept(A), Acquire)
+        assert resolved(world.say(A, Granted(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
+
+    def test_what_is_held_is_renewed_over_the_second_connection(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.pass_s(2)
+        world.deaf.add(world.link_of[A])
+        world.pass_s(1.31)
+        keepalive = only(world.accept_rival(A, node="a"), Keepalive)
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.now_ns += 8 * 10**9
+        assert world.believes(ticket)
+
+    def test_a_node_that_has_begun_another_life_is_no_rival_of_the_first(self) -> None:
+        world = idle()
+        world.acquire()
+        world.take()
+        world.pass_s(0.31)
+        effects = world.accept_rival(A, routes(2, 0, [("b", 1, A)]), node="b")
+        assert only(effects, Acquire).name == "x"
+        assert world.core.status().links == ((A, True),)
+
+
+class TestWaiting:
+    def test_a_node_at_which_an_acquire_waits_is_asked_now_and_then_whether_it_is_there(self) -> None:
+        world = connected()
+        world.acquire()
+        world.say(A, Queued(only(world.take(), Acquire).request))
+        world.deaf.add(world.link_of[A])
+        pings = [effect for effect in world.pass_s(1) if is_ping(effect)]
+        assert len(pings) == 1
+        assert connects(world.pass_s(0.31)) == [A]
+
+    def test_waiting_costs_a_question_each_five_seconds(self) -> None:
+        world = connected()
+        world.acquire(ttl_ms=30_000)
+        world.say(A, Queued(only(world.take(), Acquire).request))
+        before = world.core._routing.request
+        world.pass_s(9)
+        assert world.core._routing.request - before == 2
+
+    def test_who_does_nothing_sends_nothing(self) -> None:
+        world = connected()
+        keepalive = only(world.pass_s(3), Keepalive)  # for the acquire before
+        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        assert not [effect for effect in world.pass_s(600) if isinstance(effect, Send)]
+
+    def test_the_first_acquire_after_a_pause_asks_beside_it_whether_the_node_is_there(self) -> None:
+        world = idle()
+        world.acquire()
+        effects = world.take()
+        assert [
+            type(effect.message) is Acquire or is_ping(effect)
+            for effect in effects
+            if isinstance(effect, Send)
+        ] == [
+            True,
+            True,
+        ]
+        ticket = world.acquire("y")
+        assert len(sent(world.take())) == 1, "one question is enough"
+        assert ticket.link
+
+
+class TestReconnecting:
+    def test_what_is_held_in_slots_that_lost_their_primary_makes_the_client_look_for_a_server_at_once(
+        self,
+    ) -> None:
+        one = [("a", 1, A)]
+        world = connected(first=routes(1, 0, one))
+        world.hold()
+        world.say(A, routes(2, None, one))
+        assert A in connects(world.cut(A) + world.pass_s(0.3))
+        world.cut(A, "connection refused")
+        times = 0
+        for _ in range(100):
+            if A in connects(world.pass_s(0.05)):
+                times += 1
+                world.cut(A, "connection refused")
+        assert 4 <= times <= 9, "again and again, after pauses of up to a second or a little more"
+
+    def test_clients_do_not_all_come_back_at_the_same_time(self) -> None:
+        def retries(client: str) -> list[int]:
+            world = World()
+            world.core._routing.client = client
+            world.acquire()
+            world.take()
+            found = []
+            for _ in range(6):
+                world.cut(A, "connection refused")
+                found.append(world.core._routing.failures[A].retry_at_ns - world.now_ns)
+                world.pass_s(1.3)
+            return found
+
+        assert retries("one") != retries("two")
+        assert retries("one") == retries("one")
+
+    def test_a_release_is_confirmed_over_the_second_connection(self) -> None:
+        world = connected()
+        ticket = world.hold()
+        world.pass_s(2)
+        world.deaf.add(world.link_of[A])
+        world.release(ticket)
+        world.pass_s(0.31)
+        again = only(world.accept_rival(A, node="a"), Release)
+        assert resolved(world.say(A, Released(again.request, True))) == [(ticket, None)]
+
+    def test_another_server_is_not_raced_for(self) -> None:
+        world = idle(seeds=[A, B])
+        world.acquire()
+        world.take()
+        assert connects(world.pass_s(0.31)) == [A]

@@ -1,0 +1,333 @@
+"""The reconciler as a function: one step per slot, rule by rule, and where repeated steps lead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.core.coordinator.reconciler import LEARNER_PATIENCE_NS, Plan, Situation, Standing, plan
+from lockring.core.coordinator.transitions import check_state
+from lockring.ring.hash_ring import HashRing
+from lockring.slots import SLOTS
+
+A, B, C, D = (Replica(name, 1) for name in "abcd")
+LEASE_WAIT_NS = 1000
+ALIVE = Standing(dead=False, usable=True, gone=False, unacknowledged_ns=0)
+DRAINING = ALIVE._replace(usable=False)
+FAILED = Standing(dead=True, usable=False, gone=False, unacknowledged_ns=10)
+LONG_FAILED = FAILED._replace(unacknowledged_ns=LEASE_WAIT_NS)
+GONE = Standing(dead=True, usable=False, gone=True, unacknowledged_ns=LEASE_WAIT_NS)
+
+RING = HashRing({"a": 1, "b": 1, "c": 1})
+NUMBER = next(n for n in range(SLOTS) if (RING.primary(n), RING.backup(n)) == ("a", "b"))
+
+
+def slot(primary: Replica | None, backup: Replica | None = None, learner: Replica | None = None) -> SlotState:
+    return SlotState(
+        50,
+        40,
+        30,
+        primary,
+        None if backup is None else Copy(backup, 45),
+        None if learner is None else Copy(learner, 50),
+        1_000,
+        2_000,
+    )
+
+
+def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) -> tuple[SlotState, Plan]:
+    """The step taken with one slot, all others being as the ring wants them."""
+    standings = {A: ALIVE, B: ALIVE, C: ALIVE, D: ALIVE, **changes.pop("standings", {})}
+    replicas = {each.node: each for each in (A, B, C, D)}
+    slots = [
+        SlotState(
+            50,
+            40,
+            30,
+            replicas[RING.primary(number) or ""],
+            Copy(replicas[RING.backup(number) or ""], 45),
+            None,
+            1_000,
+            2_000,
+        )
+        for number in range(SLOTS)
+    ]
+    slots[NUMBER] = present
+    state = ClusterState(
+        version=60,
+        members={node: Member(each, "h:1", 1, "active") for node, each in replicas.items()},
+        slots=tuple(slots),
+        replication=changes.pop("replication", "sync"),
+    )
+    situation = Situation(
+        state=state,
+        version=100,
+        now_ns=5_000,
+        target=ring,
+        standing=standings.__getitem__,
+        age_ns=lambda version: 5_000,
+        avoided=lambda primary, copy: False,
+        lease_wait_ns=LEASE_WAIT_NS,
+    )._replace(**changes)
+    step = plan(situation)
+    return step.slots[NUMBER], step
+
+
+def test_a_slot_that_is_right_is_left_alone() -> None:
+    present = slot(A, B)
+    after, step = decide(present)
+    assert after is present
+    assert step.wake_at_ns is None
+    assert step.waiting == step.learning == 0
+
+
+@pytest.mark.parametrize("standing", [FAILED, GONE])
+def test_a_dead_primary_with_a_live_backup_is_replaced_by_it(standing: Standing) -> None:
+    after, step = decide(slot(A, B, C), standings={A: standing})
+    assert after == SlotState(100, 100, 30, B, None, None, 1_000, 2_000)
+    assert step.condemned == (frozenset() if standing.gone else {A})
+
+
+def test_promotion_needs_no_ring() -> None:
+    after, _ = decide(slot(A, B), standings={A: FAILED}, ring=None)
+    assert after.primary == B
+
+
+def test_an_async_promotion_takes_a_new_range() -> None:
+    after, _ = decide(slot(A, B), standings={A: FAILED}, replication="async")
+    assert (after.generation_from, after.generation_below) == (2_000, 1_002_000)
+
+
+@pytest.mark.parametrize(
+    ("primary", "backup", "age_ns", "is_given"),
+    [
+        (LONG_FAILED, LONG_FAILED, LEASE_WAIT_NS, True),
+        (GONE, GONE, LEASE_WAIT_NS, True),
+        (FAILED, LONG_FAILED, LEASE_WAIT_NS, False),
+        (LONG_FAILED, FAILED, LEASE_WAIT_NS, False),
+        (LONG_FAILED, LONG_FAILED, LEASE_WAIT_NS - 1, False),
+    ],
+)
+def test_a_slot_without_copies_is_given_away_when_nobody_can_have_a_lease(
+    primary: Standing, backup: Standing, age_ns: int, is_given: bool
+) -> None:
+    ring = HashRing({"c": 1})
+    after, step = decide(
+        slot(A, B), ring=ring, standings={A: primary, B: backup}, age_ns=lambda version: age_ns
+    )
+    if is_given:
+        assert after == SlotState(100, 100, 100, C, None, None, 2_000, 1_002_000)
+        assert step.condemned == (frozenset() if primary.gone else {A, B})
+    else:
+        assert after == slot(A, B)
+        # All slots of these two wait with this one.
+        assert step.waiting > 0
+        assert step.wake_at_ns is not None
+        assert step.wake_at_ns > 5_000
+
+
+def test_a_slot_without_copies_waits_for_somebody_to_take_it() -> None:
+    dead = {A: LONG_FAILED, B: LONG_FAILED}
+    assert decide(slot(A, B), ring=None, standings=dead)[0] == slot(A, B)
+    assert decide(slot(A, B), standings=dead)[0] == slot(A, B), "the ring still has the dead"
+
+
+def test_a_slot_that_was_never_assigned_does_not_wait() -> None:
+    after, _ = decide(SlotState(), age_ns=lambda version: 0)
+    assert (after.primary, after.base, after.generation_from) == (A, 100, 0)
+
+
+def test_a_slot_assigned_before_waits_though_nobody_has_it() -> None:
+    nobody = SlotState(50, 50, 50, None, None, None, 2_000, 2_000)
+    after, step = decide(nobody, age_ns=lambda version: LEASE_WAIT_NS - 300)
+    assert after is nobody
+    assert (step.waiting, step.wake_at_ns) == (1, 5_300)
+
+
+def test_dead_copies_are_dropped() -> None:
+    after, _ = decide(slot(A, C), standings={C: FAILED})
+    assert (after.backup, after.since, after.epoch) == (None, 40, 100) or after.learner == Copy(B, 100)
+    after, _ = decide(slot(A, None, B), standings={B: GONE})
+    assert after.learner is None or after.learner.replica != B
+
+
+def test_a_learner_that_takes_too_long_is_given_up_and_reported() -> None:
+    present = slot(A, None, B)
+    after, step = decide(present, age_ns=lambda version: LEARNER_PATIENCE_NS - 7)
+    assert after is present
+    assert (step.learning, step.wake_at_ns) == (1, 5_007)
+    after, step = decide(present, age_ns=lambda version: LEARNER_PATIENCE_NS)
+    assert step.abandoned == [(A, Copy(B, 50))]
+    assert after.learner == Copy(B, 100)
+
+
+def test_the_rings_primary_that_is_backup_is_swapped_in() -> None:
+    after, _ = decide(slot(B, A, C))
+    assert after == SlotState(100, 100, 30, A, Copy(B, 100), None, 1_000, 2_000)
+
+
+def test_the_rings_primary_that_is_neither_becomes_learner() -> None:
+    after, _ = decide(slot(C, B))
+    assert after == msgspec.structs.replace(slot(C, B), epoch=100, learner=Copy(A, 100))
+    after, _ = decide(slot(C, B, D))
+    assert after.learner == Copy(A, 100), "a learner for another place makes room"
+
+
+def test_a_wrong_or_missing_backup_is_replaced_by_a_learner() -> None:
+    for backup in (C, None):
+        after, _ = decide(slot(A, backup))
+        assert after.learner == Copy(B, 100)
+        assert after.backup == slot(A, backup).backup
+
+
+def test_any_learner_is_finished_where_there_is_no_backup() -> None:
+    present = slot(A, None, C)
+    assert decide(present)[0] is present
+    assert decide(slot(A, D, C))[0].learner == Copy(B, 100), "beside a backup only the ring's choice is"
+    assert decide(slot(A, B, C))[0].learner is None
+
+
+def test_without_a_ring_nothing_is_moved() -> None:
+    for present in (slot(C, D), slot(C), slot(C, D, B)):
+        assert decide(present, ring=None)[0] is present
+
+
+def test_a_choice_that_is_away_is_waited_for() -> None:
+    for present in (slot(C, B), slot(A, D)):
+        after, _ = decide(present, standings={A: ALIVE, B: FAILED} if present.primary == A else {A: FAILED})
+        assert after is present
+    assert decide(slot(A), standings={B: FAILED})[0] == slot(A)
+
+
+def test_a_primary_stays_where_it_is_while_it_cannot_reach_the_rings_choice() -> None:
+    present = slot(C, B)
+    after, _ = decide(present, avoided=lambda primary, copy: (primary, copy) == (C, A))
+    assert after is present
+
+
+def test_a_draining_primary_that_cannot_reach_the_rings_choice_takes_the_next() -> None:
+    ring = HashRing({"a": 1, "b": 1, "d": 1})
+    after, _ = decide(
+        slot(C),
+        ring=ring,
+        standings={C: DRAINING},
+        avoided=lambda primary, copy: copy.node == ring.primary(NUMBER),
+    )
+    assert after.learner is not None
+    assert after.learner.replica.node in ring.members
+    assert after.learner.replica.node != ring.primary(NUMBER)
+
+
+def test_a_backup_in_sync_stays_while_the_rings_choice_is_avoided() -> None:
+    present = slot(A, C)
+    assert decide(present, avoided=lambda primary, copy: copy == B)[0] is present
+    after, _ = decide(slot(A), avoided=lambda primary, copy: copy == B)
+    assert after.learner == Copy(C, 100), "another member is better than none"
+    after, _ = decide(slot(A), avoided=lambda primary, copy: True)
+    assert after.learner is not None, "and an avoided one better than none"
+
+
+def test_members_that_leave_are_released_where_nobody_takes_over() -> None:
+    both = {A: DRAINING, B: DRAINING}
+    after, _ = decide(slot(A, B), standings=both, leaving=frozenset({A, B}))
+    assert after == SlotState(100, 100, 30, None, None, None, 1_000, 2_000)
+    after, _ = decide(slot(A, B), standings=both, leaving=frozenset({A}))
+    assert (after.primary, after.backup) == (B, Copy(A, 100)), "who stays keeps the data"
+    after, _ = decide(slot(C, B), standings={B: DRAINING}, leaving=frozenset({B}), ring=None)
+    assert (after.primary, after.backup) == (C, None)
+
+
+def test_equal_steps_share_one_slot_state() -> None:
+    _, step = decide(slot(A, B), standings={C: FAILED})
+    changed = [each for each in step.slots if each.epoch == 100]
+    assert len({id(each) for each in changed}) == len(set(changed)) < len(changed)
+
+
+# --------------------------------------------------------------------------- where it leads
+
+
+def settle(
+    state: ClusterState, ring: HashRing, standings: dict[Replica, Standing]
+) -> tuple[ClusterState, int]:
+    """Take steps until there are none, with learners that come into sync at once."""
+    for rounds in range(200):
+        version = state.version + 1
+        step = plan(
+            Situation(
+                state=state,
+                version=version,
+                now_ns=0,
+                target=ring,
+                standing=lambda replica: standings.get(replica, GONE),
+                age_ns=lambda of: LEASE_WAIT_NS,
+                avoided=lambda primary, copy: False,
+                lease_wait_ns=LEASE_WAIT_NS,
+            )
+        )
+        if step.slots is state.slots:
+            return state, rounds
+        for old, new in zip(state.slots, step.slots, strict=True):
+            if old.primary is not None and not standings.get(old.primary, GONE).dead:
+                live = old.backup is not None and not standings.get(old.backup.replica, GONE).dead
+                assert (new.backup is not None) >= live, "a live copy was given up before another was in sync"
+                assert new.base == old.base
+        state = msgspec.structs.replace(state, version=version, slots=step.slots)
+        check_state(state)
+        in_sync = [
+            each
+            if each.learner is None
+            else msgspec.structs.replace(each, epoch=version + 1, backup=each.learner, learner=None)
+            for each in state.slots
+        ]
+        state = msgspec.structs.replace(state, version=version + 1, slots=tuple(in_sync))
+        check_state(state)
+    raise AssertionError("the reconciler does not come to an end")
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*"abcd", None]),
+            st.sampled_from([*"abcd", None]),
+            st.sampled_from([*"abcd", None]),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sets(st.sampled_from("abcd"), min_size=1),
+    st.sets(st.sampled_from("abcd")),
+)
+def test_from_anywhere_the_slots_come_to_where_the_ring_wants_them(
+    places: list[tuple[str | None, str | None, str | None]], alive: set[str], restarted: set[str]
+) -> None:
+    current = {name: Replica(name, 2 if name in restarted else 1) for name in "abcd"}
+    kinds = []
+    for primary, backup, learner in places:
+        names = list(dict.fromkeys([primary, backup, learner]))
+        present = [None if name is None else Replica(name, 1) for name in (*names, None, None)]
+        if present[0] is None:
+            present = [None, None, None]
+        kinds.append(slot(*present[:3]))
+    state = ClusterState(
+        version=60,
+        members={name: Member(each, "h:1", 1, "active") for name, each in current.items()},
+        slots=tuple(kinds[number % len(kinds)] for number in range(SLOTS)),
+    )
+    standings = {current[name]: ALIVE if name in alive else LONG_FAILED for name in "abcd"}
+    ring = HashRing.resume(
+        dict.fromkeys(sorted(alive), 1),
+        [None if each.primary is None else each.primary.node for each in state.slots],
+        [None if each.backup is None else each.backup.replica.node for each in state.slots],
+    )
+    after, _ = settle(state, ring, standings)
+    for number, each in enumerate(after.slots):
+        assert each.primary == current[ring.primary(number) or ""]
+        assert (None if each.backup is None else each.backup.replica.node) == ring.backup(number)
+        assert each.learner is None

@@ -1,0 +1,31 @@
+"""How often a node tells the coordinator that it is there."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from lockring.cluster_state import ClusterState, Replica
+from lockring.core.effects import Send
+from lockring.core.node.core import NodeCore
+from lockring.protocol import Heartbeat
+from lockring.units import NS_PER_MS
+
+
+@pytest.mark.parametrize(("lease_ms", "every_ms"), [(30_000, 1_000), (6_000, 1_000), (1_200, 200)])
+def test_a_node_sends_heartbeats_often_enough_for_the_lease_of_its_cluster(
+    lease_ms: int, every_ms: int
+) -> None:
+    core = NodeCore(Replica("n", 1), now_ns=0)
+    core.adopt(ClusterState(cluster="c", version=1, coordinator_lease_ms=lease_ms), now_ns=0)
+    core.coordinator_connected(now_ns=0)
+    sent_ms = []
+    for now_ms in range(0, 5_000, 10):
+        core.on_timer(now_ns=now_ms * NS_PER_MS)
+        effects = core.take_effects(now_ns=now_ms * NS_PER_MS)
+        if any(isinstance(each, Send) and isinstance(each.message, Heartbeat) for each in effects):
+            sent_ms.append(now_ms)
+    gaps_ms = {later - earlier for earlier, later in itertools.pairwise(sent_ms)}
+    assert gaps_ms
+    assert max(gaps_ms) <= every_ms + 10

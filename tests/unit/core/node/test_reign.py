@@ -1,0 +1,134 @@
+"""A primary's streams: what is kept for them, and how they start, tear and go on."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockring.cluster_state import Copy, Replica
+from lockring.core.node.lock_table import LockTable
+from lockring.core.node.reign import LINK_COST_MAX, SNAPSHOT_PART_HOLDERS, CopyStream, Link, Reign
+from lockring.core.node.sessions import Sessions
+from lockring.protocol import Put, Resume, Snapshot, Tail
+
+B, C = Replica("B", 1), Replica("C", 1)
+
+
+@pytest.fixture
+def reign() -> Reign:
+    return Reign(LockTable(7, Sessions()), since=5, base=1, started_ns=0, inherits=(3, 40))
+
+
+def stream_to(reign: Reign, peer: Replica, *, joined: int = 6) -> CopyStream:
+    link = Link(peer, 0)
+    link.connected()
+    stream = CopyStream(Copy(peer, joined), link, resumable=joined == reign.since, required=False)
+    reign.streams[peer] = stream
+    link.open(7, stream)
+    return stream
+
+
+def grant(reign: Reign, number: int) -> None:
+    put = Put(f"lock/{number}", 0, 1, "s", number, "me", 1_000, number, 0)
+    reign.table.put(put, 0)
+    reign.record(put, 0)
+
+
+def test_mutations_after_a_snapshot_are_kept_until_the_copy_has_acknowledged_it(reign: Reign) -> None:
+    other = stream_to(reign, B)
+    for number in range(1, 5):
+        grant(reign, number)
+    late = stream_to(reign, C)
+    snapshot = reign.start_of(late, 0)
+    assert isinstance(snapshot, Snapshot)
+    assert snapshot.index == 4
+    grant(reign, 5)
+    grant(reign, 6)
+    tail = reign.tail_of(late)
+    assert tail is not None
+    assert (tail.after, len(tail.mutations)) == (4, 2)
+    other.sent = 6
+    other.acknowledged(6)
+    reign.trim()
+    late.acknowledged(4)
+    reign.check_invariants()
+    late.lost()
+    again = reign.tail_of(late)
+    assert again is not None
+    assert (again.after, len(again.mutations)) == (4, 2)
+
+
+def test_stream_of_a_former_primary_begins_with_resume_and_falls_back_to_a_snapshot(reign: Reign) -> None:
+    stream = stream_to(reign, B, joined=5)
+    assert reign.start_of(stream, 0) == Resume(7, 5, 5, 3, 40)
+    grant(reign, 1)
+    tail = reign.tail_of(stream)
+    assert isinstance(tail, Tail)
+    assert tail.after == 0
+    stream.refused()
+    assert stream.must_start()
+    assert isinstance(reign.start_of(stream, 0), Snapshot)
+    reign.check_invariants()
+
+
+def test_broken_connection_takes_up_where_the_copy_has_acknowledged(reign: Reign) -> None:
+    stream = stream_to(reign, B)
+    reign.start_of(stream, 0)
+    stream.acknowledged(0)
+    for number in range(1, 4):
+        grant(reign, number)
+    reign.tail_of(stream)
+    stream.link.disconnected(10)
+    stream.link.connected()
+    assert not stream.must_start()
+    tail = reign.tail_of(stream)
+    assert tail is not None
+    assert len(tail.mutations) == 3
+
+
+def test_acknowledgement_that_comes_after_its_connection_broke_is_not_sent_again(reign: Reign) -> None:
+    stream = stream_to(reign, B)
+    reign.start_of(stream, 0)
+    stream.acknowledged(0)
+    grant(reign, 1)
+    reign.tail_of(stream)
+    stream.link.disconnected(10)
+    stream.link.connected()
+    stream.acknowledged(1)
+    reign.trim()
+    reign.check_invariants()
+    assert reign.tail_of(stream) is None
+
+
+def test_large_snapshot_goes_in_parts_and_the_link_has_a_bound(reign: Reign) -> None:
+    for number in range(1, 3 * SNAPSHOT_PART_HOLDERS + 2):
+        grant(reign, number)
+    stream = stream_to(reign, B)
+    parts = [reign.start_of(stream, 0)]
+    while stream.parts:
+        assert stream.must_start()
+        parts.append(reign.start_of(stream, 0))
+    assert [part.last for part in parts if isinstance(part, Snapshot)] == [False, False, False, True]
+    assert sum(len(part.holders) for part in parts if isinstance(part, Snapshot)) == len(reign.table.locks)
+    link = stream.link
+    assert link.has_room(0)
+    link.spend(1, LINK_COST_MAX)
+    assert not link.has_room(0)
+    link.acknowledged(1)
+    assert link.has_room(0)
+
+
+def test_reign_without_copies_keeps_no_log(reign: Reign) -> None:
+    for number in range(1, 100):
+        grant(reign, number)
+    reign.check_invariants()
+    assert reign.acknowledged() == 99
+    assert reign.hand_over(B) is None
+
+
+def test_required_copy_that_has_nothing_yet_lets_no_grant_be_answered(reign: Reign) -> None:
+    stream = stream_to(reign, B)
+    stream.required = True
+    grant(reign, 1)
+    assert reign.acknowledged() == -1
+    stream.acknowledged(1)
+    assert reign.acknowledged() == 1

@@ -1,0 +1,254 @@
+"""Node cores wired to each other by hand: messages are delivered in order, at once, unless a link is cut.
+
+The test plays the coordinator: it writes states and acknowledges heartbeats. Time moves only when told to.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.core.effects import COORDINATOR, Close, Coordinator, Note, Publish, Reply, Send
+from lockring.core.node.core import NodeCore
+from lockring.core.timing import Timing
+from lockring.protocol import (
+    Acquire,
+    Ask,
+    AskItem,
+    AskKind,
+    Heartbeat,
+    HeartbeatAck,
+    Keepalive,
+    Message,
+    Release,
+)
+from lockring.slots import slot_of
+
+NAMES = ("x", "y", "z", "other", *(f"job/{number}" for number in range(1, 31)))
+"""The locks that tests use: only their slots are assigned, so that looking at every slot stays quick."""
+
+M = TypeVar("M", bound=Message)
+
+MS = 1_000_000
+S = 1_000 * MS
+
+
+@dataclass
+class Client:
+    """What one client connection has received, and a way to ask on it."""
+
+    nodes: Nodes
+    node: str
+    connection: int
+    session: str
+    inbox: list[Message] = field(default_factory=list)
+    closed: str = ""
+    requests: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def ask(self, message: Message) -> list[Message]:
+        """Send a message and return what came back by the time everything is quiet."""
+        seen = len(self.inbox)
+        self.nodes.deliver(self.node, self.connection, message)
+        return self.inbox[seen:]
+
+    def acquire(
+        self, name: str, acquisition: int, *, wait_ms: int = -1, ttl_ms: int = 10_000, **more: Any
+    ) -> list[Message]:
+        return self.ask(
+            Acquire(
+                next(self.requests),
+                self.session,
+                ttl_ms,
+                self.session,
+                acquisition,
+                name,
+                wait_ms=wait_ms,
+                **more,
+            )
+        )
+
+    def release(self, name: str, acquisition: int) -> list[Message]:
+        return self.ask(Release(next(self.requests), self.session, acquisition, name))
+
+    def keep(self, *, ttl_ms: int = 10_000, **fields: object) -> list[Message]:
+        values = {"through": 0, "count": 0, "digest": 0} | fields
+        return self.ask(Keepalive(next(self.requests), self.session, ttl_ms, self.session, **values))  # type: ignore[arg-type]
+
+
+class Nodes:
+    """Some node cores, a coordinator played by the test, and clients."""
+
+    def __init__(self, *names: str, timing: Timing | None = None) -> None:
+        self.now = 1_000 * S
+        self.timing = timing or Timing()
+        self.state = ClusterState(cluster="c", coordinator="here:1")
+        self.cores: dict[str, NodeCore] = {}
+        self.replicas: dict[str, Replica] = {}
+        self.asks: list[tuple[AskKind, AskItem]] = []
+        self.clients: dict[tuple[str, int], Client] = {}
+        self.notes: list[str] = []
+        self.cut: set[tuple[str, str]] = set()
+        self.coordinator_up = True
+        self.lag: set[str] = set()
+        self.on_ask: Callable[[AskKind, AskItem], None] | None = None
+        self._numbers = itertools.count(1)
+        self._queue: deque[Callable[[], None]] = deque()
+        for name in names:
+            self.start(name)
+
+    def start(self, name: str, incarnation: int = 1) -> NodeCore:
+        replica = self.replicas[name] = Replica(name, incarnation)
+        core = self.cores[name] = NodeCore(replica, timing=self.timing, now_ns=self.now)
+        core.coordinator_connected(now_ns=self.now)
+        for other in list(self.cores):
+            if other != name:
+                core.peer_connected(self.replicas[other], now_ns=self.now)
+                self.cores[other].peer_connected(replica, now_ns=self.now)
+        self.settle()
+        return core
+
+    def crash(self, name: str) -> None:
+        replica = self.replicas[name]
+        del self.cores[name]
+        for core in self.cores.values():
+            core.disconnected(replica, now_ns=self.now)
+        for key in [key for key in self.clients if key[0] == name]:
+            del self.clients[key]
+        self.settle()
+
+    def client(self, node: str, session: str, *, client: str = "", number: int = 1) -> Client:
+        connection = next(self._numbers)
+        made = self.clients[node, connection] = Client(self, node, connection, session)
+        self.cores[node].client_connected(
+            connection, client or session + str(connection), number, now_ns=self.now
+        )
+        self.settle()
+        return made
+
+    # ------------------------------------------------------------------ states
+
+    def slots(self, change: Callable[[SlotState], SlotState], *numbers: int) -> None:
+        """Write a new version in which these slots (by default all in use) are changed, and tell every node."""
+        version = self.state.version + 1
+        members = {name: Member(replica, f"{name}:1") for name, replica in self.replicas.items()}
+        slots = list(self.state.slots)
+        for number in numbers or sorted({slot_of(name) for name in NAMES}):
+            slots[number] = msgspec.structs.replace(change(slots[number]), epoch=version)
+        self.state = msgspec.structs.replace(self.state, version=version, members=members, slots=tuple(slots))
+        self.tell()
+
+    def tell(self) -> None:
+        for name, core in list(self.cores.items()):
+            if name not in self.lag:
+                core.adopt(self.state, now_ns=self.now)
+        self.settle()
+
+    def assign(self, primary: str, backup: str | None = None, *names: str) -> None:
+        """Assign slots empty: those of the lock names, or all in use."""
+        version = self.state.version + 1
+        numbers = [slot_of(name) for name in names]
+        self.slots(
+            lambda slot: SlotState(
+                version,
+                version,
+                version,
+                self.replicas[primary],
+                Copy(self.replicas[backup], version) if backup else None,
+                None,
+                max(1, slot.generation_below),
+                max(1, slot.generation_below) + 1_000_000,
+            ),
+            *numbers,
+        )
+
+    def promote(self, primary: str, *, swap: bool = False) -> None:
+        """Make the backup the primary of all slots; with `swap` the old primary stays as backup."""
+        version = self.state.version + 1
+        self.slots(
+            lambda slot: msgspec.structs.replace(
+                slot,
+                since=version,
+                primary=self.replicas[primary],
+                backup=Copy(slot.primary, version) if swap and slot.primary else None,
+                learner=None,
+            )
+        )
+
+    def copy_of(self, node: str) -> Copy:
+        """A copy at a node that joins with the next state."""
+        return Copy(self.replicas[node], self.state.version + 1)
+
+    # ------------------------------------------------------------------ time and messages
+
+    def deliver(self, node: str, sender: object, message: Message) -> None:
+        self.cores[node].receive(sender, message, now_ns=self.now)  # type: ignore[arg-type]
+        self.settle()
+
+    def advance(self, duration_ns: int, step_ns: int = 50 * MS) -> None:
+        """Let time pass in steps, with every timer that is due."""
+        end = self.now + duration_ns
+        while self.now < end:
+            self.now = min(end, self.now + step_ns)
+            for core in list(self.cores.values()):
+                if core.next_deadline_ns() <= self.now:
+                    core.on_timer(now_ns=self.now)
+            self.settle(check=self.now == end)
+
+    def settle(self, *, check: bool = True) -> None:
+        """Deliver messages until nobody has anything to say, and check that every node is sound."""
+        while True:
+            for name, core in list(self.cores.items()):
+                for effect in core.take_effects(now_ns=self.now):
+                    self._carry_out(name, effect)
+            if not self._queue:
+                break
+            while self._queue:
+                self._queue.popleft()()
+        if check:
+            for core in self.cores.values():
+                core.check_invariants()
+
+    def _carry_out(self, name: str, effect: object) -> None:
+        match effect:
+            case Send(to=Coordinator(), message=Heartbeat() as beat):
+                if self.coordinator_up and beat.version <= self.state.version:
+                    self._later(name, COORDINATOR, HeartbeatAck(beat.sequence, self.state.version))
+            case Send(to=Coordinator(), message=Ask() as ask):
+                for item in ask.items:
+                    self.asks.append((AskKind(ask.kind), item))
+                    if self.on_ask is not None:
+                        kind = AskKind(ask.kind)
+                        self._queue.append(lambda kind=kind, item=item: self.on_ask(kind, item))  # type: ignore[misc]
+            case Send(to=int() as connection, message=message):
+                client = self.clients.get((name, connection))
+                if client is not None:
+                    client.inbox.append(message)
+            case Send(to=Replica(node=node), message=message) | Reply(to=Replica(node=node), message=message):
+                if (name, node) not in self.cut and self.replicas.get(node) == effect.to:
+                    self._later(node, self.replicas[name], message)
+            case Close(to=int() as connection, reason=reason):
+                self.clients[name, connection].closed = reason
+            case Publish():
+                pass
+            case Note(text=text):
+                self.notes.append(text)
+            case _:
+                raise AssertionError(effect)
+
+    def _later(self, node: str, sender: object, message: Message) -> None:
+        def deliver() -> None:
+            if node in self.cores:
+                self.cores[node].receive(sender, message, now_ns=self.now)  # type: ignore[arg-type]
+
+        self._queue.append(deliver)
+
+
+def of(kind: type[M], messages: list[Message]) -> list[M]:
+    """The messages of one kind."""
+    return [message for message in messages if isinstance(message, kind)]

@@ -1,0 +1,305 @@
+"""Watching a lock: nothing is left out unless a gap is told, and what happened leads from one picture to the next."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from lockring.core.client import watches as watching
+from lockring.core.client.effects import Update
+from lockring.core.client.queries import Kind, Request
+from lockring.core.client.watches import Backlog, difference, update_of
+from lockring.core.node import watches as node_watching
+from lockring.protocol import (
+    Acquire,
+    Break,
+    Changed,
+    Event,
+    HolderInfo,
+    LockEvent,
+    LockInfo,
+    Mode,
+    WaiterInfo,
+    Watch,
+)
+from lockring.slots import slot_of
+from tests.unit.core.node.world import MS, Client, Nodes, S, of
+
+Picture = tuple[set[tuple[str, int, int]], set[tuple[str, int]]]
+
+
+def picture(lock: LockInfo) -> Picture:
+    """Who holds a lock and who waits."""
+    return (
+        {(each.session, each.acquisition, each.generation) for each in lock.holders},
+        {(each.session, each.acquisition) for each in lock.waiters},
+    )
+
+
+def after(before: Picture, events: list[LockEvent]) -> Picture:
+    """What a picture becomes by what happened; fails where that could not have happened."""
+    holders, waiters = set(before[0]), set(before[1])
+    for event in events:
+        who = (event.session, event.acquisition)
+        match Event(event.kind):
+            case Event.WAITING:
+                assert who not in waiters
+                waiters.add(who)
+            case Event.GRANTED:
+                waiters.discard(who)
+                holders.add((*who, event.generation))
+            case Event.LEFT:
+                waiters.remove(who)
+            case Event.GONE if not event.generation:
+                waiters.remove(who)
+            case _:
+                holders.remove((*who, event.generation))
+    return holders, waiters
+
+
+class Watcher:
+    """A client that watches a lock at a node and follows what it is told."""
+
+    def __init__(self, client: Client, name: str = "x") -> None:
+        self.client = client
+        self.client.ask(Watch(700, name))
+        self.told = 0
+        self.changes: list[Changed] = []
+        self.look()
+
+    def look(self) -> list[tuple[str, str, str]]:
+        """What has happened since the last look: what, to whom, why. Checks that it leads to what is there."""
+        new = [
+            change for change in of(Changed, self.client.inbox)[len(self.changes) :] if change.request == 700
+        ]
+        found = []
+        for change in new:
+            if self.changes and not change.gap:
+                assert after(picture(self.changes[-1].lock), change.events) == picture(change.lock)
+            self.changes.append(change)
+            found += [(Event(each.kind).name, each.session, each.reason) for each in change.events]
+        return found
+
+
+@pytest.fixture
+def pair() -> Nodes:
+    """A serves every slot, B is its backup."""
+    nodes = Nodes("A", "B")
+    nodes.assign("A", "B")
+    return nodes
+
+
+# --------------------------------------------------------------------------- at the node
+
+
+def test_each_thing_that_happens_is_told_with_its_reason(pair: Nodes) -> None:
+    watcher = Watcher(pair.client("A", "watcher"))
+    assert [(change.events, change.gap) for change in watcher.changes] == [([], False)]
+    one, two, three = (pair.client("A", name) for name in ("one", "two", "three"))
+    one.acquire("x", 1)
+    two.acquire("x", 1, mode=Mode.SHARED)
+    three.acquire("x", 1, wait_ms=300)
+    assert watcher.look() == [("GRANTED", "one", ""), ("WAITING", "two", ""), ("WAITING", "three", "")]
+    pair.advance(400 * MS)
+    assert watcher.look() == [("LEFT", "three", "timeout")]
+    one.release("x", 1)
+    assert watcher.look() == [("RELEASED", "one", ""), ("GRANTED", "two", "")]
+    assert watcher.changes[-1].events[-1].mode == Mode.SHARED
+    three.acquire("x", 2)
+    three.release("x", 2)
+    three.acquire("x", 3)
+    pair.cores["A"].disconnected(three.connection, now_ns=pair.now)
+    pair.settle()
+    assert watcher.look() == [
+        ("WAITING", "three", ""),
+        ("LEFT", "three", "cancelled"),
+        ("WAITING", "three", ""),
+        ("LEFT", "three", "disconnected"),
+    ]
+    pair.advance(11 * S)
+    assert watcher.look() == [("LOST", "two", "expired")]
+    assert not any(change.gap for change in watcher.changes)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_grant_that_an_operator_ended_is_lost_however_it_ends(pair: Nodes, force: bool) -> None:
+    watcher, one = Watcher(pair.client("A", "watcher")), pair.client("A", "one")
+    one.acquire("x", 1)
+    generation = watcher.changes[-1].lock.generation or of(Changed, watcher.client.inbox)[-1].lock.generation
+    watcher.look()
+    one.ask(Break(90, "x", generation, force))
+    one.release("x", 1)
+    assert watcher.look() == [("LOST", "one", "broken")]
+
+
+def test_what_happens_in_one_turn_is_told_whole(pair: Nodes) -> None:
+    watcher, one = Watcher(pair.client("A", "watcher")), pair.client("A", "one")
+    one.acquire("x", 1)
+    watcher.look()
+    core = pair.cores["A"]
+    two = pair.client("A", "two")
+    for number in range(2, 6):
+        core.receive(one.connection, _acquire(one, number), now_ns=pair.now)
+    core.disconnected(one.connection, now_ns=pair.now)
+    core.receive(two.connection, _acquire(two, 1), now_ns=pair.now)
+    pair.settle()
+    told = watcher.look()
+    assert [what for what, *_ in told] == ["WAITING"] * 4 + ["LEFT"] * 4 + ["WAITING"]
+    assert not watcher.changes[-1].gap
+
+
+def _acquire(client: Client, acquisition: int) -> Acquire:
+    return Acquire(100 + acquisition, client.session, 10_000, client.session, acquisition, "x")
+
+
+def test_more_than_can_be_kept_is_told_as_a_gap(pair: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_watching, "EVENTS_MAX", 3)
+    watcher, one = Watcher(pair.client("A", "watcher")), pair.client("A", "one")
+    pair.cut |= {("A", "B"), ("B", "A")}
+    pair.advance(2_200 * MS)
+    for number in range(1, 6):
+        one.acquire("x", number)
+    assert watcher.look() == []
+    pair.slots(lambda slot: msgspec.structs.replace(slot, backup=None))
+    watcher.look()
+    assert watcher.changes[-1].gap
+    assert len(watcher.changes[-1].lock.waiters) == 4
+    one.acquire("x", 6)
+    assert watcher.look() == [("WAITING", "one", "")]
+    assert not watcher.changes[-1].gap
+
+
+def test_one_who_begins_to_watch_is_told_nothing_that_its_first_picture_shows(pair: Nodes) -> None:
+    first, one = Watcher(pair.client("A", "first")), pair.client("A", "one")
+    core, second = pair.cores["A"], pair.client("A", "second")
+    core.receive(one.connection, _acquire(one, 1), now_ns=pair.now)
+    core.receive(second.connection, Watch(700, "x"), now_ns=pair.now)
+    core.receive(one.connection, _acquire(one, 2), now_ns=pair.now)
+    pair.settle()
+    assert first.look() == [("GRANTED", "one", ""), ("WAITING", "one", "")]
+    [seen] = of(Changed, second.inbox)
+    assert (seen.events, seen.gap, picture(seen.lock)) == ([], False, picture(first.changes[-1].lock))
+
+
+def test_whatever_happens_leads_from_one_picture_to_the_next(pair: Nodes) -> None:
+    rng = random.Random(7)
+    watcher = Watcher(pair.client("A", "watcher"))
+    clients = [pair.client("A", f"s{number}") for number in range(4)]
+    numbers = [0] * 4
+    for _ in range(600):
+        place = rng.randrange(4)
+        client = clients[place]
+        match rng.randrange(6):
+            case 0 | 1:
+                numbers[place] += 1
+                wait_ms = rng.choice([0, 100, -1])
+                client.acquire(
+                    "x",
+                    numbers[place],
+                    mode=rng.choice([Mode.EXCLUSIVE, Mode.SHARED]),
+                    wait_ms=wait_ms,
+                    ttl_ms=2_000,
+                )
+            case 2 | 3 if numbers[place]:
+                client.release("x", rng.randint(max(1, numbers[place] - 3), numbers[place]))
+            case 4:
+                client.keep(ttl_ms=2_000)
+            case _:
+                pair.advance(rng.choice([10, 50, 200, 1_500]) * MS)
+        watcher.look()
+    kinds = {event.kind for change in watcher.changes for event in change.events}
+    assert kinds == {Event.WAITING, Event.GRANTED, Event.RELEASED, Event.LOST, Event.LEFT}
+    assert not any(change.gap for change in watcher.changes)
+    assert picture(watcher.changes[-1].lock) == picture(
+        pair.cores["A"].slots[slot_of("x")].table.describe("x", "A", pair.now, expired=True)
+    )
+
+
+# --------------------------------------------------------------------------- at the client
+
+
+def lock(holders: list[tuple[str, int]], waiters: list[str] = []) -> LockInfo:  # noqa: B006 - never changed
+    return LockInfo(
+        "x",
+        slot_of("x"),
+        "A",
+        Mode.SHARED,
+        1,
+        9,
+        0,
+        [HolderInfo(session, session, 1, token, 1, 1_000, 900) for session, token in holders],
+        [WaiterInfo(session, session, 1, 1) for session in waiters],
+    )
+
+
+def watch() -> Request:
+    return Request(Kind.WATCH, "x", slot_of("x"), 0, 0)
+
+
+def test_the_first_picture_has_no_past() -> None:
+    update = update_of(watch(), Changed(1, lock([("a", 1)]), [], True))
+    assert (update.events, update.gap) == ([], False)
+
+
+def test_a_node_that_does_not_tell_what_happened_leaves_a_gap() -> None:
+    request = watch()
+    update_of(request, Changed(1, lock([("a", 1)])))
+    request.begun_again = False
+    update = update_of(request, Changed(1, lock([("b", 2)])))
+    assert update.gap
+    assert [(Event(each.kind).name, each.session) for each in update.events] == [
+        ("GONE", "a"),
+        ("GRANTED", "b"),
+    ]
+
+
+def test_a_watch_that_was_begun_again_has_one_gap() -> None:
+    request = watch()
+    request.begun_again = True
+    assert not update_of(request, Changed(1, lock([]), [], False)).gap
+    request.begun_again = True
+    again = update_of(request, Changed(2, lock([]), [], False))
+    assert (again.gap, again.events) == (True, [])
+    assert not update_of(request, Changed(2, lock([]), [], False)).gap
+
+
+@pytest.mark.parametrize(
+    ("before", "later"),
+    [
+        (lock([]), lock([("a", 1), ("b", 2)], ["c"])),
+        (lock([("a", 1)], ["b", "c"]), lock([("b", 2)], ["c", "d"])),
+        (lock([("a", 1)]), lock([("a", 7)])),
+        (lock([("a", 1), ("b", 2)], ["c"]), lock([])),
+    ],
+)
+def test_difference_of_two_pictures_leads_from_one_to_the_other(before: LockInfo, later: LockInfo) -> None:
+    assert after(picture(before), difference(before, later)) == picture(later)
+    assert difference(later, later) == []
+
+
+def test_a_slow_reader_gets_one_update_with_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "BACKLOG_MAX", 3)
+    backlog, request = Backlog(), watch()
+    backlog.add(Update(request, lock([("a", 1)]), [], False))
+    [first] = backlog.take()
+    for token in range(2, 7):
+        backlog.add(Update(request, lock([("a", token)]), [], False))
+    updates = backlog.take()
+    assert updates[0].gap
+    seen = picture(first.lock)
+    for update in updates[:1]:
+        assert after(seen, update.events) == picture(update.lock)
+    assert picture(updates[-1].lock) == picture(lock([("a", 6)]))
+
+
+def test_who_reads_nothing_at_first_misses_nothing_that_it_has_begun_to_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watching, "BACKLOG_MAX", 2)
+    backlog = Backlog()
+    for token in range(1, 6):
+        backlog.add(Update(watch(), lock([("a", token)]), [], False))
+    first = backlog.take()[0]
+    assert (first.gap, first.events) == (False, [])

@@ -1,0 +1,61 @@
+"""Every error has its status, with the details that a program needs."""
+
+from __future__ import annotations
+
+from google.rpc import code_pb2, error_details_pb2
+
+from lockring.errors import InvalidRequest, LockringError, Moved, NotHeld, Overloaded, Unavailable
+from lockring.grpc_api.router import Where
+from lockring.grpc_api.status import RETRY_MS, STATUS_OF, status_of
+from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.net.listener import CannotListen
+from tests.unit.house.rules import ROOT
+
+HERE = Where("N2", "10.0.0.2:9501", "10.0.0.2:9601", 17)
+
+
+def codes_of(kind: type[LockringError]) -> set[str]:
+    # What is built on the client is in no node's process.
+    children = [child for child in kind.__subclasses__() if not child.__module__.startswith("lockring.apps")]
+    return {kind.code} | {code for child in children for code in codes_of(child)}
+
+
+def details_of(error: LockringError, where: Where | None = None) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for packed in status_of(error, where).details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, pb.MovedTo):
+            if packed.Is(kind.DESCRIPTOR):
+                found[kind.DESCRIPTOR.name] = kind()
+                packed.Unpack(found[kind.DESCRIPTOR.name])
+    return found
+
+
+def test_every_error_has_a_status() -> None:
+    assert CannotListen.code in codes_of(LockringError)
+    assert codes_of(LockringError) - set(STATUS_OF) == set()
+
+
+def test_the_page_has_the_same_table() -> None:
+    page = (ROOT / "docs" / "grpc.md").read_text(encoding="utf-8")
+    for code in ("invalid", "timeout", "not-held", "unavailable", "moved", "overloaded", "internal"):
+        assert f"| `{code}` | `{code_pb2.Code.Name(STATUS_OF[code])}` |" in page
+
+
+def test_the_reason_is_the_code_of_the_error_and_the_message_its_text() -> None:
+    status = status_of(NotHeld("nobody has it", name="x"), HERE)
+    assert (status.code, status.message) == (code_pb2.FAILED_PRECONDITION, "nobody has it")
+    info = details_of(NotHeld("nobody has it", name="x"), HERE)["ErrorInfo"]
+    assert (info.reason, info.domain, dict(info.metadata)) == ("not-held", "lockring", {"name": "x"})
+
+
+def test_what_may_be_tried_again_says_after_what_time() -> None:
+    for error in (Unavailable("later"), Moved("elsewhere"), Overloaded("too many")):
+        assert details_of(error)["RetryInfo"].retry_delay.nanos == RETRY_MS * 1_000_000
+    assert "RetryInfo" not in details_of(InvalidRequest("never"))
+
+
+def test_what_has_moved_says_where_to() -> None:
+    moved = details_of(Moved("elsewhere"), HERE)["MovedTo"]
+    assert Where(moved.node, moved.address, moved.grpc_address, moved.version) == HERE
+    assert "MovedTo" not in details_of(NotHeld("nobody"), HERE)
+    assert "MovedTo" not in details_of(Unavailable("nothing in particular"))

@@ -1,0 +1,174 @@
+"""The pump: one flush per turn, one timer, and what has arrived is read before anything is expired."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from lockring.clock import monotonic_ns
+from lockring.net.core_loop import Pump
+from lockring.units import NS_PER_MS
+from tests.unit.net.serving import run, until
+
+LONGER_AND_LONGER = (50, 500, 5_000)
+"""Milliseconds until a deadline before which a test must have done something. Where the machine was too busy for the
+first, so that nothing was shown, the next is tried; if all of them were too short, the test fails."""
+
+
+class Recorder:
+    """What a core would be asked, in order; it has one deadline at a time."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.deadline_ns: int | None = None
+        self.fired_at_ns = 0
+        self.pump = Pump(
+            flush=lambda: self.events.append("flush"),
+            next_deadline_ns=lambda: self.deadline_ns,
+            on_timer=self.on_timer,
+        )
+
+    def on_timer(self) -> None:
+        self.deadline_ns = None
+        self.fired_at_ns = monotonic_ns()
+        self.events.append("timer")
+
+
+def test_many_inputs_of_one_turn_cause_one_flush() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        for _ in range(10):
+            recorder.pump.schedule()
+        assert recorder.events == [], "not inside the input"
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert recorder.events == ["flush"]
+        recorder.pump.schedule()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert recorder.events == ["flush", "flush"]
+
+    run(main())
+
+
+def test_who_is_alone_is_served_at_once_and_a_crowd_in_one_flush() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        long_ago_ns, now_ns = monotonic_ns(), monotonic_ns() + 10 * NS_PER_MS
+        recorder.pump.hurry(now_ns)
+        assert recorder.events == ["flush"], "inside the input"
+        for _ in range(10):
+            recorder.pump.hurry(long_ago_ns)  # right after the last flush, as it were
+        assert recorder.events == ["flush"]
+        recorder.pump.hurry(now_ns + NS_PER_MS)
+        assert recorder.events == ["flush"], "one is to come at the end of this turn anyway"
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert recorder.events == ["flush", "flush"]
+        recorder.pump.stop()
+        recorder.pump.hurry(monotonic_ns() + NS_PER_MS)
+        recorder.pump.flush()
+        assert recorder.events == ["flush", "flush"]
+
+    run(main())
+
+
+def test_the_timer_fires_not_before_the_deadline_and_a_flush_follows() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        deadline_ns = recorder.deadline_ns = monotonic_ns() + 30 * NS_PER_MS
+        recorder.pump.schedule()
+        await until(lambda: "timer" in recorder.events)
+        assert recorder.events == ["flush", "timer", "flush"]
+        assert recorder.fired_at_ns >= deadline_ns
+
+    run(main())
+
+
+def test_an_earlier_deadline_replaces_the_armed_one() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        recorder.deadline_ns = monotonic_ns() + 3_600_000 * NS_PER_MS
+        recorder.pump.schedule()
+        await asyncio.sleep(0.01)
+        recorder.deadline_ns = monotonic_ns() + 20 * NS_PER_MS
+        recorder.pump.schedule()
+        await until(lambda: "timer" in recorder.events)
+
+    run(main())
+
+
+def test_a_later_deadline_is_kept_though_the_timer_was_armed_for_an_earlier_one() -> None:
+    async def main(earlier_in_ms: int) -> bool:
+        recorder = Recorder()
+        earlier_ns = recorder.deadline_ns = monotonic_ns() + earlier_in_ms * NS_PER_MS
+        recorder.pump.schedule()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        later_ns = recorder.deadline_ns = earlier_ns + 50 * NS_PER_MS
+        if monotonic_ns() >= earlier_ns:
+            return False
+        await until(lambda: "timer" in recorder.events)
+        assert recorder.fired_at_ns >= later_ns
+        return True
+
+    assert any(run(main(earlier_in_ms)) for earlier_in_ms in LONGER_AND_LONGER)
+
+
+def test_what_arrived_while_the_process_was_frozen_is_read_before_the_timer_is_run() -> None:
+    """A process that goes on after SIGCONT would run its timers first: its wait for sockets was interrupted."""
+    assert any(_reads_first_after_a_stop(deadline_in_ms) for deadline_in_ms in LONGER_AND_LONGER)
+
+
+def _reads_first_after_a_stop(deadline_in_ms: int) -> bool:
+    """Whether it does; False if the process was not stopped before its deadline, so that nothing was shown."""
+    ours, theirs = socket.socketpair()
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.unit.net.stalled", str(deadline_in_ms)],
+            stdin=theirs.fileno(),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            deadline_ns = int(process.stdout.readline())
+            time.sleep(0.03)  # until it waits for its sockets; if not, the test only shows less
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            if monotonic_ns() >= deadline_ns:
+                return False
+            ours.send(b"a renewal")
+            while monotonic_ns() <= deadline_ns:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGCONT)
+            assert process.stdout.readline() == "data timer\n"
+            return True
+        finally:
+            process.kill()
+
+
+def test_a_stopped_pump_never_calls_again() -> None:
+    async def main(deadline_in_ms: int) -> bool:
+        recorder = Recorder()
+        deadline_ns = recorder.deadline_ns = monotonic_ns() + deadline_in_ms * NS_PER_MS
+        recorder.pump.schedule()
+        await asyncio.sleep(0.002)
+        recorder.pump.schedule()
+        recorder.pump.stop()
+        recorder.pump.schedule()
+        if monotonic_ns() >= deadline_ns:
+            return False
+        await asyncio.sleep(deadline_in_ms / 1_000 + 0.05)
+        assert recorder.events == ["flush"]
+        return True
+
+    assert any(run(main(deadline_in_ms)) for deadline_in_ms in LONGER_AND_LONGER)

@@ -1,0 +1,135 @@
+"""What happens from one cluster state to the next, in sentences."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+
+from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.server.state_diff import StateNews, shares, whole
+from lockring.slots import SLOTS
+
+N1, N2, N3 = (Replica(f"N{number}", 1) for number in (1, 2, 3))
+
+
+def state_of(
+    *slots: SlotState, members: tuple[Replica, ...] = (N1, N2, N3), **conditions: str
+) -> ClusterState:
+    """A state whose first slots are given, and the others vacant."""
+    known = {
+        each.node: Member(each, f"127.0.0.1:950{each.node[1:]}", 1, conditions.get(each.node, "active"))  # type: ignore[arg-type]
+        for each in members
+    }
+    return ClusterState("c", 1, "t", known, (*slots, *[SlotState()] * (SLOTS - len(slots))))
+
+
+def slot(epoch: int, primary: Replica | None, backup: Replica | None = None, *, base: int = 1) -> SlotState:
+    return SlotState(epoch, epoch, base, primary, None if backup is None else Copy(backup, epoch))
+
+
+def news(*states: ClusterState, me: str | None = None) -> list[str]:
+    collected = StateNews(me)
+    for old, new in itertools.pairwise(states):
+        collected.note(old, new)
+    return collected.take_lines()
+
+
+def test_members_that_come_go_drain_and_come_back_are_named() -> None:
+    nobody = state_of(members=())
+    both = state_of(members=(N1, N2))
+    again = state_of(members=(Replica("N1", 2), N2), N2="draining")
+    assert news(nobody, both, again, nobody) == [
+        "N1 joined, at 127.0.0.1:9501",
+        "N2 joined, at 127.0.0.1:9502",
+        "N1 was started anew, at 127.0.0.1:9501",
+        "N2 is draining",
+        "N1 left",
+        "N2 left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (slot(1, None), slot(2, N1), "N1 begins to serve 2 slots"),
+        (slot(1, N1, N2), slot(2, N2, N1), "2 slots moved from N1 to N2"),
+        (slot(1, N1, N2), slot(2, N2), "N2 took over 2 slots of N1"),
+        (slot(1, N1, N2), slot(2, N1), "N1 goes on without N2's copy of 2 slots"),
+        (slot(1, N1), slot(2, N2, base=2), "2 slots of N1 lost both copies; N2 begins them empty"),
+        (slot(1, N1), slot(2, None), "2 slots of N1 have nobody to serve them"),
+    ],
+)
+def test_what_happens_to_slots_is_counted_by_kind(before: SlotState, after: SlotState, line: str) -> None:
+    assert news(state_of(before, before), state_of(after, after)) == [line]
+    assert news(state_of(before, before), state_of(after, after), me="N3") == []
+
+
+def test_a_node_is_said_to_have_failed_only_by_one_who_knows() -> None:
+    before, after = state_of(slot(1, N1, N2)), state_of(slot(2, N2))
+    coordinator = StateNews(None, absent=lambda: ["N1"])
+    coordinator.note(before, after)
+    assert coordinator.take_lines() == ["N2 took over 1 slot of N1, which failed"]
+    restarted = state_of(slot(2, N2), members=(Replica("N1", 2), N2, N3))
+    assert "N2 took over 1 slot of N1, which has left or was started again" in news(before, restarted)
+
+
+def test_what_a_server_finds_when_it_starts_is_not_told_as_news() -> None:
+    found = state_of(slot(1, N1, N2), slot(1, N1, N2))
+    assert news(ClusterState(), found)[3:] == ["2 slots had N1 as the primary"]
+    assert news(ClusterState(), found, me="N1")[3:] == []
+
+
+def test_a_drain_that_was_undone_is_told() -> None:
+    drained, active = state_of(N2="draining"), state_of()
+    assert news(drained, active) == ["N2 is drained no more: it may have slots again"]
+
+
+def test_slots_of_primaries_that_are_gone_are_not_counted_as_served() -> None:
+    state = state_of(slot(1, N1, N2), slot(1, N1, N2), slot(1, N2, N1), slot(1, N3))
+    assert (
+        whole(state, ["N1"]) == "2 of 4096 slots served, 0 with a copy in sync; 2 slots of N1, which is gone"
+    )
+
+
+def test_a_node_without_a_lease_is_not_said_to_serve() -> None:
+    state = state_of(slot(1, N1, N2), slot(1, N2, N1))
+    assert shares(state, N1) == "serves 1 slot, has the copy of 1"
+    assert shares(state, N1, may_serve=False) == (
+        "is to serve 1 slot and may not, without a lease, has the copy of 1"
+    )
+
+
+def test_a_move_in_many_steps_is_one_line_that_tells_a_move_from_a_failure() -> None:
+    """The slots' ends alone would look like a failure: at the end the former primary has no copy any more."""
+    begin = state_of(slot(1, N1, N2), slot(1, N1, N2))
+    first = state_of(slot(2, N2, N1), slot(1, N1, N2))
+    second = state_of(slot(2, N2, N1), slot(3, N2, N1))
+    end = state_of(slot(4, N2, N3), slot(4, N2, N3))
+    assert news(begin, first, second, end) == ["2 slots moved from N1 to N2"]
+
+
+def test_lines_are_taken_once() -> None:
+    collected = StateNews(None)
+    collected.note(state_of(), state_of(slot(2, N1)))
+    assert collected.take_lines() == ["N1 begins to serve 1 slot"]
+    assert collected.take_lines() == []
+
+
+def test_a_reservation_of_generations_is_no_news() -> None:
+    before = slot(1, N1, N2)
+    after = msgspec.structs.replace(before, generation_below=5)
+    assert news(state_of(before), state_of(after)) == []
+
+
+def test_a_node_taken_out_reads_so_in_its_own_log() -> None:
+    assert news(state_of(), state_of(members=(N2, N3)), me="N1") == ["this node was taken out of the cluster"]
+
+
+def test_summaries_count_what_is_served_copied_and_moving() -> None:
+    learning = msgspec.structs.replace(slot(1, N1), learner=Copy(N2, 1))
+    state = state_of(slot(1, N1, N2), slot(1, N2, N1), learning)
+    assert whole(state) == "3 of 4096 slots served, 2 with a copy in sync, 1 being copied"
+    assert shares(state, N1) == "serves 2 slots, has the copy of 1; 1 without a copy elsewhere"
+    assert shares(state, N2) == "serves 1 slot, has the copy of 1"
