@@ -53,6 +53,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "store",
         "config",
         "grpc_api",
+        "ring_picture",
         "terminals",
     },
     "client": _WORDS | {"_version", "clock", "cluster_state", "ring", "core", "net"},
