@@ -59,7 +59,7 @@ if _typing.TYPE_CHECKING:
     from lockring.client.blocking.locks import Lock as Lock
     from lockring.client.blocking.locks import RWLock as RWLock
     from lockring.client.blocking.threading_lock import ThreadingLock as ThreadingLock
-    from lockring.client.grant_state import Holding as Holding
+    from lockring.client.grant_state import Holder as Holder
     from lockring.client.group_state import GroupInfo as GroupInfo
     from lockring.client.group_state import GroupList as GroupList
     from lockring.client.group_state import GroupMember as GroupMember
@@ -83,7 +83,7 @@ _HOMES = {
     "GroupList": "lockring.client.group_state",
     "GroupMember": "lockring.client.group_state",
     "GroupSummary": "lockring.client.group_state",
-    "Holding": "lockring.client.grant_state",
+    "Holder": "lockring.client.grant_state",
     "KeySet": "lockring.client.group_state",
     "Lock": "lockring.client.blocking.locks",
     "LockList": "lockring.client.lock_info",

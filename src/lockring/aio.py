@@ -17,7 +17,7 @@ from lockring.client.aio.groups import Group as Group
 from lockring.client.aio.groups import Membership as Membership
 from lockring.client.aio.locks import Lock as Lock
 from lockring.client.aio.locks import RWLock as RWLock
-from lockring.client.grant_state import Holding as Holding
+from lockring.client.grant_state import Holder as Holder
 from lockring.client.group_state import GroupInfo as GroupInfo
 from lockring.client.group_state import GroupList as GroupList
 from lockring.client.group_state import GroupMember as GroupMember

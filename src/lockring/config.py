@@ -50,7 +50,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
-class _Declared(msgspec.Struct, frozen=True):
+class _Declaration(msgspec.Struct, frozen=True):
     """What `setting` keeps of a declaration."""
 
     help: str
@@ -82,7 +82,7 @@ class Setting(msgspec.Struct, frozen=True):
     kind: Kind
     default: Any
     choices: tuple[str, ...]
-    declared: _Declared
+    declared: _Declaration
 
     @property
     def flag(self) -> str:
@@ -188,7 +188,7 @@ def setting(
     short: str = "",
     variable: bool = True,
     file: bool = True,
-) -> _Declared:
+) -> _Declaration:
     """Declare a setting, as the annotation of a struct's field.
 
     Args:
@@ -203,7 +203,7 @@ def setting(
         variable: whether a `LOCKRING_*` variable sets it.
         file: whether the file may set it.
     """
-    return _Declared(text, metavar, unit, minimum, maximum, check, key, short, variable, file)
+    return _Declaration(text, metavar, unit, minimum, maximum, check, key, short, variable, file)
 
 
 @lru_cache(maxsize=32)

@@ -16,7 +16,7 @@ REASONS_MAX: Final = 5
 """So many reasons of one trouble are told when they come up; later ones wait for the minute."""
 
 
-class Trouble:
+class RepeatedTrouble:
     """One thing that may fail repeatedly. Not safe for use by several threads.
 
     Args:

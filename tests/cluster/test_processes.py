@@ -21,9 +21,9 @@ from lockring.protocol import (
     Heartbeat,
     Join,
     PeerHello,
-    Refused,
+    Refusal,
     Replicate,
-    StateIs,
+    StateReply,
     Welcome,
 )
 from lockring.testing import COORDINATOR, LocalCluster
@@ -249,7 +249,7 @@ def test_a_second_connection_of_the_same_client_ends_the_first(standing: LocalCl
         second.send(ClientHello(PROTOCOL, "", "same", 2))
         assert isinstance(second.read(), Welcome)
         first.read_to_end()
-        assert isinstance(second.request(GetState(1)), StateIs)
+        assert isinstance(second.request(GetState(1)), StateReply)
 
 
 def test_nobody_listening_is_a_clear_error() -> None:
@@ -262,5 +262,5 @@ def test_refusals_of_requests_carry_the_number_of_the_request(standing: LocalClu
         assert isinstance(wire.greet(client="asker"), Welcome)
         wire.send(Acquire(7, "s", 1000, "o", 1, ""))
         answer = wire.read()
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, Refusal)
         assert (answer.request, answer.code) == (7, "invalid")

@@ -12,7 +12,7 @@ import pytest
 
 from lockring.errors import LockringError
 from lockring.net.oneshot import ask_state
-from lockring.protocol import Acquire, Granted, Welcome
+from lockring.protocol import Acquire, GrantReply, Welcome
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.cluster.running import Running, running
 from tests.cluster.wire import Wire
@@ -214,7 +214,7 @@ def test_nodes_serve_while_the_coordinator_is_away(calm: LocalCluster) -> None:
     with Wire(calm.address_of(calm.primary_of(lock))) as wire:
         assert isinstance(wire.greet(), Welcome)
         wire.send(Acquire(1, "session", 1_000, "me", 1, lock, wait_ms=0))
-        assert isinstance(wire.read(), Granted)
+        assert isinstance(wire.read(), GrantReply)
 
 
 def test_clients_of_a_coordinator_are_pushed_new_routes(quick: LocalCluster) -> None:

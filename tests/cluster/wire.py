@@ -15,7 +15,7 @@ from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     Message,
-    Refused,
+    Refusal,
     Routes,
     ToClient,
     Welcome,
@@ -77,10 +77,10 @@ class Wire:
             if isinstance(message, Routes):
                 return message
 
-    def refusal(self) -> Refused:
+    def refusal(self) -> Refusal:
         """The refusal that comes next, after which the server ends the connection."""
         message = self.read()
-        assert isinstance(message, Refused), message
+        assert isinstance(message, Refusal), message
         assert self.read_to_end() == [], "the server goes on after a refusal"
         return message
 

@@ -25,7 +25,7 @@ from lockring.protocol import (
     GetState,
     List,
     Message,
-    Refused,
+    Refusal,
     ToClient,
     Watch,
     Welcome,
@@ -294,7 +294,7 @@ async def _over_the_limit(server: Watched, count: int) -> int:
     async with _callers(server.addresses[0], count) as callers:
         answers = [each.first.result() for each in callers]
     welcomed = sum(isinstance(each, Welcome) for each in answers)
-    refused = sum(isinstance(each, Refused) and each.code == "overloaded" for each in answers)
+    refused = sum(isinstance(each, Refusal) and each.code == "overloaded" for each in answers)
     # The honest client is one of those that the limit counts.
     if not _LIMITED_CLIENTS - 5 <= welcomed <= _LIMITED_CLIENTS or welcomed + refused != count:
         raise Failed(f"of {count} clients {welcomed} were welcomed and {refused} told that it is too much")

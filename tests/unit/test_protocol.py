@@ -141,4 +141,4 @@ def test_the_values_of_modes_verdicts_and_asks_are_part_of_the_protocol() -> Non
         "RETRY": 4,
         "DIFFERS": 5,
     }
-    assert [kind.value for kind in protocol.AskKind] == [0, 1, 2, 3]
+    assert [kind.value for kind in protocol.SlotRequestKind] == [0, 1, 2, 3]

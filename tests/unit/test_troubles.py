@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lockring.troubles import REASONS_MAX, Trouble
+from lockring.troubles import REASONS_MAX, RepeatedTrouble
 from lockring.units import NS_PER_S
 
 S = NS_PER_S
 
 
 def test_trouble_is_told_when_it_begins_once_a_minute_and_when_it_ends() -> None:
-    trouble = Trouble()
+    trouble = RepeatedTrouble()
     told = [(second, trouble.fails("refused", now_ns=second * S)) for second in range(130)]
     assert [each for each in told if each[1]] == [
         (0, "refused"),
@@ -24,19 +24,19 @@ def test_trouble_is_told_when_it_begins_once_a_minute_and_when_it_ends() -> None
 
 
 def test_reasons_that_alternate_are_told_once_each() -> None:
-    trouble = Trouble()
+    trouble = RepeatedTrouble()
     told = [trouble.fails(f"reason {number % 2}", now_ns=number) for number in range(100)]
     assert [each for each in told if each] == ["reason 0", "reason 1"]
 
 
 def test_reasons_that_are_always_new_are_told_up_to_a_bound() -> None:
-    trouble = Trouble()
+    trouble = RepeatedTrouble()
     told = [trouble.fails(f"reason {number}", now_ns=number) for number in range(100)]
     assert len([each for each in told if each]) == REASONS_MAX
 
 
 def test_what_works_for_a_moment_again_and_again_is_one_trouble() -> None:
-    trouble = Trouble(calm_ns=10 * S)
+    trouble = RepeatedTrouble(calm_ns=10 * S)
     begun, ended = [], []
     for second in range(50):
         begun.append(trouble.fails("lost", now_ns=second * S))

@@ -15,7 +15,7 @@ import click
 from lockring import exits
 from lockring._version import __version__
 from lockring.cli import streams
-from lockring.cli.endings import Signalled, leave
+from lockring.cli.endings import SignalEnd, leave
 from lockring.cli.inherited import settle
 from lockring.cli.output import report
 from lockring.errors import InternalError, InvalidRequest, LockringError, OutputFailed, SystemRefused
@@ -62,7 +62,7 @@ class _Root(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:  # left to click, it would print an empty line
-            raise click.exceptions.Exit(Signalled(signal.SIGINT)) from None
+            raise click.exceptions.Exit(SignalEnd(signal.SIGINT)) from None
         except OSError as error:
             if isinstance(error, LockringError):
                 raise
@@ -135,7 +135,7 @@ def _run(given: list[str]) -> int:
         report(error, as_json)
         return exits.exit_code_of(error)
     except (KeyboardInterrupt, click.Abort):
-        return Signalled(signal.SIGINT)
+        return SignalEnd(signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug, reported as one, with its traceback
         traceback.print_exc()
         report(InternalError(f"this is a bug in lockring, please report it: {error!r}"), as_json)

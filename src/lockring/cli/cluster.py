@@ -124,7 +124,7 @@ def undrain(node: str, as_json: bool, **given: Any) -> None:
         say(f"{node} may have slots again; see lockring status")
 
 
-class _Left(NamedTuple):
+class _Remainder(NamedTuple):
     """What a node still has: slots that it is the primary of, and slots of which it keeps a copy.
 
     Attributes:
@@ -149,7 +149,7 @@ class _Left(NamedTuple):
         )
 
 
-def _left_on_draining(node: str, cluster: ClientSettings) -> _Left:
+def _left_on_draining(node: str, cluster: ClientSettings) -> _Remainder:
     """The same once the server that is asked knows of the drain: another one than the coordinator may be behind."""
     until_s = time.monotonic() + cluster.connect_timeout_s
     while (left := _left_on(node, cluster)).condition == "active" and time.monotonic() < until_s:
@@ -157,7 +157,7 @@ def _left_on_draining(node: str, cluster: ClientSettings) -> _Left:
     return left
 
 
-def _left_on(node: str, cluster: ClientSettings) -> _Left:
+def _left_on(node: str, cluster: ClientSettings) -> _Remainder:
     state = ask(cluster, ask_view).state
     member = state.members.get(node)
     condition = "gone" if member is None else "draining" if member.condition == "draining" else "active"
@@ -165,4 +165,4 @@ def _left_on(node: str, cluster: ClientSettings) -> _Left:
     for slot in state.slots:
         primary += slot.primary is not None and slot.primary.node == node
         copy += any(each is not None and each.replica.node == node for each in (slot.backup, slot.learner))
-    return _Left(condition, primary, copy)
+    return _Remainder(condition, primary, copy)

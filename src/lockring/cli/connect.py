@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from lockring.addresses import split_address
-from lockring.cli.lock.reporter import Voice
+from lockring.cli.lock.reporter import StderrReporter
 from lockring.cli.options import read_settings, setting_options
 from lockring.config import CONFIG_VARIABLE, setting
 from lockring.errors import LockringError, ProtocolError, Unavailable
@@ -135,10 +135,10 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
             yield client
 
 
-def _voice() -> Voice:
+def _voice() -> StderrReporter:
     """How the command under way speaks on standard error."""
     context = click.get_current_context(silent=True)
-    return Voice(context is not None and bool(context.params.get("as_json")), is_verbose=False)
+    return StderrReporter(context is not None and bool(context.params.get("as_json")), is_verbose=False)
 
 
 def demand_whole(unserved_slots: int) -> None:

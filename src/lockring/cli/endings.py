@@ -16,7 +16,7 @@ import sys
 from lockring import exits
 
 
-class Signalled(int):
+class SignalEnd(int):
     """An exit code that stands for the end by a signal; see `leave`.
 
     Attributes:
@@ -27,7 +27,7 @@ class Signalled(int):
     number: int
     group: bool
 
-    def __new__(cls, number: int, *, group: bool = False) -> Signalled:
+    def __new__(cls, number: int, *, group: bool = False) -> SignalEnd:
         """128 and the number, as shells say it."""
         made = super().__new__(cls, exits.SIGNALLED + number)
         made.number, made.group = int(number), group
@@ -36,7 +36,7 @@ class Signalled(int):
 
 def leave(code: int) -> int:
     """End this process as an exit code says; returns only what `sys.exit` is to be given."""
-    if not isinstance(code, Signalled):
+    if not isinstance(code, SignalEnd):
         return code
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # that it cannot be written has been told, or cannot be

@@ -19,7 +19,7 @@ from lockring.units import NS_PER_S, NS_PER_US
 Condition = Literal["serving", "degraded", "partial", "down"]
 
 
-class Answer(NamedTuple):
+class ServerAnswer(NamedTuple):
     """What one server says of itself.
 
     Attributes:
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
     trouble: str = ""
 
 
-NO_ANSWER: Final = Answer(None, "it was not asked")
+NO_ANSWER: Final = ServerAnswer(None, "it was not asked")
 
 
 class Health(NamedTuple):
@@ -67,7 +67,7 @@ class Health(NamedTuple):
         return f"SERVING: all {SLOTS} slots have a primary and a backup"
 
 
-def own_status(member: Member, answer: Answer) -> ServerStatus | None:
+def own_status(member: Member, answer: ServerAnswer) -> ServerStatus | None:
     """What a member says of itself; None if it does not answer, or if another life of it does."""
     status = answer.status
     if status is None or Replica(status.node, status.incarnation) != member.replica:
@@ -76,7 +76,7 @@ def own_status(member: Member, answer: Answer) -> ServerStatus | None:
 
 
 def diagnose(
-    state: ClusterState, nodes: Mapping[str, Answer], coordinator: Answer, *, wall_ns: int
+    state: ClusterState, nodes: Mapping[str, ServerAnswer], coordinator: ServerAnswer, *, wall_ns: int
 ) -> Health:
     """Judge a cluster.
 
@@ -91,7 +91,7 @@ def diagnose(
 
 class _Diagnosis:
     def __init__(
-        self, state: ClusterState, nodes: Mapping[str, Answer], coordinator: Answer, wall_ns: int
+        self, state: ClusterState, nodes: Mapping[str, ServerAnswer], coordinator: ServerAnswer, wall_ns: int
     ) -> None:
         self._state = state
         self._nodes = nodes

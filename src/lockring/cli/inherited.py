@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 _SET_BY_PYTHON: Final = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 
 
-class Inherited(NamedTuple):
+class Inheritance(NamedTuple):
     """How this process was started.
 
     Attributes:
@@ -34,17 +34,17 @@ class Inherited(NamedTuple):
     closed: tuple[int, ...]
 
 
-_settled: Inherited | None = None
+_settled: Inheritance | None = None
 
 
-def settle() -> Inherited:
+def settle() -> Inheritance:
     """Note what was inherited, and make this process able to work; from the second call on, only say what was noted.
 
     To be called by the main thread, before descriptors are opened or threads started.
     """
     global _settled
     if _settled is None:
-        _settled = Inherited(
+        _settled = Inheritance(
             frozenset(
                 number
                 for number in signal.valid_signals() - _SET_BY_PYTHON

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
-from lockring.cli.health import Answer, Health, diagnose, own_status
+from lockring.cli.health import Health, ServerAnswer, diagnose, own_status
 from lockring.cli.layout import Column
 from lockring.cli.output import count, duration, print_json, print_table, say
 from lockring.clock import wall_ns
@@ -36,8 +36,8 @@ class _Look(NamedTuple):
 
     state: ClusterState
     note: str
-    nodes: Mapping[str, Answer]
-    coordinator: Answer
+    nodes: Mapping[str, ServerAnswer]
+    coordinator: ServerAnswer
     health: Health
 
 
@@ -79,21 +79,23 @@ def _ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, 
     return server, (view.state, view.note)
 
 
-def _ask_all(state: ClusterState, server: str, timeout_s: float) -> tuple[Answer, dict[str, Answer]]:
+def _ask_all(
+    state: ClusterState, server: str, timeout_s: float
+) -> tuple[ServerAnswer, dict[str, ServerAnswer]]:
     """Ask the coordinator and every member how they are, all at the same time."""
     where = {node: member.address for node, member in state.members.items()}
     addresses = [state.coordinator or server, *where.values()]
 
-    def answer_of(address: str) -> Answer:
+    def answer_of(address: str) -> ServerAnswer:
         try:
-            return Answer(ask_status(address, timeout_s=timeout_s))
+            return ServerAnswer(ask_status(address, timeout_s=timeout_s))
         except LockringError as error:
-            return Answer(None, str(error).removeprefix(f"{address} "))
+            return ServerAnswer(None, str(error).removeprefix(f"{address} "))
 
     with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(addresses))) as pool:
         coordinator, *nodes = pool.map(answer_of, addresses)
     if coordinator.status is not None and coordinator.status.role != "coordinator":
-        coordinator = Answer(None, "a node answers there")
+        coordinator = ServerAnswer(None, "a node answers there")
     return coordinator, dict(zip(where, nodes, strict=True))
 
 

@@ -25,7 +25,7 @@ _TAKES_MS: Final = 1_000
 """How long a message may take that is written to a descriptor which does not block and is full."""
 
 
-class _Printed(io.FileIO):
+class _StandardOutput(io.FileIO):
     """Standard output; see the module."""
 
     _has_failed = False
@@ -41,7 +41,7 @@ class _Printed(io.FileIO):
         return memoryview(data).nbytes
 
 
-class _Told(io.FileIO):
+class _StandardError(io.FileIO):
     """Standard error; see the module."""
 
     def write(self, data: ReadableBuffer, /) -> int:
@@ -70,9 +70,9 @@ def _write(fd: int, data: ReadableBuffer, wait_ms: int | None) -> int:
 def set_up() -> None:
     """Make `sys.stdout` and `sys.stderr` keep the rules above. Streams that were put in their place are left alone."""
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _text(_Printed(1, "w", closefd=False), sys.stdout)
+        sys.stdout = _text(_StandardOutput(1, "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _text(_Told(2, "w", closefd=False), sys.stderr, at_once=True)
+        sys.stderr = _text(_StandardError(2, "w", closefd=False), sys.stderr, at_once=True)
 
 
 def _text(raw: io.FileIO, before: TextIO | None, *, at_once: bool = False) -> TextIO:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from lockring.cli.lock.reporter import Voice
+from lockring.cli.lock.reporter import StderrReporter
 from lockring.cli.output import duration, quoted, shown, token
 from lockring.errors import LockringError
 
@@ -32,7 +32,7 @@ _HELD: Final = "held"
 _UNREACHABLE: Final = "unreachable"
 
 
-class Told(NamedTuple):
+class WaitNotice(NamedTuple):
     """What is to be told.
 
     Attributes:
@@ -47,7 +47,7 @@ class Told(NamedTuple):
 
 
 @contextmanager
-def telling(look: Callable[[float], Told | None], say: Voice) -> Iterator[None]:
+def telling(look: Callable[[float], WaitNotice | None], say: StderrReporter) -> Iterator[None]:
     """Meanwhile, look now and then at what is waited for, and tell it.
 
     Args:
@@ -66,7 +66,7 @@ def telling(look: Callable[[float], Told | None], say: Voice) -> Iterator[None]:
         over.set()
 
 
-def _tell(look: Callable[[float], Told | None], say: Voice, over: threading.Event) -> None:
+def _tell(look: Callable[[float], WaitNotice | None], say: StderrReporter, over: threading.Event) -> None:
     began_s = time.monotonic()
     key, quiet_until_s, pause_s = None, began_s, _PAUSE_S_MIN
     while not over.wait(LOOK_S):
@@ -82,7 +82,7 @@ def _tell(look: Callable[[float], Told | None], say: Voice, over: threading.Even
 
 def of_client(
     client: Client, connect_timeout_s: float, names: Sequence[str] = (), wait_s: float | None = None
-) -> Callable[[float], Told | None]:
+) -> Callable[[float], WaitNotice | None]:
     """What calls of a client wait for, for `telling`.
 
     Args:
@@ -93,7 +93,7 @@ def of_client(
     """
     was_reached = False
 
-    def look(waited_s: float) -> Told | None:
+    def look(waited_s: float) -> WaitNotice | None:
         nonlocal was_reached
         wait = next((each for each in client.waits() if not names or each.name in names), None)
         if wait is None:
@@ -112,7 +112,7 @@ def of_client(
     return look
 
 
-def _told(wait: Wait, what: str, left_s: float | None, limit: str) -> Told:
+def _told(wait: Wait, what: str, left_s: float | None, limit: str) -> WaitNotice:
     text = f"waiting: {shown(what)}"
     if wait.left_s is not None:
         text += f"; that takes {duration(wait.left_s)} at the most"
@@ -129,19 +129,19 @@ def _told(wait: Wait, what: str, left_s: float | None, limit: str) -> Told:
         "left_s": None if wait.left_s is None else round(wait.left_s, 3),
         "gives_up_s": None if left_s is None else round(left_s, 3),
     }
-    return Told((wait.reason, wait.name), text, facts)
+    return WaitNotice((wait.reason, wait.name), text, facts)
 
 
-def of_answer(server: str, timeout_s: float) -> Callable[[float], Told | None]:
+def of_answer(server: str, timeout_s: float) -> Callable[[float], WaitNotice | None]:
     """That a server does not answer a question, for `telling`."""
 
-    def look(waited_s: float) -> Told | None:
+    def look(waited_s: float) -> WaitNotice | None:
         left_s = timeout_s - waited_s
         if left_s < _NOT_WORTH_S:
             return None
         what = f"{server} has not answered yet"
         facts = {"event": "waiting", "name": None, "reason": "silent", "message": what}
-        return Told(
+        return WaitNotice(
             ("silent", server),
             f"waiting: {what}; giving up in {duration(left_s)}",
             {**facts, "gives_up_s": left_s},

@@ -25,19 +25,19 @@ _BOUND_NS: Final = 1_200 * NS_PER_MS
 log = logging.getLogger("lockring.client")
 
 
-class Engine(Protocol):
+class SessionOwner(Protocol):
     """What has sessions to end."""
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
         """Begin to close; returns what waits for the end of that, until a time in ns."""
 
 
-_engines: dict[int, weakref.ref[Engine]] = {}
+_engines: dict[int, weakref.ref[SessionOwner]] = {}
 _pids: set[int] = set()
 """Processes of `multiprocessing` that are to say goodbye: those end without `atexit`."""
 
 
-def remember(engine: Engine) -> None:
+def remember(engine: SessionOwner) -> None:
     """Say goodbye for an engine at the end of the program, if it lives by then."""
     key = id(engine)
     _engines[key] = weakref.ref(engine, lambda _: _engines.pop(key, None))

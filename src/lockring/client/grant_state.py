@@ -21,7 +21,7 @@ from lockring.core.client.outstanding import not_held
 from lockring.core.client.tickets import Ticket, TicketState, deadline_of
 from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.net.frames import encode_frame
-from lockring.protocol import CloseSession, LockInfo, Mode
+from lockring.protocol import CloseSession, LockRecord, Mode
 from lockring.units import NS_PER_S
 
 _LAST_REQUEST: Final = 1 << 53
@@ -57,7 +57,7 @@ def report_in_thread() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class Holder:
     """Who holds a lock, as its node sees it; as text it is the owner.
 
     Attributes:
@@ -80,10 +80,10 @@ class Holding:
         return self.owner
 
 
-def holding_of_each(lock: LockInfo) -> list[Holding]:
+def holding_of_each(lock: LockRecord) -> list[Holder]:
     """The holders of a lock, in the order of their grants."""
     return [
-        Holding(
+        Holder(
             each.owner,
             each.session,
             each.generation,
@@ -95,7 +95,7 @@ def holding_of_each(lock: LockInfo) -> list[Holding]:
     ]
 
 
-def is_holder(ticket: Ticket, lock: LockInfo) -> bool:
+def is_holder(ticket: Ticket, lock: LockRecord) -> bool:
     """Whether a lock is held by exactly this acquisition."""
     return any(
         (holder.session, holder.acquisition, holder.generation)
@@ -111,7 +111,7 @@ def loss_of(ticket: Ticket) -> LockLost:
     return error
 
 
-class Loser(Protocol):
+class LossListener(Protocol):
     """Whoever is to hear that a held ticket was lost."""
 
     def _on_ticket_lost(self) -> None:
@@ -129,7 +129,7 @@ def listener_of(context: Any) -> Any:
 
 def tell_lost(context: Any) -> None:
     """Tell whoever holds a ticket that it was lost."""
-    loser: Loser | None = listener_of(context)
+    loser: LossListener | None = listener_of(context)
     if loser is not None:
         loser._on_ticket_lost()
 
@@ -148,7 +148,7 @@ def what_happened(cause: BaseException) -> str:
     return f"an interrupt came at the wrong moment ({type(cause).__name__})"
 
 
-class Watchman(Protocol):
+class ExpiryCheck(Protocol):
     """What a grant needs of its client."""
 
     def drop(self, ticket: Ticket) -> None:
@@ -174,7 +174,7 @@ class GrantState(ProcessBound):
 
     __slots__ = ("_acquired_at_ns", "_callbacks", "_client", "_owner", "_ticket")
 
-    def __init__(self, client: Watchman, ticket: Ticket) -> None:
+    def __init__(self, client: ExpiryCheck, ticket: Ticket) -> None:
         self._client = client
         self._ticket = ticket
         self._owner = client.owner

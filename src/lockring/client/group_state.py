@@ -11,17 +11,17 @@ from typing import Any, Protocol, Self
 from lockring.client.grant_state import GrantState
 from lockring.client.process_bound import ProcessBound
 from lockring.core.client.core import ClientCore
-from lockring.core.client.group_view import Following, GroupView
+from lockring.core.client.group_view import GroupSubscription, GroupView
 from lockring.core.client.groups import REPLACED
 from lockring.core.client.outlook import Wait
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld, Unavailable
 from lockring.names import GROUP_PREFIX, check_member_id
 from lockring.protocol import (
     MEMBER_PAYLOAD_BYTES_MAX,
     WEIGHT_MAX,
-    LockInfo,
-    LockList,
+    LockRecord,
+    LockRecords,
     MemberRecord,
     View,
     membership_of,
@@ -56,10 +56,10 @@ def member_payload(member_id: str | None, weight: int, payload: bytes) -> tuple[
     return member, payload_of(MemberRecord(member, weight, payload))
 
 
-class Follower(Protocol):
+class GroupListener(Protocol):
     """A member of a group, as the one that hears of changes in it."""
 
-    def _followed(self, core: ClientCore, request: Request) -> None:
+    def _followed(self, core: ClientCore, request: Query) -> None:
         """It follows its group by this request to this core."""
 
     def _on_ticket_lost(self) -> None:
@@ -130,13 +130,13 @@ class GroupList(list[GroupSummary]):
         self.unserved_slots = unserved_slots
 
 
-def groups_of(locks: LockList) -> GroupList:
+def groups_of(locks: LockRecords) -> GroupList:
     """The groups among these locks that have members."""
     found = [summary_of(lock) for lock in locks]
     return GroupList([each for each in found if each is not None], locks.unserved_slots)
 
 
-def summary_of(lock: LockInfo) -> GroupSummary | None:
+def summary_of(lock: LockRecord) -> GroupSummary | None:
     """The group whose lock this is, None if it has no members."""
     count = sum(membership_of(holder.payload) is not None for holder in lock.holders)
     return GroupSummary(lock.name.removeprefix(GROUP_PREFIX), count, lock.view) if count else None
@@ -147,14 +147,14 @@ class MembershipState(ProcessBound):
 
     _instead = "pass the addresses of the servers and the group's name, and join it there"
     _grant: GrantState
-    _request: Request
+    _request: Query
 
     def __init__(self, group: str, member_id: str) -> None:
         self._group = group
         self._member_id = member_id
 
     @property
-    def _following(self) -> Following:
+    def _following(self) -> GroupSubscription:
         following = self._request.following
         assert following is not None
         return following

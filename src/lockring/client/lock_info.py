@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lockring.client.grant_state import Holding, holding_of_each
+from lockring.client.grant_state import Holder, holding_of_each
 from lockring.core.client.outlook import Wait as Wait
-from lockring.protocol import Broken as WireBroken
-from lockring.protocol import LockInfo as WireLockInfo
-from lockring.protocol import LockList as WireLockList
+from lockring.protocol import BreakReply as WireBroken
+from lockring.protocol import LockRecord as WireLockInfo
+from lockring.protocol import LockRecords as WireLockList
 from lockring.protocol import Mode
 
 
@@ -54,7 +54,7 @@ class LockInfo:
     name: str
     mode: str
     permits: int
-    holders: list[Holding]
+    holders: list[Holder]
     waiters: list[Waiter]
     fencing_token_last: int
     change: int

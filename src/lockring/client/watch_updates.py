@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lockring.client.grant_state import Holding
+from lockring.client.grant_state import Holder
 from lockring.client.lock_info import LockInfo, Waiter, lock_info
 from lockring.core.client.effects import Update
-from lockring.protocol import Event, LockEvent, Mode
+from lockring.protocol import LockEvent, LockEventKind, Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class WatchUpdate:
     gap: bool
 
     @property
-    def holders(self) -> list[Holding]:
+    def holders(self) -> list[Holder]:
         """Who holds the lock, in the order of their grants."""
         return self.lock.holders
 
@@ -72,7 +72,7 @@ def shown_update(update: Update) -> WatchUpdate:
 
 def _shown_event(event: LockEvent) -> WatchEvent:
     return WatchEvent(
-        Event(event.kind).name.lower(),
+        LockEventKind(event.kind).name.lower(),
         event.owner,
         event.session,
         event.generation,

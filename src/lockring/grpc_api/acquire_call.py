@@ -18,9 +18,18 @@ from typing import Any, Final, NamedTuple
 from lockring.clock import monotonic_ns
 from lockring.core.digest import mix
 from lockring.errors import Moved, Unavailable
-from lockring.grpc_api.channels import Call, Port
+from lockring.grpc_api.channels import ChannelCall, NodeChannel
 from lockring.grpc_api.router import AGAIN, Forwarder, checked
-from lockring.protocol import WAIT_FOREVER, Acquire, Granted, Keepalive, Kept, Message, Release, Verdict
+from lockring.protocol import (
+    WAIT_FOREVER,
+    Acquire,
+    GrantReply,
+    Keepalive,
+    KeepaliveReply,
+    Message,
+    Release,
+    Verdict,
+)
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -31,7 +40,7 @@ _ANSWER_NS: Final = NS_PER_S
 """Least time for which an answer is tried to be got, also by who does not want to wait for the lock."""
 
 
-class Wanted(NamedTuple):
+class AcquireParams(NamedTuple):
     """What a `Lock` call asks for, checked. `session` is the one on the wire; the wait is None for no bound."""
 
     name: str
@@ -45,7 +54,7 @@ class Wanted(NamedTuple):
     payload: bytes
 
 
-class Grant(NamedTuple):
+class PromisedGrant(NamedTuple):
     """A lock that is held: for `promise_ms` from `sent_at_ns`, by this node's clock."""
 
     generation: int
@@ -72,12 +81,12 @@ def keepalive_of(
     )
 
 
-def lease_ms(grant: Grant, arrived_ns: int) -> int:
+def lease_ms(grant: PromisedGrant, arrived_ns: int) -> int:
     """How long a lock is surely held, counted by the client from before its call arrived here."""
     return grant.promise_ms + max(0, grant.sent_at_ns - arrived_ns) * 100 // 105 // NS_PER_MS
 
 
-class Waiting:
+class AcquireCall:
     """One `Lock` call.
 
     Args:
@@ -86,16 +95,16 @@ class Waiting:
         arrived_ns: when the call arrived.
     """
 
-    def __init__(self, forwarder: Forwarder, wanted: Wanted, arrived_ns: int) -> None:
+    def __init__(self, forwarder: Forwarder, wanted: AcquireParams, arrived_ns: int) -> None:
         self._forwarder = forwarder
         self._wanted = wanted
         self._arrived_ns = arrived_ns
         self._slot = slot_of(wanted.name)
         self._keepalive_ns = wanted.ttl_ms * NS_PER_MS // 3
         self._wait_until_ns = None if wanted.wait_ms is None else arrived_ns + wanted.wait_ms * NS_PER_MS
-        self._asked: tuple[Port, int] | None = None
+        self._asked: tuple[NodeChannel, int] | None = None
 
-    async def granted(self) -> Grant:
+    async def granted(self) -> PromisedGrant:
         """Wait for the lock. Whatever ends this early leaves nothing behind.
 
         Raises:
@@ -161,7 +170,7 @@ class Waiting:
             payload=wanted.payload,
         )
 
-    async def _attempt(self) -> Grant:
+    async def _attempt(self) -> PromisedGrant:
         """Ask the present primary, and wait there until it has answered or is the primary no more."""
         primary = self._forwarder.primary_of(self._slot)
         port = await self._forwarder.port_of(primary, self._give_up_at_ns())
@@ -194,40 +203,40 @@ class Waiting:
             answer = checked(call.answer.result())
         finally:
             port.forget(call)
-        assert isinstance(answer, Granted)
-        grant = Grant(answer.generation, call.sent_at_ns, answer.promise_ms, primary.node)
+        assert isinstance(answer, GrantReply)
+        grant = PromisedGrant(answer.generation, call.sent_at_ns, answer.promise_ms, primary.node)
         left_ns = grant.sent_at_ns + grant.promise_ms * NS_PER_MS - monotonic_ns()
         if answer.basis == call.number and left_ns > self._keepalive_ns:
             return grant
         # The promise counts from some keepalive, or is nearly over: a new one is certain.
         return await self._confirmed(port, primary.node)
 
-    async def _keep_waiting(self, port: Port, acquire: Call, node: str) -> Grant | None:
+    async def _keep_waiting(self, port: NodeChannel, acquire: ChannelCall, node: str) -> PromisedGrant | None:
         """Keep the waiter alive; the grant, if it is one by now.
 
         Raises:
             Unavailable: the node does not know the waiter any more.
         """
         kept, sent_at_ns = await self._keepalive(port, acquire.answer)
-        if acquire.answer.done() or not isinstance(kept, Kept):
+        if acquire.answer.done() or not isinstance(kept, KeepaliveReply):
             return None
         for _, verdict, generation in kept.acquisitions:
             if verdict == Verdict.HELD:
-                return Grant(generation, sent_at_ns, kept.promise_ms, node)
+                return PromisedGrant(generation, sent_at_ns, kept.promise_ms, node)
             if verdict == Verdict.LOST:
                 raise Unavailable(f"the wait for {self._wanted.name!r} was not kept alive")
         return None
 
-    async def _confirmed(self, port: Port, node: str) -> Grant:
+    async def _confirmed(self, port: NodeChannel, node: str) -> PromisedGrant:
         kept, sent_at_ns = await self._keepalive(port, None)
-        if isinstance(kept, Kept):
+        if isinstance(kept, KeepaliveReply):
             for _, verdict, generation in kept.acquisitions:
                 if verdict == Verdict.HELD:
-                    return Grant(generation, sent_at_ns, kept.promise_ms, node)
+                    return PromisedGrant(generation, sent_at_ns, kept.promise_ms, node)
         raise Unavailable(f"the grant of {self._wanted.name!r} could not be confirmed")
 
     async def _keepalive(
-        self, port: Port, other: asyncio.Future[Message | None] | None
+        self, port: NodeChannel, other: asyncio.Future[Message | None] | None
     ) -> tuple[Message | None, int]:
         """Send a keepalive and wait for its answer, or for `other`, for a third of the TTL; None if it did not come."""
         wanted, version = self._wanted, self._forwarder.state.version

@@ -22,19 +22,19 @@ from lockring.net.connection import Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import (
     PROTOCOL,
-    Changed,
     ClientHello,
     Drain,
-    Draining,
-    Lost,
+    DrainReply,
+    LossNotice,
     Message,
-    Queued,
-    Refused,
+    QueueNotice,
+    Refusal,
     ToClient,
-    Trouble,
+    TroubleNotice,
     Undrain,
-    Undrained,
+    UndrainReply,
     Unwatch,
+    WatchNotice,
     Welcome,
 )
 from lockring.units import NS_PER_S
@@ -48,11 +48,11 @@ _SOFTWARE: Final = f"lockring-grpc {__version__}"
 Make = Callable[[int], Message]
 """Makes a request, given its number."""
 
-Sink = Callable[[Changed | Refused | None], None]
+Sink = Callable[[WatchNotice | Refusal | None], None]
 """Takes what a watch brings; None once its port has broken."""
 
 
-class Call(NamedTuple):
+class ChannelCall(NamedTuple):
     """A request that is open on a port.
 
     Attributes:
@@ -66,14 +66,14 @@ class Call(NamedTuple):
     answer: asyncio.Future[Message | None]
 
 
-class Line(Protocol):
+class ChannelListener(Protocol):
     """A client's connection to the node of this process."""
 
     def ask(self, message: Message) -> None:
         """Hand a message to the node."""
 
 
-class Host(Protocol):
+class NodeHost(Protocol):
     """The node of this process, as the gRPC API sees it."""
 
     @property
@@ -86,29 +86,29 @@ class Host(Protocol):
 
     def connect_local(
         self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
-    ) -> Line:
+    ) -> ChannelListener:
         """Be a client of the node's present life, until `ended` is called."""
 
     def pass_on(
-        self, order: Drain | Undrain, answer: Callable[[Draining | Undrained | Refused], None]
+        self, order: Drain | Undrain, answer: Callable[[DrainReply | UndrainReply | Refusal], None]
     ) -> None:
         """Give an operator's request to the coordinator; `answer` is called with what it says."""
 
 
-class Port:
+class NodeChannel:
     """What both kinds have in common. Lives in one event loop.
 
     Args:
-        on_lost: called with each `Lost` that the node pushes.
+        on_lost: called with each `LossNotice` that the node pushes.
     """
 
-    def __init__(self, on_lost: Callable[[Lost], None]) -> None:
+    def __init__(self, on_lost: Callable[[LossNotice], None]) -> None:
         self._on_lost = on_lost
         self._numbers = 0
         self._calls: dict[int, asyncio.Future[Message | None]] = {}
         self._watches: dict[int, Sink] = {}
         self._queued: set[int] = set()
-        self.trouble: Trouble | None = None
+        self.trouble: TroubleNotice | None = None
         """What keeps the node from serving, as it has told."""
         self.heard_at_ns = 0
         """When something came last."""
@@ -123,7 +123,7 @@ class Port:
         """Whether anything is open."""
         return bool(self._calls or self._watches)
 
-    def ask(self, make: Make) -> Call:
+    def ask(self, make: Make) -> ChannelCall:
         """Send a request.
 
         Raises:
@@ -132,7 +132,7 @@ class Port:
         number = self._next()
         answer: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
         self._calls[number] = answer
-        call = Call(number, monotonic_ns(), answer)
+        call = ChannelCall(number, monotonic_ns(), answer)
         self._transmit(make(number))
         return call
 
@@ -152,12 +152,12 @@ class Port:
         if self._watches.pop(number, None) is not None and self.is_up:
             self.ask(lambda request: Unwatch(request, number))
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: ChannelCall) -> None:
         """Nobody waits for the answer any more."""
         self._calls.pop(call.number, None)
         self._queued.discard(call.number)
 
-    def too_late(self, call: Call, name: str) -> LockringError:
+    def too_late(self, call: ChannelCall, name: str) -> LockringError:
         """Why an acquire was not answered in its time: others have the lock only if its node has said so."""
         if self.trouble is not None and self.trouble.all:
             since_s = self.trouble.since_ms / 1000
@@ -169,14 +169,14 @@ class Port:
     def take(self, message: Message) -> None:
         """A message came from the node."""
         self.heard_at_ns = monotonic_ns()
-        if isinstance(message, Lost):
+        if isinstance(message, LossNotice):
             self._on_lost(message)
             return
-        if isinstance(message, Queued):
+        if isinstance(message, QueueNotice):
             if message.request in self._calls:
                 self._queued.add(message.request)
             return
-        if isinstance(message, Trouble):
+        if isinstance(message, TroubleNotice):
             self.trouble = message if message.reason else None
             return
         number = getattr(message, "request", None)
@@ -186,9 +186,9 @@ class Port:
         if answer is not None:
             if not answer.done():
                 answer.set_result(message)
-        elif isinstance(message, Changed) and number in self._watches:
+        elif isinstance(message, WatchNotice) and number in self._watches:
             self._watches[number](message)
-        elif isinstance(message, Refused) and number in self._watches:
+        elif isinstance(message, Refusal) and number in self._watches:
             self._watches.pop(number)(message)
 
     def broke(self) -> None:
@@ -213,14 +213,14 @@ class Port:
         raise NotImplementedError
 
 
-class LocalPort(Port):
+class LocalChannel(NodeChannel):
     """To the node of this process."""
 
-    def __init__(self, host: Host, on_lost: Callable[[Lost], None]) -> None:
+    def __init__(self, host: NodeHost, on_lost: Callable[[LossNotice], None]) -> None:
         super().__init__(on_lost)
         self._host = host
         self._client = secrets.token_hex(8)
-        self._line: Line | None = None
+        self._line: ChannelListener | None = None
 
     @property
     def is_up(self) -> bool:
@@ -237,16 +237,16 @@ class LocalPort(Port):
         self.broke()
 
 
-class RemotePort(Port):
+class RemoteChannel(NodeChannel):
     """To the lock port of another node: of one life of it.
 
     Args:
         peer: which life.
         address: HOST:PORT.
-        on_lost: as in `Port`.
+        on_lost: as in `NodeChannel`.
     """
 
-    def __init__(self, peer: Replica, address: str, on_lost: Callable[[Lost], None]) -> None:
+    def __init__(self, peer: Replica, address: str, on_lost: Callable[[LossNotice], None]) -> None:
         super().__init__(on_lost)
         self._peer = peer
         self._client = secrets.token_hex(8)

@@ -8,11 +8,11 @@ from typing import Final
 
 from lockring.cluster_state import GENERATION_MAX, ClusterState, Replica
 from lockring.errors import InvalidRequest
-from lockring.grpc_api.acquire_call import Wanted
-from lockring.grpc_api.keepalive_stream import LOCKS_PER_REQUEST_MAX, Listed
+from lockring.grpc_api.acquire_call import AcquireParams
+from lockring.grpc_api.keepalive_stream import LOCKS_PER_REQUEST_MAX, KeptLock
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.names import TTL_MS_MIN, check_lock_name, check_owner
-from lockring.protocol import PAYLOAD_BYTES_MAX, Event, LockEvent, LockInfo, Mode
+from lockring.protocol import PAYLOAD_BYTES_MAX, LockEvent, LockEventKind, LockRecord, Mode
 from lockring.units import DURATION_MS_MAX
 
 TTL_MS: Final = 10_000
@@ -42,11 +42,11 @@ _MODES_BACK: Final[dict[int, pb.Mode.ValueType]] = {
 
 
 _EVENTS: Final[dict[int, pb.EventKind.ValueType]] = {
-    Event.WAITING: pb.EVENT_KIND_WAITING,
-    Event.GRANTED: pb.EVENT_KIND_GRANTED,
-    Event.RELEASED: pb.EVENT_KIND_RELEASED,
-    Event.LOST: pb.EVENT_KIND_LOST,
-    Event.LEFT: pb.EVENT_KIND_LEFT,
+    LockEventKind.WAITING: pb.EVENT_KIND_WAITING,
+    LockEventKind.GRANTED: pb.EVENT_KIND_GRANTED,
+    LockEventKind.RELEASED: pb.EVENT_KIND_RELEASED,
+    LockEventKind.LOST: pb.EVENT_KIND_LOST,
+    LockEventKind.LEFT: pb.EVENT_KIND_LEFT,
 }
 
 
@@ -73,7 +73,7 @@ def _parts(session: str) -> tuple[str, str]:
     return own, rest.partition("/")[0]
 
 
-def wanted_of(request: pb.LockRequest, *, ttl_ms_max: int) -> Wanted:
+def wanted_of(request: pb.LockRequest, *, ttl_ms_max: int) -> AcquireParams:
     """A `LockRequest`, checked.
 
     Raises:
@@ -87,7 +87,7 @@ def wanted_of(request: pb.LockRequest, *, ttl_ms_max: int) -> Wanted:
     for what, value_ms in (("wait_ms", wait_ms), ("waited_ms", request.waited_ms)):
         if value_ms is not None and not 0 <= value_ms <= DURATION_MS_MAX:
             raise InvalidRequest(f"{what} is 0 to {DURATION_MS_MAX} ms, not {value_ms}")
-    return Wanted(
+    return AcquireParams(
         name=check_lock_name(request.name),
         session=wire_session(request.session, request.idempotency_key, request.name),
         ttl_ms=_ttl_ms(request.ttl_ms, ttl_ms_max),
@@ -100,7 +100,7 @@ def wanted_of(request: pb.LockRequest, *, ttl_ms_max: int) -> Wanted:
     )
 
 
-def listed_of(request: pb.KeepAliveRequest, *, ttl_ms_max: int) -> list[Listed]:
+def listed_of(request: pb.KeepAliveRequest, *, ttl_ms_max: int) -> list[KeptLock]:
     """The locks of a `KeepAliveRequest`, checked.
 
     Raises:
@@ -113,9 +113,9 @@ def listed_of(request: pb.KeepAliveRequest, *, ttl_ms_max: int) -> list[Listed]:
     return [_listed(each, ttl_ms_max) for each in request.locks]
 
 
-def _listed(lock: pb.HeldLock, ttl_ms_max: int) -> Listed:
+def _listed(lock: pb.HeldLock, ttl_ms_max: int) -> KeptLock:
     try:
-        return Listed(
+        return KeptLock(
             name=check_lock_name(lock.name),
             session=lock.session,
             key=lock.idempotency_key,
@@ -139,7 +139,7 @@ def generation_of(number: int) -> int:
     return number
 
 
-def lock_of(lock: LockInfo, *, in_list: bool = False) -> pb.LockInfo:
+def lock_of(lock: LockRecord, *, in_list: bool = False) -> pb.LockInfo:
     """A lock as gRPC clients see it."""
     holders = lock.holders[: PEOPLE_IN_LIST_MAX if in_list else PEOPLE_MAX]
     waiters = lock.waiters[: 0 if in_list else PEOPLE_MAX]

@@ -7,14 +7,14 @@ from typing import Final
 
 from lockring.clock import monotonic_ns
 from lockring.errors import Unavailable, from_code
-from lockring.grpc_api.channels import Host
-from lockring.protocol import Drain, Draining, Refused, Undrain, Undrained
+from lockring.grpc_api.channels import NodeHost
+from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
 from lockring.units import NS_PER_S
 
 _PAUSE_S: Final = 0.2
 
 
-async def order(host: Host, wanted: Drain | Undrain, until_ns: int) -> None:
+async def order(host: NodeHost, wanted: Drain | Undrain, until_ns: int) -> None:
     """Have it carried out. A coordinator that is away, or not ready yet, is asked again until the time is over.
 
     Args:
@@ -27,7 +27,7 @@ async def order(host: Host, wanted: Drain | Undrain, until_ns: int) -> None:
     """
     while True:
         answer = await _ask_once(host, wanted, until_ns)
-        if not isinstance(answer, Refused):
+        if not isinstance(answer, Refusal):
             return
         error = from_code(answer.code, answer.text, name=answer.name)
         if not error.retryable or monotonic_ns() + _PAUSE_S * NS_PER_S >= until_ns:
@@ -35,10 +35,12 @@ async def order(host: Host, wanted: Drain | Undrain, until_ns: int) -> None:
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _ask_once(host: Host, wanted: Drain | Undrain, until_ns: int) -> Draining | Undrained | Refused:
-    answered: asyncio.Future[Draining | Undrained | Refused] = asyncio.get_running_loop().create_future()
+async def _ask_once(
+    host: NodeHost, wanted: Drain | Undrain, until_ns: int
+) -> DrainReply | UndrainReply | Refusal:
+    answered: asyncio.Future[DrainReply | UndrainReply | Refusal] = asyncio.get_running_loop().create_future()
 
-    def take(answer: Draining | Undrained | Refused) -> None:
+    def take(answer: DrainReply | UndrainReply | Refusal) -> None:
         if not answered.done():
             answered.set_result(answer)
 
@@ -47,4 +49,4 @@ async def _ask_once(host: Host, wanted: Drain | Undrain, until_ns: int) -> Drain
         async with asyncio.timeout(max(0.0, (until_ns - monotonic_ns()) / NS_PER_S)):
             return await answered
     except TimeoutError:
-        return Refused(0, Unavailable.code, "the coordinator did not answer in time", wanted.node)
+        return Refusal(0, Unavailable.code, "the coordinator did not answer in time", wanted.node)

@@ -16,7 +16,7 @@ from lockring.errors import InternalError, LockringError
 from lockring.grpc_api.acquire_call import keepalive_of
 from lockring.grpc_api.router import AGAIN, Forwarder
 from lockring.grpc_api.v1 import lockring_pb2 as pb
-from lockring.protocol import Kept, Lost, Verdict
+from lockring.protocol import KeepaliveReply, LossNotice, Verdict
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -39,7 +39,7 @@ _VERDICTS: Final = {
 log = logging.getLogger("lockring.grpc")
 
 
-class Listed(NamedTuple):
+class KeptLock(NamedTuple):
     """A lock that a client lists, checked. `wire_session` is the one on the wire."""
 
     name: str
@@ -63,12 +63,12 @@ class KeepStream:
         self._change = asyncio.Event()
         self._room = asyncio.Event()
         self._renewals: set[asyncio.Task[None]] = set()
-        self._known: dict[str, Listed] = {}
+        self._known: dict[str, KeptLock] = {}
         self._error: LockringError | None = None
         self._is_over = False
         self._unsent = 0
 
-    def renew(self, sequence: int, locks: list[Listed]) -> None:
+    def renew(self, sequence: int, locks: list[KeptLock]) -> None:
         """Begin to renew locks."""
         for each in locks:
             if each.wire_session not in self._known:
@@ -143,7 +143,7 @@ class KeepStream:
             log.error("this is a bug in lockring: a renewal has failed", exc_info=error)
             self._error = self._error or InternalError("a renewal has failed; the node's log says more")
 
-    async def _renew(self, sequence: int, lock: Listed) -> None:
+    async def _renew(self, sequence: int, lock: KeptLock) -> None:
         until_ns = monotonic_ns() + min(_TRY_NS_MAX, lock.ttl_ms * NS_PER_MS // 3)
         attempts = 0
         while True:
@@ -163,7 +163,7 @@ class KeepStream:
                 self._tell(sequence, lock, pb.KeptLock(verdict=pb.VERDICT_REFUSED, reason=str(error)))
                 return
             else:
-                assert isinstance(kept, Kept)
+                assert isinstance(kept, KeepaliveReply)
                 verdict = self._judge(lock, kept)
             if verdict is None and monotonic_ns() < until_ns:
                 await self._forwarder.pause(attempts, until_ns)
@@ -172,7 +172,7 @@ class KeepStream:
             self._tell(sequence, lock, verdict or pb.KeptLock(verdict=pb.VERDICT_UNKNOWN))
             return
 
-    def _judge(self, lock: Listed, kept: Kept) -> pb.KeptLock | None:
+    def _judge(self, lock: KeptLock, kept: KeepaliveReply) -> pb.KeptLock | None:
         """What a node's answer says of the lock; None if it says nothing."""
         for _, verdict, generation in kept.acquisitions:
             if verdict == Verdict.HELD and lock.generation not in (0, generation):
@@ -186,7 +186,7 @@ class KeepStream:
                 return pb.KeptLock(verdict=_VERDICTS[Verdict(verdict)], reason=reason)
         return None
 
-    def _tell(self, sequence: int, lock: Listed, kept: pb.KeptLock) -> None:
+    def _tell(self, sequence: int, lock: KeptLock, kept: pb.KeptLock) -> None:
         kept.name, kept.session, kept.idempotency_key = lock.name, lock.session, lock.key
         if kept.verdict == pb.VERDICT_LOST:
             self._forget(lock.wire_session)
@@ -194,7 +194,7 @@ class KeepStream:
         self._unsent += 1
         self._change.set()
 
-    def _lost(self, lost: Lost) -> None:
+    def _lost(self, lost: LossNotice) -> None:
         lock = self._known.get(lost.session)
         if lock is not None and lock.name == lost.name:
             self._tell(0, lock, pb.KeptLock(verdict=pb.VERDICT_LOST, reason=lost.reason))

@@ -17,7 +17,7 @@ from lockring.errors import InvalidRequest, Unavailable
 from lockring.grpc_api.converters import lock_of
 from lockring.grpc_api.router import AGAIN, Forwarder
 from lockring.grpc_api.v1 import lockring_pb2 as pb
-from lockring.protocol import List, Listed
+from lockring.protocol import List, ListReply
 from lockring.slots import SLOTS
 
 PAGE_LOCKS_MAX: Final = 1_000
@@ -87,7 +87,9 @@ async def list_page(
     return page
 
 
-async def _ask(forwarder: Forwarder, prefix: str, place: _Place, limit: int, until_ns: int) -> Listed | None:
+async def _ask(
+    forwarder: Forwarder, prefix: str, place: _Place, limit: int, until_ns: int
+) -> ListReply | None:
     """Ask a node for its next locks; None if it is a member no more."""
     attempts = 0
     while True:
@@ -99,7 +101,7 @@ async def _ask(forwarder: Forwarder, prefix: str, place: _Place, limit: int, unt
             answer = await forwarder.ask_once(
                 port, lambda number, _: List(number, prefix, place.slot, place.after, limit), until_ns
             )
-            assert isinstance(answer, Listed)
+            assert isinstance(answer, ListReply)
             if (
                 answer.unserved
                 and not answer.locks

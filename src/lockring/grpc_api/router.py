@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError, Moved, NotCoordinator, StaleVersion, Unavailable, from_code
-from lockring.grpc_api.channels import Host, LocalPort, Port, RemotePort
-from lockring.protocol import Lost, Message, Refused
+from lockring.grpc_api.channels import LocalChannel, NodeChannel, NodeHost, RemoteChannel
+from lockring.protocol import LossNotice, Message, Refusal
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -49,11 +49,11 @@ class Forwarder:
         host: the node of this process.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: NodeHost) -> None:
         self.host = host
-        self._listeners: dict[str, dict[Callable[[Lost], None], None]] = {}
-        self._local = LocalPort(host, self._lost)
-        self._remote: dict[Replica, RemotePort] = {}
+        self._listeners: dict[str, dict[Callable[[LossNotice], None], None]] = {}
+        self._local = LocalChannel(host, self._lost)
+        self._remote: dict[Replica, RemoteChannel] = {}
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -99,7 +99,7 @@ class Forwarder:
             return Where("" if primary is None else primary.node, "", "", self.state.version)
         return Where(member.replica.node, member.address, member.grpc, self.state.version)
 
-    async def port_of(self, replica: Replica | None, until_ns: int) -> Port:
+    async def port_of(self, replica: Replica | None, until_ns: int) -> NodeChannel:
         """The port to a node, connected.
 
         Raises:
@@ -114,7 +114,7 @@ class Forwarder:
             address = self.state.address_of(replica)
             if address is None:
                 raise Unavailable(f"{replica.node} is not a member at present")
-            port = self._remote[replica] = RemotePort(replica, address, self._lost)
+            port = self._remote[replica] = RemoteChannel(replica, address, self._lost)
         if not port.is_up:
             await port.up(min(_CONNECT_S_MAX, max(0.0, (until_ns - monotonic_ns()) / NS_PER_S)))
         return port
@@ -145,7 +145,7 @@ class Forwarder:
             await self.pause(attempts, until_ns)
             attempts += 1
 
-    async def ask_once(self, port: Port, make: Made, until_ns: int) -> Message:
+    async def ask_once(self, port: NodeChannel, make: Made, until_ns: int) -> Message:
         """Ask the node behind a port.
 
         Raises:
@@ -165,11 +165,11 @@ class Forwarder:
 
     # ----------------------------------------------------------------------- what nodes push
 
-    def listen(self, session: str, listener: Callable[[Lost], None]) -> None:
+    def listen(self, session: str, listener: Callable[[LossNotice], None]) -> None:
         """Call `listener` with each loss that a node tells of this session."""
         self._listeners.setdefault(session, {})[listener] = None
 
-    def unlisten(self, session: str, listener: Callable[[Lost], None]) -> None:
+    def unlisten(self, session: str, listener: Callable[[LossNotice], None]) -> None:
         """Undo `listen`."""
         listeners = self._listeners.get(session)
         if listeners is not None:
@@ -177,7 +177,7 @@ class Forwarder:
             if not listeners:
                 del self._listeners[session]
 
-    def _lost(self, lost: Lost) -> None:
+    def _lost(self, lost: LossNotice) -> None:
         for listener in list(self._listeners.get(lost.session, ())):
             listener(lost)
 
@@ -190,11 +190,11 @@ def checked(answer: Message | None) -> Message:
     """
     if answer is None:
         raise Unavailable("the connection to the lock's primary was lost")
-    if isinstance(answer, Refused):
+    if isinstance(answer, Refusal):
         raise error_of(answer)
     return answer
 
 
-def error_of(refused: Refused) -> LockringError:
+def error_of(refused: Refusal) -> LockringError:
     """The error that a refusal stands for."""
     return from_code(refused.code, refused.text, name=refused.name)

@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lockring.addresses import format_address, split_address
-from lockring.grpc_api.channels import Host
+from lockring.grpc_api.channels import NodeHost
 from lockring.grpc_api.router import Forwarder
 from lockring.grpc_api.servicer import LockServicer
 from lockring.grpc_api.v1 import lockring_pb2 as pb
@@ -45,7 +45,7 @@ class GrpcServer:
         host: the node.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: NodeHost) -> None:
         self._forwarder = Forwarder(host)
         self._health = health.aio.HealthServicer()
         self._is_serving: bool | None = None

@@ -16,7 +16,7 @@ import grpc
 
 from lockring.clock import monotonic_ns
 from lockring.errors import InternalError, InvalidRequest, LockringError, NotHeld
-from lockring.grpc_api.acquire_call import ACQUISITION, Waiting, lease_ms
+from lockring.grpc_api.acquire_call import ACQUISITION, AcquireCall, lease_ms
 from lockring.grpc_api.converters import (
     event_of,
     generation_of,
@@ -33,9 +33,18 @@ from lockring.grpc_api.router import PATIENCE_NS, Forwarder
 from lockring.grpc_api.status import Context, abort
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
-from lockring.grpc_api.watch_call import Watching
+from lockring.grpc_api.watch_call import WatchCall
 from lockring.names import check_lock_name, check_node_id
-from lockring.protocol import Break, Broken, Describe, Described, Drain, Release, Released, Undrain
+from lockring.protocol import (
+    Break,
+    BreakReply,
+    Describe,
+    DescribeReply,
+    Drain,
+    Release,
+    ReleaseReply,
+    Undrain,
+)
 from lockring.slots import slot_of
 from lockring.units import seconds_to_ns
 
@@ -105,7 +114,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         """Acquire a lock."""
         arrived_ns = monotonic_ns()
         wanted = wanted_of(request, ttl_ms_max=self._ttl_ms_max)
-        grant = await Waiting(self._forwarder, wanted, arrived_ns).granted()
+        grant = await AcquireCall(self._forwarder, wanted, arrived_ns).granted()
         return pb.LockResponse(
             generation=grant.generation, lease_ms=lease_ms(grant, arrived_ns), primary=grant.primary
         )
@@ -120,7 +129,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
             lambda number, version: Release(number, session, ACQUISITION, name, version),
             self._until_ns(context),
         )
-        assert isinstance(answer, Released)
+        assert isinstance(answer, ReleaseReply)
         # Asked more than once, an earlier question may have done it.
         if not answer.dropped and sent == 1:
             raise NotHeld(f"lock {name!r} is not held under this session and key", name=name)
@@ -162,7 +171,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         answer, _ = await self._forwarder.ask(
             name, lambda number, version: Describe(number, name, version), self._until_ns(context)
         )
-        assert isinstance(answer, Described)
+        assert isinstance(answer, DescribeReply)
         lock = lock_of(answer.lock)
         if not lock.holders:
             return pb.FindLockOwnerResponse(lock=lock)
@@ -172,7 +181,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
     @_stream
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
         """Tell of a lock at each change."""
-        watching = Watching(self._forwarder, check_lock_name(request.name))
+        watching = WatchCall(self._forwarder, check_lock_name(request.name))
         try:
             async for changed, gap in watching.states():
                 events = [event_of(each) for each in changed.events]
@@ -202,7 +211,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
             lambda number, version: Break(number, name, generation, request.force, version),
             self._until_ns(context),
         )
-        assert isinstance(answer, Broken)
+        assert isinstance(answer, BreakReply)
         return pb.BreakLockResponse(freed=answer.freed, within_ms=answer.within_ms)
 
     @_unary

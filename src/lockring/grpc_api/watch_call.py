@@ -12,16 +12,16 @@ from typing import Final
 
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Moved, Unavailable
-from lockring.grpc_api.channels import Port
+from lockring.grpc_api.channels import NodeChannel
 from lockring.grpc_api.router import AGAIN, PATIENCE_NS, Forwarder, error_of
-from lockring.protocol import Changed, Refused, Watch
+from lockring.protocol import Refusal, Watch, WatchNotice
 from lockring.slots import slot_of
 
 UNREAD_MAX: Final = 100
 """States that wait for a client that reads slowly; the oldest are thrown away, and the next one tells of a gap."""
 
 
-class Watching:
+class WatchCall:
     """One call.
 
     Args:
@@ -33,11 +33,11 @@ class Watching:
         self._forwarder = forwarder
         self._name = name
         self._slot = slot_of(name)
-        self._unread: deque[Changed] = deque()
+        self._unread: deque[WatchNotice] = deque()
         self._ended: LockringError | None = None
         self._gap = False
         self._woken = asyncio.Event()
-        self._open: tuple[Port, int] | None = None
+        self._open: tuple[NodeChannel, int] | None = None
 
     def close(self) -> None:
         """Watch no more."""
@@ -46,7 +46,7 @@ class Watching:
             self._open = None
             port.unwatch(number)
 
-    async def states(self) -> AsyncIterator[tuple[Changed, bool]]:
+    async def states(self) -> AsyncIterator[tuple[WatchNotice, bool]]:
         """The lock now and after each change, each with whether something may have been missed before it.
 
         Raises:
@@ -71,7 +71,7 @@ class Watching:
 
     # ----------------------------------------------------------------------- inner
 
-    async def _at_one_primary(self) -> AsyncIterator[tuple[Changed, bool]]:
+    async def _at_one_primary(self) -> AsyncIterator[tuple[WatchNotice, bool]]:
         primary = self._forwarder.primary_of(self._slot)
         port = await self._forwarder.port_of(primary, monotonic_ns() + PATIENCE_NS)
         version = self._forwarder.state.version
@@ -101,13 +101,13 @@ class Watching:
     def _wake(self, _: asyncio.Future[None]) -> None:
         self._woken.set()
 
-    def _take(self, message: Changed | Refused | None) -> None:
-        if isinstance(message, Changed):
+    def _take(self, message: WatchNotice | Refusal | None) -> None:
+        if isinstance(message, WatchNotice):
             self._unread.append(message)
             if len(self._unread) > UNREAD_MAX:
                 self._unread.popleft()
                 self._gap = True
-        elif isinstance(message, Refused):
+        elif isinstance(message, Refusal):
             self._ended = error_of(message)
         else:
             self._ended = Unavailable("the connection to the lock's primary was lost")

@@ -2,7 +2,7 @@
 
 The first message decides the role: a client, a peer, or (at a coordinator) a node that joins. Until it is
 complete nothing is kept of a connection but 4 KiB and a few seconds of patience; later frames have their bounds too. Whatever cannot be answered in its
-role (garbage, a giant frame, a message that has no business on this port) gets a `Refused` that says why, where
+role (garbage, a giant frame, a message that has no business on this port) gets a `Refusal` that says why, where
 the other side may be able to read one, and then its connection ends. The server lives on.
 """
 
@@ -18,7 +18,7 @@ from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded, ProtocolError
 from lockring.net.connection import FramedConnection
 from lockring.net.frames import HEADER_BYTES, FrameReader
-from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refused, Welcome
+from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refusal, Welcome
 from lockring.units import NS_PER_MS
 
 if TYPE_CHECKING:
@@ -64,20 +64,20 @@ CLIENT: Final = Role("a client", False, CLIENT_FRAME_BYTES_MAX, CLIENT_UNREAD_BY
 PEER: Final = Role("a node", True, FRAME_BYTES_MAX, MEMBER_UNREAD_BYTES_MAX)
 
 
-class Host(Protocol):
+class ConnectionHandler(Protocol):
     """The server behind a listener: what it does with those who come in."""
 
-    def greet(self, guest: Guest, hello: Message) -> None:
+    def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """Answer a first message: `guest.admit(…)` or raise a `LockringError` to refuse it."""
 
-    def deliver(self, guest: Guest, messages: list[Message]) -> None:
+    def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
         """Handle messages of an admitted guest. May raise a `LockringError` to end the connection."""
 
-    def leave_guest(self, guest: Guest, reason: str) -> None:
+    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
         """An admitted guest's connection has ended."""
 
 
-class Guest(FramedConnection):
+class AcceptedConnection(FramedConnection):
     """One accepted connection. Made by the listener only.
 
     Attributes:
@@ -120,7 +120,7 @@ class Guest(FramedConnection):
 
     def refuse(self, error: LockringError, *, request: int = 0, hint: int = 0) -> None:
         """Say why and end the connection."""
-        self.send(Refused(request, error.code, str(error), error.name, hint))
+        self.send(Refusal(request, error.code, str(error), error.name, hint))
         self.close(str(error))
 
     # ----------------------------------------------------------------------- FramedConnection

@@ -26,7 +26,7 @@ _MOMENT_NS: Final = 20 * NS_PER_US
 """Shorter than a client takes to ask again; longer than the pause between two connections that are read in one turn."""
 
 
-class Pump:
+class CoreLoop:
     """The heartbeat of a core in its event loop. Not thread-safe.
 
     Args:

@@ -26,7 +26,7 @@ _WANTED: Final = CLIENTS_MAX + 4 * RESERVED_MAX
 _HOW: Final = "with ulimit -n, or LimitNOFILE= in a systemd unit"
 
 
-class Room(NamedTuple):
+class ConnectionRoom(NamedTuple):
     """What one port may have.
 
     Attributes:
@@ -47,7 +47,7 @@ class Room(NamedTuple):
         return f"room for {self.clients} clients at a time, since {self.files} files may be open; raise that {_HOW}"
 
 
-def room_for(ports: int) -> Room:
+def room_for(ports: int) -> ConnectionRoom:
     """Share out the descriptors of this process, after asking for as many as it may have.
 
     Args:
@@ -66,11 +66,11 @@ def room_for(ports: int) -> Room:
     return room
 
 
-def room_of(files: int, ports: int) -> Room:
+def room_of(files: int, ports: int) -> ConnectionRoom:
     """How `files` descriptors are shared out among so many ports."""
     share = files // ports
     reserved = min(RESERVED_MAX, share // 4)
-    return Room(min(CLIENTS_MAX, share - 2 * reserved), reserved, files)
+    return ConnectionRoom(min(CLIENTS_MAX, share - 2 * reserved), reserved, files)
 
 
 def _files_max(wanted: int) -> int:

@@ -13,7 +13,7 @@ from lockring.addresses import split_address
 from lockring.errors import LockringError, ProtocolError, Unavailable, from_code
 from lockring.net.accepted import MEMBER_UNREAD_BYTES_MAX
 from lockring.net.connection import FramedConnection, Outbox
-from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refused, Welcome
+from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refusal, Welcome
 
 CONNECT_S_MAX: Final = 2.0
 """How long the other machine may take to accept a connection."""
@@ -65,7 +65,7 @@ class Dialer:
         pause_s_max: float,
     ) -> None:
         self.caller = caller
-        self.connection: _Outgoing | None = None
+        self.connection: _DialedConnection | None = None
         """The connection while it is up and welcomed, else None."""
         self._addresses = addresses
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(accepted)
@@ -73,7 +73,7 @@ class Dialer:
         self._pause_s_min = pause_s_min
         self._pause_s_max = pause_s_max
         self._task: asyncio.Task[None] | None = None
-        self._attempt: _Outgoing | None = None
+        self._attempt: _DialedConnection | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -109,7 +109,7 @@ class Dialer:
 
     async def _try(self, address: str) -> bool:
         """One connection from its dialing to its end; whether it was welcomed."""
-        outgoing = _Outgoing(self, self._decoder, self._outbox, address)
+        outgoing = _DialedConnection(self, self._decoder, self._outbox, address)
         try:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_S_MAX):
@@ -134,19 +134,19 @@ class Dialer:
 
     # ----------------------------------------------------------------------- for _Outgoing
 
-    def up(self, outgoing: _Outgoing, welcome: Welcome) -> None:
+    def up(self, outgoing: _DialedConnection, welcome: Welcome) -> None:
         """The connection was welcomed."""
         self.connection = outgoing
         self.caller.opened(outgoing.address, welcome)
 
-    def down(self, outgoing: _Outgoing, reason: str) -> None:
+    def down(self, outgoing: _DialedConnection, reason: str) -> None:
         """The connection ended."""
         if self.connection is outgoing:
             self.connection = None
             self.caller.lost(reason)
 
 
-class _Outgoing(FramedConnection):
+class _DialedConnection(FramedConnection):
     """One connection of a dialer."""
 
     def __init__(
@@ -175,7 +175,7 @@ class _Outgoing(FramedConnection):
         if not self.answered.done():
             self._patience_ends()
             first, *messages = messages
-            if isinstance(first, Refused):
+            if isinstance(first, Refusal):
                 self._fail(from_code(first.code, first.text, name=first.name), first.hint)
                 return
             if not isinstance(first, Welcome):

@@ -17,14 +17,14 @@ import msgspec
 from lockring.addresses import format_address, split_address
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded
-from lockring.net.accepted import TURN_NS_MAX, Guest, Host, Role
+from lockring.net.accepted import TURN_NS_MAX, AcceptedConnection, ConnectionHandler, Role
 from lockring.net.connection import Outbox
 from lockring.net.descriptors import CLIENTS_MAX, RESERVED_MAX, room_for
 from lockring.protocol import (
     ToCoordinator,
     ToNode,
 )
-from lockring.troubles import Trouble
+from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_MS, NS_PER_S
 
 TURNS_NS_MAX: Final = 50 * NS_PER_MS
@@ -47,7 +47,9 @@ class Listener:
         ports: how many listeners share the descriptors of this process.
     """
 
-    def __init__(self, host: Host, outbox: Outbox, *, clients_max: int = CLIENTS_MAX, ports: int = 1) -> None:
+    def __init__(
+        self, host: ConnectionHandler, outbox: Outbox, *, clients_max: int = CLIENTS_MAX, ports: int = 1
+    ) -> None:
         self.host = host
         self.outbox = outbox
         self.turns_are_over = False
@@ -58,19 +60,19 @@ class Listener:
         self._reserved = RESERVED_MAX
         self._ports = ports
         self._clients = 0
-        self._full = Trouble(calm_ns=_CALM_NS)
-        self._refusals: dict[str, Trouble] = {}
-        self._guests: dict[int, Guest] = {}
+        self._full = RepeatedTrouble(calm_ns=_CALM_NS)
+        self._refusals: dict[str, RepeatedTrouble] = {}
+        self._guests: dict[int, AcceptedConnection] = {}
         self._numbers: Callable[[], int] = itertools.count(1).__next__
         self._server: asyncio.Server | None = None
         self._address = ""
         self._emptied: asyncio.Event | None = None
-        self._turns: deque[Guest] = deque()
+        self._turns: deque[AcceptedConnection] = deque()
         self._turns_ns = 0
         self._turns_are_due = False
 
     @property
-    def guests(self) -> Iterable[Guest]:
+    def guests(self) -> Iterable[AcceptedConnection]:
         """All connections that are open."""
         return self._guests.values()
 
@@ -134,13 +136,13 @@ class Listener:
         for guest in list(self._guests.values()):
             guest.abort("the server stops")
 
-    def guest(self, number: int) -> Guest | None:
+    def guest(self, number: int) -> AcceptedConnection | None:
         """The open connection of that number."""
         return self._guests.get(number)
 
     # ----------------------------------------------------------------------- for Guest
 
-    def add(self, guest: Guest) -> None:
+    def add(self, guest: AcceptedConnection) -> None:
         """Count a new connection.
 
         Raises:
@@ -161,7 +163,7 @@ class Listener:
                 raise self._refusal(f"{self._clients} client connections")
             self._clients += 1
 
-    def remove(self, guest: Guest) -> None:
+    def remove(self, guest: AcceptedConnection) -> None:
         """Forget a connection that has ended."""
         self._guests.pop(guest.number, None)
         if guest.role is not None and not guest.role.is_member:
@@ -171,11 +173,11 @@ class Listener:
         if self._emptied is not None and not self._guests:
             self._emptied.set()
 
-    def tell_of(self, guest: Guest, what: str, error: LockringError, level: int) -> None:
+    def tell_of(self, guest: AcceptedConnection, what: str, error: LockringError, level: int) -> None:
         """Log what was done with a guest. Of those who are no members, who may come as often as they like, not each time."""
         text = str(error)
         if guest.role is None or not guest.role.is_member:
-            text = self._refusals.setdefault(error.code, Trouble()).fails(text, now_ns=monotonic_ns())
+            text = self._refusals.setdefault(error.code, RepeatedTrouble()).fails(text, now_ns=monotonic_ns())
         if text:
             log.log(level, "%s %s at %s: %s", what, guest.title, guest.remote, text)
 
@@ -187,7 +189,7 @@ class Listener:
             self.turns_are_over = self._turns_ns > TURNS_NS_MAX
             self._give_turns_soon()
 
-    def line_up(self, guest: Guest) -> None:
+    def line_up(self, guest: AcceptedConnection) -> None:
         """Call `take_turn` of this guest after those that are waiting already."""
         self._turns.append(guest)
         self._give_turns_soon()
@@ -215,8 +217,8 @@ class Listener:
             log.warning("clients are refused: %s", told)
         return Overloaded(f"{text}; try again later, or another node")
 
-    def _make(self) -> Guest:
-        return Guest(self, self._numbers(), self._decoder)
+    def _make(self) -> AcceptedConnection:
+        return AcceptedConnection(self, self._numbers(), self._decoder)
 
 
 class CannotListen(LockringError):

@@ -21,18 +21,18 @@ from lockring.protocol import (
     ClientHello,
     CloseSession,
     Drain,
-    Draining,
+    DrainReply,
     GetState,
     GetStatus,
     Message,
-    Refused,
-    Released,
+    Refusal,
+    ReleaseReply,
     ServerStatus,
-    StateIs,
-    StatusIs,
+    StateReply,
+    StatusReply,
     ToClient,
     Undrain,
-    Undrained,
+    UndrainReply,
     Welcome,
 )
 from lockring.units import NS_PER_S, seconds_to_ns
@@ -66,9 +66,9 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     """
     with _connection(address, timeout_s) as ask:
         welcome = ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
-        answer = ask(GetState(_REQUEST), StateIs)
+        answer = ask(GetState(_REQUEST), StateReply)
     assert isinstance(welcome, Welcome)
-    assert isinstance(answer, StateIs)
+    assert isinstance(answer, StateReply)
     replica = Replica(welcome.node, welcome.incarnation)
     return ServerView(welcome.role, replica, decode_state(answer.state), answer.note)
 
@@ -84,7 +84,7 @@ def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
     """
     with _connection(address, timeout_s) as ask:
         ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
-        ask(Drain(_REQUEST, node), Draining)
+        ask(Drain(_REQUEST, node), DrainReply)
 
 
 def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
@@ -98,7 +98,7 @@ def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
     """
     with _connection(address, timeout_s) as ask:
         ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
-        ask(Undrain(_REQUEST, node), Undrained)
+        ask(Undrain(_REQUEST, node), UndrainReply)
 
 
 def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
@@ -110,8 +110,8 @@ def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
     """
     with _connection(address, timeout_s) as ask:
         ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
-        answer = ask(GetStatus(_REQUEST), StatusIs)
-    assert isinstance(answer, StatusIs)
+        answer = ask(GetStatus(_REQUEST), StatusReply)
+    assert isinstance(answer, StatusReply)
     return answer.status
 
 
@@ -134,7 +134,7 @@ def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:
     for member in state.members.values():
         with contextlib.suppress(Unavailable), _connection(member.address, timeout_s) as ask:
             ask(ClientHello(PROTOCOL, state.cluster, secrets.token_hex(8), 1, "lockring"), Welcome)
-            ask(CloseSession(_REQUEST, session), Released)
+            ask(CloseSession(_REQUEST, session), ReleaseReply)
 
 
 @contextlib.contextmanager
@@ -161,7 +161,7 @@ class _Conversation:
         while True:
             while self._read:
                 message = self._read.pop(0)
-                if isinstance(message, Refused):
+                if isinstance(message, Refusal):
                     raise from_code(message.code, message.text, name=message.name)
                 if isinstance(message, answer):
                     return message

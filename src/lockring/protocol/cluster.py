@@ -11,12 +11,12 @@ from lockring.protocol.infos import ServerStatus
 
 
 class GetState(Message, tag=19):
-    """Ask any server for the whole cluster state. Answered `StateIs`."""
+    """Ask any server for the whole cluster state. Answered `StateReply`."""
 
     request: int
 
 
-class StateIs(Message, tag=29):
+class StateReply(Message, tag=29):
     """The state, as `cluster_state.encode_state` writes it; `note` is a sentence on what the server is waiting for, if anything."""
 
     request: int
@@ -38,19 +38,19 @@ class Routes(Message, tag=30):
 
 
 class GetStatus(Message, tag=46):
-    """Ask a server what it does itself at this moment. Answered `StatusIs`."""
+    """Ask a server what it does itself at this moment. Answered `StatusReply`."""
 
     request: int
 
 
-class StatusIs(Message, tag=56):
+class StatusReply(Message, tag=56):
     """The answer to `GetStatus`."""
 
     request: int
     status: ServerStatus
 
 
-class Trouble(Message, tag=37):
+class TroubleNotice(Message, tag=37):
     """Pushed to clients, after the greeting and when it changes: why a node cannot serve as it should; `reason` is as in
     `errors.Unavailable`, "" once all is well.
 
@@ -72,7 +72,7 @@ class Drain(Message, tag=43):
     node: str
 
 
-class Draining(Message, tag=53):
+class DrainReply(Message, tag=53):
     """The drain of `node` has begun, or had before."""
 
     request: int
@@ -86,7 +86,7 @@ class Undrain(Message, tag=45):
     node: str
 
 
-class Undrained(Message, tag=54):
+class UndrainReply(Message, tag=54):
     """`node` may have slots again, or could all the time."""
 
     request: int
@@ -107,7 +107,7 @@ class Join(Message, tag=40):
 
 
 class Leave(Message, tag=44):
-    """From a node to the coordinator that it has joined: it is to stop, move everything off it. Answered `Draining`.
+    """From a node to the coordinator that it has joined: it is to stop, move everything off it. Answered `DrainReply`.
 
     It is about the life that sends it, and no other; nobody passes one on.
     """
@@ -144,7 +144,7 @@ class HeartbeatAck(Message, tag=51):
     why: str = ""
 
 
-class AskKind(IntEnum):
+class SlotRequestKind(IntEnum):
     """What a node asks of the coordinator for a slot.
 
     TAKEOVER: the primary is silent, promote me (its backup). DROP: this copy does not answer, drop it.
@@ -157,8 +157,8 @@ class AskKind(IntEnum):
     EXTEND = 3
 
 
-class AskItem(msgspec.Struct, array_like=True, gc=False):
-    """One slot of an `Ask`: `epoch` as the asker knows it; the copy meant, as node, incarnation, joined;
+class SlotRequest(msgspec.Struct, array_like=True, gc=False):
+    """One slot of an `SlotRequests`: `epoch` as the asker knows it; the copy meant, as node, incarnation, joined;
     for EXTEND `below` is the end of the range that is running out."""
 
     slot: int
@@ -169,11 +169,11 @@ class AskItem(msgspec.Struct, array_like=True, gc=False):
     below: int = 0
 
 
-class Ask(Message, tag=42):
+class SlotRequests(Message, tag=42):
     """Ask the coordinator for a change. It obliges nobody: only the next state says what was done."""
 
     kind: int
-    items: list[AskItem]
+    items: list[SlotRequest]
 
 
 class State(Message, tag=52):

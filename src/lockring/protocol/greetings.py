@@ -39,7 +39,7 @@ class Welcome(Message, tag=3):
     coordinator: str = ""
 
 
-class Refused(Message, tag=4):
+class Refusal(Message, tag=4):
     """The request was not carried out. `request` is 0 for a hello, a join or a frame that could not be read.
 
     `code` is one of `lockring.errors`, `hint` a number that helps with it (for "stale" joins: the lowest

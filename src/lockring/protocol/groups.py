@@ -56,7 +56,7 @@ def payload_of(membership: MemberRecord) -> bytes:
 _memberships: Final = msgspec.msgpack.Decoder(MemberRecord)
 
 
-class Look(Message, tag=31):
+class DescribeGroup(Message, tag=31):
     """Ask for the members of the group whose lock is `name`. Answered `View`."""
 
     request: int
@@ -64,8 +64,8 @@ class Look(Message, tag=31):
     version: int = 0
 
 
-class Follow(Message, tag=32):
-    """A member wants every `View` of its group, now and when it changes, until `Unwatch`, or `Refused` when it moves.
+class FollowGroup(Message, tag=32):
+    """A member wants every `View` of its group, now and when it changes, until `Unwatch`, or `Refusal` when it moves.
 
     The member is the holder of the group's lock that `session` and `acquisition` name; it has seen the `view` of that number
     (0: none) and let go of what that takes from it.
@@ -79,7 +79,7 @@ class Follow(Message, tag=32):
     version: int = 0
 
 
-class Seen(Message, tag=33):
+class ViewAck(Message, tag=33):
     """A member has let go of what the `view` of that number takes from it. Not answered."""
 
     request: int
@@ -103,7 +103,7 @@ class View(Message, tag=34):
     awaited: list[str] = []
 
 
-class Settled(Message, tag=35):
+class SettlementNotice(Message, tag=35):
     """To a member that has this view: it is settled."""
 
     request: int

@@ -13,7 +13,7 @@ PAYLOAD_BYTES_MAX: Final = 1024
 
 
 SEQ_FREE: Final = 2**31 - 1
-"""`LockInfo.seq` of a free lock: after every change since its last grant, which nobody keeps count of."""
+"""`LockRecord.seq` of a free lock: after every change since its last grant, which nobody keeps count of."""
 
 
 class Mode(IntEnum):
@@ -24,7 +24,7 @@ class Mode(IntEnum):
     SEMAPHORE = 2
 
 
-class HolderInfo(msgspec.Struct, array_like=True, gc=False):
+class HolderRecord(msgspec.Struct, array_like=True, gc=False):
     """One holder: since when, and how much of its lease is left at the node; `payload` is what it left there for others."""
 
     owner: str
@@ -37,7 +37,7 @@ class HolderInfo(msgspec.Struct, array_like=True, gc=False):
     payload: bytes = b""
 
 
-class WaiterInfo(msgspec.Struct, array_like=True, gc=False):
+class WaiterRecord(msgspec.Struct, array_like=True, gc=False):
     """One waiter, in queue order; `mode` is how it wants the lock."""
 
     owner: str
@@ -47,7 +47,7 @@ class WaiterInfo(msgspec.Struct, array_like=True, gc=False):
     mode: int = Mode.EXCLUSIVE
 
 
-class Event(IntEnum):
+class LockEventKind(IntEnum):
     """What happened to one holder or waiter of a watched lock.
 
     WAITING: it began to wait. GRANTED: it holds the lock, whether it had waited or not. RELEASED: its holder let go. LOST: it
@@ -75,7 +75,7 @@ class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
     reason: str = ""
 
 
-class LockInfo(msgspec.Struct, array_like=True, gc=False):
+class LockRecord(msgspec.Struct, array_like=True, gc=False):
     """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock; no grant of it had a higher
     `generation`, and of a free lock `seq` is `SEQ_FREE`. `view` is the number of the present view, if it is a group's."""
 
@@ -86,12 +86,12 @@ class LockInfo(msgspec.Struct, array_like=True, gc=False):
     permits: int
     generation: int
     seq: int
-    holders: list[HolderInfo]
-    waiters: list[WaiterInfo]
+    holders: list[HolderRecord]
+    waiters: list[WaiterRecord]
     view: int = 0
 
 
-class LockList(list[LockInfo]):
+class LockRecords(list[LockRecord]):
     """Locks that were found, by name.
 
     Attributes:
@@ -99,7 +99,7 @@ class LockList(list[LockInfo]):
             list is whole.
     """
 
-    def __init__(self, locks: Iterable[LockInfo] = (), unserved_slots: int = 0) -> None:
+    def __init__(self, locks: Iterable[LockRecord] = (), unserved_slots: int = 0) -> None:
         super().__init__(locks)
         self.unserved_slots = unserved_slots
 

@@ -48,7 +48,7 @@ class Acquire(Message, tag=10):
 
 
 class Release(Message, tag=11):
-    """Give up one acquisition, held or waiting; with `acquire` (an Acquire's request) only if nobody else asked for it. Answered `Released`."""
+    """Give up one acquisition, held or waiting; with `acquire` (an Acquire's request) only if nobody else asked for it. Answered `ReleaseReply`."""
 
     request: int
     session: str
@@ -80,13 +80,13 @@ class Keepalive(Message, tag=12):
 
 
 class CloseSession(Message, tag=13):
-    """Give up everything that the session has at this node. Answered `Released`."""
+    """Give up everything that the session has at this node. Answered `ReleaseReply`."""
 
     request: int
     session: str
 
 
-class Granted(Message, tag=20):
+class GrantReply(Message, tag=20):
     """The acquisition is held. The promise counts from when the client *sent* the request numbered `basis`."""
 
     request: int
@@ -95,14 +95,14 @@ class Granted(Message, tag=20):
     basis: int
 
 
-class Released(Message, tag=21):
+class ReleaseReply(Message, tag=21):
     """`dropped` says whether the acquisition was still known here."""
 
     request: int
     dropped: bool
 
 
-class Kept(Message, tag=22):
+class KeepaliveReply(Message, tag=22):
     """Answer to a keepalive; the promise counts from when the client sent it.
 
     `agreed`: the digests agree and the node may serve all of these slots, so the promise is for every acquisition
@@ -117,13 +117,13 @@ class Kept(Message, tag=22):
     acquisitions: list[tuple[int, int, int]] = []
 
 
-class Queued(Message, tag=36):
+class QueueNotice(Message, tag=36):
     """Pushed for an acquire that has waited for a moment: others have the lock, it is in the queue, and this node serves the slot."""
 
     request: int
 
 
-class Lost(Message, tag=28):
+class LossNotice(Message, tag=28):
     """Pushed to a holder: this acquisition ended (`reason` as in `errors.LockLost`). Release it to let go at once."""
 
     session: str

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from lockring.protocol.base import Message
-from lockring.protocol.infos import LockEvent, LockInfo
+from lockring.protocol.infos import LockEvent, LockRecord
 
 
 class Describe(Message, tag=14):
-    """Ask for one lock, held or free. Answered `Described`."""
+    """Ask for one lock, held or free. Answered `DescribeReply`."""
 
     request: int
     name: str
     version: int = 0
 
 
-class Described(Message, tag=24):
+class DescribeReply(Message, tag=24):
     """The answer to `Describe`."""
 
     request: int
-    lock: LockInfo
+    lock: LockRecord
 
 
 class List(Message, tag=15):
     """Ask for the locks of this node, held or waited for, whose name starts with `prefix`, a page at a time.
 
-    Start with slot 0 and name ""; go on with what `Listed` says. `limit` is 1 to 10,000.
+    Start with slot 0 and name ""; go on with what `ListReply` says. `limit` is 1 to 10,000.
     """
 
     request: int
@@ -34,19 +34,19 @@ class List(Message, tag=15):
     limit: int = 1000
 
 
-class Listed(Message, tag=25):
+class ListReply(Message, tag=25):
     """A page. `next_slot` is -1 after the last one. `unserved` counts the slots among those looked at for this page of which
     this node is the primary and may not tell at present."""
 
     request: int
-    locks: list[LockInfo]
+    locks: list[LockRecord]
     next_slot: int
     next_name: str
     unserved: int = 0
 
 
 class Watch(Message, tag=16):
-    """Send `Changed` now and after every change to the lock, until `Unwatch`, or `Refused` when it moves."""
+    """Send `WatchNotice` now and after every change to the lock, until `Unwatch`, or `Refusal` when it moves."""
 
     request: int
     name: str
@@ -54,20 +54,20 @@ class Watch(Message, tag=16):
 
 
 class Unwatch(Message, tag=17):
-    """End the watch, or the following, that was started by the request numbered `watch`. Answered `Released`."""
+    """End the watch, or the following, that was started by the request numbered `watch`. Answered `ReleaseReply`."""
 
     request: int
     watch: int
 
 
-class Changed(Message, tag=26):
+class WatchNotice(Message, tag=26):
     """The watched lock as it is now; `request` is the watch's.
 
-    `events` lead from the last `Changed` of this watch to this one, in order; none in the first. With `gap`, some are missing.
+    `events` lead from the last `WatchNotice` of this watch to this one, in order; none in the first. With `gap`, some are missing.
     """
 
     request: int
-    lock: LockInfo
+    lock: LockRecord
     events: list[LockEvent] = []
     gap: bool = True
 
@@ -83,7 +83,7 @@ class Break(Message, tag=18):
     version: int = 0
 
 
-class Broken(Message, tag=27):
+class BreakReply(Message, tag=27):
     """`freed` says whether the lock is free already; otherwise it will be within `within_ms`."""
 
     request: int

@@ -31,7 +31,7 @@ class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):
     acquisition: int
 
 
-class Touch(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=2):
+class AdvanceGeneration(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=2):
     """A generation of the slot was used otherwise: as the number of a view of the group whose lock is `name`."""
 
     name: str
@@ -45,7 +45,7 @@ class Revoke(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=3):
     acquisition: int
 
 
-Mutation = Put | Remove | Touch | Revoke
+Mutation = Put | Remove | AdvanceGeneration | Revoke
 
 
 class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
@@ -85,7 +85,7 @@ class Resume(msgspec.Struct, array_like=True, gc=False, tag=2):
     ended_index: int
 
 
-Stream = Snapshot | Tail | Resume
+StreamPart = Snapshot | Tail | Resume
 
 
 class HandOverSlot(msgspec.Struct, array_like=True, gc=False):
@@ -109,7 +109,7 @@ class Replicate(Message, tag=60):
     sequence: int
     version: int
     serving: bool
-    streams: list[Stream]
+    streams: list[StreamPart]
 
 
 class ReplicateAck(Message, tag=61):

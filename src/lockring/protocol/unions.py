@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from lockring.protocol.cluster import (
-    Ask,
     Drain,
-    Draining,
+    DrainReply,
     GetState,
     GetStatus,
     Heartbeat,
@@ -13,36 +12,37 @@ from lockring.protocol.cluster import (
     Join,
     Leave,
     Routes,
+    SlotRequests,
     State,
-    StateIs,
-    StatusIs,
-    Trouble,
+    StateReply,
+    StatusReply,
+    TroubleNotice,
     Undrain,
-    Undrained,
+    UndrainReply,
 )
-from lockring.protocol.greetings import ClientHello, PeerHello, Refused, Welcome
-from lockring.protocol.groups import Follow, Look, Seen, Settled, View
+from lockring.protocol.greetings import ClientHello, PeerHello, Refusal, Welcome
+from lockring.protocol.groups import DescribeGroup, FollowGroup, SettlementNotice, View, ViewAck
 from lockring.protocol.locks import (
     Acquire,
     CloseSession,
-    Granted,
+    GrantReply,
     Keepalive,
-    Kept,
-    Lost,
-    Queued,
+    KeepaliveReply,
+    LossNotice,
+    QueueNotice,
     Release,
-    Released,
+    ReleaseReply,
 )
 from lockring.protocol.queries import (
     Break,
-    Broken,
-    Changed,
+    BreakReply,
     Describe,
-    Described,
+    DescribeReply,
     List,
-    Listed,
+    ListReply,
     Unwatch,
     Watch,
+    WatchNotice,
 )
 from lockring.protocol.replication import HandOver, Replicate, ReplicateAck
 
@@ -58,9 +58,9 @@ ToNode = (
     | Watch
     | Unwatch
     | Break
-    | Look
-    | Follow
-    | Seen
+    | DescribeGroup
+    | FollowGroup
+    | ViewAck
     | GetState
     | GetStatus
     | Drain
@@ -72,37 +72,37 @@ ToNode = (
 """What a node accepts on its listening port."""
 
 
-ToCoordinator = ClientHello | GetState | GetStatus | Drain | Undrain | Join | Heartbeat | Ask | Leave
+ToCoordinator = ClientHello | GetState | GetStatus | Drain | Undrain | Join | Heartbeat | SlotRequests | Leave
 """What a coordinator accepts on its listening port."""
 
 
 ToClient = (
     Welcome
-    | Refused
-    | Granted
-    | Released
-    | Kept
-    | Described
-    | Listed
-    | Changed
-    | Broken
-    | Lost
+    | Refusal
+    | GrantReply
+    | ReleaseReply
+    | KeepaliveReply
+    | DescribeReply
+    | ListReply
+    | WatchNotice
+    | BreakReply
+    | LossNotice
     | View
-    | Settled
-    | StateIs
-    | StatusIs
+    | SettlementNotice
+    | StateReply
+    | StatusReply
     | Routes
-    | Draining
-    | Undrained
-    | Queued
-    | Trouble
+    | DrainReply
+    | UndrainReply
+    | QueueNotice
+    | TroubleNotice
 )
 """What a client accepts on a connection that it opened."""
 
 
-FromCoordinator = Welcome | Refused | HeartbeatAck | State | Draining | Undrained
+FromCoordinator = Welcome | Refusal | HeartbeatAck | State | DrainReply | UndrainReply
 """What a node accepts on the connection that it opened to a coordinator."""
 
 
-FromPeer = Welcome | Refused | ReplicateAck | State
+FromPeer = Welcome | Refusal | ReplicateAck | State
 """What a node accepts on the connection that it opened to a peer."""

@@ -26,10 +26,10 @@ def run_coordinator(settings: CoordinatorSettings) -> int:
 def run_serve(settings: ServeSettings) -> int:
     """Run a coordinator and a node in one process."""
     from lockring.server.lifecycle import run_service
-    from lockring.server.standalone import BothServer
+    from lockring.server.standalone import StandaloneServer
 
     return run_service(
-        lambda: BothServer(settings),
+        lambda: StandaloneServer(settings),
         log_level=settings.log_level,
         name=settings.id,
         parts={"lockring.coordinator": "coordinator"},

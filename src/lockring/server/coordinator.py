@@ -15,14 +15,13 @@ from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.effects import Close, Effect, Publish, Send, StoreRead, StoreWrite
 from lockring.core.timing import with_time_left
 from lockring.errors import ProtocolError, WrongCluster, WrongRole
-from lockring.net.accepted import CLIENT, PEER, Guest, check_protocol
+from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, check_protocol
 from lockring.net.connection import Outbox
-from lockring.net.core_loop import Pump
+from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
 from lockring.protocol import (
     PROTOCOL,
-    Ask,
     ClientHello,
     Drain,
     GetState,
@@ -34,10 +33,11 @@ from lockring.protocol import (
     PeerHello,
     Routes,
     ServerStatus,
+    SlotRequests,
     State,
-    StateIs,
-    StatusIs,
-    Trouble,
+    StateReply,
+    StatusReply,
+    TroubleNotice,
     Undrain,
     Welcome,
 )
@@ -45,10 +45,10 @@ from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
 from lockring.server.state_dir import open_store
-from lockring.server.store_worker import Outcome, StoreWorker
+from lockring.server.store_worker import StoreOutcome, StoreWorker
 from lockring.units import NS_PER_MS, NS_PER_S
 
-_FROM_NODE: Final = frozenset({Join, Heartbeat, Ask, Leave, Drain, Undrain})
+_FROM_NODE: Final = frozenset({Join, Heartbeat, SlotRequests, Leave, Drain, Undrain})
 _FROM_CLIENT: Final = frozenset({Drain, Undrain})
 _LOOK_S: Final = 1.0
 _CLOSE_S_MAX: Final = 1.0
@@ -75,14 +75,14 @@ class CoordinatorServer:
         # These three are there once `start` has made them, and nobody is let in before.
         self._store: StoreWorker
         self._core: CoordinatorCore
-        self._pump: Pump
+        self._pump: CoreLoop
         self._has_store = self._is_started = False
         self._reporter = StateReporter(
             log, None, lambda state: whole(state, self._absent()), absent=self._absent
         )
-        self._nodes: dict[int, Guest] = {}
+        self._nodes: dict[int, AcceptedConnection] = {}
         """The nodes that the core has let in; they are sent each new state."""
-        self._clients: dict[int, Guest] = {}
+        self._clients: dict[int, AcceptedConnection] = {}
         self._encoded: tuple[int, bytes] | None = None
         self._routes: Routes | None = None
         self._note = ""
@@ -117,7 +117,9 @@ class CoordinatorServer:
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
         )
-        self._pump = Pump(flush=self._flush, next_deadline_ns=core.next_deadline_ns, on_timer=self._on_timer)
+        self._pump = CoreLoop(
+            flush=self._flush, next_deadline_ns=core.next_deadline_ns, on_timer=self._on_timer
+        )
         self._is_started = True
         await self._listener.begin()
         core.start(now_ns=monotonic_ns(), wall_ns=wall_ns())
@@ -158,7 +160,7 @@ class CoordinatorServer:
 
     # ----------------------------------------------------------------------- Host
 
-    def greet(self, guest: Guest, hello: Message) -> None:
+    def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """See `Host`."""
         core = self._core
         match hello:
@@ -185,7 +187,7 @@ class CoordinatorServer:
                 raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
         self._pump.schedule()
 
-    def deliver(self, guest: Guest, messages: list[Message]) -> None:
+    def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
         """See `Host`."""
         core = self._core
         now_ns, wall = monotonic_ns(), wall_ns()
@@ -195,7 +197,7 @@ class CoordinatorServer:
             elif guest.role is CLIENT and isinstance(message, GetState):
                 guest.send(self._state_for(message.request))
             elif guest.role is CLIENT and isinstance(message, GetStatus):
-                guest.send(StatusIs(message.request, self._status(now_ns)))
+                guest.send(StatusReply(message.request, self._status(now_ns)))
             else:
                 name = type(message).__name__
                 raise WrongRole(
@@ -203,7 +205,7 @@ class CoordinatorServer:
                 )
         self._pump.schedule()
 
-    def leave_guest(self, guest: Guest, reason: str) -> None:
+    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
         """See `Host`."""
         self._clients.pop(guest.number, None)
         if self._nodes.pop(guest.number, None) is not None:
@@ -246,7 +248,7 @@ class CoordinatorServer:
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
-    def _stored(self, operation: int, outcome: Outcome) -> None:
+    def _stored(self, operation: int, outcome: StoreOutcome) -> None:
         self._core.store_result(
             operation,
             ok=outcome.ok,
@@ -264,12 +266,14 @@ class CoordinatorServer:
             if news.is_trouble:
                 self._note = self._core.note  # which says the same
 
-    def _trouble(self) -> Trouble:
+    def _trouble(self) -> TroubleNotice:
         """What the coordinator waits for, as its clients are told."""
         note, left_ms = self._core.note, self._core.left_ms(monotonic_ns())
         if not note:
-            return Trouble("")
-        return Trouble("leases", note, left_ms=left_ms) if left_ms else Trouble("no-primary", note)
+            return TroubleNotice("")
+        return (
+            TroubleNotice("leases", note, left_ms=left_ms) if left_ms else TroubleNotice("no-primary", note)
+        )
 
     def _publish(self, state: ClusterState) -> None:
         if state.cluster != self._cluster:
@@ -288,7 +292,7 @@ class CoordinatorServer:
             self._tell_clients(routes)
         self._reporter.report(state)
 
-    def _tell_clients(self, message: Routes | Trouble) -> None:
+    def _tell_clients(self, message: Routes | TroubleNotice) -> None:
         if self._clients:
             frame = encode_frame(message)
             for guest in self._clients.values():
@@ -315,9 +319,9 @@ class CoordinatorServer:
             self._encoded = (state.version, encode_state(state))
         return self._encoded[1]
 
-    def _state_for(self, request: int) -> StateIs:
+    def _state_for(self, request: int) -> StateReply:
         state = self._core.state
-        return StateIs(request, self._encode(state if state is not None else ClusterState()), self._told())
+        return StateReply(request, self._encode(state if state is not None else ClusterState()), self._told())
 
     def _told(self) -> str:
         return with_time_left(self._core.note, self._core.left_ms(monotonic_ns()))

@@ -24,17 +24,17 @@ from lockring.net.dialer import Dialer
 from lockring.protocol import (
     PROTOCOL,
     Drain,
-    Draining,
+    DrainReply,
     FromCoordinator,
     Join,
     Leave,
     Message,
-    Refused,
+    Refusal,
     Undrain,
-    Undrained,
+    UndrainReply,
     Welcome,
 )
-from lockring.troubles import Trouble
+from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
 _PAUSE_S_MIN: Final = 0.1
@@ -43,7 +43,7 @@ _CALM_NS: Final = 10 * NS_PER_S
 _DUPLICATE_S: Final = 4.0
 """Longer than a coordinator takes a life for running of which it hears nothing more."""
 
-Answer = Callable[[Draining | Undrained | Refused], None]
+Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
 """Takes what the coordinator says to a request, or that it cannot be reached. Its `request` means nothing."""
 
 log = logging.getLogger("lockring.node")
@@ -112,7 +112,7 @@ class CoordinatorLink:
         self._asked: dict[int, Answer] = {}
         self._requests = 0
         self._problem = ""
-        self._trouble = Trouble(calm_ns=_CALM_NS)
+        self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._duplicate_since_s: float | None = None
 
     @property
@@ -147,7 +147,7 @@ class CoordinatorLink:
     def _ask(self, make: Callable[[int], Message], answer: Answer, *, name: str = "") -> None:
         connection = self._dialer.connection
         if connection is None:
-            answer(Refused(0, Unavailable.code, f"the coordinator cannot be asked: {self.note}", name))
+            answer(Refusal(0, Unavailable.code, f"the coordinator cannot be asked: {self.note}", name))
             return
         self._requests += 1
         self._asked[self._requests] = answer
@@ -220,11 +220,11 @@ class CoordinatorLink:
         """See `Caller`."""
         rest: list[Message] = []
         for message in messages:
-            if not isinstance(message, (Draining, Undrained, Refused)):
+            if not isinstance(message, (DrainReply, UndrainReply, Refusal)):
                 rest.append(message)
             elif message.request in self._asked:
                 self._asked.pop(message.request)(message)
-            elif isinstance(message, Refused):
+            elif isinstance(message, Refusal):
                 log.warning("the coordinator refuses: %s", message.text)
         if rest:
             self._node.from_coordinator(rest)
@@ -234,7 +234,7 @@ class CoordinatorLink:
         self._wait(Unavailable(f"lost the connection: {reason}"))
         asked, self._asked = self._asked, {}
         for answer in asked.values():
-            answer(Refused(0, Unavailable.code, "the coordinator went away before it answered"))
+            answer(Refusal(0, Unavailable.code, "the coordinator went away before it answered"))
         self._node.coordinator_lost()
 
     def _wait(self, error: LockringError) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from lockring import exits
 from lockring.clock import monotonic_ns
 from lockring.core.node.core import NodeCore
-from lockring.protocol import Draining, Refused, Undrained
+from lockring.protocol import DrainReply, Refusal, UndrainReply
 from lockring.server.coordinator_link import CoordinatorLink
 from lockring.server.state_diff import shares
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -30,7 +30,7 @@ COORDINATOR_SILENT_NS_MAX: Final = 10 * NS_PER_S
 log = logging.getLogger("lockring.node")
 
 
-class Departing(Protocol):
+class DepartingNode(Protocol):
     """The node, as its departure sees it."""
 
     @property
@@ -53,7 +53,7 @@ class Departure:
     """
 
     def __init__(
-        self, node: Departing, link: CoordinatorLink, timeout_s: float, finish: Callable[[int], None]
+        self, node: DepartingNode, link: CoordinatorLink, timeout_s: float, finish: Callable[[int], None]
     ) -> None:
         self._node = node
         self._link = link
@@ -91,12 +91,12 @@ class Departure:
         """The connection has ended: another one must be told again."""
         self._has_begun = self._is_asked = False
 
-    def _answered(self, answer: Draining | Undrained | Refused) -> None:
+    def _answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
         self._is_asked = False
-        if isinstance(answer, Draining):
+        if isinstance(answer, DrainReply):
             self._has_begun = True
             self._is_drained()
-        elif isinstance(answer, Refused) and answer.text != self._trouble:
+        elif isinstance(answer, Refusal) and answer.text != self._trouble:
             self._trouble = answer.text
             log.warning("the coordinator does not begin the drain yet: %s", answer.text)
 

@@ -11,14 +11,14 @@ from lockring.net.listener import CannotListen
 from lockring.server.settings import NodeSettings
 
 if TYPE_CHECKING:
-    from lockring.grpc_api.channels import Host
+    from lockring.grpc_api.channels import NodeHost
     from lockring.grpc_api.server import GrpcServer
 
 log = logging.getLogger("lockring.node")
 
 
 async def start_grpc(
-    host: Host, settings: NodeSettings, listening: str, advertised: str
+    host: NodeHost, settings: NodeSettings, listening: str, advertised: str
 ) -> tuple[GrpcServer | None, str]:
     """Start the API, and return it with its address for others; None and "" where a port that nobody has named is taken.
 

@@ -29,7 +29,7 @@ _GC_THRESHOLDS: Final = (50_000, 20, 50)
 log = logging.getLogger("lockring.server")
 
 
-class Service(Protocol):
+class ServerProcess(Protocol):
     """A server, as its process sees it. All methods are called in the event loop."""
 
     async def start(self) -> None:
@@ -46,7 +46,7 @@ class Service(Protocol):
 
 
 def run_service(
-    make: Callable[[], Service], *, log_level: str, name: str, parts: Mapping[str, str] | None = None
+    make: Callable[[], ServerProcess], *, log_level: str, name: str, parts: Mapping[str, str] | None = None
 ) -> int:
     """Run a server until it ends or is told to. Blocks; for the main thread only.
 
@@ -75,7 +75,7 @@ def run_service(
             return exits.exit_code_of_server(error)
 
 
-async def _run(make: Callable[[], Service]) -> int:
+async def _run(make: Callable[[], ServerProcess]) -> int:
     loop = asyncio.get_running_loop()
     end: asyncio.Future[int] = loop.create_future()
     loop.set_exception_handler(lambda _loop, context: _broken(context, end))

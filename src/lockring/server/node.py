@@ -19,15 +19,14 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
-from lockring.net.accepted import CLIENT, PEER, Guest, check_protocol
+from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, check_protocol
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
 from lockring.protocol import (
     PROTOCOL,
-    Ask,
     ClientHello,
     Drain,
-    Draining,
+    DrainReply,
     GetState,
     GetStatus,
     HandOver,
@@ -35,13 +34,14 @@ from lockring.protocol import (
     Join,
     Message,
     PeerHello,
-    Refused,
+    Refusal,
     Replicate,
     ServerStatus,
+    SlotRequests,
     State,
-    StatusIs,
+    StatusReply,
     Undrain,
-    Undrained,
+    UndrainReply,
     Welcome,
 )
 from lockring.server.coordinator_link import Answer, CoordinatorLink
@@ -147,7 +147,7 @@ class NodeServer:
 
     # ----------------------------------------------------------------------- Host
 
-    def greet(self, guest: Guest, hello: Message) -> None:
+    def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """See `Host`."""
         core = self._life.core
         replica, state = core.replica, core.state
@@ -176,7 +176,7 @@ class NodeServer:
                 guest.admit(PEER, welcome)
                 guest.tag = Replica(hello.node, hello.incarnation)
                 self._life.peer_came(guest.tag, guest)
-            case Join() | Heartbeat() | Ask():
+            case Join() | Heartbeat() | SlotRequests():
                 raise WrongRole(
                     f"{self.address} is node {replica.node}, not a coordinator"
                     + (f"; its coordinator is at {state.coordinator}" if state.coordinator else "")
@@ -185,7 +185,7 @@ class NodeServer:
                 raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
         self._life.pump.schedule()
 
-    def deliver(self, guest: Guest, messages: list[Message]) -> None:
+    def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
         """See `Host`."""
         life = self._life
         now_ns = monotonic_ns()
@@ -209,17 +209,17 @@ class NodeServer:
                 raise ProtocolError(f"a node does not take {type(message).__name__} from another node")
         life.receive(guest.tag, messages)
 
-    def leave_guest(self, guest: Guest, reason: str) -> None:
+    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
         """See `Host`."""
         log.debug("%s at %s has left: %s", guest.title, guest.remote, reason)
         self._life.guest_left(guest)
 
-    def _answer(self, guest: Guest, message: Message) -> None:
+    def _answer(self, guest: AcceptedConnection, message: Message) -> None:
         match message:
             case GetState():
                 guest.send(self._life.state_for(message.request, self._note()))
             case GetStatus():
-                guest.send(StatusIs(message.request, self._status(monotonic_ns())))
+                guest.send(StatusReply(message.request, self._status(monotonic_ns())))
             case Drain() | Undrain():
                 self._pass_on(guest, message)
             case _:
@@ -228,10 +228,10 @@ class NodeServer:
     def _note(self) -> str:
         return self._coordinator.note or self._life.core.service.troubles.note(monotonic_ns())
 
-    def _pass_on(self, guest: Guest, order: Drain | Undrain) -> None:
+    def _pass_on(self, guest: AcceptedConnection, order: Drain | Undrain) -> None:
         request = order.request
 
-        def answered(answer: Draining | Undrained | Refused) -> None:
+        def answered(answer: DrainReply | UndrainReply | Refusal) -> None:
             answer.request = request
             guest.send(answer)
             self._life.pump.schedule()

@@ -16,12 +16,12 @@ from lockring.core.effects import Close, Effect, Endpoint, Note, Publish, Reply,
 from lockring.core.node.core import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, StaleVersion
-from lockring.net.accepted import Guest
+from lockring.net.accepted import AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
-from lockring.net.core_loop import Pump
+from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
-from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, StateIs, Welcome
-from lockring.troubles import Trouble
+from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, StateReply, Welcome
+from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
 _PAUSE_S_MIN: Final = 0.05
@@ -47,13 +47,13 @@ class Answerable(Protocol):
         """Deliver what was sent, then end."""
 
 
-class PeerLink:
+class DialedPeer:
     """The node's own connection to one life of a peer: kept up for as long as the cluster knows that life."""
 
     def __init__(self, life: NodeLife, peer: Replica) -> None:
         self._life = life
         self._peer = peer
-        self._trouble = Trouble(calm_ns=_CALM_NS)
+        self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self.dialer = Dialer(
             self,
             self._addresses,
@@ -128,14 +128,14 @@ class NodeLife:
         self.outbox = outbox
         self.clients: set[int] = set()
         """The connections that the core was told of."""
-        self.pump = Pump(
+        self.pump = CoreLoop(
             flush=self._flush, next_deadline_ns=self.core.next_deadline_ns, on_timer=self._on_timer
         )
         self._guest_of = guest_of
         self._coordinator = coordinator
         self._on_state = on_state
-        self._links: dict[Replica, PeerLink] = {}
-        self._incoming: dict[Replica, Guest] = {}
+        self._links: dict[Replica, DialedPeer] = {}
+        self._incoming: dict[Replica, AcceptedConnection] = {}
         self.pump.schedule()
 
     def end(self, reason: str) -> None:
@@ -162,14 +162,14 @@ class NodeLife:
             self.core.receive(sender, message, now_ns=now_ns)
         self.pump.hurry(now_ns)
 
-    def peer_came(self, peer: Replica, guest: Guest) -> None:
+    def peer_came(self, peer: Replica, guest: AcceptedConnection) -> None:
         """A peer has opened a connection and was welcomed: it replaces an older one of the same life."""
         older = self._incoming.get(peer)
         self._incoming[peer] = guest
         if older is not None:
             older.abort(f"{peer.node} has opened a newer connection")
 
-    def guest_left(self, guest: Guest) -> None:
+    def guest_left(self, guest: AcceptedConnection) -> None:
         """An accepted connection has ended; harmless for one of another life."""
         if guest.number in self.clients:
             self.clients.remove(guest.number)
@@ -178,9 +178,9 @@ class NodeLife:
         elif isinstance(guest.tag, Replica) and self._incoming.get(guest.tag) is guest:
             del self._incoming[guest.tag]
 
-    def state_for(self, request: int, note: str) -> StateIs:
+    def state_for(self, request: int, note: str) -> StateReply:
         """The answer to `GetState`."""
-        return StateIs(request, self.core.encoded_state(), note)
+        return StateReply(request, self.core.encoded_state(), note)
 
     # ----------------------------------------------------------------------- what goes out
 
@@ -235,5 +235,5 @@ class NodeLife:
         for member in state.members.values():
             peer = member.replica
             if peer.node != self.core.replica.node and peer not in self._links:
-                self._links[peer] = link = PeerLink(self, peer)
+                self._links[peer] = link = DialedPeer(self, peer)
                 link.dialer.start()

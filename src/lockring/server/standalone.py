@@ -12,7 +12,7 @@ from lockring.server.state_dir import kept_by_serve
 log = logging.getLogger("lockring.server")
 
 
-class BothServer:
+class StandaloneServer:
     """The two servers in one event loop; the node joins over the loopback like any other.
 
     Args:

@@ -28,41 +28,45 @@ SYSTEMD_VARIABLE: Final = "STATE_DIRECTORY"
 _CHOICES: Final = "name another one with --data-dir DIR, or keep nothing with --in-memory"
 
 
-class Kept(NamedTuple):
+class StatePlace(NamedTuple):
     """Where the state is kept: `data_dir` is None for memory; `is_new` whether nothing can have been before."""
 
     data_dir: str | None
     is_new: bool
 
 
-def kept_by_serve(settings: ServeSettings) -> Kept:
+def kept_by_serve(settings: ServeSettings) -> StatePlace:
     """Where `lockring serve` keeps the state.
 
     Raises:
         StoreError: it was told nothing, and the default cannot be used; the text names the choices.
     """
     if settings.data_dir is not None or settings.in_memory:
-        return Kept(settings.data_dir, settings.new_cluster)
+        return StatePlace(settings.data_dir, settings.new_cluster)
     _, port = split_address(settings.listen)
     name = f"serve-{port}"
     if not port:
         _, port = split_address(settings.coordinator_listen)
         name = f"serve-coordinator-{port}"
-    return Kept(_default(name), settings.new_cluster) if port else Kept(None, True)
+    return StatePlace(_default(name), settings.new_cluster) if port else StatePlace(None, True)
 
 
-def kept_by_up(settings: UpSettings) -> Kept:
+def kept_by_up(settings: UpSettings) -> StatePlace:
     """Where `lockring up` keeps the state; the arguments are those of `kept_by_serve`.
 
     Raises:
         StoreError: it was told nothing, and the default cannot be used; the text names the choices.
     """
     if settings.data_dir is not None or settings.in_memory:
-        return Kept(settings.data_dir, settings.new_cluster)
-    return Kept(_default(f"up-{settings.port}"), settings.new_cluster) if settings.port else Kept(None, True)
+        return StatePlace(settings.data_dir, settings.new_cluster)
+    return (
+        StatePlace(_default(f"up-{settings.port}"), settings.new_cluster)
+        if settings.port
+        else StatePlace(None, True)
+    )
 
 
-class Opened(NamedTuple):
+class OpenStore(NamedTuple):
     """A coordinator's store, and what may be believed of it.
 
     Attributes:
@@ -76,7 +80,7 @@ class Opened(NamedTuple):
     is_as_left: bool
 
 
-def open_store(settings: CoordinatorSettings, log: logging.Logger) -> Opened:
+def open_store(settings: CoordinatorSettings, log: logging.Logger) -> OpenStore:
     """Open the store of a coordinator, and say what it knows of the past.
 
     Raises:
@@ -93,10 +97,10 @@ def open_store(settings: CoordinatorSettings, log: logging.Logger) -> Opened:
         )
         if not settings.new_cluster:
             _say_that_it_waits(log, "nothing is known of what was before", wait_s)
-        return Opened(MemoryStore(), settings.new_cluster, True)
+        return OpenStore(MemoryStore(), settings.new_cluster, True)
     store = SqliteStore(settings.data_dir)
     try:
-        return Opened(store, _is_new(store, settings, log, wait_s), store.is_as_left)
+        return OpenStore(store, _is_new(store, settings, log, wait_s), store.is_as_left)
     except BaseException:
         store.close()
         raise

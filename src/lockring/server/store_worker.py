@@ -12,7 +12,7 @@ from lockring.errors import LockringError
 from lockring.store.base import Store
 
 
-class Outcome(NamedTuple):
+class StoreOutcome(NamedTuple):
     """What became of an operation.
 
     Attributes:
@@ -38,17 +38,17 @@ class StoreWorker:
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-store")
 
-    def read(self, done: Callable[[Outcome], None]) -> None:
+    def read(self, done: Callable[[StoreOutcome], None]) -> None:
         """Read the state; `done` is called in the event loop."""
-        self._run(lambda: Outcome(True, self._store.read()), done)
+        self._run(lambda: StoreOutcome(True, self._store.read()), done)
 
-    def write(self, expected_version: int, state: ClusterState, done: Callable[[Outcome], None]) -> None:
+    def write(self, expected_version: int, state: ClusterState, done: Callable[[StoreOutcome], None]) -> None:
         """Compare-and-set the state; `done` is called in the event loop."""
 
-        def operation() -> Outcome:
+        def operation() -> StoreOutcome:
             if self._store.write(expected_version, state):
-                return Outcome(True, state)
-            return Outcome(False, self._store.read())
+                return StoreOutcome(True, state)
+            return StoreOutcome(False, self._store.read())
 
         self._run(operation, done)
 
@@ -57,11 +57,11 @@ class StoreWorker:
         await self._loop.run_in_executor(self._executor, self._store.close)
         self._executor.shutdown()
 
-    def _run(self, operation: Callable[[], Outcome], done: Callable[[Outcome], None]) -> None:
+    def _run(self, operation: Callable[[], StoreOutcome], done: Callable[[StoreOutcome], None]) -> None:
         future = self._loop.run_in_executor(self._executor, operation)
         future.add_done_callback(lambda each: self._finished(each, done))
 
-    def _finished(self, future: asyncio.Future[Outcome], done: Callable[[Outcome], None]) -> None:
+    def _finished(self, future: asyncio.Future[StoreOutcome], done: Callable[[StoreOutcome], None]) -> None:
         if future.cancelled():
             return
         error = future.exception()
@@ -70,4 +70,4 @@ class StoreWorker:
             return
         if not isinstance(error, (LockringError, OSError)):
             raise error
-        done(Outcome(False, None, str(error)))
+        done(StoreOutcome(False, None, str(error)))

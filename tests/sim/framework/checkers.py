@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
 from lockring.core.client.renewals import OTHER_CLUSTER
-from lockring.protocol import Acquire, Granted, Lost, Message, Refused
+from lockring.protocol import Acquire, GrantReply, LossNotice, Message, Refusal
 from lockring.slots import slot_of
 from tests.sim.framework.groups import GroupCheckers
 from tests.sim.framework.watches import Watches
@@ -256,17 +256,17 @@ class Checkers:
 
     def node_sent(self, node: NodeShell, to: int, message: Message) -> None:
         """A node answers a client: nobody who came earlier may still be waiting."""
-        if isinstance(message, Lost):
+        if isinstance(message, LossNotice):
             queue = self._order.get((node.name, node.life, message.name))
             if queue is not None:
                 queue.waiting.pop((message.session, message.acquisition), None)
-        if not isinstance(message, (Granted, Refused)):
+        if not isinstance(message, (GrantReply, Refusal)):
             return
         for (name, life, lock), queue in self._order.items():
             if name == node.name and life == node.life:
                 for key, where in list(queue.waiting.items()):
                     if where == (to, message.request):
-                        if isinstance(message, Granted):
+                        if isinstance(message, GrantReply):
                             self._check_order(node, lock, queue, key)
                         else:
                             del queue.waiting[key]

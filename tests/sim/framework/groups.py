@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket, TicketState
 from lockring.errors import LockringError
 from lockring.names import GROUP_PREFIX
@@ -95,7 +95,7 @@ class Member:
     def begin_anew(self) -> None:
         """Be no member."""
         self.ticket: Ticket | None = None
-        self.request: Request | None = None
+        self.request: Query | None = None
         self.life = 0
         self.leaving = False
         self.finishing: list[frozenset[int]] = []
@@ -264,9 +264,7 @@ class GroupProgram:
                 except LockringError:
                     return  # lost: that follows
 
-    def regrouped(
-        self, request: Request, gained: frozenset[int], lost: frozenset[int], awaited: bool
-    ) -> None:
+    def regrouped(self, request: Query, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
         """A member's group has changed."""
         following = request.following
         assert following is not None
@@ -287,7 +285,7 @@ class GroupProgram:
             self.client.later(delay, self._told, member, request)
         self.checkers.look(member)
 
-    def _told(self, member: Member, request: Request) -> None:
+    def _told(self, member: Member, request: Query) -> None:
         core = self.client.core
         assert core is not None
         if member.request is request:

@@ -19,13 +19,13 @@ from lockring.core.effects import (
     Send,
 )
 from lockring.core.node.core import NodeCore
-from lockring.core.node.lock_table import Holder, Waiter
+from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.timing import Timing
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     Drain,
-    Draining,
+    DrainReply,
     FromCoordinator,
     FromPeer,
     Heartbeat,
@@ -34,12 +34,12 @@ from lockring.protocol import (
     Leave,
     Message,
     PeerHello,
-    Refused,
+    Refusal,
     Replicate,
     ReplicateAck,
     ToNode,
     Undrain,
-    Undrained,
+    UndrainReply,
     Welcome,
 )
 from tests.sim.framework.network import End, Network
@@ -150,13 +150,13 @@ class NodeShell(Shell):
         """Whether the acquisition is a holder in this node's table, as primary or as copy."""
         assert self.core is not None
         data = self.core.slots.get(slot)
-        return data is not None and isinstance(data.table.find(session, acquisition), Holder)
+        return data is not None and isinstance(data.table.find(session, acquisition), LockHolder)
 
     def is_waiting(self, slot: int, session: str, acquisition: int) -> bool:
         """Whether the acquisition waits in this node's table."""
         assert self.core is not None
         data = self.core.slots.get(slot)
-        return data is not None and isinstance(data.table.find(session, acquisition), Waiter)
+        return data is not None and isinstance(data.table.find(session, acquisition), LockWaiter)
 
     def serving(self, among: Collection[int] | None = None) -> list[int]:
         """The slots, or those of some, that this node may serve at this true time, by its own clock."""
@@ -239,28 +239,28 @@ class NodeShell(Shell):
                 if self.draining:
                     self.wished_to_leave.add(self.core.replica)
                     self.transmit(end, Leave(0))
-            case Refused(code="stale", hint=hint) if hint > self.core.replica.incarnation:
+            case Refusal(code="stale", hint=hint) if hint > self.core.replica.incarnation:
                 # Another life of this node is known that is not over for the coordinator: begin a new one.
                 self.world.stats["join_stale"] += 1
                 self.incarnation_min = hint
                 self.network.process_crashed(self, power=False)
                 self.crash()
                 self.world.after(MS, self._restart, self.life)
-            case Refused(code="duplicate-node" | "wrong-cluster"):
+            case Refusal(code="duplicate-node" | "wrong-cluster"):
                 # The real process ends with a message; whoever supervises it starts it again.
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self.network.process_crashed(self, power=False)
                 self.crash()
                 self.world.after(self.rng.randrange(500 * MS, 2000 * MS), self._restart, self.life)
-            case Draining() | Undrained() | Refused() if message.request in self._passed_on:
+            case DrainReply() | UndrainReply() | Refusal() if message.request in self._passed_on:
                 guest, request = self._passed_on.pop(message.request)
                 message.request = request
                 self.transmit(guest, message)
-            case Draining():
+            case DrainReply():
                 pass  # its own wish is heard
-            case Refused(code="not-coordinator") if self._welcomed and self.draining:
+            case Refusal(code="not-coordinator") if self._welcomed and self.draining:
                 self.later(300 * MS, self._leave_again, end)
-            case Refused(request=0):
+            case Refusal(request=0):
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._leave_coordinator(end)
             case _ if self._welcomed:
@@ -275,7 +275,7 @@ class NodeShell(Shell):
 
     def _pass_on(self, guest: End, order: Drain | Undrain) -> None:
         if self._coordinator is None or not self._welcomed:
-            self.transmit(guest, Refused(order.request, "unavailable", "there is no coordinator"))
+            self.transmit(guest, Refusal(order.request, "unavailable", "there is no coordinator"))
             return
         number = 1 + max(self._passed_on, default=0)
         self._passed_on[number] = (guest, order.request)
@@ -301,7 +301,7 @@ class NodeShell(Shell):
             known = state.members.get(hello.node)
             later = known is not None and known.replica.incarnation > hello.incarnation
             if Replica(hello.to_node, hello.to_incarnation) != me or hello.cluster != state.cluster or later:
-                self.transmit(end, Refused(0, "stale", "another life, or another cluster"))
+                self.transmit(end, Refusal(0, "stale", "another life, or another cluster"))
                 end.close()
                 return
             peer = Replica(hello.node, hello.incarnation)
@@ -315,7 +315,7 @@ class NodeShell(Shell):
         elif isinstance(hello, ClientHello):
             if not state.cluster or (hello.cluster and state.cluster != hello.cluster):
                 code = "wrong-cluster" if state.cluster else "unavailable"
-                self.transmit(end, Refused(0, code, f"this node belongs to cluster {state.cluster!r}"))
+                self.transmit(end, Refusal(0, code, f"this node belongs to cluster {state.cluster!r}"))
                 end.close()
                 return
             end.label = hello.client
@@ -401,7 +401,7 @@ class NodeShell(Shell):
         assert self.core is not None
         assert isinstance(end.label, Replica)
         message = _from_peer.decode(payload)
-        if isinstance(message, Refused):
+        if isinstance(message, Refusal):
             end.close()
             self._peer_hello_closed(end)
             return

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lockring.protocol import PROTOCOL, ClientHello, Drain, Draining, Refused, ToClient, Undrain, Undrained
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    DrainReply,
+    Refusal,
+    ToClient,
+    Undrain,
+    UndrainReply,
+)
 from tests.sim.framework.network import End, Network
 from tests.sim.framework.shells import Shell
 from tests.sim.framework.world import S, Slowness, Violation, World
@@ -80,18 +89,18 @@ class Operator(Shell):
 
         def taken(end: End, payload: bytes) -> None:
             message = _to_client.decode(payload)
-            if over or not isinstance(message, (Draining, Undrained, Refused)):
+            if over or not isinstance(message, (DrainReply, UndrainReply, Refusal)):
                 return
             over.append(True)
-            if isinstance(message, Refused) and message.code not in _FINAL:
+            if isinstance(message, Refusal) and message.code not in _FINAL:
                 again()
                 return
             end.close()
             self._is_asking = False
             self.world.stats[f"operator_{type(message).__name__.lower()}"] += 1
-            self.answers.append(message.code if isinstance(message, Refused) else type(message).__name__)
-            if isinstance(message, Undrained) or (
-                isinstance(message, Refused) and message.code != "last-node"
+            self.answers.append(message.code if isinstance(message, Refusal) else type(message).__name__)
+            if isinstance(message, UndrainReply) or (
+                isinstance(message, Refusal) and message.code != "last-node"
             ):
                 self.drained.pop(order.node, None)
 

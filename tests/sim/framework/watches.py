@@ -7,19 +7,19 @@ lock's primary has in its table.
 from __future__ import annotations
 
 from lockring.core.client.effects import Update
-from lockring.protocol import Event, LockInfo, Mode
+from lockring.protocol import LockEventKind, LockRecord, Mode
 from tests.sim.framework.world import Violation
 
 Holder = tuple[str, int, int]
 Waiter = tuple[str, int]
 
 
-def holders_of(lock: LockInfo) -> set[Holder]:
+def holders_of(lock: LockRecord) -> set[Holder]:
     """Who holds a lock: session, acquisition and generation."""
     return {(each.session, each.acquisition, each.generation) for each in lock.holders}
 
 
-def waiters_of(lock: LockInfo) -> set[Waiter]:
+def waiters_of(lock: LockRecord) -> set[Waiter]:
     """Who waits for it: session and acquisition."""
     return {(each.session, each.acquisition) for each in lock.waiters}
 
@@ -34,7 +34,7 @@ class Stretch:
             with it before anybody was answered; its successor then gives lower generations than were seen.
     """
 
-    def __init__(self, who: str, lock: LockInfo) -> None:
+    def __init__(self, who: str, lock: LockRecord) -> None:
         self.who = who
         self.name = lock.name
         self.ended_at: int | None = None
@@ -62,7 +62,7 @@ class Seen:
         self._who = who
         self._name = name
         self._stretch: Stretch | None = None
-        self.lock: LockInfo | None = None
+        self.lock: LockRecord | None = None
         self.gaps = 0
 
     def update(self, update: Update) -> None:
@@ -78,21 +78,21 @@ class Seen:
         for event in update.events:
             who = (event.session, event.acquisition)
             held = (*who, event.generation)
-            if event.kind == Event.WAITING and who not in waiters:
+            if event.kind == LockEventKind.WAITING and who not in waiters:
                 waiters.add(who)
-            elif event.kind == Event.GRANTED and held not in holders:
+            elif event.kind == LockEventKind.GRANTED and held not in holders:
                 waiters.discard(who)
                 holders.add(held)
-            elif event.kind in (Event.RELEASED, Event.LOST) and held in holders:
+            elif event.kind in (LockEventKind.RELEASED, LockEventKind.LOST) and held in holders:
                 holders.remove(held)
-            elif event.kind == Event.LEFT and who in waiters:
+            elif event.kind == LockEventKind.LEFT and who in waiters:
                 waiters.remove(who)
-            elif event.kind == Event.GONE and update.gap and (held in holders or who in waiters):
+            elif event.kind == LockEventKind.GONE and update.gap and (held in holders or who in waiters):
                 holders.discard(held)
                 waiters.discard(who)
             else:
                 raise Violation(
-                    "WATCH", f"{what}: {Event(event.kind).name} cannot be: {event} after {before}"
+                    "WATCH", f"{what}: {LockEventKind(event.kind).name} cannot be: {event} after {before}"
                 )
         if (holders, waiters) != (holders_of(update.lock), waiters_of(update.lock)):
             raise Violation("WATCH", f"{what}: {update.events} do not lead from {before} to {update.lock}")
@@ -104,10 +104,10 @@ class Seen:
             self._begin(update.lock)
             return
         assert self._stretch is not None
-        granted = {event.generation for event in update.events if event.kind == Event.GRANTED}
+        granted = {event.generation for event in update.events if event.kind == LockEventKind.GRANTED}
         self._stretch.granted(granted)
 
-    def _begin(self, lock: LockInfo) -> None:
+    def _begin(self, lock: LockRecord) -> None:
         if self._stretch is not None:
             self._watches.end(self._stretch)
         self._stretch = self._watches.begin(self._who, lock)
@@ -126,7 +126,7 @@ class Watches:
         self._grants += 1
         self._granted.setdefault(name, {})[generation] = self._grants
 
-    def begin(self, who: str, lock: LockInfo) -> Stretch:
+    def begin(self, who: str, lock: LockRecord) -> Stretch:
         """A watch sees a lock for the first time, or after a gap."""
         stretch = Stretch(who, lock)
         self._stretches.append(stretch)

@@ -8,19 +8,19 @@ import msgspec
 
 from lockring.core.client.core import ClientCore
 from lockring.core.client.effects import (
-    Answer,
+    CallResult,
     Connect,
     Disconnect,
     GrantLost,
-    Regrouped,
+    GroupChange,
     Resolve,
-    Send,
+    SendTo,
     Update,
 )
-from lockring.core.client.queries import Kind
+from lockring.core.client.queries import QueryKind
 from lockring.core.client.tickets import Ticket, TicketState
 from lockring.errors import LockringError
-from lockring.protocol import WAIT_FOREVER, Event, Mode, ToClient
+from lockring.protocol import WAIT_FOREVER, LockEventKind, Mode, ToClient
 from tests.sim.framework.checkers import Belief, Checkers
 from tests.sim.framework.groups import GroupHabits, GroupProgram
 from tests.sim.framework.network import End, Network
@@ -370,7 +370,7 @@ class ClientShell(Shell):
                     self._gone.add(link)
                 else:
                     end.close()
-            case Send(link, message):
+            case SendTo(link, message):
                 self.transmit(self._links.get(link), message)
             case Resolve(ticket, error):
                 self._resolved(ticket, error)
@@ -378,11 +378,11 @@ class ClientShell(Shell):
                 self._lost(ticket, reason)
             case Update():
                 self._seen(effect)
-            case Answer() if effect.request.kind is Kind.WATCH:
+            case CallResult() if effect.request.kind is QueryKind.WATCH:
                 # No server was ever reached: begin again, as its caller would.
                 self.world.stats["not_watched"] += 1
                 self._watch(effect.request.name)
-            case Regrouped(request, gained, lost, awaited):
+            case GroupChange(request, gained, lost, awaited):
                 assert self.group is not None
                 self.group.regrouped(request, gained, lost, awaited)
             case _:
@@ -393,7 +393,7 @@ class ClientShell(Shell):
         stats["watch_gaps" if update.gap else "watch_updates"] += 1
         stats["watch_events"] += len(update.events)
         if self.world.story is not None:
-            told = [(Event(each.kind).name, each.session, each.acquisition) for each in update.events]
+            told = [(LockEventKind(each.kind).name, each.session, each.acquisition) for each in update.events]
             self.world.tell(self.name, f"sees {update.lock.name!r}: {told}{' GAP' if update.gap else ''}")
         update.request.context.update(update)
 

@@ -8,15 +8,16 @@ from lockring.core.client import outstanding as exchange
 from lockring.core.client.outstanding import Exchange
 from lockring.core.client.renewals import Renewal
 from lockring.core.client.request_log import RequestLog
-from lockring.core.client.routes import Routing
-from lockring.core.client.tickets import NEVER_NS, Share
-from lockring.core.node.acquires import Locking
+from lockring.core.client.routes import RouteTable
+from lockring.core.client.tickets import NEVER_NS, NodeShare
+from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.core import NodeCore
-from lockring.core.node.dispatch import ClientConnection, Parked, Service
-from lockring.core.node.lock_table import Holder, LockTable
-from lockring.core.node.renewals import Keeping
+from lockring.core.node.dispatch import ClientRequests, ConnectedClient, ParkedRequest
+from lockring.core.node.lock_table import LockTable
+from lockring.core.node.locks import LockHolder
+from lockring.core.node.renewals import Renewals
 from lockring.errors import AcquireTimeout
-from lockring.protocol import Lost
+from lockring.protocol import LossNotice
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario, slot_of
@@ -25,16 +26,16 @@ from tests.sim.scenarios.scenario import TTL_MS, Scenario, slot_of
 @mutant
 def session_only() -> list[Change]:
     """A keepalive is answered per session, not per lock: a node agrees whatever it has."""
-    keepalive = Keeping.keepalive
+    keepalive = Renewals.keepalive
 
-    def changed(self: Keeping, connection: int, message: Any, now_ns: int) -> None:
+    def changed(self: Renewals, connection: int, message: Any, now_ns: int) -> None:
         if not message.slots and not message.listed:
             session = self.touch(message, connection, now_ns)
             message.count, message.digest = session.count, session.digest
         keepalive(self, connection, message, now_ns)
 
     return [
-        (Keeping, "keepalive", changed),
+        (Renewals, "keepalive", changed),
         (NodeCore, "may_serve_everything", lambda self, now_ns: True),
     ]
 
@@ -48,9 +49,9 @@ def drill_session_only() -> None:
 @mutant
 def blind_to_another_cluster() -> list[Change]:
     """A client goes on believing in its locks where another cluster answers at all addresses that it knows."""
-    is_replaced = Routing.is_replaced
+    is_replaced = RouteTable.is_replaced
     return [
-        (Routing, "is_replaced", lambda self, has_any: not has_any and is_replaced(self, has_any=has_any)),
+        (RouteTable, "is_replaced", lambda self, has_any: not has_any and is_replaced(self, has_any=has_any)),
     ]
 
 
@@ -107,7 +108,7 @@ def drill_grant_by_session() -> None:
 def client_from_response() -> list[Change]:
     """A client's deadlines count from the response, not from its request."""
     granted = Renewal._granted
-    judge = Share.judge
+    judge = NodeShare.judge
 
     def late_granted(self: Renewal, link: Any, message: Any, now_ns: int) -> None:
         ticket = link.acquires.get(message.request)
@@ -115,12 +116,12 @@ def client_from_response() -> list[Change]:
             ticket.sent_at_ns = now_ns
         granted(self, link, message, now_ns)
 
-    def late_judge(self: Share, request: int, sent_at_ns: int, kept: Any, now_ns: int) -> Any:
+    def late_judge(self: NodeShare, request: int, sent_at_ns: int, kept: Any, now_ns: int) -> Any:
         return judge(self, request, now_ns, kept, now_ns)
 
     return [
         (Renewal, "_granted", late_granted),
-        (Share, "judge", late_judge),
+        (NodeShare, "judge", late_judge),
         (RequestLog, "sent_no_earlier_than", lambda self, request: self._log_times[-1]),
     ]
 
@@ -173,9 +174,9 @@ def drill_revive() -> None:
 @mutant
 def release_by_key() -> list[Change]:
     """A release names the lock and the session, not the acquisition."""
-    release = Locking.release
+    release = Acquisitions.release
 
-    def changed(self: Locking, connection: int, message: Any, now_ns: int) -> None:
+    def changed(self: Acquisitions, connection: int, message: Any, now_ns: int) -> None:
         for data in list(self._node.slots.values()):
             if data.reign is not None and message.name in data.table.locks:
                 for holder in data.table.locks[message.name].holders:
@@ -183,7 +184,7 @@ def release_by_key() -> list[Change]:
                         message.acquisition = holder.acquisition
         release(self, connection, message, now_ns)
 
-    return [(Locking, "release", changed)]
+    return [(Acquisitions, "release", changed)]
 
 
 @drill
@@ -202,14 +203,14 @@ def drill_release_by_key() -> None:
 def list_of_one_share() -> list[Change]:
     """A client lists for a slot only what it expects at that node, not what it expects elsewhere by now."""
 
-    def listed(self: Share, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
+    def listed(self: NodeShare, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
         for ticket in self.tickets.values():
             if ticket.slot in lists:
                 lists[ticket.slot].append((ticket.acquisition, ticket.name))
         return list(lists.items())
 
-    return [(Share, "listed", listed)]
+    return [(NodeShare, "listed", listed)]
 
 
 @drill_by_chance(range(1, 9))
@@ -245,12 +246,12 @@ def lost_from_anyone() -> list[Change]:
                     self._lose(ticket, lost.reason, now_ns)
                 return
 
-    def tell_lost(self: Service, entry: Any, reason: str) -> None:
-        if isinstance(entry, Holder) and entry.session.connection in self.connections:
-            lost = Lost(entry.session.id, entry.acquisition, entry.lock.name, reason)
+    def tell_lost(self: ClientRequests, entry: Any, reason: str) -> None:
+        if isinstance(entry, LockHolder) and entry.session.connection in self.connections:
+            lost = LossNotice(entry.session.id, entry.acquisition, entry.lock.name, reason)
             self._node.send(entry.session.connection, lost)
 
-    return [(Renewal, "_told_lost", _told_lost), (Service, "tell_lost", tell_lost)]
+    return [(Renewal, "_told_lost", _told_lost), (ClientRequests, "tell_lost", tell_lost)]
 
 
 @drill
@@ -271,12 +272,12 @@ def drill_lost_from_anyone() -> None:
 @mutant
 def covered_by_all() -> list[Change]:
     """What a node says of a keepalive counts for acquisitions too that came to it only after that was sent."""
-    enter = Share.enter
+    enter = NodeShare.enter
 
-    def changed(self: Share, ticket: Any, after: int) -> None:
+    def changed(self: NodeShare, ticket: Any, after: int) -> None:
         enter(self, ticket, 0)
 
-    return [(Share, "enter", changed)]
+    return [(NodeShare, "enter", changed)]
 
 
 @drill
@@ -307,12 +308,12 @@ def drill_covered_by_all() -> None:
 
 def _unlisted_stays() -> list[Change]:
     """A node keeps what a client's list shows as given up."""
-    compare = Keeping._compare_list
+    compare = Renewals._compare_list
 
-    def changed(self: Keeping, session: Any, slot: int, listed: Any, through: int, now_ns: int) -> Any:
+    def changed(self: Renewals, session: Any, slot: int, listed: Any, through: int, now_ns: int) -> Any:
         return compare(self, session, slot, listed, 0, now_ns)
 
-    return [(Keeping, "_compare_list", changed)]
+    return [(Renewals, "_compare_list", changed)]
 
 
 @mutant
@@ -399,7 +400,7 @@ def wait_begins_anew() -> list[Change]:
 
     return [
         (LockTable, "enqueue", changed),
-        (Parked, "since_ns", lambda self: -self.arrived_ns),
+        (ParkedRequest, "since_ns", lambda self: -self.arrived_ns),
     ]
 
 
@@ -425,9 +426,9 @@ def drill_wait_begins_anew() -> None:
 @mutant
 def readers_pass() -> list[Change]:
     """Who may share a lock with its holders passes those who wait for it alone."""
-    acquire = Locking.acquire
+    acquire = Acquisitions.acquire
 
-    def changed(self: Locking, connection: int, message: Any, now_ns: int) -> None:
+    def changed(self: Acquisitions, connection: int, message: Any, now_ns: int) -> None:
         data = self._node.slots.get(slot_of(message.name))
         lock = None if data is None else data.table.locks.get(message.name)
         if lock is None or not lock.holders or not lock.admits(message.mode, message.permits):
@@ -437,7 +438,7 @@ def readers_pass() -> list[Change]:
         acquire(self, connection, message, now_ns)
         lock.waiters = waiters
 
-    return [(Locking, "acquire", changed)]
+    return [(Acquisitions, "acquire", changed)]
 
 
 @drill
@@ -464,12 +465,12 @@ def broken_renewed() -> list[Change]:
         holder.broken = True
         self.broken[holder] = None
 
-    def drop_holder(self: Locking, data: Any, holder: Any, now_ns: int, why: str = "") -> None:
+    def drop_holder(self: Acquisitions, data: Any, holder: Any, now_ns: int, why: str = "") -> None:
         holder.broken = False
         drop(self, data, holder, now_ns, why)
 
-    drop = Locking.drop_holder
-    return [(LockTable, "break_holder", break_holder), (Locking, "drop_holder", drop_holder)]
+    drop = Acquisitions.drop_holder
+    return [(LockTable, "break_holder", break_holder), (Acquisitions, "drop_holder", drop_holder)]
 
 
 @drill
@@ -525,7 +526,7 @@ def drill_broken_here_alone() -> None:
 @mutant
 def parked_for_good() -> list[Change]:
     """What was parked until the slot can be served is not looked at again."""
-    return [(Service, "retry_parked", lambda self, now_ns: None)]
+    return [(ClientRequests, "retry_parked", lambda self, now_ns: None)]
 
 
 @drill
@@ -563,15 +564,15 @@ def _one_session() -> list[Change]:
 
 def _ttl_may_change() -> list[Change]:
     """A node lets a session change its TTL, which its copies do not hear of."""
-    touch = Keeping.touch
+    touch = Renewals.touch
 
-    def changed(self: Keeping, message: Any, connection: int, now_ns: int) -> Any:
+    def changed(self: Renewals, message: Any, connection: int, now_ns: int) -> Any:
         session = self._sessions.by_id.get(message.session)
         if session is not None:
             session.ttl_ms = message.ttl_ms
         return touch(self, message, connection, now_ns)
 
-    return [(Keeping, "touch", changed)]
+    return [(Renewals, "touch", changed)]
 
 
 @pair(_one_session, _ttl_may_change)
@@ -601,11 +602,11 @@ def drill_session_of_many_ttls() -> None:
 def old_connections_speak() -> list[Change]:
     """A client's older connection is still listened to when a newer one has greeted the node."""
 
-    def connected(self: Service, connection: int, client: str, number: int) -> None:
-        self.connections[connection] = ClientConnection(client, number)
+    def connected(self: ClientRequests, connection: int, client: str, number: int) -> None:
+        self.connections[connection] = ConnectedClient(client, number)
         self._connection_of[client] = connection
 
-    def disconnected(self: Service, connection: int) -> None:
+    def disconnected(self: ClientRequests, connection: int) -> None:
         client = self.connections.pop(connection, None)
         if client is not None:
             if self._connection_of.get(client.client) == connection:
@@ -613,7 +614,7 @@ def old_connections_speak() -> list[Change]:
             self.locking.withdraw_all(reversed(list(client.waiters)))
             self.watching.disconnected(connection, client.watches)
 
-    return [(Service, "connected", connected), (Service, "disconnected", disconnected)]
+    return [(ClientRequests, "connected", connected), (ClientRequests, "disconnected", disconnected)]
 
 
 @drill
@@ -641,7 +642,7 @@ def drill_old_connections_speak() -> None:
 @mutant
 def idle_link_trusted() -> list[Change]:
     """A connection on which nothing has come for long is trusted like any other."""
-    return [(Routing, "race", lambda self, now_ns: NEVER_NS)]
+    return [(RouteTable, "race", lambda self, now_ns: NEVER_NS)]
 
 
 @drill

@@ -12,7 +12,7 @@ from lockring.core.coordinator import slot_requests as asks
 from lockring.core.coordinator import transitions
 from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.term import News, Phase, Term
-from lockring.core.node.acquires import Locking
+from lockring.core.node.acquires import Acquisitions
 from lockring.core.timing import up
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
@@ -228,9 +228,9 @@ def drill_orig_gen() -> None:
 @mutant
 def range_ignored() -> list[Change]:
     """A primary hands out generations beyond those that are reserved for it."""
-    grant = Locking._grant
+    grant = Acquisitions._grant
 
-    def changed(self: Locking, data: Any, *rest: Any) -> Any:
+    def changed(self: Acquisitions, data: Any, *rest: Any) -> Any:
         before = self._node.state
         slots = list(before.slots)
         slots[data.number] = msgspec.structs.replace(slots[data.number], generation_below=1 << 52)
@@ -240,7 +240,7 @@ def range_ignored() -> list[Change]:
         finally:
             self._node.state = before
 
-    return [(Locking, "_grant", changed)]
+    return [(Acquisitions, "_grant", changed)]
 
 
 @drill

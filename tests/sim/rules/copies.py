@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from lockring.core.node.core import NodeCore
-from lockring.core.node.dispatch import Service
+from lockring.core.node.dispatch import ClientRequests
 from lockring.core.node.leases import NEVER_NS
-from lockring.core.node.lock_table import Holder
+from lockring.core.node.locks import LockHolder
 from lockring.core.node.reign import CopyStream, Reign
-from lockring.core.node.renewals import Keeping
+from lockring.core.node.renewals import Renewals
 from lockring.core.node.replicator import Replicator
-from lockring.core.node.roles import Roles
+from lockring.core.node.roles import SlotRoles
 from lockring.core.node.slot import NodeSlot
 from lockring.protocol import Put, Resume, Verdict
 from lockring.units import ms_to_ns
@@ -234,11 +234,11 @@ def drill_copy_expires() -> None:
 def no_ttl_restart() -> list[Change]:
     """A new reign does not start the sessions' TTLs afresh."""
 
-    def reign_began(self: Service, data: NodeSlot, now_ns: int) -> None:
+    def reign_began(self: ClientRequests, data: NodeSlot, now_ns: int) -> None:
         for share in data.table.shares.values():
             self._sessions.extend(share.session, now_ns + 1)
 
-    return [(Service, "reign_began", reign_began)]
+    return [(ClientRequests, "reign_began", reign_began)]
 
 
 @drill
@@ -255,16 +255,20 @@ def drill_no_ttl_restart() -> None:
 
 def _reigns_only() -> list[Change]:
     """A copy's stream and its acknowledgements are named by the reign only, not by the tenure in it."""
-    replicated, change_slot, acknowledged = Roles.replicated, Roles._change_slot, Replicator.acknowledged
+    replicated, change_slot, acknowledged = (
+        SlotRoles.replicated,
+        SlotRoles._change_slot,
+        Replicator.acknowledged,
+    )
 
-    def hear(self: Roles, primary: Any, message: Any, now_ns: int) -> None:
+    def hear(self: SlotRoles, primary: Any, message: Any, now_ns: int) -> None:
         for stream in message.streams:
             copy = self._node.state.slots[stream.slot].copy_of(self._node.replica)
             if copy is not None and self._node.state.slots[stream.slot].since == stream.since:
                 stream.joined = copy.joined
         replicated(self, primary, message, now_ns)
 
-    def change(self: Roles, number: int, before: Any, after: Any, now_ns: int) -> None:
+    def change(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> None:
         data = self._node.slots.get(number)
         copy = after.copy_of(self._node.replica)
         if data is not None and copy is not None and data.content is not None:
@@ -281,8 +285,8 @@ def _reigns_only() -> list[Change]:
         acknowledged(self, peer, message, now_ns)
 
     return [
-        (Roles, "replicated", hear),
-        (Roles, "_change_slot", change),
+        (SlotRoles, "replicated", hear),
+        (SlotRoles, "_change_slot", change),
         (Replicator, "acknowledged", count),
     ]
 
@@ -321,16 +325,16 @@ def drill_no_tenure(seed: int) -> None:
 @mutant
 def inactive_sync() -> list[Change]:
     """A promoted copy fills learners before the former primary's right has ended, so before it may hear of its end."""
-    begin_at, may_serve = Roles._begin_at, NodeCore.may_serve
+    begin_at, may_serve = SlotRoles._begin_at, NodeCore.may_serve
 
-    def fills_at_once(self: Roles, data: NodeSlot, now_ns: int) -> None:
+    def fills_at_once(self: SlotRoles, data: NodeSlot, now_ns: int) -> None:
         if data.reign is None:
             state = self._node.state.slots[data.number]
             data.begin_reign(state.since, state.base, state.generation_from, now_ns)
             self._node.replicator.set_copies(data, state, now_ns)
         begin_at(self, data, now_ns)
 
-    def begin_due(self: Roles, now_ns: int) -> None:
+    def begin_due(self: SlotRoles, now_ns: int) -> None:
         while (due := self.to_begin.pop_due(now_ns)) is not None:
             data = self._node.slots[due[1]]
             if self._is_to_begin(due[1], due[0]):
@@ -341,7 +345,7 @@ def inactive_sync() -> list[Change]:
     def serves_later(self: NodeCore, slot: int, *, now_ns: int) -> bool:
         return may_serve(self, slot, now_ns=now_ns) and self.slots[slot].not_before_ns <= now_ns
 
-    def handed_over(self: Roles, message: Any, now_ns: int) -> None:
+    def handed_over(self: SlotRoles, message: Any, now_ns: int) -> None:
         for end in message.slots:
             data = self._node.slots[end.slot]
             reign = data.reign
@@ -356,9 +360,9 @@ def inactive_sync() -> list[Change]:
         self._node.service.retry_parked(now_ns)
 
     return [
-        (Roles, "_begin_at", fills_at_once),
-        (Roles, "begin_due", begin_due),
-        (Roles, "handed_over", handed_over),
+        (SlotRoles, "_begin_at", fills_at_once),
+        (SlotRoles, "begin_due", begin_due),
+        (SlotRoles, "handed_over", handed_over),
         (NodeCore, "may_serve", serves_later),
     ]
 
@@ -389,7 +393,7 @@ def drill_inactive_sync() -> None:
 @mutant
 def order_gen_seq() -> list[Change]:
     """A copy orders what it applies by generation, and a former primary keeps its own table."""
-    change_slot = Roles._change_slot
+    change_slot = SlotRoles._change_slot
 
     def merge(self: NodeSlot, mutation: Any, now_ns: int) -> None:
         if isinstance(mutation, Put):
@@ -420,7 +424,7 @@ def order_gen_seq() -> list[Change]:
                 merge(self, mutation, now_ns)
             self.content = (tail.since, max(index, tail.after + len(tail.mutations)))
 
-    def keeps(self: Roles, number: int, before: Any, after: Any, now_ns: int) -> None:
+    def keeps(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> None:
         data = self._node.slots.get(number)
         clear = NodeSlot.clear
         if data is not None and after.copy_of(self._node.replica) is not None and data.base == after.base:
@@ -433,7 +437,7 @@ def order_gen_seq() -> list[Change]:
     return [
         (NodeSlot, "_apply_snapshot", _apply_snapshot),
         (NodeSlot, "_apply_tail", _apply_tail),
-        (Roles, "_change_slot", keeps),
+        (SlotRoles, "_change_slot", keeps),
     ]
 
 
@@ -446,16 +450,16 @@ def drill_order_gen_seq() -> None:
 @mutant
 def clear_on_swap() -> list[Change]:
     """A former primary forgets its table at once, not only when its successor's has taken its place."""
-    change_slot = Roles._change_slot
+    change_slot = SlotRoles._change_slot
 
-    def changed(self: Roles, number: int, before: Any, after: Any, now_ns: int) -> None:
+    def changed(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> None:
         change_slot(self, number, before, after, now_ns)
         data = self._node.slots.get(number)
         copy = after.copy_of(self._node.replica)
         if data is not None and copy is not None and data.following != (after.since, copy.joined):
             data.clear()
 
-    return [(Roles, "_change_slot", changed)]
+    return [(SlotRoles, "_change_slot", changed)]
 
 
 @drill
@@ -517,18 +521,18 @@ def drill_in_sync_nearly() -> None:
 @mutant
 def answered_when_asked() -> list[Change]:
     """A grant that its copies do not have yet is told as held to a client that lists it."""
-    compare = Keeping._compare_list
+    compare = Renewals._compare_list
 
-    def changed(self: Keeping, session: Any, slot: int, *rest: Any) -> list[tuple[int, int, int]]:
+    def changed(self: Renewals, session: Any, slot: int, *rest: Any) -> list[tuple[int, int, int]]:
         answers = compare(self, session, slot, *rest)
         share = session.served.get(slot)
         for at, (acquisition, verdict, _) in enumerate(answers):
             entry = None if share is None else share.entries.get(acquisition)
-            if verdict == Verdict.WAITING and isinstance(entry, Holder):
+            if verdict == Verdict.WAITING and isinstance(entry, LockHolder):
                 answers[at] = (acquisition, Verdict.HELD, entry.generation)
         return answers
 
-    return [(Keeping, "_compare_list", changed)]
+    return [(Renewals, "_compare_list", changed)]
 
 
 @drill
@@ -548,7 +552,7 @@ def drill_answered_when_asked() -> None:
 @mutant
 def nobody_takes_over() -> list[Change]:
     """A backup does not ask for the slots of a primary that is gone, and leaves that to the coordinator's patience."""
-    return [(Roles, "check_primaries", lambda self, now_ns: None)]
+    return [(SlotRoles, "check_primaries", lambda self, now_ns: None)]
 
 
 @drill

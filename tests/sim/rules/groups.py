@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.client.group_view import Following, Standing
+from lockring.core.client.group_view import GroupSubscription, KeyOwnership
 from lockring.core.client.groups import GroupsClient
 from lockring.core.client.tickets import deadline_of
 from lockring.core.node.groups import Groups
 from lockring.core.node.reign import Reign
-from lockring.core.node.watches import Watching
+from lockring.core.node.watches import Watches
 from tests.sim import SLOTS_SIMULATED
 from tests.sim.framework.groups import GroupHabits, GroupProgram, Member, group_lock_beside
 from tests.sim.framework.workload import ClientShell
@@ -93,12 +93,12 @@ def drill_settled_at_once() -> None:
 def owned_when_given() -> list[Change]:
     """A member owns what a view gives it before that is settled."""
 
-    def take(self: Following, view: Any, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
+    def take(self: GroupSubscription, view: Any, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
         before, given = self.standing.owned, view.given_to(self.ticket.generation)
-        self.standing = Standing(view, settled, given)
+        self.standing = KeyOwnership(view, settled, given)
         return given - before, before - given
 
-    return [(Following, "take", take)]
+    return [(GroupSubscription, "take", take)]
 
 
 @drill
@@ -111,13 +111,13 @@ def drill_owned_when_given() -> None:
 def kept_when_taken() -> list[Change]:
     """A member says that it has seen a view, and owns what that takes from it until the next one is settled."""
 
-    def take(self: Following, view: Any, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
+    def take(self: GroupSubscription, view: Any, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
         before, given = self.standing.owned, view.given_to(self.ticket.generation)
         owned = given if settled else before
-        self.standing = Standing(view, settled, owned)
+        self.standing = KeyOwnership(view, settled, owned)
         return owned - before, before - owned
 
-    return [(Following, "take", take)]
+    return [(GroupSubscription, "take", take)]
 
 
 @drill
@@ -282,15 +282,15 @@ def _settled_without_the_right() -> list[Change]:
 
 def _gone_without_the_right() -> list[Change]:
     """A node waits no more for members that have run out there, though it may not serve the slot."""
-    tell_all = Watching.tell_all
+    tell_all = Watches.tell_all
 
-    def changed(self: Watching, now_ns: int) -> None:
+    def changed(self: Watches, now_ns: int) -> None:
         for name in list(self.changed):
             if self._watched[name].grouped:
                 self._service.groups.changed(name, now_ns)
         tell_all(self, now_ns)
 
-    return [(Watching, "tell_all", changed)]
+    return [(Watches, "tell_all", changed)]
 
 
 @pair(_settled_without_the_right, _gone_without_the_right)

@@ -7,11 +7,11 @@ import msgspec
 from lockring.core.client import core as client_core
 from lockring.core.client import watches as watching
 from lockring.core.client.effects import Update
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.node.lock_table import LockTable
-from lockring.core.node.locks import Holder, Lock, Waiter
-from lockring.core.node.watches import Watched, Watching
-from lockring.protocol import Changed, Event, LockInfo, Mode, Put
+from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter
+from lockring.core.node.watches import WatchedLock, Watches
+from lockring.protocol import LockEventKind, LockRecord, Mode, Put, WatchNotice
 from tests.sim.rules.switches import Change, drill, mutant
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
@@ -19,12 +19,12 @@ from tests.sim.scenarios.scenario import TTL_MS, Scenario
 @mutant
 def shared_beside_one_alone() -> list[Change]:
     """Who wants to share a lock is let in whoever holds it."""
-    admits = Lock.admits
+    admits = LockEntry.admits
 
-    def changed(self: Lock, mode: int, permits: int) -> bool:
+    def changed(self: LockEntry, mode: int, permits: int) -> bool:
         return mode == Mode.SHARED or admits(self, mode, permits)
 
-    return [(Lock, "admits", changed)]
+    return [(LockEntry, "admits", changed)]
 
 
 @drill
@@ -42,12 +42,12 @@ def drill_shared_beside_one_alone() -> None:
 @mutant
 def alone_beside_shared() -> list[Change]:
     """Who wants a lock alone is let in where its holders only share it."""
-    admits = Lock.admits
+    admits = LockEntry.admits
 
-    def changed(self: Lock, mode: int, permits: int) -> bool:
+    def changed(self: LockEntry, mode: int, permits: int) -> bool:
         return self.mode == Mode.SHARED or admits(self, mode, permits)
 
-    return [(Lock, "admits", changed)]
+    return [(LockEntry, "admits", changed)]
 
 
 @drill
@@ -71,7 +71,7 @@ def mode_not_copied() -> list[Change]:
     """A copy takes every holder for one that shares its lock."""
     put = LockTable.put
 
-    def changed(self: LockTable, mutation: Put, now_ns: int) -> Holder:
+    def changed(self: LockTable, mutation: Put, now_ns: int) -> LockHolder:
         if not self.served:
             mutation = msgspec.structs.replace(mutation, mode=Mode.SHARED)
         return put(self, mutation, now_ns)
@@ -96,7 +96,7 @@ def drill_mode_not_copied() -> None:
 def watch_begun_again() -> list[Change]:
     """A client does not say that it has missed something where it had to begin a watch again."""
 
-    def changed(watch: Request, message: Changed) -> Update:
+    def changed(watch: Query, message: WatchNotice) -> Update:
         watch.begun_again = False
         return watching.update_of(watch, message)
 
@@ -126,13 +126,15 @@ def drill_watch_begun_again() -> None:
 @mutant
 def watch_last_only() -> list[Change]:
     """A node tells only the last of the things that happened to a watched lock in one turn."""
-    add = Watching._add
+    add = Watches._add
 
-    def changed(self: Watching, watched: Watched, kind: Event, entry: Holder | Waiter, why: str) -> None:
+    def changed(
+        self: Watches, watched: WatchedLock, kind: LockEventKind, entry: LockHolder | LockWaiter, why: str
+    ) -> None:
         watched.events = []
         add(self, watched, kind, entry, why)
 
-    return [(Watching, "_add", changed)]
+    return [(Watches, "_add", changed)]
 
 
 @drill
@@ -156,7 +158,9 @@ def watch_forgets_tokens() -> list[Change]:
     """A node that tells of a free lock tells nothing of the tokens that it has had."""
     describe = LockTable.describe
 
-    def changed(self: LockTable, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockInfo:
+    def changed(
+        self: LockTable, name: str, primary: str, now_ns: int, *, expired: bool = False
+    ) -> LockRecord:
         lock = describe(self, name, primary, now_ns, expired=expired)
         if not lock.holders:
             lock.generation = lock.seq = 0
@@ -180,13 +184,15 @@ def drill_watch_forgets_tokens() -> None:
 @mutant
 def watch_overflow() -> list[Change]:
     """A node does not say that more has happened to a watched lock than it has kept."""
-    add = Watching._add
+    add = Watches._add
 
-    def changed(self: Watching, watched: Watched, kind: Event, entry: Holder | Waiter, why: str) -> None:
+    def changed(
+        self: Watches, watched: WatchedLock, kind: LockEventKind, entry: LockHolder | LockWaiter, why: str
+    ) -> None:
         add(self, watched, kind, entry, why)
         watched.gap = False
 
-    return [(Watching, "_add", changed)]
+    return [(Watches, "_add", changed)]
 
 
 @drill

@@ -10,8 +10,8 @@ import msgspec
 from lockring.cluster_state import SlotState
 from lockring.core.coordinator import planner as planning
 from lockring.core.coordinator import term
-from lockring.core.coordinator.membership import Membership
-from lockring.core.coordinator.reconciler import Situation
+from lockring.core.coordinator.membership import MemberLeases
+from lockring.core.coordinator.reconciler import PlanInput
 from lockring.core.coordinator.term import Term
 from lockring.core.farewells import Farewells
 from tests.sim.framework.world import S
@@ -25,11 +25,11 @@ _LONG = 1_000 * S
 def no_restart_wait() -> list[Change]:
     """A new coordinator takes those whom it has not heard for silent since long ago."""
 
-    def unacknowledged_ns(self: Membership, replica: Any, *, now_ns: int) -> int:
+    def unacknowledged_ns(self: MemberLeases, replica: Any, *, now_ns: int) -> int:
         return now_ns - self._acknowledged_at_ns.get(replica, now_ns - _LONG)
 
     return [
-        (Membership, "unacknowledged_ns", unacknowledged_ns),
+        (MemberLeases, "unacknowledged_ns", unacknowledged_ns),
         *_aged(lambda age_ns, version: lambda of: _LONG),
     ]
 
@@ -87,9 +87,9 @@ def drill_no_slot_wait() -> None:
 
 
 def _aged(change: Callable[[Any, int], Any]) -> list[Change]:
-    """Replace `Situation.age_ns` wherever a situation is made."""
+    """Replace `PlanInput.age_ns` wherever a situation is made."""
 
-    def plan(situation: Situation) -> Any:
+    def plan(situation: PlanInput) -> Any:
         return original(situation._replace(age_ns=change(situation.age_ns, situation.version)))
 
     original = planning.plan
@@ -99,15 +99,15 @@ def _aged(change: Callable[[Any, int], Any]) -> list[Change]:
 @mutant
 def restart_empty() -> list[Change]:
     """The slots of a node that restarted, and had the only copy, are assigned empty at once."""
-    unacknowledged = Membership.unacknowledged_ns
+    unacknowledged = MemberLeases.unacknowledged_ns
 
-    def changed(self: Membership, replica: Any, *, now_ns: int) -> int:
+    def changed(self: MemberLeases, replica: Any, *, now_ns: int) -> int:
         newer = any(
             each.node == replica.node and each.incarnation > replica.incarnation for each in self.settled
         )
         return _LONG if newer else unacknowledged(self, replica, now_ns=now_ns)
 
-    return [(Membership, "unacknowledged_ns", changed), *no_slot_wait()]
+    return [(MemberLeases, "unacknowledged_ns", changed), *no_slot_wait()]
 
 
 @drill

@@ -16,8 +16,8 @@ from lockring.core.node.core import NodeCore
 from lockring.core.node.leases import NEVER_NS, Lease, Promises
 from lockring.core.node.reign import Reign
 from lockring.core.node.replicator import Replicator
-from lockring.core.node.roles import Roles
-from lockring.protocol import AskItem, AskKind
+from lockring.core.node.roles import SlotRoles
+from lockring.protocol import SlotRequest, SlotRequestKind
 from lockring.units import ms_to_ns
 from tests.sim.framework.world import Process, S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
@@ -144,8 +144,8 @@ def snap_any() -> list[Change]:
             stream.required = True
             self._needed = None
             who = learner.replica
-            item = AskItem(slot, state.epoch, who.node, who.incarnation, learner.joined)
-            self._node.ask(AskKind.IN_SYNC, item)
+            item = SlotRequest(slot, state.epoch, who.node, who.incarnation, learner.joined)
+            self._node.ask(SlotRequestKind.IN_SYNC, item)
 
     return [(Replicator, "_check_learner", _check_learner)]
 
@@ -415,9 +415,9 @@ def orig_swap() -> list[Change]:
 
     That the former primary has to acknowledge in the new reign mostly protects here too, but it may be dropped meanwhile.
     """
-    change_slot = Roles._change_slot
+    change_slot = SlotRoles._change_slot
 
-    def changed(self: Roles, number: int, before: Any, after: Any, now_ns: int) -> None:
+    def changed(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> None:
         change_slot(self, number, before, after, now_ns)
         data = self._node.slots.get(number)
         if data is None or after.primary != self._node.replica or after.since == before.since:
@@ -426,7 +426,7 @@ def orig_swap() -> list[Change]:
             data.not_before_ns = NEVER_NS
             self._begin_at(data, now_ns)
 
-    return [(Roles, "_change_slot", changed)]
+    return [(SlotRoles, "_change_slot", changed)]
 
 
 @drill

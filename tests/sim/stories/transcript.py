@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from lockring.cluster_state import Copy, Replica, decode_state
-from lockring.protocol import Ask, HandOver, Message, Replicate, ReplicateAck, Routes, State
+from lockring.protocol import HandOver, Message, Replicate, ReplicateAck, Routes, SlotRequests, State
 from lockring.slots import slot_of
 from tests.sim.framework.world import MS, S
 from tests.sim.scenarios.scenario import Scenario
@@ -103,7 +103,7 @@ class Transcript:
             case ReplicateAck(positions=positions):
                 kept = [each for each in positions if each[0] == self._slot]
                 return replace(message, positions=kept) if kept else None
-            case Ask(items=items):
+            case SlotRequests(items=items):
                 kept = [each for each in items if each.slot == self._slot]
                 return replace(message, items=kept) if kept else None
             case HandOver(slots=slots):

@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 
 from lockring.apps.cleaner.core.machine import CleanerCore
 from lockring.apps.cleaner.core.policy import Policy
-from lockring.apps.cleaner.core.queue import Pending
+from lockring.apps.cleaner.core.queue import PendingFolder
 from lockring.apps.cleaner.core.tally import Tally
-from lockring.apps.cleaner.core.words import Change, Event, Look, Reason
+from lockring.apps.cleaner.core.words import Change, FolderEvent, FolderState, Reason
 
 DELAY_NS = 100
-EMPTY = Look(0, stamp=1)
+EMPTY = FolderState(0, stamp=1)
 
 
 def core(policy: Policy | None = None, queue_max: int = 100) -> CleanerCore:
     return CleanerCore(policy or Policy(), delay_ns=DELAY_NS, queue_max=queue_max)
 
 
-def event(change: Change, folder: str, at_ns: int) -> Event:
-    return Event(change, folder, at_ns)
+def event(change: Change, folder: str, at_ns: int) -> FolderEvent:
+    return FolderEvent(change, folder, at_ns)
 
 
 # ------------------------------------------------------------------------------ policy
@@ -52,7 +52,7 @@ def test_the_roots_children_go_only_if_that_is_asked_for_and_the_root_never() ->
 
 
 def test_an_explicit_marker_goes_only_if_that_is_asked_for() -> None:
-    marker = Look(0, is_explicit=True)
+    marker = FolderState(0, is_explicit=True)
     assert Policy().keeps("a/b", marker) is Reason.MARKER
     assert Policy(markers=True).keeps("a/b", marker) is None
 
@@ -66,30 +66,32 @@ def test_a_folder_that_became_empty_is_removed_after_the_delay_and_not_before() 
     assert cleaner.found("a/b", EMPTY, since_ns=10, is_mine=True) is None
     assert cleaner.take_due(now_ns=109) is None
     pending = cleaner.take_due(now_ns=110)
-    assert pending == Pending("a/b", 10, 1)
+    assert pending == PendingFolder("a/b", 10, 1)
     assert cleaner.judge(pending, EMPTY, is_mine=True, now_ns=110) == "remove"
 
 
 @pytest.mark.parametrize(
     ("look", "is_mine", "reason"),
     [
-        (Look(1), True, "not empty"),
+        (FolderState(1), True, "not empty"),
         (EMPTY, False, "another worker's"),
         (Reason.GONE, True, "gone already"),
         (Reason.DENIED, True, "no permission"),
     ],
 )
 def test_what_does_not_hold_any_more_when_it_is_due_keeps_the_folder(
-    look: Look | Reason, is_mine: bool, reason: str
+    look: FolderState | Reason, is_mine: bool, reason: str
 ) -> None:
     cleaner = core()
-    assert cleaner.judge(Pending("a/b", 0, 1), look, is_mine=is_mine, now_ns=200) == "keep"
+    assert cleaner.judge(PendingFolder("a/b", 0, 1), look, is_mine=is_mine, now_ns=200) == "keep"
     assert cleaner.tally.kept == {reason: 1}
 
 
 def test_a_folder_that_was_written_to_and_is_empty_again_waits_once_more() -> None:
     cleaner = core()
-    assert cleaner.judge(Pending("a/b", 0, 1), Look(0, stamp=2), is_mine=True, now_ns=200) == "wait"
+    assert (
+        cleaner.judge(PendingFolder("a/b", 0, 1), FolderState(0, stamp=2), is_mine=True, now_ns=200) == "wait"
+    )
     assert cleaner.tally.restarted == 1
     assert cleaner.next_due_ns() == 300
 
@@ -148,8 +150,10 @@ def test_a_parent_in_which_somebody_works_waits_for_the_delay() -> None:
     assert cleaner.next_due_ns() == 300
 
 
-@pytest.mark.parametrize(("look", "is_mine"), [(Look(1), True), (EMPTY, False), (Reason.GONE, True)])
-def test_a_parent_that_is_not_empty_or_not_ours_does_not_follow(look: Look | Reason, is_mine: bool) -> None:
+@pytest.mark.parametrize(("look", "is_mine"), [(FolderState(1), True), (EMPTY, False), (Reason.GONE, True)])
+def test_a_parent_that_is_not_empty_or_not_ours_does_not_follow(
+    look: FolderState | Reason, is_mine: bool
+) -> None:
     assert core().follows("a/b", look, is_mine=is_mine, now_ns=200) is None
 
 
@@ -164,7 +168,7 @@ class World:
     """One folder as it truly is, whose events are told late and in any order."""
 
     def __init__(self) -> None:
-        self.changes: list[Event] = []
+        self.changes: list[FolderEvent] = []
         self.entries = 0
 
     def change(self, is_created: bool, at_ns: int) -> None:
@@ -172,8 +176,8 @@ class World:
             self.entries += 1 if is_created else -1
             self.changes.append(event(Change.CREATED if is_created else Change.REMOVED, "a/b", at_ns))
 
-    def look(self) -> Look:
-        return Look(self.entries, stamp=len(self.changes))
+    def look(self) -> FolderState:
+        return FolderState(self.entries, stamp=len(self.changes))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.data())
@@ -183,7 +187,7 @@ def test_a_folder_is_removed_only_if_it_stayed_empty_for_the_delay_however_late_
     world, cleaner = World(), core()
     changed_at_ns = 0
     now_ns = 0
-    untold: list[Event] = []
+    untold: list[FolderEvent] = []
     for is_created in writes:
         now_ns += data.draw(st.integers(1, 150))
         before = len(world.changes)

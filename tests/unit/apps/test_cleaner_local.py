@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from lockring.apps.cleaner import worker as worker_module
 from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.tally import Tally
-from lockring.apps.cleaner.core.words import Change, Event, Look, Reason
+from lockring.apps.cleaner.core.words import Change, FolderEvent, FolderState, Reason
 from lockring.apps.cleaner.group_ownership import GroupOwnership
 from lockring.apps.cleaner.local import LocalStorage
-from lockring.apps.cleaner.ownership import KEY_BYTES_MAX, Ownership, Sole, owner_key
+from lockring.apps.cleaner.ownership import KEY_BYTES_MAX, Ownership, SoleOwnership, owner_key
 from lockring.apps.cleaner.preview import preview
-from lockring.apps.cleaner.storage import Found, Storage
+from lockring.apps.cleaner.storage import FoundFolder, Storage
 from lockring.apps.cleaner.watching import InotifySource
-from lockring.apps.cleaner.worker import Plan, Worker
+from lockring.apps.cleaner.worker import Worker, WorkerPlan
 from lockring.errors import (
     Denied,
     InvalidRequest,
@@ -56,7 +56,7 @@ def storage(root: Path) -> Iterator[LocalStorage]:
 
 def scan(storage: LocalStorage, policy: Policy | None = None) -> dict[str, int | Reason]:
     return {
-        each.folder: each.look.entries if isinstance(each.look, Look) else each.look
+        each.folder: each.look.entries if isinstance(each.look, FolderState) else each.look
         for each in storage.scan(policy or Policy())
     }
 
@@ -92,7 +92,7 @@ def test_a_look_counts_to_its_bound(root: Path, storage: LocalStorage) -> None:
     (root / "a").mkdir()
     for number in range(5):
         (root / "a" / str(number)).touch()
-    assert storage.look("a", entries_max=3) == Look(3, (root / "a").stat().st_ctime_ns)
+    assert storage.look("a", entries_max=3) == FolderState(3, (root / "a").stat().st_ctime_ns)
     assert storage.look("nothing/here", entries_max=3) is Reason.GONE
 
 
@@ -235,7 +235,7 @@ class Told:
     """What a source of events has told."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[FolderEvent] = []
         self.lost = 0
         self.troubles: list[LockringError] = []
 
@@ -336,8 +336,8 @@ def a_worker(
     interval_ns: int = 3600_000 * MS,
 ) -> tuple[Worker, Heard]:
     heard = Heard()
-    plan = Plan(delay_ns=delay_ns, scan_interval_ns=interval_ns, queue_max=queue_max, once=once)
-    return Worker(storage, ownership or Sole("w"), Policy(), plan, heard), heard
+    plan = WorkerPlan(delay_ns=delay_ns, scan_interval_ns=interval_ns, queue_max=queue_max, once=once)
+    return Worker(storage, ownership or SoleOwnership("w"), Policy(), plan, heard), heard
 
 
 class Running:
@@ -417,7 +417,7 @@ def test_a_root_that_may_not_be_read_for_a_while_ends_no_worker(
     errors: list[LockringError] = [Denied("expired"), RootMissing("not mounted"), Unavailable("cut off")]
     real = storage.scan
 
-    def scan(policy: Policy) -> Iterator[Found]:
+    def scan(policy: Policy) -> Iterator[FoundFolder]:
         if errors:
             raise errors.pop(0)
         return real(policy)
@@ -475,7 +475,7 @@ def test_a_folder_that_is_lost_while_it_is_looked_at_is_not_removed(
     worker, heard = a_worker(storage, ownership=ownership, once=True)
     real = storage.look
 
-    def look(folder: str, *, entries_max: int) -> Look | Reason:
+    def look(folder: str, *, entries_max: int) -> FolderState | Reason:
         ownership.owned.discard(folder)
         return real(folder, entries_max=entries_max)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.tally import Tally
-from lockring.apps.cleaner.core.words import Look, Reason
+from lockring.apps.cleaner.core.words import FolderState, Reason
 from lockring.apps.cleaner.preview import preview
 from lockring.apps.cleaner.s3 import S3Storage
 from lockring.apps.cleaner.s3_keys import Key, folders_of
@@ -22,30 +22,30 @@ from tests.unit.apps.conftest import Bucket
 # ------------------------------------------------------------------- from keys to folders
 
 
-def folders(*names: str, policy: Policy | None = None) -> dict[str, Look | Reason]:
+def folders(*names: str, policy: Policy | None = None) -> dict[str, FolderState | Reason]:
     keys = [Key(name, 0, "s") for name in sorted(names, key=str.encode)]
     return {each.folder: each.look for each in folders_of(keys, policy or Policy())}
 
 
 def test_a_folder_is_empty_if_only_its_marker_is_there() -> None:
     assert folders("a/", "b/", "b/file", "c/d/file") == {
-        "a": Look(0, "s", True),
-        "b": Look(1, "s", True),
-        "c/d": Look(1, ""),
-        "c": Look(1, ""),
+        "a": FolderState(0, "s", True),
+        "b": FolderState(1, "s", True),
+        "c/d": FolderState(1, ""),
+        "c": FolderState(1, ""),
     }
 
 
 def test_a_marker_with_content_is_data() -> None:
-    assert [each.look for each in folders_of([Key("a/", 3, "s")], Policy())] == [Look(1, "")]
+    assert [each.look for each in folders_of([Key("a/", 3, "s")], Policy())] == [FolderState(1, "")]
 
 
 def test_names_that_sort_between_a_folder_and_what_is_in_it_disturb_nothing() -> None:
     assert folders("a/", "a-b/x", "a/b/", "a.txt", "a0/") == {
-        "a-b": Look(1, ""),
-        "a/b": Look(0, "s", True),
-        "a": Look(1, "s", True),
-        "a0": Look(0, "s", True),
+        "a-b": FolderState(1, ""),
+        "a/b": FolderState(0, "s", True),
+        "a": FolderState(1, "s", True),
+        "a0": FolderState(0, "s", True),
     }
 
 
@@ -53,8 +53,8 @@ def test_what_is_kept_with_all_below_is_found_once() -> None:
     policy = Policy(is_kept=lambda folder: folder == "a/keep")
     assert folders("a/keep/x/", "a/keep/y/", "a/z/", policy=policy) == {
         "a/keep": Reason.PATTERN,
-        "a/z": Look(0, "s", True),
-        "a": Look(2, ""),
+        "a/z": FolderState(0, "s", True),
+        "a": FolderState(2, ""),
     }
 
 
@@ -75,7 +75,7 @@ def test_one_pass_finds_what_a_tree_of_dictionaries_would(objects: set[tuple[str
         if not key.endswith("/") and parts:
             tree["/".join(parts)].add(key.rsplit("/", 1)[1])
     found = folders(*keys)
-    assert {folder: look.entries for folder, look in found.items() if isinstance(look, Look)} == {
+    assert {folder: look.entries for folder, look in found.items() if isinstance(look, FolderState)} == {
         folder: len(content) for folder, content in tree.items()
     }
     order = list(found)
@@ -100,8 +100,8 @@ def test_a_marker_alone_is_removed(bucket: Bucket) -> None:
     bucket.put("root/a/", "root/a/b/", "other/")
     storage = opened(bucket, "root")
     look = storage.look("a/b", entries_max=1)
-    assert isinstance(look, Look) and look.is_explicit and look.entries == 0
-    assert storage.look("a", entries_max=1) == Look(1)
+    assert isinstance(look, FolderState) and look.is_explicit and look.entries == 0
+    assert storage.look("a", entries_max=1) == FolderState(1)
     assert storage.remove("a/b") is None
     assert bucket.keys() == ["other/", "root/a/"]
     assert storage.look("a/b", entries_max=1) is Reason.GONE

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lockring.apps.cleaner.core.policy import Policy
-from lockring.apps.cleaner.core.words import Look, Reason
+from lockring.apps.cleaner.core.words import FolderState, Reason
 from lockring.apps.cleaner.local import LocalStorage
-from lockring.apps.cleaner.ownership import Sole
+from lockring.apps.cleaner.ownership import SoleOwnership
 from lockring.apps.cleaner.storage import Storage
-from lockring.apps.cleaner.worker import Plan, Worker
+from lockring.apps.cleaner.worker import Worker, WorkerPlan
 from lockring.errors import LockringError, Unavailable
 from tests.processes import eventually
 
@@ -26,7 +26,7 @@ class Cut(LocalStorage):
     is_cut = False
     attempts = 0
 
-    def look(self, folder: str, *, entries_max: int) -> Look | Reason:
+    def look(self, folder: str, *, entries_max: int) -> FolderState | Reason:
         if self.is_cut:
             self.attempts += 1
             raise Unavailable(f"{self.name} cannot be reached")
@@ -55,8 +55,8 @@ def test_folders_that_are_due_do_not_make_one_attempt_each(root: Path) -> None:
     storage = Cut(str(root))
     storage.open()
     heard = Heard()
-    plan = Plan(delay_ns=500_000_000, scan_interval_ns=10**12, queue_max=1000, once=False)
-    worker = Worker(storage, Sole("w"), Policy(), plan, heard)
+    plan = WorkerPlan(delay_ns=500_000_000, scan_interval_ns=10**12, queue_max=1000, once=False)
+    worker = Worker(storage, SoleOwnership("w"), Policy(), plan, heard)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:

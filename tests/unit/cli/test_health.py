@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockring.cli.health import Answer, Health, diagnose
+from lockring.cli.health import Health, ServerAnswer, diagnose
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
@@ -33,8 +33,8 @@ def state(*slots: SlotState, members: tuple[Replica, ...] = (A, B)) -> ClusterSt
 
 def node(
     replica: Replica, serving: int, *, left_ms: int = 20_000, over_ms: int = -1, away_ms: int = -1
-) -> Answer:
-    return Answer(
+) -> ServerAnswer:
+    return ServerAnswer(
         ServerStatus(
             "node",
             replica.node,
@@ -49,11 +49,11 @@ def node(
     )
 
 
-def coordinator(note: str = "", **heard_ms: int) -> Answer:
-    return Answer(ServerStatus("coordinator", "", 0, VERSION, note=note, heard=list(heard_ms.items())))
+def coordinator(note: str = "", **heard_ms: int) -> ServerAnswer:
+    return ServerAnswer(ServerStatus("coordinator", "", 0, VERSION, note=note, heard=list(heard_ms.items())))
 
 
-def judge(where: ClusterState, a: Answer, b: Answer, of_coordinator: Answer) -> Health:
+def judge(where: ClusterState, a: ServerAnswer, b: ServerAnswer, of_coordinator: ServerAnswer) -> Health:
     return diagnose(where, {"a": a, "b": b}, of_coordinator, wall_ns=NOW)
 
 
@@ -72,7 +72,7 @@ def test_slots_of_nodes_without_a_lease_are_not_served_whatever_the_state_says()
         WHOLE,
         node(A, 0, left_ms=0, over_ms=8_000, away_ms=38_000),
         node(B, 0, left_ms=0, over_ms=9_000, away_ms=39_000),
-        Answer(None, REFUSED),
+        ServerAnswer(None, REFUSED),
     )
     assert (health.condition, health.slots_served, health.since_s) == ("down", 0, 8.0)
     assert health.heading == "NOT SERVING for 8 s: no lock can be acquired or renewed"
@@ -91,20 +91,20 @@ def test_a_cluster_that_goes_on_without_its_coordinator_is_degraded_and_says_for
         WHOLE,
         node(A, HALF, left_ms=18_500, away_ms=11_000),
         node(B, HALF, left_ms=18_000, away_ms=12_000),
-        Answer(None, REFUSED),
+        ServerAnswer(None, REFUSED),
     )
     assert (health.condition, health.lease_left_s) == ("degraded", 18.0)
     assert "a, b have been without the coordinator for 12 s, and may serve for another 18 s" in health.remarks
 
 
 def test_a_coordinator_that_only_this_machine_cannot_reach_is_told_as_such() -> None:
-    health = judge(WHOLE, node(A, HALF), node(B, HALF), Answer(None, REFUSED))
+    health = judge(WHOLE, node(A, HALF), node(B, HALF), ServerAnswer(None, REFUSED))
     assert health.condition == "degraded"
     assert "though the nodes are in touch with it" in health.remarks[0]
 
 
 def test_slots_of_a_primary_that_does_not_answer_count_for_nothing() -> None:
-    health = judge(WHOLE, Answer(None, REFUSED), node(B, HALF), coordinator(a=12_000, b=300))
+    health = judge(WHOLE, ServerAnswer(None, REFUSED), node(B, HALF), coordinator(a=12_000, b=300))
     assert (health.condition, health.slots_served) == ("partial", HALF)
     assert health.reasons == [
         f"a at a:1 does not answer ({REFUSED}); the coordinator heard it last 12 s ago: 2048 slots"
@@ -113,7 +113,7 @@ def test_slots_of_a_primary_that_does_not_answer_count_for_nothing() -> None:
 
 
 def test_a_cluster_whose_nodes_are_all_dead_is_down_since_the_last_was_heard() -> None:
-    dead = Answer(None, REFUSED)
+    dead = ServerAnswer(None, REFUSED)
     health = judge(WHOLE, dead, dead, coordinator(a=12_000, b=7_000))
     assert (health.condition, health.since_s) == ("down", 7.0)
     unknown = judge(WHOLE, dead, dead, coordinator(a=12_000, b=-1))

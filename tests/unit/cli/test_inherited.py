@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("supervised.py")
+PROGRAM = Path(__file__).parent / "lock" / "supervised.py"
 
 
 def outcome_of(

@@ -19,37 +19,37 @@ from lockring.protocol import (
     PROTOCOL,
     Acquire,
     Break,
-    Broken,
-    Changed,
+    BreakReply,
     ClientHello,
     CloseSession,
     Describe,
-    Described,
+    DescribeReply,
     Drain,
-    Draining,
+    DrainReply,
     GetState,
-    Granted,
-    HolderInfo,
+    GrantReply,
+    HolderRecord,
     Keepalive,
-    Kept,
+    KeepaliveReply,
     List,
-    Listed,
-    LockInfo,
-    Lost,
+    ListReply,
+    LockRecord,
+    LossNotice,
     Message,
     Mode,
-    Queued,
-    Refused,
+    QueueNotice,
+    Refusal,
     Release,
-    Released,
+    ReleaseReply,
     Routes,
-    StateIs,
+    StateReply,
     ToNode,
     Undrain,
-    Undrained,
+    UndrainReply,
     Unwatch,
-    WaiterInfo,
+    WaiterRecord,
     Watch,
+    WatchNotice,
     Welcome,
 )
 from lockring.slots import SLOTS, slot_of
@@ -131,7 +131,7 @@ class LockServer:
         with self._lock:
             loser = next(each for each in self._queues[name] if token in (0, each.generation))
             session, acquisition = loser.id
-            self._send(loser.connection, Lost(session, acquisition, name, reason))
+            self._send(loser.connection, LossNotice(session, acquisition, name, reason))
 
     def wait_until(self, condition: Any, seconds: float = PATIENCE_S) -> None:
         """Wait until a condition on this server holds; looked at after each message and connection."""
@@ -207,44 +207,46 @@ class LockServer:
                 return
             case Release():
                 found = self._remove(message.name, (message.session, message.acquisition))
-                answer = Released(message.request, found)
+                answer = ReleaseReply(message.request, found)
             case Keepalive():
-                answer = Kept(message.request, self.promise_ms or message.ttl_ms, True)
+                answer = KeepaliveReply(message.request, self.promise_ms or message.ttl_ms, True)
             case CloseSession():
                 for name, queue in self._queues.items():
                     for entry in list(queue):
                         if entry.request.session == message.session:
                             self._remove(name, entry.id)
-                answer = Released(message.request, True)
+                answer = ReleaseReply(message.request, True)
             case Describe():
-                answer = Described(message.request, self._info(message.name))
+                answer = DescribeReply(message.request, self._info(message.name))
             case List():
                 names = sorted(n for n, q in self._queues.items() if q and n.startswith(message.prefix))
-                answer = Listed(message.request, [self._info(name) for name in names], -1, "", self.unserved)
+                answer = ListReply(
+                    message.request, [self._info(name) for name in names], -1, "", self.unserved
+                )
             case Watch():
                 self._watches[connection, message.request] = message.name
-                answer = Changed(message.request, self._info(message.name))
+                answer = WatchNotice(message.request, self._info(message.name))
             case Unwatch():
                 self._watches.pop((connection, message.watch), None)
-                answer = Released(message.request, True)
+                answer = ReleaseReply(message.request, True)
             case Break():
                 for entry in self._queues.get(message.name, [])[:1]:
                     if entry.generation == message.generation:
-                        self._send(entry.connection, Lost(*entry.id, message.name, "broken"))
+                        self._send(entry.connection, LossNotice(*entry.id, message.name, "broken"))
                         if message.force:
                             self._remove(message.name, entry.id)
-                        answer = Broken(message.request, message.force, 0 if message.force else 1000)
+                        answer = BreakReply(message.request, message.force, 0 if message.force else 1000)
                         break
                 else:
-                    answer = Refused(message.request, "not-held", "nobody holds it under that token")
+                    answer = Refusal(message.request, "not-held", "nobody holds it under that token")
             case GetState():
-                answer = StateIs(message.request, encode_state(ClusterState("cluster", 1)), "all is well")
+                answer = StateReply(message.request, encode_state(ClusterState("cluster", 1)), "all is well")
             case Drain() | Undrain():
-                done = Draining if isinstance(message, Drain) else Undrained
+                done = DrainReply if isinstance(message, Drain) else UndrainReply
                 answer = (
                     done(message.request, message.node)
                     if message.node == "a"
-                    else Refused(message.request, "unknown-node", f"there is no {message.node}")
+                    else Refusal(message.request, "unknown-node", f"there is no {message.node}")
                 )
             case _:
                 raise AssertionError(message)
@@ -259,19 +261,19 @@ class LockServer:
                 if known.generation:
                     self._grant(known)
                 else:
-                    self._send(connection, Queued(request.request))
+                    self._send(connection, QueueNotice(request.request))
                 return
         can_join = all(each.generation and each.shared and entry.shared for each in queue)
         if request.wait_ms == 0 and not can_join:
-            self._send(connection, Refused(request.request, "timeout", "held by another", request.name))
+            self._send(connection, Refusal(request.request, "timeout", "held by another", request.name))
             return
         if request.ttl_ms > 30_000:
-            self._send(connection, Refused(request.request, "invalid", "the longest TTL here is 30 s"))
+            self._send(connection, Refusal(request.request, "invalid", "the longest TTL here is 30 s"))
             return
         queue.append(entry)
         self._grant_first(queue)
         if not entry.generation:
-            self._send(connection, Queued(request.request))
+            self._send(connection, QueueNotice(request.request))
         self._changed(request.name)
 
     def _grant_first(self, queue: list[_Entry]) -> None:
@@ -287,7 +289,7 @@ class LockServer:
             entry.generation = self._generation
         request = entry.request
         promise = self.promise_ms or request.ttl_ms
-        self._send(entry.connection, Granted(request.request, entry.generation, promise, request.request))
+        self._send(entry.connection, GrantReply(request.request, entry.generation, promise, request.request))
 
     def _remove(self, name: str, which: tuple[str, int]) -> bool:
         queue = self._queues.get(name, [])
@@ -302,18 +304,20 @@ class LockServer:
     def _changed(self, name: str) -> None:
         for (connection, request), watched in self._watches.items():
             if watched == name:
-                self._send(connection, Changed(request, self._info(name)))
+                self._send(connection, WatchNotice(request, self._info(name)))
 
-    def _info(self, name: str) -> LockInfo:
+    def _info(self, name: str) -> LockRecord:
         queue = self._queues.get(name, [])
         holders = [
-            HolderInfo(e.request.owner, e.request.session, e.request.acquisition, e.generation, 5, 1000, 900)
+            HolderRecord(
+                e.request.owner, e.request.session, e.request.acquisition, e.generation, 5, 1000, 900
+            )
             for e in queue
             if e.generation
         ]
         waiters = [
-            WaiterInfo(e.request.owner, e.request.session, e.request.acquisition, 7)
+            WaiterRecord(e.request.owner, e.request.session, e.request.acquisition, 7)
             for e in queue
             if not e.generation
         ]
-        return LockInfo(name, slot_of(name), "a", 0, 1, self._generation, 0, holders, waiters)
+        return LockRecord(name, slot_of(name), "a", 0, 1, self._generation, 0, holders, waiters)

@@ -13,8 +13,8 @@ from lockring.protocol import (
     MEMBER_PAYLOAD_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     GroupMember,
-    HolderInfo,
-    LockInfo,
+    HolderRecord,
+    LockRecord,
     View,
     membership_of,
 )
@@ -83,8 +83,8 @@ def test_group_tells_who_should_own_what() -> None:
 
 
 def test_lock_without_members_is_no_group() -> None:
-    holder = HolderInfo("o", "s", 1, 1, 1, 1, 1)
-    lock = LockInfo("group:g", 1, "n", 1, 1, 1, 0, [holder], [], 5)
+    holder = HolderRecord("o", "s", 1, 1, 1, 1, 1)
+    lock = LockRecord("group:g", 1, "n", 1, 1, 1, 0, [holder], [], 5)
     assert summary_of(lock) is None
     holder.payload = member_payload("a", 1, b"")[1]
     found = summary_of(lock)

@@ -7,18 +7,18 @@ import dataclasses
 import lockring
 import lockring.aio
 from lockring.client.lock_info import broken_of, lock_info
-from lockring.protocol import SEQ_FREE, Broken, HolderInfo, LockInfo, Mode, WaiterInfo
+from lockring.protocol import SEQ_FREE, BreakReply, HolderRecord, LockRecord, Mode, WaiterRecord
 
 
 def test_times_are_in_seconds_and_tokens_are_called_fencing_tokens() -> None:
-    holder = HolderInfo("alice", "s1", 3, 7, 1_250, 10_000, 9_500)
-    waiter = WaiterInfo("bob", "s2", 4, 500, Mode.SHARED)
-    lock = lock_info(LockInfo("x", 9, "N1", Mode.EXCLUSIVE, 1, 7, 2, [holder], [waiter]))
+    holder = HolderRecord("alice", "s1", 3, 7, 1_250, 10_000, 9_500)
+    waiter = WaiterRecord("bob", "s2", 4, 500, Mode.SHARED)
+    lock = lock_info(LockRecord("x", 9, "N1", Mode.EXCLUSIVE, 1, 7, 2, [holder], [waiter]))
     assert lock == lockring.LockInfo(
         name="x",
         mode="exclusive",
         permits=1,
-        holders=[lockring.Holding("alice", "s1", 7, 1.25, 10.0, 9.5)],
+        holders=[lockring.Holder("alice", "s1", 7, 1.25, 10.0, 9.5)],
         waiters=[lockring.Waiter("bob", "s2", "shared", 0.5)],
         fencing_token_last=7,
         change=2,
@@ -30,18 +30,18 @@ def test_times_are_in_seconds_and_tokens_are_called_fencing_tokens() -> None:
 
 
 def test_a_free_lock_keeps_its_last_token() -> None:
-    lock = lock_info(LockInfo("x", 9, "N1", Mode.EXCLUSIVE, 1, 7, SEQ_FREE, [], []))
+    lock = lock_info(LockRecord("x", 9, "N1", Mode.EXCLUSIVE, 1, 7, SEQ_FREE, [], []))
     assert not lock.held
     assert lock.fencing_token_last == 7
 
 
 def test_a_lease_that_was_ended_says_in_seconds_when_its_lock_is_free() -> None:
-    assert broken_of(Broken(1, False, 2_500)) == lockring.Broken(freed=False, free_within_s=2.5)
-    assert broken_of(Broken(1, True, 0)) == lockring.Broken(freed=True, free_within_s=0.0)
+    assert broken_of(BreakReply(1, False, 2_500)) == lockring.Broken(freed=False, free_within_s=2.5)
+    assert broken_of(BreakReply(1, True, 0)) == lockring.Broken(freed=True, free_within_s=0.0)
 
 
 def test_no_public_field_of_a_lock_is_in_milliseconds_or_in_words_of_the_wire() -> None:
-    for kind in (lockring.LockInfo, lockring.Holding, lockring.Waiter, lockring.Broken, lockring.WatchEvent):
+    for kind in (lockring.LockInfo, lockring.Holder, lockring.Waiter, lockring.Broken, lockring.WatchEvent):
         names = {each.name for each in dataclasses.fields(kind)}
         assert not {
             name for name in names if name.endswith("_ms") or name in ("generation", "acquisition", "seq")

@@ -9,20 +9,20 @@ import pytest
 
 from lockring.core.client import watches as watching
 from lockring.core.client.effects import Update
-from lockring.core.client.queries import Kind, Request
+from lockring.core.client.queries import Query, QueryKind
 from lockring.core.client.watches import Backlog, difference, update_of
 from lockring.core.node import watches as node_watching
 from lockring.protocol import (
     Acquire,
     Break,
-    Changed,
-    Event,
-    HolderInfo,
+    HolderRecord,
     LockEvent,
-    LockInfo,
+    LockEventKind,
+    LockRecord,
     Mode,
-    WaiterInfo,
+    WaiterRecord,
     Watch,
+    WatchNotice,
 )
 from lockring.slots import slot_of
 from tests.unit.core.node.world import MS, Client, Nodes, S, of
@@ -30,7 +30,7 @@ from tests.unit.core.node.world import MS, Client, Nodes, S, of
 Picture = tuple[set[tuple[str, int, int]], set[tuple[str, int]]]
 
 
-def picture(lock: LockInfo) -> Picture:
+def picture(lock: LockRecord) -> Picture:
     """Who holds a lock and who waits."""
     return (
         {(each.session, each.acquisition, each.generation) for each in lock.holders},
@@ -43,16 +43,16 @@ def after(before: Picture, events: list[LockEvent]) -> Picture:
     holders, waiters = set(before[0]), set(before[1])
     for event in events:
         who = (event.session, event.acquisition)
-        match Event(event.kind):
-            case Event.WAITING:
+        match LockEventKind(event.kind):
+            case LockEventKind.WAITING:
                 assert who not in waiters
                 waiters.add(who)
-            case Event.GRANTED:
+            case LockEventKind.GRANTED:
                 waiters.discard(who)
                 holders.add((*who, event.generation))
-            case Event.LEFT:
+            case LockEventKind.LEFT:
                 waiters.remove(who)
-            case Event.GONE if not event.generation:
+            case LockEventKind.GONE if not event.generation:
                 waiters.remove(who)
             case _:
                 holders.remove((*who, event.generation))
@@ -66,20 +66,22 @@ class Watcher:
         self.client = client
         self.client.ask(Watch(700, name))
         self.told = 0
-        self.changes: list[Changed] = []
+        self.changes: list[WatchNotice] = []
         self.look()
 
     def look(self) -> list[tuple[str, str, str]]:
         """What has happened since the last look: what, to whom, why. Checks that it leads to what is there."""
         new = [
-            change for change in of(Changed, self.client.inbox)[len(self.changes) :] if change.request == 700
+            change
+            for change in of(WatchNotice, self.client.inbox)[len(self.changes) :]
+            if change.request == 700
         ]
         found = []
         for change in new:
             if self.changes and not change.gap:
                 assert after(picture(self.changes[-1].lock), change.events) == picture(change.lock)
             self.changes.append(change)
-            found += [(Event(each.kind).name, each.session, each.reason) for each in change.events]
+            found += [(LockEventKind(each.kind).name, each.session, each.reason) for each in change.events]
         return found
 
 
@@ -127,7 +129,9 @@ def test_each_thing_that_happens_is_told_with_its_reason(pair: Nodes) -> None:
 def test_grant_that_an_operator_ended_is_lost_however_it_ends(pair: Nodes, force: bool) -> None:
     watcher, one = Watcher(pair.client("A", "watcher")), pair.client("A", "one")
     one.acquire("x", 1)
-    generation = watcher.changes[-1].lock.generation or of(Changed, watcher.client.inbox)[-1].lock.generation
+    generation = (
+        watcher.changes[-1].lock.generation or of(WatchNotice, watcher.client.inbox)[-1].lock.generation
+    )
     watcher.look()
     one.ask(Break(90, "x", generation, force))
     one.release("x", 1)
@@ -179,7 +183,7 @@ def test_one_who_begins_to_watch_is_told_nothing_that_its_first_picture_shows(pa
     core.receive(one.connection, _acquire(one, 2), now_ns=pair.now)
     pair.settle()
     assert first.look() == [("GRANTED", "one", ""), ("WAITING", "one", "")]
-    [seen] = of(Changed, second.inbox)
+    [seen] = of(WatchNotice, second.inbox)
     assert (seen.events, seen.gap, picture(seen.lock)) == ([], False, picture(first.changes[-1].lock))
 
 
@@ -210,7 +214,13 @@ def test_whatever_happens_leads_from_one_picture_to_the_next(pair: Nodes) -> Non
                 pair.advance(rng.choice([10, 50, 200, 1_500]) * MS)
         watcher.look()
     kinds = {event.kind for change in watcher.changes for event in change.events}
-    assert kinds == {Event.WAITING, Event.GRANTED, Event.RELEASED, Event.LOST, Event.LEFT}
+    assert kinds == {
+        LockEventKind.WAITING,
+        LockEventKind.GRANTED,
+        LockEventKind.RELEASED,
+        LockEventKind.LOST,
+        LockEventKind.LEFT,
+    }
     assert not any(change.gap for change in watcher.changes)
     assert picture(watcher.changes[-1].lock) == picture(
         pair.cores["A"].slots[slot_of("x")].table.describe("x", "A", pair.now, expired=True)
@@ -220,8 +230,8 @@ def test_whatever_happens_leads_from_one_picture_to_the_next(pair: Nodes) -> Non
 # --------------------------------------------------------------------------- at the client
 
 
-def lock(holders: list[tuple[str, int]], waiters: list[str] = []) -> LockInfo:  # noqa: B006 - never changed
-    return LockInfo(
+def lock(holders: list[tuple[str, int]], waiters: list[str] = []) -> LockRecord:  # noqa: B006 - never changed
+    return LockRecord(
         "x",
         slot_of("x"),
         "A",
@@ -229,27 +239,27 @@ def lock(holders: list[tuple[str, int]], waiters: list[str] = []) -> LockInfo:  
         1,
         9,
         0,
-        [HolderInfo(session, session, 1, token, 1, 1_000, 900) for session, token in holders],
-        [WaiterInfo(session, session, 1, 1) for session in waiters],
+        [HolderRecord(session, session, 1, token, 1, 1_000, 900) for session, token in holders],
+        [WaiterRecord(session, session, 1, 1) for session in waiters],
     )
 
 
-def watch() -> Request:
-    return Request(Kind.WATCH, "x", slot_of("x"), 0, 0)
+def watch() -> Query:
+    return Query(QueryKind.WATCH, "x", slot_of("x"), 0, 0)
 
 
 def test_the_first_picture_has_no_past() -> None:
-    update = update_of(watch(), Changed(1, lock([("a", 1)]), [], True))
+    update = update_of(watch(), WatchNotice(1, lock([("a", 1)]), [], True))
     assert (update.events, update.gap) == ([], False)
 
 
 def test_a_node_that_does_not_tell_what_happened_leaves_a_gap() -> None:
     request = watch()
-    update_of(request, Changed(1, lock([("a", 1)])))
+    update_of(request, WatchNotice(1, lock([("a", 1)])))
     request.begun_again = False
-    update = update_of(request, Changed(1, lock([("b", 2)])))
+    update = update_of(request, WatchNotice(1, lock([("b", 2)])))
     assert update.gap
-    assert [(Event(each.kind).name, each.session) for each in update.events] == [
+    assert [(LockEventKind(each.kind).name, each.session) for each in update.events] == [
         ("GONE", "a"),
         ("GRANTED", "b"),
     ]
@@ -258,11 +268,11 @@ def test_a_node_that_does_not_tell_what_happened_leaves_a_gap() -> None:
 def test_a_watch_that_was_begun_again_has_one_gap() -> None:
     request = watch()
     request.begun_again = True
-    assert not update_of(request, Changed(1, lock([]), [], False)).gap
+    assert not update_of(request, WatchNotice(1, lock([]), [], False)).gap
     request.begun_again = True
-    again = update_of(request, Changed(2, lock([]), [], False))
+    again = update_of(request, WatchNotice(2, lock([]), [], False))
     assert (again.gap, again.events) == (True, [])
-    assert not update_of(request, Changed(2, lock([]), [], False)).gap
+    assert not update_of(request, WatchNotice(2, lock([]), [], False)).gap
 
 
 @pytest.mark.parametrize(
@@ -274,7 +284,9 @@ def test_a_watch_that_was_begun_again_has_one_gap() -> None:
         (lock([("a", 1), ("b", 2)], ["c"]), lock([])),
     ],
 )
-def test_difference_of_two_pictures_leads_from_one_to_the_other(before: LockInfo, later: LockInfo) -> None:
+def test_difference_of_two_pictures_leads_from_one_to_the_other(
+    before: LockRecord, later: LockRecord
+) -> None:
     assert after(picture(before), difference(before, later)) == picture(later)
     assert difference(later, later) == []
 

@@ -6,10 +6,10 @@ import pytest
 
 from lockring.core.node.validation import SESSION_BYTES_MAX
 from lockring.errors import InvalidRequest
-from lockring.grpc_api.acquire_call import Grant, lease_ms
+from lockring.grpc_api.acquire_call import PromisedGrant, lease_ms
 from lockring.grpc_api.converters import generation_of, listed_of, lock_of, wanted_of, wire_session
 from lockring.grpc_api.v1 import lockring_pb2 as pb
-from lockring.protocol import HolderInfo, LockInfo, Mode, WaiterInfo
+from lockring.protocol import HolderRecord, LockRecord, Mode, WaiterRecord
 from lockring.units import NS_PER_MS
 
 TTL_MS_MAX = 30_000
@@ -82,9 +82,9 @@ def test_a_token_that_cannot_be_is_refused(number: int) -> None:
 
 
 def test_a_long_queue_is_counted_and_not_told_whole() -> None:
-    holders = [HolderInfo("o", f"s/{number}/abc", 1, 9, 1, 2, 3) for number in range(150)]
-    waiters = [WaiterInfo("o", "other", 1, 5)] * 250
-    lock = LockInfo("x", 7, "N1", Mode.SHARED, 1, 9, 4, holders, waiters)
+    holders = [HolderRecord("o", f"s/{number}/abc", 1, 9, 1, 2, 3) for number in range(150)]
+    waiters = [WaiterRecord("o", "other", 1, 5)] * 250
+    lock = LockRecord("x", 7, "N1", Mode.SHARED, 1, 9, 4, holders, waiters)
     found = lock_of(lock)
     assert (found.holder_count, len(found.holders), found.waiter_count, len(found.waiters)) == (
         150,
@@ -100,5 +100,5 @@ def test_a_long_queue_is_counted_and_not_told_whole() -> None:
 
 def test_a_lease_counts_what_the_wait_took_by_the_slowest_clock() -> None:
     arrived_ns = 5_000 * NS_PER_MS
-    assert lease_ms(Grant(1, arrived_ns, 10_000, "N1"), arrived_ns) == 10_000
-    assert lease_ms(Grant(1, arrived_ns + 2_100 * NS_PER_MS, 10_000, "N1"), arrived_ns) == 12_000
+    assert lease_ms(PromisedGrant(1, arrived_ns, 10_000, "N1"), arrived_ns) == 10_000
+    assert lease_ms(PromisedGrant(1, arrived_ns + 2_100 * NS_PER_MS, 10_000, "N1"), arrived_ns) == 12_000

@@ -10,7 +10,7 @@ import pytest
 
 from lockring.errors import InvalidRequest, Unavailable
 from lockring.grpc_api import keepalive_stream as keeping
-from lockring.grpc_api.keepalive_stream import KeepStream, Listed
+from lockring.grpc_api.keepalive_stream import KeepStream, KeptLock
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 
 
@@ -37,8 +37,8 @@ class Nobody:
         await asyncio.sleep(0.01)
 
 
-def listed(number: int, ttl_ms: int) -> Listed:
-    return Listed(f"job/{number}", "session", "key", f"wire-{number}", ttl_ms, 0)
+def listed(number: int, ttl_ms: int) -> KeptLock:
+    return KeptLock(f"job/{number}", "session", "key", f"wire-{number}", ttl_ms, 0)
 
 
 def test_a_stream_renews_any_number_of_locks_and_listens_for_those_listed_last(

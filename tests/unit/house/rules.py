@@ -237,6 +237,41 @@ def without_unit(tree: ast.AST) -> list[str]:
     return found
 
 
+def classes_of(tree: ast.AST) -> list[ast.ClassDef]:
+    """Every class that a module defines, also inside of others."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+NOUNS_LIKE_PARTICIPLES: Final = frozenset({"HashRing", "KeyRing", "Setting", "Timing"})
+
+
+def named_by_participles(tree: ast.AST) -> list[str]:
+    """Classes that are called like a verb: a class is a thing. Errors are named for what happened."""
+    return [
+        f"line {each.lineno}: {each.name}"
+        for each in classes_of(tree)
+        if re.search(r"(?:ing|ed)$", each.name)
+        and each.name not in NOUNS_LIKE_PARTICIPLES
+        and not _is_error(each)
+    ]
+
+
+def _is_error(each: ast.ClassDef) -> bool:
+    bases = {ast.unparse(base).rpartition(".")[2] for base in each.bases}
+    return bool(
+        bases
+        & {
+            "LockringError",
+            "Exception",
+            "InvalidRequest",
+            "ConfigError",
+            "RuntimeError",
+            "StoreError",
+            "Unavailable",
+        }
+    )
+
+
 _BANNED: Final = re.compile(
     r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b|\b[Ii]ssue #|/work" r"/|/tmp/pl" r"an|\.\./sha" r"red",
 )

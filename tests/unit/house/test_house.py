@@ -70,6 +70,36 @@ def test_a_module_that_has_become_shorter_may_not_grow_back(name: str) -> None:
     assert lines > allowed - 40, f"{name} has {lines} lines: lower its number"
 
 
+PUBLIC_TWINS = {"Client", "Grant", "Grants", "Group", "Lock", "Membership", "RWLock"}
+"""Classes of the public interface that the blocking and the asyncio client have both, by the same name."""
+
+
+def test_a_class_name_means_one_thing() -> None:
+    found: dict[str, list[str]] = {}
+    for path in MODULES:
+        for each in rules.classes_of(tree_of(path)):
+            found.setdefault(each.name, []).append(name_of(path))
+    assert {
+        name: places for name, places in found.items() if len(places) > 1 and name not in PUBLIC_TWINS
+    } == {}
+
+
+def test_twins_are_those_of_the_two_clients_alone() -> None:
+    places = {
+        (each.name, name_of(path))
+        for path in MODULES
+        for each in rules.classes_of(tree_of(path))
+        if each.name in PUBLIC_TWINS
+    }
+    assert {Path(path).parent.as_posix() for _, path in places} == {"client/aio", "client/blocking"}
+    assert len(places) == 2 * len(PUBLIC_TWINS)
+
+
+@every_module
+def test_no_class_is_named_by_a_participle(path: Path) -> None:
+    assert rules.named_by_participles(tree_of(path)) == []
+
+
 def test_nothing_holds_notes_to_oneself() -> None:
     places = [
         path

@@ -151,3 +151,12 @@ def test_a_part_is_found_from_a_path() -> None:
     assert rules.part_of(rules.SOURCE / "core" / "node.py") == "core"
     assert rules.part_of(rules.SOURCE / "errors.py") == "errors"
     assert rules.part_of(rules.SOURCE / "__init__.py") == ""
+
+
+def test_a_class_that_is_called_like_a_verb_is_found_unless_it_is_an_error() -> None:
+    code = "class Watching: ...\nclass Parked: ...\nclass NodeLeaving(LockringError): ...\nclass Ring: ...\nclass HashRing: ..."
+    assert rules.named_by_participles(ast.parse(code)) == [
+        "line 1: Watching",
+        "line 2: Parked",
+        "line 4: Ring",
+    ]

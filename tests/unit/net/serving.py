@@ -7,10 +7,19 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from lockring.errors import ProtocolError
-from lockring.net.accepted import CLIENT, PEER, Guest
+from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
-from lockring.protocol import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, StateIs, Welcome
+from lockring.protocol import (
+    PROTOCOL,
+    Acquire,
+    ClientHello,
+    GetState,
+    Message,
+    PeerHello,
+    StateReply,
+    Welcome,
+)
 from tests.processes import PATIENCE_S
 
 T = TypeVar("T")
@@ -45,7 +54,7 @@ class EchoHost:
         self.answer = b""
         self.most_at_once = 1_000_000
         self.refused: tuple[type[Message], ...] = (Acquire,)
-        self.on_deliver: Callable[[Guest], None] = lambda _guest: None
+        self.on_deliver: Callable[[AcceptedConnection], None] = lambda _guest: None
         self.longest_queue = 0
         self.arrived: list[Message] = []
         self.left: list[str] = []
@@ -59,7 +68,7 @@ class EchoHost:
         self.listener.close("the test is over")
         await self.listener.closed(1.0)
 
-    def greet(self, guest: Guest, hello: Message) -> None:
+    def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         if not isinstance(hello, (ClientHello, PeerHello)):
             raise ProtocolError("no hello")
         guest.admit(
@@ -68,7 +77,7 @@ class EchoHost:
         self.greeted.append(hello)
         self.outbox.flush()
 
-    def deliver(self, guest: Guest, messages: list[Message]) -> None:
+    def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
         self.on_deliver(guest)
         if len(messages) > self.most_at_once:
             guest.hold(messages[self.most_at_once :])
@@ -78,11 +87,11 @@ class EchoHost:
             if isinstance(message, self.refused):
                 raise ProtocolError(f"not {type(message).__name__}")
             if isinstance(message, GetState):
-                guest.send(StateIs(message.request, self.answer))
+                guest.send(StateReply(message.request, self.answer))
             self.longest_queue = max(self.longest_queue, sum(map(len, guest._out)))
         self.outbox.flush()
 
-    def leave_guest(self, guest: Guest, reason: str) -> None:
+    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
         self.left.append(reason)
 
 

@@ -10,7 +10,7 @@ import sys
 import uvloop
 
 from lockring.clock import monotonic_ns
-from lockring.net.core_loop import Pump
+from lockring.net.core_loop import CoreLoop
 from lockring.units import NS_PER_MS
 
 
@@ -30,7 +30,7 @@ async def main() -> None:
 
     sock = socket.socket(fileno=0)
     transport, _ = await asyncio.get_running_loop().create_connection(Reader, sock=sock)
-    pump = Pump(
+    pump = CoreLoop(
         flush=lambda: None,
         next_deadline_ns=lambda: deadline_ns[0] if deadline_ns else None,
         on_timer=on_timer,

@@ -11,7 +11,7 @@ import sys
 import time
 
 from lockring.clock import monotonic_ns
-from lockring.net.core_loop import Pump
+from lockring.net.core_loop import CoreLoop
 from lockring.units import NS_PER_MS
 from tests.unit.net.serving import run, until
 
@@ -27,7 +27,7 @@ class Recorder:
         self.events: list[str] = []
         self.deadline_ns: int | None = None
         self.fired_at_ns = 0
-        self.pump = Pump(
+        self.pump = CoreLoop(
             flush=lambda: self.events.append("flush"),
             next_deadline_ns=lambda: self.deadline_ns,
             on_timer=self.on_timer,

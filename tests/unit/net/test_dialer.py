@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongRole
 from lockring.net.connection import Outbox
 from lockring.net.dialer import Dialer
-from lockring.protocol import PROTOCOL, ClientHello, GetState, Message, StateIs, ToClient, Welcome
+from lockring.protocol import PROTOCOL, ClientHello, GetState, Message, StateReply, ToClient, Welcome
 from tests.processes import address
 from tests.unit.net.serving import EchoHost, run, until
 
@@ -69,7 +69,7 @@ def test_it_greets_talks_and_hands_over_the_answers() -> None:
         caller.ask(1)
         caller.ask(2)
         await until(lambda: len(caller.messages) == 2)
-        assert caller.messages == [StateIs(1, b""), StateIs(2, b"")]
+        assert caller.messages == [StateReply(1, b""), StateReply(2, b"")]
         caller.dialer.close("done")
         await host.stop()
 

@@ -14,11 +14,20 @@ import pytest
 
 from lockring.errors import InvalidRequest
 from lockring.net import accepted as guest_module
-from lockring.net.accepted import Guest
+from lockring.net.accepted import AcceptedConnection
 from lockring.net.descriptors import RESERVED_MAX
 from lockring.net.frames import encode_frame
 from lockring.net.listener import CannotListen
-from lockring.protocol import PROTOCOL, Acquire, ClientHello, GetState, Message, PeerHello, Refused, StateIs
+from lockring.protocol import (
+    PROTOCOL,
+    Acquire,
+    ClientHello,
+    GetState,
+    Message,
+    PeerHello,
+    Refusal,
+    StateReply,
+)
 from lockring.protocol import Welcome as WelcomeMessage
 from tests.cluster.wire import Wire
 from tests.unit.net.serving import EchoHost, run, until, with_host
@@ -55,7 +64,7 @@ def test_what_follows_the_hello_in_the_same_read_is_not_lost_and_may_be_longer_t
             encode_frame(HELLO) + encode_frame(GetState(1)) + encode_frame(GetState(2)) + encode_frame(long)
         )
         answers = await talk(host, data, answers=4)
-        assert [type(each) for each in answers] == [WelcomeMessage, StateIs, StateIs, Refused]
+        assert [type(each) for each in answers] == [WelcomeMessage, StateReply, StateReply, Refusal]
         assert host.arrived == [GetState(1), GetState(2), long]
 
     with_host(test)()
@@ -70,11 +79,11 @@ def test_a_frame_that_does_not_come_to_its_end_ends_its_connection(
     async def test(host: EchoHost) -> None:
         half = encode_frame(Acquire(1, "s" * 10_000, 1000, "o", 1, "x"))[:5_000]
         answers = await talk(host, encode_frame(hello) + half, answers=2)
-        assert isinstance(answers[1], Refused)
+        assert isinstance(answers[1], Refusal)
         assert "a frame began to arrive" in answers[1].text
         await until(lambda: len(host.left) == 1)
         answers = await talk(host, encode_frame(hello), half[:2], answers=2)
-        assert isinstance(answers[1], Refused)
+        assert isinstance(answers[1], Refusal)
 
     with_host(test)()
 
@@ -92,7 +101,7 @@ def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_with
             wire.write(encode_frame(HELLO) + frames[0][:3])
             await until(lambda: bool(host.greeted))
             (guest,) = host.listener.guests
-            assert isinstance(guest, Guest)
+            assert isinstance(guest, AcceptedConnection)
             given = [guest._patience]
             for number, (one, after) in enumerate(itertools.pairwise(frames), start=1):
                 wire.write(one[3:] + after[:3])
@@ -117,7 +126,7 @@ def test_a_refusal_reaches_one_that_goes_on_sending() -> None:
             for _ in range(5):
                 wire.write(b"x" * 100_000)
                 await asyncio.sleep(0.02)
-            assert isinstance(await asyncio.to_thread(wire.read), Refused)
+            assert isinstance(await asyncio.to_thread(wire.read), Refusal)
 
     with_host(test)()
 
@@ -129,7 +138,7 @@ def test_clients_beyond_the_limit_are_refused_and_members_are_not() -> None:
                 wire.send(HELLO)
             await until(lambda: len(host.greeted) == 2)
             (refused,) = await talk(host, encode_frame(HELLO), answers=1)
-            assert isinstance(refused, Refused)
+            assert isinstance(refused, Refusal)
             assert refused.code == "overloaded"
             assert "2 client connections" in refused.text
             (welcome,) = await talk(host, encode_frame(PEER_HELLO), answers=1)
@@ -194,7 +203,7 @@ def test_one_who_sends_faster_than_it_is_answered_does_not_keep_the_others_waiti
     async def test(host: EchoHost) -> None:
         turns: list[int] = []
 
-        def slow(guest: Guest) -> None:
+        def slow(guest: AcceptedConnection) -> None:
             turns.append(guest.number)
             time.sleep(0.02)
             if len(turns) == 3:  # by now there is more to read than one read takes
@@ -232,7 +241,7 @@ def test_many_clients_together_do_not_keep_the_loop_from_everything_else() -> No
                 rounds += 1
                 loop.call_soon(count_rounds)
 
-            def slow(guest: Guest) -> None:
+            def slow(guest: AcceptedConnection) -> None:
                 if not handled_in:
                     for wire in wires[1:]:  # all of these are there to be read when this one is done
                         wire.send(GetState(2))
@@ -245,7 +254,7 @@ def test_many_clients_together_do_not_keep_the_loop_from_everything_else() -> No
             await until(lambda: len(handled_in) == len(wires))
             answers = await asyncio.to_thread(lambda: [[wire.read(), wire.read()] for wire in wires])
         assert max(Counter(handled_in).values()) <= 4, handled_in
-        assert [type(answer) for _, answer in answers] == [StateIs] * len(wires)
+        assert [type(answer) for _, answer in answers] == [StateReply] * len(wires)
 
     with_host(test)()
 
@@ -256,7 +265,7 @@ def test_what_the_host_holds_comes_again_in_its_order_and_is_dropped_with_its_co
         data = b"".join(encode_frame(GetState(number)) for number in range(1, 101))
         answers = await talk(host, encode_frame(HELLO), data, answers=101)
         assert host.arrived == [GetState(number) for number in range(1, 101)]
-        assert [each.request for each in answers[1:] if isinstance(each, StateIs)] == list(range(1, 101))
+        assert [each.request for each in answers[1:] if isinstance(each, StateReply)] == list(range(1, 101))
         host.arrived.clear()
         bad = encode_frame(Acquire(1, "s", 1000, "o", 1, "x"))
         await talk(host, encode_frame(HELLO), bad + data, answers=2)

@@ -8,7 +8,7 @@ import pytest
 
 from lockring.errors import ConfigError, StoreError
 from lockring.server.settings import ServeSettings, UpSettings
-from lockring.server.state_dir import Kept, kept_by_serve, kept_by_up
+from lockring.server.state_dir import StatePlace, kept_by_serve, kept_by_up
 
 
 @pytest.fixture(autouse=True)
@@ -19,20 +19,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_directory_is_named_by_the_command_and_the_port(home: Path) -> None:
-    assert kept_by_serve(ServeSettings(listen="10.0.0.1:7000")) == Kept(str(home / "serve-7000"), False)
-    assert kept_by_up(UpSettings(port=7100)) == Kept(str(home / "up-7100"), False)
+    assert kept_by_serve(ServeSettings(listen="10.0.0.1:7000")) == StatePlace(str(home / "serve-7000"), False)
+    assert kept_by_up(UpSettings(port=7100)) == StatePlace(str(home / "up-7100"), False)
     assert home.is_dir()
     assert not list(home.iterdir()), "the store makes its own, so that it knows that it is new"
 
 
 def test_a_chosen_coordinator_port_is_a_name_too(home: Path) -> None:
     settings = ServeSettings(listen="127.0.0.1:0", coordinator_listen="127.0.0.1:7001")
-    assert kept_by_serve(settings) == Kept(str(home / "serve-coordinator-7001"), False)
+    assert kept_by_serve(settings) == StatePlace(str(home / "serve-coordinator-7001"), False)
 
 
 def test_ports_that_nobody_chose_make_a_new_cluster(home: Path) -> None:
     settings = ServeSettings(listen="127.0.0.1:0", coordinator_listen="127.0.0.1:0")
-    assert kept_by_serve(settings) == kept_by_up(UpSettings(port=0)) == Kept(None, True)
+    assert kept_by_serve(settings) == kept_by_up(UpSettings(port=0)) == StatePlace(None, True)
     assert not home.exists()
 
 
@@ -42,12 +42,12 @@ def test_what_was_said_is_done(home: Path, new_cluster: bool) -> None:
         kept_by_serve(ServeSettings(in_memory=True, new_cluster=new_cluster)),
         kept_by_up(UpSettings(in_memory=True, new_cluster=new_cluster)),
     ):
-        assert told == Kept(None, new_cluster)
+        assert told == StatePlace(None, new_cluster)
     for told in (
         kept_by_serve(ServeSettings(data_dir="d", new_cluster=new_cluster)),
         kept_by_up(UpSettings(data_dir="d", new_cluster=new_cluster)),
     ):
-        assert told == Kept("d", new_cluster)
+        assert told == StatePlace("d", new_cluster)
 
 
 @pytest.mark.parametrize("settings", [ServeSettings, UpSettings])

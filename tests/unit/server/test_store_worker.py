@@ -9,13 +9,15 @@ import pytest
 
 from lockring.cluster_state import ClusterState
 from lockring.errors import StoreError
-from lockring.server.store_worker import Outcome, StoreWorker
+from lockring.server.store_worker import StoreOutcome, StoreWorker
 from lockring.store.memory import MemoryStore
 
 
-def work(test: Callable[[StoreWorker, list[Outcome]], Awaitable[None]], store: MemoryStore) -> list[Outcome]:
+def work(
+    test: Callable[[StoreWorker, list[StoreOutcome]], Awaitable[None]], store: MemoryStore
+) -> list[StoreOutcome]:
     """Run some operations, wait for all of them, and return the outcomes in the order in which they came."""
-    outcomes: list[Outcome] = []
+    outcomes: list[StoreOutcome] = []
 
     async def main() -> None:
         worker = StoreWorker(store)
@@ -32,7 +34,7 @@ def state_of(version: int) -> ClusterState:
 
 
 def test_operations_are_done_in_the_order_in_which_they_were_asked_for() -> None:
-    async def test(worker: StoreWorker, outcomes: list[Outcome]) -> None:
+    async def test(worker: StoreWorker, outcomes: list[StoreOutcome]) -> None:
         worker.read(outcomes.append)
         worker.write(0, state_of(1), outcomes.append)
         worker.write(1, state_of(2), outcomes.append)
@@ -44,10 +46,10 @@ def test_operations_are_done_in_the_order_in_which_they_were_asked_for() -> None
 
 
 def test_a_refused_write_comes_with_what_is_stored() -> None:
-    async def test(worker: StoreWorker, outcomes: list[Outcome]) -> None:
+    async def test(worker: StoreWorker, outcomes: list[StoreOutcome]) -> None:
         worker.write(7, state_of(8), outcomes.append)
 
-    assert work(test, MemoryStore(state_of(3))) == [Outcome(False, state_of(3))]
+    assert work(test, MemoryStore(state_of(3))) == [StoreOutcome(False, state_of(3))]
 
 
 def test_a_store_that_fails_gives_an_unknown_outcome_with_the_reason() -> None:
@@ -56,8 +58,8 @@ def test_a_store_that_fails_gives_an_unknown_outcome_with_the_reason() -> None:
     with pytest.raises(StoreError):
         store.read()
 
-    async def test(worker: StoreWorker, outcomes: list[Outcome]) -> None:
+    async def test(worker: StoreWorker, outcomes: list[StoreOutcome]) -> None:
         worker.read(outcomes.append)
         worker.write(3, state_of(4), outcomes.append)
 
-    assert work(test, store) == [Outcome(False, None, "the store is closed")] * 2
+    assert work(test, store) == [StoreOutcome(False, None, "the store is closed")] * 2

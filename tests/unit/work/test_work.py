@@ -16,7 +16,7 @@ import pytest
 
 from lockring.core.client.core import ClientCore
 from lockring.core.client.effects import Connect
-from lockring.core.client.effects import Send as ClientSend
+from lockring.core.client.effects import SendTo as ClientSend
 from lockring.core.client.tickets import TicketState
 from lockring.core.effects import Reply, Send
 from lockring.core.node.core import NodeCore
@@ -26,12 +26,12 @@ from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     PROTOCOL,
     Acquire,
-    Granted,
+    GrantReply,
     Keepalive,
-    Kept,
+    KeepaliveReply,
     Message,
     Release,
-    Released,
+    ReleaseReply,
     ToClient,
     ToNode,
     Welcome,
@@ -118,7 +118,7 @@ def test_a_lock_at_one_node_takes_one_answer_to_each_request() -> None:
     servers = Servers("A")
     for number in range(1, PAIRS + 1):
         servers.pair(number)
-    assert [type(answer) for answer in servers.answers] == [Granted, Released] * PAIRS
+    assert [type(answer) for answer in servers.answers] == [GrantReply, ReleaseReply] * PAIRS
     assert servers.work.messages == {"Granted": PAIRS, "Released": PAIRS}
     assert servers.work.bytes["Granted"] <= 17 * PAIRS
     assert servers.work.bytes["Released"] <= 10 * PAIRS
@@ -129,7 +129,7 @@ def test_a_lock_with_a_copy_takes_one_message_to_the_copy_and_its_acknowledgemen
     for number in range(1, PAIRS + 1):
         servers.pair(number)
     work = servers.work
-    assert [type(answer) for answer in servers.answers] == [Granted, Released] * PAIRS
+    assert [type(answer) for answer in servers.answers] == [GrantReply, ReleaseReply] * PAIRS
     # The removal of one goes along with the next grant.
     assert PAIRS <= work.messages["Replicate"] <= 1.02 * PAIRS
     assert work.messages["ReplicateAck"] == work.messages["Replicate"]
@@ -202,11 +202,11 @@ class Client:
                 match message:
                     case Acquire():
                         number = message.request
-                        self._answer(Granted(number, next(self._generations), TTL_MS, number))
+                        self._answer(GrantReply(number, next(self._generations), TTL_MS, number))
                     case Release():
-                        self._answer(Released(message.request, True))
+                        self._answer(ReleaseReply(message.request, True))
                     case Keepalive():
-                        self._answer(Kept(message.request, TTL_MS, True))
+                        self._answer(KeepaliveReply(message.request, TTL_MS, True))
 
     def pass_ms(self, duration_ms: int) -> None:
         """Let time pass."""

@@ -17,7 +17,7 @@ REPLACED: Final = "replaced"
 """Why a membership is lost whose id another member has taken over."""
 
 
-class Member(Protocol):
+class FolderMember(Protocol):
     """What is used of a `lockring.Membership`."""
 
     def fence(self, key: str) -> int:
@@ -41,12 +41,12 @@ class GroupOwnership:
         worker: the member's id.
     """
 
-    def __init__(self, join: Callable[[], Member], worker: str) -> None:
+    def __init__(self, join: Callable[[], FolderMember], worker: str) -> None:
         self.worker = worker
         self._join = join
         self._callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        self._member: Member | None = None
+        self._member: FolderMember | None = None
         self.rejoin()
 
     def fence(self, folder: str) -> int | None:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from lockring.apps.cleaner.core.policy import Policy
-from lockring.apps.cleaner.core.words import ROOT, Look, Reason
-from lockring.apps.cleaner.storage import Found
+from lockring.apps.cleaner.core.words import ROOT, FolderState, Reason
+from lockring.apps.cleaner.storage import FoundFolder
 from lockring.errors import Denied, InvalidRequest, RootMissing, Unavailable
 from lockring.native import from_native
 
@@ -113,7 +113,7 @@ class LocalStorage:
             os.close(self._root)
             self._root = -1
 
-    def scan(self, policy: Policy) -> Iterator[Found]:
+    def scan(self, policy: Policy) -> Iterator[FoundFolder]:
         """See `Storage`."""
         self._follow_root()
         try:
@@ -135,7 +135,7 @@ class LocalStorage:
                     else:
                         levels.pop()
                         if level.folder != ROOT:
-                            yield Found(level.folder, Look(level.count, level.stamp))
+                            yield FoundFolder(level.folder, FolderState(level.count, level.stamp))
                         continue
                 except OSError as error:
                     _close(levels.pop().names)
@@ -143,7 +143,7 @@ class LocalStorage:
                         raise Unavailable(
                             f"{self.name} cannot be scanned: {error.strerror or error}", name=self.name
                         ) from error
-                    yield Found(level.folder, _reason_of(error))
+                    yield FoundFolder(level.folder, _reason_of(error))
                     continue
                 if isinstance(below, _Level):
                     levels.append(below)
@@ -176,17 +176,17 @@ class LocalStorage:
 
     def _enter(
         self, level: _Level, entry: os.DirEntry[bytes], policy: Policy, depth: int
-    ) -> _Level | Found | None:
+    ) -> _Level | FoundFolder | None:
         """Go into a folder, or say why not; None if it is gone."""
         name = _text(entry.name)
         folder = f"{level.folder}/{name}" if level.folder else name
         kept = policy.keeps_below(folder)
         if kept is not None:
-            return Found(folder, kept)
+            return FoundFolder(folder, kept)
         try:
             status = entry.stat(follow_symlinks=False)
             if status.st_dev != self._device and not self._crosses:
-                return Found(folder, Reason.FOREIGN)
+                return FoundFolder(folder, Reason.FOREIGN)
             path = level.path + b"/" + entry.name
             names: Iterator[os.DirEntry[bytes]] = os.scandir(path)
             if depth > _DEPTH_OF_OPEN:
@@ -195,11 +195,11 @@ class LocalStorage:
             level.count -= 1
             return None
         except OSError as error:
-            return Found(folder, _reason_of(error))
+            return FoundFolder(folder, _reason_of(error))
         # The stamp is older than the list, so what comes into the folder meanwhile changes it.
         return _Level(folder, path, names, status.st_ctime_ns)
 
-    def look(self, folder: str, *, entries_max: int) -> Look | Reason:
+    def look(self, folder: str, *, entries_max: int) -> FolderState | Reason:
         """See `Storage`."""
         try:
             with self._opened(folder, _READ) as opened:
@@ -212,7 +212,7 @@ class LocalStorage:
                         count += 1
                         if count == entries_max:
                             break
-                return Look(count, status.st_ctime_ns)
+                return FolderState(count, status.st_ctime_ns)
         except OSError as error:
             return _reason_of(error)
 

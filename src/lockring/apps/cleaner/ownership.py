@@ -26,7 +26,7 @@ class Ownership(Protocol):
         """Call back, from any thread, whenever this worker has gained or lost folders."""
 
 
-class Sole:
+class SoleOwnership:
     """The ownership of a worker that is alone: every folder is its own.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.tally import Tally
-from lockring.apps.cleaner.core.words import ROOT, Look, Reason, parent_of
+from lockring.apps.cleaner.core.words import ROOT, FolderState, Reason, parent_of
 from lockring.apps.cleaner.storage import Storage
 
 
@@ -34,7 +34,9 @@ def preview(storage: Storage, policy: Policy, tally: Tally) -> Iterator[str]:
             continue
         entries = look.entries - would_go.pop(found.folder, 0)
         goes_by_itself = storage.implies_parents and not look.is_explicit and not entries
-        reason = Reason.NOT_EMPTY if entries else policy.keeps(found.folder, Look(0, 0, look.is_explicit))
+        reason = (
+            Reason.NOT_EMPTY if entries else policy.keeps(found.folder, FolderState(0, 0, look.is_explicit))
+        )
         tally.saw(reason)
         if reason is not None and not goes_by_itself:
             continue

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from lockring.apps.cleaner.core.policy import Policy
-from lockring.apps.cleaner.core.words import Look, Reason
+from lockring.apps.cleaner.core.words import FolderState, Reason
 from lockring.apps.cleaner.s3_keys import Key, folders_of
-from lockring.apps.cleaner.storage import Found
+from lockring.apps.cleaner.storage import FoundFolder
 from lockring.errors import ConfigError, Denied, InvalidRequest, LockringError, RootMissing, Unavailable
 
 SCHEME: Final = "s3://"
@@ -64,7 +64,7 @@ class S3Storage:
     def __init__(self, url: str, *, endpoint_url: str = "") -> None:
         self.name = url
         self.restored = 0
-        self._deleted: _Deleted | None = None
+        self._deleted: _Deletion | None = None
         bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
         if not url.startswith(SCHEME) or not bucket:
             raise InvalidRequest(f"a bucket is s3://BUCKET or s3://BUCKET/PREFIX, not {url!r}", name=url)
@@ -105,7 +105,7 @@ class S3Storage:
         finally:
             self._s3.close()
 
-    def scan(self, policy: Policy) -> Iterator[Found]:
+    def scan(self, policy: Policy) -> Iterator[FoundFolder]:
         """See `Storage`."""
         return folders_of(self._keys(), policy)
 
@@ -123,7 +123,7 @@ class S3Storage:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def look(self, folder: str, *, entries_max: int) -> Look | Reason:
+    def look(self, folder: str, *, entries_max: int) -> FolderState | Reason:
         """See `Storage`. What is put together in a multipart upload counts as there."""
         self._settle()
         key = self._key(folder)
@@ -133,7 +133,7 @@ class S3Storage:
         marker = next((each for each in found if each["Key"] == key), None)
         entries = len(found) - (1 if marker is not None and marker["Size"] == 0 else 0)
         if entries:
-            return Look(min(entries, entries_max))
+            return FolderState(min(entries, entries_max))
         try:
             if self._has_upload(key):
                 return Reason.MULTIPART
@@ -141,7 +141,7 @@ class S3Storage:
             return Reason.DENIED  # nobody can say that nothing is on its way
         if marker is None:
             return Reason.GONE
-        return Look(0, _stamp(marker), is_explicit=True)
+        return FolderState(0, _stamp(marker), is_explicit=True)
 
     def _has_upload(self, key: str) -> bool:
         try:
@@ -162,7 +162,7 @@ class S3Storage:
                     return Reason.NOT_EMPTY
                 tags = self._tags(key) if marker.get("TagCount") else ""
             # From before the request: where no answer comes, it may have been deleted all the same.
-            self._deleted = _Deleted(key, marker, tags)
+            self._deleted = _Deletion(key, marker, tags)
             if not self._delete(key, marker["ETag"]):
                 self._deleted = None
                 return Reason.WRITTEN
@@ -252,7 +252,7 @@ class S3Storage:
         return Unavailable(text, name=self.name)
 
 
-class _Deleted(NamedTuple):
+class _Deletion(NamedTuple):
     """A marker that was deleted, or may have been, and whose folder is still to be looked at."""
 
     key: str

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from lockring.apps.cleaner.core.policy import Policy
-from lockring.apps.cleaner.core.words import ROOT, Look, Reason
-from lockring.apps.cleaner.storage import Found
+from lockring.apps.cleaner.core.words import ROOT, FolderState, Reason
+from lockring.apps.cleaner.storage import FoundFolder
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -42,13 +42,13 @@ class _Open:
         self.count = 0
         self.marker: str | None = None
 
-    def found(self) -> Found:
+    def found(self) -> FoundFolder:
         if self.kept is not None:
-            return Found(self.folder, self.kept)
-        return Found(self.folder, Look(self.count, self.marker or "", self.marker is not None))
+            return FoundFolder(self.folder, self.kept)
+        return FoundFolder(self.folder, FolderState(self.count, self.marker or "", self.marker is not None))
 
 
-def folders_of(keys: Iterable[Key], policy: Policy) -> Iterator[Found]:
+def folders_of(keys: Iterable[Key], policy: Policy) -> Iterator[FoundFolder]:
     """Every folder that the keys make, each after those in it; see `Storage.scan`.
 
     Args:

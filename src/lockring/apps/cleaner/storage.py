@@ -8,10 +8,10 @@ from typing import Protocol
 import msgspec
 
 from lockring.apps.cleaner.core.policy import Policy
-from lockring.apps.cleaner.core.words import Look, Reason
+from lockring.apps.cleaner.core.words import FolderState, Reason
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundFolder(msgspec.Struct, frozen=True):
     """A folder that a scan came by.
 
     Attributes:
@@ -20,7 +20,7 @@ class Found(msgspec.Struct, frozen=True):
     """
 
     folder: str
-    look: Look | Reason
+    look: FolderState | Reason
 
 
 class Storage(Protocol):
@@ -47,7 +47,7 @@ class Storage(Protocol):
     def close(self) -> None:
         """Let go of it."""
 
-    def scan(self, policy: Policy) -> Iterator[Found]:
+    def scan(self, policy: Policy) -> Iterator[FoundFolder]:
         """Every folder but the root, each after what is in it; not what is in a folder that is kept with all below.
 
         Memory grows with the depth of the tree, not with its size.
@@ -56,7 +56,7 @@ class Storage(Protocol):
             RootMissing, Denied, Unavailable: the root cannot be reached or read any more.
         """
 
-    def look(self, folder: str, *, entries_max: int) -> Look | Reason:
+    def look(self, folder: str, *, entries_max: int) -> FolderState | Reason:
         """Look at one folder.
 
         Args:

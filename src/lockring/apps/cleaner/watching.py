@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from lockring.apps.cleaner.core.words import ROOT, Change, Event
+from lockring.apps.cleaner.core.words import ROOT, Change, FolderEvent
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, LockringError, Overloaded
 from lockring.native import from_native, to_native
@@ -50,7 +50,7 @@ class InotifySource:
         self,
         path: str,
         *,
-        on_event: Callable[[Event], None],
+        on_event: Callable[[FolderEvent], None],
         on_lost: Callable[[], None],
         on_trouble: Callable[[LockringError], None],
     ) -> None:
@@ -81,7 +81,7 @@ class InotifySource:
             ) from None
         source = self
 
-        class Table(InotifyFD):  # type: ignore[misc, unused-ignore]
+        class WatchTable(InotifyFD):  # type: ignore[misc, unused-ignore]
             """The table of watches, which tells when it is full and when it has lost events."""
 
             def add_callback(self, path: bytes, *rest: Any, **more: Any) -> Any:
@@ -98,7 +98,7 @@ class InotifySource:
                 super().handle_event(event)
 
         try:
-            self._inotify = Table()
+            self._inotify = WatchTable()
             self._inotify.start()
             self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
             self._observer.schedule(
@@ -143,9 +143,9 @@ class InotifySource:
     def _tell(self, change: Change, path: str, now_ns: int) -> None:
         folder = os.path.dirname(path)
         if folder == self._path:
-            self._on_event(Event(change, ROOT, now_ns))
+            self._on_event(FolderEvent(change, ROOT, now_ns))
         elif folder.startswith(self._path.rstrip("/") + "/"):
-            self._on_event(Event(change, folder[len(self._path.rstrip("/")) + 1 :], now_ns))
+            self._on_event(FolderEvent(change, folder[len(self._path.rstrip("/")) + 1 :], now_ns))
 
 
 def _refused(error: OSError) -> LockringError:

@@ -15,13 +15,13 @@ import msgspec
 
 from lockring.apps.cleaner.core.machine import CleanerCore
 from lockring.apps.cleaner.core.policy import Policy
-from lockring.apps.cleaner.core.queue import Pending
-from lockring.apps.cleaner.core.words import ROOT, Event, Look, Reason, parent_of
+from lockring.apps.cleaner.core.queue import PendingFolder
+from lockring.apps.cleaner.core.words import ROOT, FolderEvent, FolderState, Reason, parent_of
 from lockring.apps.cleaner.ownership import Ownership
-from lockring.apps.cleaner.storage import Found, Storage
+from lockring.apps.cleaner.storage import FoundFolder, Storage
 from lockring.clock import monotonic_ns
 from lockring.errors import Denied, LockringError, RootMissing, Unavailable
-from lockring.troubles import Trouble
+from lockring.troubles import RepeatedTrouble
 
 COUNT_MAX: Final = 1000
 """Entries are counted so far; more is as good as many."""
@@ -32,7 +32,7 @@ _EVICT_EVERY_NS: Final = 60_000_000_000
 _RETRY_NS: Final = 10_000_000_000
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker goes about it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     once: bool = False
 
 
-class Listener(Protocol):
+class WorkerListener(Protocol):
     """Hears what a worker does, on the worker's thread."""
 
     def deleted(self, storage: Storage, folder: str, fence: int, worker: str) -> None:
@@ -70,7 +70,12 @@ class Worker:
     """
 
     def __init__(
-        self, storage: Storage, ownership: Ownership, policy: Policy, plan: Plan, listener: Listener
+        self,
+        storage: Storage,
+        ownership: Ownership,
+        policy: Policy,
+        plan: WorkerPlan,
+        listener: WorkerListener,
     ) -> None:
         self.storage = storage
         self._ownership = ownership
@@ -80,16 +85,16 @@ class Worker:
         self.core = CleanerCore(policy, delay_ns=plan.delay_ns, queue_max=plan.queue_max)
         # Held while a removal is under way: who takes folders from us waits for its end.
         self._removing = threading.Lock()
-        self._events: deque[Event] = deque()
+        self._events: deque[FolderEvent] = deque()
         self._is_lost = False
         self._is_changed = False
         self._is_stopped = False
         # Its `put` may be called by a signal handler, also while this thread is in `get`.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._scan: Iterator[Found] | None = None
+        self._scan: Iterator[FoundFolder] | None = None
         self._scan_at_ns: int | None = None
         self._resume_at_ns = 0
-        self._trouble = Trouble()
+        self._trouble = RepeatedTrouble()
         self._dropped_before = 0
         self._is_short = False
         ownership.on_change(self.membership_changed)
@@ -101,7 +106,7 @@ class Worker:
 
     # ------------------------------------------------------------------- from any thread
 
-    def told(self, event: Event) -> None:
+    def told(self, event: FolderEvent) -> None:
         """Take an event; if too many wait already, they count as lost."""
         if len(self._events) >= _EVENTS_MAX:
             self._is_lost = True
@@ -130,10 +135,10 @@ class Worker:
     # ------------------------------------------------------------------- the worker's own thread
 
     def run(self) -> None:
-        """Work until `stop`, or, with `Plan.once`, until everything is done.
+        """Work until `stop`, or, with `WorkerPlan.once`, until everything is done.
 
         Raises:
-            Unavailable, Denied, RootMissing: with `Plan.once`, if the storage cannot be reached or read any more.
+            Unavailable, Denied, RootMissing: with `WorkerPlan.once`, if the storage cannot be reached or read any more.
         """
         now_ns = monotonic_ns()
         self._scan_at_ns = now_ns
@@ -212,7 +217,7 @@ class Worker:
             now_ns = monotonic_ns()
             if self.core.on_event(event, now_ns=now_ns) and self._owns(event.folder):
                 look = self.storage.look(event.folder, entries_max=COUNT_MAX)
-                if isinstance(look, Look):
+                if isinstance(look, FolderState):
                     self.core.counted(event.folder, look.entries, now_ns=now_ns)
                 since_ns = min(event.at_ns, now_ns)
                 self.core.found(event.folder, look, since_ns=since_ns, is_mine=True, by_event=True)
@@ -250,9 +255,9 @@ class Worker:
         core = self.core
         for count, found in enumerate(self._scan, start=1):
             look = found.look
-            if isinstance(look, Look) and look.entries:
+            if isinstance(look, FolderState) and look.entries:
                 core.tally.saw(core.found(found.folder, look, since_ns=0, is_mine=False))
-            elif isinstance(look, Look):
+            elif isinstance(look, FolderState):
                 is_mine = self._owns(found.folder)
                 now_ns = monotonic_ns()
                 core.tally.saw(core.found(found.folder, look, since_ns=now_ns, is_mine=is_mine))
@@ -279,16 +284,16 @@ class Worker:
             self._remove(pending)
         return False
 
-    def _remove(self, pending: Pending) -> None:
+    def _remove(self, pending: PendingFolder) -> None:
         """Remove a folder, and its parents as far as they become empty by it."""
         was_kept_for: Reason | None = None
-        following: Pending | None = pending
+        following: PendingFolder | None = pending
         while following is not None:
             parent = self._remove_one(following, was_kept_for)
             was_kept_for = Reason.NOT_EMPTY
             following = None if parent is None else self._follower(parent)
 
-    def _remove_one(self, pending: Pending, was_kept_for: Reason | None) -> str | None:
+    def _remove_one(self, pending: PendingFolder, was_kept_for: Reason | None) -> str | None:
         """Remove a folder if everything still speaks for it; returns its parent, None if it was not removed."""
         folder = pending.folder
         fence = self._ownership.fence(folder)
@@ -306,7 +311,7 @@ class Worker:
         self._listener.deleted(self.storage, folder, fence, self._ownership.worker)
         return self.core.removed(folder, was_kept_for=was_kept_for)
 
-    def _follower(self, parent: str) -> Pending | None:
+    def _follower(self, parent: str) -> PendingFolder | None:
         look = self.storage.look(parent, entries_max=1)
         while look is Reason.GONE and self.storage.implies_parents:
             parent = parent_of(parent)  # it went by itself with what was in it

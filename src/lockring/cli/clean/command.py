@@ -20,23 +20,23 @@ from lockring.apps.cleaner.core.policy import Policy
 from lockring.apps.cleaner.core.tally import Tally
 from lockring.apps.cleaner.group_ownership import GroupOwnership
 from lockring.apps.cleaner.local import LocalStorage
-from lockring.apps.cleaner.ownership import Ownership, Sole
+from lockring.apps.cleaner.ownership import Ownership, SoleOwnership
 from lockring.apps.cleaner.preview import preview
 from lockring.apps.cleaner.s3 import SCHEME, S3Storage
 from lockring.apps.cleaner.storage import Storage
 from lockring.apps.cleaner.watching import InotifySource
-from lockring.apps.cleaner.worker import Plan, Worker, run_all
-from lockring.cli.clean.report import CleanProgress, CleanVoice, facts_of, print_report
+from lockring.apps.cleaner.worker import Worker, WorkerPlan, run_all
+from lockring.cli.clean.report import CleanProgress, CleanReporter, facts_of, print_report
 from lockring.cli.clean.settings import CleanSettings
 from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
-from lockring.cli.endings import Signalled
+from lockring.cli.endings import SignalEnd
 from lockring.cli.options import read_settings
 from lockring.cli.output import shown
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
 from lockring.names import LOCK_NAME_BYTES_MAX
 from lockring.native import from_native, to_native
-from lockring.troubles import Trouble
+from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S, seconds_to_ns
 
 _TICK_S: Final = 0.2
@@ -65,7 +65,7 @@ def clean_folders(ctx: click.Context, /, roots: tuple[str, ...], as_json: bool, 
     settings = read_settings(CleanSettings, "clean-folders", given)
     if not roots:
         raise click.UsageError("which folders? the command is lockring clean-folders ROOT…", ctx)
-    voice = CleanVoice(as_json=as_json, is_verbose=settings.verbose)
+    voice = CleanReporter(as_json=as_json, is_verbose=settings.verbose)
     with ExitStack() as stack:
         storages = [_opened(root, settings, stack) for root in roots]
         if settings.dry_run:
@@ -139,7 +139,7 @@ def _owning(
 ) -> Iterator[Ownership]:
     worker = settings.worker or f"{from_native(socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}"
     if settings.alone:
-        yield Sole(worker)
+        yield SoleOwnership(worker)
         return
     with connect(cluster) as client:
         group = client.group(settings.group or group_of(storages))
@@ -156,11 +156,11 @@ def _clean(
     storages: Sequence[Storage],
     ownership: Ownership,
     settings: CleanSettings,
-    voice: CleanVoice,
+    voice: CleanReporter,
     as_json: bool,
 ) -> int:
     policy = _policy(settings)
-    plan = Plan(
+    plan = WorkerPlan(
         delay_ns=seconds_to_ns(settings.delay_s),
         scan_interval_ns=seconds_to_ns(settings.scan_interval_s),
         queue_max=settings.queue_max,
@@ -171,7 +171,7 @@ def _clean(
 
     rejoining = None
     if isinstance(ownership, GroupOwnership):
-        rejoining = _Rejoining(ownership, voice, workers[0].storage)
+        rejoining = _RejoinLoop(ownership, voice, workers[0].storage)
 
     def tick() -> None:
         progress.update()
@@ -203,17 +203,17 @@ def _clean(
                 for each in workers
             ]
     print_report(reports, as_json=as_json)
-    return Signalled(ended_by[0]) if ended_by and settings.once else exits.OK
+    return SignalEnd(ended_by[0]) if ended_by and settings.once else exits.OK
 
 
-class _Rejoining:
+class _RejoinLoop:
     """Looks whether the worker is still in its group, and joins again with growing pauses if it is not."""
 
-    def __init__(self, ownership: GroupOwnership, voice: CleanVoice, storage: Storage) -> None:
+    def __init__(self, ownership: GroupOwnership, voice: CleanReporter, storage: Storage) -> None:
         self._ownership = ownership
         self._voice = voice
         self._storage = storage
-        self._trouble = Trouble()
+        self._trouble = RepeatedTrouble()
         self._pause_ns = _REJOIN_NS_MIN
         self._next_at_ns = 0
 
@@ -239,7 +239,7 @@ class _Rejoining:
 
 
 @contextmanager
-def _watched(worker: Worker, voice: CleanVoice) -> Iterator[None]:
+def _watched(worker: Worker, voice: CleanReporter) -> Iterator[None]:
     """Events for a worker, if there can be any; if not, it is said why, and scans must do."""
     storage = worker.storage
     if not isinstance(storage, LocalStorage):

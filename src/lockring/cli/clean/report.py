@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lockring.apps.cleaner.worker import Worker
 
 
-class CleanVoice:
+class CleanReporter:
     """Hears what workers do and says it on standard error. Safe for use by several threads."""
 
     def __init__(self, *, as_json: bool, is_verbose: bool) -> None:

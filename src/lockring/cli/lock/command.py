@@ -15,13 +15,13 @@ import click
 
 from lockring import exits
 from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
-from lockring.cli.endings import Signalled
+from lockring.cli.endings import SignalEnd
 from lockring.cli.inherited import caught
 from lockring.cli.lock.programs import unusable
-from lockring.cli.lock.reporter import Voice
+from lockring.cli.lock.reporter import StderrReporter
 from lockring.cli.lock.separator import COMMAND, LockCommand, check_names, hint
 from lockring.cli.lock.settings import LockSettings
-from lockring.cli.lock.supervisor import Outcome, Supervisor, wait_for_signal_or_loss
+from lockring.cli.lock.supervisor import CommandOutcome, Supervisor, wait_for_signal_or_loss
 from lockring.cli.options import read_settings
 from lockring.cli.output import duration, print_json, quoted, shown, token
 from lockring.cli.waiting import holders, of_client, telling
@@ -71,7 +71,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         if names.count(name) > 1:
             raise InvalidRequest(f"the lock {quoted(name)} is named twice", name=name)
     cluster = client_settings(given)
-    say = Voice(as_json, settings.verbose and not settings.quiet, settings.quiet)
+    say = StderrReporter(as_json, settings.verbose and not settings.quiet, settings.quiet)
     command = ctx.meta.get(COMMAND)
     if command is None:
         if not settings.hold:
@@ -105,7 +105,7 @@ def _run(
     names: Sequence[str],
     settings: LockSettings,
     cluster: ClientSettings,
-    say: Voice,
+    say: StderrReporter,
 ) -> int:
     code = None
     try:
@@ -117,13 +117,13 @@ def _run(
     except AcquireTimeout as error:
         say.error(error)
         return settings.conflict_exit_code
-    except _Cancelled as signalled:
+    except _Cancellation as signalled:
         # The wait for the lock, or, once the command has ended, the wait for a cluster that does not confirm the release.
-        return Signalled(signalled.number) if code is None else code
+        return SignalEnd(signalled.number) if code is None else code
     return code
 
 
-def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings, say: Voice) -> int:
+def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings, say: StderrReporter) -> int:
     """Hold the locks until a signal, which is the regular end, or until one is lost."""
     code = None
     try:
@@ -138,8 +138,8 @@ def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings,
     except AcquireTimeout as error:
         say.error(error)
         return settings.conflict_exit_code
-    except _Cancelled as signalled:
-        return Signalled(signalled.number) if code is None else code
+    except _Cancellation as signalled:
+        return SignalEnd(signalled.number) if code is None else code
     return code
 
 
@@ -158,7 +158,7 @@ def _announce(grants: Sequence[Grant], settings: LockSettings) -> None:
 
 
 def _acquire(
-    client: Client, names: Sequence[str], settings: LockSettings, cluster: ClientSettings, say: Voice
+    client: Client, names: Sequence[str], settings: LockSettings, cluster: ClientSettings, say: StderrReporter
 ) -> list[Grant]:
     began_s = time.monotonic()
     with telling(of_client(client, cluster.connect_timeout_s, names, settings.wait_s), say):
@@ -205,7 +205,11 @@ def _mode(grant: Grant) -> str:
 
 
 def _finish(
-    outcome: Outcome, command: str, grants: Sequence[Grant], settings: LockSettings, say: Voice
+    outcome: CommandOutcome,
+    command: str,
+    grants: Sequence[Grant],
+    settings: LockSettings,
+    say: StderrReporter,
 ) -> int:
     """Report how the command ended, and choose the exit code."""
     if outcome.returncode is None:
@@ -239,7 +243,7 @@ def _loss(grants: Sequence[Grant], what: str) -> LockLost:
     return LockLost(text, name=name, reason="local-deadline")
 
 
-def _release(grants: Sequence[Grant], say: Voice) -> None:
+def _release(grants: Sequence[Grant], say: StderrReporter) -> None:
     for grant in grants:
         try:
             grant.release()
@@ -256,7 +260,7 @@ def _client_options(settings: LockSettings) -> dict[str, Any]:
     return {"ttl": settings.ttl_s, "owner": settings.owner or None}
 
 
-class _Cancelled(KeyboardInterrupt):
+class _Cancellation(KeyboardInterrupt):
     """A signal came that ends a wait."""
 
     def __init__(self, number: int) -> None:
@@ -266,10 +270,10 @@ class _Cancelled(KeyboardInterrupt):
 
 @contextmanager
 def _cancelled_by_signals() -> Iterator[None]:
-    """Raise `_Cancelled` in the main thread when a signal comes that would end the process."""
+    """Raise `_Cancellation` in the main thread when a signal comes that would end the process."""
 
     def cancel(number: int, frame: FrameType | None) -> None:
-        raise _Cancelled(number)
+        raise _Cancellation(number)
 
     before = {number: signal.signal(number, cancel) for number in caught(_CANCELLING)}
     try:

@@ -33,7 +33,7 @@ from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
-from lockring.cli.inherited import Inherited
+from lockring.cli.inherited import Inheritance
 from lockring.cli.lock.programs import replace_process
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
@@ -53,7 +53,7 @@ _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
-class Plan(msgspec.Struct, frozen=True):
+class GuardianPlan(msgspec.Struct, frozen=True):
     """What is known before the lock is.
 
     Attributes:
@@ -71,11 +71,11 @@ class Plan(msgspec.Struct, frozen=True):
     kill_after_ns: int
     margin_ns: int
     foreground: bool = False
-    inherited: Inherited = Inherited(frozenset(), frozenset(), ())
+    inherited: Inheritance = Inheritance(frozenset(), frozenset(), ())
     servers: tuple[str, ...] = ()
 
 
-def start_guardian(plan: Plan) -> tuple[int, socket.socket]:
+def start_guardian(plan: GuardianPlan) -> tuple[int, socket.socket]:
     """Fork the guardian. To be called before any thread is started.
 
     Returns:
@@ -109,7 +109,7 @@ def start_guardian(plan: Plan) -> tuple[int, socket.socket]:
 
 
 class _Guardian:
-    def __init__(self, channel: socket.socket, plan: Plan, parent: int) -> None:
+    def __init__(self, channel: socket.socket, plan: GuardianPlan, parent: int) -> None:
         self._channel = channel
         self._plan = plan
         self._parent = parent

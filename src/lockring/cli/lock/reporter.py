@@ -10,7 +10,7 @@ from lockring.cli.output import report
 from lockring.errors import LockringError
 
 
-class Voice:
+class StderrReporter:
     """Speaks on standard error: standard output is the command's. Lines for people, or JSON objects. Safe for use by several threads.
 
     Args:

@@ -19,9 +19,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from lockring.cli.endings import Signalled
+from lockring.cli.endings import SignalEnd
 from lockring.cli.inherited import caught, settle
-from lockring.cli.lock.guardian import OnLost, Plan, start_guardian
+from lockring.cli.lock.guardian import GuardianPlan, OnLost, start_guardian
 from lockring.cli.lock.terminal import Terminal
 from lockring.clock import monotonic_ns
 from lockring.errors import InternalError
@@ -55,7 +55,7 @@ _TYPED: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 _MARGIN_NS_MAX: Final = 50 * NS_PER_MS
 
 
-class Held(Protocol):
+class HeldLock(Protocol):
     """What the supervisor needs of a grant; `lockring.Grant` has it."""
 
     @property
@@ -73,7 +73,7 @@ class Held(Protocol):
         """Call back, from any thread, when the lock is lost; at once if it is already."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class CommandOutcome(msgspec.Struct, frozen=True):
     """How a command ended.
 
     Attributes:
@@ -92,7 +92,7 @@ class Outcome(msgspec.Struct, frozen=True):
     signals: tuple[int, ...] = ()
     had_terminal: bool = False
 
-    def ending(self) -> Signalled | None:
+    def ending(self) -> SignalEnd | None:
         """The signal that ended both the command and, by rights, this process: None if it is to exit with the command's code.
 
         That is a signal which this process was sent and passed on, or which came from the terminal. A signal that somebody sent to
@@ -102,9 +102,9 @@ class Outcome(msgspec.Struct, frozen=True):
         if number <= 0:
             return None
         if number in self.signals:
-            return Signalled(number)
+            return SignalEnd(number)
         if self.had_terminal and number in _TYPED:
-            return Signalled(number, group=True)
+            return SignalEnd(number, group=True)
         return None
 
 
@@ -137,7 +137,7 @@ class Supervisor:
         self._look_ms = max(5, min(500, ttl_ns // 20 // NS_PER_MS))
         inherited = settle()
         self._caught = caught(FORWARDED)
-        plan = Plan(
+        plan = GuardianPlan(
             argv=tuple(argv),
             on_lost=on_lost,
             kill_after_ns=round(kill_after_s * NS_PER_S),
@@ -152,7 +152,7 @@ class Supervisor:
         self._group: int | None = None
         self._lost = False
         self._signals: list[int] = []
-        self._outcome: Outcome | None = None
+        self._outcome: CommandOutcome | None = None
 
     def __enter__(self) -> Supervisor:
         return self
@@ -161,7 +161,7 @@ class Supervisor:
         self._channel.close()
         os.waitpid(self._guardian, 0)
 
-    def run(self, grants: Sequence[Held], variables: dict[str, str]) -> Outcome:
+    def run(self, grants: Sequence[HeldLock], variables: dict[str, str]) -> CommandOutcome:
         """Start the command and wait for its end, and that of its group.
 
         Args:
@@ -186,7 +186,7 @@ class Supervisor:
         assert self._outcome is not None
         return self._outcome
 
-    def _loop(self, grants: Sequence[Held], wakeups: _Wakeups) -> None:
+    def _loop(self, grants: Sequence[HeldLock], wakeups: _Wakeups) -> None:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(wakeups.fd, select.POLLIN)
@@ -227,7 +227,7 @@ class Supervisor:
             self._group = group = message["started"]
             self._terminal.child_started(group)
         elif "failed" in message:
-            self._outcome = Outcome(None, failure=message["failed"])
+            self._outcome = CommandOutcome(None, failure=message["failed"])
         elif "ending" in message:
             self._lost = True
         elif "stopped" in message:
@@ -235,7 +235,7 @@ class Supervisor:
             if self._terminal.child_stopped(self._group, message["stopped"]):
                 self._tell({"signal": signal.SIGCONT})
         elif "exited" in message:
-            self._outcome = Outcome(
+            self._outcome = CommandOutcome(
                 message["exited"],
                 lost=self._lost,
                 left=message["left"],
@@ -261,7 +261,7 @@ class Supervisor:
             return  # what the guardian said last, or that it is gone, is read next
 
 
-def _deadline_ns(grants: Sequence[Held]) -> int:
+def _deadline_ns(grants: Sequence[HeldLock]) -> int:
     # The clock is read first: a pause between the two readings then shortens the result.
     now_ns = monotonic_ns()
     return now_ns + round(min(grant.remaining() for grant in grants) * NS_PER_S)
@@ -310,7 +310,7 @@ def _noted(number: int, frame: FrameType | None) -> None:
 
 
 def wait_for_signal_or_loss(
-    grants: Sequence[Held], ending: Sequence[int], announce: Callable[[], None]
+    grants: Sequence[HeldLock], ending: Sequence[int], announce: Callable[[], None]
 ) -> int | None:
     """Hold locks until told to stop.
 

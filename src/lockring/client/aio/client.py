@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
 
-from lockring.client.aio.driver import AsyncEngine
+from lockring.client.aio.driver import AsyncDriver
 from lockring.client.aio.grants import Grant, Grants
 from lockring.client.aio.groups import Group
 from lockring.client.aio.locks import Lock, RWLock
-from lockring.client.aio.threaded_driver import ThreadedEngine
+from lockring.client.aio.threaded_driver import ThreadedDriver
 from lockring.client.arguments import (
     ANSWER_TIMEOUT_S_DEFAULT,
     CONNECT_TIMEOUT_S_DEFAULT,
@@ -25,7 +25,7 @@ from lockring.client.arguments import (
     ttl_to_ms,
     wait_to_ms,
 )
-from lockring.client.grant_state import Holding
+from lockring.client.grant_state import Holder
 from lockring.client.group_state import GroupList, groups_of
 from lockring.client.lock_info import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
 from lockring.client.process_bound import ProcessBound
@@ -35,7 +35,7 @@ from lockring.cluster_state import ClusterState, decode_state
 from lockring.core.client.outlook import Wait
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
 from lockring.protocol import WAIT_FOREVER, Mode
-from lockring.protocol import LockList as WireLockList
+from lockring.protocol import LockRecords as WireLockList
 from lockring.units import NS_PER_MS
 
 
@@ -71,7 +71,7 @@ class Client(ProcessBound):
         own_thread: bool = False,
     ) -> None:
         self._ttl_ms = ttl_to_ms(ttl)
-        self._engine: AsyncEngine | ThreadedEngine = (ThreadedEngine if own_thread else AsyncEngine)(
+        self._engine: AsyncDriver | ThreadedDriver = (ThreadedDriver if own_thread else AsyncDriver)(
             server_addresses(servers),
             default_owner() if owner is None else check_owner(owner),
             wait_to_ms(connect_timeout, "connect_timeout") * NS_PER_MS,
@@ -189,7 +189,7 @@ class Client(ProcessBound):
         )
         return lock_info(answer.lock)
 
-    async def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holding | None:
+    async def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holder | None:
         """Who holds a lock, or None if nobody does.
 
         Args:

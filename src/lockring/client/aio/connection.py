@@ -15,16 +15,16 @@ from lockring.net.sockets import tune
 from lockring.protocol import Message
 
 if TYPE_CHECKING:
-    from lockring.client.aio.plumbing import AsyncPlumbing
+    from lockring.client.aio.plumbing import AsyncDriverBase
 
 
-class AsyncWire(asyncio.Protocol):
+class AsyncConnection(asyncio.Protocol):
     """One connection, as the event loop drives it.
 
     It refers to its engine weakly: the loop keeps the connection, and a client that is forgotten is to be noticed.
     """
 
-    def __init__(self, engine: AsyncPlumbing, link: int, address: str) -> None:
+    def __init__(self, engine: AsyncDriverBase, link: int, address: str) -> None:
         self._engine = weakref.ref(engine)
         self._frames: FrameReader[Message] = FrameReader(decoder)
         self._greeted = False
@@ -61,7 +61,7 @@ class AsyncWire(asyncio.Protocol):
         if engine is not None:
             engine.wire_lost(self, reason, None)
 
-    def belong_to(self, engine: AsyncPlumbing) -> None:
+    def belong_to(self, engine: AsyncDriverBase) -> None:
         """Refer to the engine again, which lives on though it was forgotten."""
         self._engine = weakref.ref(engine)
 

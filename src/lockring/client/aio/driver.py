@@ -16,16 +16,16 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, Protocol
 
-from lockring.client.aio.plumbing import AsyncPlumbing, Outcome
-from lockring.client.aio.watching import Watching
+from lockring.client.aio.plumbing import AsyncDriverBase, Outcome
+from lockring.client.aio.watching import WatchReader
 from lockring.client.goodbye import expect_end, log, remember
 from lockring.client.grant_state import abandon_held, farewell_of, words_of_drop
-from lockring.client.group_state import Follower
+from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
 from lockring.core.client.core import ClientCore
 from lockring.core.client.effects import Update
 from lockring.core.client.outlook import Wait
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
 from lockring.protocol import Mode
@@ -34,7 +34,7 @@ from lockring.units import NS_PER_S
 _CLOSE_S: Final = 3.0
 
 
-class AsyncEngine(AsyncPlumbing):
+class AsyncDriver(AsyncDriverBase):
     """Runs one client core on the event loop of its first use.
 
     Args:
@@ -98,7 +98,7 @@ class AsyncEngine(AsyncPlumbing):
         self._core.cancel(ticket, now_ns=monotonic_ns())
         self._plan_flush(self._usable())
 
-    async def ask(self, question: Callable[[ClientCore, int], Request]) -> Any:
+    async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Ask something of the core, given it and the time, and wait for the answer."""
         loop = self._usable()
         request = question(self._core, monotonic_ns())
@@ -115,15 +115,15 @@ class AsyncEngine(AsyncPlumbing):
             raise error
         return answer
 
-    def watch(self, name: str) -> tuple[Watching, Request]:
+    def watch(self, name: str) -> tuple[WatchReader, Query]:
         """Begin to watch a lock."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
-        watching = request.context = Watching()
+        watching = request.context = WatchReader()
         self._plan_flush(loop)
         return watching, request
 
-    async def next_updates(self, watching: Watching) -> list[Update]:
+    async def next_updates(self, watching: WatchReader) -> list[Update]:
         """Wait for news of a watch."""
         if not watching.backlog and not watching.over:
             watching.woken = self._usable().create_future()
@@ -136,13 +136,13 @@ class AsyncEngine(AsyncPlumbing):
             raise watching.error
         return updates
 
-    def unwatch(self, request: Request) -> None:
+    def unwatch(self, request: Query) -> None:
         """End a watch."""
         if self._loop is not None and not self._loop.is_closed():
             self._core.abandon(request, now_ns=monotonic_ns())
             self._plan_flush(self._loop)
 
-    def follow(self, ticket: Ticket, member: Follower) -> None:
+    def follow(self, ticket: Ticket, member: GroupListener) -> None:
         """Begin to follow the group that a held ticket is a membership of; `member` hears of changes from now on."""
         loop = self._usable()
         request = self._core.follow(ticket, now_ns=monotonic_ns())
@@ -150,13 +150,13 @@ class AsyncEngine(AsyncPlumbing):
         member._followed(self._core, request)
         self._plan_flush(loop)
 
-    def told(self, request: Request) -> None:
+    def told(self, request: Query) -> None:
         """The one that follows was told of a change."""
         if not self._gone:
             self._core.told(request, now_ns=monotonic_ns())
             self._plan_flush(self._usable())
 
-    async def unfollow(self, request: Request) -> None:
+    async def unfollow(self, request: Query) -> None:
         """A member is about to leave: it owns nothing any more, and has been told so (`_on_regrouped`)."""
         self._usable()
         self._core.leave(request, now_ns=monotonic_ns())

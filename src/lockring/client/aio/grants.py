@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, overload
 
-from lockring.client.aio.driver import AsyncEngine
-from lockring.client.aio.threaded_driver import ThreadedEngine
+from lockring.client.aio.driver import AsyncDriver
+from lockring.client.aio.threaded_driver import ThreadedDriver
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
 from lockring.client.grant_state import (
     GrantState,
@@ -42,7 +42,7 @@ class Grant(GrantState):
 
     __slots__ = ("__weakref__", "_engine", "_event")
 
-    def __init__(self, engine: AsyncEngine | ThreadedEngine, ticket: Ticket) -> None:
+    def __init__(self, engine: AsyncDriver | ThreadedDriver, ticket: Ticket) -> None:
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: asyncio.Event | None = None
@@ -223,7 +223,7 @@ class Grants(ProcessBound, Sequence[Grant]):
         return f"<Grants {list(self._grants)!r}>"
 
 
-Engine = AsyncEngine | ThreadedEngine
+Engine = AsyncDriver | ThreadedDriver
 
 
 async def _release(engine: Engine, ticket: Ticket) -> None:
@@ -238,7 +238,7 @@ async def _release(engine: Engine, ticket: Ticket) -> None:
 
 def call_at_home(engine: Engine, function: Callable[[], object]) -> None:
     """Have a function called on the loop that a client belongs to. Where that loop is closed nothing is kept alive any more."""
-    home = engine._loop if isinstance(engine, AsyncEngine) else engine._engine.home
+    home = engine._loop if isinstance(engine, AsyncDriver) else engine._engine.home
     if home is not None:
         with contextlib.suppress(RuntimeError):
             home.call_soon_threadsafe(function)

@@ -15,21 +15,21 @@ from typing import Final
 
 from lockring._version import __version__
 from lockring.addresses import split_address
-from lockring.client.aio.connection import AsyncWire
-from lockring.client.aio.watching import Watching
+from lockring.client.aio.connection import AsyncConnection
+from lockring.client.aio.watching import WatchReader
 from lockring.client.arguments import origin_of
 from lockring.client.blocking.connection import CONNECT_S, reason_of
 from lockring.client.grant_state import abandon_held, listener_of, tell_lost, words_of
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
 from lockring.core.client.effects import (
-    Answer,
+    CallResult,
     Connect,
     Disconnect,
     GrantLost,
-    Regrouped,
+    GroupChange,
     Resolve,
-    Send,
+    SendTo,
     Update,
 )
 from lockring.core.client.tickets import Ticket
@@ -44,7 +44,7 @@ _STALL_S: Final = 0.005
 Outcome = asyncio.Future[LockringError | None]
 
 
-class AsyncPlumbing:
+class AsyncDriverBase:
     """Runs one client core on the event loop of its first use.
 
     Args:
@@ -65,7 +65,7 @@ class AsyncPlumbing:
             origin=origin_of(addresses),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wires: dict[int, AsyncWire] = {}
+        self._wires: dict[int, AsyncConnection] = {}
         self._connecting: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -87,7 +87,7 @@ class AsyncPlumbing:
         """Tell whoever holds a ticket that it was lost."""
         tell_lost(ticket.context)
 
-    def tell_regrouped(self, news: Regrouped) -> None:
+    def tell_regrouped(self, news: GroupChange) -> None:
         """Tell whoever follows a group of a change in it."""
         member = listener_of(news.request.context)
         if member is not None:
@@ -110,7 +110,7 @@ class AsyncPlumbing:
 
     # ------------------------------------------------------------------ what connections report
 
-    def wire_received(self, wire: AsyncWire, messages: list[Message]) -> None:
+    def wire_received(self, wire: AsyncConnection, messages: list[Message]) -> None:
         """Messages came on a connection."""
         if self._wires.get(wire.link) is not wire or self._gone:
             return
@@ -124,7 +124,7 @@ class AsyncPlumbing:
             self._is_busy = False
         self._flush()
 
-    def wire_lost(self, wire: AsyncWire, reason: str, error: LockringError | None) -> None:
+    def wire_lost(self, wire: AsyncConnection, reason: str, error: LockringError | None) -> None:
         """A connection is gone, or what came on it makes no sense."""
         if self._wires.get(wire.link) is not wire or self._gone:
             return
@@ -132,7 +132,7 @@ class AsyncPlumbing:
         self._core.disconnected(wire.link, now_ns=monotonic_ns(), reason=reason, error=error)
         self._flush()
 
-    def _hang_up(self, wire: AsyncWire) -> None:
+    def _hang_up(self, wire: AsyncConnection) -> None:
         del self._wires[wire.link]
         if wire.transport is not None:
             # What is not out by now need not be: whoever wanted it sent sends it again elsewhere. But at the end of the
@@ -141,7 +141,7 @@ class AsyncPlumbing:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, link: int, address: str) -> None:
         host, port = split_address(address)
-        wire = AsyncWire(self, link, address)
+        wire = AsyncConnection(self, link, address)
         try:
             async with asyncio.timeout(CONNECT_S):
                 await loop.create_connection(lambda: wire, host, port)
@@ -185,7 +185,7 @@ class AsyncPlumbing:
             while effects := self._core.take_effects(now_ns=monotonic_ns()):
                 for effect in effects:
                     kind = type(effect)
-                    if kind is Send:
+                    if kind is SendTo:
                         frame = encode_frame(effect.message)  # type: ignore[union-attr]
                         pieces.setdefault(effect.link, []).append(frame)  # type: ignore[union-attr]
                     elif kind is Resolve:
@@ -208,9 +208,9 @@ class AsyncPlumbing:
         match effect:
             case GrantLost(ticket):
                 self.tell_lost(ticket)
-            case Answer(request, answer, error):
+            case CallResult(request, answer, error):
                 waiting = request.context
-                if isinstance(waiting, Watching):
+                if isinstance(waiting, WatchReader):
                     waiting.error, waiting.over = error, True
                     waiting.wake()
                 elif not waiting.done():
@@ -218,7 +218,7 @@ class AsyncPlumbing:
             case Update(request):
                 request.context.backlog.add(effect)
                 request.context.wake()
-            case Regrouped():
+            case GroupChange():
                 self.tell_regrouped(effect)
             case Connect(link, address):
                 name = f"lockring-connect-{address}"
@@ -280,13 +280,13 @@ class AsyncPlumbing:
         abandon_held(self._core, "forked")
 
 
-def _on_timer(reference: weakref.ref[AsyncPlumbing], may_wait: bool) -> None:
+def _on_timer(reference: weakref.ref[AsyncDriverBase], may_wait: bool) -> None:
     engine = reference()
     if engine is not None:
         engine.on_timer(may_wait)
 
 
-_engines: weakref.WeakSet[AsyncPlumbing] = weakref.WeakSet()
+_engines: weakref.WeakSet[AsyncDriverBase] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

@@ -1,6 +1,6 @@
 """The asyncio client's machinery in a thread of its own, for programs whose event loop may stand still.
 
-An `AsyncEngine` on the program's event loop renews leases when that loop lets it. Where code may block the loop for
+An `AsyncDriver` on the program's event loop renews leases when that loop lets it. Where code may block the loop for
 longer than leases allow, the engine runs here instead: on a second loop, in a second thread, which the interpreter lets run
 every few milliseconds whatever the first one does (unless that is in an extension that keeps the interpreter's lock).
 Each call goes to the other thread and its answer comes back, which costs about 0.2 ms.
@@ -21,15 +21,15 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from lockring.client.aio.driver import AsyncEngine, guard_of
-from lockring.client.aio.watching import Watching
+from lockring.client.aio.driver import AsyncDriver, guard_of
+from lockring.client.aio.watching import WatchReader
 from lockring.client.grant_state import listener_of, words_of
-from lockring.client.group_state import Follower
+from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
 from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import Regrouped, Update
+from lockring.core.client.effects import GroupChange, Update
 from lockring.core.client.outlook import Wait
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import ClientClosed, ReentrantCall, Unavailable
 from lockring.protocol import Mode
@@ -45,7 +45,7 @@ _ANSWER_S: Final = 1.0
 T = TypeVar("T")
 
 
-class _Engine(AsyncEngine):
+class _InnerDriver(AsyncDriver):
     """An engine whose grants live on another loop."""
 
     home: asyncio.AbstractEventLoop
@@ -57,7 +57,7 @@ class _Engine(AsyncEngine):
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
                 self.home.call_soon_threadsafe(loser._on_ticket_lost)
 
-    def tell_regrouped(self, news: Regrouped) -> None:
+    def tell_regrouped(self, news: GroupChange) -> None:
         """Tell of a change in a group on the loop of its member."""
         member = listener_of(news.request.context)
         if member is not None:
@@ -76,16 +76,16 @@ class _Engine(AsyncEngine):
             await asyncio.wait(calls, timeout=_ANSWER_S)  # they are decided, and tell so
 
 
-class ThreadedEngine:
-    """Runs an `AsyncEngine` in a daemon thread of its own, for callers on the event loop of its first use.
+class ThreadedDriver:
+    """Runs an `AsyncDriver` in a daemon thread of its own, for callers on the event loop of its first use.
 
-    Its methods are those of `AsyncEngine`, with the same arguments, results and errors.
+    Its methods are those of `AsyncDriver`, with the same arguments, results and errors.
     """
 
     def __init__(self, addresses: Sequence[str], owner: str, connect_timeout_ns: int) -> None:
         self.addresses = addresses
         self.owner = owner
-        self._engine = _Engine(addresses, owner, connect_timeout_ns)
+        self._engine = _InnerDriver(addresses, owner, connect_timeout_ns)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
@@ -110,33 +110,33 @@ class ThreadedEngine:
         """Release a ticket, whatever its state, without waiting for the answer."""
         self._soon(self._engine.let_go, ticket)
 
-    async def ask(self, question: Callable[[ClientCore, int], Request]) -> Any:
+    async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Ask something of the core, given it and the time, and wait for the answer."""
         return await self._across(lambda: self._engine.ask(question))
 
-    def watch(self, name: str) -> tuple[Watching, Request]:
+    def watch(self, name: str) -> tuple[WatchReader, Query]:
         """Begin to watch a lock."""
         return self._now(self._start(), lambda: self._engine.watch(name))
 
-    async def next_updates(self, watching: Watching) -> list[Update]:
+    async def next_updates(self, watching: WatchReader) -> list[Update]:
         """Wait for news of a watch."""
         return await self._across(lambda: self._engine.next_updates(watching))
 
-    def unwatch(self, request: Request) -> None:
+    def unwatch(self, request: Query) -> None:
         """End a watch."""
         if not self._is_closed:
             self._soon(self._engine.unwatch, request)
 
-    def follow(self, ticket: Ticket, member: Follower) -> None:
+    def follow(self, ticket: Ticket, member: GroupListener) -> None:
         """Begin to follow the group that a held ticket is a membership of."""
         self._now(self._start(), lambda: self._engine.follow(ticket, member))
 
-    def told(self, request: Request) -> None:
+    def told(self, request: Query) -> None:
         """The one that follows was told of a change."""
         if not self._is_closed:
             self._soon(self._engine.told, request)
 
-    async def unfollow(self, request: Request) -> None:
+    async def unfollow(self, request: Query) -> None:
         """A member is about to leave: it owns nothing any more, and has been told so."""
         await self._across(lambda: self._engine.unfollow(request), goes_on=True)
 
@@ -315,7 +315,7 @@ class ThreadedEngine:
         return results[0]
 
 
-def _run(loop: asyncio.AbstractEventLoop, engine: _Engine, stop: asyncio.Event) -> None:
+def _run(loop: asyncio.AbstractEventLoop, engine: _InnerDriver, stop: asyncio.Event) -> None:
     """The engine's thread: its loop, until the engine is closed."""
     asyncio.set_event_loop(loop)
     try:

@@ -8,7 +8,7 @@ from lockring.core.client.watches import Backlog
 from lockring.errors import LockringError
 
 
-class Watching:
+class WatchReader:
     """A watch and what it has seen that its caller has not."""
 
     __slots__ = ("backlog", "error", "over", "woken")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from lockring.client.blocking.connection import Watcher
 
 if TYPE_CHECKING:
-    from lockring.client.blocking.plumbing import Plumbing
+    from lockring.client.blocking.plumbing import DriverBase
 
 _FAILURES_MAX: Final = 3
 """So many failures outside of sections, one after the other, are taken for lasting."""
@@ -41,10 +41,10 @@ class Keeper:
         OSError: the system has no descriptors left.
     """
 
-    def __init__(self, engine: Plumbing) -> None:
+    def __init__(self, engine: DriverBase) -> None:
         self._engine = weakref.ref(engine)
         self._failures = 0
-        self.heir: Plumbing | None = None
+        self.heir: DriverBase | None = None
         self.ident = 0
         self.watcher = Watcher()
         self.thread = threading.Thread(target=self._run, name="lockring-client", daemon=True)

@@ -20,10 +20,10 @@ import selectors
 import threading
 from typing import TYPE_CHECKING, Any
 
-from lockring.client.blocking.connection import IDLE_NS, NAP_S, Wire
+from lockring.client.blocking.connection import IDLE_NS, NAP_S, ClientConnection
 from lockring.client.blocking.section import Section
 from lockring.core.client.outstanding import PENDING
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.core.client.watches import Backlog
 from lockring.errors import LockringError
@@ -57,11 +57,11 @@ class Call:
     error: LockringError | None = None
     answer: Any = None
     core: ClientCore | None = None
-    item: Ticket | Request | None = None
+    item: Ticket | Query | None = None
     backlog: Backlog | None = None
     gate: threading.Lock | None = None
-    queued: Wire | None = None
-    reading: Wire | None = None
+    queued: ClientConnection | None = None
+    reading: ClientConnection | None = None
     beneath: Call | None = None
 
     def __init__(self) -> None:
@@ -71,16 +71,16 @@ class Call:
 class Calls(Section):
     """The calls of all threads, and the connections that they read; see the module for the rules."""
 
-    _wires: dict[int, Wire]
+    _wires: dict[int, ClientConnection]
     _callers: dict[int, Call]
     """The top call of each thread that has any."""
     _keeper: Keeper | None
     _sleeping_until_ns: int
 
-    def _feed(self, wire: Wire, now_ns: int, me: Call | None) -> None:
+    def _feed(self, wire: ClientConnection, now_ns: int, me: Call | None) -> None:
         raise NotImplementedError
 
-    def _watch(self, wire: Wire, events: int) -> None:
+    def _watch(self, wire: ClientConnection, events: int) -> None:
         raise NotImplementedError
 
     def _wake(self) -> None:
@@ -172,7 +172,7 @@ class Calls(Section):
                 self._wake()  # one beneath may have been let in, and does not run: somebody has to read for it
         return False
 
-    def _stop_reading(self, wire: Wire, call: Call, now_ns: int) -> None:
+    def _stop_reading(self, wire: ClientConnection, call: Call, now_ns: int) -> None:
         """A call stops reading: let the next one in that waits for something on that connection."""
         call.reading = None
         if call.is_over:
@@ -191,7 +191,7 @@ class Calls(Section):
         if self._sleeping_until_ns > now_ns + 2 * IDLE_NS:
             self._wake()  # somebody has to look after this connection from now on
 
-    def _let_next_in(self, wire: Wire, now_ns: int) -> bool:
+    def _let_next_in(self, wire: ClientConnection, now_ns: int) -> bool:
         """Let one go on that waits for a connection without a reader, if there is one that runs."""
         while wire.waiting:
             other = next(iter(wire.waiting))

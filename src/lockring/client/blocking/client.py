@@ -21,12 +21,12 @@ from lockring.client.arguments import (
     ttl_to_ms,
     wait_to_ms,
 )
-from lockring.client.blocking.driver import Engine
+from lockring.client.blocking.driver import BlockingDriver
 from lockring.client.blocking.grants import Grant, Grants
 from lockring.client.blocking.groups import Group
 from lockring.client.blocking.locks import Lock, RWLock
 from lockring.client.blocking.threading_lock import ThreadingLock
-from lockring.client.grant_state import Holding
+from lockring.client.grant_state import Holder
 from lockring.client.group_state import GroupList, groups_of
 from lockring.client.lock_info import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
 from lockring.client.process_bound import ProcessBound
@@ -36,7 +36,7 @@ from lockring.cluster_state import ClusterState, decode_state
 from lockring.core.client.outlook import Wait
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
 from lockring.protocol import WAIT_FOREVER, Mode
-from lockring.protocol import LockList as WireLockList
+from lockring.protocol import LockRecords as WireLockList
 from lockring.units import NS_PER_MS
 
 
@@ -72,7 +72,7 @@ class Client(ProcessBound):
     ) -> None:
         self._ttl_ms = ttl_to_ms(ttl)
         own = None if owner is None else check_owner(owner)
-        self._engine = Engine(
+        self._engine = BlockingDriver(
             server_addresses(servers),
             (lambda: own) if own is not None else default_owner,
             wait_to_ms(connect_timeout, "connect_timeout") * NS_PER_MS,
@@ -194,7 +194,7 @@ class Client(ProcessBound):
         )
         return lock_info(answer.lock)
 
-    def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holding | None:
+    def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holder | None:
         """Who holds a lock, or None if nobody does.
 
         Args:

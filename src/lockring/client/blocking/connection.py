@@ -42,7 +42,7 @@ _ROBBED_NS: Final = NS_PER_MS // 2
 decoder: Final = msgspec.msgpack.Decoder(ToClient)
 
 
-class Patience:
+class SpinBudget:
     """How often to look for an answer before going to sleep until it comes.
 
     Putting a thread to sleep and waking it costs more than a node on the same machine takes to answer, so there it is
@@ -77,7 +77,7 @@ class Patience:
         self._failures = self._skips = 0
 
 
-class Wire:
+class ClientConnection:
     """A connected, non-blocking socket, its frames, and who reads it at present.
 
     All fields but the socket itself are guarded by the engine's lock; `receive` is called by the one reader, without it,
@@ -137,11 +137,11 @@ class Wire:
         self.view = memoryview(bytearray(READ_BYTES))
         self._buffers = (self.view,)
         self._receive_into = sock.recv_into
-        self.granting, self.answering = Patience(), Patience()
+        self.granting, self.answering = SpinBudget(), SpinBudget()
         self._wake_out, self._wake_in = _pipe()
         self._poll = self._new_poll()
 
-    def receive(self, patience: Patience) -> None:
+    def receive(self, patience: SpinBudget) -> None:
         """Wait until something has come and take it, or until woken up.
 
         Args:
@@ -270,9 +270,9 @@ class Watcher:
         self.selector.register(self._wake_out, selectors.EVENT_READ, None)
         self.stale = False
 
-    def wait(self, timeout_s: float) -> list[tuple[Wire, int]]:
+    def wait(self, timeout_s: float) -> list[tuple[ClientConnection, int]]:
         """The connections that something has happened to; nothing if only woken, or when the time is over."""
-        found: list[tuple[Wire, int]] = []
+        found: list[tuple[ClientConnection, int]] = []
         for key, events in self.selector.select(timeout_s):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
@@ -281,7 +281,7 @@ class Watcher:
                 found.append((key.data, events))
         return found
 
-    def watch(self, wire: Wire, events: int) -> None:
+    def watch(self, wire: ClientConnection, events: int) -> None:
         """Watch a connection for these events from now on."""
         if events == wire.events or self.stale:
             return

@@ -23,15 +23,15 @@ from typing import Any, Final, TypeVar
 from lockring.client.blocking.background import log
 from lockring.client.blocking.calls import Call
 from lockring.client.blocking.connection import NAP_S
-from lockring.client.blocking.plumbing import Plumbing
+from lockring.client.blocking.plumbing import DriverBase
 from lockring.client.grant_state import listener_of, words_of_drop
-from lockring.client.group_state import Follower
+from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
 from lockring.core.client.core import ClientCore
 from lockring.core.client.effects import Update
 from lockring.core.client.outlook import Wait
 from lockring.core.client.outstanding import HELD, not_held
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.core.client.watches import Backlog
 from lockring.errors import LockringError, ReentrantCall
@@ -45,7 +45,7 @@ _LOOK_S: Final = 0.05
 G = TypeVar("G")
 
 
-class Engine(Plumbing):
+class BlockingDriver(DriverBase):
     """The calls of any number of threads, on one core."""
 
     # ------------------------------------------------------------------ calls
@@ -154,7 +154,7 @@ class Engine(Plumbing):
         """Whether a ticket is one of this core, and not of one that was given up."""
         return any(session is ticket.session for session in self._core.sessions())
 
-    def ask(self, question: Callable[[ClientCore, int], Request]) -> Any:
+    def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Ask something of the core, given it and the time, and wait for the answer."""
         call = Call()
         try:
@@ -168,7 +168,7 @@ class Engine(Plumbing):
             raise call.error
         return call.answer
 
-    def _begin_to_ask(self, now_ns: int, call: Call, question: Callable[[ClientCore, int], Request]) -> None:
+    def _begin_to_ask(self, now_ns: int, call: Call, question: Callable[[ClientCore, int], Query]) -> None:
         if (self._keeper is None or self._choring or self._openers) and not self._may_begin(call):
             return
         try:
@@ -237,7 +237,7 @@ class Engine(Plumbing):
         """End a watch."""
         self._withdraw(call)
 
-    def follow(self, ticket: Ticket, member: Follower) -> None:
+    def follow(self, ticket: Ticket, member: GroupListener) -> None:
         """Begin to follow the group that a held ticket is a membership of; `member` hears of changes from now on.
 
         Raises:
@@ -247,7 +247,7 @@ class Engine(Plumbing):
         if error is not None:
             raise error
 
-    def _follow(self, now_ns: int, ticket: Ticket, member: Follower) -> LockringError | None:
+    def _follow(self, now_ns: int, ticket: Ticket, member: GroupListener) -> LockringError | None:
         try:
             request = self._core.follow(ticket, now_ns=now_ns)
         except LockringError as error:
@@ -257,11 +257,11 @@ class Engine(Plumbing):
         self._carry_out(now_ns, None)
         return None
 
-    def told(self, core: ClientCore, request: Request) -> None:
+    def told(self, core: ClientCore, request: Query) -> None:
         """The one that follows was told of a change. `core` is the one that it follows by; another one knows nothing of it."""
         self._on(core, lambda now_ns: core.told(request, now_ns=now_ns))
 
-    def unfollow(self, core: ClientCore, request: Request) -> None:
+    def unfollow(self, core: ClientCore, request: Query) -> None:
         """A member is about to leave: it owns nothing any more."""
         self._on(core, lambda now_ns: core.leave(request, now_ns=now_ns))
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, overload
 
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns
-from lockring.client.blocking.driver import Engine
+from lockring.client.blocking.driver import BlockingDriver
 from lockring.client.grant_state import (
     GrantState,
     LossCallback,
@@ -41,7 +41,7 @@ class Grant(GrantState):
 
     __slots__ = ("__weakref__", "_engine", "_event")
 
-    def __init__(self, engine: Engine, ticket: Ticket) -> None:
+    def __init__(self, engine: BlockingDriver, ticket: Ticket) -> None:
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: threading.Event | None = None

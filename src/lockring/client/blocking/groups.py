@@ -30,7 +30,7 @@ from lockring.client.group_state import (
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns
 from lockring.core.client.core import ClientCore
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.client.tickets import TicketState
 from lockring.errors import LockLost, LockringError
 from lockring.names import lock_of_group
@@ -232,7 +232,7 @@ class Membership(MembershipState):
 
     # ------------------------------------------------------------------ for the client, with its lock held
 
-    def _followed(self, core: ClientCore, request: Request) -> None:
+    def _followed(self, core: ClientCore, request: Query) -> None:
         """For the client: the group is followed by this request."""
         self._core, self._request = core, request
 

@@ -21,7 +21,7 @@ from lockring._version import __version__
 from lockring.client.arguments import origin_of
 from lockring.client.blocking.background import Keeper, log
 from lockring.client.blocking.calls import Call, Calls
-from lockring.client.blocking.connection import IDLE_NS, Wire, connect, not_understood
+from lockring.client.blocking.connection import IDLE_NS, ClientConnection, connect, not_understood
 from lockring.client.goodbye import expect_end, remember
 from lockring.client.grant_state import (
     abandon_held,
@@ -35,13 +35,13 @@ from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
 from lockring.core.client.core import ClientCore
 from lockring.core.client.effects import (
-    Answer,
+    CallResult,
     Connect,
     Disconnect,
     GrantLost,
-    Regrouped,
+    GroupChange,
     Resolve,
-    Send,
+    SendTo,
     Update,
 )
 from lockring.core.client.outstanding import HELD
@@ -59,7 +59,7 @@ _SPAWN_AGAIN_NS: Final = 50 * NS_PER_MS
 """How often to try again to start a thread that the system refused."""
 
 
-class Plumbing(Calls):
+class DriverBase(Calls):
     """Runs one client core over sockets.
 
     Args:
@@ -81,7 +81,7 @@ class Plumbing(Calls):
         self._open_sections()
         self.owner = self._owner_of()
         self._core = self._new_core()
-        self._wires: dict[int, Wire] = {}
+        self._wires: dict[int, ClientConnection] = {}
         self._callers: dict[int, Call] = {}
         self._watches: dict[Call, None] = {}
         self._connecting: dict[int, object] = {}
@@ -166,7 +166,7 @@ class Plumbing(Calls):
 
     # ------------------------------------------------------------------ between core and sockets (all under the lock)
 
-    def _feed(self, wire: Wire, now_ns: int, me: Call | None) -> None:
+    def _feed(self, wire: ClientConnection, now_ns: int, me: Call | None) -> None:
         """Give the core what came on a connection."""
         data = wire.view[: wire.taken.pop()]
         wire.used_at_ns = now_ns
@@ -196,11 +196,11 @@ class Plumbing(Calls):
         effects = core.take_effects(now_ns=now_ns)
         frames: list[bytes] = []
         for place, effect in enumerate(effects, start=1):
-            if type(effect) is Send:
+            if type(effect) is SendTo:
                 frames.append(encode_frame(effect.message))
                 if place < len(effects):
                     after = effects[place]
-                    if type(after) is Send and after.link == effect.link:
+                    if type(after) is SendTo and after.link == effect.link:
                         continue  # what follows leaves in the same write
                 wire = self._wires.get(effect.link)
                 if wire is not None:
@@ -224,7 +224,7 @@ class Plumbing(Calls):
         match effect:
             case GrantLost(ticket):
                 tell_lost(ticket.context)
-            case Answer(request, answer, error):
+            case CallResult(request, answer, error):
                 call: Call = request.context
                 call.answer, call.error = answer, error
                 self._finish(call, me)
@@ -234,7 +234,7 @@ class Plumbing(Calls):
                 assert call.backlog is not None
                 call.backlog.add(effect)
                 self._finish(call, me)
-            case Regrouped(request, gained, lost, awaited):
+            case GroupChange(request, gained, lost, awaited):
                 member = listener_of(request.context)
                 if member is not None:
                     member._on_regrouped(gained, lost, awaited)
@@ -267,7 +267,7 @@ class Plumbing(Calls):
             sock = connect(address)
             try:
                 # Nobody has asked anything on it yet: let the background thread watch it at once.
-                wire = Wire(link, address, sock, monotonic_ns() - IDLE_NS)
+                wire = ClientConnection(link, address, sock, monotonic_ns() - IDLE_NS)
             except BaseException:
                 sock.close()
                 raise
@@ -279,7 +279,9 @@ class Plumbing(Calls):
             self._openers.discard(threading.current_thread())
         self._inside(self._connected, link, mark, wire, reason)
 
-    def _connected(self, now_ns: int, link: int, mark: object, wire: Wire | None, reason: str) -> None:
+    def _connected(
+        self, now_ns: int, link: int, mark: object, wire: ClientConnection | None, reason: str
+    ) -> None:
         if self._connecting.get(link) is not mark:
             if wire is not None:
                 wire.close()
@@ -295,7 +297,7 @@ class Plumbing(Calls):
         if not wire.closed:
             self._watch(wire, wire.wanted_events(now_ns))
 
-    def _drop(self, wire: Wire) -> None:
+    def _drop(self, wire: ClientConnection) -> None:
         """A connection is over."""
         del self._wires[wire.link]
         self._watch(wire, 0)
@@ -308,7 +310,7 @@ class Plumbing(Calls):
         for call in waiting:
             self._open_gate(call)
 
-    def _watch(self, wire: Wire, events: int) -> None:
+    def _watch(self, wire: ClientConnection, events: int) -> None:
         """Let the background thread watch a connection for these events."""
         if self._keeper is not None:
             self._keeper.watcher.watch(wire, events)
@@ -414,11 +416,11 @@ class Plumbing(Calls):
         self._sleeping_until_ns = self._planned_ns = now_ns + sleep_ns
         return sleep_ns / NS_PER_S
 
-    def serve(self, wire: Wire, events: int) -> None:
+    def serve(self, wire: ClientConnection, events: int) -> None:
         """For the background thread: a connection that no caller reads has something, or takes something."""
         self._inside(self._serve, wire, events)
 
-    def _serve(self, now_ns: int, wire: Wire, events: int) -> None:
+    def _serve(self, now_ns: int, wire: ClientConnection, events: int) -> None:
         if wire.closed:
             return
         if events & selectors.EVENT_WRITE and wire.outgoing:
@@ -448,7 +450,7 @@ class Plumbing(Calls):
             tell_lost(loser)
 
 
-_engines: weakref.WeakSet[Plumbing] = weakref.WeakSet()
+_engines: weakref.WeakSet[DriverBase] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

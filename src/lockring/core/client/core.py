@@ -22,32 +22,32 @@ from typing import Any, Final
 from zlib import crc32
 
 from lockring.core.client.effects import ClientEffect, Resolve
-from lockring.core.client.links import READY, Link
+from lockring.core.client.links import READY, NodeLink
 from lockring.core.client.outstanding import ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
-from lockring.core.client.queries import ANSWERS, ANYWHERE, Kind, Listing, Request, drain_request
-from lockring.core.client.refusals import Closing, Refusals
+from lockring.core.client.queries import ANSWERS, ANYWHERE, ListProgress, Query, QueryKind, drain_request
+from lockring.core.client.refusals import ClosingSession, Refusals
 from lockring.core.client.status import ClientStatus, check_invariants, status_of
-from lockring.core.client.tickets import NEVER_NS, Session, Ticket, deadline_of
+from lockring.core.client.tickets import NEVER_NS, ClientSession, Ticket, deadline_of
 from lockring.core.client.watches import update_of
 from lockring.errors import ClientClosed, LockringError, ProtocolError, Unavailable, from_code
 from lockring.protocol import (
     WAIT_FOREVER,
-    Changed,
     CloseSession,
-    Granted,
-    Kept,
-    Listed,
-    Lost,
+    GrantReply,
+    KeepaliveReply,
+    ListReply,
+    LossNotice,
     Message,
     Mode,
-    Queued,
-    Refused,
-    Released,
+    QueueNotice,
+    Refusal,
+    ReleaseReply,
     Routes,
-    Settled,
-    Trouble,
+    SettlementNotice,
+    TroubleNotice,
     Unwatch,
     View,
+    WatchNotice,
     Welcome,
 )
 from lockring.slots import SLOTS, slot_of
@@ -138,39 +138,39 @@ class ClientCore(Refusals):
             self._retract(ticket, now_ns)
         ticket.state = ENDED
 
-    def describe(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Request:
+    def describe(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask for one lock; the answer is a `LockInfo`."""
-        return self._ask(Request(Kind.DESCRIBE, name, slot_of(name), now_ns, give_up_at_ns), now_ns)
+        return self._ask(Query(QueryKind.DESCRIBE, name, slot_of(name), now_ns, give_up_at_ns), now_ns)
 
-    def list_locks(self, prefix: str, *, give_up_at_ns: int, now_ns: int) -> Request:
+    def list_locks(self, prefix: str, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask for all locks whose name starts with `prefix`; the answer is a list of `LockInfo`, by name."""
-        request = Request(Kind.LIST, prefix, ANYWHERE, now_ns, give_up_at_ns, listing=Listing())
+        request = Query(QueryKind.LIST, prefix, ANYWHERE, now_ns, give_up_at_ns, listing=ListProgress())
         return self._ask(request, now_ns)
 
-    def watch(self, name: str, *, now_ns: int) -> Request:
+    def watch(self, name: str, *, now_ns: int) -> Query:
         """Watch one lock: `Update` comes at once and after every change, until `abandon` or an error as `Answer`."""
-        request = Request(Kind.WATCH, name, slot_of(name), now_ns, NEVER_NS)
+        request = Query(QueryKind.WATCH, name, slot_of(name), now_ns, NEVER_NS)
         return self._ask(request, now_ns)
 
     def break_lock(
         self, name: str, generation: int, *, force: bool, give_up_at_ns: int, now_ns: int
-    ) -> Request:
+    ) -> Query:
         """End a holder's lease by its generation; the answer is a `Broken`."""
-        request = Request(Kind.BREAK, name, slot_of(name), now_ns, give_up_at_ns, generation, force)
+        request = Query(QueryKind.BREAK, name, slot_of(name), now_ns, give_up_at_ns, generation, force)
         return self._ask(request, now_ns)
 
-    def get_state(self, *, give_up_at_ns: int, now_ns: int) -> Request:
+    def get_state(self, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask any server for the cluster state; the answer is a `StateIs`."""
-        return self._ask(Request(Kind.STATE, "", ANYWHERE, now_ns, give_up_at_ns), now_ns)
+        return self._ask(Query(QueryKind.STATE, "", ANYWHERE, now_ns, give_up_at_ns), now_ns)
 
-    def drain(self, node: str, *, undo: bool = False, give_up_at_ns: int, now_ns: int) -> Request:
+    def drain(self, node: str, *, undo: bool = False, give_up_at_ns: int, now_ns: int) -> Query:
         """Move everything off a node (`Draining`), or with `undo` let it have slots again (`Undrained`)."""
         return self._ask(drain_request(node, undo, now_ns, give_up_at_ns), now_ns)
 
-    def abandon(self, request: Request, *, now_ns: int) -> None:
+    def abandon(self, request: Query, *, now_ns: int) -> None:
         """The caller does not want the answer any more; ends a watch."""
         link = self._routing.links.get(request.link)
-        if request.kind is Kind.WATCH and link is not None and not request.done:
+        if request.kind is QueryKind.WATCH and link is not None and not request.done:
             number = self._routing.number(now_ns)
             self._wake(self._routing.ask(link, number, None, Unwatch(number, request.request), now_ns))
             del link.acquires[request.request]
@@ -191,7 +191,7 @@ class ClientCore(Refusals):
         ]
         for item in list(self._open_items()):
             error = ClientClosed("the client was closed", name=item.name)
-            if isinstance(item, Request):
+            if isinstance(item, Query):
                 self._answer(item, None, error)
             elif item.state == PENDING:
                 self._end_pending(item, error)
@@ -208,7 +208,7 @@ class ClientCore(Refusals):
                 share.keepalive_at_ns = NEVER_NS
         for session, link in known:
             number = routing.number(now_ns)
-            routing.ask(link, number, Closing(session), CloseSession(number, session.id), now_ns)
+            routing.ask(link, number, ClosingSession(session), CloseSession(number, session.id), now_ns)
         self._close_links_if_done(now_ns)
 
     # ------------------------------------------------------------------ what the shell reports
@@ -248,9 +248,9 @@ class ClientCore(Refusals):
         if link.doubt_at_ns != NEVER_NS:
             self._routing.trust(link)
         kind = type(message)
-        if kind is Granted:
+        if kind is GrantReply:
             self._granted(link, message, now_ns)  # type: ignore[arg-type]
-        elif kind is Released:
+        elif kind is ReleaseReply:
             self._released(link, message, now_ns)  # type: ignore[arg-type]
         else:
             try:
@@ -308,7 +308,7 @@ class ClientCore(Refusals):
         """Version of the newest routes, 0 before the first."""
         return self._routing.version
 
-    def sessions(self) -> list[Session]:
+    def sessions(self) -> list[ClientSession]:
         """The sessions that were opened, one for each TTL."""
         return list(self._sessions.values())
 
@@ -322,63 +322,63 @@ class ClientCore(Refusals):
 
     # ------------------------------------------------------------------ messages
 
-    def _released(self, link: Link, message: Released, now_ns: int) -> None:
+    def _released(self, link: NodeLink, message: ReleaseReply, now_ns: int) -> None:
         """A release, a session's end or an unwatch is confirmed."""
         what = link.requests.pop(message.request, None)
         if isinstance(what, Ticket):
             self._let_go(what)
             if link.node is not None:
                 self._lately_released.add(what, link.node, now_ns)
-        elif isinstance(what, Closing):
+        elif isinstance(what, ClosingSession):
             self._close_links_if_done(now_ns)
 
-    def _receive_other(self, link: Link, message: Message, now_ns: int) -> None:
+    def _receive_other(self, link: NodeLink, message: Message, now_ns: int) -> None:
         if link.state != READY:
             if isinstance(message, Welcome):
                 self._welcomed(link, message, now_ns)
-            elif isinstance(message, Refused):
+            elif isinstance(message, Refusal):
                 raise from_code(message.code, message.text)
             else:
                 raise ProtocolError(f"{link.address} is no lockring server: it did not answer the greeting")
             return
         match message:
-            case Kept():
+            case KeepaliveReply():
                 self._kept(link, message, now_ns)
             case Routes():
                 self._routed(message, now_ns)
-            case Lost():
+            case LossNotice():
                 self._told_lost(link, message, now_ns)
-            case Refused(request=0):
+            case Refusal(request=0):
                 raise ProtocolError(f"{link.address} could not read what it was sent: {message.text}")
-            case Refused():
+            case Refusal():
                 self._refused(link, message, now_ns)
-            case Changed():
+            case WatchNotice():
                 watch = link.acquires.get(message.request)
-                if isinstance(watch, Request):
+                if isinstance(watch, Query):
                     watch.attempts = 0
                     self._effects.append(update_of(watch, message))
-            case View() | Settled() if message.request in link.acquires:
+            case View() | SettlementNotice() if message.request in link.acquires:
                 self._grouped(link, message, now_ns)
-            case Queued():
+            case QueueNotice():
                 self._queued(link, message)
-            case Trouble():
+            case TroubleNotice():
                 self._troubled(link, message, now_ns)
             case Welcome():
                 raise ProtocolError(f"{link.address} answered the greeting twice")
             case _:
                 self._answered(link, message, now_ns)
 
-    def _answered(self, link: Link, message: Any, now_ns: int) -> None:
+    def _answered(self, link: NodeLink, message: Any, now_ns: int) -> None:
         """A question was answered."""
         request = link.requests.pop(message.request, None)
-        if not isinstance(request, Request) or type(message) is not ANSWERS.get(request.kind):
+        if not isinstance(request, Query) or type(message) is not ANSWERS.get(request.kind):
             return
         request.link = 0
         if request.listing is not None:
-            assert isinstance(message, Listed)
+            assert isinstance(message, ListReply)
             request.listing.page(message)
             if request.listing.found_nothing_served():
-                self._retry(request, Refused(0, "unavailable", "no node serves any slot at present"), now_ns)
+                self._retry(request, Refusal(0, "unavailable", "no node serves any slot at present"), now_ns)
             else:
                 self._dispatch(request, now_ns)
         else:
@@ -388,7 +388,7 @@ class ClientCore(Refusals):
         """Of a closing client: close each link whose session ends are confirmed, and all once the time is over."""
         for link in list(self._routing.links.values()):
             if now_ns >= self._closing_until_ns or not any(
-                isinstance(what, Closing) for what in link.requests.values()
+                isinstance(what, ClosingSession) for what in link.requests.values()
             ):
                 link.acquires.clear()
                 self._routing.drop(link, "the client was closed")

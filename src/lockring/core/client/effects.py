@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lockring.errors import LockringError
-from lockring.protocol import LockEvent, LockInfo, Message
+from lockring.protocol import LockEvent, LockRecord, Message
 
 if TYPE_CHECKING:
-    from lockring.core.client.queries import Request
+    from lockring.core.client.queries import Query
     from lockring.core.client.tickets import Ticket
 
 
@@ -31,7 +31,7 @@ class Disconnect(NamedTuple):
     reason: str
 
 
-class Send(NamedTuple):
+class SendTo(NamedTuple):
     """Send a message on a link."""
 
     link: int
@@ -56,10 +56,10 @@ class GrantLost(NamedTuple):
     reason: str
 
 
-class Answer(NamedTuple):
+class CallResult(NamedTuple):
     """A question was answered, or will not be: exactly one of `answer` and `error` is not None."""
 
-    request: Request
+    request: Query
     answer: Any
     error: LockringError | None
 
@@ -67,23 +67,23 @@ class Answer(NamedTuple):
 class Update(NamedTuple):
     """The lock that is watched by `request`, as it is now; `events` and `gap` as in `core.client.watches`."""
 
-    request: Request
-    lock: LockInfo
+    request: Query
+    lock: LockRecord
     events: list[LockEvent]
     gap: bool
 
 
-class Regrouped(NamedTuple):
+class GroupChange(NamedTuple):
     """The group of a member that follows it by `request` has changed: a new view, a settled one, or the end of the membership.
 
     `gained` and `lost` are the slots that became its own by that, or ceased to be. Where `awaited` says so, the core waits
     until the shell has told the program above, of one change after the other, and has called `told`.
     """
 
-    request: Request
+    request: Query
     gained: frozenset[int]
     lost: frozenset[int]
     awaited: bool
 
 
-ClientEffect = Connect | Disconnect | Send | Resolve | GrantLost | Answer | Update | Regrouped
+ClientEffect = Connect | Disconnect | SendTo | Resolve | GrantLost | CallResult | Update | GroupChange

@@ -72,7 +72,7 @@ class GroupView:
         return any(member.fencing_token == generation for member in self.members)
 
 
-class Standing(NamedTuple):
+class KeyOwnership(NamedTuple):
     """Where a member stands. A value, so that any thread may look at it without a lock.
 
     Attributes:
@@ -86,10 +86,10 @@ class Standing(NamedTuple):
     owned: frozenset[int]
 
 
-NO_STANDING: Final = Standing(GroupView(0, ()), False, NOTHING)
+NO_STANDING: Final = KeyOwnership(GroupView(0, ()), False, NOTHING)
 
 
-class Following(msgspec.Struct, eq=False):
+class GroupSubscription(msgspec.Struct, eq=False):
     """A member's following of its group. Read it, but let only the core change it.
 
     Attributes:
@@ -103,7 +103,7 @@ class Following(msgspec.Struct, eq=False):
     """
 
     ticket: Ticket
-    standing: Standing = NO_STANDING
+    standing: KeyOwnership = NO_STANDING
     seen: int = 0
     telling: bool = False
     untold: int = 0
@@ -115,12 +115,12 @@ class Following(msgspec.Struct, eq=False):
         before = self.standing.owned
         given = view.given_to(self.ticket.generation)
         owned = given if settled else before & given
-        self.standing = Standing(view, settled, owned)
+        self.standing = KeyOwnership(view, settled, owned)
         return owned - before, before - owned
 
     def end(self) -> frozenset[int]:
         """Own nothing any more; returns which slots that were."""
         before = self.standing
         self.over = True
-        self.standing = Standing(before.view, False, NOTHING)
+        self.standing = KeyOwnership(before.view, False, NOTHING)
         return before.owned

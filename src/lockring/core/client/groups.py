@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lockring.core.client.effects import Regrouped, Send
-from lockring.core.client.group_view import NOTHING, Following, GroupView
-from lockring.core.client.links import Link
+from lockring.core.client.effects import GroupChange, SendTo
+from lockring.core.client.group_view import NOTHING, GroupSubscription, GroupView
+from lockring.core.client.links import NodeLink
 from lockring.core.client.outstanding import HELD, not_held
-from lockring.core.client.queries import Kind, Request
+from lockring.core.client.queries import Query, QueryKind
 from lockring.core.client.renewals import Renewal
 from lockring.core.client.tickets import NEVER_NS, Ticket
 from lockring.errors import LockringError
-from lockring.protocol import Routes, Seen, Settled, Unwatch, View
+from lockring.protocol import Routes, SettlementNotice, Unwatch, View, ViewAck
 from lockring.slots import slot_of
 
 REPLACED: Final = "replaced"
@@ -24,8 +24,8 @@ class GroupsClient(Renewal):
 
     # ------------------------------------------------------------------ calls
 
-    def follow(self, ticket: Ticket, *, now_ns: int) -> Request:
-        """Begin to follow the group that a held ticket is a membership of: `Regrouped` comes whenever something changes.
+    def follow(self, ticket: Ticket, *, now_ns: int) -> Query:
+        """Begin to follow the group that a held ticket is a membership of: `GroupChange` comes whenever something changes.
 
         The request's `following` has what the member knows. It ends with the membership, or with `leave`.
 
@@ -34,22 +34,22 @@ class GroupsClient(Renewal):
         """
         if ticket.state != HELD:
             raise not_held(ticket)
-        request = Request(Kind.FOLLOW, ticket.name, ticket.slot, now_ns, NEVER_NS)
-        request.following = Following(ticket)
+        request = Query(QueryKind.FOLLOW, ticket.name, ticket.slot, now_ns, NEVER_NS)
+        request.following = GroupSubscription(ticket)
         self._follows[ticket] = request
         return self._ask(request, now_ns)
 
-    def told(self, request: Request, *, now_ns: int) -> None:
-        """The program above was told of one `Regrouped` that was `awaited`."""
+    def told(self, request: Query, *, now_ns: int) -> None:
+        """The program above was told of one `GroupChange` that was `awaited`."""
         following = request.following
         assert following is not None
         following.untold -= 1
         self._see(request, now_ns)
 
-    def leave(self, request: Request, *, now_ns: int) -> None:
+    def leave(self, request: Query, *, now_ns: int) -> None:
         """Own nothing any more and follow no more; the membership itself is then to be released.
 
-        A `Regrouped` tells what was lost by that.
+        A `GroupChange` tells what was lost by that.
         """
         following = request.following
         assert following is not None
@@ -57,24 +57,24 @@ class GroupsClient(Renewal):
         if not following.over:
             self._stop(request, now_ns)
 
-    def owned(self, request: Request, now_ns: int) -> frozenset[int]:
+    def owned(self, request: Query, now_ns: int) -> frozenset[int]:
         """The slots that are rightly the member's own at this time."""
         following = request.following
         assert following is not None
         owned = following.standing.owned  # before the look at the lease: both may only have ended since
         return owned if self.believes(following.ticket, now_ns) else NOTHING
 
-    def look(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Request:
+    def look(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask who is in the group whose lock is `name`; the answer is a `View`."""
-        return self._ask(Request(Kind.LOOK, name, slot_of(name), now_ns, give_up_at_ns), now_ns)
+        return self._ask(Query(QueryKind.LOOK, name, slot_of(name), now_ns, give_up_at_ns), now_ns)
 
     # ------------------------------------------------------------------ views
 
-    def _grouped(self, link: Link, message: View | Settled, now_ns: int) -> None:
+    def _grouped(self, link: NodeLink, message: View | SettlementNotice, now_ns: int) -> None:
         """News of a group."""
         request = link.acquires.get(message.request)
-        following = request.following if isinstance(request, Request) else None
-        if not isinstance(request, Request) or following is None:
+        following = request.following if isinstance(request, Query) else None
+        if not isinstance(request, Query) or following is None:
             return
         request.attempts = 0
         view, settled = following.standing.view, True
@@ -91,14 +91,14 @@ class GroupsClient(Renewal):
         self._tell(request, gained, lost)
         self._see(request, now_ns)
 
-    def _tell(self, request: Request, gained: frozenset[int], lost: frozenset[int]) -> None:
+    def _tell(self, request: Query, gained: frozenset[int], lost: frozenset[int]) -> None:
         following = request.following
         assert following is not None
         awaited = following.telling and bool(gained or lost)
         following.untold += awaited
-        self._effects.append(Regrouped(request, gained, lost, awaited))
+        self._effects.append(GroupChange(request, gained, lost, awaited))
 
-    def _see(self, request: Request, now_ns: int) -> None:
+    def _see(self, request: Query, now_ns: int) -> None:
         """Say that the newest view was seen, if all that it took is let go of."""
         following = request.following
         assert following is not None
@@ -113,12 +113,14 @@ class GroupsClient(Renewal):
         if link is not None:
             number = self._routing.number(now_ns)
             self._effects.append(
-                Send(link.id, Seen(number, ticket.name, ticket.session.id, ticket.acquisition, view.number))
+                SendTo(
+                    link.id, ViewAck(number, ticket.name, ticket.session.id, ticket.acquisition, view.number)
+                )
             )
 
     # ------------------------------------------------------------------ endings and moves
 
-    def _stop(self, request: Request, now_ns: int) -> None:
+    def _stop(self, request: Query, now_ns: int) -> None:
         """A member is none any more."""
         following = request.following
         assert following is not None
@@ -138,7 +140,7 @@ class GroupsClient(Renewal):
             self._finish(request)
         super()._end_held(ticket, reason)
 
-    def _answer(self, request: Request, answer: Any, error: LockringError | None) -> None:
+    def _answer(self, request: Query, answer: Any, error: LockringError | None) -> None:
         following = request.following
         if following is None:
             super()._answer(request, answer, error)

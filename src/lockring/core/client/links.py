@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from lockring.cluster_state import Replica
-from lockring.core.client.tickets import NEVER_NS, Session, Share
-from lockring.protocol import Trouble
+from lockring.core.client.tickets import NEVER_NS, ClientSession, NodeShare
+from lockring.protocol import TroubleNotice
 
 CONNECTING: Final = 0
 GREETING: Final = 1
@@ -28,12 +28,12 @@ class Node(msgspec.Struct, eq=False):
 
     replica: Replica
     address: str
-    link: Link | None = None
-    shares: dict[Session, Share] = msgspec.field(default_factory=dict)
+    link: NodeLink | None = None
+    shares: dict[ClientSession, NodeShare] = msgspec.field(default_factory=dict)
     wanted: bool = False
 
 
-class Link(msgspec.Struct, eq=False):
+class NodeLink(msgspec.Struct, eq=False):
     """One connection that the core asked for.
 
     Attributes:
@@ -67,8 +67,8 @@ class Link(msgspec.Struct, eq=False):
     asked_at_ns: int = 0
     heard_at_ns: int = 0
     doubt_at_ns: int = NEVER_NS
-    rival: Link | None = None
-    rival_of: Link | None = None
+    rival: NodeLink | None = None
+    rival_of: NodeLink | None = None
     check_at_ns: int = NEVER_NS
-    trouble: Trouble | None = None
+    trouble: TroubleNotice | None = None
     trouble_at_ns: int = 0

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from lockring.core.client.links import READY, Link, Node
-from lockring.core.client.queries import ANYWHERE, Request, where
+from lockring.core.client.links import READY, Node, NodeLink
+from lockring.core.client.queries import ANYWHERE, Query, where
 from lockring.core.client.tickets import Ticket
 from lockring.errors import AcquireTimeout, LockringError, Unavailable, from_code
 from lockring.units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
-    from lockring.core.client.routes import Routing
+    from lockring.core.client.routes import RouteTable
 
 HELD: Final = "held"
 """The reason of an acquire that waits for other holders; all other reasons are those of `errors.Unavailable`."""
@@ -55,14 +55,14 @@ class Wait(NamedTuple):
     left_s: float | None
 
 
-def wait_of(routing: Routing, item: Ticket | Request, now_ns: int) -> Wait:
+def wait_of(routing: RouteTable, item: Ticket | Query, now_ns: int) -> Wait:
     """What a call waits for, for who looks."""
     found = outlook_of(routing, item, now_ns)
     left_s = None if found.until_ns is None else max(0, found.until_ns - now_ns) / NS_PER_S
     return Wait(item.name, found.reason, found.text, max(0, now_ns - found.since_ns) / NS_PER_S, left_s)
 
 
-def too_late(routing: Routing, item: Ticket | Request, now_ns: int) -> LockringError:
+def too_late(routing: RouteTable, item: Ticket | Query, now_ns: int) -> LockringError:
     """Why a call was not answered in its time."""
     name = item.name
     if item.refusal is not None and item.refusal[0] == "overloaded":
@@ -83,12 +83,12 @@ def too_late(routing: Routing, item: Ticket | Request, now_ns: int) -> LockringE
     return Unavailable(text, name=name, reason=found.reason, since_s=since_s)
 
 
-def outlook_of(routing: Routing, item: Ticket | Request, now_ns: int) -> Outlook:
+def outlook_of(routing: RouteTable, item: Ticket | Query, now_ns: int) -> Outlook:
     """What a call waits for."""
     link = routing.links.get(item.link)
     if link is not None:
         return _of_open(link, item)
-    target = where(item, routing) if isinstance(item, Request) else routing.table[item.slot]
+    target = where(item, routing) if isinstance(item, Query) else routing.table[item.slot]
     ready = routing.any_ready()
     if ready is None:
         since_ns = routing.alone_since_ns or item.started_at_ns
@@ -112,7 +112,7 @@ def outlook_of(routing: Routing, item: Ticket | Request, now_ns: int) -> Outlook
     return Outlook("no-primary", text, routing.unserved_since_ns or item.started_at_ns)
 
 
-def _of_open(link: Link, item: Ticket | Request) -> Outlook:
+def _of_open(link: NodeLink, item: Ticket | Query) -> Outlook:
     """Of what was sent and has no answer."""
     if link.trouble is not None and link.trouble.all:
         return _of_trouble(link)
@@ -127,7 +127,7 @@ def _of_open(link: Link, item: Ticket | Request) -> Outlook:
     return Outlook("failover", f"{link.address} has not answered about {_about(item)} yet", sent_at_ns)
 
 
-def _of_refusal(link: Link, item: Ticket | Request) -> Outlook:
+def _of_refusal(link: NodeLink, item: Ticket | Query) -> Outlook:
     """Of what was refused and is to be tried again."""
     if link.trouble is not None and link.trouble.all:
         return _of_trouble(link)
@@ -139,7 +139,7 @@ def _of_refusal(link: Link, item: Ticket | Request) -> Outlook:
     return Outlook("failover", text, item.started_at_ns)
 
 
-def _of_trouble(link: Link) -> Outlook:
+def _of_trouble(link: NodeLink) -> Outlook:
     trouble = link.trouble
     assert trouble is not None
     since_ns = link.trouble_at_ns - trouble.since_ms * NS_PER_MS
@@ -147,5 +147,5 @@ def _of_trouble(link: Link) -> Outlook:
     return Outlook(trouble.reason, trouble.text, since_ns, until_ns)
 
 
-def _about(item: Ticket | Request) -> str:
+def _about(item: Ticket | Query) -> str:
     return f"{item.name!r}" if item.name else "what was asked"

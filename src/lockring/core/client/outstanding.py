@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from lockring.core.client.effects import Answer, Disconnect, Resolve, Send
-from lockring.core.client.links import Link, Node
+from lockring.core.client.effects import CallResult, Disconnect, Resolve, SendTo
+from lockring.core.client.links import Node, NodeLink
 from lockring.core.client.outlook import too_late
-from lockring.core.client.queries import STREAMS, Ping, Request, where
-from lockring.core.client.recent_releases import LatelyReleased
-from lockring.core.client.routes import IDLE_NS, SILENCE_NS_MAX, SILENCE_NS_MIN, Routing
-from lockring.core.client.tickets import NEVER_NS, Session, Share, Ticket, TicketState
+from lockring.core.client.queries import STREAMS, PingQuery, Query, where
+from lockring.core.client.recent_releases import RecentReleases
+from lockring.core.client.routes import IDLE_NS, SILENCE_NS_MAX, SILENCE_NS_MIN, RouteTable
+from lockring.core.client.tickets import NEVER_NS, ClientSession, NodeShare, Ticket, TicketState
 from lockring.core.client.vigilance import Vigilance
 from lockring.core.deadlines import DeadlineQueue
 from lockring.errors import ClientClosed, LockLost, LockringError, NotHeld
-from lockring.protocol import Acquire, Refused, Release
+from lockring.protocol import Acquire, Refusal, Release
 from lockring.units import NS_PER_MS, NS_PER_S
 
 ANSWER_NS: Final = NS_PER_S
@@ -40,7 +40,7 @@ AGAIN: Final = frozenset({"moved", "unavailable", "overloaded", "stale", "not-co
 """Refusals after which the same thing may be asked again."""
 
 
-Item = Ticket | Request
+Item = Ticket | Query
 
 
 class Exchange(Vigilance):
@@ -70,35 +70,35 @@ class Exchange(Vigilance):
         self.owner = owner
         self._new_id = new_id
         self._connect_timeout_ns = connect_timeout_ns
-        self._routing = Routing(seeds, client=new_id(), software=software, origin=origin)
+        self._routing = RouteTable(seeds, client=new_id(), software=software, origin=origin)
         self._effects = self._routing.effects
-        self._sessions: dict[int, Session] = {}
-        self._session_of: dict[str, Session] = {}
+        self._sessions: dict[int, ClientSession] = {}
+        self._session_of: dict[str, ClientSession] = {}
         self._parked: dict[Item, None] = {}
         # Times at which to look at an item, whatever it then needs.
         self._alarms: DeadlineQueue[Item] = DeadlineQueue(_matters)
-        self._follows: dict[Ticket, Request] = {}
-        self._lately_released = LatelyReleased()
+        self._follows: dict[Ticket, Query] = {}
+        self._lately_released = RecentReleases()
         self._wake_ns = NEVER_NS
         self._closed = False
 
     # ------------------------------------------------------------------ small things
 
-    def _open_session(self, ttl_ms: int) -> Session:
+    def _open_session(self, ttl_ms: int) -> ClientSession:
         if self._closed:
             raise ClientClosed("the client is closed")
-        session = Session(self._new_id(), ttl_ms)
+        session = ClientSession(self._new_id(), ttl_ms)
         self._sessions[ttl_ms] = self._session_of[session.id] = session
         shortest_ns = min(self._sessions) * NS_PER_MS
         self._routing.silence_ns = max(SILENCE_NS_MIN, min(SILENCE_NS_MAX, shortest_ns // 3))
         return session
 
-    def _share(self, session: Session, node: Node | None) -> Share:
+    def _share(self, session: ClientSession, node: Node | None) -> NodeShare:
         """The share of a session at a node, or of what it holds without one, made if there is none yet."""
         replica = node.replica if node is not None else None
         share = session.shares.get(replica)
         if share is None:
-            share = session.shares[replica] = Share(session, replica)
+            share = session.shares[replica] = NodeShare(session, replica)
             if node is not None:
                 node.shares[session] = share
         return share
@@ -113,7 +113,7 @@ class Exchange(Vigilance):
         for link in self._routing.links.values():
             yield from dict.fromkeys(link.acquires.values())
             for what in link.requests.values():
-                if isinstance(what, (Ticket, Request)):
+                if isinstance(what, (Ticket, Query)):
                     yield what
         for session in self._sessions.values():
             for share in session.shares.values():
@@ -121,7 +121,7 @@ class Exchange(Vigilance):
 
     # ------------------------------------------------------------------ sending
 
-    def _send_acquire(self, ticket: Ticket, node: Node, link: Link, now_ns: int) -> None:
+    def _send_acquire(self, ticket: Ticket, node: Node, link: NodeLink, now_ns: int) -> None:
         session = ticket.session
         routing = self._routing
         request = routing.number(now_ns)
@@ -147,7 +147,7 @@ class Exchange(Vigilance):
         ticket.queued = False
         link.acquires[request] = ticket
         self._effects.append(
-            Send(
+            SendTo(
                 link.id,
                 Acquire(
                     request,
@@ -188,7 +188,7 @@ class Exchange(Vigilance):
                 ticket.attempts = 0
                 self._begin_release(ticket, now_ns)
 
-    def _send_release(self, ticket: Ticket, link: Link, now_ns: int) -> None:
+    def _send_release(self, ticket: Ticket, link: NodeLink, now_ns: int) -> None:
         routing = self._routing
         ticket.request = request = routing.number(now_ns)
         ticket.link = link.id
@@ -198,12 +198,12 @@ class Exchange(Vigilance):
             is_fresh = now_ns - link.heard_at_ns < IDLE_NS
             self._wake(now_ns + (routing.silence_ns if is_fresh else routing.doubt(link, now_ns)))
         self._effects.append(
-            Send(
+            SendTo(
                 link.id, Release(request, ticket.session.id, ticket.acquisition, ticket.name, routing.version)
             )
         )
 
-    def _send_request(self, request: Request, link: Link, now_ns: int) -> None:
+    def _send_request(self, request: Query, link: NodeLink, now_ns: int) -> None:
         routing = self._routing
         number = routing.number(now_ns)
         request.link, request.request = link.id, number
@@ -211,14 +211,14 @@ class Exchange(Vigilance):
         if request.kind in STREAMS:
             link.acquires[number] = request
             request.begun_again = True
-            self._effects.append(Send(link.id, message))
+            self._effects.append(SendTo(link.id, message))
             self._look_after(link, now_ns)
         else:
             self._wake(routing.ask(link, number, request, message, now_ns))
 
     # ------------------------------------------------------------------ parking
 
-    def _ask(self, request: Request, now_ns: int) -> Request:
+    def _ask(self, request: Query, now_ns: int) -> Query:
         if self._closed:
             raise ClientClosed("the client is closed")
         if request.give_up_at_ns != NEVER_NS:
@@ -231,7 +231,7 @@ class Exchange(Vigilance):
     def _dispatch(self, item: Item, now_ns: int) -> None:
         """Send an item that is open nowhere, or park it."""
         item.retry_at_ns = 0
-        if isinstance(item, Request):
+        if isinstance(item, Query):
             target = where(item, self._routing)
             if target is None and item.listing is not None and item.listing.rounds and not item.listing.todo:
                 self._parked.pop(item, None)
@@ -244,7 +244,7 @@ class Exchange(Vigilance):
             self._park(item, now_ns)
             return
         self._parked.pop(item, None)
-        if isinstance(item, Request):
+        if isinstance(item, Query):
             self._send_request(item, link, now_ns)
         elif item.state == PENDING:
             assert isinstance(target, Node)
@@ -255,7 +255,7 @@ class Exchange(Vigilance):
     def _park(self, item: Item, now_ns: int) -> None:
         """Keep an item until it can be sent."""
         item.link = 0
-        target = where(item, self._routing) if isinstance(item, Request) else self._routing.table[item.slot]
+        target = where(item, self._routing) if isinstance(item, Query) else self._routing.table[item.slot]
         if isinstance(target, Node):
             target.wanted = True
         if item not in self._parked:
@@ -266,7 +266,7 @@ class Exchange(Vigilance):
                     self._alarm(item.deadline_ns, item)
         self._wake(now_ns)
 
-    def _retry(self, item: Item, refused: Refused, now_ns: int) -> None:
+    def _retry(self, item: Item, refused: Refusal, now_ns: int) -> None:
         """Try a refused item again after a pause that grows with each refusal."""
         item.refusal = (refused.code, refused.text)
         node = self._routing.table[item.slot] if item.slot >= 0 else None
@@ -288,20 +288,20 @@ class Exchange(Vigilance):
                 continue
             self._dispatch(item, now_ns)
 
-    def _requeue(self, link: Link, now_ns: int) -> None:
+    def _requeue(self, link: NodeLink, now_ns: int) -> None:
         """Park all that was open on a link that is gone."""
         for item in list(dict.fromkeys(link.acquires.values())):
             if isinstance(item, Ticket) and item.share is not None:
                 item.share.leave(item)
             self._park(item, now_ns)
         for what in link.requests.values():
-            if isinstance(what, (Ticket, Request)):
+            if isinstance(what, (Ticket, Query)):
                 self._park(what, now_ns)
         link.acquires.clear()
         link.requests.clear()
         link.asked_at_ns = 0
 
-    def _lose_link(self, link: Link, error: LockringError, now_ns: int) -> None:
+    def _lose_link(self, link: NodeLink, error: LockringError, now_ns: int) -> None:
         """A link is gone: what was open on it is parked, and its address left alone for a while."""
         routing = self._routing
         self._requeue(link, now_ns)
@@ -315,7 +315,7 @@ class Exchange(Vigilance):
             for item in list(self._parked):
                 self._give_up(item, hopeless, now_ns)
 
-    def _close_link(self, link: Link, error: LockringError, now_ns: int) -> None:
+    def _close_link(self, link: NodeLink, error: LockringError, now_ns: int) -> None:
         """End a link from our side because of an error."""
         self._effects.append(Disconnect(link.id, str(error)))
         self._lose_link(link, error, now_ns)
@@ -355,7 +355,7 @@ class Exchange(Vigilance):
 
     def _give_up(self, item: Item, error: LockringError, now_ns: int) -> None:
         """End an item for its caller with an error; what a node may know of it is taken back."""
-        if isinstance(item, Request):
+        if isinstance(item, Query):
             self._answer(item, None, error)
         elif item.state == PENDING:
             self._retract(item, now_ns)
@@ -387,11 +387,11 @@ class Exchange(Vigilance):
             link.acquires.pop(ticket.first_request, None)
         ticket.link = 0
 
-    def _answer(self, request: Request, answer: Any, error: LockringError | None) -> None:
+    def _answer(self, request: Query, answer: Any, error: LockringError | None) -> None:
         self._finish(request)
-        self._effects.append(Answer(request, answer, error))
+        self._effects.append(CallResult(request, answer, error))
 
-    def _finish(self, request: Request) -> None:
+    def _finish(self, request: Query) -> None:
         """Nothing more is wanted of a request."""
         if request.done:
             return
@@ -401,7 +401,7 @@ class Exchange(Vigilance):
         if link is not None:
             link.acquires.pop(request.request, None)
             if request.request in link.requests:
-                link.requests[request.request] = Ping()
+                link.requests[request.request] = PingQuery()
         if request.give_up_at_ns != NEVER_NS:
             self._alarms.abandon()
 
@@ -419,6 +419,6 @@ def not_held(ticket: Ticket) -> LockringError:
 
 
 def _matters(item: Item, _at_ns: int) -> bool:
-    if isinstance(item, Request):
+    if isinstance(item, Query):
         return not item.done
     return item.state == PENDING or item.unreleased

@@ -16,27 +16,27 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from lockring.cluster_state import Replica
-from lockring.core.client.group_view import Following
-from lockring.core.client.links import Link, Node
-from lockring.core.client.routes import Routing
+from lockring.core.client.group_view import GroupSubscription
+from lockring.core.client.links import Node, NodeLink
+from lockring.core.client.routes import RouteTable
 from lockring.protocol import (
     Break,
-    Broken,
+    BreakReply,
     Describe,
-    Described,
+    DescribeGroup,
+    DescribeReply,
     Drain,
-    Draining,
-    Follow,
+    DrainReply,
+    FollowGroup,
     GetState,
     List,
-    Listed,
-    LockInfo,
-    LockList,
-    Look,
+    ListReply,
+    LockRecord,
+    LockRecords,
     Message,
-    StateIs,
+    StateReply,
     Undrain,
-    Undrained,
+    UndrainReply,
     View,
     Watch,
 )
@@ -48,7 +48,7 @@ LIST_ROUNDS_MAX: Final = 3
 PAGE_LOCKS: Final = 1000
 
 
-class Kind(Enum):
+class QueryKind(Enum):
     """What is asked."""
 
     DESCRIBE = "describe"
@@ -62,23 +62,23 @@ class Kind(Enum):
     FOLLOW = "follow"
 
 
-STREAMS: Final = frozenset({Kind.WATCH, Kind.FOLLOW})
+STREAMS: Final = frozenset({QueryKind.WATCH, QueryKind.FOLLOW})
 """What is answered again and again, until it is abandoned."""
 
 
-ANSWERS: Final[dict[Kind, type[Message]]] = {
-    Kind.DESCRIBE: Described,
-    Kind.LIST: Listed,
-    Kind.BREAK: Broken,
-    Kind.STATE: StateIs,
-    Kind.DRAIN: Draining,
-    Kind.UNDRAIN: Undrained,
-    Kind.LOOK: View,
+ANSWERS: Final[dict[QueryKind, type[Message]]] = {
+    QueryKind.DESCRIBE: DescribeReply,
+    QueryKind.LIST: ListReply,
+    QueryKind.BREAK: BreakReply,
+    QueryKind.STATE: StateReply,
+    QueryKind.DRAIN: DrainReply,
+    QueryKind.UNDRAIN: UndrainReply,
+    QueryKind.LOOK: View,
 }
 """Which message answers which kind; a watch is answered by any number of `Changed`, a following of `View` and `Settled`."""
 
 
-class Request(msgspec.Struct, eq=False):
+class Query(msgspec.Struct, eq=False):
     """One question, from the call to its answer. Made by the core; read it, but let only the core change it.
 
     Attributes:
@@ -102,7 +102,7 @@ class Request(msgspec.Struct, eq=False):
         context: the shell's own.
     """
 
-    kind: Kind
+    kind: QueryKind
     name: str
     slot: int
     started_at_ns: int
@@ -115,48 +115,48 @@ class Request(msgspec.Struct, eq=False):
     retry_at_ns: int = 0
     attempts: int = 0
     refusal: tuple[str, str] | None = None
-    listing: Listing | None = None
-    seen: LockInfo | None = None
+    listing: ListProgress | None = None
+    seen: LockRecord | None = None
     begun_again: bool = False
-    following: Following | None = None
+    following: GroupSubscription | None = None
     context: Any = None
 
     def message(self, request: int, version: int) -> Message:
         """The message that asks it."""
         match self.kind:
-            case Kind.DESCRIBE:
+            case QueryKind.DESCRIBE:
                 return Describe(request, self.name, version)
-            case Kind.WATCH:
+            case QueryKind.WATCH:
                 return Watch(request, self.name, version)
-            case Kind.BREAK:
+            case QueryKind.BREAK:
                 return Break(request, self.name, self.generation, self.force, version)
-            case Kind.STATE:
+            case QueryKind.STATE:
                 return GetState(request)
-            case Kind.DRAIN:
+            case QueryKind.DRAIN:
                 return Drain(request, self.name)
-            case Kind.UNDRAIN:
+            case QueryKind.UNDRAIN:
                 return Undrain(request, self.name)
-            case Kind.LOOK:
-                return Look(request, self.name, version)
-            case Kind.FOLLOW:
+            case QueryKind.LOOK:
+                return DescribeGroup(request, self.name, version)
+            case QueryKind.FOLLOW:
                 assert self.following is not None
                 ticket, seen = self.following.ticket, self.following.seen
-                return Follow(request, self.name, ticket.session.id, ticket.acquisition, seen, version)
-            case Kind.LIST:
+                return FollowGroup(request, self.name, ticket.session.id, ticket.acquisition, seen, version)
+            case QueryKind.LIST:
                 assert self.listing is not None
                 return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
 
 
-def drain_request(node: str, undo: bool, now_ns: int, give_up_at_ns: int) -> Request:
+def drain_request(node: str, undo: bool, now_ns: int, give_up_at_ns: int) -> Query:
     """A drain of a node, or with `undo` its end."""
-    return Request(Kind.UNDRAIN if undo else Kind.DRAIN, node, ANYWHERE, now_ns, give_up_at_ns)
+    return Query(QueryKind.UNDRAIN if undo else QueryKind.DRAIN, node, ANYWHERE, now_ns, give_up_at_ns)
 
 
-class Ping(NamedTuple):
+class PingQuery(NamedTuple):
     """A request whose answer only shows that the node is there."""
 
 
-class Listing(msgspec.Struct, eq=False):
+class ListProgress(msgspec.Struct, eq=False):
     """How far a list is.
 
     Attributes:
@@ -174,7 +174,7 @@ class Listing(msgspec.Struct, eq=False):
     todo: list[Replica] = []
     from_slot: int = 0
     after_name: str = ""
-    locks: dict[str, LockInfo] = {}
+    locks: dict[str, LockRecord] = {}
     unserved: int = 0
 
     def begin(self, version: int, primaries: Sequence[Replica], *, unserved: int) -> None:
@@ -197,7 +197,7 @@ class Listing(msgspec.Struct, eq=False):
         self.start_over()
         return True
 
-    def page(self, listed: Listed) -> None:
+    def page(self, listed: ListReply) -> None:
         """Take one page in, and move on."""
         self.unserved += listed.unserved
         for lock in listed.locks:
@@ -210,19 +210,19 @@ class Listing(msgspec.Struct, eq=False):
         else:
             self.from_slot, self.after_name = listed.next_slot, listed.next_name
 
-    def result(self) -> LockList:
+    def result(self) -> LockRecords:
         """All locks found, by name."""
-        return LockList([self.locks[name] for name in sorted(self.locks)], min(self.unserved, SLOTS))
+        return LockRecords([self.locks[name] for name in sorted(self.locks)], min(self.unserved, SLOTS))
 
 
-def primaries_of(routing: Routing) -> list[Replica]:
+def primaries_of(routing: RouteTable) -> list[Replica]:
     """The members that are the primary of some slot, in the order of their first one."""
     return list(dict.fromkeys(node.replica for node in routing.table if node is not None))
 
 
-def where(request: Request, routing: Routing) -> Node | Link | None:
+def where(request: Query, routing: RouteTable) -> Node | NodeLink | None:
     """Where a request is to be sent now: the node whose link is awaited, a link to use at once, or None."""
-    if request.kind is Kind.LIST:
+    if request.kind is QueryKind.LIST:
         listing = request.listing
         assert listing is not None
         if listing.version != routing.version and listing.rounds < LIST_ROUNDS_MAX:
@@ -237,7 +237,7 @@ def where(request: Request, routing: Routing) -> Node | Link | None:
         return routing.nodes[listing.todo[0]] if listing.todo else None
     if request.slot != ANYWHERE:
         return routing.table[request.slot]
-    if request.kind in (Kind.DRAIN, Kind.UNDRAIN):
+    if request.kind in (QueryKind.DRAIN, QueryKind.UNDRAIN):
         for link in routing.links.values():
             if link.coordinator:
                 return link

@@ -23,7 +23,7 @@ UNDONE_MAX: Final = 4096
 """How many releases are remembered for that."""
 
 
-class LatelyReleased:
+class RecentReleases:
     """The latest releases that were confirmed, with when and by whom, the oldest first. Not safe for use by several tasks."""
 
     __slots__ = ("_entries",)

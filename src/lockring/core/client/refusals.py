@@ -6,20 +6,20 @@ from typing import NamedTuple
 
 from lockring.core.client.effects import Resolve
 from lockring.core.client.groups import GroupsClient
-from lockring.core.client.links import Link
+from lockring.core.client.links import NodeLink
 from lockring.core.client.outlook import too_late
 from lockring.core.client.outstanding import AGAIN, ENDED, PENDING
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.client.renewals import OpenKeepalive
-from lockring.core.client.tickets import Session, Ticket
+from lockring.core.client.tickets import ClientSession, Ticket
 from lockring.errors import AcquireTimeout, LockringError, from_code
-from lockring.protocol import Refused
+from lockring.protocol import Refusal
 
 
-class Closing(NamedTuple):
+class ClosingSession(NamedTuple):
     """A session's end that is not answered yet."""
 
-    session: Session
+    session: ClientSession
 
 
 class Refusals(GroupsClient):
@@ -29,7 +29,7 @@ class Refusals(GroupsClient):
         """Of a closing client: close the links on which nothing is open."""
         raise NotImplementedError
 
-    def _refused(self, link: Link, refused: Refused, now_ns: int) -> None:
+    def _refused(self, link: NodeLink, refused: Refusal, now_ns: int) -> None:
         """A request was not carried out: try it again, or tell its caller."""
         item = link.acquires.get(refused.request)
         if item is None:
@@ -37,9 +37,9 @@ class Refusals(GroupsClient):
         again = refused.code in AGAIN
         if isinstance(item, OpenKeepalive):
             self._refused_keepalive(item.share, now_ns)
-        elif isinstance(item, Closing):
+        elif isinstance(item, ClosingSession):
             self._close_links_if_done(now_ns)
-        elif isinstance(item, Request):
+        elif isinstance(item, Query):
             link.acquires.pop(refused.request, None)
             if again:
                 self._retry(item, refused, now_ns)
@@ -54,7 +54,7 @@ class Refusals(GroupsClient):
         elif isinstance(item, Ticket):
             self._refused_acquire(item, refused, again, now_ns)
 
-    def _refused_acquire(self, ticket: Ticket, refused: Refused, again: bool, now_ns: int) -> None:
+    def _refused_acquire(self, ticket: Ticket, refused: Refusal, again: bool, now_ns: int) -> None:
         # The node keeps nothing of it: neither its share nor a release speaks of it any more.
         assert ticket.share is not None
         ticket.share.leave(ticket)

@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from lockring.core.client.effects import GrantLost, Resolve
-from lockring.core.client.links import Link, Node
+from lockring.core.client.links import Node, NodeLink
 from lockring.core.client.outlook import Wait, wait_of
 from lockring.core.client.outstanding import ENDED, HELD, PENDING, RELEASING, RETRY_NS_MIN, Exchange
-from lockring.core.client.queries import STREAMS, Kind, Listing, Request
-from lockring.core.client.tickets import NEVER_NS, Share, Ticket, deadline_of
+from lockring.core.client.queries import STREAMS, ListProgress, Query, QueryKind
+from lockring.core.client.tickets import NEVER_NS, NodeShare, Ticket, deadline_of
 from lockring.errors import LockringError, WrongCluster
-from lockring.protocol import Granted, Keepalive, Kept, Lost, Queued, Routes, Trouble, Welcome
+from lockring.protocol import (
+    GrantReply,
+    Keepalive,
+    KeepaliveReply,
+    LossNotice,
+    QueueNotice,
+    Routes,
+    TroubleNotice,
+    Welcome,
+)
 from lockring.units import NS_PER_MS
 
 LISTED_BYTES_MAX: Final = 1024 * 1024
@@ -29,7 +38,7 @@ _LISTED: Final = 2
 class OpenKeepalive(NamedTuple):
     """A keepalive that is not answered yet; `level` is 0 for the digest, 1 for one per slot, 2 for lists."""
 
-    share: Share
+    share: NodeShare
     sent_at_ns: int
     level: int
 
@@ -39,7 +48,7 @@ class Renewal(Exchange):
 
     # ------------------------------------------------------------------ keepalives
 
-    def _keepalive(self, share: Share, now_ns: int) -> None:
+    def _keepalive(self, share: NodeShare, now_ns: int) -> None:
         """Send a share's keepalive if its node need hear of it, and plan the next."""
         node = self._routing.nodes[share.replica] if share.replica is not None else None
         if node is None or node.link is None or not (share.tickets or share.touched):
@@ -51,8 +60,8 @@ class Renewal(Exchange):
 
     def _send_keepalive(
         self,
-        share: Share,
-        link: Link,
+        share: NodeShare,
+        link: NodeLink,
         level: int,
         now_ns: int,
         listed: list[tuple[int, list[tuple[int, str]]]] | None = None,
@@ -79,7 +88,7 @@ class Renewal(Exchange):
         look_at_ns = routing.ask(link, request, OpenKeepalive(share, now_ns, level), message, now_ns)
         self._wake(min(share.keepalive_at_ns, look_at_ns))
 
-    def _list(self, share: Share, link: Link, slots: list[int], now_ns: int) -> None:
+    def _list(self, share: NodeShare, link: NodeLink, slots: list[int], now_ns: int) -> None:
         """Send what the share has in these slots, in keepalives of bounded size."""
         part: list[tuple[int, list[tuple[int, str]]]] = []
         size = 0
@@ -92,7 +101,7 @@ class Renewal(Exchange):
         if part:
             self._send_keepalive(share, link, _LISTED, now_ns, part)
 
-    def _kept(self, link: Link, kept: Kept, now_ns: int) -> None:
+    def _kept(self, link: NodeLink, kept: KeepaliveReply, now_ns: int) -> None:
         """A keepalive was answered."""
         asked = link.requests.pop(kept.request, None)
         if not isinstance(asked, OpenKeepalive):
@@ -125,7 +134,9 @@ class Renewal(Exchange):
             share.keepalive_at_ns = min(share.keepalive_at_ns, now_ns + pause_ns)
             self._wake(share.keepalive_at_ns)
 
-    def _ask_late_again(self, share: Share, request: int, node: Node, link: Link, now_ns: int) -> None:
+    def _ask_late_again(
+        self, share: NodeShare, request: int, node: Node, link: NodeLink, now_ns: int
+    ) -> None:
         """A node agreed without a verdict on a grant that had come too late: repeat the acquire, to hear of it anew."""
         share.late = False
         for ticket in [t for t in share.tickets.values() if t.late and t.state == PENDING]:
@@ -135,7 +146,7 @@ class Renewal(Exchange):
             else:
                 share.late = True
 
-    def _refused_keepalive(self, share: Share, now_ns: int) -> None:
+    def _refused_keepalive(self, share: NodeShare, now_ns: int) -> None:
         """The node could not take a keepalive: try again after a pause."""
         share.unsettled += 1
         pause_ns = min(share.session.keepalive_ns, RETRY_NS_MIN << min(share.unsettled, 10))
@@ -144,7 +155,7 @@ class Renewal(Exchange):
 
     # ------------------------------------------------------------------ grants and losses
 
-    def _granted(self, link: Link, granted: Granted, now_ns: int) -> None:
+    def _granted(self, link: NodeLink, granted: GrantReply, now_ns: int) -> None:
         """An acquire was granted."""
         ticket = link.acquires.get(granted.request)
         if not isinstance(ticket, Ticket):
@@ -185,7 +196,7 @@ class Renewal(Exchange):
                 self._wake_ns = deadline_ns
         self._effects.append(Resolve(ticket, None))
 
-    def _expire(self, share: Share, now_ns: int) -> None:
+    def _expire(self, share: NodeShare, now_ns: int) -> None:
         """Lose what has passed its deadline."""
         if share.check_at_ns <= now_ns:
             for ticket in share.take_expired(now_ns):
@@ -210,7 +221,7 @@ class Renewal(Exchange):
             ticket.state = ENDED
             self._effects.append(Resolve(ticket, None))
 
-    def _told_lost(self, link: Link, lost: Lost, now_ns: int) -> None:
+    def _told_lost(self, link: NodeLink, lost: LossNotice, now_ns: int) -> None:
         """A node says that it ended an acquisition."""
         session = self._session_of.get(lost.session)
         shares = session.shares.values() if session is not None else ()
@@ -228,7 +239,7 @@ class Renewal(Exchange):
 
     # ------------------------------------------------------------------ moves
 
-    def _welcomed(self, link: Link, welcome: Welcome, now_ns: int) -> None:
+    def _welcomed(self, link: NodeLink, welcome: Welcome, now_ns: int) -> None:
         """A server answered the greeting: send it what waits for it, and renew what is there."""
         for replaced in self._routing.welcome(link, welcome, now_ns):
             self._requeue(replaced, now_ns)
@@ -247,7 +258,7 @@ class Renewal(Exchange):
         routing = self._routing
         if not routing.adopt(routes, now_ns):
             return
-        reached: dict[int, Share] = {}
+        reached: dict[int, NodeShare] = {}
         for session in self._sessions.values():
             for share in list(session.shares.values()):
                 node = routing.nodes[share.replica] if share.replica is not None else None
@@ -275,19 +286,19 @@ class Renewal(Exchange):
 
     # ------------------------------------------------------------------ what nodes tell by themselves
 
-    def _queued(self, link: Link, queued: Queued) -> None:
+    def _queued(self, link: NodeLink, queued: QueueNotice) -> None:
         """An acquire waits for other holders, as the node says that serves its slot."""
         ticket = link.acquires.get(queued.request)
         if isinstance(ticket, Ticket):
             ticket.queued = True
 
-    def _troubled(self, link: Link, trouble: Trouble, now_ns: int) -> None:
+    def _troubled(self, link: NodeLink, trouble: TroubleNotice, now_ns: int) -> None:
         """A node cannot serve as it should, or can again."""
         link.trouble, link.trouble_at_ns = (trouble if trouble.reason else None), now_ns
 
     # ------------------------------------------------------------------ another cluster
 
-    def _lose_link(self, link: Link, error: LockringError, now_ns: int) -> None:
+    def _lose_link(self, link: NodeLink, error: LockringError, now_ns: int) -> None:
         super()._lose_link(link, error, now_ns)
         if self._routing.is_replaced(has_any=self._has_any()):
             self._begin_afresh(now_ns)
@@ -303,8 +314,8 @@ class Renewal(Exchange):
                     share.leave(ticket)
                     self._end_held(ticket, OTHER_CLUSTER)  # what waits is parked by now
         for item in list(self._parked):
-            if isinstance(item, Request):
-                if item.kind in (Kind.BREAK, Kind.DRAIN):
+            if isinstance(item, Query):
+                if item.kind in (QueryKind.BREAK, QueryKind.DRAIN):
                     what = f"{item.kind.value} of {item.name!r}"
                     error = WrongCluster(
                         f"the {what} was meant for a cluster that is gone: another one answers at its addresses",
@@ -312,7 +323,7 @@ class Renewal(Exchange):
                     )
                     self._give_up(item, error, now_ns)
                 elif item.listing is not None:
-                    item.listing = Listing()
+                    item.listing = ListProgress()
             elif item.state != PENDING:
                 del self._parked[item]
                 self._let_go(item)
@@ -326,7 +337,7 @@ class Renewal(Exchange):
         """What each call waits for that is not answered yet, or is a watch that nothing can come from at present."""
         found: list[Wait] = []
         for item in self._open_items():
-            if isinstance(item, Request) or item.state == PENDING:
+            if isinstance(item, Query) or item.state == PENDING:
                 wait = wait_of(self._routing, item, now_ns)
                 if wait.reason != "failover" or isinstance(item, Ticket) or item.kind not in STREAMS:
                     found.append(wait)

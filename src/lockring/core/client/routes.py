@@ -26,8 +26,8 @@ from zlib import crc32
 import msgspec
 
 from lockring.cluster_state import Replica
-from lockring.core.client.effects import ClientEffect, Connect, Disconnect, Send
-from lockring.core.client.links import CONNECTING, GREETING, READY, Link, Node
+from lockring.core.client.effects import ClientEffect, Connect, Disconnect, SendTo
+from lockring.core.client.links import CONNECTING, GREETING, READY, Node, NodeLink
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.tickets import NEVER_NS
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
@@ -64,7 +64,7 @@ class Failure(msgspec.Struct):
     at_ns: int
 
 
-class Routing(RequestLog):
+class RouteTable(RequestLog):
     """The client's routes, nodes and links. No I/O: what is to be done goes to `effects`.
 
     Attributes:
@@ -94,8 +94,8 @@ class Routing(RequestLog):
         self.coordinator = ""
         self.members: list[Replica] = []
         self.nodes: dict[Replica, Node] = {}
-        self.links: dict[int, Link] = {}
-        self.by_address: dict[str, Link] = {}
+        self.links: dict[int, NodeLink] = {}
+        self.by_address: dict[str, NodeLink] = {}
         self.failures: dict[str, Failure] = {}
         self.was_ready = False
         self.silence_ns = SILENCE_NS_MAX
@@ -108,7 +108,7 @@ class Routing(RequestLog):
 
     # ------------------------------------------------------------------ requests
 
-    def ask(self, link: Link, request: int, what: Any, message: Message, now_ns: int) -> int:
+    def ask(self, link: NodeLink, request: int, what: Any, message: Message, now_ns: int) -> int:
         """Send a request that is answered promptly, remember what it was about, and return when to look after the answer."""
         link.requests[request] = what
         wait_ns = self.silence_ns
@@ -116,16 +116,16 @@ class Routing(RequestLog):
             link.asked_at_ns = now_ns
             if now_ns - link.heard_at_ns >= IDLE_NS:
                 wait_ns = self.doubt(link, now_ns)
-        self.effects.append(Send(link.id, message))
+        self.effects.append(SendTo(link.id, message))
         return now_ns + wait_ns
 
-    def doubt(self, link: Link, now_ns: int) -> int:
+    def doubt(self, link: NodeLink, now_ns: int) -> int:
         """Something was asked on a link that is not trusted; returns how long the answer may take."""
         if link.doubt_at_ns == NEVER_NS and link.rival is None:
             link.doubt_at_ns = now_ns + DOUBT_NS
         return DOUBT_NS
 
-    def trust(self, link: Link) -> None:
+    def trust(self, link: NodeLink) -> None:
         """Something came on a link that was in doubt: its rival is of no use, unless the node has heard of that by now."""
         link.doubt_at_ns = NEVER_NS
         rival = link.rival
@@ -143,7 +143,7 @@ class Routing(RequestLog):
                 continue
             link.doubt_at_ns = 0
             self._link_count += 1
-            rival = Link(self._link_count, link.address, now_ns, rival_of=link)
+            rival = NodeLink(self._link_count, link.address, now_ns, rival_of=link)
             self.links[rival.id] = link.rival = rival
             self.effects.append(Connect(rival.id, link.address))
             wake = min(wake, now_ns + GREETING_NS)
@@ -235,7 +235,7 @@ class Routing(RequestLog):
         """How many links are ready."""
         return sum(link.state == READY for link in self.links.values())
 
-    def any_ready(self) -> Link | None:
+    def any_ready(self) -> NodeLink | None:
         """The oldest link that is ready, or None."""
         return next((link for link in self.links.values() if link.state == READY), None)
 
@@ -249,20 +249,20 @@ class Routing(RequestLog):
         if not self.alone_since_ns and not self.ready_count():
             self.alone_since_ns = now_ns
         self._link_count += 1
-        link = Link(self._link_count, address, now_ns)
+        link = NodeLink(self._link_count, address, now_ns)
         self.links[link.id] = self.by_address[address] = link
         self.effects.append(Connect(link.id, address))
         return now_ns + GREETING_NS
 
-    def greet(self, link: Link, now_ns: int) -> None:
+    def greet(self, link: NodeLink, now_ns: int) -> None:
         """The connection is there: greet the server."""
         link.state = GREETING
         self._hello_count += 1
         link.number = self._hello_count
         hello = ClientHello(PROTOCOL, self.cluster, self.client, self._hello_count, self.software)
-        self.effects.append(Send(link.id, hello))
+        self.effects.append(SendTo(link.id, hello))
 
-    def welcome(self, link: Link, message: Welcome, now_ns: int) -> list[Link]:
+    def welcome(self, link: NodeLink, message: Welcome, now_ns: int) -> list[NodeLink]:
         """The server answered; returns the links that are of no use any more: the older of two to the same node.
 
         Raises:
@@ -295,12 +295,12 @@ class Routing(RequestLog):
         node.link = link
         return [each for each in dict.fromkeys((link.rival_of, other)) if each is not None]
 
-    def drop(self, link: Link, reason: str) -> None:
+    def drop(self, link: NodeLink, reason: str) -> None:
         """Close a link from our side and forget it, without holding it against its address."""
         self.effects.append(Disconnect(link.id, reason))
         self._forget(link)
 
-    def fail(self, link: Link, error: LockringError, now_ns: int) -> None:
+    def fail(self, link: NodeLink, error: LockringError, now_ns: int) -> None:
         """Forget a link that broke or was refused, and leave its address alone for a while."""
         self._forget(link)
         before = self.failures.get(link.address)
@@ -320,7 +320,7 @@ class Routing(RequestLog):
         """A pause, up to a quarter longer or shorter: the client's id, which is random, says how much."""
         return delay_ns + delay_ns * (crc32(f"{self.client}/{self._link_count}".encode()) % 501 - 250) // 1000
 
-    def _forget(self, link: Link) -> None:
+    def _forget(self, link: NodeLink) -> None:
         del self.links[link.id]
         if link.rival_of is not None:
             link.rival_of.rival = None
@@ -334,9 +334,9 @@ class Routing(RequestLog):
         if link.node is not None and link.node.link is link:
             link.node.link = None
 
-    def silent(self, now_ns: int) -> tuple[list[Link], int]:
+    def silent(self, now_ns: int) -> tuple[list[NodeLink], int]:
         """The links that took too long to greet or to answer, and when to look again."""
-        silent: list[Link] = []
+        silent: list[NodeLink] = []
         wake = NEVER_NS
         for link in self.links.values():
             if link.state != READY:

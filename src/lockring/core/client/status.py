@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lockring.core.client.links import READY
 from lockring.core.client.outstanding import HELD, PENDING, Exchange
-from lockring.core.client.queries import Request
+from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket, deadline_of
 
 
@@ -64,7 +64,7 @@ def check_invariants(core: Exchange) -> None:
                 )
     for item in core._parked:
         assert not item.link
-        assert isinstance(item, Request) or item.state == PENDING or item.unreleased
+        assert isinstance(item, Query) or item.state == PENDING or item.unreleased
     for link in core._routing.links.values():
         for number, item in link.acquires.items():
             assert item.link == link.id

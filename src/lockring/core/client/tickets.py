@@ -23,7 +23,7 @@ import msgspec
 
 from lockring.cluster_state import Replica
 from lockring.core.digest import mix
-from lockring.protocol import WAIT_FOREVER, Kept, Verdict
+from lockring.protocol import WAIT_FOREVER, KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS
 
 NEVER_NS: Final = 1 << 62
@@ -76,7 +76,7 @@ class Ticket(msgspec.Struct, eq=False):
         payload: what others are to see of the holder.
     """
 
-    session: Session
+    session: ClientSession
     acquisition: int
     name: str
     slot: int
@@ -89,7 +89,7 @@ class Ticket(msgspec.Struct, eq=False):
     generation: int = 0
     deadline_ns: int = 0
     covered_after: int = 0
-    share: Share | None = None
+    share: NodeShare | None = None
     link: int = 0
     request: int = 0
     first_request: int = 0
@@ -118,7 +118,7 @@ class Ticket(msgspec.Struct, eq=False):
         return f"<Ticket {self.session.id}/{self.acquisition} {self.name!r} {state} g{self.generation}>"
 
 
-class Session(msgspec.Struct, eq=False):
+class ClientSession(msgspec.Struct, eq=False):
     """One session of the client.
 
     Attributes:
@@ -131,7 +131,7 @@ class Session(msgspec.Struct, eq=False):
     id: str
     ttl_ms: int
     used: int = 0
-    shares: dict[Replica | None, Share] = msgspec.field(default_factory=dict)
+    shares: dict[Replica | None, NodeShare] = msgspec.field(default_factory=dict)
 
     @property
     def ttl_ns(self) -> int:
@@ -144,7 +144,7 @@ class Session(msgspec.Struct, eq=False):
         return self.ttl_ms * NS_PER_MS // 3
 
 
-class Share(msgspec.Struct, eq=False):
+class NodeShare(msgspec.Struct, eq=False):
     """What a session has at one node.
 
     Attributes:
@@ -162,7 +162,7 @@ class Share(msgspec.Struct, eq=False):
         unsettled: keepalives in a row that the node could not fully answer.
     """
 
-    session: Session
+    session: ClientSession
     replica: Replica | None
     tickets: dict[int, Ticket] = msgspec.field(default_factory=dict)
     digest: int = 0
@@ -244,7 +244,7 @@ class Share(msgspec.Struct, eq=False):
         self.check_at_ns = soonest
         return expired
 
-    def judge(self, request: int, sent_at_ns: int, kept: Kept, now_ns: int) -> Judgement:
+    def judge(self, request: int, sent_at_ns: int, kept: KeepaliveReply, now_ns: int) -> Judgement:
         """Apply a node's answer to keepalive number `request`, after what has expired was taken out.
 
         Renews by itself; what the caller must do is returned. Verdicts on tickets that came here after

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from lockring.core.client.links import Link
-from lockring.core.client.queries import Ping
-from lockring.core.client.routes import IDLE_NS, Routing
+from lockring.core.client.links import NodeLink
+from lockring.core.client.queries import PingQuery
+from lockring.core.client.routes import IDLE_NS, RouteTable
 from lockring.core.client.tickets import NEVER_NS
 from lockring.protocol import Unwatch
 from lockring.units import NS_PER_S
@@ -23,14 +23,14 @@ CHECK_NS: Final = 5 * NS_PER_S
 class Vigilance:
     """The part of the client core that looks after links on which it waits."""
 
-    _routing: Routing
+    _routing: RouteTable
     _wake_ns: int
 
     def _wake(self, at_ns: int) -> None:
         if at_ns < self._wake_ns:
             self._wake_ns = at_ns
 
-    def _look_after(self, link: Link, now_ns: int) -> None:
+    def _look_after(self, link: NodeLink, now_ns: int) -> None:
         """See to it that an acquire which stays open does not wait for a node that is gone."""
         if now_ns - link.heard_at_ns >= IDLE_NS and not link.asked_at_ns:
             self._ping(link, now_ns)
@@ -38,10 +38,10 @@ class Vigilance:
             link.check_at_ns = now_ns + CHECK_FIRST_NS
             self._wake(link.check_at_ns)
 
-    def _ping(self, link: Link, now_ns: int) -> None:
+    def _ping(self, link: NodeLink, now_ns: int) -> None:
         """Ask for something that is answered at once: the cheapest question, since no request has the number 0."""
         number = self._routing.number(now_ns)
-        self._wake(self._routing.ask(link, number, Ping(), Unwatch(number, 0), now_ns))
+        self._wake(self._routing.ask(link, number, PingQuery(), Unwatch(number, 0), now_ns))
 
     def _check_links(self, now_ns: int) -> None:
         """Ask the nodes at which something waits, and of which nothing is heard, whether they are there."""

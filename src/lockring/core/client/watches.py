@@ -14,14 +14,14 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.client.effects import Update
-from lockring.core.client.queries import Request
-from lockring.protocol import Changed, Event, HolderInfo, LockEvent, LockInfo, WaiterInfo
+from lockring.core.client.queries import Query
+from lockring.protocol import HolderRecord, LockEvent, LockEventKind, LockRecord, WaiterRecord, WatchNotice
 
 BACKLOG_MAX: Final = 1_000
 """Updates that wait for a slow reader; with more they become one, with a gap."""
 
 
-def update_of(watch: Request, changed: Changed) -> Update:
+def update_of(watch: Query, changed: WatchNotice) -> Update:
     """What a node's news is for the caller, and note that it was seen."""
     before, watch.seen = watch.seen, changed.lock
     begun_again, watch.begun_again = watch.begun_again, False
@@ -32,37 +32,39 @@ def update_of(watch: Request, changed: Changed) -> Update:
     return Update(watch, changed.lock, changed.events, False)
 
 
-def difference(before: LockInfo, after: LockInfo) -> list[LockEvent]:
+def difference(before: LockRecord, after: LockRecord) -> list[LockEvent]:
     """What must have happened to a lock at least: who is gone, who holds it or waits now and did not then."""
     held = {(each.session, each.acquisition, each.generation): each for each in before.holders}
     holds = {(each.session, each.acquisition, each.generation) for each in after.holders}
     waited = {(each.session, each.acquisition): each for each in before.waiters}
     waits = {(each.session, each.acquisition) for each in after.waiters}
     now_held = {(each.session, each.acquisition) for each in after.holders}
-    events = [_of_holder(Event.GONE, each, before.mode) for key, each in held.items() if key not in holds]
+    events = [
+        _of_holder(LockEventKind.GONE, each, before.mode) for key, each in held.items() if key not in holds
+    ]
     events += [
-        _of_waiter(Event.GONE, each)
+        _of_waiter(LockEventKind.GONE, each)
         for key, each in waited.items()
         if key not in waits and key not in now_held
     ]
     events += [
-        _of_holder(Event.GRANTED, each, after.mode)
+        _of_holder(LockEventKind.GRANTED, each, after.mode)
         for each in after.holders
         if (each.session, each.acquisition, each.generation) not in held
     ]
     events += [
-        _of_waiter(Event.WAITING, each)
+        _of_waiter(LockEventKind.WAITING, each)
         for each in after.waiters
         if (each.session, each.acquisition) not in waited
     ]
     return events
 
 
-def _of_holder(kind: Event, holder: HolderInfo, mode: int) -> LockEvent:
+def _of_holder(kind: LockEventKind, holder: HolderRecord, mode: int) -> LockEvent:
     return LockEvent(kind, holder.owner, holder.session, holder.acquisition, mode, holder.generation)
 
 
-def _of_waiter(kind: Event, waiter: WaiterInfo) -> LockEvent:
+def _of_waiter(kind: LockEventKind, waiter: WaiterRecord) -> LockEvent:
     return LockEvent(kind, waiter.owner, waiter.session, waiter.acquisition, waiter.mode)
 
 
@@ -73,7 +75,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._updates: list[Update] = []
-        self._last: LockInfo | None = None
+        self._last: LockRecord | None = None
 
     def __len__(self) -> int:
         return len(self._updates)

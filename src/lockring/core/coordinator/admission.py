@@ -9,11 +9,11 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.errors import InvalidRequest
 from lockring.names import check_node_id
-from lockring.protocol import PROTOCOL, Join, Refused
+from lockring.protocol import PROTOCOL, Join, Refusal
 from lockring.ring.hash_ring import WEIGHT_MAX, WEIGHT_MIN
 
 
-def malformed(join: Join) -> Refused | None:
+def malformed(join: Join) -> Refusal | None:
     """What is wrong with a join in itself, whatever the cluster; None if nothing is."""
     if join.protocol != PROTOCOL:
         return _refused(
@@ -37,7 +37,7 @@ def malformed(join: Join) -> Refused | None:
     return None
 
 
-def foreign(join: Join, state: ClusterState) -> Refused | None:
+def foreign(join: Join, state: ClusterState) -> Refusal | None:
     """The refusal of a node that belongs to another cluster than the state's."""
     if not join.cluster or join.cluster == state.cluster:
         return None
@@ -48,7 +48,7 @@ def foreign(join: Join, state: ClusterState) -> Refused | None:
     )
 
 
-def outdated(node: str, incarnation: int) -> Refused:
+def outdated(node: str, incarnation: int) -> Refusal:
     """The refusal of a life that was told an id for the cluster which turned out to be wrong, before anything was
     assigned under it: it is to begin a new life, since a node takes no state of another cluster."""
     return _refused(
@@ -61,7 +61,7 @@ def outdated(node: str, incarnation: int) -> Refused:
 
 def not_the_latest(
     join: Join, known: Replica | None, is_running: Callable[[Replica], bool]
-) -> Refused | None:
+) -> Refusal | None:
     """The refusal of a life that another life of the same id stands against.
 
     Args:
@@ -87,5 +87,5 @@ def not_the_latest(
     return None
 
 
-def _refused(code: str, text: str, name: str, *, hint: int = 0) -> Refused:
-    return Refused(request=0, code=code, text=text, name=name, hint=hint)
+def _refused(code: str, text: str, name: str, *, hint: int = 0) -> Refusal:
+    return Refusal(request=0, code=code, text=text, name=name, hint=hint)

@@ -30,12 +30,12 @@ from lockring.core.coordinator import status as telling
 from lockring.core.coordinator.admission import foreign, malformed, not_the_latest, outdated
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.membership import Membership
-from lockring.core.coordinator.planner import Planning, lives_in
-from lockring.core.coordinator.reachability import Reach
+from lockring.core.coordinator.membership import MemberLeases
+from lockring.core.coordinator.planner import Planner, lives_in
+from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.roster import Roster
-from lockring.core.coordinator.slot_requests import Asks, check_ask
-from lockring.core.coordinator.state_broadcast import Snapshots
+from lockring.core.coordinator.slot_requests import SlotRequestQueue, check_ask
+from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.core.coordinator.transitions import VERSION_MAX
@@ -45,14 +45,14 @@ from lockring.core.timing import Timing, stood_still_for_ns
 from lockring.errors import ProtocolError
 from lockring.protocol import (
     PROTOCOL,
-    Ask,
     Drain,
     Heartbeat,
     HeartbeatAck,
     Join,
     Leave,
     Message,
-    Refused,
+    Refusal,
+    SlotRequests,
     Undrain,
     Welcome,
 )
@@ -101,13 +101,13 @@ class CoordinatorCore:
             effects=self._effects,
         )
         self._roster = Roster()
-        self._membership = Membership(timing, now_ns=now_ns)
+        self._membership = MemberLeases(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats()
-        self._asks = Asks()
+        self._asks = SlotRequestQueue()
         self.farewells = Farewells(boot)
-        self._reach = Reach()
-        self._planning = Planning(timing, self._membership, self._reach, now_ns=now_ns)
-        self._snapshots = Snapshots(now_ns=now_ns)
+        self._reach = Reachability()
+        self._planning = Planner(timing, self._membership, self._reach, now_ns=now_ns)
+        self._snapshots = StateBroadcast(now_ns=now_ns)
         self._called_at_ns = now_ns
         self._wall_offset_ns = wall_ns - now_ns
         # Joins that came before the term was in the store, or while it is being claimed anew.
@@ -188,9 +188,9 @@ class CoordinatorCore:
         self._take(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
     def receive(self, sender: Connection, message: Message, *, now_ns: int, wall_ns: int) -> None:
-        """Take a message: `Join` first from a node, then `Heartbeat`, `Ask`, `Leave`; `Drain`, `Undrain` from anyone.
+        """Take a message: `Join` first from a node, then `Heartbeat`, `SlotRequests`, `Leave`; `Drain`, `Undrain` from anyone.
 
-        What is wrong in it is answered with `Refused`; a node that broke the protocol is disconnected.
+        What is wrong in it is answered with `Refusal`; a node that broke the protocol is disconnected.
         """
         self._enter(now_ns, wall_ns)
         match message:
@@ -198,13 +198,13 @@ class CoordinatorCore:
                 self._join(sender, message, now_ns)
             case Heartbeat():
                 self._heartbeat(sender, message, now_ns)
-            case Ask():
+            case SlotRequests():
                 self._ask(sender, message, now_ns)
             case Leave() | Drain() | Undrain():
                 self._order(sender, message, now_ns)
             case _:
                 what = type(message).__name__
-                self._refuse(sender, Refused(0, "protocol", f"a coordinator takes no {what}"))
+                self._refuse(sender, Refusal(0, "protocol", f"a coordinator takes no {what}"))
 
     def disconnected(self, sender: Connection, *, now_ns: int, wall_ns: int) -> None:
         """A connection has ended. Unknown ones are ignored."""
@@ -293,7 +293,7 @@ class CoordinatorCore:
         self._effects += (Send(sender, welcome), Send(sender, self._snapshots.message(state)))
 
     def _order(self, sender: Connection, order: Leave | Drain | Undrain, now_ns: int) -> None:
-        refusal: Refused | None = self._not_coordinator(order.request)
+        refusal: Refusal | None = self._not_coordinator(order.request)
         if self._term.is_active:
             refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
         if refusal is not None:
@@ -306,12 +306,12 @@ class CoordinatorCore:
         self._heartbeats.drop(connection)
         self._roster.disconnect(connection)
 
-    def _refuse(self, sender: Connection, refusal: Refused) -> None:
+    def _refuse(self, sender: Connection, refusal: Refusal) -> None:
         self._drop(sender)
         self._effects += (Send(sender, refusal), Close(sender, refusal.text))
 
-    def _not_coordinator(self, request: int) -> Refused:
-        return Refused(request, "not-coordinator", self.note)
+    def _not_coordinator(self, request: int) -> Refusal:
+        return Refusal(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
         now_ns = self._called_at_ns
@@ -328,7 +328,7 @@ class CoordinatorCore:
         elif self._term.phase is Phase.PASSIVE:
             self._refuse(sender, self._not_coordinator(0))
         elif sender not in self._held_joins:
-            self._refuse(sender, Refused(0, "protocol", "a node joins before it sends anything else"))
+            self._refuse(sender, Refusal(0, "protocol", "a node joins before it sends anything else"))
         return node
 
     def _heartbeat(self, sender: Connection, heartbeat: Heartbeat, now_ns: int) -> None:
@@ -336,7 +336,7 @@ class CoordinatorCore:
         if node is None:
             return
         if not 0 <= heartbeat.version <= VERSION_MAX:
-            self._refuse(sender, Refused(0, "protocol", f"no state has version {heartbeat.version}"))
+            self._refuse(sender, Refusal(0, "protocol", f"no state has version {heartbeat.version}"))
             return
         self._heartbeats.add(sender, heartbeat.sequence)
         self.farewells.take(node.replica, heartbeat, now_ns)
@@ -352,14 +352,14 @@ class CoordinatorCore:
         if heartbeat.version < state.version and self._snapshots.resends(sender, now_ns=now_ns):
             self._effects.append(Send(sender, self._snapshots.message(state)))
 
-    def _ask(self, sender: Connection, ask: Ask, now_ns: int) -> None:
+    def _ask(self, sender: Connection, ask: SlotRequests, now_ns: int) -> None:
         node = self._joined(sender, now_ns)
         if node is None:
             return
         try:
             check_ask(ask)
         except ProtocolError as error:
-            self._refuse(sender, Refused(0, error.code, str(error)))
+            self._refuse(sender, Refusal(0, error.code, str(error)))
             return
         self._asks.add(node.replica, ask)
 

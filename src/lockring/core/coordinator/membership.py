@@ -27,7 +27,7 @@ LATELY_NS: Final = 3 * NS_PER_S
 """A life that is connected and was heard this recently is running: three heartbeats, less than a member lease."""
 
 
-class Membership:
+class MemberLeases:
     """Who is heard, who is acknowledged, and who has settled. Not safe for use by several tasks.
 
     Attributes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lockring.cluster_state import ClusterState, Replica, SlotState
-from lockring.core.coordinator.membership import Membership
-from lockring.core.coordinator.reachability import Reach
-from lockring.core.coordinator.reconciler import Plan, Situation, Standing, plan
+from lockring.core.coordinator.membership import MemberLeases
+from lockring.core.coordinator.reachability import Reachability
+from lockring.core.coordinator.reconciler import Liveness, PlanInput, SlotPlan, plan
 from lockring.core.coordinator.transitions import lives_of
 from lockring.core.timing import Timing
 from lockring.ring.hash_ring import HashRing
@@ -19,7 +19,7 @@ from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
 
-class Planning:
+class Planner:
     """The reconciler's memory between its runs. Not safe for use by several tasks.
 
     Attributes:
@@ -28,7 +28,7 @@ class Planning:
         learning: slots that have learners, as of the last run.
     """
 
-    def __init__(self, timing: Timing, membership: Membership, reach: Reach, *, now_ns: int) -> None:
+    def __init__(self, timing: Timing, membership: MemberLeases, reach: Reachability, *, now_ns: int) -> None:
         self.waiting = 0
         self._waits_until_ns = now_ns
         self.learning = 0
@@ -77,8 +77,8 @@ class Planning:
         leaving: Callable[[], frozenset[Replica]],
         connected: Callable[[Replica], bool],
         now_ns: int,
-    ) -> Plan:
-        """Find the next step from this state; the arguments are those of `Situation`, `leaving` as of who has settled by now.
+    ) -> SlotPlan:
+        """Find the next step from this state; the arguments are those of `PlanInput`, `leaving` as of who has settled by now.
 
         `connected` says whether a life has a connection.
         """
@@ -91,7 +91,7 @@ class Planning:
         reach.forget_all_but(state.members)
         known_at_ns = self._known_at_ns
         step = plan(
-            Situation(
+            PlanInput(
                 state=state,
                 version=version,
                 now_ns=now_ns,
@@ -125,11 +125,11 @@ def _different(slots: tuple[SlotState, ...]) -> list[SlotState]:
 
 def _standing(
     state: ClusterState,
-    membership: Membership,
+    membership: MemberLeases,
     connected: Callable[[Replica], bool],
     replica: Replica,
     now_ns: int,
-) -> Standing:
+) -> Liveness:
     gone = not state.is_current(replica)
     dead = gone or membership.is_failed(replica, now_ns=now_ns)
     usable = (
@@ -138,7 +138,7 @@ def _standing(
         and membership.was_heard(replica)
         and state.members[replica.node].condition != "draining"
     )
-    return Standing(
+    return Liveness(
         dead=dead,
         usable=usable,
         gone=gone,

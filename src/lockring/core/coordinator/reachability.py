@@ -29,7 +29,7 @@ class _Record:
         self.avoided_until_ns: int | None = None
 
 
-class Reach:
+class Reachability:
     """What is known of pairs of a primary and a copy. Not safe for use by several tasks."""
 
     def __init__(self) -> None:

@@ -56,7 +56,7 @@ each other, or that the primary may not serve."""
 _NOBODY: Final[tuple[str | None, ...]] = (None,) * SLOTS
 
 
-class Standing(NamedTuple):
+class Liveness(NamedTuple):
     """What is known of one life of a node.
 
     Attributes:
@@ -75,7 +75,7 @@ class Standing(NamedTuple):
     connected: bool = True
 
 
-class Situation(NamedTuple):
+class PlanInput(NamedTuple):
     """All that `plan` depends on.
 
     Attributes:
@@ -94,14 +94,14 @@ class Situation(NamedTuple):
     version: int
     now_ns: int
     target: HashRing | None
-    standing: Callable[[Replica], Standing]
+    standing: Callable[[Replica], Liveness]
     age_ns: Callable[[int], int]
     avoided: Callable[[Replica, Replica], bool]
     lease_wait_ns: int
     leaving: frozenset[Replica] = frozenset()
 
 
-class Plan(NamedTuple):
+class SlotPlan(NamedTuple):
     """What to do next.
 
     Attributes:
@@ -125,25 +125,25 @@ class Plan(NamedTuple):
     waits_until_ns: int
 
 
-def plan(situation: Situation) -> Plan:
+def plan(situation: PlanInput) -> SlotPlan:
     """Find the next safe step of every slot. Costs a few milliseconds, less when there is little to do."""
-    return _Planner(situation).run()
+    return _PlanRun(situation).run()
 
 
-class _Wish(NamedTuple):
+class _LearnerRequest(NamedTuple):
     """A slot that wants a learner."""
 
     number: int
     learner: Replica
 
 
-class _Planner:
+class _PlanRun:
     """One run of `plan`: what it has found so far."""
 
-    def __init__(self, situation: Situation) -> None:
+    def __init__(self, situation: PlanInput) -> None:
         self._situation = situation
         self._lagging = situation.state.replication == "async"
-        self._standings: dict[Replica, Standing] = {}
+        self._standings: dict[Replica, Liveness] = {}
         self._usable: dict[str, Replica] = {
             node: member.replica
             for node, member in situation.state.members.items()
@@ -151,8 +151,8 @@ class _Planner:
         }
         self._condemned: dict[Replica, None] = {}
         self._abandoned: list[tuple[Replica, Copy]] = []
-        self._urgent: list[_Wish] = []
-        self._moves: list[_Wish] = []
+        self._urgent: list[_LearnerRequest] = []
+        self._moves: list[_LearnerRequest] = []
         self._learners: dict[Replica, int] = {}
         self._learning = 0
         self._waiting = 0
@@ -160,7 +160,7 @@ class _Planner:
         self._wait_ns: int | None = None
         self._equal: dict[SlotState, SlotState] = {}
 
-    def run(self) -> Plan:
+    def run(self) -> SlotPlan:
         situation = self._situation
         before = situation.state.slots
         after = list(before)
@@ -181,7 +181,7 @@ class _Planner:
         self._start_learners(after)
         changed = any(a is not b for a, b in zip(after, before, strict=True))
         wake_at_ns = None if self._wait_ns is None else situation.now_ns + self._wait_ns
-        return Plan(
+        return SlotPlan(
             slots=tuple(after) if changed else before,
             members=self._with_active_members(after),
             condemned=frozenset(self._condemned),
@@ -234,7 +234,7 @@ class _Planner:
             self._learners[learner.replica] = self._learners.get(learner.replica, 0) + 1
             self._learning += 1
         elif wished is not None and (backup is None or backup.replica != wished):
-            (self._urgent if backup is None else self._moves).append(_Wish(number, wished))
+            (self._urgent if backup is None else self._moves).append(_LearnerRequest(number, wished))
         if backup is slot.backup and learner is slot.learner:
             return slot
         return with_copies(slot, version, backup, learner)
@@ -383,7 +383,7 @@ class _Planner:
 
     # ----------------------------------------------------------------------- small things
 
-    def _standing(self, replica: Replica) -> Standing:
+    def _standing(self, replica: Replica) -> Liveness:
         standing = self._standings.get(replica)
         if standing is None:
             self._standings[replica] = standing = self._situation.standing(replica)

@@ -16,15 +16,15 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Replica
-from lockring.core.coordinator.membership import Membership
+from lockring.core.coordinator.membership import MemberLeases
 from lockring.core.effects import Connection
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
-from lockring.protocol import Drain, Draining, Leave, Refused, Undrain, Undrained
+from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply
 
-Answer = Draining | Undrained
+Answer = DrainReply | UndrainReply
 
 
-class _Wish(msgspec.Struct):
+class _MemberChange(msgspec.Struct):
     """What a node is to be, and the answers that are due once the state says so."""
 
     draining: bool
@@ -45,7 +45,7 @@ class Roster:
         self._nodes: dict[Connection, Member] = {}
         self._connections: dict[Replica, Connection] = {}
         self._arrived: dict[str, Member] = {}
-        self._wishes: dict[Replica, _Wish] = {}
+        self._wishes: dict[Replica, _MemberChange] = {}
         self._leaving: dict[Replica, None] = {}
 
     # ----------------------------------------------------------------------- connections
@@ -102,9 +102,9 @@ class Roster:
         sender: Connection,
         order: Leave | Drain | Undrain,
         state: ClusterState,
-        membership: Membership,
+        membership: MemberLeases,
         now_ns: int,
-    ) -> Refused | None:
+    ) -> Refusal | None:
         """Let the next state say that a node is draining, or is not any more, and answer once it is in force.
 
         Args:
@@ -120,32 +120,32 @@ class Roster:
         if isinstance(order, Leave):
             asker = self._nodes.get(sender)
             if asker is None:
-                return Refused(order.request, "protocol", "a node joins before it leaves")
+                return Refusal(order.request, "protocol", "a node joins before it leaves")
             self._leaving[asker.replica] = None
-            self._wish(asker.replica, True, sender, Draining(order.request, asker.replica.node))
+            self._wish(asker.replica, True, sender, DrainReply(order.request, asker.replica.node))
             return None
         life = self.newest_life(order.node, state)
         if life is None:
             text = f"the cluster has no node {order.node!r}"
-            return Refused(order.request, UnknownNode.code, text, order.node)
+            return Refusal(order.request, UnknownNode.code, text, order.node)
         if isinstance(order, Undrain):
             refusal = self._why_not_undrain(life, state, membership)
-            answer: Answer = Undrained(order.request, order.node)
+            answer: Answer = UndrainReply(order.request, order.node)
         else:
             refusal = self._why_not_drain(order.node, state, membership, now_ns)
-            answer = Draining(order.request, order.node)
+            answer = DrainReply(order.request, order.node)
         if refusal is not None:
-            return Refused(order.request, *refusal, order.node)
+            return Refusal(order.request, *refusal, order.node)
         self._wish(life, isinstance(order, Drain), sender, answer)
         return None
 
     def _wish(self, life: Replica, draining: bool, sender: Connection, answer: Answer) -> None:
-        wish = self._wishes.setdefault(life, _Wish(draining))
+        wish = self._wishes.setdefault(life, _MemberChange(draining))
         wish.draining = draining
         wish.answers.append((sender, answer))
 
     def _why_not_drain(
-        self, node: str, state: ClusterState, membership: Membership, now_ns: int
+        self, node: str, state: ClusterState, membership: MemberLeases, now_ns: int
     ) -> tuple[str, str] | None:
         """Code and text against an operator's drain of a node."""
         others = [each.replica for each in self.others(node, state)]
@@ -176,7 +176,7 @@ class Roster:
         )
 
     def _why_not_undrain(
-        self, life: Replica, state: ClusterState, membership: Membership
+        self, life: Replica, state: ClusterState, membership: MemberLeases
     ) -> tuple[str, str] | None:
         """Code and text against an operator's wish that a node has slots again."""
         if life in self._leaving:
@@ -192,7 +192,7 @@ class Roster:
             )
         return None
 
-    def leaving(self, state: ClusterState, membership: Membership, now_ns: int) -> frozenset[Replica]:
+    def leaving(self, state: ClusterState, membership: MemberLeases, now_ns: int) -> frozenset[Replica]:
         """Lives whose slots may be released: those that want to stop, while no other is there to take over.
 
         One that has failed is waited for until the ring does without it: it may be back.
@@ -245,7 +245,7 @@ class Roster:
         self,
         members: dict[str, Member],
         named: Iterable[Replica],
-        membership: Membership,
+        membership: MemberLeases,
         now_ns: int,
     ) -> dict[str, Member]:
         """The members without those that have left, or are gone for good, and that no slot names in any life.
@@ -270,7 +270,7 @@ class Roster:
         membership.forget([*lives, *(member.replica for member in kept.values())])
         return kept
 
-    def _has_departed(self, member: Member, membership: Membership, now_ns: int) -> bool:
+    def _has_departed(self, member: Member, membership: MemberLeases, now_ns: int) -> bool:
         if member.replica.node in self._arrived:
             return False
         if member.replica in self._leaving and member.replica not in self._connections:

@@ -10,41 +10,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
-from lockring.core.coordinator.reachability import Reach
+from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.transitions import extended, promoted, with_copies
 from lockring.errors import ProtocolError
-from lockring.protocol import Ask, AskItem, AskKind
+from lockring.protocol import SlotRequest, SlotRequestKind, SlotRequests
 from lockring.slots import SLOTS
 
 
-def check_ask(ask: Ask) -> None:
+def check_ask(ask: SlotRequests) -> None:
     """Refuse what no node may send.
 
     Raises:
         ProtocolError: an unknown kind, or a slot that does not exist.
     """
-    if ask.kind not in AskKind.__members__.values():
+    if ask.kind not in SlotRequestKind.__members__.values():
         raise ProtocolError(f"there is nothing to ask of kind {ask.kind}")
     for item in ask.items:
         if not 0 <= item.slot < SLOTS:
             raise ProtocolError(f"slots are 0 to {SLOTS - 1}, not {item.slot}")
 
 
-class Asks:
+class SlotRequestQueue:
     """The asks that wait for the next write, in the order of their arrival. Not safe for use by several tasks.
 
     A node that repeats itself replaces what it asked before, so their number is bounded by nodes, kinds and slots.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[Replica, int, int], AskItem] = {}
+        self._waiting: dict[tuple[Replica, int, int], SlotRequest] = {}
 
-    def add(self, sender: Replica, ask: Ask) -> None:
+    def add(self, sender: Replica, ask: SlotRequests) -> None:
         """Keep what this life of a node asks; the ask has passed `check_ask`."""
         for item in ask.items:
             self._waiting[sender, ask.kind, item.slot] = item
 
-    def apply(self, state: ClusterState, reach: Reach, *, version: int, now_ns: int) -> tuple[SlotState, ...]:
+    def apply(
+        self, state: ClusterState, reach: Reachability, *, version: int, now_ns: int
+    ) -> tuple[SlotState, ...]:
         """Take all asks, and give the slots with those granted that still apply.
 
         Args:
@@ -79,27 +81,27 @@ class Asks:
         return tuple([a if a is b else equal.setdefault(a, a) for a, b in zip(after, changed, strict=True)])
 
 
-def _copy_of(item: AskItem) -> Copy:
+def _copy_of(item: SlotRequest) -> Copy:
     return Copy(Replica(item.node, item.incarnation), item.joined)
 
 
 def _granted(
-    state: ClusterState, slot: SlotState, sender: Replica, kind: int, item: AskItem, version: int
+    state: ClusterState, slot: SlotState, sender: Replica, kind: int, item: SlotRequest, version: int
 ) -> SlotState:
     """The slot after the ask, or the slot itself where the ask does not apply."""
-    if kind == AskKind.EXTEND:
+    if kind == SlotRequestKind.EXTEND:
         if slot.primary == sender and slot.generation_below <= item.below:
             return extended(slot)
         return slot
     if slot.epoch != item.epoch:
         return slot
     copy = _copy_of(item)
-    if kind == AskKind.TAKEOVER:
+    if kind == SlotRequestKind.TAKEOVER:
         if slot.backup == copy and copy.replica == sender:
             return promoted(slot, version, lagging=state.replication == "async")
     elif slot.primary != sender:
         return slot
-    elif kind == AskKind.DROP:
+    elif kind == SlotRequestKind.DROP:
         if copy == slot.backup:
             return with_copies(slot, version, None, slot.learner)
         if copy == slot.learner:
@@ -110,8 +112,10 @@ def _granted(
     return slot
 
 
-def _learn_from(reach: Reach, slot: SlotState, kind: int, item: AskItem, version: int, now_ns: int) -> None:
-    if kind == AskKind.DROP and slot.primary is not None:
+def _learn_from(
+    reach: Reachability, slot: SlotState, kind: int, item: SlotRequest, version: int, now_ns: int
+) -> None:
+    if kind == SlotRequestKind.DROP and slot.primary is not None:
         reach.dropped(slot.primary, _copy_of(item), version=version, now_ns=now_ns)
-    elif kind == AskKind.IN_SYNC and slot.primary is not None:
+    elif kind == SlotRequestKind.IN_SYNC and slot.primary is not None:
         reach.in_sync(slot.primary, Replica(item.node, item.incarnation))

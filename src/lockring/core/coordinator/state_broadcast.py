@@ -17,7 +17,7 @@ RESEND_NS: Final = 2 * NS_PER_S
 """How long a node's heartbeats may bear an old version before it is sent the state again: two of its heartbeats."""
 
 
-class Snapshots:
+class StateBroadcast:
     """What was sent when. Not safe for use by several tasks."""
 
     def __init__(self, *, now_ns: int) -> None:

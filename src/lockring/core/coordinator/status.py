@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
-from lockring.core.coordinator.membership import Membership
-from lockring.core.coordinator.planner import Planning
+from lockring.core.coordinator.membership import MemberLeases
+from lockring.core.coordinator.planner import Planner
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Term
 from lockring.units import ns_to_ms_floor
@@ -48,19 +48,19 @@ _UNKNOWN: Final = (
 _GONE: Final = "all copies are gone, and what was held may still be held"
 
 
-def why_of(term: Term, planning: Planning) -> str:
+def why_of(term: Term, planning: Planner) -> str:
     """Why slots wait for leases of before to end, "" if none do."""
     if not planning.waiting:
         return ""
     return _UNKNOWN if term.knows_no_past else _GONE
 
 
-def left_ms_of(planning: Planning, now_ns: int) -> int:
+def left_ms_of(planning: Planner, now_ns: int) -> int:
     """How long they wait yet at most, in milliseconds."""
     return planning.waits(now_ns=now_ns)[1]
 
 
-def note_of(term: Term, roster: Roster, planning: Planning) -> str:
+def note_of(term: Term, roster: Roster, planning: Planner) -> str:
     """A sentence on what the coordinator waits for, "" if for nothing."""
     if term.problem:
         return term.problem
@@ -79,7 +79,7 @@ def note_of(term: Term, roster: Roster, planning: Planning) -> str:
 
 
 def status_of(
-    term: Term, roster: Roster, membership: Membership, planning: Planning, now_ns: int
+    term: Term, roster: Roster, membership: MemberLeases, planning: Planner, now_ns: int
 ) -> CoordinatorStatus:
     """The coordinator as it is now."""
     members = {} if term.state is None else term.state.members

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lockring.troubles import Trouble
+from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_MS, NS_PER_S
 
 PAUSE_NS_MIN: Final = 100 * NS_PER_MS
@@ -35,7 +35,7 @@ class StoreHealth:
     def __init__(self) -> None:
         # In a row: the pause depends on them.
         self._reads_failed = self._writes_failed = 0
-        self._trouble = Trouble()
+        self._trouble = RepeatedTrouble()
         self._fails_writes = False
         self._news: list[StoreNews] = []
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.cluster_state import GENERATION_MAX
 from lockring.core.deadlines import DeadlineQueue
-from lockring.core.node.lock_table import Holder, Lock, OpenRequest, Waiter
+from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest
 from lockring.core.node.sessions import Session
 from lockring.core.node.slot import NodeSlot
 from lockring.core.node.validation import check_acquire
@@ -20,14 +20,14 @@ from lockring.errors import InvalidRequest
 from lockring.protocol import (
     WAIT_FOREVER,
     Acquire,
-    Event,
-    Granted,
+    GrantReply,
+    LockEventKind,
     Mode,
     Put,
-    Queued,
-    Refused,
+    QueueNotice,
+    Refusal,
     Release,
-    Released,
+    ReleaseReply,
     Remove,
 )
 from lockring.slots import checked_slot_of, slot_of
@@ -35,7 +35,7 @@ from lockring.units import NS_PER_MS, ms_to_ns
 
 if TYPE_CHECKING:
     from lockring.core.node.core import NodeCore
-    from lockring.core.node.dispatch import Service
+    from lockring.core.node.dispatch import ClientRequests
 
 WAITERS_MAX: Final = 200_000
 """Waiters at a node: about 100 MB."""
@@ -44,7 +44,7 @@ GENERATIONS_MARGIN: Final = 100_000
 """More are asked for when fewer than this are left: at 5,000 grants a second, 20 s before the end."""
 
 
-class Locking:
+class Acquisitions:
     """Acquires and releases at a node.
 
     Attributes:
@@ -53,16 +53,16 @@ class Locking:
         timeouts: when waits time out.
     """
 
-    def __init__(self, node: NodeCore, service: Service) -> None:
+    def __init__(self, node: NodeCore, service: ClientRequests) -> None:
         self._node = node
         self._service = service
         self.unanswered: dict[int, None] = {}
         self._exhausted: dict[int, None] = {}
-        self.timeouts: DeadlineQueue[Waiter] = DeadlineQueue(self._is_waiting)
+        self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting)
         self.waiters = 0
         # Waiters whose clients have not been told that they are in the queue: since the last tick, and since before it.
-        self._fresh: list[Waiter] = []
-        self._untold: list[Waiter] = []
+        self._fresh: list[LockWaiter] = []
+        self._untold: list[LockWaiter] = []
 
     def time_out_due(self, now_ns: int) -> None:
         """Answer the waiters whose time is up."""
@@ -128,7 +128,7 @@ class Locking:
             if data is None or data.table.find(waiter.session.id, waiter.acquisition) is not waiter:
                 continue
             if self._node.may_serve(slot, now_ns=now_ns):
-                self._node.send(waiter.request.connection, Queued(waiter.request.request))
+                self._node.send(waiter.request.connection, QueueNotice(waiter.request.request))
             else:
                 self._fresh.append(waiter)
 
@@ -154,7 +154,7 @@ class Locking:
                 raise InvalidRequest(
                     f"acquisition {acquisition} is one of {entry.lock.name!r}, not of {name!r}"
                 )
-            if isinstance(entry, Holder):
+            if isinstance(entry, LockHolder):
                 session.asked = 0  # somebody else may have been told of this grant
                 self._acquire_again(data, entry, request)
             else:
@@ -191,9 +191,9 @@ class Locking:
         self._service.connections[connection].waiters[waiter] = None
         if deadline_ns is not None:
             self.timeouts.push(deadline_ns, waiter)
-        self._service.watching.note(Event.WAITING, waiter)
+        self._service.watching.note(LockEventKind.WAITING, waiter)
 
-    def _acquire_again(self, data: NodeSlot, holder: Holder, request: OpenRequest) -> None:
+    def _acquire_again(self, data: NodeSlot, holder: LockHolder, request: OpenRequest) -> None:
         assert data.reign is not None
         if holder.broken:
             self._refuse_broken(holder, request)
@@ -205,11 +205,11 @@ class Locking:
         data.reign.unanswered[holder] = request
         self.unanswered[data.number] = None
 
-    def _refuse_broken(self, holder: Holder, request: OpenRequest) -> None:
+    def _refuse_broken(self, holder: LockHolder, request: OpenRequest) -> None:
         text = "this acquisition was broken by an operator"
-        self._node.send(request.connection, Refused(request.request, "not-held", text, holder.lock.name))
+        self._node.send(request.connection, Refusal(request.request, "not-held", text, holder.lock.name))
 
-    def _wait_again(self, waiter: Waiter, request: OpenRequest, deadline_ns: int | None) -> None:
+    def _wait_again(self, waiter: LockWaiter, request: OpenRequest, deadline_ns: int | None) -> None:
         if _is_superseded(request, waiter.request):
             return
         client = self._service.connections.get(waiter.request.connection)
@@ -229,7 +229,7 @@ class Locking:
         data: NodeSlot,
         name: str,
         session: Session,
-        wanted: Acquire | Waiter,
+        wanted: Acquire | LockWaiter,
         request: OpenRequest,
         now_ns: int,
     ) -> bool:
@@ -263,7 +263,7 @@ class Locking:
         request.index = reign.index
         reign.unanswered[holder] = request
         self.unanswered[data.number] = None
-        self._service.watching.note(Event.GRANTED, holder)
+        self._service.watching.note(LockEventKind.GRANTED, holder)
         return True
 
     def fresh_generation(self, data: NodeSlot) -> int | None:
@@ -278,7 +278,7 @@ class Locking:
                 return None
         return generation
 
-    def _send_grant(self, holder: Holder, request: OpenRequest, now_ns: int) -> None:
+    def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
         if request.connection not in self._service.connections:
             return
         session = holder.session
@@ -288,9 +288,9 @@ class Locking:
             and now_ns - request.arrived_ns > session.ttl_ms * NS_PER_MS // 4
         ):
             basis, promise_ms = session.basis, session.basis_promise_ms
-        self._node.send(request.connection, Granted(request.request, holder.generation, promise_ms, basis))
+        self._node.send(request.connection, GrantReply(request.request, holder.generation, promise_ms, basis))
 
-    def _serve_lock(self, data: NodeSlot, lock: Lock, now_ns: int) -> None:
+    def _serve_lock(self, data: NodeSlot, lock: LockEntry, now_ns: int) -> None:
         while (waiter := data.table.next_grantable(lock)) is not None:
             if not self._grant(data, lock.name, waiter.session, waiter, waiter.request, now_ns):
                 return
@@ -315,16 +315,16 @@ class Locking:
                 entry = None
         if entry is not None:
             self.drop(data, entry, now_ns)
-        self._node.send(connection, Released(message.request, entry is not None))
+        self._node.send(connection, ReleaseReply(message.request, entry is not None))
 
-    def drop(self, data: NodeSlot, entry: Holder | Waiter, now_ns: int, why: str = "") -> None:
+    def drop(self, data: NodeSlot, entry: LockHolder | LockWaiter, now_ns: int, why: str = "") -> None:
         """Drop a holder or a waiter, and grant whom that lets in; `why` is "" if its client wanted that."""
-        if isinstance(entry, Holder):
+        if isinstance(entry, LockHolder):
             self.drop_holder(data, entry, now_ns, why)
         else:
             self.withdraw(entry, why or "cancelled")
 
-    def drop_holder(self, data: NodeSlot, holder: Holder, now_ns: int, why: str = "") -> None:
+    def drop_holder(self, data: NodeSlot, holder: LockHolder, now_ns: int, why: str = "") -> None:
         """End a grant, and grant whom that lets in; `why` it was lost, "" if it was released."""
         reign = data.reign
         assert reign is not None
@@ -339,27 +339,27 @@ class Locking:
         if holder.lock.waiters:
             self._serve_lock(data, holder.lock, now_ns)
 
-    def withdraw(self, waiter: Waiter, why: str) -> None:
+    def withdraw(self, waiter: LockWaiter, why: str) -> None:
         """Take a waiter out of its queue, and grant whom it stood before."""
         data = self._node.slots[slot_of(waiter.lock.name)]
         data.table.dequeue(waiter)
         self.forget_waiter(waiter)
-        self._service.watching.note(Event.LEFT, waiter, why)
+        self._service.watching.note(LockEventKind.LEFT, waiter, why)
         self._serve_lock(data, waiter.lock, self._node.now_ns)
 
-    def withdraw_all(self, waiters: Iterable[Waiter]) -> None:
+    def withdraw_all(self, waiters: Iterable[LockWaiter]) -> None:
         """Take waiters out of their queues, and only then grant whom they stood before: none of themselves."""
-        locks: dict[Lock, NodeSlot] = {}
+        locks: dict[LockEntry, NodeSlot] = {}
         for waiter in waiters:
             lock = waiter.lock
             data = locks[lock] = self._node.slots[slot_of(lock.name)]
             data.table.dequeue(waiter)
             self.forget_waiter(waiter)
-            self._service.watching.note(Event.LEFT, waiter, "disconnected")
+            self._service.watching.note(LockEventKind.LEFT, waiter, "disconnected")
         for lock, data in locks.items():
             self._serve_lock(data, lock, self._node.now_ns)
 
-    def forget_waiter(self, waiter: Waiter) -> None:
+    def forget_waiter(self, waiter: LockWaiter) -> None:
         """A waiter was taken out of its table: let nothing else name it."""
         self.waiters -= 1
         if waiter.deadline_ns is not None:
@@ -368,25 +368,25 @@ class Locking:
         if client is not None:
             client.waiters.pop(waiter, None)
 
-    def _time_out(self, waiter: Waiter, now_ns: int) -> None:
+    def _time_out(self, waiter: LockWaiter, now_ns: int) -> None:
         name, slot = waiter.lock.name, slot_of(waiter.lock.name)
         request = waiter.request
         if self._node.may_serve(slot, now_ns=now_ns):
-            refused = Refused(request.request, "timeout", _who_holds(waiter.lock, waiter), name)
+            refused = Refusal(request.request, "timeout", _who_holds(waiter.lock, waiter), name)
         else:
-            refused = Refused(request.request, "unavailable", self._service.not_served(slot), name)
+            refused = Refusal(request.request, "unavailable", self._service.not_served(slot), name)
         waiter.deadline_ns = None
         self.withdraw(waiter, "timeout")
         self._node.send(request.connection, refused)
 
-    def _is_waiting(self, waiter: Waiter, at_ns: int) -> bool:
+    def _is_waiting(self, waiter: LockWaiter, at_ns: int) -> bool:
         data = self._node.slots[slot_of(waiter.lock.name)]
         return (
             waiter.deadline_ns == at_ns and data.table.find(waiter.session.id, waiter.acquisition) is waiter
         )
 
     def _refuse_try(
-        self, connection: int, message: Acquire, lock: Lock | None, slot: int, now_ns: int
+        self, connection: int, message: Acquire, lock: LockEntry | None, slot: int, now_ns: int
     ) -> None:
         if lock is not None and self._node.may_serve(slot, now_ns=now_ns):
             self._service.refuse(connection, message, "timeout", _who_holds(lock, message))
@@ -400,7 +400,7 @@ def _is_superseded(request: OpenRequest, by: OpenRequest) -> bool:
     return request.connection == by.connection and request.request < by.request
 
 
-def _who_holds(lock: Lock, wanted: Acquire | Waiter) -> str:
+def _who_holds(lock: LockEntry, wanted: Acquire | LockWaiter) -> str:
     """Why an acquire was not granted: who holds the lock, or who waits before it."""
     owners = ", ".join(repr(holder.session.owner) for holder in lock.holders[:3])
     first = lock.waiters[0] if lock.waiters else None

@@ -25,10 +25,10 @@ from lockring.core.effects import (
     Reply,
     Send,
 )
-from lockring.core.node.dispatch import Service
+from lockring.core.node.dispatch import ClientRequests
 from lockring.core.node.leases import Lease, SentTimes
 from lockring.core.node.replicator import Replicator
-from lockring.core.node.roles import Roles
+from lockring.core.node.roles import SlotRoles
 from lockring.core.node.sessions import NO_DEADLINE, Sessions
 from lockring.core.node.slot import NodeSlot
 from lockring.core.node.status import NodeStatus, status_of
@@ -36,9 +36,6 @@ from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
 from lockring.protocol import (
     Acquire,
-    Ask,
-    AskItem,
-    AskKind,
     HandOver,
     Heartbeat,
     HeartbeatAck,
@@ -47,6 +44,9 @@ from lockring.protocol import (
     Replicate,
     ReplicateAck,
     Routes,
+    SlotRequest,
+    SlotRequestKind,
+    SlotRequests,
     State,
 )
 from lockring.units import NS_PER_MS
@@ -84,11 +84,11 @@ class NodeCore:
         self.slots: dict[int, NodeSlot] = {}
         self.now_ns = now_ns
         self.sessions = Sessions()
-        self.service = Service(self, self.sessions)
+        self.service = ClientRequests(self, self.sessions)
         self.replicator = Replicator(self)
-        self.roles = Roles(self)
+        self.roles = SlotRoles(self)
         self._out: list[Effect] = []
-        self._asks: dict[tuple[AskKind, int, str], AskItem] = {}
+        self._asks: dict[tuple[SlotRequestKind, int, str], SlotRequest] = {}
         self._coordinator_up = False
         self.coordinator_lease = Lease()
         self.locks_ended = 0
@@ -306,14 +306,14 @@ class NodeCore:
         """Close a client's connection."""
         self._out.append(Close(connection, reason))
 
-    def ask(self, kind: AskKind, item: AskItem) -> None:
+    def ask(self, kind: SlotRequestKind, item: SlotRequest) -> None:
         """Ask the coordinator for something with this turn's effects; asking twice in a turn asks once."""
         self._asks[kind, item.slot, item.node] = item
 
     def ask_for_generations(self, slot: int) -> None:
         """Ask for more generations in a slot."""
         state = self.state.slots[slot]
-        self.ask(AskKind.EXTEND, AskItem(slot, state.epoch, below=state.generation_below))
+        self.ask(SlotRequestKind.EXTEND, SlotRequest(slot, state.epoch, below=state.generation_below))
 
     def routes(self) -> Routes:
         """Where the primaries are, by the newest state."""
@@ -410,8 +410,8 @@ class NodeCore:
         asks, self._asks = self._asks, {}
         if not self._coordinator_up:
             return
-        by_kind: dict[AskKind, list[AskItem]] = {}
+        by_kind: dict[SlotRequestKind, list[SlotRequest]] = {}
         for (kind, _, _), item in asks.items():
             by_kind.setdefault(kind, []).append(item)
         for kind, items in by_kind.items():
-            self.send(COORDINATOR, Ask(kind, items))
+            self.send(COORDINATOR, SlotRequests(kind, items))

@@ -10,31 +10,31 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from lockring.core.deadlines import DeadlineQueue
-from lockring.core.node.acquires import Locking
+from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.groups import Groups
-from lockring.core.node.lock_table import Holder, Waiter
+from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.node.queries import Queries
-from lockring.core.node.renewals import Keeping
+from lockring.core.node.renewals import Renewals
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NodeSlot
 from lockring.core.node.trouble import Troubles
-from lockring.core.node.watches import Watching
+from lockring.core.node.watches import Watches
 from lockring.errors import LockringError
 from lockring.protocol import (
     Acquire,
     Break,
     CloseSession,
     Describe,
-    Follow,
+    DescribeGroup,
+    FollowGroup,
     Keepalive,
     List,
-    Look,
-    Lost,
+    LossNotice,
     Message,
-    Refused,
+    Refusal,
     Release,
-    Seen,
     Unwatch,
+    ViewAck,
     Watch,
 )
 from lockring.slots import slot_of
@@ -50,7 +50,7 @@ PARKED_NS: Final = 5_000_000_000
 """How long a request may be parked: longer than any failover with the default leases takes."""
 
 
-class ClientConnection:
+class ConnectedClient:
     """A client's connection: what ends with it."""
 
     __slots__ = ("client", "follows", "number", "waiters", "watches")
@@ -58,12 +58,12 @@ class ClientConnection:
     def __init__(self, client: str, number: int) -> None:
         self.client = client
         self.number = number
-        self.waiters: dict[Waiter, None] = {}
+        self.waiters: dict[LockWaiter, None] = {}
         self.watches: dict[int, str] = {}
         self.follows: dict[int, str] = {}
 
 
-class Parked:
+class ParkedRequest:
     """A request that waits until it can be answered."""
 
     __slots__ = ("arrived_ns", "connection", "message", "slot")
@@ -80,7 +80,7 @@ class Parked:
         return self.arrived_ns - ms_to_ns(waited_ms)
 
 
-class Service:
+class ClientRequests:
     """What a node does for clients.
 
     Attributes:
@@ -92,11 +92,11 @@ class Service:
     def __init__(self, node: NodeCore, sessions: Sessions) -> None:
         self._node = node
         self._sessions = sessions
-        self.connections: dict[int, ClientConnection] = {}
-        self.locking = Locking(node, self)
-        self.keeping = Keeping(node, self, sessions)
+        self.connections: dict[int, ConnectedClient] = {}
+        self.locking = Acquisitions(node, self)
+        self.keeping = Renewals(node, self, sessions)
         self.queries = Queries(node, self)
-        self.watching = Watching(node, self)
+        self.watching = Watches(node, self)
         self.groups = Groups(node, self)
         self.troubles = Troubles(node, node.now_ns)
         self._queues: tuple[DeadlineQueue[Any], ...] = (
@@ -106,7 +106,7 @@ class Service:
             self.groups.windows,
         )
         self._connection_of: dict[str, int] = {}
-        self._parked: dict[int, list[Parked]] = {}
+        self._parked: dict[int, list[ParkedRequest]] = {}
         self._parked_count = 0
         self.handlers: dict[type[Message], Callable[[int, Any, int], None]] = {
             Acquire: self.locking.acquire,
@@ -118,9 +118,9 @@ class Service:
             Watch: self.watching.watch,
             Unwatch: self.watching.unwatch,
             Break: self.queries.break_lease,
-            Look: self.groups.look,
-            Follow: self.groups.follow,
-            Seen: self.groups.seen,
+            DescribeGroup: self.groups.look,
+            FollowGroup: self.groups.follow,
+            ViewAck: self.groups.seen,
         }
 
     # ------------------------------------------------------------------ inputs
@@ -135,7 +135,7 @@ class Service:
             self.disconnected(other)
             self._node.close(other, "superseded by a newer connection of this client")
         self.troubles.greet(connection, self._node.now_ns)
-        self.connections[connection] = ClientConnection(client, number)
+        self.connections[connection] = ConnectedClient(client, number)
         self._connection_of[client] = connection
 
     def disconnected(self, connection: int) -> None:
@@ -211,7 +211,7 @@ class Service:
         elif self._parked_count >= PARKED_MAX:
             self.refuse(connection, message, "overloaded", f"{PARKED_MAX} requests wait at this node already")
         else:
-            self._parked.setdefault(slot, []).append(Parked(connection, message, slot, now_ns))
+            self._parked.setdefault(slot, []).append(ParkedRequest(connection, message, slot, now_ns))
             self._parked_count += 1
 
     def retry_parked(self, now_ns: int) -> None:
@@ -227,7 +227,7 @@ class Service:
             moved = state.primary is not None and state.primary != self._node.replica
             group = self._parked.pop(slot)
             self._parked_count -= len(group)
-            for parked in sorted(group, key=Parked.since_ns):
+            for parked in sorted(group, key=ParkedRequest.since_ns):
                 if parked.connection not in self.connections:
                     continue
                 if now_ns - parked.arrived_ns >= PARKED_NS:
@@ -237,27 +237,27 @@ class Service:
                 else:
                     self._keep_parked(parked)
 
-    def _try_again(self, parked: Parked, now_ns: int) -> None:
+    def _try_again(self, parked: ParkedRequest, now_ns: int) -> None:
         before = self._parked_count
         self.receive(parked.connection, parked.message, now_ns)
         if self._parked_count > before:
             self._parked[parked.slot][-1].arrived_ns = parked.arrived_ns
 
-    def _keep_parked(self, parked: Parked) -> None:
+    def _keep_parked(self, parked: ParkedRequest) -> None:
         self._parked.setdefault(parked.slot, []).append(parked)
         self._parked_count += 1
 
     # ------------------------------------------------------------------ telling
 
-    def tell_lost(self, entry: Holder | Waiter, reason: str) -> None:
+    def tell_lost(self, entry: LockHolder | LockWaiter, reason: str) -> None:
         """Tell a client that a holder, or a waiter, of its is no more.
 
         Of a holder only what this node has the right to say: it may be held elsewhere by now.
         """
-        if isinstance(entry, Waiter):
+        if isinstance(entry, LockWaiter):
             self._node.send(
                 entry.request.connection,
-                Refused(
+                Refusal(
                     entry.request.request, "unavailable", "the session was not kept alive", entry.lock.name
                 ),
             )
@@ -265,12 +265,14 @@ class Service:
         connection = entry.session.connection
         slot = slot_of(entry.lock.name)
         if connection in self.connections and self._node.may_serve(slot, now_ns=self._node.now_ns):
-            self._node.send(connection, Lost(entry.session.id, entry.acquisition, entry.lock.name, reason))
+            self._node.send(
+                connection, LossNotice(entry.session.id, entry.acquisition, entry.lock.name, reason)
+            )
 
     def refuse(self, connection: int, message: Any, code: str, text: str) -> None:
         """Refuse a request with an error of `lockring.errors`."""
         self._node.send(
-            connection, Refused(getattr(message, "request", 0), code, text, getattr(message, "name", ""))
+            connection, Refusal(getattr(message, "request", 0), code, text, getattr(message, "name", ""))
         )
 
     def refuse_moved(self, connection: int, request: int, name: str) -> None:
@@ -283,7 +285,7 @@ class Service:
                 if primary
                 else f"nobody serves slot {slot} at present"
             )
-            self._node.send(connection, Refused(request, "moved", text, name, self._node.state.version))
+            self._node.send(connection, Refusal(request, "moved", text, name, self._node.state.version))
 
     def not_served(self, slot: int) -> str:
         """Why a request about a slot cannot be answered."""

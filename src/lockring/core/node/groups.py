@@ -3,7 +3,7 @@
 A group's members are the shared holders of its lock whose payload says so. Rules:
 
 - A view is the list of the members at one moment. Its number is a fresh generation of the slot, so it is greater than every
-  earlier one, over failovers and the loss of everything. The copies get it as a mutation (`Touch`), and the view goes out
+  earlier one, over failovers and the loss of everything. The copies get it as a mutation (`AdvanceGeneration`), and the view goes out
   once those that must acknowledge it have it, if the node may then still serve the slot: like a grant.
 - Changes are batched, so that a restart of many members costs a few views and not one for each: a new view is formed
   `group_window_ns` after the last change, `group_window_max_ns` after the first one at the latest. Where there is no view yet, or nobody in it, at once.
@@ -19,20 +19,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lockring.core.deadlines import DeadlineQueue
-from lockring.core.node.locks import Holder
+from lockring.core.node.locks import LockHolder
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, NotHeld, Overloaded
 from lockring.names import GROUP_PREFIX, check_lock_name
 from lockring.protocol import (
     MEMBERS_MAX,
-    Follow,
+    AdvanceGeneration,
+    DescribeGroup,
+    FollowGroup,
     GroupMember,
-    Look,
     Mode,
-    Seen,
-    Settled,
-    Touch,
+    SettlementNotice,
     View,
+    ViewAck,
     membership_of,
 )
 from lockring.slots import slot_of
@@ -40,7 +40,7 @@ from lockring.units import NS_PER_MS
 
 if TYPE_CHECKING:
     from lockring.core.node.core import NodeCore
-    from lockring.core.node.dispatch import Service
+    from lockring.core.node.dispatch import ClientRequests
 
 RETRY_NS: Final = 100 * NS_PER_MS
 """Pause until a view is tried again for which the slot had no generation left."""
@@ -55,18 +55,18 @@ FOLLOWS_MAX: Final = 10_000
 """Groups that one connection follows."""
 
 
-class Follower:
+class GroupFollower:
     """A member that wants the views, and what it has got."""
 
     __slots__ = ("holder", "settled", "view")
 
-    def __init__(self, holder: Holder) -> None:
+    def __init__(self, holder: LockHolder) -> None:
         self.holder = holder
         self.view = -1
         self.settled = False
 
 
-class Group:
+class FollowedGroup:
     """A group that somebody follows here.
 
     Attributes:
@@ -98,9 +98,9 @@ class Group:
         self.view = 0
         self.index = 0
         self.announced = False
-        self.members: dict[Holder, GroupMember] = {}
-        self.awaited: dict[Holder, None] = {}
-        self.followers: dict[tuple[int, int], Follower] = {}
+        self.members: dict[LockHolder, GroupMember] = {}
+        self.awaited: dict[LockHolder, None] = {}
+        self.followers: dict[tuple[int, int], GroupFollower] = {}
         self.changed_at_ns: int | None = None
         self.due_ns: int | None = None
 
@@ -114,14 +114,14 @@ class Groups:
         has_more: whether some that could be told are left for the next turn.
     """
 
-    def __init__(self, node: NodeCore, service: Service) -> None:
+    def __init__(self, node: NodeCore, service: ClientRequests) -> None:
         self._node = node
         self._service = service
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, FollowedGroup] = {}
         self._in_slot: dict[int, dict[str, None]] = {}
         self.open: dict[str, None] = {}
         self.has_more = False
-        self.windows: DeadlineQueue[Group] = DeadlineQueue(lambda group, at_ns: group.due_ns == at_ns)
+        self.windows: DeadlineQueue[FollowedGroup] = DeadlineQueue(lambda group, at_ns: group.due_ns == at_ns)
 
     def __contains__(self, name: str) -> bool:
         return name in self._groups
@@ -133,7 +133,7 @@ class Groups:
 
     # ------------------------------------------------------------------ requests
 
-    def look(self, connection: int, message: Look, now_ns: int) -> None:
+    def look(self, connection: int, message: DescribeGroup, now_ns: int) -> None:
         """Tell who is in a group, and who has not seen it yet."""
         name = _checked(message.name)
         slot = slot_of(name)
@@ -150,7 +150,7 @@ class Groups:
         members = list(group.members.values())
         self._node.send(connection, View(message.request, group.view, not awaited, members, awaited))
 
-    def follow(self, connection: int, message: Follow, now_ns: int) -> None:
+    def follow(self, connection: int, message: FollowGroup, now_ns: int) -> None:
         """Tell a member of the views of its group from now on."""
         name = _checked(message.name)
         slot = slot_of(name)
@@ -158,7 +158,7 @@ class Groups:
             self._service.elsewhere(connection, message, slot, now_ns)
             return
         holder = self._node.slots[slot].table.find(message.session, message.acquisition)
-        if not isinstance(holder, Holder) or holder.lock.name != name:
+        if not isinstance(holder, LockHolder) or holder.lock.name != name:
             raise NotHeld(f"{message.session}/{message.acquisition} is no member of the group of {name!r}")
         follows = self._service.connections[connection].follows
         if follows.get(message.request, name) != name:
@@ -167,25 +167,25 @@ class Groups:
             raise Overloaded(f"one connection follows {FOLLOWS_MAX} groups at the most")
         group = self._groups.get(name)
         if group is None:
-            group = self._groups[name] = Group(name)
+            group = self._groups[name] = FollowedGroup(name)
             self._in_slot.setdefault(slot, {})[name] = None
             self._service.watching.note_for_group(name)
             self._form(group, now_ns)
         follows[message.request] = name
-        group.followers[connection, message.request] = Follower(holder)
+        group.followers[connection, message.request] = GroupFollower(holder)
         self.open[name] = None
         self._has_seen(group, holder, message.view)
 
-    def seen(self, connection: int, message: Seen, now_ns: int) -> None:
+    def seen(self, connection: int, message: ViewAck, now_ns: int) -> None:
         """A member has let go of what a view takes from it."""
         group = self._groups.get(message.name)
         if group is None:
             return
         holder = self._node.slots[slot_of(group.name)].table.find(message.session, message.acquisition)
-        if isinstance(holder, Holder):
+        if isinstance(holder, LockHolder):
             self._has_seen(group, holder, message.view)
 
-    def _has_seen(self, group: Group, holder: Holder, view: int) -> None:
+    def _has_seen(self, group: FollowedGroup, holder: LockHolder, view: int) -> None:
         if view == group.view and holder in group.awaited:
             del group.awaited[holder]
             self.open[group.name] = None
@@ -208,7 +208,7 @@ class Groups:
         if not group.followers:
             self._forget(group)
 
-    def _forget(self, group: Group) -> None:
+    def _forget(self, group: FollowedGroup) -> None:
         if group.due_ns is not None:
             group.due_ns = None
             self.windows.abandon()
@@ -232,10 +232,10 @@ class Groups:
 
     # ------------------------------------------------------------------ views
 
-    def _present(self, name: str) -> dict[Holder, GroupMember]:
+    def _present(self, name: str) -> dict[LockHolder, GroupMember]:
         """The members by now, in the order in which they joined."""
         lock = self._node.slots[slot_of(name)].table.locks.get(name)
-        found: dict[Holder, GroupMember] = {}
+        found: dict[LockHolder, GroupMember] = {}
         if lock is None or lock.mode != Mode.SHARED:
             return found
         for holder in lock.holders:
@@ -275,7 +275,7 @@ class Groups:
         at_ns = min(now_ns + timing.group_window_ns, group.changed_at_ns + timing.group_window_max_ns)
         self._plan(group, at_ns if group.members else now_ns)
 
-    def _plan(self, group: Group, at_ns: int | None) -> None:
+    def _plan(self, group: FollowedGroup, at_ns: int | None) -> None:
         if group.due_ns == at_ns:
             return
         if group.due_ns is not None:
@@ -292,7 +292,7 @@ class Groups:
                 group.due_ns = None
                 self._form(group, now_ns)
 
-    def _form(self, group: Group, now_ns: int) -> None:
+    def _form(self, group: FollowedGroup, now_ns: int) -> None:
         data = self._node.slots[slot_of(group.name)]
         assert data.reign is not None
         view = self._service.locking.fresh_generation(data)
@@ -301,7 +301,7 @@ class Groups:
             return
         data.table.touch(view)
         if data.reign.streams:
-            data.reign.record(Touch(group.name, view), now_ns)
+            data.reign.record(AdvanceGeneration(group.name, view), now_ns)
         else:
             data.reign.count()
         group.index = data.reign.index
@@ -335,7 +335,7 @@ class Groups:
             else:
                 self.has_more = True
 
-    def _tell_followers(self, group: Group) -> bool:
+    def _tell_followers(self, group: FollowedGroup) -> bool:
         """Tell those who do not know it how the group stands, in this turn only so many; whether these were all."""
         settled = not group.awaited
         members = list(group.members.values())
@@ -348,7 +348,7 @@ class Groups:
                 room -= view_bytes
                 self._node.send(connection, View(request, group.view, settled, members))
             elif settled and not follower.settled:
-                self._node.send(connection, Settled(request, group.view))
+                self._node.send(connection, SettlementNotice(request, group.view))
             else:
                 continue
             follower.view, follower.settled = group.view, settled

@@ -19,24 +19,27 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from operator import attrgetter
 
-from lockring.core.node.locks import HOLDERS_MAX, HolderWithPayload
-from lockring.core.node.locks import Holder as Holder
-from lockring.core.node.locks import Lock as Lock
-from lockring.core.node.locks import OpenRequest as OpenRequest
-from lockring.core.node.locks import Waiter as Waiter
+from lockring.core.node.locks import (
+    HOLDERS_MAX,
+    LockEntry,
+    LockHolder,
+    LockHolderWithPayload,
+    LockWaiter,
+    OpenRequest,
+)
 from lockring.core.node.sessions import Session, Sessions, Share
 from lockring.core.timing import up
 from lockring.protocol import (
     SEQ_FREE,
     Acquire,
-    HolderInfo,
-    LockInfo,
+    HolderRecord,
+    LockRecord,
     Mode,
     Mutation,
     Put,
     Remove,
     Revoke,
-    WaiterInfo,
+    WaiterRecord,
 )
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
@@ -70,8 +73,8 @@ class LockTable:
 
     def __init__(self, slot: int, sessions: Sessions) -> None:
         self.slot = slot
-        self.locks: dict[str, Lock] = {}
-        self.broken: dict[Holder, None] = {}
+        self.locks: dict[str, LockEntry] = {}
+        self.broken: dict[LockHolder, None] = {}
         self.shares: dict[str, Share] = {}
         self.highest = 0
         self.inherited = 0
@@ -81,26 +84,26 @@ class LockTable:
 
     # ------------------------------------------------------------------ looking
 
-    def find(self, session_id: str, acquisition: int) -> Holder | Waiter | None:
+    def find(self, session_id: str, acquisition: int) -> LockHolder | LockWaiter | None:
         """The holder or waiter of this acquisition."""
         share = self.shares.get(session_id)
         return None if share is None else share.entries.get(acquisition)
 
-    def holders(self) -> Iterator[Holder]:
+    def holders(self) -> Iterator[LockHolder]:
         """Every holder, lock by lock."""
         for lock in self.locks.values():
             yield from lock.holders
 
     # ------------------------------------------------------------------ holders
 
-    def put(self, mutation: Put, now_ns: int) -> Holder:
+    def put(self, mutation: Put, now_ns: int) -> LockHolder:
         """Add a holder. The same acquisition put twice gives the holder that is there."""
         lock = self.locks.get(mutation.name)
         if lock is None:
-            lock = self.locks[mutation.name] = Lock(mutation.name)
+            lock = self.locks[mutation.name] = LockEntry(mutation.name)
         share = self._share(self._sessions.named(mutation.session, mutation.owner, mutation.ttl_ms))
         there = share.entries.get(mutation.acquisition)
-        if isinstance(there, Holder):
+        if isinstance(there, LockHolder):
             return there
         if there is not None:
             self._dequeue(there, share)
@@ -114,16 +117,16 @@ class LockTable:
         self,
         name: str,
         session: Session,
-        wanted: Acquire | Waiter,
+        wanted: Acquire | LockWaiter,
         generation: int,
         now_ns: int,
-    ) -> Holder:
+    ) -> LockHolder:
         """Add a new holder with a generation above all in the slot: what `put` of the same mutation does, for a primary
         that has looked up already what that looks up. A waiter under this acquisition becomes the holder."""
         assert generation > self.highest
         lock = self.locks.get(name)
         if lock is None:
-            lock = self.locks[name] = Lock(name)
+            lock = self.locks[name] = LockEntry(name)
         share = self.shares.get(session.id)
         if share is None:
             share = self._share(session)
@@ -135,16 +138,16 @@ class LockTable:
         lock.generation = self.highest = generation
         return self._hold(lock, share, wanted, generation, now_ns)
 
-    def remove(self, session_id: str, acquisition: int) -> Holder | None:
+    def remove(self, session_id: str, acquisition: int) -> LockHolder | None:
         """Take a holder out; None if it is not there (a late or repeated removal changes nothing)."""
         share = self.shares.get(session_id)
         holder = None if share is None else share.entries.get(acquisition)
-        if not isinstance(holder, Holder):
+        if not isinstance(holder, LockHolder):
             return None
         self.remove_holder(holder)
         return holder
 
-    def remove_holder(self, holder: Holder) -> None:
+    def remove_holder(self, holder: LockHolder) -> None:
         """Take out a holder that is there."""
         share = self.shares[holder.session.id]
         share.discard(holder.acquisition, not holder.broken, self.served)
@@ -167,12 +170,12 @@ class LockTable:
             self.remove(mutation.session, mutation.acquisition)
         elif isinstance(mutation, Revoke):
             holder = self.find(mutation.session, mutation.acquisition)
-            if isinstance(holder, Holder):
+            if isinstance(holder, LockHolder):
                 self.break_holder(holder)
         else:
             self.touch(mutation.generation)
 
-    def break_holder(self, holder: Holder) -> None:
+    def break_holder(self, holder: LockHolder) -> None:
         """Let no keepalive renew this holder."""
         if not holder.broken:
             holder.broken = True
@@ -193,13 +196,13 @@ class LockTable:
         deadline_ns: int | None,
         request: OpenRequest,
         payload: bytes = b"",
-    ) -> Waiter:
+    ) -> LockWaiter:
         """Add a waiter behind all who have waited longer."""
         lock = self.locks.get(name)
         if lock is None:
-            lock = self.locks[name] = Lock(name)
+            lock = self.locks[name] = LockEntry(name)
         self._arrivals += 1
-        waiter = Waiter(
+        waiter = LockWaiter(
             lock,
             session,
             acquisition,
@@ -220,13 +223,13 @@ class LockTable:
         self._share(session).add(acquisition, waiter, self.served)
         return waiter
 
-    def dequeue(self, waiter: Waiter) -> None:
+    def dequeue(self, waiter: LockWaiter) -> None:
         """Take a waiter out, granted or not."""
         share = self.shares[waiter.session.id]
         self._dequeue(waiter, share)
         self._tidy(waiter.lock, share)
 
-    def next_grantable(self, lock: Lock) -> Waiter | None:
+    def next_grantable(self, lock: LockEntry) -> LockWaiter | None:
         """The waiter that is to be granted now: the first, if the holders admit it."""
         if lock.waiters and lock.admits(lock.waiters[0].mode, lock.waiters[0].permits):
             return lock.waiters[0]
@@ -245,7 +248,7 @@ class LockTable:
         for share in self.shares.values():
             share.session.serve(self.slot, share)
 
-    def stop_serving(self) -> list[Waiter]:
+    def stop_serving(self) -> list[LockWaiter]:
         """Sessions do not count what is here any more; the waiters are taken out and returned in order."""
         waiters = [waiter for lock in self.locks.values() if lock.waiters for waiter in lock.waiters]
         for waiter in waiters:
@@ -274,7 +277,7 @@ class LockTable:
         found += [revoke_of(holder) for holder in self.broken]
         return found
 
-    def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockInfo:
+    def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockRecord:
         """A lock for people and observers, held or free; an expired holder is shown only if it is asked for.
 
         What is seen of one lock never falls in the order of `(generation, seq)`. Of a free lock nothing is kept, so the
@@ -283,9 +286,9 @@ class LockTable:
         lock = self.locks.get(name)
         if lock is None:
             last = max(self.highest, self.inherited)
-            return LockInfo(name, self.slot, primary, Mode.EXCLUSIVE, 1, last, SEQ_FREE, [], [])
+            return LockRecord(name, self.slot, primary, Mode.EXCLUSIVE, 1, last, SEQ_FREE, [], [])
         holders = [
-            HolderInfo(
+            HolderRecord(
                 owner=holder.session.owner,
                 session=holder.session.id,
                 acquisition=holder.acquisition,
@@ -299,7 +302,7 @@ class LockTable:
             if expired or holder.session.deadline_ns > now_ns
         ]
         waiters = [
-            WaiterInfo(
+            WaiterRecord(
                 owner=waiter.session.owner,
                 session=waiter.session.id,
                 acquisition=waiter.acquisition,
@@ -314,7 +317,9 @@ class LockTable:
         elif lock.mode != Mode.EXCLUSIVE:
             # A copy that was filled by a snapshot knows of those who share a lock, not who has let go of it since.
             generation = max(generation, self.inherited)
-        return LockInfo(name, self.slot, primary, lock.mode, lock.permits, generation, seq, holders, waiters)
+        return LockRecord(
+            name, self.slot, primary, lock.mode, lock.permits, generation, seq, holders, waiters
+        )
 
     def check_invariants(self) -> None:
         """Assert that locks and shares tell the same story."""
@@ -324,7 +329,7 @@ class LockTable:
             assert lock.holders or lock.waiters, f"free lock {name!r} is kept"
             assert lock.mode != Mode.EXCLUSIVE or len(lock.holders) <= 1, f"{name!r} has two holders"
             assert len(lock.holders) <= HOLDERS_MAX, f"{name!r} has too many holders"
-            everyone: list[Holder | Waiter] = [*lock.holders, *(lock.waiters or ())]
+            everyone: list[LockHolder | LockWaiter] = [*lock.holders, *(lock.waiters or ())]
             for entry in everyone:
                 assert self.find(entry.session.id, entry.acquisition) is entry
                 assert entry.lock is lock
@@ -343,13 +348,15 @@ class LockTable:
     # ------------------------------------------------------------------ inner
 
     def _hold(
-        self, lock: Lock, share: Share, wanted: Put | Acquire | Waiter, generation: int, at_ns: int
-    ) -> Holder:
+        self, lock: LockEntry, share: Share, wanted: Put | Acquire | LockWaiter, generation: int, at_ns: int
+    ) -> LockHolder:
         acquisition, payload = wanted.acquisition, wanted.payload
         if payload:
-            holder: Holder = HolderWithPayload(lock, share.session, acquisition, generation, at_ns, payload)
+            holder: LockHolder = LockHolderWithPayload(
+                lock, share.session, acquisition, generation, at_ns, payload
+            )
         else:
-            holder = Holder(lock, share.session, acquisition, generation, at_ns)
+            holder = LockHolder(lock, share.session, acquisition, generation, at_ns)
         lock.add(holder, wanted.mode, wanted.permits)
         share.add(acquisition, holder, self.served)
         return holder
@@ -363,7 +370,7 @@ class LockTable:
                 session.served[self.slot] = share
         return share
 
-    def _dequeue(self, waiter: Waiter, share: Share) -> None:
+    def _dequeue(self, waiter: LockWaiter, share: Share) -> None:
         waiters = waiter.lock.waiters
         assert waiters is not None
         if waiters[0] is waiter:
@@ -376,7 +383,7 @@ class LockTable:
             waiter.lock.waiters = None
         share.discard(waiter.acquisition, True, self.served)
 
-    def _tidy(self, lock: Lock, share: Share) -> None:
+    def _tidy(self, lock: LockEntry, share: Share) -> None:
         if lock.is_free and not lock.waiters:
             self.locks.pop(lock.name, None)
         if not share.entries and self.shares.pop(share.session.id, None) is not None:
@@ -393,12 +400,12 @@ def _left_ms(session: Session, now_ns: int) -> int:
     return min(session.ttl_ms, ns_to_ms_floor(session.deadline_ns - margin_ns - now_ns))
 
 
-def revoke_of(holder: Holder) -> Revoke:
+def revoke_of(holder: LockHolder) -> Revoke:
     """The mutation that ends the renewal of this holder."""
     return Revoke(holder.session.id, holder.acquisition)
 
 
-def put_of(holder: Holder, now_ns: int) -> Put:
+def put_of(holder: LockHolder, now_ns: int) -> Put:
     """The mutation that adds this holder."""
     lock, session = holder.lock, holder.session
     return Put(

@@ -12,7 +12,7 @@ HOLDERS_MAX: Final = 10_000
 """Shared holders of one lock; more wait. So what is told of a lock fits into a message, payloads and all."""
 
 
-class Lock:
+class LockEntry:
     """One lock that is held or waited for.
 
     Attributes:
@@ -32,8 +32,8 @@ class Lock:
         self.permits = 1
         self.generation = 0
         self.seq = 0
-        self._held: Holder | list[Holder] | None = None
-        self.waiters: list[Waiter] | None = None
+        self._held: LockHolder | list[LockHolder] | None = None
+        self.waiters: list[LockWaiter] | None = None
 
     def admits(self, mode: int, permits: int) -> bool:
         """Whether the present holders leave room for one more of this mode."""
@@ -47,7 +47,7 @@ class Lock:
     # Nearly all locks have one holder, and a list of one takes 100 bytes. Hence the two shapes.
 
     @property
-    def holders(self) -> Sequence[Holder]:
+    def holders(self) -> Sequence[LockHolder]:
         """Who holds it, in the order of the grants."""
         held = self._held
         if held is None:
@@ -59,7 +59,7 @@ class Lock:
         """Whether nobody holds it."""
         return self._held is None
 
-    def add(self, holder: Holder, mode: int, permits: int) -> None:
+    def add(self, holder: LockHolder, mode: int, permits: int) -> None:
         """Add a holder behind those that are there. Of permits the fewest count that any has asked for since it was free."""
         held = self._held
         self.mode = mode
@@ -72,7 +72,7 @@ class Lock:
         else:
             self._held = [held, holder]
 
-    def drop(self, holder: Holder) -> None:
+    def drop(self, holder: LockHolder) -> None:
         """Take out a holder that is there."""
         held = self._held
         if isinstance(held, list):
@@ -84,7 +84,7 @@ class Lock:
             self._held = None
 
 
-class Holder:
+class LockHolder:
     """One grant.
 
     Attributes:
@@ -102,7 +102,7 @@ class Holder:
     payload: bytes = b""
 
     def __init__(
-        self, lock: Lock, session: Session, acquisition: int, generation: int, granted_at_ns: int
+        self, lock: LockEntry, session: Session, acquisition: int, generation: int, granted_at_ns: int
     ) -> None:
         self.lock = lock
         self.session = session
@@ -112,14 +112,14 @@ class Holder:
         self.broken = False
 
 
-class HolderWithPayload(Holder):
+class LockHolderWithPayload(LockHolder):
     """A grant that something was left with; only such ones pay for the room."""
 
     __slots__ = ("payload",)
 
     def __init__(
         self,
-        lock: Lock,
+        lock: LockEntry,
         session: Session,
         acquisition: int,
         generation: int,
@@ -151,7 +151,7 @@ class OpenRequest:
         self.index = 0
 
 
-class Waiter:
+class LockWaiter:
     """One acquire that waits for a lock.
 
     Attributes:
@@ -182,7 +182,7 @@ class Waiter:
 
     def __init__(
         self,
-        lock: Lock,
+        lock: LockEntry,
         session: Session,
         acquisition: int,
         mode: int,

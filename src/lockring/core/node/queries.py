@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lockring.core.deadlines import DeadlineQueue
-from lockring.core.node.lock_table import Holder, revoke_of
-from lockring.core.node.locks import HOLDERS_MAX
+from lockring.core.node.lock_table import revoke_of
+from lockring.core.node.locks import HOLDERS_MAX, LockHolder
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest
 from lockring.names import check_lock_name
 from lockring.protocol import (
     Break,
-    Broken,
+    BreakReply,
     Describe,
-    Described,
+    DescribeReply,
     List,
-    Listed,
-    LockInfo,
+    ListReply,
+    LockRecord,
 )
 from lockring.slots import SLOTS, slot_of
 from lockring.units import NS_PER_S, ns_to_ms_floor
 
 if TYPE_CHECKING:
     from lockring.core.node.core import NodeCore
-    from lockring.core.node.dispatch import Service
+    from lockring.core.node.dispatch import ClientRequests
 
 LIST_LIMIT_MAX: Final = 10_000
 LIST_SCAN_MAX: Final = 20_000
@@ -41,10 +41,10 @@ class Queries:
         broken: when broken leases run out.
     """
 
-    def __init__(self, node: NodeCore, service: Service) -> None:
+    def __init__(self, node: NodeCore, service: ClientRequests) -> None:
         self._node = node
         self._service = service
-        self.broken: DeadlineQueue[tuple[int, Holder]] = DeadlineQueue(lambda item, _: item[1].broken)
+        self.broken: DeadlineQueue[tuple[int, LockHolder]] = DeadlineQueue(lambda item, _: item[1].broken)
 
     def end_broken_due(self, now_ns: int) -> None:
         """Free the locks whose broken leases have run out."""
@@ -60,7 +60,7 @@ class Queries:
         for holder in data.table.broken:
             self.broken.push(now_ns + holder.session.lifetime_ns, (data.number, holder))
 
-    def _info(self, name: str, now_ns: int) -> LockInfo:
+    def _info(self, name: str, now_ns: int) -> LockRecord:
         lock = self._node.slots[slot_of(name)].table.describe(name, self._node.replica.node, now_ns)
         lock.view = self._service.groups.view_of(name)
         return lock
@@ -71,7 +71,7 @@ class Queries:
         if not self._node.may_serve(slot, now_ns=now_ns):
             self._service.elsewhere(connection, message, slot, now_ns)
             return
-        self._node.send(connection, Described(message.request, self._info(message.name, now_ns)))
+        self._node.send(connection, DescribeReply(message.request, self._info(message.name, now_ns)))
 
     def list_locks(self, connection: int, message: List, now_ns: int) -> None:
         """Tell of the locks in the slots served here, a page at a time."""
@@ -79,7 +79,7 @@ class Queries:
             raise InvalidRequest(f"a page has 1 to {LIST_LIMIT_MAX} locks, from slot 0 to {SLOTS - 1}")
         node = self._node
         serves_all = node.may_serve_everything(now_ns)
-        locks: list[LockInfo] = []
+        locks: list[LockRecord] = []
         scanned = holders = unserved = 0
         after = message.after_name
         for slot in range(message.from_slot, SLOTS):
@@ -99,18 +99,18 @@ class Queries:
                     holders += len(lock.holders)
                     if locks and holders > LIST_HOLDERS_MAX:
                         after = locks[-1].name if slot_of(locks[-1].name) == slot else ""
-                        node.send(connection, Listed(message.request, locks, slot, after, unserved))
+                        node.send(connection, ListReply(message.request, locks, slot, after, unserved))
                         return
                     locks.append(lock)
                 if len(names) > room:
                     last = names[room - 1] if room else after
-                    node.send(connection, Listed(message.request, locks, slot, last, unserved))
+                    node.send(connection, ListReply(message.request, locks, slot, last, unserved))
                     return
                 if scanned >= LIST_SCAN_MAX and slot + 1 < SLOTS:
-                    node.send(connection, Listed(message.request, locks, slot + 1, "", unserved))
+                    node.send(connection, ListReply(message.request, locks, slot + 1, "", unserved))
                     return
             after = ""
-        node.send(connection, Listed(message.request, locks, -1, "", unserved))
+        node.send(connection, ListReply(message.request, locks, -1, "", unserved))
 
     def break_lease(self, connection: int, message: Break, now_ns: int) -> None:
         """End a holder's lease on an operator's word: not renewed any more, or with force gone at once."""
@@ -137,7 +137,7 @@ class Queries:
         if message.force or left_ns <= 0:
             self._node.note(f"{broken} by force: it is free at once", connection)
             self._service.locking.drop_holder(data, holder, now_ns, "broken")
-            self._node.send(connection, Broken(message.request, True, 0))
+            self._node.send(connection, BreakReply(message.request, True, 0))
             return
         if not holder.broken:
             within_s = left_ns / NS_PER_S
@@ -152,4 +152,4 @@ class Queries:
                 data.reign.record(revoke_of(holder), now_ns)
             else:
                 data.reign.count()
-        self._node.send(connection, Broken(message.request, False, ns_to_ms_floor(left_ns)))
+        self._node.send(connection, BreakReply(message.request, False, ns_to_ms_floor(left_ns)))

@@ -20,7 +20,8 @@ from typing import Final
 
 from lockring.cluster_state import Copy, Replica
 from lockring.core.node.leases import NEVER_NS, Lease, SentTimes
-from lockring.core.node.lock_table import Holder, LockTable, OpenRequest
+from lockring.core.node.lock_table import LockTable
+from lockring.core.node.locks import LockHolder, OpenRequest
 from lockring.protocol import HandOverSlot, Mutation, Remove, Resume, Snapshot, Tail
 from lockring.units import NS_PER_MS
 
@@ -73,7 +74,7 @@ class CopyStream:
         "started",
     )
 
-    def __init__(self, copy: Copy, link: Link, *, resumable: bool, required: bool) -> None:
+    def __init__(self, copy: Copy, link: PeerLink, *, resumable: bool, required: bool) -> None:
         self.copy = copy
         self.link = link
         self.acked: int | None = None
@@ -151,7 +152,7 @@ class Reign:
         self.index = 0
         self.inherits = inherits
         self.streams: dict[Replica, CopyStream] = {}
-        self.unanswered: dict[Holder, OpenRequest] = {}
+        self.unanswered: dict[LockHolder, OpenRequest] = {}
         self._log: list[Mutation] = []
         self._log_start = 0
 
@@ -263,7 +264,7 @@ class Reign:
             assert self.table.find(holder.session.id, holder.acquisition) is holder
 
 
-class Link:
+class PeerLink:
     """What this node, as a primary, knows of one life of a peer.
 
     Attributes:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from lockring.core.node.lock_table import Holder, Lock, Waiter
+from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter
 from lockring.core.node.sessions import NO_DEADLINE, Session, Sessions
 from lockring.core.node.validation import check_session
 from lockring.errors import InvalidRequest, Overloaded
-from lockring.protocol import Acquire, CloseSession, Keepalive, Kept, Released, Verdict
+from lockring.protocol import Acquire, CloseSession, Keepalive, KeepaliveReply, ReleaseReply, Verdict
 from lockring.slots import SLOTS, slot_of
 
 if TYPE_CHECKING:
     from lockring.core.node.core import NodeCore
-    from lockring.core.node.dispatch import Service
+    from lockring.core.node.dispatch import ClientRequests
 
 
 SESSIONS_MAX: Final = 250_000
@@ -30,10 +30,10 @@ _NOTED_PER_TURN_MAX: Final = 5
 """Leases that have run out in one turn and have a line each in the log; where a crowd is gone, the others are counted."""
 
 
-class Keeping:
+class Renewals:
     """Sessions at a node, as clients see them."""
 
-    def __init__(self, node: NodeCore, service: Service, sessions: Sessions) -> None:
+    def __init__(self, node: NodeCore, service: ClientRequests, sessions: Sessions) -> None:
         self._node = node
         self._service = service
         self._sessions = sessions
@@ -105,7 +105,7 @@ class Keeping:
         for slot in list(session.served):
             data = self._node.slots[slot]
             while (share := data.table.shares.get(session.id)) is not None:
-                entries = sorted(share.entries.values(), key=lambda entry: isinstance(entry, Holder))
+                entries = sorted(share.entries.values(), key=lambda entry: isinstance(entry, LockHolder))
                 for entry in entries:
                     if at_most is not None and dropped >= at_most:
                         return dropped
@@ -116,7 +116,7 @@ class Keeping:
                         dropped += 1
         return dropped
 
-    def expire_holders(self, lock: Lock, now_ns: int) -> None:
+    def expire_holders(self, lock: LockEntry, now_ns: int) -> None:
         """Let no holder stand in the way whose session has run out."""
         if self._node.is_catching_up(now_ns):
             return
@@ -156,7 +156,7 @@ class Keeping:
                 and message.digest == session.digest
                 and self._node.may_serve_everything(now_ns)
             )
-        self._node.send(connection, Kept(message.request, promise_ms, agreed, slots, acquisitions))
+        self._node.send(connection, KeepaliveReply(message.request, promise_ms, agreed, slots, acquisitions))
 
     def _compare_slots(
         self, session: Session, told: list[tuple[int, int, int]], now_ns: int
@@ -192,9 +192,9 @@ class Keeping:
         answers: list[tuple[int, int, int]] = []
         for acquisition, name in listed:
             entry = known.pop(acquisition, None)
-            if entry is None or entry.lock.name != name or (isinstance(entry, Holder) and entry.broken):
+            if entry is None or entry.lock.name != name or (isinstance(entry, LockHolder) and entry.broken):
                 answers.append((acquisition, Verdict.LOST, 0))
-            elif isinstance(entry, Waiter) or entry in data.reign.unanswered:
+            elif isinstance(entry, LockWaiter) or entry in data.reign.unanswered:
                 answers.append((acquisition, Verdict.WAITING, 0))
             else:
                 answers.append((acquisition, Verdict.HELD, entry.generation))
@@ -217,4 +217,4 @@ class Keeping:
         if session is not None:
             dropped = self._drop_all(session, now_ns, tell=False) > 0
             self._sessions.stop(session)
-        self._node.send(connection, Released(message.request, dropped))
+        self._node.send(connection, ReleaseReply(message.request, dropped))

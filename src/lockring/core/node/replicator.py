@@ -10,12 +10,21 @@ from lockring.core.node.reign import (
     NEARLY_IN_SYNC,
     STREAMS_PER_MESSAGE,
     CopyStream,
-    Link,
+    PeerLink,
     Reign,
 )
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import ASK_AGAIN_NS
-from lockring.protocol import AskItem, AskKind, HandOver, Replicate, ReplicateAck, Snapshot, State, Stream
+from lockring.protocol import (
+    HandOver,
+    Replicate,
+    ReplicateAck,
+    SlotRequest,
+    SlotRequestKind,
+    Snapshot,
+    State,
+    StreamPart,
+)
 from lockring.units import NS_PER_MS
 
 if TYPE_CHECKING:
@@ -30,7 +39,7 @@ class Replicator:
 
     def __init__(self, node: NodeCore) -> None:
         self._node = node
-        self.links: dict[Replica, Link] = {}
+        self.links: dict[Replica, PeerLink] = {}
         self._learners: dict[int, None] = {}
         self._needed: dict[Replica, int] | None = None
         self._in_sync_at_ns = NEVER_NS
@@ -61,10 +70,10 @@ class Replicator:
             if not link.up and not link.streams and not link.hand_overs and not state.is_current(peer):
                 del self.links[peer]
 
-    def _link(self, peer: Replica, now_ns: int) -> Link:
+    def _link(self, peer: Replica, now_ns: int) -> PeerLink:
         link = self.links.get(peer)
         if link is None:
-            link = self.links[peer] = Link(peer, now_ns)
+            link = self.links[peer] = PeerLink(peer, now_ns)
         return link
 
     # ------------------------------------------------------------------ copies
@@ -145,8 +154,8 @@ class Replicator:
             if link.streams and now_ns >= link.heartbeat_at_ns:
                 self._send(link, [], 0, [], now_ns)
 
-    def _news(self, link: Link, now_ns: int) -> tuple[list[Stream], int, list[CopyStream]]:
-        streams: list[Stream] = []
+    def _news(self, link: PeerLink, now_ns: int) -> tuple[list[StreamPart], int, list[CopyStream]]:
+        streams: list[StreamPart] = []
         started: list[CopyStream] = []
         cost = 0
         link.urgent = False
@@ -177,7 +186,7 @@ class Replicator:
         return streams, cost, started
 
     def _send(
-        self, link: Link, streams: list[Stream], cost: int, started: list[CopyStream], now_ns: int
+        self, link: PeerLink, streams: list[StreamPart], cost: int, started: list[CopyStream], now_ns: int
     ) -> None:
         node = self._node
         sequence = link.sent.sent(now_ns)
@@ -226,7 +235,7 @@ class Replicator:
         if message.version < node.state.version:
             self._pass_state(link, message.sequence)
 
-    def _pass_state(self, link: Link, sequence: int) -> None:
+    def _pass_state(self, link: PeerLink, sequence: int) -> None:
         """The peer does not know the newest state: send it, and again what it could not understand without."""
         version = self._node.state.version
         if link.state_sent < version and link.up:
@@ -253,7 +262,7 @@ class Replicator:
             stream.required_from = reign.index
             self._needed = None
         if stream.acked >= stream.required_from:
-            self._node.ask(AskKind.IN_SYNC, _item(slot, state, learner))
+            self._node.ask(SlotRequestKind.IN_SYNC, _item(slot, state, learner))
 
     # ------------------------------------------------------------------ copies that fall silent
 
@@ -274,7 +283,9 @@ class Replicator:
                 deaf = reigning_ns > lease_ns and (never or link.lease.version < reign.since)
                 if (down and reigning_ns > grace_ns) or (stream.required and (silent or deaf)):
                     link.asked_at_ns = now_ns
-                    self._node.ask(AskKind.DROP, _item(slot, self._node.state.slots[slot], stream.copy))
+                    self._node.ask(
+                        SlotRequestKind.DROP, _item(slot, self._node.state.slots[slot], stream.copy)
+                    )
         if self._learners and now_ns - self._in_sync_at_ns >= ASK_AGAIN_NS:
             self._in_sync_at_ns = now_ns
             for slot in self._learners:
@@ -320,5 +331,5 @@ class Replicator:
         assert carried == sum(len(data.reign.streams) for data in slots.values() if data.reign is not None)
 
 
-def _item(slot: int, state: SlotState, copy: Copy) -> AskItem:
-    return AskItem(slot, state.epoch, copy.replica.node, copy.replica.incarnation, copy.joined)
+def _item(slot: int, state: SlotState, copy: Copy) -> SlotRequest:
+    return SlotRequest(slot, state.epoch, copy.replica.node, copy.replica.incarnation, copy.joined)

@@ -14,11 +14,19 @@ from lockring.cluster_state import ClusterState, Replica, SlotState
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.farewells import is_release, mark_of
 from lockring.core.node.leases import NEVER_NS, Promises
-from lockring.core.node.lock_table import Holder
+from lockring.core.node.locks import LockHolder
 from lockring.core.node.sessions import NO_DEADLINE
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import ASK_AGAIN_NS, up
-from lockring.protocol import AskItem, AskKind, HandOver, HandOverSlot, Replicate, ReplicateAck, State
+from lockring.protocol import (
+    HandOver,
+    HandOverSlot,
+    Replicate,
+    ReplicateAck,
+    SlotRequest,
+    SlotRequestKind,
+    State,
+)
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
@@ -32,7 +40,7 @@ HEARD_MAX = 1_024
 """More lives than this that have ever sent anything are looked through for those that are of no use any more."""
 
 
-class Roles:
+class SlotRoles:
     """What a node is in which slots."""
 
     def __init__(self, node: NodeCore) -> None:
@@ -76,7 +84,7 @@ class Roles:
             return  # others may know more of it: the digest lacks it, and that makes the word worth nothing
         self.released ^= mark_of(number, slot)
         for share in data.table.shares.values():
-            if any(isinstance(entry, Holder) for entry in share.entries.values()):
+            if any(isinstance(entry, LockHolder) for entry in share.entries.values()):
                 assert share.session.deadline_ns != NO_DEADLINE, "the sessions of a reign run"
                 self.promised_until_ns = max(self.promised_until_ns, share.session.deadline_ns)
 
@@ -244,8 +252,8 @@ class Roles:
                 state = node.state.slots[number]
                 assert state.backup is not None
                 node.ask(
-                    AskKind.TAKEOVER,
-                    AskItem(
+                    SlotRequestKind.TAKEOVER,
+                    SlotRequest(
                         number, state.epoch, node.replica.node, node.replica.incarnation, state.backup.joined
                     ),
                 )

@@ -19,7 +19,7 @@ from lockring.core.timing import up
 from lockring.units import NS_PER_MS, ms_to_ns, ns_to_ms_floor
 
 if TYPE_CHECKING:
-    from lockring.core.node.lock_table import Holder, Waiter
+    from lockring.core.node.locks import LockHolder, LockWaiter
 
 NO_DEADLINE: Final = -1
 
@@ -156,7 +156,7 @@ class Share:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.entries: dict[int, Holder | Waiter] = {}
+        self.entries: dict[int, LockHolder | LockWaiter] = {}
         self.count = 0
         self.mixed = 0
 
@@ -166,7 +166,7 @@ class Share:
         self.session.fold()
         return self.mixed
 
-    def add(self, acquisition: int, entry: Holder | Waiter, served: bool) -> None:
+    def add(self, acquisition: int, entry: LockHolder | LockWaiter, served: bool) -> None:
         """Add an entry, counted in the session's totals if the slot is served here."""
         self.entries[acquisition] = entry
         self.count += 1

@@ -11,7 +11,7 @@ from lockring.core.node.leases import NEVER_NS
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.reign import Reign
 from lockring.core.node.sessions import Sessions
-from lockring.protocol import HandOverSlot, Put, Resume, Revoke, Snapshot, Stream, Tail
+from lockring.protocol import HandOverSlot, Put, Resume, Revoke, Snapshot, StreamPart, Tail
 
 NO_BASE = -1
 
@@ -64,7 +64,7 @@ class NodeSlot:
 
     # ------------------------------------------------------------------ as a copy
 
-    def apply(self, stream: Stream, base: int, now_ns: int) -> int | None:
+    def apply(self, stream: StreamPart, base: int, now_ns: int) -> int | None:
         """Take in a primary's news; the caller has checked that the state names this tenure.
 
         Args:

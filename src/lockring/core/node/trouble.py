@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lockring.cluster_state import ClusterState
 from lockring.core.node.leases import NEVER_NS
 from lockring.core.timing import with_time_left
-from lockring.protocol import HeartbeatAck, Trouble
+from lockring.protocol import HeartbeatAck, TroubleNotice
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
@@ -64,7 +64,7 @@ class Troubles:
         trouble = self.message(now_ns)
         return with_time_left(trouble.text, trouble.left_ms) if trouble.reason else ""
 
-    def message(self, now_ns: int) -> Trouble:
+    def message(self, now_ns: int) -> TroubleNotice:
         """The trouble, as clients are told."""
         node = self._node.replica.node
         since_ms = ns_to_ms_floor(now_ns - self._since_ns)
@@ -73,19 +73,19 @@ class Troubles:
                 until_ns = self._node.coordinator_lease.until_ns
                 if until_ns == NEVER_NS:
                     text = f"node {node} has had no lease of the coordinator yet"
-                    return Trouble(self._reason, text, True, since_ms)
+                    return TroubleNotice(self._reason, text, True, since_ms)
                 lease_ms = self._node.state.coordinator_lease_ms
                 text = f"node {node} has not heard of the coordinator for longer than the lease of {lease_ms / 1000:g} s"
-                return Trouble(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
+                return TroubleNotice(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
             case "leases":
                 why = self._why or "leases of before have not surely ended"
                 text = f"{self._waiting} of {SLOTS} slots are not served: {why}"
                 left_ms = max(0, ns_to_ms_floor(self._waits_until_ns - now_ns))
-                return Trouble(self._reason, text, False, since_ms, left_ms)
+                return TroubleNotice(self._reason, text, False, since_ms, left_ms)
             case "no-primary":
                 text = f"{self._unassigned} of {SLOTS} slots are served by no node"
-                return Trouble(self._reason, text, False, since_ms)
-        return Trouble("")
+                return TroubleNotice(self._reason, text, False, since_ms)
+        return TroubleNotice("")
 
     def _reason_now(self, now_ns: int) -> str:
         if self._node.coordinator_lease_left_ns(now_ns) <= 0:

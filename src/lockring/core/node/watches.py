@@ -2,7 +2,7 @@
 
 Rules:
 
-- A watch begins with the lock as it is. From then on each `Changed` has the events that lead from the last one to this one: all of
+- A watch begins with the lock as it is. From then on each `WatchNotice` has the events that lead from the last one to this one: all of
   them, in their order, or it says that some are missing (`gap`).
 - News is sent at the end of a turn, and only while this node may serve the slot. Until then it is kept, up to a bound.
 - A watch ends with the connection, and with the reign: what happens where nobody listens is not kept for it. A client that
@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from lockring.core.node.locks import Holder, Waiter
+from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, Overloaded
 from lockring.names import check_lock_name
-from lockring.protocol import Changed, Event, LockEvent, Released, Unwatch, Watch
+from lockring.protocol import LockEvent, LockEventKind, ReleaseReply, Unwatch, Watch, WatchNotice
 from lockring.slots import slot_of
 
 if TYPE_CHECKING:
     from lockring.core.node.core import NodeCore
-    from lockring.core.node.dispatch import Service
+    from lockring.core.node.dispatch import ClientRequests
 
 WATCHES_MAX: Final = 10_000
 """Watches of one connection."""
@@ -32,7 +32,7 @@ EVENTS_MAX: Final = 1_000
 """Events of one lock that are kept for those who watch it; with more, they are told of a gap."""
 
 
-class Watched:
+class WatchedLock:
     """A lock that somebody watches.
 
     Attributes:
@@ -51,17 +51,17 @@ class Watched:
         self.grouped = False
 
 
-class Watching:
+class Watches:
     """The watches that are open at a node.
 
     Attributes:
         changed: watched locks with news that nobody was told yet.
     """
 
-    def __init__(self, node: NodeCore, service: Service) -> None:
+    def __init__(self, node: NodeCore, service: ClientRequests) -> None:
         self._node = node
         self._service = service
-        self._watched: dict[str, Watched] = {}
+        self._watched: dict[str, WatchedLock] = {}
         self._watched_in: dict[int, dict[str, None]] = {}
         self.changed: dict[str, None] = {}
 
@@ -84,7 +84,7 @@ class Watching:
             self._service.keeping.expire_holders(lock, now_ns)
         watched = self._watched.get(name)
         if watched is None:
-            watched = self._watched[name] = Watched()
+            watched = self._watched[name] = WatchedLock()
         watched.watchers[connection, message.request] = False
         self._watched_in.setdefault(slot, {})[name] = None
         watches[message.request] = name
@@ -96,7 +96,7 @@ class Watching:
         if name is not None:
             self._forget(name, (connection, message.watch))
         known = name is not None or self._service.groups.unfollow(connection, message.watch)
-        self._node.send(connection, Released(message.request, known))
+        self._node.send(connection, ReleaseReply(message.request, known))
 
     # ------------------------------------------------------------------ what ends watches
 
@@ -124,14 +124,14 @@ class Watching:
                 del self._watched_in[slot]
             self._tidy(name, watched)
 
-    def _tidy(self, name: str, watched: Watched) -> None:
+    def _tidy(self, name: str, watched: WatchedLock) -> None:
         if not watched.watchers and not watched.grouped:
             del self._watched[name]
             self.changed.pop(name, None)
 
     def note_for_group(self, name: str) -> None:
         """From now on the group with this lock hears of its changes."""
-        self._watched.setdefault(name, Watched()).grouped = True
+        self._watched.setdefault(name, WatchedLock()).grouped = True
 
     def forget_group(self, name: str) -> None:
         """The group with this lock is not known here any more."""
@@ -141,26 +141,28 @@ class Watching:
 
     # ------------------------------------------------------------------ news
 
-    def note(self, kind: Event, entry: Holder | Waiter, why: str = "") -> None:
+    def note(self, kind: LockEventKind, entry: LockHolder | LockWaiter, why: str = "") -> None:
         """Something happened to a holder or a waiter; whoever watches its lock hears at the end of the turn."""
         watched = self._watched.get(entry.lock.name)
         if watched is not None:
             self._add(watched, kind, entry, why)
 
-    def note_end(self, holder: Holder, why: str) -> None:
+    def note_end(self, holder: LockHolder, why: str) -> None:
         """A grant ends: released if there is no `why`, unless an operator has broken it before."""
         watched = self._watched.get(holder.lock.name)
         if watched is not None:
             why = "broken" if holder.broken else why
-            self._add(watched, Event.LOST if why else Event.RELEASED, holder, why)
+            self._add(watched, LockEventKind.LOST if why else LockEventKind.RELEASED, holder, why)
 
-    def _add(self, watched: Watched, kind: Event, entry: Holder | Waiter, why: str) -> None:
+    def _add(
+        self, watched: WatchedLock, kind: LockEventKind, entry: LockHolder | LockWaiter, why: str
+    ) -> None:
         lock = entry.lock
         self.changed[lock.name] = None
         if len(watched.events) >= EVENTS_MAX:
             watched.gap = True
             watched.events.clear()
-        if isinstance(entry, Holder):
+        if isinstance(entry, LockHolder):
             mode, generation = lock.mode, entry.generation
         else:
             mode, generation = entry.mode, 0
@@ -188,7 +190,7 @@ class Watching:
             for watch, told in watched.watchers.items():
                 connection, request = watch
                 if told and (events or gap):
-                    self._node.send(connection, Changed(request, lock, events, gap))
+                    self._node.send(connection, WatchNotice(request, lock, events, gap))
                 elif not told:
                     watched.watchers[watch] = True
-                    self._node.send(connection, Changed(request, lock, [], False))
+                    self._node.send(connection, WatchNotice(request, lock, [], False))

@@ -22,10 +22,10 @@ from lockring.ring_picture import draw
 from lockring.server.local.children import command_of, free_ports, is_free
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
 from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
-from lockring.server.state_dir import Kept, kept_by_up
+from lockring.server.state_dir import StatePlace, kept_by_up
 from lockring.slots import SLOTS
 from lockring.terminals import takes_colour
-from lockring.troubles import Trouble
+from lockring.troubles import RepeatedTrouble
 
 _POLL_S: Final = 0.2
 _DRAIN_S_MAX: Final = 10.0
@@ -113,7 +113,7 @@ class UpServer:
 
     # ----------------------------------------------------------------------- inner
 
-    def _temporary(self, kept: Kept) -> str:
+    def _temporary(self, kept: StatePlace) -> str:
         """Where the state is while this process lives: a coordinator that is started again finds it.
 
         The coordinator takes a directory that it has to make for that of a new cluster, and waits over an empty one.
@@ -154,7 +154,7 @@ class UpServer:
         coordinator = addresses["coordinator"]
         nodes = [address for name, address in addresses.items() if name != "coordinator"]
         state: ClusterState | None = None
-        trouble = Trouble()
+        trouble = RepeatedTrouble()
         while state is None:
             await asyncio.sleep(_POLL_S)
             try:

@@ -438,7 +438,7 @@ class TestLoss:
         grant = client.lock("x").acquire()
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         later = lambda: now_ns + 11_000_000_000  # noqa: E731
-        for module in ("holding", "section"):
+        for module in ("grant_state", "blocking.section"):
             monkeypatch.setattr(f"lockring.client.{module}.monotonic_ns", later)
         assert grant.lost.is_set()
         assert not grant.held

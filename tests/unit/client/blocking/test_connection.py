@@ -5,38 +5,38 @@ from __future__ import annotations
 import socket
 import threading
 
-from lockring.client.blocking.connection import Patience, Wire, connect
+from lockring.client.blocking.connection import ClientConnection, SpinBudget, connect
 from lockring.clock import monotonic_ns
 from lockring.net.sockets import UNACKNOWLEDGED_MS_MAX
 
 
-def looks(patience: Patience, times: int) -> list[bool]:
+def looks(patience: SpinBudget, times: int) -> list[bool]:
     """Whether it looks for the answer without sleeping, so many times in a row, always in vain."""
     return [patience.spins() > 0 for _ in range(times)]
 
 
-def taken(wire: Wire) -> bytes:
+def taken(wire: ClientConnection) -> bytes:
     """What it receives next."""
-    wire.receive(Patience())
+    wire.receive(SpinBudget())
     return bytes(wire.view[: wire.taken.pop()])
 
 
 def test_what_never_comes_soon_is_looked_for_ever_more_rarely() -> None:
-    patience = Patience()
+    patience = SpinBudget()
     assert looks(patience, 8) == [True, True, False, True, False, False, False, True]
     assert sum(looks(patience, 100_000)) < 110
     assert any(looks(patience, 2_000)), "never for good: the node may be near again"
 
 
 def test_what_came_soon_is_looked_for_again() -> None:
-    patience = Patience()
+    patience = SpinBudget()
     looks(patience, 1_000)
     patience.was_short()
     assert looks(patience, 1) == [True]
 
 
 def test_nobody_looks_where_others_keep_the_processor() -> None:
-    patience = Patience()
+    patience = SpinBudget()
     patience.was_robbed()
     assert sum(looks(patience, 1_000)) == 0
     assert any(looks(patience, 2_000)), "they may be done by then"
@@ -45,7 +45,7 @@ def test_nobody_looks_where_others_keep_the_processor() -> None:
 def test_an_answer_is_taken_whether_it_is_there_or_comes_later() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    wire = Wire(1, "x:1", ours, monotonic_ns())
+    wire = ClientConnection(1, "x:1", ours, monotonic_ns())
     theirs.send(b"there")
     assert taken(wire) == b"there"
     later = threading.Timer(0.2, theirs.send, [b"later"])
@@ -60,10 +60,10 @@ def test_an_answer_is_taken_whether_it_is_there_or_comes_later() -> None:
 def test_who_waits_for_long_can_be_woken() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    wire = Wire(1, "x:1", ours, monotonic_ns())
+    wire = ClientConnection(1, "x:1", ours, monotonic_ns())
     waking = threading.Timer(0.2, wire.wake)
     waking.start()
-    wire.receive(Patience())
+    wire.receive(SpinBudget())
     assert not wire.taken
     waking.join()
     theirs.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import GrantLost, Send
+from lockring.core.client.effects import GrantLost, SendTo
 from lockring.core.client.recent_releases import UNDONE_NS
 from lockring.errors import (
     AcquireTimeout,
@@ -18,15 +18,15 @@ from lockring.errors import (
 from lockring.protocol import (
     Acquire,
     CloseSession,
-    Granted,
+    GrantReply,
     Keepalive,
-    Kept,
-    Lost,
-    Queued,
-    Refused,
+    KeepaliveReply,
+    LossNotice,
+    QueueNotice,
+    Refusal,
     Release,
-    Released,
-    Trouble,
+    ReleaseReply,
+    TroubleNotice,
 )
 from lockring.slots import slot_of
 from tests.unit.core.client.world import (
@@ -47,8 +47,8 @@ from tests.unit.core.client.world import (
 )
 
 
-def moved(request: int, hint: int = 0) -> Refused:
-    return Refused(request, "moved", "another node has it", "x", hint)
+def moved(request: int, hint: int = 0) -> Refusal:
+    return Refusal(request, "moved", "another node has it", "x", hint)
 
 
 class TestAcquire:
@@ -77,7 +77,7 @@ class TestAcquire:
         world = connected()
         ticket = world.acquire()
         request = only(world.take(), Acquire)
-        effects = world.say(A, Granted(request.request, 42, TTL_MS, request.request))
+        effects = world.say(A, GrantReply(request.request, 42, TTL_MS, request.request))
         assert resolved(effects) == [(ticket, None)]
         assert ticket.generation == 42
         assert world.believes(ticket)
@@ -85,7 +85,7 @@ class TestAcquire:
     def test_a_second_grant_of_the_same_request_changes_nothing(self) -> None:
         world = connected()
         ticket = world.hold(generation=5)
-        assert world.say(A, Granted(ticket.request, 6, TTL_MS, ticket.request)) == []
+        assert world.say(A, GrantReply(ticket.request, 6, TTL_MS, ticket.request)) == []
         assert ticket.generation == 5
 
     def test_acquisitions_count_per_session_and_each_ttl_has_its_own_session(self) -> None:
@@ -111,7 +111,7 @@ class TestAcquire:
         assert again.request > first.request
         assert again.waited_ms == 1_500
         assert again.wait_ms == 58_500
-        assert resolved(world.say(A, Granted(again.request, 9, TTL_MS, again.request))) == [(ticket, None)]
+        assert resolved(world.say(A, GrantReply(again.request, 9, TTL_MS, again.request))) == [(ticket, None)]
 
     def test_new_routes_send_a_waiting_acquire_to_the_new_primary_and_the_old_ones_answer_is_ignored(
         self,
@@ -122,8 +122,8 @@ class TestAcquire:
         assert connects(world.say(A, routes(2, 1))) == [B]
         again = only(world.accept(B), Acquire)
         assert again.acquisition == first.acquisition
-        assert world.say(A, Granted(first.request, 5, TTL_MS, first.request), moved(first.request)) == []
-        assert resolved(world.say(B, Granted(again.request, 6, TTL_MS, again.request))) == [(ticket, None)]
+        assert world.say(A, GrantReply(first.request, 5, TTL_MS, first.request), moved(first.request)) == []
+        assert resolved(world.say(B, GrantReply(again.request, 6, TTL_MS, again.request))) == [(ticket, None)]
         assert ticket.generation == 6
 
     def test_moved_without_newer_routes_is_retried_after_pauses_that_grow(self) -> None:
@@ -156,14 +156,14 @@ class TestAcquire:
         world = connected()
         world.acquire()
         request = only(world.take(), Acquire)
-        world.say(A, Refused(request.request, "unavailable", "no lease"))
+        world.say(A, Refusal(request.request, "unavailable", "no lease"))
         assert only(world.say(A, routes(2)), Acquire).acquisition == request.acquisition
 
     def test_overloaded_is_retried_only_after_its_pause(self) -> None:
         world = connected()
         world.acquire()
         request = only(world.take(), Acquire)
-        world.say(A, Refused(request.request, "overloaded", "too many wait"))
+        world.say(A, Refusal(request.request, "overloaded", "too many wait"))
         assert sent(world.say(A, routes(2)), Acquire) == []
         assert only(world.pass_s(0.05), Acquire).acquisition == request.acquisition
 
@@ -171,7 +171,7 @@ class TestAcquire:
         world = connected()
         ticket = world.acquire(wait_ms=0)
         request = only(world.take(), Acquire)
-        [(which, error)] = resolved(world.say(A, Refused(request.request, "overloaded", "too many wait")))
+        [(which, error)] = resolved(world.say(A, Refusal(request.request, "overloaded", "too many wait")))
         assert which is ticket
         assert isinstance(error, Overloaded)
 
@@ -179,7 +179,7 @@ class TestAcquire:
         world = connected()
         world.acquire()
         request = only(world.take(), Acquire)
-        [(_, error)] = resolved(world.say(A, Refused(request.request, "invalid", "ttl is above 30 s")))
+        [(_, error)] = resolved(world.say(A, Refusal(request.request, "invalid", "ttl is above 30 s")))
         assert isinstance(error, InvalidRequest)
         assert str(error) == "ttl is above 30 s"
         assert error.name == "x"
@@ -206,7 +206,7 @@ class TestWaiting:
         world = connected()
         world.acquire(wait_ms=2_000)
         request = only(world.take(), Acquire)
-        effects = world.say(A, Refused(request.request, "timeout", "'x' is held by 'bob'"))
+        effects = world.say(A, Refusal(request.request, "timeout", "'x' is held by 'bob'"))
         [(_, error)] = resolved(effects)
         assert isinstance(error, AcquireTimeout)
         assert "bob" in str(error)
@@ -216,13 +216,13 @@ class TestWaiting:
         world = connected()
         ticket = world.acquire(wait_ms=2_000)
         request = only(world.take(), Acquire)
-        world.say(A, Queued(request.request))
+        world.say(A, QueueNotice(request.request))
         assert resolved(world.pass_s(2.2)) == [], "the node may be about to say who holds it"
         effects = world.pass_s(0.1)
         [(_, error)] = resolved(effects)
         assert isinstance(error, AcquireTimeout)
         assert only(effects, Release).acquisition == ticket.acquisition
-        assert resolved(world.say(A, Granted(request.request, 3, TTL_MS, request.request))) == []
+        assert resolved(world.say(A, GrantReply(request.request, 3, TTL_MS, request.request))) == []
         assert not world.believes(ticket)
 
     def test_a_wait_of_which_no_node_has_said_that_the_lock_is_held_ends_as_an_outage(self) -> None:
@@ -235,12 +235,12 @@ class TestWaiting:
         assert isinstance(error, Unavailable)
         assert error.reason == "failover"
         assert error.since_s == pytest.approx(2)
-        assert resolved(world.say(A, Granted(request.request, 3, TTL_MS, request.request))) == []
+        assert resolved(world.say(A, GrantReply(request.request, 3, TTL_MS, request.request))) == []
 
     def test_what_a_node_has_said_of_the_queue_counts_only_as_long_as_its_connection_lasts(self) -> None:
         world = connected()
         world.acquire(wait_ms=3_000)
-        world.say(A, Queued(only(world.take(), Acquire).request))
+        world.say(A, QueueNotice(only(world.take(), Acquire).request))
         world.cut(A)
         [(_, error)] = resolved(world.pass_s(3))
         assert isinstance(error, Unavailable)
@@ -253,17 +253,17 @@ class TestWaiting:
         world = connected()
         ticket = world.acquire(wait_ms=2_000)
         request = only(world.take(), Acquire).request
-        world.say(A, Queued(request))
+        world.say(A, QueueNotice(request))
         world.pass_s(2.1)
-        [(which, error)] = resolved(world.say(A, Refused(request, code, "held by someone, or not")))
+        [(which, error)] = resolved(world.say(A, Refusal(request, code, "held by someone, or not")))
         assert (which, type(error)) == (ticket, kind)
         assert "held by someone" in str(error)
 
     def test_a_queue_at_a_node_that_has_lost_its_coordinator_is_no_sign_that_the_lock_is_held(self) -> None:
         world = connected()
         world.acquire(wait_ms=2_000)
-        world.say(A, Queued(only(world.take(), Acquire).request))
-        world.say(A, Trouble("no-coordinator", "node a has not heard of the coordinator", True, 38_000))
+        world.say(A, QueueNotice(only(world.take(), Acquire).request))
+        world.say(A, TroubleNotice("no-coordinator", "node a has not heard of the coordinator", True, 38_000))
         [(_, error)] = resolved(world.pass_s(2.5))
         assert isinstance(error, Unavailable)
         assert error.reason == "no-coordinator"
@@ -317,7 +317,7 @@ class TestWaiting:
         effects = world.take()
         for _ in range(20):
             for request in sent(effects, Acquire):
-                world.say(A, Refused(request.request, code, "because"))
+                world.say(A, Refusal(request.request, code, "because"))
             effects = world.pass_s(0.1)
             if resolved(effects):
                 break
@@ -330,9 +330,9 @@ class TestWaiting:
         core, link, now_ns = world.core, world.link_of[A], world.now_ns
         for _ in range(5_000):
             ticket = world.acquire(wait_ms=3_600_000)
-            core.received(link, Granted(ticket.request, 1, TTL_MS, ticket.request), now_ns=now_ns)
+            core.received(link, GrantReply(ticket.request, 1, TTL_MS, ticket.request), now_ns=now_ns)
             core.release(ticket, now_ns=now_ns)
-            core.received(link, Released(ticket.request, True), now_ns=now_ns)
+            core.received(link, ReleaseReply(ticket.request, True), now_ns=now_ns)
         assert len(core._alarms) < 3_000
         world.take()
 
@@ -346,7 +346,7 @@ class TestRelease:
         assert (request.session, request.acquisition, request.name) == (ticket.session.id, 2, "x")
         assert not world.believes(ticket)
         assert resolved(effects) == []
-        assert resolved(world.say(A, Released(request.request, True))) == [(ticket, None)]
+        assert resolved(world.say(A, ReleaseReply(request.request, True))) == [(ticket, None)]
 
     def test_a_second_release_is_refused(self) -> None:
         world = connected()
@@ -371,7 +371,7 @@ class TestRelease:
         world.cut(A)
         again = only(world.accept(A), Release)
         assert again.acquisition == first.acquisition
-        assert resolved(world.say(A, Released(again.request, False))) == [(ticket, None)]
+        assert resolved(world.say(A, ReleaseReply(again.request, False))) == [(ticket, None)]
 
     def test_a_release_refused_as_moved_goes_to_the_new_primary(self) -> None:
         world = connected()
@@ -380,18 +380,18 @@ class TestRelease:
         assert connects(world.say(A, routes(2, 1), moved(first.request))) == [B]
         again = only(world.accept(B), Release)
         assert again.acquisition == first.acquisition
-        assert resolved(world.say(B, Released(again.request, True))) == [(ticket, None)]
+        assert resolved(world.say(B, ReleaseReply(again.request, True))) == [(ticket, None)]
 
     def test_a_release_is_repeated_at_a_new_primary_which_may_not_have_heard_of_it(self) -> None:
         world = connected()
         ticket = world.hold()
         first = only(world.release(ticket), Release)
-        world.say(A, Released(first.request, True))
+        world.say(A, ReleaseReply(first.request, True))
         world.pass_s(1)
         world.say(A, routes(2, 1))
         again = only(world.accept(B), Release)
         assert again.acquisition == first.acquisition
-        assert resolved(world.say(B, Released(again.request, True))) == [], "its caller was told before"
+        assert resolved(world.say(B, ReleaseReply(again.request, True))) == [], "its caller was told before"
         assert sent(world.say(B, routes(3, 1)), Release) == [], "once is enough for each primary"
 
     def test_a_release_is_repeated_where_its_primary_is_lost_though_nothing_else_is_wanted_there(
@@ -400,7 +400,7 @@ class TestRelease:
         world = connected()
         ticket = world.hold()
         first = only(world.release(ticket), Release)
-        world.say(A, Released(first.request, True))
+        world.say(A, ReleaseReply(first.request, True))
         world.cut(A)
         assert A in connects(world.pass_s(1)), "somebody has to say where the lock is now"
         assert only(world.accept(A), Release).acquisition == first.acquisition
@@ -408,7 +408,7 @@ class TestRelease:
     def test_a_release_of_long_ago_is_not_repeated_at_a_new_primary(self) -> None:
         world = connected()
         ticket = world.hold()
-        world.say(A, Released(only(world.release(ticket), Release).request, True))
+        world.say(A, ReleaseReply(only(world.release(ticket), Release).request, True))
         world.now_ns += UNDONE_NS
         assert connects(world.say(A, routes(2, 1))) == []
 
@@ -416,7 +416,7 @@ class TestRelease:
         world = connected()
         ticket = world.hold()
         request = only(world.release(ticket), Release)
-        effects = world.say(A, Refused(request.request, "not-held", "unknown"))
+        effects = world.say(A, Refusal(request.request, "not-held", "unknown"))
         assert resolved(effects) == [(ticket, None)]
 
     def test_the_caller_waits_for_an_unreachable_node_only_as_long_as_the_lease_lasts(self) -> None:
@@ -445,10 +445,10 @@ class TestCancel:
         request = only(world.take(), Acquire)
         release = only(world.cancel(ticket), Release)
         assert release.acquisition == request.acquisition
-        effects = world.say(A, Granted(request.request, 8, TTL_MS, request.request))
+        effects = world.say(A, GrantReply(request.request, 8, TTL_MS, request.request))
         assert resolved(effects) == []
         assert not world.believes(ticket)
-        assert world.say(A, Released(release.request, True)) == []
+        assert world.say(A, ReleaseReply(release.request, True)) == []
         assert world.core.status() == world.core.status()._replace(held=0, waiting=0, parked=0)
 
     def test_cancelling_what_was_never_sent_sends_nothing(self) -> None:
@@ -483,23 +483,23 @@ class TestCancel:
         world.cancel(ticket)
         world.cut(A)
         request = only(world.accept(A), Release)
-        assert resolved(world.say(A, Released(request.request, True))) == []
+        assert resolved(world.say(A, ReleaseReply(request.request, True))) == []
         assert world.core.status().parked == 0
 
     def test_cancelling_what_is_over_does_nothing(self) -> None:
         world = connected()
         ticket = world.hold()
         request = only(world.release(ticket), Release)
-        world.say(A, Released(request.request, True))
+        world.say(A, ReleaseReply(request.request, True))
         assert world.cancel(ticket) == []
 
     def test_cancelling_in_the_pause_after_a_refusal_ends_the_retries(self) -> None:
         world = connected()
         ticket = world.acquire()
         request = only(world.take(), Acquire)
-        world.say(A, Refused(request.request, "unavailable", "no lease"))
+        world.say(A, Refusal(request.request, "unavailable", "no lease"))
         release = only(world.cancel(ticket), Release)
-        world.say(A, Released(release.request, False))
+        world.say(A, ReleaseReply(release.request, False))
         assert sent(world.pass_s(5), Acquire) == []
 
 
@@ -517,7 +517,7 @@ class TestClose:
         assert isinstance(error, ClientClosed)
         assert not world.core.is_closed
         request = only(effects, CloseSession).request
-        assert disconnects(world.say(A, Released(request, True))) == ["the client was closed"]
+        assert disconnects(world.say(A, ReleaseReply(request, True))) == ["the client was closed"]
         assert world.core.is_closed
         assert world.core.next_deadline_ns() is None
 
@@ -541,7 +541,7 @@ class TestClose:
         world.hold()
         world.core.close(now_ns=world.now_ns)
         request = only(world.take(), CloseSession).request
-        world.say(A, Refused(request, "unavailable", "no lease"))
+        world.say(A, Refusal(request, "unavailable", "no lease"))
         assert world.core.is_closed
 
     def test_an_unused_client_closes_at_once_and_closing_twice_is_fine(self) -> None:
@@ -571,10 +571,10 @@ class TestLostPush:
     def test_a_broken_lock_is_lost_first_and_then_let_go_at_once(self) -> None:
         world = connected()
         ticket = world.hold()
-        effects = world.say(A, Lost(ticket.session.id, ticket.acquisition, "x", "broken"))
+        effects = world.say(A, LossNotice(ticket.session.id, ticket.acquisition, "x", "broken"))
         assert isinstance(effects[0], GrantLost)
         assert effects[0].reason == "broken"
-        assert isinstance(effects[1], Send)
+        assert isinstance(effects[1], SendTo)
         assert only(effects, Release).acquisition == ticket.acquisition
         assert not world.believes(ticket)
         with pytest.raises(LockLost) as caught:
@@ -585,26 +585,26 @@ class TestLostPush:
         world = connected()
         ticket = world.hold()
         world.release(ticket)
-        assert world.say(A, Lost(ticket.session.id, ticket.acquisition, "x", "broken")) == []
-        assert world.say(A, Lost("unknown", 1, "x", "broken")) == []
+        assert world.say(A, LossNotice(ticket.session.id, ticket.acquisition, "x", "broken")) == []
+        assert world.say(A, LossNotice("unknown", 1, "x", "broken")) == []
 
     def test_a_former_primary_cannot_end_what_lives_on_at_its_successor(self) -> None:
         world = connected()
         ticket = world.hold()
         world.say(A, routes(2, 1))
         world.accept(B)
-        assert lost(world.say(A, Lost(ticket.session.id, ticket.acquisition, "x", "expired"))) == []
+        assert lost(world.say(A, LossNotice(ticket.session.id, ticket.acquisition, "x", "expired"))) == []
         assert world.believes(ticket)
 
     def test_a_waiter_that_its_node_dropped_queues_again_under_its_id(self) -> None:
         world = connected()
         ticket = world.acquire()
         first = only(world.take(), Acquire)
-        again = only(world.say(A, Lost(ticket.session.id, ticket.acquisition, "x", "expired")), Acquire)
+        again = only(world.say(A, LossNotice(ticket.session.id, ticket.acquisition, "x", "expired")), Acquire)
         assert again.acquisition == first.acquisition
         # The node may answer either request.
-        assert resolved(world.say(A, Granted(first.request, 4, TTL_MS, first.request))) == [(ticket, None)]
-        assert world.say(A, Granted(again.request, 4, TTL_MS, again.request)) == []
+        assert resolved(world.say(A, GrantReply(first.request, 4, TTL_MS, first.request))) == [(ticket, None)]
+        assert world.say(A, GrantReply(again.request, 4, TTL_MS, again.request)) == []
 
 
 def test_a_keepalive_on_a_short_lived_client_never_blocks_the_uncontended_path() -> None:
@@ -613,10 +613,10 @@ def test_a_keepalive_on_a_short_lived_client_never_blocks_the_uncontended_path()
     for number in range(100):
         ticket = world.hold("x", generation=number + 1)
         request = only(world.release(ticket), Release)
-        world.say(A, Released(request.request, True))
+        world.say(A, ReleaseReply(request.request, True))
     keepalive = only(world.pass_s(3.1), Keepalive)
     assert (keepalive.count, keepalive.digest) == (0, 0)
-    world.say(A, Kept(keepalive.request, TTL_MS, True))
+    world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
     assert sent(world.pass_s(60)) == []
 
 

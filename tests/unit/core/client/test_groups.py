@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import ClientEffect, Regrouped
-from lockring.core.client.group_view import Following
-from lockring.core.client.queries import Request
+from lockring.core.client.effects import ClientEffect, GroupChange
+from lockring.core.client.group_view import GroupSubscription
+from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import ClientClosed, LockLost, NotHeld
 from lockring.protocol import (
-    Follow,
+    DescribeGroup,
+    FollowGroup,
     GroupMember,
-    Kept,
-    Look,
+    KeepaliveReply,
     Mode,
-    Refused,
+    Refusal,
     Release,
-    Seen,
-    Settled,
+    SettlementNotice,
     Unwatch,
     View,
+    ViewAck,
 )
 from lockring.ring.key_ring import KeyRing
 from tests.unit.core.client.world import A, B, World, answers, connected, lost, only, routes, sent
@@ -45,11 +45,11 @@ class Member:
     def __init__(self, world: World | None = None) -> None:
         self.world = connected() if world is None else world
         self.ticket: Ticket = self.world.hold(LOCK, ME, mode=Mode.SHARED)
-        self.request: Request = self.world.core.follow(self.ticket, now_ns=self.world.now_ns)
-        self.follow = only(self.world.take(), Follow)
+        self.request: Query = self.world.core.follow(self.ticket, now_ns=self.world.now_ns)
+        self.follow = only(self.world.take(), FollowGroup)
 
     @property
-    def following(self) -> Following:
+    def following(self) -> GroupSubscription:
         assert self.request.following is not None
         return self.request.following
 
@@ -59,18 +59,18 @@ class Member:
         return self.world.say(address, View(self.request.request, number, settled, members))
 
     def settled(self, number: int) -> list[ClientEffect]:
-        return self.world.say(A, Settled(self.request.request, number))
+        return self.world.say(A, SettlementNotice(self.request.request, number))
 
     def owns(self) -> frozenset[int]:
         return self.world.core.owned(self.request, self.world.now_ns)
 
 
 def changes(effects: list[ClientEffect]) -> list[tuple[frozenset[int], frozenset[int]]]:
-    return [(e.gained, e.lost) for e in effects if isinstance(e, Regrouped)]
+    return [(e.gained, e.lost) for e in effects if isinstance(e, GroupChange)]
 
 
 def seen(effects: list[ClientEffect]) -> list[int]:
-    return [message.view for message in sent(effects, Seen)]
+    return [message.view for message in sent(effects, ViewAck)]
 
 
 @pytest.fixture
@@ -198,14 +198,14 @@ def test_after_a_lost_connection_it_follows_again_and_says_what_it_has_seen(owne
     owner.view(20, BOTH)
     owner.world.cut(A)
     assert owner.owns() == MINE
-    assert only(owner.world.accept(A), Follow).view == 20
+    assert only(owner.world.accept(A), FollowGroup).view == 20
 
 
 def test_what_was_not_said_before_the_connection_broke_is_said_with_the_next_following(owner: Member) -> None:
     owner.following.telling = True
     owner.view(20, BOTH)
     owner.world.cut(A)
-    assert only(owner.world.accept(A), Follow).view == 10
+    assert only(owner.world.accept(A), FollowGroup).view == 10
     owner.world.core.told(owner.request, now_ns=owner.world.now_ns)
     assert seen(owner.world.take()) == [20]
 
@@ -213,7 +213,7 @@ def test_what_was_not_said_before_the_connection_broke_is_said_with_the_next_fol
 def test_it_follows_where_the_lock_is_by_new_routes_and_ignores_who_kept_it_before(owner: Member) -> None:
     before = owner.request.request
     owner.world.say(A, routes(2, 1))
-    assert only(owner.world.accept(B), Follow).view == 10
+    assert only(owner.world.accept(B), FollowGroup).view == 10
     assert owner.world.say(A, View(before, 40, True, BOTH)) == []
     assert owner.owns() == EVERYTHING
     owner.view(30, BOTH, address=B)
@@ -221,13 +221,13 @@ def test_it_follows_where_the_lock_is_by_new_routes_and_ignores_who_kept_it_befo
 
 
 def test_node_that_may_not_serve_is_asked_again(owner: Member) -> None:
-    owner.world.say(A, Refused(owner.request.request, "unavailable", "not now", LOCK))
-    assert only(owner.world.pass_s(0.1), Follow).view == 10
+    owner.world.say(A, Refusal(owner.request.request, "unavailable", "not now", LOCK))
+    assert only(owner.world.pass_s(0.1), FollowGroup).view == 10
     assert owner.owns() == EVERYTHING
 
 
 def test_refusal_for_good_ends_the_following_but_not_the_membership(owner: Member) -> None:
-    effects = owner.world.say(A, Refused(owner.request.request, "invalid", "no groups here", LOCK))
+    effects = owner.world.say(A, Refusal(owner.request.request, "invalid", "no groups here", LOCK))
     assert changes(effects) == [(frozenset(), EVERYTHING)]
     assert str(owner.following.error) == "no groups here"
     assert owner.owns() == frozenset()
@@ -254,14 +254,14 @@ def test_only_a_held_membership_can_be_followed(member: Member) -> None:
 
 
 def test_news_for_nobody_is_ignored(member: Member) -> None:
-    assert member.world.say(A, Settled(999, 1), View(999, 1, True, [])) == []
+    assert member.world.say(A, SettlementNotice(999, 1), View(999, 1, True, [])) == []
     assert member.settled(5) == []
 
 
 def test_looking_is_answered_once(member: Member) -> None:
     world = member.world
     request = world.core.look(LOCK, give_up_at_ns=world.now_ns + 10**10, now_ns=world.now_ns)
-    asked = only(world.take(), Look)
+    asked = only(world.take(), DescribeGroup)
     view = View(asked.request, 5, False, BOTH, ["other"])
     [answer] = answers(world.say(A, view))
     assert (answer.request, answer.answer, answer.error) == (request, view, None)
@@ -272,5 +272,5 @@ def test_keepalives_renew_a_member_like_any_holder(owner: Member) -> None:
 
     for _ in range(6):
         for keepalive in sent(owner.world.pass_s(3), Keepalive):
-            owner.world.say(A, Kept(keepalive.request, owner.ticket.session.ttl_ms, True))
+            owner.world.say(A, KeepaliveReply(keepalive.request, owner.ticket.session.ttl_ms, True))
     assert owner.owns() == EVERYTHING

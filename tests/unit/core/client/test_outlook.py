@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from lockring.core.client.effects import Answer
+from lockring.core.client.effects import CallResult
 from lockring.core.client.outlook import Wait
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
-from lockring.protocol import Acquire, Describe, List, Listed, Queued, Refused, Trouble
+from lockring.protocol import Acquire, Describe, List, ListReply, QueueNotice, Refusal, TroubleNotice
 from lockring.slots import SLOTS
 from tests.unit.core.client.world import A, World, answers, connected, lock_info, only, resolved, routes
 
@@ -47,13 +47,13 @@ class TestWaits:
         world.acquire()
         request = only(world.take(), Acquire).request
         assert wait(world).reason == "silent"
-        world.say(A, Queued(request))
+        world.say(A, QueueNotice(request))
         assert wait(world).reason == "held"
 
     def test_leases_of_before_a_start_are_waited_for_with_how_long_yet(self) -> None:
         world = connected(first=routes(1, None))
         world.acquire()
-        world.say(A, Trouble("leases", "4096 of 4096 slots wait", False, 6_000, 25_000))
+        world.say(A, TroubleNotice("leases", "4096 of 4096 slots wait", False, 6_000, 25_000))
         world.pass_s(5)
         found = wait(world)
         assert (found.reason, found.text) == ("leases", "4096 of 4096 slots wait")
@@ -64,9 +64,9 @@ class TestWaits:
         world = connected()
         world.acquire()
         request = only(world.take(), Acquire).request
-        world.say(A, Queued(request), Trouble("no-coordinator", "gone", True, 40_000))
+        world.say(A, QueueNotice(request), TroubleNotice("no-coordinator", "gone", True, 40_000))
         assert wait(world).reason == "no-coordinator"
-        world.say(A, Trouble(""))
+        world.say(A, TroubleNotice(""))
         assert wait(world).reason == "held"
 
     def test_a_slot_without_a_primary_is_told_since_when_the_routes_say_so(self) -> None:
@@ -95,7 +95,7 @@ class TestWaits:
     def test_questions_end_as_outages_with_the_reason(self) -> None:
         world = connected()
         describing(world)
-        world.say(A, Trouble("no-coordinator", "the coordinator is gone", True, 31_000))
+        world.say(A, TroubleNotice("no-coordinator", "the coordinator is gone", True, 31_000))
         world.deaf.add(world.link_of[A])
         for effect in world.take():
             del effect
@@ -165,7 +165,7 @@ class TestLists:
         listing(world)
         world.pass_s(1)
         message = only(world.say(A, routes(2)), List)
-        (answer,) = answers(world.say(A, Listed(message.request, [lock_info("x")], -1, "")))
+        (answer,) = answers(world.say(A, ListReply(message.request, [lock_info("x")], -1, "")))
         assert [lock.name for lock in answer.answer] == ["x"]
         assert answer.answer.unserved_slots == 0
 
@@ -173,21 +173,21 @@ class TestLists:
         world = connected(first=routes(1, {0: None, 1: None}))
         listing(world)
         message = only(world.take(), List)
-        (answer,) = answers(world.say(A, Listed(message.request, [lock_info("x")], -1, "", 5)))
+        (answer,) = answers(world.say(A, ListReply(message.request, [lock_info("x")], -1, "", 5)))
         assert answer.answer.unserved_slots == 7
 
     def test_nodes_that_may_tell_of_nothing_are_asked_again_until_the_time_is_over(self) -> None:
         world = connected()
         listing(world)
         asked = 0
-        found: list[Answer] = []
+        found: list[CallResult] = []
         effects = world.take()
         while not found:
             for effect in effects:
                 message = getattr(effect, "message", None)
                 if isinstance(message, List):
                     asked += 1
-                    world.effects += world.say(A, Listed(message.request, [], -1, "", SLOTS))
+                    world.effects += world.say(A, ListReply(message.request, [], -1, "", SLOTS))
             effects = world.pass_s(0.25)
             found = answers(effects)
         assert asked > 5
@@ -203,7 +203,7 @@ def test_a_refusal_is_told_for_an_acquire_whose_time_is_over() -> None:
             message = getattr(effect, "message", None)
             if isinstance(message, Acquire):
                 world.effects += world.say(
-                    A, Refused(message.request, "unavailable", "node a may not serve slot 7")
+                    A, Refusal(message.request, "unavailable", "node a may not serve slot 7")
                 )
         if ended := resolved(effects):
             _, error = ended[0]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from lockring.core.client.effects import Answer
-from lockring.core.client.queries import Request
+from lockring.core.client.effects import CallResult
+from lockring.core.client.queries import Query
 from lockring.errors import InvalidRequest, NotHeld, Unavailable
 from lockring.protocol import (
     Break,
-    Broken,
-    Changed,
+    BreakReply,
     Describe,
-    Described,
+    DescribeReply,
     Drain,
-    Draining,
+    DrainReply,
     GetState,
     List,
-    Listed,
-    Refused,
-    Released,
-    StateIs,
+    ListReply,
+    Refusal,
+    ReleaseReply,
+    StateReply,
     Undrain,
-    Undrained,
+    UndrainReply,
     Unwatch,
     Watch,
+    WatchNotice,
 )
 from lockring.slots import slot_of
 from lockring.units import NS_PER_S
@@ -43,12 +43,12 @@ from tests.unit.core.client.world import (
 )
 
 
-def describe(world: World, name: str = "x", seconds: float = 10) -> Request:
+def describe(world: World, name: str = "x", seconds: float = 10) -> Query:
     give_up = world.now_ns + round(seconds * NS_PER_S)
     return world.core.describe(name, give_up_at_ns=give_up, now_ns=world.now_ns)
 
 
-def list_locks(world: World, prefix: str = "") -> Request:
+def list_locks(world: World, prefix: str = "") -> Query:
     return world.core.list_locks(prefix, give_up_at_ns=world.now_ns + 10 * NS_PER_S, now_ns=world.now_ns)
 
 
@@ -58,8 +58,8 @@ class TestDescribe:
         request = describe(world)
         message = only(world.take(), Describe)
         assert (message.name, message.version) == ("x", 1)
-        answer = Described(message.request, lock_info("x"))
-        assert answers(world.say(A, answer)) == [Answer(request, answer, None)]
+        answer = DescribeReply(message.request, lock_info("x"))
+        assert answers(world.say(A, answer)) == [CallResult(request, answer, None)]
         assert world.say(A, answer) == []
 
     def test_it_waits_for_a_connection_and_is_asked_again_after_a_loss(self) -> None:
@@ -74,14 +74,14 @@ class TestDescribe:
         world = connected()
         describe(world)
         message = only(world.take(), Describe)
-        world.say(A, routes(2, 1), Refused(message.request, "moved", "", "x", 2))
+        world.say(A, routes(2, 1), Refusal(message.request, "moved", "", "x", 2))
         assert only(world.accept(B), Describe).name == "x"
 
     def test_a_refusal_reaches_the_caller(self) -> None:
         world = connected()
         request = describe(world)
         message = only(world.take(), Describe)
-        [answer] = answers(world.say(A, Refused(message.request, "invalid", "no such thing")))
+        [answer] = answers(world.say(A, Refusal(message.request, "invalid", "no such thing")))
         assert answer.request is request
         assert isinstance(answer.error, InvalidRequest)
 
@@ -104,14 +104,14 @@ class TestDescribe:
         world = connected()
         describe(world)
         message = only(world.take(), Describe)
-        assert answers(world.say(A, Draining(message.request, "a"))) == []
+        assert answers(world.say(A, DrainReply(message.request, "a"))) == []
 
     def test_an_abandoned_question_has_no_answer(self) -> None:
         world = connected()
         request = describe(world)
         message = only(world.take(), Describe)
         world.core.abandon(request, now_ns=world.now_ns)
-        assert answers(world.say(A, Described(message.request, lock_info("x")))) == []
+        assert answers(world.say(A, DescribeReply(message.request, lock_info("x")))) == []
         assert answers(world.pass_s(20)) == []
 
     def test_closing_the_client_fails_the_question(self) -> None:
@@ -129,13 +129,13 @@ class TestList:
         request = list_locks(world, "job/")
         first = only(world.take(), List)
         assert (first.prefix, first.from_slot, first.after_name) == ("job/", 0, "")
-        page = Listed(first.request, [lock_info("job/z"), lock_info("job/b")], 9, "job/b")
+        page = ListReply(first.request, [lock_info("job/z"), lock_info("job/b")], 9, "job/b")
         second = only(world.say(A, page), List)
         assert (second.from_slot, second.after_name) == (9, "job/b")
-        assert connects(world.say(A, Listed(second.request, [lock_info("job/c")], -1, ""))) == [B]
+        assert connects(world.say(A, ListReply(second.request, [lock_info("job/c")], -1, ""))) == [B]
         third = only(world.accept(B), List)
         assert (third.from_slot, third.after_name) == (0, "")
-        [answer] = answers(world.say(B, Listed(third.request, [lock_info("job/a")], -1, "")))
+        [answer] = answers(world.say(B, ListReply(third.request, [lock_info("job/a")], -1, "")))
         assert answer.request is request
         assert [lock.name for lock in answer.answer] == ["job/a", "job/b", "job/c", "job/z"]
 
@@ -144,18 +144,18 @@ class TestList:
         list_locks(world)
         first = only(world.take(), List)
         world.say(A, routes(2))
-        again = only(world.say(A, Listed(first.request, [lock_info("x", 3)], -1, "")), List)
+        again = only(world.say(A, ListReply(first.request, [lock_info("x", 3)], -1, "")), List)
         assert (again.from_slot, again.after_name) == (0, "")
-        [answer] = answers(world.say(A, Listed(again.request, [lock_info("x", 4)], -1, "")))
+        [answer] = answers(world.say(A, ListReply(again.request, [lock_info("x", 4)], -1, "")))
         assert answer.answer == [lock_info("x", 4)]
 
     def test_of_two_views_of_a_lock_the_newer_counts(self) -> None:
         world = connected(first=routes(1, {5: 1}))
         list_locks(world)
         first = only(world.take(), List)
-        world.say(A, Listed(first.request, [lock_info("x", 3)], -1, ""))
+        world.say(A, ListReply(first.request, [lock_info("x", 3)], -1, ""))
         second = only(world.accept(B), List)
-        [answer] = answers(world.say(B, Listed(second.request, [lock_info("x", 2)], -1, "")))
+        [answer] = answers(world.say(B, ListReply(second.request, [lock_info("x", 2)], -1, "")))
         assert answer.answer == [lock_info("x", 3)]
 
     def test_a_list_waits_for_the_first_routes(self) -> None:
@@ -163,7 +163,7 @@ class TestList:
         list_locks(world)
         assert sent(world.accept(A), List) == []
         message = only(world.say(A, routes(1)), List)
-        [answer] = answers(world.say(A, Listed(message.request, [], -1, "")))
+        [answer] = answers(world.say(A, ListReply(message.request, [], -1, "")))
         assert answer.answer == []
 
     def test_a_member_that_leaves_meanwhile_is_passed_over(self) -> None:
@@ -172,17 +172,17 @@ class TestList:
         message = only(world.take(), List)
         for version in (2, 3, 4):
             world.say(A, routes(version, 0, [("a", 1, A)]))
-        effects = world.say(A, Listed(message.request, [lock_info("x")], -1, ""))
+        effects = world.say(A, ListReply(message.request, [lock_info("x")], -1, ""))
         while not answers(effects):
             message = only(effects, List)
-            effects = world.say(A, Listed(message.request, [lock_info("x")], -1, ""))
+            effects = world.say(A, ListReply(message.request, [lock_info("x")], -1, ""))
         assert [lock.name for lock in answers(effects)[0].answer] == ["x"]
 
     def test_an_unavailable_member_is_asked_again(self) -> None:
         world = connected()
         list_locks(world)
         message = only(world.take(), List)
-        world.say(A, Refused(message.request, "unavailable", "no lease"))
+        world.say(A, Refusal(message.request, "unavailable", "no lease"))
         assert only(world.pass_s(0.05), List).request > message.request
 
 
@@ -191,8 +191,8 @@ class TestWatch:
         world = connected()
         world.core.watch("x", now_ns=world.now_ns)
         message = only(world.take(), Watch)
-        assert updates(world.say(A, Changed(message.request, lock_info("x", 1)))) == [lock_info("x", 1)]
-        assert updates(world.say(A, Changed(message.request, lock_info("x", 2)))) == [lock_info("x", 2)]
+        assert updates(world.say(A, WatchNotice(message.request, lock_info("x", 1)))) == [lock_info("x", 1)]
+        assert updates(world.say(A, WatchNotice(message.request, lock_info("x", 2)))) == [lock_info("x", 2)]
 
     def test_it_goes_on_after_a_loss_and_after_a_move(self) -> None:
         world = connected()
@@ -200,9 +200,9 @@ class TestWatch:
         world.take()
         world.cut(A)
         message = only(world.accept(A), Watch)
-        world.say(A, routes(2, 1), Refused(message.request, "moved", "", "x", 2))
+        world.say(A, routes(2, 1), Refusal(message.request, "moved", "", "x", 2))
         message = only(world.accept(B), Watch)
-        assert len(updates(world.say(B, Changed(message.request, lock_info("x"))))) == 1
+        assert len(updates(world.say(B, WatchNotice(message.request, lock_info("x"))))) == 1
 
     def test_ending_it_tells_the_node_and_what_still_comes_is_ignored(self) -> None:
         world = connected()
@@ -211,7 +211,10 @@ class TestWatch:
         world.core.abandon(watch, now_ns=world.now_ns)
         unwatch = only(world.take(), Unwatch)
         assert unwatch.watch == message.request
-        assert world.say(A, Changed(message.request, lock_info("x")), Released(unwatch.request, True)) == []
+        assert (
+            world.say(A, WatchNotice(message.request, lock_info("x")), ReleaseReply(unwatch.request, True))
+            == []
+        )
         world.core.abandon(watch, now_ns=world.now_ns)
         assert world.take() == []
 
@@ -249,21 +252,21 @@ class TestOrders:
         assert (message.name, message.generation, message.force) == ("x", 7, True)
         world.cut(A)
         message = only(world.accept(A), Break)
-        [answer] = answers(world.say(A, Broken(message.request, True, 0)))
-        assert answer == Answer(request, Broken(message.request, True, 0), None)
+        [answer] = answers(world.say(A, BreakReply(message.request, True, 0)))
+        assert answer == CallResult(request, BreakReply(message.request, True, 0), None)
 
     def test_a_break_of_what_is_not_held_fails(self) -> None:
         world = connected()
         world.core.break_lock("x", 7, force=False, give_up_at_ns=world.now_ns + NS_PER_S, now_ns=world.now_ns)
         message = only(world.take(), Break)
-        [answer] = answers(world.say(A, Refused(message.request, "not-held", "nobody holds it")))
+        [answer] = answers(world.say(A, Refusal(message.request, "not-held", "nobody holds it")))
         assert isinstance(answer.error, NotHeld)
 
     def test_any_server_is_asked_for_the_state(self) -> None:
         world = World([COORDINATOR])
         world.core.get_state(give_up_at_ns=world.now_ns + NS_PER_S, now_ns=world.now_ns)
         message = only(world.accept(COORDINATOR), GetState)
-        [answer] = answers(world.say(COORDINATOR, StateIs(message.request, b"state", "waiting for nodes")))
+        [answer] = answers(world.say(COORDINATOR, StateReply(message.request, b"state", "waiting for nodes")))
         assert answer.answer.note == "waiting for nodes"
 
     def test_a_drain_goes_to_a_linked_coordinator_before_any_node(self) -> None:
@@ -276,22 +279,22 @@ class TestOrders:
         world.core.drain("b", give_up_at_ns=world.now_ns + NS_PER_S, now_ns=world.now_ns)
         message = only(world.take(), Drain)
         assert message.node == "b"
-        assert len(answers(world.say(COORDINATOR, Draining(message.request, "b")))) == 1
+        assert len(answers(world.say(COORDINATOR, DrainReply(message.request, "b")))) == 1
 
     def test_a_node_takes_a_drain_where_no_coordinator_is_linked(self) -> None:
         world = connected()
         world.core.drain("b", give_up_at_ns=world.now_ns + NS_PER_S, now_ns=world.now_ns)
         message = only(world.take(), Drain)
-        world.say(A, Refused(message.request, "not-coordinator", "not now"))
+        world.say(A, Refusal(message.request, "not-coordinator", "not now"))
         assert only(world.pass_s(0.05), Drain).node == "b"
 
     def test_the_end_of_a_drain_is_asked_for_again_while_the_coordinator_is_not_ready(self) -> None:
         world = connected()
         world.core.drain("b", undo=True, give_up_at_ns=world.now_ns + NS_PER_S, now_ns=world.now_ns)
         message = only(world.take(), Undrain)
-        world.say(A, Refused(message.request, "unavailable", "not in touch yet", "b"))
+        world.say(A, Refusal(message.request, "unavailable", "not in touch yet", "b"))
         message = only(world.pass_s(0.05), Undrain)
-        assert len(answers(world.say(A, Undrained(message.request, "b")))) == 1
+        assert len(answers(world.say(A, UndrainReply(message.request, "b")))) == 1
 
 
 def test_the_status_counts_links_and_tickets() -> None:

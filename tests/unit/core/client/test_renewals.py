@@ -5,7 +5,17 @@ from __future__ import annotations
 from lockring.core.client.renewals import LISTED_BYTES_MAX
 from lockring.core.client.request_log import LOG_ENTRIES_MAX
 from lockring.core.digest import mix
-from lockring.protocol import Acquire, Granted, Keepalive, Kept, Message, Refused, Release, Released, Verdict
+from lockring.protocol import (
+    Acquire,
+    GrantReply,
+    Keepalive,
+    KeepaliveReply,
+    Message,
+    Refusal,
+    Release,
+    ReleaseReply,
+    Verdict,
+)
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
 from tests.unit.core.client.world import (
@@ -50,7 +60,7 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         assert (keepalive.count, keepalive.digest) == (3, digest_of(2, 3, 4))
         assert (keepalive.through, keepalive.slots, keepalive.listed) == (4, [], [])
-        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         assert only(world.pass_s(3), Keepalive).digest == digest_of(2, 3, 4)
 
     def test_waiting_acquisitions_are_kept_alive_like_held_ones(self) -> None:
@@ -66,7 +76,7 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         sent_at = world.now_ns
         world.pass_s(1)
-        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         world.now_ns = sent_at + TTL_NS - 1
         assert all(world.believes(ticket) for ticket in tickets)
         world.now_ns += 1
@@ -78,7 +88,11 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         young = world.acquire("y")
         world.take()
-        world.say(A, Granted(young.request, 1, 100, young.request), Kept(keepalive.request, TTL_MS, True))
+        world.say(
+            A,
+            GrantReply(young.request, 1, 100, young.request),
+            KeepaliveReply(keepalive.request, TTL_MS, True),
+        )
         assert world.believes(young)
         world.now_ns += 100 * NS_PER_MS
         assert not world.believes(young)
@@ -93,7 +107,9 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         # Granted on the basis of this very keepalive, whose promise was cut short by then.
         world.say(
-            A, Kept(keepalive.request, TTL_MS, True), Granted(ticket.request, 1, 500, keepalive.request)
+            A,
+            KeepaliveReply(keepalive.request, TTL_MS, True),
+            GrantReply(ticket.request, 1, 500, keepalive.request),
         )
         world.now_ns += 500 * NS_PER_MS
         assert not world.believes(ticket)
@@ -103,9 +119,9 @@ class TestKeepalives:
         ticket = world.hold()
         first = only(world.pass_s(3), Keepalive)
         end = world.now_ns + TTL_NS
-        world.say(A, Kept(first.request, TTL_MS, True))
+        world.say(A, KeepaliveReply(first.request, TTL_MS, True))
         second = only(world.pass_s(3), Keepalive)
-        world.say(A, Kept(second.request, 10, True))
+        world.say(A, KeepaliveReply(second.request, 10, True))
         world.now_ns = end - 1
         assert world.believes(ticket)
         world.now_ns = end
@@ -118,7 +134,7 @@ class TestKeepalives:
         if A not in world.link_of:
             world.take()
         keepalive = only(world.accept(A), Keepalive)
-        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         world.now_ns += 8 * NS_PER_S
         assert world.believes(ticket)
 
@@ -126,14 +142,14 @@ class TestKeepalives:
         world = connected()
         one, two = world.hold("x"), world.hold("y")
         keepalive = only(world.pass_s(3), Keepalive)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         expected = {slot_of("x"): (1, digest_of(2)), slot_of("y"): (1, digest_of(3))}
         assert {slot: (n, digest) for slot, n, digest in per_slot.slots} == expected
         assert per_slot.slots == sorted(per_slot.slots)
         verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
-        listed = only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
+        listed = only(world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
         assert listed.listed == [(slot_of("y"), [(3, "y")])]
-        effects = world.say(A, Kept(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)]))
+        effects = world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)]))
         assert lost(effects) == [(two, "expired")]
         world.now_ns += TTL_NS - 1
         assert world.believes(one)
@@ -143,11 +159,11 @@ class TestKeepalives:
         world = connected()
         world.hold("x")
         keepalive = only(world.pass_s(3), Keepalive)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (77, Verdict.DIFFERS)]
-        assert only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive).listed == [
-            (77, [])
-        ]
+        assert only(
+            world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive
+        ).listed == [(77, [])]
 
     def test_what_is_expected_at_another_node_by_now_is_listed_all_the_same(self) -> None:
         """A node whose routes are older would drop, as given up, whatever it has there and is listed nowhere."""
@@ -156,17 +172,20 @@ class TestKeepalives:
         world.hold("y")
         keepalive = only(world.pass_s(3), Keepalive)
         world.say(A, routes(2, {slot_of("y"): 1}))
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
-        listed = only(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
+        listed = only(world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
         assert listed.listed == [(slot_of("y"), [(3, "y")])]
-        assert lost(world.say(A, Kept(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)]))) == []
+        assert (
+            lost(world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)])))
+            == []
+        )
 
     def test_a_client_with_nothing_left_still_compares_slots(self) -> None:
         world = connected()
         keepalive = only(world.pass_s(3), Keepalive)
         assert keepalive.count == 0
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         assert per_slot.slots == [(0, 0, 0)]
 
     def test_held_of_one_listed_acquisition_renews_just_that(self) -> None:
@@ -175,16 +194,17 @@ class TestKeepalives:
         one, two = world.hold(names[0]), world.hold(names[1])
         slot = slot_of("x")
         keepalive = only(world.pass_s(3), Keepalive)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         listed = only(
-            world.say(A, Kept(per_slot.request, TTL_MS, False, [(slot, Verdict.DIFFERS)])), Keepalive
+            world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, [(slot, Verdict.DIFFERS)])),
+            Keepalive,
         )
         verdicts: list[tuple[int, int, int]] = [
             (one.acquisition, Verdict.HELD, 7),
             (two.acquisition, Verdict.WAITING, 0),
             (99, Verdict.HELD, 1),
         ]
-        world.say(A, Kept(listed.request, TTL_MS, False, [], verdicts))
+        world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], verdicts))
         world.now_ns += TTL_NS - 1
         assert world.believes(one)
         assert not world.believes(two)
@@ -193,39 +213,44 @@ class TestKeepalives:
         world = connected()
         ticket = world.hold(generation=7)
         keepalive = next_keepalive(world)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         listed = only(
-            world.say(A, Kept(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])), Keepalive
+            world.say(A, KeepaliveReply(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])),
+            Keepalive,
         )
         verdict = (ticket.acquisition, Verdict.HELD, 8)
-        assert lost(world.say(A, Kept(listed.request, TTL_MS, False, [], [verdict]))) == [(ticket, "expired")]
+        assert lost(world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [verdict]))) == [
+            (ticket, "expired")
+        ]
 
     def test_a_waiter_that_the_node_does_not_know_is_sent_again_under_its_id(self) -> None:
         world = connected()
         ticket = world.acquire()
         first = only(world.take(), Acquire)
         keepalive = only(world.pass_s(3), Keepalive)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         listed = only(
-            world.say(A, Kept(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])), Keepalive
+            world.say(A, KeepaliveReply(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])),
+            Keepalive,
         )
-        kept = Kept(listed.request, TTL_MS, False, [], [(2, Verdict.LOST, 0)])
+        kept = KeepaliveReply(listed.request, TTL_MS, False, [], [(2, Verdict.LOST, 0)])
         again = only(world.say(A, kept), Acquire)
         assert (again.acquisition, again.waited_ms) == (first.acquisition, 3_000)
         # An answer to what was asked before it was sent again says nothing of it.
         assert sent(world.say(A, kept), Acquire) == []
-        assert resolved(world.say(A, Granted(again.request, 3, TTL_MS, again.request))) == [(ticket, None)]
+        assert resolved(world.say(A, GrantReply(again.request, 3, TTL_MS, again.request))) == [(ticket, None)]
 
     def test_a_waiter_that_turns_out_to_be_held_begins_with_the_keepalives_promise(self) -> None:
         world = connected()
         ticket = world.acquire()
         world.take()
         keepalive = only(world.pass_s(3), Keepalive)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         listed = only(
-            world.say(A, Kept(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])), Keepalive
+            world.say(A, KeepaliveReply(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])),
+            Keepalive,
         )
-        effects = world.say(A, Kept(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 12)]))
+        effects = world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 12)]))
         assert resolved(effects) == [(ticket, None)]
         assert ticket.generation == 12
         assert not ticket.link
@@ -236,9 +261,9 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         gaps = []
         for _ in range(5):
-            per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+            per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
             effects = world.say(
-                A, Kept(per_slot.request, TTL_MS, False, [(slot_of("x"), int(Verdict.RETRY))])
+                A, KeepaliveReply(per_slot.request, TTL_MS, False, [(slot_of("x"), int(Verdict.RETRY))])
             )
             assert sent(effects) == []
             before = world.now_ns
@@ -250,15 +275,15 @@ class TestKeepalives:
         world = connected()
         world.hold()
         keepalive = only(world.pass_s(3), Keepalive)
-        assert sent(world.say(A, Refused(keepalive.request, "unavailable", "no lease"))) == []
+        assert sent(world.say(A, Refusal(keepalive.request, "unavailable", "no lease"))) == []
         assert len(sent(world.pass_s(0.1), Keepalive)) == 1
 
     def test_an_answer_that_says_nothing_is_not_taken_for_a_question_without_end(self) -> None:
         world = connected()
         world.hold()
         keepalive = only(world.pass_s(3), Keepalive)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
-        assert sent(world.say(A, Kept(per_slot.request, TTL_MS, False))) == []
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
+        assert sent(world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False))) == []
         assert len(sent(world.pass_s(0.1), Keepalive)) == 1
 
     def test_long_lists_are_split_into_keepalives_of_bounded_size(self) -> None:
@@ -267,9 +292,9 @@ class TestKeepalives:
             world.acquire(f"{number:04}" + "n" * 1_000)
         world.take()
         keepalive = only(world.pass_s(3), Keepalive)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         verdicts = [(slot, int(Verdict.DIFFERS)) for slot, _, _ in per_slot.slots]
-        parts = sent(world.say(A, Kept(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
+        parts = sent(world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
         assert len(parts) > 2
         listed = [entry for part in parts for _, entries in part.listed for entry in entries]
         assert sorted(acquisition for acquisition, _ in listed) == list(range(2, 2_502))
@@ -279,7 +304,10 @@ class TestKeepalives:
 
     def test_an_unknown_answer_is_ignored(self) -> None:
         world = connected()
-        assert world.say(A, Kept(999, TTL_MS, True), Released(998, True), Granted(997, 1, 1, 1)) == []
+        assert (
+            world.say(A, KeepaliveReply(999, TTL_MS, True), ReleaseReply(998, True), GrantReply(997, 1, 1, 1))
+            == []
+        )
 
 
 class TestDeadlines:
@@ -300,7 +328,7 @@ class TestDeadlines:
         ticket = world.acquire()
         world.take()
         world.pass_s(2)
-        world.say(A, Granted(ticket.request, 1, TTL_MS, ticket.request))
+        world.say(A, GrantReply(ticket.request, 1, TTL_MS, ticket.request))
         world.now_ns += TTL_NS - 2 * NS_PER_S - 1
         assert world.believes(ticket)
         world.now_ns += 1
@@ -311,7 +339,7 @@ class TestDeadlines:
         ticket = world.hold()
         keepalive = only(world.pass_s(3), Keepalive)
         world.now_ns += 6 * NS_PER_S
-        effects = world.say(A, Kept(keepalive.request, TTL_MS, True))
+        effects = world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         assert lost(effects) == [(ticket, "local-deadline")]
         assert not world.believes(ticket)
 
@@ -319,9 +347,11 @@ class TestDeadlines:
         world = connected()
         ticket = world.hold()
         keepalive = only(world.pass_s(3), Keepalive)
-        per_slot = only(world.say(A, Kept(keepalive.request, TTL_MS, False)), Keepalive)
+        per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         world.now_ns += 6 * NS_PER_S
-        effects = world.say(A, Kept(per_slot.request, TTL_MS, False, [(slot_of("x"), Verdict.HELD)]))
+        effects = world.say(
+            A, KeepaliveReply(per_slot.request, TTL_MS, False, [(slot_of("x"), Verdict.HELD)])
+        )
         assert lost(effects) == [(ticket, "local-deadline")]
 
     def test_a_long_waiters_grant_counts_from_the_keepalive_it_names(self) -> None:
@@ -329,13 +359,13 @@ class TestDeadlines:
         ticket = world.acquire()
         world.take()
         keepalive, kept_at = next_keepalive(world), world.now_ns
-        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         for _ in range(3):
             keepalive = only(world.pass_s(3), Keepalive)
             kept_at = world.now_ns
-            world.say(A, Kept(keepalive.request, TTL_MS, True))
+            world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         world.pass_s(1)
-        effects = world.say(A, Granted(ticket.request, 1, TTL_MS, keepalive.request))
+        effects = world.say(A, GrantReply(ticket.request, 1, TTL_MS, keepalive.request))
         assert resolved(effects) == [(ticket, None)]
         world.now_ns = kept_at + TTL_NS - 1
         assert world.believes(ticket)
@@ -348,12 +378,12 @@ class TestDeadlines:
         world.take()
         for _ in range(4):
             keepalive = only(world.pass_s(3), Keepalive)
-            world.say(A, Kept(keepalive.request, TTL_MS, True))
-        effects = world.say(A, Granted(ticket.request, 5, TTL_MS, ticket.request))
+            world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
+        effects = world.say(A, GrantReply(ticket.request, 5, TTL_MS, ticket.request))
         assert resolved(effects) == []
         listed = only(effects, Keepalive)
         assert listed.listed == [(slot_of("x"), [(2, "x")])]
-        effects = world.say(A, Kept(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 5)]))
+        effects = world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 5)]))
         assert resolved(effects) == [(ticket, None)]
         assert ticket.generation == 5
 
@@ -362,10 +392,10 @@ class TestDeadlines:
         ticket = world.acquire()
         world.take()
         world.pass_s(3)
-        listed = only(world.say(A, Granted(ticket.request, 5, 100, ticket.request)), Keepalive)
-        again = only(world.say(A, Kept(listed.request, TTL_MS, True)), Acquire)
+        listed = only(world.say(A, GrantReply(ticket.request, 5, 100, ticket.request)), Keepalive)
+        again = only(world.say(A, KeepaliveReply(listed.request, TTL_MS, True)), Acquire)
         assert again.acquisition == ticket.acquisition
-        assert resolved(world.say(A, Granted(again.request, 5, TTL_MS, again.request))) == [(ticket, None)]
+        assert resolved(world.say(A, GrantReply(again.request, 5, TTL_MS, again.request))) == [(ticket, None)]
 
     def test_an_agreement_on_older_keepalives_says_nothing_of_a_late_grant(self) -> None:
         world = connected()
@@ -374,18 +404,18 @@ class TestDeadlines:
         ticket = world.acquire()
         world.take()
         world.now_ns += 200 * NS_PER_MS
-        listed = only(world.say(A, Granted(ticket.request, 5, 100, ticket.request)), Keepalive)
-        assert sent(world.say(A, Kept(keepalive.request, TTL_MS, True)), Acquire) == []
-        assert len(sent(world.say(A, Kept(listed.request, TTL_MS, True)), Acquire)) == 1
+        listed = only(world.say(A, GrantReply(ticket.request, 5, 100, ticket.request)), Keepalive)
+        assert sent(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True)), Acquire) == []
+        assert len(sent(world.say(A, KeepaliveReply(listed.request, TTL_MS, True)), Acquire)) == 1
 
     def test_a_confirmation_that_is_late_itself_begins_nothing(self) -> None:
         world = connected()
         ticket = world.acquire()
         world.take()
         world.now_ns += 200 * NS_PER_MS
-        listed = only(world.say(A, Granted(ticket.request, 5, 100, ticket.request)), Keepalive)
+        listed = only(world.say(A, GrantReply(ticket.request, 5, 100, ticket.request)), Keepalive)
         world.now_ns += 200 * NS_PER_MS
-        kept = Kept(listed.request, 100, False, [], [(2, Verdict.HELD, 5)])
+        kept = KeepaliveReply(listed.request, 100, False, [], [(2, Verdict.HELD, 5)])
         assert resolved(world.say(A, kept)) == []
         assert not world.believes(ticket)
 
@@ -393,8 +423,8 @@ class TestDeadlines:
         world = connected()
         ticket = world.acquire()
         world.take()
-        assert resolved(world.say(A, Granted(ticket.request, 5, TTL_MS, 10**9))) == []
-        assert resolved(world.say(A, Granted(ticket.request, 5, TTL_MS, 0))) == []
+        assert resolved(world.say(A, GrantReply(ticket.request, 5, TTL_MS, 10**9))) == []
+        assert resolved(world.say(A, GrantReply(ticket.request, 5, TTL_MS, 0))) == []
 
     def test_the_log_of_sending_times_is_bounded_and_never_late(self) -> None:
         routing = World().core._routing
@@ -427,7 +457,7 @@ class TestMoves:
         assert connects(world.say(A, routes(2, 1))) == [B]
         keepalive = only(world.accept(B), Keepalive)
         assert (keepalive.count, keepalive.digest, keepalive.version) == (1, digest_of(2), 2)
-        world.say(B, Kept(keepalive.request, TTL_MS, True))
+        world.say(B, KeepaliveReply(keepalive.request, TTL_MS, True))
         world.now_ns += TTL_NS - 1
         assert world.believes(ticket)
 
@@ -436,11 +466,11 @@ class TestMoves:
         world.hold("x")
         world.hold("y")
         keepalive = only(world.pass_s(3), Keepalive)  # folds both into the digest
-        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         world.say(A, routes(2, {slot_of("y"): 1}))
         at_b = only(world.accept(B), Keepalive)
         assert at_b.digest == digest_of(3)
-        world.say(B, Kept(at_b.request, TTL_MS, True))
+        world.say(B, KeepaliveReply(at_b.request, TTL_MS, True))
         assert sorted(each.digest for each in sent(world.pass_s(3), Keepalive)) == sorted(
             [digest_of(2), digest_of(3)]
         )
@@ -450,7 +480,7 @@ class TestMoves:
         ticket = world.hold()
         keepalive = only(world.pass_s(3), Keepalive)
         kept_at = world.now_ns
-        world.say(A, Kept(keepalive.request, TTL_MS, True), routes(2, 1))
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True), routes(2, 1))
         world.now_ns = kept_at + TTL_NS - 1
         assert world.believes(ticket)
         world.now_ns += 1
@@ -461,13 +491,13 @@ class TestMoves:
         other = world.acquire("y")
         world.take()
         world.accept(B)
-        world.say(B, Granted(other.request, 1, TTL_MS, other.request))
+        world.say(B, GrantReply(other.request, 1, TTL_MS, other.request))
         ticket = world.hold("x")
         keepalives = sent(world.pass_s(3), Keepalive)
         at_b = next(each for each in keepalives if each.digest == digest_of(other.acquisition))
         world.say(A, routes(2, 1))
         world.now_ns += NS_PER_S
-        world.say(B, Kept(at_b.request, TTL_MS, True))
+        world.say(B, KeepaliveReply(at_b.request, TTL_MS, True))
         world.now_ns += 5 * NS_PER_S
         assert world.believes(other)
         assert not world.believes(ticket)
@@ -487,7 +517,7 @@ class TestMoves:
         ticket = world.hold()
         world.say(A, routes(2, None))
         keepalive = only(world.say(A, routes(3, 0)), Keepalive)
-        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         assert world.believes(ticket)
 
     def test_after_a_reconnect_acquires_come_before_the_keepalive_that_speaks_of_them(self) -> None:
@@ -513,7 +543,7 @@ class TestMoves:
         world.say(A, routes(2, 0, [("b", 1, B)]))
         effects = world.accept(B)
         keepalive = only(effects, Keepalive)
-        world.say(B, Kept(keepalive.request, TTL_MS, True))
+        world.say(B, KeepaliveReply(keepalive.request, TTL_MS, True))
         assert world.core.status().links == ((A, True), (B, True))
         world.pass_s(0.1)
         world.say(B, routes(3, 0, [("b", 1, B)]))

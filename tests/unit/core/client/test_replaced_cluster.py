@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import Answer, ClientEffect, Disconnect, Regrouped, Update
+from lockring.core.client.effects import CallResult, ClientEffect, Disconnect, GroupChange, Update
 from lockring.core.client.tickets import NEVER_NS
 from lockring.errors import LockLost, WrongCluster
 from lockring.protocol import (
     PROTOCOL,
     Acquire,
     Break,
-    Changed,
     ClientHello,
     Drain,
-    Follow,
-    Granted,
+    FollowGroup,
+    GrantReply,
     Message,
     Mode,
-    Refused,
+    Refusal,
     Release,
     View,
     Watch,
+    WatchNotice,
     Welcome,
 )
 from tests.unit.core.client.world import (
@@ -67,7 +67,7 @@ def greet(world: World, address: str, *messages: Message) -> list[ClientEffect]:
 
 def refuse(world: World, address: str) -> list[ClientEffect]:
     """Let a server of another cluster answer at an address."""
-    effects = greet(world, address, Refused(0, "wrong-cluster", "this is the cluster new"))
+    effects = greet(world, address, Refusal(0, "wrong-cluster", "this is the cluster new"))
     world.link_of.pop(address, None)
     return effects
 
@@ -121,7 +121,7 @@ def test_later_calls_are_the_new_clusters_and_nothing_of_the_old_one_is_said_the
     assert sent(effects, Release) == []
     asked = only(effects, Acquire)
     assert asked.acquisition > held.acquisition
-    world.say(A, Granted(asked.request, 1, TTL_MS, asked.request))
+    world.say(A, GrantReply(asked.request, 1, TTL_MS, asked.request))
     assert world.believes(again)
     assert sent(world.pass_s(2 * TTL_MS / 1000 / 3 - 1), Release) == []
 
@@ -137,7 +137,7 @@ def test_what_waits_waits_at_the_new_cluster() -> None:
     asked = only(welcome(world), Acquire)
     assert asked.acquisition == waiting.acquisition
     assert asked.waited_ms >= 1000
-    world.say(A, Granted(asked.request, 3, TTL_MS, asked.request))
+    world.say(A, GrantReply(asked.request, 3, TTL_MS, asked.request))
     assert world.believes(waiting)
 
 
@@ -160,11 +160,11 @@ def test_a_watch_goes_on_at_the_new_cluster_with_a_gap() -> None:
     world = connected(first=routes(1, members=ONE))
     world.core.watch("x", now_ns=world.now_ns)
     asked = only(world.take(), Watch)
-    world.say(A, Changed(asked.request, lock_info("x", 5), [], False))
+    world.say(A, WatchNotice(asked.request, lock_info("x", 5), [], False))
     world.cut(A)
     refuse(world, A)
     again = only(welcome(world), Watch)
-    effects = world.say(A, Changed(again.request, lock_info("x", 1), [], False))
+    effects = world.say(A, WatchNotice(again.request, lock_info("x", 1), [], False))
     [update] = [each for each in effects if isinstance(each, Update)]
     assert update.gap
 
@@ -177,13 +177,13 @@ def test_a_member_of_a_group_owns_nothing_any_more() -> None:
     world.say(A, View(request.request, 3, True, [], []))
     world.cut(A)
     effects = refuse(world, A)
-    assert [each for each in effects if isinstance(each, Regrouped)]
+    assert [each for each in effects if isinstance(each, GroupChange)]
     assert request.following is not None
     assert request.following.over
     assert request.done
     assert world.core.owned(request, world.now_ns) == frozenset()
     world.acquire("y")
-    assert not sent(welcome(world), Follow)
+    assert not sent(welcome(world), FollowGroup)
 
 
 def test_one_address_of_several_may_answer_for_another_cluster_while_ours_lives() -> None:
@@ -228,5 +228,5 @@ def test_nothing_of_this_concerns_a_call_that_is_over() -> None:
     world.cut(A)
     effects = refuse(world, A)
     assert lost(effects) == []
-    assert [each for each in effects if isinstance(each, Answer)] == []
+    assert [each for each in effects if isinstance(each, CallResult)] == []
     assert world.core.next_deadline_ns() in (None, NEVER_NS) or world.pass_s(30) is not None

@@ -10,9 +10,9 @@ from lockring.protocol import (
     PROTOCOL,
     Acquire,
     ClientHello,
-    Granted,
+    GrantReply,
     Keepalive,
-    Refused,
+    Refusal,
     Release,
     Routes,
     Welcome,
@@ -74,7 +74,7 @@ class TestOpening:
         effects = world.accept(A)
         assert disconnects(effects) == ["a newer connection took its place"]
         again = only(effects, Acquire)
-        assert resolved(world.say(A, Granted(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
+        assert resolved(world.say(A, GrantReply(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
 
     def test_a_late_answer_to_an_older_greeting_does_not_take_the_newer_links_place(self) -> None:
         world = World(["localhost:9501", A])
@@ -171,7 +171,7 @@ class TestWrongServers:
         ticket = world.acquire()
         world.take()
         world.core.connected(world.link_of[A], now_ns=world.now_ns)
-        effects = world.say(A, Refused(0, code, "speak version 2"))
+        effects = world.say(A, Refusal(0, code, "speak version 2"))
         [(which, error)] = resolved(effects)
         assert which is ticket
         assert type(error) is kind
@@ -230,7 +230,7 @@ class TestWrongServers:
         world.pass_s(0.1)
         world.core.connected(world.link_of[A], now_ns=world.now_ns)
         assert only(world.take(), ClientHello).cluster == "cluster"
-        world.say(A, Refused(0, "wrong-cluster", "this is the cluster new"))
+        world.say(A, Refusal(0, "wrong-cluster", "this is the cluster new"))
         world.pass_s(1)
         world.core.connected(world.link_of[A], now_ns=world.now_ns)
         assert only(world.take(), ClientHello).cluster == ""
@@ -242,11 +242,11 @@ class TestWrongServers:
         [
             Routes(9, [("a", 1, A)], b"\0\0", COORDINATOR),
             Routes(9, [("a", 1, A)], b"\7\7" * 4096, COORDINATOR),
-            Refused(0, "protocol", "could not read a frame"),
+            Refusal(0, "protocol", "could not read a frame"),
             Welcome(PROTOCOL, "cluster", "node", "a", 1, 1),
         ],
     )
-    def test_nonsense_on_a_link_ends_it_and_nothing_else(self, bad: Routes | Refused | Welcome) -> None:
+    def test_nonsense_on_a_link_ends_it_and_nothing_else(self, bad: Routes | Refusal | Welcome) -> None:
         world = connected()
         ticket = world.hold()
         effects = world.say(A, bad)

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from lockring.core.client.effects import Send
+from lockring.core.client.effects import SendTo
 from lockring.protocol import (
     Acquire,
     Describe,
-    Described,
-    Granted,
+    DescribeReply,
+    GrantReply,
     Keepalive,
-    Kept,
-    Queued,
+    KeepaliveReply,
+    QueueNotice,
     Release,
-    Released,
+    ReleaseReply,
 )
 from tests.unit.core.client.world import (
     TTL_MS,
@@ -54,7 +54,7 @@ class TestRaces:
         assert connects(world.pass_s(0.31)) == [A]
         again = only(world.accept_rival(A, node="a"), Acquire)
         assert again.acquisition == first.acquisition, "the same acquisition, so it cannot be granted twice"
-        assert resolved(world.say(A, Granted(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
+        assert resolved(world.say(A, GrantReply(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
 
     def test_a_wait_without_a_bound_is_raced_too(self) -> None:
         world = idle()
@@ -87,7 +87,7 @@ class TestRaces:
         request = world.core.describe("x", give_up_at_ns=world.now_ns + 10**10, now_ns=world.now_ns)
         message = only(world.take(), Describe)
         world.pass_s(0.4)
-        effects = world.say(A, Described(message.request, lock_info("x")))
+        effects = world.say(A, DescribeReply(message.request, lock_info("x")))
         assert disconnects(effects) == ["the connection that was there answers after all"]
         assert [each.request for each in answers(effects)] == [request]
         assert connects(world.pass_s(5)) == []
@@ -116,7 +116,7 @@ class TestRaces:
         assert A not in connects(world.cut(A))
         world.link_of[A] = world.rival_of.pop(A)
         again = only(world.accept(A), Acquire)
-        assert resolved(world.say(A, Granted(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
+        assert resolved(world.say(A, GrantReply(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
 
     def test_what_is_held_is_renewed_over_the_second_connection(self) -> None:
         world = connected()
@@ -125,7 +125,7 @@ class TestRaces:
         world.deaf.add(world.link_of[A])
         world.pass_s(1.31)
         keepalive = only(world.accept_rival(A, node="a"), Keepalive)
-        world.say(A, Kept(keepalive.request, TTL_MS, True))
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         world.now_ns += 8 * 10**9
         assert world.believes(ticket)
 
@@ -143,7 +143,7 @@ class TestWaiting:
     def test_a_node_at_which_an_acquire_waits_is_asked_now_and_then_whether_it_is_there(self) -> None:
         world = connected()
         world.acquire()
-        world.say(A, Queued(only(world.take(), Acquire).request))
+        world.say(A, QueueNotice(only(world.take(), Acquire).request))
         world.deaf.add(world.link_of[A])
         pings = [effect for effect in world.pass_s(1) if is_ping(effect)]
         assert len(pings) == 1
@@ -152,7 +152,7 @@ class TestWaiting:
     def test_waiting_costs_a_question_each_five_seconds(self) -> None:
         world = connected()
         world.acquire(ttl_ms=30_000)
-        world.say(A, Queued(only(world.take(), Acquire).request))
+        world.say(A, QueueNotice(only(world.take(), Acquire).request))
         before = world.core._routing.request
         world.pass_s(9)
         assert world.core._routing.request - before == 2
@@ -160,8 +160,8 @@ class TestWaiting:
     def test_who_does_nothing_sends_nothing(self) -> None:
         world = connected()
         keepalive = only(world.pass_s(3), Keepalive)  # for the acquire before
-        world.say(A, Kept(keepalive.request, TTL_MS, True))
-        assert not [effect for effect in world.pass_s(600) if isinstance(effect, Send)]
+        world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
+        assert not [effect for effect in world.pass_s(600) if isinstance(effect, SendTo)]
 
     def test_the_first_acquire_after_a_pause_asks_beside_it_whether_the_node_is_there(self) -> None:
         world = idle()
@@ -170,7 +170,7 @@ class TestWaiting:
         assert [
             type(effect.message) is Acquire or is_ping(effect)
             for effect in effects
-            if isinstance(effect, Send)
+            if isinstance(effect, SendTo)
         ] == [
             True,
             True,
@@ -221,7 +221,7 @@ class TestReconnecting:
         world.release(ticket)
         world.pass_s(0.31)
         again = only(world.accept_rival(A, node="a"), Release)
-        assert resolved(world.say(A, Released(again.request, True))) == [(ticket, None)]
+        assert resolved(world.say(A, ReleaseReply(again.request, True))) == [(ticket, None)]
 
     def test_another_server_is_not_raced_for(self) -> None:
         world = idle(seeds=[A, B])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.protocol import Acquire, Granted, Message, Release, Released
+from lockring.protocol import Acquire, GrantReply, Message, Release, ReleaseReply
 from tests.unit.core.node.world import Client, Nodes, S, of
 
 
@@ -24,15 +24,15 @@ def ask(client: Client, *, wait_ms: int = -1) -> tuple[int, list[Message]]:
 def take_back(client: Client, acquire: int) -> bool:
     """Whether anything was dropped."""
     answers = client.ask(Release(next(client.requests), client.session, 1, "x", acquire=acquire))
-    return of(Released, answers)[0].dropped
+    return of(ReleaseReply, answers)[0].dropped
 
 
 def test_a_grant_that_nobody_else_knows_of_is_taken_back(nodes: Nodes) -> None:
     client = nodes.client("A", "one")
     number, answers = ask(client)
-    assert of(Granted, answers)
+    assert of(GrantReply, answers)
     assert take_back(client, number)
-    assert of(Granted, nodes.client("A", "two").acquire("x", 1))
+    assert of(GrantReply, nodes.client("A", "two").acquire("x", 1))
 
 
 def test_a_waiter_is_taken_back(nodes: Nodes) -> None:
@@ -51,13 +51,13 @@ def test_a_waiter_that_was_asked_for_again_elsewhere_is_left(nodes: Nodes) -> No
     ask(second)
     assert not take_back(first, number)
     holder.release("x", 1)
-    assert of(Granted, second.inbox)
+    assert of(GrantReply, second.inbox)
 
 
 def test_a_grant_that_was_told_to_somebody_else_is_left(nodes: Nodes) -> None:
     first, second = nodes.client("A", "one"), nodes.client("A", "one")
     number, _ = ask(first)
-    assert of(Granted, ask(second)[1])
+    assert of(GrantReply, ask(second)[1])
     assert not take_back(first, number)
 
 
@@ -85,4 +85,4 @@ def test_a_grant_that_was_inherited_is_left_until_it_is_released_for_good(nodes:
     nodes.advance(4 * S)
     again = nodes.client("B", "one")
     assert not take_back(again, number)
-    assert of(Released, again.release("x", 1))[0].dropped
+    assert of(ReleaseReply, again.release("x", 1))[0].dropped

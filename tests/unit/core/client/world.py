@@ -8,26 +8,26 @@ from typing import Any, TypeGuard, TypeVar
 
 from lockring.core.client.core import ClientCore
 from lockring.core.client.effects import (
-    Answer,
+    CallResult,
     ClientEffect,
     Connect,
     Disconnect,
     GrantLost,
     Resolve,
-    Send,
+    SendTo,
     Update,
 )
-from lockring.core.client.recent_releases import LatelyReleased
+from lockring.core.client.recent_releases import RecentReleases
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
-    Granted,
-    HolderInfo,
-    LockInfo,
+    GrantReply,
+    HolderRecord,
+    LockRecord,
     Message,
-    Released,
+    ReleaseReply,
     Routes,
     Unwatch,
     Welcome,
@@ -57,10 +57,10 @@ def routes(
     return Routes(version, members, packed, COORDINATOR)
 
 
-def lock_info(name: str, generation: int = 1, seq: int = 0, owner: str = "someone") -> LockInfo:
+def lock_info(name: str, generation: int = 1, seq: int = 0, owner: str = "someone") -> LockRecord:
     """A lock with one holder."""
-    holder = HolderInfo(owner, "s", 1, generation, 5, 1000, 900)
-    return LockInfo(name, slot_of(name), "a", 0, 1, generation, seq, [holder], [])
+    holder = HolderRecord(owner, "s", 1, generation, 5, 1000, 900)
+    return LockRecord(name, slot_of(name), "a", 0, 1, generation, seq, [holder], [])
 
 
 class World:
@@ -91,7 +91,7 @@ class World:
         taken = self.effects + self.core.take_effects(now_ns=self.now_ns)
         while pings := [e for e in taken if is_ping(e) and e.link not in self.deaf]:
             for ping in pings:
-                self.core.received(ping.link, Released(ping.message.request, False), now_ns=self.now_ns)
+                self.core.received(ping.link, ReleaseReply(ping.message.request, False), now_ns=self.now_ns)
             taken = [e for e in taken if e not in pings] + self.core.take_effects(now_ns=self.now_ns)
         self.effects = []
         for effect in taken:
@@ -135,7 +135,7 @@ class World:
         before = self.take()
         hello = only(before, ClientHello)
         assert hello.protocol == PROTOCOL
-        self.effects = [effect for effect in before if not isinstance(effect, (Send, Connect))]
+        self.effects = [effect for effect in before if not isinstance(effect, (SendTo, Connect))]
         node = node or {A: "a", B: "b", C: "c"}.get(address, "")
         role = "node" if node else "coordinator"
         return self.say(
@@ -178,7 +178,7 @@ class World:
         """Acquire a lock and have it granted at once by the server at `address`, which is linked."""
         ticket = self.acquire(name, **options)
         self.take()
-        self.say(address, Granted(ticket.request, generation, ticket.session.ttl_ms, ticket.request))
+        self.say(address, GrantReply(ticket.request, generation, ticket.session.ttl_ms, ticket.request))
         assert self.believes(ticket)
         return ticket
 
@@ -193,23 +193,23 @@ def connected(seeds: list[str] | None = None, first: Routes | None = None, **opt
     ticket = world.acquire("warm up")
     world.accept(A, routes(1) if first is None else first)
     if ticket.link:
-        world.say(A, Granted(ticket.request, 1, TTL_MS, ticket.request))
+        world.say(A, GrantReply(ticket.request, 1, TTL_MS, ticket.request))
         request = only(world.release(ticket), Message).request  # type: ignore[attr-defined]
-        world.say(A, Released(request, True))
+        world.say(A, ReleaseReply(request, True))
     else:
         world.cancel(ticket)
-    world.core._lately_released = LatelyReleased()  # the warm-up is not what a test is about
+    world.core._lately_released = RecentReleases()  # the warm-up is not what a test is about
     return world
 
 
 def is_ping(effect: ClientEffect) -> TypeGuard[Any]:
     """Whether this asks only whether the node is there, which every node answers at once."""
-    return isinstance(effect, Send) and isinstance(effect.message, Unwatch) and not effect.message.watch
+    return isinstance(effect, SendTo) and isinstance(effect.message, Unwatch) and not effect.message.watch
 
 
 def sent(effects: list[ClientEffect], kind: type[M] = Message) -> list[M]:  # type: ignore[assignment]
     """The messages of a kind among the effects."""
-    return [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, kind)]
+    return [e.message for e in effects if isinstance(e, SendTo) and isinstance(e.message, kind)]
 
 
 def only(effects: list[ClientEffect], kind: type[M]) -> M:
@@ -239,12 +239,12 @@ def lost(effects: list[ClientEffect]) -> list[tuple[Ticket, str]]:
     return [(e.ticket, e.reason) for e in effects if isinstance(e, GrantLost)]
 
 
-def answers(effects: list[ClientEffect]) -> list[Answer]:
+def answers(effects: list[ClientEffect]) -> list[CallResult]:
     """The questions that were answered."""
-    return [e for e in effects if isinstance(e, Answer)]
+    return [e for e in effects if isinstance(e, CallResult)]
 
 
-def updates(effects: list[ClientEffect]) -> list[LockInfo]:
+def updates(effects: list[ClientEffect]) -> list[LockRecord]:
     """What watches saw."""
     return [e.lock for e in effects if isinstance(e, Update)]
 

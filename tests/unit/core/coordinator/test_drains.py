@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.protocol import Drain, Draining, Leave, Message, Refused, Undrain, Undrained
+from lockring.protocol import Drain, DrainReply, Leave, Message, Refusal, Undrain, UndrainReply
 from tests.unit.core.coordinator.world import World
 
 
-def refused(answer: Message) -> Refused:
-    assert isinstance(answer, Refused), answer
+def refused(answer: Message) -> Refusal:
+    assert isinstance(answer, Refusal), answer
     return answer
 
 
@@ -57,8 +57,8 @@ def test_of_two_drains_that_come_at_once_one_is_refused() -> None:
     world.receive(first, Drain(1, "a"))
     world.receive(second, Drain(2, "b"))
     world.settle()
-    assert (first, Draining(1, "a")) in world.sent
-    assert [m.code for c, m in world.sent if c == second and isinstance(m, Refused)] == ["last-node"]
+    assert (first, DrainReply(1, "a")) in world.sent
+    assert [m.code for c, m in world.sent if c == second and isinstance(m, Refusal)] == ["last-node"]
 
 
 def test_a_dead_node_that_was_the_last_one_is_not_said_to_serve() -> None:
@@ -86,8 +86,8 @@ def test_a_node_that_does_not_answer_can_be_drained_while_another_one_serves() -
     world.cluster("a", "b")
     world.silence("b")
     world.run(5.5)
-    assert world.drain("b", request=1) == Draining(1, "b")
-    assert world.drain("b", request=2) == Draining(2, "b"), "and again, which changes nothing"
+    assert world.drain("b", request=1) == DrainReply(1, "b")
+    assert world.drain("b", request=2) == DrainReply(2, "b"), "and again, which changes nothing"
     world.run_until_quiet()
     assert world.primaries() == {"a": 4096}
     assert "b" not in world.state.members
@@ -119,7 +119,7 @@ def test_nobody_is_drained_before_another_node_is_in_touch_with_a_coordinator_th
     answer = refused(again.drain("a"))
     assert answer.code == "unavailable"
     again.join("b")
-    assert again.drain("a") == Draining(7, "a")
+    assert again.drain("a") == DrainReply(7, "a")
 
 
 # --------------------------------------------------------------------------- the node itself
@@ -128,7 +128,7 @@ def test_nobody_is_drained_before_another_node_is_in_touch_with_a_coordinator_th
 def test_the_last_node_may_leave_by_itself_and_its_slots_are_let_go() -> None:
     world = World()
     world.cluster("a")
-    assert world.leave("a") == Draining(7, "a")
+    assert world.leave("a") == DrainReply(7, "a")
     world.run(1)
     assert world.primaries() == {"-": 4096}
 
@@ -137,7 +137,7 @@ def test_a_node_leaves_as_the_last_one_once_those_beside_it_are_gone_for_good() 
     world = World()
     world.cluster("a", "b")
     world.kill("b")
-    assert world.leave("a") == Draining(7, "a")
+    assert world.leave("a") == DrainReply(7, "a")
     world.run(2)
     assert "-" not in world.primaries(), "the other one may be back in a moment"
     world.run(6)
@@ -161,7 +161,7 @@ def test_one_who_has_not_joined_leaves_nothing() -> None:
     stranger = world.connection()
     world.receive(stranger, Leave(5))
     world.settle()
-    assert [m.code for c, m in world.sent if c == stranger and isinstance(m, Refused)] == ["protocol"]
+    assert [m.code for c, m in world.sent if c == stranger and isinstance(m, Refusal)] == ["protocol"]
     assert conditions(world) == {"a": "active"}
 
 
@@ -176,7 +176,7 @@ def test_an_undrained_node_has_slots_again(drained: bool) -> None:
     if drained:
         world.run_until_quiet()
         assert "a" not in world.primaries()
-    assert world.undrain("a", by=world.nodes["b"].connection) == Undrained(7, "a")
+    assert world.undrain("a", by=world.nodes["b"].connection) == UndrainReply(7, "a")
     world.run_until_quiet()
     assert world.primaries()["a"] > 1300
     assert set(conditions(world).values()) == {"active"}
@@ -186,7 +186,7 @@ def test_an_undrain_of_a_node_that_is_not_drained_changes_nothing() -> None:
     world = World()
     world.cluster("a", "b")
     before = world.state
-    assert world.undrain("a") == Undrained(7, "a")
+    assert world.undrain("a") == UndrainReply(7, "a")
     assert world.state is before
 
 
@@ -197,8 +197,8 @@ def test_a_drain_and_its_end_that_come_at_once_are_both_answered_and_the_later_o
     world.receive(first, Drain(1, "a"))
     world.receive(second, Undrain(2, "a"))
     world.settle()
-    assert (first, Draining(1, "a")) in world.sent
-    assert (second, Undrained(2, "a")) in world.sent
+    assert (first, DrainReply(1, "a")) in world.sent
+    assert (second, UndrainReply(2, "a")) in world.sent
     world.run_until_quiet()
     assert conditions(world)["a"] == "active"
 
@@ -242,7 +242,7 @@ def test_the_second_of_two_nodes_is_drained_once_the_first_is_active_again() -> 
     assert refused(world.drain("b")).code == "last-node"
     world.undrain("a")
     world.run_until_quiet()
-    assert world.drain("b") == Draining(7, "b")
+    assert world.drain("b") == DrainReply(7, "b")
     world.run_until_quiet()
     assert world.primaries() == {"a": 4096}
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockring.cluster_state import Condition, Member, Replica
-from lockring.core.coordinator.membership import Membership
+from lockring.core.coordinator.membership import MemberLeases
 from lockring.core.timing import Timing
 from lockring.units import NS_PER_S
 
@@ -19,8 +19,8 @@ def members(*replicas: Replica, draining: str = "") -> dict[str, Member]:
     return {each.node: Member(each, "h:1", 1, condition[each.node in draining]) for each in replicas}
 
 
-def settled(*replicas: Replica) -> Membership:
-    membership = Membership(Timing(), now_ns=0)
+def settled(*replicas: Replica) -> MemberLeases:
+    membership = MemberLeases(Timing(), now_ns=0)
     for replica in replicas:
         membership.hear(replica, now_ns=0)
     membership.observe(members(*replicas), now_ns=0)
@@ -39,7 +39,7 @@ def test_a_member_is_failed_after_a_member_lease_of_silence() -> None:
 
 
 def test_silence_does_not_count_from_before_the_start() -> None:
-    membership = Membership(Timing(), now_ns=0)
+    membership = MemberLeases(Timing(), now_ns=0)
     membership.start(now_ns=100 * S)
     assert not membership.is_failed(A, now_ns=104 * S)
     assert membership.is_failed(A, now_ns=105 * S)
@@ -58,7 +58,7 @@ def test_silence_of_all_is_the_coordinators_own() -> None:
 
 
 def test_hearing_is_news_only_of_the_unknown_and_of_the_failed() -> None:
-    membership = Membership(Timing(), now_ns=0)
+    membership = MemberLeases(Timing(), now_ns=0)
     assert membership.hear(A, now_ns=0)
     assert not membership.hear(A, now_ns=S)
     assert membership.hear(B, now_ns=S)
@@ -83,7 +83,7 @@ def test_acknowledgements_count_for_leases_and_messages_for_failure() -> None:
 
 
 def test_each_change_restarts_the_window() -> None:
-    membership = Membership(Timing(), now_ns=0)
+    membership = MemberLeases(Timing(), now_ns=0)
     for moment, present in [(0, (A,)), (S // 2, (A, B)), (S, (A, B, C))]:
         for replica in present:
             membership.hear(replica, now_ns=moment)
@@ -127,7 +127,7 @@ def test_settled_is_only_ever_what_has_been_there_unchanged_for_a_window(
     steps: list[tuple[int, str, bool]],
 ) -> None:
     timing = Timing()
-    membership = Membership(timing, now_ns=0)
+    membership = MemberLeases(timing, now_ns=0)
     now_ns, present = 0, dict[str, Member]()
     unchanged_since_ns = 0
     for pause_ms, name, joins in steps:

@@ -13,7 +13,7 @@ import pytest
 from lockring.cluster_state import ClusterState, Replica, SlotState
 from lockring.core.effects import Effect, StoreWrite
 from lockring.core.timing import Timing, up
-from lockring.protocol import Ask, AskItem, AskKind, Welcome
+from lockring.protocol import SlotRequest, SlotRequestKind, SlotRequests, Welcome
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import World
 
@@ -135,7 +135,7 @@ class Checked(World):
             epoch = slot.epoch - self.rng.choice([0, 0, 0, 1])
             if copy is not None:
                 items.append(
-                    AskItem(
+                    SlotRequest(
                         number,
                         epoch,
                         copy.replica.node,
@@ -144,7 +144,7 @@ class Checked(World):
                         slot.generation_below,
                     )
                 )
-        self.receive(node.connection, Ask(self.rng.choice(list(AskKind)), items))
+        self.receive(node.connection, SlotRequests(self.rng.choice(list(SlotRequestKind)), items))
         self.settle()
 
 

@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
-from lockring.core.coordinator.reconciler import LEARNER_PATIENCE_NS, Plan, Situation, Standing, plan
+from lockring.core.coordinator.reconciler import LEARNER_PATIENCE_NS, Liveness, PlanInput, SlotPlan, plan
 from lockring.core.coordinator.transitions import check_state
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
 
 A, B, C, D = (Replica(name, 1) for name in "abcd")
 LEASE_WAIT_NS = 1000
-ALIVE = Standing(dead=False, usable=True, gone=False, unacknowledged_ns=0)
+ALIVE = Liveness(dead=False, usable=True, gone=False, unacknowledged_ns=0)
 DRAINING = ALIVE._replace(usable=False)
-FAILED = Standing(dead=True, usable=False, gone=False, unacknowledged_ns=10)
+FAILED = Liveness(dead=True, usable=False, gone=False, unacknowledged_ns=10)
 LONG_FAILED = FAILED._replace(unacknowledged_ns=LEASE_WAIT_NS)
-GONE = Standing(dead=True, usable=False, gone=True, unacknowledged_ns=LEASE_WAIT_NS)
+GONE = Liveness(dead=True, usable=False, gone=True, unacknowledged_ns=LEASE_WAIT_NS)
 
 RING = HashRing({"a": 1, "b": 1, "c": 1})
 NUMBER = next(n for n in range(SLOTS) if (RING.primary(n), RING.backup(n)) == ("a", "b"))
@@ -40,7 +40,7 @@ def slot(primary: Replica | None, backup: Replica | None = None, learner: Replic
     )
 
 
-def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) -> tuple[SlotState, Plan]:
+def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) -> tuple[SlotState, SlotPlan]:
     """The step taken with one slot, all others being as the ring wants them."""
     standings = {A: ALIVE, B: ALIVE, C: ALIVE, D: ALIVE, **changes.pop("standings", {})}
     replicas = {each.node: each for each in (A, B, C, D)}
@@ -64,7 +64,7 @@ def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) 
         slots=tuple(slots),
         replication=changes.pop("replication", "sync"),
     )
-    situation = Situation(
+    situation = PlanInput(
         state=state,
         version=100,
         now_ns=5_000,
@@ -87,7 +87,7 @@ def test_a_slot_that_is_right_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("standing", [FAILED, GONE])
-def test_a_dead_primary_with_a_live_backup_is_replaced_by_it(standing: Standing) -> None:
+def test_a_dead_primary_with_a_live_backup_is_replaced_by_it(standing: Liveness) -> None:
     after, step = decide(slot(A, B, C), standings={A: standing})
     assert after == SlotState(100, 100, 30, B, None, None, 1_000, 2_000)
     assert step.condemned == (frozenset() if standing.gone else {A})
@@ -114,7 +114,7 @@ def test_an_async_promotion_takes_a_new_range() -> None:
     ],
 )
 def test_a_slot_without_copies_is_given_away_when_nobody_can_have_a_lease(
-    primary: Standing, backup: Standing, age_ns: int, is_given: bool
+    primary: Liveness, backup: Liveness, age_ns: int, is_given: bool
 ) -> None:
     ring = HashRing({"c": 1})
     after, step = decide(
@@ -252,13 +252,13 @@ def test_equal_steps_share_one_slot_state() -> None:
 
 
 def settle(
-    state: ClusterState, ring: HashRing, standings: dict[Replica, Standing]
+    state: ClusterState, ring: HashRing, standings: dict[Replica, Liveness]
 ) -> tuple[ClusterState, int]:
     """Take steps until there are none, with learners that come into sync at once."""
     for rounds in range(200):
         version = state.version + 1
         step = plan(
-            Situation(
+            PlanInput(
                 state=state,
                 version=version,
                 now_ns=0,

@@ -9,23 +9,23 @@ import pytest
 from lockring.cluster_state import Replica, decode_state
 from lockring.protocol import (
     PROTOCOL,
-    Ask,
-    AskItem,
-    AskKind,
-    Draining,
+    DrainReply,
     GetState,
     Heartbeat,
     Leave,
-    Refused,
+    Refusal,
+    SlotRequest,
+    SlotRequestKind,
+    SlotRequests,
     State,
     Welcome,
 )
 from tests.unit.core.coordinator.world import Node, World
 
 
-def refusal_of(node: Node) -> Refused:
+def refusal_of(node: Node) -> Refusal:
     answer = node.inbox[0]
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Refusal)
     assert node.closed is not None, "who is refused a join is disconnected"
     return answer
 
@@ -221,13 +221,13 @@ def test_a_node_that_reconnects_ends_its_older_connection() -> None:
 
 def test_only_joined_nodes_may_speak() -> None:
     world = World()
-    for message in (Heartbeat(1, 0), Ask(AskKind.DROP, []), GetState(1)):
+    for message in (Heartbeat(1, 0), SlotRequests(SlotRequestKind.DROP, []), GetState(1)):
         connection = world.connection()
         world.receive(connection, message)
         world.settle()
         answer = world.sent[-1]
         assert answer[0] == connection
-        assert isinstance(answer[1], Refused)
+        assert isinstance(answer[1], Refusal)
         assert answer[1].code == "protocol"
         assert connection in world.closed
 
@@ -236,12 +236,14 @@ def test_only_joined_nodes_may_speak() -> None:
     "message",
     [
         Heartbeat(1, 2**63 - 1),
-        Ask(9, []),
-        Ask(AskKind.DROP, [AskItem(4096, 1)]),
-        Ask(AskKind.DROP, [AskItem(-1, 1)]),
+        SlotRequests(9, []),
+        SlotRequests(SlotRequestKind.DROP, [SlotRequest(4096, 1)]),
+        SlotRequests(SlotRequestKind.DROP, [SlotRequest(-1, 1)]),
     ],
 )
-def test_a_node_that_sends_nonsense_is_disconnected_and_changes_nothing(message: Heartbeat | Ask) -> None:
+def test_a_node_that_sends_nonsense_is_disconnected_and_changes_nothing(
+    message: Heartbeat | SlotRequests,
+) -> None:
     world = World()
     world.cluster("a", "b")
     writes = len(world.written)
@@ -278,7 +280,7 @@ def test_a_node_with_an_old_version_is_sent_the_state_again_after_a_moment() -> 
 def test_a_drain_of_an_unknown_node_is_refused() -> None:
     world = World()
     answer = world.drain("ghost")
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Refusal)
     assert (answer.code, answer.name, answer.request) == ("unknown-node", "ghost", 7)
 
 
@@ -288,11 +290,11 @@ def test_the_last_node_is_drained_only_if_it_asks_itself() -> None:
     world.silence("b")
     world.run(5.5)
     answer = world.drain("a")
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Refusal)
     assert answer.code == "last-node"
     assert "last one" in answer.text
     world.run(10)
-    assert world.leave("a", request=0) == Draining(0, "a")
+    assert world.leave("a", request=0) == DrainReply(0, "a")
     assert "last node is leaving" in world.core.note
     world.run(1)
     assert world.primaries() == {"-": 4096}
@@ -325,7 +327,7 @@ def test_nodes_that_all_leave_at_once_are_all_let_go() -> None:
     world.run(1)
     assert world.primaries() == {"-": 4096}
     for name in "abc":
-        assert Draining(0, name) in world.nodes[name].inbox
+        assert DrainReply(0, name) in world.nodes[name].inbox
         world.kill(name)
     world.run(1)
     assert not world.state.members
@@ -334,8 +336,8 @@ def test_nodes_that_all_leave_at_once_are_all_let_go() -> None:
 def test_a_drain_is_answered_again_when_repeated() -> None:
     world = World()
     world.cluster("a", "b", "c")
-    assert world.drain("a", request=1) == Draining(1, "a")
-    assert world.drain("a", request=2) == Draining(2, "a")
+    assert world.drain("a", request=1) == DrainReply(1, "a")
+    assert world.drain("a", request=2) == DrainReply(2, "a")
     assert world.state.members["a"].condition == "draining"
 
 

@@ -9,7 +9,7 @@ from lockring.cluster_state import Copy, Replica, SlotState
 from lockring.core.coordinator.reconciler import LEARNERS_MAX, LEARNERS_PER_NODE_MAX
 from lockring.core.effects import StoreWrite
 from lockring.core.timing import Timing, up
-from lockring.protocol import Ask, AskItem, AskKind
+from lockring.protocol import SlotRequest, SlotRequestKind, SlotRequests
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import World, copies_in_sync
 
@@ -22,10 +22,10 @@ def cluster(*names: str, **settings) -> World:
     return world
 
 
-def item(number: int, slot: SlotState, copy: Copy | None = None, below: int = 0) -> AskItem:
+def item(number: int, slot: SlotState, copy: Copy | None = None, below: int = 0) -> SlotRequest:
     if copy is None:
-        return AskItem(number, slot.epoch, below=below)
-    return AskItem(number, slot.epoch, copy.replica.node, copy.replica.incarnation, copy.joined, below)
+        return SlotRequest(number, slot.epoch, below=below)
+    return SlotRequest(number, slot.epoch, copy.replica.node, copy.replica.incarnation, copy.joined, below)
 
 
 def transitions(world: World, number: int) -> list[SlotState]:
@@ -263,7 +263,7 @@ def test_a_takeover_promotes_the_backup_at_once() -> None:
         node.is_obedient = False
     number, slot = world.slot_with(primary="a", backup="b")
     version = world.state.version
-    world.ask(world.nodes["b"], AskKind.TAKEOVER, item(number, slot, slot.backup))
+    world.ask(world.nodes["b"], SlotRequestKind.TAKEOVER, item(number, slot, slot.backup))
     new = world.state.slots[number]
     assert (new.primary, new.backup) == (B, None)
     assert new.since > version
@@ -274,14 +274,14 @@ def test_a_drop_leaves_the_primary_alone_and_in_its_reign() -> None:
     for node in world.nodes.values():
         node.is_obedient = False
     number, slot = world.slot_with(primary="a", backup="b")
-    world.ask(world.nodes["a"], AskKind.DROP, item(number, slot, slot.backup))
+    world.ask(world.nodes["a"], SlotRequestKind.DROP, item(number, slot, slot.backup))
     new = world.state.slots[number]
     assert (new.primary, new.backup, new.since) == (A, None, slot.since)
     assert new.epoch > slot.epoch
     world.run(0.1)
     learning = world.state.slots[number]
     assert learning.learner is not None
-    world.ask(world.nodes["a"], AskKind.DROP, item(number, learning, learning.learner))
+    world.ask(world.nodes["a"], SlotRequestKind.DROP, item(number, learning, learning.learner))
     assert world.state.slots[number].learner != learning.learner
 
 
@@ -290,15 +290,19 @@ def test_the_first_of_two_contrary_asks_wins_and_the_other_is_void() -> None:
     for node in world.nodes.values():
         node.is_obedient = False
     number, slot = world.slot_with(primary="a", backup="b")
-    takeover = Ask(AskKind.TAKEOVER, [item(number, slot, slot.backup)])
-    drop = Ask(AskKind.DROP, [item(number, slot, slot.backup)])
+    takeover = SlotRequests(SlotRequestKind.TAKEOVER, [item(number, slot, slot.backup)])
+    drop = SlotRequests(SlotRequestKind.DROP, [item(number, slot, slot.backup)])
     world.receive(world.nodes["a"].connection, drop)
     world.receive(world.nodes["b"].connection, takeover)
     world.settle()
     assert world.state.slots[number].primary == A
     other, slot = world.slot_with(primary="b", backup="a")
-    world.receive(world.nodes["a"].connection, Ask(AskKind.TAKEOVER, [item(other, slot, slot.backup)]))
-    world.receive(world.nodes["b"].connection, Ask(AskKind.DROP, [item(other, slot, slot.backup)]))
+    world.receive(
+        world.nodes["a"].connection, SlotRequests(SlotRequestKind.TAKEOVER, [item(other, slot, slot.backup)])
+    )
+    world.receive(
+        world.nodes["b"].connection, SlotRequests(SlotRequestKind.DROP, [item(other, slot, slot.backup)])
+    )
     world.settle()
     assert (world.state.slots[other].primary, world.state.slots[other].backup) == (A, None)
 
@@ -313,15 +317,15 @@ def test_stale_reordered_and_foreign_asks_are_refused() -> None:
     old = msgspec.structs.replace(slot, epoch=slot.epoch - 1)
     other_tenure = Copy(B, slot.backup.joined - 1)
     nodes = world.nodes
-    world.ask(nodes["b"], AskKind.TAKEOVER, item(number, old, slot.backup))
-    world.ask(nodes["b"], AskKind.TAKEOVER, item(number, slot, other_tenure))
-    world.ask(nodes["c"], AskKind.TAKEOVER, item(number, slot, slot.backup))
-    world.ask(nodes["a"], AskKind.DROP, item(number, old, slot.backup))
-    world.ask(nodes["a"], AskKind.DROP, item(number, slot, Copy(C, slot.epoch)))
-    world.ask(nodes["c"], AskKind.DROP, item(number, slot, slot.backup))
-    world.ask(nodes["a"], AskKind.IN_SYNC, item(number, slot, slot.backup))
-    world.ask(nodes["b"], AskKind.EXTEND, item(number, slot, below=slot.generation_below))
-    world.ask(nodes["a"], AskKind.EXTEND, item(number, slot, below=slot.generation_below - 1))
+    world.ask(nodes["b"], SlotRequestKind.TAKEOVER, item(number, old, slot.backup))
+    world.ask(nodes["b"], SlotRequestKind.TAKEOVER, item(number, slot, other_tenure))
+    world.ask(nodes["c"], SlotRequestKind.TAKEOVER, item(number, slot, slot.backup))
+    world.ask(nodes["a"], SlotRequestKind.DROP, item(number, old, slot.backup))
+    world.ask(nodes["a"], SlotRequestKind.DROP, item(number, slot, Copy(C, slot.epoch)))
+    world.ask(nodes["c"], SlotRequestKind.DROP, item(number, slot, slot.backup))
+    world.ask(nodes["a"], SlotRequestKind.IN_SYNC, item(number, slot, slot.backup))
+    world.ask(nodes["b"], SlotRequestKind.EXTEND, item(number, slot, below=slot.generation_below))
+    world.ask(nodes["a"], SlotRequestKind.EXTEND, item(number, slot, below=slot.generation_below - 1))
     assert len(world.written) == writes
 
 
@@ -338,7 +342,9 @@ def test_a_learner_of_a_former_life_does_not_replace_a_good_backup() -> None:
     world.holds_writes = True
     world.kill("c")
     world.join("c", 2)  # on its way to the store
-    world.receive(world.nodes["a"].connection, Ask(AskKind.IN_SYNC, [item(number, slot, slot.learner)]))
+    world.receive(
+        world.nodes["a"].connection, SlotRequests(SlotRequestKind.IN_SYNC, [item(number, slot, slot.learner)])
+    )
     world.release()
     assert world.state.slots[number].backup == slot.backup
 
@@ -353,7 +359,7 @@ def test_asks_for_thousands_of_slots_are_one_write() -> None:
         if slot.backup is not None and slot.backup.replica == B
     ]
     assert len(items) > 1000
-    world.receive(world.nodes["b"].connection, Ask(AskKind.TAKEOVER, items))
+    world.receive(world.nodes["b"].connection, SlotRequests(SlotRequestKind.TAKEOVER, items))
     world.holds_writes = True
     world.settle()
     (write,) = world.held_back
@@ -372,7 +378,7 @@ def test_asks_that_come_during_a_write_are_one_write_after_it() -> None:
     world.holds_writes = True
     for number in numbers[:20]:
         slot = world.state.slots[number]
-        world.ask(world.nodes["b"], AskKind.TAKEOVER, item(number, slot, slot.backup))
+        world.ask(world.nodes["b"], SlotRequestKind.TAKEOVER, item(number, slot, slot.backup))
     assert len(world.held_back) == 1
     assert len(world.written) == writes
     world.release()
@@ -384,10 +390,10 @@ def test_extend_moves_the_end_of_the_range_and_nothing_else() -> None:
     world = cluster("a", "b")
     number, slot = world.slot_with(primary="a")
     # The epoch is not looked at: other changes to the slot do not make the range longer.
-    world.ask(world.nodes["a"], AskKind.EXTEND, AskItem(number, 1, below=slot.generation_below))
+    world.ask(world.nodes["a"], SlotRequestKind.EXTEND, SlotRequest(number, 1, below=slot.generation_below))
     new = world.state.slots[number]
     assert new == msgspec.structs.replace(slot, generation_below=slot.generation_below + 1_000_000)
-    world.ask(world.nodes["a"], AskKind.EXTEND, AskItem(number, 1, below=slot.generation_below))
+    world.ask(world.nodes["a"], SlotRequestKind.EXTEND, SlotRequest(number, 1, below=slot.generation_below))
     assert world.state.slots[number] == new, "a repeated ask reserves no more"
 
 
@@ -396,7 +402,7 @@ def test_an_async_reign_starts_above_everything_reserved() -> None:
     for node in world.nodes.values():
         node.is_obedient = False
     number, slot = world.slot_with(primary="a", backup="b")
-    world.ask(world.nodes["b"], AskKind.TAKEOVER, item(number, slot, slot.backup))
+    world.ask(world.nodes["b"], SlotRequestKind.TAKEOVER, item(number, slot, slot.backup))
     new = world.state.slots[number]
     assert new.generation_from >= slot.generation_below
     assert new.generation_below == new.generation_from + 1_000_000
@@ -411,23 +417,25 @@ def test_a_copy_dropped_twice_in_a_row_is_passed_over_for_the_next_member() -> N
     for node in world.nodes.values():
         node.is_obedient = False
     number, slot = world.slot_with(primary="a", backup="b")
-    world.ask(world.nodes["a"], AskKind.DROP, item(number, slot, slot.backup))
+    world.ask(world.nodes["a"], SlotRequestKind.DROP, item(number, slot, slot.backup))
     world.run(0.1)
     second = world.state.slots[number]
     assert second.learner is not None
     assert second.learner.replica == B, "the first time may have been a hiccup"
-    world.ask(world.nodes["a"], AskKind.DROP, item(number, second, second.learner))
+    world.ask(world.nodes["a"], SlotRequestKind.DROP, item(number, second, second.learner))
     world.run(0.1)
     third = world.state.slots[number]
     assert third.learner is not None
     assert third.learner.replica not in (A, B)
     other, slot = world.slot_with(primary="a", backup="b")
-    world.ask(world.nodes["a"], AskKind.DROP, item(other, slot, slot.backup))
+    world.ask(world.nodes["a"], SlotRequestKind.DROP, item(other, slot, slot.backup))
     world.run(0.1)
     learner = world.state.slots[other].learner
     assert learner is not None
     assert learner.replica not in (A, B), "it is the pair that is avoided, not the slot"
-    world.ask(world.nodes["a"], AskKind.IN_SYNC, item(number, world.state.slots[number], third.learner))
+    world.ask(
+        world.nodes["a"], SlotRequestKind.IN_SYNC, item(number, world.state.slots[number], third.learner)
+    )
     world.run(1)
     assert world.state.slots[number].learner is None, "while the pair is avoided the substitute stays"
     world.run(31)
@@ -444,6 +452,6 @@ def test_where_there_is_no_other_an_unreachable_copy_is_tried_again() -> None:
     for _ in range(4):
         slot = world.state.slots[number]
         copy = slot.backup or slot.learner
-        world.ask(world.nodes["a"], AskKind.DROP, item(number, slot, copy))
+        world.ask(world.nodes["a"], SlotRequestKind.DROP, item(number, slot, copy))
         world.run(0.1)
         assert world.state.slots[number].learner is not None

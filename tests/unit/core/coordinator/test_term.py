@@ -8,7 +8,15 @@ import pytest
 from lockring.cluster_state import ClusterState, Replica, SlotState
 from lockring.core.effects import Effect, StoreRead, StoreWrite
 from lockring.core.timing import Timing, up
-from lockring.protocol import Ask, AskItem, AskKind, Drain, HeartbeatAck, Refused, Welcome
+from lockring.protocol import (
+    Drain,
+    HeartbeatAck,
+    Refusal,
+    SlotRequest,
+    SlotRequestKind,
+    SlotRequests,
+    Welcome,
+)
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import WALL_NS, World, copies_in_sync
 
@@ -133,7 +141,7 @@ def test_joins_that_come_before_the_term_is_written_wait_for_it() -> None:
     world.heartbeat(node)
     assert node.inbox == []
     answer = world.drain("a")
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Refusal)
     assert answer.code == "not-coordinator"
     world.release()
     assert isinstance(node.inbox[0], Welcome)
@@ -288,18 +296,18 @@ def test_a_coordinator_that_lost_its_term_is_passive_for_good() -> None:
     assert not a.acknowledged
     for node in (a, b):
         assert node.closed is not None
-        assert isinstance(node.inbox[-1], Refused)
+        assert isinstance(node.inbox[-1], Refusal)
         assert node.inbox[-1].code == "not-coordinator"
     late = world.join("c")
-    assert isinstance(late.inbox[0], Refused)
+    assert isinstance(late.inbox[0], Refusal)
     assert late.inbox[0].code == "not-coordinator"
     answer = world.drain("a")
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Refusal)
     assert answer.code == "not-coordinator"
-    world.receive(99, Ask(AskKind.DROP, []))
+    world.receive(99, SlotRequests(SlotRequestKind.DROP, []))
     world.settle()
     assert world.sent[-1][0] == 99
-    assert isinstance(world.sent[-1][1], Refused)
+    assert isinstance(world.sent[-1][1], Refusal)
     assert world.sent[-1][1].code == "not-coordinator"
     world.run(100)
     assert world.core.next_deadline_ns() is None
@@ -317,7 +325,7 @@ def test_a_write_that_comes_too_late_makes_the_coordinator_passive() -> None:
     world.settle()
     assert not world.core.is_active
     assert len(world.written) == writes
-    assert [m.code for c, m in world.sent if c == operator and isinstance(m, Refused)] == ["not-coordinator"]
+    assert [m.code for c, m in world.sent if c == operator and isinstance(m, Refusal)] == ["not-coordinator"]
 
 
 def test_of_two_coordinators_that_start_together_one_is_passive() -> None:
@@ -515,7 +523,7 @@ def test_a_wiped_store_takes_the_nodes_cluster_and_a_version_above_theirs(
     again = second.join("z", cluster="cluster-of-second", version=0, address=fresh.address)
     # It was told that id by this very coordinator, and takes no state of another cluster: it must begin anew.
     refusal = again.inbox[0]
-    assert isinstance(refusal, Refused)
+    assert isinstance(refusal, Refusal)
     assert refusal.code == "stale"
     assert refusal.hint > 1
 
@@ -590,7 +598,7 @@ def test_a_cluster_that_has_assigned_slots_does_not_change_its_name() -> None:
     world = World()
     world.cluster("a")
     node = world.join("b", cluster="other", version=world.state.version + 5)
-    assert isinstance(node.inbox[0], Refused)
+    assert isinstance(node.inbox[0], Refusal)
     assert node.inbox[0].code == "wrong-cluster"
     assert world.state.cluster == "cluster-of-first"
 
@@ -601,7 +609,7 @@ def test_nothing_is_told_that_the_store_has_not_taken() -> None:
     world.holds_writes = True
     published = len(world.published)
     number, slot = world.slot_with(primary="a")
-    world.ask(world.nodes["a"], AskKind.EXTEND, AskItem(number, 0, below=slot.generation_below))
+    world.ask(world.nodes["a"], SlotRequestKind.EXTEND, SlotRequest(number, 0, below=slot.generation_below))
     world.run(0.5)
     assert len(world.published) == published
     world.release()

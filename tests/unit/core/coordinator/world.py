@@ -11,20 +11,20 @@ from lockring.core.effects import Close, Connection, Effect, Publish, Send, Stor
 from lockring.core.timing import Timing
 from lockring.protocol import (
     PROTOCOL,
-    Ask,
-    AskItem,
-    AskKind,
     Drain,
-    Draining,
+    DrainReply,
     Heartbeat,
     HeartbeatAck,
     Join,
     Leave,
     Message,
-    Refused,
+    Refusal,
+    SlotRequest,
+    SlotRequestKind,
+    SlotRequests,
     State,
     Undrain,
-    Undrained,
+    UndrainReply,
     Welcome,
 )
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -281,12 +281,12 @@ class World:
                 if slot.learner is not None
             ]
         items = [
-            AskItem(number, slot.epoch, copy.replica.node, copy.replica.incarnation, copy.joined)
+            SlotRequest(number, slot.epoch, copy.replica.node, copy.replica.incarnation, copy.joined)
             for number, slot, copy in self._learning
             if slot.primary == node.replica and self.answers(copy)
         ]
         if items:
-            self.receive(node.connection, Ask(AskKind.IN_SYNC, items))
+            self.receive(node.connection, SlotRequests(SlotRequestKind.IN_SYNC, items))
 
     def answers(self, copy: Copy) -> bool:
         node = self.nodes.get(copy.replica.node)
@@ -325,15 +325,17 @@ class World:
         self.settle()
         for _ in range(100):
             answers = [
-                m for c, m in self.sent if c == connection and isinstance(m, (Draining, Undrained, Refused))
+                m
+                for c, m in self.sent
+                if c == connection and isinstance(m, (DrainReply, UndrainReply, Refusal))
             ]
             if answers:
                 return answers[-1]
             self.run(0.1)  # the store has failed, and is asked again after a pause
         raise AssertionError(f"{order} is not answered")
 
-    def ask(self, node: Node, kind: AskKind, *items: AskItem) -> None:
-        self.receive(node.connection, Ask(kind, list(items)))
+    def ask(self, node: Node, kind: SlotRequestKind, *items: SlotRequest) -> None:
+        self.receive(node.connection, SlotRequests(kind, list(items)))
         self.settle()
 
     def cluster(self, *names: str) -> None:

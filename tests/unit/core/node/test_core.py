@@ -11,30 +11,30 @@ from lockring.core.node.reign import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.protocol import (
     Acquire,
-    AskKind,
     Break,
-    Broken,
-    Changed,
+    BreakReply,
     Describe,
-    Described,
-    Granted,
-    Kept,
+    DescribeReply,
+    GrantReply,
+    KeepaliveReply,
     List,
-    Listed,
-    Lost,
+    ListReply,
+    LossNotice,
     Message,
-    Refused,
-    Released,
+    Refusal,
+    ReleaseReply,
     Routes,
+    SlotRequestKind,
     Verdict,
     Watch,
+    WatchNotice,
 )
 from lockring.slots import slot_of
 from tests.unit.core.node.world import MS, NAMES, Nodes, S, of
 
 
-def granted(messages: list[Message]) -> Granted:
-    answers = of(Granted, messages)
+def granted(messages: list[Message]) -> GrantReply:
+    answers = of(GrantReply, messages)
     assert len(answers) == 1, messages
     return answers[0]
 
@@ -55,9 +55,9 @@ def test_node_alone_grants_at_once_and_queues_the_next_in_order() -> None:
     assert first.promise_ms == 10_000
     assert two.acquire("x", 1) == []
     assert three.acquire("x", 1) == []
-    assert of(Released, one.release("x", 1)) == [Released(2, True)]
+    assert of(ReleaseReply, one.release("x", 1)) == [ReleaseReply(2, True)]
     assert granted(two.inbox).generation > first.generation
-    assert of(Granted, three.inbox) == []
+    assert of(GrantReply, three.inbox) == []
     two.release("x", 1)
     assert granted(three.inbox).generation > granted(two.inbox).generation
 
@@ -90,16 +90,16 @@ def test_backup_promoted_after_a_crash_has_the_lock_and_waits_its_promise_out(pa
     two.acquire("y", 2)
     assert not pair.cores["B"].may_serve(slot_of("x"), now_ns=pair.now)
     pair.advance(up(2 * S) - 100 * MS)
-    assert of(Granted, two.inbox) == []
+    assert of(GrantReply, two.inbox) == []
     pair.advance(200 * MS)
-    assert [message.request for message in of(Granted, two.inbox)] == [2]
+    assert [message.request for message in of(GrantReply, two.inbox)] == [2]
     held = two.ask(Describe(9, "x"))[0]
-    assert isinstance(held, Described)
+    assert isinstance(held, DescribeReply)
     assert [(h.owner, h.generation) for h in held.lock.holders] == [("one", before)]
     pair.advance(5 * S)
     two.keep()
     pair.advance(6 * S)
-    after = [message for message in of(Granted, two.inbox) if message.request == 1]
+    after = [message for message in of(GrantReply, two.inbox) if message.request == 1]
     assert after[0].generation > before
 
 
@@ -111,12 +111,12 @@ def test_planned_move_serves_at_once_and_keeps_the_old_primary_in_sync(pair: Nod
     pair.promote("B", swap=True)
     assert pair.cores["B"].may_serve(slot_of("x"), now_ns=pair.now)
     assert not pair.cores["A"].may_serve(slot_of("x"), now_ns=pair.now)
-    moved = of(Refused, waiting.inbox)
+    moved = of(Refusal, waiting.inbox)
     assert [(message.code, message.hint) for message in moved] == [("moved", pair.state.version)]
     two = pair.client("B", "two")
     two.acquire("x", 1, waited_ms=10)
     one_at_b = pair.client("B", "one")
-    assert of(Released, one_at_b.release("x", 1)) == [Released(1, True)]
+    assert of(ReleaseReply, one_at_b.release("x", 1)) == [ReleaseReply(1, True)]
     assert granted(two.inbox).generation > first
     assert pair.cores["A"].slots[slot_of("x")].table.find("two", 1) is not None
     pair.crash("B")
@@ -132,9 +132,9 @@ def test_renewal_during_a_move_keeps_the_generation_and_succeeds(pair: Nodes) ->
     generation = granted(one.acquire("x", 1)).generation
     pair.promote("B", swap=True)
     at_b = pair.client("B", "one")
-    kept = of(Kept, at_b.keep(through=1, count=1, digest=mix(1)))[0]
+    kept = of(KeepaliveReply, at_b.keep(through=1, count=1, digest=mix(1)))[0]
     assert kept.agreed
-    listed = of(Kept, at_b.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
+    listed = of(KeepaliveReply, at_b.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
     assert listed.acquisitions == [(1, Verdict.HELD, generation)]
 
 
@@ -144,22 +144,22 @@ def test_crash_of_the_backup_disturbs_nobody_once_it_is_dropped(pair: Nodes) -> 
     pair.crash("B")
     assert client.acquire("y", 2) == []
     pair.advance(S)
-    assert {item.node for kind, item in pair.asks if kind is AskKind.DROP} == {"B"}
+    assert {item.node for kind, item in pair.asks if kind is SlotRequestKind.DROP} == {"B"}
     pair.slots(lambda slot: msgspec.structs.replace(slot, backup=None))
-    assert [message.request for message in of(Granted, client.inbox)] == [1, 2]
+    assert [message.request for message in of(GrantReply, client.inbox)] == [1, 2]
 
 
 def test_backup_asks_for_the_slots_of_a_silent_primary(pair: Nodes) -> None:
     pair.cut |= {("A", "B"), ("B", "A")}
     pair.advance(up(2 * S) + 200 * MS)
-    assert {item.node for kind, item in pair.asks if kind is AskKind.TAKEOVER} == {"B"}
+    assert {item.node for kind, item in pair.asks if kind is SlotRequestKind.TAKEOVER} == {"B"}
 
 
 def test_primary_that_lost_the_coordinator_says_so_and_its_backup_asks(pair: Nodes) -> None:
     pair.coordinator_up = False
     pair.advance(31 * S)
     assert not pair.cores["A"].may_serve(0, now_ns=pair.now)
-    assert {item.node for kind, item in pair.asks if kind is AskKind.TAKEOVER} == {"B"}
+    assert {item.node for kind, item in pair.asks if kind is SlotRequestKind.TAKEOVER} == {"B"}
 
 
 def test_promise_never_outlives_the_coordinator_lease() -> None:
@@ -179,10 +179,12 @@ def test_session_that_is_not_kept_alive_loses_its_locks_after_its_ttl() -> None:
     one.acquire("x", 1, ttl_ms=1_000)
     two.acquire("x", 1)
     nodes.advance(up(S) - 60 * MS)
-    assert of(Granted, two.inbox) == []
+    assert of(GrantReply, two.inbox) == []
     nodes.advance(120 * MS)
     granted(two.inbox)
-    assert [(message.acquisition, message.reason) for message in of(Lost, one.inbox)] == [(1, "expired")]
+    assert [(message.acquisition, message.reason) for message in of(LossNotice, one.inbox)] == [
+        (1, "expired")
+    ]
 
 
 def test_what_arrived_during_a_stall_is_read_before_anything_expires() -> None:
@@ -193,9 +195,9 @@ def test_what_arrived_during_a_stall_is_read_before_anything_expires() -> None:
     two.acquire("x", 1)
     nodes.now += 5 * S
     nodes.cores["A"].on_timer(now_ns=nodes.now)
-    assert of(Kept, one.keep(ttl_ms=1_000, through=1, count=1, digest=mix(1)))[0].agreed
+    assert of(KeepaliveReply, one.keep(ttl_ms=1_000, through=1, count=1, digest=mix(1)))[0].agreed
     nodes.advance(500 * MS)
-    assert of(Granted, two.inbox) == []
+    assert of(GrantReply, two.inbox) == []
 
 
 def test_acquire_repeated_under_the_same_id_makes_no_second_holder_or_waiter(pair: Nodes) -> None:
@@ -206,7 +208,7 @@ def test_acquire_repeated_under_the_same_id_makes_no_second_holder_or_waiter(pai
     two.acquire("x", 7)
     two.acquire("x", 7)
     one.release("x", 1)
-    assert len(of(Granted, two.inbox)) == 1
+    assert len(of(GrantReply, two.inbox)) == 1
     assert pair.cores["A"].service.locking.waiters == 0
 
 
@@ -215,7 +217,7 @@ def test_late_release_of_an_old_acquisition_frees_nothing(pair: Nodes) -> None:
     one.acquire("x", 1)
     one.release("x", 1)
     one.acquire("x", 2)
-    assert of(Released, one.release("x", 1)) == [Released(4, False)]
+    assert of(ReleaseReply, one.release("x", 1)) == [ReleaseReply(4, False)]
     assert pair.cores["A"].slots[slot_of("x")].table.find("one", 2) is not None
 
 
@@ -226,7 +228,7 @@ def test_release_replicates_and_a_stale_one_is_refused(pair: Nodes) -> None:
     copy = pair.cores["B"].slots[slot_of("x")].table
     one.acquire("x", 2)
     assert copy.find("one", 1) is None
-    assert of(Released, one.release("x", 1))[0].dropped is False
+    assert of(ReleaseReply, one.release("x", 1))[0].dropped is False
     assert copy.find("one", 2) is not None
 
 
@@ -247,8 +249,8 @@ def test_release_that_races_a_renewal_leaves_no_ghost(pair: Nodes) -> None:
     one.acquire("x", 1)
     renewal_sent_before_the_release = {"through": 1, "count": 1, "digest": mix(1)}
     one.release("x", 1)
-    assert not of(Kept, one.keep(**renewal_sent_before_the_release))[0].agreed
-    listed = of(Kept, one.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
+    assert not of(KeepaliveReply, one.keep(**renewal_sent_before_the_release))[0].agreed
+    listed = of(KeepaliveReply, one.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
     assert listed.acquisitions == [(1, Verdict.LOST, 0)]
     granted(two.acquire("x", 1, wait_ms=0))
     assert pair.cores["B"].slots[slot_of("x")].table.find("one", 1) is None
@@ -261,7 +263,7 @@ def test_generation_grows_on_each_acquisition_and_stays_on_renewal(pair: Nodes) 
         generation = granted(one.acquire("x", number)).generation
         for _ in range(3):
             pair.advance(3 * S)
-            kept = of(Kept, one.keep(through=number, listed=[(slot_of("x"), [(number, "x")])]))[0]
+            kept = of(KeepaliveReply, one.keep(through=number, listed=[(slot_of("x"), [(number, "x")])]))[0]
             assert kept.acquisitions == [(number, Verdict.HELD, generation)]
         one.release("x", number)
         seen.append(generation)
@@ -276,7 +278,7 @@ def test_dropped_connection_drops_its_waiters_not_its_locks(pair: Nodes) -> None
     pair.cores["A"].disconnected(two.connection, now_ns=pair.now)
     pair.cores["A"].disconnected(one.connection, now_ns=pair.now)
     pair.settle()
-    assert of(Granted, three.inbox) == []
+    assert of(GrantReply, three.inbox) == []
     pair.client("A", "one").release("x", 1)
     granted(three.inbox)
 
@@ -295,14 +297,14 @@ def test_newer_connection_of_a_client_ends_the_older_one(pair: Nodes) -> None:
 def test_wait_that_times_out_is_told_who_holds_the_lock(pair: Nodes) -> None:
     one, two = pair.client("A", "one"), pair.client("A", "two")
     one.acquire("x", 1)
-    tried = of(Refused, two.acquire("x", 1, wait_ms=0))[0]
+    tried = of(Refusal, two.acquire("x", 1, wait_ms=0))[0]
     assert tried.code == "timeout"
     assert "'one'" in tried.text
     two.acquire("x", 2, wait_ms=500)
     pair.advance(600 * MS)
-    assert [message.code for message in of(Refused, two.inbox)] == ["timeout", "timeout"]
+    assert [message.code for message in of(Refusal, two.inbox)] == ["timeout", "timeout"]
     one.release("x", 1)
-    assert of(Granted, two.inbox) == []
+    assert of(GrantReply, two.inbox) == []
 
 
 def test_expired_holder_is_nobody_even_before_the_timer_finds_it() -> None:
@@ -312,7 +314,7 @@ def test_expired_holder_is_nobody_even_before_the_timer_finds_it() -> None:
     one.acquire("x", 1, ttl_ms=1_000)
     nodes.advance(1_030 * MS)
     nodes.now += up(S) - 1_030 * MS
-    described = of(Described, two.ask(Describe(1, "x")))[0]
+    described = of(DescribeReply, two.ask(Describe(1, "x")))[0]
     assert described.lock.holders == []
     granted(two.acquire("x", 1))
 
@@ -321,19 +323,21 @@ def test_keepalive_finds_what_differs_and_drops_what_the_client_gave_up(pair: No
     one = pair.client("A", "one")
     generation = granted(one.acquire("x", 1)).generation
     one.acquire("y", 2)
-    assert not of(Kept, one.keep(through=3, count=1, digest=mix(1)))[0].agreed
-    slots = of(Kept, one.keep(through=3, slots=[(slot_of("x"), 1, mix(1)), (slot_of("z"), 1, mix(3))]))[
-        0
-    ].slots
+    assert not of(KeepaliveReply, one.keep(through=3, count=1, digest=mix(1)))[0].agreed
+    slots = of(
+        KeepaliveReply, one.keep(through=3, slots=[(slot_of("x"), 1, mix(1)), (slot_of("z"), 1, mix(3))])
+    )[0].slots
     assert dict(slots) == {
         slot_of("x"): Verdict.HELD,
         slot_of("y"): Verdict.DIFFERS,
         slot_of("z"): Verdict.DIFFERS,
     }
-    listed = of(Kept, one.keep(through=3, listed=[(slot_of("y"), []), (slot_of("z"), [(3, "z")])]))[0]
+    listed = of(KeepaliveReply, one.keep(through=3, listed=[(slot_of("y"), []), (slot_of("z"), [(3, "z")])]))[
+        0
+    ]
     assert listed.acquisitions == [(3, Verdict.LOST, 0)]
-    assert of(Kept, one.keep(through=3, count=1, digest=mix(1)))[0].agreed
-    kept = of(Kept, one.keep(through=3, listed=[(slot_of("x"), [(1, "x")])]))[0]
+    assert of(KeepaliveReply, one.keep(through=3, count=1, digest=mix(1)))[0].agreed
+    kept = of(KeepaliveReply, one.keep(through=3, listed=[(slot_of("x"), [(1, "x")])]))[0]
     assert kept.acquisitions == [(1, Verdict.HELD, generation)]
 
 
@@ -342,8 +346,8 @@ def test_keepalive_vouches_only_for_slots_that_the_node_may_serve_now(pair: Node
     granted(one.acquire("x", 1))
     pair.cut |= {("A", "B"), ("B", "A")}
     pair.advance(2_100 * MS)
-    assert not of(Kept, one.keep(through=1, count=1, digest=mix(1)))[0].agreed
-    kept = of(Kept, one.keep(through=1, slots=[(slot_of("x"), 1, mix(1))]))[0]
+    assert not of(KeepaliveReply, one.keep(through=1, count=1, digest=mix(1)))[0].agreed
+    kept = of(KeepaliveReply, one.keep(through=1, slots=[(slot_of("x"), 1, mix(1))]))[0]
     assert kept.slots == [(slot_of("x"), Verdict.RETRY)]
 
 
@@ -353,11 +357,11 @@ def test_node_that_lags_behind_parks_a_request_until_it_knows_the_state() -> Non
     nodes.lag.add("B")
     nodes.promote("B", swap=True)
     client = nodes.client("B", "one")
-    assert of(Refused, client.acquire("x", 1, version=nodes.state.version)) == []
-    assert of(Refused, client.acquire("y", 2))[0].code == "moved"
+    assert of(Refusal, client.acquire("x", 1, version=nodes.state.version)) == []
+    assert of(Refusal, client.acquire("y", 2))[0].code == "moved"
     nodes.lag.clear()
     nodes.tell()
-    assert [message.request for message in of(Granted, client.inbox)] == [1]
+    assert [message.request for message in of(GrantReply, client.inbox)] == [1]
 
 
 def test_both_copies_gone_means_the_next_grant_is_above_all_before() -> None:
@@ -379,7 +383,7 @@ def test_learner_catches_up_and_is_reported_in_sync() -> None:
         client.acquire(f"job/{number}", number)
     version = nodes.state.version + 1
     nodes.slots(lambda slot: msgspec.structs.replace(slot, learner=Copy(nodes.replicas["B"], version)))
-    in_sync = {item.slot for kind, item in nodes.asks if kind is AskKind.IN_SYNC}
+    in_sync = {item.slot for kind, item in nodes.asks if kind is SlotRequestKind.IN_SYNC}
     assert in_sync == {slot_of(name) for name in NAMES}
     for number in range(1, 31):
         table = nodes.cores["B"].slots[slot_of(f"job/{number}")].table
@@ -391,26 +395,26 @@ def test_watcher_sees_every_change_and_is_sent_on_when_the_lock_moves(pair: Node
     watcher.ask(Watch(1, "x"))
     one.acquire("x", 1)
     one.release("x", 1)
-    seen = of(Changed, watcher.inbox)
+    seen = of(WatchNotice, watcher.inbox)
     assert [len(change.lock.holders) for change in seen] == [0, 1, 0]
     pair.promote("B", swap=True)
-    assert of(Refused, watcher.inbox)[0].code == "moved"
+    assert of(Refusal, watcher.inbox)[0].code == "moved"
 
 
 def test_broken_lease_is_told_not_renewed_and_freed_when_it_runs_out(pair: Nodes) -> None:
     one, two = pair.client("A", "one"), pair.client("A", "two")
     generation = granted(one.acquire("x", 1)).generation
     two.acquire("x", 1)
-    wrong = of(Refused, two.ask(Break(50, "x", generation + 1)))[0]
+    wrong = of(Refusal, two.ask(Break(50, "x", generation + 1)))[0]
     assert wrong.code == "not-held"
     assert str(generation) in wrong.text
-    answer = of(Broken, two.ask(Break(51, "x", generation)))[0]
+    answer = of(BreakReply, two.ask(Break(51, "x", generation)))[0]
     assert not answer.freed
-    assert of(Lost, one.inbox)[0].reason == "broken"
-    assert not of(Kept, one.keep(through=1, count=1, digest=mix(1)))[0].agreed
-    kept = of(Kept, one.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
+    assert of(LossNotice, one.inbox)[0].reason == "broken"
+    assert not of(KeepaliveReply, one.keep(through=1, count=1, digest=mix(1)))[0].agreed
+    kept = of(KeepaliveReply, one.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
     assert kept.acquisitions == [(1, Verdict.LOST, 0)]
-    assert of(Granted, two.inbox) == []
+    assert of(GrantReply, two.inbox) == []
     one.release("x", 1)
     granted(two.inbox)
 
@@ -437,11 +441,11 @@ def test_a_broken_lease_is_not_renewed_by_the_next_primary_either(pair: Nodes, h
         node = "A"
     pair.advance(4 * S)
     again, waiter = pair.client(node, "one", number=2), pair.client(node, "two", number=2)
-    kept = of(Kept, again.keep(through=1, count=1, digest=mix(1)))[0]
+    kept = of(KeepaliveReply, again.keep(through=1, count=1, digest=mix(1)))[0]
     assert not kept.agreed
     waiter.acquire("x", 2)
-    assert of(Granted, waiter.inbox) == []
-    kept = of(Kept, again.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
+    assert of(GrantReply, waiter.inbox) == []
+    kept = of(KeepaliveReply, again.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
     assert kept.acquisitions == [(1, Verdict.LOST, 0)]
     for _ in range(12):
         pair.advance(S)
@@ -459,7 +463,7 @@ def test_list_comes_in_pages_that_miss_nothing(pair: Nodes) -> None:
     names: list[str] = []
     slot, after = 0, ""
     while slot >= 0:
-        page = of(Listed, client.ask(List(100, "job/", slot, after, 7)))[0]
+        page = of(ListReply, client.ask(List(100, "job/", slot, after, 7)))[0]
         assert len(page.locks) <= 7
         names += [lock.name for lock in page.locks]
         slot, after = page.next_slot, page.next_name
@@ -491,7 +495,7 @@ def test_bad_acquire_is_refused_with_a_sentence_and_changes_nothing(
         "acquisition": 1,
         "name": "x",
     } | change
-    refused = of(Refused, client.ask(Acquire(**values)))[0]  # type: ignore[arg-type]
+    refused = of(Refusal, client.ask(Acquire(**values)))[0]  # type: ignore[arg-type]
     assert refused.code == "invalid"
     assert part in refused.text
     assert pair.cores["A"].status().locks == 0
@@ -504,8 +508,8 @@ def test_generations_run_out_only_until_more_are_reserved() -> None:
     client = nodes.client("A", "one")
     first = granted(client.acquire("x", 1)).generation
     client.release("x", 1)
-    assert of(Granted, client.acquire("x", 2)) == []
-    assert {kind for kind, _ in nodes.asks} == {AskKind.EXTEND}
+    assert of(GrantReply, client.acquire("x", 2)) == []
+    assert {kind for kind, _ in nodes.asks} == {SlotRequestKind.EXTEND}
     version = nodes.state.version + 1
     slots = tuple(
         msgspec.structs.replace(slot, generation_below=slot.generation_below + 10)
@@ -513,4 +517,4 @@ def test_generations_run_out_only_until_more_are_reserved() -> None:
     )
     nodes.state = msgspec.structs.replace(nodes.state, version=version, slots=slots)
     nodes.tell()
-    assert of(Granted, client.inbox)[-1].generation == first + 1
+    assert of(GrantReply, client.inbox)[-1].generation == first + 1

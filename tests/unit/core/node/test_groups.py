@@ -12,19 +12,19 @@ from lockring.core.node import groups as node_groups
 from lockring.protocol import (
     CloseSession,
     Describe,
-    Described,
-    Follow,
-    Granted,
-    Look,
+    DescribeGroup,
+    DescribeReply,
+    FollowGroup,
+    GrantReply,
     MemberRecord,
     Message,
     Mode,
-    Refused,
-    Released,
-    Seen,
-    Settled,
+    Refusal,
+    ReleaseReply,
+    SettlementNotice,
     Unwatch,
     View,
+    ViewAck,
     payload_of,
 )
 from lockring.slots import slot_of
@@ -46,16 +46,16 @@ def pair() -> Nodes:
     return nodes
 
 
-def join(client: Client, name: str = "", *, weight: int = 1, ttl_ms: int = 10_000) -> Granted:
+def join(client: Client, name: str = "", *, weight: int = 1, ttl_ms: int = 10_000) -> GrantReply:
     record = MemberRecord(name or client.session, weight, b"of " + client.session.encode())
     [granted] = of(
-        Granted, client.acquire(LOCK, 1, mode=Mode.SHARED, payload=payload_of(record), ttl_ms=ttl_ms)
+        GrantReply, client.acquire(LOCK, 1, mode=Mode.SHARED, payload=payload_of(record), ttl_ms=ttl_ms)
     )
     return granted
 
 
 def follow(client: Client, *, view: int = 0, name: str = LOCK) -> list[Message]:
-    return client.ask(Follow(next(client.requests), name, client.session, 1, view))
+    return client.ask(FollowGroup(next(client.requests), name, client.session, 1, view))
 
 
 def enter(nodes: Nodes, session: str, node: str = "A") -> Client:
@@ -67,7 +67,7 @@ def enter(nodes: Nodes, session: str, node: str = "A") -> Client:
 
 
 def see(client: Client, view: int) -> list[Message]:
-    return client.ask(Seen(next(client.requests), LOCK, client.session, 1, view))
+    return client.ask(ViewAck(next(client.requests), LOCK, client.session, 1, view))
 
 
 def views(client: Client) -> list[View]:
@@ -79,7 +79,7 @@ def ids(view: View) -> list[str]:
 
 
 def look(client: Client) -> View:
-    [view] = of(View, client.ask(Look(next(client.requests), LOCK)))
+    [view] = of(View, client.ask(DescribeGroup(next(client.requests), LOCK)))
     return view
 
 
@@ -97,8 +97,8 @@ def test_first_member_gets_a_view_at_once_with_a_number_above_its_token(pair: No
         "one",
         granted.generation,
     )
-    [settled] = of(Settled, see(one, view.view))
-    assert settled == Settled(view.request, view.view)
+    [settled] = of(SettlementNotice, see(one, view.view))
+    assert settled == SettlementNotice(view.request, view.view)
 
 
 def test_changes_are_batched_into_one_view_a_second_after_the_last(pair: Nodes) -> None:
@@ -133,11 +133,11 @@ def test_view_is_settled_once_all_in_it_have_seen_it_and_not_before(pair: Nodes)
     pair.advance(1100 * MS)
     number = views(one)[-1].view
     assert look(one).awaited == ["one", "two"]
-    assert of(Settled, see(one, number)) == []
+    assert of(SettlementNotice, see(one, number)) == []
     assert see(two, number - 1) == []  # of an older one
     assert look(one).awaited == ["two"]
-    assert of(Settled, see(two, number)) == [Settled(2, number)]
-    assert one.inbox[-1] == Settled(2, number) or of(Settled, one.inbox)[-1].view == number
+    assert of(SettlementNotice, see(two, number)) == [SettlementNotice(2, number)]
+    assert one.inbox[-1] == SettlementNotice(2, number) or of(SettlementNotice, one.inbox)[-1].view == number
     assert look(one).settled
 
 
@@ -145,7 +145,7 @@ def test_who_joins_after_a_view_was_formed_is_not_waited_for(pair: Nodes) -> Non
     one = enter(pair, "one")
     late = pair.client("A", "late")
     join(late)
-    assert of(Settled, see(one, views(one)[0].view)) != []
+    assert of(SettlementNotice, see(one, views(one)[0].view)) != []
     [view] = of(View, follow(late))
     assert ids(view) == ["one"]
     assert view.settled
@@ -160,14 +160,14 @@ def test_who_is_gone_is_not_waited_for(pair: Nodes, how: str) -> None:
     pair.advance(1100 * MS)
     number = views(one)[-1].view
     see(one, number)
-    assert of(Settled, one.inbox) == []
+    assert of(SettlementNotice, one.inbox) == []
     if how == "release":
         two.release(LOCK, 1)
     elif how == "close":
         two.ask(CloseSession(next(two.requests), "two"))
     else:
         pair.advance(3 * S)
-    assert [settled.view for settled in of(Settled, one.inbox)] == [number]
+    assert [settled.view for settled in of(SettlementNotice, one.inbox)] == [number]
     pair.advance(1100 * MS)
     assert ids(views(one)[-1]) == ["one"]
 
@@ -175,10 +175,10 @@ def test_who_is_gone_is_not_waited_for(pair: Nodes, how: str) -> None:
 def test_plain_holders_are_no_members_and_are_not_waited_for(pair: Nodes) -> None:
     plain = pair.client("A", "plain")
     for number, payload in enumerate((b"", b"what is this", msgspec.msgpack.encode(["member", "", 1]))):
-        assert of(Granted, plain.acquire(LOCK, 10 + number, mode=Mode.SHARED, payload=payload))
+        assert of(GrantReply, plain.acquire(LOCK, 10 + number, mode=Mode.SHARED, payload=payload))
     one = enter(pair, "one")
     assert ids(views(one)[0]) == ["one"]
-    assert of(Settled, see(one, views(one)[0].view))
+    assert of(SettlementNotice, see(one, views(one)[0].view))
 
 
 def test_view_goes_out_only_once_the_copy_knows_its_number(pair: Nodes) -> None:
@@ -201,7 +201,7 @@ def test_nothing_is_told_without_the_right_to_serve(pair: Nodes) -> None:
     see(one, number)
     pair.cut |= {("A", "B"), ("B", "A")}
     pair.advance(2500 * MS)
-    assert of(Settled, see(two, number)) == []
+    assert of(SettlementNotice, see(two, number)) == []
 
 
 def test_numbers_grow_over_a_failover_and_the_new_primary_forms_a_view_at_once(pair: Nodes) -> None:
@@ -235,8 +235,8 @@ def test_who_follows_again_after_a_lost_connection_need_not_say_again_what_it_sa
 def test_last_follower_takes_the_group_along_and_the_next_one_gets_a_new_view(pair: Nodes) -> None:
     one = enter(pair, "one")
     number = views(one)[-1].view
-    assert of(Released, one.ask(Unwatch(next(one.requests), 2))) == [Released(3, True)]
-    assert of(Released, one.ask(Unwatch(next(one.requests), 2))) == [Released(4, False)]
+    assert of(ReleaseReply, one.ask(Unwatch(next(one.requests), 2))) == [ReleaseReply(3, True)]
+    assert of(ReleaseReply, one.ask(Unwatch(next(one.requests), 2))) == [ReleaseReply(4, False)]
     assert look(one).view == 0
     assert look(one).awaited == ["one"]
     [view] = of(View, follow(one, view=number))
@@ -246,16 +246,16 @@ def test_last_follower_takes_the_group_along_and_the_next_one_gets_a_new_view(pa
 def test_followers_are_sent_on_when_the_slot_moves(pair: Nodes) -> None:
     one = enter(pair, "one")
     pair.promote("B", swap=True)
-    assert [refused.code for refused in of(Refused, one.inbox)] == ["moved"]
+    assert [refused.code for refused in of(Refusal, one.inbox)] == ["moved"]
     assert LOCK not in pair.cores["A"].service.groups
 
 
 def test_who_is_no_member_cannot_follow_and_a_name_that_is_no_groups_is_refused(pair: Nodes) -> None:
     one = pair.client("A", "one")
-    assert [refused.code for refused in of(Refused, follow(one))] == ["not-held"]
+    assert [refused.code for refused in of(Refusal, follow(one))] == ["not-held"]
     join(one)
-    assert [refused.code for refused in of(Refused, follow(one, name="x"))] == ["invalid"]
-    [refused] = of(Refused, one.ask(Look(next(one.requests), "group:")))
+    assert [refused.code for refused in of(Refusal, follow(one, name="x"))] == ["invalid"]
+    [refused] = of(Refusal, one.ask(DescribeGroup(next(one.requests), "group:")))
     assert refused.code == "invalid"
     assert see(one, 1) == []
 
@@ -266,7 +266,7 @@ def test_one_request_follows_one_group_and_a_connection_so_many(
     one = enter(pair, "one")
     follow(one)
     monkeypatch.setattr(node_groups, "FOLLOWS_MAX", 2)
-    assert [refused.code for refused in of(Refused, follow(one))] == ["overloaded"]
+    assert [refused.code for refused in of(Refusal, follow(one))] == ["overloaded"]
 
 
 def test_members_beyond_the_bound_wait_until_there_is_room(
@@ -289,7 +289,7 @@ def test_group_without_members_looks_empty_and_settled(pair: Nodes) -> None:
 
 def test_number_of_the_view_is_told_with_the_lock(pair: Nodes) -> None:
     one = enter(pair, "one")
-    [described] = of(Described, one.ask(Describe(next(one.requests), LOCK)))
+    [described] = of(DescribeReply, one.ask(Describe(next(one.requests), LOCK)))
     assert described.lock.view == views(one)[-1].view
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lockring.core.digest import mix
-from lockring.core.node.lock_table import Holder, LockTable, OpenRequest, Waiter
+from lockring.core.node.lock_table import LockTable
+from lockring.core.node.locks import LockHolder, LockWaiter, OpenRequest
 from lockring.core.node.sessions import NO_DEADLINE, Sessions
 from lockring.core.timing import up
 from lockring.protocol import SEQ_FREE, Acquire, Mode, Put, Remove
@@ -41,7 +42,7 @@ def wait(
     mode: int = 0,
     permits: int = 1,
     since_ns: int = 0,
-) -> Waiter:
+) -> LockWaiter:
     return table.enqueue(
         name,
         sessions.named(session, session, 1_000),
@@ -106,12 +107,12 @@ class TwinTables(RuleBasedStateMachine):
             return
         session, acquisition, _ = chosen = data.draw(st.sampled_from(everyone))
         entry = self.table.find(session, acquisition)
-        if isinstance(entry, Holder):
+        if isinstance(entry, LockHolder):
             assert self.table.remove(session, acquisition) is entry
             self.copy.apply(Remove(name, session, acquisition), 0)
             self.holders[name].remove(chosen)
         else:
-            assert isinstance(entry, Waiter)
+            assert isinstance(entry, LockWaiter)
             self.table.dequeue(entry)
             self.waiters[name].remove(chosen)
         self.grant_all(name)
@@ -284,7 +285,7 @@ def test_a_primarys_grant_does_what_the_same_mutation_does_on_a_copy(payload: by
         table = LockTable(3, sessions)
         table.start_serving()
         session = sessions.named("s1", "s1", 1_000)
-        wanted: Acquire | Waiter = Acquire(1, "s1", 1_000, "s1", 7, "a", Mode.SHARED, payload=payload)
+        wanted: Acquire | LockWaiter = Acquire(1, "s1", 1_000, "s1", 7, "a", Mode.SHARED, payload=payload)
         if waits:
             wanted = wait(table, sessions, "a", "s1", 7, mode=Mode.SHARED)
             wanted.payload = payload

@@ -6,7 +6,7 @@ import pytest
 
 from lockring.cluster_state import Copy, Replica
 from lockring.core.node.lock_table import LockTable
-from lockring.core.node.reign import LINK_COST_MAX, SNAPSHOT_PART_HOLDERS, CopyStream, Link, Reign
+from lockring.core.node.reign import LINK_COST_MAX, SNAPSHOT_PART_HOLDERS, CopyStream, PeerLink, Reign
 from lockring.core.node.sessions import Sessions
 from lockring.protocol import Put, Resume, Snapshot, Tail
 
@@ -19,7 +19,7 @@ def reign() -> Reign:
 
 
 def stream_to(reign: Reign, peer: Replica, *, joined: int = 6) -> CopyStream:
-    link = Link(peer, 0)
+    link = PeerLink(peer, 0)
     link.connected()
     stream = CopyStream(Copy(peer, joined), link, resumable=joined == reign.since, required=False)
     reign.streams[peer] = stream

@@ -10,14 +10,14 @@ from lockring.core.effects import COORDINATOR
 from lockring.core.node.reign import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.protocol import (
-    AskKind,
-    Granted,
+    GrantReply,
     HandOver,
     HandOverSlot,
     HeartbeatAck,
     Replicate,
     ReplicateAck,
     Routes,
+    SlotRequestKind,
     State,
     Tail,
 )
@@ -32,7 +32,7 @@ def pair() -> Nodes:
     return nodes
 
 
-def asked(nodes: Nodes, kind: AskKind) -> set[str]:
+def asked(nodes: Nodes, kind: SlotRequestKind) -> set[str]:
     return {item.node for each, item in nodes.asks if each is kind}
 
 
@@ -80,7 +80,7 @@ def test_state_is_passed_on_to_a_copy_that_lags_behind() -> None:
     nodes.lag.add("B")
     nodes.assign("A", "B")
     assert nodes.cores["B"].state == nodes.state
-    assert len(of(Granted, nodes.client("A", "one").acquire("x", 1))) == 1
+    assert len(of(GrantReply, nodes.client("A", "one").acquire("x", 1))) == 1
     assert nodes.cores["B"].slots[slot_of("x")].table.find("one", 1) is not None
 
 
@@ -182,9 +182,9 @@ def test_copy_that_has_nothing_to_go_on_from_gets_a_snapshot(pair: Nodes) -> Non
 def test_copy_that_is_connected_but_silent_is_asked_to_be_dropped(pair: Nodes) -> None:
     pair.cut.add(("B", "A"))
     pair.advance(1_000 * MS)
-    assert asked(pair, AskKind.DROP) == set()
+    assert asked(pair, SlotRequestKind.DROP) == set()
     pair.advance(1_000 * MS)
-    assert asked(pair, AskKind.DROP) == {"B"}
+    assert asked(pair, SlotRequestKind.DROP) == {"B"}
 
 
 def test_copy_that_never_learns_of_the_reign_is_asked_to_be_dropped() -> None:
@@ -197,7 +197,7 @@ def test_copy_that_never_learns_of_the_reign_is_asked_to_be_dropped() -> None:
     )
     nodes.cut.add(("A", "B"))
     nodes.advance(2_500 * MS)
-    assert "B" in asked(nodes, AskKind.DROP)
+    assert "B" in asked(nodes, SlotRequestKind.DROP)
 
 
 def test_learner_that_cannot_be_reached_is_asked_to_be_dropped(pair: Nodes) -> None:
@@ -208,14 +208,14 @@ def test_learner_that_cannot_be_reached_is_asked_to_be_dropped(pair: Nodes) -> N
     pair.slots(lambda slot: msgspec.structs.replace(slot, learner=Copy(pair.replicas["B"], version)))
     pair.asks.clear()
     pair.advance(S)
-    assert asked(pair, AskKind.DROP) == {"B"}
-    assert asked(pair, AskKind.IN_SYNC) == set()
+    assert asked(pair, SlotRequestKind.DROP) == {"B"}
+    assert asked(pair, SlotRequestKind.IN_SYNC) == set()
 
 
 def test_backup_whose_primary_cannot_be_reached_asks_before_the_lease_is_over(pair: Nodes) -> None:
     pair.crash("A")
     pair.advance(800 * MS)
-    assert asked(pair, AskKind.TAKEOVER) == {"B"}
+    assert asked(pair, SlotRequestKind.TAKEOVER) == {"B"}
     count = len(pair.asks)
     pair.advance(100 * MS)
     assert len(pair.asks) == count, "it asks again only after a while"
@@ -234,10 +234,10 @@ def test_asks_without_a_coordinator_are_dropped_and_asked_again(pair: Nodes) -> 
     pair.cores["B"].disconnected(COORDINATOR, now_ns=pair.now)
     pair.crash("A")
     pair.advance(S)
-    assert asked(pair, AskKind.TAKEOVER) == set()
+    assert asked(pair, SlotRequestKind.TAKEOVER) == set()
     pair.cores["B"].coordinator_connected(now_ns=pair.now)
     pair.advance(S)
-    assert asked(pair, AskKind.TAKEOVER) == {"B"}
+    assert asked(pair, SlotRequestKind.TAKEOVER) == {"B"}
 
 
 def test_links_to_lives_that_are_over_are_forgotten(pair: Nodes) -> None:

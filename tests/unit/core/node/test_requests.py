@@ -12,25 +12,25 @@ from lockring.core.node import dispatch as node_service
 from lockring.core.timing import up
 from lockring.net.frames import encode_frame
 from lockring.protocol import (
-    AskKind,
     Break,
-    Broken,
-    Changed,
+    BreakReply,
     CloseSession,
     Describe,
-    Described,
-    Granted,
+    DescribeReply,
+    GrantReply,
     Heartbeat,
-    Kept,
+    KeepaliveReply,
     List,
-    Listed,
-    Lost,
+    ListReply,
+    LossNotice,
     Message,
     Mode,
-    Refused,
-    Released,
+    Refusal,
+    ReleaseReply,
+    SlotRequestKind,
     Unwatch,
     Watch,
+    WatchNotice,
 )
 from lockring.slots import SLOTS, slot_of
 from lockring.units import DURATION_MS_MAX
@@ -52,7 +52,7 @@ def pair() -> Nodes:
 
 
 def codes(messages: list[Message]) -> list[str]:
-    return [message.code for message in of(Refused, messages)]
+    return [message.code for message in of(Refusal, messages)]
 
 
 def test_request_is_parked_while_nobody_has_the_slot_and_refused_after_a_while() -> None:
@@ -65,7 +65,7 @@ def test_request_is_parked_while_nobody_has_the_slot_and_refused_after_a_while()
     assert codes(client.inbox) == ["unavailable"]
     client.acquire("x", 2)
     nodes.assign("A")
-    assert len(of(Granted, client.inbox)) == 1
+    assert len(of(GrantReply, client.inbox)) == 1
 
 
 def test_those_who_have_waited_longest_are_first_when_parked_requests_are_answered() -> None:
@@ -74,8 +74,8 @@ def test_those_who_have_waited_longest_are_first_when_parked_requests_are_answer
     young.acquire("x", 1, waited_ms=10)
     old.acquire("x", 1, waited_ms=500)
     nodes.assign("A")
-    assert len(of(Granted, old.inbox)) == 1
-    assert of(Granted, young.inbox) == []
+    assert len(of(GrantReply, old.inbox)) == 1
+    assert of(GrantReply, young.inbox) == []
 
 
 def test_repeat_of_an_acquire_is_answered_under_its_last_number_in_whatever_order_both_are_looked_at() -> (
@@ -86,7 +86,7 @@ def test_repeat_of_an_acquire_is_answered_under_its_last_number_in_whatever_orde
     one.acquire("x", 1, waited_ms=0)
     one.acquire("x", 1, waited_ms=900)
     nodes.assign("A")
-    assert [message.request for message in of(Granted, one.inbox)] == [2]
+    assert [message.request for message in of(GrantReply, one.inbox)] == [2]
 
 
 def test_parked_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_release_without_the_right_to_serve_waits_for_it(pair: Nodes) -> None:
     assert one.release("x", 1) == []
     pair.slots(lambda slot: msgspec.structs.replace(slot, backup=None))
     pair.advance(200 * MS)
-    assert of(Released, one.inbox) == [Released(2, True)]
+    assert of(ReleaseReply, one.inbox) == [ReleaseReply(2, True)]
 
 
 def test_node_without_the_coordinators_lease_renews_nothing() -> None:
@@ -142,7 +142,7 @@ def test_node_without_the_coordinators_lease_renews_nothing() -> None:
     assert one.acquire("y", 2) == []
     nodes.coordinator_up = True
     nodes.advance(1_100 * MS)
-    assert len(of(Granted, one.inbox)) == 2
+    assert len(of(GrantReply, one.inbox)) == 2
 
 
 def test_acquire_of_a_session_that_has_run_out_starts_with_nothing(alone: Nodes) -> None:
@@ -151,8 +151,8 @@ def test_acquire_of_a_session_that_has_run_out_starts_with_nothing(alone: Nodes)
     alone.advance(S)
     alone.now += 60 * MS
     one.acquire("y", 2, ttl_ms=1_000)
-    assert [message.acquisition for message in of(Lost, one.inbox)] == [1]
-    assert of(Kept, one.keep(ttl_ms=1_000, through=2, count=1, digest=mix(2)))[0].agreed
+    assert [message.acquisition for message in of(LossNotice, one.inbox)] == [1]
+    assert of(KeepaliveReply, one.keep(ttl_ms=1_000, through=2, count=1, digest=mix(2)))[0].agreed
 
 
 def test_node_that_may_not_serve_tells_no_holder_that_its_lock_is_lost(pair: Nodes) -> None:
@@ -161,7 +161,7 @@ def test_node_that_may_not_serve_tells_no_holder_that_its_lock_is_lost(pair: Nod
     pair.cut |= {("A", "B"), ("B", "A")}
     pair.advance(5 * S)
     assert pair.cores["A"].slots[slot_of("x")].table.find("one", 1) is None
-    assert of(Lost, one.inbox) == []
+    assert of(LossNotice, one.inbox) == []
 
 
 def test_session_with_many_locks_runs_out_in_slices(alone: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_session_with_many_locks_runs_out_in_slices(alone: Nodes, monkeypatch: p
         left.append(core.status().locks)
     assert left == [23, 16, 9, 2, 0]
     alone.settle()
-    assert [message.reason for message in of(Lost, one.inbox)] == ["expired"] * 30
+    assert [message.reason for message in of(LossNotice, one.inbox)] == ["expired"] * 30
     assert "one" not in core.sessions.by_id
 
 
@@ -193,7 +193,7 @@ def test_expired_holder_whose_session_is_not_cleared_yet_stands_in_nobodys_way(
     alone.advance(up(S) - 100 * MS)
     alone.now += 110 * MS
     alone.cores["A"].on_timer(now_ns=alone.now)
-    assert len(of(Granted, two.acquire("job/30", 1, wait_ms=0))) == 1
+    assert len(of(GrantReply, two.acquire("job/30", 1, wait_ms=0))) == 1
 
 
 def test_session_has_one_ttl(alone: Nodes) -> None:
@@ -206,9 +206,9 @@ def test_sessions_and_watches_have_a_bound(alone: Nodes, monkeypatch: pytest.Mon
     monkeypatch.setattr("lockring.core.node.renewals.SESSIONS_MAX", 1)
     monkeypatch.setattr("lockring.core.node.watches.WATCHES_MAX", 1)
     one, two = alone.client("A", "one"), alone.client("A", "two")
-    assert len(of(Granted, one.acquire("x", 1))) == 1
+    assert len(of(GrantReply, one.acquire("x", 1))) == 1
     assert codes(two.acquire("y", 1)) == ["overloaded"]
-    assert len(of(Granted, one.acquire("y", 2))) == 1
+    assert len(of(GrantReply, one.acquire("y", 2))) == 1
     two.ask(Watch(5, "x"))
     assert codes(two.ask(Watch(6, "y")))[-1] == "overloaded"
 
@@ -220,7 +220,7 @@ def test_waiter_of_a_session_that_runs_out_is_told(alone: Nodes) -> None:
     alone.advance(up(S) + 200 * MS)
     assert codes(two.inbox) == ["unavailable"]
     one.release("x", 1)
-    assert of(Granted, two.inbox) == []
+    assert of(GrantReply, two.inbox) == []
 
 
 def test_session_that_waits_behind_itself_ends_whole(alone: Nodes) -> None:
@@ -228,9 +228,9 @@ def test_session_that_waits_behind_itself_ends_whole(alone: Nodes) -> None:
     for number in range(1, 4):
         one.acquire("x", number)
     one.ask(CloseSession(90, "one"))
-    assert of(Released, one.inbox) == [Released(90, True)]
+    assert of(ReleaseReply, one.inbox) == [ReleaseReply(90, True)]
     assert alone.cores["A"].status().locks == 0
-    assert of(Released, one.ask(CloseSession(91, "one"))) == [Released(91, False)]
+    assert of(ReleaseReply, one.ask(CloseSession(91, "one"))) == [ReleaseReply(91, False)]
 
 
 def test_grant_after_a_long_wait_counts_from_the_last_keepalive(alone: Nodes) -> None:
@@ -240,10 +240,10 @@ def test_grant_after_a_long_wait_counts_from_the_last_keepalive(alone: Nodes) ->
     for _ in range(3):
         alone.advance(4 * S)
         one.keep(through=1, count=1, digest=mix(1))
-        assert of(Kept, two.keep(through=1, count=1, digest=mix(1)))[0].agreed
-    kept = of(Kept, two.inbox)[-1]
+        assert of(KeepaliveReply, two.keep(through=1, count=1, digest=mix(1)))[0].agreed
+    kept = of(KeepaliveReply, two.inbox)[-1]
     one.release("x", 1)
-    granted = of(Granted, two.inbox)[0]
+    granted = of(GrantReply, two.inbox)[0]
     assert (granted.request, granted.basis, granted.promise_ms) == (1, kept.request, 10_000)
 
 
@@ -256,20 +256,20 @@ def test_repeated_wait_is_answered_where_it_was_last_asked(alone: Nodes) -> None
     second = alone.client("A", "two", client="two", number=2)
     second.acquire("x", 1, wait_ms=30_000)
     one.release("x", 1)
-    assert of(Granted, first.inbox) == []
-    assert len(of(Granted, second.inbox)) == 1
+    assert of(GrantReply, first.inbox) == []
+    assert len(of(GrantReply, second.inbox)) == 1
 
 
 def test_readers_share_what_a_writer_waits_for(alone: Nodes) -> None:
     clients = [alone.client("A", name) for name in ("r1", "r2", "w", "r3")]
     for client, mode in zip(clients, (Mode.SHARED, Mode.SHARED, Mode.EXCLUSIVE, Mode.SHARED), strict=True):
         client.acquire("x", 1, mode=mode)
-    assert [len(of(Granted, client.inbox)) for client in clients] == [1, 1, 0, 0]
+    assert [len(of(GrantReply, client.inbox)) for client in clients] == [1, 1, 0, 0]
     clients[0].release("x", 1)
     clients[1].release("x", 1)
-    assert [len(of(Granted, client.inbox)) for client in clients] == [1, 1, 1, 0]
+    assert [len(of(GrantReply, client.inbox)) for client in clients] == [1, 1, 1, 0]
     clients[2].release("x", 1)
-    assert [len(of(Granted, client.inbox)) for client in clients] == [1, 1, 1, 1]
+    assert [len(of(GrantReply, client.inbox)) for client in clients] == [1, 1, 1, 1]
 
 
 def test_async_reign_answers_a_grant_that_no_copy_has_yet() -> None:
@@ -277,7 +277,7 @@ def test_async_reign_answers_a_grant_that_no_copy_has_yet() -> None:
     nodes.state = msgspec.structs.replace(nodes.state, replication="async")
     nodes.assign("A", "B")
     nodes.cut.add(("B", "A"))
-    assert len(of(Granted, nodes.client("A", "one").acquire("x", 1))) == 1
+    assert len(of(GrantReply, nodes.client("A", "one").acquire("x", 1))) == 1
 
 
 def test_acquisition_id_is_of_one_lock_only(alone: Nodes) -> None:
@@ -294,27 +294,27 @@ def test_message_that_no_client_sends_is_refused(alone: Nodes) -> None:
 
 def test_forced_break_frees_at_once_and_a_broken_acquire_is_not_repeated(alone: Nodes) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
-    generation = of(Granted, one.acquire("x", 1))[0].generation
+    generation = of(GrantReply, one.acquire("x", 1))[0].generation
     two.acquire("x", 1)
     alone.deliver("A", two.connection, Break(50, "x", generation))
     assert codes(one.acquire("x", 1)) == ["not-held"]
-    assert of(Broken, two.ask(Break(51, "x", generation, True))) == [Broken(51, True, 0)]
-    assert len(of(Granted, two.inbox)) == 1
+    assert of(BreakReply, two.ask(Break(51, "x", generation, True))) == [BreakReply(51, True, 0)]
+    assert len(of(GrantReply, two.inbox)) == 1
     assert codes(two.ask(Break(52, "y", 1))) == ["not-held"]
 
 
 def test_broken_lease_of_a_holder_that_does_not_let_go_is_freed_when_it_has_run_out(alone: Nodes) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
-    generation = of(Granted, one.acquire("x", 1, ttl_ms=2_000))[0].generation
+    generation = of(GrantReply, one.acquire("x", 1, ttl_ms=2_000))[0].generation
     one.acquire("y", 2, ttl_ms=2_000)
     two.acquire("x", 1)
-    within_ms = of(Broken, two.ask(Break(50, "x", generation)))[0].within_ms
+    within_ms = of(BreakReply, two.ask(Break(50, "x", generation)))[0].within_ms
     for _ in range(3):
         alone.advance(500 * MS)
         one.acquire("y", 2, ttl_ms=2_000)
-    assert of(Granted, two.inbox) == []
+    assert of(GrantReply, two.inbox) == []
     alone.advance(within_ms * MS - 1_500 * MS + 100 * MS)
-    assert len(of(Granted, two.inbox)) == 1
+    assert len(of(GrantReply, two.inbox)) == 1
     assert alone.cores["A"].slots[slot_of("y")].table.find("one", 2) is not None
 
 
@@ -322,7 +322,7 @@ def test_a_lease_that_is_ended_by_hand_is_told_to_the_log_once_with_owner_lock_a
     alone: Nodes,
 ) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
-    generation = of(Granted, one.acquire("x", 1))[0].generation
+    generation = of(GrantReply, one.acquire("x", 1))[0].generation
     two.ask(Break(50, "x", generation))
     two.ask(Break(51, "x", generation))
     (polite,) = alone.notes
@@ -361,16 +361,16 @@ def test_watch_ends_when_it_is_told_to_or_its_connection_is_gone(alone: Nodes) -
     one, two = alone.client("A", "one"), alone.client("A", "two")
     one.ask(Watch(1, "x"))
     two.ask(Watch(1, "x"))
-    assert of(Released, one.ask(Unwatch(2, 1))) == [Released(2, True)]
-    assert of(Released, one.ask(Unwatch(3, 1))) == [Released(3, False)]
-    seen = len(of(Changed, one.inbox))
+    assert of(ReleaseReply, one.ask(Unwatch(2, 1))) == [ReleaseReply(2, True)]
+    assert of(ReleaseReply, one.ask(Unwatch(3, 1))) == [ReleaseReply(3, False)]
+    seen = len(of(WatchNotice, one.inbox))
     alone.client("A", "three").acquire("x", 1)
-    assert len(of(Changed, one.inbox)) == seen
-    assert len(of(Changed, two.inbox)) == 2
+    assert len(of(WatchNotice, one.inbox)) == seen
+    assert len(of(WatchNotice, two.inbox)) == 2
     alone.cores["A"].disconnected(two.connection, now_ns=alone.now)
     alone.settle()
     alone.client("A", "three").release("x", 1)
-    assert len(of(Changed, two.inbox)) == 2
+    assert len(of(WatchNotice, two.inbox)) == 2
 
 
 def test_watcher_hears_of_a_change_once_the_node_may_serve_again(pair: Nodes) -> None:
@@ -379,20 +379,20 @@ def test_watcher_hears_of_a_change_once_the_node_may_serve_again(pair: Nodes) ->
     pair.cut |= {("A", "B"), ("B", "A")}
     pair.advance(2_200 * MS)
     one.acquire("x", 1)
-    assert len(of(Changed, watcher.inbox)) == 1
+    assert len(of(WatchNotice, watcher.inbox)) == 1
     pair.slots(lambda slot: msgspec.structs.replace(slot, backup=None))
-    assert len(of(Changed, watcher.inbox)) == 2
+    assert len(of(WatchNotice, watcher.inbox)) == 2
 
 
 def test_questions_about_a_lock_elsewhere_are_sent_there(pair: Nodes) -> None:
     client = pair.client("B", "one")
     for message in (Describe(1, "x"), Watch(2, "x"), Break(3, "x", 1)):
         assert codes(client.ask(message)) == ["moved"]
-    assert of(Listed, client.ask(List(4, "")))[0].locks == []
+    assert of(ListReply, client.ask(List(4, "")))[0].locks == []
 
 
 def test_free_lock_is_described_as_free(alone: Nodes) -> None:
-    lock = of(Described, alone.client("A", "one").ask(Describe(1, "x")))[0].lock
+    lock = of(DescribeReply, alone.client("A", "one").ask(Describe(1, "x")))[0].lock
     assert (lock.holders, lock.waiters, lock.primary) == ([], [], "A")
 
 
@@ -408,7 +408,7 @@ def test_long_list_without_a_match_is_cut_into_pages(alone: Nodes, monkeypatch: 
         client.acquire(f"job/{number}", number)
     pages, slot = 0, 0
     while slot >= 0:
-        page = of(Listed, client.ask(List(100 + pages, "none", slot)))[0]
+        page = of(ListReply, client.ask(List(100 + pages, "none", slot)))[0]
         assert page.locks == []
         slot, pages = page.next_slot, pages + 1
     assert pages >= 4
@@ -424,7 +424,7 @@ def test_a_watch_is_of_one_lock_only_and_its_node_outlives_the_client_that_asked
     watcher = alone.client("A", "w")
     watcher.ask(Watch(5, "x"))
     assert codes(watcher.ask(Watch(5, "y"))) == ["invalid"]
-    assert len(of(Changed, watcher.ask(Watch(5, "x")))) == 1
+    assert len(of(WatchNotice, watcher.ask(Watch(5, "x")))) == 1
     alone.cores["A"].disconnected(watcher.connection, now_ns=alone.now)
     alone.slots(lambda slot: msgspec.structs.replace(slot, since=alone.state.version + 1, primary=None))
     assert alone.cores["A"].slots[slot_of("x")].reign is None
@@ -436,11 +436,11 @@ def test_every_watch_in_a_slot_that_moves_is_sent_on_and_forgotten(pair: Nodes) 
     watcher.ask(Watch(2, "x"))
     watcher.ask(Watch(3, "y"))
     pair.promote("B")
-    assert sorted(message.request for message in of(Refused, watcher.inbox)) == [1, 2, 3]
+    assert sorted(message.request for message in of(Refusal, watcher.inbox)) == [1, 2, 3]
     pair.promote("A")
     pair.advance(3 * S)
     pair.client("A", "one").acquire("x", 1)
-    assert len(of(Changed, watcher.inbox)) == 3
+    assert len(of(WatchNotice, watcher.inbox)) == 3
 
 
 @pytest.mark.parametrize("field", ["wait_ms", "waited_ms"])
@@ -450,7 +450,7 @@ def test_wait_that_no_answer_could_tell_of_is_refused(alone: Nodes, field: str) 
     assert codes(two.acquire("x", 1, **{field: 2**64 - 1})) == ["invalid"]
     two.acquire("x", 2, **{field: DURATION_MS_MAX})
     alone.advance(5 * MS)
-    encode_frame(of(Described, one.ask(Describe(50, "x")))[0])
+    encode_frame(of(DescribeReply, one.ask(Describe(50, "x")))[0])
 
 
 def test_client_that_goes_leaves_no_waiter_of_its_own_granted(alone: Nodes) -> None:
@@ -462,7 +462,7 @@ def test_client_that_goes_leaves_no_waiter_of_its_own_granted(alone: Nodes) -> N
     last.acquire("x", 1, mode=Mode.SHARED)
     alone.cores["A"].disconnected(both.connection, now_ns=alone.now)
     alone.settle()
-    assert len(of(Granted, last.inbox)) == 1
+    assert len(of(GrantReply, last.inbox)) == 1
     assert len(alone.cores["A"].slots[slot_of("x")].table.locks["x"].holders) == 2
 
 
@@ -470,13 +470,13 @@ def test_grant_that_was_broken_before_its_answer_is_not_answered_with_a_promise(
     one, two = pair.client("A", "one"), pair.client("A", "two")
     pair.cut |= {("A", "B")}
     one.acquire("x", 1, ttl_ms=10_000)
-    generation = of(Described, two.ask(Describe(50, "x")))[0].lock.holders[0].generation
+    generation = of(DescribeReply, two.ask(Describe(50, "x")))[0].lock.holders[0].generation
     two.ask(Break(51, "x", generation))
     pair.cut.clear()
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
     pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
     pair.advance(S)
-    assert of(Granted, one.inbox) == []
+    assert of(GrantReply, one.inbox) == []
     assert codes(one.inbox) == ["not-held"]
 
 
@@ -494,12 +494,12 @@ def test_generations_that_a_waiter_needs_are_asked_for_until_they_come(alone: No
     assert alone.asks == []
     core.coordinator_connected(now_ns=alone.now)
     alone.advance(200 * MS)
-    assert {(kind, item.slot) for kind, item in alone.asks} == {(AskKind.EXTEND, slot_of("x"))}
+    assert {(kind, item.slot) for kind, item in alone.asks} == {(SlotRequestKind.EXTEND, slot_of("x"))}
     alone.slots(
         lambda slot: msgspec.structs.replace(slot, generation_below=slot.generation_from + 1_000_000),
         slot_of("x"),
     )
-    assert len(of(Granted, one.inbox)) == 1, "though the slot has a new epoch too"
+    assert len(of(GrantReply, one.inbox)) == 1, "though the slot has a new epoch too"
     alone.asks.clear()
     alone.advance(200 * MS)
     assert alone.asks == []
@@ -509,6 +509,6 @@ def test_keepalive_that_compares_more_slots_than_there_are_is_refused(alone: Nod
     """One of a megabyte took a node most of a second."""
     client = alone.client("A", "s")
     every = [(slot, 0, 0) for slot in range(SLOTS)]
-    assert isinstance(client.keep(slots=every)[0], Kept)
+    assert isinstance(client.keep(slots=every)[0], KeepaliveReply)
     (refused,) = client.keep(slots=[*every, (0, 0, 0)])
     assert refused.code == "invalid"

@@ -11,13 +11,13 @@ from lockring.core.node import queries as node_queries
 from lockring.protocol import (
     PAYLOAD_BYTES_MAX,
     Describe,
-    Described,
-    Granted,
+    DescribeReply,
+    GrantReply,
     List,
-    Listed,
-    LockInfo,
+    ListReply,
+    LockRecord,
     Mode,
-    Refused,
+    Refusal,
 )
 from lockring.slots import slot_of
 from tests.unit.core.node.world import MS, Client, Nodes, S, of
@@ -31,14 +31,14 @@ def pair() -> Nodes:
     return nodes
 
 
-def described(client: Client, name: str) -> LockInfo:
-    answers = of(Described, client.ask(Describe(900, name)))
+def described(client: Client, name: str) -> LockRecord:
+    answers = of(DescribeReply, client.ask(Describe(900, name)))
     assert len(answers) == 1
     return answers[0].lock
 
 
 def share(client: Client, name: str, acquisition: int = 1, **more: Any) -> bool:
-    return bool(of(Granted, client.acquire(name, acquisition, mode=Mode.SHARED, **more)))
+    return bool(of(GrantReply, client.acquire(name, acquisition, mode=Mode.SHARED, **more)))
 
 
 def test_readers_that_come_after_a_writer_wait_for_it_and_are_then_granted_together(pair: Nodes) -> None:
@@ -46,7 +46,7 @@ def test_readers_that_come_after_a_writer_wait_for_it_and_are_then_granted_toget
     writer = pair.client("A", "writer")
     assert share(readers[0], "x")
     assert share(readers[1], "x")
-    assert of(Granted, writer.acquire("x", 1)) == []
+    assert of(GrantReply, writer.acquire("x", 1)) == []
     assert not share(readers[2], "x")
     assert not share(readers[3], "x")
     lock = described(writer, "x")
@@ -54,10 +54,10 @@ def test_readers_that_come_after_a_writer_wait_for_it_and_are_then_granted_toget
     assert [Mode(waiter.mode) for waiter in lock.waiters] == [Mode.EXCLUSIVE, Mode.SHARED, Mode.SHARED]
     for reader in readers[:2]:
         reader.release("x", 1)
-    assert of(Granted, writer.inbox)
+    assert of(GrantReply, writer.inbox)
     assert Mode(described(writer, "x").mode) is Mode.EXCLUSIVE
     writer.release("x", 1)
-    tokens = [of(Granted, reader.inbox)[0].generation for reader in readers]
+    tokens = [of(GrantReply, reader.inbox)[0].generation for reader in readers]
     assert tokens == sorted(set(tokens))
     assert len(described(writer, "x").holders) == 2
 
@@ -68,21 +68,21 @@ def test_writer_that_gives_up_lets_the_readers_behind_it_in(pair: Nodes) -> None
     writer.acquire("x", 1, wait_ms=500)
     assert not share(second, "x")
     pair.advance(600 * MS)
-    assert [refused.code for refused in of(Refused, writer.inbox)] == ["timeout"]
-    assert of(Granted, second.inbox)
+    assert [refused.code for refused in of(Refusal, writer.inbox)] == ["timeout"]
+    assert of(GrantReply, second.inbox)
 
 
 def test_reader_that_a_waiting_writer_keeps_out_is_told_so(pair: Nodes) -> None:
     first, writer, second = (pair.client("A", name) for name in ("first", "writer", "second"))
     assert share(first, "x")
     writer.acquire("x", 1)
-    tried = of(Refused, second.acquire("x", 1, mode=Mode.SHARED, wait_ms=0))
+    tried = of(Refusal, second.acquire("x", 1, mode=Mode.SHARED, wait_ms=0))
     second.acquire("x", 2, mode=Mode.SHARED, wait_ms=200)
     pair.advance(300 * MS)
-    waited = of(Refused, second.inbox)[1:]
+    waited = of(Refusal, second.inbox)[1:]
     told = "lock 'x' is shared by 'first', and 'writer' waits before you to hold it alone"
     assert [refused.text for refused in (*tried, *waited)] == [told, told]
-    other = of(Refused, second.acquire("x", 3, wait_ms=0))
+    other = of(Refusal, second.acquire("x", 3, wait_ms=0))
     assert [refused.text for refused in other] == ["lock 'x' is held by 'first'"]
 
 
@@ -114,7 +114,7 @@ def test_readers_and_what_they_left_survive_the_death_of_the_primary(replicated_
         ("two", b""),
     ]
     assert share(three, "x")
-    assert of(Granted, nodes.client("B", "four").acquire("x", 1)) == []
+    assert of(GrantReply, nodes.client("B", "four").acquire("x", 1)) == []
 
 
 def test_waiter_brings_what_it_wants_to_leave(pair: Nodes) -> None:
@@ -130,7 +130,7 @@ def test_waiter_brings_what_it_wants_to_leave(pair: Nodes) -> None:
 
 def test_payload_that_is_too_long_is_refused_and_changes_nothing(pair: Nodes) -> None:
     one = pair.client("A", "one")
-    refused = of(Refused, one.acquire("x", 1, payload=bytes(PAYLOAD_BYTES_MAX + 1)))
+    refused = of(Refusal, one.acquire("x", 1, payload=bytes(PAYLOAD_BYTES_MAX + 1)))
     assert [message.code for message in refused] == ["invalid"]
     assert described(one, "x").holders == []
     assert share(one, "x", payload=bytes(PAYLOAD_BYTES_MAX))
@@ -145,7 +145,7 @@ def test_shared_holders_of_one_lock_have_a_bound_and_the_next_one_waits(
     assert share(one, "x", 2)
     assert not share(one, "x", 3)
     one.release("x", 1)
-    assert len(of(Granted, one.inbox)) == 3
+    assert len(of(GrantReply, one.inbox)) == 3
 
 
 def test_page_of_a_list_ends_before_its_holders_are_too_many_for_a_message(
@@ -158,7 +158,7 @@ def test_page_of_a_list_ends_before_its_holders_are_too_many_for_a_message(
     names: list[str] = []
     slot, after, pages = 0, "", 0
     while slot >= 0:
-        page = of(Listed, one.ask(List(800 + pages, "", slot, after)))[0]
+        page = of(ListReply, one.ask(List(800 + pages, "", slot, after)))[0]
         names += [lock.name for lock in page.locks]
         assert sum(len(lock.holders) for lock in page.locks) <= 3
         slot, after, pages = page.next_slot, page.next_name, pages + 1

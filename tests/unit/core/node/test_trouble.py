@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import Replica
-from lockring.protocol import HeartbeatAck, List, Listed, Message, Queued, Refused, Trouble
+from lockring.protocol import HeartbeatAck, List, ListReply, Message, QueueNotice, Refusal, TroubleNotice
 from lockring.slots import SLOTS
 from tests.unit.core.node.world import MS, Client, Nodes, of
 
@@ -30,10 +30,10 @@ def test_an_acquire_that_waits_for_longer_than_a_moment_is_told_that_it_is_queue
     news(two)
     for _ in range(3):
         nodes.advance(100 * MS)
-    assert len(of(Queued, news(two))) == 1
+    assert len(of(QueueNotice, news(two))) == 1
     for _ in range(20):
         nodes.advance(100 * MS)
-    assert of(Queued, news(two)) == [], "once is enough"
+    assert of(QueueNotice, news(two)) == [], "once is enough"
 
 
 def test_an_acquire_that_is_granted_within_a_moment_is_told_nothing_else() -> None:
@@ -44,7 +44,7 @@ def test_an_acquire_that_is_granted_within_a_moment_is_told_nothing_else() -> No
     one.release("x", 1)
     for _ in range(3):
         nodes.advance(100 * MS)
-    assert of(Queued, news(two)) == []
+    assert of(QueueNotice, news(two)) == []
 
 
 def test_an_acquire_that_is_repeated_is_told_again_where_it_was_repeated() -> None:
@@ -58,7 +58,7 @@ def test_an_acquire_that_is_repeated_is_told_again_where_it_was_repeated() -> No
     again.acquire("x", 1)
     for _ in range(3):
         nodes.advance(100 * MS)
-    assert len(of(Queued, news(again))) == 1
+    assert len(of(QueueNotice, news(again))) == 1
 
 
 def test_a_node_that_has_lost_its_coordinator_says_so_and_since_when() -> None:
@@ -68,33 +68,35 @@ def test_a_node_that_has_lost_its_coordinator_says_so_and_since_when() -> None:
     nodes.coordinator_up = False
     for _ in range(350):
         nodes.advance(100 * MS)
-    (trouble,) = of(Trouble, news(client))
+    (trouble,) = of(TroubleNotice, news(client))
     assert (trouble.reason, trouble.all) == ("no-coordinator", True)
     assert 30_000 <= trouble.since_ms <= 31_000
     late = nodes.client("A", "two")
-    (told,) = of(Trouble, news(late))
+    (told,) = of(TroubleNotice, news(late))
     assert told.since_ms > 33_000
     refused = late.acquire("x", 1, wait_ms=0)
     for _ in range(60):
         nodes.advance(100 * MS)
-    (refusal,) = of(Refused, refused + news(late))
+    (refusal,) = of(Refusal, refused + news(late))
     assert refusal.code == "unavailable"
     assert "has not heard of the coordinator" in refusal.text
     nodes.coordinator_up = True
     for _ in range(30):
         nodes.advance(100 * MS)
-    assert of(Trouble, news(client))[-1].reason == "no-primary", "of the slots that this test leaves out"
+    assert of(TroubleNotice, news(client))[-1].reason == "no-primary", (
+        "of the slots that this test leaves out"
+    )
 
 
 def test_slots_that_wait_for_leases_are_told_with_how_long_yet() -> None:
     nodes = Nodes("A")
     client = nodes.client("A", "one")
-    assert of(Trouble, news(client))[-1].reason in ("no-primary", "no-coordinator")
+    assert of(TroubleNotice, news(client))[-1].reason in ("no-primary", "no-coordinator")
     nodes.advance(500 * MS)
     core = nodes.cores["A"]
     core.service.troubles.acknowledged(HeartbeatAck(1, 1, SLOTS, 25_000), nodes.now)
     nodes.advance(100 * MS)
-    trouble = of(Trouble, news(client))[-1]
+    trouble = of(TroubleNotice, news(client))[-1]
     assert (trouble.reason, trouble.all) == ("leases", False)
     assert 24_000 <= trouble.left_ms <= 25_000
 
@@ -108,19 +110,19 @@ def test_slots_of_a_former_life_of_a_node_wait_for_its_leases_too() -> None:
     nodes.advance(500 * MS)
     nodes.cores["A"].service.troubles.acknowledged(HeartbeatAck(1, 1, SLOTS, 25_000), nodes.now)
     nodes.advance(100 * MS)
-    assert of(Trouble, news(client))[-1].reason == "leases"
+    assert of(TroubleNotice, news(client))[-1].reason == "leases"
 
 
 def test_a_list_counts_the_slots_of_which_the_node_may_not_tell() -> None:
     nodes = alone()
     client = nodes.client("A", "one")
     client.acquire("x", 1)
-    (listed,) = of(Listed, client.ask(List(900, "")))
+    (listed,) = of(ListReply, client.ask(List(900, "")))
     assert (len(listed.locks), listed.unserved) == (1, 0)
     nodes.coordinator_up = False
     for _ in range(350):
         nodes.advance(100 * MS)
     news(client)
-    (listed,) = of(Listed, client.ask(List(901, "")))
+    (listed,) = of(ListReply, client.ask(List(901, "")))
     served = sum(slot.primary is not None for slot in nodes.state.slots)
     assert (listed.locks, listed.unserved) == ([], served)

@@ -19,14 +19,14 @@ from lockring.core.node.core import NodeCore
 from lockring.core.timing import Timing
 from lockring.protocol import (
     Acquire,
-    Ask,
-    AskItem,
-    AskKind,
     Heartbeat,
     HeartbeatAck,
     Keepalive,
     Message,
     Release,
+    SlotRequest,
+    SlotRequestKind,
+    SlotRequests,
 )
 from lockring.slots import slot_of
 
@@ -90,13 +90,13 @@ class Nodes:
         self.state = ClusterState(cluster="c", coordinator="here:1")
         self.cores: dict[str, NodeCore] = {}
         self.replicas: dict[str, Replica] = {}
-        self.asks: list[tuple[AskKind, AskItem]] = []
+        self.asks: list[tuple[SlotRequestKind, SlotRequest]] = []
         self.clients: dict[tuple[str, int], Client] = {}
         self.notes: list[str] = []
         self.cut: set[tuple[str, str]] = set()
         self.coordinator_up = True
         self.lag: set[str] = set()
-        self.on_ask: Callable[[AskKind, AskItem], None] | None = None
+        self.on_ask: Callable[[SlotRequestKind, SlotRequest], None] | None = None
         self._numbers = itertools.count(1)
         self._queue: deque[Callable[[], None]] = deque()
         for name in names:
@@ -219,11 +219,11 @@ class Nodes:
             case Send(to=Coordinator(), message=Heartbeat() as beat):
                 if self.coordinator_up and beat.version <= self.state.version:
                     self._later(name, COORDINATOR, HeartbeatAck(beat.sequence, self.state.version))
-            case Send(to=Coordinator(), message=Ask() as ask):
+            case Send(to=Coordinator(), message=SlotRequests() as ask):
                 for item in ask.items:
-                    self.asks.append((AskKind(ask.kind), item))
+                    self.asks.append((SlotRequestKind(ask.kind), item))
                     if self.on_ask is not None:
-                        kind = AskKind(ask.kind)
+                        kind = SlotRequestKind(ask.kind)
                         self._queue.append(lambda kind=kind, item=item: self.on_ask(kind, item))  # type: ignore[misc]
             case Send(to=int() as connection, message=message):
                 client = self.clients.get((name, connection))

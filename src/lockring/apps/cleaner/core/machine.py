@@ -12,9 +12,9 @@ from typing import Final, Literal
 
 from lockring.apps.cleaner.core.counts import RoughCounts
 from lockring.apps.cleaner.core.policy import Policy
-from lockring.apps.cleaner.core.queue import CleaningQueue, Pending
+from lockring.apps.cleaner.core.queue import CleaningQueue, PendingFolder
 from lockring.apps.cleaner.core.tally import Tally
-from lockring.apps.cleaner.core.words import ROOT, Change, Event, Look, Reason, parent_of
+from lockring.apps.cleaner.core.words import ROOT, Change, FolderEvent, FolderState, Reason, parent_of
 
 COUNTS_PER_PENDING: Final = 2
 COUNT_AGE_NS_MAX: Final = 300 * 1_000_000_000
@@ -50,7 +50,7 @@ class CleanerCore:
 
     # ------------------------------------------------------------------- what becomes known
 
-    def on_event(self, event: Event, *, now_ns: int) -> bool:
+    def on_event(self, event: FolderEvent, *, now_ns: int) -> bool:
         """Take an event in.
 
         Returns:
@@ -71,7 +71,7 @@ class CleanerCore:
         self._queue.restart(now_ns=now_ns)
 
     def found(
-        self, folder: str, look: Look | Reason, *, since_ns: int, is_mine: bool, by_event: bool = False
+        self, folder: str, look: FolderState | Reason, *, since_ns: int, is_mine: bool, by_event: bool = False
     ) -> Reason | None:
         """A folder was looked at.
 
@@ -109,11 +109,13 @@ class CleanerCore:
         """When the next folder is due, None if none waits."""
         return self._queue.next_due_ns()
 
-    def take_due(self, *, now_ns: int) -> Pending | None:
+    def take_due(self, *, now_ns: int) -> PendingFolder | None:
         """The next folder that has waited for its delay, taken out of the queue; None if none has."""
         return self._queue.take_due(now_ns=now_ns)
 
-    def judge(self, pending: Pending, look: Look | Reason, *, is_mine: bool, now_ns: int) -> Verdict:
+    def judge(
+        self, pending: PendingFolder, look: FolderState | Reason, *, is_mine: bool, now_ns: int
+    ) -> Verdict:
         """Decide on a folder that is due and was looked at again.
 
         Returns:
@@ -160,7 +162,9 @@ class CleanerCore:
         parent = parent_of(folder)
         return None if parent == ROOT else parent
 
-    def follows(self, folder: str, look: Look | Reason, *, is_mine: bool, now_ns: int) -> Pending | None:
+    def follows(
+        self, folder: str, look: FolderState | Reason, *, is_mine: bool, now_ns: int
+    ) -> PendingFolder | None:
         """Decide on a parent whose last entry may have been removed by this worker.
 
         It goes at once: it had something in it until now, which has waited already. But if somebody else has
@@ -179,7 +183,7 @@ class CleanerCore:
             self._queue.add(folder, since_ns=now_ns, stamp=look.stamp)
             return None
         self._queue.discard(folder)
-        return Pending(folder, now_ns, look.stamp)
+        return PendingFolder(folder, now_ns, look.stamp)
 
     def keep_only(self, is_mine: Callable[[str], bool]) -> int:
         """Let go of the folders that wait and are not this worker's any more; returns how many."""

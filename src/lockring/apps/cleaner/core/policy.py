@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from lockring.apps.cleaner.core.words import ROOT, Look, Reason, top_of
+from lockring.apps.cleaner.core.words import ROOT, FolderState, Reason, top_of
 
 STAGING: Final = frozenset({".uploads", ".multipart", ".minio.sys"})
 """Names of folders in which object stores put the parts of uploads together."""
@@ -61,7 +61,7 @@ class Policy:
             return Reason.PATTERN
         return None
 
-    def keeps(self, folder: str, look: Look) -> Reason | None:
+    def keeps(self, folder: str, look: FolderState) -> Reason | None:
         """Why an empty folder is kept; None if it may go.
 
         A scan has looked at the folders above already; for a folder from an event they are looked at here.

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 
-class Pending(msgspec.Struct, frozen=True):
+class PendingFolder(msgspec.Struct, frozen=True):
     """A folder in the queue.
 
     Attributes:
@@ -42,7 +42,7 @@ class CleaningQueue:
         assert delay_ns >= 0 and size_max >= 1, "checked where settings are read"
         self._delay_ns = delay_ns
         self._size_max = size_max
-        self._pending: dict[str, Pending] = {}
+        self._pending: dict[str, PendingFolder] = {}
         # Corrected lazily: an item counts only while it is what `_pending` has for its folder.
         self._heap: list[tuple[int, str]] = []
         self.dropped = 0
@@ -79,7 +79,7 @@ class CleaningQueue:
         elif self.is_full:
             self.dropped += 1
             return False
-        self._put(Pending(folder, since_ns, stamp))
+        self._put(PendingFolder(folder, since_ns, stamp))
         return True
 
     def cancel(self, folder: str, *, at_ns: int) -> bool:
@@ -109,14 +109,14 @@ class CleaningQueue:
         """Let the delay of every folder begin anew: what happened to them lately is not known."""
         for each in list(self._pending.values()):
             if each.since_ns < now_ns:
-                self._put(Pending(each.folder, now_ns, each.stamp))
+                self._put(PendingFolder(each.folder, now_ns, each.stamp))
 
     def next_due_ns(self) -> int | None:
         """When the next folder is due; None if there is none."""
         self._correct()
         return self._heap[0][0] + self._delay_ns if self._heap else None
 
-    def take_due(self, *, now_ns: int) -> Pending | None:
+    def take_due(self, *, now_ns: int) -> PendingFolder | None:
         """Take the folder out that has been empty for the longest time, if that is the delay or more."""
         self._correct()
         if not self._heap or self._heap[0][0] + self._delay_ns > now_ns:
@@ -133,7 +133,7 @@ class CleaningQueue:
             assert each.folder == folder
             assert (each.since_ns, folder) in items
 
-    def _put(self, pending: Pending) -> None:
+    def _put(self, pending: PendingFolder) -> None:
         self._pending[pending.folder] = pending
         heapq.heappush(self._heap, (pending.since_ns, pending.folder))
         if len(self._heap) > 2 * len(self._pending) + 64:

@@ -18,7 +18,7 @@ class Change(enum.Enum):
     REMOVED = "removed"
 
 
-class Event(msgspec.Struct, frozen=True):
+class FolderEvent(msgspec.Struct, frozen=True):
     """A change, as a source of events tells it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Event(msgspec.Struct, frozen=True):
     at_ns: int
 
 
-class Look(msgspec.Struct, frozen=True):
+class FolderState(msgspec.Struct, frozen=True):
     """A folder as it was found.
 
     Attributes:
