@@ -43,7 +43,7 @@ def session_only() -> list[Change]:
 @drill
 def drill_session_only() -> None:
     """As for `agreed_without_right`."""
-    agreed_without_right()
+    drill_agreed_without_right()
 
 
 @mutant
@@ -101,7 +101,7 @@ def grant_by_session() -> list[Change]:
 @drill
 def drill_grant_by_session() -> None:
     """As for `client_from_response`: meanwhile the client has renewed what it has elsewhere."""
-    client_from_response()
+    drill_client_from_response()
 
 
 @mutant

@@ -444,7 +444,7 @@ def order_gen_seq() -> list[Change]:
 @drill
 def drill_order_gen_seq() -> None:
     """A grant that never left the former primary has the same generation as one of its successor."""
-    resume_blind()
+    drill_resume_blind()
 
 
 @mutant

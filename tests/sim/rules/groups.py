@@ -104,7 +104,7 @@ def owned_when_given() -> list[Change]:
 @drill
 def drill_owned_when_given() -> None:
     """The same: whoever joins gets the view, but the other one has not let go."""
-    settled_at_once()
+    drill_settled_at_once()
 
 
 @mutant
