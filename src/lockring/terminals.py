@@ -1,4 +1,4 @@
-"""Whether to colour what is written to a stream."""
+"""The decision whether output to a stream is coloured."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ _FORCING: Final = ("FORCE_COLOR", "CLICOLOR_FORCE")
 
 
 def takes_colour(stream: TextIO) -> bool:
-    """Whether to write escape sequences to a stream: by the conventions NO_COLOR, FORCE_COLOR, CLICOLOR and TERM.
+    """Return whether to write escape sequences to a stream, by NO_COLOR, FORCE_COLOR, CLICOLOR and TERM.
 
-    `NO_COLOR` counts more than all others, what forces colour more than the kind of the stream. An empty variable counts as none.
+    `NO_COLOR` wins over all others; a variable that forces colour wins over the kind of the stream.
+    An empty variable counts as unset.
     """
     environ = os.environ
     if environ.get("NO_COLOR"):

@@ -30,7 +30,7 @@ def test_only_the_variables_of_a_prefix_are_read() -> None:
 
 
 def test_a_name_of_bytes_that_are_no_utf_8_is_refused_with_the_first_of_them() -> None:
-    with pytest.raises(InvalidRequest, match="it has the byte 0xe9, as text of another encoding"):
+    with pytest.raises(InvalidRequest, match="it has the byte 0xe9, as text in another encoding"):
         check_lock_name(os.fsdecode(b"job-\xe9\xff"))
 
 

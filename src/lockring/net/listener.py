@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import itertools
 import logging
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -16,7 +14,7 @@ import msgspec
 
 from lockring.addresses import format_address, split_address
 from lockring.clock import monotonic_ns
-from lockring.errors import LockringError, Overloaded
+from lockring.errors import CannotListen, LockringError, Overloaded
 from lockring.net.accepted import TURN_NS_MAX, AcceptedConnection, ConnectionHandler, Role
 from lockring.net.connection import Outbox
 from lockring.net.descriptors import CLIENTS_MAX, RESERVED_MAX, room_for
@@ -24,6 +22,7 @@ from lockring.protocol import (
     ToCoordinator,
     ToNode,
 )
+from lockring.system_errors import listen_failure
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -99,10 +98,8 @@ class Listener:
             self._server = await loop.create_server(
                 self._make, host, port, backlog=_BACKLOG, start_serving=False
             )
-        except socket.gaierror as error:
-            raise CannotListen(f"cannot listen at {address}: {error.strerror}") from error
         except OSError as error:
-            raise CannotListen(f"cannot listen at {address}: {_why(error)}") from error
+            raise CannotListen(f"cannot listen on {address}: {listen_failure(error)}") from error
         self._address = format_address(host, self._server.sockets[0].getsockname()[1])
         return self._address
 
@@ -116,7 +113,7 @@ class Listener:
         try:
             await self._server.start_serving()
         except OSError as error:
-            raise CannotListen(f"cannot listen at {self._address}: {_why(error)}") from error
+            raise CannotListen(f"cannot listen on {self._address}: {listen_failure(error)}") from error
 
     def close(self, reason: str) -> None:
         """Accept nobody any more, and end all connections once what was sent on them is out."""
@@ -219,19 +216,3 @@ class Listener:
 
     def _make(self) -> AcceptedConnection:
         return AcceptedConnection(self, self._numbers(), self._decoder)
-
-
-class CannotListen(LockringError):
-    """A port cannot be listened at."""
-
-    code = "cannot-listen"
-
-
-def _why(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is already taken by another process"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address"
-    if error.errno == errno.EACCES:
-        return "no permission for this port"
-    return error.strerror or str(error)

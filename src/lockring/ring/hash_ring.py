@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, NoReturn, Self
 
 from lockring.errors import InvalidRequest
+from lockring.protocol import WEIGHT_MAX
 from lockring.ring.assignment import NOBODY, Assignment
 from lockring.ring.backups import settle_backups
 from lockring.ring.circle import Circle
@@ -19,7 +20,6 @@ from lockring.ring.primaries import resume_primaries, settle_primaries
 from lockring.slots import SLOTS, slot_of
 
 WEIGHT_MIN: Final = 1
-WEIGHT_MAX: Final = 100
 
 _NONE: Final[tuple[str | None, ...]] = (None,) * SLOTS
 _CACHED_MEMBERS_MAX: Final = 256

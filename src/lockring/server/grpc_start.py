@@ -6,8 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from lockring.errors import ConfigError
-from lockring.net.listener import CannotListen
+from lockring.errors import CannotListen, ConfigError
 from lockring.server.settings import NodeSettings
 
 if TYPE_CHECKING:

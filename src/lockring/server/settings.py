@@ -9,9 +9,8 @@ import msgspec
 from lockring.addresses import PORT_MAX, format_address, split_address
 from lockring.config import setting
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
-from lockring.errors import ConfigError, InvalidRequest
+from lockring.errors import CannotListen, ConfigError, InvalidRequest
 from lockring.names import check_node_id
-from lockring.net.listener import CannotListen
 from lockring.units import NS_PER_S, seconds_to_ns
 
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -12,12 +12,11 @@ from collections import Counter
 
 import pytest
 
-from lockring.errors import InvalidRequest
+from lockring.errors import CannotListen, InvalidRequest
 from lockring.net import accepted as guest_module
 from lockring.net.accepted import AcceptedConnection
 from lockring.net.descriptors import RESERVED_MAX
 from lockring.net.frames import encode_frame
-from lockring.net.listener import CannotListen
 from lockring.protocol import (
     PROTOCOL,
     Acquire,

@@ -119,7 +119,7 @@ def test_a_lock_at_one_node_takes_one_answer_to_each_request() -> None:
     for number in range(1, PAIRS + 1):
         servers.pair(number)
     assert [type(answer) for answer in servers.answers] == [GrantReply, ReleaseReply] * PAIRS
-    assert servers.work.messages == {"Granted": PAIRS, "Released": PAIRS}
+    assert servers.work.messages == {"GrantReply": PAIRS, "ReleaseReply": PAIRS}
     assert servers.work.bytes["Granted"] <= 17 * PAIRS
     assert servers.work.bytes["Released"] <= 10 * PAIRS
 

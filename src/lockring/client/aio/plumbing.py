@@ -18,8 +18,8 @@ from lockring.addresses import split_address
 from lockring.client.aio.connection import AsyncConnection
 from lockring.client.aio.watching import WatchReader
 from lockring.client.arguments import origin_of
-from lockring.client.blocking.connection import CONNECT_S, reason_of
-from lockring.client.grant_state import abandon_held, listener_of, tell_lost, words_of
+from lockring.client.blocking.connection import CONNECT_S
+from lockring.client.grant_state import abandon_held, listener_of, tell_lost
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
 from lockring.core.client.effects import (
@@ -36,6 +36,7 @@ from lockring.core.client.tickets import Ticket
 from lockring.errors import ClientClosed, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message
+from lockring.system_errors import connect_failure, reason_of
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _STALL_NS: Final = 100 * NS_PER_MS
@@ -150,9 +151,9 @@ class AsyncDriverBase:
             if wire.transport is not None:
                 wire.transport.abort()
             reason = (
-                reason_of(error)
+                connect_failure(error, CONNECT_S)
                 if isinstance(error, OSError)
-                else f"cannot be connected to: {words_of(error)}"
+                else f"cannot be connected to: {reason_of(error)}"
             )
             self._core.disconnected(link, now_ns=monotonic_ns(), reason=reason)
         else:

@@ -15,8 +15,7 @@ from typing import Final
 from lockring.addresses import format_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
-from lockring.errors import LockringError
-from lockring.net.listener import CannotListen
+from lockring.errors import CannotListen, LockringError
 from lockring.net.oneshot import ask_state, ask_status
 from lockring.ring_picture import draw
 from lockring.server.local.children import command_of, free_ports, is_free
@@ -133,13 +132,13 @@ class UpServer:
         for place, name in enumerate(names):
             if not is_free(host, port + place):
                 raise CannotListen(
-                    f"cannot listen at {format_address(host, port + place)} ({name}): the port is already taken, "
+                    f"cannot listen on {format_address(host, port + place)} ({name}): the port is already taken, "
                     "or the address is not of this machine; choose other ports with --port"
                 )
             grpc_port = port + place + GRPC_PORT_OFFSET
             if place > 0 and self._settings.grpc and not is_free(host, grpc_port):
                 raise CannotListen(
-                    f"cannot listen at {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
+                    f"cannot listen on {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
                     "choose other ports with --port, or --no-grpc"
                 )
         return [format_address(host, port + place) for place in range(len(names))]

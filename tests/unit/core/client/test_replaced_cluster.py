@@ -96,7 +96,7 @@ def test_what_was_held_is_lost_as_soon_as_the_only_address_answers_for_another_c
     assert world.believes(ticket)
     assert lost(refuse(world, A)) == [(ticket, "other-cluster")]
     assert not world.believes(ticket)
-    with pytest.raises(LockLost, match="another cluster answers at the addresses of its servers") as caught:
+    with pytest.raises(LockLost, match="addresses belong to another cluster now") as caught:
         world.release(ticket)
     assert caught.value.reason == "other-cluster"
 
