@@ -257,8 +257,8 @@ class ConfigFile:
             self._text = path.read_text(encoding="utf-8")
             self._tables = tomllib.loads(self._text)
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
             raise ConfigError(f"{path}: cannot be read: {reason_of(error)}") from None
+        except UnicodeDecodeError:
             raise ConfigError(f"{path}: is not UTF-8 text") from None
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: is not valid TOML: {error}") from None

@@ -100,7 +100,7 @@ def test_a_node_ends_where_its_coordinator_is_something_else_entirely() -> None:
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         with running("node", "--id", "N1", "--listen", address(), "--coordinator", where) as process:
-            assert_one_line(process, 69, where, "no lockring server")
+            assert_one_line(process, 69, where, "not a lockring server")
         thread.join(PATIENCE_S)
 
 

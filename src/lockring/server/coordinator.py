@@ -205,7 +205,7 @@ class CoordinatorServer:
                 )
         self._pump.schedule()
 
-    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
+    def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         """See `Host`."""
         self._clients.pop(guest.number, None)
         if self._nodes.pop(guest.number, None) is not None:
@@ -226,7 +226,7 @@ class CoordinatorServer:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Send(to=int() as number, message=message):
-                guest = self._listener.guest(number)
+                guest = self._listener.connection(number)
                 if guest is not None:
                     if isinstance(message, Welcome):
                         guest.tag = message.node
@@ -234,7 +234,7 @@ class CoordinatorServer:
                         log.info("node %s#%d is connected", message.node, message.incarnation)
                     guest.send(message)
             case Close(to=int() as number, reason=reason):
-                guest = self._listener.guest(number)
+                guest = self._listener.connection(number)
                 if guest is not None:
                     if number not in self._nodes:
                         log.info("refused a node at %s: %s", guest.remote, reason)
