@@ -1,4 +1,4 @@
-"""The decision whether output to a stream is coloured."""
+"""What a terminal takes: colours, and text that cannot act on it."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ def takes_colour(stream: TextIO) -> bool:
     if environ.get("TERM") == "dumb" or environ.get("CLICOLOR") == "0":
         return False
     return stream.isatty()
+
+
+def shown(text: str) -> str:
+    """Return text from elsewhere, such as a lock's name, with characters that a terminal could act on as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

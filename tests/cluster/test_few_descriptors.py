@@ -32,10 +32,10 @@ def test_a_server_that_may_open_too_few_files_does_not_start_and_says_what_it_ne
 @pytest.mark.parametrize("command", [COORDINATOR, SERVE])
 def test_a_limit_that_may_be_raised_is_raised(command: tuple[str, ...]) -> None:
     with running(*command, within=limited(64, only_soft=True)) as server:
-        server.wait_for("listens at")
+        server.wait_for(" listens ")
 
 
 def test_a_server_with_room_for_few_clients_says_for_how_many() -> None:
     with running(*COORDINATOR, within=limited(512)) as server:
         server.wait_for("room for only 256 clients, because 512 files may be open")
-        server.wait_for("listens at")
+        server.wait_for(" listens ")

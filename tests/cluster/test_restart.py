@@ -134,7 +134,7 @@ def test_a_first_start_waits_for_nothing_and_says_what_it_takes_for_granted() ->
     listen = address()
     with running(*serve(listen)) as started:
         started.wait_for("4096 of 4096 slots served")
-        assert "which is new: a new cluster, nothing is waited for" in started.text
+        assert "which is new: a new cluster that does not wait" in started.text
         assert os.environ["XDG_STATE_HOME"] + f"/lockring/serve-{listen.partition(':')[2]}" in started.text
 
 
@@ -177,7 +177,7 @@ def test_a_default_directory_that_cannot_be_made_ends_the_server_and_names_the_c
 def test_two_servers_on_one_directory_are_refused(tmp_path: Path) -> None:
     one, other = address(), address()
     with running(*serve(one, "--data-dir", str(tmp_path / "data"))) as first:
-        first.wait_for("coordinator listens at")
+        first.wait_for("coordinator listens on")
         with running(*serve(other, "--data-dir", str(tmp_path / "data"))) as second:
             assert_one_line(second, 73, "in use by another coordinator", "--data-dir")
 
@@ -210,7 +210,7 @@ def test_new_cluster_does_not_forget_a_past_that_is_known(tmp_path: Path) -> Non
         lambda first: (serve(listen, "--data-dir", str(tmp_path / "data"), "--new-cluster"),),
         signal.SIGKILL,
     )
-    assert "--new-cluster changes nothing here" in text
+    assert "--new-cluster has no effect" in text
     assert str(tmp_path / "data") in text
 
 

@@ -11,10 +11,11 @@ import msgspec
 from lockring.cli.connect import client_options, client_settings, connect, demand_whole
 from lockring.cli.layout import Column
 from lockring.cli.options import read_settings
-from lockring.cli.output import count, print_json, print_table, quoted, say, shown
+from lockring.cli.output import count, print_json, print_table, quoted, say
 from lockring.client.group_state import GroupInfo
 from lockring.config import setting
 from lockring.names import lock_of_group
+from lockring.terminals import shown
 
 
 class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,20 +10,11 @@ import msgspec
 from lockring.cli.connect import client_options, client_settings, connect, demand_whole
 from lockring.cli.layout import Column
 from lockring.cli.options import read_settings
-from lockring.cli.output import (
-    clock_time,
-    count,
-    duration,
-    print_json,
-    print_table,
-    quoted,
-    say,
-    shown,
-    token,
-)
+from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, say, token
 from lockring.cluster_state import GENERATION_MAX
 from lockring.config import setting
 from lockring.names import check_lock_name
+from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from lockring import LockInfo, WatchUpdate

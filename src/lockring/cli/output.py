@@ -11,7 +11,7 @@ from typing import Any
 
 from lockring.cli.layout import Column, lay_out, wrapped
 from lockring.errors import LockLost, LockringError, Unavailable
-from lockring.terminals import takes_colour
+from lockring.terminals import shown, takes_colour
 
 
 def print_json(value: object) -> None:
@@ -41,11 +41,6 @@ def report(error: LockringError, as_json: bool, code: str = "") -> None:
     else:
         line = "lockring: " + " ".join(str(error).split())
     print(line.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
-
-
-def shown(text: str) -> str:
-    """Text from elsewhere, such as a lock's name, with whatever a terminal could act on made visible."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def quoted(text: str) -> str:

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lockring.cli.lock.reporter import StderrReporter
-from lockring.cli.output import duration, quoted, shown, token
+from lockring.cli.output import duration, quoted, token
 from lockring.errors import LockringError
+from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from lockring import Client

@@ -68,11 +68,11 @@ class CoordinatorServer:
 
     def __init__(self, settings: CoordinatorSettings, *, ports: int = 1) -> None:
         self.address = ""
-        """HOST:PORT that others are told, once it has started."""
+        """HOST:PORT that is advertised, once it has started."""
         self._settings = settings
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox, ports=ports)
-        # These three are there once `start` has made them, and nobody is let in before.
+        # `start` makes these three, before the first connection is accepted.
         self._store: StoreWorker
         self._core: CoordinatorCore
         self._pump: CoreLoop
@@ -81,7 +81,7 @@ class CoordinatorServer:
             log, None, lambda state: whole(state, self._absent()), absent=self._absent
         )
         self._nodes: dict[int, AcceptedConnection] = {}
-        """The nodes that the core has let in; they are sent each new state."""
+        """The nodes that the core has admitted; each new state is sent to them."""
         self._clients: dict[int, AcceptedConnection] = {}
         self._encoded: tuple[int, bytes] | None = None
         self._routes: Routes | None = None
@@ -104,7 +104,7 @@ class CoordinatorServer:
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
-        log.info("coordinator listens at %s", listening)
+        log.info("coordinator listens on %s", listening)
         self._core = core = CoordinatorCore(
             address=self.address,
             term=secrets.token_hex(8),
@@ -132,11 +132,11 @@ class CoordinatorServer:
         return await never
 
     def leave(self) -> bool:
-        """There is nothing to do before it stops: nodes go on without it for its lease."""
+        """Return False, since nothing has to happen first: nodes work without a coordinator for its lease."""
         return False
 
     async def stop(self) -> None:
-        """End all connections and close the store, with what stopping nodes say of their promises."""
+        """End all connections and close the store, with what stopping nodes reported about their promises."""
         if self._is_started:
             await self._farewells()
         if self._look_timer is not None:
@@ -152,16 +152,16 @@ class CoordinatorServer:
             log.info("coordinator has stopped")
 
     async def _farewells(self) -> None:
-        """Let what nodes have said last come in and be stored, which takes some turns of the loop."""
+        """Let the last reports of nodes arrive and be stored, which takes some turns of the loop."""
         for _ in range(_FAREWELL_LOOKS_MAX):
             if not self._core.farewells.is_open:
                 return
             await asyncio.sleep(_FAREWELL_LOOK_S)
 
-    # ----------------------------------------------------------------------- Host
+    # ----------------------------------------------------------------------- ConnectionHandler
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
-        """See `Host`."""
+        """See `ConnectionHandler`."""
         core = self._core
         match hello:
             case ClientHello():
@@ -179,16 +179,16 @@ class CoordinatorServer:
                 if self._core.note:
                     guest.send(self._trouble())
             case Join():
-                guest.admit(PEER, None)  # the core welcomes or refuses it
+                guest.admit(PEER, None)  # the core welcomes or refuses the node
                 core.receive(guest.number, hello, now_ns=monotonic_ns(), wall_ns=wall_ns())
             case PeerHello():
                 raise WrongRole(f"{self.address} is a coordinator, not node {hello.to_node}")
             case _:
-                raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
+                raise ProtocolError(f"a connection must begin with a hello, got {type(hello).__name__}")
         self._pump.schedule()
 
     def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
-        """See `Host`."""
+        """See `ConnectionHandler`."""
         core = self._core
         now_ns, wall = monotonic_ns(), wall_ns()
         for message in messages:
@@ -201,12 +201,12 @@ class CoordinatorServer:
             else:
                 name = type(message).__name__
                 raise WrongRole(
-                    f"{self.address} is a coordinator; it does not take {name} from {guest.title}"
+                    f"{self.address} is a coordinator and does not accept {name} from {guest.title}"
                 )
         self._pump.schedule()
 
     def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
-        """See `Host`."""
+        """See `ConnectionHandler`."""
         self._clients.pop(guest.number, None)
         if self._nodes.pop(guest.number, None) is not None:
             log.info("node %s is disconnected: %s", guest.tag, reason)
@@ -267,7 +267,7 @@ class CoordinatorServer:
                 self._note = self._core.note  # which says the same
 
     def _trouble(self) -> TroubleNotice:
-        """What the coordinator waits for, as its clients are told."""
+        """Return what the coordinator waits for, for its clients."""
         note, left_ms = self._core.note, self._core.left_ms(monotonic_ns())
         if not note:
             return TroubleNotice("")
@@ -277,9 +277,9 @@ class CoordinatorServer:
 
     def _publish(self, state: ClusterState) -> None:
         if state.cluster != self._cluster:
-            # A client keeps the first id that it hears: let it come back and hear the one that counts.
+            # A client keeps the first id that it learns: let it reconnect and learn the one that counts.
             for client in list(self._clients.values()):
-                client.close("the cluster has another id than this client was told")
+                client.close("the cluster's id has changed since this client connected")
             self._cluster = state.cluster
             self._say_if_leases_are_others(state)
         if self._nodes:
@@ -342,7 +342,7 @@ class CoordinatorServer:
         return self._core.status(now_ns=monotonic_ns()).absent
 
     def _look(self) -> None:
-        """Once a second: say what the coordinator waits for, when that has changed."""
+        """Report, once a second, what the coordinator waits for, if that has changed."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self._tell_of_store()
         note = self._core.note

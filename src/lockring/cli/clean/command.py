@@ -31,11 +31,11 @@ from lockring.cli.clean.settings import CleanSettings
 from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
 from lockring.cli.endings import SignalEnd
 from lockring.cli.options import read_settings
-from lockring.cli.output import shown
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
 from lockring.names import LOCK_NAME_BYTES_MAX
 from lockring.native import from_native, to_native
+from lockring.terminals import shown
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S, seconds_to_ns
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from lockring.apps.cleaner.storage import Storage
 from lockring.cli.layout import Column
-from lockring.cli.output import count, print_json, print_table, report, shown
+from lockring.cli.output import count, print_json, print_table, report
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
+from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress

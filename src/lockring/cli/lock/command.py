@@ -23,10 +23,11 @@ from lockring.cli.lock.separator import COMMAND, LockCommand, check_names, hint
 from lockring.cli.lock.settings import LockSettings
 from lockring.cli.lock.supervisor import CommandOutcome, Supervisor, wait_for_signal_or_loss
 from lockring.cli.options import read_settings
-from lockring.cli.output import duration, print_json, quoted, shown, token
+from lockring.cli.output import duration, print_json, quoted, token
 from lockring.cli.waiting import holders, of_client, telling
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld
 from lockring.names import check_lock_name
+from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from lockring import Client, Grant

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from lockring import exits
-from lockring.cli.output import shown
 from lockring.native import to_native
+from lockring.terminals import shown
 
 _SHELL: Final = b"/bin/sh"
 _LOOKED_AT_BYTES: Final = 256

@@ -20,8 +20,9 @@ from typing import Final
 import click
 
 from lockring.cli.lock.programs import is_file, is_program
-from lockring.cli.output import quoted, shown
+from lockring.cli.output import quoted
 from lockring.errors import InvalidRequest
+from lockring.terminals import shown
 
 COMMAND: Final = "lockring.command"
 """Where a context keeps what stands after `--`."""
