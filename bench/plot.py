@@ -50,7 +50,7 @@ PANELS: Final = (
         "to_another_per_s",
     ),
     Panel(
-        "Two taking turns:\nms from release to the other's grant (less is better)",
+        "Two processes taking turns:\nms from release to the other's grant (less is better)",
         "relay",
         "2",
         "median_us",

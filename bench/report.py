@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -167,9 +168,12 @@ def _environment(results: Results) -> str:
     where = results.environment
     versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
     rounds = 1 + max((each.round for each in results.measurements), default=0)
-    return (
-        f"{where.date}, {where.machine}, {where.cores} cores, Python {where.python}; {rounds} rounds, "
-        f"each figure the median of them, the range of the rounds in brackets. {versions}."
+    return "\n".join(
+        [
+            f"{where.date}, {where.machine}, {where.cores} cores, Python {where.python}.",
+            f"{rounds} rounds: each figure is their median, with their range in brackets.",
+            *textwrap.wrap(f"Versions: {versions}.", 120, break_on_hyphens=False),
+        ]
     )
 
 

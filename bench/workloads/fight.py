@@ -78,7 +78,7 @@ _PEERS = ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")
 
 WORKLOAD = Workload(
     name="fight",
-    title="Processes fighting for one lock",
+    title="Processes contending for one lock",
     peers={"2": _PEERS, "8": _PEERS},
     measure=measure,
     rounds=lambda scale: scale.rounds,

@@ -187,7 +187,7 @@ async def _longest_gaps(inbox: Inbox, endpoint: Endpoint, names: list[str]) -> l
 
 WORKLOAD = Workload(
     name="killed",
-    title="What is killed, and when the next has the lock",
+    title="After a kill: time to the next grant",
     peers={
         HOLDER: ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd"),
         COMMAND: ("lockring", "lockring-3"),

@@ -51,9 +51,7 @@ def measure(server: Any, variant: str, scale: Scale) -> Outcome:
         notes.append(f"stopped at {values['held']:,.0f} locks after {values['seconds']:.0f} s")
     if server.renewals == "lock":
         values["renewals_needed_per_s"] = values["held"] / (server.endpoint().ttl_s / 3)
-        notes.append(
-            "renews nothing by itself: a program would have to renew each lock every third of its TTL"
-        )
+        notes.append("no automatic renewal: a program must renew each lock every third of its TTL")
     elif not values["kept"]:
         notes.append("a lock was lost")
     return Outcome(values, "; ".join(notes))

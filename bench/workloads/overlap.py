@@ -26,7 +26,7 @@ def measure(server: Any, variant: str, scale: Scale) -> Outcome:
     is_async = peers.PEERS[server.peer].has_asyncio
     job = _tasks if is_async else _threads
     values = run_in_child(job, server.endpoint(), int(variant), scale.overlap_s, server.warm_up_s)
-    return Outcome(values, "" if is_async else "threads: its library has no asyncio client")
+    return Outcome(values, "" if is_async else "uses threads, since its library has no asyncio client")
 
 
 def _tasks(inbox: Inbox, endpoint: Endpoint, overlapping: int, seconds: float, warm_up_s: float) -> Values:

@@ -60,7 +60,7 @@ def _runner(inbox: Inbox, endpoint: Endpoint) -> None:
 
 WORKLOAD = Workload(
     name="relay",
-    title="Two taking turns",
+    title="Two processes taking turns",
     peers={"2": ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")},
     measure=measure,
     rounds=lambda scale: scale.rounds,
