@@ -1,4 +1,4 @@
-"""What lockring aims at, as ratios and figures that a run either reaches or misses."""
+"""The aims of lockring, as ratios and figures that a run either reaches or misses."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Target(NamedTuple):
     """One aim.
 
     Attributes:
-        what: in words.
-        sense: whether the figure is to be at most or at least the bound.
+        what: the aim in words.
+        sense: whether the figure must be at most or at least the bound.
         bound: the bound.
-        unit: of figure and bound; "" for a ratio.
-        value: the figure of a run, or None if it was not measured.
+        unit: the unit of figure and bound; "" for a ratio.
+        value: returns the figure of a run, or None if it was not measured.
     """
 
     what: str
@@ -33,7 +33,7 @@ class Target(NamedTuple):
     value: Callable[[Summary], float | None]
 
     def verdict(self, summary: Summary) -> Verdict:
-        """Whether a run reaches it."""
+        """Return whether a run reaches the aim."""
         value = self.value(summary)
         if value is None:
             return "not measured"
@@ -42,7 +42,7 @@ class Target(NamedTuple):
 
 
 def _of(workload: str, variant: str, name: str, ours: str, theirs: str) -> Callable[[Summary], float | None]:
-    """Our figure as a multiple of theirs."""
+    """Return a function for our figure as a multiple of theirs."""
     return lambda summary: ratio(
         summary.median(workload, variant, ours, name), summary.median(workload, variant, theirs, name)
     )
@@ -53,7 +53,7 @@ def _plain(workload: str, variant: str, peer: str, name: str) -> Callable[[Summa
 
 
 def _of_best(variant: str, ours: str) -> Callable[[Summary], float | None]:
-    """Our pairs per second as a multiple of those of the best of the others."""
+    """Return a function for our pairs per second as a multiple of the best peer's."""
 
     def value(summary: Summary) -> float | None:
         others = [

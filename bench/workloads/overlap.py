@@ -1,6 +1,6 @@
 """32 or 128 tasks of one asyncio process (uvloop) take and release locks at the same time, each its own.
 
-A library without asyncio has threads instead, which share one client.
+A library without asyncio uses threads instead, which share one client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.workloads.base import Outcome, Usage, Workload
 
 
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Latency of a pair, pairs per second, processor time per pair."""
+    """Measure latency of a pair, pairs per second, and processor time per pair."""
     is_async = peers.PEERS[server.peer].has_asyncio
     job = _tasks if is_async else _threads
     values = run_in_child(job, server.endpoint(), int(variant), scale.overlap_s, server.warm_up_s)

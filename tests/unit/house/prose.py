@@ -1,12 +1,15 @@
 """The rules for prose, as functions over a text.
 
-They yield findings, each with its line, and none if the text keeps the rule. `worn_phrases` takes any text, so it serves
-docstrings and comments as well as Markdown; the others know the form of a Markdown page.
+They yield findings, each with its line, and none if the text keeps the rule. `worn_phrases` takes any text: the
+`without_code` of a page, or the `comments_and_docstrings` of a module. The other rules are about Markdown alone.
 """
 
 from __future__ import annotations
 
+import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -99,7 +102,7 @@ def without_code(page: str) -> str:
 
 
 def _prose_of(page: str) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines of a Markdown page that are prose: no code blocks, tables, link definitions or images."""
+    """Yield the numbered lines of a page that are prose: no code blocks, tables, link definitions or images."""
     for number, line in enumerate(without_code(page).split("\n"), start=1):
         if not line.lstrip().startswith(("|", "![", "<!--")) and not _LINK_DEFINITION.match(line):
             yield number, line
@@ -130,3 +133,25 @@ def crowded_lines(page: str) -> Iterator[Finding]:
         found = _SENTENCES.search(line, lead.end())
         if found is not None:
             yield Finding(number, line[found.end() :][:40], "begin it on a line of its own")
+
+
+def comments_and_docstrings(source: str) -> str:
+    """Return a module without its code, line by line the same: comments, docstrings, and strings below names.
+
+    Inline code in them is a word, as in `without_code`.
+    """
+    lines = source.splitlines()
+    found = [""] * len(lines)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            found[token.start[0] - 1] = token.string.lstrip("#: ")
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            assert node.end_lineno is not None
+            for number in range(node.lineno - 1, node.end_lineno):
+                found[number] = lines[number].strip().strip('"')
+    return without_code("\n".join(found))

@@ -19,6 +19,14 @@ PAGES = [
     ),
 ]
 
+MODULES = [
+    path
+    for folder in ("bench", "tests/unit/house")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path.name not in {"prose.py", "test_prose.py"}  # they quote the phrases
+]
+"""The Python whose comments and docstrings are held to the list."""
+
 every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
@@ -36,6 +44,12 @@ def test_a_line_has_one_sentence(path: Path) -> None:
 def test_worn_phrases_do_not_come_back(path: Path) -> None:
     page = prose.without_code(path.read_text(encoding="utf-8"))
     assert list(prose.worn_phrases(page)) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_worn_phrases_do_not_come_back_to_comments_and_docstrings(path: Path) -> None:
+    text = prose.comments_and_docstrings(path.read_text(encoding="utf-8"))
+    assert list(prose.worn_phrases(text)) == []
 
 
 @pytest.mark.parametrize(
@@ -139,3 +153,14 @@ def test_code_is_not_prose() -> None:
     assert prose.without_code(page).count("\n") == page.count("\n")
     assert list(prose.worn_phrases(prose.without_code(page))) == []
     assert list(prose.crowded_lines(page)) == []
+
+
+def test_of_a_module_only_comments_and_docstrings_are_prose() -> None:
+    source = '"""Placed anew."""\n\nanew = "in vain"  # by now `told`\nLIMIT = 3\n"""At the\nmost."""\n'
+    text = prose.comments_and_docstrings(source)
+    assert text.splitlines() == ["Placed anew.", "", "by now XXXXXX", "", "At the", "most."]
+    assert [(found.line, found.text) for found in prose.worn_phrases(text)] == [
+        (1, "anew"),
+        (3, "by now"),
+        (5, "At the most"),
+    ]

@@ -1,4 +1,4 @@
-"""What the documentation shows is true: commands parse, programs compile, settings are known, links lead somewhere."""
+"""The documentation is true: commands parse, programs compile, settings are known, links and names lead somewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
 
 
 def label(value: object) -> str | None:
-    """What a test is called after."""
+    """Return the label of a test's parameter."""
     if isinstance(value, list):
         return " ".join(value)[:50]
     return value.name if isinstance(value, Path) else "code"
