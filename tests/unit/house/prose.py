@@ -59,6 +59,8 @@ PHRASES: Final[tuple[tuple[str, str], ...]] = (
     (r"the whole of it", "all of it"),
     (r"without a word", "without notice"),
     (r"none any more", "no longer one"),
+    (r"also (?:after|if|when|where|without)", "even after, even if"),
+    (r"for ever", "forever"),
 )
 """Turns of phrase that are not English as a native engineer writes it, each with what to write instead."""
 
