@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lockring.core.coordinator import term
-from lockring.core.coordinator.core import CoordinatorCore
+from lockring.core.coordinator import CoordinatorCore, term
 from lockring.core.effects import Broadcast
 from lockring.core.node import leases, sessions
 from lockring.core.node import roles as node_roles
