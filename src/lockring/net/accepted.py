@@ -146,6 +146,11 @@ class AcceptedConnection(FramedConnection):
         self.send(Refusal(request, error.code, str(error), error.name, hint))
         self.close(str(error))
 
+    def log_refusal(self, level: int, action: str, error: LockringError) -> None:
+        """Log what is done with the connection, such as "refused", and the cause. Limits the lines about strangers."""
+        is_member = self.role is not None and self.role.is_member
+        self._port.refusals.write(level, f"{action} {self.title}", self.remote, error, is_member=is_member)
+
     @property
     def title(self) -> str:
         """The connection's name in a sentence."""
@@ -193,7 +198,7 @@ class AcceptedConnection(FramedConnection):
         try:
             self._port.handler.greet(self, messages[0])
         except LockringError as error:
-            self._log_refusal(logging.INFO, "refused", error)
+            self.log_refusal(logging.INFO, "refused", error)
             self.refuse(error)
             return
         if rest:
@@ -212,7 +217,7 @@ class AcceptedConnection(FramedConnection):
         try:
             self._port.handler.deliver(self, messages)
         except LockringError as error:
-            self._log_refusal(logging.WARNING, "closed the connection of", error)
+            self.log_refusal(logging.WARNING, "closed the connection of", error)
             self.refuse(error)
             return
         if is_client:
@@ -227,7 +232,7 @@ class AcceptedConnection(FramedConnection):
 
     def on_garbage(self, error: ProtocolError) -> None:
         """Send the reason and end the connection."""
-        self._log_refusal(logging.WARNING, "closed the connection of", error)
+        self.log_refusal(logging.WARNING, "closed the connection of", error)
         self.refuse(error)
 
     def pause_writing(self) -> None:
@@ -244,10 +249,6 @@ class AcceptedConnection(FramedConnection):
             self._port.emptied.set()
         if self.role is not None:
             self._port.handler.connection_closed(self, reason)
-
-    def _log_refusal(self, level: int, action: str, error: LockringError) -> None:
-        is_member = self.role is not None and self.role.is_member
-        self._port.refusals.write(level, f"{action} {self.title}", self.remote, error, is_member=is_member)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

@@ -120,8 +120,8 @@ def test_a_lock_at_one_node_takes_one_answer_to_each_request() -> None:
         servers.pair(number)
     assert [type(answer) for answer in servers.answers] == [GrantReply, ReleaseReply] * PAIRS
     assert servers.work.messages == {"GrantReply": PAIRS, "ReleaseReply": PAIRS}
-    assert servers.work.bytes["Granted"] <= 17 * PAIRS
-    assert servers.work.bytes["Released"] <= 10 * PAIRS
+    assert servers.work.bytes["GrantReply"] <= 17 * PAIRS
+    assert servers.work.bytes["ReleaseReply"] <= 10 * PAIRS
 
 
 def test_a_lock_with_a_copy_takes_one_message_to_the_copy_and_its_acknowledgement() -> None:
