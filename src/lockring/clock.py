@@ -18,7 +18,7 @@ monotonic_ns: Callable[[], int] = (
     if hasattr(time, "CLOCK_BOOTTIME")
     else time.monotonic_ns
 )
-"""Return nanoseconds on a clock that never goes back and, if the system can, counts suspension. Local to the machine."""
+"""Return nanoseconds on a clock that never goes back and, if possible, counts suspension. Local to the machine."""
 
 
 wall_ns: Callable[[], int] = time.time_ns

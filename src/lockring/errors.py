@@ -175,7 +175,7 @@ class StaleVersion(LockringError):
 
 
 class NotCoordinator(LockringError):
-    """This coordinator does not have the right to write the cluster state at present."""
+    """The coordinator does not have the right to write the cluster state at present."""
 
     code = "not-coordinator"
     retryable = True

@@ -1,4 +1,4 @@
-"""What a terminal takes: colours, and text that cannot act on it."""
+"""Output to a terminal: whether to colour it, and text made harmless."""
 
 from __future__ import annotations
 

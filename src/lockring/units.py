@@ -43,7 +43,8 @@ def seconds_to_ns(duration_s: float) -> int:
 def seconds_to_ms(value: float | timedelta, what: str) -> int:
     """Convert a caller's seconds to whole milliseconds, rounded up.
 
-    Rounded up from the decimal number that was written: 16.1 is 16,100 ms, though as a binary fraction times 1000 it is a little more.
+    Rounded up from the decimal number that was written: 16.1 is 16,100 ms, though as a binary fraction times 1000
+        it is a little more.
 
     Args:
         value: seconds as a number, or a `timedelta`; finite, and from zero to ten years.

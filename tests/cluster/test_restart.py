@@ -185,7 +185,7 @@ def test_two_servers_on_one_directory_are_refused(tmp_path: Path) -> None:
 def test_an_empty_directory_that_was_there_waits_and_says_why_and_how_to_go_on(tmp_path: Path) -> None:
     listen = address()
     with running(*serve(listen, "--data-dir", str(tmp_path))) as process:
-        process.wait_for(f"{tmp_path} was there before and is empty, so its state may have been lost")
+        process.wait_for(f"{tmp_path} existed before and is empty, so its state may have been lost")
         process.wait_for("no lock is granted for 6.3 s")
         assert "--new-cluster" in process.text
         process.wait_for("joined cluster")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockring.cli.options import read_settings
+from lockring.cli.sections import read_settings
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.names import check_lock_name
 from lockring.native import from_native, to_native, variables
@@ -41,7 +41,7 @@ def test_letters_are_not_normalized() -> None:
 # How the settings of a server are read from an argument, a variable and a file; each gives a directory's name in its bytes.
 PROGRAM = """
 import os, sys
-from lockring.cli.options import read_settings
+from lockring.cli.sections import read_settings
 from lockring.native import from_native
 from lockring.server.settings import CoordinatorSettings
 

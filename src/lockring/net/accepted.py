@@ -74,7 +74,7 @@ class ConnectionHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PortContext:
-    """What all connections of one port share.
+    """The objects that all connections of one port share.
 
     Attributes:
         handler: the server behind the port.

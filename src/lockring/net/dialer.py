@@ -117,7 +117,7 @@ class Dialer:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_S_MAX):
                 await asyncio.get_running_loop().create_connection(lambda: outgoing, host, port)
-        except Exception as error:  # noqa: BLE001 - an impossible name, no thread for its look-up, no memory: tried again
+        except Exception as error:  # noqa: BLE001 - an impossible name, no thread to look it up, no memory: try again
             reason = connect_failure(error, CONNECT_S_MAX)
             self.caller.connect_failed(address, Unavailable(f"{address} cannot be reached: {reason}"), 0)
             return False

@@ -150,7 +150,7 @@ class HeartbeatAck(Message, tag=51):
 
 
 class SlotRequestKind(IntEnum):
-    """What a node requests from the coordinator for a slot.
+    """The kind of change that a node requests for a slot.
 
     TAKEOVER: the primary is silent; promote the sender, its backup. DROP: this copy does not answer; drop it.
     IN_SYNC: this learner has caught up. EXTEND: reserve more generations.

@@ -31,8 +31,8 @@ class MemberRecord(msgspec.Struct, array_like=True, gc=False, frozen=True, tag="
 class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """One member of a group.
 
-    `payload` is its message to the others, `owner` its client's owner label, and `fencing_token` the token of its holding
-    of the group's lock, by which a member recognizes itself.
+    `payload` is its message to the others, `owner` its client's owner label, and `fencing_token` the token of its
+    holding of the group's lock, by which a member recognizes itself.
     """
 
     id: str

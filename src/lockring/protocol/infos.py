@@ -51,12 +51,12 @@ class WaiterRecord(msgspec.Struct, array_like=True, gc=False):
 
 
 class LockEventKind(IntEnum):
-    """What happened to a holder or a waiter of a watched lock.
+    """The kind of an event: what happened to a holder or a waiter of a watched lock.
 
-    WAITING: it began to wait. GRANTED: it holds the lock, at once or after a wait. RELEASED: its holder let go. LOST: it
-    ended without a release (`reason`: "expired" or "broken"). LEFT: it stopped waiting without a grant (`reason`:
-    "timeout", "cancelled", "disconnected" or "expired"). GONE: it disappeared for an unseen reason; only clients report
-    that, for a gap.
+    WAITING: it began to wait. GRANTED: it holds the lock, at once or after a wait. RELEASED: its holder let go.
+    LOST: it ended without a release (`reason`: "expired" or "broken"). LEFT: it stopped waiting without a grant
+    (`reason`: "timeout", "cancelled", "disconnected" or "expired"). GONE: it disappeared for an unseen reason; only
+    clients report that, for a gap.
     """
 
     WAITING = 0
@@ -118,7 +118,8 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     it. `lease_left_ms` is the rest of the coordinator's lease, 0 if there is none. `lease_over_ms` is how long ago the
     lease ended, `away_ms` how long the node has been out of touch with the coordinator; -1 if not so.
     Of a coordinator: `waiting` counts the slots that wait for leases to end; `heard` has `[node, ms]` for each member:
-    the time since its last heartbeat, -1 if none. `note` is a sentence on what the server is waiting for, "" if nothing.
+    the time since its last heartbeat, -1 if none. `note` is a sentence on what the server is waiting for, "" if
+    nothing.
     """
 
     role: str

@@ -28,9 +28,9 @@ class Acquire(Message, tag=10):
     """Acquire a lock, or wait for it. A repetition with the same acquisition id changes nothing.
 
     It also restarts the session's TTL. `acquisition` numbers the session's acquisitions from 1; a number is never
-    reused. `wait_ms` is 0 to try once, `WAIT_FOREVER`, or a limit. `waited_ms` is how long the client has already waited
-    (at another node, before a failover). `version` is that of the client's routes. `payload` is kept with the holder for
-    others to see, at most `infos.PAYLOAD_BYTES_MAX`.
+    reused. `wait_ms` is 0 to try once, `WAIT_FOREVER`, or a limit. `waited_ms` is how long the client has already
+    waited (at another node, before a failover). `version` is that of the client's routes. `payload` is kept with
+    the holder for others to see, at most `infos.PAYLOAD_BYTES_MAX`.
     """
 
     request: int
@@ -64,10 +64,11 @@ class Release(Message, tag=11):
 class Keepalive(Message, tag=12):
     """Renew the session's acquisitions at this node.
 
-    `count` and `digest` (see `core.digest`) cover all acquisitions that, as the client believes, it holds or waits for at
-    this node; `through` is the highest acquisition number it has used. If the node disagrees, the client repeats the
-    message with `slots`, the same per slot as `[slot, count, digest]`; and where those differ, with `listed`:
-    `[slot, [[acquisition, name], …]]`. Acquisitions up to `through` that a listed slot does not list were given up.
+    `count` and `digest` (see `core.digest`) cover all acquisitions that, as the client believes, it holds or waits
+    for at this node; `through` is the highest acquisition number it has used. If the node disagrees, the client
+    repeats the message with `slots`, the same per slot as `[slot, count, digest]`; and where those differ, with
+    `listed`: `[slot, [[acquisition, name], …]]`. Acquisitions up to `through` that a listed slot does not list were
+    given up.
     """
 
     request: int

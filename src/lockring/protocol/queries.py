@@ -37,7 +37,7 @@ class List(Message, tag=15):
 class ListReply(Message, tag=25):
     """A page of locks. `next_slot` is -1 after the last one.
 
-    `unserved` counts the slots of this page of which this node is the primary but may not answer at present.
+    `unserved` counts those slots of this page that this node is the primary of but may not answer for at present.
     """
 
     request: int
@@ -78,8 +78,8 @@ class WatchNotice(Message, tag=26):
 class Break(Message, tag=18):
     """End a holder's lease by its generation. The holder is notified, and its lease is not renewed.
 
-    The lock is free once the holder lets go or its TTL has passed; with `force`, at once, and then two clients may believe
-    that they hold it.
+    The lock is free once the holder lets go or its TTL has passed; with `force`, at once, and then two clients may
+    believe that they hold it.
     """
 
     request: int

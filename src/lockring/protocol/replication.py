@@ -107,7 +107,8 @@ class HandOverSlot(msgspec.Struct, array_like=True, gc=False):
 class Replicate(Message, tag=60):
     """A heartbeat from a primary to a copy, with the news of any number of slots.
 
-    `version` is the sender's state; `serving` is False if the sender knows that it may not serve (no coordinator lease).
+    `version` is the sender's state; `serving` is False if the sender knows that it may not serve (no coordinator
+    lease).
     """
 
     sequence: int

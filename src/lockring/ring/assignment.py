@@ -118,8 +118,8 @@ class Assignment:
     def spared(self, primary: int, count: int, distance: Callable[[int], int] | None = None) -> Sequence[int]:
         """Return slots that a primary can best do without.
 
-        Those are the ones whose backups have most above their share, of this primary's slots and in all; among slots with
-        the same backup, the nearest by `distance` or, without it, the lowest numbers.
+        Those are the ones whose backups have most above their share, of this primary's slots and in all; among
+        slots with the same backup, the nearest by `distance` or, without it, the lowest numbers.
         """
         row = self.rows[primary]
         left = {backup: len(slots) for backup, slots in row.items() if slots}

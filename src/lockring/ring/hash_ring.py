@@ -132,7 +132,7 @@ class HashRing:
             settle_primaries(now, changed)
         if len(weights) > 1:
             settle_backups(now, changed)
-        names: list[str | None] = [*self._ids, None]  # NOBODY, -1, indexes the last one
+        names: list[str | None] = [*self._ids, None]  # -1, for no member, indexes the last one
         self._primaries = tuple([names[number] for number in now.primaries])
         self._backups = tuple([names[number] for number in now.backups])
 

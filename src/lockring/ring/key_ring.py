@@ -77,7 +77,7 @@ class KeyRing:
     """The planned owner of each of the `SLOTS` slots, among weighted members. Immutable, thread-safe.
 
     Args:
-        members: weights by id. Ids are any text; weights are whole numbers from 1 on, of which only the proportion
+        members: weights by id. Ids are any text; weights are whole numbers from 1 on, and only their proportion
             matters. Small ones make a smaller circle.
 
     Attributes:

@@ -13,8 +13,9 @@ class StateNews:
 
     Args:
         me: a node's id, to select what concerns that node; None for the whole cluster.
-        absent: ids of the members that are known here to have failed. The state does not show it: a primary may also have
-            been replaced because its copy could not reach it, or by a move of which only the end was seen.
+        absent: ids of the members that are known here to have failed. The state does not show it: a primary may
+            also have been replaced because its copy could not reach it, or by a move whose end alone was
+            seen.
     """
 
     def __init__(self, me: str | None, absent: Callable[[], Collection[str]] = tuple) -> None:

@@ -1,10 +1,10 @@
 """The place of the cluster's state on a server's machine, and what the server knows of its past.
 
-- A server that knows nothing of its past must not behave as if there were none: locks that it granted may still be held.
-  So `serve` and `up` keep a directory by default, named by the port at which clients know them.
-- Only three things make a cluster new: a directory that this very start had to make; ports that the system has chosen (no
-  client can know an earlier life under them); and a person's word, `--new-cluster`. In all other cases the server waits
-  until every earlier lease must have ended.
+- A server that knows nothing of its past must not behave as if there were none: locks that it granted may still be
+  held. So `serve` and `up` keep a directory by default, named by the port at which clients know them.
+- Only three things make a cluster new: a directory that this very start had to make; ports that the system has
+  chosen (no client can know an earlier life under them); and a person's word, `--new-cluster`. In all other cases
+  the server waits until every earlier lease must have ended.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ class Store(Protocol):
 
     @property
     def created(self) -> bool:
-        """Whether the store was created just now: then it is empty because the cluster is new, not because it was lost."""
+        """Whether the store was created just now: then it is empty because the cluster is new."""
         ...
 
     def read(self) -> ClusterState | None:

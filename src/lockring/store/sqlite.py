@@ -83,7 +83,7 @@ class SqliteStore:
             row = connection.execute("SELECT version FROM state").fetchone()
             if row is None:
                 return None
-            # A version names one state for ever, so an unchanged one need not be decoded again.
+            # A version names one state forever, so an unchanged one need not be decoded again.
             if self._cached is not None and self._cached[0] == row[0]:
                 return self._cached[1]
             version, data = connection.execute("SELECT version, data FROM state").fetchone()

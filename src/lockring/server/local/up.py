@@ -94,7 +94,7 @@ class UpServer:
         return False
 
     async def stop(self) -> None:
-        """End all processes. A cluster whose state is kept is drained first, so that the next start can serve at once."""
+        """End all processes; first drain a cluster that keeps its state, so that the next start can serve at once."""
         if self._announcement is not None:
             self._announcement.cancel()
         keeps_state = not self._temporary_dir
