@@ -100,7 +100,7 @@ def test_serve_in_memory_waits_the_leases_out_and_says_so(number: signal.Signals
         lambda first: (serve(listen, "--in-memory", *(("--new-cluster",) if first else ())),),
         number,
     )
-    assert "nothing is known of what was before: no lock is granted for 6.3 s" in text
+    assert "nothing is known of an earlier cluster: no lock is granted for 6.3 s" in text
     assert "--new-cluster" in text
 
 
@@ -199,7 +199,7 @@ def test_an_empty_directory_that_was_there_waits_and_says_why_and_how_to_go_on(t
     for leftover in tmp_path.glob(f"{DATABASE_NAME}-*"):
         leftover.unlink()
     with running(*serve(address(), "--data-dir", str(tmp_path), "--new-cluster")) as process:
-        process.wait_for("which was empty: a new cluster, as it was told")
+        process.wait_for("which was empty: a new cluster, as --new-cluster says")
         process.wait_for("4096 of 4096 slots served")
 
 

@@ -40,7 +40,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     shared: Annotated[
         bool,
         setting(
-            "Hold the lock shared, together with other readers, while it is not held exclusively.",
+            "Hold the lock as a reader, together with other readers. Exclusive holders are kept out.",
             short="-s",
             variable=False,
             file=False,
@@ -67,7 +67,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_lost: Annotated[
         OnLost,
         setting(
-            "The end of the command if the lock is lost: SIGTERM and then SIGKILL, SIGKILL at once, or none."
+            "How to end the command if a lock is lost: SIGTERM and then SIGKILL, SIGKILL at once, or not at all."
         ),
     ] = "term"
     kill_after_s: Annotated[
@@ -89,7 +89,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = exits.LOST
     verbose: Annotated[
         bool,
-        setting("Report events on standard error: waits and the holders, acquires.", short="-v", file=False),
+        setting("Report waits, holders and acquires on standard error.", short="-v", file=False),
     ] = False
     quiet: Annotated[
         bool,
