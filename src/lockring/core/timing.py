@@ -13,6 +13,12 @@ import msgspec
 
 from lockring.units import NS_PER_MS, NS_PER_S
 
+DISTANT_PAST_NS: Final = -(1 << 62)
+"""Before any instant of any monotonic clock."""
+
+DISTANT_FUTURE_NS: Final = 1 << 62
+"""After any instant of any monotonic clock: a deadline that never comes."""
+
 CLOCK_TICK_NS: Final = NS_PER_MS
 """Allowance for the granularity of one clock reading."""
 

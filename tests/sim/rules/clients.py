@@ -9,13 +9,14 @@ from lockring.core.client.outstanding import Exchange
 from lockring.core.client.renewals import Renewal
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.routes import RouteTable
-from lockring.core.client.tickets import NEVER_NS, NodeShare
+from lockring.core.client.tickets import NodeShare
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.core import NodeCore
 from lockring.core.node.dispatch import ClientRequests, ConnectedClient, ParkedRequest
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.renewals import Renewals
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import AcquireTimeout
 from lockring.protocol import LossNotice
 from tests.sim.framework.world import S
@@ -642,7 +643,7 @@ def drill_old_connections_speak() -> None:
 @mutant
 def idle_link_trusted() -> list[Change]:
     """A connection on which nothing has come for long is trusted like any other."""
-    return [(RouteTable, "race", lambda self, now_ns: NEVER_NS)]
+    return [(RouteTable, "race", lambda self, now_ns: DISTANT_FUTURE_NS)]
 
 
 @drill

@@ -119,9 +119,9 @@ def test_a_lock_at_one_node_takes_one_answer_to_each_request() -> None:
     for number in range(1, PAIRS + 1):
         servers.pair(number)
     assert [type(answer) for answer in servers.answers] == [GrantReply, ReleaseReply] * PAIRS
-    assert servers.work.messages == {"Granted": PAIRS, "Released": PAIRS}
-    assert servers.work.bytes["Granted"] <= 17 * PAIRS
-    assert servers.work.bytes["Released"] <= 10 * PAIRS
+    assert servers.work.messages == {"GrantReply": PAIRS, "ReleaseReply": PAIRS}
+    assert servers.work.bytes["GrantReply"] <= 17 * PAIRS
+    assert servers.work.bytes["ReleaseReply"] <= 10 * PAIRS
 
 
 def test_a_lock_with_a_copy_takes_one_message_to_the_copy_and_its_acknowledgement() -> None:

@@ -45,7 +45,7 @@ from lockring.core.client.effects import (
     Update,
 )
 from lockring.core.client.outstanding import HELD
-from lockring.core.client.tickets import NEVER_NS
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -91,7 +91,7 @@ class DriverBase(Calls):
         """What is to run in a thread that the system did not give yet, with the thread's name."""
         self._keeper: Keeper | None = None
         self._sleeping_until_ns = 0
-        self._planned_ns = NEVER_NS
+        self._planned_ns = DISTANT_FUTURE_NS
         self._sweep_at_ns = 0
         self._closing = False
 
@@ -329,7 +329,7 @@ class DriverBase(Calls):
             refused.__cause__ = error
             return refused
         self._keeper = keeper
-        self._planned_ns = NEVER_NS
+        self._planned_ns = DISTANT_FUTURE_NS
         self._chores.append(expect_end)
         return None
 

@@ -27,8 +27,9 @@ from lockring.core.client.outstanding import ANSWER_NS, ENDED, HELD, PENDING, RE
 from lockring.core.client.queries import ANSWERS, ANYWHERE, ListProgress, Query, QueryKind, drain_request
 from lockring.core.client.refusals import ClosingSession, Refusals
 from lockring.core.client.status import ClientStatus, check_invariants, status_of
-from lockring.core.client.tickets import NEVER_NS, ClientSession, Ticket, deadline_of
+from lockring.core.client.tickets import ClientSession, Ticket, deadline_of
 from lockring.core.client.watches import update_of
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import ClientClosed, LockringError, ProtocolError, Unavailable, from_code
 from lockring.protocol import (
     WAIT_FOREVER,
@@ -149,7 +150,7 @@ class ClientCore(Refusals):
 
     def watch(self, name: str, *, now_ns: int) -> Query:
         """Watch one lock: `Update` comes at once and after every change, until `abandon` or an error as `Answer`."""
-        request = Query(QueryKind.WATCH, name, slot_of(name), now_ns, NEVER_NS)
+        request = Query(QueryKind.WATCH, name, slot_of(name), now_ns, DISTANT_FUTURE_NS)
         return self._ask(request, now_ns)
 
     def break_lock(
@@ -187,7 +188,7 @@ class ClientCore(Refusals):
             (session, node.link)
             for node in routing.nodes.values()
             for session, share in node.shares.items()
-            if node.link is not None and share.keepalive_at_ns != NEVER_NS
+            if node.link is not None and share.keepalive_at_ns != DISTANT_FUTURE_NS
         ]
         for item in list(self._open_items()):
             error = ClientClosed("the client was closed", name=item.name)
@@ -205,7 +206,7 @@ class ClientCore(Refusals):
         self._parked.clear()
         for session in self._sessions.values():
             for share in session.shares.values():
-                share.keepalive_at_ns = NEVER_NS
+                share.keepalive_at_ns = DISTANT_FUTURE_NS
         for session, link in known:
             number = routing.number(now_ns)
             routing.ask(link, number, ClosingSession(session), CloseSession(number, session.id), now_ns)
@@ -245,7 +246,7 @@ class ClientCore(Refusals):
         if link is None:
             return
         link.heard_at_ns = now_ns
-        if link.doubt_at_ns != NEVER_NS:
+        if link.doubt_at_ns != DISTANT_FUTURE_NS:
             self._routing.trust(link)
         kind = type(message)
         if kind is GrantReply:
@@ -263,7 +264,7 @@ class ClientCore(Refusals):
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due. What has already arrived should have been given to `received` before."""
         routing = self._routing
-        self._wake_ns = NEVER_NS
+        self._wake_ns = DISTANT_FUTURE_NS
         for session in self._sessions.values():
             for share in list(session.shares.values()):
                 self._expire(share, now_ns)
@@ -288,7 +289,7 @@ class ClientCore(Refusals):
 
     def next_deadline_ns(self) -> int | None:
         """When to call `on_timer` at the latest, None if nothing is going on; may be in the past."""
-        return self._wake_ns if self._wake_ns != NEVER_NS else None
+        return self._wake_ns if self._wake_ns != DISTANT_FUTURE_NS else None
 
     def take_effects(self, *, now_ns: int) -> list[ClientEffect]:
         """What is to be done since the last call, in order."""
@@ -395,4 +396,4 @@ class ClientCore(Refusals):
         if self._routing.links:
             self._wake(self._closing_until_ns)
         else:
-            self._wake_ns = NEVER_NS
+            self._wake_ns = DISTANT_FUTURE_NS

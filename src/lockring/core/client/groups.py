@@ -10,7 +10,8 @@ from lockring.core.client.links import NodeLink
 from lockring.core.client.outstanding import HELD, not_held
 from lockring.core.client.queries import Query, QueryKind
 from lockring.core.client.renewals import Renewal
-from lockring.core.client.tickets import NEVER_NS, Ticket
+from lockring.core.client.tickets import Ticket
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError
 from lockring.protocol import Routes, SettlementNotice, Unwatch, View, ViewAck
 from lockring.slots import slot_of
@@ -34,7 +35,7 @@ class GroupsClient(Renewal):
         """
         if ticket.state != HELD:
             raise not_held(ticket)
-        request = Query(QueryKind.FOLLOW, ticket.name, ticket.slot, now_ns, NEVER_NS)
+        request = Query(QueryKind.FOLLOW, ticket.name, ticket.slot, now_ns, DISTANT_FUTURE_NS)
         request.following = GroupSubscription(ticket)
         self._follows[ticket] = request
         return self._ask(request, now_ns)

@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from lockring.cluster_state import Replica
-from lockring.core.client.tickets import NEVER_NS, ClientSession, NodeShare
+from lockring.core.client.tickets import ClientSession, NodeShare
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.protocol import TroubleNotice
 
 CONNECTING: Final = 0
@@ -48,10 +49,10 @@ class NodeLink(msgspec.Struct, eq=False):
         requests: all other open requests (keepalives, releases, questions): these are answered promptly.
         asked_at_ns: since when such a request has been open with nothing heard, 0 if none is.
         heard_at_ns: when something came last.
-        doubt_at_ns: when a rival is to be opened, `NEVER_NS` while the link is trusted, 0 once it was opened.
+        doubt_at_ns: when a rival is to be opened, `DISTANT_FUTURE_NS` while the link is trusted, 0 once it was opened.
         rival: the link that is to take its place.
         rival_of: the link whose place it is to take.
-        check_at_ns: when to make sure that the node of open acquires still answers, `NEVER_NS` for none.
+        check_at_ns: when to make sure that the node of open acquires still answers, `DISTANT_FUTURE_NS` for none.
         trouble: what keeps its node from serving, as it has told, and when it has.
     """
 
@@ -66,9 +67,9 @@ class NodeLink(msgspec.Struct, eq=False):
     requests: dict[int, Any] = msgspec.field(default_factory=dict)
     asked_at_ns: int = 0
     heard_at_ns: int = 0
-    doubt_at_ns: int = NEVER_NS
+    doubt_at_ns: int = DISTANT_FUTURE_NS
     rival: NodeLink | None = None
     rival_of: NodeLink | None = None
-    check_at_ns: int = NEVER_NS
+    check_at_ns: int = DISTANT_FUTURE_NS
     trouble: TroubleNotice | None = None
     trouble_at_ns: int = 0

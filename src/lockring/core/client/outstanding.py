@@ -15,9 +15,10 @@ from lockring.core.client.outlook import too_late
 from lockring.core.client.queries import STREAMS, PingQuery, Query, where
 from lockring.core.client.recent_releases import RecentReleases
 from lockring.core.client.routes import IDLE_NS, SILENCE_NS_MAX, SILENCE_NS_MIN, RouteTable
-from lockring.core.client.tickets import NEVER_NS, ClientSession, NodeShare, Ticket, TicketState
+from lockring.core.client.tickets import ClientSession, NodeShare, Ticket, TicketState
 from lockring.core.client.vigilance import Vigilance
 from lockring.core.deadlines import DeadlineQueue
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import ClientClosed, LockLost, LockringError, NotHeld
 from lockring.protocol import Acquire, Refusal, Release
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -79,7 +80,7 @@ class Exchange(Vigilance):
         self._alarms: DeadlineQueue[Item] = DeadlineQueue(_matters)
         self._follows: dict[Ticket, Query] = {}
         self._lately_released = RecentReleases()
-        self._wake_ns = NEVER_NS
+        self._wake_ns = DISTANT_FUTURE_NS
         self._closed = False
 
     # ------------------------------------------------------------------ small things
@@ -132,7 +133,7 @@ class Exchange(Vigilance):
             ticket.share.leave(ticket)
         share.enter(ticket, request)
         share.touched = True
-        if share.keepalive_at_ns == NEVER_NS:
+        if share.keepalive_at_ns == DISTANT_FUTURE_NS:
             share.keepalive_at_ns = at_ns = now_ns + session.keepalive_ns
             self._wake(at_ns)
         if ticket.link == link.id:
@@ -165,7 +166,7 @@ class Exchange(Vigilance):
                 ),
             )
         )
-        if link.check_at_ns == NEVER_NS or now_ns - link.heard_at_ns >= IDLE_NS:
+        if link.check_at_ns == DISTANT_FUTURE_NS or now_ns - link.heard_at_ns >= IDLE_NS:
             self._look_after(link, now_ns)
 
     def _begin_release(self, ticket: Ticket, now_ns: int) -> None:
@@ -221,7 +222,7 @@ class Exchange(Vigilance):
     def _ask(self, request: Query, now_ns: int) -> Query:
         if self._closed:
             raise ClientClosed("the client is closed")
-        if request.give_up_at_ns != NEVER_NS:
+        if request.give_up_at_ns != DISTANT_FUTURE_NS:
             self._alarm(request.give_up_at_ns, request)
         elif not self._routing.was_ready:
             self._alarm(now_ns + self._connect_timeout_ns, request)
@@ -346,7 +347,7 @@ class Exchange(Vigilance):
                 return
             self._give_up(item, too_late(self._routing, item, now_ns), now_ns)
             return
-        elif item.give_up_at_ns == NEVER_NS and not self._routing.was_ready:
+        elif item.give_up_at_ns == DISTANT_FUTURE_NS and not self._routing.was_ready:
             if now_ns >= item.started_at_ns + self._connect_timeout_ns:
                 self._give_up(item, too_late(self._routing, item, now_ns), now_ns)
                 return
@@ -375,7 +376,7 @@ class Exchange(Vigilance):
             ticket.share.leave(ticket)
         if ticket.state == PENDING:
             self._close_acquire(ticket)
-            if ticket.wait_until_ns != NEVER_NS:
+            if ticket.wait_until_ns != DISTANT_FUTURE_NS:
                 self._alarms.abandon()
             self._parked.pop(ticket, None)
 
@@ -402,7 +403,7 @@ class Exchange(Vigilance):
             link.acquires.pop(request.request, None)
             if request.request in link.requests:
                 link.requests[request.request] = PingQuery()
-        if request.give_up_at_ns != NEVER_NS:
+        if request.give_up_at_ns != DISTANT_FUTURE_NS:
             self._alarms.abandon()
 
 

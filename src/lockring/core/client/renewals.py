@@ -9,7 +9,8 @@ from lockring.core.client.links import Node, NodeLink
 from lockring.core.client.outlook import Wait, wait_of
 from lockring.core.client.outstanding import ENDED, HELD, PENDING, RELEASING, RETRY_NS_MIN, Exchange
 from lockring.core.client.queries import STREAMS, ListProgress, Query, QueryKind
-from lockring.core.client.tickets import NEVER_NS, NodeShare, Ticket, deadline_of
+from lockring.core.client.tickets import NodeShare, Ticket, deadline_of
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, WrongCluster
 from lockring.protocol import (
     GrantReply,
@@ -52,7 +53,7 @@ class Renewal(Exchange):
         """Send a share's keepalive if its node need hear of it, and plan the next."""
         node = self._routing.nodes[share.replica] if share.replica is not None else None
         if node is None or node.link is None or not (share.tickets or share.touched):
-            share.keepalive_at_ns = NEVER_NS
+            share.keepalive_at_ns = DISTANT_FUTURE_NS
             return
         share.touched = False
         share.keepalive_at_ns = now_ns + share.session.keepalive_ns
@@ -181,7 +182,7 @@ class Renewal(Exchange):
         if ticket.request != ticket.first_request:
             del link.acquires[ticket.first_request]
         ticket.link = 0
-        if ticket.wait_until_ns != NEVER_NS:
+        if ticket.wait_until_ns != DISTANT_FUTURE_NS:
             self._alarms.abandon()
         share = ticket.share
         assert share is not None
@@ -351,7 +352,7 @@ class Renewal(Exchange):
 
     def _soonest(self) -> int:
         """The earliest deadline of shares and alarms."""
-        soonest = self._alarms.first_ns() or NEVER_NS
+        soonest = self._alarms.first_ns() or DISTANT_FUTURE_NS
         for session in self._sessions.values():
             for share in session.shares.values():
                 soonest = min(soonest, share.check_at_ns, share.keepalive_at_ns)

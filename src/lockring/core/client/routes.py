@@ -29,7 +29,7 @@ from lockring.cluster_state import Replica
 from lockring.core.client.effects import ClientEffect, Connect, Disconnect, SendTo
 from lockring.core.client.links import CONNECTING, GREETING, READY, Node, NodeLink
 from lockring.core.client.request_log import RequestLog
-from lockring.core.client.tickets import NEVER_NS
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
 from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, Welcome
 from lockring.slots import SLOTS
@@ -121,22 +121,22 @@ class RouteTable(RequestLog):
 
     def doubt(self, link: NodeLink, now_ns: int) -> int:
         """Something was asked on a link that is not trusted; returns how long the answer may take."""
-        if link.doubt_at_ns == NEVER_NS and link.rival is None:
+        if link.doubt_at_ns == DISTANT_FUTURE_NS and link.rival is None:
             link.doubt_at_ns = now_ns + DOUBT_NS
         return DOUBT_NS
 
     def trust(self, link: NodeLink) -> None:
         """Something came on a link that was in doubt: its rival is of no use, unless the node has heard of that by now."""
-        link.doubt_at_ns = NEVER_NS
+        link.doubt_at_ns = DISTANT_FUTURE_NS
         rival = link.rival
         if rival is not None and rival.state == CONNECTING:
             self.drop(rival, "the connection that was there answers after all")
 
     def race(self, now_ns: int) -> int:
         """Open the rivals that are due; returns when to look again."""
-        wake = NEVER_NS
+        wake = DISTANT_FUTURE_NS
         for link in list(self.links.values()):
-            if not 0 < link.doubt_at_ns < NEVER_NS:
+            if not 0 < link.doubt_at_ns < DISTANT_FUTURE_NS:
                 continue
             if link.doubt_at_ns > now_ns:
                 wake = min(wake, link.doubt_at_ns)
@@ -242,7 +242,7 @@ class RouteTable(RequestLog):
     def open(self, address: str, now_ns: int) -> int:
         """Ask for a link unless there is one or the address failed lately; returns when to ask again, in ns."""
         if address in self.by_address:
-            return NEVER_NS
+            return DISTANT_FUTURE_NS
         failure = self.failures.get(address)
         if failure is not None and failure.retry_at_ns > now_ns:
             return failure.retry_at_ns
@@ -337,7 +337,7 @@ class RouteTable(RequestLog):
     def silent(self, now_ns: int) -> tuple[list[NodeLink], int]:
         """The links that took too long to greet or to answer, and when to look again."""
         silent: list[NodeLink] = []
-        wake = NEVER_NS
+        wake = DISTANT_FUTURE_NS
         for link in self.links.values():
             if link.state != READY:
                 limit = link.since_ns + GREETING_NS
@@ -358,7 +358,7 @@ class RouteTable(RequestLog):
             now_ns: the time.
             waiting: whether anything waits for a route or a link.
         """
-        wake = NEVER_NS
+        wake = DISTANT_FUTURE_NS
         missing = waiting
         for node in self.nodes.values():
             node.wanted = node.wanted and waiting
@@ -384,7 +384,7 @@ class RouteTable(RequestLog):
     def _try_next(self, now_ns: int) -> int | None:
         """Open a link to the next address that may be tried; else when one may be."""
         addresses = self._known()
-        wake = NEVER_NS
+        wake = DISTANT_FUTURE_NS
         for step in range(len(addresses)):
             place = (self._next_place + step) % len(addresses)
             if addresses[place] in self.by_address:

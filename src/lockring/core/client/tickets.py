@@ -17,17 +17,15 @@ The digest is folded lazily: tickets that come and go between two keepalives nev
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from lockring.cluster_state import Replica
 from lockring.core.digest import mix
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.protocol import WAIT_FOREVER, KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS
-
-NEVER_NS: Final = 1 << 62
-"""After any time: no deadline."""
 
 
 class TicketState(IntEnum):
@@ -51,7 +49,7 @@ class Ticket(msgspec.Struct, eq=False):
         mode: how the lock is wanted.
         permits: of a semaphore, how many there are.
         started_at_ns: when the caller asked.
-        wait_until_ns: end of the wait that the caller allows, `NEVER_NS` for none.
+        wait_until_ns: end of the wait that the caller allows, `DISTANT_FUTURE_NS` for none.
         give_up_at_ns: when the core stops trying: to acquire, or later to release.
         state: see `TicketState`; lock-free readers may look at it, it only grows.
         generation: the fencing token once held.
@@ -83,8 +81,8 @@ class Ticket(msgspec.Struct, eq=False):
     mode: int
     permits: int
     started_at_ns: int
-    wait_until_ns: int = NEVER_NS
-    give_up_at_ns: int = NEVER_NS
+    wait_until_ns: int = DISTANT_FUTURE_NS
+    give_up_at_ns: int = DISTANT_FUTURE_NS
     state: int = 0
     generation: int = 0
     deadline_ns: int = 0
@@ -109,7 +107,7 @@ class Ticket(msgspec.Struct, eq=False):
 
     def wait_left_ms(self, now_ns: int) -> int:
         """What is left of the wait, rounded up, `WAIT_FOREVER` if unbounded."""
-        if self.wait_until_ns == NEVER_NS:
+        if self.wait_until_ns == DISTANT_FUTURE_NS:
             return WAIT_FOREVER
         return max(0, -((now_ns - self.wait_until_ns) // NS_PER_MS))
 
@@ -155,7 +153,7 @@ class NodeShare(msgspec.Struct, eq=False):
         until_ns: end of the newest promise given by a keepalive.
         kept_request: number of that keepalive.
         check_at_ns: no held ticket ends before this.
-        keepalive_at_ns: when the next keepalive is due, `NEVER_NS` if the node need not hear of the session.
+        keepalive_at_ns: when the next keepalive is due, `DISTANT_FUTURE_NS` if the node need not hear of the session.
         touched: whether an Acquire was sent since the last keepalive; it lets the session live at the
             node, so a keepalive must follow even if all was given up: it repairs what a lost release left behind.
         late: whether some ticket may be `late`.
@@ -168,8 +166,8 @@ class NodeShare(msgspec.Struct, eq=False):
     digest: int = 0
     until_ns: int = 0
     kept_request: int = 0
-    check_at_ns: int = NEVER_NS
-    keepalive_at_ns: int = NEVER_NS
+    check_at_ns: int = DISTANT_FUTURE_NS
+    keepalive_at_ns: int = DISTANT_FUTURE_NS
     touched: bool = False
     late: bool = False
     unsettled: int = 0
@@ -233,7 +231,7 @@ class NodeShare(msgspec.Struct, eq=False):
         O(tickets), but done only when the earliest known deadline comes: about every two thirds of a TTL.
         """
         expired: list[Ticket] = []
-        soonest = NEVER_NS
+        soonest = DISTANT_FUTURE_NS
         for ticket in self.tickets.values():
             if ticket.state == TicketState.HELD:
                 deadline = deadline_of(ticket)

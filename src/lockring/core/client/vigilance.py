@@ -11,7 +11,7 @@ from typing import Final
 from lockring.core.client.links import NodeLink
 from lockring.core.client.queries import PingQuery
 from lockring.core.client.routes import IDLE_NS, RouteTable
-from lockring.core.client.tickets import NEVER_NS
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.protocol import Unwatch
 from lockring.units import NS_PER_S
 
@@ -34,7 +34,7 @@ class Vigilance:
         """See to it that an acquire which stays open does not wait for a node that is gone."""
         if now_ns - link.heard_at_ns >= IDLE_NS and not link.asked_at_ns:
             self._ping(link, now_ns)
-        if link.check_at_ns == NEVER_NS:
+        if link.check_at_ns == DISTANT_FUTURE_NS:
             link.check_at_ns = now_ns + CHECK_FIRST_NS
             self._wake(link.check_at_ns)
 
@@ -48,7 +48,7 @@ class Vigilance:
         for link in self._routing.links.values():
             if link.check_at_ns <= now_ns:
                 if not link.acquires:
-                    link.check_at_ns = NEVER_NS
+                    link.check_at_ns = DISTANT_FUTURE_NS
                     continue
                 link.check_at_ns = now_ns + CHECK_NS
                 if now_ns - link.heard_at_ns >= CHECK_FIRST_NS and not link.asked_at_ns:
