@@ -16,9 +16,7 @@ from typing import Any, Final, Protocol, Self
 
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns, wall_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.outstanding import not_held
-from lockring.core.client.tickets import Ticket, TicketState, deadline_of
+from lockring.core.client import ClientCore, Ticket, TicketState, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import CloseSession, LockRecord, Mode
@@ -222,16 +220,16 @@ class GrantState(ProcessBound):
         ticket = self._ticket
         if ticket.state != TicketState.HELD:
             return False
-        if monotonic_ns() < deadline_of(ticket):
+        if monotonic_ns() < deadline_ns_of(ticket):
             return True
         self._client.notice_expiry()
-        return ticket.state == TicketState.HELD and monotonic_ns() < deadline_of(ticket)
+        return ticket.state == TicketState.HELD and monotonic_ns() < deadline_ns_of(ticket)
 
     def remaining(self) -> float:
         """For how many seconds the lock is surely ours, should nothing be heard from the cluster any more; 0.0 if it is not."""
         if not self.held:
             return 0.0
-        return max(0, deadline_of(self._ticket) - monotonic_ns()) / NS_PER_S
+        return max(0, deadline_ns_of(self._ticket) - monotonic_ns()) / NS_PER_S
 
     def check(self) -> Self:
         """Return the grant if the lock is held.

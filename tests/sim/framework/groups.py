@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket, TicketState
+from lockring.core.client import Query, Ticket, TicketState
 from lockring.errors import LockringError
 from lockring.names import GROUP_PREFIX
 from lockring.protocol import WAIT_FOREVER, MemberRecord, Mode, payload_of
@@ -199,8 +198,8 @@ class GroupProgram:
         assert core is not None
         if ticket.state == TicketState.HELD and error is None:
             member.request = core.follow(ticket, now_ns=self.client.now_ns())
-            assert member.request.following is not None
-            member.request.following.telling = self.rng.random() < self.habits.heedful
+            assert member.request.subscription is not None
+            member.request.subscription.has_callback = self.rng.random() < self.habits.heedful
             self.client.world.stats["joined"] += 1
             if self.scripted:
                 pass
@@ -257,8 +256,8 @@ class GroupProgram:
         core, ticket = self.client.core, member.ticket
         assert core is not None
         if member.leaving and ticket is not None and ticket.state == TicketState.HELD:
-            following = None if member.request is None else member.request.following
-            if following is None or not following.untold:
+            following = None if member.request is None else member.request.subscription
+            if following is None or not following.callbacks_pending:
                 try:
                     core.release(ticket, now_ns=self.client.now_ns())
                 except LockringError:
@@ -266,12 +265,12 @@ class GroupProgram:
 
     def regrouped(self, request: Query, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
         """A member's group has changed."""
-        following = request.following
+        following = request.subscription
         assert following is not None
         member = self._member(following.ticket)
         if member is None:
             return
-        standing = following.standing
+        standing = following.ownership
         self._tell(
             member,
             f"view {standing.view.number}{' settled' if standing.settled else ''} of "
@@ -329,9 +328,9 @@ class GroupCheckers:
     def look(self, member: Member) -> None:
         """A member may own something else than before."""
         assert member.request is not None
-        assert member.request.following is not None
+        assert member.request.subscription is not None
         owned = member.owns()
-        version = member.request.following.standing.view.number
+        version = member.request.subscription.ownership.view.number
         if version < member.version:
             raise Violation("G2", f"{member.name} goes from view {member.version} back to {version}")
         gained = owned - member.owned
@@ -364,10 +363,10 @@ class GroupCheckers:
         everybody = {member.ticket.generation for member in present if member.ticket is not None}
         owned: set[int] = set()
         for member in present:
-            following = None if member.request is None else member.request.following
-            if following is None or following.over:
+            following = None if member.request is None else member.request.subscription
+            if following is None or following.ended:
                 return f"{member.name} does not follow the group"
-            view, settled, _ = following.standing
+            view, settled, _ = following.ownership
             if not settled:
                 return f"{member.name} has view {view.number}, not settled"
             if {each.fencing_token for each in view.members} != everybody:

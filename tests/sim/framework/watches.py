@@ -6,7 +6,7 @@ lock's primary has in its table.
 
 from __future__ import annotations
 
-from lockring.core.client.effects import Update
+from lockring.core.client import Update
 from lockring.protocol import LockEventKind, LockRecord, Mode
 from tests.sim.framework.world import Violation
 

@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import (
+from lockring.core.client import (
     CallResult,
+    ClientCore,
     Connect,
     Disconnect,
     GrantLost,
     GroupChange,
+    QueryKind,
     Resolve,
     SendTo,
+    Ticket,
+    TicketState,
     Update,
 )
-from lockring.core.client.queries import QueryKind
-from lockring.core.client.tickets import Ticket, TicketState
 from lockring.errors import LockringError
 from lockring.protocol import WAIT_FOREVER, LockEventKind, Mode, ToClient
 from tests.sim.framework.checkers import Belief, Checkers
@@ -262,12 +263,12 @@ class ClientShell(Shell):
 
     def _list_all(self) -> None:
         assert self.core is not None
+        ready = {link.node.replica: link for link in self.core.links() if link.node is not None}
         for session in self.core.sessions():
             for share in session.shares.values():
-                node = None if share.replica is None else self.core._routing.nodes[share.replica]
-                if node is not None and node.link is not None and share.tickets:
+                if share.replica in ready and share.tickets:
                     slots = sorted({ticket.slot for ticket in share.tickets.values()})
-                    self.core._list(share, node.link, slots, self.now_ns())
+                    self.core._requests.send_lists(share, ready[share.replica], slots, self.now_ns())
 
     def give_back(self, task: Task) -> None:
         """Release what `take` acquired."""
@@ -417,7 +418,7 @@ class ClientShell(Shell):
         if self._links.get(end.label) is end:
             message = _to_client.decode(payload)
             believed = self._believed()
-            self.core.received(end.label, message, now_ns=self.turn_now)
+            self.core.receive(end.label, message, now_ns=self.turn_now)
             for ticket, belief in believed:
                 if ticket.state not in (TicketState.HELD, TicketState.RELEASING):
                     self.checkers.told_lost(

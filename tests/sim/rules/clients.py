@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.client import outstanding as exchange
-from lockring.core.client.outstanding import Exchange
-from lockring.core.client.renewals import Renewal
+from lockring.core.client import renewals as client_renewals
+from lockring.core.client.dialing import DialPlan
+from lockring.core.client.endings import Endings
+from lockring.core.client.links import Links
+from lockring.core.client.outlook import Outlooks
+from lockring.core.client.outstanding import OutstandingCalls
+from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
-from lockring.core.client.routes import RouteTable
+from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.core import NodeCore
@@ -16,7 +20,6 @@ from lockring.core.node.dispatch import ClientRequests, ConnectedClient, ParkedR
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.renewals import Renewals
-from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import AcquireTimeout
 from lockring.protocol import LossNotice
 from tests.sim.framework.world import S
@@ -50,9 +53,9 @@ def drill_session_only() -> None:
 @mutant
 def blind_to_another_cluster() -> list[Change]:
     """A client goes on believing in its locks where another cluster answers at all addresses that it knows."""
-    is_replaced = RouteTable.is_replaced
+    is_replaced = DialPlan.is_replaced
     return [
-        (RouteTable, "is_replaced", lambda self, has_any: not has_any and is_replaced(self, has_any=has_any)),
+        (DialPlan, "is_replaced", lambda self, has_any: not has_any and is_replaced(self, has_any=has_any)),
     ]
 
 
@@ -90,13 +93,13 @@ def drill_agreed_without_right() -> None:
 @mutant
 def grant_by_session() -> list[Change]:
     """A grant's deadline comes from the newest request of the client, not from the one it answers."""
-    granted = Renewal._granted
+    granted = ClientRenewals.granted
 
-    def changed(self: Renewal, link: Any, message: Any, now_ns: int) -> None:
-        message.basis = self._routing.request
+    def changed(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
+        message.basis = self._log.last_number
         granted(self, link, message, now_ns)
 
-    return [(Renewal, "_granted", changed)]
+    return [(ClientRenewals, "granted", changed)]
 
 
 @drill
@@ -108,22 +111,22 @@ def drill_grant_by_session() -> None:
 @mutant
 def client_from_response() -> list[Change]:
     """A client's deadlines count from the response, not from its request."""
-    granted = Renewal._granted
-    judge = NodeShare.judge
+    granted = ClientRenewals.granted
+    apply_keepalive = client_renewals.apply_keepalive
 
-    def late_granted(self: Renewal, link: Any, message: Any, now_ns: int) -> None:
+    def late_granted(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
         ticket = link.acquires.get(message.request)
         if ticket is not None:
             ticket.sent_at_ns = now_ns
         granted(self, link, message, now_ns)
 
-    def late_judge(self: NodeShare, request: int, sent_at_ns: int, kept: Any, now_ns: int) -> Any:
-        return judge(self, request, now_ns, kept, now_ns)
+    def late_apply(share: NodeShare, request: int, sent_at_ns: int, reply: Any, now_ns: int) -> Any:
+        return apply_keepalive(share, request, now_ns, reply, now_ns)
 
     return [
-        (Renewal, "_granted", late_granted),
-        (NodeShare, "judge", late_judge),
-        (RequestLog, "sent_no_earlier_than", lambda self, request: self._log_times[-1]),
+        (ClientRenewals, "granted", late_granted),
+        (client_renewals, "apply_keepalive", late_apply),
+        (RequestLog, "sent_no_earlier_than_ns", lambda self, number: self._times_ns[-1]),
     ]
 
 
@@ -145,19 +148,19 @@ def drill_client_from_response() -> None:
 @mutant
 def revive() -> list[Change]:
     """A late answer revives a lock whose deadline has passed."""
-    expire = Renewal._expire
-    kept = Renewal._kept
+    answered = ClientRenewals.answered
+    lose_expired = Endings.lose_expired
 
-    def late_kept(self: Any, link: Any, message: Any, now_ns: int) -> None:
-        self.__dict__["reviving"] = True
-        kept(self, link, message, now_ns)
-        self.__dict__["reviving"] = False
+    def late_answered(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
+        vars(self._endings)["reviving"] = True
+        answered(self, link, message, now_ns)
+        vars(self._endings)["reviving"] = False
 
-    def late_expire(self: Any, share: Any, now_ns: int) -> None:
-        if not self.__dict__.get("reviving"):
-            expire(self, share, now_ns)
+    def late_lose_expired(self: Endings, share: Any, now_ns: int) -> None:
+        if not vars(self).get("reviving"):
+            lose_expired(self, share, now_ns)
 
-    return [(Renewal, "_kept", late_kept), (Renewal, "_expire", late_expire)]
+    return [(ClientRenewals, "answered", late_answered), (Endings, "lose_expired", late_lose_expired)]
 
 
 @drill
@@ -238,13 +241,13 @@ def drill_list_of_one_share(seed: int) -> None:
 def lost_from_anyone() -> list[Change]:
     """A client takes a loss from whatever node says so, and a node tells it without the right to."""
 
-    def _told_lost(self: Renewal, link: Any, lost: Any, now_ns: int) -> None:
-        session = self._session_of.get(lost.session)
+    def lost_at_node(self: ClientRenewals, link: Any, lost: Any, now_ns: int) -> None:
+        session = self._sessions.by_id.get(lost.session)
         for share in session.shares.values() if session is not None else ():
             ticket = share.tickets.get(lost.acquisition)
             if ticket is not None:
                 if ticket.generation:
-                    self._lose(ticket, lost.reason, now_ns)
+                    self._endings.lose(ticket, lost.reason, now_ns)
                 return
 
     def tell_lost(self: ClientRequests, entry: Any, reason: str) -> None:
@@ -252,7 +255,7 @@ def lost_from_anyone() -> list[Change]:
             lost = LossNotice(entry.session.id, entry.acquisition, entry.lock.name, reason)
             self._node.send(entry.session.connection, lost)
 
-    return [(Renewal, "_told_lost", _told_lost), (ClientRequests, "tell_lost", tell_lost)]
+    return [(ClientRenewals, "lost_at_node", lost_at_node), (ClientRequests, "tell_lost", tell_lost)]
 
 
 @drill
@@ -320,7 +323,7 @@ def _unlisted_stays() -> list[Change]:
 @mutant
 def released_once() -> list[Change]:
     """A client does not repeat its latest releases where a slot has a new primary."""
-    return [(Exchange, "_release_again", lambda self, now_ns, *, lost=None: None)]
+    return [(OutstandingCalls, "repeat_releases", lambda self, now_ns, *, lost=None: None)]
 
 
 @drill
@@ -551,16 +554,16 @@ def drill_parked_for_good() -> None:
 
 def _one_session() -> list[Change]:
     """A client has one session for all its TTLs."""
-    open_session = Exchange._open_session
+    open_session = ClientSessions.open
 
-    def changed(self: Any, ttl_ms: int) -> Any:
-        for session in self._sessions.values():
+    def changed(self: ClientSessions, ttl_ms: int) -> Any:
+        for session in self.by_id.values():
             session.ttl_ms = ttl_ms
-            self._sessions[ttl_ms] = session
+            self.by_ttl_ms[ttl_ms] = session
             return session
         return open_session(self, ttl_ms)
 
-    return [(Exchange, "_open_session", changed)]
+    return [(ClientSessions, "open", changed)]
 
 
 def _ttl_may_change() -> list[Change]:
@@ -643,7 +646,7 @@ def drill_old_connections_speak() -> None:
 @mutant
 def idle_link_trusted() -> list[Change]:
     """A connection on which nothing has come for long is trusted like any other."""
-    return [(RouteTable, "race", lambda self, now_ns: DISTANT_FUTURE_NS)]
+    return [(Links, "open_rivals", lambda self, now_ns: None)]
 
 
 @drill
@@ -669,10 +672,10 @@ def drill_idle_link_trusted() -> None:
 def held_by_hearsay() -> list[Change]:
     """An acquire that has no answer when its time is over counts as one that others were in the way of."""
 
-    def changed(routing: Any, item: Any, now_ns: int) -> Any:
+    def changed(self: Outlooks, item: Any, now_ns: int) -> Any:
         return AcquireTimeout("not granted in time", name=item.name)
 
-    return [(exchange, "too_late", changed)]
+    return [(Outlooks, "too_late", changed)]
 
 
 @drill

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.client.group_view import GroupSubscription, KeyOwnership
-from lockring.core.client.groups import GroupsClient
-from lockring.core.client.tickets import deadline_of
+from lockring.core.client import GroupSubscription, deadline_ns_of
+from lockring.core.client.group_view import KeyOwnership
+from lockring.core.client.groups import GroupMemberships
 from lockring.core.node.groups import Groups
 from lockring.core.node.reign import Reign
 from lockring.core.node.watches import Watches
@@ -59,8 +59,8 @@ class GroupScenario(Scenario):
     @staticmethod
     def view(member: Member) -> int:
         """Number of a member's newest view."""
-        following = None if member.request is None else member.request.following
-        return 0 if following is None else following.standing.view.number
+        following = None if member.request is None else member.request.subscription
+        return 0 if following is None else following.ownership.view.number
 
     @staticmethod
     def token(member: Member) -> int:
@@ -72,7 +72,7 @@ class GroupScenario(Scenario):
     def lease_ends_at_ns(member: Member) -> int:
         """When a member's lease ends, by its client's clock."""
         assert member.ticket is not None
-        return deadline_of(member.ticket)
+        return deadline_ns_of(member.ticket)
 
     def comes_to_own(self, member: Member, seconds: float) -> None:
         """Wait until a member owns something."""
@@ -93,12 +93,14 @@ def drill_settled_at_once() -> None:
 def owned_when_given() -> list[Change]:
     """A member owns what a view gives it before that is settled."""
 
-    def take(self: GroupSubscription, view: Any, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
-        before, given = self.standing.owned, view.given_to(self.ticket.generation)
-        self.standing = KeyOwnership(view, settled, given)
+    def apply_view(
+        self: GroupSubscription, view: Any, settled: bool
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        before, given = self.ownership.owned, view.given_to(self.ticket.generation)
+        self.ownership = KeyOwnership(view, settled, given)
         return given - before, before - given
 
-    return [(GroupSubscription, "take", take)]
+    return [(GroupSubscription, "apply_view", apply_view)]
 
 
 @drill
@@ -111,13 +113,15 @@ def drill_owned_when_given() -> None:
 def kept_when_taken() -> list[Change]:
     """A member says that it has seen a view, and owns what that takes from it until the next one is settled."""
 
-    def take(self: GroupSubscription, view: Any, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
-        before, given = self.standing.owned, view.given_to(self.ticket.generation)
+    def apply_view(
+        self: GroupSubscription, view: Any, settled: bool
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        before, given = self.ownership.owned, view.given_to(self.ticket.generation)
         owned = given if settled else before
-        self.standing = KeyOwnership(view, settled, owned)
+        self.ownership = KeyOwnership(view, settled, owned)
         return owned - before, before - owned
 
-    return [(GroupSubscription, "take", take)]
+    return [(GroupSubscription, "apply_view", apply_view)]
 
 
 @drill
@@ -134,14 +138,15 @@ def drill_kept_when_taken() -> None:
 @mutant
 def seen_before_told() -> list[Change]:
     """A member says that it has seen a view before its program has let go of what that takes from it."""
-    see = GroupsClient._see
+    acknowledge = GroupMemberships.acknowledge
 
-    def changed(self: GroupsClient, request: Any, now_ns: int) -> None:
-        untold, request.following.untold = request.following.untold, 0
-        see(self, request, now_ns)
-        request.following.untold = untold
+    def changed(self: GroupMemberships, query: Any, now_ns: int) -> Any:
+        pending, query.subscription.callbacks_pending = query.subscription.callbacks_pending, 0
+        replaced = acknowledge(self, query, now_ns)
+        query.subscription.callbacks_pending = pending
+        return replaced
 
-    return [(GroupsClient, "_see", changed)]
+    return [(GroupMemberships, "acknowledge", changed)]
 
 
 @drill
@@ -156,7 +161,7 @@ def drill_seen_before_told() -> None:
 @mutant
 def owned_past_the_lease() -> list[Change]:
     """A member goes by the views alone, and does not look at its lease."""
-    return [(GroupsClient, "owned", lambda self, request, now_ns: request.following.standing.owned)]
+    return [(GroupMemberships, "owned", lambda self, query, now_ns: query.subscription.ownership.owned)]
 
 
 @drill

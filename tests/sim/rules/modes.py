@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from lockring.core.client import core as client_core
-from lockring.core.client import watches as watching
-from lockring.core.client.effects import Update
-from lockring.core.client.queries import Query
+from lockring.core.client import Query, Update
+from lockring.core.client import inbox as client_inbox
+from lockring.core.client.watches import apply_notice
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter
 from lockring.core.node.watches import WatchedLock, Watches
@@ -97,10 +96,10 @@ def watch_begun_again() -> list[Change]:
     """A client does not say that it has missed something where it had to begin a watch again."""
 
     def changed(watch: Query, message: WatchNotice) -> Update:
-        watch.begun_again = False
-        return watching.update_of(watch, message)
+        watch.restarted = False
+        return apply_notice(watch, message)
 
-    return [(client_core, "update_of", changed)]
+    return [(client_inbox, "apply_notice", changed)]
 
 
 @drill

@@ -22,11 +22,7 @@ from lockring.client.goodbye import expect_end, log, remember
 from lockring.client.grant_state import abandon_held, farewell_of, words_of_drop
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import Update
-from lockring.core.client.outlook import Wait
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import ClientCore, Query, Ticket, Update, Wait
 from lockring.errors import LockringError
 from lockring.protocol import Mode
 from lockring.units import NS_PER_S

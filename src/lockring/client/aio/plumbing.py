@@ -22,7 +22,7 @@ from lockring.client.blocking.connection import CONNECT_S, reason_of
 from lockring.client.grant_state import abandon_held, listener_of, tell_lost, words_of
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
-from lockring.core.client.effects import (
+from lockring.core.client import (
     CallResult,
     Connect,
     Disconnect,
@@ -30,9 +30,9 @@ from lockring.core.client.effects import (
     GroupChange,
     Resolve,
     SendTo,
+    Ticket,
     Update,
 )
-from lockring.core.client.tickets import Ticket
 from lockring.errors import ClientClosed, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message
@@ -115,7 +115,7 @@ class AsyncDriverBase:
         if self._wires.get(wire.link) is not wire or self._gone:
             return
         now_ns = monotonic_ns()
-        received, link = self._core.received, wire.link
+        received, link = self._core.receive, wire.link
         self._is_busy = True
         try:
             for message in messages:

@@ -26,11 +26,7 @@ from lockring.client.aio.watching import WatchReader
 from lockring.client.grant_state import listener_of, words_of
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import GroupChange, Update
-from lockring.core.client.outlook import Wait
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import ClientCore, GroupChange, Query, Ticket, Update, Wait
 from lockring.errors import ClientClosed, ReentrantCall, Unavailable
 from lockring.protocol import Mode
 from lockring.units import NS_PER_S

@@ -27,13 +27,7 @@ from lockring.client.blocking.plumbing import DriverBase
 from lockring.client.grant_state import listener_of, words_of_drop
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import Update
-from lockring.core.client.outlook import Wait
-from lockring.core.client.outstanding import HELD, not_held
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
-from lockring.core.client.watches import Backlog
+from lockring.core.client import HELD, Backlog, ClientCore, Query, Ticket, Update, Wait, not_held
 from lockring.errors import LockringError, ReentrantCall
 from lockring.protocol import Mode
 from lockring.units import NS_PER_S

@@ -33,9 +33,10 @@ from lockring.client.grant_state import (
 )
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import (
+from lockring.core.client import (
+    HELD,
     CallResult,
+    ClientCore,
     Connect,
     Disconnect,
     GrantLost,
@@ -44,7 +45,6 @@ from lockring.core.client.effects import (
     SendTo,
     Update,
 )
-from lockring.core.client.outstanding import HELD
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.net.frames import encode_frame
@@ -185,7 +185,7 @@ class DriverBase(Calls):
                 core.disconnected(link, now_ns=now_ns, error=wrong)
             else:
                 for message in messages:
-                    core.received(link, message, now_ns=now_ns)
+                    core.receive(link, message, now_ns=now_ns)
                 if messages:
                     wire.greeted = True
         self._carry_out(now_ns, me)

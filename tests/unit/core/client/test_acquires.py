@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import GrantLost, SendTo
+from lockring.core.client import GrantLost, SendTo
 from lockring.core.client.recent_releases import UNDONE_NS
 from lockring.errors import (
     AcquireTimeout,
@@ -183,13 +183,13 @@ class TestAcquire:
         assert isinstance(error, InvalidRequest)
         assert str(error) == "ttl is above 30 s"
         assert error.name == "x"
-        assert world.core.status().waiting == 0
+        assert world.core.status(now_ns=world.now_ns).waiting == 0
 
     def test_a_slot_without_primary_parks_the_acquire_until_one_is_there(self) -> None:
         world = connected(first=routes(1, None))
         world.acquire()
         assert sent(world.take()) == []
-        assert world.core.status().parked == 1
+        assert world.core.status(now_ns=world.now_ns).parked == 1
         assert only(world.say(A, routes(2, 0)), Acquire).name == "x"
 
     def test_waiters_of_one_lock_are_sent_again_in_their_order(self) -> None:
@@ -330,10 +330,10 @@ class TestWaiting:
         core, link, now_ns = world.core, world.link_of[A], world.now_ns
         for _ in range(5_000):
             ticket = world.acquire(wait_ms=3_600_000)
-            core.received(link, GrantReply(ticket.request, 1, TTL_MS, ticket.request), now_ns=now_ns)
+            core.receive(link, GrantReply(ticket.request, 1, TTL_MS, ticket.request), now_ns=now_ns)
             core.release(ticket, now_ns=now_ns)
-            core.received(link, ReleaseReply(ticket.request, True), now_ns=now_ns)
-        assert len(core._alarms) < 3_000
+            core.receive(link, ReleaseReply(ticket.request, True), now_ns=now_ns)
+        assert len(core._outstanding.alarms) < 3_000
         world.take()
 
 
@@ -434,7 +434,7 @@ class TestRelease:
         world.cut(A)
         world.release(ticket)
         world.pass_s(2 * TTL_MS / 1000 + 1)
-        assert world.core.status().parked == 0
+        assert world.core.status(now_ns=world.now_ns).parked == 0
         assert sent(world.accept(A), Release) == []
 
 
@@ -449,7 +449,9 @@ class TestCancel:
         assert resolved(effects) == []
         assert not world.believes(ticket)
         assert world.say(A, ReleaseReply(release.request, True)) == []
-        assert world.core.status() == world.core.status()._replace(held=0, waiting=0, parked=0)
+        assert world.core.status(now_ns=world.now_ns) == world.core.status(now_ns=world.now_ns)._replace(
+            held=0, waiting=0, parked=0
+        )
 
     def test_cancelling_what_was_never_sent_sends_nothing(self) -> None:
         world = World()
@@ -457,7 +459,7 @@ class TestCancel:
         world.take()
         world.cancel(ticket)
         assert sent(world.accept(A, routes(1))) == []
-        assert world.core.status().parked == 0
+        assert world.core.status(now_ns=world.now_ns).parked == 0
 
     def test_a_cancel_while_disconnected_is_told_on_the_next_connection(self) -> None:
         world = connected()
@@ -484,7 +486,7 @@ class TestCancel:
         world.cut(A)
         request = only(world.accept(A), Release)
         assert resolved(world.say(A, ReleaseReply(request.request, True))) == []
-        assert world.core.status().parked == 0
+        assert world.core.status(now_ns=world.now_ns).parked == 0
 
     def test_cancelling_what_is_over_does_nothing(self) -> None:
         world = connected()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import ClientEffect, GroupChange
-from lockring.core.client.group_view import GroupSubscription
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import ClientEffect, GroupChange, GroupSubscription, Query, Ticket
 from lockring.errors import ClientClosed, LockLost, NotHeld
 from lockring.protocol import (
     DescribeGroup,
@@ -50,8 +47,8 @@ class Member:
 
     @property
     def following(self) -> GroupSubscription:
-        assert self.request.following is not None
-        return self.request.following
+        assert self.request.subscription is not None
+        return self.request.subscription
 
     def view(
         self, number: int, members: list[GroupMember], *, settled: bool = False, address: str = A
@@ -130,20 +127,20 @@ def test_older_view_changes_nothing(owner: Member) -> None:
     owner.view(20, BOTH)
     assert owner.view(15, ALONE, settled=True) == []
     assert owner.owns() == MINE
-    assert owner.following.standing.view.number == 20
+    assert owner.following.ownership.view.number == 20
 
 
 def test_same_view_again_says_at_most_that_it_is_settled(owner: Member) -> None:
     owner.view(20, BOTH)
     effects = owner.view(20, BOTH, settled=True)
     assert seen(effects) == []
-    assert owner.following.standing.settled
+    assert owner.following.ownership.settled
     owner.view(20, BOTH, settled=False)
-    assert owner.following.standing.settled
+    assert owner.following.ownership.settled
 
 
 def test_member_says_what_it_has_seen_only_after_its_program_was_told(owner: Member) -> None:
-    owner.following.telling = True
+    owner.following.has_callback = True
     assert seen(owner.view(20, BOTH)) == []
     assert owner.owns() == MINE
     assert (
@@ -159,7 +156,7 @@ def test_nothing_is_owned_past_the_lease(owner: Member) -> None:
     effects = owner.world.take()
     assert changes(effects) == [(frozenset(), EVERYTHING)]
     assert lost(effects) == [(owner.ticket, "local-deadline")]
-    assert owner.following.over
+    assert owner.following.ended
     assert owner.view(20, ALONE, settled=True) == []
     assert owner.owns() == frozenset()
 
@@ -177,7 +174,7 @@ def test_leaving_gives_everything_up_before_the_release(owner: Member) -> None:
 
 
 def test_member_whose_id_was_taken_over_lets_go_and_ends(owner: Member) -> None:
-    owner.following.telling = True
+    owner.following.has_callback = True
     replaced = [entry("me", ME), entry("me", OTHER)]
     effects = owner.view(20, replaced)
     assert changes(effects) == [(frozenset(), EVERYTHING)]
@@ -202,7 +199,7 @@ def test_after_a_lost_connection_it_follows_again_and_says_what_it_has_seen(owne
 
 
 def test_what_was_not_said_before_the_connection_broke_is_said_with_the_next_following(owner: Member) -> None:
-    owner.following.telling = True
+    owner.following.has_callback = True
     owner.view(20, BOTH)
     owner.world.cut(A)
     assert only(owner.world.accept(A), FollowGroup).view == 10

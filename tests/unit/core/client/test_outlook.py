@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockring.core.client.effects import CallResult
-from lockring.core.client.outlook import Wait
+from lockring.core.client import CallResult, Wait
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
 from lockring.protocol import Acquire, Describe, List, ListReply, QueueNotice, Refusal, TroubleNotice
 from lockring.slots import SLOTS

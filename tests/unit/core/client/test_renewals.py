@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lockring.core.client.renewals import LISTED_BYTES_MAX
-from lockring.core.client.request_log import LOG_ENTRIES_MAX
+from lockring.core.client.request_log import LOG_ENTRIES_MAX, RequestLog
+from lockring.core.client.requests import LISTED_BYTES_MAX
 from lockring.core.digest import mix
 from lockring.protocol import (
     Acquire,
@@ -427,18 +427,18 @@ class TestDeadlines:
         assert resolved(world.say(A, GrantReply(ticket.request, 5, TTL_MS, 0))) == []
 
     def test_the_log_of_sending_times_is_bounded_and_never_late(self) -> None:
-        routing = World().core._routing
+        log = RequestLog()
         sent_at = {}
         for step in range(3 * LOG_ENTRIES_MAX):
             now = step * 5 * NS_PER_MS
-            sent_at[routing.number(now)] = now
-            sent_at[routing.number(now + NS_PER_MS)] = now + NS_PER_MS
-        assert len(routing._log_requests) <= 2 * LOG_ENTRIES_MAX
+            sent_at[log.next_number(now)] = now
+            sent_at[log.next_number(now + NS_PER_MS)] = now + NS_PER_MS
+        assert len(log._numbers) <= 2 * LOG_ENTRIES_MAX
         for request, at in list(sent_at.items())[-4_000:]:
-            known = routing.sent_no_earlier_than(request)
+            known = log.sent_no_earlier_than_ns(request)
             assert known is not None
             assert at - 4 * NS_PER_MS <= known <= at
-        assert routing.sent_no_earlier_than(1) is None
+        assert log.sent_no_earlier_than_ns(1) is None
 
     def test_locks_acquired_at_different_times_end_at_their_own(self) -> None:
         world = connected()
@@ -509,7 +509,7 @@ class TestMoves:
         world.say(A, routes(2, None))
         effects = world.pass_s(7.9)
         assert lost(effects) == []
-        assert world.core.status().held == 1
+        assert world.core.status(now_ns=world.now_ns).held == 1
         assert lost(world.pass_s(0.1)) == [(ticket, "local-deadline")]
 
     def test_a_lock_comes_back_from_a_slot_without_primary(self) -> None:
@@ -544,10 +544,10 @@ class TestMoves:
         effects = world.accept(B)
         keepalive = only(effects, Keepalive)
         world.say(B, KeepaliveReply(keepalive.request, TTL_MS, True))
-        assert world.core.status().links == ((A, True), (B, True))
+        assert world.core.status(now_ns=world.now_ns).links == ((A, True), (B, True))
         world.pass_s(0.1)
         world.say(B, routes(3, 0, [("b", 1, B)]))
-        assert world.core.status().links == ((B, True),)
+        assert world.core.status(now_ns=world.now_ns).links == ((B, True),)
 
     def test_a_restarted_node_is_another_one(self) -> None:
         world = connected()
@@ -555,7 +555,7 @@ class TestMoves:
         world.cut(A)
         world.accept(A, incarnation=2)
         # The new life has nothing to do with the slots of the old one, and is not asked.
-        assert world.core.status().held == 1
+        assert world.core.status(now_ns=world.now_ns).held == 1
         keepalive = only(world.say(A, routes(2, 0, [("a", 2, A), ("b", 1, B)])), Keepalive)
         assert keepalive.count == 1
         assert world.believes(ticket)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import CallResult, ClientEffect, Disconnect, GroupChange, Update
+from lockring.core.client import CallResult, ClientEffect, Disconnect, GroupChange, Update
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, WrongCluster
 from lockring.protocol import (
@@ -178,8 +178,8 @@ def test_a_member_of_a_group_owns_nothing_any_more() -> None:
     world.cut(A)
     effects = refuse(world, A)
     assert [each for each in effects if isinstance(each, GroupChange)]
-    assert request.following is not None
-    assert request.following.over
+    assert request.subscription is not None
+    assert request.subscription.ended
     assert request.done
     assert world.core.owned(request, world.now_ns) == frozenset()
     world.acquire("y")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.routes import BACKOFF_NS_MAX
+from lockring.core.client.dialing import BACKOFF_NS_MAX
 from lockring.errors import ProtocolError, Unavailable, WrongCluster
 from lockring.protocol import (
     PROTOCOL,
@@ -88,14 +88,14 @@ class TestOpening:
         welcome = Welcome(PROTOCOL, "cluster", "node", "a", 1, 1)
         world.say(A, welcome, routes(1))
         assert disconnects(world.say("localhost:9501", welcome)) == ["a newer connection took its place"]
-        assert world.core.status().links == ((A, True),)
+        assert world.core.status(now_ns=world.now_ns).links == ((A, True),)
 
     def test_a_node_of_another_life_at_the_same_address_is_not_connected_to_again(self) -> None:
         world = World()
         world.acquire()
         world.accept(A, routes(1), incarnation=2)
         assert A not in connects(world.pass_s(10))
-        assert world.core.status().links[0] == (A, True)
+        assert world.core.status(now_ns=world.now_ns).links[0] == (A, True)
 
     def test_while_a_primary_stays_unreachable_other_members_are_asked_for_news(self) -> None:
         world = connected(first=routes(1, 1))
@@ -117,7 +117,7 @@ class TestOpening:
         world = World()
         world.core.connected(77, now_ns=world.now_ns)
         world.core.disconnected(77, now_ns=world.now_ns)
-        world.core.received(77, routes(1), now_ns=world.now_ns)
+        world.core.receive(77, routes(1), now_ns=world.now_ns)
         assert world.take() == []
 
 
