@@ -122,7 +122,7 @@ class CoordinatorServer:
         )
         self._is_started = True
         await self._listener.begin()
-        core.start(now_ns=monotonic_ns(), wall_ns=wall_ns())
+        core.start(now_ns=self._now_ns())
         self._pump.schedule()
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
@@ -180,7 +180,7 @@ class CoordinatorServer:
                     guest.send(self._trouble())
             case Join():
                 guest.admit(PEER, None)  # the core welcomes or refuses it
-                core.receive(guest.number, hello, now_ns=monotonic_ns(), wall_ns=wall_ns())
+                core.receive(guest.number, hello, now_ns=self._now_ns())
             case PeerHello():
                 raise WrongRole(f"{self.address} is a coordinator, not node {hello.to_node}")
             case _:
@@ -190,10 +190,10 @@ class CoordinatorServer:
     def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
         """See `Host`."""
         core = self._core
-        now_ns, wall = monotonic_ns(), wall_ns()
+        now_ns = self._now_ns()
         for message in messages:
             if type(message) in (_FROM_NODE if guest.role is PEER else _FROM_CLIENT):
-                core.receive(guest.number, message, now_ns=now_ns, wall_ns=wall)
+                core.receive(guest.number, message, now_ns=now_ns)
             elif guest.role is CLIENT and isinstance(message, GetState):
                 guest.send(self._state_for(message.request))
             elif guest.role is CLIENT and isinstance(message, GetStatus):
@@ -210,13 +210,13 @@ class CoordinatorServer:
         self._clients.pop(guest.number, None)
         if self._nodes.pop(guest.number, None) is not None:
             log.info("node %s is disconnected: %s", guest.tag, reason)
-        self._core.disconnected(guest.number, now_ns=monotonic_ns(), wall_ns=wall_ns())
+        self._core.disconnected(guest.number, now_ns=self._now_ns())
         self._pump.schedule()
 
     # ----------------------------------------------------------------------- effects
 
     def _on_timer(self) -> None:
-        self._core.on_timer(now_ns=monotonic_ns(), wall_ns=wall_ns())
+        self._core.on_timer(now_ns=self._now_ns())
 
     def _flush(self) -> None:
         for effect in self._core.take_effects(now_ns=monotonic_ns()):
@@ -254,8 +254,7 @@ class CoordinatorServer:
             ok=outcome.ok,
             state=outcome.state,
             problem=outcome.problem,
-            now_ns=monotonic_ns(),
-            wall_ns=wall_ns(),
+            now_ns=self._now_ns(),
         )
         self._tell_of_store()
         self._pump.schedule()
@@ -299,6 +298,12 @@ class CoordinatorServer:
                 guest.send_frame(frame)
 
     # ----------------------------------------------------------------------- inner
+
+    def _now_ns(self) -> int:
+        """Read both clocks, for an input: the core is told the wall clock's time, which may have been set meanwhile."""
+        now_ns = monotonic_ns()
+        self._core.set_wall_clock(wall_ns=wall_ns(), now_ns=now_ns)
+        return now_ns
 
     def _say_if_leases_are_others(self, state: ClusterState) -> None:
         timing = self._settings.timing()

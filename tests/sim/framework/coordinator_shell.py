@@ -73,11 +73,17 @@ class CoordinatorShell(Shell):
             wall_ns=self.wall_ns(),
         )
         self.network.listen(self.address, self, self._accepted)
-        self.core.start(now_ns=self.now_ns(), wall_ns=self.wall_ns())
+        self.core.start(now_ns=self.now_ns())
 
     def on_timer(self) -> None:
         assert self.core is not None
-        self.core.on_timer(now_ns=self.turn_now, wall_ns=self.wall_ns())
+        self.core.on_timer(now_ns=self._read_clocks())
+
+    def _read_clocks(self) -> int:
+        """The time of this turn; the core learns what the wall clock shows."""
+        assert self.core is not None
+        self.core.set_wall_clock(wall_ns=self.wall_ns(), now_ns=self.turn_now)
+        return self.turn_now
 
     def _accepted(self, end: End) -> None:
         self._ends[end.number] = end
@@ -89,7 +95,7 @@ class CoordinatorShell(Shell):
         if isinstance(message, ClientHello):
             self._greet(end)
             return
-        self.core.receive(end.number, message, now_ns=self.turn_now, wall_ns=self.wall_ns())
+        self.core.receive(end.number, message, now_ns=self._read_clocks())
 
     def _greet(self, end: End) -> None:
         assert self.core is not None
@@ -105,11 +111,11 @@ class CoordinatorShell(Shell):
         self._clients.pop(end.number, None)
         if self._ends.pop(end.number, None) is not None:
             self._nodes.pop(end.number, None)
-            self.core.disconnected(end.number, now_ns=self.turn_now, wall_ns=self.wall_ns())
+            self.core.disconnected(end.number, now_ns=self._read_clocks())
 
     def _store_answer(self, operation: int, ok: bool, state: ClusterState | None) -> None:
         assert self.core is not None
-        self.core.store_result(operation, ok=ok, state=state, now_ns=self.turn_now, wall_ns=self.wall_ns())
+        self.core.store_result(operation, ok=ok, state=state, now_ns=self._read_clocks())
 
     def carry_out(self, effect: Effect) -> None:
         match effect:

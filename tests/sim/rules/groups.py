@@ -10,6 +10,7 @@ from lockring.core.client.groups import GroupMemberships
 from lockring.core.node.groups import Groups
 from lockring.core.node.reign import Reign
 from lockring.core.node.watches import Watches
+from lockring.protocol import AdvanceGeneration
 from tests.sim import SLOTS_SIMULATED
 from tests.sim.framework.groups import GroupHabits, GroupProgram, Member, group_lock_beside
 from tests.sim.framework.workload import ClientShell
@@ -210,7 +211,7 @@ def number_not_kept() -> list[Change]:
     record = Reign.record
 
     def changed(self: Reign, mutation: Any, now_ns: int) -> None:
-        if type(mutation).__name__ != "Touch":
+        if not isinstance(mutation, AdvanceGeneration):
             record(self, mutation, now_ns)
 
     return [(Reign, "record", changed)]

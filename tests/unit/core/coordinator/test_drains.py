@@ -113,7 +113,7 @@ def test_nobody_is_drained_before_another_node_is_in_touch_with_a_coordinator_th
     state = world.stored
     again = World(starts=False, term="again")
     again.stored = state
-    again.core.start(now_ns=0, wall_ns=again.wall_ns)
+    again.core.start(now_ns=again.read_clocks())
     again.settle()
     again.join("a")
     answer = refused(again.drain("a"))
@@ -220,7 +220,7 @@ def test_an_undrain_waits_for_a_node_that_has_not_come_back_since_the_coordinato
     world.leave("a")
     again = World(starts=False, term="again")
     again.stored = world.stored
-    again.core.start(now_ns=0, wall_ns=again.wall_ns)
+    again.core.start(now_ns=again.read_clocks())
     again.settle()
     assert refused(again.undrain("a")).code == "unavailable"
     again.join("a")

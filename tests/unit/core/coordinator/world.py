@@ -100,7 +100,7 @@ class World:
             wall_ns=wall_ns,
         )
         if starts:
-            self.core.start(now_ns=self.now_ns, wall_ns=self.wall_ns)
+            self.core.start(now_ns=self.read_clocks())
             self.settle()
 
     # ------------------------------------------------------------------- the clock and the shell
@@ -108,6 +108,11 @@ class World:
     @property
     def wall_ns(self) -> int:
         return self.now_ns + self.wall_offset_ns
+
+    def read_clocks(self) -> int:
+        """Let the core know the wall clock; returns the monotonic one."""
+        self.core.set_wall_clock(wall_ns=self.wall_ns, now_ns=self.now_ns)
+        return self.now_ns
 
     @property
     def state(self) -> ClusterState:
@@ -163,9 +168,7 @@ class World:
 
     def answer_read(self, operation: int) -> None:
         ok = not self.fails_reads
-        self.core.store_result(
-            operation, ok=ok, state=self.stored if ok else None, now_ns=self.now_ns, wall_ns=self.wall_ns
-        )
+        self.core.store_result(operation, ok=ok, state=self.stored if ok else None, now_ns=self.read_clocks())
 
     def apply_write(self, write: StoreWrite) -> bool:
         """Compare and set."""
@@ -184,8 +187,7 @@ class World:
             write.operation,
             ok=ok,
             state=None if self.fails_writes else self.stored,
-            now_ns=self.now_ns,
-            wall_ns=self.wall_ns,
+            now_ns=self.read_clocks(),
         )
 
     def release(self) -> None:
@@ -206,7 +208,7 @@ class World:
                     self.heartbeat(node)
             due_ns = self.core.next_deadline_ns()
             if due_ns is not None and due_ns <= self.now_ns:
-                self.core.on_timer(now_ns=self.now_ns, wall_ns=self.wall_ns)
+                self.core.on_timer(now_ns=self.read_clocks())
             self.settle()
 
     def run_until_quiet(self, seconds: float = 40) -> None:
@@ -227,7 +229,7 @@ class World:
 
     def receive(self, connection: Connection, message: Message) -> None:
         """A message, without what follows from it: call `settle`."""
-        self.core.receive(connection, message, now_ns=self.now_ns, wall_ns=self.wall_ns)
+        self.core.receive(connection, message, now_ns=self.read_clocks())
 
     def join(
         self,
@@ -303,7 +305,7 @@ class World:
         """The process ends, and with it its connection."""
         node = self.nodes.pop(name)
         self.by_connection.pop(node.connection, None)
-        self.core.disconnected(node.connection, now_ns=self.now_ns, wall_ns=self.wall_ns)
+        self.core.disconnected(node.connection, now_ns=self.read_clocks())
         self.settle()
         return node
 
