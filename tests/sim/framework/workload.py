@@ -151,7 +151,7 @@ class ClientShell(Shell):
     def _watch(self, name: str) -> None:
         assert self.core is not None
         request = self.core.watch(name, now_ns=self.now_ns())
-        request.context = self.watches[name] = Seen(self.checkers.watches, self.name, name)
+        request.call = self.watches[name] = Seen(self.checkers.watches, self.name, name)
 
     def _new_id(self) -> str:
         self._ids += 1
@@ -396,7 +396,7 @@ class ClientShell(Shell):
         if self.world.story is not None:
             told = [(LockEventKind(each.kind).name, each.session, each.acquisition) for each in update.events]
             self.world.tell(self.name, f"sees {update.lock.name!r}: {told}{' GAP' if update.gap else ''}")
-        update.request.context.update(update)
+        update.request.call.update(update)
 
     def _dialed(self, link: int, end: End | None) -> None:
         assert self.core is not None

@@ -28,6 +28,7 @@ from lockring.core.client import (
     Disconnect,
     GrantLost,
     GroupChange,
+    QueryKind,
     Resolve,
     SendTo,
     Ticket,
@@ -85,11 +86,11 @@ class AsyncDriverBase:
 
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell whoever holds a ticket that it was lost."""
-        tell_lost(ticket.context)
+        tell_lost(ticket.holder)
 
     def tell_regrouped(self, news: GroupChange) -> None:
         """Tell whoever follows a group of a change in it."""
-        member = listener_of(news.request.context)
+        member = listener_of(news.request.member)
         if member is not None:
             member._on_regrouped(news.gained, news.lost, news.awaited)
 
@@ -189,7 +190,7 @@ class AsyncDriverBase:
                         frame = encode_frame(effect.message)  # type: ignore[union-attr]
                         pieces.setdefault(effect.link, []).append(frame)  # type: ignore[union-attr]
                     elif kind is Resolve:
-                        outcome: Outcome = effect.ticket.context  # type: ignore[union-attr]
+                        outcome: Outcome = effect.ticket.call  # type: ignore[union-attr]
                         if not outcome.done():
                             outcome.set_result(effect.error)  # type: ignore[union-attr]
                     else:
@@ -209,15 +210,15 @@ class AsyncDriverBase:
             case GrantLost(ticket):
                 self.tell_lost(ticket)
             case CallResult(request, answer, error):
-                waiting = request.context
-                if isinstance(waiting, WatchReader):
-                    waiting.error, waiting.over = error, True
-                    waiting.wake()
-                elif not waiting.done():
-                    waiting.set_result((answer, error))
+                if request.kind is QueryKind.WATCH:
+                    reader: WatchReader = request.call
+                    reader.error, reader.over = error, True
+                    reader.wake()
+                elif not request.call.done():
+                    request.call.set_result((answer, error))
             case Update(request):
-                request.context.backlog.add(effect)
-                request.context.wake()
+                request.call.backlog.add(effect)
+                request.call.wake()
             case GroupChange():
                 self.tell_regrouped(effect)
             case Connect(link, address):

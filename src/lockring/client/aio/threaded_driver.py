@@ -48,14 +48,14 @@ class _InnerDriver(AsyncDriver):
 
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell of a loss on the loop of who holds the grant."""
-        loser = listener_of(ticket.context)
+        loser = listener_of(ticket.holder)
         if loser is not None:
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
                 self.home.call_soon_threadsafe(loser._on_ticket_lost)
 
     def tell_regrouped(self, news: GroupChange) -> None:
         """Tell of a change in a group on the loop of its member."""
-        member = listener_of(news.request.context)
+        member = listener_of(news.request.member)
         if member is not None:
             with contextlib.suppress(RuntimeError):
                 self.home.call_soon_threadsafe(member._on_regrouped, news.gained, news.lost, news.awaited)

@@ -78,7 +78,7 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        ticket.context, call.item = call, ticket
+        ticket.call, call.item = call, ticket
         self._carry_out(now_ns, call)
         if not call.done:
             self._take(ticket.link, call, now_ns)
@@ -112,7 +112,7 @@ class BlockingDriver(DriverBase):
             call.error = error
             self._carry_out(now_ns, None)
             return
-        ticket.context, call.item = call, ticket
+        ticket.call, call.item = call, ticket
         self._carry_out(now_ns, call)
         if call.done or ((self._choring or self._openers) and not self._may_begin(call)):
             return
@@ -131,7 +131,7 @@ class BlockingDriver(DriverBase):
             self._carry_out(now_ns, None)
 
     def _let_go_later(self, ticket: Ticket) -> None:
-        grant = listener_of(ticket.context)  # kept until then: it was not dropped
+        grant = listener_of(ticket.holder)  # kept until then: it was not dropped
 
         def let_go(now_ns: int, _grant: object = grant) -> None:
             self._let_go(now_ns, ticket)
@@ -170,7 +170,7 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        request.context, call.item, call.core = call, request, self._core
+        request.call, call.item, call.core = call, request, self._core
         self._carry_out(now_ns, call)
         if not call.done:
             self._take(request.link, call, now_ns)
@@ -196,7 +196,7 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        request.context, call.item, call.core = call, request, self._core
+        request.call, call.item, call.core = call, request, self._core
         self._watches[call] = None
         self._carry_out(now_ns, call)
 
@@ -246,7 +246,7 @@ class BlockingDriver(DriverBase):
             request = self._core.follow(ticket, now_ns=now_ns)
         except LockringError as error:
             return error
-        request.context = ticket.context = weakref.ref(member)
+        request.member = ticket.holder = weakref.ref(member)
         member._followed(self._core, request)
         self._carry_out(now_ns, None)
         return None

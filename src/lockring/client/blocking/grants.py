@@ -44,7 +44,7 @@ class Grant(GrantState):
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: threading.Event | None = None
-        ticket.context = weakref.ref(self)
+        ticket.holder = weakref.ref(self)
 
     @property
     def lost(self) -> threading.Event:

@@ -211,7 +211,7 @@ class DriverBase(Calls):
                         self._watch(wire, wire.events | selectors.EVENT_WRITE)
                 frames = []
             elif type(effect) is Resolve:
-                call: Call = effect.ticket.context
+                call: Call = effect.ticket.call
                 call.error = effect.error
                 self._finish(call, me)
             else:
@@ -223,19 +223,19 @@ class DriverBase(Calls):
     def _carry_out_rare(self, effect: object, me: Call | None) -> None:
         match effect:
             case GrantLost(ticket):
-                tell_lost(ticket.context)
+                tell_lost(ticket.holder)
             case CallResult(request, answer, error):
-                call: Call = request.context
+                call: Call = request.call
                 call.answer, call.error = answer, error
                 self._finish(call, me)
                 self._watches.pop(call, None)
             case Update(request):
-                call = request.context
+                call = request.call
                 assert call.backlog is not None
                 call.backlog.add(effect)
                 self._finish(call, me)
             case GroupChange(request, gained, lost, awaited):
-                member = listener_of(request.context)
+                member = listener_of(request.member)
                 if member is not None:
                     member._on_regrouped(gained, lost, awaited)
             case Connect(link, address):
@@ -380,7 +380,7 @@ class DriverBase(Calls):
             for session in self._core.sessions()
             for share in session.shares.values()
             for ticket in share.tickets.values()
-            if ticket.state == HELD and type(ticket.context) is weakref.ref and ticket.context() is None
+            if ticket.state == HELD and ticket.holder is not None and ticket.holder() is None
         ]
         for ticket in dropped:
             self._core.cancel(ticket, now_ns=now_ns)

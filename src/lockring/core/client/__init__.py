@@ -18,6 +18,9 @@ from lockring.core.client.group_view import GroupSubscription as GroupSubscripti
 from lockring.core.client.group_view import GroupView as GroupView
 from lockring.core.client.groups import REPLACED as REPLACED
 from lockring.core.client.links import CONNECTING as CONNECTING
+from lockring.core.client.listeners import HolderReference as HolderReference
+from lockring.core.client.listeners import LossListener as LossListener
+from lockring.core.client.listeners import MemberReference as MemberReference
 from lockring.core.client.moves import OTHER_CLUSTER as OTHER_CLUSTER
 from lockring.core.client.outlook import Wait as Wait
 from lockring.core.client.queries import Query as Query

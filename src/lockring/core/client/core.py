@@ -127,15 +127,37 @@ class ClientCore:
             connect_timeout_ns=connect_timeout_ns,
         )
         self._renewals = renewals = ClientRenewals(
-            agenda, log, links, routes, sessions, requests, outstanding, endings
+            agenda=agenda,
+            log=log,
+            links=links,
+            routes=routes,
+            sessions=sessions,
+            requests=requests,
+            outstanding=outstanding,
+            endings=endings,
         )
         self._shutdown = Shutdown(agenda, log, links, routes)
         self._moves = Moves(
-            agenda, log, links, routes, dialing, sessions, outstanding, endings, renewals, memberships
+            agenda=agenda,
+            log=log,
+            links=links,
+            routes=routes,
+            dialing=dialing,
+            sessions=sessions,
+            outstanding=outstanding,
+            endings=endings,
+            renewals=renewals,
+            memberships=memberships,
         )
-        refusals = Refusals(outstanding, endings, renewals, self._shutdown)
         self._inbox = Inbox(
-            agenda, outstanding, endings, renewals, memberships, refusals, self._moves, self._shutdown
+            agenda=agenda,
+            outstanding=outstanding,
+            endings=endings,
+            renewals=renewals,
+            memberships=memberships,
+            refusals=Refusals(outstanding, endings, renewals, self._shutdown),
+            moves=self._moves,
+            shutdown=self._shutdown,
         )
 
     # ------------------------------------------------------------------ tickets
@@ -172,7 +194,7 @@ class ClientCore:
         session.used = acquisition = session.used + 1
         # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
         slot = crc32(name.encode()) % SLOTS
-        ticket = Ticket(session, acquisition, name, slot, mode, permits, now_ns)
+        ticket = Ticket(session, acquisition, name, slot, mode=mode, permits=permits, started_at_ns=now_ns)
         if payload:
             ticket.payload = payload
         if wait_ms >= 0:

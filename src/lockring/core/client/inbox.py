@@ -37,6 +37,7 @@ class Inbox:
 
     def __init__(
         self,
+        *,
         agenda: Agenda,
         outstanding: OutstandingCalls,
         endings: Endings,
@@ -113,7 +114,7 @@ class Inbox:
         elif isinstance(message, Refusal):
             raise from_code(message.code, message.text)
         else:
-            raise ProtocolError(f"{link.address} is no lockring server: it did not answer the greeting")
+            raise ProtocolError(f"{link.address} is not a lockring server: it did not answer the greeting")
 
     def _answered(self, link: NodeLink, message: Message, now_ns: int) -> None:
         """Handle the answer to a query."""

@@ -37,6 +37,7 @@ class Moves:
 
     def __init__(
         self,
+        *,
         agenda: Agenda,
         log: RequestLog,
         links: Links,

@@ -17,6 +17,7 @@ import msgspec
 
 from lockring.cluster_state import Replica
 from lockring.core.client.group_view import GroupSubscription
+from lockring.core.client.listeners import MemberReference
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.protocol import (
     Break,
@@ -100,7 +101,8 @@ class Query(msgspec.Struct, eq=False):
         seen: of a watch, the lock as it was last reported.
         restarted: of a watch, whether it has been sent since then.
         subscription: of a follow, what the member knows of its group.
-        context: the shell's own.
+        call: the shell's: the call that waits for the answer, or reads the watch. Its type is the shell's own.
+        member: the shell's: refers to the member that hears of changes in its group.
     """
 
     kind: QueryKind
@@ -120,7 +122,8 @@ class Query(msgspec.Struct, eq=False):
     seen: LockRecord | None = None
     restarted: bool = False
     subscription: GroupSubscription | None = None
-    context: Any = None
+    call: Any = None
+    member: MemberReference | None = None
 
     def message(self, request: int, version: int) -> Message:
         """Return the message that asks it.

@@ -31,6 +31,7 @@ class ClientRenewals:
 
     def __init__(
         self,
+        *,
         agenda: Agenda,
         log: RequestLog,
         links: Links,

@@ -1,7 +1,7 @@
 """What the client sends: each request's message, its number, and where its answer will be expected.
 
-Acquire and Release are the hot path: each is sent by one function, whose Acquire is built by position. Twelve keywords
-would cost 0.5 µs of the 9 µs that the core takes for an acquire and its release.
+Acquire and Release are the hot path. Each is sent by one function, which does in place what other requests do by a call;
+`tests/unit/work` counts the calls.
 """
 
 from __future__ import annotations
@@ -88,19 +88,20 @@ class OutgoingRequests:
         if ticket.wait_until_ns != DISTANT_FUTURE_NS:
             # What is left of the wait, rounded up: a node that ends it early would deny what the caller still waits for.
             wait_ms = max(0, -((now_ns - ticket.wait_until_ns) // NS_PER_MS))
+        # By keyword, though it is the hot path: that costs 0.07 µs of the 8 µs that the core takes for a lock.
         return Acquire(
-            request,
-            session.id,
-            session.ttl_ms,
-            self._owner,
-            ticket.acquisition,
-            ticket.name,
-            ticket.mode,
-            ticket.permits,
-            wait_ms,
-            (now_ns - ticket.started_at_ns) // NS_PER_MS,
-            self._routes.version,
-            ticket.payload,
+            request=request,
+            session=session.id,
+            ttl_ms=session.ttl_ms,
+            owner=self._owner,
+            acquisition=ticket.acquisition,
+            name=ticket.name,
+            mode=ticket.mode,
+            permits=ticket.permits,
+            wait_ms=wait_ms,
+            waited_ms=(now_ns - ticket.started_at_ns) // NS_PER_MS,
+            version=self._routes.version,
+            payload=ticket.payload,
         )
 
     def send_release(self, ticket: Ticket, link: NodeLink, now_ns: int) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from lockring.cluster_state import Replica
+from lockring.core.client.listeners import HolderReference
 from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, LockringError, NotHeld
@@ -80,7 +81,8 @@ class Ticket(msgspec.Struct, eq=False):
         refusal: the last refusal's code and text.
         mixed: its number in the share's digest, 0 while not folded in.
         reason: why it was lost.
-        context: the shell's own.
+        call: the shell's: the call that waits for the grant or the release. Its type is the shell's own.
+        holder: the shell's: refers to the grant or membership that hears of a loss, once there is one.
         payload: what others see of the holder.
     """
 
@@ -112,7 +114,8 @@ class Ticket(msgspec.Struct, eq=False):
     refusal: tuple[str, str] | None = None
     mixed: int = 0
     reason: str = ""
-    context: Any = None
+    call: Any = None
+    holder: HolderReference | None = None
     payload: bytes = b""
 
     def __repr__(self) -> str:

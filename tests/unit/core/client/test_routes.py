@@ -203,7 +203,7 @@ class TestWrongServers:
         world.take()
         world.core.connected(world.link_of[A], now_ns=world.now_ns)
         [(_, error)] = resolved(world.say(A, routes(1)))
-        assert "is no lockring server" in str(error)
+        assert "is not a lockring server" in str(error)
 
     def test_another_protocol_version_in_the_answer_is_refused(self) -> None:
         world = World()
