@@ -286,7 +286,8 @@ def covered_by_all() -> list[Change]:
 
 @drill
 def drill_covered_by_all() -> None:
-    """A client renews one lock at a node, and hears before the answer that another lock has come there; it has not yet."""
+    """A client renews one lock at a node, and hears before the answer that another lock has come there; it has not
+    yet."""
     cluster = Scenario(clients=1)
     cluster.be_patient()
     client, coordinator = cluster.simulation.clients[0], cluster.coordinator
@@ -632,7 +633,8 @@ def drill_old_connections_speak() -> None:
     cluster.wait(lambda: blocks.outcome == "held", 1)
     with cluster.no_room_for_waiters():
         wanted = one.take(second, ttl_ms=1500)
-        # It is refused, and sent nowhere while it pauses: so it is not in the list, and the link ends before it is sent.
+        # It is refused, and sent nowhere while it pauses: so it is not in the list, and the link ends before it is
+        # sent.
         cluster.wait(lambda: cluster.pause_left_s(one, wanted) > 0.7, 10)
         cluster.delay(one, cluster.primary(), 2.5)
         one.list_all()
@@ -651,7 +653,8 @@ def idle_link_trusted() -> list[Change]:
 
 @drill
 def drill_idle_link_trusted() -> None:
-    """A client's connections are forgotten on the way while it does nothing; then it wants a free lock, for some seconds at most."""
+    """A client's connections are forgotten on the way while it does nothing; then it wants a free lock, for some
+    seconds at most."""
     cluster = Scenario(clients=1)
     (client,) = cluster.simulation.clients
     for both in (True, False):

@@ -192,7 +192,8 @@ def gone_when_unheard() -> list[Change]:
 
 @drill
 def drill_gone_when_unheard() -> None:
-    """A member does not hear of a view, and then its connection breaks, and it cannot make a new one for some seconds."""
+    """A member does not hear of a view, and then its connection breaks, and it cannot make a new one for some
+    seconds."""
     cluster = GroupScenario()
     cluster.owner()
     primary, client = cluster.primary(), cluster.client(0)
@@ -218,8 +219,8 @@ def number_not_kept() -> list[Change]:
 
 
 def _number_comes_again(*, cut: bool) -> None:
-    """A primary dies with a view just out, which one member has not got. Another one, that has, leaves before those who stay
-    reach the successor: whose first view gives its keys to the former."""
+    """A primary dies with a view just out, which one member has not got. Another one, that has, leaves before those
+    who stay reach the successor: whose first view gives its keys to the former."""
     cluster = GroupScenario(clients=3)
     first = cluster.owner()
     second = cluster.programs[1].enter(weight=9)
@@ -301,13 +302,15 @@ def _gone_without_the_right() -> list[Change]:
 
 @pair(_settled_without_the_right, _gone_without_the_right)
 def settled_without_the_right() -> None:
-    """A node that may not serve the slot any more takes members that have run out there for gone, and tells that the view is settled."""
+    """A node that may not serve the slot any more takes members that have run out there for gone, and tells that the
+    view is settled."""
 
 
 @drill
 def drill_settled_without_the_right() -> None:
-    """A primary that is cut off has a view that one member has not seen, and reaches the other one alone. The first one's lease is renewed
-    by the successor, which cannot tell it of a view; at the former primary it runs out before the other one's does."""
+    """A primary that is cut off has a view that one member has not seen, and reaches the other one alone. The first
+    one's lease is renewed by the successor, which cannot tell it of a view; at the former primary it runs out before
+    the other one's does."""
     cluster = GroupScenario()
     first = cluster.owner()
     primary, successor, third = cluster.primary(), cluster.backup(), cluster.third()

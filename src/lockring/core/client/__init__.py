@@ -1,7 +1,7 @@
 """The client's machine: tickets, sessions, renewals, routes and links, without I/O.
 
-Shells import from here and never deeper. A shell makes one `ClientCore`, drives it as `core.machine` says, and carries out
-its effects.
+Shells import from here and never deeper. A shell makes one `ClientCore`, drives it as `core.machine` says, and
+carries out its effects.
 """
 
 from lockring.core.client.core import ClientCore as ClientCore

@@ -2,27 +2,27 @@
 
 Theory of operation:
 
-- A call makes a ticket (`acquire`) or a query (`describe`, …). It is sent to the primary of its slot, or *parked* until there
-  is a route and a link to it. What was open on a link that broke is parked again; what was refused as moved, unavailable
-  or overloaded waits a moment and is sent again.
-- An acquire is repeated under the same acquisition number, so it never makes a second holder or waiter. A release names its
-  acquisition and is repeated until it is answered, or until no lease can be left.
-- What a node promises counts from when the request was sent. Once a deadline has passed, the ticket is lost: `GrantLost`
-  comes out, and a release is sent, so that others need not wait for the node's own clock.
-- Inputs return nothing, or a ticket or query; `take_effects` has what to do. `next_deadline_ns` is a lower bound: it may come
-  early, never late. Not thread-safe: a shell with threads guards it with a lock, and reads the clock inside.
+- A call makes a ticket (`acquire`) or a query (`describe`, …). It is sent to the primary of its slot, or *parked*
+  until there is a route and a link to it. Open calls on a link that broke are parked again; calls that were refused as
+  moved, unavailable or overloaded wait a moment and are sent again.
+- An acquire is repeated under the same acquisition number, so it never makes a second holder or waiter. A release
+  names its acquisition and is repeated until it is answered, or until no lease can be left.
+- A promise of a node counts from when the request was sent. Once a deadline has passed, the ticket is lost:
+  `GrantLost` comes out, and a release is sent, so that others need not wait for the node's own clock.
+- Inputs return nothing, or a ticket or query; `take_effects` returns the work for the shell. `next_deadline_ns` is a lower bound: it
+  may come early, never late. Not thread-safe: a shell with threads guards it with a lock, and reads the clock inside.
 
 The parts know nothing of the core, and only of the parts before them:
 
-    Links, RouteTable, DialPlan     connections to servers; each slot's primary; which server to dial next
-    ClientSessions                  sessions, and their tickets at each node
-    OutgoingRequests                messages, and the numbers and times of requests
-    GroupMemberships                subscriptions of members to their groups
-    OutstandingCalls                     what waits for an answer, and where
-    Endings                         losses and failures
-    ClientRenewals                  grants, keepalives, promises
-    Shutdown, Refusals, Moves       what follows from a close, a refusal, and a change of links, routes or cluster
-    Inbox                           which part takes which message
+    Links, RouteTable, DialPlan   connections to servers; each slot's primary; which server to dial next
+    ClientSessions                sessions, and their tickets at each node
+    OutgoingRequests              messages, and the numbers and times of requests
+    GroupMemberships              subscriptions of members to their groups
+    OutstandingCalls              tickets and queries that wait for an answer, and where
+    Endings                       losses and failures
+    ClientRenewals                grants, keepalives, promises
+    Shutdown, Refusals, Moves     what follows from a close, a refusal, and a change of links, routes or cluster
+    Inbox                         which part takes which message
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class ClientCore:
             new_id: returns a random id, unique for ever, for the client and each of its sessions.
             software: name and version of the client, for the servers' logs.
             connect_timeout_ns: how long a call without a timeout of its own waits while no server has ever answered.
-            origin: where the seeds come from and what to do if none can be reached, as the end of a sentence for people.
+            origin: where the seeds come from and what to do if none can be reached, as the end of a sentence for
+                people.
         """
         assert seeds
         self._agenda = agenda = Agenda()
@@ -179,8 +180,8 @@ class ClientCore:
             name: a checked lock name.
             ttl_ms: the lease; acquisitions with the same TTL share a session.
             now_ns: the time.
-            wait_ms: longest wait for other holders, 0 to try once, or `WAIT_FOREVER`. An unreachable server is waited for at
-                least `ANSWER_NS`.
+            wait_ms: longest wait for other holders, 0 to try once, or `WAIT_FOREVER`. An unreachable server is waited
+                for at least `ANSWER_NS`.
             mode: exclusive, shared or semaphore.
             permits: of a semaphore, how many.
             payload: what others see of the holder, at most `protocol.PAYLOAD_BYTES_MAX`.
@@ -262,7 +263,7 @@ class ClientCore:
         return self._ask(query, now_ns)
 
     def watch(self, name: str, *, now_ns: int) -> Query:
-        """Watch one lock: `Update` comes at once and after every change, until `abandon` or an error as `CallResult`."""
+        """Watch one lock: `Update` comes at once and after every change, until `abandon` or a `CallResult`."""
         return self._ask(query_about_lock(QueryKind.WATCH, name, now_ns), now_ns)
 
     def break_lock(
@@ -424,7 +425,7 @@ class ClientCore:
         self._agenda.wake(soonest_ns)
 
     def next_deadline_ns(self) -> int | None:
-        """Return when to call `on_timer` at the latest, None if nothing is going on; may be in the past."""
+        """Return when to call `on_timer` at the latest, None if nothing is due; may be in the past."""
         wake_at_ns = self._agenda.wake_at_ns
         return wake_at_ns if wake_at_ns != DISTANT_FUTURE_NS else None
 

@@ -2,13 +2,14 @@
 
 Rules:
 
-- A client opens links only when it has work for them. With no link at all it tries the servers that it was given and every
-  member that it has heard of, one more each quarter of a second until one answers.
-- While something stays unreachable the client goes on to widen its search, one link a second: the server that it has may
-  be cut off from the news.
-- A failed address is left alone for a time that doubles from 50 ms to 1 s, a little more or less for each client, so that
-  they do not all come at once. There is no busy loop.
-- Where another cluster answers, and none of the known addresses belongs to this one any more, this one is taken for gone.
+- A client opens links only when it has work for them. With no link at all it tries the servers that it was given and
+  every member that it has heard of, one more each quarter of a second until one answers.
+- While something stays unreachable the client goes on to widen its search, one link a second: the server that it has
+  may be cut off from the news.
+- A failed address is left alone for a time that doubles from 50 ms to 1 s, a little more or less for each client, so
+  that they do not all come at once. There is no busy loop.
+- Where another cluster answers, and none of the known addresses belongs to this one any more, this one is taken for
+  gone.
 """
 
 from __future__ import annotations
@@ -170,8 +171,8 @@ class DialPlan:
         """Return whether another cluster has taken the place of this one.
 
         Args:
-            has_any: whether the client has anything in this one. If so, each known address must have failed since another
-                cluster was met; else one meeting is enough.
+            has_any: whether the client has anything in this one. If so, each known address must have failed since
+                another cluster was met; else one meeting is enough.
         """
         if not self._foreign_since_ns or self._links.ready_count():
             return False

@@ -1,7 +1,7 @@
 """What the client core asks its shell to do.
 
-The shell carries out the effects of one `take_effects` in their order. A *link* is a connection that the core asked for,
-numbered by the core and never reused. A message to a link that is gone is dropped: the core learns of that by
+The shell carries out the effects of one `take_effects` in their order. A *link* is a connection that the core asked
+for, numbered by the core and never reused. A message to a link that is gone is dropped: the core learns of that by
 `disconnected`, and sends again what matters.
 """
 
@@ -71,7 +71,7 @@ class Update(NamedTuple):
 
 
 class GroupChange(NamedTuple):
-    """The group that a member follows by `request` has changed: a new view, a settled one, or the end of the membership.
+    """The group that a member follows by `request` has changed: a view is new or settled, or the membership ended.
 
     `gained` and `lost` are the slots that the member came to own by that, or ceased to own. If the change is `awaited`,
     the core acknowledges the view only after the shell has run the program's callbacks, and has called `told`.

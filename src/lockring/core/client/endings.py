@@ -1,7 +1,7 @@
 """How a ticket or a query ends for its caller: it is lost, it fails, or it is given up.
 
-This is the one place in which a held ticket is lost. A loss is reported before anything is done about it: the program must
-stop before the release that follows can let another holder in.
+This is the one place in which a held ticket is lost. A loss is reported before anything is done about it: the program
+must stop before the release that follows can let another holder in.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lockring.errors import LockringError
 from lockring.units import NS_PER_MS
 
 VERDICT_NS: Final = 250 * NS_PER_MS
-"""How much longer the client waits for a node that has queued an acquire. By the node's clock the time ends a little later;
-it then says who holds the lock, or that it may not serve the slot any more."""
+"""How much longer the client waits for a node that has queued an acquire. By the node's clock the time ends a little
+later; it then says who holds the lock, or that it may not serve the slot any more."""
 
 
 class Endings:

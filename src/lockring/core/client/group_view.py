@@ -5,9 +5,10 @@ Rules:
 - A view older than the newest one is ignored: view numbers only grow.
 - Keys that a new view takes from the member stop being its own at once. The member acknowledges the view only after
   that, once the program above has let go of them.
-- Keys that a view gives to the member become its own once the view is settled: every member that may have owned them has
-  seen the view, or is gone. Keys that the member had before and is given again stay its own without interruption. No
-  other member can have got them in between, since that takes a settled view, and no view settles without this member.
+- Keys that a view gives to the member become its own once the view is settled: every member that may have owned them
+  has seen the view, or is gone. Keys that the member had before and is given again stay its own without interruption.
+  No other member can have got them in between, since that takes a settled view, and no view settles without this
+  member.
 - All this lasts only while the membership is held, by the clock (`ClientCore.owned`).
 
 So two members never own one key at the same time, however late messages are, and without any clock but the leases'.

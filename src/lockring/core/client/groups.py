@@ -1,6 +1,7 @@
 """A client's part in groups: members subscribe to their group, and acknowledge the views that they have seen.
 
-This part knows nothing of leases. It reports which membership has ended by a view, and is told which has ended by its lease.
+This part knows nothing of leases. It reports the membership that a view has ended, and hears of one that its lease has
+ended.
 """
 
 from __future__ import annotations

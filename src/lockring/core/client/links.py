@@ -2,11 +2,11 @@
 
 Rules:
 
-- At most one link per address, so that a client never ends its own connection by a second one: a server drops a client's
-  older connections when a newer one greets it.
-- A link on which nothing has come for a while is not trusted: a router on the way may have dropped it without a word. If
-  an answer on it is late, a second link to the same address, its *rival*, is opened beside it. Once the rival is greeted,
-  it takes the first one's place; if the first one answers before that, the rival is closed.
+- At most one link per address, so that a client never ends its own connection by a second one: a server drops a
+  client's older connections when a newer one greets it.
+- A link on which nothing has come for a while is not trusted: a router on the way may have dropped it without a word.
+  If an answer on it is late, a second link to the same address, its *rival*, is opened beside it. Once the rival is
+  greeted, it takes the first one's place; if the first one answers before that, the rival is closed.
 - A link is dead if a prompt request on it went unanswered, and nothing else came, for the silence limit.
 """
 
@@ -33,8 +33,9 @@ SILENCE_NS_MIN: Final = NS_PER_S // 2
 IDLE_NS: Final = NS_PER_S
 """After so long without a message a link is not trusted."""
 DOUBT_NS: Final = 300 * NS_PER_MS
-"""How long an answer on a link that is not trusted may take before its rival is opened. Short enough that a caller with a
-timeout of a second gets an answer over the rival; an answer that takes longer, over a slow network, ends the race."""
+"""How long an answer on a link that is not trusted may take before its rival is opened. Short enough that a caller
+with a timeout of a second gets an answer over the rival; an answer that takes longer, over a slow network, ends the
+race."""
 
 CONNECTING: Final = 0
 GREETING: Final = 1

@@ -1,7 +1,7 @@
 """What hears of losses and of changes in groups: the objects above the shell that a ticket or a query refers to.
 
-The core only carries the references. They are weak, so that a grant that the program has dropped can be noticed: what renews
-a lease must not keep its holder alive.
+The core only carries the references. They are weak, so that a grant that the program has dropped can be noticed: what
+renews a lease must not keep its holder alive.
 """
 
 from __future__ import annotations

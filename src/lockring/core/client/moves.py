@@ -1,10 +1,11 @@
 """What becomes of tickets and queries when links, routes or the whole cluster change.
 
 - What was open on a link that broke is parked, until there is another one.
-- A ticket whose slot has moved goes to the share at its new node: a held one is renewed there at once, a waiting one is asked
-  for again there.
-- If another cluster answers at all addresses, this one is gone. What was held is lost, and what is open is asked of the new
-  one; except what names an object of the former cluster, a token or a node, since it might hit a different object there.
+- A ticket whose slot has moved goes to the share at its new node: a held one is renewed there at once, a waiting one
+  is asked for again there.
+- If another cluster answers at all addresses, this one is gone. What was held is lost, and what is open is asked of
+  the new one; except what names an object of the former cluster, a token or a node, since it might hit a different
+  object there.
 """
 
 from __future__ import annotations

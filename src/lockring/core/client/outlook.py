@@ -41,8 +41,8 @@ class Wait(NamedTuple):
 
     Attributes:
         name: the lock, or whatever else the call is about; "" for a question about the cluster.
-        reason: "held" if others hold the lock (or wait before this call); else why it is not known whether they do, as in
-            `Unavailable.reason`.
+        reason: "held" if others hold the lock (or wait before this call); else why it is not known whether they do,
+            as in `Unavailable.reason`.
         text: the same for people.
         since_s: for how long that has been so, in seconds.
         left_s: how much longer it may take, in seconds, None if that is not known.
@@ -95,7 +95,7 @@ class Outlooks:
         since_s = max(0, now_ns - found.since_ns) / NS_PER_S
         text = f"{found.text} (for {since_s:.1f} s)"
         if found.until_ns is not None:
-            text += f"; {max(0, found.until_ns - now_ns) / NS_PER_S:.1f} s more at the most"
+            text += f"; {max(0, found.until_ns - now_ns) / NS_PER_S:.1f} s more at most"
         return Unavailable(text, name=name, reason=found.reason, since_s=since_s)
 
     def outlook_of(self, item: Ticket | Query) -> Outlook:

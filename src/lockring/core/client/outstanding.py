@@ -1,7 +1,7 @@
 """Everything that a client has open: sending it, parking it, trying it again, ending it.
 
-Whatever the client wants is at any time in exactly one place: open on a link, or parked until there is a route and a link to
-send it on, or until a pause after a refusal is over.
+Whatever the client wants is at any time in exactly one place: open on a link, or parked until there is a route and a
+link to send it on, or until a pause after a refusal is over.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class OutstandingCalls:
 
         Args:
             now_ns: the time.
-            rerouted: whether there are new routes. These end all pauses, except those after an overload, which new routes
-                do not relieve.
+            rerouted: whether there are new routes. These end all pauses, except those after an overload, which new
+                routes do not relieve.
         """
         for item in list(self.parked):
             if item.retry_at_ns > now_ns and not (

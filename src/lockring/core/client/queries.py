@@ -77,7 +77,8 @@ REPLIES: Final[dict[QueryKind, type[Message]]] = {
     QueryKind.UNDRAIN: UndrainReply,
     QueryKind.LOOK: View,
 }
-"""Which message answers which kind. A watch gets any number of `WatchNotice`, a subscription `View` and `SettlementNotice`."""
+"""Which message answers which kind. A watch gets any number of `WatchNotice`, a subscription `View` and
+`SettlementNotice`."""
 
 
 class Query(msgspec.Struct, eq=False):

@@ -1,8 +1,8 @@
 """Releases that a crash may undo, though they were confirmed.
 
-A primary confirms a release before its copies have it. If it crashes then, its successor still lists the client as the
-holder: until the session's next list there, or for a whole TTL if the session has nothing else there. So the client repeats
-its latest releases where a slot gets a new primary, or where the link to the primary is lost.
+A primary confirms a release before its copies have it. If it crashes then, its successor still lists the client as
+the holder: until the session's next list there, or for a whole TTL if the session has nothing else there. So the
+client repeats its latest releases where a slot gets a new primary, or where the link to the primary is lost.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from lockring.core.client.tickets import Ticket
 from lockring.units import NS_PER_S
 
 UNDONE_NS: Final = 5 * NS_PER_S
-"""For how long a crash may undo a confirmed release: a primary goes on for a backup lease (2 s) without its copy, and it may
-take as long again until its successor is known."""
+"""For how long a crash may undo a confirmed release: a primary goes on for a backup lease (2 s) without its copy, and
+it may take as long again until its successor is known."""
 
 UNDONE_MAX: Final = 4096
 """How many releases are remembered for that."""
 
 
 class RecentReleases:
-    """The latest confirmed releases, with when and by which node, the oldest first. Not safe for use by several tasks."""
+    """The latest confirmed releases, with when and by which node, the oldest first."""
 
     __slots__ = ("_entries",)
 

@@ -2,8 +2,9 @@
 
 Rules:
 
-- Per session and node one keepalive each third of the TTL renews all tickets there, by count and digest. If the node does
-  not agree, the keepalive is repeated with a digest per slot, then with the acquisitions of the slots that differ.
+- Per session and node one keepalive each third of the TTL renews all tickets there, by count and digest. If the node
+  does not agree, the keepalive is repeated with a digest per slot, then with the acquisitions of the slots that
+  differ.
 - A promise counts from the sending of the request that it answers, never from the arrival of the answer.
 - A node's word on a loss counts only where the ticket is held by the client's own routes.
 """
@@ -65,8 +66,8 @@ class ClientRenewals:
         if deadline_ns > now_ns:
             self._begin(ticket, reply.generation, deadline_ns, basis)
             return
-        # Too late to begin with: a keepalive asks whether the ticket is still the holder. The acquire stays open, in case
-        # that the answer does not come.
+        # Too late to begin with: a keepalive asks whether the ticket is still the holder. The acquire stays open, in
+        # case that the answer does not come.
         share = ticket.share
         assert share is not None
         ticket.late = share.late = True

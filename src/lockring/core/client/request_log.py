@@ -1,7 +1,7 @@
 """When a client sent which request, for promises that count from then.
 
-The log is sparse, so that memory is bounded whatever the rate of requests: an entry says that its request and later ones
-were sent no earlier.
+The log is sparse, so that memory is bounded whatever the rate of requests: an entry says that its request and later
+ones were sent no earlier.
 """
 
 from __future__ import annotations

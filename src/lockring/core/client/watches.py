@@ -3,8 +3,9 @@
 Rules:
 
 - The first update shows the lock as it is, and no events.
-- Each later one brings every event since the one before it, in order, or else says that it has a gap. With a gap, its events
-  are the difference between the two states: a new holder was granted, a new waiter began to wait, an absent one is gone.
+- Each later one brings every event since the one before it, in order, or else says that it has a gap. With a gap, its
+  events are the difference between the two states: a new holder was granted, a new waiter began to wait, an absent
+  one is gone.
 - So events always lead from one state to the next, with a gap or without.
 - A watch that was restarted (another node, another connection) has a gap, and so has one whose reader is too slow.
 """

@@ -1,4 +1,5 @@
-"""A client whose cluster is gone, with another one at its addresses: what it held is lost at once, and it goes on with the new one."""
+"""A client whose cluster is gone, with another one at its addresses: what it held is lost at once, and it goes on
+with the new one."""
 
 from __future__ import annotations
 

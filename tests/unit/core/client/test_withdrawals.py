@@ -1,4 +1,5 @@
-"""A release that takes one acquire back leaves alone what somebody else has asked for, or was told, under the same acquisition."""
+"""A release that takes one acquire back leaves alone what somebody else has asked for, or was told, under the same
+acquisition."""
 
 from __future__ import annotations
 
