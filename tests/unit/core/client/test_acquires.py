@@ -225,7 +225,7 @@ class TestWaiting:
         assert resolved(world.say(A, GrantReply(request.request, 3, TTL_MS, request.request))) == []
         assert not world.believes(ticket)
 
-    def test_a_wait_of_which_no_node_has_said_that_the_lock_is_held_ends_as_an_outage(self) -> None:
+    def test_a_wait_ends_as_an_outage_unless_a_node_has_said_that_the_lock_is_held(self) -> None:
         world = connected()
         world.acquire(wait_ms=2_000)
         request = only(world.take(), Acquire)
@@ -237,7 +237,7 @@ class TestWaiting:
         assert error.since_s == pytest.approx(2)
         assert resolved(world.say(A, GrantReply(request.request, 3, TTL_MS, request.request))) == []
 
-    def test_what_a_node_has_said_of_the_queue_counts_only_as_long_as_its_connection_lasts(self) -> None:
+    def test_a_queue_notice_counts_only_as_long_as_its_connection_lasts(self) -> None:
         world = connected()
         world.acquire(wait_ms=3_000)
         world.say(A, QueueNotice(only(world.take(), Acquire).request))
@@ -247,7 +247,7 @@ class TestWaiting:
         assert error.reason == "unreachable"
 
     @pytest.mark.parametrize(("code", "kind"), [("timeout", AcquireTimeout), ("unavailable", Unavailable)])
-    def test_the_last_word_of_the_node_that_has_queued_it_is_waited_for(
+    def test_the_client_waits_for_the_last_word_of_the_node_that_has_queued_the_acquire(
         self, code: str, kind: type[Exception]
     ) -> None:
         world = connected()
@@ -259,7 +259,7 @@ class TestWaiting:
         assert (which, type(error)) == (ticket, kind)
         assert "held by someone" in str(error)
 
-    def test_a_queue_at_a_node_that_has_lost_its_coordinator_is_no_sign_that_the_lock_is_held(self) -> None:
+    def test_a_queue_at_a_node_without_coordinator_does_not_show_that_the_lock_is_held(self) -> None:
         world = connected()
         world.acquire(wait_ms=2_000)
         world.say(A, QueueNotice(only(world.take(), Acquire).request))
@@ -271,7 +271,7 @@ class TestWaiting:
         assert error.since_s >= 40
         assert "has not heard of the coordinator" in str(error)
 
-    def test_a_try_gets_a_second_for_its_answer_and_then_says_that_there_was_none(self) -> None:
+    def test_a_try_waits_a_second_for_its_answer_and_then_fails_without_one(self) -> None:
         world = connected()
         world.acquire(wait_ms=0)
         world.take()
@@ -303,7 +303,7 @@ class TestWaiting:
         world.acquire()
         assert resolved(world.pass_s(300)) == []
 
-    def test_a_lock_whose_slot_nobody_serves_is_unavailable_when_the_time_is_over(self) -> None:
+    def test_a_lock_whose_slot_no_node_serves_is_unavailable_when_the_time_is_over(self) -> None:
         world = connected(first=routes(1, None))
         world.acquire(wait_ms=2_000)
         [(_, error)] = resolved(world.pass_s(2))
@@ -311,7 +311,9 @@ class TestWaiting:
         assert "'x'" in str(error)
 
     @pytest.mark.parametrize(("code", "kind"), [("unavailable", Unavailable), ("overloaded", Overloaded)])
-    def test_at_the_end_of_the_wait_the_last_refusal_is_told(self, code: str, kind: type[Exception]) -> None:
+    def test_at_the_end_of_the_wait_the_error_is_the_last_refusal(
+        self, code: str, kind: type[Exception]
+    ) -> None:
         world = connected()
         world.acquire(wait_ms=1_500)
         effects = world.take()
@@ -355,7 +357,7 @@ class TestRelease:
         with pytest.raises(NotHeld):
             world.release(ticket)
 
-    def test_a_release_after_the_deadline_tells_that_it_was_lost(self) -> None:
+    def test_a_release_after_the_deadline_raises_that_the_lock_was_lost(self) -> None:
         world = connected()
         ticket = world.hold()
         world.now_ns += TTL_NS  # frozen: no timer ran
@@ -453,7 +455,7 @@ class TestCancel:
             held=0, waiting=0, parked=0
         )
 
-    def test_cancelling_what_was_never_sent_sends_nothing(self) -> None:
+    def test_cancelling_an_acquire_that_was_never_sent_sends_nothing(self) -> None:
         world = World()
         ticket = world.acquire()
         world.take()
@@ -461,7 +463,7 @@ class TestCancel:
         assert sent(world.accept(A, routes(1))) == []
         assert world.core.status(now_ns=world.now_ns).parked == 0
 
-    def test_a_cancel_while_disconnected_is_told_on_the_next_connection(self) -> None:
+    def test_a_cancel_while_disconnected_is_sent_on_the_next_connection(self) -> None:
         world = connected()
         ticket = world.acquire()
         world.take()
@@ -488,7 +490,7 @@ class TestCancel:
         assert resolved(world.say(A, ReleaseReply(request.request, True))) == []
         assert world.core.status(now_ns=world.now_ns).parked == 0
 
-    def test_cancelling_what_is_over_does_nothing(self) -> None:
+    def test_cancelling_a_ticket_that_is_over_does_nothing(self) -> None:
         world = connected()
         ticket = world.hold()
         request = only(world.release(ticket), Release)
@@ -530,7 +532,7 @@ class TestClose:
         world.core.close(now_ns=world.now_ns)
         assert resolved(world.take()) == [(ticket, None)]
 
-    def test_closing_waits_a_second_for_the_nodes_at_most(self) -> None:
+    def test_closing_waits_for_the_nodes_for_at_most_a_second(self) -> None:
         world = connected()
         world.hold()
         world.core.close(now_ns=world.now_ns)
@@ -538,7 +540,7 @@ class TestClose:
         assert disconnects(world.pass_s(1)) != []
         assert world.core.is_closed
 
-    def test_a_refused_session_end_is_an_answer_too(self) -> None:
+    def test_a_refused_session_end_counts_as_answered(self) -> None:
         world = connected()
         world.hold()
         world.core.close(now_ns=world.now_ns)
@@ -583,7 +585,7 @@ class TestLostPush:
             world.release(ticket)
         assert caught.value.reason == "broken"
 
-    def test_news_of_what_is_not_held_any_more_is_ignored(self) -> None:
+    def test_a_loss_notice_for_a_ticket_that_is_over_is_ignored(self) -> None:
         world = connected()
         ticket = world.hold()
         world.release(ticket)
@@ -622,7 +624,7 @@ def test_a_keepalive_on_a_short_lived_client_never_blocks_the_uncontended_path()
     assert sent(world.pass_s(60)) == []
 
 
-def test_the_coordinator_named_by_a_greeting_is_no_place_for_acquires() -> None:
+def test_acquires_do_not_go_to_the_coordinator_that_a_greeting_names() -> None:
     world = World([COORDINATOR])
     world.acquire()
     effects = world.accept(COORDINATOR, routes(1, 1))

@@ -82,7 +82,7 @@ class TestKeepalives:
         world.now_ns += 1
         assert not any(world.believes(ticket) for ticket in tickets)
 
-    def test_what_was_acquired_after_the_keepalive_was_sent_is_not_renewed_by_its_answer(self) -> None:
+    def test_a_lock_acquired_after_the_keepalive_was_sent_is_not_renewed_by_its_answer(self) -> None:
         world = connected()
         world.hold("x")
         keepalive = only(world.pass_s(3), Keepalive)
@@ -97,7 +97,7 @@ class TestKeepalives:
         world.now_ns += 100 * NS_PER_MS
         assert not world.believes(young)
 
-    def test_a_renewal_also_covers_who_waited_then_and_was_granted_since_only_if_granted_before_it(
+    def test_a_renewal_covers_a_ticket_that_waited_only_if_it_was_granted_before_the_keepalive(
         self,
     ) -> None:
         world = connected()
@@ -165,7 +165,7 @@ class TestKeepalives:
             world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive
         ).listed == [(77, [])]
 
-    def test_what_is_expected_at_another_node_by_now_is_listed_all_the_same(self) -> None:
+    def test_tickets_that_are_expected_at_another_node_are_listed_too(self) -> None:
         """A node whose routes are older would drop, as given up, whatever it has there and is listed nowhere."""
         world = connected()
         world.hold("x")
@@ -209,7 +209,7 @@ class TestKeepalives:
         assert world.believes(one)
         assert not world.believes(two)
 
-    def test_held_under_another_generation_is_not_ours(self) -> None:
+    def test_a_lock_held_under_another_generation_is_lost(self) -> None:
         world = connected()
         ticket = world.hold(generation=7)
         keepalive = next_keepalive(world)
@@ -278,7 +278,7 @@ class TestKeepalives:
         assert sent(world.say(A, Refusal(keepalive.request, "unavailable", "no lease"))) == []
         assert len(sent(world.pass_s(0.1), Keepalive)) == 1
 
-    def test_an_answer_that_says_nothing_is_not_taken_for_a_question_without_end(self) -> None:
+    def test_an_empty_answer_does_not_make_the_client_ask_without_end(self) -> None:
         world = connected()
         world.hold()
         keepalive = only(world.pass_s(3), Keepalive)
@@ -486,7 +486,7 @@ class TestMoves:
         world.now_ns += 1
         assert not world.believes(ticket)
 
-    def test_a_renewal_on_its_way_from_the_new_node_does_not_cover_who_came_after_it(self) -> None:
+    def test_a_renewal_on_its_way_from_the_new_node_does_not_cover_tickets_that_came_after_it(self) -> None:
         world = connected(first=routes(1, {slot_of("y"): 1}))
         other = world.acquire("y")
         world.take()
@@ -549,7 +549,7 @@ class TestMoves:
         world.say(B, routes(3, 0, [("b", 1, B)]))
         assert world.core.status(now_ns=world.now_ns).links == ((B, True),)
 
-    def test_a_restarted_node_is_another_one(self) -> None:
+    def test_a_restarted_node_counts_as_another_one(self) -> None:
         world = connected()
         ticket = world.hold()
         world.cut(A)

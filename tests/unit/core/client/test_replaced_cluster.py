@@ -90,7 +90,7 @@ def welcome(world: World, address: str = A) -> list[ClientEffect]:
     return effects
 
 
-def test_what_was_held_is_lost_as_soon_as_the_only_address_answers_for_another_cluster() -> None:
+def test_held_locks_are_lost_as_soon_as_the_only_address_answers_for_another_cluster() -> None:
     world = connected(first=routes(1, members=ONE))
     ticket = world.hold()
     world.cut(A)
@@ -110,7 +110,7 @@ def test_the_greeting_of_another_cluster_counts_as_its_refusal_does() -> None:
     assert lost(effects) == [(ticket, "other-cluster")]
 
 
-def test_later_calls_are_the_new_clusters_and_nothing_of_the_old_one_is_said_there() -> None:
+def test_later_calls_go_to_the_new_cluster_without_a_word_of_the_old_one() -> None:
     world = connected(first=routes(1, members=ONE))
     held, released = world.hold("held"), world.hold("released")
     world.release(released)  # not answered any more
@@ -127,7 +127,7 @@ def test_later_calls_are_the_new_clusters_and_nothing_of_the_old_one_is_said_the
     assert sent(world.pass_s(2 * TTL_MS / 1000 / 3 - 1), Release) == []
 
 
-def test_what_waits_waits_at_the_new_cluster() -> None:
+def test_a_waiting_acquire_waits_at_the_new_cluster() -> None:
     world = connected(first=routes(1, members=ONE))
     world.hold("x")
     waiting = world.acquire("x")
@@ -170,7 +170,7 @@ def test_a_watch_goes_on_at_the_new_cluster_with_a_gap() -> None:
     assert update.gap
 
 
-def test_a_member_of_a_group_owns_nothing_any_more() -> None:
+def test_a_member_of_a_group_owns_no_keys_any_more() -> None:
     world = connected(first=routes(1, members=ONE))
     ticket = world.hold("g", mode=Mode.SHARED)
     request = world.core.follow(ticket, now_ns=world.now_ns)
@@ -187,7 +187,7 @@ def test_a_member_of_a_group_owns_nothing_any_more() -> None:
     assert not sent(welcome(world), FollowGroup)
 
 
-def test_one_address_of_several_may_answer_for_another_cluster_while_ours_lives() -> None:
+def test_one_address_of_several_may_answer_for_another_cluster_while_this_one_lives() -> None:
     world = connected()
     ticket = world.hold()
     world.cut(A)
@@ -200,7 +200,7 @@ def test_one_address_of_several_may_answer_for_another_cluster_while_ours_lives(
     assert world.believes(ticket)
 
 
-def test_the_cluster_is_gone_once_no_address_that_is_known_is_of_it() -> None:
+def test_the_cluster_is_gone_once_no_known_address_belongs_to_it() -> None:
     world = connected()
     ticket = world.hold()
     world.cut(A)
@@ -209,7 +209,7 @@ def test_the_cluster_is_gone_once_no_address_that_is_known_is_of_it() -> None:
     assert lost(fail(world, C)) == [(ticket, "other-cluster")]
 
 
-def test_a_failure_of_before_proves_nothing_of_the_other_addresses() -> None:
+def test_an_earlier_failure_proves_nothing_about_the_other_addresses() -> None:
     world = connected()
     ticket = world.hold()
     world.cut(A)
@@ -222,7 +222,7 @@ def test_a_failure_of_before_proves_nothing_of_the_other_addresses() -> None:
     assert lost(fail(world, C)) == [(ticket, "other-cluster")]
 
 
-def test_nothing_of_this_concerns_a_call_that_is_over() -> None:
+def test_a_call_that_is_over_stays_over() -> None:
     world = connected(first=routes(1, members=ONE))
     ticket = world.hold()
     world.cancel(ticket)

@@ -105,7 +105,7 @@ class TestOpening:
         world.accept(C)
         assert only(world.say(C, routes(2, 2)), Acquire).version == 2
 
-    def test_what_nobody_waits_for_any_more_is_not_connected_to(self) -> None:
+    def test_an_address_that_no_call_needs_any_more_is_not_connected_to(self) -> None:
         world = connected(first=routes(1, 1))
         ticket = world.acquire()
         world.take()
@@ -142,7 +142,7 @@ class TestDeadLinks:
         assert disconnects(world.pass_s(1.9)) == []
         assert disconnects(world.pass_s(0.2)) != []
 
-    def test_waiting_for_a_lock_is_no_silence(self) -> None:
+    def test_waiting_for_a_lock_does_not_count_as_silence(self) -> None:
         world = connected()
         world.acquire()
         world.take()
@@ -189,7 +189,7 @@ class TestWrongServers:
         assert f"{A} is no lockring server" in str(error)
         assert f"{B} is no lockring server" in str(error)
 
-    def test_a_wrong_server_beside_an_unreachable_one_is_no_reason_to_give_up(self) -> None:
+    def test_a_wrong_server_beside_an_unreachable_one_does_not_end_the_call(self) -> None:
         world = World([A, B])
         world.acquire()
         world.take()
@@ -223,7 +223,7 @@ class TestWrongServers:
         assert any("another" in reason for reason in disconnects(effects))
         assert world.core.version == 1
 
-    def test_a_client_that_holds_nothing_follows_a_cluster_that_was_made_anew(self) -> None:
+    def test_a_client_that_holds_nothing_follows_a_cluster_that_was_made_again(self) -> None:
         world = connected()
         world.cut(A)
         ticket = world.acquire()

@@ -98,7 +98,7 @@ class TestRaces:
         world.core.describe("x", give_up_at_ns=world.now_ns + 10**10, now_ns=world.now_ns)
         assert connects(world.pass_s(1.9)) == []
 
-    def test_one_that_cannot_be_opened_leaves_the_first_one_alone(self) -> None:
+    def test_a_rival_that_cannot_be_opened_leaves_the_first_connection_alone(self) -> None:
         world = idle()
         world.acquire()
         world.take()
@@ -118,7 +118,7 @@ class TestRaces:
         again = only(world.accept(A), Acquire)
         assert resolved(world.say(A, GrantReply(again.request, 1, TTL_MS, again.request))) == [(ticket, None)]
 
-    def test_what_is_held_is_renewed_over_the_second_connection(self) -> None:
+    def test_held_locks_are_renewed_over_the_second_connection(self) -> None:
         world = connected()
         ticket = world.hold()
         world.pass_s(2)
@@ -129,7 +129,7 @@ class TestRaces:
         world.now_ns += 8 * 10**9
         assert world.believes(ticket)
 
-    def test_a_node_that_has_begun_another_life_is_no_rival_of_the_first(self) -> None:
+    def test_a_restarted_node_does_not_take_the_place_of_its_former_life(self) -> None:
         world = idle()
         world.acquire()
         world.take()
@@ -161,7 +161,7 @@ class TestWaiting:
         numbered_between = only(world.take(), Acquire).request - first - 1
         assert numbered_between == 1 + 2, "the keepalive, and two questions that the world answers by itself"
 
-    def test_who_does_nothing_sends_nothing(self) -> None:
+    def test_an_idle_client_sends_nothing(self) -> None:
         world = connected()
         keepalive = only(world.pass_s(3), Keepalive)  # for the acquire before
         world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
@@ -185,7 +185,7 @@ class TestWaiting:
 
 
 class TestReconnecting:
-    def test_what_is_held_in_slots_that_lost_their_primary_makes_the_client_look_for_a_server_at_once(
+    def test_locks_held_in_slots_without_primary_make_the_client_look_for_a_server_at_once(
         self,
     ) -> None:
         one = [("a", 1, A)]
