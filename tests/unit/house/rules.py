@@ -108,7 +108,7 @@ PURE_MAY_IMPORT: Final = frozenset(
         "types",
         "typing",
         "zlib",
-        # a third party, of which nothing but values is used
+        # a third party, used for values only
         "msgspec",
     },
 )
@@ -124,7 +124,7 @@ _UNITS: Final = frozenset({"ns", "ms", "s"})
 
 
 def is_generated(path: Path) -> bool:
-    """Whether nobody writes this file: `make proto` does."""
+    """Return whether `make proto` generates this file."""
     return path.stem.endswith(("_pb2", "_pb2_grpc"))
 
 
@@ -170,7 +170,7 @@ def wrong_way_imports(part: str, tree: ast.AST) -> list[str]:
 
 
 def impurities(tree: ast.AST) -> list[str]:
-    """What a core may not do: reach for the world outside, or depend on an order that is not its own."""
+    """Find what a core may not do: reach for the world outside, or depend on an order that is not its own."""
     found = [
         f"line {line}: a core may not import {module}"
         for line, module in imports_of(tree)

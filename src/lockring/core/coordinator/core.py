@@ -3,9 +3,9 @@
 It is made of parts that know nothing of each other, and this module is what joins them:
 
 - `term`: the right to write, all reads and writes of the store, versions.
-- `roster`: which nodes are connected, and what the next state says of members.
+- `clients`: which clients are connected, and what they know.
+- `roster`: which nodes are connected or wait for the term to join, and what the next state says of members.
 - `membership`: which members are heard and acknowledged, and the stabilization window.
-- `joins`: joins that wait for the term.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
 - `slot_requests`: what nodes want changed in single slots.
 - `planner` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
@@ -29,33 +29,46 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Replica, Replication
 from lockring.core.coordinator.admission import foreign, malformed, not_the_latest, outdated
+from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.joins import PendingJoins
 from lockring.core.coordinator.membership import MemberLeases
 from lockring.core.coordinator.planner import Planner, lives_in
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.slot_requests import SlotRequestQueue, check_ask
 from lockring.core.coordinator.state_broadcast import StateBroadcast
-from lockring.core.coordinator.status import CoordinatorStatus, left_ms_of, note_of, status_of, why_of
+from lockring.core.coordinator.status import (
+    CoordinatorStatus,
+    left_ms_of,
+    note_of,
+    server_status_of,
+    status_of,
+    why_of,
+)
 from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
-from lockring.core.effects import Close, Connection, Effect, Publish, Send
+from lockring.core.effects import Admit, Broadcast, Close, Connection, Effect, Note, Publish, Send
 from lockring.core.farewells import Farewells
-from lockring.core.timing import Timing
-from lockring.errors import ProtocolError
+from lockring.core.timing import Timing, with_time_left
+from lockring.errors import LockringError, ProtocolError, WrongRole
 from lockring.protocol import (
     PROTOCOL,
+    ClientHello,
     Drain,
+    GetState,
+    GetStatus,
     Heartbeat,
     HeartbeatAck,
     Join,
     Leave,
     Message,
+    PeerHello,
     Refusal,
     SlotRequests,
+    StateReply,
+    StatusReply,
     Undrain,
     Welcome,
 )
@@ -104,7 +117,7 @@ class CoordinatorCore:
         )
         self._term = Term(settings, self._effects)
         self._roster = Roster()
-        self._joins = PendingJoins()
+        self._clients = Clients(now_ns=now_ns)
         self._membership = MemberLeases(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats()
         self._slot_requests = SlotRequestQueue()
@@ -149,7 +162,7 @@ class CoordinatorCore:
         Raises:
             AssertionError: a bug.
         """
-        self._checks.check(self._term, self._roster, self._heartbeats, self._joins)
+        self._checks.check(self._term, self._roster, self._heartbeats)
 
     # ----------------------------------------------------------------------- inputs
 
@@ -188,28 +201,29 @@ class CoordinatorCore:
         result = self._term.result
         self._take(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
-    def receive(self, sender: Connection, message: Message, *, now_ns: int) -> None:
-        """Take a message: `Join` first from a node, then `Heartbeat`, `SlotRequests`, `Leave`; `Drain`, `Undrain` from anyone.
+    def connected(self, connection: Connection, /, *, now_ns: int) -> None:
+        """Hear of an accepted connection. Its first message says what it is."""
+        self._enter(now_ns)
 
-        What is wrong in it is answered with `Refusal`; a node that broke the protocol is disconnected.
+    def receive(self, sender: Connection, message: Message, /, *, now_ns: int) -> None:
+        """Take a message: a `ClientHello` or a `Join` first, then what clients and nodes ask.
+
+        What is wrong in it is answered with `Refusal`; where it breaks the protocol, the connection ends.
         """
         self._enter(now_ns)
-        match message:
-            case Join():
-                self._join(sender, message, now_ns)
-            case Heartbeat():
-                self._heartbeat(sender, message, now_ns)
-            case SlotRequests():
-                self._ask(sender, message, now_ns)
-            case Leave() | Drain() | Undrain():
-                self._order(sender, message, now_ns)
-            case _:
-                what = type(message).__name__
-                self._refuse(sender, Refusal(0, "protocol", f"a coordinator takes no {what}"))
+        if isinstance(message, Join):
+            self._admit_node(sender, message, now_ns)
+        elif sender in self._clients:
+            self._from_client(sender, message, now_ns)
+        elif self._roster.node_of(sender) is not None or self._roster.pending.holds(sender):
+            self._from_node(sender, message, now_ns)
+        else:
+            self._greet(sender, message, now_ns)
 
-    def disconnected(self, sender: Connection, *, now_ns: int) -> None:
-        """A connection has ended. Unknown ones are ignored."""
+    def disconnected(self, sender: Connection, /, *, now_ns: int) -> None:
+        """Hear that a connection has ended. Unknown ones are ignored."""
         self._enter(now_ns)
+        self._clients.drop(sender)
         self._drop(sender)
         self._planner.look_again(now_ns=now_ns)
 
@@ -223,6 +237,7 @@ class CoordinatorCore:
                 deadlines.append(
                     self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=self._clocks.now_ns)
                 )
+        deadlines.append(self._clients.next_report_ns(self.note))
         return min((each for each in deadlines if each is not None), default=None)
 
     def on_timer(self, *, now_ns: int) -> None:
@@ -241,8 +256,73 @@ class CoordinatorCore:
             self._term.confirm(now_ns=now_ns)
         if self._term.is_active and not self._term.is_writing:
             self._advance(now_ns)
+        self._report(now_ns)
         effects, self._effects[:] = self._effects[:], []
         return effects
+
+    # ----------------------------------------------------------------------- first messages
+
+    def _greet(self, sender: Connection, message: Message, now_ns: int) -> None:
+        """Take the first message of a connection that is not a `Join`."""
+        error: LockringError | None
+        match message:
+            case ClientHello():
+                state = self._term.state or ClusterState()
+                error = why_not_greet(message, state.cluster)
+                if error is None:
+                    welcome = Welcome(
+                        PROTOCOL, state.cluster, "coordinator", "", 0, state.version, self._term.address
+                    )
+                    self._effects.append(Admit(sender, is_member=False, welcome=welcome))
+                    self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
+                    return
+            case PeerHello():
+                error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
+            case Heartbeat() | SlotRequests() | Leave():
+                if self._term.phase is Phase.PASSIVE:
+                    self._refuse(sender, self._not_coordinator(0))
+                    return
+                error = ProtocolError("a node joins before it sends anything else")
+            case _:
+                error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
+        self._refuse(sender, Refusal(0, error.code, str(error)))
+
+    def _admit_node(self, sender: Connection, join: Join, now_ns: int) -> None:
+        if not (sender in self._clients or self._roster.node_of(sender)):
+            self._effects.append(Admit(sender, is_member=True, welcome=None))
+        self._join(sender, join, now_ns)
+
+    # ----------------------------------------------------------------------- what clients and nodes send
+
+    def _from_client(self, sender: Connection, message: Message, now_ns: int) -> None:
+        match message:
+            case Drain() | Undrain():
+                self._order(sender, message, now_ns)
+            case GetState():
+                state = self._broadcast.message(self._term.state or ClusterState()).state
+                note = with_time_left(self.note, self.left_ms(now_ns))
+                self._effects.append(Send(sender, StateReply(message.request, state, note)))
+            case GetStatus():
+                status = server_status_of(self.status(now_ns=now_ns))
+                self._effects.append(Send(sender, StatusReply(message.request, status)))
+            case _:
+                self._refuse_role(sender, message, "a client")
+
+    def _from_node(self, sender: Connection, message: Message, now_ns: int) -> None:
+        match message:
+            case Heartbeat():
+                self._heartbeat(sender, message, now_ns)
+            case SlotRequests():
+                self._ask(sender, message, now_ns)
+            case Leave() | Drain() | Undrain():
+                self._order(sender, message, now_ns)
+            case _:
+                self._refuse_role(sender, message, "a node")
+
+    def _refuse_role(self, sender: Connection, message: Message, what: str) -> None:
+        text = f"{self._term.address} is a coordinator; it does not take {type(message).__name__} from {what}"
+        self._clients.drop(sender)
+        self._refuse(sender, Refusal(0, WrongRole.code, text))
 
     # ----------------------------------------------------------------------- joining and leaving
 
@@ -254,18 +334,18 @@ class CoordinatorCore:
             self._refuse(sender, refusal)
             return
         if not self._term.is_active:
-            self._joins.hold(sender, join)
+            self._roster.pending.hold(sender, join)
             return
         state = self._state()
-        if self._joins.is_given_up(join.cluster):
+        if self._roster.pending.is_given_up(join.cluster):
             self._refuse(sender, outdated(join.node, join.incarnation))
             return
         refusal = foreign(join, state)
         if self._term.is_behind(join.version) if refusal is None else self._term.may_adopt(join.version):
             # The store has lost something; if also the cluster's id, the node knows it.
-            self._joins.hold(sender, join)
+            self._roster.pending.hold(sender, join)
             if refusal is not None:
-                self._joins.give_up_cluster(state.cluster)
+                self._roster.pending.give_up_cluster(state.cluster)
                 for connection, node in self._roster.nodes():
                     self._refuse(connection, outdated(node.replica.node, node.replica.incarnation))
             self._term.begin_above(
@@ -308,7 +388,7 @@ class CoordinatorCore:
         self._planner.look_again(now_ns=now_ns)
 
     def _drop(self, connection: Connection) -> None:
-        self._joins.drop(connection)
+        self._roster.pending.drop(connection)
         self._broadcast.drop(connection)
         self._heartbeats.drop(connection)
         self._roster.disconnect(connection)
@@ -327,15 +407,11 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- what nodes say
 
     def _joined(self, sender: Connection, now_ns: int) -> Member | None:
-        """The node that has joined on this connection; if none, the sender is refused."""
+        """Return the node that has joined on this connection, None while its join waits, and note that it was heard."""
         node = self._roster.node_of(sender)
         if node is not None:
             if self._membership.hear(node.replica, now_ns=now_ns):
                 self._planner.look_again(now_ns=now_ns)
-        elif self._term.phase is Phase.PASSIVE:
-            self._refuse(sender, self._not_coordinator(0))
-        elif not self._joins.holds(sender):
-            self._refuse(sender, Refusal(0, "protocol", "a node joins before it sends anything else"))
         return node
 
     def _heartbeat(self, sender: Connection, heartbeat: Heartbeat, now_ns: int) -> None:
@@ -400,7 +476,7 @@ class CoordinatorCore:
             if news is News.STARTED:
                 self._membership.start(now_ns=now_ns)
             self._install(now_ns, is_own=news is News.WRITTEN)
-            for connection, join in self._joins.take():
+            for connection, join in self._roster.pending.take():
                 self._join(connection, join, now_ns)
 
     def _install(self, now_ns: int, *, is_own: bool) -> None:
@@ -410,6 +486,12 @@ class CoordinatorCore:
         self.farewells.learn(state)
         self._planner.look_again(now_ns=now_ns)
         self._broadcast.published(now_ns=now_ns)
+        for client in self._clients.drop_strangers(state.cluster):
+            self._effects.append(Close(client, "the cluster has another id than this client was given"))
+        nodes = tuple(self._roster.connections())
+        if nodes:
+            self._effects.append(Broadcast(nodes, self._broadcast.message(state)))
+        self._effects += self._clients.publish(state)
         self._effects.append(Publish(state))
 
     def _advance(self, now_ns: int) -> None:
@@ -442,10 +524,21 @@ class CoordinatorCore:
         if state is not before:
             self._term.write(msgspec.structs.replace(state, version=version), deposed, now_ns=now_ns)
 
+    def _report(self, now_ns: int) -> None:
+        """Report what slots or this coordinator wait for, once that has changed."""
+        note = self.note
+        due_ns = self._clients.next_report_ns(note)
+        if due_ns is None or now_ns < due_ns:
+            return
+        left_ms = self.left_ms(now_ns)
+        self._effects += self._clients.report(note, left_ms=left_ms, now_ns=now_ns)
+        if note and not self._term.problem:  # a problem of the store is in the log already
+            self._effects.append(Note(with_time_left(note, left_ms)))
+
     def _retire(self) -> None:
         """The term is another's: say so to everyone, and be done."""
         self._effects += [Send(to, self._not_coordinator(each)) for to, each in self._roster.unanswered()]
-        for connection in [*self._roster.connections(), *self._joins.connections()]:
+        for connection in [*self._roster.connections(), *self._roster.pending.connections()]:
             self._refuse(connection, self._not_coordinator(0))
 
     # ----------------------------------------------------------------------- small things

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.heartbeats import Heartbeats
-from lockring.core.coordinator.joins import PendingJoins
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Phase, Term
 from lockring.core.coordinator.transitions import check_state
@@ -21,7 +20,6 @@ class Checks:
         term: Term,
         roster: Roster,
         heartbeats: Heartbeats,
-        joins: PendingJoins,
     ) -> None:
         """Assert what must hold.
 
@@ -31,10 +29,10 @@ class Checks:
         roster.check_invariants()
         for connection in heartbeats.connections():
             assert roster.node_of(connection) is not None
-        assert not (joins.connections() and term.is_active), "joins wait for an active coordinator"
+        assert not (roster.pending.connections() and term.is_active), "joins wait for an active coordinator"
         assert not term.deposed or term.is_writing, "deposed without a write on its way"
         if term.phase is Phase.PASSIVE:
-            assert not [*roster.lives(), *joins.connections()]
+            assert not [*roster.lives(), *roster.pending.connections()]
         if term.state is not None and term.state is not self._checked:
             check_state(term.state)
             self._checked = term.state

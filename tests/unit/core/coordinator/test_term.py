@@ -320,7 +320,7 @@ def test_a_write_that_comes_too_late_makes_the_coordinator_passive() -> None:
     world.cluster("a", "b")
     usurp(world)
     writes = len(world.written)
-    operator = world.connection()
+    operator = world.client()
     world.receive(operator, Drain(3, "a"))
     world.settle()
     assert not world.core.is_active
