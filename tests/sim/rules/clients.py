@@ -79,7 +79,7 @@ def agreed_without_right() -> list[Change]:
 
 @drill
 def drill_agreed_without_right() -> None:
-    """A client reaches nobody but the former primary, who reaches nobody but the client."""
+    """A client and the former primary reach each other, and no other process."""
     cluster = Scenario(clients=1)
     client, primary = cluster.simulation.clients[0], cluster.primary()
     cluster.hold(client, cluster.name, ttl_ms=3000)
@@ -132,7 +132,7 @@ def client_from_response() -> list[Change]:
 
 @drill
 def drill_client_from_response() -> None:
-    """A grant comes late, and nothing more gets from its client to the node."""
+    """A grant comes late, and no further message gets from its client to the node."""
     cluster = Scenario(clients=1)
     cluster.be_patient()
     client, primary = cluster.simulation.clients[0], cluster.primary()
@@ -205,7 +205,7 @@ def drill_release_by_key() -> None:
 
 @mutant
 def list_of_one_share() -> list[Change]:
-    """A client lists for a slot only what it expects at that node, not what it expects elsewhere by now."""
+    """A client lists for a slot only the tickets of its share there, not those that it expects elsewhere."""
 
     def listed(self: NodeShare, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
@@ -239,7 +239,7 @@ def drill_list_of_one_share(seed: int) -> None:
 
 @mutant
 def lost_from_anyone() -> list[Change]:
-    """A client takes a loss from whatever node says so, and a node tells it without the right to."""
+    """A client takes a loss from any node, and a node reports it without the right to serve."""
 
     def lost_at_node(self: ClientRenewals, link: Any, lost: Any, now_ns: int) -> None:
         session = self._sessions.by_id.get(lost.session)
@@ -260,7 +260,7 @@ def lost_from_anyone() -> list[Change]:
 
 @drill
 def drill_lost_from_anyone() -> None:
-    """A primary that its clients can reach, but nobody else, runs out of what lives on at its successor."""
+    """A primary that only its clients can reach ends leases that live on at its successor."""
     cluster = Scenario(clients=1)
     client = cluster.simulation.clients[0]
     held = [client.take(f"lock-{number}", ttl_ms=3000) for number in range(20)]
@@ -275,7 +275,7 @@ def drill_lost_from_anyone() -> None:
 
 @mutant
 def covered_by_all() -> list[Change]:
-    """What a node says of a keepalive counts for acquisitions too that came to it only after that was sent."""
+    """A node's answer to a keepalive counts also for acquisitions that came to it after that was sent."""
     enter = NodeShare.enter
 
     def changed(self: NodeShare, ticket: Any, after: int) -> None:
@@ -286,8 +286,7 @@ def covered_by_all() -> list[Change]:
 
 @drill
 def drill_covered_by_all() -> None:
-    """A client renews one lock at a node, and hears before the answer that another lock has come there; it has not
-    yet."""
+    """A client renews one lock at a node, and before the answer it hears of another lock's move there, too early."""
     cluster = Scenario(clients=1)
     cluster.be_patient()
     client, coordinator = cluster.simulation.clients[0], cluster.coordinator
@@ -312,7 +311,7 @@ def drill_covered_by_all() -> None:
 
 
 def _unlisted_stays() -> list[Change]:
-    """A node keeps what a client's list shows as given up."""
+    """A node keeps acquisitions that a client's list shows as given up."""
     compare = Renewals._compare_list
 
     def changed(self: Renewals, session: Any, slot: int, listed: Any, through: int, now_ns: int) -> Any:
@@ -343,7 +342,7 @@ def drill_released_once() -> None:
 
 @pair(_unlisted_stays, released_once)
 def unlisted_stays() -> None:
-    """A node keeps what a client's list shows as given up, and no release is repeated at a new primary.
+    """A node keeps acquisitions that a client's list shows as given up, and no release is repeated at a new primary.
 
     Either suffices where the session has something else at that node; else it is the repetition that is needed.
     """
@@ -381,7 +380,7 @@ def newest_first() -> list[Change]:
 
 @drill
 def drill_newest_first() -> None:
-    """Two wait for what a third one holds."""
+    """Two clients wait for a lock that a third one holds."""
     cluster = Scenario(clients=3)
     one, early, late = cluster.simulation.clients
     for client in (early, late):
@@ -396,7 +395,7 @@ def drill_newest_first() -> None:
 
 @mutant
 def wait_begins_anew() -> list[Change]:
-    """Who has waited elsewhere already stands at the end of the queue all the same."""
+    """A waiter that has waited at another node before still goes to the end of the queue."""
     enqueue = LockTable.enqueue
 
     def changed(self: LockTable, name: str, session: Any, acquisition: int, **rest: Any) -> Any:
@@ -411,7 +410,7 @@ def wait_begins_anew() -> list[Change]:
 
 @drill
 def drill_wait_begins_anew() -> None:
-    """The primary dies, and who waited longest reaches its successor last."""
+    """The primary dies, and the longest waiter reaches its successor last."""
     cluster = Scenario(clients=3)
     one, early, late = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=TTL_MS)
@@ -425,12 +424,12 @@ def drill_wait_begins_anew() -> None:
     cluster.run(9)
     one.give_back(held)
     cluster.wait(lambda: "held" in (first.outcome, second.outcome), 2)
-    cluster.demand(first.outcome == "held", "P5", "who waited longer, as its client knows, is passed over")
+    cluster.demand(first.outcome == "held", "P5", "the longer waiter, as its client knows, is passed over")
 
 
 @mutant
 def readers_pass() -> list[Change]:
-    """Who may share a lock with its holders passes those who wait for it alone."""
+    """A reader that could share the lock with its holders passes the writers in the queue."""
     acquire = Acquisitions.acquire
 
     def changed(self: Acquisitions, connection: int, message: Any, now_ns: int) -> None:
@@ -480,7 +479,7 @@ def broken_renewed() -> list[Change]:
 
 @drill
 def drill_broken_renewed() -> None:
-    """An operator ends a lease, and what its holder is told is lost with the connection."""
+    """An operator ends a lease, and the notice to its holder is lost with the connection."""
     cluster = Scenario()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=3000)
@@ -530,7 +529,7 @@ def drill_broken_here_alone() -> None:
 
 @mutant
 def parked_for_good() -> list[Change]:
-    """What was parked until the slot can be served is not looked at again."""
+    """Requests that were parked until the slot can be served are never tried again."""
     return [(ClientRequests, "retry_parked", lambda self, now_ns: None)]
 
 
@@ -624,7 +623,7 @@ def old_connections_speak() -> list[Change]:
 
 @drill
 def drill_old_connections_speak() -> None:
-    """What a client has listed arrives on its former connection, when it has got more on the present one."""
+    """A client's list arrives on its former connection, after more was granted on the present one."""
     cluster = Scenario()
     one, other = cluster.simulation.clients
     first, second = cluster.names(2)
@@ -653,8 +652,7 @@ def idle_link_trusted() -> list[Change]:
 
 @drill
 def drill_idle_link_trusted() -> None:
-    """A client's connections are forgotten on the way while it does nothing; then it wants a free lock, for some
-    seconds at most."""
+    """A router forgets the connections of an idle client, which then wants a free lock within a second."""
     cluster = Scenario(clients=1)
     (client,) = cluster.simulation.clients
     for both in (True, False):
@@ -666,14 +664,14 @@ def drill_idle_link_trusted() -> None:
         wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=900)
         cluster.run(1.5)
         cluster.demand(
-            wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and who wants it does not get it"
+            wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and its client does not get it"
         )
         cluster.let_go(client, wanted)
 
 
 @mutant
 def held_by_hearsay() -> list[Change]:
-    """An acquire that has no answer when its time is over counts as one that others were in the way of."""
+    """An acquire without an answer at the end of its time is taken for one behind other holders."""
 
     def changed(self: Outlooks, item: Any, now_ns: int) -> Any:
         return AcquireTimeout("not granted in time", name=item.name)
@@ -693,5 +691,7 @@ def drill_held_by_hearsay() -> None:
     wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=3_000)
     cluster.run(5)
     cluster.demand(
-        wanted.outcome == "unavailable", "P7", f"{cluster.name!r} is free, and is said to be {wanted.outcome}"
+        wanted.outcome == "unavailable",
+        "P7",
+        f"{cluster.name!r} is free, and is reported as {wanted.outcome}",
     )

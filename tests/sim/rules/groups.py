@@ -82,7 +82,7 @@ class GroupScenario(Scenario):
 
 @drill
 def drill_settled_at_once() -> None:
-    """A member that does not hear of a view, since what its node sends is lost, has its lease yet; another one joins."""
+    """A member misses a view, since its node's messages are lost, and still has its lease; another member joins."""
     cluster = GroupScenario()
     cluster.owner()
     cluster.silence(cluster.primary(), cluster.client(0), 4)
@@ -112,7 +112,7 @@ def drill_owned_when_given() -> None:
 
 @mutant
 def kept_when_taken() -> list[Change]:
-    """A member says that it has seen a view, and owns what that takes from it until the next one is settled."""
+    """A member acknowledges a view, and owns the keys that it takes until the next one is settled."""
 
     def apply_view(
         self: GroupSubscription, view: Any, settled: bool
@@ -138,7 +138,7 @@ def drill_kept_when_taken() -> None:
 
 @mutant
 def seen_before_told() -> list[Change]:
-    """A member says that it has seen a view before its program has let go of what that takes from it."""
+    """A member acknowledges a view before its program has let go of the keys that it takes."""
     acknowledge = GroupMemberships.acknowledge
 
     def changed(self: GroupMemberships, query: Any, now_ns: int) -> Any:

@@ -93,7 +93,7 @@ def drill_mode_not_copied() -> None:
 
 @mutant
 def watch_begun_again() -> list[Change]:
-    """A client does not say that it has missed something where it had to begin a watch again."""
+    """A client reports no gap where it had to restart a watch."""
 
     def changed(watch: Query, message: WatchNotice) -> Update:
         watch.restarted = False
@@ -104,7 +104,7 @@ def watch_begun_again() -> list[Change]:
 
 @drill
 def drill_watch_begun_again() -> None:
-    """Whoever watches a lock loses its connection, and the lock is taken before there is another one."""
+    """A watcher loses its connection, and the lock is acquired before there is another one."""
     cluster = Scenario()
     watcher, other = cluster.simulation.clients
     watcher.watch(cluster.name)
