@@ -9,8 +9,9 @@ Theory of operation:
   names its acquisition and is repeated until it is answered, or until no lease can be left.
 - A promise of a node counts from when the request was sent. Once a deadline has passed, the ticket is lost:
   `GrantLost` comes out, and a release is sent, so that others need not wait for the node's own clock.
-- Inputs return nothing, or a ticket or query; `take_effects` returns the work for the shell. `next_deadline_ns` is a lower bound: it
-  may come early, never late. Not thread-safe: a shell with threads guards it with a lock, and reads the clock inside.
+- Inputs return nothing, or a ticket or query; `take_effects` returns the work for the shell. `next_deadline_ns` is a
+  lower bound: it may come early, never late. Not thread-safe: a shell with threads guards it with a lock, and reads
+  the clock inside.
 
 The parts know nothing of the core, and only of the parts before them:
 
@@ -97,6 +98,7 @@ class ClientCore:
         software: str = "",
         connect_timeout_ns: int = CONNECT_TIMEOUT_NS,
         origin: str = "",
+        session_per_acquisition: bool = False,
     ) -> None:
         """Make a client that has done nothing yet; it connects when there is something to do.
 
@@ -108,6 +110,8 @@ class ClientCore:
             connect_timeout_ns: how long a call without a timeout of its own waits while no server has ever answered.
             origin: where the seeds come from and what to do if none can be reached, as the end of a sentence for
                 people.
+            session_per_acquisition: give each acquisition a session of its own, which ends with it; for a client that
+                acts for others.
         """
         assert seeds
         self._agenda = agenda = Agenda()
@@ -115,10 +119,12 @@ class ClientCore:
         self._links = links = Links(agenda, client=new_id(), software=software)
         self._routes = routes = RouteTable(links)
         dialing = DialPlan(agenda, links, routes, seeds=seeds, origin=origin)
-        self._sessions = sessions = ClientSessions(new_id)
+        self._sessions = sessions = ClientSessions(new_id, per_acquisition=session_per_acquisition)
         self._requests = requests = OutgoingRequests(agenda, log, links, routes, sessions, owner=owner)
         self._memberships = memberships = GroupMemberships(agenda, log, links)
-        self._outstanding = outstanding = OutstandingCalls(agenda, links, routes, requests, memberships)
+        self._outstanding = outstanding = OutstandingCalls(
+            agenda, links, routes, requests, memberships, sessions=sessions
+        )
         self._endings = endings = Endings(
             agenda,
             links,
@@ -178,7 +184,7 @@ class ClientCore:
 
         Args:
             name: a checked lock name.
-            ttl_ms: the lease; acquisitions with the same TTL share a session.
+            ttl_ms: the lease; acquisitions with the same TTL share a session, unless each has its own.
             now_ns: the time.
             wait_ms: longest wait for other holders, 0 to try once, or `WAIT_FOREVER`. An unreachable server is waited
                 for at least `ANSWER_NS`.
@@ -216,7 +222,7 @@ class ClientCore:
         self._check_open()
         session = self._sessions.open(ttl_ms)
         # Silence must be noticed in time to renew the shortest lease elsewhere.
-        shortest_ns = min(self._sessions.by_ttl_ms) * NS_PER_MS
+        shortest_ns = self._sessions.shortest_ttl_ms * NS_PER_MS
         self._links.silence_ns = max(SILENCE_NS_MIN, min(SILENCE_NS_MAX, shortest_ns // 3))
         return session
 

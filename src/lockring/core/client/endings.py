@@ -78,6 +78,7 @@ class Endings:
         self._outstanding.withdraw(ticket)
         ticket.state = ENDED
         self._agenda.effects.append(Resolve(ticket, error))
+        self._outstanding.forget(ticket)
 
     def fail_late(self, ticket: Ticket, now_ns: int) -> None:
         """End a waiting ticket whose time is over, and of which no node keeps anything."""
@@ -97,6 +98,8 @@ class Endings:
         ticket.state = ENDED
         if ticket.was_sent:
             self._outstanding.begin_release(ticket, now_ns)
+        else:
+            self._outstanding.forget(ticket)
 
     # ------------------------------------------------------------------ time
 
@@ -130,6 +133,7 @@ class Endings:
         if now_ns >= ticket.give_up_at_ns and ticket in self._outstanding.parked:
             ticket.unreleased = False
             del self._outstanding.parked[ticket]
+            self._outstanding.forget(ticket)
             return True
         return False
 

@@ -180,6 +180,7 @@ class Moves:
             for ticket in list(share.tickets.values()):  # all are held: the waiting ones are parked by now
                 share.leave(ticket)
                 self._endings.end_held(ticket, OTHER_CLUSTER)
+                self._outstanding.forget(ticket)
         for item in list(self._outstanding.parked):
             if isinstance(item, Query):
                 self._carry_over(item, now_ns)

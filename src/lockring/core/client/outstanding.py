@@ -17,6 +17,7 @@ from lockring.core.client.queries import STREAMS, Query
 from lockring.core.client.recent_releases import RecentReleases
 from lockring.core.client.requests import OutgoingRequests
 from lockring.core.client.routes import RouteTable
+from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import ENDED, PENDING, RELEASING, Ticket
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.timing import DISTANT_FUTURE_NS
@@ -48,6 +49,8 @@ class OutstandingCalls:
         routes: RouteTable,
         requests: OutgoingRequests,
         memberships: GroupMemberships,
+        *,
+        sessions: ClientSessions,
     ) -> None:
         self.parked: dict[Item, None] = {}
         self.alarms: DeadlineQueue[Item] = DeadlineQueue(is_open)
@@ -58,6 +61,7 @@ class OutstandingCalls:
         self._routes = routes
         self._requests = requests
         self._memberships = memberships
+        self._sessions = sessions
 
     # ------------------------------------------------------------------ places
 
@@ -195,6 +199,13 @@ class OutstandingCalls:
         if ticket.state == RELEASING:
             ticket.state = ENDED
             self._agenda.effects.append(Resolve(ticket, None))
+        if self._sessions.per_acquisition:  # asked here too: a call for each release would be one in forty
+            self.forget(ticket)
+
+    def forget(self, ticket: Ticket) -> None:
+        """Forget a ticket of which nothing is left at any node, with its session if that is its own."""
+        if self._sessions.per_acquisition:
+            self._sessions.retire(ticket.session, self._routes.nodes)
 
     def withdraw(self, ticket: Ticket) -> None:
         """Take a ticket out of its share, its link and the parked items."""

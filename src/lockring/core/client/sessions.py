@@ -1,9 +1,15 @@
-"""The sessions of a client: one for each TTL, since a session is renewed as a whole."""
+"""The sessions of a client.
+
+A session is renewed as a whole, so there is one for each TTL; or, if the program wants it, one for each acquisition.
+Then an acquisition ends with its session, and no other one is lost if nobody renews it: that is how a server acts for
+clients that share nothing but the server.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from lockring.cluster_state import Replica
 from lockring.core.client.links import Node
 from lockring.core.client.tickets import ClientSession, NodeShare
 
@@ -12,20 +18,40 @@ class ClientSessions:
     """All sessions of one client.
 
     Attributes:
-        by_ttl_ms: the session for each TTL.
-        by_id: the same by their ids.
+        by_ttl_ms: the session for each TTL; empty if each acquisition has its own.
+        by_id: all sessions by their ids.
+        shortest_ttl_ms: the shortest TTL that was ever asked for, 0 before the first.
+        per_acquisition: whether each acquisition has its own session.
     """
 
-    def __init__(self, new_id: Callable[[], str]) -> None:
+    def __init__(self, new_id: Callable[[], str], *, per_acquisition: bool = False) -> None:
         self.by_ttl_ms: dict[int, ClientSession] = {}
         self.by_id: dict[str, ClientSession] = {}
+        self.shortest_ttl_ms = 0
+        self.per_acquisition = per_acquisition
         self._new_id = new_id
 
     def open(self, ttl_ms: int) -> ClientSession:
-        """Open the session for a TTL."""
+        """Open a session, which later acquisitions with its TTL share unless each has its own."""
         session = ClientSession(self._new_id(), ttl_ms)
-        self.by_ttl_ms[ttl_ms] = self.by_id[session.id] = session
+        self.by_id[session.id] = session
+        if not self.per_acquisition:
+            self.by_ttl_ms[ttl_ms] = session
+        self.shortest_ttl_ms = min(self.shortest_ttl_ms or ttl_ms, ttl_ms)
         return session
+
+    def retire(self, session: ClientSession, nodes: Mapping[Replica, Node]) -> None:
+        """Forget the session of an acquisition of which nothing is left at any node.
+
+        Args:
+            session: it belongs to that acquisition alone.
+            nodes: all nodes at which it may have a share.
+        """
+        self.by_id.pop(session.id, None)
+        for replica in session.shares:
+            if replica is not None:
+                del nodes[replica].shares[session]
+        session.shares.clear()
 
     def ensure_share(self, session: ClientSession, node: Node | None) -> NodeShare:
         """Add a session's share at a node, or of what it holds without one, if there is none; return it."""
