@@ -9,7 +9,7 @@ from typing import Final
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState
-from lockring.core.coordinator.core import CoordinatorCore
+from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import (
     Admit,
     Broadcast,

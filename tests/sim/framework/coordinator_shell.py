@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import ClusterState
-from lockring.core.coordinator.core import CoordinatorCore
+from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import (
     Admit,
     Broadcast,

@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 
 from lockring.cluster_state import Replica, SlotState
+from lockring.core.coordinator import CoordinatorCore, transitions
 from lockring.core.coordinator import planner as planning
 from lockring.core.coordinator import slot_requests as asks
-from lockring.core.coordinator import transitions
-from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.timing import up

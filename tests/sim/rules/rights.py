@@ -7,9 +7,8 @@ from typing import Any
 
 import msgspec
 
-from lockring.core.coordinator import term
-from lockring.core.coordinator.core import CoordinatorCore
-from lockring.core.effects import Publish
+from lockring.core.coordinator import CoordinatorCore, term
+from lockring.core.effects import Broadcast
 from lockring.core.node import leases, sessions
 from lockring.core.node import roles as node_roles
 from lockring.core.node.core import NodeCore
@@ -18,7 +17,7 @@ from lockring.core.node.reign import Reign
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.roles import SlotRoles
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.protocol import SlotRequest, SlotRequestKind
+from lockring.protocol import SlotRequest, SlotRequestKind, State
 from lockring.units import ms_to_ns
 from tests.sim.framework.world import Process, S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
@@ -285,9 +284,13 @@ def _states_come_late() -> list[Change]:
     install = CoordinatorCore._install
 
     def changed(self: CoordinatorCore, now_ns: int, *, is_own: bool) -> None:
+        before = len(self._effects)
         install(self, now_ns, is_own=is_own)
-        publish = self._effects.pop()
-        assert isinstance(publish, Publish)
+        self._effects[before:] = [
+            each
+            for each in self._effects[before:]
+            if not (isinstance(each, Broadcast) and isinstance(each.message, State))
+        ]
 
     return [(CoordinatorCore, "_install", changed)]
 

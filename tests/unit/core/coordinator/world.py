@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState, decode_state
-from lockring.core.coordinator.core import CoordinatorCore
+from lockring.core.coordinator import CoordinatorCore
 from lockring.core.coordinator.transitions import check_state
 from lockring.core.effects import (
     Admit,
