@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class GroupHabits(NamedTuple):
-    """What the members of a group do. Durations in ns.
+    """The behaviour of a group's members. Durations in ns.
 
     Attributes:
         lock: name of the group's lock.
@@ -309,7 +309,7 @@ class GroupProgram:
 
 
 class GroupCheckers:
-    """What must hold at every instant of the members of one group.
+    """The properties that hold at every instant among the members of one group.
 
     - G1: no two of them own one key, nor does one own what the program of another has not let go of.
     - G2: each member's view numbers grow, and a new owner of a key has a greater one than every owner before.

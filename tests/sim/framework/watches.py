@@ -25,13 +25,13 @@ def waiters_of(lock: LockRecord) -> set[Waiter]:
 
 
 class Stretch:
-    """What a watch saw between two gaps: all grants with generations from the first to the last one that it saw begin.
+    """A watch between two gaps: all grants with generations from the first to the last one that it saw begin.
 
     A picture with an exclusive holder begins with that one. Of others nothing says which grants were over by then.
 
     Attributes:
-        ended_at: how many grants there had been when its end was told, None while it goes on. What a primary shows
-            may be lost with it before anybody was answered; its successor then gives lower generations than were
+        ended_at: how many grants there had been when it ended, None while it goes on. A grant that a primary
+            shows may be lost with it before the answer leaves; its successor then gives lower generations than were
             seen.
     """
 

@@ -36,7 +36,7 @@ _to_client = msgspec.msgpack.Decoder(ToClient)
 
 
 class Habits(NamedTuple):
-    """What the programs above the clients do; drawn per seed. Durations in ns.
+    """The behaviour of the programs above the clients, drawn per seed. Durations in ns.
 
     Attributes:
         names: the locks they use.

@@ -7,7 +7,7 @@ from lockring.core.timing import DISTANT_FUTURE_NS
 
 
 class Agenda:
-    """What the parts of one client core leave for its shell. Every part writes to it; only the core reads it.
+    """The work that the parts of one client core leave for its shell. Every part writes to it; only the core reads it.
 
     Attributes:
         effects: what the shell must do, in order.

@@ -105,7 +105,7 @@ class ClientCore:
         Args:
             seeds: HOST:PORT of one or more servers, nodes or coordinators.
             owner: label shown to people.
-            new_id: returns a random id, unique for ever, for the client and each of its sessions.
+            new_id: returns a random id, unique forever, for the client and each of its sessions.
             software: name and version of the client, for the servers' logs.
             connect_timeout_ns: how long a call without a timeout of its own waits while no server has ever answered.
             origin: where the seeds come from and what to do if none can be reached, as the end of a sentence for
@@ -309,7 +309,7 @@ class ClientCore:
     # ------------------------------------------------------------------ groups
 
     def follow(self, ticket: Ticket, *, now_ns: int) -> Query:
-        """Begin to follow the group of which a held ticket is a membership: `GroupChange` comes with each change.
+        """Begin to follow the group of a held membership: `GroupChange` comes with each change.
 
         The query's `subscription` has what the member knows. It ends with the membership, or with `leave`.
 
@@ -436,7 +436,7 @@ class ClientCore:
         return wake_at_ns if wake_at_ns != DISTANT_FUTURE_NS else None
 
     def take_effects(self, *, now_ns: int) -> list[ClientEffect]:
-        """Return what is to be done since the last call, in order, and forget it.
+        """Return the effects since the last call, in order, and forget them.
 
         The time changes nothing here: a client gives no promises that could run out on the way.
         """

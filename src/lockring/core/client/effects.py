@@ -1,4 +1,4 @@
-"""What the client core asks its shell to do.
+"""The effects that the client core asks of its shell.
 
 The shell carries out the effects of one `take_effects` in their order. A *link* is a connection that the core asked
 for, numbered by the core and never reused. A message to a link that is gone is dropped: the core learns of that by

@@ -74,18 +74,18 @@ class Endings:
     # ------------------------------------------------------------------ failures
 
     def fail(self, ticket: Ticket, error: LockringError) -> None:
-        """End a waiting ticket of which no node keeps anything."""
+        """End a waiting ticket that no node keeps."""
         self._outstanding.withdraw(ticket)
         ticket.state = ENDED
         self._agenda.effects.append(Resolve(ticket, error))
         self._outstanding.forget(ticket)
 
     def fail_late(self, ticket: Ticket, now_ns: int) -> None:
-        """End a waiting ticket whose time is over, and of which no node keeps anything."""
+        """End a waiting ticket whose time is over, and that no node keeps."""
         self.fail(ticket, self._outlooks.too_late(ticket, now_ns))
 
     def give_up(self, item: Item, error: LockringError, now_ns: int) -> None:
-        """End an item for its caller with an error, and take back what a node may know of it."""
+        """End an item for its caller with an error, and take it back from every node that may know it."""
         if isinstance(item, Query):
             self._outstanding.end_query(item, None, error)
         elif item.state == PENDING:
@@ -93,7 +93,7 @@ class Endings:
             self._agenda.effects.append(Resolve(item, error))
 
     def retract(self, ticket: Ticket, now_ns: int) -> None:
-        """End a waiting or held ticket without a word to its caller, and take back what a node may know of it."""
+        """End a waiting or held ticket silently, and take it back from every node that may know it."""
         self._outstanding.withdraw(ticket)
         ticket.state = ENDED
         if ticket.was_sent:
@@ -116,7 +116,7 @@ class Endings:
                 self._look_at(item, now_ns)
 
     def _look_at(self, item: Item, now_ns: int) -> None:
-        """Do what an item needs by now, if anything."""
+        """Handle an item whose alarm has gone off."""
         if isinstance(item, Ticket) and item.state != PENDING:
             is_over = self._end_release_if_due(item, now_ns)
         else:
@@ -125,7 +125,7 @@ class Endings:
             self._outstanding.dispatch(item, now_ns)
 
     def _end_release_if_due(self, ticket: Ticket, now_ns: int) -> bool:
-        """End a release that has taken long enough; return whether nothing more is to be done for it."""
+        """End a release that has taken long enough; return whether all is done for it."""
         if ticket.state == RELEASING and now_ns >= min(ticket.deadline_ns, ticket.give_up_at_ns):
             # The lease has ended, so the lock is free anyway. The release goes on, for a node whose clock is slow.
             ticket.state = ENDED

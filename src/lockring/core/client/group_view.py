@@ -1,4 +1,4 @@
-"""What a member knows of its group: the newest view, and which keys it owns by it.
+"""A group, as one of its members knows it: the newest view, and the keys that the member owns by it.
 
 Rules:
 
@@ -74,7 +74,7 @@ class GroupView:
 
 
 class KeyOwnership(NamedTuple):
-    """What a member owns, by which view. A value, so that any thread may read it without a lock.
+    """The slots that a member owns, and by which view. A value, so that any thread may read it without a lock.
 
     Attributes:
         view: the newest view.

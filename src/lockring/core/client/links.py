@@ -4,7 +4,7 @@ Rules:
 
 - At most one link per address, so that a client never ends its own connection by a second one: a server drops a
   client's older connections when a newer one greets it.
-- A link on which nothing has come for a while is not trusted: a router on the way may have dropped it without a word.
+- A link on which nothing has come for a while is not trusted: a router on the way may have dropped it silently.
   If an answer on it is late, a second link to the same address, its *rival*, is opened beside it. Once the rival is
   greeted, it takes the first one's place; if the first one answers before that, the rival is closed.
 - A link is dead if a prompt request on it went unanswered, and nothing else came, for the silence limit.

@@ -1,4 +1,4 @@
-"""What hears of losses and of changes in groups: the objects above the shell that a ticket or a query refers to.
+"""The listeners of losses and of changes in groups: objects above the shell, to which a ticket or a query refers.
 
 The core only carries the references. They are weak, so that a grant that the program has dropped can be noticed: what
 renews a lease must not keep its holder alive.

@@ -1,4 +1,4 @@
-"""How a client notices that a node at which it waits is gone, or was cut off without a word.
+"""How a client notices that a node at which it waits is gone, or was cut off silently.
 
 A late answer shows it only where an answer is due. A request that may rightly stay open for long (an acquire behind
 other holders, a watch) shows nothing by its silence. So beside it the client asks something that is answered at once.

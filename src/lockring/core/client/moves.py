@@ -1,6 +1,6 @@
-"""What becomes of tickets and queries when links, routes or the whole cluster change.
+"""Tickets and queries move with links, routes and clusters.
 
-- What was open on a link that broke is parked, until there is another one.
+- Requests that were open on a link that broke are parked, until there is another one.
 - A ticket whose slot has moved goes to the share at its new node: a held one is renewed there at once, a waiting one
   is asked for again there.
 - If another cluster answers at all addresses, this one is gone. What was held is lost, and what is open is asked of
@@ -86,7 +86,7 @@ class Moves:
         self._outstanding.unpark(now_ns)
         if link.node is not None:
             # Only now: a list must not come before the acquires that it speaks of.
-            # What waits has just been sent, which says as much as a keepalive.
+            # Waiting tickets have just been sent, which says as much as a keepalive.
             for share in link.node.shares.values():
                 if any(ticket.state == HELD for ticket in share.tickets.values()):
                     self._renewals.renew(share, now_ns)
@@ -177,7 +177,7 @@ class Moves:
     def _leave_cluster(self, now_ns: int) -> None:
         """Lose what is held in a cluster that is gone, and go on with the one in its place."""
         for share in self._sessions.shares():
-            for ticket in list(share.tickets.values()):  # all are held: the waiting ones are parked by now
+            for ticket in list(share.tickets.values()):  # all are held: the waiting ones are parked already
                 share.leave(ticket)
                 self._endings.end_held(ticket, OTHER_CLUSTER)
                 self._outstanding.forget(ticket)

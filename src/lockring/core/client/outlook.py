@@ -1,4 +1,4 @@
-"""What a call waits for: why it has no answer yet, since when, and for how long at most.
+"""The reasons of waits: why a call has no answer yet, since when, and for how long at most.
 
 "Held" is said only on the word of a node that serves the slot. Everything else is an outage, whatever the lock's state.
 """
@@ -21,7 +21,7 @@ BEHIND_OTHERS: Final = "held"
 
 
 class Outlook(NamedTuple):
-    """What a call waits for.
+    """The reason of one wait.
 
     Attributes:
         reason: `BEHIND_OTHERS`, or as in `errors.Unavailable`.

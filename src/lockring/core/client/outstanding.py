@@ -29,7 +29,7 @@ RETRY_NS_MIN: Final = 50 * NS_PER_MS
 RETRY_NS_MAX: Final = NS_PER_S
 
 Item = Ticket | Query
-"""What can be open or parked."""
+"""Anything that can be open or parked."""
 
 
 class OutstandingCalls:
@@ -203,7 +203,7 @@ class OutstandingCalls:
             self.forget(ticket)
 
     def forget(self, ticket: Ticket) -> None:
-        """Forget a ticket of which nothing is left at any node, with its session if that is its own."""
+        """Forget a ticket that no node knows any more, with its session if that is its own."""
         if self._sessions.per_acquisition:
             self._sessions.retire(ticket.session, self._routes.nodes)
 
@@ -243,7 +243,7 @@ class OutstandingCalls:
         self.drop_query(query)
 
     def drop_query(self, query: Query) -> None:
-        """Forget a query of which nothing more is wanted."""
+        """Forget a query whose caller wants nothing more."""
         if query.done:
             return
         query.done = True

@@ -51,7 +51,7 @@ PAGE_LOCKS: Final = 1000
 
 
 class QueryKind(Enum):
-    """What a query asks."""
+    """The questions and orders there are."""
 
     DESCRIBE = "describe"
     LIST = "list"

@@ -1,4 +1,4 @@
-"""What the client does when a node has refused a request: try again, or end the call."""
+"""Refusals of requests: the client tries again, or ends the call."""
 
 from __future__ import annotations
 

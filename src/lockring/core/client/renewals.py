@@ -163,7 +163,7 @@ class ClientRenewals:
             self.repeat_soon(share, now_ns)
 
     def _ask_again_for_late(self, share: NodeShare, request: int, link: NodeLink, now_ns: int) -> None:
-        """Repeat the acquires whose grants came too late, where the node has agreed without a word on them."""
+        """Repeat the acquires whose grants came too late, where the node has agreed but said nothing about them."""
         assert link.node is not None
         share.late = False
         for ticket in [t for t in share.tickets.values() if t.late and t.state == PENDING]:

@@ -1,4 +1,4 @@
-"""What the client sends: each request's message, its number, and where its answer will be expected.
+"""The client's requests: their messages, their numbers, and where their answers are expected.
 
 Acquire and Release are the hot path. Each is sent by one function, which does in place what other requests do by a
 call; `tests/unit/work` counts the calls.
@@ -87,7 +87,7 @@ class OutgoingRequests:
         session = ticket.session
         wait_ms = WAIT_FOREVER
         if ticket.wait_until_ns != DISTANT_FUTURE_NS:
-            # What is left of the wait, rounded up: a node that ends it early would deny what the caller still waits
+            # The rest of the wait, rounded up: a node that ends it early would deny what the caller still waits
             # for.
             wait_ms = max(0, -((now_ns - ticket.wait_until_ns) // NS_PER_MS))
         # By keyword, though it is the hot path: that costs 0.07 µs of the 8 µs that the core takes for a lock.

@@ -1,7 +1,7 @@
 """The sessions of a client.
 
 A session is renewed as a whole, so there is one for each TTL; or, if the program wants it, one for each acquisition.
-Then an acquisition ends with its session, and no other one is lost if nobody renews it: that is how a server acts for
+Then an acquisition ends with its session, and no other one is lost if it is not renewed: that is how a server acts for
 clients that share nothing but the server.
 """
 
@@ -41,7 +41,7 @@ class ClientSessions:
         return session
 
     def retire(self, session: ClientSession, nodes: Mapping[Replica, Node]) -> None:
-        """Forget the session of an acquisition of which nothing is left at any node.
+        """Forget the session of an acquisition that no node knows any more.
 
         Args:
             session: it belongs to that acquisition alone.

@@ -127,7 +127,7 @@ class ClientSession(msgspec.Struct, eq=False):
     """One session of the client.
 
     Attributes:
-        id: random and unique for ever.
+        id: random, and unique forever.
         ttl_ms: the lease that its acquisitions ask for.
         used: highest acquisition number used.
         shares: what it has, by node; under None what it holds in slots that have no primary at present.
@@ -150,7 +150,7 @@ class ClientSession(msgspec.Struct, eq=False):
 
 
 class NodeShare(msgspec.Struct, eq=False):
-    """What a session has at one node.
+    """A session's tickets at one node, and what the node has promised for them.
 
     Attributes:
         session: the session.

@@ -1,4 +1,4 @@
-"""What a node's answer to a keepalive means for each ticket.
+"""The meaning of a node's answer to a keepalive, for each ticket.
 
 A node answers for all tickets of a share at once if the digests agree, else slot by slot or ticket by ticket. The table
 `_ACTIONS` says what each answer means:
@@ -26,7 +26,7 @@ from lockring.units import NS_PER_MS
 
 
 class _Action(Enum):
-    """What follows from one verdict."""
+    """The consequence of one verdict."""
 
     RENEW = "renew"
     LOSE = "lose"
@@ -53,7 +53,7 @@ says nothing that this client understands: the keepalive is repeated."""
 
 
 class KeepaliveOutcome:
-    """What the client must do after a node's answer to a keepalive; what could be renewed is renewed already.
+    """The work that a node's answer to a keepalive leaves; every ticket that it renews is renewed already.
 
     Attributes:
         until_ns: end of the promise.

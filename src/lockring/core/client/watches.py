@@ -1,4 +1,4 @@
-"""What a client sees of a lock that it watches.
+"""A watched lock, as its client sees it.
 
 Rules:
 
