@@ -52,6 +52,9 @@ ENDED: Final = TicketState.ENDED
 class Ticket(msgspec.Struct, eq=False):
     """One acquisition. Made by `ClientCore.acquire`; shells read it, and only the core changes it.
 
+    It is one flat record of many fields: a client may hold a million tickets, and each part of its own would be one more
+    allocation for every lock.
+
     Attributes:
         session: the session that it belongs to.
         acquisition: its number in the session, never used twice.
