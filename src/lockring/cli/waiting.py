@@ -20,7 +20,7 @@ from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from lockring import Client
-    from lockring.core.client.outlook import Wait
+    from lockring.core.client import Wait
 
 LOOK_S: Final = 1.0
 """Time until the first line, and between two looks at what the command waits for."""

@@ -12,10 +12,11 @@ from lockring.core.effects import Broadcast
 from lockring.core.node import leases, sessions
 from lockring.core.node import roles as node_roles
 from lockring.core.node.core import NodeCore
-from lockring.core.node.leases import NEVER_NS, Lease, Promises
+from lockring.core.node.leases import Lease, Promises
 from lockring.core.node.reign import Reign
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.roles import SlotRoles
+from lockring.core.timing import DISTANT_PAST_NS
 from lockring.protocol import SlotRequest, SlotRequestKind, State
 from lockring.units import ms_to_ns
 from tests.sim.framework.world import Process, S
@@ -83,7 +84,7 @@ def drill_no_coordinator_lease() -> None:
 @mutant
 def no_wait() -> list[Change]:
     """A promoted copy serves at once, not after its promise to the former primary."""
-    return [(Promises, "bound_until_ns", lambda self, primary, backup_lease_ns: NEVER_NS)]
+    return [(Promises, "bound_until_ns", lambda self, primary, backup_lease_ns: DISTANT_PAST_NS)]
 
 
 @drill
@@ -231,7 +232,7 @@ def peer_ack_older() -> list[Change]:
     def changed(self: Replicator, peer: Any, message: Any, now_ns: int) -> None:
         acknowledged(self, peer, message, now_ns)
         link = self.links.get(peer)
-        if link is not None and link.lease.until_ns != NEVER_NS:
+        if link is not None and link.lease.until_ns != DISTANT_PAST_NS:
             link.lease.version = max(link.lease.version, self._node.state.version)
 
     return [(Replicator, "acknowledged", changed)]
@@ -426,7 +427,7 @@ def orig_swap() -> list[Change]:
         if data is None or after.primary != self._node.replica or after.since == before.since:
             return
         if data.reign is None and after.backup is not None and after.backup.replica == before.primary:
-            data.not_before_ns = NEVER_NS
+            data.not_before_ns = DISTANT_PAST_NS
             self._begin_at(data, now_ns)
 
     return [(SlotRoles, "_change_slot", changed)]

@@ -63,6 +63,6 @@ def test_no_machine_imports_another(machine: str) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("machine", ["coordinator"])
+@pytest.mark.parametrize("machine", ["client", "coordinator"])
 def test_shells_import_the_face_of_a_machine_alone(machine: str) -> None:
     assert list(imports_from(f"lockring.core.{machine}")) == []

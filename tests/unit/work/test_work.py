@@ -14,10 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import Connect
-from lockring.core.client.effects import SendTo as ClientSend
-from lockring.core.client.tickets import TicketState
+from lockring.core.client import ClientCore, Connect, TicketState
+from lockring.core.client import SendTo as ClientSend
 from lockring.core.effects import Reply, Send
 from lockring.core.node.core import NodeCore
 from lockring.core.node.lock_table import LockTable
@@ -187,7 +185,7 @@ class Client:
     def _answer(self, message: Message) -> None:
         (received,) = self._reader.feed(encode_frame(message))
         with self.work:
-            self.core.received(self._link, received, now_ns=self.now_ns)
+            self.core.receive(self._link, received, now_ns=self.now_ns)
 
     def turn(self) -> None:
         """Send what is to be sent, and take the answers in."""

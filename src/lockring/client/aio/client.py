@@ -32,7 +32,7 @@ from lockring.client.process_bound import ProcessBound
 from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
-from lockring.core.client.outlook import Wait
+from lockring.core.client import Wait
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
 from lockring.protocol import WAIT_FOREVER, Mode
 from lockring.protocol import LockRecords as WireLockList

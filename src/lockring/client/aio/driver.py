@@ -22,11 +22,7 @@ from lockring.client.goodbye import expect_end, log, remember
 from lockring.client.grant_state import abandon_held, farewell_of, words_of_drop
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import Update
-from lockring.core.client.outlook import Wait
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import ClientCore, Query, Ticket, Update, Wait
 from lockring.errors import LockringError
 from lockring.protocol import Mode
 from lockring.units import NS_PER_S
@@ -63,7 +59,7 @@ class AsyncDriver(AsyncDriverBase):
             name, ttl_ms=ttl_ms, now_ns=monotonic_ns(), wait_ms=wait_ms, mode=mode, payload=payload
         )
         outcome: Outcome = loop.create_future()
-        ticket.context = outcome
+        ticket.call = outcome
         if not self._is_flush_planned:
             self._plan_flush(loop)
         try:
@@ -86,7 +82,7 @@ class AsyncDriver(AsyncDriverBase):
         self._plan_flush(loop)
         self._core.release(ticket, now_ns=monotonic_ns())
         outcome: Outcome = loop.create_future()
-        ticket.context = outcome
+        ticket.call = outcome
         try:
             await outcome
         except BaseException:
@@ -103,7 +99,7 @@ class AsyncDriver(AsyncDriverBase):
         loop = self._usable()
         request = question(self._core, monotonic_ns())
         answered: asyncio.Future[tuple[Any, LockringError | None]] = loop.create_future()
-        request.context = answered
+        request.call = answered
         self._plan_flush(loop)
         try:
             answer, error = await answered
@@ -119,7 +115,7 @@ class AsyncDriver(AsyncDriverBase):
         """Begin to watch a lock."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
-        watching = request.context = WatchReader()
+        watching = request.call = WatchReader()
         self._plan_flush(loop)
         return watching, request
 
@@ -146,7 +142,7 @@ class AsyncDriver(AsyncDriverBase):
         """Begin to follow the group that a held ticket is a membership of; `member` hears of changes from now on."""
         loop = self._usable()
         request = self._core.follow(ticket, now_ns=monotonic_ns())
-        request.context = ticket.context = weakref.ref(member)
+        request.member = ticket.holder = weakref.ref(member)
         member._followed(self._core, request)
         self._plan_flush(loop)
 

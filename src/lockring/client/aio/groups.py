@@ -24,9 +24,7 @@ from lockring.client.group_state import (
 )
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import TicketState
+from lockring.core.client import ClientCore, Query, TicketState
 from lockring.errors import LockLost, LockringError
 from lockring.names import lock_of_group
 from lockring.protocol import WAIT_FOREVER, GroupMember, Mode
@@ -165,9 +163,9 @@ class Membership(MembershipState):
         check_change_callback(callback)
         keep_from_being_dropped(self)
         self._callbacks.append(callback)
-        self._following.telling = True
-        owned = self._following.standing.owned
-        if owned and not self._following.over:
+        self._following.has_callback = True
+        owned = self._following.ownership.owned
+        if owned and not self._following.ended:
             self._tell_later((callback,), KeySet(owned), KeySet(), False)
 
     async def wait_settled(self, *, after: int | None = None, timeout: Seconds | None = None) -> int:

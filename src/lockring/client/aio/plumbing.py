@@ -22,17 +22,18 @@ from lockring.client.blocking.connection import CONNECT_S
 from lockring.client.grant_state import abandon_held, listener_of, tell_lost
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
-from lockring.core.client.effects import (
+from lockring.core.client import (
     CallResult,
     Connect,
     Disconnect,
     GrantLost,
     GroupChange,
+    QueryKind,
     Resolve,
     SendTo,
+    Ticket,
     Update,
 )
-from lockring.core.client.tickets import Ticket
 from lockring.errors import ClientClosed, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message
@@ -86,11 +87,11 @@ class AsyncDriverBase:
 
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell whoever holds a ticket that it was lost."""
-        tell_lost(ticket.context)
+        tell_lost(ticket.holder)
 
     def tell_regrouped(self, news: GroupChange) -> None:
         """Tell whoever follows a group of a change in it."""
-        member = listener_of(news.request.context)
+        member = listener_of(news.request.member)
         if member is not None:
             member._on_regrouped(news.gained, news.lost, news.awaited)
 
@@ -116,7 +117,7 @@ class AsyncDriverBase:
         if self._wires.get(wire.link) is not wire or self._gone:
             return
         now_ns = monotonic_ns()
-        received, link = self._core.received, wire.link
+        received, link = self._core.receive, wire.link
         self._is_busy = True
         try:
             for message in messages:
@@ -190,7 +191,7 @@ class AsyncDriverBase:
                         frame = encode_frame(effect.message)  # type: ignore[union-attr]
                         pieces.setdefault(effect.link, []).append(frame)  # type: ignore[union-attr]
                     elif kind is Resolve:
-                        outcome: Outcome = effect.ticket.context  # type: ignore[union-attr]
+                        outcome: Outcome = effect.ticket.call  # type: ignore[union-attr]
                         if not outcome.done():
                             outcome.set_result(effect.error)  # type: ignore[union-attr]
                     else:
@@ -210,15 +211,15 @@ class AsyncDriverBase:
             case GrantLost(ticket):
                 self.tell_lost(ticket)
             case CallResult(request, answer, error):
-                waiting = request.context
-                if isinstance(waiting, WatchReader):
-                    waiting.error, waiting.over = error, True
-                    waiting.wake()
-                elif not waiting.done():
-                    waiting.set_result((answer, error))
+                if request.kind is QueryKind.WATCH:
+                    reader: WatchReader = request.call
+                    reader.error, reader.over = error, True
+                    reader.wake()
+                elif not request.call.done():
+                    request.call.set_result((answer, error))
             case Update(request):
-                request.context.backlog.add(effect)
-                request.context.wake()
+                request.call.backlog.add(effect)
+                request.call.wake()
             case GroupChange():
                 self.tell_regrouped(effect)
             case Connect(link, address):

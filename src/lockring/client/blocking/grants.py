@@ -24,8 +24,7 @@ from lockring.client.grant_state import (
 )
 from lockring.client.logs import log_loss
 from lockring.client.process_bound import ProcessBound
-from lockring.core.client.outstanding import HELD
-from lockring.core.client.tickets import Ticket, TicketState
+from lockring.core.client import HELD, Ticket, TicketState
 from lockring.errors import LockLost
 
 
@@ -45,7 +44,7 @@ class Grant(GrantState):
         super().__init__(engine, ticket)
         self._engine = engine
         self._event: threading.Event | None = None
-        ticket.context = weakref.ref(self)
+        ticket.holder = weakref.ref(self)
 
     @property
     def lost(self) -> threading.Event:

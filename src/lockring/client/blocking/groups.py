@@ -29,9 +29,7 @@ from lockring.client.group_state import (
 )
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import TicketState
+from lockring.core.client import ClientCore, Query, TicketState
 from lockring.errors import LockLost, LockringError
 from lockring.names import lock_of_group
 from lockring.protocol import WAIT_FOREVER, GroupMember, Mode
@@ -171,9 +169,9 @@ class Membership(MembershipState):
 
     def _add(self, callback: ChangeCallback) -> None:
         self._callbacks.append(callback)
-        self._following.telling = True
-        owned = self._following.standing.owned
-        if owned and not self._following.over:
+        self._following.has_callback = True
+        owned = self._following.ownership.owned
+        if owned and not self._following.ended:
             self._tell_later((callback,), KeySet(owned), KeySet(), False)
 
     def wait_settled(self, *, after: int | None = None, timeout: Seconds | None = None) -> int:
@@ -245,7 +243,7 @@ class Membership(MembershipState):
             self._teller = None
             self._news.clear()
             self._waiting.clear()
-        if not self._following.over:  # the client had to start over, or this is the child of a fork
+        if not self._following.ended:  # the client had to start over, or this is the child of a fork
             self._on_regrouped(frozenset(), self._following.end(), False)
 
     def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
