@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from lockring import exits
 from lockring.clock import monotonic_ns
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.protocol import DrainReply, Refusal, UndrainReply
 from lockring.server.coordinator_link import CoordinatorLink
 from lockring.server.state_diff import shares
@@ -61,7 +61,7 @@ class Departure:
         self._begun_ns = monotonic_ns()
         self._until_ns = self._begun_ns + int(timeout_s * 1000) * NS_PER_MS
         self._has_begun = self._is_asked = self._is_over = False
-        self._ended_before = node.core.locks_ended
+        self._ended_before = node.core._roles.released.locks
         self._trouble = ""
         log.info(
             "draining: everything moves to the other nodes, for up to %g s; a second signal stops at once",
@@ -108,7 +108,7 @@ class Departure:
         if member is not None and member.condition != "draining":
             return False  # the coordinator has begun, but its next state may still give this node something
         if core.is_drained():
-            ended = core.locks_ended - self._ended_before
+            ended = core._roles.released.locks - self._ended_before
             if ended > 0:
                 log.warning(
                     "drained: nothing is left on this node; no other node could take the %d locks that were"
@@ -144,7 +144,7 @@ class Departure:
         """How long the coordinator has acknowledged no heartbeat, since the departure began at the earliest."""
         core = self._node.core
         lease_ns = core.state.coordinator_lease_ms * NS_PER_MS
-        return min(now_ns - self._begun_ns, lease_ns - core.coordinator_lease_left_ns(now_ns))
+        return min(now_ns - self._begun_ns, lease_ns - core._context.rights.coordinator_lease_left_ns(now_ns))
 
     def _go_without_coordinator(self, now_ns: int, away_ns: int, is_given_up: bool) -> None:
         """Stop where nothing is left to keep, or nothing more is expected of the coordinator."""
@@ -152,7 +152,7 @@ class Departure:
         if core.is_drained():
             log.info("nothing is on this node: it stops without the coordinator")
             self._end(exits.OK)
-        elif is_given_up or core.coordinator_lease_left_ns(now_ns) <= 0:
+        elif is_given_up or core._context.rights.coordinator_lease_left_ns(now_ns) <= 0:
             log.warning(
                 "stopping without a move, since the coordinator has been away for %.0f s; this node %s",
                 away_ns / NS_PER_S,
@@ -166,4 +166,6 @@ class Departure:
 
     def _what_is_left(self, now_ns: int) -> str:
         core = self._node.core
-        return shares(core.state, core.replica, may_serve=core.coordinator_lease_left_ns(now_ns) > 0)
+        return shares(
+            core.state, core.replica, may_serve=core._context.rights.coordinator_lease_left_ns(now_ns) > 0
+        )

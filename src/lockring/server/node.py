@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import COORDINATOR
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.errors import (
     LockringError,
     ProtocolError,
@@ -383,7 +383,10 @@ class NodeServer:
     def _may_serve(self) -> bool:
         """Whether its lease is not over; at the very beginning the first one is on its way."""
         core = self._life.core
-        return core.coordinator_lease_left_ns(monotonic_ns()) > 0 or not core.coordinator_lease.version
+        return (
+            core._context.rights.coordinator_lease_left_ns(monotonic_ns()) > 0
+            or not core._context.rights.coordinator_lease.version
+        )
 
     def _on_state(self, state: ClusterState) -> None:
         self._reporter.report(state)
@@ -395,7 +398,7 @@ class NodeServer:
         """Twice a second: what only the passing of time brings about."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         now_ns = monotonic_ns()
-        has_lease = self._life.core.coordinator_lease_left_ns(now_ns) > 0
+        has_lease = self._life.core._context.rights.coordinator_lease_left_ns(now_ns) > 0
         if self._grpc is not None:
             me = self.state.members.get(self._settings.id)
             is_draining = self._departure is not None or (me is not None and me.condition == "draining")
@@ -409,7 +412,11 @@ class NodeServer:
         if has_lease and self._lease_over_told:
             self._lease_over_told = False
             log.info("serving again: the coordinator has given this node its lease")
-        elif not has_lease and not self._lease_over_told and self._life.core.coordinator_lease.version:
+        elif (
+            not has_lease
+            and not self._lease_over_told
+            and self._life.core._context.rights.coordinator_lease.version
+        ):
             self._lease_over_told = True
             away_since_ns = self.away_since_ns
             log.error(
@@ -422,7 +429,7 @@ class NodeServer:
 
     def _tell_of_takeovers(self, now_ns: int) -> None:
         """Log once when all slots that this node was given are served, where some had to wait."""
-        if self._life.core.roles.beginning:
+        if self._life.core._roles.beginning:
             self._beginning_since_ns = self._beginning_since_ns or now_ns
         elif self._beginning_since_ns is not None:
             waited_s = (now_ns - self._beginning_since_ns) / NS_PER_S

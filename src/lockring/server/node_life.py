@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Close, Effect, Endpoint, Note, Publish, Reply, Send
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, StaleVersion
 from lockring.net.accepted import AcceptedConnection

@@ -18,7 +18,7 @@ from lockring.core.effects import (
     Reply,
     Send,
 )
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.timing import Timing
 from lockring.protocol import (

@@ -19,7 +19,7 @@ from lockring.core.client.effects import Connect
 from lockring.core.client.effects import SendTo as ClientSend
 from lockring.core.client.tickets import TicketState
 from lockring.core.effects import Reply, Send
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.sessions import Sessions
 from lockring.net.frames import FrameReader, encode_frame
@@ -255,7 +255,7 @@ def test_a_held_lock_takes_few_bytes_of_a_node() -> None:
     sessions = Sessions()
     table = LockTable(1, sessions)
     table.start_serving()
-    session = sessions.named(SESSION, OWNER, TTL_MS)
+    session = sessions.open(SESSION, OWNER, TTL_MS)
     decode = msgspec.msgpack.Decoder(ToNode).decode
     frames = [
         msgspec.msgpack.encode(Acquire(number, SESSION, TTL_MS, OWNER, number, f"job/{number:07d}"))

@@ -26,8 +26,10 @@ from lockring.core.node.locks import (
     LockHolderWithPayload,
     LockWaiter,
     OpenRequest,
+    Session,
+    Share,
 )
-from lockring.core.node.sessions import Session, Sessions, Share
+from lockring.core.node.sessions import Sessions
 from lockring.core.timing import up
 from lockring.protocol import (
     SEQ_FREE,
@@ -101,7 +103,7 @@ class LockTable:
         lock = self.locks.get(mutation.name)
         if lock is None:
             lock = self.locks[mutation.name] = LockEntry(mutation.name)
-        share = self._share(self._sessions.named(mutation.session, mutation.owner, mutation.ttl_ms))
+        share = self._share(self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms))
         there = share.entries.get(mutation.acquisition)
         if isinstance(there, LockHolder):
             return there

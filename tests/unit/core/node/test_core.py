@@ -7,7 +7,7 @@ import pytest
 
 from lockring.cluster_state import Copy
 from lockring.core.digest import mix
-from lockring.core.node.reign import REMOVALS_NS
+from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.protocol import (
     Acquire,
@@ -167,7 +167,7 @@ def test_promise_never_outlives_the_coordinator_lease() -> None:
     nodes.assign("A")
     nodes.coordinator_up = False
     nodes.advance(25 * S)
-    left = nodes.cores["A"].coordinator_lease_left_ns(nodes.now)
+    left = nodes.cores["A"].status(now_ns=nodes.now).coordinator_lease_left_ms * MS
     answer = granted(nodes.client("A", "one").acquire("x", 1))
     assert answer.promise_ms == left // MS < 10_000
 
@@ -209,7 +209,7 @@ def test_acquire_repeated_under_the_same_id_makes_no_second_holder_or_waiter(pai
     two.acquire("x", 7)
     one.release("x", 1)
     assert len(of(GrantReply, two.inbox)) == 1
-    assert pair.cores["A"].service.locking.waiters == 0
+    assert pair.cores["A"].service.grants.waiters == 0
 
 
 def test_late_release_of_an_old_acquisition_frees_nothing(pair: Nodes) -> None:

@@ -314,7 +314,7 @@ def test_a_large_view_is_told_to_few_members_in_a_turn_and_to_all_in_the_end(
 ) -> None:
     members = [enter(pair, f"m-{number}") for number in range(6)]
     pair.advance(3 * S)
-    monkeypatch.setattr(node_groups, "TOLD_BYTES_PER_TURN", 1)
+    monkeypatch.setattr(node_groups, "VIEW_BYTES_PER_TURN", 1)
     told = [len(views(each)) for each in members]
     one_more = pair.client("A", "one more")
     join(one_more)
@@ -335,7 +335,7 @@ def test_a_newer_view_takes_the_place_of_one_that_not_everybody_was_told_of(
 ) -> None:
     members = [enter(pair, f"m-{number}") for number in range(4)]
     pair.advance(3 * S)
-    monkeypatch.setattr(node_groups, "TOLD_BYTES_PER_TURN", 0)
+    monkeypatch.setattr(node_groups, "VIEW_BYTES_PER_TURN", 0)
     join(pair.client("A", "late"))
     pair.advance(1100 * MS)
     assert pair.cores["A"].service.groups.has_more is True

@@ -8,7 +8,7 @@ import pytest
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Send
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.protocol import Heartbeat
 from lockring.units import NS_PER_MS
 

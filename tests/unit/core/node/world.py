@@ -15,7 +15,7 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.core.effects import COORDINATOR, Close, Coordinator, Note, Publish, Reply, Send
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.protocol import (
     Acquire,
