@@ -1,23 +1,18 @@
-"""What a core asks its shell to do, and the contract between the two.
+"""What the cores of the servers ask their shells to do.
 
-A core is a state machine without I/O. Its shell
-
-1. reads from the network, *then* reads the clock, and calls `receive(sender, message, now_ns=…)` for each
-   message, or one of the other inputs that the core lists;
-2. calls `on_timer(now_ns=…)` when `next_deadline_ns()` has come, after what has arrived was read;
-3. after one or more inputs, reads the clock again and calls `take_effects(now_ns=…)`, once per turn of its
-   loop, and carries the effects out in their order.
-
-Effects to one endpoint keep their order. What an endpoint that is not connected does not get is lost:
-the core hears of connections by `peer_connected` / `disconnected` and sends again what matters.
+A shell carries effects out in their order. Effects to one endpoint leave in their order; what an endpoint that is not
+connected does not get is lost: the core hears of connections by `connected` and `disconnected`, and sends again what
+matters. `core.machine` is the contract between the two.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.protocol import Message
+from lockring.errors import LockringError
+from lockring.protocol import Message, Welcome
 
 
 class Coordinator(NamedTuple):
@@ -44,6 +39,56 @@ class Close(NamedTuple):
 
     to: Endpoint
     reason: str
+
+
+class Admit(NamedTuple):
+    """Welcome an accepted connection, by its first message.
+
+    Attributes:
+        to: the connection.
+        peer: the life of a peer that it comes from; None for a client.
+        welcome: what to answer.
+    """
+
+    to: Connection
+    peer: Replica | None
+    welcome: Welcome
+
+
+class Refuse(NamedTuple):
+    """Send an error on an accepted connection, and close it once that is out."""
+
+    to: Connection
+    error: LockringError
+
+
+class DepartureEnd(enum.Enum):
+    """Why a node that leaves may stop."""
+
+    DRAINED = enum.auto()
+    """Nothing is left on it."""
+    ONLY_SPARE_COPIES = enum.auto()
+    """It serves nothing, and no other node can take its copies: the last one goes on alone."""
+    NOTHING_HERE = enum.auto()
+    """Nothing is on it, and the coordinator is away."""
+    TIMED_OUT = enum.auto()
+    """The time is up that it was given."""
+    COORDINATOR_AWAY = enum.auto()
+    """Nothing moves, since the coordinator has been away for too long."""
+
+
+class Depart(NamedTuple):
+    """Stop this node.
+
+    Attributes:
+        end: why it may.
+        locks_ended: held locks that end with it, since no other node could take them.
+        away_ns: for how long the coordinator has been away, where that is why.
+    """
+
+    end: DepartureEnd
+    locks_ended: int = 0
+    away_ns: int = 0
 
 
 class Reply(NamedTuple):
@@ -83,10 +128,12 @@ class Note(NamedTuple):
     Attributes:
         text: a sentence.
         asked_by: the connection on which it was asked for; None if it was not.
+        is_warning: whether the operator has to do something about it.
     """
 
     text: str
     asked_by: Connection | None = None
+    is_warning: bool = False
 
 
-Effect = Send | Close | Reply | Publish | StoreRead | StoreWrite | Note
+Effect = Send | Close | Reply | Admit | Refuse | Depart | Publish | StoreRead | StoreWrite | Note

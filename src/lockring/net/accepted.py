@@ -68,7 +68,7 @@ class ConnectionHandler(Protocol):
     """The server behind a listener: what it does with those who come in."""
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
-        """Answer a first message: `guest.admit(…)` or raise a `LockringError` to refuse it."""
+        """Answer a first message: `guest.admit(…)`, or `guest.turn_away(…)` or raise a `LockringError` to refuse it."""
 
     def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
         """Handle messages of an admitted guest. May raise a `LockringError` to end the connection."""
@@ -123,6 +123,14 @@ class AcceptedConnection(FramedConnection):
         self.send(Refusal(request, error.code, str(error), error.name, hint))
         self.close(str(error))
 
+    def turn_away(self, error: LockringError) -> None:
+        """Refuse the connection as `refuse` does, and log that."""
+        if self.role is None:
+            self._listener.tell_of(self, "refused", error, logging.INFO)
+        else:
+            self._listener.tell_of(self, "closed the connection of", error, logging.WARNING)
+        self.refuse(error)
+
     # ----------------------------------------------------------------------- FramedConnection
 
     def on_open(self) -> None:
@@ -163,8 +171,7 @@ class AcceptedConnection(FramedConnection):
         try:
             self._listener.host.greet(self, messages[0])
         except LockringError as error:
-            self._listener.tell_of(self, "refused", error, logging.INFO)
-            self.refuse(error)
+            self.turn_away(error)
             return
         if rest:
             self.data_received(rest)
@@ -182,8 +189,7 @@ class AcceptedConnection(FramedConnection):
         try:
             listener.host.deliver(self, messages)
         except LockringError as error:
-            self._listener.tell_of(self, "closed the connection of", error, logging.WARNING)
-            self.refuse(error)
+            self.turn_away(error)
             return
         if is_client:
             took_ns = monotonic_ns() - began_ns

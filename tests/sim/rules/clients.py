@@ -13,7 +13,7 @@ from lockring.core.client.tickets import NEVER_NS, NodeShare
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.dispatch import ClientRequests
-from lockring.core.node.grants import Grants
+from lockring.core.node.grants import NodeGrants
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.parking import ParkedRequest
@@ -469,12 +469,12 @@ def broken_renewed() -> list[Change]:
         holder.broken = True
         self.broken[holder] = None
 
-    def drop_holder(self: Grants, slot: Any, holder: Any, now_ns: int, reason: str = "") -> None:
+    def drop_holder(self: NodeGrants, slot: Any, holder: Any, now_ns: int, reason: str = "") -> None:
         holder.broken = False
         drop(self, slot, holder, now_ns, reason)
 
-    drop = Grants.drop_holder
-    return [(LockTable, "break_holder", break_holder), (Grants, "drop_holder", drop_holder)]
+    drop = NodeGrants.drop_holder
+    return [(LockTable, "break_holder", break_holder), (NodeGrants, "drop_holder", drop_holder)]
 
 
 @drill

@@ -12,7 +12,7 @@ from lockring.core.coordinator import slot_requests as asks
 from lockring.core.coordinator import transitions
 from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.term import News, Phase, Term
-from lockring.core.node.grants import Grants
+from lockring.core.node.grants import NodeGrants
 from lockring.core.timing import up
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
@@ -228,9 +228,9 @@ def drill_orig_gen() -> None:
 @mutant
 def range_ignored() -> list[Change]:
     """A primary hands out generations beyond those that are reserved for it."""
-    grant = Grants.grant
+    grant = NodeGrants.grant
 
-    def changed(self: Grants, slot: Any, *rest: Any) -> Any:
+    def changed(self: NodeGrants, slot: Any, *rest: Any) -> Any:
         before = self._context.state
         slots = list(before.slots)
         slots[slot.number] = msgspec.structs.replace(slots[slot.number], generation_below=1 << 52)
@@ -240,7 +240,7 @@ def range_ignored() -> list[Change]:
         finally:
             self._context.state = before
 
-    return [(Grants, "grant", changed)]
+    return [(NodeGrants, "grant", changed)]
 
 
 @drill

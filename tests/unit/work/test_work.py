@@ -26,6 +26,7 @@ from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     PROTOCOL,
     Acquire,
+    ClientHello,
     GrantReply,
     Keepalive,
     KeepaliveReply,
@@ -80,7 +81,8 @@ class Servers:
             nodes.advance(200 * MS)
         self._cores = {nodes.replicas[name]: nodes.cores[name] for name in names}
         self._primary = nodes.replicas[names[0]]
-        self._core.client_connected(CONNECTION, "a client", 1, now_ns=nodes.now)
+        self._core.connected(CONNECTION, now_ns=nodes.now)
+        self._core.receive(CONNECTION, ClientHello(PROTOCOL, "", "a client", 1), now_ns=nodes.now)
         self._core.take_effects(now_ns=nodes.now)
         self._now_ns = nodes.now
         self.work = Work()

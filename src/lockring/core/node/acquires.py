@@ -10,7 +10,7 @@ from typing import Final
 
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.grants import Grants, why_not_granted
+from lockring.core.node.grants import NodeGrants, why_not_granted
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
@@ -31,7 +31,7 @@ class Acquisitions:
         context: NodeContext,
         clients: ConnectedClients,
         troubles: Troubles,
-        grants: Grants,
+        grants: NodeGrants,
         leases: SessionLeases,
     ) -> None:
         self._context = context

@@ -42,6 +42,10 @@ class NodeOutbox:
         """Write a line to the log."""
         self.effects.append(Note(text, asked_by))
 
+    def warn(self, text: str) -> None:
+        """Write a warning to the log."""
+        self.effects.append(Note(text, None, True))
+
     def publish(self, state: ClusterState) -> None:
         """Let the shell act on a new cluster state."""
         self.effects.append(Publish(state))

@@ -14,15 +14,29 @@ class CoordinatorTie:
     """The connection to the coordinator, as the node's rights depend on it.
 
     Attributes:
-        is_up: whether the coordinator has welcomed the node on a connection that stands.
+        away_since_ns: since when no connection stands on which the coordinator has welcomed the node; None while one does.
         heartbeat_at_ns: when the next heartbeat is due, while it does.
     """
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._heartbeats = SentTimes()
-        self.is_up = False
+        self.away_since_ns: int | None = context.now_ns
         self.heartbeat_at_ns = context.now_ns
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the coordinator has welcomed the node on a connection that stands."""
+        return self.away_since_ns is None
+
+    def connected(self) -> None:
+        """Note that the coordinator has welcomed the node."""
+        self.away_since_ns = None
+
+    def disconnected(self, now_ns: int) -> None:
+        """Note that the connection to the coordinator is gone."""
+        if self.away_since_ns is None:
+            self.away_since_ns = now_ns
 
     def heartbeat(self, *, waiters: int, sessions: int, released: ReleasedSlots, now_ns: int) -> None:
         """Send a heartbeat.

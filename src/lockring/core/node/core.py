@@ -7,7 +7,9 @@ It is made of parts that know nothing of each other, and this module is what joi
 - `roles`: what a new cluster state makes of the node in each slot, and when its reigns begin and end.
 - `copies`: the node as a copy of others' slots.
 - `replicator`: its links to peers, and the streams to the copies of its own slots.
+- `admission`: which connections are clients' and peers'.
 - `service`: all that clients see.
+- `departure`: what a node that leaves still waits for.
 
 Inputs change state and collect effects; `take_effects`, once per turn, batches the replication, looks at every right
 again, and gives out what may leave. `docs/architecture.md` explains the protocol.
@@ -19,9 +21,11 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
 from lockring.core.effects import Connection, Coordinator, Effect, Endpoint
+from lockring.core.node.admission import Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
+from lockring.core.node.departure import LEAVE_REQUEST, Departure, is_drained
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.replicator import Replicator
@@ -34,9 +38,11 @@ from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
 from lockring.protocol import (
     Acquire,
+    DrainReply,
     HandOver,
     HeartbeatAck,
     Message,
+    Refusal,
     Release,
     Replicate,
     ReplicateAck,
@@ -75,28 +81,53 @@ class NodeCore:
         promises = Promises()
         self._roles = SlotRoles(self._context, self.sessions, self._replicator, promises)
         self._copies = Copies(self._context, self._replicator, promises)
+        self._admission = Admission(self._context)
+        self._departure: Departure | None = None
         self._tick_at_ns = now_ns + TICK_NS
         self._armed_ns: int | None = None
 
     # ------------------------------------------------------------------ inputs
 
+    def connected(self, endpoint: Endpoint, *, now_ns: int) -> None:
+        """Hear that a connection is open.
+
+        Args:
+            endpoint: one that was accepted, whose first message says what it is; a peer, on which our own connection was
+                welcomed; or `COORDINATOR`, which has let this node join.
+            now_ns: the time.
+        """
+        self._enter(now_ns)
+        if isinstance(endpoint, Connection):
+            self._admission.connected(endpoint)
+        elif isinstance(endpoint, Coordinator):
+            self._coordinator.connected()
+            self._heartbeat(now_ns)  # at once: a node without a lease serves nothing
+            self._look_at_departure(now_ns)
+        else:
+            self._replicator.connected(endpoint, now_ns)
+
     def receive(self, sender: Endpoint, message: Message, *, now_ns: int) -> None:
         """Take a message in.
 
         Args:
-            sender: a client's connection (after `client_connected`), a peer's replica, or `COORDINATOR`.
+            sender: an accepted connection, a peer on our own connection to it, or `COORDINATOR`.
             message: what it sent; what makes no sense from this sender is refused or ignored.
             now_ns: the time, read after the message had arrived.
         """
         self._enter(now_ns)
         if isinstance(sender, Connection):
-            self.service.requests.receive(sender, message, now_ns)
-        elif isinstance(message, State):
-            self._receive_state(message, now_ns)
-        elif isinstance(sender, Coordinator):
-            if isinstance(message, HeartbeatAck) and self._coordinator.acknowledged(message, now_ns):
-                self.service.troubles.acknowledged(message, now_ns)
-                self.service.requests.retry_parked(now_ns)
+            if sender in self.service.clients.by_connection:
+                self.service.requests.receive(sender, message, now_ns)
+                return
+            peer = self._admission.sender(sender, message)
+            if peer is None:
+                hello = self._admission.greet(sender, message)
+                if hello is not None:
+                    self.service.connected(sender, hello.client, hello.connection)
+                return
+            sender = peer
+        if isinstance(sender, Coordinator):
+            self._receive_from_coordinator(message, now_ns)
         elif isinstance(message, Replicate):
             self._copies.replicated(sender, message, now_ns)
         elif isinstance(message, ReplicateAck):
@@ -105,13 +136,29 @@ class NodeCore:
         elif isinstance(message, HandOver):
             self._change_slots(self._roles.handed_over(message, now_ns), now_ns)
             self.service.requests.retry_parked(now_ns)
+        elif isinstance(message, State):
+            self._receive_state(message, now_ns)
+
+    def _receive_from_coordinator(self, message: Message, now_ns: int) -> None:
+        match message:
+            case State():
+                self._receive_state(message, now_ns)
+            case HeartbeatAck():
+                if self._coordinator.acknowledged(message, now_ns):
+                    self.service.troubles.acknowledged(message, now_ns)
+                    self.service.requests.retry_parked(now_ns)
+            case DrainReply() | Refusal() if self._departure is not None and message.request == LEAVE_REQUEST:
+                self._departure.answered(message, now_ns)
 
     def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> int:
-        """Take in what a client has sent, as `receive` for each, in fewer steps: up to the first message that may take
-        long, so that the shell can look at its clock, or that is no request to a node's core.
+        """Take requests of a client in as `receive` would, but in fewer steps.
+
+        An input beside the contract's, for clients that send many requests at once: for each request but the first it
+        saves two of the ten calls on the way to a handler. It ends at the first message that may take long, so that the
+        shell can look at its clock, or that is not a request to a node's core.
 
         Returns:
-            How many were taken; 0 if the first one is for somebody else.
+            How many were taken; 0 if the first one is not for the core.
         """
         self._enter(now_ns)
         requests = self.service.requests
@@ -126,41 +173,39 @@ class NodeCore:
                 return place
         return len(messages)
 
-    def client_connected(self, connection: Connection, client: str, number: int, *, now_ns: int) -> None:
-        """A client's hello was welcomed on `connection`; it is told the routes at once.
+    def disconnected(self, endpoint: Endpoint, *, now_ns: int) -> None:
+        """Hear that a connection is over: an accepted one, our own to a peer, or the one to the coordinator.
 
         Args:
-            connection: the shell's number for it.
-            client: the client's random id.
-            number: which of its connections this is; lower ones of the same client end.
+            endpoint: as for `connected`.
             now_ns: the time.
         """
         self._enter(now_ns)
-        self.service.connected(connection, client, number)
-
-    def disconnected(self, endpoint: Endpoint, *, now_ns: int) -> None:
-        """A client's connection, our own connection to a peer, or the one to the coordinator is gone."""
-        self._enter(now_ns)
         if isinstance(endpoint, Connection):
+            self._admission.disconnected(endpoint)
             self.service.disconnected(endpoint)
         elif isinstance(endpoint, Coordinator):
-            self._coordinator.is_up = False
+            self._coordinator.disconnected(now_ns)
+            if self._departure is not None:
+                self._departure.coordinator_lost()
         else:
             self._replicator.disconnected(endpoint, now_ns)
 
-    def peer_connected(self, peer: Replica, *, now_ns: int) -> None:
-        """Our own connection to this life of a peer stands and was welcomed."""
-        self._enter(now_ns)
-        self._replicator.connected(peer, now_ns)
+    def leave(self, *, timeout_ns: int, now_ns: int) -> None:
+        """Begin to leave the cluster; `effects.Depart` says when the node may stop.
 
-    def coordinator_connected(self, *, now_ns: int) -> None:
-        """The coordinator has let us join: a heartbeat goes out at once."""
+        Args:
+            timeout_ns: how long that may take at most.
+            now_ns: the time.
+        """
         self._enter(now_ns)
-        self._coordinator.is_up = True
-        self._heartbeat(now_ns)
+        self._departure = Departure(
+            self._context, self._coordinator, self._roles.released, until_ns=now_ns + timeout_ns
+        )
+        self._departure.look(now_ns)
 
     def adopt(self, state: ClusterState, *, now_ns: int) -> bool:
-        """Take a cluster state if it is newer than the one known, and of the same cluster; whether it was."""
+        """Take a cluster state if it is newer than the one known, and of the same cluster, and return whether it was."""
         self._enter(now_ns)
         context = self._context
         old = context.state
@@ -180,6 +225,7 @@ class NodeCore:
         self._change_slots(self._roles.begin_due(now_ns), now_ns)
         self.service.requests.retry_parked(now_ns)
         context.outbox.publish(state)
+        self._look_at_departure(now_ns)
         return True
 
     def next_deadline_ns(self) -> int:
@@ -187,8 +233,9 @@ class NodeCore:
         if self._armed_ns is not None:
             return self._armed_ns  # nothing has come in since `take_effects`
         at_ns = self._tick_at_ns
-        if self._coordinator.is_up and self._coordinator.heartbeat_at_ns < at_ns:
-            at_ns = self._coordinator.heartbeat_at_ns
+        tie = self._coordinator
+        if tie.away_since_ns is None and tie.heartbeat_at_ns < at_ns:
+            at_ns = tie.heartbeat_at_ns
         if self._replicator.links:
             at_ns = self._replicator.deadline_before_ns(at_ns)
         to_begin = self._roles.to_begin.heap
@@ -212,6 +259,7 @@ class NodeCore:
             self._replicator.check_copies(now_ns)
             self._copies.check_primaries(now_ns)
             self.service.on_tick(now_ns)
+            self._look_at_departure(now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Return what is to be done, in order. Rights are looked at now, so `now_ns` must be a fresh reading."""
@@ -250,10 +298,37 @@ class NodeCore:
         """Return whether this node is a slot's active primary and cannot have been replaced by `now_ns`."""
         return self._context.rights.may_serve(number, now_ns=now_ns)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this node was told to leave."""
+        return self._departure is not None
+
+    @property
+    def away_since_ns(self) -> int | None:
+        """Since when this node has not been in touch with the coordinator; None while it is."""
+        return self._coordinator.away_since_ns
+
+    @property
+    def had_lease(self) -> bool:
+        """Whether the coordinator has ever given this node its lease."""
+        return self._context.rights.coordinator_lease.version > 0
+
+    @property
+    def beginning(self) -> int:
+        """How many slots this node will serve once promises to their former primaries are over."""
+        return self._roles.beginning
+
+    def coordinator_lease_left_ns(self, now_ns: int) -> int:
+        """Return what is left of the coordinator's lease; negative once it is over."""
+        return self._context.rights.coordinator_lease_left_ns(now_ns)
+
+    def trouble(self, now_ns: int) -> str:
+        """Return a sentence on why this node cannot serve as it should; "" if it can."""
+        return self.service.troubles.note(now_ns)
+
     def is_drained(self) -> bool:
         """Return whether no slot of the state names this node any more."""
-        me = self.replica
-        return all(slot.primary != me and slot.copy_of(me) is None for slot in self.state.slots)
+        return is_drained(self.state, self.replica)
 
     def encoded_state(self) -> bytes:
         """Return the newest state, serialized."""
@@ -321,6 +396,10 @@ class NodeCore:
     def _change_slots(self, changes: list[SlotChange], now_ns: int) -> None:
         if changes:
             self.service.slots_changed(changes, now_ns)
+
+    def _look_at_departure(self, now_ns: int) -> None:
+        if self._departure is not None:
+            self._departure.look(now_ns)
 
     def _heartbeat(self, now_ns: int) -> None:
         self._coordinator.heartbeat(

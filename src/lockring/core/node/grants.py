@@ -22,8 +22,8 @@ from lockring.slots import slot_of
 from lockring.units import NS_PER_MS
 
 
-class Grants:
-    """Grants, their answers, and the waiters for them.
+class NodeGrants:
+    """NodeGrants, their answers, and the waiters for them.
 
     Attributes:
         waiters: how many wait at this node.

@@ -8,7 +8,7 @@ from typing import Final
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.grants import Grants
+from lockring.core.node.grants import NodeGrants
 from lockring.core.node.groups import Groups
 from lockring.core.node.lock_table import revoke_of
 from lockring.core.node.locks import HOLDERS_MAX, LockHolder
@@ -42,7 +42,7 @@ class Queries:
     """
 
     def __init__(
-        self, context: NodeContext, clients: ConnectedClients, grants: Grants, groups: Groups
+        self, context: NodeContext, clients: ConnectedClients, grants: NodeGrants, groups: Groups
     ) -> None:
         self._context = context
         self._clients = clients

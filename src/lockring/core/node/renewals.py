@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.grants import Grants
+from lockring.core.node.grants import NodeGrants
 from lockring.core.node.locks import LockHolder, LockWaiter, PromiseBasis, Session
 from lockring.core.node.session_leases import SessionLeases
 from lockring.errors import InvalidRequest
@@ -20,7 +20,7 @@ class Renewals:
     """Keepalives, and the ends of sessions that clients ask for."""
 
     def __init__(
-        self, context: NodeContext, clients: ConnectedClients, grants: Grants, leases: SessionLeases
+        self, context: NodeContext, clients: ConnectedClients, grants: NodeGrants, leases: SessionLeases
     ) -> None:
         self._context = context
         self._clients = clients

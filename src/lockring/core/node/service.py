@@ -18,7 +18,7 @@ from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.dispatch import ClientRequests, Needs, RequestHandler
 from lockring.core.node.generations import Generations
-from lockring.core.node.grants import Grants
+from lockring.core.node.grants import NodeGrants
 from lockring.core.node.groups import Groups, check_group_request
 from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.queries import Queries
@@ -62,7 +62,7 @@ class ClientService:
         self.troubles = Troubles(context, self.clients)
         generations = Generations(context)
         self._events = LockEvents()
-        self.grants = Grants(context, self.clients, self.troubles, generations, self._events)
+        self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events)
         self._leases = SessionLeases(context, self.clients, sessions, self.grants)
         self.groups = Groups(context, self.clients, generations, self._events)
         self._watches = Watches(context, self.clients, self._events, self._leases)

@@ -6,7 +6,7 @@ from typing import Final
 
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
-from lockring.core.node.grants import Grants
+from lockring.core.node.grants import NodeGrants
 from lockring.core.node.locks import NO_DEADLINE, LockEntry, Session
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NodeSlot
@@ -28,7 +28,7 @@ class SessionLeases:
     """The running sessions of a node."""
 
     def __init__(
-        self, context: NodeContext, clients: ConnectedClients, sessions: Sessions, grants: Grants
+        self, context: NodeContext, clients: ConnectedClients, sessions: Sessions, grants: NodeGrants
     ) -> None:
         self._context = context
         self._clients = clients

@@ -75,7 +75,7 @@ def test_grant_is_answered_only_when_the_backup_has_it(pair: Nodes) -> None:
     assert client.acquire("x", 1) == []
     pair.cut.clear()
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
-    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].connected(pair.replicas["B"], now_ns=pair.now)
     pair.settle()
     granted(client.inbox)
     assert pair.cores["B"].slots[slot_of("x")].table.find("one", 1) is not None

@@ -188,7 +188,7 @@ def test_view_goes_out_only_once_the_copy_knows_its_number(pair: Nodes) -> None:
     assert follow(one) == []
     pair.cut.clear()
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
-    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].connected(pair.replicas["B"], now_ns=pair.now)
     pair.settle()
     [view] = views(one)
     assert pair.cores["B"].slots[slot_of(LOCK)].table.highest >= view.view

@@ -124,7 +124,7 @@ def test_hand_over_is_sent_again_on_a_new_connection(pair: Nodes) -> None:
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
     pair.cut.clear()
     assert not pair.cores["B"].may_serve(slot_of("x"), now_ns=pair.now)
-    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].connected(pair.replicas["B"], now_ns=pair.now)
     pair.settle()
     assert pair.cores["B"].may_serve(slot_of("x"), now_ns=pair.now)
 
@@ -235,7 +235,7 @@ def test_asks_without_a_coordinator_are_dropped_and_asked_again(pair: Nodes) -> 
     pair.crash("A")
     pair.advance(S)
     assert asked(pair, SlotRequestKind.TAKEOVER) == set()
-    pair.cores["B"].coordinator_connected(now_ns=pair.now)
+    pair.cores["B"].connected(COORDINATOR, now_ns=pair.now)
     pair.advance(S)
     assert asked(pair, SlotRequestKind.TAKEOVER) == {"B"}
 

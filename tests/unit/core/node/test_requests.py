@@ -473,7 +473,7 @@ def test_grant_that_was_broken_before_its_answer_is_not_answered_with_a_promise(
     two.ask(Break(51, "x", generation))
     pair.cut.clear()
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
-    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].connected(pair.replicas["B"], now_ns=pair.now)
     pair.advance(S)
     assert of(GrantReply, one.inbox) == []
     assert codes(one.inbox) == ["not-held"]
@@ -491,7 +491,7 @@ def test_generations_that_a_waiter_needs_are_asked_for_until_they_come(alone: No
     one = alone.client("A", "one")
     one.acquire("x", 1)
     assert alone.asks == []
-    core.coordinator_connected(now_ns=alone.now)
+    core.connected(COORDINATOR, now_ns=alone.now)
     alone.advance(200 * MS)
     assert {(kind, item.slot) for kind, item in alone.asks} == {(SlotRequestKind.EXTEND, slot_of("x"))}
     alone.slots(
