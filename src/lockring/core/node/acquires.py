@@ -87,7 +87,7 @@ class Acquisitions:
     def _refusal(
         self, message: Acquire, lock: LockEntry | None, slot: NodeSlot, now_ns: int
     ) -> tuple[str, str] | None:
-        """Return code and text of the error with which an acquire that cannot be granted is refused; None if it waits."""
+        """Return code and text of the refusal of an acquire that cannot be granted; None if it waits."""
         if message.wait_ms == 0:
             if lock is not None and self._context.rights.may_serve(slot.number, now_ns=now_ns):
                 return "timeout", why_not_granted(lock, message)
@@ -105,8 +105,9 @@ class Acquisitions:
         if entry is not None:
             if entry.lock.name != message.name:
                 raise _of_another_lock(entry, message)
-            # A withdrawal of an acquire (`message.acquire`) says that its sender wants no answer to it any more. Another
-            # request has repeated the acquire since if this one was not the last: that one may want, or have, an answer.
+            # A withdrawal of an acquire (`message.acquire`) says that its sender wants no answer to it any more. If
+            # that was not the last request of the acquisition, another has repeated it since, and may want, or have,
+            # an answer.
             if message.acquire and entry.session.last_acquire != (connection, message.acquire):
                 entry = None
             else:

@@ -2,8 +2,8 @@
 
 Rules:
 
-- A connection begins with a hello. A client's names its cluster if it knows one; a peer's names the cluster, its own life
-  and the life that it means. What does not fit is refused with the reason, and its connection ends.
+- A connection begins with a hello. A client's names its cluster if it knows one; a peer's names the cluster, its own
+  life and the life that it means. What does not fit is refused with the reason, and its connection ends.
 - A peer's new connection replaces an older one of the same life: the older one is dead, and only its end has not been
   noticed here yet.
 - A peer sends what primaries send on this connection; everything else there is a mistake.

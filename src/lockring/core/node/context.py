@@ -1,7 +1,7 @@
 """What a node's parts share: who the node is, what it knows, what it may do, and where its messages go.
 
-A part gets this object, and the parts below it that it uses; none gets the node. What a part has to tell another one
-that is not below it is a value that it returns, and `core` or `service` passes on.
+A part gets this object, and the parts below it that it uses; none gets the node. News for any other part is a value
+that the part returns, and that `core` or `service` passes on.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class NodeContext:
         self.outbox = NodeOutbox()
         self.now_ns = now_ns
         self.catching_up_until_ns = now_ns - 100 * timing.stall_ns  # long ago
-        # Both are made when they are first asked for: most states reach a node that nobody asks for them.
+        # Both are made when they are first asked for: most states are never asked for.
         self._routes: Routes | None = None
         self._encoded: bytes | None = None
 

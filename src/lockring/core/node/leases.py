@@ -5,8 +5,8 @@ Rules (after PacificA, Lin et al., MSR-TR-2008-25, section 2):
 - A node serves only while it has the coordinator's lease, counted from the *sending* of the heartbeat that was
   acknowledged, and, where copies must acknowledge, the lease of each of them, counted the same way.
 - A copy that acknowledged a message will not serve in that primary's place until `up(T)` after it did.
-- An acknowledgement that carries a newer version of the cluster state than the receiver's counts only once the receiver has
-  that version: until then the receiver may not know that its reign is over.
+- An acknowledgement that carries a newer version of the cluster state than the receiver's counts only once the
+  receiver has that version: until then the receiver may not know that its reign is over.
 - One from a copy that did not know the reign yet gives no lease for it.
 """
 

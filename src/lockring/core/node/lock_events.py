@@ -1,6 +1,6 @@
-"""What happens to locks that somebody watches, kept until the end of the turn.
+"""What happens to watched locks, kept until the end of the turn.
 
-A lock that nobody watches costs a look into a dictionary; its caller makes that look itself, since it is on the path
+A lock without a watch costs a look into a dictionary; its caller makes that look itself, since it is on the path
 of every grant and release.
 """
 

@@ -1,10 +1,10 @@
 """What a lock table is made of: locks with their holders and waiters, and the sessions that these belong to.
 
 A session is a client's liveness: one deadline at each node, which whatever the client sends there moves on. Its
-acquisitions are kept per slot in a `Share`, so that a slot that starts or stops being served here moves in or out of the
-session's totals in one step. The totals (a count and a digest) are what a keepalive is compared with; they cover only
-slots that this node serves as primary. Digests are folded lazily: what comes and goes between two keepalives never costs
-a hash.
+acquisitions are kept per slot in a `Share`, so that a slot that starts or stops being served here moves in or out of
+the session's totals in one step. The totals (a count and a digest) are what a keepalive is compared with; they cover
+only slots that this node serves as primary. Digests are folded lazily: what comes and goes between two keepalives
+never costs a hash.
 
 Holders name their session and sessions their holders, so both are in one module.
 """
@@ -26,7 +26,7 @@ _FRESH_MAX: Final = 1024
 """Acquisitions of a session that may be in no digest yet."""
 
 HOLDERS_MAX: Final = 10_000
-"""Shared holders of one lock; more wait. So what is told of a lock fits into a message, payloads and all."""
+"""Shared holders of one lock; more wait. So a lock fits into a message, payloads and all."""
 
 
 class LockEntry:
@@ -53,7 +53,7 @@ class LockEntry:
         self.waiters: list[LockWaiter] | None = None
 
     def admits(self, mode: int, permits: int) -> bool:
-        """Whether the present holders leave room for one more of this mode."""
+        """Return whether the present holders leave room for one more of this mode."""
         if self._held is None:
             return True
         if mode != self.mode or mode == Mode.EXCLUSIVE:
@@ -73,11 +73,11 @@ class LockEntry:
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody holds it."""
+        """Whether it has no holder."""
         return self._held is None
 
     def add(self, holder: LockHolder, mode: int, permits: int) -> None:
-        """Add a holder behind those that are there. Of permits the fewest count that any has asked for since it was free."""
+        """Add a holder behind the others. Of permits the fewest count that any has asked for since it was free."""
         held = self._held
         self.mode = mode
         if held is None or permits < self.permits:
@@ -173,7 +173,7 @@ class LockWaiter:
 
     Attributes:
         lock: what it waits for.
-        session: who waits.
+        session: the waiting client's.
         acquisition: the session's number for it.
         mode: how it wants the lock.
         permits: of the semaphore, in that mode.
@@ -348,7 +348,7 @@ class Session:
         self.in_queue = False
 
     def promise_ms(self, left_ns: int) -> int:
-        """Return the TTL that can be promised while so much is left of the coordinator's lease: never more than that."""
+        """Return the TTL that can be promised with so much left of the coordinator's lease: never more than that."""
         return self.ttl_ms if self.ttl_ms * NS_PER_MS <= left_ns else ns_to_ms_floor(left_ns)
 
     def serve(self, number: int, share: Share) -> None:

@@ -169,8 +169,8 @@ class PeerLink:
     def restart_unknown(self, sequence: int) -> None:
         """Start the streams again that the peer said nothing of.
 
-        Everything up to `sequence` came to the peer before the state that makes it a copy, so that it understood none of
-        these streams.
+        Everything up to `sequence` came to the peer before the state that makes it a copy, so that it understood
+        none of these streams.
         """
         for number, stream in self.streams.items():
             if stream.acked is None and not stream.must_start() and stream.started <= sequence:

@@ -12,8 +12,8 @@ from lockring.core.node.leases import NEVER_NS
 from lockring.units import NS_PER_MS
 
 REMOVALS_NS: Final = 20 * NS_PER_MS
-"""How long removals may wait for a grant to go along with: half of all messages between nodes, for as long as it takes to
-notice that nothing else is going on."""
+"""How long removals may wait for a grant to go along with: half of all messages between nodes, for as long as it
+takes to notice that nothing else is going on."""
 
 
 class PeerNews:

@@ -61,8 +61,8 @@ class Queries:
     def reign_began(self, slot: NodeSlot, now_ns: int) -> None:
         """Time the ends of broken leases in a slot that is served here from now on.
 
-        When a lease was broken is not known here, but it was before now, and the client may believe in it for a TTL from
-        then on.
+        When a lease was broken is not known here, but it was before now, and the client may believe in it for a TTL
+        from then on.
         """
         for holder in slot.table.broken:
             self.broken.push(now_ns + holder.session.lifetime_ns, (slot.number, holder))

@@ -2,9 +2,9 @@
 
 Rules:
 
-- In a reign the primary numbers a slot's mutations from 1. A copy's stream is named by (since, joined): the reign, and the
-  copy's tenure in it. It starts with a snapshot, or, where both sides' tables ended at the same place, with `Resume`; then
-  come the mutations without a gap.
+- In a reign the primary numbers a slot's mutations from 1. A copy's stream is named by (since, joined): the reign,
+  and the copy's tenure in it. It starts with a snapshot, or, where both sides' tables ended at the same place, with
+  `Resume`; then come the mutations without a gap.
 - A copy is *required* once a grant must not be answered without its acknowledgement, nor the slot served without its
   lease: the backup, and a learner from before the coordinator is asked to make it the backup.
 """
@@ -221,7 +221,7 @@ class Reign:
         return self._start_snapshot(stream, now_ns)
 
     def tail_of(self, stream: CopyStream) -> Tail | None:
-        """Return the next mutations of a started stream, a bounded number, and count them as sent; None if there are none."""
+        """Return the next mutations of a started stream and count them as sent; None if there are none."""
         assert stream.sent is not None
         after = stream.sent
         if after == self.index:

@@ -1,7 +1,8 @@
 """A node's part in keeping sessions alive: what is renewed, what has run out, and where client and node differ.
 
-A keepalive renews acquisitions, not a session: what is said of a session speaks only of locks in slots that this node may
-serve now. Where the two sides' digests agree, one promise covers all; where not, they compare slot by slot, then one by one.
+A keepalive renews acquisitions, not a session: what is said of a session speaks only of locks in slots that this
+node may serve now. Where the two sides' digests agree, one promise covers all; where not, they compare slot by slot,
+then one by one.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Renewals:
                 acquisitions += self._compare_list(session, number, listed, message.through, now_ns)
         elif message.slots:
             if len(message.slots) > SLOTS:
-                raise InvalidRequest(f"a keepalive compares {SLOTS} slots at the most")
+                raise InvalidRequest(f"a keepalive compares {SLOTS} slots at most")
             slots = self._compare_slots(session, message.slots, now_ns)
         else:
             agreed = (

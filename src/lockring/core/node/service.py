@@ -1,6 +1,6 @@
 """A node's service to clients: the parts that serve them, which know nothing of each other, and what joins them.
 
-- `clients`: who is connected; `trouble`: what they hear when the node cannot serve.
+- `clients`: the connections; `trouble`: what they get when the node cannot serve.
 - `generations`: where fencing tokens come from.
 - `grants`: grants and queues; `session_leases`: when sessions run out, and what ends with them.
 - `acquires`, `renewals`, `queries`, `watches`, `groups`: the requests.

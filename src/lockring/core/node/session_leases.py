@@ -21,7 +21,7 @@ EXPIRED_PER_TURN_MAX: Final = 2_000
 """Locks that are freed in one turn when sessions run out: some 25 ms of work, so that others are served between."""
 
 _NOTED_PER_TURN_MAX: Final = 5
-"""Leases that have run out in one turn and have a line each in the log; where a crowd is gone, the others are counted."""
+"""Leases that run out in one turn and have a line each in the log; where a crowd is gone, the others are counted."""
 
 
 class SessionLeases:
@@ -120,6 +120,6 @@ class SessionLeases:
     def _note_expired(self, session: Session, dropped: int) -> None:
         what = "1 lock" if dropped == 1 else f"{dropped} locks"
         self._context.outbox.note(
-            f"the lease of {session.owner!r} (session {session.id}) has run out after {session.ttl_ms / 1000:g} s without"
-            f" a word: it held or waited for {what}"
+            f"the lease of {session.owner!r} (session {session.id}) has run out"
+            f" after {session.ttl_ms / 1000:g} s without a word: it held or waited for {what}"
         )

@@ -1,7 +1,7 @@
 """Why a node cannot serve as it should, for its clients: they cannot see the coordinator, and would wait in the dark.
 
-The node looks for trouble with every tick, and notifies every client of a change. Trouble of single slots, for the second
-or two of a failover, is not reported.
+The node looks for trouble with every tick, and notifies every client of a change. Trouble of single slots, for the
+second or two of a failover, is not reported.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Troubles:
                     text = f"node {node} has had no lease of the coordinator yet"
                     return TroubleNotice(self._reason, text, True, since_ms)
                 lease_ms = self._context.state.coordinator_lease_ms
-                text = f"node {node} has not heard of the coordinator for longer than the lease of {lease_ms / 1000:g} s"
+                lease = f"the lease of {lease_ms / 1000:g} s"
+                text = f"node {node} has not heard of the coordinator for longer than {lease}"
                 return TroubleNotice(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
             case "leases":
                 why = self._why or "leases of before have not surely ended"
@@ -100,6 +101,6 @@ class Troubles:
 
 
 def _has_primary(state: ClusterState, slot: int) -> bool:
-    """Whether a slot has a primary that is a member. A former life of one serves nothing any more."""
+    """Return whether a slot has a primary that is a member. A former life of one serves nothing any more."""
     primary = state.slots[slot].primary
     return primary is not None and state.is_current(primary)

@@ -2,10 +2,11 @@
 
 Rules:
 
-- A watch begins with the lock as it is. From then on each `WatchNotice` has the events that lead from the last one to this
+- A watch begins with the lock as it is. From then on each `WatchNotice` has the events that lead from the last one
+  to this
   one: all of them, in their order, or it says that some are missing (`gap`).
 - News is sent at the end of a turn, and only while this node may serve the slot. Until then it is kept, up to a bound.
-- A watch ends with the connection, and with the reign: nothing is kept for a watch that nobody is connected to. A client
+- A watch ends with the connection, and with the reign: nothing is kept for a client that is not connected. A client
   that watches again elsewhere knows by itself that it has missed something.
 """
 
@@ -45,7 +46,7 @@ class Watches:
         if watches.get(message.request, name) != name:
             raise InvalidRequest(f"request {message.request} is a watch of another lock already")
         if len(watches) >= WATCHES_MAX:
-            raise Overloaded(f"one connection watches {WATCHES_MAX} locks at the most")
+            raise Overloaded(f"one connection watches {WATCHES_MAX} locks at most")
         lock = slot.table.locks.get(name)
         if lock is not None:
             self._leases.expire_holders(slot, lock, now_ns)
