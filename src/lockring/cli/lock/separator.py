@@ -129,7 +129,7 @@ def _about_option(command: click.Command, given: Sequence[str], error: click.NoS
     meant = "".join(difflib.get_close_matches(option, error.possibilities or (), n=1))
     words = _words(command, given[:at])
     if len(words) > 1:
-        # A word before it is not the lock's name: the option is the command's, whatever lockring or flock would make of it.
+        # A second word begins a command, so the option is the command's, whatever it means to lockring or flock.
         text += f"; if it belongs to a command, put -- before that: {_typed(given, words[1])}"
         return text + (f"; otherwise, did you mean {meant}?" if meant else "")
     if option in ("-c", "--command"):
