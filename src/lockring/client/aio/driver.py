@@ -3,18 +3,19 @@
 Requests overlap freely: a call makes a future and goes on when the core has decided. What the core wants sent is
 written once per turn of the loop, and one timer is armed for all there is to do later. There is no task per request.
 
-A client that is not closed is closed when its loop ends, when it is forgotten, or at the end of the program. Where the loop is over by
-then, the nodes are told past it.
+A client that is not closed is closed when its loop ends, when it is forgotten, or at the end of the program. Where
+the loop is over by then, the nodes are told past it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from lockring.client.aio.plumbing import AsyncDriverBase, Outcome
 from lockring.client.aio.watching import WatchReader
@@ -25,6 +26,7 @@ from lockring.clock import monotonic_ns
 from lockring.core.client.core import ClientCore
 from lockring.core.client.effects import Update
 from lockring.core.client.outlook import Wait
+from lockring.core.client.outstanding import HELD
 from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
@@ -33,17 +35,20 @@ from lockring.units import NS_PER_S
 
 _CLOSE_S: Final = 3.0
 
+G = TypeVar("G")
+R = TypeVar("R")
+
 
 class AsyncDriver(AsyncDriverBase):
     """Runs one client core on the event loop of its first use.
 
     Args:
         addresses: of the servers.
-        owner: label that others see.
+        owner: gives the label that others see.
         connect_timeout_ns: as for the core.
     """
 
-    def __init__(self, addresses: Sequence[str], owner: str, connect_timeout_ns: int) -> None:
+    def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
         super().__init__(addresses, owner, connect_timeout_ns)
         self._guard: AsyncGenerator[None] | None = None
         remember(self)
@@ -55,9 +60,22 @@ class AsyncDriver(AsyncDriverBase):
     # ------------------------------------------------------------------ calls
 
     async def acquire(
-        self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE, payload: bytes = b""
-    ) -> Ticket:
-        """Acquire a lock; whatever ends the wait early leaves nothing behind."""
+        self,
+        grant: Callable[[Any, Ticket], G],
+        name: str,
+        ttl_ms: int,
+        wait_ms: int,
+        mode: int = Mode.EXCLUSIVE,
+        payload: bytes = b"",
+    ) -> G:
+        """Acquire a lock and return its `grant`, made of the driver and the ticket.
+
+        Whatever ends the wait early leaves nothing behind.
+        """
+        return grant(self, await self.acquire_ticket(name, ttl_ms, wait_ms, mode, payload))
+
+    async def acquire_ticket(self, name: str, ttl_ms: int, wait_ms: int, mode: int, payload: bytes) -> Ticket:
+        """Acquire a lock as `acquire` does, and return its ticket alone."""
         loop = self._usable()
         ticket = self._core.acquire(
             name, ttl_ms=ttl_ms, now_ns=monotonic_ns(), wait_ms=wait_ms, mode=mode, payload=payload
@@ -77,11 +95,20 @@ class AsyncDriver(AsyncDriverBase):
         return ticket
 
     async def release(self, ticket: Ticket) -> None:
-        """Release a held ticket.
+        """Release a held ticket. Outside the client's loop, have that done there without waiting for it.
 
         Raises:
             LockLost, NotHeld: it is not held.
         """
+        try:
+            await self.release_here(ticket)
+        except RuntimeError:  # another loop runs here than the client's, or none
+            if ticket.state != HELD:
+                raise
+            self.call_at_home(functools.partial(self.let_go, ticket))
+
+    async def release_here(self, ticket: Ticket) -> None:
+        """Release a held ticket on the client's loop."""
         loop = self._usable()
         self._plan_flush(loop)
         self._core.release(ticket, now_ns=monotonic_ns())
@@ -115,13 +142,13 @@ class AsyncDriver(AsyncDriverBase):
             raise error
         return answer
 
-    def watch(self, name: str) -> tuple[WatchReader, Query]:
+    def watch(self, name: str) -> WatchReader:
         """Begin to watch a lock."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
-        watching = request.context = WatchReader()
+        watching = request.context = WatchReader(request)
         self._plan_flush(loop)
-        return watching, request
+        return watching
 
     async def next_updates(self, watching: WatchReader) -> list[Update]:
         """Wait for news of a watch."""
@@ -136,10 +163,10 @@ class AsyncDriver(AsyncDriverBase):
             raise watching.error
         return updates
 
-    def unwatch(self, request: Query) -> None:
+    def unwatch(self, watching: WatchReader) -> None:
         """End a watch."""
         if self._loop is not None and not self._loop.is_closed():
-            self._core.abandon(request, now_ns=monotonic_ns())
+            self._core.abandon(watching.request, now_ns=monotonic_ns())
             self._plan_flush(self._loop)
 
     def follow(self, ticket: Ticket, member: GroupListener) -> None:
@@ -150,20 +177,30 @@ class AsyncDriver(AsyncDriverBase):
         member._followed(self._core, request)
         self._plan_flush(loop)
 
-    def told(self, request: Query) -> None:
-        """The one that follows was told of a change."""
-        if not self._gone:
+    def told(self, core: ClientCore, request: Query) -> None:
+        """Record that the callbacks of a group's change have returned. `core` is the one that follows the group."""
+        if not self._gone and core is self._core:
             self._core.told(request, now_ns=monotonic_ns())
             self._plan_flush(self._usable())
 
-    async def unfollow(self, request: Query) -> None:
-        """A member is about to leave: it owns nothing any more, and has been told so (`_on_regrouped`)."""
+    async def unfollow(self, core: ClientCore, request: Query) -> None:
+        """Give up all keys of a member that is about to leave; it hears of that by `_on_regrouped`."""
         self._usable()
-        self._core.leave(request, now_ns=monotonic_ns())
+        core.leave(request, now_ns=monotonic_ns())
         self._flush()
 
+    def guarded(self, work: Callable[[], R]) -> R:
+        """Do something that must not be interrupted by the driver: on an event loop nothing is."""
+        return work()
+
+    def call_at_home(self, function: Callable[[], object]) -> None:
+        """Call a function on the client's loop: at once if that runs here. On a closed loop nothing is kept alive any
+        more."""
+        call_on_loop(self._loop, function)
+
     def notice_expiry(self) -> None:
-        """Find out what has expired by now. In the middle of the core's work, where a finalizer may ask, the clock tells as much."""
+        """Find out what has expired by now. In the middle of the core's work, where a finalizer may ask, the clock
+        tells as much."""
         if self._is_flushing or self._is_busy or self._gone:
             return
         self._core.on_timer(now_ns=monotonic_ns())
@@ -261,6 +298,21 @@ class AsyncDriver(AsyncDriverBase):
         task = self._loop.create_task(self._close(), name="lockring-close")
         _ending.add(task)
         task.add_done_callback(_ending.discard)
+
+
+def call_on_loop(loop: asyncio.AbstractEventLoop | None, function: Callable[[], object]) -> None:
+    """Call a function on a loop: at once if that runs here, else soon; not at all if it is closed."""
+    if loop is None:
+        return
+    try:
+        is_here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        is_here = False
+    if is_here:
+        function()
+    else:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(function)
 
 
 _ending: set[asyncio.Task[None]] = set()

@@ -1,7 +1,7 @@
 """Between the client core and an event loop: connections, effects, one timer.
 
-What the core wants sent is written once per turn of the loop, and one timer is armed for all there is to do later. There is no
-task per request. The loop refers to the engine weakly, so that a client that is forgotten can be noticed.
+What the core wants sent is written once per turn of the loop, and one timer is armed for all there is to do later.
+There is no task per request. The loop refers to the engine weakly, so that a client that is forgotten can be noticed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from lockring._version import __version__
@@ -49,16 +49,16 @@ class AsyncDriverBase:
 
     Args:
         addresses: of the servers.
-        owner: label that others see.
+        owner: gives the label that others see.
         connect_timeout_ns: as for the core.
     """
 
-    def __init__(self, addresses: Sequence[str], owner: str, connect_timeout_ns: int) -> None:
+    def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
         self.addresses = addresses
-        self.owner = owner
+        self.owner = owner()
         self._core = LoggedCore(
             addresses,
-            owner=owner,
+            owner=self.owner,
             new_id=lambda: secrets.token_hex(8),
             software=f"lockring-python-asyncio {__version__}",
             connect_timeout_ns=connect_timeout_ns,
@@ -277,7 +277,8 @@ class AsyncDriverBase:
         """In the child of a fork: what was held is the parent's, and so are the loop and the connections."""
         self._forked = True
         self._gone = "the client belongs to the process that was forked: make a new one in the child"
-        abandon_held(self._core, "forked")
+        for loser in abandon_held(self._core, "forked"):
+            tell_lost(loser)  # here, on whatever loop it is: no other thread lives in the child
 
 
 def _on_timer(reference: weakref.ref[AsyncDriverBase], may_wait: bool) -> None:

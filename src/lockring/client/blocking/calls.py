@@ -105,7 +105,7 @@ class Calls(Section):
             else:
                 item = call.item
                 is_acquire = type(item) is Ticket and item.state == PENDING
-                wire.receive(wire.granting if is_acquire else wire.answering)
+                wire.receive(wire.grant_spin if is_acquire else wire.reply_spin)
             self._inside(self._look, call)
 
     def _look(self, now_ns: int, call: Call) -> None:

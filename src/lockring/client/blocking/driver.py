@@ -52,21 +52,24 @@ class BlockingDriver(DriverBase):
 
     def acquire(
         self,
+        grant: Callable[[Any, Ticket], G],
         name: str,
         ttl_ms: int,
         wait_ms: int,
-        grant: Callable[[Ticket], G],
         mode: int = Mode.EXCLUSIVE,
         payload: bytes = b"",
     ) -> G:
-        """Acquire a lock and return its `grant`; whatever ends this early leaves nothing behind."""
+        """Acquire a lock and return its `grant`, made of the driver and the ticket.
+
+        Whatever ends this early leaves nothing behind.
+        """
         call = Call()
         try:
             self._inside(self._begin_acquire, call, name, ttl_ms, wait_ms, mode, payload)
             if call.waits:
                 self._wait(call)
             if call.error is None:
-                return grant(call.item)  # type: ignore[arg-type]
+                return grant(self, call.item)  # type: ignore[arg-type]
         except BaseException:
             self._withdraw(call)
             raise
