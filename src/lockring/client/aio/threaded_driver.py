@@ -22,7 +22,8 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from lockring.client.aio.driver import AsyncDriver, call_on_loop, guard_of
+from lockring.client.aio.driver import AsyncDriver
+from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.watching import WatchReader
 from lockring.client.grant_state import listener_of, words_of
 from lockring.client.group_state import GroupListener
