@@ -1,6 +1,6 @@
-"""Clients run in processes of their own, as users' programs do: fresh ones for each measurement.
+"""Clients run in processes of their own, like users' programs: fresh ones for each measurement.
 
-A job is a function at the top of a module, so that the new process finds it. What it returns, or raises, comes back.
+A job is a function at the top of a module, so that the new process finds it. Its result, or its error, comes back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ChildFailed(RuntimeError):
 
 
 class Inbox:
-    """In the child: how it hears from who started it, and says how far it is."""
+    """The child's side of the conversation with its parent."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -42,7 +42,7 @@ class Inbox:
         return self._connection.recv()
 
     def has_word(self) -> bool:
-        """Whether `hear` would return at once."""
+        """Return whether `hear` would return at once."""
         return self._connection.poll()
 
 
@@ -50,8 +50,8 @@ class Child(Generic[R]):
     """A process that runs one job. As a context manager it is killed at the end of the block.
 
     Args:
-        job: what to run. Its first argument is the child's inbox.
-        args: the other arguments.
+        job: the function to run. Its first argument is the child's inbox.
+        args: its other arguments.
     """
 
     def __init__(self, job: Callable[Concatenate[Inbox, P], R], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -62,19 +62,19 @@ class Child(Generic[R]):
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         assert self._process.pid is not None
         return self._process.pid
 
     def tell(self, what: Any) -> None:
-        """Send a value that the child hears."""
+        """Send a value that `Inbox.hear` returns."""
         self._connection.send(what)
 
     def hear(self, timeout_s: float = _ANSWER_S_MAX) -> Any:
-        """Wait for the next value that the child says.
+        """Wait for the next value of `Inbox.say`.
 
         Raises:
-            ChildFailed: it fails first.
+            ChildFailed: the child fails first.
         """
         kind, what = self._receive(timeout_s)
         if kind != "said":
@@ -82,10 +82,10 @@ class Child(Generic[R]):
         return what
 
     def result(self, timeout_s: float = _ANSWER_S_MAX) -> R:
-        """Wait for what the job returns.
+        """Wait for the job's result.
 
         Raises:
-            ChildFailed: it fails.
+            ChildFailed: the child fails.
         """
         kind, what = self._receive(timeout_s)
         if kind != "returned":
@@ -94,7 +94,7 @@ class Child(Generic[R]):
         return result
 
     def kill(self) -> None:
-        """End it at once, as a crash would, and wait until it is gone."""
+        """End the process at once, as a crash would, and wait until it is gone."""
         self._process.kill()
         self._process.join()
 
@@ -120,17 +120,17 @@ class Child(Generic[R]):
 
 
 def run_in_child(job: Callable[Concatenate[Inbox, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a job in a process of its own, and return what it returns.
+    """Run a job in a process of its own, and return its result.
 
     Raises:
-        ChildFailed: it fails.
+        ChildFailed: the child fails.
     """
     with Child(job, *args, **kwargs) as child:
         return child.result()
 
 
 def settle(cores: tuple[int, ...]) -> None:
-    """In the child: run on these cores only; on all if there are none given."""
+    """Pin this process, a child, to these cores; () leaves it on all."""
     if cores:
         pin([os.getpid()], cores)
 
@@ -140,11 +140,11 @@ def _run(
 ) -> None:
     try:
         answer = ("returned", job(Inbox(connection), *args, **kwargs))
-    except BaseException:  # noqa: BLE001 - whoever started this reports it
+    except BaseException:  # noqa: BLE001 - the parent reports it
         answer = ("raised", traceback.format_exc())
     with contextlib.suppress(EOFError, OSError):
         connection.send(answer)
-        # Servers that have a process for each client are still to be asked how much it has worked.
+        # A server may have a process for each client, and its processor time is still to read.
         connection.recv()
-    # Nothing is worth waiting for: libraries' threads, or a million leases that a client would give back one by one.
+    # Skip the exit handlers: libraries' threads, or a million leases that a client would release one by one.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""The command line: measure, and make the report of what was measured."""
+"""The command line: measure, and report earlier measurements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONSOLE = Console(highlight=False, soft_wrap=True)
 
 
 def _names(known: dict[str, object], kind: str) -> click.ParamType[tuple[str, ...]]:
-    """Names out of those that are known, separated by commas."""
+    """Return a parameter type for known names, separated by commas."""
 
     class Names(click.ParamType[tuple[str, ...]]):
         name = kind
@@ -60,22 +60,25 @@ def main() -> None:
 @click.option("--peers", type=_names(dict(PEERS), "peer"), help=f"Peers: {', '.join(PEERS)}.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="How many rounds, instead of the scale's.")
 @click.option(
-    "--quick", "scale_name", flag_value="quick", help="A few minutes, one round: to look, not to publish."
+    "--quick",
+    "scale_name",
+    flag_value="quick",
+    help="A few minutes, one round: for a look, not for publication.",
 )
 @click.option(
-    "--tiny", "scale_name", flag_value="tiny", help="As little as possible: to see that all of it works."
+    "--tiny", "scale_name", flag_value="tiny", help="As little as possible: a check that everything works."
 )
 @click.option(
     "--json",
     "json_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Keep what was measured there.",
+    help="Save the measurements in this file.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write OUT.md, between its markers, and OUT.png."
 )
 @click.option("--no-install", is_flag=True, help="Do not install servers that are missing.")
-@click.option("--anyway", is_flag=True, help="Measure also if the machine is busy.")
+@click.option("--anyway", is_flag=True, help="Measure even if the machine is busy.")
 def run(
     only: tuple[str, ...] | None,
     peers: tuple[str, ...] | None,
@@ -86,7 +89,7 @@ def run(
     no_install: bool,
     anyway: bool,
 ) -> None:
-    """Measure."""
+    """Measure the workloads, and publish or show the figures."""
     name = scale_name or "full"
     scale = with_rounds(SCALES[name], rounds)
     ready = prepare(peers or tuple(PEERS), may_install=not no_install, say=_CONSOLE.print)
@@ -111,7 +114,7 @@ def run(
     "--out", type=click.Path(path_type=Path), help="Write OUT.md, between its markers, and OUT.png."
 )
 def report_command(files: tuple[Path, ...], out: Path | None) -> None:
-    """Make the report of earlier runs; where several measured the same, the last one named counts."""
+    """Report earlier runs. If several measured the same, the last file counts."""
     try:
         found = results.merged([results.load(path) for path in files])
         _publish(found, out)
@@ -120,9 +123,9 @@ def report_command(files: tuple[Path, ...], out: Path | None) -> None:
 
 
 @main.command()
-@click.option("--no-install", is_flag=True, help="Only look what is there.")
+@click.option("--no-install", is_flag=True, help="Only report what is installed.")
 def install(no_install: bool) -> None:
-    """Install the peers' servers from Debian's packages where that is possible, and say what is missing."""
+    """Install the peers' servers from Debian's packages if possible, and report what is missing."""
     ready = prepare(tuple(PEERS), may_install=not no_install, say=_CONSOLE.print)
     for sentence in ready.left_out:
         _CONSOLE.print(sentence)

@@ -1,4 +1,4 @@
-"""From samples to figures: quantiles, medians over rounds, fairness, and what follows of a history of holds."""
+"""From samples to figures: quantiles, medians over rounds, fairness, and the figures of a history of holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.results import Measurement, Values
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which that share of the samples lies: the nearest one there is, not one in between.
+    """Return the value below which that share of the samples lies: the nearest sample, without interpolation.
 
     Args:
         ordered: samples, ascending, at least one.
@@ -22,7 +22,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def latencies(samples_ns: Iterable[int]) -> Values:
-    """The figures of some durations, in microseconds; none if there are no samples."""
+    """Return the figures of some durations, in microseconds; none without samples."""
     ordered = sorted(samples_ns)
     if not ordered:
         return {}
@@ -37,10 +37,10 @@ class Spread(NamedTuple):
     """A figure over the rounds of a run.
 
     Attributes:
-        median: of the rounds' figures.
+        median: the median of the rounds' figures.
         low: the least of them.
         high: the greatest of them.
-        rounds: how many there were.
+        rounds: the number of rounds.
     """
 
     median: float
@@ -50,7 +50,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """What some rounds have given; at least one."""
+    """Return the spread of the rounds' figures; there is at least one."""
     return Spread(statistics.median(values), min(values), max(values), len(values))
 
 
@@ -75,30 +75,30 @@ class Summary:
                 notes[each.note] = None
 
     def get(self, workload: str, variant: str, peer: str, name: str) -> Spread | None:
-        """A figure, or None if it was not measured."""
+        """Return a figure, or None if it was not measured."""
         values = self._values.get((workload, variant, peer), {}).get(name)
         return spread(values) if values else None
 
     def median(self, workload: str, variant: str, peer: str, name: str) -> float | None:
-        """The median of a figure over the rounds, or None if it was not measured."""
+        """Return the median of a figure over the rounds, or None if it was not measured."""
         found = self.get(workload, variant, peer, name)
         return None if found is None else found.median
 
     def variants(self, workload: str) -> list[str]:
-        """The variants of a workload, in the order in which they were first measured."""
+        """Return the variants of a workload, in the order of their first measurement."""
         return list(dict.fromkeys(variant for work, variant, _ in self._values if work == workload))
 
     def peers(self, workload: str, variant: str) -> list[str]:
-        """Who was measured there, in that order."""
+        """Return the peers of a variant, in the order of their first measurement."""
         return [peer for work, var, peer in self._values if (work, var) == (workload, variant)]
 
     def notes(self, workload: str, variant: str, peer: str) -> list[str]:
-        """What was noted, each sentence once."""
+        """Return the notes, each sentence once."""
         return list(self._notes.get((workload, variant, peer), ()))
 
 
 def ratio(of: float | None, to: float | None) -> float | None:
-    """One figure as a multiple of another; None if either is missing or nothing can be said."""
+    """Return one figure as a multiple of another; None if either is missing or both are zero."""
     if of is None or to is None:
         return None
     if to == 0:
@@ -110,9 +110,9 @@ class Hold(NamedTuple):
     """One time that a process held the lock.
 
     Attributes:
-        got_ns: when `acquire` had returned.
-        released_ns: when `release` was about to be called.
-        process: which one.
+        got_ns: the end of `acquire`.
+        released_ns: the start of `release`.
+        process: number of the process.
     """
 
     got_ns: int
@@ -121,15 +121,15 @@ class Hold(NamedTuple):
 
 
 def history(holds: Iterable[Hold], *, seconds: float, processes: int) -> Values:
-    """What a fight of several processes for one lock came to.
+    """Return the figures of several processes' contention for one lock.
 
     A hand-over goes from the call of `release` to the return of the next `acquire`. Those to another process are
     counted apart, since a process that takes its own lock again hands nothing over.
 
     Args:
-        holds: of all processes, by one clock.
-        seconds: how long they fought.
-        processes: how many there were, also those that got nothing.
+        holds: the holds of all processes, by one clock.
+        seconds: the duration of the contention.
+        processes: their number, including those without a grant.
     """
     ordered = sorted(holds)
     pairs = list(itertools.pairwise(ordered))

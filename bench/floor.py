@@ -1,7 +1,7 @@
-"""The floor: what a round trip of 64 bytes costs between two Python processes on this machine, with blocking sockets.
+"""The floor: the cost of a 64-byte round trip between two Python processes on this machine, with blocking sockets.
 
 No lock that a server on this machine keeps can be acquired faster than this. It is taken beside each measurement, in
-the same pinning, since it moves with whatever else the machine does.
+the same pinning, since it moves with the other load of the machine.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _WARM: Final = 200
 
 
 def floor_us(cores: tuple[int, ...] = (), *, seconds: float = 0.3) -> float:
-    """The median round trip in microseconds.
+    """Return the median round trip in microseconds.
 
     Args:
-        cores: where both processes may run; anywhere if there are none given.
-        seconds: how long to measure.
+        cores: the cores of both processes; () for any.
+        seconds: the duration of the measurement.
     """
     with Child(_echo, cores) as server:
         return run_in_child(_ask, server.hear(), cores, seconds)

@@ -1,6 +1,6 @@
-"""Which peers can be measured here: what is installed, what Debian's packages can add, and what is left out and why.
+"""The peers that can be measured here: installed ones, those from Debian's packages, and the reasons against others.
 
-Only the servers' programs are wanted. Services that come with the packages are neither started nor left to be started.
+Only the servers' programs are wanted. The packages' services are neither started nor enabled.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _INSTALL_S_MAX: Final = 600
 
 
 class Need(NamedTuple):
-    """What it takes to measure a peer.
+    """The requirements for measuring a peer.
 
     Attributes:
-        server: what its server is called.
+        server: name of its server.
         is_there: whether it is installed.
-        packages: of Debian, that bring it.
-        services: which these would start.
-        version: a command that prints the server's version.
-        libraries: of Python, by import name and by distribution.
+        packages: Debian's packages for it.
+        services: the services that these would start.
+        version: returns the server's version.
+        libraries: Python's libraries, by import name, with their distributions.
     """
 
     server: str
@@ -90,16 +90,16 @@ NEEDS: Final[dict[str, Need]] = {
         libraries={"etcd3gw": "etcd3gw", "aetcd": "aetcd"},
     ),
 }
-"""By module of the peer."""
+"""The requirements, by module of the peer."""
 
 
 class Ready(NamedTuple):
-    """Whom can be measured.
+    """The outcome of the preparation.
 
     Attributes:
-        peers: in the order of `PEERS`.
-        left_out: sentences on the others.
-        versions: of servers and libraries that take part.
+        peers: the peers that can be measured, in the order of `PEERS`.
+        left_out: a sentence on each of the others.
+        versions: versions of the servers and libraries that take part.
     """
 
     peers: tuple[str, ...]
@@ -108,12 +108,12 @@ class Ready(NamedTuple):
 
 
 def prepare(wanted: Sequence[str], *, may_install: bool, say: Callable[[str], None]) -> Ready:
-    """Install what is missing, if that is possible and allowed, and say who can be measured.
+    """Install missing servers, if possible and allowed, and return the peers that can be measured.
 
     Args:
-        wanted: peers.
+        wanted: the peers in question.
         may_install: whether Debian's packages may be installed.
-        say: is told what is done.
+        say: receives a sentence on each step.
     """
     needs = {PEERS[peer].module for peer in wanted if peer not in OURS}
     absent = [NEEDS[each] for each in NEEDS if each in needs and not NEEDS[each].is_there()]
@@ -133,7 +133,7 @@ def prepare(wanted: Sequence[str], *, may_install: bool, say: Callable[[str], No
 
 
 def obstacle(may_install: bool, user_id: int, apt_get: str | None) -> str:
-    """Why nothing can be installed, as the end of a sentence; "" if something can."""
+    """Return the reason that rules out any installation, as the end of a sentence; "" for none."""
     if not may_install:
         return "nothing was to be installed"
     if apt_get is None:
@@ -144,15 +144,16 @@ def obstacle(may_install: bool, user_id: int, apt_get: str | None) -> str:
 
 
 def lack(need: Need, why_not: str) -> str:
-    """Why a peer cannot be measured, as a sentence; "" if it can.
+    """Return the reason that rules out measuring a peer, as a sentence; "" for none.
 
     Args:
-        need: of the peer.
+        need: the peer's requirements.
         why_not: why it could not be installed; "" if that was not tried or has worked.
     """
     if not need.is_there():
         because = why_not or "apt-get did not bring it"
-        return f"{need.server}: left out, it is not installed, and {because}. Try: apt-get install {' '.join(need.packages)}"
+        packages = " ".join(need.packages)
+        return f"{need.server}: left out, it is not installed, and {because}. Try: apt-get install {packages}"
     missing = [name for name in need.libraries if importlib.util.find_spec(name) is None]
     if missing:
         return (
@@ -162,7 +163,7 @@ def lack(need: Need, why_not: str) -> str:
 
 
 def _install(packages: Sequence[str], services: Sequence[str]) -> str:
-    """Install packages; why that failed, "" if it did not."""
+    """Install packages, and return the reason of a failure, or ""."""
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 
     def apt_get(*words: str) -> subprocess.CompletedProcess[str]:
@@ -191,7 +192,7 @@ def _install(packages: Sequence[str], services: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _nothing_started() -> Iterator[None]:
-    """Keep packages from starting their services, by Debian's own means for it."""
+    """Keep packages from starting their services, by Debian's own policy file."""
     if _POLICY.exists():
         yield
         return

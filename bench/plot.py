@@ -1,4 +1,4 @@
-"""The figures of a run as a picture: one panel for each of the workloads in which peers are compared."""
+"""The figures of a run as a picture: one panel for each workload that compares peers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Panel(NamedTuple):
     """One part of the picture.
 
     Attributes:
-        title: above it.
-        workload: whose figures.
-        variant: of which form.
-        name: which figure.
-        scale: what it is multiplied by.
-        format: of the number beside a bar.
+        title: the heading.
+        workload: the workload of the figures.
+        variant: its variant.
+        name: name of the figure.
+        scale: the factor from figure to bar.
+        format: format of the number beside a bar.
     """
 
     title: str
@@ -50,7 +50,7 @@ PANELS: Final = (
         "to_another_per_s",
     ),
     Panel(
-        "Two taking turns:\nms from release to the other's grant (less is better)",
+        "Two processes taking turns:\nms from release to the other's grant (less is better)",
         "relay",
         "2",
         "median_us",
@@ -66,7 +66,7 @@ def draw(results: Results, path: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    import matplotlib  # not needed by whoever only wants tables
+    import matplotlib  # here, since tables alone do not need it
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -89,7 +89,7 @@ def draw(results: Results, path: Path) -> bool:
 
 
 def _panel(axis: Any, panel: Panel, summary: Summary) -> None:
-    """Bars on a logarithmic scale, with the range of the rounds as whiskers."""
+    """Draw bars on a logarithmic scale, with the range of the rounds as whiskers."""
     bars = [
         (peer, found)
         for peer in PEERS
@@ -110,7 +110,7 @@ def _panel(axis: Any, panel: Panel, summary: Summary) -> None:
         error_kw={"ecolor": "#444444", "elinewidth": 0.8, "capsize": 2},
     )
     axis.set_xscale("log")
-    # A decade of room on the left, so that the shortest bar is seen as one.
+    # A decade of room on the left keeps the shortest bar visible.
     axis.set_xlim(
         min((found.low for _, found in bars), default=1.0) * panel.scale / 10,
         max((found.high for _, found in bars), default=1.0) * panel.scale * 4,

@@ -1,4 +1,4 @@
-"""Processes of this machine: how servers are started and stopped, and what the kernel says of them (Linux)."""
+"""Processes of this machine: start and stop servers, and read the kernel's counts of them (Linux)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _POLL_S: Final = 0.02
 
 
 class ServerFailed(RuntimeError):
-    """A server did not start, with the last lines that it wrote."""
+    """A server did not start; the text has the last lines of its output."""
 
 
 class ServerProcess:
     """A server in a process of its own, which does not outlive this one.
 
     Args:
-        command: what to run.
-        log: where what it writes goes.
-        user: whom to run it as; None for whoever runs this.
+        command: the server's command.
+        log: the file for its output.
+        user: the user to run it as; None for the present one.
         environ: variables besides the inherited ones.
     """
 
@@ -46,15 +46,15 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """The id of the running process."""
         assert self._popen is not None
         return self._popen.pid
 
     def start(self, is_ready: Callable[[], bool]) -> None:
-        """Start it, and wait until a question to it is answered.
+        """Start the server, and wait until it is ready.
 
         Args:
-            is_ready: asks; may raise OSError for no.
+            is_ready: asks the server; may raise OSError for no.
 
         Raises:
             ServerFailed: it ends, or is not ready in time.
@@ -83,10 +83,10 @@ class ServerProcess:
             time.sleep(_POLL_S)
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it and what it has started. Stopping what does not run is harmless.
+        """End the server and its children. Stopping a stopped server is harmless.
 
         Args:
-            number: the signal for the process itself; whatever is left of its session is killed.
+            number: the signal for the process itself; the rest of its session is killed.
         """
         if self._popen is None:
             return
@@ -105,7 +105,7 @@ class ServerProcess:
 
 
 def tree(pids: Iterable[int]) -> list[int]:
-    """Some processes and all that they have started, directly or not, and that are still there."""
+    """Return some processes and all their live descendants."""
     found: dict[int, None] = {}
     left = list(pids)
     while left:
@@ -120,9 +120,9 @@ def tree(pids: Iterable[int]) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """Processor time that some processes and their children have used, in seconds, of the threads that still run.
+    """Return the processor time of the live threads of some processes and their children, in seconds.
 
-    To the nanosecond, where `/proc/PID/stat` counts ticks of the clock, and misses who sleeps whenever it ticks.
+    Exact to the nanosecond. `/proc/PID/stat` counts ticks of the clock, and misses a thread that sleeps at every tick.
     """
     total_ns = 0
     for pid in tree(pids):
@@ -133,7 +133,7 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 def rss_bytes(pids: Iterable[int]) -> int:
-    """Memory that some processes and their children keep in RAM: their private pages, and shared ones once."""
+    """Return the memory in RAM of some processes and their children: private pages, and shared ones once."""
     private, shared = 0, 0
     for pid in tree(pids):
         with contextlib.suppress(OSError):
@@ -151,7 +151,7 @@ def rss_bytes(pids: Iterable[int]) -> int:
 
 
 def pin(pids: Iterable[int], cores: Iterable[int]) -> None:
-    """Let some processes, with all their threads and children, run on these cores only."""
+    """Restrict some processes, with all their threads and children, to these cores."""
     wanted = set(cores)
     for pid in tree(pids):
         for task in Path(f"/proc/{pid}/task").glob("*"):
@@ -160,7 +160,7 @@ def pin(pids: Iterable[int], cores: Iterable[int]) -> None:
 
 
 def busy_share(seconds: float = 1.0) -> float:
-    """Share of this machine's processor time that is used by whoever, 0 to 1, over some time from now on."""
+    """Measure the used share of this machine's processor time, 0 to 1, over the coming seconds."""
     before_idle, before_all = _machine_ticks()
     time.sleep(seconds)
     after_idle, after_all = _machine_ticks()

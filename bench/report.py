@@ -1,8 +1,9 @@
-"""The figures of a run as Markdown tables, and where they stand in a page."""
+"""The figures of a run as Markdown tables, and their place in a page."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,10 +26,10 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        title: of the column.
-        name: of the figure.
-        scale: what it is multiplied by.
-        has_range: whether the least and the greatest of the rounds stand beside the median.
+        title: title of the column.
+        name: name of the figure.
+        scale: the factor from figure to cell.
+        has_range: whether the rounds' range stands beside the median.
     """
 
     title: str
@@ -100,11 +101,11 @@ COMPARED: Final = {
     "fight": "to_another_per_s",
     "relay": "median_us",
 }
-"""By which figure of a workload the peers are set against lockring with one node."""
+"""The figure of each workload that compares the peers with lockring on one node."""
 
 
 def number(value: float) -> str:
-    """A figure with three digits that count, as people write it."""
+    """Return a figure with three significant digits, in ordinary notation."""
     if value == 0:
         return "0"
     if math.isinf(value):
@@ -118,7 +119,7 @@ def number(value: float) -> str:
 
 
 def cell(found: Spread | None, column: Column) -> str:
-    """One figure of a table."""
+    """Return one figure of a table."""
     if found is None:
         return "–"
     text = number(found.median * column.scale)
@@ -128,7 +129,7 @@ def cell(found: Spread | None, column: Column) -> str:
 
 
 def tables(results: Results) -> str:
-    """Everything that a run has measured."""
+    """Return all tables of a run."""
     summary = Summary(results.measurements)
     parts = [_environment(results)]
     for name, workload in WORKLOADS.items():
@@ -167,9 +168,12 @@ def _environment(results: Results) -> str:
     where = results.environment
     versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
     rounds = 1 + max((each.round for each in results.measurements), default=0)
-    return (
-        f"{where.date}, {where.machine}, {where.cores} cores, Python {where.python}; {rounds} rounds, "
-        f"each figure the median of them, the range of the rounds in brackets. {versions}."
+    return "\n".join(
+        [
+            f"{where.date}, {where.machine}, {where.cores} cores, Python {where.python}.",
+            f"{rounds} rounds: each figure is their median, with their range in brackets.",
+            *textwrap.wrap(f"Versions: {versions}.", 120, break_on_hyphens=False),
+        ]
     )
 
 
@@ -220,10 +224,10 @@ def _in_order(peers: Sequence[str]) -> list[str]:
 
 
 def insert(page: str, text: str) -> str:
-    """The page with the text between its markers, instead of what stood there.
+    """Return the page with the text between its markers, in place of the old one.
 
     Raises:
-        NoMarkers: it has none.
+        NoMarkers: the page has none.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -236,12 +240,12 @@ def write(results: Results, path: Path, *, picture: str = "") -> None:
     """Put the figures of a run into a page.
 
     Args:
-        results: of the run.
-        path: of the page.
-        picture: to stand above them, as the page refers to it; "" for none.
+        results: the results of the run.
+        path: the page.
+        picture: the picture above them, as a path relative to the page; "" for none.
 
     Raises:
-        NoMarkers: it has no place for them.
+        NoMarkers: the page has no place for them.
     """
     text = tables(results)
     if picture:

@@ -1,4 +1,4 @@
-"""What was measured, as it is kept in a file: everything that the report and the plot are made of."""
+"""The measurements, as a file keeps them: the source of the report and the plot."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         workload: such as "single".
-        variant: which form of it, such as "one core".
+        variant: its form, such as "one core".
         peer: such as "redis".
         round: counted from 0.
         floor_us: the floor just before it: a 64-byte round trip between two processes, in the same pinning. 0 if the
             workload has none.
-        values: what came out.
-        note: in words, what a reader of the figures must know; "" if nothing.
+        values: the figures.
+        note: a remark for readers of the figures; "" for none.
     """
 
     workload: str
@@ -37,15 +37,15 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and with what it was measured.
+    """The machine and the software of a run.
 
     Attributes:
         date: in UTC, YYYY-MM-DD.
         machine: processor and system, for people.
-        cores: how many the run could use.
-        python: its version.
-        versions: of each server and each client library, by name.
-        busy: share of the processor time that others used in the second before the run, 0 to 1.
+        cores: the number of cores for the run.
+        python: Python's version.
+        versions: versions of servers and client libraries, by name.
+        busy: the share of processor time that other programs used in the second before the run, 0 to 1.
     """
 
     date: str
@@ -60,10 +60,10 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run.
 
     Attributes:
-        environment: of the run.
-        measurements: in the order in which they were taken.
-        left_out: sentences on what could not be measured, and why.
-        scale: "full", "quick" or "tiny": how long each measurement took.
+        environment: the run's machine and software.
+        measurements: all measurements, in the order of the run.
+        left_out: sentences on failed or missing measurements, with the reason.
+        scale: "full", "quick" or "tiny": the length of the measurements.
     """
 
     environment: Environment
@@ -73,7 +73,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def environment(versions: dict[str, str], busy: float) -> Environment:
-    """The machine as it is."""
+    """Return the present machine's environment."""
     return Environment(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         machine=f"{_processor()}, {platform.system()} {platform.release()}",
@@ -85,7 +85,7 @@ def environment(versions: dict[str, str], busy: float) -> Environment:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write a run to a file; what was there is replaced as a whole."""
+    """Write a run to a file, which is replaced as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     draft.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
@@ -96,13 +96,13 @@ def load(path: Path) -> Results:
     """Read a run from a file.
 
     Raises:
-        msgspec.DecodeError: it holds none.
+        msgspec.DecodeError: the file has no run.
     """
     return msgspec.json.decode(path.read_bytes(), type=Results)
 
 
 def merged(runs: list[Results]) -> Results:
-    """Several runs as one: of a workload that is in more than one of them, the last run's figures count."""
+    """Merge several runs. If several have a workload, the last one's figures count."""
     assert runs
     last = {
         (each.workload, each.variant, each.peer): n for n, run in enumerate(runs) for each in run.measurements

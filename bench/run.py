@@ -1,7 +1,7 @@
 """The run: rounds of workloads, in each the peers in turn, and beside each measurement the floor.
 
 Nothing else runs meanwhile: each workload of each round has a server of its own, started for it and ended after it. The
-order of the peers is another one in each round, so that what the machine does besides hits all of them alike.
+order of the peers changes with each round, so that a disturbance of the machine hits all of them alike.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BRIEF: Final = (
     *("pairs_per_s", "to_another_per_s", "median_us", "p99_us", "fairness", "locks_per_s", "bytes_per_lock"),
     *("seconds", "during_p99_us", "server_cpu_us", "client_cpu_us"),
 )
-"""The figures that are shown while the run goes on."""
+"""The figures that are shown during the run."""
 
 BUSY_WARN: Final = 0.08
 BUSY_REFUSE: Final = 0.3
@@ -46,9 +46,9 @@ class Step(NamedTuple):
 
     Attributes:
         round: counted from 0.
-        workload: what is measured.
-        peer: of whom.
-        variants: one after the other.
+        workload: the workload.
+        peer: the peer.
+        variants: the variants to measure, one after the other.
     """
 
     round: int
@@ -58,13 +58,13 @@ class Step(NamedTuple):
 
 
 def rotated(items: Sequence[T], by: int) -> list[T]:
-    """The items, beginning with another one for each `by`."""
+    """Return the items, rotated by that many places."""
     first = by % len(items) if items else 0
     return [*items[first:], *items[:first]]
 
 
 def plan(workloads: Sequence[Workload], peers: Sequence[str], scale: Scale) -> Iterator[Step]:
-    """All steps of a run, in order."""
+    """Yield all steps of a run, in order."""
     for round_ in range(max((workload.rounds(scale) for workload in workloads), default=0)):
         for workload in workloads:
             if round_ >= workload.rounds(scale):
@@ -80,21 +80,19 @@ def plan(workloads: Sequence[Workload], peers: Sequence[str], scale: Scale) -> I
 
 
 def check_quiet(*, anyway: bool, say: Callable[[str], None]) -> float:
-    """See whether the machine has its processors for us, and return the share that others use.
+    """Check that the processors are free, and return the share that other programs use.
 
     Raises:
-        Busy: it has not, and `anyway` is false.
+        Busy: that share is too high, and `anyway` is false.
     """
     busy = busy_share()
     if busy > BUSY_REFUSE and not anyway:
         raise Busy(
-            f"others use {busy:.0%} of this machine's processors: no figure would mean anything. "
-            "Wait until it is quiet, or say --anyway."
+            f"other programs use {busy:.0%} of the processors, so no figure would mean anything. "
+            "Wait until the machine is quiet, or use --anyway."
         )
     if busy > BUSY_WARN:
-        say(
-            f"[yellow]others use {busy:.0%} of this machine's processors: take the figures with care[/yellow]"
-        )
+        say(f"[yellow]other programs use {busy:.0%} of the processors: take the figures with care[/yellow]")
     return busy
 
 
@@ -108,10 +106,10 @@ def measure_all(
     json: Path | None,
     say: Callable[[str], None],
 ) -> Results:
-    """Take all steps, and keep what came out in a file as it grows.
+    """Take all steps, and save the growing results in a file.
 
     Raises:
-        Overlapped: two held one lock at once.
+        Overlapped: two processes held one lock at once.
     """
     found = Results(
         environment=results.environment(ready.versions, busy),
@@ -156,7 +154,7 @@ def _measure(step: Step, server: Server, variant: str, scale: Scale) -> Measurem
 
 
 def line(measurement: Measurement) -> str:
-    """A measurement as one line for a terminal."""
+    """Return a measurement as one line for a terminal."""
     head = f"round {measurement.round + 1}  {measurement.workload:<9} {measurement.variant:<13} {measurement.peer:<15}"
     return f"{head} {_brief(measurement.values)}"
 
@@ -166,7 +164,7 @@ def _brief(values: Values) -> str:
 
 
 def with_rounds(scale: Scale, rounds: int | None) -> Scale:
-    """The scale with another number of rounds, if one is given."""
+    """Return the scale, with another number of rounds if one is given."""
     if rounds is None:
         return scale
     return msgspec.structs.replace(scale, rounds=rounds, rounds_long=min(rounds, scale.rounds_long))

@@ -1,4 +1,4 @@
-"""How long each measurement takes: for figures to be published, for a quick look, or just to see that all works."""
+"""The length of the measurements: for publication, for a quick look, or for a check that everything works."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes of the workloads.
 
     Attributes:
-        rounds: of the workloads that are short and noisy.
-        rounds_long: of the others.
-        single_s: of one blocking client.
-        overlap_s: of many overlapping.
-        fight_s: of processes fighting for one lock.
-        relays: hand-overs between two that take turns.
+        rounds: rounds of the short and noisy workloads.
+        rounds_long: rounds of the others.
+        single_s: duration with one blocking client.
+        overlap_s: duration with many overlapping tasks.
+        fight_s: duration of processes contending for one lock.
+        relays: hand-overs between two processes that take turns.
         many: locks that one client holds at once.
-        more: the same of lockring alone; 0 for not at all.
-        many_s_max: when a peer's client stops to acquire more.
-        keep_s: how long it is watched while it keeps them.
+        more: the same for lockring alone; 0 to skip it.
+        many_s_max: the time after which a peer's client acquires no more.
+        keep_s: the time in which its messages are counted.
         rebalanced: locks held while a node joins.
     """
 

@@ -1,4 +1,4 @@
-"""What lockring aims at, as ratios and figures that a run either reaches or misses."""
+"""The aims of lockring, as ratios and figures that a run either reaches or misses."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Target(NamedTuple):
     """One aim.
 
     Attributes:
-        what: in words.
-        sense: whether the figure is to be at most or at least the bound.
+        what: the aim in words.
+        sense: whether the figure must be at most or at least the bound.
         bound: the bound.
-        unit: of figure and bound; "" for a ratio.
-        value: the figure of a run, or None if it was not measured.
+        unit: the unit of figure and bound; "" for a ratio.
+        value: returns the figure of a run, or None if it was not measured.
     """
 
     what: str
@@ -33,7 +33,7 @@ class Target(NamedTuple):
     value: Callable[[Summary], float | None]
 
     def verdict(self, summary: Summary) -> Verdict:
-        """Whether a run reaches it."""
+        """Return whether a run reaches the aim."""
         value = self.value(summary)
         if value is None:
             return "not measured"
@@ -42,7 +42,7 @@ class Target(NamedTuple):
 
 
 def _of(workload: str, variant: str, name: str, ours: str, theirs: str) -> Callable[[Summary], float | None]:
-    """Our figure as a multiple of theirs."""
+    """Return a function for our figure as a multiple of theirs."""
     return lambda summary: ratio(
         summary.median(workload, variant, ours, name), summary.median(workload, variant, theirs, name)
     )
@@ -53,7 +53,7 @@ def _plain(workload: str, variant: str, peer: str, name: str) -> Callable[[Summa
 
 
 def _of_best(variant: str, ours: str) -> Callable[[Summary], float | None]:
-    """Our pairs per second as a multiple of those of the best of the others."""
+    """Return a function for our pairs per second as a multiple of the best peer's."""
 
     def value(summary: Summary) -> float | None:
         others = [
@@ -78,21 +78,21 @@ def _targets() -> Iterator[Target]:
     for variant in (UNPINNED, ONE_CORE):
         pair = f"acquire and release, one blocking client, {variant}"
         yield Target(
-            f"{pair}: of redis-py's time",
+            f"{pair}: part of redis-py's time",
             "at most",
             0.6,
             "",
             _of("single", variant, "median_us", one, "redis"),
         )
         yield Target(
-            f"{pair}: of PostgreSQL's",
+            f"{pair}: part of PostgreSQL's time",
             "at most",
             1.0,
             "",
             _of("single", variant, "median_us", one, "postgres"),
         )
         yield Target(
-            f"{pair}, three nodes: of redis-py's",
+            f"{pair}, three nodes: part of redis-py's time",
             "at most",
             1.0,
             "",
@@ -100,47 +100,59 @@ def _targets() -> Iterator[Target]:
         )
     for variant in ("32", "128"):
         yield Target(
-            f"{variant} overlapping: pairs/s of the best peer's", "at least", 8, "", _of_best(variant, one)
+            f"{variant} overlapping: pairs/s, multiple of the best peer's",
+            "at least",
+            8,
+            "",
+            _of_best(variant, one),
         )
         yield Target(
-            f"{variant} overlapping, three nodes: the same", "at least", 4, "", _of_best(variant, three)
+            f"{variant} overlapping, three nodes: pairs/s, multiple of the best peer's",
+            "at least",
+            4,
+            "",
+            _of_best(variant, three),
         )
     for variant in ("2", "8"):
         fight = f"{variant} processes on one lock"
         name = "to_another_per_s"
         yield Target(
-            f"{fight}: hand-overs/s of PostgreSQL's",
+            f"{fight}: hand-overs/s, multiple of PostgreSQL's",
             "at least",
             1,
             "",
             _of("fight", variant, name, one, "postgres"),
         )
         yield Target(
-            f"{fight}: of redis-py's", "at least", 100, "", _of("fight", variant, name, one, "redis")
+            f"{fight}: hand-overs/s, multiple of redis-py's",
+            "at least",
+            100,
+            "",
+            _of("fight", variant, name, one, "redis"),
         )
         yield Target(
-            f"{fight}: time of a hand-over, of PostgreSQL's",
+            f"{fight}: time of a hand-over, part of PostgreSQL's",
             "at most",
             1.0,
             "",
             _of("fight", variant, "median_us", one, "postgres"),
         )
         yield Target(
-            f"{fight}: most grants of a process, of the fewest",
+            f"{fight}: most grants of a process, multiple of the fewest",
             "at most",
             1.05,
             "",
             _plain("fight", variant, one, "fairness"),
         )
     yield Target(
-        "taking turns: of PostgreSQL's time",
+        "taking turns: part of PostgreSQL's time",
         "at most",
         1.0,
         "",
         _of("relay", "2", "median_us", one, "postgres"),
     )
     yield Target(
-        "taking turns: of redis-py's time",
+        "taking turns: part of redis-py's time",
         "at most",
         1 / 50,
         "",
@@ -167,7 +179,7 @@ def _targets() -> Iterator[Target]:
     yield Target(
         "command under `lockring lock` killed", "at most", 0.1, "s", _plain("killed", COMMAND, one, "seconds")
     )
-    for how, variant in (("told to end (SIGTERM)", CLIENT_TOLD), ("killed (SIGKILL)", CLIENT_KILLED)):
+    for how, variant in (("terminated (SIGTERM)", CLIENT_TOLD), ("killed (SIGKILL)", CLIENT_KILLED)):
         yield Target(
             f"`lockring lock` itself {how}", "at most", 0.1, "s", _plain("killed", variant, one, "seconds")
         )

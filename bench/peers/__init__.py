@@ -1,6 +1,6 @@
-"""What lockring is measured against, by the name under which its figures stand.
+"""The peers of lockring, by the names of their figures.
 
-Modules of peers are imported when they are needed: one whose client is not installed is in nobody's way.
+Modules of peers are imported on demand, so a client that is not installed does no harm.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from bench.peers.base import AsyncClient, Client, Endpoint, Server
 
 
 class Peer(NamedTuple):
-    """Where a peer is to be found.
+    """The place of a peer.
 
     Attributes:
-        module: of `bench.peers`.
-        server: the server's class.
+        module: its module in `bench.peers`.
+        server: name of the server's class.
         has_asyncio: whether its library has an asyncio client; otherwise threads overlap.
-        waits_in_asyncio: whether only its asyncio client is told of a release, while the blocking one asks again and again.
+        waits_in_asyncio: whether only its asyncio client is notified of a release, while the blocking one polls.
     """
 
     module: str
@@ -47,7 +47,7 @@ OURS: Final = ("lockring", "lockring-3", "lockring+frames")
 
 
 def server_class(peer: str) -> type[Server]:
-    """The class of a peer's server.
+    """Return the class of a peer's server.
 
     Raises:
         ImportError: its client library is not installed.
@@ -56,17 +56,17 @@ def server_class(peer: str) -> type[Server]:
 
 
 def blocking(endpoint: Endpoint) -> Client:
-    """A peer's blocking client, connected or about to be."""
+    """Return a peer's blocking client, connected or about to connect."""
     return cast(Client, _module(endpoint.peer).BlockingClient(endpoint))
 
 
 def asynchronous(endpoint: Endpoint) -> AsyncClient:
-    """A peer's asyncio client, not yet open."""
+    """Return a peer's asyncio client, not yet open."""
     return cast(AsyncClient, _module(endpoint.peer).AsyncioClient(endpoint))
 
 
 class _Steps:
-    """An asyncio client that is driven one call after the other, as a blocking one."""
+    """An asyncio client, driven one call after the other like a blocking one."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._loop = uvloop.new_event_loop()
@@ -86,7 +86,7 @@ async def _awaited(function: Callable[[], Awaitable[object]]) -> object:
 
 
 def waiting(endpoint: Endpoint) -> Client:
-    """The client of a peer, to be used as a blocking one, that waits best for a lock which another holds."""
+    """Return the client of a peer, used as a blocking one, that waits best for a held lock."""
     return _Steps(asynchronous(endpoint)) if PEERS[endpoint.peer].waits_in_asyncio else blocking(endpoint)
 
 

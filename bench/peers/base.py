@@ -1,6 +1,6 @@
-"""What every peer is to the workloads: a server that can be started, and clients that acquire and release.
+"""The interface between workloads and peers: a server to start, and clients that acquire and release.
 
-The clients are as thin as can be, so that what is measured is the peer's library as its users call it.
+The clients are as thin as possible: the measurements are about the peer's library as its users call it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from bench import processes
 
 HOST: Final = "127.0.0.1"
 TTL_S: Final = 10
-"""The lease that locks get where nothing else is said, and where the peer has leases."""
+"""The default lease of locks, if the peer has leases."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """All that a client's process must know.
+    """Everything that a client's process must know.
 
     Attributes:
         peer: key of `bench.peers.PEERS`.
         address: HOST:PORT, or several, separated by commas.
         servers: ids of the servers' processes, for their processor time and memory.
-        cores: where the client is to run; anywhere if there are none.
+        cores: the cores of the client; () for any.
         ttl_s: the lease of its locks, in seconds.
     """
 
@@ -41,7 +41,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def port(self) -> int:
-        """Of the only address."""
+        """The port of the only address."""
         return int(self.address.rpartition(":")[2])
 
 
@@ -49,10 +49,10 @@ class Client(Protocol):
     """A blocking client."""
 
     def acquire(self, name: str) -> Callable[[], object]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
 
     def hold_many(self) -> None:
-        """Told once, before the client acquires very many locks to hold them all at once."""
+        """Prepare for very many locks, all held at once. Called once, before the first."""
 
 
 class AsyncClient(Protocol):
@@ -62,19 +62,19 @@ class AsyncClient(Protocol):
         """Connect, for that many locks at once."""
 
     async def acquire(self, name: str) -> Callable[[], Awaitable[object]]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
 
 
 class Server(ABC):
-    """A peer's server, or several, on free loopback ports, with what it writes in a directory of its own.
+    """A peer's server, or several, on free loopback ports, with a directory of its own for its files.
 
     Not safe for use by several threads. As a context manager it is stopped at the end, and the directory removed.
 
     Attributes:
-        peer: the name under which figures stand.
+        peer: the name of its figures.
         title: the same in words.
-        renewals: what keeps a lock while its holder lives: one message per lock and TTL ("lock"), one for all of a
-            client's locks ("session"), or the mere connection ("connection").
+        renewals: how a lock is kept while its holder lives: by one message per lock and TTL ("lock"), one for all of
+            a client's locks ("session"), or the mere connection ("connection").
     """
 
     peer: ClassVar[str]
@@ -103,25 +103,25 @@ class Server(ABC):
         """Start it and wait until it answers.
 
         Raises:
-            ServerFailed: it does not.
+            ServerFailed: it does not answer in time.
         """
 
     @abstractmethod
     def stop(self) -> None:
-        """End its processes. Stopping what does not run is harmless."""
+        """End its processes. Stopping a stopped server is harmless."""
 
     @abstractmethod
     def pids(self) -> tuple[int, ...]:
-        """The processes that keep locks; their children count with them."""
+        """Return the processes that keep locks; their children count with them."""
 
     def companions(self) -> tuple[int, ...]:
-        """Processes that take no part in lock operations, but run wherever the server runs."""
+        """Return processes that take no part in lock operations, but run on the server's cores."""
         return ()
 
     @property
     @abstractmethod
     def address(self) -> str:
-        """Where clients find it."""
+        """The address for clients."""
 
     def close(self) -> None:
         """Stop it, and remove its directory."""
@@ -129,7 +129,7 @@ class Server(ABC):
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def endpoint(self, cores: tuple[int, ...] = (), *, ttl_s: int = TTL_S) -> Endpoint:
-        """For clients that are to run on these cores, as the server does from now on if there are any given."""
+        """Return the endpoint for clients on these cores, and pin the server to them if there are any."""
         if cores:
             processes.pin((*self.pids(), *self.companions()), cores)
         return Endpoint(self.peer, self.address, self.pids(), cores, ttl_s)

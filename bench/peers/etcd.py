@@ -16,7 +16,7 @@ from bench.processes import ServerProcess
 from lockring.server.local.children import free_ports
 
 _POLL_S: Final = 0.1
-"""etcd3gw's lock tries once; whoever waits must ask again. As often as redis-py does."""
+"""The interval at which a waiter tries again, as often as redis-py does: etcd3gw's lock tries once."""
 
 
 class EtcdServer(Server):
@@ -45,7 +45,7 @@ class EtcdServer(Server):
         )
 
     def start(self) -> None:
-        """Start it, and wait until it says that it is healthy."""
+        """Start the server, and wait until it reports that it is healthy."""
         self._process.start(self._answers)
 
     def _answers(self) -> bool:
@@ -53,21 +53,21 @@ class EtcdServer(Server):
             return b'"true"' in answer.read()
 
     def stop(self) -> None:
-        """Kill it."""
+        """Kill the server."""
         self._process.stop()
 
     def pids(self) -> tuple[int, ...]:
-        """The server."""
+        """Return the server's process."""
         return (self._process.pid,)
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address that it listens on."""
         return f"{HOST}:{self._port}"
 
 
 class EtcdInMemory(EtcdServer):
-    """The same with its data on tmpfs, where waiting for the disk costs nothing."""
+    """The same server with its data on tmpfs, so that the disk costs nothing."""
 
     peer = "etcd+tmpfs"
     title = "etcd, data on tmpfs"
@@ -84,7 +84,7 @@ class BlockingClient:
         self._ttl_s = endpoint.ttl_s
 
     def acquire(self, name: str) -> Callable[[], object]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         lock = self._client.lock(name, ttl=self._ttl_s)
         while not lock.acquire():
             time.sleep(_POLL_S)
@@ -92,11 +92,11 @@ class BlockingClient:
         return release
 
     def hold_many(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing: this client needs no preparation."""
 
 
 class AsyncioClient:
-    """`aetcd.locks.Lock` over one channel. Who waits watches the key."""
+    """`aetcd.locks.Lock` over one channel. A waiter watches the key."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._port, self._ttl_s = endpoint.port, endpoint.ttl_s
@@ -108,7 +108,7 @@ class AsyncioClient:
         await self._client.connect()
 
     async def acquire(self, name: str) -> Callable[[], Awaitable[object]]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         assert self._client is not None
         lock = self._client.lock(name.encode(), ttl=self._ttl_s)
         await lock.acquire(timeout=None)

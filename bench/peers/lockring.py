@@ -13,7 +13,7 @@ from lockring.testing import COORDINATOR, LocalCluster
 
 
 class OneNode(Server):
-    """A coordinator and one node, each a process, so that the node's processor time can be told apart."""
+    """A coordinator and one node, each a process, so that the node's processor time has a count of its own."""
 
     peer = "lockring"
     title = "lockring, one node"
@@ -25,26 +25,26 @@ class OneNode(Server):
         self.cluster = LocalCluster(nodes=self.nodes, directory=self.directory, log_level="warning")
 
     def start(self) -> None:
-        """Start it, and wait until every slot is served."""
+        """Start the cluster, and wait until every slot is served."""
         self.cluster.start()
 
     def stop(self) -> None:
-        """Kill its processes."""
+        """Kill the cluster's processes."""
         self.cluster.close()
 
     def pids(self) -> tuple[int, ...]:
-        """The nodes."""
+        """Return the nodes' processes."""
         return tuple(
             self.cluster.pid_of(name) for name in self.cluster.nodes if self.cluster.is_running(name)
         )
 
     def companions(self) -> tuple[int, ...]:
-        """The coordinator: it is on the way of no lock operation."""
+        """Return the coordinator's process: it is not on the path of any lock operation."""
         return (self.cluster.pid_of(COORDINATOR),)
 
     @property
     def address(self) -> str:
-        """Of all nodes."""
+        """The addresses of all nodes."""
         return self.cluster.servers
 
 
@@ -63,11 +63,11 @@ class BlockingClient:
         self._client = lockring.Client(endpoint.address, ttl=endpoint.ttl_s)
 
     def acquire(self, name: str) -> Callable[[], object]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         return self._client.lock(name).acquire().release
 
     def hold_many(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing: this client needs no preparation."""
 
 
 class AsyncioClient:
@@ -77,8 +77,8 @@ class AsyncioClient:
         self._client = lockring.aio.Client(endpoint.address, ttl=endpoint.ttl_s)
 
     async def open(self, overlapping: int) -> None:
-        """The client connects by itself, once per node."""
+        """Do nothing: the client connects by itself, once per node."""
 
     async def acquire(self, name: str) -> Callable[[], Awaitable[object]]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         return (await self._client.lock(name).acquire()).release

@@ -19,7 +19,7 @@ from bench.processes import ServerFailed, ServerProcess
 from lockring.server.local.children import free_ports
 
 USER: Final = "postgres"
-"""Whom the server runs as where this runs as root, as whom it refuses to run."""
+"""The server's user when this process is root: the server refuses to run as root."""
 
 _ACQUIRE: Final = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
 _RELEASE: Final = "SELECT pg_advisory_unlock(hashtextextended(%s, 0))"
@@ -56,7 +56,7 @@ class PostgresServer(Server):
         )
 
     def start(self) -> None:
-        """Make a database, start the server, and wait until a client gets in."""
+        """Create a database, start the server, and wait until a client can connect."""
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             os.chown(self.directory, entry.pw_uid, entry.pw_gid)
@@ -92,16 +92,16 @@ class PostgresServer(Server):
         return True
 
     def stop(self) -> None:
-        """End it and its clients' processes at once."""
+        """End the server and its clients' processes at once."""
         self._process.stop(signal.SIGQUIT)
 
     def pids(self) -> tuple[int, ...]:
-        """The first process; its children serve the connections."""
+        """Return the first process; its children serve the connections."""
         return (self._process.pid,)
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address that it listens on."""
         return f"{HOST}:{self._port}"
 
 
@@ -117,7 +117,7 @@ class BlockingClient:
         self._is_in_transaction = False
 
     def acquire(self, name: str) -> Callable[[], object]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         if self._is_in_transaction:
             self._connection.execute(_ACQUIRE_IN_TRANSACTION, (name,))
             release: Callable[[], object] = self._connection.rollback
@@ -132,7 +132,7 @@ class BlockingClient:
 
 
 class AsyncioClient:
-    """A connection for each lock that is held or waited for at once, opened before."""
+    """A connection for each lock held or waited for at once, opened in advance."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._port = endpoint.port
@@ -144,7 +144,7 @@ class AsyncioClient:
             self._idle.append(await psycopg.AsyncConnection.connect(_dsn(self._port), autocommit=True))
 
     async def acquire(self, name: str) -> Callable[[], Awaitable[object]]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         connection = self._idle.pop()
         await connection.execute(_ACQUIRE, (name,))
 

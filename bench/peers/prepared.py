@@ -1,7 +1,7 @@
-"""lockring's node without lockring's client: what of a lock's time is the node's, and what the client's.
+"""lockring's node without lockring's client: it separates the node's part of a lock's time from the client's.
 
-The client sends frames that it has nothing to do for but to encode them, and takes an answer for what it is
-without reading it. It renews nothing, and so is of no use but for measuring one lock at a time.
+The client only encodes frames, and does not decode the answers. It renews nothing, so it can only measure one lock at a
+time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _READ_BYTES = 65_536
 
 
 class NodeAlone(OneNode):
-    """The same as one node."""
+    """The same servers as `OneNode`."""
 
     peer = "lockring+frames"
     title = "lockring's node alone, asked by bare frames"
 
 
 class BlockingClient:
-    """Asks a node by bare frames."""
+    """A client that sends bare frames."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._ttl_ms = endpoint.ttl_s * 1000
@@ -41,13 +41,13 @@ class BlockingClient:
             continue
 
     def acquire(self, name: str) -> Callable[[], object]:
-        """Acquire a lock that is free, and return what releases it."""
+        """Acquire a free lock, and return the function that releases it."""
         number = next(self._numbers)
         self._ask(encode_frame(Acquire(2 * number, "bench", self._ttl_ms, "bench", number, name)))
         return lambda: self._ask(encode_frame(Release(2 * number + 1, "bench", number, name)))
 
     def hold_many(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing: this client needs no preparation."""
 
     def _ask(self, frame: bytes) -> None:
         self._sock.sendall(frame)

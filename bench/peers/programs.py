@@ -1,4 +1,4 @@
-"""Where Debian puts those servers' programs that are not on the PATH."""
+"""Debian's places for servers' programs that are not on the PATH."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ZOOKEEPER_JAR: Final = Path("/usr/share/java/zookeeper.jar")
 
 
 def postgres_programs() -> Path | None:
-    """The directory of the newest PostgreSQL server's programs, or None if there is none."""
+    """Return the directory of the newest PostgreSQL server's programs, or None without one."""
     found = [path for path in Path("/usr/lib/postgresql").glob("*/bin/initdb") if path.parts[-3].isdigit()]
     if found:
         return max(found, key=lambda path: int(path.parts[-3])).parent

@@ -1,4 +1,4 @@
-"""Redis as shipped (snapshots now and then, no write is waited for), through redis-py's `Lock`."""
+"""Redis as shipped (occasional snapshots, no waits for writes), through redis-py's `Lock`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RedisServer(Server):
         )
 
     def start(self) -> None:
-        """Start it, and wait until it answers PING."""
+        """Start the server, and wait until it answers PING."""
         self._process.start(self._answers)
 
     def _answers(self) -> bool:
@@ -39,16 +39,16 @@ class RedisServer(Server):
             return sock.recv(64).startswith(b"+PONG")
 
     def stop(self) -> None:
-        """Kill it."""
+        """Kill the server."""
         self._process.stop()
 
     def pids(self) -> tuple[int, ...]:
-        """The server."""
+        """Return the server's process."""
         return (self._process.pid,)
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address that it listens on."""
         return f"{HOST}:{self._port}"
 
 
@@ -60,31 +60,31 @@ class BlockingClient:
         self._ttl_s = endpoint.ttl_s
 
     def acquire(self, name: str) -> Callable[[], object]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         lock = self._redis.lock(name, timeout=self._ttl_s)
         lock.acquire()
         release: Callable[[], object] = lock.release
         return release
 
     def hold_many(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing: this client needs no preparation."""
 
 
 class AsyncioClient:
-    """`redis.asyncio.lock.Lock`, over a pool that is large enough: the default one refuses the 101st connection."""
+    """`redis.asyncio.lock.Lock`, over a large pool: the default one refuses the 101st connection."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._port, self._ttl_s = endpoint.port, endpoint.ttl_s
         self._redis: redis.asyncio.Redis | None = None
 
     async def open(self, overlapping: int) -> None:
-        """Make the pool."""
+        """Create the pool."""
         self._redis = redis.asyncio.Redis(host=HOST, port=self._port, max_connections=2 * overlapping + 10)
 
     async def acquire(self, name: str) -> Callable[[], Awaitable[object]]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         assert self._redis is not None
-        # The token of a lock that is kept by thread is lost between tasks of the same one; redis-py says to turn it off.
+        # A token kept per thread is lost between tasks of one thread; redis-py's documentation says to turn that off.
         lock = self._redis.lock(name, timeout=self._ttl_s, thread_local=False)
         await lock.acquire()
         release: Callable[[], Awaitable[object]] = lock.release

@@ -45,7 +45,7 @@ class ZooKeeperServer(Server):
         )
 
     def start(self) -> None:
-        """Start it, and wait until it says that it serves."""
+        """Start the server, and wait until it reports that it serves."""
         (self.directory / "data").mkdir(exist_ok=True)
         self._process.start(self._answers)
 
@@ -58,21 +58,21 @@ class ZooKeeperServer(Server):
         return b"Mode: standalone" in text
 
     def stop(self) -> None:
-        """Kill it."""
+        """Kill the server."""
         self._process.stop()
 
     def pids(self) -> tuple[int, ...]:
-        """The server."""
+        """Return the server's process."""
         return (self._process.pid,)
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address that it listens on."""
         return f"{HOST}:{self._port}"
 
 
 class ZooKeeperInMemory(ZooKeeperServer):
-    """The same with its data on tmpfs, where waiting for the disk costs nothing."""
+    """The same server with its data on tmpfs, so that the disk costs nothing."""
 
     peer = "zookeeper+tmpfs"
     title = "ZooKeeper, data on tmpfs"
@@ -89,11 +89,11 @@ class BlockingClient:
         self._client.start()
 
     def acquire(self, name: str) -> Callable[[], object]:
-        """Wait for a lock, and return what releases it."""
+        """Wait for a lock, and return the function that releases it."""
         lock = self._client.Lock(f"/bench/{name}")
         lock.acquire()
         release: Callable[[], object] = lock.release
         return release
 
     def hold_many(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing: this client needs no preparation."""

@@ -1,1 +1,4 @@
-"""What is measured, a module for each workload; `table` lists them. Nothing is imported here: each client's process loads what it needs."""
+"""The workloads, a module for each; `table` lists them.
+
+Nothing is imported here: each client's process loads what it needs.
+"""

@@ -1,4 +1,4 @@
-"""What every workload is to the run."""
+"""The interface between the run and its workloads."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NAMES: Final = 1000
 
 
 class Outcome(NamedTuple):
-    """What a workload measured.
+    """The result of a workload.
 
     Attributes:
-        values: by name.
+        values: the figures, by name.
         note: see `bench.results.Measurement`.
     """
 
@@ -35,11 +35,11 @@ class Workload(NamedTuple):
     """One kind of measurement.
 
     Attributes:
-        name: for the command line and the figures.
-        title: for the report.
-        peers: whom it is for, by variant.
-        measure: takes a started server, the variant and the scale. The server is started anew for each round.
-        rounds: how many rounds there are.
+        name: its name on the command line and in the figures.
+        title: its title in the report.
+        peers: the peers that take part, by variant.
+        measure: takes a started server, the variant and the scale. Each round has a fresh server.
+        rounds: the number of rounds at a scale.
         has_floor: whether the floor is taken beside it.
         one_server: whether the variants may follow each other on one server.
     """
@@ -54,12 +54,12 @@ class Workload(NamedTuple):
 
 
 def cores_of(variant: str) -> tuple[int, ...]:
-    """Where a variant runs: on the last core, or anywhere."""
+    """Return the cores of a variant: the last one, or () for any."""
     return (max(os.sched_getaffinity(0)),) if variant == ONE_CORE else ()
 
 
 def names() -> Iterator[str]:
-    """Names of locks, in rotation."""
+    """Yield names of locks, in rotation."""
     return itertools.cycle([f"lock-{number}" for number in range(NAMES)])
 
 
@@ -73,7 +73,7 @@ class Usage:
         self._begin_s = time.monotonic()
 
     def per(self, operations: int) -> Values:
-        """Rate and cost of that many operations since this object was made."""
+        """Return rate and cost of that many operations since the start."""
         seconds = time.monotonic() - self._begin_s
         client_s = time.process_time() - self._client_s
         server_s = cpu_s(self._servers) - self._server_s

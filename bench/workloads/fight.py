@@ -1,7 +1,7 @@
 """2 or 8 processes take and release one lock as fast as they can, with nothing to do while they hold it.
 
-Each notes when `acquire` had returned and when it was about to call `release`, by the machine's monotonic clock. So it
-shows how long a hand-over takes, who got the lock how often, and whether two ever held it at once.
+Each notes the end of `acquire` and the start of `release`, by the machine's monotonic clock. The notes show the time of
+a hand-over, the grants of each process, and whether two ever held the lock at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _LOCK = "fought-for"
 
 
 class Overlapped(RuntimeError):
-    """Two processes held the lock at once: whatever was measured is worth nothing."""
+    """Two processes held the lock at once, so the measurement is worthless."""
 
 
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Grants and hand-overs per second, latency of hand-overs to another process, fairness.
+    """Measure grants and hand-overs per second, latency of hand-overs to another process, and fairness.
 
     Raises:
-        Overlapped: two held it at once.
+        Overlapped: two processes held the lock at once.
     """
     endpoint = server.endpoint()
     processes = int(variant)
@@ -78,7 +78,7 @@ _PEERS = ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")
 
 WORKLOAD = Workload(
     name="fight",
-    title="Processes fighting for one lock",
+    title="Processes contending for one lock",
     peers={"2": _PEERS, "8": _PEERS},
     measure=measure,
     rounds=lambda scale: scale.rounds,

@@ -1,10 +1,10 @@
-"""What dies, and how long it takes until the next one has the lock.
+"""Kill a process, and measure the time until the next client has the lock.
 
-- "holder": a client's process is killed while it holds a lock that another waits for. Where there are leases, the
-  next one has to wait for the end of it: a TTL of 4 s, the shortest that ZooKeeper allows.
+- "holder": a client's process is killed while it holds a lock that another client waits for. If the peer has leases,
+  the waiter has to wait for the end of one: a TTL of 4 s, the shortest that ZooKeeper allows.
 - "command": the command that runs under `lockring lock` is killed (SIGKILL).
-- "lockring lock, SIGTERM" and "lockring lock, SIGKILL": the client that runs the command is told to end, or is killed.
-- "primary": the node is killed that grants some locks, with the default leases; another takes its place.
+- "lockring lock, SIGTERM" and "lockring lock, SIGKILL": the client that runs the command is terminated or killed.
+- "primary": the node that grants some locks is killed, with the default leases; another takes its place.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _APPEARS_S_MAX: Final = 20.0
 
 
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Seconds from the kill to the next grant."""
+    """Measure the seconds from the kill to the next grant."""
     del scale
     if variant == HOLDER:
         return _holder(server)
@@ -116,7 +116,7 @@ def _under_the_command(server: Any, variant: str) -> Outcome:
 
 
 def _sleeper(pid: int) -> int:
-    """Wait until the command runs, which means that the lock is held."""
+    """Wait until the command runs, so until the lock is held, and return its process id."""
     end_s = time.monotonic() + _APPEARS_S_MAX
     while time.monotonic() < end_s:
         for each in tree([pid]):
@@ -159,7 +159,7 @@ def _take_turns(inbox: Inbox, endpoint: Endpoint, names: list[str]) -> list[tupl
 
 
 async def _longest_gaps(inbox: Inbox, endpoint: Endpoint, names: list[str]) -> list[tuple[int, int]]:
-    """For each name the longest time without a grant: when the one before was returned, and when the next."""
+    """Return each name's longest gap between grants: the instants of the grants before and after it."""
     async with lockring.aio.Client(endpoint.address) as client:
 
         async def longest(name: str) -> tuple[int, int]:
@@ -187,7 +187,7 @@ async def _longest_gaps(inbox: Inbox, endpoint: Endpoint, names: list[str]) -> l
 
 WORKLOAD = Workload(
     name="killed",
-    title="What is killed, and when the next has the lock",
+    title="After a kill: time to the next grant",
     peers={
         HOLDER: ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd"),
         COMMAND: ("lockring", "lockring-3"),

@@ -1,8 +1,8 @@
-"""One client acquires very many locks and holds them all: how fast, how much memory each, how many messages to keep them.
+"""One client acquires very many locks and holds them all: speed, memory of each lock, messages to keep them.
 
-Memory is what the server's processes have grown by. With three nodes each lock is on two of them, as the primary's
+Memory is the growth of the server's processes. With three nodes each lock is on two of them, as the primary's
 record and as the backup's copy: the figure is the sum of both. Messages are counted by the kernel on the client's
-connections, in both directions, while the client does nothing but keep what it has.
+connections, in both directions, while the client only keeps its locks.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _TASKS: Final = 64
 _THREADS: Final = 32
 _MILLION_S_MAX: Final = 120.0
 _BEFORE: Final = 100
-"""Locks that are acquired before memory is first looked at, so that a connection's share is not in the figure."""
+"""Locks acquired before memory is first read, so that a connection's share is not in the figure."""
 
 
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Locks held, locks per second, server bytes per lock, messages per second to keep them."""
+    """Measure locks held, locks per second, server bytes per lock, and messages per second to keep them."""
     wanted = scale.more if variant == MILLION else scale.many
     limit_s = _MILLION_S_MAX if server.peer in peers.OURS else scale.many_s_max
     peer = peers.PEERS[server.peer]
@@ -51,9 +51,7 @@ def measure(server: Any, variant: str, scale: Scale) -> Outcome:
         notes.append(f"stopped at {values['held']:,.0f} locks after {values['seconds']:.0f} s")
     if server.renewals == "lock":
         values["renewals_needed_per_s"] = values["held"] / (server.endpoint().ttl_s / 3)
-        notes.append(
-            "renews nothing by itself: a program would have to renew each lock every third of its TTL"
-        )
+        notes.append("no automatic renewal: a program must renew each lock every third of its TTL")
     elif not values["kept"]:
         notes.append("a lock was lost")
     return Outcome(values, "; ".join(notes))
@@ -87,7 +85,7 @@ async def _tasks(endpoint: Endpoint, wanted: int, limit_s: float, keep_s: float)
     kept = 1.0
     try:
         await held[_BEFORE]()
-    except Exception:  # noqa: BLE001 - each library has its own way to say that a lock was lost
+    except Exception:  # noqa: BLE001 - each library reports a lost lock in its own way
         kept = 0.0
     return values | _kept(before, after, keep_s) | {"kept": kept}
 
@@ -127,7 +125,7 @@ def _blocking(endpoint: Endpoint, wanted: int, limit_s: float, keep_s: float, th
     kept = 1.0
     try:
         held[_BEFORE]()
-    except Exception:  # noqa: BLE001 - each library has its own way to say that a lock was lost
+    except Exception:  # noqa: BLE001 - each library reports a lost lock in its own way
         kept = 0.0
     return values | _kept(before, after, keep_s) | {"kept": kept}
 

@@ -1,6 +1,6 @@
 """32 or 128 tasks of one asyncio process (uvloop) take and release locks at the same time, each its own.
 
-A library without asyncio has threads instead, which share one client.
+A library without asyncio uses threads instead, which share one client.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from bench.workloads.base import Outcome, Usage, Workload
 
 
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Latency of a pair, pairs per second, processor time per pair."""
+    """Measure latency of a pair, pairs per second, and processor time per pair."""
     is_async = peers.PEERS[server.peer].has_asyncio
     job = _tasks if is_async else _threads
     values = run_in_child(job, server.endpoint(), int(variant), scale.overlap_s, server.warm_up_s)
-    return Outcome(values, "" if is_async else "threads: its library has no asyncio client")
+    return Outcome(values, "" if is_async else "uses threads, since its library has no asyncio client")
 
 
 def _tasks(inbox: Inbox, endpoint: Endpoint, overlapping: int, seconds: float, warm_up_s: float) -> Values:

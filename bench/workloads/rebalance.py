@@ -1,4 +1,4 @@
-"""A fourth node joins three while one client holds very many locks; another takes and releases locks all over the ring."""
+"""A fourth node joins three while one client holds very many locks and another works with locks all over the ring."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _PAUSE_S = 0.001
 _STABLE_S_MAX = 120.0
 _STABLE_POLL_S = 0.2
 _SETTLED_S = 0.5
-"""For so long nothing must have changed before the cluster counts as stable; it is no part of the move."""
+"""The quiet time after which the cluster counts as stable; it does not count as part of the move."""
 
 
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """How long the move takes, and what an acquire elsewhere takes meanwhile and before."""
+    """Measure the time of the move, and of an acquire elsewhere meanwhile and before."""
     del variant
     cluster = server.cluster
     endpoint = server.endpoint()
@@ -67,7 +67,7 @@ def _hold(inbox: Inbox, endpoint: Endpoint, count: int) -> int:
 
 
 async def _hold_all(inbox: Inbox, endpoint: Endpoint, count: int) -> int:
-    """Hold that many locks until told to end; how many were lost meanwhile."""
+    """Hold that many locks until a message ends it, and return the number of losses meanwhile."""
     client = lockring.aio.Client(endpoint.address)
     grants: list[lockring.aio.Grant] = []
     left = iter(range(count))
@@ -84,7 +84,7 @@ async def _hold_all(inbox: Inbox, endpoint: Endpoint, count: int) -> int:
 
 
 def _probe(inbox: Inbox, endpoint: Endpoint) -> list[tuple[int, int]]:
-    """Acquire and release names drawn from all over the ring: when each was asked for, and how long it took."""
+    """Acquire and release names from all over the ring, and return the start and duration of each acquire."""
     client = lockring.Client(endpoint.address)
     draw = random.Random(1)
     client.lock("probe").acquire().release()

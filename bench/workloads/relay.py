@@ -1,7 +1,7 @@
-"""Two processes take turns: one waits, surely asleep, when the other releases; who has released stays away.
+"""Two processes take turns: one waits, surely asleep, when the other releases; the releaser stays away.
 
-The releaser is told by this process, 20 to 120 ms after the other began to wait, so that a library which asks again at
-intervals is met at any point of them.
+This process tells the releaser to go 20 to 120 ms after the other began to wait. So a library that polls is met at any
+point of its interval.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PAUSE_S = (0.02, 0.12)
 
 
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Time from the call of `release` to the return of the other's `acquire`."""
+    """Measure the time from the call of `release` to the return of the other's `acquire`."""
     del variant
     endpoint = server.endpoint()
     pauses = random.Random(1)
@@ -60,7 +60,7 @@ def _runner(inbox: Inbox, endpoint: Endpoint) -> None:
 
 WORKLOAD = Workload(
     name="relay",
-    title="Two taking turns",
+    title="Two processes taking turns",
     peers={"2": ("lockring", "lockring-3", "redis", "postgres", "zookeeper", "etcd")},
     measure=measure,
     rounds=lambda scale: scale.rounds,

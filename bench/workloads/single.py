@@ -17,7 +17,7 @@ UNPINNED = "unpinned"
 
 
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
-    """Latency of a pair, pairs per second, processor time per pair."""
+    """Measure latency of a pair, pairs per second, and processor time per pair."""
     endpoint = server.endpoint(cores_of(variant))
     return Outcome(run_in_child(_client, endpoint, scale.single_s, server.warm_up_s))
 

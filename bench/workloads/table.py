@@ -1,4 +1,4 @@
-"""What is measured, in the order in which it is."""
+"""All workloads, in the order of a run."""
 
 from __future__ import annotations
 

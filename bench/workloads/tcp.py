@@ -1,4 +1,4 @@
-"""What the kernel has counted on this process's TCP connections (Linux): messages, whatever the library."""
+"""The kernel's counts on this process's TCP connections (Linux): messages, independent of the library."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _DATA_SEGMENTS: Final = 152
 
 
 class Segments(NamedTuple):
-    """Segments that carried data; one message that fits into a segment is one, or shares it with others."""
+    """Segments that carried data. A small message takes one segment, or shares it with others."""
 
     sent: int
     received: int
 
     @classmethod
     def counted(cls) -> Segments:
-        """Of all connections that this process has open."""
+        """Return the counts of all open connections of this process."""
         sent = received = 0
         for path in Path("/proc/self/fd").iterdir():
             with contextlib.suppress(OSError):

@@ -32,7 +32,7 @@ FINAL: Final = b"\x00\x00\x00\x01\xc1"
 
 _CLIENT_MESSAGES: Final = (
     *("Acquire", "Acquire", "Acquire", "Release", "Release", "Keepalive", "CloseSession", "Describe"),
-    *("List", "Watch", "Unwatch", "Break", "GetState", "Look", "Follow", "Seen"),
+    *("List", "Watch", "Unwatch", "Break", "GetState", "DescribeGroup", "FollowGroup", "ViewAck"),
 )
 _PEER_MESSAGES: Final = ("Replicate", "Replicate", "HandOver", "State")
 
@@ -225,7 +225,8 @@ def _join(draft: _Draft) -> _Made:
     after = frame(
         packed(
             draft.plain.message(
-                NAMED[rng.choice(("Heartbeat", "Ask", "Join", "Leave", "Drain", "Undrain"))], version=0
+                NAMED[rng.choice(("Heartbeat", "SlotRequests", "Join", "Leave", "Drain", "Undrain"))],
+                version=0,
             )
         )
     )

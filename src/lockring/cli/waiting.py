@@ -18,7 +18,7 @@ from lockring.errors import LockringError
 
 if TYPE_CHECKING:
     from lockring import Client
-    from lockring.core.client.outlook import Wait
+    from lockring.core.client import Wait
 
 LOOK_S: Final = 1.0
 """Until something is told first, and between two looks at what is waited for."""

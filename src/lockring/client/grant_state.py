@@ -8,17 +8,14 @@ import os
 import sys
 import threading
 import warnings
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns, wall_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.outstanding import not_held
-from lockring.core.client.tickets import Ticket, TicketState, deadline_of
+from lockring.core.client import ClientCore, HolderReference, Ticket, TicketState, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import CloseSession, LockRecord, Mode
@@ -26,6 +23,8 @@ from lockring.units import NS_PER_S
 
 _LAST_REQUEST: Final = 1 << 53
 """Above every request number."""
+
+ListenerT = TypeVar("ListenerT")
 
 LossCallback = Callable[[LockLost], object]
 """Called with what `check` would raise: it has the lock's `name` and the `reason`."""
@@ -111,25 +110,14 @@ def loss_of(ticket: Ticket) -> LockLost:
     return error
 
 
-class LossListener(Protocol):
-    """Whoever is to hear that a held ticket was lost."""
-
-    def _on_ticket_lost(self) -> None:
-        """The ticket was lost; called with the engine's lock held."""
+def listener_of(reference: Callable[[], ListenerT | None] | None) -> ListenerT | None:
+    """Return the listener that a ticket or query refers to, None if it has none, or if that was dropped."""
+    return reference() if reference is not None else None
 
 
-def listener_of(context: Any) -> Any:
-    """Whoever a ticket or request is to tell of what happens to it, None if that is gone, or if a call still waits for it.
-
-    The `context` of what is held refers to it weakly: a grant is its holder's own, and one that was dropped is not kept by what
-    renews it.
-    """
-    return context() if isinstance(context, weakref.ref) else None
-
-
-def tell_lost(context: Any) -> None:
+def tell_lost(reference: HolderReference | None) -> None:
     """Tell whoever holds a ticket that it was lost."""
-    loser: LossListener | None = listener_of(context)
+    loser = listener_of(reference)
     if loser is not None:
         loser._on_ticket_lost()
 
@@ -222,16 +210,16 @@ class GrantState(ProcessBound):
         ticket = self._ticket
         if ticket.state != TicketState.HELD:
             return False
-        if monotonic_ns() < deadline_of(ticket):
+        if monotonic_ns() < deadline_ns_of(ticket):
             return True
         self._driver.notice_expiry()
-        return ticket.state == TicketState.HELD and monotonic_ns() < deadline_of(ticket)
+        return ticket.state == TicketState.HELD and monotonic_ns() < deadline_ns_of(ticket)
 
     def remaining(self) -> float:
         """For how many seconds the lock is surely ours, should nothing be heard from the cluster any more; 0.0 if it is not."""
         if not self.held:
             return 0.0
-        return max(0, deadline_of(self._ticket) - monotonic_ns()) / NS_PER_S
+        return max(0, deadline_ns_of(self._ticket) - monotonic_ns()) / NS_PER_S
 
     def check(self) -> Self:
         """Return the grant if the lock is held.
@@ -313,13 +301,13 @@ def farewell_of(core: ClientCore) -> bytes:
     return b"".join(encode_frame(CloseSession(_LAST_REQUEST, each.id)) for each in core.sessions())
 
 
-def abandon_held(core: ClientCore, reason: str) -> list[Any]:
+def abandon_held(core: ClientCore, reason: str) -> list[HolderReference | None]:
     """End whatever a core holds that will not be used again; returns who is to hear of it."""
-    losers = []
+    losers: list[HolderReference | None] = []
     for session in core.sessions():
         for share in list(session.shares.values()):
             for ticket in list(share.tickets.values()):
                 if ticket.state == TicketState.HELD:
                     ticket.state, ticket.reason = TicketState.ENDED, reason
-                    losers.append(ticket.context)
+                    losers.append(ticket.holder)
     return losers

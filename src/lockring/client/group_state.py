@@ -10,11 +10,7 @@ from typing import Any, Protocol, Self
 
 from lockring.client.grant_state import GrantState
 from lockring.client.process_bound import ProcessBound
-from lockring.core.client.core import ClientCore
-from lockring.core.client.group_view import GroupSubscription, GroupView
-from lockring.core.client.groups import REPLACED
-from lockring.core.client.outlook import Wait
-from lockring.core.client.queries import Query
+from lockring.core.client import REPLACED, ClientCore, GroupSubscription, GroupView, Query, Wait
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld, Unavailable
 from lockring.names import GROUP_PREFIX, check_member_id
 from lockring.protocol import (
@@ -155,7 +151,7 @@ class MembershipState(ProcessBound):
 
     @property
     def _following(self) -> GroupSubscription:
-        following = self._request.following
+        following = self._request.subscription
         assert following is not None
         return following
 
@@ -172,27 +168,27 @@ class MembershipState(ProcessBound):
     @property
     def members(self) -> tuple[GroupMember, ...]:
         """Who is in the group by the newest view: `id`, `weight`, `payload`, and the `owner` label of its client."""
-        return self._following.standing.view.members
+        return self._following.ownership.view.members
 
     @property
     def version(self) -> int:
         """Number of the newest view; it only grows."""
-        return self._following.standing.view.number
+        return self._following.ownership.view.number
 
     @property
     def settled(self) -> bool:
         """Whether the newest view is settled: all its members have let go of what it takes from them."""
-        return self._following.standing.settled
+        return self._following.ownership.settled
 
     @property
     def owned(self) -> KeySet:
         """The keys that are this member's own at this moment."""
-        owned = self._following.standing.owned
+        owned = self._following.ownership.owned
         return KeySet(owned if self.held else frozenset())
 
     def owner(self, key: str) -> str | None:
         """Id of the member that should own a key by the newest view, whether or not that is settled; None if nobody should."""
-        return self._following.standing.view.ring.owner(key)
+        return self._following.ownership.view.ring.owner(key)
 
     def owns(self, key: str) -> bool:
         """Whether a key is this member's own at this moment: nobody else's `owns` says so too.
@@ -203,7 +199,7 @@ class MembershipState(ProcessBound):
         Raises:
             InvalidRequest: it is no text.
         """
-        owned = self._following.standing.owned  # before the look at the lease
+        owned = self._following.ownership.owned  # before the look at the lease
         return slot_of_key(key) in owned and self.held
 
     def fence(self, key: str) -> int:
@@ -217,7 +213,7 @@ class MembershipState(ProcessBound):
             LockLost: the membership is lost.
             InvalidRequest: it is no text.
         """
-        standing = self._following.standing
+        standing = self._following.ownership
         if slot_of_key(key) not in standing.owned:
             raise self._not_owned(key)
         self.check()
@@ -228,7 +224,7 @@ class MembershipState(ProcessBound):
         if following.error is not None:
             return following.error
         self.check()
-        view = following.standing.view
+        view = following.ownership.view
         owner, version = view.ring.owner(key), view.number
         if owner is None:
             why = "no view of the group has come yet"
@@ -276,19 +272,19 @@ class MembershipState(ProcessBound):
 
     def _settled_version(self, least: int) -> int | None:
         """The version, if it is settled, has this member and is `least` or more."""
-        standing = self._following.standing
+        standing = self._following.ownership
         generation = self._grant._ticket.generation
         if standing.view.number < least or not standing.settled or not standing.view.has(generation):
-            if self._following.over:
+            if self._following.ended:
                 raise self._over()
             return None
         return standing.view.number
 
     def _first_version(self) -> int | None:
         """The version, once there is one."""
-        if self._following.over:
+        if self._following.ended:
             raise self._over()
-        return self._following.standing.view.number or None
+        return self._following.ownership.view.number or None
 
     def _too_late(self, what: str, waits: Sequence[Wait]) -> LockringError:
         """Why a wait in the group has ended without what was waited for: other members, or an outage.
@@ -303,7 +299,7 @@ class MembershipState(ProcessBound):
                 return Unavailable(
                     f"{text}: {wait.text}", name=self._group, reason=wait.reason, since_s=wait.since_s
                 )
-        if not self._following.standing.view.number:
+        if not self._following.ownership.view.number:
             return Unavailable(text, name=self._group)
         return AcquireTimeout(text, name=self._group)
 
@@ -317,7 +313,7 @@ class MembershipState(ProcessBound):
         return NotHeld(f"{self._member_id!r} is leaving the group {self._group!r}", name=self._group)
 
     def __repr__(self) -> str:
-        standing = self._following.standing
+        standing = self._following.ownership
         state = f"version {standing.view.number}, {'settled' if standing.settled else 'not settled'}"
         return (
             f"<Membership {self._member_id!r} of {self._group!r}, {state}, {'held' if self.held else 'over'}>"

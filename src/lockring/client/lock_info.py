@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lockring.client.grant_state import Holder, holding_of_each
-from lockring.core.client.outlook import Wait as Wait
+from lockring.core.client import Wait as Wait
 from lockring.protocol import BreakReply as WireBroken
 from lockring.protocol import LockRecord as WireLockInfo
 from lockring.protocol import LockRecords as WireLockList

@@ -17,9 +17,7 @@ from collections import deque
 from typing import Any, Final
 
 from lockring.client.grant_state import loss_of, report_in_thread
-from lockring.core.client.core import ClientCore
-from lockring.core.client.links import CONNECTING
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import CONNECTING, ClientCore, Ticket
 from lockring.errors import LockringError
 
 _RECORDS_MAX: Final = 1000
@@ -39,34 +37,35 @@ class LoggedCore(ClientCore):
         super().__init__(*arguments, **options)
         self._lost_addresses: set[str] = set()
 
-    def connected(self, link_id: int, *, now_ns: int) -> None:
-        """The connection of a link is there."""
-        link = self._routing.links.get(link_id)
+    def connected(self, endpoint: int, /, *, now_ns: int) -> None:
+        """Log that a connection is open, and greet the server."""
+        link = self.link(endpoint)
         if link is not None:
             if link.address in self._lost_addresses:
                 self._lost_addresses.discard(link.address)
                 _log(logging.INFO, "connected to %s again", link.address)
             else:
                 _log(logging.DEBUG, "connected to %s", link.address)
-        super().connected(link_id, now_ns=now_ns)
+        super().connected(endpoint, now_ns=now_ns)
 
     def disconnected(
         self,
-        link_id: int,
+        endpoint: int,
+        /,
         *,
         now_ns: int,
         reason: str = "the connection was lost",
         error: LockringError | None = None,
     ) -> None:
-        """A link could not be opened, or broke."""
-        link = self._routing.links.get(link_id)
+        """Log that a link could not be opened, or broke, and handle it."""
+        link = self.link(endpoint)
         if link is not None:
             if link.state == CONNECTING:
                 _log(logging.DEBUG, "no connection to %s: %s", link.address, error or reason)
             else:
                 self._lost_addresses.add(link.address)
                 _log(logging.INFO, "lost the connection to %s: %s", link.address, error or reason)
-        super().disconnected(link_id, now_ns=now_ns, reason=reason, error=error)
+        super().disconnected(endpoint, now_ns=now_ns, reason=reason, error=error)
 
 
 def log_loss(ticket: Ticket) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lockring.client.grant_state import Holder
 from lockring.client.lock_info import LockInfo, Waiter, lock_info
-from lockring.core.client.effects import Update
+from lockring.core.client import Update
 from lockring.protocol import LockEvent, LockEventKind, Mode
 
 

@@ -1,8 +1,8 @@
 """A queue of deadlines with lazy removal.
 
-Entries are never searched for: who pops one decides whether it still matters. Many entries are abandoned
-long before they are due (a waiter that was granted); their owner reports that with `abandon`, and
-once the abandoned outnumber the living the heap is rebuilt, so memory stays proportional to what lives.
+Entries are never searched for: the caller that pops one decides whether it still matters. Many entries are abandoned
+long before they are due (a waiter that was granted). Their owner reports that with `abandon`; once abandoned entries
+outnumber the living ones the heap is rebuilt, so memory stays proportional to the living.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class DeadlineQueue(Generic[Item]):
     """Items by the time at which they are due; equal times come out in the order they went in.
 
     Attributes:
-        heap: the entries, that of the earliest time first: for who looks at that so often that a call is too much.
+        heap: the heap itself, the earliest entry first. Exposed because hot paths peek at `heap[0]` and cannot afford a
+            method call.
     """
 
     __slots__ = ("_abandoned", "_count", "_lives", "heap")
@@ -45,7 +46,7 @@ class DeadlineQueue(Generic[Item]):
         heapq.heappush(self.heap, (at_ns, self._count, item))
 
     def first_ns(self) -> int | None:
-        """When the next entry is due, living or not; None if there is none."""
+        """Return when the next entry is due, living or not; None if there is none."""
         return self.heap[0][0] if self.heap else None
 
     def pop_due(self, now_ns: int) -> tuple[int, Item] | None:

@@ -12,7 +12,7 @@ _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def mix(acquisition: int) -> int:
-    """The 64-bit number of one acquisition id."""
+    """Return the 64-bit number of one acquisition id."""
     z = (acquisition + 1) * 0x9E37_79B9_7F4A_7C15 & _MASK
     z = (z ^ (z >> 30)) * 0xBF58_476D_1CE4_E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D0_49BB_1331_11EB & _MASK

@@ -1,23 +1,11 @@
-"""What a core asks its shell to do, and the contract between the two.
-
-A core is a state machine without I/O. Its shell
-
-1. reads from the network, *then* reads the clock, and calls `receive(sender, message, now_ns=…)` for each
-   message, or one of the other inputs that the core lists;
-2. calls `on_timer(now_ns=…)` when `next_deadline_ns()` has come, after what has arrived was read;
-3. after one or more inputs, reads the clock again and calls `take_effects(now_ns=…)`, once per turn of its
-   loop, and carries the effects out in their order.
-
-Effects to one endpoint keep their order. What an endpoint that is not connected does not get is lost:
-the core hears of connections by `peer_connected` / `disconnected` and sends again what matters.
-"""
+"""What a node or a coordinator asks its shell to do; `core.machine` is the contract between the two."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.protocol import Message
+from lockring.protocol import Message, Welcome
 
 
 class Coordinator(NamedTuple):
@@ -30,6 +18,27 @@ Connection = int
 """An accepted connection (a client's, or anyone's that asks), numbered by the shell and never reused."""
 
 Endpoint = Connection | Replica | Coordinator
+
+
+class Admit(NamedTuple):
+    """Let in a connection whose first message was accepted; until then it is given little room and little time.
+
+    Attributes:
+        to: the connection.
+        is_member: whether it belongs to the cluster: such a connection may send more, and is counted apart from clients.
+        welcome: the answer, None if it follows later.
+    """
+
+    to: Connection
+    is_member: bool
+    welcome: Welcome | None
+
+
+class Broadcast(NamedTuple):
+    """Send one message to many connections; the shell encodes it once."""
+
+    to: tuple[Connection, ...]
+    message: Message
 
 
 class Send(NamedTuple):
@@ -54,8 +63,7 @@ class Reply(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """A new cluster state is in force: tell whoever listens (a coordinator: every node and client;
-    a node: its clients, as `Routes`)."""
+    """A new cluster state is in force."""
 
     state: ClusterState
 
@@ -89,4 +97,4 @@ class Note(NamedTuple):
     asked_by: Connection | None = None
 
 
-Effect = Send | Close | Reply | Publish | StoreRead | StoreWrite | Note
+Effect = Admit | Broadcast | Send | Close | Reply | Publish | StoreRead | StoreWrite | Note

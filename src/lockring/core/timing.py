@@ -1,7 +1,7 @@
 """How long everything may take, and by how much one clock's duration must be lengthened on another.
 
 The safety of leases rests on one assumption: the rates of two machines' monotonic clocks differ by less
-than 5 %. Whoever waits for another's lease to end waits `up(lease)`.
+than 5 %. A process that waits for another one's lease to end waits `up(lease)`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ from typing import Final
 import msgspec
 
 from lockring.units import NS_PER_MS, NS_PER_S
+
+DISTANT_PAST_NS: Final = -(1 << 62)
+"""Before any instant of any monotonic clock."""
+
+DISTANT_FUTURE_NS: Final = 1 << 62
+"""After any instant of any monotonic clock: a deadline that never comes."""
 
 CLOCK_TICK_NS: Final = NS_PER_MS
 """Allowance for the granularity of one clock reading."""
@@ -24,12 +30,12 @@ ASK_AGAIN_NS: Final = 300 * NS_PER_MS
 
 
 def up(duration_ns: int) -> int:
-    """A duration after which the same duration has surely passed on every other clock."""
+    """Return a duration after which the same duration has surely passed on every other clock."""
     return duration_ns + duration_ns // 20 + 2 * CLOCK_TICK_NS
 
 
 def with_time_left(text: str, left_ms: int) -> str:
-    """A sentence about a wait, with the longest time that it takes yet, where `left_ms` says one."""
+    """Return a sentence about a wait, with the longest time that it may still take if `left_ms` is above 0."""
     left_s = -(-left_ms * NS_PER_MS // NS_PER_S)
     return f"{text}; it takes another {left_s} s at the longest" if left_ms > 0 else text
 
@@ -66,7 +72,7 @@ class Timing(msgspec.Struct, frozen=True):
     stall_ns: int = 100 * NS_PER_MS
 
     def heartbeat_for_ns(self, coordinator_lease_ms: int) -> int:
-        """How often a node sends heartbeats: often enough for the lease that its cluster has chosen, however short."""
+        """Return how often a node sends heartbeats: often enough for its cluster's lease, however short."""
         return min(self.heartbeat_ns, coordinator_lease_ms * NS_PER_MS // HEARTBEATS_PER_LEASE)
 
 

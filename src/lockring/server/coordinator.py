@@ -7,40 +7,27 @@ import logging
 import secrets
 from typing import Final
 
-import msgspec
-
 from lockring.clock import boot_id, monotonic_ns, wall_ns
-from lockring.cluster_state import ClusterState, encode_state, routes_of
-from lockring.core.coordinator.core import CoordinatorCore
-from lockring.core.effects import Close, Effect, Publish, Send, StoreRead, StoreWrite
-from lockring.core.timing import with_time_left
-from lockring.errors import ProtocolError, WrongCluster, WrongRole
-from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, check_protocol
+from lockring.cluster_state import ClusterState
+from lockring.core.coordinator import CoordinatorCore
+from lockring.core.effects import (
+    Admit,
+    Broadcast,
+    Close,
+    Effect,
+    Note,
+    Publish,
+    Send,
+    StoreRead,
+    StoreWrite,
+)
+from lockring.errors import Overloaded, ProtocolError
+from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
-from lockring.protocol import (
-    PROTOCOL,
-    ClientHello,
-    Drain,
-    GetState,
-    GetStatus,
-    Heartbeat,
-    Join,
-    Leave,
-    Message,
-    PeerHello,
-    Routes,
-    ServerStatus,
-    SlotRequests,
-    State,
-    StateReply,
-    StatusReply,
-    TroubleNotice,
-    Undrain,
-    Welcome,
-)
+from lockring.protocol import Message, Welcome
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
@@ -48,8 +35,6 @@ from lockring.server.state_dir import open_store
 from lockring.server.store_worker import StoreOutcome, StoreWorker
 from lockring.units import NS_PER_MS, NS_PER_S
 
-_FROM_NODE: Final = frozenset({Join, Heartbeat, SlotRequests, Leave, Drain, Undrain})
-_FROM_CLIENT: Final = frozenset({Drain, Undrain})
 _LOOK_S: Final = 1.0
 _CLOSE_S_MAX: Final = 1.0
 _FAREWELL_LOOK_S: Final = 0.01
@@ -80,12 +65,6 @@ class CoordinatorServer:
         self._reporter = StateReporter(
             log, None, lambda state: whole(state, self._absent()), absent=self._absent
         )
-        self._nodes: dict[int, AcceptedConnection] = {}
-        """The nodes that the core has let in; they are sent each new state."""
-        self._clients: dict[int, AcceptedConnection] = {}
-        self._encoded: tuple[int, bytes] | None = None
-        self._routes: Routes | None = None
-        self._note = ""
         self._cluster = ""
         self._look_timer: asyncio.TimerHandle | None = None
 
@@ -122,7 +101,7 @@ class CoordinatorServer:
         )
         self._is_started = True
         await self._listener.begin()
-        core.start(now_ns=monotonic_ns(), wall_ns=wall_ns())
+        core.start(now_ns=self._now_ns())
         self._pump.schedule()
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
@@ -161,62 +140,30 @@ class CoordinatorServer:
     # ----------------------------------------------------------------------- Host
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
-        """See `Host`."""
-        core = self._core
-        match hello:
-            case ClientHello():
-                check_protocol(hello.protocol, "the client")
-                state = core.state if core.state is not None else ClusterState()
-                if hello.cluster and state.cluster and hello.cluster != state.cluster:
-                    raise WrongCluster(
-                        f"the client belongs to cluster {hello.cluster}, this coordinator to {state.cluster}"
-                    )
-                welcome = Welcome(PROTOCOL, state.cluster, "coordinator", "", 0, state.version, self.address)
-                guest.admit(CLIENT, welcome)
-                self._clients[guest.number] = guest
-                if self._routes is not None:
-                    guest.send(self._routes)
-                if self._core.note:
-                    guest.send(self._trouble())
-            case Join():
-                guest.admit(PEER, None)  # the core welcomes or refuses it
-                core.receive(guest.number, hello, now_ns=monotonic_ns(), wall_ns=wall_ns())
-            case PeerHello():
-                raise WrongRole(f"{self.address} is a coordinator, not node {hello.to_node}")
-            case _:
-                raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
-        self._pump.schedule()
+        """See `ConnectionHandler`. The core decides, at once."""
+        now_ns = self._now_ns()
+        self._core.connected(guest.number, now_ns=now_ns)
+        self._core.receive(guest.number, hello, now_ns=now_ns)
+        self._pump.flush()
 
     def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
-        """See `Host`."""
-        core = self._core
-        now_ns, wall = monotonic_ns(), wall_ns()
+        """See `ConnectionHandler`."""
+        now_ns = self._now_ns()
         for message in messages:
-            if type(message) in (_FROM_NODE if guest.role is PEER else _FROM_CLIENT):
-                core.receive(guest.number, message, now_ns=now_ns, wall_ns=wall)
-            elif guest.role is CLIENT and isinstance(message, GetState):
-                guest.send(self._state_for(message.request))
-            elif guest.role is CLIENT and isinstance(message, GetStatus):
-                guest.send(StatusReply(message.request, self._status(now_ns)))
-            else:
-                name = type(message).__name__
-                raise WrongRole(
-                    f"{self.address} is a coordinator; it does not take {name} from {guest.title}"
-                )
+            self._core.receive(guest.number, message, now_ns=now_ns)
         self._pump.schedule()
 
     def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
-        """See `Host`."""
-        self._clients.pop(guest.number, None)
-        if self._nodes.pop(guest.number, None) is not None:
+        """See `ConnectionHandler`."""
+        if guest.tag is not None:
             log.info("node %s is disconnected: %s", guest.tag, reason)
-        self._core.disconnected(guest.number, now_ns=monotonic_ns(), wall_ns=wall_ns())
+        self._core.disconnected(guest.number, now_ns=self._now_ns())
         self._pump.schedule()
 
     # ----------------------------------------------------------------------- effects
 
     def _on_timer(self) -> None:
-        self._core.on_timer(now_ns=monotonic_ns(), wall_ns=wall_ns())
+        self._core.on_timer(now_ns=self._now_ns())
 
     def _flush(self) -> None:
         for effect in self._core.take_effects(now_ns=monotonic_ns()):
@@ -225,22 +172,32 @@ class CoordinatorServer:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
+            case Admit(number, is_member, welcome):
+                self._admit(number, PEER if is_member else CLIENT, welcome)
             case Send(to=int() as number, message=message):
                 guest = self._listener.guest(number)
                 if guest is not None:
                     if isinstance(message, Welcome):
                         guest.tag = message.node
-                        self._nodes[number] = guest
                         log.info("node %s#%d is connected", message.node, message.incarnation)
                     guest.send(message)
+            case Broadcast(numbers, message):
+                frame = encode_frame(message)
+                for number in numbers:
+                    guest = self._listener.guest(number)
+                    if guest is not None:
+                        guest.send_frame(frame)
             case Close(to=int() as number, reason=reason):
                 guest = self._listener.guest(number)
                 if guest is not None:
-                    if number not in self._nodes:
-                        log.info("refused a node at %s: %s", guest.remote, reason)
+                    if guest.tag is None:
+                        self._listener.tell_of(guest, "refused", ProtocolError(reason), logging.INFO)
                     guest.close(reason)
             case Publish(state=state):
-                self._publish(state)
+                self._say_if_leases_are_others(state)
+                self._reporter.report(state)
+            case Note(text=text):
+                log.info("%s", text)
             case StoreRead(operation=operation):
                 self._store.read(lambda outcome: self._stored(operation, outcome))
             case StoreWrite(operation=operation, expected_version=expected, state=state):
@@ -248,14 +205,23 @@ class CoordinatorServer:
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
+    def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
+        guest = self._listener.guest(number)
+        if guest is None:
+            return
+        try:
+            guest.admit(role, welcome)
+        except Overloaded as error:
+            guest.refuse(error)
+            self._core.disconnected(number, now_ns=self._now_ns())
+
     def _stored(self, operation: int, outcome: StoreOutcome) -> None:
         self._core.store_result(
             operation,
             ok=outcome.ok,
             state=outcome.state,
             problem=outcome.problem,
-            now_ns=monotonic_ns(),
-            wall_ns=wall_ns(),
+            now_ns=self._now_ns(),
         )
         self._tell_of_store()
         self._pump.schedule()
@@ -263,44 +229,19 @@ class CoordinatorServer:
     def _tell_of_store(self) -> None:
         for news in self._core.store_news():
             log.log(logging.ERROR if news.is_trouble else logging.INFO, "%s", news.text)
-            if news.is_trouble:
-                self._note = self._core.note  # which says the same
-
-    def _trouble(self) -> TroubleNotice:
-        """What the coordinator waits for, as its clients are told."""
-        note, left_ms = self._core.note, self._core.left_ms(monotonic_ns())
-        if not note:
-            return TroubleNotice("")
-        return (
-            TroubleNotice("leases", note, left_ms=left_ms) if left_ms else TroubleNotice("no-primary", note)
-        )
-
-    def _publish(self, state: ClusterState) -> None:
-        if state.cluster != self._cluster:
-            # A client keeps the first id that it hears: let it come back and hear the one that counts.
-            for client in list(self._clients.values()):
-                client.close("the cluster has another id than this client was told")
-            self._cluster = state.cluster
-            self._say_if_leases_are_others(state)
-        if self._nodes:
-            frame = encode_frame(State(self._encode(state)))
-            for guest in self._nodes.values():
-                guest.send_frame(frame)
-        routes = routes_of(state)
-        if self._routes is None or msgspec.structs.replace(self._routes, version=routes.version) != routes:
-            self._routes = routes
-            self._tell_clients(routes)
-        self._reporter.report(state)
-
-    def _tell_clients(self, message: Routes | TroubleNotice) -> None:
-        if self._clients:
-            frame = encode_frame(message)
-            for guest in self._clients.values():
-                guest.send_frame(frame)
 
     # ----------------------------------------------------------------------- inner
 
+    def _now_ns(self) -> int:
+        """Read both clocks, for an input: the core is told the wall clock's time, which may have been set meanwhile."""
+        now_ns = monotonic_ns()
+        self._core.set_wall_clock(wall_ns=wall_ns(), now_ns=now_ns)
+        return now_ns
+
     def _say_if_leases_are_others(self, state: ClusterState) -> None:
+        if state.cluster == self._cluster:
+            return
+        self._cluster = state.cluster
         timing = self._settings.timing()
         for lease, asked_ns, chosen_ms in (
             ("backup", timing.backup_lease_ns, state.backup_lease_ms),
@@ -314,41 +255,11 @@ class CoordinatorServer:
                     asked_ns / NS_PER_S,
                 )
 
-    def _encode(self, state: ClusterState) -> bytes:
-        if self._encoded is None or self._encoded[0] != state.version:
-            self._encoded = (state.version, encode_state(state))
-        return self._encoded[1]
-
-    def _state_for(self, request: int) -> StateReply:
-        state = self._core.state
-        return StateReply(request, self._encode(state if state is not None else ClusterState()), self._told())
-
-    def _told(self) -> str:
-        return with_time_left(self._core.note, self._core.left_ms(monotonic_ns()))
-
-    def _status(self, now_ns: int) -> ServerStatus:
-        status = self._core.status(now_ns=now_ns)
-        return ServerStatus(
-            "coordinator",
-            "",
-            0,
-            status.version,
-            note=status.note,
-            waiting=status.waiting,
-            heard=list(status.heard),
-        )
-
     def _absent(self) -> tuple[str, ...]:
         return self._core.status(now_ns=monotonic_ns()).absent
 
     def _look(self) -> None:
-        """Once a second: say what the coordinator waits for, when that has changed."""
+        """Log once a second what comes of the passing of time alone."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self._tell_of_store()
-        note = self._core.note
-        if note != self._note:
-            self._note = note
-            self._tell_clients(self._trouble())
-            if note:
-                log.info("%s", self._told())
         self._reporter.summarize()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
-from lockring.core.client.renewals import OTHER_CLUSTER
+from lockring.core.client import OTHER_CLUSTER
 from lockring.protocol import Acquire, GrantReply, LossNotice, Message, Refusal
 from lockring.slots import slot_of
 from tests.sim.framework.groups import GroupCheckers

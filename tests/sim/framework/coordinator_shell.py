@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from lockring.cluster_state import ClusterState, encode_state, routes_of
-from lockring.core.coordinator.core import CoordinatorCore
+from lockring.cluster_state import ClusterState
+from lockring.core.coordinator import CoordinatorCore
 from lockring.core.effects import (
+    Admit,
+    Broadcast,
     Close,
     Effect,
+    Note,
     Publish,
     Send,
     StoreRead,
@@ -16,11 +19,7 @@ from lockring.core.effects import (
 )
 from lockring.core.timing import Timing
 from lockring.protocol import (
-    PROTOCOL,
-    ClientHello,
-    State,
     ToCoordinator,
-    Welcome,
 )
 from tests.sim.framework.network import End, Network
 from tests.sim.framework.shells import Shell
@@ -58,9 +57,6 @@ class CoordinatorShell(Shell):
 
     def on_start(self) -> None:
         self._ends: dict[int, End] = {}
-        self._nodes: dict[int, str] = {}
-        self._clients: dict[int, End] = {}
-        self._cluster = ""
         self.core = CoordinatorCore(
             address=self.address,
             term=f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}",
@@ -73,50 +69,47 @@ class CoordinatorShell(Shell):
             wall_ns=self.wall_ns(),
         )
         self.network.listen(self.address, self, self._accepted)
-        self.core.start(now_ns=self.now_ns(), wall_ns=self.wall_ns())
+        self.core.start(now_ns=self.now_ns())
 
     def on_timer(self) -> None:
         assert self.core is not None
-        self.core.on_timer(now_ns=self.turn_now, wall_ns=self.wall_ns())
+        self.core.on_timer(now_ns=self._read_clocks())
+
+    def _read_clocks(self) -> int:
+        """The time of this turn; the core learns what the wall clock shows."""
+        assert self.core is not None
+        self.core.set_wall_clock(wall_ns=self.wall_ns(), now_ns=self.turn_now)
+        return self.turn_now
 
     def _accepted(self, end: End) -> None:
         self._ends[end.number] = end
         end.on_message, end.on_closed = self._message, self._closed
+        assert self.core is not None
+        self.core.connected(end.number, now_ns=self._read_clocks())
 
     def _message(self, end: End, payload: bytes) -> None:
         assert self.core is not None
-        message = _to_coordinator.decode(payload)
-        if isinstance(message, ClientHello):
-            self._greet(end)
-            return
-        self.core.receive(end.number, message, now_ns=self.turn_now, wall_ns=self.wall_ns())
-
-    def _greet(self, end: End) -> None:
-        assert self.core is not None
-        state = self.core.state
-        cluster, version = ("", 0) if state is None else (state.cluster, state.version)
-        self.transmit(end, Welcome(PROTOCOL, cluster, "coordinator", "", 0, version, self.address))
-        if state is not None:
-            self.transmit(end, routes_of(state))
-        self._clients[end.number] = end
+        self.core.receive(end.number, _to_coordinator.decode(payload), now_ns=self._read_clocks())
 
     def _closed(self, end: End) -> None:
         assert self.core is not None
-        self._clients.pop(end.number, None)
         if self._ends.pop(end.number, None) is not None:
-            self._nodes.pop(end.number, None)
-            self.core.disconnected(end.number, now_ns=self.turn_now, wall_ns=self.wall_ns())
+            self.core.disconnected(end.number, now_ns=self._read_clocks())
 
     def _store_answer(self, operation: int, ok: bool, state: ClusterState | None) -> None:
         assert self.core is not None
-        self.core.store_result(operation, ok=ok, state=state, now_ns=self.turn_now, wall_ns=self.wall_ns())
+        self.core.store_result(operation, ok=ok, state=state, now_ns=self._read_clocks())
 
     def carry_out(self, effect: Effect) -> None:
         match effect:
+            case Admit(to, _, welcome):
+                if welcome is not None:
+                    self.transmit(self._ends.get(to), welcome)
+            case Broadcast(connections, message):
+                for number in connections:
+                    self.transmit(self._ends.get(number), message)
             case Send(to, message):
                 assert isinstance(to, int)
-                if isinstance(message, Welcome) and to in self._ends:
-                    self._nodes[to] = message.node
                 self.transmit(self._ends.get(to), message)
             case Close(to, reason):
                 assert isinstance(to, int)
@@ -128,26 +121,14 @@ class CoordinatorShell(Shell):
                         )
                     end.close()
                     self.post(self._closed, end)
-            case Publish(state):
-                self._publish(state)
+            case Publish():
+                pass
+            case Note(text):
+                if self.world.story is not None:
+                    self.world.tell(self.name, text)
             case StoreRead(operation):
                 self.store.read(self, operation, self._store_answer)
             case StoreWrite(operation, expected, state):
                 self.store.write(self, operation, expected, state, self._store_answer)
             case _:
                 raise AssertionError(f"a coordinator asks for {effect}")
-
-    def _publish(self, state: ClusterState) -> None:
-        message = State(encode_state(state))
-        for number in list(self._nodes):
-            self.transmit(self._ends.get(number), message)
-        routes = routes_of(state)
-        if state.cluster != self._cluster:
-            # Whoever was greeted with another id would take the nodes for strangers.
-            self._cluster = state.cluster
-            for end in list(self._clients.values()):
-                end.close()
-                self.post(self._closed, end)
-            self._clients.clear()
-        for end in list(self._clients.values()):
-            self.transmit(end, routes)

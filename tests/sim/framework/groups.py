@@ -1,15 +1,14 @@
 """Groups: a program above the clients that joins one, owns keys and leaves it, and the properties that must hold then.
 
-The checkers know what each member takes for its own (by its own clock, at true time) and what its program has not yet let
-go of; they share no rule with the code under test.
+The checkers know what each member takes for its own (by its own clock, at true time) and what its program has not yet
+let go of; they share no rule with the code under test.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket, TicketState
+from lockring.core.client import Query, Ticket, TicketState
 from lockring.errors import LockringError
 from lockring.names import GROUP_PREFIX
 from lockring.protocol import WAIT_FOREVER, MemberRecord, Mode, payload_of
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class GroupHabits(NamedTuple):
-    """What the members of a group do. Durations in ns.
+    """The behaviour of a group's members. Durations in ns.
 
     Attributes:
         lock: name of the group's lock.
@@ -29,8 +28,8 @@ class GroupHabits(NamedTuple):
         members: how many each client has.
         away_max: longest time between two memberships.
         stay_max: longest time for which one stays.
-        heedful: probability that a member wants to be told of changes, so that others wait for it.
-        finish_max: longest time that such a one needs to let go.
+        heedful: probability that a member has a callback for changes, so that others wait for it.
+        finish_max: longest time that its callback takes.
         namesakes: probability of an id that another member may have too.
     """
 
@@ -45,7 +44,7 @@ class GroupHabits(NamedTuple):
 
 
 def group_lock_in(slots: list[int]) -> str:
-    """Name of a group's lock that falls into one of these slots."""
+    """Return the name of a group's lock that falls into one of these slots."""
     number = 0
     while slot_of(f"{GROUP_PREFIX}{number}") not in slots:
         number += 1
@@ -53,12 +52,12 @@ def group_lock_in(slots: list[int]) -> str:
 
 
 def group_lock_beside(lock: str) -> str:
-    """Name of a group's lock in the slot of another lock."""
+    """Return the name of a group's lock in the slot of another lock."""
     return group_lock_in([slot_of(lock)])
 
 
 def draw_group(world: World, slots: list[int], ttls_ms: tuple[int, ...]) -> GroupHabits | None:
-    """The group of a seed, in one of six. Drawn apart, so that the others are what they were without groups."""
+    """Draw the group of a seed; one seed in six has one. A stream of its own leaves the other draws alone."""
     rng = world.rng("group")
     if rng.random() >= 1 / 6:
         return None
@@ -78,11 +77,11 @@ class Member:
     """One thread of the program: joins, works on what it owns, leaves, again and again.
 
     Attributes:
-        name: who it is, for the story.
+        name: for the story.
         ticket: the present membership.
         request: by which it follows the group.
-        finishing: what was taken from it and its program has not yet let go of.
-        owned: what it owned when it was last looked at.
+        finishing: keys that were taken from it, and that its program has not let go of yet.
+        owned: the keys that it owned at the last look.
         version: of the newest view that it had then.
     """
 
@@ -90,10 +89,10 @@ class Member:
         self.program = program
         self.name = f"{program.client.name}.{number}"
         self.step = 0
-        self.begin_anew()
+        self.reset()
 
-    def begin_anew(self) -> None:
-        """Be no member."""
+    def reset(self) -> None:
+        """Forget the membership."""
         self.ticket: Ticket | None = None
         self.request: Query | None = None
         self.life = 0
@@ -103,14 +102,14 @@ class Member:
         self.version = 0
 
     def owns(self) -> frozenset[int]:
-        """What it rightly takes for its own at this true time."""
+        """Return the keys that it rightly takes for its own at this true time."""
         client = self.program.client
         if self.request is None or client.core is None or not client.alive or client.life != self.life:
             return frozenset()
         return client.core.owned(self.request, client.now_ns())
 
     def uses(self) -> frozenset[int]:
-        """What it owns, and what it has not let go of, as long as its lease lasts."""
+        """Return the keys that it owns or has not let go of, as long as its lease lasts."""
         client = self.program.client
         if self.ticket is None or client.core is None or not client.alive or client.life != self.life:
             return frozenset()
@@ -133,13 +132,13 @@ class GroupProgram:
         checkers.members += self.members
 
     def start(self) -> None:
-        """The client's process has started."""
+        """Begin, when the client's process has started."""
         for member in self.members:
-            member.begin_anew()
+            member.reset()
             self._soon(member, self._join, self.rng.randrange(1, self.habits.away_max))
 
     def freeze(self) -> None:
-        """Who is in stays, who is out stays out."""
+        """Let no member join or leave any more."""
         self.frozen = True
         for member in self.members:
             if not member.leaving:
@@ -152,7 +151,7 @@ class GroupProgram:
             self._soon(member, self._leave, self.rng.randrange(1, 50 * MS))
 
     def waiting(self) -> list[Ticket]:
-        """Those that have not been let in yet."""
+        """Return the tickets of members."""
         return [
             member.ticket
             for member in self.members
@@ -178,7 +177,7 @@ class GroupProgram:
         """Begin a membership."""
         core = self.client.core
         assert core is not None
-        member.begin_anew()
+        member.reset()
         member.life = self.client.life
         member.ticket = core.acquire(
             self.habits.lock,
@@ -191,7 +190,7 @@ class GroupProgram:
         self._tell(member, f"joins as {name!r}: {member.ticket!r}")
 
     def resolved(self, ticket: Ticket, error: LockringError | None) -> bool:
-        """A membership was granted, refused or released; False if it is none."""
+        """Handle a granted, refused or released membership; return False for any other ticket."""
         member = self._member(ticket)
         if member is None:
             return False
@@ -199,8 +198,8 @@ class GroupProgram:
         assert core is not None
         if ticket.state == TicketState.HELD and error is None:
             member.request = core.follow(ticket, now_ns=self.client.now_ns())
-            assert member.request.following is not None
-            member.request.following.telling = self.rng.random() < self.habits.heedful
+            assert member.request.subscription is not None
+            member.request.subscription.has_callback = self.rng.random() < self.habits.heedful
             self.client.world.stats["joined"] += 1
             if self.scripted:
                 pass
@@ -213,14 +212,14 @@ class GroupProgram:
         return True
 
     def lost(self, ticket: Ticket) -> bool:
-        """A membership was lost; False if it is none."""
+        """Handle a lost membership; return False for any other ticket."""
         member = self._member(ticket)
         if member is not None:
             self._over(member)
         return member is not None
 
     def _over(self, member: Member) -> None:
-        member.begin_anew()
+        member.reset()
         if not self.frozen and not self.scripted:
             self._soon(member, self._join, self.rng.randrange(1, self.habits.away_max))
 
@@ -228,7 +227,7 @@ class GroupProgram:
         """Let one more member join, which leaves when a scenario says so.
 
         Args:
-            heedful_for_ns: how long it needs to let go of what is taken from it, 0 if it does not care.
+            heedful_for_ns: how long its callback takes to let go of keys, 0 if it has none.
             weight: its weight.
         """
         member = Member(self, len(self.members))
@@ -257,21 +256,21 @@ class GroupProgram:
         core, ticket = self.client.core, member.ticket
         assert core is not None
         if member.leaving and ticket is not None and ticket.state == TicketState.HELD:
-            following = None if member.request is None else member.request.following
-            if following is None or not following.untold:
+            following = None if member.request is None else member.request.subscription
+            if following is None or not following.callbacks_pending:
                 try:
                     core.release(ticket, now_ns=self.client.now_ns())
                 except LockringError:
                     return  # lost: that follows
 
     def regrouped(self, request: Query, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
-        """A member's group has changed."""
-        following = request.following
+        """Handle a change in a member's group."""
+        following = request.subscription
         assert following is not None
         member = self._member(following.ticket)
         if member is None:
             return
-        standing = following.standing
+        standing = following.ownership
         self._tell(
             member,
             f"view {standing.view.number}{' settled' if standing.settled else ''} of "
@@ -289,14 +288,14 @@ class GroupProgram:
         core = self.client.core
         assert core is not None
         if member.request is request:
-            # Only then may it say that it has let go: whoever hears of it may own this already.
+            # Only after that may it say that it has let go: another member may own the keys at once.
             member.finishing.pop(0)
         core.told(request, now_ns=self.client.now_ns())
         if member.request is request:
             self._release_if_done(member)
 
     def look(self) -> None:
-        """After each input: what is owned now."""
+        """Check after an input what each member owns now."""
         for member in self.members:
             if member.request is not None:
                 self.checkers.look(member)
@@ -310,10 +309,10 @@ class GroupProgram:
 
 
 class GroupCheckers:
-    """What must hold at every instant of the members of one group.
+    """The properties that hold at every instant among the members of one group.
 
     - G1: no two of them own one key, nor does one own what the program of another has not let go of.
-    - G2: the views of each have growing numbers, and who comes to own a key has a greater one than any owner before.
+    - G2: each member's view numbers grow, and a new owner of a key has a greater one than every owner before.
 
     Attributes:
         members: of all clients.
@@ -327,11 +326,11 @@ class GroupCheckers:
         self._fences: dict[int, tuple[int, Member]] = {}
 
     def look(self, member: Member) -> None:
-        """A member may own something else than before."""
+        """Check what a member owns now."""
         assert member.request is not None
-        assert member.request.following is not None
+        assert member.request.subscription is not None
         owned = member.owns()
-        version = member.request.following.standing.view.number
+        version = member.request.subscription.ownership.view.number
         if version < member.version:
             raise Violation("G2", f"{member.name} goes from view {member.version} back to {version}")
         gained = owned - member.owned
@@ -355,7 +354,7 @@ class GroupCheckers:
                     raise Violation("G1", f"{member.name} gets slots {sorted(both)} that {other.name} has")
 
     def unsettled(self) -> str | None:
-        """Why not all members have one settled view with just them and each key its owner; None if they have."""
+        """Return why the members do not share one settled view in which each key has its owner; None if they do."""
         present = [
             member
             for member in self.members
@@ -364,10 +363,10 @@ class GroupCheckers:
         everybody = {member.ticket.generation for member in present if member.ticket is not None}
         owned: set[int] = set()
         for member in present:
-            following = None if member.request is None else member.request.following
-            if following is None or following.over:
+            following = None if member.request is None else member.request.subscription
+            if following is None or following.ended:
                 return f"{member.name} does not follow the group"
-            view, settled, _ = following.standing
+            view, settled, _ = following.ownership
             if not settled:
                 return f"{member.name} has view {view.number}, not settled"
             if {each.fencing_token for each in view.members} != everybody:

@@ -39,7 +39,7 @@ class Operator(Shell):
     """Sends one request at a time, each on a connection of its own, until it is answered for good.
 
     Attributes:
-        answers: what the servers have said, in order: "Draining", "Undrained", or a refusal's code; refusals that may pass are left out.
+        answers: what the servers have said, in order: "DrainReply", "UndrainReply", or a refusal's code; refusals that may pass are left out.
         drained: ids of the nodes that it may have had drained, since an answer can be lost, and that are not active again.
     """
 
@@ -97,7 +97,7 @@ class Operator(Shell):
                 return
             end.close()
             self._is_asking = False
-            self.world.stats[f"operator_{type(message).__name__.lower()}"] += 1
+            self.world.stats[f"operator_{type(message).__name__}"] += 1
             self.answers.append(message.code if isinstance(message, Refusal) else type(message).__name__)
             if isinstance(message, UndrainReply) or (
                 isinstance(message, Refusal) and message.code != "last-node"

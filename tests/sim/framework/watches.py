@@ -1,12 +1,12 @@
-"""What those see who watch locks: nothing is left out unless a gap is told, and at the end all is seen.
+"""Checkers of watches: no event is missing without a gap, and at the end of a run every watch is up to date.
 
-Known from outside: what each watch was given, which grants clients came to believe in, and at the end of a run what the
-lock's primary has in its table.
+They know the updates of each watch, the grants that clients came to believe in, and at the end of a run the table of
+the lock's primary.
 """
 
 from __future__ import annotations
 
-from lockring.core.client.effects import Update
+from lockring.core.client import Update
 from lockring.protocol import LockEventKind, LockRecord, Mode
 from tests.sim.framework.world import Violation
 
@@ -15,23 +15,24 @@ Waiter = tuple[str, int]
 
 
 def holders_of(lock: LockRecord) -> set[Holder]:
-    """Who holds a lock: session, acquisition and generation."""
+    """Return the holders of a lock: session, acquisition and generation."""
     return {(each.session, each.acquisition, each.generation) for each in lock.holders}
 
 
 def waiters_of(lock: LockRecord) -> set[Waiter]:
-    """Who waits for it: session and acquisition."""
+    """Return the waiters of a lock: session and acquisition."""
     return {(each.session, each.acquisition) for each in lock.waiters}
 
 
 class Stretch:
-    """What a watch saw between two gaps: all grants with generations from the first to the last one that it saw begin.
+    """A watch between two gaps: all grants with generations from the first to the last one that it saw begin.
 
     A picture with an exclusive holder begins with that one. Of others nothing says which grants were over by then.
 
     Attributes:
-        ended_at: how many grants there had been when its end was told, None while it goes on. What a primary shows may be lost
-            with it before anybody was answered; its successor then gives lower generations than were seen.
+        ended_at: how many grants there had been when it ended, None while it goes on. A grant that a primary
+            shows may be lost with it before the answer leaves; its successor then gives lower generations than were
+            seen.
     """
 
     def __init__(self, who: str, lock: LockRecord) -> None:
@@ -43,7 +44,7 @@ class Stretch:
         self.last = self.first
 
     def granted(self, generations: set[int]) -> None:
-        """These grants were seen."""
+        """Note grants that the watch has shown."""
         self.seen |= generations
         self.last = max(generations | {self.last})
         self.first = self.first or min(generations, default=0)
@@ -54,7 +55,7 @@ class Seen:
 
     Attributes:
         lock: the newest picture, None before the first.
-        gaps: how many it was told of.
+        gaps: how many it has had.
     """
 
     def __init__(self, watches: Watches, who: str, name: str) -> None:
@@ -66,7 +67,7 @@ class Seen:
         self.gaps = 0
 
     def update(self, update: Update) -> None:
-        """The watch has news: it must lead from the last picture to this one."""
+        """Check that an update leads from the last picture to this one."""
         before, self.lock = self.lock, update.lock
         what = f"{self._who} watches {self._name!r}"
         if before is None:
@@ -122,22 +123,22 @@ class Watches:
         self._stretches: list[Stretch] = []
 
     def granted(self, name: str, generation: int) -> None:
-        """A client came to believe that it holds a lock."""
+        """Note that a client came to believe that it holds a lock."""
         self._grants += 1
         self._granted.setdefault(name, {})[generation] = self._grants
 
     def begin(self, who: str, lock: LockRecord) -> Stretch:
-        """A watch sees a lock for the first time, or after a gap."""
+        """Begin a stretch: a watch shows a lock for the first time, or after a gap."""
         stretch = Stretch(who, lock)
         self._stretches.append(stretch)
         return stretch
 
     def end(self, stretch: Stretch) -> None:
-        """A watch tells of a gap: what comes now is no part of what it saw until here."""
+        """End a stretch at a gap."""
         stretch.ended_at = self._grants
 
     def check(self) -> None:
-        """Whatever was granted between two gaps was seen; only at the end of a run is known what was."""
+        """Check that every grant between two gaps was seen; all grants are known only at the end of a run."""
         for each in self._stretches:
             between = {
                 generation

@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import (
+from lockring.core.client import (
     CallResult,
+    ClientCore,
     Connect,
     Disconnect,
     GrantLost,
     GroupChange,
+    QueryKind,
     Resolve,
     SendTo,
+    Ticket,
+    TicketState,
     Update,
 )
-from lockring.core.client.queries import QueryKind
-from lockring.core.client.tickets import Ticket, TicketState
 from lockring.errors import LockringError
 from lockring.protocol import WAIT_FOREVER, LockEventKind, Mode, ToClient
 from tests.sim.framework.checkers import Belief, Checkers
@@ -35,7 +36,7 @@ _to_client = msgspec.msgpack.Decoder(ToClient)
 
 
 class Habits(NamedTuple):
-    """What the programs above the clients do; drawn per seed. Durations in ns.
+    """The behaviour of the programs above the clients, drawn per seed. Durations in ns.
 
     Attributes:
         names: the locks they use.
@@ -67,12 +68,12 @@ class Task:
 
     Attributes:
         scripted: whether a scenario says when to release.
-        outcome: of a scripted one: "waiting", "held", "released", why it was lost, or the code of an error.
+        outcome: of a scripted one: "waiting", "held", "released", the reason of its loss, or the code of an error.
         got_at: true time at which it was held.
         ended_at: true time at which it was over.
         generation: its fencing token.
         ticket: the present acquisition.
-        last: the one before, which is over.
+        last: the acquisition before, which is over.
     """
 
     def __init__(self, number: int, *, scripted: bool = False) -> None:
@@ -85,7 +86,7 @@ class Task:
         self.ticket: Ticket | None = None
         self.last: Ticket | None = None
         self.belief: Belief | None = None
-        self.step = 0  # what an earlier step has planned is dropped
+        self.step = 0  # a plan of an earlier step is dropped
         self.since = 0
 
 
@@ -94,9 +95,9 @@ class ClientShell(Shell):
 
     Attributes:
         core: the real one; None while the process is down.
-        tasks: what its program does at present.
-        stopping: whether the program acquires nothing more.
-        watches: what it has seen of the locks that it watches, by name.
+        tasks: the threads of its program.
+        stopping: whether the program has stopped acquiring.
+        watches: the watches of its program, by lock.
     """
 
     is_client = True
@@ -144,13 +145,13 @@ class ClientShell(Shell):
                 self._watch(name)
 
     def watch(self, name: str) -> None:
-        """Watch a lock from now on; what is seen is checked, and is in `watches`."""
+        """Watch a lock from now on; its updates are checked, and are in `watches`."""
         self.post(self._watch, name)
 
     def _watch(self, name: str) -> None:
         assert self.core is not None
         request = self.core.watch(name, now_ns=self.now_ns())
-        request.context = self.watches[name] = Seen(self.checkers.watches, self.name, name)
+        request.call = self.watches[name] = Seen(self.checkers.watches, self.name, name)
 
     def _new_id(self) -> str:
         self._ids += 1
@@ -228,7 +229,7 @@ class ClientShell(Shell):
             self._soon(task, self._begin, self.rng.randrange(1, self.habits.think_max))
 
     def stop(self) -> None:
-        """Acquire nothing more; release what is held, soon."""
+        """Stop acquiring, and release soon what is held."""
         self.stopping = True
         if self.group is not None:
             self.group.stop()
@@ -237,14 +238,14 @@ class ClientShell(Shell):
                 self._soon(task, self._release, self.rng.randrange(1, 50 * MS))
 
     def waiting(self) -> list[Ticket]:
-        """Acquires that have no answer yet."""
+        """Return the tickets of calls that are not over."""
         members = [] if self.group is None else self.group.waiting()
         return [task.ticket for task in self.tasks if task.ticket is not None and self.alive] + members
 
     # ------------------------------------------------------------------ scenarios
 
     def take(self, name: str, *, ttl_ms: int, wait_ms: int = WAIT_FOREVER, shared: bool = False) -> Task:
-        """Acquire a lock and hold it until `give_back`; see the task for what comes of it."""
+        """Acquire a lock and hold it until `give_back`; the task has the outcome."""
         task = Task(len(self.tasks), scripted=True)
         self.tasks.append(task)
         self.post(self._take, task, name, ttl_ms, wait_ms, Mode.SHARED if shared else Mode.EXCLUSIVE)
@@ -257,26 +258,26 @@ class ClientShell(Shell):
         self._by_ticket[id(task.ticket)] = task
 
     def list_all(self) -> None:
-        """List everything to every node, as the client does where it and a node do not agree."""
+        """List everything to every node, as a client does that does not agree with one."""
         self.post(self._list_all)
 
     def _list_all(self) -> None:
         assert self.core is not None
+        ready = {link.node.replica: link for link in self.core.links() if link.node is not None}
         for session in self.core.sessions():
             for share in session.shares.values():
-                node = None if share.replica is None else self.core._routing.nodes[share.replica]
-                if node is not None and node.link is not None and share.tickets:
+                if share.replica in ready and share.tickets:
                     slots = sorted({ticket.slot for ticket in share.tickets.values()})
-                    self.core._list(share, node.link, slots, self.now_ns())
+                    self.core._requests.send_lists(share, ready[share.replica], slots, self.now_ns())
 
     def give_back(self, task: Task) -> None:
-        """Release what `take` acquired."""
+        """Release a lock that `take` acquired."""
         self.post(self._release, task)
 
     # ------------------------------------------------------------------ beliefs
 
     def believes(self, ticket: Ticket, life: int) -> bool:
-        """Whether this client rightly takes the ticket for held at this true time."""
+        """Return whether this client rightly takes the ticket for held at this true time."""
         return (
             self.alive
             and self.life == life
@@ -285,7 +286,7 @@ class ClientShell(Shell):
         )
 
     def _look(self) -> None:
-        """After each input: begin new beliefs, and see to it that nothing that lapsed is believed in again."""
+        """Begin new beliefs after an input, and check that no belief that lapsed comes back."""
         core = self.core
         assert core is not None
         now_ns = self.turn_now
@@ -395,7 +396,7 @@ class ClientShell(Shell):
         if self.world.story is not None:
             told = [(LockEventKind(each.kind).name, each.session, each.acquisition) for each in update.events]
             self.world.tell(self.name, f"sees {update.lock.name!r}: {told}{' GAP' if update.gap else ''}")
-        update.request.context.update(update)
+        update.request.call.update(update)
 
     def _dialed(self, link: int, end: End | None) -> None:
         assert self.core is not None
@@ -417,7 +418,7 @@ class ClientShell(Shell):
         if self._links.get(end.label) is end:
             message = _to_client.decode(payload)
             believed = self._believed()
-            self.core.received(end.label, message, now_ns=self.turn_now)
+            self.core.receive(end.label, message, now_ns=self.turn_now)
             for ticket, belief in believed:
                 if ticket.state not in (TicketState.HELD, TicketState.RELEASING):
                     self.checkers.told_lost(
@@ -426,7 +427,7 @@ class ClientShell(Shell):
             self._look()
 
     def _believed(self) -> list[tuple[Ticket, Belief]]:
-        """What is believed in before a message is taken in."""
+        """Return the beliefs that hold before a message is taken in."""
         core = self.core
         assert core is not None
         self._look()

@@ -44,7 +44,7 @@ MODEL_SWITCHES = {
     "client_from_resp": "client_from_response",
     "no_confirm": "no_confirm",
     "no_bump": "no_bump",
-    "ack_condemned": "ack_condemned",
+    "ack_condemned": "ack_deposed",
     "no_restart_wait": "no_restart_wait",
     "no_slot_wait": "no_slot_wait",
     "no_tenure": "no_tenure",

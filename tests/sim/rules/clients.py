@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.client import outstanding as exchange
-from lockring.core.client.outstanding import Exchange
-from lockring.core.client.renewals import Renewal
+from lockring.core.client import renewals as client_renewals
+from lockring.core.client.dialing import DialPlan
+from lockring.core.client.endings import Endings
+from lockring.core.client.links import Links
+from lockring.core.client.outlook import Outlooks
+from lockring.core.client.outstanding import OutstandingCalls
+from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
-from lockring.core.client.routes import RouteTable
-from lockring.core.client.tickets import NEVER_NS, NodeShare
+from lockring.core.client.sessions import ClientSessions
+from lockring.core.client.tickets import NodeShare
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.core import NodeCore
 from lockring.core.node.dispatch import ClientRequests, ConnectedClient, ParkedRequest
@@ -49,9 +53,9 @@ def drill_session_only() -> None:
 @mutant
 def blind_to_another_cluster() -> list[Change]:
     """A client goes on believing in its locks where another cluster answers at all addresses that it knows."""
-    is_replaced = RouteTable.is_replaced
+    is_replaced = DialPlan.is_replaced
     return [
-        (RouteTable, "is_replaced", lambda self, has_any: not has_any and is_replaced(self, has_any=has_any)),
+        (DialPlan, "is_replaced", lambda self, has_any: not has_any and is_replaced(self, has_any=has_any)),
     ]
 
 
@@ -75,7 +79,7 @@ def agreed_without_right() -> list[Change]:
 
 @drill
 def drill_agreed_without_right() -> None:
-    """A client reaches nobody but the former primary, who reaches nobody but the client."""
+    """A client and the former primary reach each other, and no other process."""
     cluster = Scenario(clients=1)
     client, primary = cluster.simulation.clients[0], cluster.primary()
     cluster.hold(client, cluster.name, ttl_ms=3000)
@@ -89,13 +93,13 @@ def drill_agreed_without_right() -> None:
 @mutant
 def grant_by_session() -> list[Change]:
     """A grant's deadline comes from the newest request of the client, not from the one it answers."""
-    granted = Renewal._granted
+    granted = ClientRenewals.granted
 
-    def changed(self: Renewal, link: Any, message: Any, now_ns: int) -> None:
-        message.basis = self._routing.request
+    def changed(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
+        message.basis = self._log.last_number
         granted(self, link, message, now_ns)
 
-    return [(Renewal, "_granted", changed)]
+    return [(ClientRenewals, "granted", changed)]
 
 
 @drill
@@ -107,28 +111,28 @@ def drill_grant_by_session() -> None:
 @mutant
 def client_from_response() -> list[Change]:
     """A client's deadlines count from the response, not from its request."""
-    granted = Renewal._granted
-    judge = NodeShare.judge
+    granted = ClientRenewals.granted
+    apply_keepalive = client_renewals.apply_keepalive
 
-    def late_granted(self: Renewal, link: Any, message: Any, now_ns: int) -> None:
+    def late_granted(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
         ticket = link.acquires.get(message.request)
         if ticket is not None:
             ticket.sent_at_ns = now_ns
         granted(self, link, message, now_ns)
 
-    def late_judge(self: NodeShare, request: int, sent_at_ns: int, kept: Any, now_ns: int) -> Any:
-        return judge(self, request, now_ns, kept, now_ns)
+    def late_apply(share: NodeShare, request: int, sent_at_ns: int, reply: Any, now_ns: int) -> Any:
+        return apply_keepalive(share, request, now_ns, reply, now_ns)
 
     return [
-        (Renewal, "_granted", late_granted),
-        (NodeShare, "judge", late_judge),
-        (RequestLog, "sent_no_earlier_than", lambda self, request: self._log_times[-1]),
+        (ClientRenewals, "granted", late_granted),
+        (client_renewals, "apply_keepalive", late_apply),
+        (RequestLog, "sent_no_earlier_than_ns", lambda self, number: self._times_ns[-1]),
     ]
 
 
 @drill
 def drill_client_from_response() -> None:
-    """A grant comes late, and nothing more gets from its client to the node."""
+    """A grant comes late, and no further message gets from its client to the node."""
     cluster = Scenario(clients=1)
     cluster.be_patient()
     client, primary = cluster.simulation.clients[0], cluster.primary()
@@ -144,19 +148,19 @@ def drill_client_from_response() -> None:
 @mutant
 def revive() -> list[Change]:
     """A late answer revives a lock whose deadline has passed."""
-    expire = Renewal._expire
-    kept = Renewal._kept
+    answered = ClientRenewals.answered
+    lose_expired = Endings.lose_expired
 
-    def late_kept(self: Any, link: Any, message: Any, now_ns: int) -> None:
-        self.__dict__["reviving"] = True
-        kept(self, link, message, now_ns)
-        self.__dict__["reviving"] = False
+    def late_answered(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
+        vars(self._endings)["reviving"] = True
+        answered(self, link, message, now_ns)
+        vars(self._endings)["reviving"] = False
 
-    def late_expire(self: Any, share: Any, now_ns: int) -> None:
-        if not self.__dict__.get("reviving"):
-            expire(self, share, now_ns)
+    def late_lose_expired(self: Endings, share: Any, now_ns: int) -> None:
+        if not vars(self).get("reviving"):
+            lose_expired(self, share, now_ns)
 
-    return [(Renewal, "_kept", late_kept), (Renewal, "_expire", late_expire)]
+    return [(ClientRenewals, "answered", late_answered), (Endings, "lose_expired", late_lose_expired)]
 
 
 @drill
@@ -201,7 +205,7 @@ def drill_release_by_key() -> None:
 
 @mutant
 def list_of_one_share() -> list[Change]:
-    """A client lists for a slot only what it expects at that node, not what it expects elsewhere by now."""
+    """A client lists for a slot only the tickets of its share there, not those that it expects elsewhere."""
 
     def listed(self: NodeShare, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
@@ -235,15 +239,15 @@ def drill_list_of_one_share(seed: int) -> None:
 
 @mutant
 def lost_from_anyone() -> list[Change]:
-    """A client takes a loss from whatever node says so, and a node tells it without the right to."""
+    """A client takes a loss from any node, and a node reports it without the right to serve."""
 
-    def _told_lost(self: Renewal, link: Any, lost: Any, now_ns: int) -> None:
-        session = self._session_of.get(lost.session)
+    def lost_at_node(self: ClientRenewals, link: Any, lost: Any, now_ns: int) -> None:
+        session = self._sessions.by_id.get(lost.session)
         for share in session.shares.values() if session is not None else ():
             ticket = share.tickets.get(lost.acquisition)
             if ticket is not None:
                 if ticket.generation:
-                    self._lose(ticket, lost.reason, now_ns)
+                    self._endings.lose(ticket, lost.reason, now_ns)
                 return
 
     def tell_lost(self: ClientRequests, entry: Any, reason: str) -> None:
@@ -251,12 +255,12 @@ def lost_from_anyone() -> list[Change]:
             lost = LossNotice(entry.session.id, entry.acquisition, entry.lock.name, reason)
             self._node.send(entry.session.connection, lost)
 
-    return [(Renewal, "_told_lost", _told_lost), (ClientRequests, "tell_lost", tell_lost)]
+    return [(ClientRenewals, "lost_at_node", lost_at_node), (ClientRequests, "tell_lost", tell_lost)]
 
 
 @drill
 def drill_lost_from_anyone() -> None:
-    """A primary that its clients can reach, but nobody else, runs out of what lives on at its successor."""
+    """A primary that only its clients can reach ends leases that live on at its successor."""
     cluster = Scenario(clients=1)
     client = cluster.simulation.clients[0]
     held = [client.take(f"lock-{number}", ttl_ms=3000) for number in range(20)]
@@ -271,7 +275,7 @@ def drill_lost_from_anyone() -> None:
 
 @mutant
 def covered_by_all() -> list[Change]:
-    """What a node says of a keepalive counts for acquisitions too that came to it only after that was sent."""
+    """A node's answer to a keepalive counts also for acquisitions that came to it after that was sent."""
     enter = NodeShare.enter
 
     def changed(self: NodeShare, ticket: Any, after: int) -> None:
@@ -282,7 +286,7 @@ def covered_by_all() -> list[Change]:
 
 @drill
 def drill_covered_by_all() -> None:
-    """A client renews one lock at a node, and hears before the answer that another lock has come there; it has not yet."""
+    """A client renews one lock at a node, and before the answer it hears of another lock's move there, too early."""
     cluster = Scenario(clients=1)
     cluster.be_patient()
     client, coordinator = cluster.simulation.clients[0], cluster.coordinator
@@ -307,7 +311,7 @@ def drill_covered_by_all() -> None:
 
 
 def _unlisted_stays() -> list[Change]:
-    """A node keeps what a client's list shows as given up."""
+    """A node keeps acquisitions that a client's list shows as given up."""
     compare = Renewals._compare_list
 
     def changed(self: Renewals, session: Any, slot: int, listed: Any, through: int, now_ns: int) -> Any:
@@ -319,7 +323,7 @@ def _unlisted_stays() -> list[Change]:
 @mutant
 def released_once() -> list[Change]:
     """A client does not repeat its latest releases where a slot has a new primary."""
-    return [(Exchange, "_release_again", lambda self, now_ns, *, lost=None: None)]
+    return [(OutstandingCalls, "repeat_releases", lambda self, now_ns, *, lost=None: None)]
 
 
 @drill
@@ -338,7 +342,7 @@ def drill_released_once() -> None:
 
 @pair(_unlisted_stays, released_once)
 def unlisted_stays() -> None:
-    """A node keeps what a client's list shows as given up, and no release is repeated at a new primary.
+    """A node keeps acquisitions that a client's list shows as given up, and no release is repeated at a new primary.
 
     Either suffices where the session has something else at that node; else it is the repetition that is needed.
     """
@@ -376,7 +380,7 @@ def newest_first() -> list[Change]:
 
 @drill
 def drill_newest_first() -> None:
-    """Two wait for what a third one holds."""
+    """Two clients wait for a lock that a third one holds."""
     cluster = Scenario(clients=3)
     one, early, late = cluster.simulation.clients
     for client in (early, late):
@@ -391,7 +395,7 @@ def drill_newest_first() -> None:
 
 @mutant
 def wait_begins_anew() -> list[Change]:
-    """Who has waited elsewhere already stands at the end of the queue all the same."""
+    """A waiter that has waited at another node before still goes to the end of the queue."""
     enqueue = LockTable.enqueue
 
     def changed(self: LockTable, name: str, session: Any, acquisition: int, **rest: Any) -> Any:
@@ -406,7 +410,7 @@ def wait_begins_anew() -> list[Change]:
 
 @drill
 def drill_wait_begins_anew() -> None:
-    """The primary dies, and who waited longest reaches its successor last."""
+    """The primary dies, and the longest waiter reaches its successor last."""
     cluster = Scenario(clients=3)
     one, early, late = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=TTL_MS)
@@ -420,12 +424,12 @@ def drill_wait_begins_anew() -> None:
     cluster.run(9)
     one.give_back(held)
     cluster.wait(lambda: "held" in (first.outcome, second.outcome), 2)
-    cluster.demand(first.outcome == "held", "P5", "who waited longer, as its client knows, is passed over")
+    cluster.demand(first.outcome == "held", "P5", "the longer waiter, as its client knows, is passed over")
 
 
 @mutant
 def readers_pass() -> list[Change]:
-    """Who may share a lock with its holders passes those who wait for it alone."""
+    """A reader that could share the lock with its holders passes the writers in the queue."""
     acquire = Acquisitions.acquire
 
     def changed(self: Acquisitions, connection: int, message: Any, now_ns: int) -> None:
@@ -475,7 +479,7 @@ def broken_renewed() -> list[Change]:
 
 @drill
 def drill_broken_renewed() -> None:
-    """An operator ends a lease, and what its holder is told is lost with the connection."""
+    """An operator ends a lease, and the notice to its holder is lost with the connection."""
     cluster = Scenario()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=3000)
@@ -525,7 +529,7 @@ def drill_broken_here_alone() -> None:
 
 @mutant
 def parked_for_good() -> list[Change]:
-    """What was parked until the slot can be served is not looked at again."""
+    """Requests that were parked until the slot can be served are never tried again."""
     return [(ClientRequests, "retry_parked", lambda self, now_ns: None)]
 
 
@@ -550,16 +554,16 @@ def drill_parked_for_good() -> None:
 
 def _one_session() -> list[Change]:
     """A client has one session for all its TTLs."""
-    open_session = Exchange._open_session
+    open_session = ClientSessions.open
 
-    def changed(self: Any, ttl_ms: int) -> Any:
-        for session in self._sessions.values():
+    def changed(self: ClientSessions, ttl_ms: int) -> Any:
+        for session in self.by_id.values():
             session.ttl_ms = ttl_ms
-            self._sessions[ttl_ms] = session
+            self.by_ttl_ms[ttl_ms] = session
             return session
         return open_session(self, ttl_ms)
 
-    return [(Exchange, "_open_session", changed)]
+    return [(ClientSessions, "open", changed)]
 
 
 def _ttl_may_change() -> list[Change]:
@@ -619,7 +623,7 @@ def old_connections_speak() -> list[Change]:
 
 @drill
 def drill_old_connections_speak() -> None:
-    """What a client has listed arrives on its former connection, when it has got more on the present one."""
+    """A client's list arrives on its former connection, after more was granted on the present one."""
     cluster = Scenario()
     one, other = cluster.simulation.clients
     first, second = cluster.names(2)
@@ -628,7 +632,8 @@ def drill_old_connections_speak() -> None:
     cluster.wait(lambda: blocks.outcome == "held", 1)
     with cluster.no_room_for_waiters():
         wanted = one.take(second, ttl_ms=1500)
-        # It is refused, and sent nowhere while it pauses: so it is not in the list, and the link ends before it is sent.
+        # It is refused, and sent nowhere while it pauses: so it is not in the list, and the link ends before it is
+        # sent.
         cluster.wait(lambda: cluster.pause_left_s(one, wanted) > 0.7, 10)
         cluster.delay(one, cluster.primary(), 2.5)
         one.list_all()
@@ -642,12 +647,12 @@ def drill_old_connections_speak() -> None:
 @mutant
 def idle_link_trusted() -> list[Change]:
     """A connection on which nothing has come for long is trusted like any other."""
-    return [(RouteTable, "race", lambda self, now_ns: NEVER_NS)]
+    return [(Links, "open_rivals", lambda self, now_ns: None)]
 
 
 @drill
 def drill_idle_link_trusted() -> None:
-    """A client's connections are forgotten on the way while it does nothing; then it wants a free lock, for some seconds at most."""
+    """A router forgets the connections of an idle client, which then wants a free lock within a second."""
     cluster = Scenario(clients=1)
     (client,) = cluster.simulation.clients
     for both in (True, False):
@@ -659,19 +664,19 @@ def drill_idle_link_trusted() -> None:
         wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=900)
         cluster.run(1.5)
         cluster.demand(
-            wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and who wants it does not get it"
+            wanted.outcome == "held", "P7", f"{cluster.name!r} is free, and its client does not get it"
         )
         cluster.let_go(client, wanted)
 
 
 @mutant
 def held_by_hearsay() -> list[Change]:
-    """An acquire that has no answer when its time is over counts as one that others were in the way of."""
+    """An acquire without an answer at the end of its time is taken for one behind other holders."""
 
-    def changed(routing: Any, item: Any, now_ns: int) -> Any:
+    def changed(self: Outlooks, item: Any, now_ns: int) -> Any:
         return AcquireTimeout("not granted in time", name=item.name)
 
-    return [(exchange, "too_late", changed)]
+    return [(Outlooks, "too_late", changed)]
 
 
 @drill
@@ -686,5 +691,7 @@ def drill_held_by_hearsay() -> None:
     wanted = client.take(cluster.name, ttl_ms=TTL_MS, wait_ms=3_000)
     cluster.run(5)
     cluster.demand(
-        wanted.outcome == "unavailable", "P7", f"{cluster.name!r} is free, and is said to be {wanted.outcome}"
+        wanted.outcome == "unavailable",
+        "P7",
+        f"{cluster.name!r} is free, and is reported as {wanted.outcome}",
     )

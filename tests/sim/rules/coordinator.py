@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 
 from lockring.cluster_state import Replica, SlotState
+from lockring.core.coordinator import CoordinatorCore, transitions
 from lockring.core.coordinator import planner as planning
 from lockring.core.coordinator import slot_requests as asks
-from lockring.core.coordinator import transitions
-from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.timing import up
@@ -45,20 +44,20 @@ def drill_no_confirm() -> None:
 
 
 @mutant
-def ack_condemned() -> list[Change]:
+def ack_deposed() -> list[Change]:
     """A coordinator acknowledges a node while its own write against that node is under way."""
     acknowledge = CoordinatorCore._acknowledge
 
     def changed(self: CoordinatorCore, now_ns: int) -> None:
-        condemned, self._condemned = self._condemned, frozenset()
+        deposed, self._term.deposed = self._term.deposed, frozenset()
         acknowledge(self, now_ns)
-        self._condemned = condemned
+        self._term.deposed = deposed
 
     return [(CoordinatorCore, "_acknowledge", changed)]
 
 
 @drill
-def drill_ack_condemned() -> None:
+def drill_ack_deposed() -> None:
     """A lone primary comes back while the write that gives its slots away is under way."""
     cluster = Scenario(nodes=2, clients=1)
     simulation = cluster.simulation
@@ -73,7 +72,7 @@ def drill_ack_condemned() -> None:
     simulation.store.timeout, simulation.store.write_delay = 9 * S, 8 * S
     core = coordinator.core
     assert core is not None
-    cluster.wait(lambda: core._condemned, 15)
+    cluster.wait(lambda: core._term.deposed, 15)
     simulation.network.heal()
     cluster.run(5)
     cluster.cut(primary, coordinator, 60)
@@ -143,23 +142,23 @@ def no_bump() -> list[Change]:
     read, installed = Term._read, Term._installed
 
     def starts(self: Term, ok: bool, stored: Any, now_ns: int, wall_ns: int) -> News:
-        if not ok or stored is None or self._lost or self.state is not None:
+        if not ok or stored is None or self._past.has_lost or self.state is not None:
             return read(self, ok, stored, now_ns, wall_ns)
-        self._inherited_version = stored.version
+        self._past.find(stored, is_own=False, may_be_empty=True)
         self.lease_wait_ns = max(self.lease_wait_ns, up(ms_to_ns(stored.coordinator_lease_ms)))
         self.phase = Phase.CLAIMING
-        claimed = msgspec.structs.replace(stored, term=self._name, coordinator=self._address)
+        claimed = msgspec.structs.replace(stored, term=self.name, coordinator=self.address)
         return self._installed(claimed)
 
     def noted(self: Term, state: Any) -> News:
         if self.phase is not Phase.ACTIVE:
-            _TERM_OF[state.cluster] = self._name
+            _TERM_OF[state.cluster] = self.name
         return installed(self, state)
 
     def confirmed(self: Term, ok: bool, stored: Any, now_ns: int) -> News:
         if not ok or stored is None:
             return News.NONE
-        return News.CONFIRMED if _TERM_OF[stored.cluster] == self._name else self._end(stored)
+        return News.CONFIRMED if _TERM_OF[stored.cluster] == self.name else self._end(stored)
 
     return [(Term, "_read", starts), (Term, "_installed", noted), (Term, "_confirmed", confirmed)]
 
@@ -182,7 +181,7 @@ def drill_no_bump() -> None:
     simulation.store.timeout, simulation.store.write_delay = 9 * S, 8 * S
     core = first.core
     assert core is not None
-    cluster.wait(lambda: core._condemned, 15)
+    cluster.wait(lambda: core._term.deposed, 15)
     cluster.run(5.5)
     simulation.store.write_delay = 0
     second.start()
@@ -318,7 +317,7 @@ def lease_of_config() -> list[Change]:
 
     def changed(self: Term, stored: Any, now_ns: int, wall_ns: int) -> None:
         claim(self, stored, now_ns, wall_ns)
-        self.lease_wait_ns = up(self._timing.coordinator_lease_ns)
+        self.lease_wait_ns = up(self._settings.timing.coordinator_lease_ns)
 
     return [(Term, "_claim", changed)]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from lockring.core.node.core import NodeCore
 from lockring.core.node.dispatch import ClientRequests
-from lockring.core.node.leases import NEVER_NS
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.reign import CopyStream, Reign
 from lockring.core.node.renewals import Renewals
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.roles import SlotRoles
 from lockring.core.node.slot import NodeSlot
+from lockring.core.timing import DISTANT_PAST_NS
 from lockring.protocol import Put, Resume, Verdict
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
@@ -125,7 +125,7 @@ def hand_over_blind() -> list[Change]:
             self.table.apply(mutation, now_ns)
         self.table.highest = max(self.table.highest, end.highest)
         self.content = (end.since, end.index)
-        self.not_before_ns = NEVER_NS
+        self.not_before_ns = DISTANT_PAST_NS
         return True
 
     return [(NodeSlot, "take_over_from", take_over_from)]
@@ -354,7 +354,7 @@ def inactive_sync() -> list[Change]:
             if reign.inherits[0] == end.since and reign.inherits[1] >= end.after:
                 for mutation in end.mutations[reign.inherits[1] - end.after :]:
                     data.table.apply(mutation, now_ns)
-                data.not_before_ns = NEVER_NS
+                data.not_before_ns = DISTANT_PAST_NS
                 begin_at(self, data, now_ns)
         self.begin_due(now_ns)
         self._node.service.retry_parked(now_ns)

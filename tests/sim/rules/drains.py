@@ -61,7 +61,7 @@ def drill_drain_the_last() -> None:
         ask(node.name, [coordinator])
         cluster.wait(lambda count=count: len(operator.answers) > count, 10)
         cluster.quiet()
-    assert operator.answers == ["Draining", "last-node", "Undrained", "Draining"]
+    assert operator.answers == ["DrainReply", "last-node", "UndrainReply", "DrainReply"]
     assert cluster.primary() is first
     assert task.outcome == "held"
 

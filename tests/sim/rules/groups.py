@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.client.group_view import GroupSubscription, KeyOwnership
-from lockring.core.client.groups import GroupsClient
-from lockring.core.client.tickets import deadline_of
+from lockring.core.client import GroupSubscription, deadline_ns_of
+from lockring.core.client.group_view import KeyOwnership
+from lockring.core.client.groups import GroupMemberships
 from lockring.core.node.groups import Groups
 from lockring.core.node.reign import Reign
 from lockring.core.node.watches import Watches
+from lockring.protocol import AdvanceGeneration
 from tests.sim import SLOTS_SIMULATED
 from tests.sim.framework.groups import GroupHabits, GroupProgram, Member, group_lock_beside
 from tests.sim.framework.workload import ClientShell
@@ -59,8 +60,8 @@ class GroupScenario(Scenario):
     @staticmethod
     def view(member: Member) -> int:
         """Number of a member's newest view."""
-        following = None if member.request is None else member.request.following
-        return 0 if following is None else following.standing.view.number
+        following = None if member.request is None else member.request.subscription
+        return 0 if following is None else following.ownership.view.number
 
     @staticmethod
     def token(member: Member) -> int:
@@ -72,7 +73,7 @@ class GroupScenario(Scenario):
     def lease_ends_at_ns(member: Member) -> int:
         """When a member's lease ends, by its client's clock."""
         assert member.ticket is not None
-        return deadline_of(member.ticket)
+        return deadline_ns_of(member.ticket)
 
     def comes_to_own(self, member: Member, seconds: float) -> None:
         """Wait until a member owns something."""
@@ -81,7 +82,7 @@ class GroupScenario(Scenario):
 
 @drill
 def drill_settled_at_once() -> None:
-    """A member that does not hear of a view, since what its node sends is lost, has its lease yet; another one joins."""
+    """A member misses a view, since its node's messages are lost, and still has its lease; another member joins."""
     cluster = GroupScenario()
     cluster.owner()
     cluster.silence(cluster.primary(), cluster.client(0), 4)
@@ -93,12 +94,14 @@ def drill_settled_at_once() -> None:
 def owned_when_given() -> list[Change]:
     """A member owns what a view gives it before that is settled."""
 
-    def take(self: GroupSubscription, view: Any, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
-        before, given = self.standing.owned, view.given_to(self.ticket.generation)
-        self.standing = KeyOwnership(view, settled, given)
+    def apply_view(
+        self: GroupSubscription, view: Any, settled: bool
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        before, given = self.ownership.owned, view.given_to(self.ticket.generation)
+        self.ownership = KeyOwnership(view, settled, given)
         return given - before, before - given
 
-    return [(GroupSubscription, "take", take)]
+    return [(GroupSubscription, "apply_view", apply_view)]
 
 
 @drill
@@ -109,15 +112,17 @@ def drill_owned_when_given() -> None:
 
 @mutant
 def kept_when_taken() -> list[Change]:
-    """A member says that it has seen a view, and owns what that takes from it until the next one is settled."""
+    """A member acknowledges a view, and owns the keys that it takes until the next one is settled."""
 
-    def take(self: GroupSubscription, view: Any, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
-        before, given = self.standing.owned, view.given_to(self.ticket.generation)
+    def apply_view(
+        self: GroupSubscription, view: Any, settled: bool
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        before, given = self.ownership.owned, view.given_to(self.ticket.generation)
         owned = given if settled else before
-        self.standing = KeyOwnership(view, settled, owned)
+        self.ownership = KeyOwnership(view, settled, owned)
         return owned - before, before - owned
 
-    return [(GroupSubscription, "take", take)]
+    return [(GroupSubscription, "apply_view", apply_view)]
 
 
 @drill
@@ -133,15 +138,16 @@ def drill_kept_when_taken() -> None:
 
 @mutant
 def seen_before_told() -> list[Change]:
-    """A member says that it has seen a view before its program has let go of what that takes from it."""
-    see = GroupsClient._see
+    """A member acknowledges a view before its program has let go of the keys that it takes."""
+    acknowledge = GroupMemberships.acknowledge
 
-    def changed(self: GroupsClient, request: Any, now_ns: int) -> None:
-        untold, request.following.untold = request.following.untold, 0
-        see(self, request, now_ns)
-        request.following.untold = untold
+    def changed(self: GroupMemberships, query: Any, now_ns: int) -> Any:
+        pending, query.subscription.callbacks_pending = query.subscription.callbacks_pending, 0
+        replaced = acknowledge(self, query, now_ns)
+        query.subscription.callbacks_pending = pending
+        return replaced
 
-    return [(GroupsClient, "_see", changed)]
+    return [(GroupMemberships, "acknowledge", changed)]
 
 
 @drill
@@ -156,7 +162,7 @@ def drill_seen_before_told() -> None:
 @mutant
 def owned_past_the_lease() -> list[Change]:
     """A member goes by the views alone, and does not look at its lease."""
-    return [(GroupsClient, "owned", lambda self, request, now_ns: request.following.standing.owned)]
+    return [(GroupMemberships, "owned", lambda self, query, now_ns: query.subscription.ownership.owned)]
 
 
 @drill
@@ -186,7 +192,8 @@ def gone_when_unheard() -> list[Change]:
 
 @drill
 def drill_gone_when_unheard() -> None:
-    """A member does not hear of a view, and then its connection breaks, and it cannot make a new one for some seconds."""
+    """A member does not hear of a view, and then its connection breaks, and it cannot make a new one for some
+    seconds."""
     cluster = GroupScenario()
     cluster.owner()
     primary, client = cluster.primary(), cluster.client(0)
@@ -205,15 +212,15 @@ def number_not_kept() -> list[Change]:
     record = Reign.record
 
     def changed(self: Reign, mutation: Any, now_ns: int) -> None:
-        if type(mutation).__name__ != "Touch":
+        if not isinstance(mutation, AdvanceGeneration):
             record(self, mutation, now_ns)
 
     return [(Reign, "record", changed)]
 
 
 def _number_comes_again(*, cut: bool) -> None:
-    """A primary dies with a view just out, which one member has not got. Another one, that has, leaves before those who stay
-    reach the successor: whose first view gives its keys to the former."""
+    """A primary dies with a view just out, which one member has not got. Another one, that has, leaves before those
+    who stay reach the successor: whose first view gives its keys to the former."""
     cluster = GroupScenario(clients=3)
     first = cluster.owner()
     second = cluster.programs[1].enter(weight=9)
@@ -295,13 +302,15 @@ def _gone_without_the_right() -> list[Change]:
 
 @pair(_settled_without_the_right, _gone_without_the_right)
 def settled_without_the_right() -> None:
-    """A node that may not serve the slot any more takes members that have run out there for gone, and tells that the view is settled."""
+    """A node that may not serve the slot any more takes members that have run out there for gone, and tells that the
+    view is settled."""
 
 
 @drill
 def drill_settled_without_the_right() -> None:
-    """A primary that is cut off has a view that one member has not seen, and reaches the other one alone. The first one's lease is renewed
-    by the successor, which cannot tell it of a view; at the former primary it runs out before the other one's does."""
+    """A primary that is cut off has a view that one member has not seen, and reaches the other one alone. The first
+    one's lease is renewed by the successor, which cannot tell it of a view; at the former primary it runs out before
+    the other one's does."""
     cluster = GroupScenario()
     first = cluster.owner()
     primary, successor, third = cluster.primary(), cluster.backup(), cluster.third()

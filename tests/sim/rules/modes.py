@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from lockring.core.client import core as client_core
-from lockring.core.client import watches as watching
-from lockring.core.client.effects import Update
-from lockring.core.client.queries import Query
+from lockring.core.client import Query, Update
+from lockring.core.client import inbox as client_inbox
+from lockring.core.client.watches import apply_notice
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter
 from lockring.core.node.watches import WatchedLock, Watches
@@ -94,18 +93,18 @@ def drill_mode_not_copied() -> None:
 
 @mutant
 def watch_begun_again() -> list[Change]:
-    """A client does not say that it has missed something where it had to begin a watch again."""
+    """A client reports no gap where it had to restart a watch."""
 
     def changed(watch: Query, message: WatchNotice) -> Update:
-        watch.begun_again = False
-        return watching.update_of(watch, message)
+        watch.restarted = False
+        return apply_notice(watch, message)
 
-    return [(client_core, "update_of", changed)]
+    return [(client_inbox, "apply_notice", changed)]
 
 
 @drill
 def drill_watch_begun_again() -> None:
-    """Whoever watches a lock loses its connection, and the lock is taken before there is another one."""
+    """A watcher loses its connection, and the lock is acquired before there is another one."""
     cluster = Scenario()
     watcher, other = cluster.simulation.clients
     watcher.watch(cluster.name)

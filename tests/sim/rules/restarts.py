@@ -151,7 +151,7 @@ def new_without_word() -> list[Change]:
     claim = Term._claim
 
     def changed(self: Term, stored: Any, now_ns: int, wall_ns: int) -> None:
-        self._new_cluster = True
+        self._settings = self._settings._replace(new_cluster=True)
         claim(self, stored, now_ns, wall_ns)
 
     return [(Term, "_claim", changed)]

@@ -7,17 +7,17 @@ from typing import Any
 
 import msgspec
 
-from lockring.core.coordinator import term
-from lockring.core.coordinator.core import CoordinatorCore
-from lockring.core.effects import Publish
+from lockring.core.coordinator import CoordinatorCore, term
+from lockring.core.effects import Broadcast
 from lockring.core.node import leases, sessions
 from lockring.core.node import roles as node_roles
 from lockring.core.node.core import NodeCore
-from lockring.core.node.leases import NEVER_NS, Lease, Promises
+from lockring.core.node.leases import Lease, Promises
 from lockring.core.node.reign import Reign
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.roles import SlotRoles
-from lockring.protocol import SlotRequest, SlotRequestKind
+from lockring.core.timing import DISTANT_PAST_NS
+from lockring.protocol import SlotRequest, SlotRequestKind, State
 from lockring.units import ms_to_ns
 from tests.sim.framework.world import Process, S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
@@ -84,7 +84,7 @@ def drill_no_coordinator_lease() -> None:
 @mutant
 def no_wait() -> list[Change]:
     """A promoted copy serves at once, not after its promise to the former primary."""
-    return [(Promises, "bound_until_ns", lambda self, primary, backup_lease_ns: NEVER_NS)]
+    return [(Promises, "bound_until_ns", lambda self, primary, backup_lease_ns: DISTANT_PAST_NS)]
 
 
 @drill
@@ -232,7 +232,7 @@ def peer_ack_older() -> list[Change]:
     def changed(self: Replicator, peer: Any, message: Any, now_ns: int) -> None:
         acknowledged(self, peer, message, now_ns)
         link = self.links.get(peer)
-        if link is not None and link.lease.until_ns != NEVER_NS:
+        if link is not None and link.lease.until_ns != DISTANT_PAST_NS:
             link.lease.version = max(link.lease.version, self._node.state.version)
 
     return [(Replicator, "acknowledged", changed)]
@@ -284,9 +284,13 @@ def _states_come_late() -> list[Change]:
     install = CoordinatorCore._install
 
     def changed(self: CoordinatorCore, now_ns: int, *, is_own: bool) -> None:
+        before = len(self._effects)
         install(self, now_ns, is_own=is_own)
-        publish = self._effects.pop()
-        assert isinstance(publish, Publish)
+        self._effects[before:] = [
+            each
+            for each in self._effects[before:]
+            if not (isinstance(each, Broadcast) and isinstance(each.message, State))
+        ]
 
     return [(CoordinatorCore, "_install", changed)]
 
@@ -423,7 +427,7 @@ def orig_swap() -> list[Change]:
         if data is None or after.primary != self._node.replica or after.since == before.since:
             return
         if data.reign is None and after.backup is not None and after.backup.replica == before.primary:
-            data.not_before_ns = NEVER_NS
+            data.not_before_ns = DISTANT_PAST_NS
             self._begin_at(data, now_ns)
 
     return [(SlotRoles, "_change_slot", changed)]

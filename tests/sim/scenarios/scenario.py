@@ -193,8 +193,7 @@ class Scenario:
     def is_asking(client: ClientShell, node: NodeShell) -> bool:
         """Whether a client has asked a node something that is not answered yet."""
         assert client.core is not None
-        links = client.core._routing.links.values()
-        return any(link.requests for link in links if link.address == node.address)
+        return any(link.requests for link in client.core.links() if link.address == node.address)
 
     def reigns(self, node: NodeShell) -> bool:
         """Whether a node takes itself for the lock's active primary, rightly or not."""

@@ -57,9 +57,9 @@ def test_interesting_things_happen() -> None:
         "in_sync",
         "assigned_empty",
         "backup_dropped",
-        "operator_draining",
-        "operator_undrained",
-        "operator_refused",
+        "operator_DrainReply",
+        "operator_UndrainReply",
+        "operator_Refusal",
         "lost_local-deadline",
     ):
         assert stats[what] > 0, f"{what} never happens"

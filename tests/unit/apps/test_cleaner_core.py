@@ -199,7 +199,7 @@ def test_a_folder_is_removed_only_if_it_stayed_empty_for_the_delay_however_late_
             if data.draw(st.booleans()):
                 untold.remove(told)
                 if cleaner.on_event(told, now_ns=now_ns):
-                    cleaner.found("a/b", world.look(), since_ns=told.at_ns, is_mine=True, by_event=True)
+                    cleaner.found("a/b", world.look(), since_ns=now_ns, is_mine=True, by_event=True)
         cleaner.check_invariants()
         now_ns += data.draw(st.integers(0, 150))
         pending = cleaner.take_due(now_ns=now_ns)
@@ -223,7 +223,7 @@ def test_a_folder_that_stays_empty_is_found_by_its_events_in_any_order(
         world.change(False, now_ns)
     for told in data.draw(st.permutations(world.changes)):
         if cleaner.on_event(told, now_ns=200):
-            cleaner.found("a/b", world.look(), since_ns=told.at_ns, is_mine=True, by_event=True)
+            cleaner.found("a/b", world.look(), since_ns=200, is_mine=True, by_event=True)
     assert cleaner.waiting == 1, "the newest removal comes after every creation, by its time"
 
 

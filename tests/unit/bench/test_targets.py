@@ -18,7 +18,7 @@ def target(start: str) -> Target:
 @pytest.mark.parametrize(("ours", "verdict"), [(59.0, "reached"), (60.0, "reached"), (61.0, "missed")])
 def test_a_time_is_to_be_at_most_a_share_of_the_others(ours: float, verdict: str) -> None:
     summary = Summary([measurement(median_us=ours), measurement(peer="redis", median_us=100.0)])
-    aim = target("acquire and release, one blocking client, one core: of redis-py's")
+    aim = target("acquire and release, one blocking client, one core: part of redis-py's")
     assert aim.value(summary) == ours / 100
     assert aim.verdict(summary) == verdict
 
@@ -38,7 +38,9 @@ def test_a_peer_that_never_hands_over_is_surpassed() -> None:
             measurement("fight", "2", "redis", to_another_per_s=0.0),
         ]
     )
-    assert target("2 processes on one lock: of redis-py's").verdict(summary) == "reached"
+    assert (
+        target("2 processes on one lock: hand-overs/s, multiple of redis-py's").verdict(summary) == "reached"
+    )
 
 
 def test_what_was_not_measured_is_neither_reached_nor_missed() -> None:

@@ -152,8 +152,7 @@ class TestRestart:
         world.core.receive(
             node.connection,
             Heartbeat(999, world.state.version, released=digest, promised_ms=promised_ms),
-            now_ns=world.now_ns,
-            wall_ns=world.wall_ns,
+            now_ns=world.read_clocks(),
         )
         world.settle()
         assert world.state.farewell is not None

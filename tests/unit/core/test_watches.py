@@ -7,10 +7,9 @@ import random
 import msgspec
 import pytest
 
+from lockring.core.client import Backlog, Query, QueryKind, Update
 from lockring.core.client import watches as watching
-from lockring.core.client.effects import Update
-from lockring.core.client.queries import Query, QueryKind
-from lockring.core.client.watches import Backlog, difference, update_of
+from lockring.core.client.watches import apply_notice, difference
 from lockring.core.node import watches as node_watching
 from lockring.protocol import (
     Acquire,
@@ -249,15 +248,15 @@ def watch() -> Query:
 
 
 def test_the_first_picture_has_no_past() -> None:
-    update = update_of(watch(), WatchNotice(1, lock([("a", 1)]), [], True))
+    update = apply_notice(watch(), WatchNotice(1, lock([("a", 1)]), [], True))
     assert (update.events, update.gap) == ([], False)
 
 
 def test_a_node_that_does_not_tell_what_happened_leaves_a_gap() -> None:
     request = watch()
-    update_of(request, WatchNotice(1, lock([("a", 1)])))
-    request.begun_again = False
-    update = update_of(request, WatchNotice(1, lock([("b", 2)])))
+    apply_notice(request, WatchNotice(1, lock([("a", 1)])))
+    request.restarted = False
+    update = apply_notice(request, WatchNotice(1, lock([("b", 2)])))
     assert update.gap
     assert [(LockEventKind(each.kind).name, each.session) for each in update.events] == [
         ("GONE", "a"),
@@ -267,12 +266,12 @@ def test_a_node_that_does_not_tell_what_happened_leaves_a_gap() -> None:
 
 def test_a_watch_that_was_begun_again_has_one_gap() -> None:
     request = watch()
-    request.begun_again = True
-    assert not update_of(request, WatchNotice(1, lock([]), [], False)).gap
-    request.begun_again = True
-    again = update_of(request, WatchNotice(2, lock([]), [], False))
+    request.restarted = True
+    assert not apply_notice(request, WatchNotice(1, lock([]), [], False)).gap
+    request.restarted = True
+    again = apply_notice(request, WatchNotice(2, lock([]), [], False))
     assert (again.gap, again.events) == (True, [])
-    assert not update_of(request, WatchNotice(2, lock([]), [], False)).gap
+    assert not apply_notice(request, WatchNotice(2, lock([]), [], False)).gap
 
 
 @pytest.mark.parametrize(

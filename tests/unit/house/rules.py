@@ -108,7 +108,7 @@ PURE_MAY_IMPORT: Final = frozenset(
         "types",
         "typing",
         "zlib",
-        # a third party, of which nothing but values is used
+        # a third party, used for values only
         "msgspec",
     },
 )
@@ -124,7 +124,7 @@ _UNITS: Final = frozenset({"ns", "ms", "s"})
 
 
 def is_generated(path: Path) -> bool:
-    """Whether nobody writes this file: `make proto` does."""
+    """Return whether `make proto` generates this file."""
     return path.stem.endswith(("_pb2", "_pb2_grpc"))
 
 
@@ -170,7 +170,7 @@ def wrong_way_imports(part: str, tree: ast.AST) -> list[str]:
 
 
 def impurities(tree: ast.AST) -> list[str]:
-    """What a core may not do: reach for the world outside, or depend on an order that is not its own."""
+    """Find what a core may not do: reach for the world outside, or depend on an order that is not its own."""
     found = [
         f"line {line}: a core may not import {module}"
         for line, module in imports_of(tree)
@@ -283,4 +283,110 @@ def banned_words(text: str) -> list[str]:
         f"line {number}: {match.group()}"
         for number, line in enumerate(text.splitlines(), start=1)
         for match in _BANNED.finditer(line)
+    ]
+
+
+def import_graph(trees: dict[str, ast.Module], packages: frozenset[str]) -> dict[str, frozenset[str]]:
+    """Which module imports which others of the package, also inside functions and under TYPE_CHECKING.
+
+    Args:
+        trees: by dotted name of the module.
+        packages: those names that are packages; what is imported from one may be a module of it.
+    """
+    return {
+        name: frozenset(
+            target
+            for node in ast.walk(tree)
+            for target in _targets(node, trees, packages)
+            if target != name and not (target in packages and name.startswith(target + "."))
+        )
+        for name, tree in trees.items()
+    }
+
+
+def _targets(node: ast.AST, trees: dict[str, ast.Module], packages: frozenset[str]) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names if alias.name in trees)
+    elif isinstance(node, ast.ImportFrom) and node.module in trees:
+        for alias in node.names:
+            inner = f"{node.module}.{alias.name}"
+            yield inner if node.module in packages and inner in trees else node.module
+
+
+def circles(graph: dict[str, frozenset[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or through others. Tarjan, "Depth-first search", 1972."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for target in sorted(graph.get(name, ())):
+            if target not in index:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], index[target])
+        if low[name] == index[name]:
+            group = []
+            while True:
+                group.append(stack.pop())
+                if group[-1] == name:
+                    break
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in sorted(graph):
+        if name not in index:
+            visit(name)
+    return sorted(found)
+
+
+ATTRIBUTES_MAX: Final = 12
+
+
+def attributes_of(each: ast.ClassDef) -> set[str]:
+    """The attributes that a class sets on itself, or declares."""
+    found = {
+        node.target.id
+        for node in each.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    for node in ast.walk(each):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign | ast.AugAssign):
+            targets = [node.target]
+        for target in targets:
+            for inner in target.elts if isinstance(target, ast.Tuple) else [target]:
+                if (
+                    isinstance(inner, ast.Attribute)
+                    and isinstance(inner.value, ast.Name)
+                    and inner.value.id == "self"
+                ):
+                    found.add(inner.attr)
+    return found
+
+
+def too_many_attributes(tree: ast.AST) -> list[str]:
+    """Classes with more to hold than a reader can: they are several things."""
+    return [
+        f"line {each.lineno}: {each.name} has {len(attributes_of(each))} attributes"
+        for each in classes_of(tree)
+        if len(attributes_of(each)) > ATTRIBUTES_MAX
+    ]
+
+
+def hubs(tree: ast.AST) -> list[str]:
+    """Parts that hold the whole they belong to."""
+    return [
+        f"line {node.lineno}: self.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+        and node.attr in {"_node", "_service", "_core"}
     ]

@@ -1,7 +1,11 @@
-"""What the documentation shows is true: commands parse, programs compile, settings are known, links lead somewhere."""
+"""The documentation is true: commands parse, programs compile, settings are known, links and names lead somewhere."""
 
 from __future__ import annotations
 
+import ast
+import builtins
+import functools
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 from lockring.cli.app import root
 from lockring.cli.options import read_file, sections
 from lockring.config import load
-from tests.unit.house.rules import ROOT
+from tests.unit.house.rules import ROOT, SOURCE, classes_of
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -21,7 +25,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
 
 
 def label(value: object) -> str | None:
-    """What a test is called after."""
+    """Return the label of a test's parameter."""
     if isinstance(value, list):
         return " ".join(value)[:50]
     return value.name if isinstance(value, Path) else "code"
@@ -115,3 +119,69 @@ def test_make_targets_that_are_shown_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     shown = set(re.findall(r"(?:`|^)(?:[A-Z_]+=\S+ )?make ([a-z-]+)", text, re.MULTILINE))
     assert {target for target in shown if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
+
+
+PLACE = re.compile(r"(?:[\w-]+/)+[\w.*-]*|[\w/-]+\.(?:py|proto|md|toml|txt|svg)")
+"""Inline code that names a file or a folder."""
+
+ELSEWHERE = re.compile(r"uploads/|/|s3:|lockring\.toml|bucket")
+"""The beginnings of places that are not in the repository: those of examples."""
+
+
+def places(page: Path) -> list[str]:
+    """Every file and folder of the repository that a page names."""
+    found = {code for code in INLINE.findall(page.read_text(encoding="utf-8")) if PLACE.fullmatch(code)}
+    return sorted(code for code in found if not ELSEWHERE.match(code))
+
+
+def is_there(place: str) -> bool:
+    """Whether a place exists: pages name it from the root, or from the package."""
+    return any(any(folder.glob(place.rstrip("/"))) for folder in (ROOT, SOURCE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_files_and_folders_that_are_named_exist(page: Path) -> None:
+    assert [place for place in places(page) if not is_there(place)] == []
+
+
+def test_a_place_that_does_not_exist_would_be_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`core/node_service.py`, `core/machine.py`, `tests/sim/test_scenarios*.py`, `uploads/alice`, `a b/c`\n"
+    )
+    assert [place for place in places(page) if not is_there(place)] == [
+        "core/node_service.py",
+        "tests/sim/test_scenarios*.py",
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_dotted_names_of_the_package_exist(page: Path) -> None:
+    for code in INLINE.findall(page.read_text(encoding="utf-8")):
+        dotted = re.fullmatch(r"(lockring(?:\.\w+)+)(?:\(.*\))?", code)
+        if dotted is None or dotted[1].startswith("lockring.v1") or dotted[1].endswith((".js", ".proto")):
+            continue
+        first, *rest = dotted[1].split(".")
+        found, path = importlib.import_module(first), first
+        for name in rest:
+            path = f"{path}.{name}"
+            found = getattr(found, name, None) or importlib.import_module(path)
+
+
+@functools.cache
+def class_names() -> set[str]:
+    """Every class of the sources, every word of the .proto file, and what Python and Google's API name."""
+    names = {
+        each.name
+        for path in SOURCE.rglob("*.py")
+        for each in classes_of(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    proto = (ROOT / "proto" / "lockring" / "v1" / "lockring.proto").read_text(encoding="utf-8")
+    return names | set(re.findall(r"\w+", proto)) | set(dir(builtins)) | {"ErrorInfo", "RetryInfo"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_classes_and_messages_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    shown = {code for code in INLINE.findall(text) if re.fullmatch(r"(?:[A-Z][a-z]+){2,}", code)}
+    assert shown - class_names() == set()

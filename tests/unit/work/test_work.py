@@ -14,10 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import Connect
-from lockring.core.client.effects import SendTo as ClientSend
-from lockring.core.client.tickets import TicketState
+from lockring.core.client import ClientCore, Connect, TicketState
+from lockring.core.client import SendTo as ClientSend
 from lockring.core.effects import Reply, Send
 from lockring.core.node.core import NodeCore
 from lockring.core.node.lock_table import LockTable
@@ -119,9 +117,9 @@ def test_a_lock_at_one_node_takes_one_answer_to_each_request() -> None:
     for number in range(1, PAIRS + 1):
         servers.pair(number)
     assert [type(answer) for answer in servers.answers] == [GrantReply, ReleaseReply] * PAIRS
-    assert servers.work.messages == {"Granted": PAIRS, "Released": PAIRS}
-    assert servers.work.bytes["Granted"] <= 17 * PAIRS
-    assert servers.work.bytes["Released"] <= 10 * PAIRS
+    assert servers.work.messages == {"GrantReply": PAIRS, "ReleaseReply": PAIRS}
+    assert servers.work.bytes["GrantReply"] <= 17 * PAIRS
+    assert servers.work.bytes["ReleaseReply"] <= 10 * PAIRS
 
 
 def test_a_lock_with_a_copy_takes_one_message_to_the_copy_and_its_acknowledgement() -> None:
@@ -187,7 +185,7 @@ class Client:
     def _answer(self, message: Message) -> None:
         (received,) = self._reader.feed(encode_frame(message))
         with self.work:
-            self.core.received(self._link, received, now_ns=self.now_ns)
+            self.core.receive(self._link, received, now_ns=self.now_ns)
 
     def turn(self) -> None:
         """Send what is to be sent, and take the answers in."""

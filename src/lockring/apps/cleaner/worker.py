@@ -219,8 +219,8 @@ class Worker:
                 look = self.storage.look(event.folder, entries_max=COUNT_MAX)
                 if isinstance(look, FolderState):
                     self.core.counted(event.folder, look.entries, now_ns=now_ns)
-                since_ns = min(event.at_ns, now_ns)
-                self.core.found(event.folder, look, since_ns=since_ns, is_mine=True, by_event=True)
+                # The look counts, not the event: a later removal may have emptied the folder, whose event is still to come.
+                self.core.found(event.folder, look, since_ns=now_ns, is_mine=True, by_event=True)
             if now_ns > until_ns:
                 break
         return bool(self._events)

@@ -39,21 +39,22 @@ from lockring.client.grant_state import (
 from lockring.client.group_state import GroupListener
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import (
+from lockring.core.client import (
+    HELD,
     CallResult,
+    ClientCore,
     Connect,
     Disconnect,
     GrantLost,
     GroupChange,
+    Query,
+    QueryKind,
     Resolve,
     SendTo,
+    Ticket,
     Update,
+    Wait,
 )
-from lockring.core.client.outlook import Wait
-from lockring.core.client.outstanding import HELD
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
 from lockring.errors import ClientClosed, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message, Mode
@@ -113,11 +114,11 @@ class AsyncDriver:
 
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell whoever holds a ticket that it was lost."""
-        tell_lost(ticket.context)
+        tell_lost(ticket.holder)
 
     def tell_regrouped(self, news: GroupChange) -> None:
         """Tell whoever follows a group of a change in it."""
-        member = listener_of(news.request.context)
+        member = listener_of(news.request.member)
         if member is not None:
             member._on_regrouped(news.gained, news.lost, news.awaited)
 
@@ -158,7 +159,7 @@ class AsyncDriver:
             name, ttl_ms=ttl_ms, now_ns=monotonic_ns(), wait_ms=wait_ms, mode=mode, payload=payload
         )
         outcome: Outcome = loop.create_future()
-        ticket.context = outcome
+        ticket.call = outcome
         if not self._is_flush_planned:
             self._plan_flush(loop)
         try:
@@ -190,7 +191,7 @@ class AsyncDriver:
         self._plan_flush(loop)
         self._core.release(ticket, now_ns=monotonic_ns())
         outcome: Outcome = loop.create_future()
-        ticket.context = outcome
+        ticket.call = outcome
         try:
             await outcome
         except BaseException:
@@ -207,7 +208,7 @@ class AsyncDriver:
         loop = self._usable()
         request = question(self._core, monotonic_ns())
         answered: asyncio.Future[tuple[Any, LockringError | None]] = loop.create_future()
-        request.context = answered
+        request.call = answered
         self._plan_flush(loop)
         try:
             answer, error = await answered
@@ -223,7 +224,7 @@ class AsyncDriver:
         """Begin to watch a lock."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
-        watching = request.context = WatchReader(request)
+        watching = request.call = WatchReader(request)
         self._plan_flush(loop)
         return watching
 
@@ -250,7 +251,7 @@ class AsyncDriver:
         """Begin to follow the group that a held ticket is a membership of; `member` hears of changes from now on."""
         loop = self._usable()
         request = self._core.follow(ticket, now_ns=monotonic_ns())
-        request.context = ticket.context = weakref.ref(member)
+        request.member = ticket.holder = weakref.ref(member)
         member._followed(self._core, request)
         self._plan_flush(loop)
 
@@ -295,7 +296,7 @@ class AsyncDriver:
         if self._wires.get(wire.link) is not wire or self._gone:
             return
         now_ns = monotonic_ns()
-        received, link = self._core.received, wire.link
+        received, link = self._core.receive, wire.link
         self._is_busy = True
         try:
             for message in messages:
@@ -369,7 +370,7 @@ class AsyncDriver:
                         frame = encode_frame(effect.message)  # type: ignore[union-attr]
                         pieces.setdefault(effect.link, []).append(frame)  # type: ignore[union-attr]
                     elif kind is Resolve:
-                        outcome: Outcome = effect.ticket.context  # type: ignore[union-attr]
+                        outcome: Outcome = effect.ticket.call  # type: ignore[union-attr]
                         if not outcome.done():
                             outcome.set_result(effect.error)  # type: ignore[union-attr]
                     else:
@@ -389,15 +390,15 @@ class AsyncDriver:
             case GrantLost(ticket):
                 self.tell_lost(ticket)
             case CallResult(request, answer, error):
-                waiting = request.context
-                if isinstance(waiting, WatchReader):
-                    waiting.error, waiting.over = error, True
-                    waiting.wake()
-                elif not waiting.done():
-                    waiting.set_result((answer, error))
+                if request.kind is QueryKind.WATCH:
+                    reader: WatchReader = request.call
+                    reader.error, reader.over = error, True
+                    reader.wake()
+                elif not request.call.done():
+                    request.call.set_result((answer, error))
             case Update(request):
-                request.context.backlog.add(effect)
-                request.context.wake()
+                request.call.backlog.add(effect)
+                request.call.wake()
             case GroupChange():
                 self.tell_regrouped(effect)
             case Connect(link, address):

@@ -15,7 +15,7 @@ from lockring.client.grant_state import (
     may_be_dropped,
 )
 from lockring.client.logs import log_loss
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import Ticket
 from lockring.errors import LockLost
 
 Event = asyncio.Event
@@ -32,7 +32,7 @@ class LossNotices(GrantState):
         super().__init__(driver, ticket)
         self._event: Event | None = None
         # Weakly: the client must not keep a grant alive that the program has dropped.
-        ticket.context = weakref.ref(self)
+        ticket.holder = weakref.ref(self)
 
     def _lost_event(self) -> Event:
         is_lost = self._loss is not None

@@ -28,12 +28,7 @@ from lockring.client.aio.watching import WatchReader
 from lockring.client.grant_state import listener_of, words_of
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import GroupChange, Update
-from lockring.core.client.outlook import Wait
-from lockring.core.client.outstanding import HELD
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import HELD, ClientCore, GroupChange, Query, Ticket, Update, Wait
 from lockring.errors import ClientClosed, ReentrantCall, Unavailable
 from lockring.protocol import Mode
 from lockring.units import NS_PER_S
@@ -56,14 +51,14 @@ class _InnerDriver(AsyncDriver):
 
     def tell_lost(self, ticket: Ticket) -> None:
         """Tell of a loss on the loop of who holds the grant."""
-        loser = listener_of(ticket.context)
+        loser = listener_of(ticket.holder)
         if loser is not None:
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
                 self.home.call_soon_threadsafe(loser._on_ticket_lost)
 
     def tell_regrouped(self, news: GroupChange) -> None:
         """Tell of a change in a group on the loop of its member."""
-        member = listener_of(news.request.context)
+        member = listener_of(news.request.member)
         if member is not None:
             with contextlib.suppress(RuntimeError):
                 self.home.call_soon_threadsafe(member._on_regrouped, news.gained, news.lost, news.awaited)

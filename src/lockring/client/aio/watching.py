@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lockring.core.client.queries import Query
-from lockring.core.client.watches import Backlog
+from lockring.core.client import Backlog, Query
 from lockring.errors import LockringError
 
 

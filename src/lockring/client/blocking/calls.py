@@ -22,15 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from lockring.client.blocking.connection import IDLE_NS, NAP_S, ClientConnection
 from lockring.client.blocking.section import Section
-from lockring.core.client.outstanding import PENDING
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
-from lockring.core.client.watches import Backlog
+from lockring.core.client import PENDING, Backlog, Query, Ticket
 from lockring.errors import LockringError
 
 if TYPE_CHECKING:
     from lockring.client.blocking.background import Keeper
-    from lockring.core.client.core import ClientCore
+    from lockring.core.client import ClientCore
 
 
 class Call:

@@ -33,7 +33,7 @@ from lockring.client.process_bound import ProcessBound
 from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
-from lockring.core.client.outlook import Wait
+from lockring.core.client import Wait
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.protocol import WAIT_FOREVER, LockRecords, Mode
 from lockring.units import NS_PER_MS

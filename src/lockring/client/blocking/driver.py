@@ -27,13 +27,7 @@ from lockring.client.blocking.plumbing import DriverBase
 from lockring.client.grant_state import listener_of, words_of_drop
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import Update
-from lockring.core.client.outlook import Wait
-from lockring.core.client.outstanding import HELD, not_held
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
-from lockring.core.client.watches import Backlog
+from lockring.core.client import HELD, Backlog, ClientCore, Query, Ticket, Update, Wait, not_held
 from lockring.errors import LockringError, ReentrantCall
 from lockring.protocol import Mode
 from lockring.units import NS_PER_S
@@ -87,7 +81,7 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        ticket.context, call.item = call, ticket
+        ticket.call, call.item = call, ticket
         self._carry_out(now_ns, call)
         if not call.done:
             self._take(ticket.link, call, now_ns)
@@ -121,7 +115,7 @@ class BlockingDriver(DriverBase):
             call.error = error
             self._carry_out(now_ns, None)
             return
-        ticket.context, call.item = call, ticket
+        ticket.call, call.item = call, ticket
         self._carry_out(now_ns, call)
         if call.done or ((self._choring or self._openers) and not self._may_begin(call)):
             return
@@ -140,7 +134,7 @@ class BlockingDriver(DriverBase):
             self._carry_out(now_ns, None)
 
     def _let_go_later(self, ticket: Ticket) -> None:
-        grant = listener_of(ticket.context)  # kept until then: it was not dropped
+        grant = listener_of(ticket.holder)  # kept until then: it was not dropped
 
         def let_go(now_ns: int, _grant: object = grant) -> None:
             self._let_go(now_ns, ticket)
@@ -179,7 +173,7 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        request.context, call.item, call.core = call, request, self._core
+        request.call, call.item, call.core = call, request, self._core
         self._carry_out(now_ns, call)
         if not call.done:
             self._take(request.link, call, now_ns)
@@ -205,7 +199,7 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        request.context, call.item, call.core = call, request, self._core
+        request.call, call.item, call.core = call, request, self._core
         self._watches[call] = None
         self._carry_out(now_ns, call)
 
@@ -255,7 +249,7 @@ class BlockingDriver(DriverBase):
             request = self._core.follow(ticket, now_ns=now_ns)
         except LockringError as error:
             return error
-        request.context = ticket.context = weakref.ref(member)
+        request.member = ticket.holder = weakref.ref(member)
         member._followed(self._core, request)
         self._carry_out(now_ns, None)
         return None

@@ -19,8 +19,7 @@ from lockring.client.grant_state import (
     may_be_dropped,
 )
 from lockring.client.process_bound import ProcessBound
-from lockring.core.client.outstanding import HELD
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import HELD, Ticket
 from lockring.errors import LockLost
 
 

@@ -24,9 +24,7 @@ from lockring.client.group_state import (
 )
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.outstanding import HELD
-from lockring.core.client.queries import Query
+from lockring.core.client import HELD, ClientCore, Query
 from lockring.errors import LockLost
 from lockring.names import lock_of_group
 from lockring.protocol import WAIT_FOREVER, GroupMember, Mode
@@ -166,9 +164,9 @@ class Membership(MembershipState):
 
     def _add(self, callback: ChangeCallback) -> None:
         self._callbacks.append(callback)
-        self._following.telling = True
-        owned = self._following.standing.owned
-        if owned and not self._following.over:
+        self._following.has_callback = True
+        owned = self._following.ownership.owned
+        if owned and not self._following.ended:
             self._calls.add((callback,), KeySet(owned), KeySet())
 
     def wait_settled(self, *, after: int | None = None, timeout: Seconds | None = None) -> int:
@@ -242,7 +240,7 @@ class Membership(MembershipState):
             self._calls.forget()
             self._callbacks.clear()
             self._wakeups.clear()
-        if not self._following.over:  # the core did not end it: the client has started over, or was forked
+        if not self._following.ended:  # the core did not end it: the client has started over, or was forked
             self._on_regrouped(frozenset(), self._following.end(), False)
 
     def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:

@@ -16,7 +16,7 @@ from lockring.client.grant_state import (
     report_in_thread,
 )
 from lockring.client.logs import log_loss
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import Ticket
 
 Event = threading.Event
 
@@ -32,7 +32,7 @@ class LossNotices(GrantState):
         super().__init__(driver, ticket)
         self._event: Event | None = None
         # Weakly: the client must not keep a grant alive that the program has dropped.
-        ticket.context = weakref.ref(self)
+        ticket.holder = weakref.ref(self)
 
     def _lost_event(self) -> Event:
         is_lost = self._loss is not None

@@ -33,9 +33,10 @@ from lockring.client.grant_state import (
 )
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import (
+from lockring.core.client import (
+    HELD,
     CallResult,
+    ClientCore,
     Connect,
     Disconnect,
     GrantLost,
@@ -44,8 +45,7 @@ from lockring.core.client.effects import (
     SendTo,
     Update,
 )
-from lockring.core.client.outstanding import HELD
-from lockring.core.client.tickets import NEVER_NS
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.net.frames import encode_frame
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -91,7 +91,7 @@ class DriverBase(Calls):
         """What is to run in a thread that the system did not give yet, with the thread's name."""
         self._keeper: Keeper | None = None
         self._sleeping_until_ns = 0
-        self._planned_ns = NEVER_NS
+        self._planned_ns = DISTANT_FUTURE_NS
         self._sweep_at_ns = 0
         self._closing = False
 
@@ -185,7 +185,7 @@ class DriverBase(Calls):
                 core.disconnected(link, now_ns=now_ns, error=wrong)
             else:
                 for message in messages:
-                    core.received(link, message, now_ns=now_ns)
+                    core.receive(link, message, now_ns=now_ns)
                 if messages:
                     wire.greeted = True
         self._carry_out(now_ns, me)
@@ -211,7 +211,7 @@ class DriverBase(Calls):
                         self._watch(wire, wire.events | selectors.EVENT_WRITE)
                 frames = []
             elif type(effect) is Resolve:
-                call: Call = effect.ticket.context
+                call: Call = effect.ticket.call
                 call.error = effect.error
                 self._finish(call, me)
             else:
@@ -223,19 +223,19 @@ class DriverBase(Calls):
     def _carry_out_rare(self, effect: object, me: Call | None) -> None:
         match effect:
             case GrantLost(ticket):
-                tell_lost(ticket.context)
+                tell_lost(ticket.holder)
             case CallResult(request, answer, error):
-                call: Call = request.context
+                call: Call = request.call
                 call.answer, call.error = answer, error
                 self._finish(call, me)
                 self._watches.pop(call, None)
             case Update(request):
-                call = request.context
+                call = request.call
                 assert call.backlog is not None
                 call.backlog.add(effect)
                 self._finish(call, me)
             case GroupChange(request, gained, lost, awaited):
-                member = listener_of(request.context)
+                member = listener_of(request.member)
                 if member is not None:
                     member._on_regrouped(gained, lost, awaited)
             case Connect(link, address):
@@ -329,7 +329,7 @@ class DriverBase(Calls):
             refused.__cause__ = error
             return refused
         self._keeper = keeper
-        self._planned_ns = NEVER_NS
+        self._planned_ns = DISTANT_FUTURE_NS
         self._chores.append(expect_end)
         return None
 
@@ -380,7 +380,7 @@ class DriverBase(Calls):
             for session in self._core.sessions()
             for share in session.shares.values()
             for ticket in share.tickets.values()
-            if ticket.state == HELD and type(ticket.context) is weakref.ref and ticket.context() is None
+            if ticket.state == HELD and ticket.holder is not None and ticket.holder() is None
         ]
         for ticket in dropped:
             self._core.cancel(ticket, now_ns=now_ns)

@@ -1,66 +1,173 @@
-"""The client, without I/O: what both shells and the simulation run.
+"""The client, without I/O: what both clients' drivers and the simulation run.
 
 Theory of operation:
 
-- A call makes a ticket (`acquire`) or a request (`describe`, …). It is sent to the primary of its slot, or
-  *parked* until there is a route and a link to it. What was open on a link that broke is parked again;
-  whatever was refused as moved, unavailable or overloaded waits a moment and is sent again.
+- A call makes a ticket (`acquire`) or a query (`describe`, …). It is sent to the primary of its slot, or *parked*
+  until there is a route and a link to it. Open calls on a link that broke are parked again; calls that were refused as
+  moved, unavailable or overloaded wait a moment and are sent again.
 - An acquire is repeated under the same acquisition number, so it never makes a second holder or waiter. A release
   names its acquisition and is repeated until it is answered, or until no lease can be left.
-- What a node promises counts from when the request was sent. Once a deadline has passed, the ticket is lost:
+- A promise of a node counts from when the request was sent. Once a deadline has passed, the ticket is lost:
   `GrantLost` comes out, and a release is sent, so that others need not wait for the node's own clock.
-- Per session and node one keepalive each third of the TTL speaks of all tickets there by count and digest. If
-  the node does not agree it is repeated with a digest per slot, then with the acquisitions of the slots that
-  differ. It is sent at once where tickets came to another node, or to a new connection.
-- Inputs return nothing or a ticket; `take_effects` has what to do. `next_deadline_ns` is a lower bound: it may
-  come early, never late. Not thread-safe: a shell with threads guards it with a lock, and reads the clock inside.
+- Inputs return nothing, or a ticket or query; `take_effects` returns the work for the shell. `next_deadline_ns` is a
+  lower bound: it may come early, never late. Not thread-safe: a shell with threads guards it with a lock, and reads
+  the clock inside.
+
+The parts know nothing of the core, and only of the parts before them:
+
+    Links, RouteTable, DialPlan   connections to servers; each slot's primary; which server to dial next
+    ClientSessions                sessions, and their tickets at each node
+    OutgoingRequests              messages, and the numbers and times of requests
+    GroupMemberships              subscriptions of members to their groups
+    OutstandingCalls              tickets and queries that wait for an answer, and where
+    Endings                       losses and failures
+    ClientRenewals                grants, keepalives, promises
+    Shutdown, Refusals, Moves     what follows from a close, a refusal, and a change of links, routes or cluster
+    Inbox                         which part takes which message
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 from zlib import crc32
 
+from lockring.core.client.agenda import Agenda
+from lockring.core.client.dialing import DialPlan
 from lockring.core.client.effects import ClientEffect, Resolve
-from lockring.core.client.links import READY, NodeLink
-from lockring.core.client.outstanding import ANSWER_NS, ENDED, HELD, PENDING, RELEASING, not_held
-from lockring.core.client.queries import ANSWERS, ANYWHERE, ListProgress, Query, QueryKind, drain_request
-from lockring.core.client.refusals import ClosingSession, Refusals
-from lockring.core.client.status import ClientStatus, check_invariants, status_of
-from lockring.core.client.tickets import NEVER_NS, ClientSession, Ticket, deadline_of
-from lockring.core.client.watches import update_of
-from lockring.errors import ClientClosed, LockringError, ProtocolError, Unavailable, from_code
+from lockring.core.client.endings import Endings
+from lockring.core.client.groups import GroupMemberships, subscription_of
+from lockring.core.client.inbox import Inbox
+from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink
+from lockring.core.client.moves import Moves
+from lockring.core.client.outlook import Outlooks, Wait
+from lockring.core.client.outstanding import Item, OutstandingCalls
+from lockring.core.client.queries import (
+    ListProgress,
+    Query,
+    QueryKind,
+    query_about_lock,
+    query_anywhere,
+)
+from lockring.core.client.refusals import Refusals
+from lockring.core.client.renewals import ClientRenewals
+from lockring.core.client.request_log import RequestLog
+from lockring.core.client.requests import OutgoingRequests
+from lockring.core.client.routes import RouteTable
+from lockring.core.client.sessions import ClientSessions
+from lockring.core.client.shutdown import Shutdown
+from lockring.core.client.status import ClientStatus, check_invariants_of, status_of
+from lockring.core.client.tickets import (
+    ENDED,
+    HELD,
+    PENDING,
+    RELEASING,
+    ClientSession,
+    Ticket,
+    deadline_ns_of,
+    is_believed,
+    not_held,
+)
+from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.errors import ClientClosed, LockringError, Unavailable
 from lockring.protocol import (
     WAIT_FOREVER,
-    CloseSession,
     GrantReply,
-    KeepaliveReply,
-    ListReply,
-    LossNotice,
     Message,
     Mode,
-    QueueNotice,
-    Refusal,
     ReleaseReply,
-    Routes,
-    SettlementNotice,
-    TroubleNotice,
-    Unwatch,
-    View,
-    WatchNotice,
-    Welcome,
 )
-from lockring.slots import SLOTS, slot_of
+from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS, NS_PER_S
 
-CLOSE_NS: Final = NS_PER_S
-"""How long a closing client waits for the nodes to confirm."""
+ANSWER_NS: Final = NS_PER_S
+"""Minimum time to wait for a server's answer, even of an acquire that does not wait for the lock."""
+CONNECT_TIMEOUT_NS: Final = 10 * NS_PER_S
+"""How long a call without a timeout waits for the very first server to answer."""
 
 
-class ClientCore(Refusals):
-    """The client's state machine; see the module for the rules."""
+class ClientCore:
+    """The client's state machine: a `Machine` whose endpoints are links. See the module for the rules."""
 
-    # ------------------------------------------------------------------ calls
+    def __init__(
+        self,
+        seeds: Sequence[str],
+        *,
+        owner: str,
+        new_id: Callable[[], str],
+        software: str = "",
+        connect_timeout_ns: int = CONNECT_TIMEOUT_NS,
+        origin: str = "",
+        session_per_acquisition: bool = False,
+    ) -> None:
+        """Make a client that has done nothing yet; it connects when there is something to do.
+
+        Args:
+            seeds: HOST:PORT of one or more servers, nodes or coordinators.
+            owner: label shown to people.
+            new_id: returns a random id, unique forever, for the client and each of its sessions.
+            software: name and version of the client, for the servers' logs.
+            connect_timeout_ns: how long a call without a timeout of its own waits while no server has ever answered.
+            origin: where the seeds come from and what to do if none can be reached, as the end of a sentence for
+                people.
+            session_per_acquisition: give each acquisition a session of its own, which ends with it; for a client that
+                acts for others.
+        """
+        assert seeds
+        self._agenda = agenda = Agenda()
+        log = RequestLog()
+        self._links = links = Links(agenda, client=new_id(), software=software)
+        self._routes = routes = RouteTable(links)
+        dialing = DialPlan(agenda, links, routes, seeds=seeds, origin=origin)
+        self._sessions = sessions = ClientSessions(new_id, per_acquisition=session_per_acquisition)
+        self._requests = requests = OutgoingRequests(agenda, log, links, routes, sessions, owner=owner)
+        self._memberships = memberships = GroupMemberships(agenda, log, links)
+        self._outstanding = outstanding = OutstandingCalls(
+            agenda, links, routes, requests, memberships, sessions=sessions
+        )
+        self._endings = endings = Endings(
+            agenda,
+            links,
+            Outlooks(links, routes, dialing),
+            memberships,
+            outstanding,
+            connect_timeout_ns=connect_timeout_ns,
+        )
+        self._renewals = renewals = ClientRenewals(
+            agenda=agenda,
+            log=log,
+            links=links,
+            routes=routes,
+            sessions=sessions,
+            requests=requests,
+            outstanding=outstanding,
+            endings=endings,
+        )
+        self._shutdown = Shutdown(agenda, log, links, routes)
+        self._moves = Moves(
+            agenda=agenda,
+            log=log,
+            links=links,
+            routes=routes,
+            dialing=dialing,
+            sessions=sessions,
+            outstanding=outstanding,
+            endings=endings,
+            renewals=renewals,
+            memberships=memberships,
+        )
+        self._inbox = Inbox(
+            agenda=agenda,
+            outstanding=outstanding,
+            endings=endings,
+            renewals=renewals,
+            memberships=memberships,
+            refusals=Refusals(outstanding, endings, renewals, self._shutdown),
+            moves=self._moves,
+            shutdown=self._shutdown,
+        )
+
+    # ------------------------------------------------------------------ tickets
 
     def acquire(
         self,
@@ -73,44 +180,55 @@ class ClientCore(Refusals):
         permits: int = 1,
         payload: bytes = b"",
     ) -> Ticket:
-        """Begin to acquire a lock; `Resolve` tells the outcome.
+        """Begin to acquire a lock; `Resolve` brings the outcome.
 
         Args:
             name: a checked lock name.
-            ttl_ms: the lease; acquisitions with the same TTL share a session.
+            ttl_ms: the lease; acquisitions with the same TTL share a session, unless each has its own.
             now_ns: the time.
-            wait_ms: longest wait for other holders, 0 to try once, or `WAIT_FOREVER`. An unreachable server is
-                waited for at least `ANSWER_NS`.
+            wait_ms: longest wait for other holders, 0 to try once, or `WAIT_FOREVER`. An unreachable server is waited
+                for at least `ANSWER_NS`.
             mode: exclusive, shared or semaphore.
             permits: of a semaphore, how many.
-            payload: what others are to see of the holder, `protocol.PAYLOAD_BYTES_MAX` at the most.
+            payload: what others see of the holder, at most `protocol.PAYLOAD_BYTES_MAX`.
 
         Raises:
             ClientClosed: the client was closed.
         """
-        session = self._sessions.get(ttl_ms)
-        if self._closed or session is None:
+        session = self._sessions.by_ttl_ms.get(ttl_ms)
+        if session is None or self._shutdown.is_begun:
             session = self._open_session(ttl_ms)
         session.used = acquisition = session.used + 1
+        # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
         slot = crc32(name.encode()) % SLOTS
-        ticket = Ticket(session, acquisition, name, slot, mode, permits, now_ns)
+        ticket = Ticket(session, acquisition, name, slot, mode=mode, permits=permits, started_at_ns=now_ns)
         if payload:
             ticket.payload = payload
         if wait_ms >= 0:
             wait_ns = wait_ms * NS_PER_MS
             ticket.wait_until_ns = now_ns + wait_ns
             ticket.give_up_at_ns = at_ns = now_ns + (wait_ns if wait_ns > ANSWER_NS else ANSWER_NS)
-            self._alarms.push(at_ns, ticket)
-            if at_ns < self._wake_ns:
-                self._wake_ns = at_ns
-        elif not self._routing.was_ready:
-            self._alarm(now_ns + self._connect_timeout_ns, ticket)
-        node = self._routing.table[slot]
+            self._outstanding.alarm(at_ns, ticket)
+        elif not self._links.was_ready:
+            self._endings.limit(ticket, now_ns)
+        node = self._routes.table[slot]
         if node is not None and node.link is not None:
-            self._send_acquire(ticket, node, node.link, now_ns)
+            self._requests.send_acquire(ticket, node, node.link, now_ns)
         else:
-            self._park(ticket, now_ns)
+            self._outstanding.park(ticket, now_ns)
         return ticket
+
+    def _open_session(self, ttl_ms: int) -> ClientSession:
+        self._check_open()
+        session = self._sessions.open(ttl_ms)
+        # Silence must be noticed in time to renew the shortest lease elsewhere.
+        shortest_ns = self._sessions.shortest_ttl_ms * NS_PER_MS
+        self._links.silence_ns = max(SILENCE_NS_MIN, min(SILENCE_NS_MAX, shortest_ns // 3))
+        return session
+
+    def _check_open(self) -> None:
+        if self._shutdown.is_begun:
+            raise ClientClosed("the client is closed")
 
     def release(self, ticket: Ticket, *, now_ns: int) -> None:
         """Begin to release a held ticket; `Resolve` follows once it is confirmed, or once its lease has ended anyway.
@@ -119,280 +237,251 @@ class ClientCore(Refusals):
             LockLost: it was lost before; nothing is left to release.
             NotHeld: it was released before, or never held.
         """
-        if ticket.state == HELD and deadline_of(ticket) <= now_ns:
-            self._lose(ticket, "local-deadline", now_ns)
+        if ticket.state == HELD and deadline_ns_of(ticket) <= now_ns:
+            self._endings.lose(ticket, "local-deadline", now_ns)
         if ticket.state != HELD:
             raise not_held(ticket)
         share = ticket.share
         assert share is not None
         share.leave(ticket)
         ticket.state = RELEASING
-        self._begin_release(ticket, now_ns)
+        self._outstanding.begin_release(ticket, now_ns)
 
     def cancel(self, ticket: Ticket, *, now_ns: int) -> None:
-        """The caller wants nothing of this ticket any more, whatever its state: leave nothing behind.
+        """Withdraw a ticket whatever its state, so that nothing of it is left; no `Resolve` follows.
 
-        No `Resolve` follows. Also ends the wait for a release (which goes on by itself).
+        Of a release this ends only the wait: the release itself goes on.
         """
         if ticket.state in (PENDING, HELD):
-            self._retract(ticket, now_ns)
+            self._endings.retract(ticket, now_ns)
         ticket.state = ENDED
 
+    # ------------------------------------------------------------------ queries
+
     def describe(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
-        """Ask for one lock; the answer is a `LockInfo`."""
-        return self._ask(Query(QueryKind.DESCRIBE, name, slot_of(name), now_ns, give_up_at_ns), now_ns)
+        """Ask for one lock; the answer is a `DescribeReply`."""
+        return self._ask(query_about_lock(QueryKind.DESCRIBE, name, now_ns, give_up_at_ns), now_ns)
 
     def list_locks(self, prefix: str, *, give_up_at_ns: int, now_ns: int) -> Query:
-        """Ask for all locks whose name starts with `prefix`; the answer is a list of `LockInfo`, by name."""
-        request = Query(QueryKind.LIST, prefix, ANYWHERE, now_ns, give_up_at_ns, listing=ListProgress())
-        return self._ask(request, now_ns)
+        """Ask for all locks whose name starts with `prefix`; the answer is a `LockRecords`, by name."""
+        query = query_anywhere(QueryKind.LIST, prefix, now_ns, give_up_at_ns)
+        query.listing = ListProgress()
+        return self._ask(query, now_ns)
 
     def watch(self, name: str, *, now_ns: int) -> Query:
-        """Watch one lock: `Update` comes at once and after every change, until `abandon` or an error as `Answer`."""
-        request = Query(QueryKind.WATCH, name, slot_of(name), now_ns, NEVER_NS)
-        return self._ask(request, now_ns)
+        """Watch one lock: `Update` comes at once and after every change, until `abandon` or a `CallResult`."""
+        return self._ask(query_about_lock(QueryKind.WATCH, name, now_ns), now_ns)
 
     def break_lock(
         self, name: str, generation: int, *, force: bool, give_up_at_ns: int, now_ns: int
     ) -> Query:
-        """End a holder's lease by its generation; the answer is a `Broken`."""
-        request = Query(QueryKind.BREAK, name, slot_of(name), now_ns, give_up_at_ns, generation, force)
-        return self._ask(request, now_ns)
+        """End a holder's lease by its generation; the answer is a `BreakReply`."""
+        query = query_about_lock(QueryKind.BREAK, name, now_ns, give_up_at_ns)
+        query.generation, query.force = generation, force
+        return self._ask(query, now_ns)
 
     def get_state(self, *, give_up_at_ns: int, now_ns: int) -> Query:
-        """Ask any server for the cluster state; the answer is a `StateIs`."""
-        return self._ask(Query(QueryKind.STATE, "", ANYWHERE, now_ns, give_up_at_ns), now_ns)
+        """Ask any server for the cluster state; the answer is a `StateReply`."""
+        return self._ask(query_anywhere(QueryKind.STATE, "", now_ns, give_up_at_ns), now_ns)
 
     def drain(self, node: str, *, undo: bool = False, give_up_at_ns: int, now_ns: int) -> Query:
-        """Move everything off a node (`Draining`), or with `undo` let it have slots again (`Undrained`)."""
-        return self._ask(drain_request(node, undo, now_ns, give_up_at_ns), now_ns)
+        """Move everything off a node (`DrainReply`), or with `undo` let it have slots again (`UndrainReply`)."""
+        kind = QueryKind.UNDRAIN if undo else QueryKind.DRAIN
+        return self._ask(query_anywhere(kind, node, now_ns, give_up_at_ns), now_ns)
+
+    def look(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
+        """Ask for the members of the group whose lock is `name`; the answer is a `View`."""
+        return self._ask(query_about_lock(QueryKind.LOOK, name, now_ns, give_up_at_ns), now_ns)
 
     def abandon(self, request: Query, *, now_ns: int) -> None:
-        """The caller does not want the answer any more; ends a watch."""
-        link = self._routing.links.get(request.link)
-        if request.kind is QueryKind.WATCH and link is not None and not request.done:
-            number = self._routing.number(now_ns)
-            self._wake(self._routing.ask(link, number, None, Unwatch(number, request.request), now_ns))
-            del link.acquires[request.request]
-        self._finish(request)
+        """Withdraw a query whose answer is not wanted any more; ends a watch."""
+        self._outstanding.abandon_query(request, now_ns)
+
+    def _ask(self, query: Query, now_ns: int) -> Query:
+        self._check_open()
+        if query.give_up_at_ns != DISTANT_FUTURE_NS:
+            self._outstanding.alarm(query.give_up_at_ns, query)
+        else:
+            self._endings.limit(query, now_ns)
+        self._outstanding.dispatch(query, now_ns)
+        return query
+
+    # ------------------------------------------------------------------ groups
+
+    def follow(self, ticket: Ticket, *, now_ns: int) -> Query:
+        """Begin to follow the group of a held membership: `GroupChange` comes with each change.
+
+        The query's `subscription` has what the member knows. It ends with the membership, or with `leave`.
+
+        Raises:
+            LockLost, NotHeld: the ticket is not held.
+            ClientClosed: the client was closed.
+        """
+        return self._ask(self._memberships.begin(ticket, now_ns), now_ns)
+
+    def told(self, request: Query, *, now_ns: int) -> None:
+        """Note that the program's callbacks have finished for one `GroupChange` that was `awaited`."""
+        subscription_of(request).callbacks_pending -= 1
+        self._inbox.acknowledge(request, now_ns)
+
+    def leave(self, request: Query, *, now_ns: int) -> None:
+        """Stop owning and following; then release the membership itself. A `GroupChange` brings what was owned."""
+        if not subscription_of(request).ended:
+            self._memberships.end(request)
+            self._outstanding.abandon_query(request, now_ns)
+
+    def owned(self, request: Query, now_ns: int) -> frozenset[int]:
+        """Return the slots that a member rightly owns at this time."""
+        return self._memberships.owned(request, now_ns)
+
+    # ------------------------------------------------------------------ the end
 
     def close(self, *, now_ns: int) -> None:
         """End all sessions: give up everything, tell the nodes, fail what is open. See `is_closed` for the end."""
-        if self._closed:
+        if self._shutdown.is_begun:
             return
-        self._closed = True
-        self._closing_until_ns = now_ns + CLOSE_NS
-        routing = self._routing
-        known = [
-            (session, node.link)
-            for node in routing.nodes.values()
-            for session, share in node.shares.items()
-            if node.link is not None and share.keepalive_at_ns != NEVER_NS
-        ]
+        self._outstanding.is_closed = True
         for item in list(self._open_items()):
             error = ClientClosed("the client was closed", name=item.name)
             if isinstance(item, Query):
-                self._answer(item, None, error)
+                self._outstanding.end_query(item, None, error)
             elif item.state == PENDING:
-                self._end_pending(item, error)
+                self._endings.fail(item, error)
             elif item.state == HELD:
                 assert item.share is not None
                 item.share.leave(item)
-                self._end_held(item, "session-ended")
+                self._endings.end_held(item, "session-ended")
             elif item.state == RELEASING:
+                # The end of its session releases it.
                 item.state = ENDED
-                self._effects.append(Resolve(item, None))
-        self._parked.clear()
-        for session in self._sessions.values():
-            for share in session.shares.values():
-                share.keepalive_at_ns = NEVER_NS
-        for session, link in known:
-            number = routing.number(now_ns)
-            routing.ask(link, number, ClosingSession(session), CloseSession(number, session.id), now_ns)
-        self._close_links_if_done(now_ns)
+                self._agenda.effects.append(Resolve(item, None))
+        self._outstanding.parked.clear()
+        self._shutdown.begin(now_ns)
+        self._shutdown.close_links(now_ns)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client was closed and has no link left."""
+        return self._shutdown.is_over
 
     # ------------------------------------------------------------------ what the shell reports
 
-    def connected(self, link_id: int, *, now_ns: int) -> None:
-        """The connection of a link is there."""
-        link = self._routing.links.get(link_id)
+    def connected(self, endpoint: int, /, *, now_ns: int) -> None:
+        """Greet the server on a link whose connection is open. See `Machine`."""
+        link = self._links.by_id.get(endpoint)
         if link is not None:
-            self._routing.greet(link, now_ns)
+            self._links.greet(link)
 
     def disconnected(
         self,
-        link_id: int,
+        endpoint: int,
+        /,
         *,
         now_ns: int,
         reason: str = "the connection was lost",
         error: LockringError | None = None,
     ) -> None:
-        """A link could not be opened, or broke.
+        """Handle a link that could not be opened, or broke.
 
         Args:
-            link_id: which.
+            endpoint: the link.
             now_ns: the time.
             reason: a short text for people.
-            error: what was wrong with the other side, if it is not to be expected to get better by itself.
+            error: what is wrong with the other side, if it will not get better by itself.
         """
-        link = self._routing.links.get(link_id)
+        link = self._links.by_id.get(endpoint)
         if link is not None:
-            self._lose_link(link, error or Unavailable(reason), now_ns)
+            self._moves.link_lost(link, error or Unavailable(reason), now_ns)
 
-    def received(self, link_id: int, message: Message, *, now_ns: int) -> None:
-        """A message came on a link. The clock is read after the network, and messages are given in their order."""
-        link = self._routing.links.get(link_id)
+    def receive(self, sender: int, message: Message, /, *, now_ns: int) -> None:
+        """Take one message from a link. See `Machine`."""
+        link = self._links.by_id.get(sender)
         if link is None:
             return
         link.heard_at_ns = now_ns
-        if link.doubt_at_ns != NEVER_NS:
-            self._routing.trust(link)
+        if link.doubt_at_ns != DISTANT_FUTURE_NS:
+            self._links.trust(link)
         kind = type(message)
+        # The two answers of the hot path come first, and never raise.
         if kind is GrantReply:
-            self._granted(link, message, now_ns)  # type: ignore[arg-type]
+            self._renewals.granted(link, message, now_ns)  # type: ignore[arg-type]
         elif kind is ReleaseReply:
-            self._released(link, message, now_ns)  # type: ignore[arg-type]
+            self._inbox.released(link, message, now_ns)  # type: ignore[arg-type]
         else:
-            try:
-                self._receive_other(link, message, now_ns)
-            except LockringError as error:
-                self._close_link(link, error, now_ns)
+            self._inbox.receive(link, message, now_ns)
         if link.asked_at_ns:
             link.asked_at_ns = now_ns if link.requests else 0
 
     def on_timer(self, *, now_ns: int) -> None:
-        """Do what is due. What has already arrived should have been given to `received` before."""
-        routing = self._routing
-        self._wake_ns = NEVER_NS
-        for session in self._sessions.values():
-            for share in list(session.shares.values()):
-                self._expire(share, now_ns)
-        while (due := self._alarms.pop_due(now_ns)) is not None:
-            self._look_at(due[1], now_ns)
-        for node in list(routing.nodes.values()):
-            for share in node.shares.values():
-                if share.keepalive_at_ns <= now_ns:
-                    self._keepalive(share, now_ns)
-        self._check_links(now_ns)
-        silent, wake = routing.silent(now_ns)
-        self._wake(wake)
-        for link in silent:
-            state = "did not answer" if link.state == READY else "did not answer the greeting"
-            self._close_link(link, Unavailable(f"{link.address} {state} in time"), now_ns)
-        if self._closed:
-            self._close_links_if_done(now_ns)
-        else:
-            self._wake(routing.race(now_ns))
-            self._wake(routing.tend(now_ns, waiting=self._is_wanting()))
-            self._wake(self._soonest())
+        """Do what is due. See `Machine`."""
+        self._agenda.wake_at_ns = DISTANT_FUTURE_NS
+        for share in self._sessions.shares():
+            self._endings.lose_expired(share, now_ns)
+        self._endings.on_timer(now_ns)
+        self._renewals.on_timer(now_ns)
+        self._requests.check_links(now_ns)
+        self._moves.close_silent(now_ns)
+        if self._shutdown.is_begun:
+            self._shutdown.close_links(now_ns)
+            return
+        self._moves.maintain_links(now_ns)
+        soonest_ns = self._outstanding.alarms.first_ns() or DISTANT_FUTURE_NS
+        for share in self._sessions.shares():
+            soonest_ns = min(soonest_ns, share.check_at_ns, share.keepalive_at_ns)
+        self._agenda.wake(soonest_ns)
 
     def next_deadline_ns(self) -> int | None:
-        """When to call `on_timer` at the latest, None if nothing is going on; may be in the past."""
-        return self._wake_ns if self._wake_ns != NEVER_NS else None
+        """Return when to call `on_timer` at the latest, None if nothing is due; may be in the past."""
+        wake_at_ns = self._agenda.wake_at_ns
+        return wake_at_ns if wake_at_ns != DISTANT_FUTURE_NS else None
 
     def take_effects(self, *, now_ns: int) -> list[ClientEffect]:
-        """What is to be done since the last call, in order."""
-        effects = self._effects[:]
-        self._effects.clear()
+        """Return the effects since the last call, in order, and forget them.
+
+        The time changes nothing here: a client gives no promises that could run out on the way.
+        """
+        effects = self._agenda.effects[:]
+        self._agenda.effects.clear()
         return effects
 
-    # ------------------------------------------------------------------ what can be asked of it
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the client was closed and has no link left."""
-        return self._closed and not self._routing.links
+    # ------------------------------------------------------------------ the state of things
 
     @property
     def version(self) -> int:
         """Version of the newest routes, 0 before the first."""
-        return self._routing.version
+        return self._routes.version
 
     def sessions(self) -> list[ClientSession]:
-        """The sessions that were opened, one for each TTL."""
-        return list(self._sessions.values())
+        """Return the sessions that were opened."""
+        return list(self._sessions.by_id.values())
 
-    def status(self) -> ClientStatus:
-        """How the client is."""
-        return status_of(self)
+    def link(self, number: int) -> NodeLink | None:
+        """Return a link by its number, None if it is closed. Read it only."""
+        return self._links.by_id.get(number)
+
+    def links(self) -> list[NodeLink]:
+        """Return all links. Read them only."""
+        return list(self._links.by_id.values())
+
+    def believes(self, ticket: Ticket, now_ns: int) -> bool:
+        """Return whether the client rightly takes a ticket for held at this time."""
+        return is_believed(ticket, now_ns)
+
+    def waits(self, now_ns: int) -> list[Wait]:
+        """Return what each open call waits for, and each watch from which nothing can come at present."""
+        return self._endings.waits(self._open_items(), now_ns)
+
+    def status(self, *, now_ns: int) -> ClientStatus:
+        """Return the state of the client at this moment."""
+        return status_of(self._links, self._routes, self._sessions, self._outstanding)
 
     def check_invariants(self) -> None:
-        """Assert what must always hold, in O(everything); for tests and simulations."""
-        check_invariants(self)
+        """Check what must hold between any two calls, in O(everything); for tests and simulations."""
+        check_invariants_of(self._links, self._routes, self._sessions, self._outstanding)
 
-    # ------------------------------------------------------------------ messages
-
-    def _released(self, link: NodeLink, message: ReleaseReply, now_ns: int) -> None:
-        """A release, a session's end or an unwatch is confirmed."""
-        what = link.requests.pop(message.request, None)
-        if isinstance(what, Ticket):
-            self._let_go(what)
-            if link.node is not None:
-                self._lately_released.add(what, link.node, now_ns)
-        elif isinstance(what, ClosingSession):
-            self._close_links_if_done(now_ns)
-
-    def _receive_other(self, link: NodeLink, message: Message, now_ns: int) -> None:
-        if link.state != READY:
-            if isinstance(message, Welcome):
-                self._welcomed(link, message, now_ns)
-            elif isinstance(message, Refusal):
-                raise from_code(message.code, message.text)
-            else:
-                raise ProtocolError(f"{link.address} is no lockring server: it did not answer the greeting")
-            return
-        match message:
-            case KeepaliveReply():
-                self._kept(link, message, now_ns)
-            case Routes():
-                self._routed(message, now_ns)
-            case LossNotice():
-                self._told_lost(link, message, now_ns)
-            case Refusal(request=0):
-                raise ProtocolError(f"{link.address} could not read what it was sent: {message.text}")
-            case Refusal():
-                self._refused(link, message, now_ns)
-            case WatchNotice():
-                watch = link.acquires.get(message.request)
-                if isinstance(watch, Query):
-                    watch.attempts = 0
-                    self._effects.append(update_of(watch, message))
-            case View() | SettlementNotice() if message.request in link.acquires:
-                self._grouped(link, message, now_ns)
-            case QueueNotice():
-                self._queued(link, message)
-            case TroubleNotice():
-                self._troubled(link, message, now_ns)
-            case Welcome():
-                raise ProtocolError(f"{link.address} answered the greeting twice")
-            case _:
-                self._answered(link, message, now_ns)
-
-    def _answered(self, link: NodeLink, message: Any, now_ns: int) -> None:
-        """A question was answered."""
-        request = link.requests.pop(message.request, None)
-        if not isinstance(request, Query) or type(message) is not ANSWERS.get(request.kind):
-            return
-        request.link = 0
-        if request.listing is not None:
-            assert isinstance(message, ListReply)
-            request.listing.page(message)
-            if request.listing.found_nothing_served():
-                self._retry(request, Refusal(0, "unavailable", "no node serves any slot at present"), now_ns)
-            else:
-                self._dispatch(request, now_ns)
-        else:
-            self._answer(request, message, None)
-
-    def _close_links_if_done(self, now_ns: int) -> None:
-        """Of a closing client: close each link whose session ends are confirmed, and all once the time is over."""
-        for link in list(self._routing.links.values()):
-            if now_ns >= self._closing_until_ns or not any(
-                isinstance(what, ClosingSession) for what in link.requests.values()
-            ):
-                link.acquires.clear()
-                self._routing.drop(link, "the client was closed")
-        if self._routing.links:
-            self._wake(self._closing_until_ns)
-        else:
-            self._wake_ns = NEVER_NS
+    def _open_items(self) -> Iterator[Item]:
+        """Return everything that is not over for its caller."""
+        yield from self._outstanding.parked
+        yield from self._outstanding.on_links()
+        for share in self._sessions.shares():
+            yield from [ticket for ticket in share.tickets.values() if ticket.state == HELD]

@@ -1,24 +1,22 @@
-"""What the client core asks its shell to do.
+"""The effects that the client core asks of its shell.
 
-The shell carries the effects of one `take_effects` out in their order. A *link* is a connection that the core asked for,
-numbered by the core and never reused; what is sent on a link that is gone is dropped, since the
-core hears of it by `disconnected` and sends again what matters.
+The shell carries out the effects of one `take_effects` in their order. A *link* is a connection that the core asked
+for, numbered by the core and never reused. A message to a link that is gone is dropped: the core learns of that by
+`disconnected`, and sends again what matters.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from lockring.core.client.queries import Query
+from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
 from lockring.protocol import LockEvent, LockRecord, Message
 
-if TYPE_CHECKING:
-    from lockring.core.client.queries import Query
-    from lockring.core.client.tickets import Ticket
-
 
 class Connect(NamedTuple):
-    """Open a connection to HOST:PORT; then call `connected(link)`, or `disconnected(link, reason)` if it fails."""
+    """Open a connection to HOST:PORT; then call `connected(link)`, or `disconnected(link, reason=…)` if it fails."""
 
     link: int
     address: str
@@ -41,8 +39,7 @@ class SendTo(NamedTuple):
 class Resolve(NamedTuple):
     """The open call on a ticket is over.
 
-    Of an acquire: `error` is None if it is held now, else why it is not (and never will be). Of a release:
-    `error` is None.
+    Of an acquire: `error` is None if the lock is held now, else why it never will be. Of a release: `error` is None.
     """
 
     ticket: Ticket
@@ -50,14 +47,14 @@ class Resolve(NamedTuple):
 
 
 class GrantLost(NamedTuple):
-    """A held ticket is not held any more. `reason` is as in `errors.LockLost`."""
+    """A held ticket was lost. `reason` is as in `errors.LockLost`."""
 
     ticket: Ticket
     reason: str
 
 
 class CallResult(NamedTuple):
-    """A question was answered, or will not be: exactly one of `answer` and `error` is not None."""
+    """A query was answered, or will not be: exactly one of `answer` and `error` is not None."""
 
     request: Query
     answer: Any
@@ -65,7 +62,7 @@ class CallResult(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The lock that is watched by `request`, as it is now; `events` and `gap` as in `core.client.watches`."""
+    """The lock watched by `request`, as it is now; `events` and `gap` as in `core.client.watches`."""
 
     request: Query
     lock: LockRecord
@@ -74,10 +71,10 @@ class Update(NamedTuple):
 
 
 class GroupChange(NamedTuple):
-    """The group of a member that follows it by `request` has changed: a new view, a settled one, or the end of the membership.
+    """The group that a member follows by `request` has changed: a view is new or settled, or the membership ended.
 
-    `gained` and `lost` are the slots that became its own by that, or ceased to be. Where `awaited` says so, the core waits
-    until the shell has told the program above, of one change after the other, and has called `told`.
+    `gained` and `lost` are the slots that the member came to own by that, or ceased to own. If the change is `awaited`,
+    the core acknowledges the view only after the shell has run the program's callbacks, and has called `told`.
     """
 
     request: Query

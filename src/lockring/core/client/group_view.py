@@ -1,16 +1,17 @@
-"""What a member knows of its group: the newest view, and which keys are its own by it.
+"""A group, as one of its members knows it: the newest view, and the keys that the member owns by it.
 
 Rules:
 
-- A view that is older than the newest one is ignored: numbers only grow.
-- What a new view does not give the member is not its own any more, at once. Only then, and once the program above has let go
-  of it, does the member say that it has seen the view.
-- What a view gives the member is its own once the view is settled: everybody who may have owned it has seen the view, or is
-  gone. What was its own before, and is given to it again, stays its own without interruption: nobody else can have got it,
-  since that would have taken a settled view, and no view settles without this member.
-- All that only while the membership is held, by the clock (`ClientCore.owns`).
+- A view older than the newest one is ignored: view numbers only grow.
+- Keys that a new view takes from the member stop being its own at once. The member acknowledges the view only after
+  that, once the program above has let go of them.
+- Keys that a view gives to the member become its own once the view is settled: every member that may have owned them
+  has seen the view, or is gone. Keys that the member had before and is given again stay its own without interruption.
+  No other member can have got them in between, since that takes a settled view, and no view settles without this
+  member.
+- All this lasts only while the membership is held, by the clock (`ClientCore.owned`).
 
-So two members never own one key at the same time, however late messages are, and without any clock but those of the leases.
+So two members never own one key at the same time, however late messages are, and without any clock but the leases'.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lockring.errors import LockringError
 from lockring.protocol import GroupMember
 from lockring.ring.key_ring import KeyRing
 
-NOTHING: Final[frozenset[int]] = frozenset()
+NO_SLOTS: Final[frozenset[int]] = frozenset()
 
 
 class GroupView:
@@ -56,29 +57,29 @@ class GroupView:
         return KeyRing({member.id: member.weight for member in self.by_id.values()})
 
     def given_to(self, generation: int) -> frozenset[int]:
-        """The slots that the view gives to the member with this token; none if it is not in it, or replaced."""
+        """Return the slots that the view gives to the member with this token: none if it is absent or replaced."""
         for member in self.by_id.values():
             if member.fencing_token == generation:
                 return self.ring.slots_of(member.id)
-        return NOTHING
+        return NO_SLOTS
 
     def has_replaced(self, generation: int) -> bool:
-        """Whether the member with this token is in it, beside a newer one with the same id."""
+        """Return whether the view lists the member with this token beside a newer one with the same id."""
         replaced = next((member for member in self.members if member.fencing_token == generation), None)
         return replaced is not None and self.by_id[replaced.id].fencing_token > generation
 
     def has(self, generation: int) -> bool:
-        """Whether the member with this token is in it."""
+        """Return whether the view lists the member with this token."""
         return any(member.fencing_token == generation for member in self.members)
 
 
 class KeyOwnership(NamedTuple):
-    """Where a member stands. A value, so that any thread may look at it without a lock.
+    """The slots that a member owns, and by which view. A value, so that any thread may read it without a lock.
 
     Attributes:
         view: the newest view.
         settled: whether it is settled.
-        owned: the slots that are the member's own, as long as its membership is held.
+        owned: the slots that the member owns, as long as its membership is held.
     """
 
     view: GroupView
@@ -86,41 +87,42 @@ class KeyOwnership(NamedTuple):
     owned: frozenset[int]
 
 
-NO_STANDING: Final = KeyOwnership(GroupView(0, ()), False, NOTHING)
+NO_OWNERSHIP: Final = KeyOwnership(GroupView(0, ()), False, NO_SLOTS)
 
 
 class GroupSubscription(msgspec.Struct, eq=False):
-    """A member's following of its group. Read it, but let only the core change it.
+    """A member's subscription to its group. Shells read it; only the core changes it, but for `has_callback`.
 
     Attributes:
         ticket: the membership: a shared holding of the group's lock.
-        standing: where it stands.
-        seen: number of the newest view that it has said, or will say, to have seen.
-        telling: whether the program above wants to be told, so that changes wait until it was.
-        untold: changes that were given to the shell and that it has not yet told the program of.
-        over: whether nothing more is to come of it.
+        ownership: what the member owns.
+        seen: number of the newest view that the member has acknowledged.
+        has_callback: whether the program above hears of changes, so that acknowledgements wait for its callbacks.
+        callbacks_pending: changes handed to the shell whose callbacks have not finished.
+        ended: whether no change will come any more.
         error: why it ended, if not with the membership.
     """
 
     ticket: Ticket
-    standing: KeyOwnership = NO_STANDING
+    ownership: KeyOwnership = NO_OWNERSHIP
     seen: int = 0
-    telling: bool = False
-    untold: int = 0
-    over: bool = False
+    has_callback: bool = False
+    callbacks_pending: int = 0
+    ended: bool = False
     error: LockringError | None = None
 
-    def take(self, view: GroupView, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
-        """Take a view in that is not older than the present one; returns which slots were gained and lost by that."""
-        before = self.standing.owned
+    def apply_view(self, view: GroupView, settled: bool) -> tuple[frozenset[int], frozenset[int]]:
+        """Apply a view that is not older than the present one; return the slots gained and lost by it."""
+        before = self.ownership.owned
         given = view.given_to(self.ticket.generation)
+        # Until the view is settled, another member may still own what it newly gives.
         owned = given if settled else before & given
-        self.standing = KeyOwnership(view, settled, owned)
+        self.ownership = KeyOwnership(view, settled, owned)
         return owned - before, before - owned
 
     def end(self) -> frozenset[int]:
-        """Own nothing any more; returns which slots that were."""
-        before = self.standing
-        self.over = True
-        self.standing = KeyOwnership(before.view, False, NOTHING)
+        """End the subscription; return the slots that were owned."""
+        before = self.ownership
+        self.ended = True
+        self.ownership = KeyOwnership(before.view, False, NO_SLOTS)
         return before.owned

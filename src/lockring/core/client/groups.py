@@ -1,161 +1,136 @@
-"""A client's part in groups: members follow their group, and say what they have seen."""
+"""A client's part in groups: members subscribe to their group, and acknowledge the views that they have seen.
+
+This part knows nothing of leases. It reports the membership that a view has ended, and hears of one that its lease has
+ended.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
+from lockring.core.client.agenda import Agenda
 from lockring.core.client.effects import GroupChange, SendTo
-from lockring.core.client.group_view import NOTHING, GroupSubscription, GroupView
-from lockring.core.client.links import NodeLink
-from lockring.core.client.outstanding import HELD, not_held
-from lockring.core.client.queries import Query, QueryKind
-from lockring.core.client.renewals import Renewal
-from lockring.core.client.tickets import NEVER_NS, Ticket
+from lockring.core.client.group_view import NO_SLOTS, GroupSubscription, GroupView
+from lockring.core.client.links import Links, NodeLink
+from lockring.core.client.queries import Query, QueryKind, query_about_lock
+from lockring.core.client.request_log import RequestLog
+from lockring.core.client.routes import RouteTable
+from lockring.core.client.tickets import HELD, Ticket, is_believed, not_held
 from lockring.errors import LockringError
-from lockring.protocol import Routes, SettlementNotice, Unwatch, View, ViewAck
-from lockring.slots import slot_of
+from lockring.protocol import SettlementNotice, View, ViewAck
 
 REPLACED: Final = "replaced"
 """Why a membership is lost whose id another member has taken over."""
 
 
-class GroupsClient(Renewal):
-    """The part of the client core that takes part in groups."""
+class GroupMemberships:
+    """The subscriptions of this client's members."""
 
-    # ------------------------------------------------------------------ calls
+    def __init__(self, agenda: Agenda, log: RequestLog, links: Links) -> None:
+        self._agenda = agenda
+        self._log = log
+        self._links = links
+        self._queries: dict[Ticket, Query] = {}
 
-    def follow(self, ticket: Ticket, *, now_ns: int) -> Query:
-        """Begin to follow the group that a held ticket is a membership of: `GroupChange` comes whenever something changes.
+    # ------------------------------------------------------------------ begin and end
 
-        The request's `following` has what the member knows. It ends with the membership, or with `leave`.
+    def begin(self, ticket: Ticket, now_ns: int) -> Query:
+        """Return the query by which a held ticket's group is followed from now on.
 
         Raises:
             LockLost, NotHeld: the ticket is not held.
         """
         if ticket.state != HELD:
             raise not_held(ticket)
-        request = Query(QueryKind.FOLLOW, ticket.name, ticket.slot, now_ns, NEVER_NS)
-        request.following = GroupSubscription(ticket)
-        self._follows[ticket] = request
-        return self._ask(request, now_ns)
+        query = query_about_lock(QueryKind.FOLLOW, ticket.name, now_ns)
+        query.subscription = GroupSubscription(ticket)
+        self._queries[ticket] = query
+        return query
 
-    def told(self, request: Query, *, now_ns: int) -> None:
-        """The program above was told of one `GroupChange` that was `awaited`."""
-        following = request.following
-        assert following is not None
-        following.untold -= 1
-        self._see(request, now_ns)
+    def end(self, query: Query, error: LockringError | None = None) -> None:
+        """End a subscription, and with it the ownership of all keys.
 
-    def leave(self, request: Query, *, now_ns: int) -> None:
-        """Own nothing any more and follow no more; the membership itself is then to be released.
-
-        A `GroupChange` tells what was lost by that.
+        Args:
+            query: the subscription's.
+            error: why the group cannot be followed, if its server knows no groups or the client is being closed.
         """
-        following = request.following
-        assert following is not None
-        self._follows.pop(following.ticket, None)
-        if not following.over:
-            self._stop(request, now_ns)
+        subscription = subscription_of(query)
+        self._queries.pop(subscription.ticket, None)
+        if error is not None:
+            subscription.error = error
+        self._report(query, NO_SLOTS, subscription.end())
 
-    def owned(self, request: Query, now_ns: int) -> frozenset[int]:
-        """The slots that are rightly the member's own at this time."""
-        following = request.following
-        assert following is not None
-        owned = following.standing.owned  # before the look at the lease: both may only have ended since
-        return owned if self.believes(following.ticket, now_ns) else NOTHING
+    def query_of(self, ticket: Ticket) -> Query | None:
+        """Return the query by which a ticket's group is followed, None if it is not followed."""
+        return self._queries.get(ticket)
 
-    def look(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
-        """Ask who is in the group whose lock is `name`; the answer is a `View`."""
-        return self._ask(Query(QueryKind.LOOK, name, slot_of(name), now_ns, give_up_at_ns), now_ns)
+    def misrouted(self, routes: RouteTable) -> list[Query]:
+        """Return the subscriptions that are open at another node than their slot's primary."""
+        found = []
+        for query in self._queries.values():
+            link = self._links.by_id.get(query.link)
+            if link is not None and link.node is not routes.table[query.slot]:
+                found.append(query)
+        return found
 
     # ------------------------------------------------------------------ views
 
-    def _grouped(self, link: NodeLink, message: View | SettlementNotice, now_ns: int) -> None:
-        """News of a group."""
-        request = link.acquires.get(message.request)
-        following = request.following if isinstance(request, Query) else None
-        if not isinstance(request, Query) or following is None:
-            return
-        request.attempts = 0
-        view, settled = following.standing.view, True
-        if isinstance(message, View):
-            if message.view != view.number:
-                if message.view < view.number:
-                    return
-                view, settled = GroupView(message.view, tuple(message.members)), message.settled
+    def apply_news(self, link: NodeLink, news: View | SettlementNotice) -> Query | None:
+        """Apply a group's news; return the subscription that it is for, None if it is stale."""
+        query = link.acquires.get(news.request)
+        if not isinstance(query, Query) or query.subscription is None:
+            return None
+        query.attempts = 0
+        subscription = query.subscription
+        view, settled = subscription.ownership.view, True
+        if isinstance(news, View):
+            if news.view < view.number:
+                return None
+            if news.view > view.number:
+                view, settled = GroupView(news.view, tuple(news.members)), news.settled
             else:
-                settled = message.settled or following.standing.settled
-        elif message.view != view.number:
-            return
-        gained, lost = following.take(view, settled)
-        self._tell(request, gained, lost)
-        self._see(request, now_ns)
+                settled = news.settled or subscription.ownership.settled
+        elif news.view != view.number:
+            return None
+        gained, lost = subscription.apply_view(view, settled)
+        self._report(query, gained, lost)
+        return query
 
-    def _tell(self, request: Query, gained: frozenset[int], lost: frozenset[int]) -> None:
-        following = request.following
-        assert following is not None
-        awaited = following.telling and bool(gained or lost)
-        following.untold += awaited
-        self._effects.append(GroupChange(request, gained, lost, awaited))
+    def acknowledge(self, query: Query, now_ns: int) -> Ticket | None:
+        """Acknowledge the newest view, if the program has let go of all that it took.
 
-    def _see(self, request: Query, now_ns: int) -> None:
-        """Say that the newest view was seen, if all that it took is let go of."""
-        following = request.following
-        assert following is not None
-        ticket, view = following.ticket, following.standing.view
-        if following.untold or following.over or following.seen >= view.number:
-            return
-        following.seen = view.number
+        Returns:
+            The membership, if another member has taken its id over by that view: it must be given up.
+        """
+        subscription = subscription_of(query)
+        ticket, view = subscription.ticket, subscription.ownership.view
+        if subscription.callbacks_pending or subscription.ended or subscription.seen >= view.number:
+            return None
+        subscription.seen = view.number
         if view.has_replaced(ticket.generation):
-            self._lose(ticket, REPLACED, now_ns)
-            return
-        link = self._routing.links.get(request.link)
+            return ticket
+        link = self._links.by_id.get(query.link)
         if link is not None:
-            number = self._routing.number(now_ns)
-            self._effects.append(
-                SendTo(
-                    link.id, ViewAck(number, ticket.name, ticket.session.id, ticket.acquisition, view.number)
-                )
-            )
+            number = self._log.next_number(now_ns)
+            message = ViewAck(number, ticket.name, ticket.session.id, ticket.acquisition, view.number)
+            self._agenda.effects.append(SendTo(link.id, message))
+        return None
 
-    # ------------------------------------------------------------------ endings and moves
+    def owned(self, query: Query, now_ns: int) -> frozenset[int]:
+        """Return the slots that the member rightly owns at this time."""
+        subscription = subscription_of(query)
+        # Before the look at the lease: another thread may end both in between, but never begin one of them again.
+        owned = subscription.ownership.owned
+        return owned if is_believed(subscription.ticket, now_ns) else NO_SLOTS
 
-    def _stop(self, request: Query, now_ns: int) -> None:
-        """A member is none any more."""
-        following = request.following
-        assert following is not None
-        self._tell(request, NOTHING, following.end())
-        link = self._routing.links.get(request.link)
-        if link is not None and not request.done:
-            number = self._routing.number(now_ns)
-            self._wake(self._routing.ask(link, number, None, Unwatch(number, request.request), now_ns))
-        self._finish(request)
+    def _report(self, query: Query, gained: frozenset[int], lost: frozenset[int]) -> None:
+        subscription = subscription_of(query)
+        awaited = subscription.has_callback and bool(gained or lost)
+        subscription.callbacks_pending += awaited
+        self._agenda.effects.append(GroupChange(query, gained, lost, awaited))
 
-    def _end_held(self, ticket: Ticket, reason: str) -> None:
-        request = self._follows.pop(ticket, None) if self._follows else None
-        if request is not None:
-            following = request.following
-            assert following is not None
-            self._tell(request, NOTHING, following.end())
-            self._finish(request)
-        super()._end_held(ticket, reason)
 
-    def _answer(self, request: Query, answer: Any, error: LockringError | None) -> None:
-        following = request.following
-        if following is None:
-            super()._answer(request, answer, error)
-            return
-        # Its group cannot be followed: the server knows no groups, or the client is being closed.
-        self._follows.pop(following.ticket, None)
-        following.error = error
-        self._tell(request, NOTHING, following.end())
-        self._finish(request)
-
-    def _routed(self, routes: Routes, now_ns: int) -> None:
-        super()._routed(routes, now_ns)
-        for request in list(self._follows.values()):
-            link = self._routing.links.get(request.link)
-            if link is not None and link.node is not self._routing.table[request.slot]:
-                # A former primary that nobody can reach any more but us would say nothing of it.
-                link.acquires.pop(request.request, None)
-                self._dispatch(request, now_ns)
+def subscription_of(query: Query) -> GroupSubscription:
+    """Return the subscription that a query of the kind `FOLLOW` is about."""
+    assert query.subscription is not None
+    return query.subscription

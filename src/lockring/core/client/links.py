@@ -1,18 +1,69 @@
-"""What a client knows of the nodes, and of its connections to servers."""
+"""The client's connections to servers: their life from the request to open one to its end.
+
+Rules:
+
+- At most one link per address, so that a client never ends its own connection by a second one: a server drops a
+  client's older connections when a newer one greets it.
+- A link on which nothing has come for a while is not trusted: a router on the way may have dropped it silently.
+  If an answer on it is late, a second link to the same address, its *rival*, is opened beside it. Once the rival is
+  greeted, it takes the first one's place; if the first one answers before that, the rival is closed.
+- A link is dead if a prompt request on it went unanswered, and nothing else came, for the silence limit.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from lockring.cluster_state import Replica
-from lockring.core.client.tickets import NEVER_NS, ClientSession, NodeShare
-from lockring.protocol import TroubleNotice
+from lockring.core.client.agenda import Agenda
+from lockring.core.client.effects import Connect, Disconnect, SendTo
+from lockring.core.client.queries import Query
+from lockring.core.client.tickets import ClientSession, NodeShare, Ticket
+from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.errors import ProtocolError, WrongCluster
+from lockring.protocol import PROTOCOL, ClientHello, Message, TroubleNotice, Welcome
+from lockring.units import NS_PER_MS, NS_PER_S
+
+GREETING_NS: Final = 3 * NS_PER_S
+"""How long a connection may take until its greeting is answered."""
+SILENCE_NS_MAX: Final = 2 * NS_PER_S
+SILENCE_NS_MIN: Final = NS_PER_S // 2
+IDLE_NS: Final = NS_PER_S
+"""After so long without a message a link is not trusted."""
+DOUBT_NS: Final = 300 * NS_PER_MS
+"""How long an answer on a link that is not trusted may take before its rival is opened. Short enough that a caller
+with a timeout of a second gets an answer over the rival; an answer that takes longer, over a slow network, ends the
+race."""
 
 CONNECTING: Final = 0
 GREETING: Final = 1
 READY: Final = 2
+
+
+class OpenKeepalive(NamedTuple):
+    """A keepalive that is not answered yet; `level` is 0 for the digest, 1 for one per slot, 2 for lists."""
+
+    share: NodeShare
+    sent_at_ns: int
+    level: int
+
+
+class ClosingSession(NamedTuple):
+    """A session's end that is not answered yet."""
+
+    session: ClientSession
+
+
+class PingQuery(NamedTuple):
+    """A request whose answer only shows that the node is there."""
+
+
+LastingRequest = Ticket | Query
+"""The subject of a request that may rightly stay open for long: an acquire behind other holders, or a stream."""
+PromptRequest = Ticket | Query | OpenKeepalive | ClosingSession | PingQuery | None
+"""The subject of a request that is answered at once: a release, a query, …; None for one whose answer is ignored."""
 
 
 class Node(msgspec.Struct, eq=False):
@@ -44,15 +95,16 @@ class NodeLink(msgspec.Struct, eq=False):
         state: CONNECTING, GREETING or READY.
         node: which node answered, None before the greeting and for a coordinator.
         coordinator: whether a coordinator answered.
-        acquires: open acquires by request number; they may stay open for long.
-        requests: all other open requests (keepalives, releases, questions): these are answered promptly.
+        acquires: open requests that may stay open for long, by request number.
+        requests: all other open requests: these are answered promptly.
         asked_at_ns: since when such a request has been open with nothing heard, 0 if none is.
         heard_at_ns: when something came last.
-        doubt_at_ns: when a rival is to be opened, `NEVER_NS` while the link is trusted, 0 once it was opened.
-        rival: the link that is to take its place.
-        rival_of: the link whose place it is to take.
-        check_at_ns: when to make sure that the node of open acquires still answers, `NEVER_NS` for none.
-        trouble: what keeps its node from serving, as it has told, and when it has.
+        doubt_at_ns: when a rival is opened, `DISTANT_FUTURE_NS` while the link is trusted, 0 once it was opened.
+        rival: the link that may take its place.
+        rival_of: the link whose place it may take.
+        check_at_ns: when to make sure that the node of open acquires still answers, `DISTANT_FUTURE_NS` for none.
+        trouble: what keeps its node from serving, as the node reported it.
+        trouble_at_ns: when it did.
     """
 
     id: int
@@ -62,13 +114,200 @@ class NodeLink(msgspec.Struct, eq=False):
     state: int = CONNECTING
     node: Node | None = None
     coordinator: bool = False
-    acquires: dict[int, Any] = msgspec.field(default_factory=dict)
-    requests: dict[int, Any] = msgspec.field(default_factory=dict)
+    acquires: dict[int, LastingRequest] = msgspec.field(default_factory=dict)
+    requests: dict[int, PromptRequest] = msgspec.field(default_factory=dict)
     asked_at_ns: int = 0
     heard_at_ns: int = 0
-    doubt_at_ns: int = NEVER_NS
+    doubt_at_ns: int = DISTANT_FUTURE_NS
     rival: NodeLink | None = None
     rival_of: NodeLink | None = None
-    check_at_ns: int = NEVER_NS
+    check_at_ns: int = DISTANT_FUTURE_NS
     trouble: TroubleNotice | None = None
     trouble_at_ns: int = 0
+
+
+class Links:
+    """All links of one client.
+
+    Attributes:
+        by_id: every link that is not closed.
+        by_address: the same without rivals.
+        client: the client's id, by which a server recognizes its other connections.
+        cluster: id of the cluster, "" before the first greeting.
+        was_ready: whether any server ever answered a greeting.
+        alone_since_ns: since when no link has been ready though one is wanted, 0 if one is.
+        silence_ns: how long a prompt request may go unanswered.
+        opened: how many links were opened.
+    """
+
+    def __init__(self, agenda: Agenda, *, client: str, software: str) -> None:
+        self.by_id: dict[int, NodeLink] = {}
+        self.by_address: dict[str, NodeLink] = {}
+        self.client = client
+        self.cluster = ""
+        self.was_ready = False
+        self.alone_since_ns = 0
+        self.silence_ns = SILENCE_NS_MAX
+        self.opened = 0
+        self._software = software
+        self._greetings = 0
+        self._agenda = agenda
+
+    # ------------------------------------------------------------------ the state of things
+
+    def ready_count(self) -> int:
+        """Return how many links are ready."""
+        return sum(link.state == READY for link in self.by_id.values())
+
+    def any_ready(self) -> NodeLink | None:
+        """Return the oldest link that is ready, or None."""
+        return next((link for link in self.by_id.values() if link.state == READY), None)
+
+    def silent(self, now_ns: int) -> tuple[list[NodeLink], int]:
+        """Return the links that took too long to greet or to answer, and when the next one will have."""
+        silent: list[NodeLink] = []
+        next_ns = DISTANT_FUTURE_NS
+        for link in self.by_id.values():
+            if link.state != READY:
+                limit_ns = link.since_ns + GREETING_NS
+            elif link.asked_at_ns:
+                limit_ns = link.asked_at_ns + self.silence_ns
+            else:
+                continue
+            if limit_ns <= now_ns:
+                silent.append(link)
+            elif limit_ns < next_ns:
+                next_ns = limit_ns
+        return silent, next_ns
+
+    # ------------------------------------------------------------------ life
+
+    def open(self, address: str, now_ns: int) -> None:
+        """Ask for a link to an address that has none."""
+        if not self.alone_since_ns and not self.ready_count():
+            self.alone_since_ns = now_ns
+        link = self._new(address, now_ns)
+        self.by_address[address] = link
+
+    def _new(self, address: str, now_ns: int) -> NodeLink:
+        self.opened += 1
+        link = self.by_id[self.opened] = NodeLink(self.opened, address, now_ns)
+        self._agenda.effects.append(Connect(link.id, address))
+        return link
+
+    def greet(self, link: NodeLink) -> None:
+        """Greet the server at the other end, now that the connection is open."""
+        link.state = GREETING
+        self._greetings += 1
+        link.number = self._greetings
+        hello = ClientHello(PROTOCOL, self.cluster, self.client, self._greetings, self._software)
+        self._agenda.effects.append(SendTo(link.id, hello))
+
+    def admit(self, link: NodeLink, message: Welcome, now_ns: int) -> None:
+        """Take a link into use whose server answered the greeting.
+
+        Raises:
+            ProtocolError, WrongCluster: the server cannot be worked with.
+        """
+        if message.protocol != PROTOCOL:
+            raise ProtocolError(f"{link.address} speaks protocol {message.protocol}, not {PROTOCOL}")
+        if self.cluster and message.cluster and message.cluster != self.cluster:
+            raise WrongCluster(f"{link.address} belongs to the cluster {message.cluster}, not {self.cluster}")
+        self.cluster = self.cluster or message.cluster
+        link.state = READY
+        link.since_ns = link.heard_at_ns = now_ns
+        self.was_ready = True
+        self.alone_since_ns = 0
+
+    def attach(self, link: NodeLink, node: Node) -> list[NodeLink]:
+        """Make an admitted link the one to its node; return the links that this makes useless.
+
+        Of two links to one node the one whose greeting is older is useless: the node has dropped it.
+        """
+        link.node = node
+        node.wanted = False
+        other = node.link
+        if other is not None and other.number > link.number:
+            return [link]
+        node.link = link
+        return [each for each in dict.fromkeys((link.rival_of, other)) if each is not None]
+
+    def drop(self, link: NodeLink, reason: str) -> None:
+        """Close a link from our side and forget it, without blaming its address."""
+        self._agenda.effects.append(Disconnect(link.id, reason))
+        self._forget(link)
+
+    def lose(self, link: NodeLink, now_ns: int) -> None:
+        """Forget a link that broke or was refused."""
+        self._forget(link)
+        if link.state == READY and not self.alone_since_ns and not self.ready_count():
+            self.alone_since_ns = now_ns
+
+    def _forget(self, link: NodeLink) -> None:
+        del self.by_id[link.id]
+        if link.rival_of is not None:
+            link.rival_of.rival = None
+            link.rival_of = None
+        elif link.rival is not None:
+            self.by_address[link.address] = link.rival
+            link.rival.rival_of = None
+            link.rival = None
+        else:
+            del self.by_address[link.address]
+        if link.node is not None and link.node.link is link:
+            link.node.link = None
+
+    # ------------------------------------------------------------------ prompt requests, and trust
+
+    def ask(
+        self, link: NodeLink, request: int, subject: PromptRequest, message: Message, now_ns: int
+    ) -> None:
+        """Send a request that is answered promptly, and remember its subject."""
+        link.requests[request] = subject
+        wait_ns = self.silence_ns
+        if not link.asked_at_ns:
+            link.asked_at_ns = now_ns
+            if now_ns - link.heard_at_ns >= IDLE_NS:
+                self.doubt(link, now_ns)
+                wait_ns = DOUBT_NS
+        self._agenda.effects.append(SendTo(link.id, message))
+        self._agenda.wake(now_ns + wait_ns)
+
+    def doubt(self, link: NodeLink, now_ns: int) -> None:
+        """Plan a rival of an idle link on which something is asked, in case that the answer is late."""
+        if link.doubt_at_ns == DISTANT_FUTURE_NS and link.rival is None:
+            link.doubt_at_ns = now_ns + DOUBT_NS
+
+    def trust(self, link: NodeLink) -> None:
+        """Stop doubting a link on which something came, and close its rival while the node has not heard of that."""
+        link.doubt_at_ns = DISTANT_FUTURE_NS
+        rival = link.rival
+        if rival is not None and rival.state == CONNECTING:
+            self.drop(rival, "the connection that was there answers after all")
+
+    def open_rivals(self, now_ns: int) -> None:
+        """Open the rivals that are due."""
+        for link in list(self.by_id.values()):
+            if not 0 < link.doubt_at_ns < DISTANT_FUTURE_NS:
+                continue
+            if link.doubt_at_ns > now_ns:
+                self._agenda.wake(link.doubt_at_ns)
+                continue
+            link.doubt_at_ns = 0
+            rival = link.rival = self._new(link.address, now_ns)
+            rival.rival_of = link
+            self._agenda.wake(now_ns + GREETING_NS)
+
+    # ------------------------------------------------------------------ for tests
+
+    def check_invariants(self) -> None:
+        """Check what must hold of links and the nodes behind them."""
+        rivals = [link for link in self.by_id.values() if link.rival_of is not None]
+        assert len(self.by_id) == len(self.by_address) + len(rivals)
+        for link in self.by_id.values():
+            assert self.by_address[link.address] is (link if link.rival_of is None else link.rival_of)
+            assert link.rival is None or (link.rival.rival_of is link and link.rival_of is None)
+            assert link.rival_of is None or link.state != READY
+            assert link.state == READY or (link.node is None and not link.acquires and not link.requests)
+            assert link.node is None or link.node.link is link
+            assert not link.asked_at_ns or link.requests

@@ -1,32 +1,32 @@
-"""What a call of a client waits for: why it has no answer yet, since when, and for how long yet at the most.
+"""The reasons of waits: why a call has no answer yet, since when, and for how long at most.
 
-"Held" is said only on the word of a node that serves the slot. All else is an outage, whatever the lock's state may be.
+"Held" is said only on the word of a node that serves the slot. Everything else is an outage, whatever the lock's state.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-from lockring.core.client.links import READY, Node, NodeLink
-from lockring.core.client.queries import ANYWHERE, Query, where
-from lockring.core.client.tickets import Ticket
+from lockring.core.client.dialing import DialPlan
+from lockring.core.client.links import READY, Links, Node, NodeLink
+from lockring.core.client.queries import ANYWHERE, STREAMS, Query
+from lockring.core.client.routes import RouteTable
+from lockring.core.client.tickets import PENDING, Ticket
 from lockring.errors import AcquireTimeout, LockringError, Unavailable, from_code
 from lockring.units import NS_PER_MS, NS_PER_S
 
-if TYPE_CHECKING:
-    from lockring.core.client.routes import RouteTable
-
-HELD: Final = "held"
+BEHIND_OTHERS: Final = "held"
 """The reason of an acquire that waits for other holders; all other reasons are those of `errors.Unavailable`."""
 
 
 class Outlook(NamedTuple):
-    """What a call waits for.
+    """The reason of one wait.
 
     Attributes:
-        reason: `HELD`, or as in `errors.Unavailable`.
+        reason: `BEHIND_OTHERS`, or as in `errors.Unavailable`.
         text: the same for people.
-        since_ns: since when it is so.
+        since_ns: since when.
         until_ns: when that will be over at the latest, None if it is not known.
     """
 
@@ -40,12 +40,12 @@ class Wait(NamedTuple):
     """A call of a client that waits, and for what.
 
     Attributes:
-        name: the lock, or what else the call is about; "" for a question about the cluster.
-        reason: "held" if others hold the lock (or wait before this call); else why it cannot be told whether they do, as in
-            `Unavailable.reason`.
+        name: the lock, or whatever else the call is about; "" for a question about the cluster.
+        reason: "held" if others hold the lock (or wait before this call); else why it is not known whether they do,
+            as in `Unavailable.reason`.
         text: the same for people.
         since_s: for how long that has been so, in seconds.
-        left_s: how long it may go on yet, in seconds, None if that is not known.
+        left_s: how much longer it may take, in seconds, None if that is not known.
     """
 
     name: str
@@ -55,71 +55,93 @@ class Wait(NamedTuple):
     left_s: float | None
 
 
-def wait_of(routing: RouteTable, item: Ticket | Query, now_ns: int) -> Wait:
-    """What a call waits for, for who looks."""
-    found = outlook_of(routing, item, now_ns)
-    left_s = None if found.until_ns is None else max(0, found.until_ns - now_ns) / NS_PER_S
-    return Wait(item.name, found.reason, found.text, max(0, now_ns - found.since_ns) / NS_PER_S, left_s)
+class Outlooks:
+    """Says what calls wait for, by the links, the routes and the failures of a client."""
+
+    def __init__(self, links: Links, routes: RouteTable, dialing: DialPlan) -> None:
+        self._links = links
+        self._routes = routes
+        self._dialing = dialing
+
+    def waits(self, items: Iterable[Ticket | Query], now_ns: int) -> list[Wait]:
+        """Return what each open call waits for, and each watch from which nothing can come at present."""
+        found: list[Wait] = []
+        for item in items:
+            if isinstance(item, Ticket) and item.state != PENDING:
+                continue
+            outlook = self.outlook_of(item)
+            is_quiet_stream = isinstance(item, Query) and item.kind in STREAMS
+            if is_quiet_stream and outlook.reason == "failover":
+                continue  # it is open at its node, and nothing has changed
+            left_s = None if outlook.until_ns is None else max(0, outlook.until_ns - now_ns) / NS_PER_S
+            since_s = max(0, now_ns - outlook.since_ns) / NS_PER_S
+            found.append(Wait(item.name, outlook.reason, outlook.text, since_s, left_s))
+        return found
+
+    def too_late(self, item: Ticket | Query, now_ns: int) -> LockringError:
+        """Return the error for a call that was not answered in its time."""
+        name = item.name
+        if item.refusal is not None and item.refusal[0] == "overloaded":
+            return from_code(*item.refusal, name=name)
+        found = self.outlook_of(item)
+        if found.reason == BEHIND_OTHERS:
+            assert isinstance(item, Ticket)
+            waited_s = (item.wait_until_ns - item.started_at_ns) / NS_PER_S
+            return AcquireTimeout(f"{name!r} was not granted within {waited_s:g} s: {found.text}", name=name)
+        if found.reason == "unreachable" and self._links.any_ready() is None:
+            error = self._dialing.unreachable(now_ns)
+            error.name = name
+            return error
+        since_s = max(0, now_ns - found.since_ns) / NS_PER_S
+        text = f"{found.text} (for {since_s:.1f} s)"
+        if found.until_ns is not None:
+            text += f"; {max(0, found.until_ns - now_ns) / NS_PER_S:.1f} s more at most"
+        return Unavailable(text, name=name, reason=found.reason, since_s=since_s)
+
+    def outlook_of(self, item: Ticket | Query) -> Outlook:
+        """Return what a call waits for."""
+        link = self._links.by_id.get(item.link)
+        if link is not None:
+            return _of_sent(link, item)
+        if self._links.any_ready() is None:
+            since_ns = self._links.alone_since_ns or item.started_at_ns
+            return Outlook("unreachable", str(self._dialing.unreachable()), since_ns)
+        target = self._routes.where(item)
+        if target is None:
+            return self._of_unserved(item)
+        if isinstance(target, NodeLink):
+            return _of_refused(target, item)
+        if target.link is not None:
+            return _of_refused(target.link, item)
+        return self._of_unlinked(target, item)
+
+    def _of_unlinked(self, node: Node, item: Ticket | Query) -> Outlook:
+        failure = self._dialing.failures.get(node.address)
+        why = f": {failure.error}" if failure is not None else ""
+        text = (
+            f"node {node.replica.node} at {node.address}, which serves {_about(item)}, cannot be reached{why}"
+        )
+        return Outlook("unreachable", text, max(item.started_at_ns, self._dialing.stuck_since_ns))
+
+    def _of_unserved(self, item: Ticket | Query) -> Outlook:
+        for link in self._links.by_id.values():
+            if link.state == READY and link.trouble is not None and not link.trouble.all:
+                return _of_trouble(link)
+        slot = f"slot {item.slot}" if item.slot != ANYWHERE else "any slot"
+        text = f"no node serves {slot} at present" + (
+            f", which has {item.name!r}" if item.slot != ANYWHERE else ""
+        )
+        return Outlook("no-primary", text, self._routes.unserved_since_ns or item.started_at_ns)
 
 
-def too_late(routing: RouteTable, item: Ticket | Query, now_ns: int) -> LockringError:
-    """Why a call was not answered in its time."""
-    name = item.name
-    if item.refusal is not None and item.refusal[0] == "overloaded":
-        return from_code(*item.refusal, name=name)
-    found = outlook_of(routing, item, now_ns)
-    if found.reason == HELD:
-        assert isinstance(item, Ticket)
-        waited_s = (item.wait_until_ns - item.started_at_ns) / NS_PER_S
-        return AcquireTimeout(f"{name!r} was not granted within {waited_s:g} s: {found.text}", name=name)
-    if found.reason == "unreachable" and routing.any_ready() is None:
-        error = routing.unreachable(now_ns)
-        error.name = name
-        return error
-    since_s = max(0, now_ns - found.since_ns) / NS_PER_S
-    text = f"{found.text} (for {since_s:.1f} s)"
-    if found.until_ns is not None:
-        text += f"; {max(0, found.until_ns - now_ns) / NS_PER_S:.1f} s more at the most"
-    return Unavailable(text, name=name, reason=found.reason, since_s=since_s)
-
-
-def outlook_of(routing: RouteTable, item: Ticket | Query, now_ns: int) -> Outlook:
-    """What a call waits for."""
-    link = routing.links.get(item.link)
-    if link is not None:
-        return _of_open(link, item)
-    target = where(item, routing) if isinstance(item, Query) else routing.table[item.slot]
-    ready = routing.any_ready()
-    if ready is None:
-        since_ns = routing.alone_since_ns or item.started_at_ns
-        return Outlook("unreachable", str(routing.unreachable()), since_ns)
-    if isinstance(target, Node):
-        if target.link is None:
-            failure = routing.failures.get(target.address)
-            why = f": {failure.error}" if failure is not None else ""
-            text = f"node {target.replica.node} at {target.address}, which serves {_about(item)}, cannot be reached{why}"
-            return Outlook("unreachable", text, max(item.started_at_ns, routing.stuck_since_ns))
-        return _of_refusal(target.link, item)
-    if target is not None:
-        return _of_refusal(target, item)
-    for each in routing.links.values():
-        if each.state == READY and each.trouble is not None and not each.trouble.all:
-            return _of_trouble(each)
-    slot = f"slot {item.slot}" if item.slot != ANYWHERE else "any slot"
-    text = f"no node serves {slot} at present" + (
-        f", which has {item.name!r}" if item.slot != ANYWHERE else ""
-    )
-    return Outlook("no-primary", text, routing.unserved_since_ns or item.started_at_ns)
-
-
-def _of_open(link: NodeLink, item: Ticket | Query) -> Outlook:
-    """Of what was sent and has no answer."""
+def _of_sent(link: NodeLink, item: Ticket | Query) -> Outlook:
+    """Return what an item waits for that was sent and has no answer."""
     if link.trouble is not None and link.trouble.all:
         return _of_trouble(link)
     if isinstance(item, Ticket):
         sent_at_ns = item.sent_at_ns
         if item.queued:
-            return Outlook(HELD, f"the lock {item.name!r} is held by others", item.started_at_ns)
+            return Outlook(BEHIND_OTHERS, f"the lock {item.name!r} is held by others", item.started_at_ns)
     else:
         sent_at_ns = link.asked_at_ns or item.started_at_ns
     if link.heard_at_ns <= sent_at_ns:
@@ -127,8 +149,8 @@ def _of_open(link: NodeLink, item: Ticket | Query) -> Outlook:
     return Outlook("failover", f"{link.address} has not answered about {_about(item)} yet", sent_at_ns)
 
 
-def _of_refusal(link: NodeLink, item: Ticket | Query) -> Outlook:
-    """Of what was refused and is to be tried again."""
+def _of_refused(link: NodeLink, item: Ticket | Query) -> Outlook:
+    """Return what an item waits for that was refused and will be tried again."""
     if link.trouble is not None and link.trouble.all:
         return _of_trouble(link)
     text = (

@@ -1,8 +1,8 @@
 """Releases that a crash may undo, though they were confirmed.
 
-A primary confirms a release before its copies have it. If it is lost then, its successor keeps the lock for who has given it
-back: until the session's next list there, or for a whole TTL if it has nothing else there. So the client repeats its
-latest releases where there is a new primary, or where its link to the primary is lost.
+A primary confirms a release before its copies have it. If it crashes then, its successor still lists the client as
+the holder: until the session's next list there, or for a whole TTL if the session has nothing else there. So the
+client repeats its latest releases where a slot gets a new primary, or where the link to the primary is lost.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from lockring.core.client.tickets import Ticket
 from lockring.units import NS_PER_S
 
 UNDONE_NS: Final = 5 * NS_PER_S
-"""For how long a confirmed release may be undone by a crash: a primary goes on for a backup lease (2 s) without its
-copy, and it may take as long again until its successor is known."""
+"""For how long a crash may undo a confirmed release: a primary goes on for a backup lease (2 s) without its copy, and
+it may take as long again until its successor is known."""
 
 UNDONE_MAX: Final = 4096
 """How many releases are remembered for that."""
 
 
 class RecentReleases:
-    """The latest releases that were confirmed, with when and by whom, the oldest first. Not safe for use by several tasks."""
+    """The latest confirmed releases, with when and by which node, the oldest first."""
 
     __slots__ = ("_entries",)
 
@@ -32,25 +32,31 @@ class RecentReleases:
         self._entries: deque[tuple[Ticket, int, Node]] = deque(maxlen=UNDONE_MAX)
 
     def add(self, ticket: Ticket, node: Node, now_ns: int) -> None:
-        """A node has confirmed the release of a ticket."""
+        """Remember a release that a node has confirmed."""
         self._entries.append((ticket, now_ns, node))
 
     def clear(self) -> None:
         """Forget all."""
         self._entries.clear()
 
-    def take_doubtful(
+    def take_unconfirmed(
         self, table: Sequence[Node | None], *, lost: Node | None = None, now_ns: int
     ) -> list[Ticket]:
-        """Take out, and give, what another than the present primary has confirmed, or `lost` has."""
+        """Take out the releases that the slot's present primary has not confirmed, or only `lost` has.
+
+        Args:
+            table: each slot's primary.
+            lost: a node that cannot be reached any more.
+            now_ns: the time.
+        """
         entries = self._entries
         while entries and now_ns - entries[0][1] >= UNDONE_NS:
             entries.popleft()
-        doubtful: list[Ticket] = []
+        unconfirmed: list[Ticket] = []
         for _ in range(len(entries)):
             ticket, _, node = entry = entries.popleft()
             if table[ticket.slot] is node and node is not lost:
                 entries.append(entry)
             else:
-                doubtful.append(ticket)
-        return doubtful
+                unconfirmed.append(ticket)
+        return unconfirmed

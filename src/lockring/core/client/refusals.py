@@ -1,81 +1,77 @@
-"""What a client does where a node has not carried a request out: try it again, or tell its caller."""
+"""Refusals of requests: the client tries again, or ends the call."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
 
-from lockring.core.client.effects import Resolve
-from lockring.core.client.groups import GroupsClient
-from lockring.core.client.links import NodeLink
-from lockring.core.client.outlook import too_late
-from lockring.core.client.outstanding import AGAIN, ENDED, PENDING
+from lockring.core.client.endings import Endings
+from lockring.core.client.links import ClosingSession, NodeLink, OpenKeepalive, PromptRequest
+from lockring.core.client.outstanding import OutstandingCalls
 from lockring.core.client.queries import Query
-from lockring.core.client.renewals import OpenKeepalive
-from lockring.core.client.tickets import ClientSession, Ticket
+from lockring.core.client.renewals import ClientRenewals
+from lockring.core.client.shutdown import Shutdown
+from lockring.core.client.tickets import PENDING, Ticket
 from lockring.errors import AcquireTimeout, LockringError, from_code
 from lockring.protocol import Refusal
 
-
-class ClosingSession(NamedTuple):
-    """A session's end that is not answered yet."""
-
-    session: ClientSession
+RETRYABLE: Final = frozenset({"moved", "unavailable", "overloaded", "stale", "not-coordinator"})
+"""Codes of refusals after which the same request may succeed."""
 
 
-class Refusals(GroupsClient):
-    """The part of the client core that takes refusals."""
+class Refusals:
+    """Takes refusals of requests."""
 
-    def _close_links_if_done(self, now_ns: int) -> None:
-        """Of a closing client: close the links on which nothing is open."""
-        raise NotImplementedError
+    def __init__(
+        self, outstanding: OutstandingCalls, endings: Endings, renewals: ClientRenewals, shutdown: Shutdown
+    ) -> None:
+        self._outstanding = outstanding
+        self._endings = endings
+        self._renewals = renewals
+        self._shutdown = shutdown
 
-    def _refused(self, link: NodeLink, refused: Refusal, now_ns: int) -> None:
-        """A request was not carried out: try it again, or tell its caller."""
-        item = link.acquires.get(refused.request)
+    def refused(self, link: NodeLink, refusal: Refusal, now_ns: int) -> None:
+        """Handle the refusal of a request."""
+        item: PromptRequest = link.acquires.get(refusal.request)
         if item is None:
-            item = link.requests.pop(refused.request, None)
-        again = refused.code in AGAIN
+            item = link.requests.pop(refusal.request, None)
+        may_retry = refusal.code in RETRYABLE
         if isinstance(item, OpenKeepalive):
-            self._refused_keepalive(item.share, now_ns)
+            self._renewals.repeat_soon(item.share, now_ns)
         elif isinstance(item, ClosingSession):
-            self._close_links_if_done(now_ns)
+            self._shutdown.close_links(now_ns)
         elif isinstance(item, Query):
-            link.acquires.pop(refused.request, None)
-            if again:
-                self._retry(item, refused, now_ns)
+            link.acquires.pop(refusal.request, None)
+            if may_retry:
+                self._outstanding.retry(item, refusal, now_ns)
             else:
                 item.link = 0
-                self._answer(item, None, from_code(refused.code, refused.text, name=item.name))
-        elif isinstance(item, Ticket) and item.state != PENDING:
-            if again:
-                self._retry(item, refused, now_ns)
-            else:
-                self._let_go(item)
+                error = from_code(refusal.code, refusal.text, name=item.name)
+                self._outstanding.end_query(item, None, error)
         elif isinstance(item, Ticket):
-            self._refused_acquire(item, refused, again, now_ns)
+            if item.state == PENDING:
+                self._refused_acquire(item, refusal, may_retry, now_ns)
+            elif may_retry:
+                self._outstanding.retry(item, refusal, now_ns)
+            else:
+                self._outstanding.finish_release(item)  # a node that refuses it for good has nothing of it
 
-    def _refused_acquire(self, ticket: Ticket, refused: Refusal, again: bool, now_ns: int) -> None:
+    def _refused_acquire(self, ticket: Ticket, refusal: Refusal, may_retry: bool, now_ns: int) -> None:
         # The node keeps nothing of it: neither its share nor a release speaks of it any more.
         assert ticket.share is not None
         ticket.share.leave(ticket)
         only_try = ticket.wait_until_ns == ticket.started_at_ns
-        if again and not (only_try and refused.code == "overloaded"):
+        if may_retry and not (only_try and refusal.code == "overloaded"):
             link = ticket.link
-            self._close_acquire(ticket)
+            self._outstanding.close_acquire(ticket)
             if ticket.overdue:
-                ticket.refusal = (refused.code, refused.text)
-                self._end_pending(ticket, too_late(self._routing, ticket, now_ns))
+                ticket.refusal = (refusal.code, refusal.text)
+                self._endings.fail_late(ticket, now_ns)
                 return
-            ticket.link = link
-            self._retry(ticket, refused, now_ns)
+            ticket.link = link  # `retry` compares it with the route
+            self._outstanding.retry(ticket, refusal, now_ns)
             return
-        if refused.code == "timeout":
-            error: LockringError = AcquireTimeout(refused.text, name=ticket.name)
+        if refusal.code == "timeout":
+            error: LockringError = AcquireTimeout(refusal.text, name=ticket.name)
         else:
-            error = from_code(refused.code, refused.text, name=ticket.name)
-        self._end_pending(ticket, error)
-
-    def _end_pending(self, ticket: Ticket, error: LockringError) -> None:
-        self._unlist(ticket)
-        ticket.state = ENDED
-        self._effects.append(Resolve(ticket, error))
+            error = from_code(refusal.code, refusal.text, name=ticket.name)
+        self._endings.fail(ticket, error)

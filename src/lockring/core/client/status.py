@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lockring.core.client.links import READY
-from lockring.core.client.outstanding import HELD, PENDING, Exchange
+from lockring.core.client.links import READY, Links
+from lockring.core.client.outstanding import OutstandingCalls
 from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket, deadline_of
+from lockring.core.client.routes import RouteTable
+from lockring.core.client.sessions import ClientSessions
+from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket, deadline_ns_of
 
 
 class ClientStatus(NamedTuple):
-    """How a client is, frozen.
+    """The state of a client at one moment.
 
     Attributes:
         version: of the newest routes, 0 before the first.
@@ -28,47 +30,53 @@ class ClientStatus(NamedTuple):
     parked: int
 
 
-def status_of(core: Exchange) -> ClientStatus:
-    """How a client is."""
-    shares = [share for session in core._sessions.values() for share in session.shares.values()]
-    states = [ticket.state for share in shares for ticket in share.tickets.values()]
-    states += [item.state for item in core._parked if isinstance(item, Ticket)]
+def status_of(
+    links: Links, routes: RouteTable, sessions: ClientSessions, outstanding: OutstandingCalls
+) -> ClientStatus:
+    """Return the status of a client with these parts."""
+    states = [ticket.state for share in sessions.shares() for ticket in share.tickets.values()]
+    states += [item.state for item in outstanding.parked if isinstance(item, Ticket)]
     return ClientStatus(
-        core._routing.version,
-        tuple((link.address, link.state == READY) for link in core._routing.links.values()),
-        states.count(HELD),
-        states.count(PENDING),
-        len(core._parked),
+        version=routes.version,
+        links=tuple((link.address, link.state == READY) for link in links.by_id.values()),
+        held=states.count(HELD),
+        waiting=states.count(PENDING),
+        parked=len(outstanding.parked),
     )
 
 
-def check_invariants(core: Exchange) -> None:
-    """Assert what must always hold in a client, in O(everything)."""
-    core._routing.check_invariants()
-    for session in core._sessions.values():
+def check_invariants_of(
+    links: Links, routes: RouteTable, sessions: ClientSessions, outstanding: OutstandingCalls
+) -> None:
+    """Check what must hold between these parts of a client, in O(everything)."""
+    links.check_invariants()
+    routes.check_invariants()
+    for session in sessions.by_id.values():
         for replica, share in session.shares.items():
             assert share.replica == replica
-            folded = True
-            for acquisition, ticket in share.tickets.items():
-                assert ticket.acquisition == acquisition <= session.used
-                assert ticket.share is share
-                assert ticket.state in (PENDING, HELD)
-                assert folded or not ticket.mixed, "folded tickets come first"
-                folded = bool(ticket.mixed)
-                if ticket.state == HELD:
-                    assert share.check_at_ns <= deadline_of(ticket)
-                    assert not ticket.link
-                node = core._routing.table[ticket.slot]
-                assert (node.replica if node is not None else None) == replica, (
-                    "a ticket is where its route is"
-                )
-    for item in core._parked:
+            _check_share(share, routes)
+    for item in outstanding.parked:
         assert not item.link
         assert isinstance(item, Query) or item.state == PENDING or item.unreleased
-    for link in core._routing.links.values():
+    for link in links.by_id.values():
         for number, item in link.acquires.items():
             assert item.link == link.id
             if isinstance(item, Ticket):
                 assert item.state == PENDING
                 assert item.share is not None
                 assert number in (item.request, item.first_request)
+
+
+def _check_share(share: NodeShare, routes: RouteTable) -> None:
+    folded = True
+    for acquisition, ticket in share.tickets.items():
+        assert ticket.acquisition == acquisition <= share.session.used
+        assert ticket.share is share
+        assert ticket.state in (PENDING, HELD)
+        assert folded or not ticket.mixed, "folded tickets come first"
+        folded = bool(ticket.mixed)
+        if ticket.state == HELD:
+            assert share.check_at_ns <= deadline_ns_of(ticket)
+            assert not ticket.link
+        node = routes.table[ticket.slot]
+        assert (node.replica if node is not None else None) == share.replica, "a ticket is where its route is"

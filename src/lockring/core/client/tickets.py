@@ -1,17 +1,17 @@
-"""What a client has, or wants to have: tickets, their sessions, and each session's share of them at a node.
+"""Tickets, the sessions that they belong to, and each session's share of them at a node.
 
 Rules:
 
 - A ticket is one acquisition, from the call to acquire until nothing of it can be left at any node.
-- A *share* is what one session has at one node: the tickets, held and waiting, that its keepalives there speak
-  of. A waiting ticket enters a share when its Acquire is sent there, a held one when its slot is routed there;
-  either leaves when it is given up, lost, or routed elsewhere. The order of what is sent on one connection makes
-  the node's view follow.
-- A promise counts from when the request that it answers was *sent*. A keepalive's promise covers every
-  ticket that was granted before it was sent, so it is noted once, in the share, not in each ticket.
-- Nothing revives a passed deadline: who applies an answer first takes out what has expired.
+- A *share* is what one session has at one node: the tickets, held and waiting, that its keepalives there speak of.
+  A waiting ticket enters a share when its Acquire is sent there, a held one when its slot is routed there.
+  Either leaves when it is given up, lost, or routed elsewhere.
+  Messages on one connection arrive in the order in which they were sent, so the node's view follows the share.
+- A promise counts from when the request that it answers was *sent*. A keepalive's promise covers every ticket that was
+  granted before the keepalive was sent, so it is stored once, in the share, and not in each ticket.
+- Nothing revives a deadline that has passed: tickets that have expired are removed before an answer is applied.
 
-The digest is folded lazily: tickets that come and go between two keepalives never cost a hash.
+The digest is folded lazily: a ticket that comes and goes between two keepalives never costs a hash.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from typing import Any, Final
 import msgspec
 
 from lockring.cluster_state import Replica
+from lockring.core.client.listeners import HolderReference
 from lockring.core.digest import mix
-from lockring.protocol import WAIT_FOREVER, KeepaliveReply, Verdict
+from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.errors import LockLost, LockringError, NotHeld
 from lockring.units import NS_PER_MS
-
-NEVER_NS: Final = 1 << 62
-"""After any time: no deadline."""
 
 
 class TicketState(IntEnum):
-    """PENDING: not granted yet. HELD: ours until its deadline. RELEASING: the caller waits for the release.
-    ENDED: over for the caller (a release may still be on its way)."""
+    """How far a ticket is. It only grows.
+
+    PENDING: not granted yet. HELD: granted, and valid until its deadline. RELEASING: the caller waits for the release.
+    ENDED: over for the caller, though a release may still be under way.
+    """
 
     PENDING = 0
     HELD = 1
@@ -40,8 +42,18 @@ class TicketState(IntEnum):
     ENDED = 3
 
 
+# Looking up a member of an enum costs more than a global name, and every message compares states.
+PENDING: Final = TicketState.PENDING
+HELD: Final = TicketState.HELD
+RELEASING: Final = TicketState.RELEASING
+ENDED: Final = TicketState.ENDED
+
+
 class Ticket(msgspec.Struct, eq=False):
-    """One acquisition. Made by `ClientCore.acquire`; read it, but let only the core change it.
+    """One acquisition. Made by `ClientCore.acquire`; shells read it, and only the core changes it.
+
+    It is one flat record of many fields: a client may hold a million tickets, and each part of its own would be one more
+    allocation for every lock.
 
     Attributes:
         session: the session that it belongs to.
@@ -51,11 +63,11 @@ class Ticket(msgspec.Struct, eq=False):
         mode: how the lock is wanted.
         permits: of a semaphore, how many there are.
         started_at_ns: when the caller asked.
-        wait_until_ns: end of the wait that the caller allows, `NEVER_NS` for none.
+        wait_until_ns: end of the wait that the caller allows, `DISTANT_FUTURE_NS` for none.
         give_up_at_ns: when the core stops trying: to acquire, or later to release.
-        state: see `TicketState`; lock-free readers may look at it, it only grows.
+        state: see `TicketState`; other threads may read it without a lock.
         generation: the fencing token once held.
-        deadline_ns: the ticket's own deadline; see `deadline_of` for the one that counts.
+        deadline_ns: the ticket's own deadline; see `deadline_ns_of` for the one that counts.
         covered_after: keepalives with a higher request number cover this ticket, if it is held.
         share: where it is counted now, if anywhere.
         link: number of the link on which its open request was sent, 0 if none is open.
@@ -63,17 +75,18 @@ class Ticket(msgspec.Struct, eq=False):
         first_request: number of the first Acquire on that link; the answer may name either.
         sent_at_ns: when that was sent.
         was_sent: whether any node may know of it.
-        queued: whether the node that it was sent to serves the slot and has said that others have the lock.
-        overdue: whether its time is over, and only that node's own last word is waited for.
-        retry_at_ns: when to try again after a refusal, 0 if not waiting for that.
+        queued: whether the node that serves the slot has reported other holders.
+        overdue: whether its time is over, and only that node's last word is still awaited.
+        late: whether a grant came too late to begin with, so that a keepalive asks about it.
+        unreleased: whether a release must still be sent or answered.
+        retry_at_ns: when to try again after a refusal, 0 if no refusal pauses it.
         attempts: refusals in a row.
         refusal: the last refusal's code and text.
-        late: whether a grant came too late to begin with, so that a keepalive asks about it.
-        unreleased: whether a release is to be sent or answered.
         mixed: its number in the share's digest, 0 while not folded in.
         reason: why it was lost.
-        context: the shell's own.
-        payload: what others are to see of the holder.
+        call: the shell's: the call that waits for the grant or the release. Its type is the shell's own.
+        holder: the shell's: refers to the grant or membership that hears of a loss, once there is one.
+        payload: what others see of the holder.
     """
 
     session: ClientSession
@@ -83,8 +96,8 @@ class Ticket(msgspec.Struct, eq=False):
     mode: int
     permits: int
     started_at_ns: int
-    wait_until_ns: int = NEVER_NS
-    give_up_at_ns: int = NEVER_NS
+    wait_until_ns: int = DISTANT_FUTURE_NS
+    give_up_at_ns: int = DISTANT_FUTURE_NS
     state: int = 0
     generation: int = 0
     deadline_ns: int = 0
@@ -104,14 +117,9 @@ class Ticket(msgspec.Struct, eq=False):
     refusal: tuple[str, str] | None = None
     mixed: int = 0
     reason: str = ""
-    context: Any = None
+    call: Any = None
+    holder: HolderReference | None = None
     payload: bytes = b""
-
-    def wait_left_ms(self, now_ns: int) -> int:
-        """What is left of the wait, rounded up, `WAIT_FOREVER` if unbounded."""
-        if self.wait_until_ns == NEVER_NS:
-            return WAIT_FOREVER
-        return max(0, -((now_ns - self.wait_until_ns) // NS_PER_MS))
 
     def __repr__(self) -> str:
         state = TicketState(self.state).name
@@ -122,10 +130,10 @@ class ClientSession(msgspec.Struct, eq=False):
     """One session of the client.
 
     Attributes:
-        id: random, from the constructor's `new_id`.
+        id: random, and unique forever.
         ttl_ms: the lease that its acquisitions ask for.
         used: highest acquisition number used.
-        shares: what it has, by node; under None what is held in slots that have no primary at present.
+        shares: what it has, by node; under None what it holds in slots that have no primary at present.
     """
 
     id: str
@@ -145,19 +153,19 @@ class ClientSession(msgspec.Struct, eq=False):
 
 
 class NodeShare(msgspec.Struct, eq=False):
-    """What a session has at one node.
+    """A session's tickets at one node, and what the node has promised for them.
 
     Attributes:
-        session: whose it is.
+        session: the session.
         replica: the node, None for slots without a primary.
         tickets: held and waiting ones by acquisition number; those not folded into the digest are at the end.
         digest: of the folded ones.
-        until_ns: end of the newest promise given by a keepalive.
-        kept_request: number of that keepalive.
+        promised_until_ns: end of the newest promise given by a keepalive.
+        promised_by: request number of that keepalive.
         check_at_ns: no held ticket ends before this.
-        keepalive_at_ns: when the next keepalive is due, `NEVER_NS` if the node need not hear of the session.
-        touched: whether an Acquire was sent since the last keepalive; it lets the session live at the
-            node, so a keepalive must follow even if all was given up: it repairs what a lost release left behind.
+        keepalive_at_ns: when the next keepalive is due, `DISTANT_FUTURE_NS` if the node need not hear of the session.
+        touched: whether an Acquire was sent since the last keepalive. It starts the session's lease at the node, so a
+            keepalive must follow even if everything was given up: it repairs what a lost release left behind.
         late: whether some ticket may be `late`.
         unsettled: keepalives in a row that the node could not fully answer.
     """
@@ -166,10 +174,10 @@ class NodeShare(msgspec.Struct, eq=False):
     replica: Replica | None
     tickets: dict[int, Ticket] = msgspec.field(default_factory=dict)
     digest: int = 0
-    until_ns: int = 0
-    kept_request: int = 0
-    check_at_ns: int = NEVER_NS
-    keepalive_at_ns: int = NEVER_NS
+    promised_until_ns: int = 0
+    promised_by: int = 0
+    check_at_ns: int = DISTANT_FUTURE_NS
+    keepalive_at_ns: int = DISTANT_FUTURE_NS
     touched: bool = False
     late: bool = False
     unsettled: int = 0
@@ -178,17 +186,19 @@ class NodeShare(msgspec.Struct, eq=False):
         """Count a ticket here; keepalives numbered above `after` cover it."""
         assert ticket.share is None
         self.tickets[ticket.acquisition] = ticket
-        ticket.covered_after = after  # before `share`: `deadline_of` may be looking from another thread
+        # Before `share`: `deadline_ns_of` may be looking from another thread, and must not apply the new share's
+        # promise to a ticket that it does not cover.
+        ticket.covered_after = after
         ticket.share = self
-        if ticket.state == TicketState.HELD and ticket.deadline_ns < self.check_at_ns:
+        if ticket.state == HELD and ticket.deadline_ns < self.check_at_ns:
             self.check_at_ns = ticket.deadline_ns
 
     def leave(self, ticket: Ticket) -> None:
-        """Stop counting a ticket; it takes along what the share's promise gave it."""
+        """Stop counting a ticket; it keeps what the share's promise gave it."""
         assert ticket.share is self
-        if ticket.covered_after < self.kept_request and self.until_ns > ticket.deadline_ns:
-            if ticket.state == TicketState.HELD:
-                ticket.deadline_ns = self.until_ns
+        if ticket.covered_after < self.promised_by and self.promised_until_ns > ticket.deadline_ns:
+            if ticket.state == HELD:
+                ticket.deadline_ns = self.promised_until_ns
         del self.tickets[ticket.acquisition]
         ticket.share = None
         if ticket.mixed:
@@ -196,9 +206,10 @@ class NodeShare(msgspec.Struct, eq=False):
             ticket.mixed = 0
 
     def fold(self) -> int:
-        """The digest over all tickets, O(those that came since the last call)."""
+        """Fold new tickets into the digest and return it; O(tickets that came since the last call)."""
         digest = self.digest
         for ticket in reversed(self.tickets.values()):
+            # The dictionary keeps the order of entry, so the first folded ticket from the end is the last of them.
             if ticket.mixed:
                 break
             ticket.mixed = mix(ticket.acquisition)
@@ -207,7 +218,7 @@ class NodeShare(msgspec.Struct, eq=False):
         return digest
 
     def per_slot(self) -> list[tuple[int, int, int]]:
-        """Slot, count and digest for each slot that the share has something in, by slot."""
+        """Return slot, count and digest for each slot in which the share has a ticket, by slot."""
         sums: dict[int, tuple[int, int]] = {}
         for ticket in self.tickets.values():
             count, digest = sums.get(ticket.slot, (0, 0))
@@ -215,10 +226,10 @@ class NodeShare(msgspec.Struct, eq=False):
         return [(slot, *sums[slot]) for slot in sorted(sums)]
 
     def listed(self, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
-        """The session's acquisitions in each of these slots; also for slots with none, which says that all was given up.
+        """Return the session's acquisitions in each of these slots; an empty list says that all was given up there.
 
-        Those of its other shares too: where the client has newer routes than this node, what is listed nowhere
-        would be dropped here as given up, though it is only expected elsewhere by now.
+        Tickets of the session's other shares are included. Where the client has newer routes than this node, it already
+        expects them elsewhere; leaving them out would make this node drop them as given up.
         """
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
         for share in self.session.shares.values():
@@ -227,99 +238,52 @@ class NodeShare(msgspec.Struct, eq=False):
                     lists[ticket.slot].append((ticket.acquisition, ticket.name))
         return list(lists.items())
 
-    def take_expired(self, now_ns: int) -> list[Ticket]:
-        """The held tickets whose deadline has passed (still counted), and note when to look again.
+    def find_expired(self, now_ns: int) -> list[Ticket]:
+        """Find the held tickets whose deadline has passed, which stay counted, and plan the next look.
 
-        O(tickets), but done only when the earliest known deadline comes: about every two thirds of a TTL.
+        O(tickets), but needed only when the earliest known deadline comes: about every two thirds of a TTL.
         """
         expired: list[Ticket] = []
-        soonest = NEVER_NS
+        soonest_ns = DISTANT_FUTURE_NS
         for ticket in self.tickets.values():
-            if ticket.state == TicketState.HELD:
-                deadline = deadline_of(ticket)
-                if deadline <= now_ns:
+            if ticket.state == HELD:
+                deadline_ns = deadline_ns_of(ticket)
+                if deadline_ns <= now_ns:
                     expired.append(ticket)
-                elif deadline < soonest:
-                    soonest = deadline
-        self.check_at_ns = soonest
+                elif deadline_ns < soonest_ns:
+                    soonest_ns = deadline_ns
+        self.check_at_ns = soonest_ns
         return expired
 
-    def judge(self, request: int, sent_at_ns: int, kept: KeepaliveReply, now_ns: int) -> Judgement:
-        """Apply a node's answer to keepalive number `request`, after what has expired was taken out.
 
-        Renews by itself; what the caller must do is returned. Verdicts on tickets that came here after
-        the keepalive was sent say nothing of them and are passed over.
-        """
-        until = sent_at_ns + kept.promise_ms * NS_PER_MS
-        found = Judgement()
-        if kept.agreed and request > self.kept_request and until > self.until_ns:
-            # A promise that ends earlier than the last one is not merged: the older one holds for whom it covers,
-            # and who came later has a promise of its own.
-            self.until_ns, self.kept_request = until, request
-        verdict_of = {slot: verdict for slot, verdict in kept.slots if verdict == Verdict.HELD}
-        if verdict_of and until > now_ns:
-            for ticket in self.tickets.values():
-                if ticket.slot in verdict_of and ticket.state == TicketState.HELD:
-                    if ticket.covered_after < request and until > ticket.deadline_ns:
-                        ticket.deadline_ns = until
-        for slot, verdict in kept.slots:
-            if verdict in (Verdict.MOVED, Verdict.RETRY):
-                found.again = True
-            elif verdict != Verdict.HELD:
-                found.to_list.append(slot)
-        for acquisition, verdict, generation in kept.acquisitions:
-            ticket_or_none = self.tickets.get(acquisition)
-            if ticket_or_none is None or ticket_or_none.covered_after >= request:
-                continue
-            ticket = ticket_or_none
-            held = ticket.state == TicketState.HELD
-            if verdict == Verdict.HELD:
-                if held and ticket.generation != generation:
-                    found.lost.append(ticket)
-                elif held:
-                    ticket.deadline_ns = max(ticket.deadline_ns, until)
-                elif until > now_ns:
-                    found.begun.append((ticket, generation))
-                else:
-                    found.again = True
-            elif verdict == Verdict.LOST:
-                (found.lost if held else found.gone).append(ticket)
-            elif held or verdict != Verdict.WAITING:
-                found.again = True
-        found.until_ns = until
-        return found
-
-
-class Judgement:
-    """What follows from a node's answer to a keepalive.
-
-    Attributes:
-        until_ns: end of the promise.
-        lost: held tickets that the node does not know.
-        begun: waiting tickets that turn out to be held, with their generation.
-        gone: waiting tickets that the node does not know: their Acquire is to be sent again.
-        to_list: slots in which the digests differ.
-        again: whether something could not be said now, so that the keepalive is to be repeated soon.
-    """
-
-    __slots__ = ("again", "begun", "gone", "lost", "to_list", "until_ns")
-
-    def __init__(self) -> None:
-        self.until_ns = 0
-        self.lost: list[Ticket] = []
-        self.begun: list[tuple[Ticket, int]] = []
-        self.gone: list[Ticket] = []
-        self.to_list: list[int] = []
-        self.again = False
-
-
-def deadline_of(ticket: Ticket) -> int:
-    """When a held ticket ends unless it is renewed, in ns: its own deadline or its share's promise, the later.
+def deadline_ns_of(ticket: Ticket) -> int:
+    """Return when a held ticket ends unless it is renewed: its own deadline or its share's promise, the later.
 
     May be called from any thread: a ticket that changes shares takes its deadline along first.
     """
     share = ticket.share
-    deadline = ticket.deadline_ns
-    if share is not None and ticket.covered_after < share.kept_request and share.until_ns > deadline:
-        return share.until_ns
-    return deadline
+    deadline_ns = ticket.deadline_ns
+    if (
+        share is not None
+        and ticket.covered_after < share.promised_by
+        and share.promised_until_ns > deadline_ns
+    ):
+        return share.promised_until_ns
+    return deadline_ns
+
+
+def is_believed(ticket: Ticket, now_ns: int) -> bool:
+    """Return whether the client rightly takes a ticket for held at this time."""
+    return ticket.state == HELD and now_ns < deadline_ns_of(ticket)
+
+
+def not_held(ticket: Ticket) -> LockringError:
+    """Return the error for a ticket that should be held and is not."""
+    name = ticket.name
+    if ticket.reason:
+        return LockLost(
+            f"the lock {name!r} was lost: {LockLost.explained(ticket.reason)}",
+            name=name,
+            reason=ticket.reason,
+        )
+    return NotHeld(f"the lock {name!r} is not held by this grant", name=name)

@@ -1,12 +1,13 @@
-"""What a client sees of a lock that it watches.
+"""A watched lock, as its client sees it.
 
 Rules:
 
-- The first update has the lock as it is and nothing that happened.
-- Each later one has all that happened since the one before it, in order; or else it says that it has a gap. Then what it
-  tells to have happened is what the two pictures differ in: who is there now was granted or began to wait, who is not is gone.
-- So what happened always leads from one picture to the next, with a gap or without.
-- A watch that was begun again (another node, another connection) has a gap, and so has one whose reader is too slow.
+- The first update shows the lock as it is, and no events.
+- Each later one brings every event since the one before it, in order, or else says that it has a gap. With a gap, its
+  events are the difference between the two states: a new holder was granted, a new waiter began to wait, an absent
+  one is gone.
+- So events always lead from one state to the next, with a gap or without.
+- A watch that was restarted (another node, another connection) has a gap, and so has one whose reader is too slow.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ BACKLOG_MAX: Final = 1_000
 """Updates that wait for a slow reader; with more they become one, with a gap."""
 
 
-def update_of(watch: Query, changed: WatchNotice) -> Update:
-    """What a node's news is for the caller, and note that it was seen."""
-    before, watch.seen = watch.seen, changed.lock
-    begun_again, watch.begun_again = watch.begun_again, False
+def apply_notice(watch: Query, notice: WatchNotice) -> Update:
+    """Advance a watch to a node's news, and return what that means for its caller."""
+    before, watch.seen = watch.seen, notice.lock
+    restarted, watch.restarted = watch.restarted, False
+    watch.attempts = 0
     if before is None:
-        return Update(watch, changed.lock, [], False)
-    if begun_again or changed.gap:
-        return Update(watch, changed.lock, difference(before, changed.lock), True)
-    return Update(watch, changed.lock, changed.events, False)
+        return Update(watch, notice.lock, [], gap=False)
+    if restarted or notice.gap:
+        return Update(watch, notice.lock, difference(before, notice.lock), gap=True)
+    return Update(watch, notice.lock, notice.events, gap=False)
 
 
 def difference(before: LockRecord, after: LockRecord) -> list[LockEvent]:
-    """What must have happened to a lock at least: who is gone, who holds it or waits now and did not then."""
+    """Return the events that must have happened to a lock at least: which holders and waiters went and came."""
     held = {(each.session, each.acquisition, each.generation): each for each in before.holders}
     holds = {(each.session, each.acquisition, each.generation) for each in after.holders}
     waited = {(each.session, each.acquisition): each for each in before.waiters}
@@ -61,7 +63,14 @@ def difference(before: LockRecord, after: LockRecord) -> list[LockEvent]:
 
 
 def _of_holder(kind: LockEventKind, holder: HolderRecord, mode: int) -> LockEvent:
-    return LockEvent(kind, holder.owner, holder.session, holder.acquisition, mode, holder.generation)
+    return LockEvent(
+        kind,
+        owner=holder.owner,
+        session=holder.session,
+        acquisition=holder.acquisition,
+        mode=mode,
+        generation=holder.generation,
+    )
 
 
 def _of_waiter(kind: LockEventKind, waiter: WaiterRecord) -> LockEvent:
@@ -69,7 +78,7 @@ def _of_waiter(kind: LockEventKind, waiter: WaiterRecord) -> LockEvent:
 
 
 class Backlog:
-    """What a watch has seen and its reader has not."""
+    """The updates of a watch that its reader has not taken."""
 
     __slots__ = ("_last", "_updates")
 
@@ -85,12 +94,12 @@ class Backlog:
         if len(self._updates) >= BACKLOG_MAX:
             before = self._last
             events = [] if before is None else difference(before, update.lock)
-            self._updates = [Update(update.request, update.lock, events, before is not None)]
+            self._updates = [Update(update.request, update.lock, events, gap=before is not None)]
         else:
             self._updates.append(update)
 
     def take(self) -> list[Update]:
-        """Everything there is, for the reader."""
+        """Take out all updates, for the reader."""
         updates, self._updates = self._updates, []
         if updates:
             self._last = updates[-1].lock

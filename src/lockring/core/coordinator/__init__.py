@@ -1,1 +1,9 @@
 """The coordinator as a machine without I/O: members, slots, and the term in which it may decide."""
+
+from __future__ import annotations
+
+from lockring.core.coordinator.core import CoordinatorCore
+from lockring.core.coordinator.status import CoordinatorStatus
+from lockring.core.coordinator.store_health import StoreNews
+
+__all__ = ["CoordinatorCore", "CoordinatorStatus", "StoreNews"]

@@ -3,20 +3,22 @@
 It is made of parts that know nothing of each other, and this module is what joins them:
 
 - `term`: the right to write, all reads and writes of the store, versions.
-- `roster`: who is connected, what the next state is to say of members.
-- `membership`: who is heard and acknowledged, the stabilization window.
-- `heartbeats`: what is to be acknowledged, and by which read.
-- `asks`: what nodes want changed in single slots.
-- `planning` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
+- `clients`: which clients are connected, and what they know.
+- `roster`: which nodes are connected or wait for the term to join, and what the next state says of members.
+- `membership`: which members are heard and acknowledged, and the stabilization window.
+- `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
+- `slot_requests`: what nodes want changed in single slots.
+- `planner` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
+- `state_broadcast`: the state as single nodes get it.
 
 Rules that hold here:
 
 - Nothing is decided before the own term is in the store; joins that come earlier wait for it.
-- At most one write is on its way. What arrives meanwhile goes into the next one; asks do not wait for the
-  reconciler's next turn. Only what the store has taken is told to anyone.
+- At most one write is on its way. What arrives meanwhile goes into the next one; requests of nodes do not wait for the
+  reconciler's next turn. Only what the store has taken is published.
 - A heartbeat is acknowledged after a read of the store that was begun after it came and that bears the own term;
   not while a write that takes slots from its sender is on its way.
-- Whoever has lost the term says so to everyone and does nothing more.
+- A coordinator that has lost the term says so on every connection and does nothing more.
 
 Reads, writes and plans are begun in `take_effects`, so that all that arrived in one turn shares them.
 """
@@ -26,33 +28,47 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Replica, Replication
-from lockring.core.coordinator import status as telling
 from lockring.core.coordinator.admission import foreign, malformed, not_the_latest, outdated
+from lockring.core.coordinator.clients import Clients, why_not_greet
+from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
 from lockring.core.coordinator.membership import MemberLeases
 from lockring.core.coordinator.planner import Planner, lives_in
-from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.slot_requests import SlotRequestQueue, check_ask
 from lockring.core.coordinator.state_broadcast import StateBroadcast
+from lockring.core.coordinator.status import (
+    CoordinatorStatus,
+    left_ms_of,
+    note_of,
+    server_status_of,
+    status_of,
+    why_of,
+)
 from lockring.core.coordinator.store_health import StoreNews
-from lockring.core.coordinator.term import News, Phase, Term
+from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
-from lockring.core.effects import Close, Connection, Effect, Publish, Send
+from lockring.core.effects import Admit, Broadcast, Close, Connection, Effect, Note, Publish, Send
 from lockring.core.farewells import Farewells
-from lockring.core.timing import Timing, stood_still_for_ns
-from lockring.errors import ProtocolError
+from lockring.core.timing import Timing, with_time_left
+from lockring.errors import LockringError, ProtocolError, WrongRole
 from lockring.protocol import (
     PROTOCOL,
+    ClientHello,
     Drain,
+    GetState,
+    GetStatus,
     Heartbeat,
     HeartbeatAck,
     Join,
     Leave,
     Message,
+    PeerHello,
     Refusal,
     SlotRequests,
+    StateReply,
+    StatusReply,
     Undrain,
     Welcome,
 )
@@ -87,10 +103,10 @@ class CoordinatorCore:
         now_ns: int,
         wall_ns: int,
     ) -> None:
-        self._timing = timing = timing or Timing()
-        self._address = address
+        timing = timing or Timing()
         self._effects: list[Effect] = []
-        self._term = Term(
+        self._clocks = Clocks(timing, now_ns=now_ns, wall_ns=wall_ns)
+        settings = TermSettings(
             address=address,
             name=term,
             cluster_if_new=cluster_if_new,
@@ -98,24 +114,16 @@ class CoordinatorCore:
             new_cluster=new_cluster,
             boot=boot if is_as_left else "",
             replication=replication,
-            effects=self._effects,
         )
+        self._term = Term(settings, self._effects)
         self._roster = Roster()
+        self._clients = Clients(now_ns=now_ns)
         self._membership = MemberLeases(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats()
-        self._asks = SlotRequestQueue()
+        self._slot_requests = SlotRequestQueue()
         self.farewells = Farewells(boot)
-        self._reach = Reachability()
-        self._planning = Planner(timing, self._membership, self._reach, now_ns=now_ns)
-        self._snapshots = StateBroadcast(now_ns=now_ns)
-        self._called_at_ns = now_ns
-        self._wall_offset_ns = wall_ns - now_ns
-        # Joins that came before the term was in the store, or while it is being claimed anew.
-        self._held_joins: dict[Connection, Join] = {}
-        # Ids that this process gave a cluster before it learned the right one. Whoever took one holds nothing under it.
-        self._former_clusters: list[str] = []
-        # Lives from which the write on its way takes slots.
-        self._condemned: frozenset[Replica] = frozenset()
+        self._planner = Planner(timing, self._membership, now_ns=now_ns)
+        self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
 
     # ----------------------------------------------------------------------- looking
@@ -133,7 +141,7 @@ class CoordinatorCore:
     @property
     def note(self) -> str:
         """A sentence on what the coordinator waits for, "" if for nothing."""
-        return telling.note_of(self._term, self._roster, self._planning)
+        return note_of(self._term, self._roster, self._planner)
 
     def store_news(self) -> list[StoreNews]:
         """What the log is to say of the store since the last call, in order."""
@@ -141,12 +149,12 @@ class CoordinatorCore:
 
     def left_ms(self, now_ns: int) -> int:
         """How long what `note` says takes yet at most, in milliseconds, 0 if that is unknown."""
-        return telling.left_ms_of(self._planning, now_ns)
+        return left_ms_of(self._planner, now_ns)
 
-    def status(self, *, now_ns: int = 0) -> telling.CoordinatorStatus:
+    def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
         """A copy of what is worth knowing, as of `now_ns` or the last input, if that was later."""
-        moment = max(now_ns, self._called_at_ns)
-        return telling.status_of(self._term, self._roster, self._membership, self._planning, moment)
+        moment = max(now_ns, self._clocks.now_ns)
+        return status_of(self._term, self._roster, self._membership, self._planner, moment)
 
     def check_invariants(self) -> None:
         """Assert what must hold after every input. For tests and the simulation: it looks at every slot.
@@ -154,13 +162,20 @@ class CoordinatorCore:
         Raises:
             AssertionError: a bug.
         """
-        self._checks.check(self._term, self._roster, self._heartbeats, self._held_joins, self._condemned)
+        self._checks.check(self._term, self._roster, self._heartbeats)
 
     # ----------------------------------------------------------------------- inputs
 
-    def start(self, *, now_ns: int, wall_ns: int) -> None:
+    def set_wall_clock(self, *, wall_ns: int, now_ns: int) -> None:
+        """Learn what the wall clock shows at `now_ns`. Versions are above it, and a farewell's age is checked by it.
+
+        To be called before any input if the clock may have been set since the last call.
+        """
+        self._clocks.set_wall(wall_ns=wall_ns, now_ns=now_ns)
+
+    def start(self, *, now_ns: int) -> None:
         """Begin: read the store and claim it. To be called once, before all other inputs."""
-        self._enter(now_ns, wall_ns)
+        self._enter(now_ns)
         self._term.begin(now_ns=now_ns)
 
     def store_result(
@@ -171,7 +186,6 @@ class CoordinatorCore:
         state: ClusterState | None,
         problem: str = "",
         now_ns: int,
-        wall_ns: int,
     ) -> None:
         """Take the result of a `StoreRead` or `StoreWrite`.
 
@@ -180,58 +194,60 @@ class CoordinatorCore:
             ok: whether the read succeeded, or the write was made.
             state: what is stored now; None if that is unknown, or the store is empty.
             problem: why it failed, "" if it did not, or only found another version than was expected.
-            now_ns: monotonic clock.
-            wall_ns: wall clock.
+            now_ns: the monotonic clock, in nanoseconds.
         """
-        self._enter(now_ns, wall_ns)
+        self._enter(now_ns)
+        wall_ns = self._clocks.wall_ns(now_ns)
         result = self._term.result
         self._take(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
-    def receive(self, sender: Connection, message: Message, *, now_ns: int, wall_ns: int) -> None:
-        """Take a message: `Join` first from a node, then `Heartbeat`, `SlotRequests`, `Leave`; `Drain`, `Undrain` from anyone.
+    def connected(self, connection: Connection, /, *, now_ns: int) -> None:
+        """Hear of an accepted connection. Its first message says what it is."""
+        self._enter(now_ns)
 
-        What is wrong in it is answered with `Refusal`; a node that broke the protocol is disconnected.
+    def receive(self, sender: Connection, message: Message, /, *, now_ns: int) -> None:
+        """Take a message: a `ClientHello` or a `Join` first, then what clients and nodes ask.
+
+        What is wrong in it is answered with `Refusal`; where it breaks the protocol, the connection ends.
         """
-        self._enter(now_ns, wall_ns)
-        match message:
-            case Join():
-                self._join(sender, message, now_ns)
-            case Heartbeat():
-                self._heartbeat(sender, message, now_ns)
-            case SlotRequests():
-                self._ask(sender, message, now_ns)
-            case Leave() | Drain() | Undrain():
-                self._order(sender, message, now_ns)
-            case _:
-                what = type(message).__name__
-                self._refuse(sender, Refusal(0, "protocol", f"a coordinator takes no {what}"))
+        self._enter(now_ns)
+        if isinstance(message, Join):
+            self._admit_node(sender, message, now_ns)
+        elif sender in self._clients:
+            self._from_client(sender, message, now_ns)
+        elif self._roster.node_of(sender) is not None or self._roster.pending.holds(sender):
+            self._from_node(sender, message, now_ns)
+        else:
+            self._greet(sender, message, now_ns)
 
-    def disconnected(self, sender: Connection, *, now_ns: int, wall_ns: int) -> None:
-        """A connection has ended. Unknown ones are ignored."""
-        self._enter(now_ns, wall_ns)
+    def disconnected(self, sender: Connection, /, *, now_ns: int) -> None:
+        """Hear that a connection has ended. Unknown ones are ignored."""
+        self._enter(now_ns)
+        self._clients.drop(sender)
         self._drop(sender)
-        self._planning.look_again(now_ns=now_ns)
+        self._planner.look_again(now_ns=now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When to call `on_timer`, None if never."""
         deadlines = [self._term.next_deadline_ns()]
         if self._term.is_active:
             if not self._term.is_writing:
-                deadlines.append(self._planning.next_deadline_ns())
+                deadlines.append(self._planner.next_deadline_ns())
             if not self._term.is_confirming:
                 deadlines.append(
-                    self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=self._called_at_ns)
+                    self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=self._clocks.now_ns)
                 )
+        deadlines.append(self._clients.next_report_ns(self.note))
         return min((each for each in deadlines if each is not None), default=None)
 
-    def on_timer(self, *, now_ns: int, wall_ns: int) -> None:
+    def on_timer(self, *, now_ns: int) -> None:
         """`next_deadline_ns` has come; calling it earlier or later is harmless."""
-        self._enter(now_ns, wall_ns)
+        self._enter(now_ns)
         self._take(self._term.on_timer(now_ns=now_ns), now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Begin what there is to do, and hand out all effects since the last call, to be carried out in order."""
-        self._called_at_ns = max(self._called_at_ns, now_ns)
+        self._clocks.advance(now_ns)
         if (
             self._term.is_active
             and not self._term.is_confirming
@@ -240,8 +256,73 @@ class CoordinatorCore:
             self._term.confirm(now_ns=now_ns)
         if self._term.is_active and not self._term.is_writing:
             self._advance(now_ns)
+        self._report(now_ns)
         effects, self._effects[:] = self._effects[:], []
         return effects
+
+    # ----------------------------------------------------------------------- first messages
+
+    def _greet(self, sender: Connection, message: Message, now_ns: int) -> None:
+        """Take the first message of a connection that is not a `Join`."""
+        error: LockringError | None
+        match message:
+            case ClientHello():
+                state = self._term.state or ClusterState()
+                error = why_not_greet(message, state.cluster)
+                if error is None:
+                    welcome = Welcome(
+                        PROTOCOL, state.cluster, "coordinator", "", 0, state.version, self._term.address
+                    )
+                    self._effects.append(Admit(sender, is_member=False, welcome=welcome))
+                    self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
+                    return
+            case PeerHello():
+                error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
+            case Heartbeat() | SlotRequests() | Leave():
+                if self._term.phase is Phase.PASSIVE:
+                    self._refuse(sender, self._not_coordinator(0))
+                    return
+                error = ProtocolError("a node joins before it sends anything else")
+            case _:
+                error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
+        self._refuse(sender, Refusal(0, error.code, str(error)))
+
+    def _admit_node(self, sender: Connection, join: Join, now_ns: int) -> None:
+        if not (sender in self._clients or self._roster.node_of(sender)):
+            self._effects.append(Admit(sender, is_member=True, welcome=None))
+        self._join(sender, join, now_ns)
+
+    # ----------------------------------------------------------------------- what clients and nodes send
+
+    def _from_client(self, sender: Connection, message: Message, now_ns: int) -> None:
+        match message:
+            case Drain() | Undrain():
+                self._order(sender, message, now_ns)
+            case GetState():
+                state = self._broadcast.message(self._term.state or ClusterState()).state
+                note = with_time_left(self.note, self.left_ms(now_ns))
+                self._effects.append(Send(sender, StateReply(message.request, state, note)))
+            case GetStatus():
+                status = server_status_of(self.status(now_ns=now_ns))
+                self._effects.append(Send(sender, StatusReply(message.request, status)))
+            case _:
+                self._refuse_role(sender, message, "a client")
+
+    def _from_node(self, sender: Connection, message: Message, now_ns: int) -> None:
+        match message:
+            case Heartbeat():
+                self._heartbeat(sender, message, now_ns)
+            case SlotRequests():
+                self._ask(sender, message, now_ns)
+            case Leave() | Drain() | Undrain():
+                self._order(sender, message, now_ns)
+            case _:
+                self._refuse_role(sender, message, "a node")
+
+    def _refuse_role(self, sender: Connection, message: Message, what: str) -> None:
+        text = f"{self._term.address} is a coordinator; it does not take {type(message).__name__} from {what}"
+        self._clients.drop(sender)
+        self._refuse(sender, Refusal(0, WrongRole.code, text))
 
     # ----------------------------------------------------------------------- joining and leaving
 
@@ -253,18 +334,18 @@ class CoordinatorCore:
             self._refuse(sender, refusal)
             return
         if not self._term.is_active:
-            self._held_joins[sender] = join
+            self._roster.pending.hold(sender, join)
             return
         state = self._state()
-        if join.cluster in self._former_clusters:
+        if self._roster.pending.is_given_up(join.cluster):
             self._refuse(sender, outdated(join.node, join.incarnation))
             return
         refusal = foreign(join, state)
         if self._term.is_behind(join.version) if refusal is None else self._term.may_adopt(join.version):
             # The store has lost something; if also the cluster's id, the node knows it.
-            self._held_joins[sender] = join
+            self._roster.pending.hold(sender, join)
             if refusal is not None:
-                self._former_clusters.append(state.cluster)
+                self._roster.pending.give_up_cluster(state.cluster)
                 for connection, node in self._roster.nodes():
                     self._refuse(connection, outdated(node.replica.node, node.replica.incarnation))
             self._term.begin_above(
@@ -286,11 +367,17 @@ class CoordinatorCore:
         self._roster.connect(sender, node)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
-        self._planning.look_again(now_ns=now_ns)
+        self._planner.look_again(now_ns=now_ns)
         welcome = Welcome(
-            PROTOCOL, state.cluster, "coordinator", join.node, join.incarnation, state.version, self._address
+            PROTOCOL,
+            state.cluster,
+            "coordinator",
+            join.node,
+            join.incarnation,
+            state.version,
+            self._term.address,
         )
-        self._effects += (Send(sender, welcome), Send(sender, self._snapshots.message(state)))
+        self._effects += (Send(sender, welcome), Send(sender, self._broadcast.message(state)))
 
     def _order(self, sender: Connection, order: Leave | Drain | Undrain, now_ns: int) -> None:
         refusal: Refusal | None = self._not_coordinator(order.request)
@@ -298,11 +385,11 @@ class CoordinatorCore:
             refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
-        self._planning.look_again(now_ns=now_ns)
+        self._planner.look_again(now_ns=now_ns)
 
     def _drop(self, connection: Connection) -> None:
-        self._held_joins.pop(connection, None)
-        self._snapshots.drop(connection)
+        self._roster.pending.drop(connection)
+        self._broadcast.drop(connection)
         self._heartbeats.drop(connection)
         self._roster.disconnect(connection)
 
@@ -314,21 +401,17 @@ class CoordinatorCore:
         return Refusal(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
-        now_ns = self._called_at_ns
+        now_ns = self._clocks.now_ns
         return self._roster.is_connected(replica) and self._membership.heard_lately(replica, now_ns=now_ns)
 
     # ----------------------------------------------------------------------- what nodes say
 
     def _joined(self, sender: Connection, now_ns: int) -> Member | None:
-        """The node that has joined on this connection; if none, the sender is refused."""
+        """Return the node that has joined on this connection, None while its join waits, and note that it was heard."""
         node = self._roster.node_of(sender)
         if node is not None:
             if self._membership.hear(node.replica, now_ns=now_ns):
-                self._planning.look_again(now_ns=now_ns)
-        elif self._term.phase is Phase.PASSIVE:
-            self._refuse(sender, self._not_coordinator(0))
-        elif sender not in self._held_joins:
-            self._refuse(sender, Refusal(0, "protocol", "a node joins before it sends anything else"))
+                self._planner.look_again(now_ns=now_ns)
         return node
 
     def _heartbeat(self, sender: Connection, heartbeat: Heartbeat, now_ns: int) -> None:
@@ -349,8 +432,8 @@ class CoordinatorCore:
             return
         # Known already, as a rule; not if it was taken for failed and dropped meanwhile.
         self._roster.arrive(node, state)
-        if heartbeat.version < state.version and self._snapshots.resends(sender, now_ns=now_ns):
-            self._effects.append(Send(sender, self._snapshots.message(state)))
+        if heartbeat.version < state.version and self._broadcast.resends(sender, now_ns=now_ns):
+            self._effects.append(Send(sender, self._broadcast.message(state)))
 
     def _ask(self, sender: Connection, ask: SlotRequests, now_ns: int) -> None:
         node = self._joined(sender, now_ns)
@@ -361,7 +444,7 @@ class CoordinatorCore:
         except ProtocolError as error:
             self._refuse(sender, Refusal(0, error.code, str(error)))
             return
-        self._asks.add(node.replica, ask)
+        self._slot_requests.add(node.replica, ask)
 
     def _may_confirm(self, connection: Connection) -> bool:
         """Whether a heartbeat on this connection could be acknowledged; others wait until the state knows their node."""
@@ -370,11 +453,11 @@ class CoordinatorCore:
 
     def _acknowledge(self, now_ns: int) -> None:
         state = self._state()
-        waiting, left_ms = self._planning.waits(now_ns=now_ns)
-        why = telling.why_of(self._term, self._planning)
+        waiting, left_ms = self._planner.waits(now_ns=now_ns)
+        why = why_of(self._term, self._planner)
         for connection, sequence in self._heartbeats.confirmed().items():
             node = self._roster.node_of(connection)
-            if node is None or node.replica in self._condemned or not state.is_current(node.replica):
+            if node is None or node.replica in self._term.deposed or not state.is_current(node.replica):
                 continue
             self._membership.acknowledge(node.replica, now_ns=now_ns)
             ack = HeartbeatAck(sequence, state.version, waiting, left_ms, why)
@@ -387,42 +470,44 @@ class CoordinatorCore:
             self._acknowledge(now_ns)
         elif not self._term.is_confirming:
             self._heartbeats.failed(pause_ns=self._term.health.pause_ns, now_ns=now_ns)
-        if news in (News.INTERRUPTED, News.ENDED):
-            self._condemned = frozenset()  # nobody is acknowledged until the term is claimed anew
         if news is News.ENDED:
             self._retire()
         elif news in (News.STARTED, News.RESUMED, News.WRITTEN):
             if news is News.STARTED:
                 self._membership.start(now_ns=now_ns)
             self._install(now_ns, is_own=news is News.WRITTEN)
-            held, self._held_joins = self._held_joins, {}
-            for connection, join in held.items():
+            for connection, join in self._roster.pending.take():
                 self._join(connection, join, now_ns)
 
     def _install(self, now_ns: int, *, is_own: bool) -> None:
         """A state is in the store: it is in force."""
         state = self._state()
-        self._condemned = frozenset()
-        self._planning.learn(state, now_ns=now_ns, is_own=is_own)
+        self._planner.learn(state, now_ns=now_ns, is_own=is_own)
         self.farewells.learn(state)
-        self._planning.look_again(now_ns=now_ns)
-        self._snapshots.published(now_ns=now_ns)
+        self._planner.look_again(now_ns=now_ns)
+        self._broadcast.published(now_ns=now_ns)
+        for client in self._clients.drop_strangers(state.cluster):
+            self._effects.append(Close(client, "the cluster has another id than this client was given"))
+        nodes = tuple(self._roster.connections())
+        if nodes:
+            self._effects.append(Broadcast(nodes, self._broadcast.message(state)))
+        self._effects += self._clients.publish(state)
         self._effects.append(Publish(state))
 
     def _advance(self, now_ns: int) -> None:
         """Write the next state if there is anything to write."""
         before = state = self._state()
         self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
-        version = self._term.version_at(now_ns + self._wall_offset_ns)
+        version = self._term.version_at(self._clocks.wall_ns(now_ns))
         members = self._roster.next_members(state)
-        slots = self._asks.apply(state, self._reach, version=version, now_ns=now_ns)
-        farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
+        slots = self._slot_requests.apply(state, self._planner.reachability, version=version, now_ns=now_ns)
+        farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=self._clocks.wall_ns(now_ns))
         if members is not state.members or slots is not state.slots or farewell is not state.farewell:
             state = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
-        condemned: frozenset[Replica] = frozenset()
-        due_ns = self._planning.next_deadline_ns()
+        deposed: frozenset[Replica] = frozenset()
+        due_ns = self._planner.next_deadline_ns()
         if due_ns is not None and now_ns >= due_ns:
-            step = self._planning.run(
+            step = self._planner.run(
                 state,
                 version=version,
                 lease_wait_ns=self._term.lease_wait_ns,
@@ -430,20 +515,30 @@ class CoordinatorCore:
                 connected=self._roster.is_connected,
                 now_ns=now_ns,
             )
-            condemned = step.condemned
+            deposed = step.deposed
             members = self._roster.without_departed(
                 step.members, lives_in(step.slots), self._membership, now_ns
             )
             if members is not state.members or step.slots is not state.slots:
                 state = msgspec.structs.replace(state, members=members, slots=step.slots)
         if state is not before:
-            self._condemned = condemned
-            self._term.write(msgspec.structs.replace(state, version=version), now_ns=now_ns)
+            self._term.write(msgspec.structs.replace(state, version=version), deposed, now_ns=now_ns)
+
+    def _report(self, now_ns: int) -> None:
+        """Report what slots or this coordinator wait for, once that has changed."""
+        note = self.note
+        due_ns = self._clients.next_report_ns(note)
+        if due_ns is None or now_ns < due_ns:
+            return
+        left_ms = self.left_ms(now_ns)
+        self._effects += self._clients.report(note, left_ms=left_ms, now_ns=now_ns)
+        if note and not self._term.problem:  # a problem of the store is in the log already
+            self._effects.append(Note(with_time_left(note, left_ms)))
 
     def _retire(self) -> None:
         """The term is another's: say so to everyone, and be done."""
         self._effects += [Send(to, self._not_coordinator(each)) for to, each in self._roster.unanswered()]
-        for connection in [*self._roster.connections(), *self._held_joins]:
+        for connection in [*self._roster.connections(), *self._roster.pending.connections()]:
             self._refuse(connection, self._not_coordinator(0))
 
     # ----------------------------------------------------------------------- small things
@@ -453,10 +548,9 @@ class CoordinatorCore:
         assert state is not None, "only an active coordinator has a state"
         return state
 
-    def _enter(self, now_ns: int, wall_ns: int) -> None:
-        """Every input comes through here: note the clocks, and whether this process stood still."""
-        gap_ns = stood_still_for_ns(self._timing, self._called_at_ns, self.next_deadline_ns, now_ns=now_ns)
-        if gap_ns:
-            self._membership.excuse(gap_ns, now_ns=now_ns)
-        self._called_at_ns = max(self._called_at_ns, now_ns)
-        self._wall_offset_ns = wall_ns - now_ns
+    def _enter(self, now_ns: int) -> None:
+        """Note the time of an input, and excuse members for the time in which this process stood still."""
+        pause_ns = self._clocks.pause_before_ns(self.next_deadline_ns, now_ns=now_ns)
+        if pause_ns:
+            self._membership.excuse(pause_ns, now_ns=now_ns)
+        self._clocks.advance(now_ns)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-from lockring.cluster_state import ClusterState, Replica
+from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Phase, Term
 from lockring.core.coordinator.transitions import check_state
-from lockring.core.effects import Connection
 
 
 class Checks:
@@ -23,8 +20,6 @@ class Checks:
         term: Term,
         roster: Roster,
         heartbeats: Heartbeats,
-        held_joins: Collection[Connection],
-        condemned: Collection[Replica],
     ) -> None:
         """Assert what must hold.
 
@@ -34,10 +29,10 @@ class Checks:
         roster.check_invariants()
         for connection in heartbeats.connections():
             assert roster.node_of(connection) is not None
-        assert not (held_joins and term.is_active), "joins wait for an active coordinator"
-        assert not condemned or term.is_writing, "condemned without a write on its way"
+        assert not (roster.pending.connections() and term.is_active), "joins wait for an active coordinator"
+        assert not term.deposed or term.is_writing, "deposed without a write on its way"
         if term.phase is Phase.PASSIVE:
-            assert not [*roster.lives(), *held_joins]
+            assert not [*roster.lives(), *roster.pending.connections()]
         if term.state is not None and term.state is not self._checked:
             check_state(term.state)
             self._checked = term.state

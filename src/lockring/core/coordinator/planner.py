@@ -26,15 +26,16 @@ class Planner:
         waiting: slots that nobody serves until leases have surely ended, as of the last run.
         waits_until_ns: when the last of those waits ends, as of the last run.
         learning: slots that have learners, as of the last run.
+        reachability: which copies their primaries could not reach.
     """
 
-    def __init__(self, timing: Timing, membership: MemberLeases, reach: Reachability, *, now_ns: int) -> None:
+    def __init__(self, timing: Timing, membership: MemberLeases, *, now_ns: int) -> None:
         self.waiting = 0
         self._waits_until_ns = now_ns
         self.learning = 0
         self._pause_ns = timing.reconcile_ns
         self._membership = membership
-        self._reach = reach
+        self.reachability = Reachability()
         self._target: HashRing | None = None
         self._known_at_ns: dict[int, int] = {}
         self._changed_at_ns: int | None = None
@@ -82,7 +83,7 @@ class Planner:
 
         `connected` says whether a life has a connection.
         """
-        membership, reach = self._membership, self._reach
+        membership, reach = self._membership, self.reachability
         self._planned_at_ns = now_ns
         self._changed_at_ns = None
         if membership.observe(state.members, now_ns=now_ns):

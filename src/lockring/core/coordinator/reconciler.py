@@ -107,7 +107,7 @@ class SlotPlan(NamedTuple):
     Attributes:
         slots: all of them; the same tuple as the state's if there is nothing to do.
         members: the state's, with those active that have a copy in sync by now.
-        condemned: lives that slots are being taken from: they get no acknowledgement while this is being written.
+        deposed: lives that slots are being taken from: they get no acknowledgement while this is being written.
         abandoned: primaries with the copies that did not come into sync in time.
         waiting: number of slots that nobody serves until leases have surely ended.
         learning: number of slots that have learners.
@@ -117,7 +117,7 @@ class SlotPlan(NamedTuple):
 
     slots: tuple[SlotState, ...]
     members: dict[str, Member]
-    condemned: frozenset[Replica]
+    deposed: frozenset[Replica]
     abandoned: list[tuple[Replica, Copy]]
     waiting: int
     learning: int
@@ -137,27 +137,50 @@ class _LearnerRequest(NamedTuple):
     learner: Replica
 
 
+class _Waits:
+    """What a run has found that has to wait.
+
+    Attributes:
+        slots: how many slots wait for leases to end.
+        leases_ns: for how long yet, the longest of them.
+        next_ns: until the first wait of any kind is over, None if nothing waits.
+    """
+
+    def __init__(self) -> None:
+        self.slots = 0
+        self.leases_ns = 0
+        self.next_ns: int | None = None
+
+    def add(self, duration_ns: int) -> None:
+        """Look again after this time."""
+        if self.next_ns is None or duration_ns < self.next_ns:
+            self.next_ns = duration_ns
+
+    def add_slot(self, duration_ns: int) -> None:
+        """Let a slot wait for leases to end."""
+        self.slots += 1
+        self.leases_ns = max(self.leases_ns, duration_ns)
+        self.add(duration_ns)
+
+
 class _PlanRun:
     """One run of `plan`: what it has found so far."""
 
     def __init__(self, situation: PlanInput) -> None:
         self._situation = situation
-        self._lagging = situation.state.replication == "async"
         self._standings: dict[Replica, Liveness] = {}
         self._usable: dict[str, Replica] = {
             node: member.replica
             for node, member in situation.state.members.items()
             if situation.standing(member.replica).usable
         }
-        self._condemned: dict[Replica, None] = {}
+        self._deposed: dict[Replica, None] = {}
         self._abandoned: list[tuple[Replica, Copy]] = []
         self._urgent: list[_LearnerRequest] = []
         self._moves: list[_LearnerRequest] = []
         self._learners: dict[Replica, int] = {}
         self._learning = 0
-        self._waiting = 0
-        self._leases_ns = 0
-        self._wait_ns: int | None = None
+        self._waits = _Waits()
         self._equal: dict[SlotState, SlotState] = {}
 
     def run(self) -> SlotPlan:
@@ -180,17 +203,22 @@ class _PlanRun:
                 after[number] = self._equal.setdefault(step, step)
         self._start_learners(after)
         changed = any(a is not b for a, b in zip(after, before, strict=True))
-        wake_at_ns = None if self._wait_ns is None else situation.now_ns + self._wait_ns
+        wake_at_ns = None if self._waits.next_ns is None else situation.now_ns + self._waits.next_ns
         return SlotPlan(
             slots=tuple(after) if changed else before,
             members=self._with_active_members(after),
-            condemned=frozenset(self._condemned),
+            deposed=frozenset(self._deposed),
             abandoned=self._abandoned,
-            waiting=self._waiting,
+            waiting=self._waits.slots,
             learning=self._learning,
             wake_at_ns=wake_at_ns,
-            waits_until_ns=situation.now_ns + self._leases_ns,
+            waits_until_ns=situation.now_ns + self._waits.leases_ns,
         )
+
+    @property
+    def _lagging(self) -> bool:
+        """Whether copies may lag behind what has been granted."""
+        return self._situation.state.replication == "async"
 
     def _place_of(self, slot: SlotState) -> tuple[str | None, str | None]:
         """Primary and backup of a slot with which nothing is wrong but maybe the place; None, None otherwise."""
@@ -248,8 +276,7 @@ class _PlanRun:
         farewell = situation.state.farewell
         if primary is None and farewell is not None and slot.since <= farewell.version:
             if situation.now_ns < farewell.until_ns:
-                self._waiting += 1
-                self._wait_for_leases(farewell.until_ns - situation.now_ns)
+                self._waits.add_slot(farewell.until_ns - situation.now_ns)
                 return slot
         elif slot.base > 0:
             passed_ns = situation.age_ns(slot.since)
@@ -258,8 +285,7 @@ class _PlanRun:
                     passed_ns = min(passed_ns, self._standing(replica).unacknowledged_ns)
             if passed_ns < situation.lease_wait_ns:
                 left_ns = situation.lease_wait_ns - passed_ns
-                self._waiting += 1
-                self._wait_for_leases(left_ns)
+                self._waits.add_slot(left_ns)
                 return slot
         node = None if situation.target is None else situation.target.primary(number)
         successor = None if node is None else self._usable.get(node)
@@ -291,7 +317,7 @@ class _PlanRun:
     def _is_overdue(self, primary: Replica, learner: Copy) -> bool:
         age_ns = self._situation.age_ns(learner.joined)
         if age_ns < LEARNER_PATIENCE_NS:
-            self._wait(LEARNER_PATIENCE_NS - age_ns)
+            self._waits.add(LEARNER_PATIENCE_NS - age_ns)
             return False
         self._abandoned.append((primary, learner))
         return True
@@ -394,12 +420,4 @@ class _PlanRun:
 
     def _condemn(self, replica: Replica) -> None:
         if not self._standing(replica).gone:
-            self._condemned[replica] = None
-
-    def _wait_for_leases(self, duration_ns: int) -> None:
-        self._leases_ns = max(self._leases_ns, duration_ns)
-        self._wait(duration_ns)
-
-    def _wait(self, duration_ns: int) -> None:
-        if self._wait_ns is None or duration_ns < self._wait_ns:
-            self._wait_ns = duration_ns
+            self._deposed[replica] = None

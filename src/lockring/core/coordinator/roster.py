@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Replica
+from lockring.core.coordinator.joins import PendingJoins
 from lockring.core.coordinator.membership import MemberLeases
 from lockring.core.effects import Connection
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
@@ -37,11 +38,13 @@ class Roster:
     Attributes:
         is_stopping: nodes have asked to leave and no other is there, so nothing can be moved any more.
         stranded: ids of nodes that operators have drained, where no other is there to take their slots.
+        pending: joins that wait for the coordinator's term.
     """
 
     def __init__(self) -> None:
         self.is_stopping = False
         self.stranded: tuple[str, ...] = ()
+        self.pending = PendingJoins()
         self._nodes: dict[Connection, Member] = {}
         self._connections: dict[Replica, Connection] = {}
         self._arrived: dict[str, Member] = {}

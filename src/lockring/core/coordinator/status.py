@@ -10,6 +10,7 @@ from lockring.core.coordinator.membership import MemberLeases
 from lockring.core.coordinator.planner import Planner
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Term
+from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
 
 
@@ -103,4 +104,17 @@ def status_of(
         waiting=planning.waiting,
         absent=tuple(absent),
         heard=tuple(heard),
+    )
+
+
+def server_status_of(status: CoordinatorStatus) -> ServerStatus:
+    """Return the status as it goes to clients."""
+    return ServerStatus(
+        "coordinator",
+        "",
+        0,
+        status.version,
+        note=status.note,
+        waiting=status.waiting,
+        heard=list(status.heard),
     )

@@ -15,10 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import Replica
-from lockring.core.timing import up
-
-NEVER_NS: Final = -(1 << 62)
-"""Before any time."""
+from lockring.core.timing import DISTANT_PAST_NS, up
 
 _SENT_KEPT_MAX: Final = 4096
 
@@ -62,7 +59,7 @@ class Lease:
     __slots__ = ("_set_aside", "until_ns", "version")
 
     def __init__(self) -> None:
-        self.until_ns = NEVER_NS
+        self.until_ns = DISTANT_PAST_NS
         self.version = 0
         self._set_aside: list[tuple[int, int]] = []
 
@@ -101,7 +98,7 @@ class Promises:
     def bound_until_ns(self, primary: Replica, backup_lease_ns: int) -> int:
         """The time before which this node will not serve in that primary's place."""
         at_ns = self._acknowledged_at_ns.get(primary)
-        return NEVER_NS if at_ns is None else at_ns + up(backup_lease_ns)
+        return DISTANT_PAST_NS if at_ns is None else at_ns + up(backup_lease_ns)
 
     def forget(self, primary: Replica, now_ns: int, backup_lease_ns: int) -> None:
         """Drop what is remembered of a replica that left, once nothing is promised to it any more."""

@@ -19,9 +19,10 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import Copy, Replica
-from lockring.core.node.leases import NEVER_NS, Lease, SentTimes
+from lockring.core.node.leases import Lease, SentTimes
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder, OpenRequest
+from lockring.core.timing import DISTANT_PAST_NS
 from lockring.protocol import HandOverSlot, Mutation, Remove, Resume, Snapshot, Tail
 from lockring.units import NS_PER_MS
 
@@ -316,14 +317,14 @@ class PeerLink:
         self.starting: dict[int, None] = {}
         self.dirty: dict[int, None] = {}
         self.urgent = False
-        self.send_by_ns = NEVER_NS
+        self.send_by_ns = DISTANT_PAST_NS
         self.sent = SentTimes()
-        self.heartbeat_at_ns = NEVER_NS
+        self.heartbeat_at_ns = DISTANT_PAST_NS
         self.hand_overs: dict[int, HandOverSlot] = {}
         self.hand_overs_due: dict[int, None] = {}
         self.state_sent = 0
         self.state_sent_after = 0
-        self.asked_at_ns = NEVER_NS
+        self.asked_at_ns = DISTANT_PAST_NS
         self._cost = 0
         self._cost_by_sequence: dict[int, int] = {}
 
@@ -399,4 +400,4 @@ class PeerLink:
                 self.dirty[slot] = None
                 self.urgent = True
         self.hand_overs_due = dict.fromkeys(self.hand_overs)
-        self.heartbeat_at_ns = NEVER_NS
+        self.heartbeat_at_ns = DISTANT_PAST_NS

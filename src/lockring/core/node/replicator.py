@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
-from lockring.core.node.leases import NEVER_NS
 from lockring.core.node.reign import (
     NEARLY_IN_SYNC,
     STREAMS_PER_MESSAGE,
@@ -14,7 +13,7 @@ from lockring.core.node.reign import (
     Reign,
 )
 from lockring.core.node.slot import NodeSlot
-from lockring.core.timing import ASK_AGAIN_NS
+from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS
 from lockring.protocol import (
     HandOver,
     Replicate,
@@ -42,7 +41,7 @@ class Replicator:
         self.links: dict[Replica, PeerLink] = {}
         self._learners: dict[int, None] = {}
         self._needed: dict[Replica, int] | None = None
-        self._in_sync_at_ns = NEVER_NS
+        self._in_sync_at_ns = DISTANT_PAST_NS
 
     # ------------------------------------------------------------------ connections
 
@@ -273,7 +272,7 @@ class Replicator:
         for link in self.links.values():
             if not link.streams or now_ns - link.asked_at_ns < ASK_AGAIN_NS:
                 continue
-            never = link.lease.until_ns == NEVER_NS
+            never = link.lease.until_ns == DISTANT_PAST_NS
             grace_ns = FIRST_CONTACT_NS if never else timing.link_grace_ns
             down = not link.up and now_ns - link.down_since_ns > grace_ns
             silent = not never and link.lease.until_ns - now_ns < lease_ns // 3

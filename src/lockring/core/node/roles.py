@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from lockring.cluster_state import ClusterState, Replica, SlotState
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.farewells import is_release, mark_of
-from lockring.core.node.leases import NEVER_NS, Promises
+from lockring.core.node.leases import Promises
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.sessions import NO_DEADLINE
 from lockring.core.node.slot import NodeSlot
-from lockring.core.timing import ASK_AGAIN_NS, up
+from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS, up
 from lockring.protocol import (
     HandOver,
     HandOverSlot,
@@ -110,7 +110,7 @@ class SlotRoles:
         if after.primary == me:
             if data.base != after.base:
                 data.clear(after.base)
-                data.not_before_ns = NEVER_NS
+                data.not_before_ns = DISTANT_PAST_NS
             if data.reign is not None:
                 node.replicator.set_copies(data, after, now_ns)
                 return
@@ -245,7 +245,7 @@ class SlotRoles:
                 or primary in self._not_serving
             ):
                 continue
-            if now_ns - self._asked_at_ns.get(primary, NEVER_NS) < ASK_AGAIN_NS:
+            if now_ns - self._asked_at_ns.get(primary, DISTANT_PAST_NS) < ASK_AGAIN_NS:
                 continue
             self._asked_at_ns[primary] = now_ns
             for number in slots:

@@ -7,10 +7,10 @@ then, since a copy may be promoted at any moment with what it has.
 
 from __future__ import annotations
 
-from lockring.core.node.leases import NEVER_NS
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.reign import Reign
 from lockring.core.node.sessions import Sessions
+from lockring.core.timing import DISTANT_PAST_NS
 from lockring.protocol import HandOverSlot, Put, Resume, Revoke, Snapshot, StreamPart, Tail
 
 NO_BASE = -1
@@ -48,7 +48,7 @@ class NodeSlot:
         self.content: tuple[int, int] | None = None
         self.following: tuple[int, int] | None = None
         self.reign: Reign | None = None
-        self.not_before_ns = NEVER_NS
+        self.not_before_ns = DISTANT_PAST_NS
         self._parts: list[Put | Revoke] = []
         self._parts_of: tuple[int, int, int] | None = None
 
@@ -98,7 +98,7 @@ class NodeSlot:
             self.table.apply(mutation, now_ns)
         self.table.highest = max(self.table.highest, end.highest)
         self.content = (end.since, max(index, end.index))
-        self.not_before_ns = NEVER_NS
+        self.not_before_ns = DISTANT_PAST_NS
         return True
 
     def _apply_snapshot(self, part: Snapshot, tenure: tuple[int, int], now_ns: int) -> int | None:

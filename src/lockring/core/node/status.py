@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lockring.cluster_state import Replica
-from lockring.core.node.leases import NEVER_NS
+from lockring.core.timing import DISTANT_PAST_NS
 from lockring.units import ns_to_ms_floor
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def status_of(node: NodeCore, now_ns: int) -> NodeStatus:
     me, state = node.replica, node.state
     reigning = [data for data in node.slots.values() if data.reign is not None]
     left_ns = node.coordinator_lease_left_ns(now_ns)
-    has_been = node.coordinator_lease.until_ns != NEVER_NS
+    has_been = node.coordinator_lease.until_ns != DISTANT_PAST_NS
     return NodeStatus(
         replica=me,
         version=state.version,

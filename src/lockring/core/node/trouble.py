@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockring.cluster_state import ClusterState
-from lockring.core.node.leases import NEVER_NS
-from lockring.core.timing import with_time_left
+from lockring.core.timing import DISTANT_PAST_NS, with_time_left
 from lockring.protocol import HeartbeatAck, TroubleNotice
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS, ns_to_ms_floor
@@ -71,7 +70,7 @@ class Troubles:
         match self._reason:
             case "no-coordinator":
                 until_ns = self._node.coordinator_lease.until_ns
-                if until_ns == NEVER_NS:
+                if until_ns == DISTANT_PAST_NS:
                     text = f"node {node} has had no lease of the coordinator yet"
                     return TroubleNotice(self._reason, text, True, since_ms)
                 lease_ms = self._node.state.coordinator_lease_ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import GrantLost, SendTo
+from lockring.core.client import GrantLost, SendTo
 from lockring.core.client.recent_releases import UNDONE_NS
 from lockring.errors import (
     AcquireTimeout,
@@ -183,13 +183,13 @@ class TestAcquire:
         assert isinstance(error, InvalidRequest)
         assert str(error) == "ttl is above 30 s"
         assert error.name == "x"
-        assert world.core.status().waiting == 0
+        assert world.core.status(now_ns=world.now_ns).waiting == 0
 
     def test_a_slot_without_primary_parks_the_acquire_until_one_is_there(self) -> None:
         world = connected(first=routes(1, None))
         world.acquire()
         assert sent(world.take()) == []
-        assert world.core.status().parked == 1
+        assert world.core.status(now_ns=world.now_ns).parked == 1
         assert only(world.say(A, routes(2, 0)), Acquire).name == "x"
 
     def test_waiters_of_one_lock_are_sent_again_in_their_order(self) -> None:
@@ -225,7 +225,7 @@ class TestWaiting:
         assert resolved(world.say(A, GrantReply(request.request, 3, TTL_MS, request.request))) == []
         assert not world.believes(ticket)
 
-    def test_a_wait_of_which_no_node_has_said_that_the_lock_is_held_ends_as_an_outage(self) -> None:
+    def test_a_wait_ends_as_an_outage_unless_a_node_has_said_that_the_lock_is_held(self) -> None:
         world = connected()
         world.acquire(wait_ms=2_000)
         request = only(world.take(), Acquire)
@@ -237,7 +237,7 @@ class TestWaiting:
         assert error.since_s == pytest.approx(2)
         assert resolved(world.say(A, GrantReply(request.request, 3, TTL_MS, request.request))) == []
 
-    def test_what_a_node_has_said_of_the_queue_counts_only_as_long_as_its_connection_lasts(self) -> None:
+    def test_a_queue_notice_counts_only_as_long_as_its_connection_lasts(self) -> None:
         world = connected()
         world.acquire(wait_ms=3_000)
         world.say(A, QueueNotice(only(world.take(), Acquire).request))
@@ -247,7 +247,7 @@ class TestWaiting:
         assert error.reason == "unreachable"
 
     @pytest.mark.parametrize(("code", "kind"), [("timeout", AcquireTimeout), ("unavailable", Unavailable)])
-    def test_the_last_word_of_the_node_that_has_queued_it_is_waited_for(
+    def test_the_client_waits_for_the_last_word_of_the_node_that_has_queued_the_acquire(
         self, code: str, kind: type[Exception]
     ) -> None:
         world = connected()
@@ -259,7 +259,7 @@ class TestWaiting:
         assert (which, type(error)) == (ticket, kind)
         assert "held by someone" in str(error)
 
-    def test_a_queue_at_a_node_that_has_lost_its_coordinator_is_no_sign_that_the_lock_is_held(self) -> None:
+    def test_a_queue_at_a_node_without_coordinator_does_not_show_that_the_lock_is_held(self) -> None:
         world = connected()
         world.acquire(wait_ms=2_000)
         world.say(A, QueueNotice(only(world.take(), Acquire).request))
@@ -271,7 +271,7 @@ class TestWaiting:
         assert error.since_s >= 40
         assert "has not heard of the coordinator" in str(error)
 
-    def test_a_try_gets_a_second_for_its_answer_and_then_says_that_there_was_none(self) -> None:
+    def test_a_try_waits_a_second_for_its_answer_and_then_fails_without_one(self) -> None:
         world = connected()
         world.acquire(wait_ms=0)
         world.take()
@@ -303,7 +303,7 @@ class TestWaiting:
         world.acquire()
         assert resolved(world.pass_s(300)) == []
 
-    def test_a_lock_whose_slot_nobody_serves_is_unavailable_when_the_time_is_over(self) -> None:
+    def test_a_lock_whose_slot_no_node_serves_is_unavailable_when_the_time_is_over(self) -> None:
         world = connected(first=routes(1, None))
         world.acquire(wait_ms=2_000)
         [(_, error)] = resolved(world.pass_s(2))
@@ -311,7 +311,9 @@ class TestWaiting:
         assert "'x'" in str(error)
 
     @pytest.mark.parametrize(("code", "kind"), [("unavailable", Unavailable), ("overloaded", Overloaded)])
-    def test_at_the_end_of_the_wait_the_last_refusal_is_told(self, code: str, kind: type[Exception]) -> None:
+    def test_at_the_end_of_the_wait_the_error_is_the_last_refusal(
+        self, code: str, kind: type[Exception]
+    ) -> None:
         world = connected()
         world.acquire(wait_ms=1_500)
         effects = world.take()
@@ -330,10 +332,10 @@ class TestWaiting:
         core, link, now_ns = world.core, world.link_of[A], world.now_ns
         for _ in range(5_000):
             ticket = world.acquire(wait_ms=3_600_000)
-            core.received(link, GrantReply(ticket.request, 1, TTL_MS, ticket.request), now_ns=now_ns)
+            core.receive(link, GrantReply(ticket.request, 1, TTL_MS, ticket.request), now_ns=now_ns)
             core.release(ticket, now_ns=now_ns)
-            core.received(link, ReleaseReply(ticket.request, True), now_ns=now_ns)
-        assert len(core._alarms) < 3_000
+            core.receive(link, ReleaseReply(ticket.request, True), now_ns=now_ns)
+        assert len(core._outstanding.alarms) < 3_000
         world.take()
 
 
@@ -355,7 +357,7 @@ class TestRelease:
         with pytest.raises(NotHeld):
             world.release(ticket)
 
-    def test_a_release_after_the_deadline_tells_that_it_was_lost(self) -> None:
+    def test_a_release_after_the_deadline_raises_that_the_lock_was_lost(self) -> None:
         world = connected()
         ticket = world.hold()
         world.now_ns += TTL_NS  # frozen: no timer ran
@@ -434,7 +436,7 @@ class TestRelease:
         world.cut(A)
         world.release(ticket)
         world.pass_s(2 * TTL_MS / 1000 + 1)
-        assert world.core.status().parked == 0
+        assert world.core.status(now_ns=world.now_ns).parked == 0
         assert sent(world.accept(A), Release) == []
 
 
@@ -449,17 +451,19 @@ class TestCancel:
         assert resolved(effects) == []
         assert not world.believes(ticket)
         assert world.say(A, ReleaseReply(release.request, True)) == []
-        assert world.core.status() == world.core.status()._replace(held=0, waiting=0, parked=0)
+        assert world.core.status(now_ns=world.now_ns) == world.core.status(now_ns=world.now_ns)._replace(
+            held=0, waiting=0, parked=0
+        )
 
-    def test_cancelling_what_was_never_sent_sends_nothing(self) -> None:
+    def test_cancelling_an_acquire_that_was_never_sent_sends_nothing(self) -> None:
         world = World()
         ticket = world.acquire()
         world.take()
         world.cancel(ticket)
         assert sent(world.accept(A, routes(1))) == []
-        assert world.core.status().parked == 0
+        assert world.core.status(now_ns=world.now_ns).parked == 0
 
-    def test_a_cancel_while_disconnected_is_told_on_the_next_connection(self) -> None:
+    def test_a_cancel_while_disconnected_is_sent_on_the_next_connection(self) -> None:
         world = connected()
         ticket = world.acquire()
         world.take()
@@ -484,9 +488,9 @@ class TestCancel:
         world.cut(A)
         request = only(world.accept(A), Release)
         assert resolved(world.say(A, ReleaseReply(request.request, True))) == []
-        assert world.core.status().parked == 0
+        assert world.core.status(now_ns=world.now_ns).parked == 0
 
-    def test_cancelling_what_is_over_does_nothing(self) -> None:
+    def test_cancelling_a_ticket_that_is_over_does_nothing(self) -> None:
         world = connected()
         ticket = world.hold()
         request = only(world.release(ticket), Release)
@@ -528,7 +532,7 @@ class TestClose:
         world.core.close(now_ns=world.now_ns)
         assert resolved(world.take()) == [(ticket, None)]
 
-    def test_closing_waits_a_second_for_the_nodes_at_most(self) -> None:
+    def test_closing_waits_for_the_nodes_for_at_most_a_second(self) -> None:
         world = connected()
         world.hold()
         world.core.close(now_ns=world.now_ns)
@@ -536,7 +540,7 @@ class TestClose:
         assert disconnects(world.pass_s(1)) != []
         assert world.core.is_closed
 
-    def test_a_refused_session_end_is_an_answer_too(self) -> None:
+    def test_a_refused_session_end_counts_as_answered(self) -> None:
         world = connected()
         world.hold()
         world.core.close(now_ns=world.now_ns)
@@ -581,7 +585,7 @@ class TestLostPush:
             world.release(ticket)
         assert caught.value.reason == "broken"
 
-    def test_news_of_what_is_not_held_any_more_is_ignored(self) -> None:
+    def test_a_loss_notice_for_a_ticket_that_is_over_is_ignored(self) -> None:
         world = connected()
         ticket = world.hold()
         world.release(ticket)
@@ -620,7 +624,7 @@ def test_a_keepalive_on_a_short_lived_client_never_blocks_the_uncontended_path()
     assert sent(world.pass_s(60)) == []
 
 
-def test_the_coordinator_named_by_a_greeting_is_no_place_for_acquires() -> None:
+def test_acquires_do_not_go_to_the_coordinator_that_a_greeting_names() -> None:
     world = World([COORDINATOR])
     world.acquire()
     effects = world.accept(COORDINATOR, routes(1, 1))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import ClientEffect, GroupChange
-from lockring.core.client.group_view import GroupSubscription
-from lockring.core.client.queries import Query
-from lockring.core.client.tickets import Ticket
+from lockring.core.client import ClientEffect, GroupChange, GroupSubscription, Query, Ticket
 from lockring.errors import ClientClosed, LockLost, NotHeld
 from lockring.protocol import (
     DescribeGroup,
@@ -50,8 +47,8 @@ class Member:
 
     @property
     def following(self) -> GroupSubscription:
-        assert self.request.following is not None
-        return self.request.following
+        assert self.request.subscription is not None
+        return self.request.subscription
 
     def view(
         self, number: int, members: list[GroupMember], *, settled: bool = False, address: str = A
@@ -87,7 +84,7 @@ def owner(member: Member) -> Member:
     return member
 
 
-def test_member_follows_under_its_acquisition(member: Member) -> None:
+def test_a_member_follows_under_its_acquisition(member: Member) -> None:
     follow, ticket = member.follow, member.ticket
     assert (follow.name, follow.session, follow.acquisition, follow.view) == (
         LOCK,
@@ -97,7 +94,7 @@ def test_member_follows_under_its_acquisition(member: Member) -> None:
     )
 
 
-def test_what_a_view_gives_is_owned_once_it_is_settled(member: Member) -> None:
+def test_keys_that_a_view_gives_are_owned_once_it_is_settled(member: Member) -> None:
     effects = member.view(10, ALONE)
     assert seen(effects) == [10]
     assert changes(effects) == [(frozenset(), frozenset())]
@@ -106,7 +103,7 @@ def test_what_a_view_gives_is_owned_once_it_is_settled(member: Member) -> None:
     assert member.owns() == EVERYTHING
 
 
-def test_what_a_view_takes_is_not_owned_any_more_and_the_rest_without_interruption(owner: Member) -> None:
+def test_keys_that_a_view_takes_are_lost_at_once_and_the_rest_is_kept(owner: Member) -> None:
     effects = owner.view(20, BOTH)
     assert owner.owns() == MINE
     assert seen(effects) == [20]
@@ -116,7 +113,7 @@ def test_what_a_view_takes_is_not_owned_any_more_and_the_rest_without_interrupti
     assert owner.owns() == MINE
 
 
-def test_what_is_given_back_by_an_unsettled_view_is_not_owned_yet(owner: Member) -> None:
+def test_keys_that_an_unsettled_view_gives_back_are_not_owned_yet(owner: Member) -> None:
     owner.view(20, BOTH)
     owner.view(30, ALONE)
     assert owner.owns() == MINE
@@ -126,24 +123,24 @@ def test_what_is_given_back_by_an_unsettled_view_is_not_owned_yet(owner: Member)
     assert owner.owns() == EVERYTHING
 
 
-def test_older_view_changes_nothing(owner: Member) -> None:
+def test_an_older_view_changes_nothing(owner: Member) -> None:
     owner.view(20, BOTH)
     assert owner.view(15, ALONE, settled=True) == []
     assert owner.owns() == MINE
-    assert owner.following.standing.view.number == 20
+    assert owner.following.ownership.view.number == 20
 
 
-def test_same_view_again_says_at_most_that_it_is_settled(owner: Member) -> None:
+def test_the_same_view_again_can_only_become_settled(owner: Member) -> None:
     owner.view(20, BOTH)
     effects = owner.view(20, BOTH, settled=True)
     assert seen(effects) == []
-    assert owner.following.standing.settled
+    assert owner.following.ownership.settled
     owner.view(20, BOTH, settled=False)
-    assert owner.following.standing.settled
+    assert owner.following.ownership.settled
 
 
-def test_member_says_what_it_has_seen_only_after_its_program_was_told(owner: Member) -> None:
-    owner.following.telling = True
+def test_a_member_acknowledges_a_view_only_after_its_callbacks(owner: Member) -> None:
+    owner.following.has_callback = True
     assert seen(owner.view(20, BOTH)) == []
     assert owner.owns() == MINE
     assert (
@@ -159,12 +156,12 @@ def test_nothing_is_owned_past_the_lease(owner: Member) -> None:
     effects = owner.world.take()
     assert changes(effects) == [(frozenset(), EVERYTHING)]
     assert lost(effects) == [(owner.ticket, "local-deadline")]
-    assert owner.following.over
+    assert owner.following.ended
     assert owner.view(20, ALONE, settled=True) == []
     assert owner.owns() == frozenset()
 
 
-def test_leaving_gives_everything_up_before_the_release(owner: Member) -> None:
+def test_leaving_gives_all_keys_up_before_the_release(owner: Member) -> None:
     owner.world.core.leave(owner.request, now_ns=owner.world.now_ns)
     effects = owner.world.take()
     assert changes(effects) == [(frozenset(), EVERYTHING)]
@@ -176,8 +173,8 @@ def test_leaving_gives_everything_up_before_the_release(owner: Member) -> None:
     assert sent(owner.world.release(owner.ticket), Release)
 
 
-def test_member_whose_id_was_taken_over_lets_go_and_ends(owner: Member) -> None:
-    owner.following.telling = True
+def test_a_member_whose_id_was_taken_over_lets_go_and_ends(owner: Member) -> None:
+    owner.following.has_callback = True
     replaced = [entry("me", ME), entry("me", OTHER)]
     effects = owner.view(20, replaced)
     assert changes(effects) == [(frozenset(), EVERYTHING)]
@@ -189,20 +186,24 @@ def test_member_whose_id_was_taken_over_lets_go_and_ends(owner: Member) -> None:
     assert sent(effects, Release)
 
 
-def test_who_has_taken_an_id_over_gets_what_it_stands_for(member: Member) -> None:
+def test_a_member_that_has_taken_an_id_over_gets_its_keys(member: Member) -> None:
     member.view(10, [entry("me", ME - 1), entry("me", ME)], settled=True)
     assert member.owns() == EVERYTHING
 
 
-def test_after_a_lost_connection_it_follows_again_and_says_what_it_has_seen(owner: Member) -> None:
+def test_after_a_lost_connection_a_member_follows_again_and_names_the_view_that_it_has_seen(
+    owner: Member,
+) -> None:
     owner.view(20, BOTH)
     owner.world.cut(A)
     assert owner.owns() == MINE
     assert only(owner.world.accept(A), FollowGroup).view == 20
 
 
-def test_what_was_not_said_before_the_connection_broke_is_said_with_the_next_following(owner: Member) -> None:
-    owner.following.telling = True
+def test_an_acknowledgement_that_a_broken_connection_kept_is_part_of_the_next_subscription(
+    owner: Member,
+) -> None:
+    owner.following.has_callback = True
     owner.view(20, BOTH)
     owner.world.cut(A)
     assert only(owner.world.accept(A), FollowGroup).view == 10
@@ -210,7 +211,7 @@ def test_what_was_not_said_before_the_connection_broke_is_said_with_the_next_fol
     assert seen(owner.world.take()) == [20]
 
 
-def test_it_follows_where_the_lock_is_by_new_routes_and_ignores_who_kept_it_before(owner: Member) -> None:
+def test_a_member_follows_at_the_new_primary_and_ignores_the_former_one(owner: Member) -> None:
     before = owner.request.request
     owner.world.say(A, routes(2, 1))
     assert only(owner.world.accept(B), FollowGroup).view == 10
@@ -220,13 +221,13 @@ def test_it_follows_where_the_lock_is_by_new_routes_and_ignores_who_kept_it_befo
     assert owner.owns() == MINE
 
 
-def test_node_that_may_not_serve_is_asked_again(owner: Member) -> None:
+def test_a_node_that_may_not_serve_is_asked_again(owner: Member) -> None:
     owner.world.say(A, Refusal(owner.request.request, "unavailable", "not now", LOCK))
     assert only(owner.world.pass_s(0.1), FollowGroup).view == 10
     assert owner.owns() == EVERYTHING
 
 
-def test_refusal_for_good_ends_the_following_but_not_the_membership(owner: Member) -> None:
+def test_a_permanent_refusal_ends_the_subscription_but_not_the_membership(owner: Member) -> None:
     effects = owner.world.say(A, Refusal(owner.request.request, "invalid", "no groups here", LOCK))
     assert changes(effects) == [(frozenset(), EVERYTHING)]
     assert str(owner.following.error) == "no groups here"
@@ -234,7 +235,7 @@ def test_refusal_for_good_ends_the_following_but_not_the_membership(owner: Membe
     assert owner.world.believes(owner.ticket)
 
 
-def test_closing_the_client_ends_it(owner: Member) -> None:
+def test_closing_the_client_ends_the_subscription(owner: Member) -> None:
     owner.world.core.close(now_ns=owner.world.now_ns)
     effects = owner.world.core.take_effects(now_ns=owner.world.now_ns)
     assert changes(effects) == [(frozenset(), EVERYTHING)]
@@ -253,12 +254,12 @@ def test_only_a_held_membership_can_be_followed(member: Member) -> None:
         again.world.core.follow(again.ticket, now_ns=again.world.now_ns)
 
 
-def test_news_for_nobody_is_ignored(member: Member) -> None:
+def test_news_for_an_unknown_subscription_is_ignored(member: Member) -> None:
     assert member.world.say(A, SettlementNotice(999, 1), View(999, 1, True, [])) == []
     assert member.settled(5) == []
 
 
-def test_looking_is_answered_once(member: Member) -> None:
+def test_a_look_at_a_group_is_answered_once(member: Member) -> None:
     world = member.world
     request = world.core.look(LOCK, give_up_at_ns=world.now_ns + 10**10, now_ns=world.now_ns)
     asked = only(world.take(), DescribeGroup)

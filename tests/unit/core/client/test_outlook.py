@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockring.core.client.effects import CallResult
-from lockring.core.client.outlook import Wait
+from lockring.core.client import CallResult, Wait
 from lockring.errors import LockringError, ProtocolError, Unavailable, WrongCluster
 from lockring.protocol import Acquire, Describe, List, ListReply, QueueNotice, Refusal, TroubleNotice
 from lockring.slots import SLOTS
@@ -50,7 +49,7 @@ class TestWaits:
         world.say(A, QueueNotice(request))
         assert wait(world).reason == "held"
 
-    def test_leases_of_before_a_start_are_waited_for_with_how_long_yet(self) -> None:
+    def test_a_wait_for_leases_of_an_earlier_cluster_says_how_long_it_takes(self) -> None:
         world = connected(first=routes(1, None))
         world.acquire()
         world.say(A, TroubleNotice("leases", "4096 of 4096 slots wait", False, 6_000, 25_000))
@@ -60,7 +59,7 @@ class TestWaits:
         assert found.since_s == pytest.approx(11)
         assert found.left_s == pytest.approx(20)
 
-    def test_trouble_that_is_over_is_not_told(self) -> None:
+    def test_trouble_that_is_over_is_not_reported(self) -> None:
         world = connected()
         world.acquire()
         request = only(world.take(), Acquire).request
@@ -69,7 +68,7 @@ class TestWaits:
         world.say(A, TroubleNotice(""))
         assert wait(world).reason == "held"
 
-    def test_a_slot_without_a_primary_is_told_since_when_the_routes_say_so(self) -> None:
+    def test_a_slot_without_a_primary_is_reported_with_the_time_since_the_routes_say_so(self) -> None:
         world = connected(first=routes(1, None))
         world.pass_s(4)
         world.acquire()
@@ -85,7 +84,7 @@ class TestWaits:
         assert found.reason == "unreachable"
         assert "node b" in found.text
 
-    def test_a_watch_that_goes_well_is_no_wait(self) -> None:
+    def test_an_open_watch_does_not_count_as_a_wait(self) -> None:
         world = connected()
         world.core.watch("x", now_ns=world.now_ns)
         world.take()
@@ -109,7 +108,7 @@ class TestWaits:
 
 
 class TestAnswersOfAnotherCluster:
-    def test_an_answer_for_good_ends_the_wait(self) -> None:
+    def test_a_permanent_failure_ends_the_wait(self) -> None:
         error = ProtocolError("no lockring server")
         world = connected(first=routes(1, 0, [("a", 1, A)]))
         world.hold()
@@ -120,7 +119,7 @@ class TestAnswersOfAnotherCluster:
         assert answer.request is request
         assert answer.error is error
 
-    def test_a_question_goes_on_at_the_cluster_that_has_taken_the_place_of_ours(self) -> None:
+    def test_a_question_goes_on_at_the_cluster_that_has_taken_the_place_of_this_one(self) -> None:
         world = connected(first=routes(1, 0, [("a", 1, A)]))
         held = world.hold()
         world.cut(A)
@@ -132,7 +131,7 @@ class TestAnswersOfAnotherCluster:
         world.accept(A, routes(1))
         assert request.link
 
-    def test_who_holds_nothing_goes_on_with_the_other_cluster(self) -> None:
+    def test_a_client_that_holds_nothing_goes_on_with_the_other_cluster(self) -> None:
         world = connected()
         world.cut(A)
         request = describing(world)
@@ -152,7 +151,7 @@ class TestAnswersOfAnotherCluster:
 
 
 class TestLists:
-    def test_of_a_cluster_that_serves_nothing_there_is_no_list(self) -> None:
+    def test_a_list_of_a_cluster_that_serves_nothing_fails(self) -> None:
         world = connected(first=routes(1, None))
         listing(world)
         assert answers(world.pass_s(9.9)) == []
@@ -160,7 +159,7 @@ class TestLists:
         assert isinstance(answer.error, Unavailable)
         assert answer.error.reason == "no-primary"
 
-    def test_it_is_made_once_slots_are_served(self) -> None:
+    def test_a_list_is_made_once_slots_are_served(self) -> None:
         world = connected(first=routes(1, None))
         listing(world)
         world.pass_s(1)
@@ -169,14 +168,14 @@ class TestLists:
         assert [lock.name for lock in answer.answer] == ["x"]
         assert answer.answer.unserved_slots == 0
 
-    def test_slots_that_nobody_serves_are_counted(self) -> None:
+    def test_slots_that_no_node_serves_are_counted(self) -> None:
         world = connected(first=routes(1, {0: None, 1: None}))
         listing(world)
         message = only(world.take(), List)
         (answer,) = answers(world.say(A, ListReply(message.request, [lock_info("x")], -1, "", 5)))
         assert answer.answer.unserved_slots == 7
 
-    def test_nodes_that_may_tell_of_nothing_are_asked_again_until_the_time_is_over(self) -> None:
+    def test_nodes_that_may_serve_no_slot_are_asked_again_until_the_time_is_over(self) -> None:
         world = connected()
         listing(world)
         asked = 0
@@ -194,7 +193,7 @@ class TestLists:
         assert isinstance(found[0].error, Unavailable)
 
 
-def test_a_refusal_is_told_for_an_acquire_whose_time_is_over() -> None:
+def test_an_acquire_whose_time_is_over_fails_with_its_refusal() -> None:
     world = connected()
     world.acquire(wait_ms=1_500)
     for _ in range(20):
@@ -213,7 +212,7 @@ def test_a_refusal_is_told_for_an_acquire_whose_time_is_over() -> None:
     pytest.fail("the acquire has not ended")
 
 
-def test_a_question_to_a_node_that_is_silent_says_so() -> None:
+def test_a_question_to_a_silent_node_fails_as_silent() -> None:
     world = connected()
     world.core.describe("x", give_up_at_ns=world.now_ns + 10**9, now_ns=world.now_ns)
     only(world.take(), Describe)

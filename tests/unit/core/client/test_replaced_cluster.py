@@ -1,11 +1,12 @@
-"""A client whose cluster is gone, with another one at its addresses: what it held is lost at once, and it goes on with the new one."""
+"""A client whose cluster is gone, with another one at its addresses: what it held is lost at once, and it goes on
+with the new one."""
 
 from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.effects import CallResult, ClientEffect, Disconnect, GroupChange, Update
-from lockring.core.client.tickets import NEVER_NS
+from lockring.core.client import CallResult, ClientEffect, Disconnect, GroupChange, Update
+from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, WrongCluster
 from lockring.protocol import (
     PROTOCOL,
@@ -89,7 +90,7 @@ def welcome(world: World, address: str = A) -> list[ClientEffect]:
     return effects
 
 
-def test_what_was_held_is_lost_as_soon_as_the_only_address_answers_for_another_cluster() -> None:
+def test_held_locks_are_lost_as_soon_as_the_only_address_answers_for_another_cluster() -> None:
     world = connected(first=routes(1, members=ONE))
     ticket = world.hold()
     world.cut(A)
@@ -109,7 +110,7 @@ def test_the_greeting_of_another_cluster_counts_as_its_refusal_does() -> None:
     assert lost(effects) == [(ticket, "other-cluster")]
 
 
-def test_later_calls_are_the_new_clusters_and_nothing_of_the_old_one_is_said_there() -> None:
+def test_later_calls_go_to_the_new_cluster_without_a_word_of_the_old_one() -> None:
     world = connected(first=routes(1, members=ONE))
     held, released = world.hold("held"), world.hold("released")
     world.release(released)  # not answered any more
@@ -126,7 +127,7 @@ def test_later_calls_are_the_new_clusters_and_nothing_of_the_old_one_is_said_the
     assert sent(world.pass_s(2 * TTL_MS / 1000 / 3 - 1), Release) == []
 
 
-def test_what_waits_waits_at_the_new_cluster() -> None:
+def test_a_waiting_acquire_waits_at_the_new_cluster() -> None:
     world = connected(first=routes(1, members=ONE))
     world.hold("x")
     waiting = world.acquire("x")
@@ -169,7 +170,7 @@ def test_a_watch_goes_on_at_the_new_cluster_with_a_gap() -> None:
     assert update.gap
 
 
-def test_a_member_of_a_group_owns_nothing_any_more() -> None:
+def test_a_member_of_a_group_owns_no_keys_any_more() -> None:
     world = connected(first=routes(1, members=ONE))
     ticket = world.hold("g", mode=Mode.SHARED)
     request = world.core.follow(ticket, now_ns=world.now_ns)
@@ -178,15 +179,15 @@ def test_a_member_of_a_group_owns_nothing_any_more() -> None:
     world.cut(A)
     effects = refuse(world, A)
     assert [each for each in effects if isinstance(each, GroupChange)]
-    assert request.following is not None
-    assert request.following.over
+    assert request.subscription is not None
+    assert request.subscription.ended
     assert request.done
     assert world.core.owned(request, world.now_ns) == frozenset()
     world.acquire("y")
     assert not sent(welcome(world), FollowGroup)
 
 
-def test_one_address_of_several_may_answer_for_another_cluster_while_ours_lives() -> None:
+def test_one_address_of_several_may_answer_for_another_cluster_while_this_one_lives() -> None:
     world = connected()
     ticket = world.hold()
     world.cut(A)
@@ -199,7 +200,7 @@ def test_one_address_of_several_may_answer_for_another_cluster_while_ours_lives(
     assert world.believes(ticket)
 
 
-def test_the_cluster_is_gone_once_no_address_that_is_known_is_of_it() -> None:
+def test_the_cluster_is_gone_once_no_known_address_belongs_to_it() -> None:
     world = connected()
     ticket = world.hold()
     world.cut(A)
@@ -208,7 +209,7 @@ def test_the_cluster_is_gone_once_no_address_that_is_known_is_of_it() -> None:
     assert lost(fail(world, C)) == [(ticket, "other-cluster")]
 
 
-def test_a_failure_of_before_proves_nothing_of_the_other_addresses() -> None:
+def test_an_earlier_failure_proves_nothing_about_the_other_addresses() -> None:
     world = connected()
     ticket = world.hold()
     world.cut(A)
@@ -221,7 +222,7 @@ def test_a_failure_of_before_proves_nothing_of_the_other_addresses() -> None:
     assert lost(fail(world, C)) == [(ticket, "other-cluster")]
 
 
-def test_nothing_of_this_concerns_a_call_that_is_over() -> None:
+def test_a_call_that_is_over_stays_over() -> None:
     world = connected(first=routes(1, members=ONE))
     ticket = world.hold()
     world.cancel(ticket)
@@ -229,4 +230,4 @@ def test_nothing_of_this_concerns_a_call_that_is_over() -> None:
     effects = refuse(world, A)
     assert lost(effects) == []
     assert [each for each in effects if isinstance(each, CallResult)] == []
-    assert world.core.next_deadline_ns() in (None, NEVER_NS) or world.pass_s(30) is not None
+    assert world.core.next_deadline_ns() in (None, DISTANT_FUTURE_NS) or world.pass_s(30) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client.routes import BACKOFF_NS_MAX
+from lockring.core.client.dialing import BACKOFF_NS_MAX
 from lockring.errors import ProtocolError, Unavailable, WrongCluster
 from lockring.protocol import (
     PROTOCOL,
@@ -88,14 +88,14 @@ class TestOpening:
         welcome = Welcome(PROTOCOL, "cluster", "node", "a", 1, 1)
         world.say(A, welcome, routes(1))
         assert disconnects(world.say("localhost:9501", welcome)) == ["a newer connection took its place"]
-        assert world.core.status().links == ((A, True),)
+        assert world.core.status(now_ns=world.now_ns).links == ((A, True),)
 
     def test_a_node_of_another_life_at_the_same_address_is_not_connected_to_again(self) -> None:
         world = World()
         world.acquire()
         world.accept(A, routes(1), incarnation=2)
         assert A not in connects(world.pass_s(10))
-        assert world.core.status().links[0] == (A, True)
+        assert world.core.status(now_ns=world.now_ns).links[0] == (A, True)
 
     def test_while_a_primary_stays_unreachable_other_members_are_asked_for_news(self) -> None:
         world = connected(first=routes(1, 1))
@@ -105,7 +105,7 @@ class TestOpening:
         world.accept(C)
         assert only(world.say(C, routes(2, 2)), Acquire).version == 2
 
-    def test_what_nobody_waits_for_any_more_is_not_connected_to(self) -> None:
+    def test_an_address_that_no_call_needs_any_more_is_not_connected_to(self) -> None:
         world = connected(first=routes(1, 1))
         ticket = world.acquire()
         world.take()
@@ -117,7 +117,7 @@ class TestOpening:
         world = World()
         world.core.connected(77, now_ns=world.now_ns)
         world.core.disconnected(77, now_ns=world.now_ns)
-        world.core.received(77, routes(1), now_ns=world.now_ns)
+        world.core.receive(77, routes(1), now_ns=world.now_ns)
         assert world.take() == []
 
 
@@ -142,7 +142,7 @@ class TestDeadLinks:
         assert disconnects(world.pass_s(1.9)) == []
         assert disconnects(world.pass_s(0.2)) != []
 
-    def test_waiting_for_a_lock_is_no_silence(self) -> None:
+    def test_waiting_for_a_lock_does_not_count_as_silence(self) -> None:
         world = connected()
         world.acquire()
         world.take()
@@ -189,7 +189,7 @@ class TestWrongServers:
         assert f"{A} is no lockring server" in str(error)
         assert f"{B} is no lockring server" in str(error)
 
-    def test_a_wrong_server_beside_an_unreachable_one_is_no_reason_to_give_up(self) -> None:
+    def test_a_wrong_server_beside_an_unreachable_one_does_not_end_the_call(self) -> None:
         world = World([A, B])
         world.acquire()
         world.take()
@@ -203,7 +203,7 @@ class TestWrongServers:
         world.take()
         world.core.connected(world.link_of[A], now_ns=world.now_ns)
         [(_, error)] = resolved(world.say(A, routes(1)))
-        assert "is no lockring server" in str(error)
+        assert "is not a lockring server" in str(error)
 
     def test_another_protocol_version_in_the_answer_is_refused(self) -> None:
         world = World()
@@ -223,7 +223,7 @@ class TestWrongServers:
         assert any("another" in reason for reason in disconnects(effects))
         assert world.core.version == 1
 
-    def test_a_client_that_holds_nothing_follows_a_cluster_that_was_made_anew(self) -> None:
+    def test_a_client_that_holds_nothing_follows_a_cluster_that_was_made_again(self) -> None:
         world = connected()
         world.cut(A)
         ticket = world.acquire()

@@ -1,4 +1,5 @@
-"""A release that takes one acquire back leaves alone what somebody else has asked for, or was told, under the same acquisition."""
+"""A release that takes one acquire back leaves alone what somebody else has asked for, or was told, under the same
+acquisition."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def take_back(client: Client, acquire: int) -> bool:
     return of(ReleaseReply, answers)[0].dropped
 
 
-def test_a_grant_that_nobody_else_knows_of_is_taken_back(nodes: Nodes) -> None:
+def test_a_grant_that_no_other_connection_has_received_is_taken_back(nodes: Nodes) -> None:
     client = nodes.client("A", "one")
     number, answers = ask(client)
     assert of(GrantReply, answers)
@@ -54,14 +55,14 @@ def test_a_waiter_that_was_asked_for_again_elsewhere_is_left(nodes: Nodes) -> No
     assert of(GrantReply, second.inbox)
 
 
-def test_a_grant_that_was_told_to_somebody_else_is_left(nodes: Nodes) -> None:
+def test_a_grant_that_another_connection_has_received_is_left(nodes: Nodes) -> None:
     first, second = nodes.client("A", "one"), nodes.client("A", "one")
     number, _ = ask(first)
     assert of(GrantReply, ask(second)[1])
     assert not take_back(first, number)
 
 
-def test_a_repetition_does_not_take_back_the_grant_that_somebody_else_was_told_of(nodes: Nodes) -> None:
+def test_a_repetition_does_not_take_back_a_grant_that_another_connection_has_received(nodes: Nodes) -> None:
     first, second = nodes.client("A", "one"), nodes.client("A", "one")
     ask(first)
     number, _ = ask(second)

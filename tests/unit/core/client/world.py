@@ -6,19 +6,18 @@ import struct
 from itertools import count
 from typing import Any, TypeGuard, TypeVar
 
-from lockring.core.client.core import ClientCore
-from lockring.core.client.effects import (
+from lockring.core.client import (
     CallResult,
+    ClientCore,
     ClientEffect,
     Connect,
     Disconnect,
     GrantLost,
     Resolve,
     SendTo,
+    Ticket,
     Update,
 )
-from lockring.core.client.recent_releases import RecentReleases
-from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
 from lockring.protocol import (
     PROTOCOL,
@@ -68,7 +67,8 @@ class World:
 
     def __init__(self, seeds: list[str] | None = None, **options: Any) -> None:
         ids = count(1)
-        self.core = ClientCore(seeds or [A], owner="tester", new_id=lambda: f"id{next(ids)}", **options)
+        options.setdefault("new_id", lambda: f"id{next(ids)}")
+        self.core = ClientCore(seeds or [A], owner="tester", **options)
         self.now_ns = 100 * NS_PER_S
         self.effects: list[ClientEffect] = []
         self.link_of: dict[str, int] = {}
@@ -91,12 +91,12 @@ class World:
         taken = self.effects + self.core.take_effects(now_ns=self.now_ns)
         while pings := [e for e in taken if is_ping(e) and e.link not in self.deaf]:
             for ping in pings:
-                self.core.received(ping.link, ReleaseReply(ping.message.request, False), now_ns=self.now_ns)
+                self.core.receive(ping.link, ReleaseReply(ping.message.request, False), now_ns=self.now_ns)
             taken = [e for e in taken if e not in pings] + self.core.take_effects(now_ns=self.now_ns)
         self.effects = []
         for effect in taken:
             if isinstance(effect, Connect):
-                if self.link_of.get(effect.address) in self.core._routing.links:
+                if self.core.link(self.link_of.get(effect.address, 0)) is not None:
                     self.rival_of[effect.address] = effect.link
                 else:
                     self.link_of[effect.address] = effect.link
@@ -120,7 +120,7 @@ class World:
     def say(self, address: str, *messages: Message) -> list[ClientEffect]:
         """Let the server at an address send messages."""
         for message in messages:
-            self.core.received(self.link_of[address], message, now_ns=self.now_ns)
+            self.core.receive(self.link_of[address], message, now_ns=self.now_ns)
         return self.take()
 
     def accept(
@@ -198,7 +198,7 @@ def connected(seeds: list[str] | None = None, first: Routes | None = None, **opt
         world.say(A, ReleaseReply(request, True))
     else:
         world.cancel(ticket)
-    world.core._lately_released = RecentReleases()  # the warm-up is not what a test is about
+    world.core._outstanding.recent_releases.clear()  # the warm-up is not what a test is about
     return world
 
 

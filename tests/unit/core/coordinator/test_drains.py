@@ -53,7 +53,7 @@ def test_the_only_node_is_not_drained_and_the_answer_says_what_to_do() -> None:
 def test_of_two_drains_that_come_at_once_one_is_refused() -> None:
     world = World()
     world.cluster("a", "b")
-    first, second = world.connection(), world.connection()
+    first, second = world.client(), world.client()
     world.receive(first, Drain(1, "a"))
     world.receive(second, Drain(2, "b"))
     world.settle()
@@ -113,7 +113,7 @@ def test_nobody_is_drained_before_another_node_is_in_touch_with_a_coordinator_th
     state = world.stored
     again = World(starts=False, term="again")
     again.stored = state
-    again.core.start(now_ns=0, wall_ns=again.wall_ns)
+    again.core.start(now_ns=again.read_clocks())
     again.settle()
     again.join("a")
     answer = refused(again.drain("a"))
@@ -193,7 +193,7 @@ def test_an_undrain_of_a_node_that_is_not_drained_changes_nothing() -> None:
 def test_a_drain_and_its_end_that_come_at_once_are_both_answered_and_the_later_one_counts() -> None:
     world = World()
     world.cluster("a", "b")
-    first, second = world.connection(), world.connection()
+    first, second = world.client(), world.client()
     world.receive(first, Drain(1, "a"))
     world.receive(second, Undrain(2, "a"))
     world.settle()
@@ -220,7 +220,7 @@ def test_an_undrain_waits_for_a_node_that_has_not_come_back_since_the_coordinato
     world.leave("a")
     again = World(starts=False, term="again")
     again.stored = world.stored
-    again.core.start(now_ns=0, wall_ns=again.wall_ns)
+    again.core.start(now_ns=again.read_clocks())
     again.settle()
     assert refused(again.undrain("a")).code == "unavailable"
     again.join("a")

@@ -36,9 +36,7 @@ class Checked(World):
         if isinstance(effect, StoreWrite) and self.rng.random() < self.trouble:
             if self.rng.random() < 0.5:
                 self.apply_write(effect)
-            self.core.store_result(
-                effect.operation, ok=False, state=None, now_ns=self.now_ns, wall_ns=self.wall_ns
-            )
+            self.core.store_result(effect.operation, ok=False, state=None, now_ns=self.read_clocks())
             return
         before = {name: len(node.acknowledged) for name, node in self.nodes.items()}
         super().carry_out(effect)

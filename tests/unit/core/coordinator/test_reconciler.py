@@ -90,7 +90,7 @@ def test_a_slot_that_is_right_is_left_alone() -> None:
 def test_a_dead_primary_with_a_live_backup_is_replaced_by_it(standing: Liveness) -> None:
     after, step = decide(slot(A, B, C), standings={A: standing})
     assert after == SlotState(100, 100, 30, B, None, None, 1_000, 2_000)
-    assert step.condemned == (frozenset() if standing.gone else {A})
+    assert step.deposed == (frozenset() if standing.gone else {A})
 
 
 def test_promotion_needs_no_ring() -> None:
@@ -122,7 +122,7 @@ def test_a_slot_without_copies_is_given_away_when_nobody_can_have_a_lease(
     )
     if is_given:
         assert after == SlotState(100, 100, 100, C, None, None, 2_000, 1_002_000)
-        assert step.condemned == (frozenset() if primary.gone else {A, B})
+        assert step.deposed == (frozenset() if primary.gone else {A, B})
     else:
         assert after == slot(A, B)
         # All slots of these two wait with this one.

@@ -372,7 +372,7 @@ def test_the_status_tells_what_is_going_on() -> None:
     world = World(starts=False)
     assert world.core.status().phase == "idle"
     assert world.core.note == "the coordinator is still reading its store"
-    world.core.start(now_ns=0, wall_ns=world.wall_ns)
+    world.core.start(now_ns=world.read_clocks())
     world.settle()
     world.join("a")
     world.run(1.2)

@@ -247,7 +247,7 @@ def test_a_coordinator_that_stood_still_blames_nobody() -> None:
     world = cluster("a", "b", "c")
     writes = len(world.written)
     world.now_ns += 60 * NS_PER_S
-    world.core.on_timer(now_ns=world.now_ns, wall_ns=world.wall_ns)
+    world.core.on_timer(now_ns=world.read_clocks())
     world.settle()
     assert len(world.written) == writes
     world.run(10)

@@ -133,11 +133,11 @@ def test_leases_of_a_cluster_are_chosen_once_and_waited_for_as_they_were_chosen(
 def test_joins_that_come_before_the_term_is_written_wait_for_it() -> None:
     world = World(starts=False)
     world.holds_writes = True
-    world.core.start(now_ns=0, wall_ns=world.wall_ns)
+    world.core.start(now_ns=world.read_clocks())
     world.settle()
     node = world.join("a")
     gone = world.join("b")
-    world.core.disconnected(gone.connection, now_ns=0, wall_ns=world.wall_ns)
+    world.core.disconnected(gone.connection, now_ns=world.read_clocks())
     world.heartbeat(node)
     assert node.inbox == []
     answer = world.drain("a")
@@ -320,7 +320,7 @@ def test_a_write_that_comes_too_late_makes_the_coordinator_passive() -> None:
     world.cluster("a", "b")
     usurp(world)
     writes = len(world.written)
-    operator = world.connection()
+    operator = world.client()
     world.receive(operator, Drain(3, "a"))
     world.settle()
     assert not world.core.is_active
@@ -332,7 +332,7 @@ def test_of_two_coordinators_that_start_together_one_is_passive() -> None:
     first, second = World(starts=False, term="one"), World(starts=False, term="two")
     for world in (first, second):
         world.holds_writes = True
-        world.core.start(now_ns=0, wall_ns=world.wall_ns)
+        world.core.start(now_ns=world.read_clocks())
         world.settle()
     first.release()
     second.stored = first.stored
@@ -346,8 +346,8 @@ def test_results_of_operations_given_up_are_ignored() -> None:
     world = World()
     world.cluster("a")
     version = world.state.version
-    world.core.store_result(1, ok=True, state=None, now_ns=world.now_ns, wall_ns=world.wall_ns)
-    world.core.store_result(999, ok=False, state=None, now_ns=world.now_ns, wall_ns=world.wall_ns)
+    world.core.store_result(1, ok=True, state=None, now_ns=world.read_clocks())
+    world.core.store_result(999, ok=False, state=None, now_ns=world.read_clocks())
     world.settle()
     assert world.core.is_active
     assert world.state.version == version
@@ -359,7 +359,7 @@ def test_results_of_operations_given_up_are_ignored() -> None:
 def test_a_store_that_cannot_be_read_is_asked_again() -> None:
     world = World(starts=False)
     world.fails_reads = True
-    world.core.start(now_ns=0, wall_ns=world.wall_ns)
+    world.core.start(now_ns=world.read_clocks())
     world.settle()
     world.run(3)
     assert not world.core.is_active
@@ -411,7 +411,7 @@ def test_a_write_of_unknown_outcome_is_followed_by_a_new_claim(was_made: bool) -
     if was_made:
         assert world.apply_write(write)
     world.holds_writes = False
-    world.core.store_result(write.operation, ok=False, state=None, now_ns=world.now_ns, wall_ns=world.wall_ns)
+    world.core.store_result(write.operation, ok=False, state=None, now_ns=world.read_clocks())
     world.settle()
     assert not world.core.is_active
     world.run(0.2)
@@ -443,14 +443,14 @@ def test_a_store_that_does_not_answer_is_given_up_and_claimed_anew() -> None:
 def test_a_first_claim_of_unknown_outcome_still_counts_the_store_as_it_was() -> None:
     world = World(starts=False, new_cluster=False)
     world.holds_writes = True
-    world.core.start(now_ns=0, wall_ns=world.wall_ns)
+    world.core.start(now_ns=world.read_clocks())
     world.settle()
     (claim,) = world.held_back
     assert isinstance(claim, StoreWrite)
     world.held_back.clear()
     world.holds_writes = False
     world.apply_write(claim)
-    world.core.store_result(claim.operation, ok=False, state=None, now_ns=0, wall_ns=world.wall_ns)
+    world.core.store_result(claim.operation, ok=False, state=None, now_ns=world.read_clocks())
     world.run(0.2)
     assert world.core.is_active
     node = world.join("a", cluster="the-old-one", version=WALL_NS - 5)
@@ -619,7 +619,7 @@ def test_nothing_is_told_that_the_store_has_not_taken() -> None:
 
 def test_effects_are_handed_out_once() -> None:
     world = World(starts=False)
-    world.core.start(now_ns=0, wall_ns=world.wall_ns)
+    world.core.start(now_ns=world.read_clocks())
     (effect,) = world.core.take_effects(now_ns=0)
     assert isinstance(effect, StoreRead)
     assert world.core.take_effects(now_ns=0) == []

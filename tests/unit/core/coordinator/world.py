@@ -5,12 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState, decode_state
-from lockring.core.coordinator.core import CoordinatorCore
+from lockring.core.coordinator import CoordinatorCore
 from lockring.core.coordinator.transitions import check_state
-from lockring.core.effects import Close, Connection, Effect, Publish, Send, StoreRead, StoreWrite
+from lockring.core.effects import (
+    Admit,
+    Broadcast,
+    Close,
+    Connection,
+    Effect,
+    Note,
+    Publish,
+    Send,
+    StoreRead,
+    StoreWrite,
+)
 from lockring.core.timing import Timing
 from lockring.protocol import (
     PROTOCOL,
+    ClientHello,
     Drain,
     DrainReply,
     Heartbeat,
@@ -77,6 +89,9 @@ class World:
         self.published: list[ClusterState] = []
         self.sent: list[tuple[Connection, Message]] = []
         self.closed: list[Connection] = []
+        self.notes: list[str] = []
+        self.admitted: dict[Connection, bool] = {}
+        """Connections that were let in, and whether they belong to the cluster."""
         self.held_back: list[Effect] = []
         self.holds_reads = False
         self.holds_writes = False
@@ -100,7 +115,7 @@ class World:
             wall_ns=wall_ns,
         )
         if starts:
-            self.core.start(now_ns=self.now_ns, wall_ns=self.wall_ns)
+            self.core.start(now_ns=self.read_clocks())
             self.settle()
 
     # ------------------------------------------------------------------- the clock and the shell
@@ -108,6 +123,11 @@ class World:
     @property
     def wall_ns(self) -> int:
         return self.now_ns + self.wall_offset_ns
+
+    def read_clocks(self) -> int:
+        """Let the core know the wall clock; returns the monotonic one."""
+        self.core.set_wall_clock(wall_ns=self.wall_ns, now_ns=self.now_ns)
+        return self.now_ns
 
     @property
     def state(self) -> ClusterState:
@@ -140,19 +160,17 @@ class World:
                 self.answer_write(effect)
             case Publish(state):
                 self.published.append(state)
-                for each in list(self.nodes.values()):
-                    self.tell(each, state)
+            case Note(text):
+                self.notes.append(text)
+            case Admit(connection, is_member, welcome):
+                self.admitted[connection] = is_member
+                if welcome is not None:
+                    self.deliver(connection, welcome)
+            case Broadcast(connections, message):
+                for connection in connections:
+                    self.deliver(connection, message)
             case Send(int() as connection, message):
-                self.sent.append((connection, message))
-                node = self.by_connection.get(connection)
-                if node is not None:
-                    node.inbox.append(message)
-                    if isinstance(message, HeartbeatAck):
-                        node.acknowledged.append(message)
-                    elif isinstance(message, State):
-                        if message.state != self._encoded:
-                            self._encoded, self._decoded = message.state, decode_state(message.state)
-                        self.tell(node, self._decoded)
+                self.deliver(connection, message)
             case Close(int() as connection, reason):
                 self.closed.append(connection)
                 ended = self.by_connection.pop(connection, None)
@@ -161,11 +179,22 @@ class World:
             case _:
                 raise AssertionError(effect)
 
+    def deliver(self, connection: Connection, message: Message) -> None:
+        self.sent.append((connection, message))
+        node = self.by_connection.get(connection)
+        if node is None:
+            return
+        node.inbox.append(message)
+        if isinstance(message, HeartbeatAck):
+            node.acknowledged.append(message)
+        elif isinstance(message, State):
+            if message.state != self._encoded:
+                self._encoded, self._decoded = message.state, decode_state(message.state)
+            self.tell(node, self._decoded)
+
     def answer_read(self, operation: int) -> None:
         ok = not self.fails_reads
-        self.core.store_result(
-            operation, ok=ok, state=self.stored if ok else None, now_ns=self.now_ns, wall_ns=self.wall_ns
-        )
+        self.core.store_result(operation, ok=ok, state=self.stored if ok else None, now_ns=self.read_clocks())
 
     def apply_write(self, write: StoreWrite) -> bool:
         """Compare and set."""
@@ -184,8 +213,7 @@ class World:
             write.operation,
             ok=ok,
             state=None if self.fails_writes else self.stored,
-            now_ns=self.now_ns,
-            wall_ns=self.wall_ns,
+            now_ns=self.read_clocks(),
         )
 
     def release(self) -> None:
@@ -206,7 +234,7 @@ class World:
                     self.heartbeat(node)
             due_ns = self.core.next_deadline_ns()
             if due_ns is not None and due_ns <= self.now_ns:
-                self.core.on_timer(now_ns=self.now_ns, wall_ns=self.wall_ns)
+                self.core.on_timer(now_ns=self.read_clocks())
             self.settle()
 
     def run_until_quiet(self, seconds: float = 40) -> None:
@@ -225,9 +253,17 @@ class World:
         self._connections += 1
         return self._connections
 
+    def client(self, cluster: str = "") -> Connection:
+        """The connection of a client, greeted."""
+        connection = self.connection()
+        self.core.connected(connection, now_ns=self.read_clocks())
+        self.receive(connection, ClientHello(PROTOCOL, cluster, f"client-{connection}", 1))
+        self.settle()
+        return connection
+
     def receive(self, connection: Connection, message: Message) -> None:
         """A message, without what follows from it: call `settle`."""
-        self.core.receive(connection, message, now_ns=self.now_ns, wall_ns=self.wall_ns)
+        self.core.receive(connection, message, now_ns=self.read_clocks())
 
     def join(
         self,
@@ -303,7 +339,7 @@ class World:
         """The process ends, and with it its connection."""
         node = self.nodes.pop(name)
         self.by_connection.pop(node.connection, None)
-        self.core.disconnected(node.connection, now_ns=self.now_ns, wall_ns=self.wall_ns)
+        self.core.disconnected(node.connection, now_ns=self.read_clocks())
         self.settle()
         return node
 
@@ -320,7 +356,7 @@ class World:
         return self._order(Leave(request), self.nodes[name].connection)
 
     def _order(self, order: Leave | Drain | Undrain, by: Connection | None) -> Message:
-        connection = self.connection() if by is None else by
+        connection = self.client() if by is None else by
         self.receive(connection, order)
         self.settle()
         for _ in range(100):

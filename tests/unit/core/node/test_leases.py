@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from lockring.cluster_state import Replica
 from lockring.core.deadlines import DeadlineQueue
-from lockring.core.node.leases import NEVER_NS, Lease, Promises, SentTimes
-from lockring.core.timing import CLOCK_TICK_NS, up
+from lockring.core.node.leases import Lease, Promises, SentTimes
+from lockring.core.timing import CLOCK_TICK_NS, DISTANT_PAST_NS, up
 
 A = Replica("A", 1)
 
@@ -16,9 +16,9 @@ A = Replica("A", 1)
 def test_acknowledgement_of_a_newer_version_counts_only_once_we_know_it() -> None:
     lease = Lease()
     lease.acknowledged(100, 5, known_version=4)
-    assert lease.until_ns == NEVER_NS
+    assert lease.until_ns == DISTANT_PAST_NS
     lease.learned(4)
-    assert lease.until_ns == NEVER_NS
+    assert lease.until_ns == DISTANT_PAST_NS
     lease.learned(5)
     assert (lease.until_ns, lease.version) == (100, 5)
 
@@ -57,13 +57,13 @@ def test_sent_times_are_bounded() -> None:
 
 def test_promise_binds_for_the_lengthened_lease_after_the_acknowledgement() -> None:
     promises = Promises()
-    assert promises.bound_until_ns(A, 1_000) == NEVER_NS
+    assert promises.bound_until_ns(A, 1_000) == DISTANT_PAST_NS
     promises.acknowledge(A, 50)
     assert promises.bound_until_ns(A, 1_000) == 50 + up(1_000)
     promises.forget(A, 60, 1_000)
     assert promises.bound_until_ns(A, 1_000) == 50 + up(1_000)
     promises.forget(A, 50 + up(1_000), 1_000)
-    assert promises.bound_until_ns(A, 1_000) == NEVER_NS
+    assert promises.bound_until_ns(A, 1_000) == DISTANT_PAST_NS
 
 
 @given(st.integers(0, 10**12), st.floats(0.9524, 1.05))

@@ -78,7 +78,7 @@ class CleanerCore:
         Args:
             folder: which.
             look: what was found, or why nothing was.
-            since_ns: since when it is as it was found, at most now: the time of the event, or of the look.
+            since_ns: since when it is known to be as it was found: the time of the look.
             is_mine: whether this worker owns it; of no account if it is not empty.
             by_event: whether an event was the reason for the look.
 

@@ -1,0 +1,144 @@
+"""Which part of the client takes which message."""
+
+from __future__ import annotations
+
+from lockring.core.client.agenda import Agenda
+from lockring.core.client.endings import Endings
+from lockring.core.client.groups import REPLACED, GroupMemberships
+from lockring.core.client.links import READY, ClosingSession, NodeLink
+from lockring.core.client.moves import Moves
+from lockring.core.client.outstanding import OutstandingCalls
+from lockring.core.client.queries import REPLIES, Query
+from lockring.core.client.refusals import Refusals
+from lockring.core.client.renewals import ClientRenewals
+from lockring.core.client.shutdown import Shutdown
+from lockring.core.client.tickets import Ticket
+from lockring.core.client.watches import apply_notice
+from lockring.errors import LockringError, ProtocolError, from_code
+from lockring.protocol import (
+    KeepaliveReply,
+    ListReply,
+    LossNotice,
+    Message,
+    QueueNotice,
+    Refusal,
+    ReleaseReply,
+    Routes,
+    SettlementNotice,
+    TroubleNotice,
+    View,
+    WatchNotice,
+    Welcome,
+)
+
+
+class Inbox:
+    """Gives each message to the part that it is for."""
+
+    def __init__(
+        self,
+        *,
+        agenda: Agenda,
+        outstanding: OutstandingCalls,
+        endings: Endings,
+        renewals: ClientRenewals,
+        memberships: GroupMemberships,
+        refusals: Refusals,
+        moves: Moves,
+        shutdown: Shutdown,
+    ) -> None:
+        self._agenda = agenda
+        self._outstanding = outstanding
+        self._endings = endings
+        self._renewals = renewals
+        self._memberships = memberships
+        self._refusals = refusals
+        self._moves = moves
+        self._shutdown = shutdown
+
+    def released(self, link: NodeLink, reply: ReleaseReply, now_ns: int) -> None:
+        """Handle the confirmation of a release, or of the end of a session or a stream."""
+        subject = link.requests.pop(reply.request, None)
+        if isinstance(subject, Ticket):
+            self._outstanding.finish_release(subject)
+            if link.node is not None:
+                self._outstanding.recent_releases.add(subject, link.node, now_ns)
+        elif isinstance(subject, ClosingSession):
+            self._shutdown.close_links(now_ns)
+
+    def receive(self, link: NodeLink, message: Message, now_ns: int) -> None:
+        """Handle any message but `GrantReply` and `ReleaseReply`; a link with bad input is closed."""
+        try:
+            if link.state == READY:
+                self._take(link, message, now_ns)
+            else:
+                self._greeted(link, message, now_ns)
+        except LockringError as error:
+            self._moves.close_link(link, error, now_ns)
+
+    def _take(self, link: NodeLink, message: Message, now_ns: int) -> None:
+        match message:
+            case KeepaliveReply():
+                self._renewals.answered(link, message, now_ns)
+            case Routes():
+                self._moves.rerouted(message, now_ns)
+            case LossNotice():
+                self._renewals.lost_at_node(link, message, now_ns)
+            case Refusal(request=0):
+                raise ProtocolError(f"{link.address} could not read what it was sent: {message.text}")
+            case Refusal():
+                self._refusals.refused(link, message, now_ns)
+            case WatchNotice():
+                watch = link.acquires.get(message.request)
+                if isinstance(watch, Query):
+                    self._agenda.effects.append(apply_notice(watch, message))
+            case View() | SettlementNotice() if message.request in link.acquires:
+                query = self._memberships.apply_news(link, message)
+                if query is not None:
+                    self.acknowledge(query, now_ns)
+            case QueueNotice():
+                ticket = link.acquires.get(message.request)
+                if isinstance(ticket, Ticket):
+                    ticket.queued = True
+            case TroubleNotice():
+                link.trouble, link.trouble_at_ns = (message if message.reason else None), now_ns
+            case Welcome():
+                raise ProtocolError(f"{link.address} answered the greeting twice")
+            case _:
+                self._answered(link, message, now_ns)
+
+    def _greeted(self, link: NodeLink, message: Message, now_ns: int) -> None:
+        """Handle the answer to the greeting."""
+        if isinstance(message, Welcome):
+            self._moves.welcomed(link, message, now_ns)
+        elif isinstance(message, Refusal):
+            raise from_code(message.code, message.text)
+        else:
+            raise ProtocolError(f"{link.address} is not a lockring server: it did not answer the greeting")
+
+    def _answered(self, link: NodeLink, message: Message, now_ns: int) -> None:
+        """Handle the answer to a query."""
+        request = getattr(
+            message, "request", 0
+        )  # every answer has one; pushed news that is not known here has none
+        query = link.requests.pop(request, None)
+        if not isinstance(query, Query) or type(message) is not REPLIES.get(query.kind):
+            return
+        query.link = 0
+        if query.listing is None:
+            self._outstanding.end_query(query, message, None)
+            return
+        assert isinstance(message, ListReply)
+        query.listing.add_page(message)
+        if query.listing.found_nothing_served():
+            query.listing.start_over()
+            refusal = Refusal(0, "unavailable", "no node serves any slot at present")
+            self._outstanding.retry(query, refusal, now_ns)
+        else:
+            self._outstanding.dispatch(query, now_ns)
+
+    def acknowledge(self, query: Query, now_ns: int) -> None:
+        """Acknowledge a group's newest view if that may be done now, and lose a membership that it replaces."""
+        replaced = self._memberships.acknowledge(query, now_ns)
+        if replaced is not None:
+            self._endings.lose(replaced, REPLACED, now_ns)

@@ -1,0 +1,56 @@
+"""How a client notices that a node at which it waits is gone, or was cut off silently.
+
+A late answer shows it only where an answer is due. A request that may rightly stay open for long (an acquire behind
+other holders, a watch) shows nothing by its silence. So beside it the client asks something that is answered at once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockring.core.client.agenda import Agenda
+from lockring.core.client.links import IDLE_NS, Links, NodeLink, PingQuery
+from lockring.core.client.request_log import RequestLog
+from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.protocol import Unwatch
+from lockring.units import NS_PER_S
+
+CHECK_FIRST_NS: Final = NS_PER_S
+"""How long a client waits at a silent node until it first makes sure that the node is there."""
+CHECK_NS: Final = 5 * NS_PER_S
+"""How often it does so afterwards."""
+
+
+class LinkChecks:
+    """The checks of links on which something waits."""
+
+    def __init__(self, agenda: Agenda, log: RequestLog, links: Links) -> None:
+        self._agenda = agenda
+        self._log = log
+        self._links = links
+
+    def watch_over(self, link: NodeLink, now_ns: int) -> None:
+        """Check a link from now on, as long as a request that may stay open for long is open on it."""
+        if now_ns - link.heard_at_ns >= IDLE_NS and not link.asked_at_ns:
+            self._ping(link, now_ns)
+        if link.check_at_ns == DISTANT_FUTURE_NS:
+            link.check_at_ns = now_ns + CHECK_FIRST_NS
+            self._agenda.wake(link.check_at_ns)
+
+    def on_timer(self, now_ns: int) -> None:
+        """Ping the nodes at which something waits, and which have been silent."""
+        for link in self._links.by_id.values():
+            if link.check_at_ns <= now_ns:
+                if not link.acquires:
+                    link.check_at_ns = DISTANT_FUTURE_NS
+                    continue
+                link.check_at_ns = now_ns + CHECK_NS
+                if now_ns - link.heard_at_ns >= CHECK_FIRST_NS and not link.asked_at_ns:
+                    self._ping(link, now_ns)
+            self._agenda.wake(link.check_at_ns)
+
+    def _ping(self, link: NodeLink, now_ns: int) -> None:
+        # The cheapest question that every node answers: the end of a watch that does not exist, since no request has
+        # the number 0.
+        number = self._log.next_number(now_ns)
+        self._links.ask(link, number, PingQuery(), Unwatch(number, 0), now_ns)

@@ -1,0 +1,50 @@
+"""Joins that wait for the coordinator's term, and the cluster ids that nodes must not keep.
+
+Nothing is decided before the term is in the store, and while it is being claimed again; a join that comes meanwhile
+waits. A coordinator that started on an empty store may have given its cluster an id before a node told it the right one:
+a node that took such an id holds nothing under it and has to begin a new life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lockring.core.effects import Connection
+from lockring.protocol import Join
+
+
+class PendingJoins:
+    """Joins by connection, in the order in which they came. Not safe for use by several tasks."""
+
+    def __init__(self) -> None:
+        self._held: dict[Connection, Join] = {}
+        self._former_clusters: list[str] = []
+
+    def hold(self, connection: Connection, join: Join) -> None:
+        """Keep a join until the term is in the store."""
+        self._held[connection] = join
+
+    def holds(self, connection: Connection) -> bool:
+        """Return whether a join waits on this connection."""
+        return connection in self._held
+
+    def connections(self) -> list[Connection]:
+        """Return the connections on which joins wait."""
+        return list(self._held)
+
+    def drop(self, connection: Connection) -> None:
+        """Forget the join of a connection that has ended, if there is one."""
+        self._held.pop(connection, None)
+
+    def take(self) -> Iterable[tuple[Connection, Join]]:
+        """Hand out all joins that wait, and wait for none of them any longer."""
+        held, self._held = self._held, {}
+        return held.items()
+
+    def give_up_cluster(self, cluster: str) -> None:
+        """Remember an id that this process gave the cluster before it learned the right one."""
+        self._former_clusters.append(cluster)
+
+    def is_given_up(self, cluster: str) -> bool:
+        """Return whether a node bears an id that this process has given up."""
+        return cluster in self._former_clusters

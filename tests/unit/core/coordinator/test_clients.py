@@ -1,0 +1,185 @@
+"""What a coordinator does for clients, and with connections that are not what they should be."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockring.cluster_state import decode_state
+from lockring.core.coordinator.clients import REPORT_NS
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    GetState,
+    GetStatus,
+    Heartbeat,
+    Join,
+    List,
+    Message,
+    PeerHello,
+    Refusal,
+    Replicate,
+    Routes,
+    StateReply,
+    StatusReply,
+    TroubleNotice,
+    Welcome,
+)
+from lockring.units import NS_PER_S
+from tests.unit.core.coordinator.world import World
+
+
+def answers(world: World, connection: int) -> list[Message]:
+    return [message for to, message in world.sent if to == connection]
+
+
+def troubles(world: World, connection: int) -> list[TroubleNotice]:
+    return [message for message in answers(world, connection) if isinstance(message, TroubleNotice)]
+
+
+def refused(world: World, connection: int) -> str:
+    """The code with which a connection was refused and ended."""
+    assert connection in world.closed
+    refusal = answers(world, connection)[-1]
+    assert isinstance(refusal, Refusal)
+    return refusal.code
+
+
+def test_a_client_is_welcomed_and_gets_the_routes() -> None:
+    world = World()
+    world.cluster("a", "b")
+    client = world.client()
+    welcome, routes = answers(world, client)
+    assert isinstance(welcome, Welcome)
+    assert (welcome.role, welcome.cluster, welcome.node) == ("coordinator", world.state.cluster, "")
+    assert isinstance(routes, Routes)
+    assert len(routes.members) == 2
+    assert world.admitted[client] is False
+
+
+def test_a_client_that_came_before_the_cluster_had_an_id_has_to_come_back_for_it() -> None:
+    world = World(starts=False)
+    client = world.client()
+    assert [type(each) for each in answers(world, client)] == [Welcome]
+    world.core.start(now_ns=world.read_clocks())
+    world.settle()
+    assert client in world.closed
+
+
+def test_clients_hear_of_routes_only_when_these_differ() -> None:
+    world = World()
+    world.cluster("a")
+    client = world.client()
+    world.cluster("b")
+    count = len(world.published)
+    assert count > 2
+    versions = [each.version for each in answers(world, client) if isinstance(each, Routes)]
+    assert 1 < len(versions) < count
+    assert versions == sorted(set(versions))
+
+
+@pytest.mark.parametrize(
+    ("hello", "code"),
+    [
+        (ClientHello(PROTOCOL + 1, "", "one", 1), "protocol"),
+        (ClientHello(PROTOCOL, "some other cluster", "one", 1), "wrong-cluster"),
+        (PeerHello(PROTOCOL, "", "n", 1, "coordinator", 1), "wrong-role"),
+        (Heartbeat(1, 1), "protocol"),
+        (GetState(1), "protocol"),
+        (List(1, ""), "protocol"),
+    ],
+)
+def test_a_connection_that_begins_wrongly_is_told_why_and_ended(hello: Message, code: str) -> None:
+    world = World()
+    world.cluster("a", "b")
+    connection = world.connection()
+    world.receive(connection, hello)
+    world.settle()
+    assert refused(world, connection) == code
+    assert connection not in world.admitted
+
+
+def test_a_client_may_not_speak_as_a_node() -> None:
+    world = World()
+    world.cluster("a", "b")
+    client = world.client()
+    world.receive(client, Heartbeat(1, 1))
+    world.settle()
+    assert refused(world, client) == "wrong-role"
+
+
+def test_a_node_may_not_send_what_only_copies_take() -> None:
+    world = World()
+    world.cluster("a", "b")
+    node = world.nodes["a"].connection
+    world.receive(node, Replicate(1, 1, True, []))
+    world.settle()
+    assert refused(world, node) == "wrong-role"
+
+
+def test_a_client_that_is_refused_gets_nothing_more() -> None:
+    world = World()
+    world.cluster("a")
+    client = world.client()
+    world.receive(client, Heartbeat(1, 1))
+    world.settle()
+    count = len(answers(world, client))
+    world.cluster("b")
+    assert len(answers(world, client)) == count
+
+
+def test_the_state_and_the_status_are_answered_at_any_time() -> None:
+    world = World(starts=False)
+    client = world.client()
+    world.receive(client, GetState(5))
+    world.receive(client, GetStatus(6))
+    world.settle()
+    _, state, status = answers(world, client)
+    assert isinstance(state, StateReply)
+    assert (state.request, state.note) == (5, "the coordinator is still reading its store")
+    assert decode_state(state.state).version == 0
+    assert isinstance(status, StatusReply)
+    assert (status.request, status.status.role, status.status.note) == (6, "coordinator", state.note)
+
+
+def test_clients_learn_once_a_second_at_most_what_slots_wait_for() -> None:
+    world = World(new_cluster=False)
+    client = world.client()
+    world.join("a")
+    world.run(0.9)
+    assert troubles(world, client) == []
+    world.run(0.3)
+    trouble = troubles(world, client)[-1]
+    assert trouble.reason == "leases"
+    assert 29_000 < trouble.left_ms < 31_600
+    assert any("slots are not served" in each for each in world.notes)
+    late = world.client()
+    assert answers(world, late)[-1] == trouble
+    world.run(35)
+    assert troubles(world, client)[-1] == TroubleNotice("")
+
+
+def test_two_reports_are_never_less_than_a_second_apart() -> None:
+    world = World()
+    client = world.client()
+    times: list[int] = []
+    for step in range(300):
+        if step == 110:  # until then, no node has joined
+            world.join("a")
+        world.run(0.01)
+        if len(troubles(world, client)) > len(times):
+            times.append(world.now_ns)
+    assert len(times) == 2
+    assert times[1] - times[0] >= REPORT_NS
+
+
+def test_clients_have_to_come_back_when_the_cluster_gets_its_former_id_back() -> None:
+    world = World(starts=True)
+    client = world.client()
+    connection = world.connection()
+    world.receive(
+        connection, Join(PROTOCOL, "the right id", "a", 1, "a:9501", 1, world.state.version + NS_PER_S)
+    )
+    world.run(1)
+    assert world.state.cluster == "the right id"
+    assert client in world.closed
+    assert connection not in world.closed

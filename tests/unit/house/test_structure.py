@@ -1,0 +1,68 @@
+"""The structure of the house: what the import graph and the classes of the cores look like."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.house import rules
+
+MODULES = sorted(path for path in rules.SOURCE.rglob("*.py") if not rules.is_generated(path))
+MACHINES = ("node", "coordinator", "client")
+
+
+def dotted(path: Path) -> str:
+    name = ".".join(path.relative_to(rules.SOURCE.parent).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(rules.SOURCE).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+PACKAGES = frozenset(dotted(path) for path in MODULES if path.name == "__init__.py")
+GRAPH = rules.import_graph({dotted(path): tree_of(path) for path in MODULES}, PACKAGES)
+
+
+def imports_from(package: str) -> Iterator[tuple[str, str]]:
+    """Which modules outside of a package import which of its modules."""
+    for name, targets in GRAPH.items():
+        for target in sorted(targets):
+            if target.startswith(package + ".") and not (name + ".").startswith(package + "."):
+                yield name, target
+
+
+def test_a_circle_is_found_also_through_a_third_module_and_for_types_alone() -> None:
+    trees = {
+        "p.a": ast.parse("from p.b import x"),
+        "p.b": ast.parse("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.c import y"),
+        "p.c": ast.parse("def f():\n    from p import a"),
+        "p.d": ast.parse("from p.a import z"),
+        "p": ast.parse(""),
+    }
+    assert rules.circles(rules.import_graph(trees, frozenset({"p"}))) == [["p.a", "p.b", "p.c"]]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_no_machine_imports_another(machine: str) -> None:
+    others = tuple(f"lockring.core.{other}" for other in MACHINES if other != machine)
+    found = [
+        (name, target)
+        for name, targets in GRAPH.items()
+        if name.startswith(f"lockring.core.{machine}")
+        for target in sorted(targets)
+        if target.startswith(others)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("machine", ["client", "coordinator"])
+def test_shells_import_the_face_of_a_machine_alone(machine: str) -> None:
+    assert list(imports_from(f"lockring.core.{machine}")) == []
