@@ -8,7 +8,7 @@ import select
 import selectors
 import socket
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -20,8 +20,8 @@ from lockring.net.sockets import tune
 from lockring.protocol import Message, ToClient
 from lockring.units import NS_PER_MS
 
-if TYPE_CHECKING:
-    from lockring.client.blocking.calls import Call
+AnyCall = Any
+"""A `Call`. Connections only store calls, and `calls` imports this module."""
 
 CONNECT_S: Final = 3.0
 """How long one address may take to answer a connection."""
@@ -83,8 +83,8 @@ class ClientConnection:
         self.link = link
         self.address = address
         self.sock = sock
-        self.reader: Call | None = None
-        self.waiting: dict[Call, None] = {}
+        self.reader: AnyCall | None = None
+        self.waiting: dict[AnyCall, None] = {}
         self.events = 0
         self.outgoing = b""
         self.used_at_ns = now_ns
