@@ -1,4 +1,4 @@
-"""Addresses: `HOST:PORT` as text, taken apart and put together."""
+"""Addresses: `HOST:PORT` as text, split and formatted."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def split_address(address: object) -> tuple[str, int]:
     """Split "HOST:PORT" (or "[IPV6]:PORT") into its host and port.
 
     Raises:
-        InvalidRequest: no such form, or the port is not within 0 to 65535.
+        InvalidRequest: it has another form, or its port is not within 0 to 65535.
     """
     if isinstance(address, str):
         host, _, port = address.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            host = ""  # "http://host:1", "host:1:2", or an IPv6 address whose end may as well be a port
+            host = ""  # "http://host:1", "host:1:2", or an IPv6 address whose last group could be a port
         if host and port.isascii() and port.isdigit() and int(port) <= PORT_MAX:
             return host, int(port)
-    raise InvalidRequest(f"an address is HOST:PORT, such as 127.0.0.1:9501; not {address!r}")
+    raise InvalidRequest(f"invalid address {address!r}: expected HOST:PORT, such as 127.0.0.1:9501")
 
 
 def format_address(host: str, port: int) -> str:
-    """HOST:PORT, with brackets around an IPv6 host."""
+    """Return HOST:PORT, with brackets around an IPv6 host."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

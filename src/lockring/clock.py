@@ -1,7 +1,7 @@
-"""The clocks of the shells. No core reads a clock: shells read one here and pass it in.
+"""The clocks. Cores read none: their shells read one here and pass the time in.
 
-Monotonic time counts time spent suspended (`CLOCK_BOOTTIME`), so that a laptop or a virtual machine
-that slept does not wake up believing in leases that ended meanwhile.
+Monotonic time includes time spent suspended (`CLOCK_BOOTTIME`). Otherwise a laptop or a virtual machine would wake
+from sleep and still trust leases that ended in the meantime.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-# Read several times for each request: a partial has no frame of its own.
+# Called several times per request: a partial costs no Python frame.
 monotonic_ns: Callable[[], int] = (
     partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
     if hasattr(time, "CLOCK_BOOTTIME")
     else time.monotonic_ns
 )
-"""Nanoseconds on a clock that never goes back and, where the system can, counts suspension; local to the machine."""
+"""Return nanoseconds on a clock that never goes back and, if possible, counts suspension. Local to the machine."""
 
 
 wall_ns: Callable[[], int] = time.time_ns
-"""Nanoseconds since 1970 by the wall clock, which may jump; good for labels and versions only."""
+"""Return nanoseconds since 1970 by the wall clock, which may jump: for labels and versions only."""
 
 
 def boot_id() -> str:
-    """Which boot of this machine it is: instants of `monotonic_ns` mean the same in all its processes. "" where that is unknown."""
+    """Return the id of this machine's current boot, "" if unknown.
+
+    Within one boot, an instant of `monotonic_ns` means the same in every process of the machine.
+    """
     if hasattr(time, "CLOCK_BOOTTIME"):
-        with contextlib.suppress(
-            OSError
-        ):  # another system, or no /proc: then nothing is known, which is a valid answer
+        # Without /proc the id is unknown, which is a valid answer.
+        with contextlib.suppress(OSError):
             return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""

@@ -1,11 +1,11 @@
-"""The cluster state: one immutable, versioned value that says who owns what.
+"""The cluster state: one immutable, versioned value that says which node has which slot.
 
 Only the coordinator makes new versions, by compare-and-set on `version` in its store. Nodes and clients
-take a state as a whole and ignore any that is not newer than theirs. Nodes get all of it (`encode_state`);
+take a state as a whole and ignore one that is not newer than theirs. Nodes get all of it (`encode_state`);
 clients only need `Routes`, which is the primary of every slot.
 
-On the wire the 4096 slots are sent as a list of the different values and an index into it, since
-most slots share the history of their neighbours.
+On the wire, the 4096 slots are a list of the different values and an index into it, since most slots share the
+history of their neighbours.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Condition = Literal["joining", "active", "draining"]
 Replication = Literal["sync", "async"]
 
 GENERATIONS_PER_REIGN: Final = 1_000_000
-"""How many generations a reservation holds; an extension reserves as many again."""
+"""Number of generations in a reservation; an extension reserves as many again."""
 
 GENERATION_MAX: Final = 2**53 - 1
-"""Generations stay exact in JSON and JavaScript."""
+"""Greatest generation: up to here they stay exact in JSON and JavaScript."""
 
 
 class Replica(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -35,7 +35,7 @@ class Replica(msgspec.Struct, frozen=True, array_like=True, order=True):
 
     Attributes:
         node: the node's id.
-        incarnation: raised at each start of the node's process, so that a restart is never taken for a return.
+        incarnation: raised at each start of the node's process, so that a restart is never mistaken for a return.
     """
 
     node: str
@@ -49,8 +49,9 @@ class Copy(msgspec.Struct, frozen=True, array_like=True):
     """A replica's tenure as a copy of one slot.
 
     Attributes:
-        replica: whose it is.
-        joined: version of the state that made it a learner (or, for the former primary of a planned move, its backup).
+        replica: the replica that has the copy.
+        joined: version of the state that made it a learner (or, for the former primary of a planned move, its
+            backup).
     """
 
     replica: Replica
@@ -58,17 +59,17 @@ class Copy(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SlotState(msgspec.Struct, frozen=True, array_like=True):
-    """Who has one slot.
+    """One slot: its replicas, and the generations of the present reign.
 
     Attributes:
         epoch: version of the last change to this slot; requests about a slot name it.
         since: version that began the primary's reign.
-        base: version at which the slot was last assigned empty; copies of another base share nothing.
-        primary: who may serve, or None where nobody may.
+        base: version at which the slot was last assigned empty; copies of another base have nothing in common.
+        primary: the replica that may serve, or None if none may.
         backup: the copy in sync, or None.
         learner: the copy that is catching up, or None.
         generation_from: first generation that the reign may hand out.
-        generation_below: first one that it may not.
+        generation_below: end of that range, exclusive.
     """
 
     epoch: int = 0
@@ -81,7 +82,7 @@ class SlotState(msgspec.Struct, frozen=True, array_like=True):
     generation_below: int = 0
 
     def copy_of(self, replica: Replica) -> Copy | None:
-        """This replica's tenure as backup or learner here, or None."""
+        """Return the replica's tenure as backup or learner here, or None."""
         if self.backup is not None and self.backup.replica == replica:
             return self.backup
         if self.learner is not None and self.learner.replica == replica:
@@ -96,7 +97,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
         replica: id and incarnation.
         address: HOST:PORT at which clients and peers reach it.
         weight: its share of slots relative to the others, 1 to 100.
-        condition: "joining" until its first slots have arrived, then "active"; "draining" once it is to leave.
+        condition: "joining" until its first slots have arrived, then "active"; "draining" once it leaves.
         grpc: HOST:PORT of its gRPC port, "" if it has none.
     """
 
@@ -108,14 +109,14 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Farewell(msgspec.Struct, frozen=True, array_like=True):
-    """Until when clients may believe in what they were granted in slots that nobody has any more; see `core.farewells`.
+    """The time until which clients may trust grants in slots that no node has any more; see `core.farewells`.
 
     Attributes:
-        boot: which boot of which machine the instants belong to.
-        until_ns: on its monotonic clock.
+        boot: the boot of the machine whose monotonic clock the instants refer to.
+        until_ns: on that clock.
         at_ns: when this was written, by that clock.
         at_wall_ns: the same by the wall clock.
-        version: of the newest state that it is about.
+        version: of the newest state that it covers.
     """
 
     boot: str
@@ -126,19 +127,19 @@ class Farewell(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ClusterState(msgspec.Struct, frozen=True):
-    """The whole decision, immutable.
+    """The whole decision on placement, immutable.
 
     Attributes:
         cluster: random id of the cluster; members of another are refused.
         version: nanoseconds, `max(previous + 1, wall clock)`; 0 is the state before the first.
-        term: which coordinator may write the next version.
+        term: the coordinator that may write the next version.
         members: by node id.
         slots: `SLOTS` of them, by number.
-        replication: "sync" answers a grant once all copies that must have it do, "async" at once.
+        replication: "sync" answers a grant once all required copies have it, "async" at once.
         backup_lease_ms: T, for which a copy's acknowledgement lets a primary serve.
-        coordinator_lease_ms: L, for which the coordinator's acknowledgement lets a node serve; the longest TTL.
+        coordinator_lease_ms: L, for which the coordinator's acknowledgement lets a node serve; also the longest TTL.
         coordinator: HOST:PORT of the coordinator that wrote this version.
-        farewell: what the nodes of a stopped cluster said of their promises, None if nothing.
+        farewell: what the nodes of a stopped cluster reported about their promises, None if nothing.
     """
 
     cluster: str = ""
@@ -153,12 +154,12 @@ class ClusterState(msgspec.Struct, frozen=True):
     farewell: Farewell | None = None
 
     def is_current(self, replica: Replica) -> bool:
-        """Whether this life of the node is the one the cluster knows."""
+        """Return whether this life of the node is the one that the cluster knows."""
         member = self.members.get(replica.node)
         return member is not None and member.replica == replica
 
     def address_of(self, replica: Replica) -> str | None:
-        """Where to reach a replica, None if the cluster knows another life of it or none."""
+        """Return the address of a replica, None if the cluster knows another life of the node, or none."""
         member = self.members.get(replica.node)
         return member.address if member is not None and member.replica == replica else None
 
@@ -182,7 +183,7 @@ _decoder = msgspec.msgpack.Decoder(_Wire)
 
 
 def encode_state(state: ClusterState) -> bytes:
-    """Serialize a state for the store or the wire (about 10 KiB and what differs)."""
+    """Serialize a state for the store or the wire (about 10 KiB plus the differences between slots)."""
     different, index = _deduplicate(state.slots)
     return _encoder.encode(
         _Wire(
@@ -202,10 +203,10 @@ def encode_state(state: ClusterState) -> bytes:
 
 
 def decode_state(data: bytes) -> ClusterState:
-    """The reverse of `encode_state`. Equal slots come back as one shared object.
+    """Deserialize what `encode_state` returned. Equal slots come back as one shared object.
 
     Raises:
-        ProtocolError: the bytes are no state.
+        ProtocolError: the bytes are not a cluster state.
     """
     try:
         wire = _decoder.decode(data)
@@ -238,7 +239,7 @@ def _deduplicate(slots: Iterable[SlotState]) -> tuple[list[SlotState], bytes]:
 
 
 def routes_of(state: ClusterState) -> Routes:
-    """What a client needs of a state: the members' addresses and each slot's primary."""
+    """Return the part of a state that a client needs: the members' addresses and each slot's primary."""
     members = [[m.replica.node, m.replica.incarnation, m.address] for m in state.members.values()]
     number = {m.replica: place for place, m in enumerate(state.members.values())}
     primaries = bytearray()
@@ -254,7 +255,7 @@ def routes_of(state: ClusterState) -> Routes:
 
 
 def routes_differ(old: ClusterState, new: ClusterState) -> bool:
-    """Whether clients have to hear of the newer state."""
+    """Return whether clients need the newer state: its routes differ from the older one's."""
 
     def addresses(state: ClusterState) -> list[tuple[Replica, str]]:
         return [(member.replica, member.address) for member in state.members.values()]

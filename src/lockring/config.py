@@ -1,13 +1,13 @@
-"""Settings: declared once, read from flags, `LOCKRING_*` variables and a TOML file, in that order.
+"""Settings: declared once; read from flags, `LOCKRING_*` variables and a TOML file, in that order.
 
-A command's settings are one `msgspec.Struct`. Each field is declared with its type, default, unit, bounds
-and help in one place::
+A command's settings are one `msgspec.Struct`. The declaration of a field holds its type, default, unit, bounds
+and help::
 
     drain_timeout_s: Annotated[float, setting("How long …", unit="seconds", minimum=0)] = 60.0
 
-From that follow the flag `--drain-timeout`, the variable `LOCKRING_DRAIN_TIMEOUT`, and the key
-`drain_timeout` in the command's table of the file. Whatever the source, the same check
-is made, and an error names the source: the flag, the variable, or file, line and key.
+The flag `--drain-timeout`, the variable `LOCKRING_DRAIN_TIMEOUT`, and the key `drain_timeout` in the command's
+table of the file follow from it. Values from every source pass the same check, and an error names the source:
+the flag, the variable, or the file, line and key.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import msgspec
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.names import utf8_fault
 from lockring.native import to_native
+from lockring.system_errors import reason_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
 VARIABLE_PREFIX: Final = "LOCKRING_"
 CONFIG_VARIABLE: Final = "LOCKRING_CONFIG"
 _PATHS: Final = frozenset({"DIR", "FILE"})
-"""Values that help calls so are paths: any bytes, handed to the system as they came."""
+"""Metavars of paths: their values may be any bytes and go back to the system unchanged."""
 
 Check = Callable[[Any], object]
-"""Raises `InvalidRequest` for a value that the type allows and the setting does not."""
+"""A function that raises `InvalidRequest` for a value of the right type that the setting refuses."""
 
 Kind = Literal["text", "whole number", "number", "switch", "choice", "list"]
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -51,7 +52,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
 class _Declaration(msgspec.Struct, frozen=True):
-    """What `setting` keeps of a declaration."""
+    """The arguments of `setting`."""
 
     help: str
     metavar: str
@@ -66,15 +67,15 @@ class _Declaration(msgspec.Struct, frozen=True):
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """One setting, as everything that reads or documents it sees it.
+    """One setting, as every reader and every page of help sees it.
 
     Attributes:
         field: name of the struct's field.
         key: name in the file; with dashes the flag, in capitals the variable.
-        kind: what its values are.
-        default: the value where no source has one; `msgspec.NODEFAULT` if one must be given.
+        kind: the kind of its values.
+        default: the value if no source has one; `msgspec.NODEFAULT` if a source must give one.
         choices: the values allowed, for kind "choice".
-        declared: help, unit, bounds and where it may come from.
+        declared: help, unit, bounds and allowed sources.
     """
 
     field: str
@@ -86,7 +87,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def flag(self) -> str:
-        """The long command line option."""
+        """The long command-line option."""
         return "--" + self.key.replace("_", "-")
 
     @property
@@ -96,7 +97,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def is_required(self) -> bool:
-        """Whether some source must give a value."""
+        """Whether a source must give a value."""
         return self.default is msgspec.NODEFAULT
 
     @property
@@ -105,7 +106,7 @@ class Setting(msgspec.Struct, frozen=True):
         return self.declared.metavar in _PATHS
 
     def expected(self) -> str:
-        """What a value must be, as the end of "expected …"."""
+        """Return the form of a valid value, as the end of "expected …"."""
         declared = self.declared
         match self.kind:
             case "choice":
@@ -124,14 +125,14 @@ class Setting(msgspec.Struct, frozen=True):
         return what
 
     def read(self, value: object, source: str) -> Any:
-        """Turn what a source holds into the field's value.
+        """Convert a source's value to the field's.
 
         Args:
             value: text from a flag or a variable, or any TOML value.
-            source: where it came from, for the error.
+            source: where the value came from, for the error.
 
         Raises:
-            ConfigError: it is not of the type, out of bounds, or refused by the setting's check.
+            ConfigError: it has the wrong type, is out of bounds, or fails the setting's check.
         """
         fault = utf8_fault(value) if isinstance(value, str) and not self.is_path else ""
         if fault:
@@ -139,7 +140,7 @@ class Setting(msgspec.Struct, frozen=True):
         try:
             read = self._convert(value)
         except (ValueError, TypeError, OverflowError):
-            raise ConfigError(f"{source}: expected {self.expected()}, not {_shown(value)}") from None
+            raise ConfigError(f"{source}: expected {self.expected()}, got {_shown(value)}") from None
         if self.declared.check is not None:
             try:
                 for each in read if self.kind == "list" else (read,):
@@ -192,13 +193,13 @@ def setting(
     """Declare a setting, as the annotation of a struct's field.
 
     Args:
-        text: what it does and what raising it costs; for `--help` and the documentation.
-        metavar: stands for the value in help, such as "HOST:PORT".
+        text: its effect and the cost of raising it; for `--help` and the documentation.
+        metavar: placeholder of the value in help, such as "HOST:PORT".
         unit: of a number, such as "seconds".
         minimum: smallest value allowed.
         maximum: largest value allowed.
-        check: raises `InvalidRequest` for a value that is refused (for a list: for one of its parts).
-        key: name to use instead of the field's (less a unit such as `_s`).
+        check: raises `InvalidRequest` for a refused value (of a list: for one of its parts).
+        key: name to use instead of the field's, from which a unit such as `_s` is removed.
         short: one-letter flag, such as "-w".
         variable: whether a `LOCKRING_*` variable sets it.
         file: whether the file may set it.
@@ -208,7 +209,7 @@ def setting(
 
 @lru_cache(maxsize=32)
 def settings_of(struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
-    """All settings that a struct declares, in order."""
+    """Return all settings that a struct declares, in order."""
     hints = get_type_hints(struct, include_extras=True)
     defaults = dict(
         zip(reversed(struct.__struct_fields__), reversed(struct.__struct_defaults__), strict=False)
@@ -226,7 +227,7 @@ def settings_of(struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
 
 
 def _kind_of(base: Any) -> tuple[Kind, tuple[str, ...]]:
-    if isinstance(base, types.UnionType):  # Optional: None where no source has a value
+    if isinstance(base, types.UnionType):  # Optional: None if no source has a value
         base = next(each for each in get_args(base) if each is not type(None))
     if get_origin(base) is Literal:
         return "choice", get_args(base)
@@ -237,7 +238,7 @@ def _kind_of(base: Any) -> tuple[Kind, tuple[str, ...]]:
 
 
 class ConfigFile:
-    """A TOML file, checked for tables and keys that nobody reads."""
+    """A TOML file, checked for unknown tables and keys."""
 
     def __init__(self, path: Path, sections: Mapping[str, Iterable[Setting]]) -> None:
         """Read the file.
@@ -256,7 +257,7 @@ class ConfigFile:
             self._text = path.read_text(encoding="utf-8")
             self._tables = tomllib.loads(self._text)
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise ConfigError(f"{path}: cannot be read: {reason_of(error)}") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{path}: is not UTF-8 text") from None
         except tomllib.TOMLDecodeError as error:
@@ -277,14 +278,14 @@ class ConfigFile:
                     raise ConfigError(f"{self._place(name, key)}: unknown key {key!r} in [{name}]; {hint}")
 
     def get(self, section: str, setting: Setting) -> tuple[object, str] | None:
-        """The value of a setting and where it stands, or None if the file does not set it."""
+        """Return the value of a setting and its place in the file, or None if the file does not set it."""
         table = self._tables.get(section, {})
         if setting.key not in table:
             return None
         return table[setting.key], f"{self._place(section, setting.key)}: [{section}] {setting.key}"
 
     def _place(self, section: str | None, key: str) -> str:
-        """The file, and the line where that can be told from the text (plain `key = …` under `[section]`)."""
+        """Return the file and, if a plain `key = …` under `[section]` shows it, the line."""
         current = None
         for number, line in enumerate(self._text.splitlines(), start=1):
             stripped = line.strip()
@@ -310,17 +311,17 @@ def load(
     environ: Mapping[str, str],
     file: ConfigFile | None = None,
 ) -> _S:
-    """Collect a command's settings: flags win over variables, these over the file, and it over defaults.
+    """Collect a command's settings: flags win over variables, variables over the file, the file over defaults.
 
     Args:
         struct: declares the settings.
         section: the command's table in the file.
         flags: by field; None for a flag that was not given.
-        environ: the environment; an empty variable counts as not set.
+        environ: the environment; an empty variable counts as unset.
         file: the settings file, if there is one.
 
     Raises:
-        ConfigError: a value that must not be, a required one that is missing, or two that contradict each other.
+        ConfigError: a value is invalid, a required one is missing, or two contradict each other.
     """
     values: dict[str, Any] = {}
     for each in settings_of(struct):
@@ -350,9 +351,9 @@ def _find(
 
 
 def misspelt_variables(environ: Mapping[str, str], settings: Iterable[Setting]) -> list[tuple[str, str]]:
-    """Variables that nobody reads and that look like one that somebody does, each with that one.
+    """Return unknown variables that look like a misspelling of a known one, each with the known one.
 
-    Other `LOCKRING_*` variables are left alone: they may well be set for something else.
+    Other unknown `LOCKRING_*` variables are left alone: they may serve another purpose.
     """
     known = [each.variable for each in settings if each.variable] + [CONFIG_VARIABLE]
     found = []
@@ -369,7 +370,7 @@ def _meant(word: str, known: Iterable[str], otherwise: str) -> str:
 
 
 def _close_matches(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    import difflib  # only needed for what is wrong anyway
+    import difflib  # only needed after a mistake
 
     return difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
 

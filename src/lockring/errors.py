@@ -1,8 +1,8 @@
 """Every error that lockring raises or sends, as one tree.
 
-Each class has a `code`, the same on the wire and in `--json` output, and says whether trying the same
-thing again may help (`retryable`). A server answers a bad request with `Refused(code, text)`;
-`from_code` turns that back into the exception here.
+Each class has a `code`, which is the same on the wire and in `--json` output, and says whether repeating the
+call may help (`retryable`). A server answers a bad request with a `Refusal`, which carries the code and the text;
+`from_code` turns it back into the exception.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ class LockringError(Exception):
     """Root of all lockring errors.
 
     Attributes:
-        code: short stable identifier, as sent on the wire.
-        retryable: whether the same call may succeed later without any change by the caller.
-        name: the lock, node or session that the error is about, "" where there is none.
+        code: a short, stable identifier, as sent on the wire.
+        retryable: whether the same call may succeed later, unchanged.
+        name: the lock, node or session that the error is about, "" if there is none.
     """
 
     code: ClassVar[str] = "error"
@@ -28,36 +28,37 @@ class LockringError(Exception):
 
 
 class InvalidRequest(LockringError, ValueError):
-    """An argument, option, setting or message is not of the form it must have."""
+    """A malformed argument, option, setting or message."""
 
     code = "invalid"
 
 
 class ConfigError(InvalidRequest):
-    """A setting is unknown, malformed, or contradicts another one."""
+    """A setting that is unknown, malformed, or contradicts another one."""
 
     code = "config"
 
 
 class AcquireTimeout(LockringError, TimeoutError):
-    """The lock was not granted within the time that the caller was ready to wait."""
+    """The lock was not granted within the timeout of the call."""
 
     code = "timeout"
 
 
 class NotHeld(LockringError, RuntimeError):
-    """A release, or a check, of something that is not held any more, or never was."""
+    """A release or a check of a lock that is no longer held, or never was."""
 
     code = "not-held"
 
 
 class LockLost(LockringError):
-    """The lock was held and is not any more, though its holder did not release it.
+    """A grant ended although its holder did not release it.
 
     Attributes:
-        reason: "local-deadline" (the client could not renew in time), "expired" (the node ended the
-            session), "broken" (an operator broke it), "session-ended" (the client was closed), "forked", "replaced" (of a
-            group's member: another one took its id over), "other-cluster" (another cluster answers at its servers' addresses).
+        reason: "local-deadline" (the client could not renew in time), "expired" (the node ended the session),
+            "broken" (an operator broke it), "session-ended" (the client was closed), "forked", "replaced" (of a
+            group member: another process joined under its id), "other-cluster" (the addresses of the client's
+            servers belong to another cluster now).
     """
 
     code = "lost"
@@ -68,24 +69,31 @@ class LockLost(LockringError):
 
     @staticmethod
     def explained(reason: str) -> str:
-        """A reason as the end of a sentence for people."""
+        """Return the words for a reason, as the end of a sentence: "the lock 'x' was lost: …"."""
         return _EXPLAINED.get(reason, reason)
 
 
 _EXPLAINED: dict[str, str] = {
-    "other-cluster": "another cluster answers at the addresses of its servers, which knows nothing of it (other-cluster)",
+    "broken": "an operator broke it",
+    "expired": "its lease expired at the node",
+    "forked": "the process was forked",
+    "local-deadline": "it could not be renewed before its lease ended",
+    "other-cluster": "its servers' addresses belong to another cluster now, which does not know it",
+    "replaced": "another process joined under its id",
+    "session-ended": "the client was closed",
 }
 
 
 class Unavailable(LockringError, ConnectionError):
-    """No server could be reached, or none may serve the lock at present. It says nothing of whether the lock is held.
+    """No server could be reached, or none may serve the lock at present. Says nothing about whether the lock is held.
 
     Attributes:
-        reason: why, for programs: "unreachable" (no server answers), "silent" (a server is connected and does not answer),
-            "no-coordinator" (the coordinator has been gone for longer than its lease), "no-primary" (the lock's slot is
-            served by no node), "leases" (it is assigned once leases of before have surely ended: after a start, or since both copies
-            are gone), "failover" (its primary is about to serve it), "" if that is not known.
-        since_s: for how long that has been so, in seconds; None if that is not known.
+        reason: the cause, for programs: "unreachable" (no server answers), "silent" (a server is connected and does
+            not answer), "no-coordinator" (the coordinator has been gone for longer than its lease), "no-primary"
+            (no node serves the lock's slot), "leases" (the slot is assigned once the leases of the time before have
+            surely ended: after a start, or after the loss of both copies), "failover" (its primary is about to
+            serve it), "" if unknown.
+        since_s: how long the cause has lasted, in seconds; None if unknown.
     """
 
     code = "unavailable"
@@ -98,76 +106,76 @@ class Unavailable(LockringError, ConnectionError):
 
 
 class Moved(LockringError):
-    """The node asked is not the lock's primary; clients follow their newer routes by themselves."""
+    """The node is not the lock's primary. Clients handle it themselves by following newer routes."""
 
     code = "moved"
     retryable = True
 
 
 class Overloaded(LockringError):
-    """A bound (waiters, connections, memory) is reached; the request was not carried out."""
+    """A limit (waiters, connections, memory) is reached; the request was not carried out."""
 
     code = "overloaded"
     retryable = True
 
 
 class Denied(LockringError, PermissionError):
-    """The caller may not do this."""
+    """The caller lacks the permission for the operation."""
 
     code = "denied"
 
 
 class ProtocolError(LockringError):
-    """The other side sent something that is no lockring message, or not one for this state or role."""
+    """The other side sent bytes that are not a lockring message, or a message that does not fit its state or role."""
 
     code = "protocol"
 
 
 class WrongCluster(LockringError):
-    """The two sides belong to different clusters."""
+    """The two sides of a connection belong to different clusters."""
 
     code = "wrong-cluster"
 
 
 class WrongRole(LockringError):
-    """The server reached is of another kind: a node where a coordinator was wanted, or the reverse."""
+    """The server is of the other kind: a node where a coordinator was expected, or the reverse."""
 
     code = "wrong-role"
 
 
 class DuplicateNode(LockringError):
-    """A node of this id is already running in the cluster."""
+    """A node with this id is already running in the cluster."""
 
     code = "duplicate-node"
 
 
 class UnknownNode(LockringError):
-    """The cluster has no member of this id."""
+    """The cluster has no member with this id."""
 
     code = "unknown-node"
 
 
 class LastNode(LockringError):
-    """The node is the last one that can serve, so what it has cannot be moved."""
+    """The node is the last one that can serve, so its slots cannot move."""
 
     code = "last-node"
 
 
 class NodeLeaving(LockringError):
-    """The node was told to stop, and leaves the cluster by itself: it cannot be made active again."""
+    """The node is stopping and leaves the cluster by itself, so it cannot become active again."""
 
     code = "node-leaving"
 
 
 class StaleVersion(LockringError):
-    """A cluster state or a claim that is older than what the receiver already has."""
+    """A cluster state or a claim that is older than the one the receiver already has."""
 
     code = "stale"
     retryable = True
 
 
 class NotCoordinator(LockringError):
-    """This coordinator is not the one that may write the cluster state at present."""
+    """The coordinator does not have the right to write the cluster state at present."""
 
     code = "not-coordinator"
     retryable = True
@@ -180,16 +188,16 @@ class StoreError(LockringError):
 
 
 class RootMissing(LockringError):
-    """A folder or bucket that is to be cleaned does not exist."""
+    """The folder or bucket to clean does not exist."""
 
     code = "no-root"
 
 
 class OutputFailed(LockringError):
-    """What was to be printed could not be: whoever reads it has gone, the disk is full, the terminal was hung up.
+    """Output could not be written: its reader has gone, the disk is full, or the terminal hung up.
 
     Attributes:
-        errno: the system's number for it.
+        errno: the system's error number.
     """
 
     code = "output"
@@ -200,33 +208,41 @@ class OutputFailed(LockringError):
 
 
 class SystemRefused(LockringError):
-    """The operating system refused what a command needs: no descriptor, process or memory is left, say."""
+    """The operating system refused a resource that a command needs, such as a descriptor, a process or memory."""
 
     code = "system"
 
 
+class CannotListen(LockringError):
+    """A port cannot be listened on."""
+
+    code = "cannot-listen"
+
+
 class ClientClosed(LockringError, RuntimeError):
-    """The client was closed, or belongs to another process (it was used after a fork)."""
+    """The client was closed, or was made before a fork and so belongs to the parent process."""
 
     code = "closed"
 
 
 class NotCopyable(LockringError, TypeError):
-    """A client, or what works through one, was to be copied, pickled, or sent to another process."""
+    """An attempt to copy or pickle a client or an object that works through one, or to send it to another process."""
 
     code = "not-copyable"
 
 
 class ReentrantCall(LockringError, RuntimeError):
-    """A signal handler or a finalizer called the client while its thread was in the middle of the client's own work, and the
-    call cannot be left to the end of that; nothing was done."""
+    """A signal handler or a finalizer called the client in the middle of the client's own work on the same thread.
+
+    The call could not be deferred, and nothing was done.
+    """
 
     code = "reentrant"
     retryable = True
 
 
 class InternalError(LockringError):
-    """A broken invariant: a bug in lockring, please report it."""
+    """A broken invariant, which is a bug in lockring. Please report it."""
 
     code = "internal"
 
@@ -239,5 +255,5 @@ _BY_CODE: dict[str, type[LockringError]] = {each.code: each for each in _tree(Lo
 
 
 def from_code(code: str, text: str, *, name: str = "") -> LockringError:
-    """Build the exception that a code from the wire stands for; unknown codes give the root class."""
+    """Build the exception for a code from the wire; an unknown code gives the root class."""
     return _BY_CODE.get(code, LockringError)(text, name=name)

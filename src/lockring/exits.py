@@ -1,4 +1,4 @@
-"""Exit codes of commands and servers: those of sysexits.h where it has one, and the shell's for the end of a child."""
+"""Exit codes of commands and servers: from sysexits.h where it has one, and the shell's for the end of a child."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CONFIG: Final = 78
 CANNOT_EXECUTE: Final = 126
 NOT_FOUND: Final = 127
 SIGNALLED: Final = 128
-"""Plus the signal's number."""
+"""Base to which the signal's number is added."""
 
 _OF_COMMANDS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (InvalidRequest, USAGE),
@@ -63,7 +63,7 @@ _OF_COMMANDS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (InternalError, INTERNAL),
     (ClientClosed, INTERNAL),
 )
-"""For a command, a server of another cluster or role is one that cannot be used: the lock's state is unknown."""
+"""For a command, a server of another cluster or role is as good as unreachable: the lock's state is unknown."""
 
 _OF_SERVERS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (ConfigError, CONFIG),
@@ -73,11 +73,11 @@ _OF_SERVERS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (StoreError, CANNOT_CREATE),
     (InvalidRequest, USAGE),
 )
-"""For a server, they mean that it is set up wrongly: a supervisor need not start it again."""
+"""For a server, those errors mean a wrong configuration: a supervisor need not restart it."""
 
 
 def exit_code_of(error: LockringError) -> int:
-    """Return the exit code by which a command tells a script what went wrong."""
+    """Return the exit code of a command that failed with an error."""
     for kind, code in _OF_COMMANDS:
         if isinstance(error, kind):
             return code
@@ -85,7 +85,7 @@ def exit_code_of(error: LockringError) -> int:
 
 
 def exit_code_of_server(error: LockringError) -> int:
-    """Return the exit code of a server that an error has ended."""
+    """Return the exit code of a server that an error ended."""
     for kind, code in _OF_SERVERS:
         if isinstance(error, kind):
             return code
@@ -93,10 +93,10 @@ def exit_code_of_server(error: LockringError) -> int:
 
 
 def exit_code_of_exec(error: OSError) -> int:
-    """The exit code for a command that could not be started: 127 if there is none, 126 if it may not be run."""
+    """Return the exit code for a command that could not be started: 127 if not found, 126 if not executable."""
     return NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else CANNOT_EXECUTE
 
 
 def exit_code_of_child(returncode: int) -> int:
-    """The exit code that passes a child's end on: its own, or 128 and the number of the signal that killed it."""
+    """Return the exit code that passes on a child's: its own, or 128 plus the signal that killed it."""
     return SIGNALLED - returncode if returncode < 0 else returncode

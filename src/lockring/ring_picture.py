@@ -1,7 +1,7 @@
-"""A picture of who owns the circle: as plain data (`picture`), and drawn for a terminal (`draw`).
+"""A picture of the circle's owners: as plain data (`picture`), and drawn for a terminal (`draw`).
 
-The circle is drawn unrolled, in four rows; each cell is a run of neighbouring slots and bears the letter of the
-member that is primary of most of them. A legend says what each member has.
+The circle is drawn unrolled, in four rows. Each cell is a run of neighbouring slots and bears the letter of the
+member that is primary of most of them. A legend lists the members.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ROWS: Final = 4
 WIDTH_MIN: Final = 8
 WIDTH_MAX: Final = SLOTS // ROWS
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-"""What stands for the members, in their order; used again from the start if there are more of them."""
+"""Letters for the members, in their order; reused from the start if there are more members."""
 
 _MARGIN: Final = 7
 """Columns before the cells of a row: the number of its first slot."""
@@ -43,27 +43,27 @@ _COLOURS: Final = (
     167,
     247,
 )
-"""Backgrounds for the members, bright enough for black letters; used again if there are more members."""
+"""Backgrounds for the members, bright enough for black letters; reused if there are more members."""
 
 _NUMBERS: Final = frozenset({2, 3, 4, 5})
-"""Columns of the legend that are aligned to the right."""
+"""Columns of the legend that are right-aligned."""
 
 _LEAVING: Final = (7, 5, 6, 4, 3)
-"""Columns of the legend that are left out where the width does not suffice, in this order."""
+"""Columns of the legend that are dropped, in this order, if the width does not suffice."""
 
 VACANT: Final = "."
-"""What stands for slots that nobody serves."""
+"""Sign for slots without a primary."""
 
 
 class LegendRow(NamedTuple):
     """One member in the legend.
 
     Attributes:
-        letter: what stands for it in the cells.
+        letter: its sign in the cells.
         node: its id.
-        primary: slots it is primary of.
-        share: the same as a part of all slots, 0 to 1.
-        backup: slots it has the copy of, in sync.
+        primary: number of slots that it is primary of.
+        share: the same as a fraction of all slots, 0 to 1.
+        backup: number of slots that it has the backup of.
         weight: its share relative to the others.
         condition: "joining", "active" or "draining".
         address: HOST:PORT.
@@ -80,15 +80,15 @@ class LegendRow(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """Who owns the circle; `str()` of it is the text without colour.
+    """The owners of the circle; `str()` of it is the text without colour.
 
     Attributes:
-        rows: for each row and cell, the place in `legend` of the member that has most of the cell's
-            slots; None where most are vacant. Cells of all rows are equally many; each is `SLOTS` / cells wide.
+        rows: for each row and cell, the index in `legend` of the member that has most of the cell's slots; None if
+            most are vacant. All rows have the same number of cells, and each row covers an equal share of the slots.
         legend: the members, in the natural order of their ids (n2 before n10).
-        vacant: slots without a primary that is a member in its present life.
-        single: slots that have a primary but no such backup.
-        moving: slots with a copy that is catching up.
+        vacant: number of slots whose primary is not a member in its present life, or that have none.
+        single: number of slots with a primary but without such a backup.
+        moving: number of slots with a copy that is catching up.
     """
 
     rows: tuple[tuple[int | None, ...], ...]
@@ -98,11 +98,11 @@ class Picture(NamedTuple):
     moving: int
 
     def letter(self, cell: int | None) -> str:
-        """What stands for a cell's owner."""
+        """Return the sign for a cell's owner."""
         return VACANT if cell is None else self.legend[cell].letter
 
     def table(self) -> list[tuple[str, ...]]:
-        """The legend as text, a heading first; the columns are not aligned yet."""
+        """Return the legend as rows of text, headings first; the columns are not yet aligned."""
         return [
             ("", "node", "slots", "share", "backups", "weight", "condition", "address"),
             *[
@@ -121,7 +121,7 @@ class Picture(NamedTuple):
         ]
 
     def remarks(self) -> list[str]:
-        """Sentences on what is not as it should be or is under way, none if all is well."""
+        """Return sentences on what is wrong or under way, none if all is well."""
         remarks: list[str] = []
         if not self.legend:
             remarks.append("The cluster has no members.")
@@ -137,11 +137,11 @@ class Picture(NamedTuple):
         return self.text(colour=False)
 
     def text(self, *, colour: bool, width: int | None = None) -> str:
-        """The picture as lines of text.
+        """Return the picture as lines of text.
 
         Args:
-            colour: whether with the escape sequences of a 256-colour terminal.
-            width: columns that the legend may take: it leaves out what matters least. None for all of it.
+            colour: whether to use the escape sequences of a 256-colour terminal.
+            width: columns that the legend may take; it drops the least important ones. None for all of it.
         """
         slots_per_row = SLOTS // len(self.rows)
         lines = [
@@ -177,11 +177,11 @@ class Picture(NamedTuple):
 
 
 def picture(state: ClusterState, width: int) -> Picture:
-    """Draw who owns the circle at present.
+    """Return the owners of the circle at present.
 
     Args:
         state: the cluster state to draw.
-        width: cells per row; what is outside `WIDTH_MIN` to `WIDTH_MAX` is drawn with those.
+        width: cells per row, brought within `WIDTH_MIN` to `WIDTH_MAX`.
     """
     width = max(WIDTH_MIN, min(WIDTH_MAX, width))
     members = sorted(state.members.values(), key=lambda member: _natural(member.replica.node))
@@ -224,11 +224,11 @@ def picture(state: ClusterState, width: int) -> Picture:
 
 
 def draw(state: ClusterState, *, width: int, colour: bool = False) -> str:
-    """Draw who owns the circle as text, without a line end after the last line.
+    """Draw the owners of the circle as text, without a line end after the last line.
 
     Args:
         state: the cluster state to draw.
-        width: columns that it may take; ids of nodes are never shortened.
+        width: columns that it may take; node ids are never shortened.
         colour: whether to colour it, for a terminal of 256 colours.
     """
     return picture(state, width - _MARGIN).text(colour=colour, width=width)
@@ -239,7 +239,7 @@ def _painted(text: str, owner: int) -> str:
 
 
 def _most(owners: list[int | None]) -> int | None:
-    """Whoever occurs most often, the first of those if there are several."""
+    """Return the most frequent owner, the first of those if there are several."""
     counted: dict[int | None, int] = {}
     for owner in owners:
         counted[owner] = counted.get(owner, 0) + 1
@@ -247,7 +247,7 @@ def _most(owners: list[int | None]) -> int | None:
 
 
 def _natural(node: str) -> list[tuple[int, str]]:
-    """A key that sorts the numbers in ids by value."""
+    """Return a key that sorts the numbers within ids by value."""
     parts = [(is_number, "".join(letters)) for is_number, letters in groupby(node, str.isdecimal)]
     return [(int(part), "") if is_number else (-1, part) for is_number, part in parts]
 

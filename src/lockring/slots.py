@@ -1,4 +1,4 @@
-"""Slots: the circle is cut into as many, and each lock name belongs to one."""
+"""Slots: the parts that the circle is cut into. Each lock name belongs to one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from zlib import crc32
 from lockring.names import LOCK_NAME_BYTES_MAX, check_lock_name
 
 SLOTS: Final = 4096
-"""Number of slots that the circle is cut into; fixed, since every client and node computes it."""
+"""Number of slots. Fixed, because every client and every node computes a name's slot by itself."""
 
 
 def slot_of(name: str) -> int:
-    """The slot of a lock name: CRC32 of its UTF-8 bytes modulo `SLOTS`."""
+    """Return the slot of a lock name: CRC32 of its UTF-8 bytes modulo `SLOTS`."""
     return crc32(name.encode()) % SLOTS
 
 
 def checked_slot_of(name: str) -> int:
-    """The slot of a lock name that is not checked yet; both need its bytes, so that one look at them does.
+    """Return the slot of an unchecked lock name. The check and the slot share one encoding of the name.
 
     Raises:
         InvalidRequest: as `check_lock_name`.

@@ -1,6 +1,7 @@
-"""What a log is told of something that fails again and again: that it began, a reminder each minute, and its end.
+"""Log lines for repeated failures: one when the trouble begins, a reminder each minute, and one when it ends.
 
-An attempt is no event. What tries again and again hands each failure in here, and logs what comes back, if anything does.
+A single attempt is not worth a line. Code that keeps retrying reports each failure here and logs the returned text,
+if there is one.
 """
 
 from __future__ import annotations
@@ -10,65 +11,65 @@ from typing import Final
 from lockring.units import NS_PER_S
 
 REMIND_NS: Final = 60 * NS_PER_S
-"""How often trouble that lasts is told."""
+"""How often lasting trouble is logged."""
 
 REASONS_MAX: Final = 5
-"""So many reasons of one trouble are told when they come up; later ones wait for the minute."""
+"""How many reasons of one trouble are logged as they come up; later ones wait for the reminder."""
 
 
 class RepeatedTrouble:
-    """One thing that may fail repeatedly. Not safe for use by several threads.
+    """An operation that may fail repeatedly. Not thread-safe.
 
     Args:
-        calm_ns: how long it must have worked before a failure is the beginning of new trouble, and so told at once: what
-            works for a moment again and again is trouble that lasts.
+        calm_ns: how long the operation must have worked for a failure to count as new trouble, which is logged at
+            once. An operation that works for a moment now and then is still in the same trouble.
     """
 
     def __init__(self, *, calm_ns: int = 0) -> None:
         self.is_on = False
-        """Whether it has failed and did not work since."""
+        """Whether the last attempt failed."""
         self._calm_ns = calm_ns
         self._ended_at_ns: int | None = None
         self._failures = 0
         self._since_ns = 0
-        self._told_at_ns = 0
-        self._told: set[str] = set()
+        self._logged_at_ns = 0
+        self._logged: set[str] = set()
 
     def fails(self, reason: str, *, now_ns: int) -> str:
-        """It has failed.
+        """Record a failure.
 
         Args:
             reason: a sentence for people.
             now_ns: monotonic clock.
 
         Returns:
-            What to log now, "" for nothing.
+            The text to log now, "" if none.
         """
-        goes_on = self._told and (
+        goes_on = self._logged and (
             self.is_on or (self._ended_at_ns is not None and now_ns - self._ended_at_ns < self._calm_ns)
         )
         self.is_on = True
         if not goes_on:
-            self._told.clear()
+            self._logged.clear()
             self._failures = 1
-            self._since_ns = self._told_at_ns = now_ns
-            self._told.add(reason)
+            self._since_ns = self._logged_at_ns = now_ns
+            self._logged.add(reason)
             return reason
         self._failures += 1
-        if now_ns - self._told_at_ns >= REMIND_NS:
-            self._told_at_ns = now_ns
-            self._told.add(reason)
+        if now_ns - self._logged_at_ns >= REMIND_NS:
+            self._logged_at_ns = now_ns
+            self._logged.add(reason)
             return f"{reason} ({self._so_far(now_ns)})"
-        if reason not in self._told and len(self._told) < REASONS_MAX:
-            self._told.add(reason)
+        if reason not in self._logged and len(self._logged) < REASONS_MAX:
+            self._logged.add(reason)
             return reason
         return ""
 
     def ends(self, *, now_ns: int) -> str:
-        """It works.
+        """Record that the operation works.
 
         Returns:
-            For how long it did not, as "3 failures in 12 s"; "" if it did not fail, or its end was told a moment ago.
+            How long it failed, as "3 failures in 12 s"; "" if it had not failed, or if its end was logged recently.
         """
         if not self.is_on:
             return ""

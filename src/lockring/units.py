@@ -1,4 +1,4 @@
-"""The one place that knows how durations are converted.
+"""Conversions between units of time.
 
 Cores count integer nanoseconds (`_ns`), the wire carries integer milliseconds (`_ms`), people write
 seconds (`_s`, float or `timedelta`). Instants are local to one process and never leave it.
@@ -17,36 +17,37 @@ NS_PER_MS: Final = 1_000_000
 NS_PER_S: Final = 1_000_000_000
 
 DURATION_S_MAX: Final = 10 * 365 * 86_400.0
-"""The longest wait that anything accepts: ten years, which keeps every sum within 64 bits."""
+"""Longest duration that is accepted: ten years, which keeps every sum within 64 bits."""
 
 DURATION_MS_MAX: Final = int(DURATION_S_MAX) * 1000
-"""The same in milliseconds, for what comes from the wire."""
+"""The same in milliseconds, for durations from the wire."""
 
 _MS: Final = timedelta(milliseconds=1)
 
 
 def ms_to_ns(duration_ms: int) -> int:
-    """Turn milliseconds into nanoseconds."""
+    """Convert milliseconds to nanoseconds."""
     return duration_ms * NS_PER_MS
 
 
 def ns_to_ms_floor(duration_ns: int) -> int:
-    """Turn nanoseconds into whole milliseconds, never promising more than there is."""
+    """Convert nanoseconds to whole milliseconds, rounded down: a promise never becomes longer on the way."""
     return max(0, duration_ns) // NS_PER_MS
 
 
 def seconds_to_ns(duration_s: float) -> int:
-    """Turn seconds into the nearest nanosecond; what is no whole number of them in binary, such as 0.1, stays what was meant."""
+    """Convert seconds to the nearest nanosecond, so that 0.1, which has no exact binary form, stays 100 ms."""
     return round(duration_s * NS_PER_S)
 
 
 def seconds_to_ms(value: float | timedelta, what: str) -> int:
-    """Turn what a caller wrote, in seconds, into whole milliseconds, rounded up.
+    """Convert a caller's seconds to whole milliseconds, rounded up.
 
-    Up from the number that was written: 16.1 is 16,100 ms, though as a binary fraction times 1000 it is a little more.
+    Rounded up from the decimal number that was written: 16.1 is 16,100 ms, though as a binary fraction times 1000
+        it is a little more.
 
     Args:
-        value: seconds as a number, or a `timedelta`; zero or more, finite, ten years at most.
+        value: seconds as a number, or a `timedelta`; finite, and from zero to ten years.
         what: the argument's name, for the error.
 
     Raises:
@@ -58,10 +59,10 @@ def seconds_to_ms(value: float | timedelta, what: str) -> int:
             return whole_ms + bool(rest)
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidRequest(f"{what} must be a number of seconds or a timedelta, not {value!r}")
+        raise InvalidRequest(f"{what} must be a number of seconds or a timedelta, got {value!r}")
     if not 0 <= value <= DURATION_S_MAX:  # also true of NaN
-        raise InvalidRequest(f"{what} must be between 0 s and {DURATION_S_MAX:.0f} s, not {value!r}")
+        raise InvalidRequest(f"{what} must be between 0 and {DURATION_S_MAX:.0f} s, got {value!r}")
     scaled = value * 1000
     nearest = round(scaled)
-    # Division is exact to the last bit: where it leads back, the number was written with three decimals at the most.
+    # Division rounds to the last bit: if it leads back to `value`, that was written with at most three decimals.
     return nearest if nearest / 1000 == value else math.ceil(scaled)

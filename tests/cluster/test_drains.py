@@ -68,7 +68,7 @@ def test_the_only_node_is_not_drained_whichever_server_is_asked_and_keeps_its_lo
 
 def test_the_second_of_two_nodes_is_not_drained_through_any_server(pair: LocalCluster) -> None:
     done = command(pair.address_of("N1"), "drain", "N1", "--wait")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "N1 is drained: it can be stopped")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "N1 is drained and can be stopped")
     for name in ("N1", "N2", COORDINATOR):
         done = command(pair.address_of(name), "drain", "N2")
         assert (done.returncode, done.stdout) == (1, ""), name
@@ -119,7 +119,7 @@ def test_a_wait_for_a_drain_that_another_operator_ends_says_so(slow_pair: LocalC
     ask_undrain(pair.address_of(COORDINATOR), "N1")
     _, err = waiting.communicate(timeout=PATIENCE_S)
     assert waiting.returncode == 1
-    assert "drained no more: it was made active again" in err
+    assert "no longer draining: it was made active again" in err
 
 
 def test_a_node_that_was_told_to_stop_is_not_made_active_again(slow_pair: LocalCluster) -> None:

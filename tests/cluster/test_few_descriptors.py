@@ -24,7 +24,7 @@ def test_a_server_that_may_open_too_few_files_does_not_start_and_says_what_it_ne
 ) -> None:
     with running(*command, within=limited(needed - 1)) as server:
         assert server.wait() == exits.CONFIG
-        assert f"may open {needed - 1} files and sockets, and needs {needed} at least" in server.text
+        assert f"may open only {needed - 1} files and sockets, but needs at least {needed}" in server.text
         assert "ulimit -n" in server.text
         assert "LimitNOFILE" in server.text
 
@@ -32,10 +32,10 @@ def test_a_server_that_may_open_too_few_files_does_not_start_and_says_what_it_ne
 @pytest.mark.parametrize("command", [COORDINATOR, SERVE])
 def test_a_limit_that_may_be_raised_is_raised(command: tuple[str, ...]) -> None:
     with running(*command, within=limited(64, only_soft=True)) as server:
-        server.wait_for("listens at")
+        server.wait_for(" listens ")
 
 
 def test_a_server_with_room_for_few_clients_says_for_how_many() -> None:
     with running(*COORDINATOR, within=limited(512)) as server:
-        server.wait_for("room for 256 clients at a time, since 512 files may be open")
-        server.wait_for("listens at")
+        server.wait_for("room for only 256 clients, because 512 files may be open")
+        server.wait_for(" listens ")

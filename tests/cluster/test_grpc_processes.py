@@ -49,7 +49,7 @@ def test_a_port_that_nobody_asked_for_keeps_no_node_from_its_work() -> None:
         running("serve", "--listen", listen, "--coordinator-listen", "127.0.0.1:0") as serve,
     ):
         serve.wait_for("4096 of 4096 slots served")
-        assert f"no gRPC API: cannot listen at {host}:{port}" in serve.text
+        assert f"no gRPC API: cannot listen on {host}:{port}" in serve.text
 
 
 def test_a_port_that_was_asked_for_and_is_taken_ends_the_node() -> None:

@@ -79,8 +79,8 @@ def test_a_client_is_welcomed_by_nodes_and_coordinators_and_told_which_they_are(
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "without TLS"),
         (b"\xff" * 64, "a hello has at most"),
         ((FRAME_BYTES_MAX + 1).to_bytes(4, "big"), "a hello has at most"),
-        (b"\x00\x00\x00\x05hello", "not a message"),
-        (b"\x00\x00\x00\x00", "not a message"),
+        (b"\x00\x00\x00\x05hello", "not an accepted message"),
+        (b"\x00\x00\x00\x00", "not an accepted message"),
     ],
 )
 def test_garbage_is_told_that_it_is_garbage(port: str, sent: bytes, answer: str) -> None:
@@ -173,7 +173,7 @@ def test_a_client_may_not_replicate(standing: LocalCluster) -> None:
         wire.send(Replicate(1, 1, True, []))
         refused = wire.refusal()
     assert refused.code == "protocol"
-    assert "does not take Replicate from a client" in refused.text
+    assert "does not accept Replicate from a client" in refused.text
 
 
 def test_a_client_may_not_send_heartbeats_to_a_coordinator(standing: LocalCluster) -> None:

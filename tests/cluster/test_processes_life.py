@@ -70,7 +70,7 @@ def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None
 
 def test_a_second_coordinator_on_the_same_data_directory_is_refused(tmp_path: Path) -> None:
     with running("coordinator", "--listen", address(), "--data-dir", str(tmp_path / "data")) as first:
-        first.wait_for("listens at")
+        first.wait_for(" listens ")
         with running("coordinator", "--listen", address(), "--data-dir", str(tmp_path / "data")) as second:
             assert_one_line(second, 73, str(tmp_path / "data"))
 
@@ -81,7 +81,7 @@ def test_a_node_ends_where_it_is_told_a_node_for_a_coordinator() -> None:
         running("serve", "--listen", where, "--coordinator-listen", "127.0.0.1:0") as first,
         running("node", "--id", "N2", "--listen", address(), "--coordinator", where) as second,
     ):
-        first.wait_for("listens at")
+        first.wait_for(" listens ")
         assert_one_line(second, 78, where, "not a coordinator")
 
 
@@ -100,7 +100,7 @@ def test_a_node_ends_where_its_coordinator_is_something_else_entirely() -> None:
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         with running("node", "--id", "N1", "--listen", address(), "--coordinator", where) as process:
-            assert_one_line(process, 69, where, "no lockring server")
+            assert_one_line(process, 69, where, "not a lockring server")
         thread.join(PATIENCE_S)
 
 
@@ -254,7 +254,7 @@ def test_up_starts_everything_restarts_what_dies_and_ends_everything_on_ctrl_c()
         children = children_of(up.popen.pid)
         assert len(children) == 3
         os.kill(children[-1], signal.SIGKILL)
-        up.wait_for("was killed by SIGKILL; starting it again")
+        up.wait_for("was killed by SIGKILL; restarting it")
         eventually(lambda: len(children_of(up.popen.pid)) == 3, lambda: "the restart")
         children = children_of(up.popen.pid)
         up.popen.send_signal(signal.SIGINT)

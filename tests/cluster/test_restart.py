@@ -100,7 +100,7 @@ def test_serve_in_memory_waits_the_leases_out_and_says_so(number: signal.Signals
         lambda first: (serve(listen, "--in-memory", *(("--new-cluster",) if first else ())),),
         number,
     )
-    assert "nothing is known of what was before: no lock is granted for 6.3 s" in text
+    assert "nothing is known of an earlier cluster: no lock is granted for 6.3 s" in text
     assert "--new-cluster" in text
 
 
@@ -134,7 +134,7 @@ def test_a_first_start_waits_for_nothing_and_says_what_it_takes_for_granted() ->
     listen = address()
     with running(*serve(listen)) as started:
         started.wait_for("4096 of 4096 slots served")
-        assert "which is new: a new cluster, nothing is waited for" in started.text
+        assert "which is new: a new cluster that does not wait" in started.text
         assert os.environ["XDG_STATE_HOME"] + f"/lockring/serve-{listen.partition(':')[2]}" in started.text
 
 
@@ -177,7 +177,7 @@ def test_a_default_directory_that_cannot_be_made_ends_the_server_and_names_the_c
 def test_two_servers_on_one_directory_are_refused(tmp_path: Path) -> None:
     one, other = address(), address()
     with running(*serve(one, "--data-dir", str(tmp_path / "data"))) as first:
-        first.wait_for("coordinator listens at")
+        first.wait_for("coordinator listens on")
         with running(*serve(other, "--data-dir", str(tmp_path / "data"))) as second:
             assert_one_line(second, 73, "in use by another coordinator", "--data-dir")
 
@@ -185,7 +185,7 @@ def test_two_servers_on_one_directory_are_refused(tmp_path: Path) -> None:
 def test_an_empty_directory_that_was_there_waits_and_says_why_and_how_to_go_on(tmp_path: Path) -> None:
     listen = address()
     with running(*serve(listen, "--data-dir", str(tmp_path))) as process:
-        process.wait_for(f"{tmp_path} was there before and is empty, so its state may have been lost")
+        process.wait_for(f"{tmp_path} existed before and is empty, so its state may have been lost")
         process.wait_for("no lock is granted for 6.3 s")
         assert "--new-cluster" in process.text
         process.wait_for("joined cluster")
@@ -199,7 +199,7 @@ def test_an_empty_directory_that_was_there_waits_and_says_why_and_how_to_go_on(t
     for leftover in tmp_path.glob(f"{DATABASE_NAME}-*"):
         leftover.unlink()
     with running(*serve(address(), "--data-dir", str(tmp_path), "--new-cluster")) as process:
-        process.wait_for("which was empty: a new cluster, as it was told")
+        process.wait_for("which was empty: a new cluster, as --new-cluster says")
         process.wait_for("4096 of 4096 slots served")
 
 
@@ -210,7 +210,7 @@ def test_new_cluster_does_not_forget_a_past_that_is_known(tmp_path: Path) -> Non
         lambda first: (serve(listen, "--data-dir", str(tmp_path / "data"), "--new-cluster"),),
         signal.SIGKILL,
     )
-    assert "--new-cluster changes nothing here" in text
+    assert "--new-cluster has no effect" in text
     assert str(tmp_path / "data") in text
 
 
@@ -238,7 +238,7 @@ def test_a_client_whose_server_was_made_anew_knows_at_once_and_goes_on_without_b
         with running(*command) as second:
             eventually(lambda: reasons, lambda: second.text)
             assert reasons == ["other-cluster"]
-            with pytest.raises(lockring.LockLost, match="another cluster answers"):
+            with pytest.raises(lockring.LockLost, match="belong to another cluster"):
                 held.check()
             waiting.join(PATIENCE_S)
             assert tokens, "what waited waits at the new server"
@@ -259,7 +259,7 @@ def test_an_asyncio_client_whose_server_was_made_anew_knows_at_once_and_goes_on(
             with running(*command):
                 assert (await asyncio.wait_for(lost, PATIENCE_S)).reason == "other-cluster"
                 assert not held.held
-                with pytest.raises(lockring.LockLost, match="another cluster answers"):
+                with pytest.raises(lockring.LockLost, match="belong to another cluster"):
                     member.check()
                 async with await client.lock("x").acquire(timeout=PATIENCE_S):
                     await (await client.group("g").join()).leave()

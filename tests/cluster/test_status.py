@@ -87,7 +87,7 @@ def test_a_cluster_whose_only_node_is_dead_does_not_serve_and_its_log_does_not_s
         assert done.returncode == 69, done.stdout
         assert "NOT SERVING for " in done.stdout
         assert f"N1 at {cluster.address_of('N1')} does not answer" in done.stdout
-        assert "the coordinator heard it last " in done.stdout
+        assert "the coordinator last heard from it " in done.stdout
         eventually(lambda: "0 of 4096 slots served" in cluster.log_of(COORDINATOR), cluster.logs)
         eventually(lambda: "4096 slots of N1, which is gone" in cluster.log_of(COORDINATOR), cluster.logs)
 

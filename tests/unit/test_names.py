@@ -38,13 +38,13 @@ def test_a_lock_name_is_any_text_of_1_to_1024_bytes(name: str) -> None:
     ("name", "why"),
     [
         ("", "must not be empty"),
-        ("x" * (LOCK_NAME_BYTES_MAX + 1), "has 1025"),
-        ("é" * (LOCK_NAME_BYTES_MAX // 2) + "x", "has 1025"),
+        ("x" * (LOCK_NAME_BYTES_MAX + 1), "1025 bytes"),
+        ("é" * (LOCK_NAME_BYTES_MAX // 2) + "x", "1025 bytes"),
         ("\udc80", "not valid UTF-8"),
         ("ok\ud83d", "not valid UTF-8"),
-        (b"bytes", "text, not bytes"),
-        (None, "text, not NoneType"),
-        (7, "text, not int"),
+        (b"bytes", "text, got bytes"),
+        (None, "text, got NoneType"),
+        (7, "text, got int"),
     ],
 )
 def test_a_bad_lock_name_is_refused_with_the_reason(name: object, why: str) -> None:
@@ -77,7 +77,7 @@ def test_a_node_id_starts_with_a_letter_or_digit(node: str) -> None:
 
 @pytest.mark.parametrize("node", ["", "x" * 64, "a b", "a\n", "ä", "a/b", "a:1", "-a", ".a", None, 3, b"n1"])
 def test_a_bad_node_id_is_refused(node: object) -> None:
-    with pytest.raises(InvalidRequest, match="a node id is"):
+    with pytest.raises(InvalidRequest, match="invalid node id"):
         check_node_id(node)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockring.cli.options import read_settings
+from lockring.cli.sections import read_settings
 from lockring.errors import ConfigError, InvalidRequest
 from lockring.names import check_lock_name
 from lockring.native import from_native, to_native, variables
@@ -30,7 +30,7 @@ def test_only_the_variables_of_a_prefix_are_read() -> None:
 
 
 def test_a_name_of_bytes_that_are_no_utf_8_is_refused_with_the_first_of_them() -> None:
-    with pytest.raises(InvalidRequest, match="it has the byte 0xe9, as text of another encoding"):
+    with pytest.raises(InvalidRequest, match="it has the byte 0xe9, as text in another encoding"):
         check_lock_name(os.fsdecode(b"job-\xe9\xff"))
 
 
@@ -41,7 +41,7 @@ def test_letters_are_not_normalized() -> None:
 # How the settings of a server are read from an argument, a variable and a file; each gives a directory's name in its bytes.
 PROGRAM = """
 import os, sys
-from lockring.cli.options import read_settings
+from lockring.cli.sections import read_settings
 from lockring.native import from_native
 from lockring.server.settings import CoordinatorSettings
 

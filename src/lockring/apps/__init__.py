@@ -1,1 +1,1 @@
-"""What is built on the locks. Everything here uses the public client only, as any other program would."""
+"""Applications of the locks. They use the public client only, as any other program would."""

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import Final
 
 _EXIT_CONFIG: Final = 78
-"""As `exits.CONFIG`, which cannot be counted on here: what it needs may be missing."""
+"""The value of `exits.CONFIG`, repeated because the packages that `exits` needs may be missing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see `lockring.cli.app.main`.
 
-    The package alone is a client library. Where the packages of its command are missing, one line says what to install.
+    The package alone is a client library. If the packages of its command are missing, one line says what to install.
 
     Args:
-        arguments: what follows the command's name; by default those of this process.
+        arguments: the words after the command's name; by default those of this process.
 
     Returns:
-        The exit code, 78 where the packages are missing.
+        The exit code, 78 if packages are missing.
     """
     try:
         from lockring.cli.app import main as run
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.partition(".")[0] not in ("click", "rich"):
             raise
         print(
-            f"lockring: the command line needs the package {error.name}, which is not installed; install lockring[cli], "
-            "or lockring[server] to run servers too",
+            f"lockring: the command line needs the package {error.name}, which is not installed: install lockring[cli], "
+            "or lockring[server] to run servers as well",
             file=sys.stderr,
         )
         return _EXIT_CONFIG

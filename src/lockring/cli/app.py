@@ -1,4 +1,4 @@
-"""The root command: finds the others, and turns every error into one line and an exit code."""
+"""The root command: finds the other commands, and turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lockring.cli.inherited import settle
 from lockring.cli.output import report
 from lockring.errors import InternalError, InvalidRequest, LockringError, OutputFailed, SystemRefused
 from lockring.native import from_native
+from lockring.system_errors import reason_of
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock.command", "lock"),
@@ -40,7 +41,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("servers", "up"),
     "version": ("version", "version"),
 }
-"""Where each command is; its module is imported when it is called, which keeps the others quick to start."""
+"""Modules of the commands. Each is imported when it is called, which keeps the others quick to start."""
 
 _ALIASES: Final = {"run": "lock"}
 
@@ -66,15 +67,14 @@ class _Root(click.Group):
         except OSError as error:
             if isinstance(error, LockringError):
                 raise
-            # Left to click, one with EPIPE would be taken for one of the output, which is `OutputFailed`.
-            what = error.strerror or str(error)
-            raise SystemRefused(f"the system refuses: {what}") from error
+            # Click would mistake an EPIPE for one of the output, which is `OutputFailed`.
+            raise SystemRefused(f"the system refuses: {reason_of(error)}") from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            import difflib  # only needed for what is wrong anyway
+            import difflib  # only needed after a mistake
 
             close = difflib.get_close_matches(args[0], [*_COMMANDS, *_ALIASES], n=1)
             hint = f"did you mean {close[0]!r}?" if close else "see lockring --help"
@@ -92,22 +92,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: what follows the command's name; by default those of this process.
+        arguments: the words after the command's name; by default those of this process.
 
     Returns:
-        The exit code. Errors of the user, of the network and of the cluster are one line on standard error
+        The exit code. Errors of the user, the network and the cluster are one line on standard error
         (a JSON object, if `--json` is among the arguments), never a traceback. With the arguments of this process, it
-        does not return where a signal has ended the command: this process dies of it.
+        does not return if a signal ended the command: this process dies of that signal.
     """
     if arguments is not None:
         return _run(list(arguments))
     settle()
     streams.set_up()
-    # Here, and for the variables where they are read, text of the system becomes that of lockring.
+    # Here, and wherever variables are read, text from the system is converted to UTF-8.
     code = _run([from_native(each) for each in sys.argv[1:]])
     with suppress(
         OutputFailed
-    ):  # what went wrong before counts; left for the end of Python, it would change the exit code
+    ):  # the earlier error counts; raised at Python's exit, this one would change the exit code
         sys.stdout.flush()
     return leave(code)
 
@@ -127,7 +127,7 @@ def _run(given: list[str]) -> int:
         return exits.USAGE
     except OutputFailed as error:
         if streams.is_closed_pipe(error):
-            # Whoever read our output (head, less) has had enough.
+            # The reader of our output (head, less) has had enough.
             return exits.SIGNALLED + signal.SIGPIPE
         report(error, as_json)
         return exits.OUTPUT
@@ -136,7 +136,7 @@ def _run(given: list[str]) -> int:
         return exits.exit_code_of(error)
     except (KeyboardInterrupt, click.Abort):
         return SignalEnd(signal.SIGINT)
-    except Exception as error:  # noqa: BLE001 - the last resort: a bug, reported as one, with its traceback
+    except Exception as error:  # noqa: BLE001 - the last resort: report a bug as such, with its traceback
         traceback.print_exc()
         report(InternalError(f"this is a bug in lockring, please report it: {error!r}"), as_json)
         return exits.INTERNAL

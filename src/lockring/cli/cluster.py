@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final, NamedTuple
 import click
 import msgspec
 
-from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
-from lockring.cli.options import read_settings
+from lockring.cli.client_settings import ClientSettings
+from lockring.cli.connect import ask, client_options, client_settings
 from lockring.cli.output import count, print_json, say
+from lockring.cli.sections import read_settings
 from lockring.cli.status import living, replica_of
 from lockring.config import setting
 from lockring.errors import InvalidRequest, LockringError
@@ -25,13 +26,15 @@ _LOOK_S: Final = 0.2
 
 
 class DrainSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `lockring drain`."""
+    """The settings of `lockring drain`."""
 
-    wait: Annotated[bool, setting("Wait until nothing is left on it.", variable=False, file=False)] = False
+    wait: Annotated[bool, setting("Wait until the node has no slots left.", variable=False, file=False)] = (
+        False
+    )
     timeout_s: Annotated[
         float | None,
         setting(
-            f"With --wait: wait at most so long, then exit with {NOT_ACQUIRED}.",
+            f"With --wait: how long to wait at most before exiting with {NOT_ACQUIRED}.",
             unit="seconds",
             minimum=0,
             variable=False,
@@ -41,14 +44,14 @@ class DrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ask_view(server: str, timeout_s: float) -> ServerView:
-    """What one server says of the cluster. Raises what `ask_state` does."""
+    """Return one server's view of the cluster. Raises what `ask_state` does."""
     return ask_state(server, timeout_s=timeout_s)
 
 
 @click.command()
 @client_options()
 def ring(as_json: bool, **given: Any) -> None:
-    """Draw the ring: which node has which part of the circle."""
+    """Draw the ring: the part of the circle that each node has."""
     state = ask(client_settings(given), ask_view).state
     if as_json:
         print_json(
@@ -78,13 +81,13 @@ def ring(as_json: bool, **given: Any) -> None:
 def drain(node: str, as_json: bool, **given: Any) -> int:
     """Move everything off a node. Its locks stay held; it gets no new slots and can then be stopped.
 
-    Refused for the last node that can serve. lockring undrain takes it back.
+    Refused for the last node that can serve. Reversed by lockring undrain.
     """
     check_node_id(node)
     settings = read_settings(DrainSettings, "drain", given)
     wait = settings.wait
     if settings.timeout_s is not None and not wait:
-        raise InvalidRequest("--timeout says how long --wait waits: give both")
+        raise InvalidRequest("--timeout limits the wait of --wait: give both")
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     cluster = client_settings(given)
     ask(cluster, lambda server, timeout_s: ask_drain(server, node, timeout_s=timeout_s))
@@ -97,7 +100,7 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
         time.sleep(_LOOK_S)
         left = _left_on(node, cluster)
     if left.condition == "active":
-        raise LockringError(f"node {node} is drained no more: it was made active again", name=node)
+        raise LockringError(f"node {node} is no longer draining: it was made active again", name=node)
     if as_json:
         print_json(
             {"node": node, "drained": not left.any, "slots_primary": left.primary, "slots_copy": left.copy}
@@ -105,9 +108,9 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
     elif left.any:
         say(f"{node} is draining: {left.sentence(node)}; see lockring status")
     elif left.condition == "gone":
-        say(f"{node} is no member any more: nothing is left on it")
+        say(f"{node} is no longer a member: it has no slots left")
     else:
-        say(f"{node} is drained: it can be stopped")
+        say(f"{node} is drained and can be stopped")
     return NOT_ACQUIRED if wait and left.any else OK
 
 
@@ -115,7 +118,7 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
 @click.argument("node")
 @client_options()
 def undrain(node: str, as_json: bool, **given: Any) -> None:
-    """Let a node that was drained have slots again. Changes nothing if it was not."""
+    """Let a drained node have slots again. Changes nothing if it was not drained."""
     check_node_id(node)
     ask(client_settings(given), lambda server, timeout_s: ask_undrain(server, node, timeout_s=timeout_s))
     if as_json:
@@ -125,12 +128,12 @@ def undrain(node: str, as_json: bool, **given: Any) -> None:
 
 
 class _Remainder(NamedTuple):
-    """What a node still has: slots that it is the primary of, and slots of which it keeps a copy.
+    """The slots that a node still has, as their primary or with a copy.
 
     Attributes:
-        condition: "draining", "active" if it is not, or "gone" if it is no member.
-        primary: how many slots it is the primary of.
-        copy: of how many it has a copy.
+        condition: "draining", "active", or "gone" if it is not a member.
+        primary: the number of slots that it is the primary of.
+        copy: the number of slots that it has a copy of.
     """
 
     condition: str
@@ -150,7 +153,7 @@ class _Remainder(NamedTuple):
 
 
 def _left_on_draining(node: str, cluster: ClientSettings) -> _Remainder:
-    """The same once the server that is asked knows of the drain: another one than the coordinator may be behind."""
+    """Return the remainder once the queried server knows of the drain; one other than the coordinator may lag."""
     until_s = time.monotonic() + cluster.connect_timeout_s
     while (left := _left_on(node, cluster)).condition == "active" and time.monotonic() < until_s:
         time.sleep(_LOOK_S)

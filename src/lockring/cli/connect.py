@@ -1,19 +1,20 @@
-"""How the commands that talk to a cluster reach it."""
+"""Connects commands to a cluster."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from lockring.addresses import split_address
+from lockring.cli.client_settings import ClientSettings
 from lockring.cli.lock.reporter import StderrReporter
-from lockring.cli.options import read_settings, setting_options
-from lockring.config import CONFIG_VARIABLE, setting
+from lockring.cli.options import setting_options
+from lockring.cli.sections import read_settings
+from lockring.config import CONFIG_VARIABLE
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.slots import SLOTS
 
@@ -24,44 +25,23 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _A = TypeVar("_A")
 
 
-class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of every command that talks to a cluster."""
-
-    servers: Annotated[
-        tuple[str, ...],
-        setting(
-            "The cluster: any of its nodes or its coordinator, or several, separated by commas.",
-            metavar="HOST:PORT",
-            check=split_address,
-            key="server",
-        ),
-    ] = ("127.0.0.1:9501",)
-    connect_timeout_s: Annotated[
-        float,
-        setting(
-            "How long to try to reach the cluster and get an answer before giving up.",
-            unit="seconds",
-            minimum=0.1,
-            maximum=3600,
-        ),
-    ] = 10.0
-
-
 def client_options(*more: type[msgspec.Struct]) -> Callable[[_F], _F]:
-    """Give a command `--server`, `--connect-timeout`, `--config` and `--json`, and the flags of any further settings."""
+    """Give a command `--server`, `--connect-timeout`, `--config`, `--json`, and the flags of further settings."""
 
     def decorate(command: _F) -> _F:
-        command = click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")(command)
+        command = click.option("--json", "as_json", is_flag=True, help="Print JSON, including errors.")(
+            command
+        )
         return setting_options(*more, ClientSettings)(command)
 
     return decorate
 
 
 def client_settings(given: Mapping[str, Any]) -> ClientSettings:
-    """What the command line, the environment and the settings file say of the cluster.
+    """Return the cluster's settings from the command line, the environment and the settings file.
 
     Raises:
-        ConfigError: a setting that must not be.
+        ConfigError: a setting is invalid.
     """
     return read_settings(ClientSettings, "client", given)
 
@@ -70,12 +50,12 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
     """Ask the first of the named servers that answers.
 
     Args:
-        settings: name the servers.
+        settings: have the addresses of the servers.
         question: asks one server, given its address and how long it may take in seconds.
 
     Raises:
-        Unavailable: none of them answers.
-        LockringError: the first that answered refused.
+        Unavailable: no server answers.
+        LockringError: the first server that answered refused.
     """
     from lockring.cli.waiting import of_answer, telling
 
@@ -85,7 +65,7 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
             with telling(of_answer(server, settings.connect_timeout_s), _voice()):
                 return question(server, settings.connect_timeout_s)
         except ProtocolError as error:
-            failures.append(ProtocolError(f"{server} is no lockring server: {error}"))
+            failures.append(ProtocolError(f"{server} is not a lockring server: {error}"))
         except Unavailable as error:
             failures.append(error)
     if len(failures) == 1 and not isinstance(failures[0], Unavailable):
@@ -96,7 +76,7 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
 
 
 def origin_of(settings: ClientSettings) -> str:
-    """Where the servers' addresses come from, and what to do if none can be reached, as the end of a sentence."""
+    """Return the source of the servers' addresses and what to do if none can be reached, as the end of a sentence."""
     from lockring.client.arguments import NAMED, SERVER_VARIABLE, UNNAMED
 
     context = click.get_current_context(silent=True)
@@ -114,11 +94,11 @@ def origin_of(settings: ClientSettings) -> str:
 
 @contextmanager
 def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> Iterator[Client]:
-    """A client for the cluster, closed at the end.
+    """Open a client for the cluster, and close it at the end.
 
     Args:
-        settings: name it.
-        tells: whether to say on standard error what its calls wait for, once they do so for a second.
+        settings: name the cluster.
+        tells: whether to report on standard error what its calls wait for, once they have waited for a second.
         options: for `lockring.Client`.
     """
     from lockring import Client
@@ -136,19 +116,19 @@ def connect(settings: ClientSettings, *, tells: bool = True, **options: Any) -> 
 
 
 def _voice() -> StderrReporter:
-    """How the command under way speaks on standard error."""
+    """Return the reporter of the current command."""
     context = click.get_current_context(silent=True)
     return StderrReporter(context is not None and bool(context.params.get("as_json")), is_verbose=False)
 
 
 def demand_whole(unserved_slots: int) -> None:
-    """End with an error after a list was printed that is only a part.
+    """Raise an error if the list that was printed is incomplete.
 
     Raises:
-        Unavailable: no node could tell of some slots.
+        Unavailable: no node could answer for some slots.
     """
     if unserved_slots:
         raise Unavailable(
-            f"the list is incomplete: no node could tell of {unserved_slots} of {SLOTS} slots at present",
+            f"the list is incomplete: no node can answer for {unserved_slots} of {SLOTS} slots at present",
             reason="no-primary",
         )

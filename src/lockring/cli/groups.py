@@ -10,19 +10,20 @@ import msgspec
 
 from lockring.cli.connect import client_options, client_settings, connect, demand_whole
 from lockring.cli.layout import Column
-from lockring.cli.options import read_settings
-from lockring.cli.output import count, print_json, print_table, quoted, say, shown
+from lockring.cli.output import count, print_json, print_table, quoted, say
+from lockring.cli.sections import read_settings
 from lockring.client.group_state import GroupInfo
 from lockring.config import setting
 from lockring.names import lock_of_group
+from lockring.terminals import shown
 
 
 class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `lockring group`."""
+    """The settings of `lockring group`."""
 
     key: Annotated[
         str | None,
-        setting("Show which member should own this key.", variable=False, file=False),
+        setting("Show the member that should own this key.", variable=False, file=False),
     ] = None
 
 
@@ -47,7 +48,7 @@ def groups(as_json: bool, **given: Any) -> None:
 @click.argument("name")
 @client_options(GroupSettings)
 def group(name: str, as_json: bool, **given: Any) -> None:
-    """Show one group: its members, which part of the keys each should own, and whether all have let go of the others'."""
+    """Show one group: its members, their shares of the keys, and whether all have let go of the others' keys."""
     lock_of_group(name)
     settings = read_settings(GroupSettings, "group", given)
     cluster = client_settings(given)
@@ -57,7 +58,7 @@ def group(name: str, as_json: bool, **given: Any) -> None:
         print_json(facts(info, settings.key))
         return
     if not info.members:
-        print(f"nobody is in the group {quoted(name)}")
+        print(f"group {quoted(name)} has no members")
         return
     shares = info.shares()
     rows = [
@@ -83,7 +84,7 @@ def _state(info: GroupInfo, member: str) -> str:
 
 
 def summary(info: GroupInfo) -> str:
-    """Whether a group's version is settled, or whom it waits for."""
+    """Return whether a group's version is settled, or the members that it waits for."""
     if info.settled:
         return "settled"
     named = ", ".join(shown(each) for each in info.awaited[:5])
@@ -92,7 +93,7 @@ def summary(info: GroupInfo) -> str:
 
 
 def facts(info: GroupInfo, key: str | None = None) -> dict[str, Any]:
-    """A group as a JSON object."""
+    """Return a group as a JSON object."""
     shares = info.shares()
     found: dict[str, Any] = {
         "name": info.name,

@@ -1,7 +1,8 @@
-"""Whether a cluster serves, and if not, since when and why: from its state and from what each of its servers says of itself.
+"""The health of a cluster: whether it serves, and if not, since when and why.
 
-The state says who should serve; only a node knows whether it may. So a slot counts as served if the node that has it says so, and a node that does
-not answer counts for nothing: from here its slots cannot be told from lost ones. No I/O.
+The cluster state says which nodes should serve; only a node knows whether it may. So a slot counts as served if its
+node says so, and a node that does not answer counts as not serving: from outside, its slots look the
+same as lost ones. No I/O.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ Condition = Literal["serving", "degraded", "partial", "down"]
 
 
 class ServerAnswer(NamedTuple):
-    """What one server says of itself.
+    """One server's answer about itself.
 
     Attributes:
-        status: its answer, None if there is none.
+        status: the answer, None if there is none.
         trouble: why there is none, else "".
     """
 
@@ -35,16 +36,16 @@ NO_ANSWER: Final = ServerAnswer(None, "it was not asked")
 
 
 class Health(NamedTuple):
-    """How a cluster is.
+    """The health of a cluster.
 
     Attributes:
-        condition: "serving"; "degraded" if all slots are served, but something is missing that keeps them safe or going on;
-            "partial" if some slots are not served; "down" if none is.
-        slots_served: how many are.
-        since_s: for how long none has been, None where that is not so or not known.
+        condition: "serving"; "degraded" if all slots are served, but not safely or not for long; "partial" if some
+            slots are not served; "down" if none is.
+        slots_served: the number of served slots.
+        since_s: how long no slot has been served, None if not so or unknown.
         reasons: sentences on what keeps slots from being served, none if all are.
-        remarks: sentences on what else is not as it should be.
-        lease_left_s: for how long nodes go on that have lost the coordinator, the shortest; None if none has lost it.
+        remarks: sentences on other faults.
+        lease_left_s: the shortest time that nodes without the coordinator can go on; None if no node has lost it.
     """
 
     condition: Condition
@@ -61,14 +62,14 @@ class Health(NamedTuple):
             since = "" if self.since_s is None else f" for {duration(self.since_s)}"
             return f"NOT SERVING{since}: no lock can be acquired or renewed"
         if self.condition == "partial":
-            return f"PARTLY NOT SERVING: {SLOTS - self.slots_served} of {SLOTS} slots are not served, their locks have to wait"
+            return f"PARTLY NOT SERVING: {SLOTS - self.slots_served} of {SLOTS} slots are not served, their locks must wait"
         if self.condition == "degraded":
             return f"SERVING, degraded: all {SLOTS} slots are served, but see below"
         return f"SERVING: all {SLOTS} slots have a primary and a backup"
 
 
 def own_status(member: Member, answer: ServerAnswer) -> ServerStatus | None:
-    """What a member says of itself; None if it does not answer, or if another life of it does."""
+    """Return a member's own status; None if it does not answer, or if another life of it does."""
     status = answer.status
     if status is None or Replica(status.node, status.incarnation) != member.replica:
         return None
@@ -81,10 +82,10 @@ def diagnose(
     """Judge a cluster.
 
     Args:
-        state: the newest state that any server has told.
-        nodes: what each member says, by its id.
-        coordinator: what the coordinator says.
-        wall_ns: the wall clock, for the age of what the state says.
+        state: the newest state of any server.
+        nodes: each member's answer, by its id.
+        coordinator: the coordinator's answer.
+        wall_ns: the wall clock, for ages in the state.
     """
     return _Diagnosis(state, nodes, coordinator, wall_ns).health()
 
@@ -109,8 +110,11 @@ class _Diagnosis:
                 self._single += slot.backup is None or not state.is_current(slot.backup.replica)
 
     def _vacant_from(self, slot: SlotState) -> int:
-        """Since when a slot has no primary, as wall clock in ns: since the state says so, or since its former life's node was
-        started again, which is the latest that it can be. An incarnation is the microseconds at which a process started."""
+        """Return since when a slot has no primary, by the wall clock in ns.
+
+        That is the time in the state or, if later, the restart of the node that had it: an incarnation is
+        the microseconds at which a process started.
+        """
         member = None if slot.primary is None else self._state.members.get(slot.primary.node)
         return slot.epoch if member is None else member.replica.incarnation * NS_PER_US
 
@@ -140,16 +144,16 @@ class _Diagnosis:
         return Health(condition, served, since_s, reasons, remarks, min(left_ms) / 1000 if left_ms else None)
 
     def _down_since_s(self) -> float | None:
-        """For how long nothing has been served: since the last of those that should serve has stopped to."""
+        """Return how long no slot has been served: since the last node that should serve has stopped serving."""
         known_s = [each for each in self._ended_s if each is not None]
         is_unknown = len(known_s) < len(self._ended_s)
-        # Without a coordinator the leases of all nodes end at about the same time, also those of nodes that do not answer.
+        # Without a coordinator, the leases of all nodes end at about the same time, including nodes that do not answer.
         if not known_s or (is_unknown and self._coordinator.status is not None):
             return None
         return min(known_s)
 
     def _why_not(self, node: str, status: ServerStatus | None) -> str:
-        """Why a member does not serve all that the state gives it; "" if it does."""
+        """Return why a member does not serve all of its slots; "" if it does."""
         slots = self._primary[node]
         if not slots:
             return ""
@@ -175,7 +179,9 @@ class _Diagnosis:
         if self._coordinator.status is not None:
             heard_ms = dict(self._coordinator.status.heard).get(node, -1)
         self._ended_s.append(heard_ms / 1000 if heard_ms >= 0 else None)
-        heard = f"; the coordinator heard it last {duration(heard_ms / 1000)} ago" if heard_ms >= 0 else ""
+        heard = (
+            f"; the coordinator last heard from it {duration(heard_ms / 1000)} ago" if heard_ms >= 0 else ""
+        )
         if answer.status is not None:
             return f"{node} was started again and has not joined yet{heard}: {count(slots, 'slot')} of its former life"
         return f"{node} at {member.address} does not answer ({answer.trouble}){heard}: {count(slots, 'slot')}"
@@ -189,8 +195,8 @@ class _Diagnosis:
         self._ended_s.append(since_s)
         reasons = [
             (
-                f"{count(self._vacant, 'slot')} of {SLOTS} without a primary for {duration(since_s)}: their locks have to"
-                " wait, until another node takes over or the last lease of before is over"
+                f"{count(self._vacant, 'slot')} of {SLOTS} without a primary for {duration(since_s)}: their locks must"
+                " wait until another node takes over or the last earlier lease has ended"
             )
         ]
         if self._coordinator.status is not None and self._coordinator.status.note:
@@ -212,7 +218,9 @@ class _Diagnosis:
         if away:
             since_s = max(each.away_ms for each in away.values()) / 1000
             left_s = min(each.lease_left_ms for each in away.values()) / 1000
-            going = f"and may serve for another {duration(left_s)}" if left_s > 0 else "and may serve no more"
+            going = (
+                f"and may serve for another {duration(left_s)}" if left_s > 0 else "and may no longer serve"
+            )
             verb = "has" if len(away) == 1 else "have"
             remarks.append(
                 f"{', '.join(away)} {verb} been without the coordinator for {duration(since_s)}, {going}"

@@ -1,13 +1,15 @@
-"""What the caller of this process handed to it: how signals are treated, and which standard streams there are.
+"""The inheritance of this process from its caller: the treatment of signals, and the standard streams.
 
-A command that `lockring lock` runs gets all of it as it was, as from `env` or `nice`. Whoever runs us may have chosen anything, so
+A command that `lockring lock` runs gets all of it unchanged, as from `env` or `nice`. The caller may have chosen
+anything, so
 
-1. what we need for ourselves is set once, at the start, by `settle`: the ends of our children must be told (a caller may ignore
-   SIGCHLD, on which they are not), and the descriptors 0 to 2 must not become those of our own sockets and pipes;
-2. a signal that the caller ignores is never caught by us: a background job of a script ignores SIGINT, `nohup` SIGHUP.
+1. what we need for ourselves is set once, at the start, by `settle`: the system must report the ends of our children (a
+   caller may ignore SIGCHLD, and then it does not), and the descriptors 0 to 2 must not become those of our own sockets
+   and pipes;
+2. we never catch a signal that the caller ignores: a script's background job ignores SIGINT, `nohup` SIGHUP.
 
-Limit: Python itself ignores SIGPIPE and SIGXFSZ before any of our code runs, so whether the caller did cannot be told; a command
-has the default for them.
+Limit: Python itself ignores SIGPIPE and SIGXFSZ before any of our code runs, so it is unknown whether the caller did; a
+command gets their defaults.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _SET_BY_PYTHON: Final = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 
 
 class Inheritance(NamedTuple):
-    """How this process was started.
+    """The state in which this process was started.
 
     Attributes:
         ignored: signals that were ignored.
@@ -38,9 +40,9 @@ _settled: Inheritance | None = None
 
 
 def settle() -> Inheritance:
-    """Note what was inherited, and make this process able to work; from the second call on, only say what was noted.
+    """Record what was inherited, and prepare this process for its work; later calls return the first record.
 
-    To be called by the main thread, before descriptors are opened or threads started.
+    Call it in the main thread, before descriptors are opened or threads started.
     """
     global _settled
     if _settled is None:
@@ -55,14 +57,14 @@ def settle() -> Inheritance:
         )
         if signal.SIGCHLD in _settled.ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # The lowest free descriptor is taken each time, so these are the closed ones.
+        # The system returns the lowest free descriptor each time, so these are the closed ones.
         for _each in _settled.closed:
             os.open(os.devnull, os.O_RDWR)
     return _settled
 
 
 def caught(numbers: Iterable[int]) -> list[int]:
-    """Those of the signals that may be caught: the ones that are not ignored."""
+    """Return the signals that may be caught, which are those that are not ignored."""
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 

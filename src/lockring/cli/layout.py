@@ -1,7 +1,7 @@
-"""How text is fitted to the width of a terminal, counted in its cells: tables, and sentences that go over several lines.
+"""Fits text to the width of a terminal, counted in its cells: tables, and sentences over several lines.
 
-What is to be copied (tokens, times, modes) is never broken: columns that matter less are left out first, and names,
-of which both ends tell most, are shortened in the middle.
+Values that people copy (tokens, times, modes) are never broken: less important columns are dropped first, and names,
+whose ends tell most, are shortened in the middle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ GAP: Final = 2
 """Blanks between two columns."""
 
 COMFORT: Final = 24
-"""To so many cells a column is shortened before another one is left out for it."""
+"""Number of cells to which a column is shortened before another column is dropped for it."""
 
 ELLIPSIS: Final = "…"
 
@@ -23,9 +23,9 @@ class Column(NamedTuple):
 
     Attributes:
         heading: its name.
-        is_number: whether it is aligned to the right.
+        is_number: whether it is right-aligned.
         least: cells to which its texts may be shortened in the middle, 0 if they must stay whole.
-        leaves: its turn to be left out where the width does not suffice: 1 goes first, 0 stays.
+        leaves: its turn to be dropped if the width does not suffice: 1 goes first, 0 stays.
     """
 
     heading: str
@@ -39,7 +39,7 @@ class Table(NamedTuple):
 
     Attributes:
         lines: the headings, then the rows.
-        left_out: the headings of the columns that had no room.
+        left_out: the headings of the dropped columns.
     """
 
     lines: list[str]
@@ -47,16 +47,16 @@ class Table(NamedTuple):
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal a text takes."""
+    """Return how many cells of a terminal a text takes."""
     if text.isascii():
         return len(text)
-    from rich.cells import cell_len  # takes a moment to load, and is rarely needed
+    from rich.cells import cell_len  # slow to load, and rarely needed
 
     return cell_len(text)
 
 
 def shortened(text: str, width: int) -> str:
-    """A text in at most `width` cells, 1 or more: without its middle if it is longer."""
+    """Return a text in at most `width` cells, 1 or more: without its middle if it is longer."""
     if cells(text) <= width:
         return text
     room = width - 1
@@ -98,12 +98,12 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
 
 
 def wrapped(text: str, width: int | None, *, hang: str = "  ") -> list[str]:
-    """A sentence as lines that are broken at blanks only.
+    """Break a sentence into lines, at blanks only.
 
     Args:
         text: one line of text; blanks at its start stay.
-        width: cells of a line, None for one line however long.
-        hang: what the second and later lines begin with.
+        width: cells of a line, None for one line of any length.
+        hang: prefix of the second and later lines.
     """
     if width is None or cells(text) <= width:
         return [text]
@@ -122,7 +122,7 @@ def _total(kept: Sequence[int], wide: Sequence[int]) -> int:
 
 
 def _shrink(columns: Sequence[Column], kept: Sequence[int], wide: list[int], width: int, floor: int) -> None:
-    """Take from the widest of the columns that may be shortened, as long as the table is too wide."""
+    """Shorten the widest of the columns that may be shortened, as long as the table is too wide."""
     least = {
         each: max(columns[each].least, cells(columns[each].heading), floor)
         for each in kept

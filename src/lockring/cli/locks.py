@@ -1,4 +1,4 @@
-"""`lockring ls`, `describe`, `watch` and `break`: looking at locks, and ending one."""
+"""`lockring ls`, `describe`, `watch` and `break`: inspecting locks, and ending a grant."""
 
 from __future__ import annotations
 
@@ -9,21 +9,12 @@ import msgspec
 
 from lockring.cli.connect import client_options, client_settings, connect, demand_whole
 from lockring.cli.layout import Column
-from lockring.cli.options import read_settings
-from lockring.cli.output import (
-    clock_time,
-    count,
-    duration,
-    print_json,
-    print_table,
-    quoted,
-    say,
-    shown,
-    token,
-)
+from lockring.cli.output import clock_time, count, duration, print_json, print_table, quoted, say, token
+from lockring.cli.sections import read_settings
 from lockring.cluster_state import GENERATION_MAX
 from lockring.config import setting
 from lockring.names import check_lock_name
+from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from lockring import LockInfo, WatchUpdate
@@ -42,7 +33,7 @@ _COLUMNS: Final = (
 
 
 class BreakSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `lockring break`."""
+    """The settings of `lockring break`."""
 
     token: Annotated[
         int,
@@ -56,16 +47,16 @@ class BreakSettings(msgspec.Struct, frozen=True, kw_only=True):
     ]
     force: Annotated[
         bool,
-        setting("Free the lock at once, though its holder may not know yet.", variable=False, file=False),
+        setting("Free the lock at once, though its holder may not yet know.", variable=False, file=False),
     ] = False
 
 
 def facts(lock: LockInfo, state: ClusterState | None = None) -> dict[str, Any]:
-    """A lock as a JSON object, the same in every command.
+    """Return a lock as a JSON object, the same in every command.
 
     Args:
         lock: as its primary sees it.
-        state: to tell the slot's backup by, where the command shows it.
+        state: to find the slot's backup, if the command shows it.
     """
     found: dict[str, Any] = {
         "name": lock.name,
@@ -101,10 +92,10 @@ def facts(lock: LockInfo, state: ClusterState | None = None) -> dict[str, Any]:
 @click.argument("prefix", default="")
 @client_options()
 def ls(prefix: str, as_json: bool, **given: Any) -> None:
-    """List the locks that are held or waited for, or those whose name starts with PREFIX.
+    """List the locks that are held or waited for, optionally those whose name starts with PREFIX.
 
-    Where some slots are served by no node at present, what is locked there is missing: that is said on standard error, and the exit
-    code is 69. If no slot is served at all, there is only the error.
+    If no node serves some slots at present, their locks are missing: a line on standard error says so, and the exit
+    code is 69. If no slot is served at all, only the error is printed.
     """
     if prefix:
         check_lock_name(prefix)
@@ -134,7 +125,7 @@ def ls(prefix: str, as_json: bool, **given: Any) -> None:
 @click.argument("name")
 @client_options()
 def describe(name: str, as_json: bool, **given: Any) -> None:
-    """Show one lock: who holds it since when, under which token, who waits, and where it is kept."""
+    """Show one lock: its holders since when and with which tokens, its waiters, and the nodes that keep it."""
     check_lock_name(name)
     cluster = client_settings(given)
     with connect(cluster) as client:
@@ -146,7 +137,7 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
     say(f"name     {shown(lock.name)}")
     if not lock.holders:
         last = lock.fencing_token_last
-        say("held by  nobody" + (f" (tokens up to {last} have been given)" if last else ""))
+        say("held by  no client" + (f" (tokens up to {last} have been given)" if last else ""))
     for holder in found["holders"]:
         say(f"held by  {shown(holder['owner'])}" + (" (shared)" if lock.mode == "shared" else ""))
         say(f"  since     {holder['since']} ({duration(holder['held_s'])} ago)")
@@ -166,8 +157,8 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
 def watch(name: str, as_json: bool, **given: Any) -> None:
     """Print a line, or with --json an object, now and after every change to a lock. Ctrl-C ends it.
 
-    A line has the lock as it is, and what has happened since the line before: who was granted the lock, released it, lost
-    it (and why), began to wait or gave up. Where something may have been missed, it says that there was a gap.
+    A line shows the lock as it is and what has happened since the line before: it was granted, released or lost
+    (and why), or a client began to wait or gave up. If events may be missing, the line says that there was a gap.
     """
     check_lock_name(name)
     cluster = client_settings(given)
@@ -180,7 +171,7 @@ def watch(name: str, as_json: bool, **given: Any) -> None:
 
 
 def summary(lock: LockInfo) -> str:
-    """Who has a lock and how many wait, in one line."""
+    """Return a lock's holders and its number of waiters, in one line."""
     if lock.holders:
         shared = lock.mode == "shared"
         holders = ", ".join(
@@ -193,7 +184,7 @@ def summary(lock: LockInfo) -> str:
 
 
 def news(update: WatchUpdate) -> dict[str, Any]:
-    """What has happened to a watched lock, as a part of a JSON object."""
+    """Return what has happened to a watched lock, as a part of a JSON object."""
     events = [
         {
             "kind": each.kind,
@@ -213,20 +204,20 @@ _TOLD: Final = {
     "granted": "granted to {who}",
     "released": "released by {who}",
     "lost": "lost by {who}: {reason}",
-    "left": "{who} waits no more: {reason}",
+    "left": "{who} stopped waiting: {reason}",
     "gone": "{who} is gone",
 }
-"""How each kind of event is told to people."""
+"""Each kind of event, in words."""
 
 
 def told(update: WatchUpdate) -> str:
-    """What has happened to a watched lock, as the end of a line."""
+    """Return what has happened to a watched lock, as the end of a line."""
     parts = []
     for each in update.events:
         who = shown(each.owner) + (f" (token {each.fencing_token})" if each.fencing_token else "")
         parts.append(_TOLD[each.kind].format(who=who, reason=each.reason))
     if update.gap:
-        parts.insert(0, "gap: something may have been missed")
+        parts.insert(0, "gap: events may be missing")
     return f"  [{'; '.join(parts)}]" if parts else ""
 
 
@@ -236,9 +227,9 @@ def told(update: WatchUpdate) -> str:
 def break_(name: str, as_json: bool, **given: Any) -> None:
     """End the lease of a lock's holder.
 
-    The holder is told, and its lease is not renewed any more: the lock is free once it lets go, or once its TTL has
-    passed. With --force it is free at once, and for a moment two may believe to hold it: only what
-    checks fencing tokens is safe then.
+    The holder is notified, and its lease is no longer renewed: the lock is free once it lets go, or once its TTL has
+    passed. With --force it is free at once, and for a moment two clients may believe that they hold it: only resources
+    that check fencing tokens are safe then.
     """
     check_lock_name(name)
     settings = read_settings(BreakSettings, "break", given)
@@ -254,5 +245,5 @@ def break_(name: str, as_json: bool, **given: Any) -> None:
         say(f"{quoted(name)} is free")
     else:
         say(
-            f"{quoted(name)}: its holder is told; free when it lets go, in {duration(broken.free_within_s)} at the latest"
+            f"{quoted(name)}: its holder is notified; free when it lets go, in {duration(broken.free_within_s)} at the latest"
         )

@@ -1,24 +1,22 @@
-"""Command line options, made from the declarations of `lockring.config`."""
+"""Command-line options, made from the declarations of `lockring.config`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from lockring.config import CONFIG_VARIABLE, VARIABLE_PREFIX, ConfigFile, Setting, load, settings_of
-from lockring.native import to_native, variables
+from lockring.config import CONFIG_VARIABLE, Setting, settings_of
 
-_S = TypeVar("_S", bound=msgspec.Struct)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def setting_options(*structs: type[msgspec.Struct]) -> Callable[[_F], _F]:
     """Give a command a flag for every setting of the structs, and `--config`.
 
-    The flags take any text: it is `lockring.config` that checks it, whatever the source.
+    The flags take any text: `lockring.config` checks the values, whatever their source.
     """
 
     def decorate(command: _F) -> _F:
@@ -66,7 +64,7 @@ def _option(each: Setting) -> Callable[[_F], _F]:
 
 
 def _joined(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> str | None:
-    """A list may be given with commas, or part by part by giving the flag several times."""
+    """Join the parts of a list, which may be given with commas or by repeating the flag."""
     return ",".join(given) if given else None
 
 
@@ -78,45 +76,3 @@ def _metavar(each: Setting) -> str:
     if each.declared.metavar:
         return each.declared.metavar
     return {"seconds": "SECONDS"}.get(each.declared.unit, "N" if each.kind == "whole number" else "TEXT")
-
-
-def read_settings(struct: type[_S], section: str, given: Mapping[str, Any]) -> _S:
-    """The settings of a command that was called with the options `given`.
-
-    Raises:
-        ConfigError: see `lockring.config.load`.
-    """
-    environ = variables(VARIABLE_PREFIX)
-    path = given.get("config_path") or environ.get(CONFIG_VARIABLE)
-    return load(struct, section, flags=given, environ=environ, file=read_file(path) if path else None)
-
-
-def read_file(path: str) -> ConfigFile:
-    """Read a settings file, which may have a table for each command.
-
-    Raises:
-        ConfigError: see `lockring.config.ConfigFile`.
-    """
-    from pathlib import Path
-
-    return ConfigFile(
-        Path(to_native(path)), {name: settings_of(struct) for name, struct in sections().items()}
-    )
-
-
-def sections() -> dict[str, type[msgspec.Struct]]:
-    """The tables that a settings file may have, and what each declares."""
-    from lockring.cli.clean.settings import CleanSettings
-    from lockring.cli.connect import ClientSettings
-    from lockring.cli.lock.settings import LockSettings
-    from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
-
-    return {
-        "client": ClientSettings,
-        "lock": LockSettings,
-        "clean-folders": CleanSettings,
-        "coordinator": CoordinatorSettings,
-        "node": NodeSettings,
-        "serve": ServeSettings,
-        "up": UpSettings,
-    }

@@ -1,4 +1,4 @@
-"""What commands print: tables and lines for people, JSON for machines."""
+"""The output of commands: tables and lines for people, JSON for machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from lockring.cli.layout import Column, lay_out, wrapped
 from lockring.errors import LockLost, LockringError, Unavailable
-from lockring.terminals import takes_colour
+from lockring.terminals import shown, takes_colour
 
 
 def print_json(value: object) -> None:
@@ -20,12 +20,12 @@ def print_json(value: object) -> None:
 
 
 def report(error: LockringError, as_json: bool, code: str = "") -> None:
-    """Say on standard error what went wrong: one line, or as JSON one object.
+    """Report an error on standard error: one line, or one JSON object.
 
     Args:
-        error: what did.
+        error: the error.
         as_json: whether the reader is a program.
-        code: stands for the error in JSON instead of its own code.
+        code: replaces the error's own code in JSON.
     """
     if as_json:
         found: dict[str, Any] = {
@@ -43,18 +43,13 @@ def report(error: LockringError, as_json: bool, code: str = "") -> None:
     print(line.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
 
 
-def shown(text: str) -> str:
-    """Text from elsewhere, such as a lock's name, with whatever a terminal could act on made visible."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def quoted(text: str) -> str:
-    """The same in quotation marks, cut if it is very long."""
+    """Return `shown` text in quotation marks, cut if it is very long."""
     return f"'{shown(text if len(text) <= 80 else text[:79] + '…')}'"
 
 
 def duration(seconds: float) -> str:
-    """A duration for people, to two units: "0.25 s", "12 s", "3 min 5 s", "2 h 10 min", "4 d 3 h"."""
+    """Return a duration in words, with at most two units: "0.25 s", "12 s", "3 min 5 s", "2 h 10 min", "4 d 3 h"."""
     if seconds < 10:
         return f"{max(0.0, seconds):.2f}".rstrip("0").rstrip(".") + " s"
     whole = int(seconds)
@@ -72,12 +67,12 @@ def duration(seconds: float) -> str:
 
 
 def clock_time(seconds_ago: float = 0.0) -> str:
-    """The local time of that long ago, with the offset from UTC, in ISO 8601."""
+    """Return the local time of that long ago, with the offset from UTC, in ISO 8601."""
     return (datetime.now().astimezone() - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds")
 
 
 def width_of_terminal() -> int | None:
-    """How many cells a line of standard output has, None if it is no terminal."""
+    """Return how many cells a line of standard output has, None if it is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -117,10 +112,10 @@ def say(text: str, *, hang: str = "  ") -> None:
 
 
 def token(number: int, shared: bool) -> str:
-    """A fencing token, and whether it is one of several at the same time: "token 7", "token 7, shared"."""
+    """Return a fencing token in words, and whether others are valid at the same time: "token 7", "token 7, shared"."""
     return f"token {number}, shared" if shared else f"token {number}"
 
 
 def count(number: int, noun: str) -> str:
-    """A number and its noun: "1 slot", "3 slots"."""
+    """Return a number and its noun: "1 slot", "3 slots"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

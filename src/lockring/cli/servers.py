@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from lockring.cli.options import read_settings, sections, setting_options
+from lockring.cli.options import setting_options
+from lockring.cli.sections import read_settings, sections
 from lockring.config import misspelt_variables, settings_of
 from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
 
@@ -16,15 +17,15 @@ from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSet
 def _warn_of_misspelt_variables() -> None:
     declared = [each for struct in sections().values() for each in settings_of(struct)]
     for name, meant in misspelt_variables(os.environ, declared):
-        print(f"lockring: nothing reads the variable {name}; did you mean {meant}?", file=sys.stderr)
+        print(f"lockring: unknown variable {name}; did you mean {meant}?", file=sys.stderr)
 
 
 @click.command()
 @setting_options(CoordinatorSettings)
 def coordinator(**given: Any) -> int:
-    """Run the coordinator: the one that decides which node owns what.
+    """Run the coordinator, which decides which node has which slots.
 
-    Locks are not lost when it stops: nodes go on for the coordinator lease. SIGTERM or Ctrl-C ends it.
+    Locks survive its stop: nodes go on for the coordinator lease. SIGTERM or Ctrl-C ends it.
     """
     settings = read_settings(CoordinatorSettings, "coordinator", given)
     _warn_of_misspelt_variables()
@@ -36,7 +37,7 @@ def coordinator(**given: Any) -> int:
 @click.command()
 @setting_options(NodeSettings)
 def node(**given: Any) -> int:
-    """Run a node: it keeps locks and serves clients.
+    """Run a node, which keeps locks and serves clients.
 
     SIGTERM or Ctrl-C drains it: its slots move to the other nodes before it leaves. A second one ends it at once.
     """
@@ -61,9 +62,9 @@ def serve(**given: Any) -> int:
 @click.command()
 @setting_options(UpSettings)
 def up(**given: Any) -> int:
-    """Run a whole cluster on this machine: a coordinator and some nodes, each a process of its own.
+    """Run a whole cluster on this machine: a coordinator and some nodes, each in its own process.
 
-    Restarts what dies. Ctrl-C ends all of them.
+    Restarts processes that die. Ctrl-C ends all of them.
     """
     settings = read_settings(UpSettings, "up", given)
     _warn_of_misspelt_variables()

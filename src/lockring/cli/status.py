@@ -1,4 +1,4 @@
-"""`lockring status`: the members, the slots, and whether they are served; the servers themselves are asked."""
+"""`lockring status`: the members, the slots, and whether they are served, as the servers themselves report it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from lockring.cli.connect import ClientSettings, ask, client_options, client_settings
+from lockring.cli.client_settings import ClientSettings
+from lockring.cli.connect import ask, client_options, client_settings
 from lockring.cli.health import Health, ServerAnswer, diagnose, own_status
 from lockring.cli.layout import Column
 from lockring.cli.output import count, duration, print_json, print_table, say
@@ -24,15 +25,15 @@ from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
 
 _ANSWER_S_MAX: Final = 2.0
-"""How long each server may take to say how it is: all are asked at the same time."""
+"""How long each server may take to answer; all are asked at the same time."""
 
 _ASKED_AT_ONCE_MAX: Final = 32
 _LOOK_AGAIN_S: Final = 0.3
-"""In a planned move a slot is nobody's for a moment: what is missing then is there at the second look."""
+"""During a planned move, a slot has no primary for a moment: a second look then finds it."""
 
 
 class _Look(NamedTuple):
-    """What was found at one look."""
+    """The result of one look."""
 
     state: ClusterState
     note: str
@@ -44,7 +45,7 @@ class _Look(NamedTuple):
 @click.command()
 @client_options()
 def status(as_json: bool, **given: Any) -> int:
-    """Show whether the cluster serves, its members, how the slots are spread over them, and what is being moved.
+    """Show whether the cluster serves, its members, the spread of the slots over them, and what is moving.
 
     Asks every node whether it may serve. Exits with 69 if slots are not served.
     """
@@ -68,7 +69,7 @@ def _look(settings: ClientSettings) -> _Look:
     versions = {node: answer.status.version for node, answer in nodes.items() if answer.status is not None}
     newest = max(versions, key=versions.__getitem__, default=None)
     if newest is not None and versions[newest] > state.version:
-        # The server that was asked is behind, cut off from the coordinator perhaps.
+        # The queried server is behind, perhaps cut off from the coordinator.
         server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
         coordinator, nodes = _ask_all(state, server, timeout_s)
     return _Look(state, note, nodes, coordinator, diagnose(state, nodes, coordinator, wall_ns=wall_ns()))
@@ -82,7 +83,7 @@ def _ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, 
 def _ask_all(
     state: ClusterState, server: str, timeout_s: float
 ) -> tuple[ServerAnswer, dict[str, ServerAnswer]]:
-    """Ask the coordinator and every member how they are, all at the same time."""
+    """Ask the coordinator and every member for their status, all at the same time."""
     where = {node: member.address for node, member in state.members.items()}
     addresses = [state.coordinator or server, *where.values()]
 
@@ -100,7 +101,7 @@ def _ask_all(
 
 
 def facts(look: _Look) -> dict[str, Any]:
-    """The cluster as a JSON object. `version` is text: it is larger than what JSON readers keep exactly."""
+    """Return the cluster as a JSON object. `version` is text: JSON readers do not keep such large numbers exactly."""
     state, health = look.state, look.health
     primaries: Counter[str] = Counter()
     backups: Counter[str] = Counter()
@@ -178,12 +179,12 @@ def facts(look: _Look) -> dict[str, Any]:
 
 
 def living(state: ClusterState, replica: Replica | None) -> str | None:
-    """The node whose present life this is; an earlier one of the same node serves nothing and has nothing."""
+    """Return the node whose present life this is; an earlier life serves nothing and has nothing."""
     return replica.node if replica is not None and state.is_current(replica) else None
 
 
 def replica_of(copy: Copy | None) -> Replica | None:
-    """Whose a copy is, None for none."""
+    """Return the replica of a copy, None for none."""
     return None if copy is None else copy.replica
 
 

@@ -1,10 +1,10 @@
-"""Standard output and standard error of the command line, and what becomes of a text that cannot be written.
+"""Standard output and standard error of the command line, and what happens if a text cannot be written.
 
-1. What was to be *printed* and cannot be is `OutputFailed`: that is the outcome of the command. Only a write to standard output raises
-   it, so no other error of the system can be taken for one of the output. It is raised once; what is left goes nowhere.
-2. What was to be *told* on standard error and cannot be is dropped. The terminal may have been hung up, the reader of a log may have
-   gone: that changes nothing of what the command does, nor its exit code.
-3. No text fails for its encoding: what the locale's has not is written as an escape.
+1. Output that cannot be *printed* is `OutputFailed`, the outcome of the command. Only a write to standard output
+   raises it, so no other system error is mistaken for it. It is raised once; the remaining output is dropped.
+2. A *message* that cannot be written to standard error is dropped. The terminal may have hung up, or the reader of
+   a log may have gone; neither changes what the command does, nor its exit code.
+3. No text fails because of its encoding: a character that the locale's encoding lacks is written as an escape.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import sys
 from typing import TYPE_CHECKING, Final, TextIO
 
 from lockring.errors import OutputFailed
+from lockring.system_errors import reason_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _TAKES_MS: Final = 1_000
-"""How long a message may take that is written to a descriptor which does not block and is full."""
+"""How long a message may take to be written if its descriptor does not block and is full."""
 
 
 class _StandardOutput(io.FileIO):
@@ -36,7 +37,7 @@ class _StandardOutput(io.FileIO):
                 return _write(self.fileno(), data, None)
             except OSError as error:
                 self._has_failed = True
-                text = f"the output cannot be written: {error.strerror or error}"
+                text = f"the output cannot be written: {reason_of(error)}"
                 raise OutputFailed(text, errno=error.errno or 0) from error
         return memoryview(data).nbytes
 
@@ -52,10 +53,10 @@ class _StandardError(io.FileIO):
 
 
 def _write(fd: int, data: ReadableBuffer, wait_ms: int | None) -> int:
-    """Write some of the data, waiting where the descriptor does not block and is full.
+    """Write some of the data, waiting if the descriptor does not block and is full.
 
     Raises:
-        OSError: it cannot be written, or takes nothing within `wait_ms`.
+        OSError: it cannot be written, or no byte is accepted within `wait_ms`.
     """
     while True:
         try:
@@ -68,7 +69,7 @@ def _write(fd: int, data: ReadableBuffer, wait_ms: int | None) -> int:
 
 
 def set_up() -> None:
-    """Make `sys.stdout` and `sys.stderr` keep the rules above. Streams that were put in their place are left alone."""
+    """Make `sys.stdout` and `sys.stderr` follow the rules above. Replaced streams are left alone."""
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text(_StandardOutput(1, "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -76,7 +77,7 @@ def set_up() -> None:
 
 
 def _text(raw: io.FileIO, before: TextIO | None, *, at_once: bool = False) -> TextIO:
-    # None where Python found the descriptor closed, or something that is no stream.
+    # None if Python found the descriptor closed, or replaced by another object.
     encoding = "utf-8" if before is None else before.encoding
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
@@ -88,5 +89,5 @@ def _text(raw: io.FileIO, before: TextIO | None, *, at_once: bool = False) -> Te
 
 
 def is_closed_pipe(error: OutputFailed) -> bool:
-    """Whether whoever read the output has gone."""
+    """Return whether the reader of the output has gone."""
     return error.errno == errno.EPIPE

@@ -1,7 +1,8 @@
-"""Saying what a command waits for, once it has waited for a second, and for how long at the most.
+"""Reports what a command waits for, and for how long at most, once it has waited for a second.
 
-A line on standard error, once, and again when it is another thing that is waited for, ever more rarely: it is read by people, and kept in
-the logs of cron jobs, where a cluster that comes and goes must not fill them. Nothing is told of a wait that is about to end anyway.
+One line on standard error, and another one when the cause changes, ever more rarely: people read it, and the logs
+of cron jobs keep it, where a cluster that comes and goes must not fill them. A wait that is about to end is not
+reported.
 """
 
 from __future__ import annotations
@@ -13,30 +14,31 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lockring.cli.lock.reporter import StderrReporter
-from lockring.cli.output import duration, quoted, shown, token
+from lockring.cli.output import duration, quoted, token
 from lockring.errors import LockringError
+from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from lockring import Client
     from lockring.core.client import Wait
 
 LOOK_S: Final = 1.0
-"""Until something is told first, and between two looks at what is waited for."""
+"""Time until the first line, and between two looks at what the command waits for."""
 _PAUSE_S_MIN: Final = 5.0
 _PAUSE_S_MAX: Final = 600.0
-"""From one thing that is told to the next; twice as long each time."""
+"""Longest time between two lines; it doubles each time."""
 _NOT_WORTH_S: Final = 0.5
 _OVERDUE_S: Final = 3.0
-"""How long a question may still be under way after its bound, on a busy machine."""
+"""How long a question may outlast its limit on a busy machine."""
 _HELD: Final = "held"
 _UNREACHABLE: Final = "unreachable"
 
 
 class WaitNotice(NamedTuple):
-    """What is to be told.
+    """A report on a wait.
 
     Attributes:
-        key: the same for as long as it is the same thing that is waited for.
+        key: identifies the cause.
         text: for people.
         facts: for programs.
     """
@@ -48,11 +50,11 @@ class WaitNotice(NamedTuple):
 
 @contextmanager
 def telling(look: Callable[[float], WaitNotice | None], say: StderrReporter) -> Iterator[None]:
-    """Meanwhile, look now and then at what is waited for, and tell it.
+    """Look now and then, inside the context, at what the command waits for, and report it.
 
     Args:
-        look: called by a thread of its own with the seconds since the wait began; None if there is nothing to tell.
-        say: where to.
+        look: called by a thread of its own with the seconds since the wait began; None if there is nothing to report.
+        say: writes the lines.
     """
     if say.is_quiet:
         yield
@@ -72,7 +74,7 @@ def _tell(look: Callable[[float], WaitNotice | None], say: StderrReporter, over:
     while not over.wait(LOOK_S):
         try:
             found = look(time.monotonic() - began_s)
-        except LockringError:  # the client was closed; what matters is told by who waits
+        except LockringError:  # the client was closed; the waiting call reports what matters
             return
         now_s = time.monotonic()
         if found is not None and found.key != key and now_s >= quiet_until_s and not over.is_set():
@@ -83,13 +85,13 @@ def _tell(look: Callable[[float], WaitNotice | None], say: StderrReporter, over:
 def of_client(
     client: Client, connect_timeout_s: float, names: Sequence[str] = (), wait_s: float | None = None
 ) -> Callable[[float], WaitNotice | None]:
-    """What calls of a client wait for, for `telling`.
+    """Return a look for `telling` at what a client's calls wait for.
 
     Args:
-        client: whose calls.
-        connect_timeout_s: how long it looks for the first server that answers, or for the answer to a question.
-        names: of locks that are acquired; without them, any call is looked at.
-        wait_s: the bound of that, None if there is none.
+        client: the client.
+        connect_timeout_s: how long it looks for the first server, or waits for the answer to a question.
+        names: of the locks being acquired; without names, any call counts.
+        wait_s: the limit of the acquire, None if there is none.
     """
     was_reached = False
 
@@ -101,7 +103,7 @@ def of_client(
         was_reached = was_reached or wait.reason != _UNREACHABLE
         if names:
             bound_s = connect_timeout_s if wait_s is None and not was_reached else wait_s
-        else:  # each question has its bound; what goes on for longer, such as a watch, has none
+        else:  # each question has a limit; a longer wait, such as a watch, has none
             bound_s = connect_timeout_s if waited_s < connect_timeout_s + _OVERDUE_S else None
         left_s = None if bound_s is None else bound_s - waited_s
         if left_s is not None and left_s < _NOT_WORTH_S:
@@ -115,7 +117,7 @@ def of_client(
 def _told(wait: Wait, what: str, left_s: float | None, limit: str) -> WaitNotice:
     text = f"waiting: {shown(what)}"
     if wait.left_s is not None:
-        text += f"; that takes {duration(wait.left_s)} at the most"
+        text += f"; that takes {duration(wait.left_s)} at most"
     if left_s is not None:
         text += f"; giving up in {duration(left_s)}"
     elif wait.left_s is None:
@@ -133,7 +135,7 @@ def _told(wait: Wait, what: str, left_s: float | None, limit: str) -> WaitNotice
 
 
 def of_answer(server: str, timeout_s: float) -> Callable[[float], WaitNotice | None]:
-    """That a server does not answer a question, for `telling`."""
+    """Return a look for `telling` at a server that does not answer a question."""
 
     def look(waited_s: float) -> WaitNotice | None:
         left_s = timeout_s - waited_s
@@ -151,13 +153,13 @@ def of_answer(server: str, timeout_s: float) -> Callable[[float], WaitNotice | N
 
 
 def holders(client: Client, names: Sequence[str]) -> list[str]:
-    """Who has those of the locks that others have, as sentences; none if the cluster does not say."""
+    """Return the foreign holders of the locks as sentences; none if the cluster does not answer."""
     lines = []
     for name in names:
         try:
             lock = client.describe(name, timeout=LOOK_S)
         except LockringError:
-            return []  # the error that matters comes from acquiring
+            return []  # the acquire raises the error that matters
         for holder in lock.holders:
             if holder.owner != client.owner:
                 since = duration(holder.held_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import sys
 import threading
 import warnings
@@ -19,6 +18,7 @@ from lockring.core.client import ClientCore, HolderReference, Ticket, TicketStat
 from lockring.errors import InvalidRequest, LockLost, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import CloseSession, LockRecord, Mode
+from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
 _LAST_REQUEST: Final = 1 << 53
@@ -122,17 +122,10 @@ def tell_lost(reference: HolderReference | None) -> None:
         loser._on_ticket_lost()
 
 
-def words_of(error: BaseException) -> str:
-    """An error as a clause for people: the system's own words where it is the system's."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno).lower()
-    return str(error) or type(error).__name__
-
-
 def what_happened(cause: BaseException) -> str:
     """Why a section ended in its middle, in words."""
     if isinstance(cause, Exception):
-        return f"{words_of(cause)} in the middle of the client's work"
+        return f"{reason_of(cause)} in the middle of the client's work"
     return f"an interrupt came at the wrong moment ({type(cause).__name__})"
 
 

@@ -326,7 +326,7 @@ class RemoteChannel(NodeChannel):
         self._hellos += 1
         return ClientHello(PROTOCOL, "", self._client, self._hellos, _SOFTWARE)
 
-    def turned_away(self, address: str, error: LockringError, hint: int) -> None:
+    def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
         """See `Caller`."""
         self._trouble = str(error)
 

@@ -10,12 +10,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lockring.addresses import format_address, split_address
+from lockring.errors import CannotListen
 from lockring.grpc_api.channels import NodeHost
 from lockring.grpc_api.router import Forwarder
 from lockring.grpc_api.servicer import LockServicer
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
-from lockring.net.listener import CannotListen
 
 CALLS_MAX: Final = 4_000
 """Calls that are open at a node, streams and waits among them; more are refused with RESOURCE_EXHAUSTED."""
@@ -74,7 +74,7 @@ class GrpcServer:
             why = None
         if not port:
             raise CannotListen(
-                f"cannot listen at {listen} for gRPC: the port is already taken, or the host is not of this machine"
+                f"cannot listen on {listen} for gRPC: the port is already taken, or the host is not of this machine"
             ) from why
         await self._set_health(False)
         await self._server.start()

@@ -1,28 +1,27 @@
-"""One accepted connection: who is there, and what it may do.
+"""One accepted connection: its role, and its limits.
 
-The first message decides the role: a client, a peer, or (at a coordinator) a node that joins. Until it is
-complete nothing is kept of a connection but 4 KiB and a few seconds of patience; later frames have their bounds too. Whatever cannot be answered in its
-role (garbage, a giant frame, a message that has no business on this port) gets a `Refusal` that says why, where
-the other side may be able to read one, and then its connection ends. The server lives on.
+The first message decides the role: a client, a peer, or (at a coordinator) a node that joins. Until that message is
+complete, a connection may use 4 KiB and a few seconds; later frames have limits too. A connection that sends what its
+role does not allow (garbage, a giant frame, a message for another kind of server) gets a `Refusal` with the reason,
+if the other side may be able to read one, and is closed. The server lives on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded, ProtocolError
-from lockring.net.connection import FramedConnection
+from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.frames import HEADER_BYTES, FrameReader
+from lockring.net.limits import ConnectionLimits, RefusalLog
+from lockring.net.turns import TURN_NS_MAX, TurnScheduler
 from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refusal, Welcome
-from lockring.units import NS_PER_MS
-
-if TYPE_CHECKING:
-    from lockring.net.listener import Listener
 
 HELLO_BYTES_MAX: Final = 4 * 1024
 """Longest first frame."""
@@ -31,25 +30,21 @@ HELLO_S_MAX: Final = 5.0
 """How long the first frame may take to arrive."""
 
 FRAME_S_MAX: Final = 30.0
-"""How long any later frame may take from its first bytes to its last: what has arrived of it is kept until then."""
+"""How long any later frame may take from its first byte to its last: until then its bytes take up memory."""
 
 CLIENT_FRAME_BYTES_MAX: Final = 1024 * 1024
 CLIENT_UNREAD_BYTES_MAX: Final = 8 * 1024 * 1024
 MEMBER_UNREAD_BYTES_MAX: Final = 256 * 1024 * 1024
 
-TURN_NS_MAX: Final = 5 * NS_PER_MS
-"""A client whose one read takes longer to handle lets the other connections have a turn first. Else one that sends
-faster than it can be answered would keep the server from its peers for seconds, and cost it its leases."""
-
 log = logging.getLogger("lockring.net")
 
 
 class Role(NamedTuple):
-    """What a connection is for, and what it may do.
+    """The purpose of a connection, and its limits.
 
     Attributes:
-        title: what to call it, with its article: "a client".
-        is_member: whether it belongs to the cluster, and so counts apart from the clients.
+        title: its name in a sentence, with the article: "a client".
+        is_member: whether it belongs to the cluster, and so does not count as a client.
         frame_bytes_max: length of the longest frame that it may send.
         unread_bytes_max: how much it may leave unread.
     """
@@ -65,30 +60,57 @@ PEER: Final = Role("a node", True, FRAME_BYTES_MAX, MEMBER_UNREAD_BYTES_MAX)
 
 
 class ConnectionHandler(Protocol):
-    """The server behind a listener: what it does with those who come in."""
+    """The server behind a port: what it does with accepted connections."""
 
-    def greet(self, guest: AcceptedConnection, hello: Message) -> None:
-        """Answer a first message: `guest.admit(…)` or raise a `LockringError` to refuse it."""
+    def greet(self, connection: AcceptedConnection, hello: Message) -> None:
+        """Answer a first message: call `connection.admit`, or raise a `LockringError` to refuse it."""
 
-    def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
-        """Handle messages of an admitted guest. May raise a `LockringError` to end the connection."""
+    def deliver(self, connection: AcceptedConnection, messages: list[Message]) -> None:
+        """Handle messages of an admitted connection. May raise a `LockringError` to end it."""
 
-    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
-        """An admitted guest's connection has ended."""
+    def connection_closed(self, connection: AcceptedConnection, reason: str) -> None:
+        """Handle the end of an admitted connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortContext:
+    """The objects that all connections of one port share.
+
+    Attributes:
+        handler: the server behind the port.
+        outbox: holds the connections' writes until the flush.
+        limits: counts the connections.
+        turns: shares the loop's time among the clients.
+        refusals: the log of refused connections.
+        connections: the open connections, by number.
+        emptied: set while none is open.
+    """
+
+    handler: ConnectionHandler
+    outbox: Outbox
+    limits: ConnectionLimits
+    turns: TurnScheduler
+    refusals: RefusalLog
+    connections: dict[int, AcceptedConnection]
+    emptied: asyncio.Event
 
 
 class AcceptedConnection(FramedConnection):
-    """One accepted connection. Made by the listener only.
+    """One accepted connection.
+
+    Args:
+        port: what the port's connections share.
+        number: of this connection; never reused in this process.
+        decoder: decodes the messages to any server.
 
     Attributes:
-        number: of this connection; never used again in this process.
         role: None until its first message was accepted.
-        tag: for the host to attach what it knows of this guest.
+        tag: free for the handler's own use.
     """
 
-    def __init__(self, listener: Listener, number: int, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+    def __init__(self, port: PortContext, number: int, decoder: msgspec.msgpack.Decoder[Any]) -> None:
         super().__init__(
-            listener.outbox,
+            port.outbox,
             decoder,
             frame_bytes_max=HELLO_BYTES_MAX,
             write_bytes_max=CLIENT_UNREAD_BYTES_MAX,
@@ -96,21 +118,22 @@ class AcceptedConnection(FramedConnection):
         self.number = number
         self.role: Role | None = None
         self.tag: object = None
-        self._listener = listener
+        self._port = port
         self._early = bytearray()
-        self._patience: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
 
     def admit(self, role: Role, welcome: Welcome | None) -> None:
         """Accept the first message.
 
         Args:
-            role: what the guest is from now on.
-            welcome: the answer, None if it is given later.
+            role: the connection's role from now on.
+            welcome: the answer; None to give it later.
 
         Raises:
-            Overloaded: there are too many clients already.
+            Overloaded: the port has too many clients.
         """
-        self._listener.count_in(role)
+        if not role.is_member:
+            self._port.limits.count_client()
         self.role = role
         self.expect(
             self._decoder, frame_bytes_max=role.frame_bytes_max, write_bytes_max=role.unread_bytes_max
@@ -119,27 +142,39 @@ class AcceptedConnection(FramedConnection):
             self.send(welcome)
 
     def refuse(self, error: LockringError, *, request: int = 0, hint: int = 0) -> None:
-        """Say why and end the connection."""
+        """Send the reason and end the connection."""
         self.send(Refusal(request, error.code, str(error), error.name, hint))
         self.close(str(error))
+
+    def log_refusal(self, level: int, action: str, error: LockringError) -> None:
+        """Log what is done with the connection, such as "refused", and the cause. Limits the lines about strangers."""
+        is_member = self.role is not None and self.role.is_member
+        self._port.refusals.write(level, f"{action} {self.title}", self.remote, error, is_member=is_member)
+
+    @property
+    def title(self) -> str:
+        """The connection's name in a sentence."""
+        return self.role.title if self.role is not None else "a stranger"
 
     # ----------------------------------------------------------------------- FramedConnection
 
     def on_open(self) -> None:
-        """Start the patience with the first message."""
+        """Count the connection and start the deadline of its first message."""
+        self._port.connections[self.number] = self
+        self._port.emptied.clear()
         try:
-            self._listener.add(self)
+            self._port.limits.count_open()
         except Overloaded as error:
             self.refuse(error)
             return
-        self._patience = asyncio.get_running_loop().call_later(HELLO_S_MAX, self._too_slow)
+        self._deadline = asyncio.get_running_loop().call_later(HELLO_S_MAX, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop. Until the role is known only the first frame is looked at."""
+        """Read bytes from the event loop. Until the role is known, only the first frame is read."""
         if self.role is not None:
             super().data_received(data)
-            if self._reader.rest and self._patience is None and self.is_open:
-                self._patience = asyncio.get_running_loop().call_later(FRAME_S_MAX, self._too_slow)
+            if self._reader.rest and self._deadline is None and self.is_open:
+                self._deadline = asyncio.get_running_loop().call_later(FRAME_S_MAX, self._too_slow)
             return
         if not self.is_open:
             return
@@ -159,85 +194,87 @@ class AcceptedConnection(FramedConnection):
         except ProtocolError as error:
             self.on_garbage(error)
             return
-        self._forget_patience()
+        self._cancel_deadline()
         try:
-            self._listener.host.greet(self, messages[0])
+            self._port.handler.greet(self, messages[0])
         except LockringError as error:
-            self._listener.tell_of(self, "refused", error, logging.INFO)
+            self.log_refusal(logging.INFO, "refused", error)
             self.refuse(error)
             return
         if rest:
             self.data_received(rest)
 
     def on_messages(self, messages: list[Message]) -> None:
-        """Hand over to the host, or keep it until it is this client's turn."""
-        if self._patience is not None:  # whatever frame was awaited is complete
-            self._forget_patience()
-        listener = self._listener
+        """Hand messages to the handler, or hold a client's until its turn."""
+        if self._deadline is not None:  # the frame that it was for is complete
+            self._cancel_deadline()
+        turns = self._port.turns
         is_client = self.role is CLIENT
-        if is_client and listener.turns_are_over:
+        if is_client and turns.are_over:
             self.hold(messages)
             return
         began_ns = monotonic_ns()
         try:
-            listener.host.deliver(self, messages)
+            self._port.handler.deliver(self, messages)
         except LockringError as error:
-            self._listener.tell_of(self, "closed the connection of", error, logging.WARNING)
+            self.log_refusal(logging.WARNING, "closed the connection of", error)
             self.refuse(error)
             return
         if is_client:
             took_ns = monotonic_ns() - began_ns
-            listener.count_turn(took_ns)
+            turns.count(took_ns)
             if took_ns > TURN_NS_MAX:
-                self.let_others_read()
+                self.yield_turn()
 
-    def await_turn(self) -> None:
-        """Line up with the other clients."""
-        self._listener.line_up(self)
+    def enqueue_turn(self) -> None:
+        """Wait for the turn behind the other clients."""
+        self._port.turns.enqueue(self)
 
     def on_garbage(self, error: ProtocolError) -> None:
-        """Say so and close."""
-        self._listener.tell_of(self, "closed the connection of", error, logging.WARNING)
+        """Send the reason and end the connection."""
+        self.log_refusal(logging.WARNING, "closed the connection of", error)
         self.refuse(error)
 
     def pause_writing(self) -> None:
-        """Called by the event loop: the guest reads too little of what it asked for."""
+        """End the connection: it has left too many answers unread. Called by the event loop."""
         super().pause_writing()
         log.warning("cut the connection of %s at %s: it leaves its answers unread", self.title, self.remote)
 
     def on_end(self, reason: str) -> None:
-        """Tell the host, if it knew the guest."""
-        self._forget_patience()
-        self._listener.remove(self)
+        """Uncount the connection, and report its end to the handler if that had admitted it."""
+        self._cancel_deadline()
+        self._port.connections.pop(self.number, None)
+        self._port.limits.count_closed(is_client=self.role is not None and not self.role.is_member)
+        if not self._port.connections:
+            self._port.emptied.set()
         if self.role is not None:
-            self._listener.host.leave_guest(self, reason)
+            self._port.handler.connection_closed(self, reason)
 
-    @property
-    def title(self) -> str:
-        """What to call the guest in a sentence."""
-        return self.role.title if self.role is not None else "somebody"
-
-    def _forget_patience(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _too_slow(self) -> None:
         if self.role is None:
-            self.on_garbage(ProtocolError(f"no complete hello within {HELLO_S_MAX:g} s"))
+            self.on_garbage(ProtocolError(f"no complete hello arrived within {HELLO_S_MAX:g} s"))
         else:
-            self.on_garbage(ProtocolError(f"a frame began to arrive {FRAME_S_MAX:g} s ago and has not ended"))
+            self.on_garbage(ProtocolError(f"a frame was still incomplete after {FRAME_S_MAX:g} s"))
 
 
 def check_protocol(protocol: int, who: str) -> None:
-    """Refuse another version of the wire protocol.
+    """Check the other side's version of the wire protocol.
+
+    Args:
+        protocol: its version.
+        who: its name in the error.
 
     Raises:
-        ProtocolError: it is another one.
+        ProtocolError: it is not this server's version.
     """
     if protocol != PROTOCOL:
         raise ProtocolError(
-            f"{who} speaks version {protocol} of the protocol, this server version {PROTOCOL}"
+            f"{who} speaks protocol version {protocol}, this server speaks version {PROTOCOL}"
         )
 
 
@@ -246,4 +283,4 @@ def _not_a_hello(early: bytes, size: int) -> str:
         return "this is a lockring port, which does not speak HTTP"
     if early[:2] == b"\x16\x03":
         return "this is a lockring port without TLS"
-    return f"the first frame is announced with {size} bytes, a hello has at most {HELLO_BYTES_MAX}"
+    return f"the first frame has {size} bytes; a hello has at most {HELLO_BYTES_MAX}"

@@ -1,12 +1,12 @@
 """One TCP connection that carries frames, whichever side opened it.
 
-Writes are collected in an `Outbox` and leave as one write per connection when the outbox is flushed: once
-per turn of the event loop. What the other side does not read is bounded: above `write_bytes_max` the
-connection is cut, since a queue that only grows helps nobody.
+Writes are collected in an `Outbox` and leave as one write per connection when the outbox is flushed, once per turn
+of the event loop. Unread data is bounded: above `write_bytes_max` the connection is cut, since a queue that only
+grows helps neither side.
 
-Closing is gentle: what was sent is delivered first, and what still arrives is read and thrown away for
-a moment. Otherwise the system would answer it with a reset, and the last words (why the connection was
-refused) would be lost with it.
+Closing is gentle: pending writes are delivered first, and for a moment incoming bytes are read and dropped.
+Otherwise the system would answer them with a reset, which would destroy the last words (the reason of a refusal)
+on their way.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lockring.net.sockets import tune
 from lockring.protocol import Message
 
 LINGER_S: Final = 2.0
-"""How long a closed connection may take to deliver its last words before it is cut."""
+"""How long a closed connection may take to deliver its last words until it is cut."""
 
 
 class Outbox:
-    """The connections of one event loop that have something to write. Not thread-safe.
+    """The connections of one event loop with pending writes. Not thread-safe.
 
     Attributes:
         waiting: these connections.
@@ -37,7 +37,7 @@ class Outbox:
         self.waiting: list[FramedConnection] = []
 
     def flush(self) -> None:
-        """Write what was sent on every connection, one write each."""
+        """Write each connection's pending frames, in one write each."""
         if self.waiting:
             waiting, self.waiting = self.waiting, []
             for connection in waiting:
@@ -45,13 +45,13 @@ class Outbox:
 
 
 class FramedConnection(asyncio.Protocol):
-    """Frames in, frames out. Subclasses say what to do with them by overriding the `on_…` methods.
+    """Frames in, frames out. Subclasses handle them by overriding the `on_…` methods.
 
     Args:
-        outbox: where to wait for the flush; the owner of the loop calls `Outbox.flush`.
-        decoder: for the messages that may come in.
+        outbox: holds pending writes until the owner of the loop calls `Outbox.flush`.
+        decoder: decodes the messages that may come in.
         frame_bytes_max: length of the longest frame that the other side may send.
-        write_bytes_max: how much may wait to be read by the other side.
+        write_bytes_max: how much may wait for the other side to read it.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class FramedConnection(asyncio.Protocol):
         self._out_bytes = 0
         self._held: list[Message] = []
         self._awaits_turn = False
-        self._deaf = False  # closing: nothing that still arrives is looked at
+        self._closing = False  # incoming bytes are dropped
         self._end_reason = ""
         self.remote = "?"
 
@@ -79,20 +79,20 @@ class FramedConnection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether messages may still be sent and are still listened to."""
-        return self._transport is not None and not self._deaf
+        """Whether messages can still be sent and are still handled."""
+        return self._transport is not None and not self._closing
 
     def send(self, message: Message) -> None:
-        """Send a message with the next flush. On a closed connection it is thrown away."""
-        if self._transport is not None and not self._deaf:
+        """Send a message with the next flush. Dropped if the connection is closed."""
+        if self._transport is not None and not self._closing:
             self.send_frame(encode_frame(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send an encoded frame with the next flush: for one that goes to many connections."""
-        if self._transport is None or self._deaf:
+        """Send an encoded frame with the next flush; for one frame to many connections."""
+        if self._transport is None or self._closing:
             return
         if self._out_bytes > self._write_bytes_max:
-            self.write_out()  # ends the connection unless the other side reads that fast
+            self.write_out()  # ends the connection unless the other side reads as fast
             if not self.is_open:
                 return
         if not self._out:
@@ -101,18 +101,18 @@ class FramedConnection(asyncio.Protocol):
         self._out_bytes += len(frame)
 
     def write_out(self) -> None:
-        """Write what was sent. Called by the outbox."""
+        """Write the pending frames. Called by the outbox."""
         out, self._out = self._out, []
         self._out_bytes = 0
         if self._transport is not None and out:
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def close(self, reason: str) -> None:
-        """Deliver what was sent, then end the connection. Harmless on one that has ended."""
-        if self._transport is None or self._deaf:
+        """Deliver the pending frames, then end the connection. Does nothing on an ended one."""
+        if self._transport is None or self._closing:
             return
         self.write_out()
-        self._deaf = True
+        self._closing = True
         self._end_reason = self._end_reason or reason
         transport = self._transport
         if transport.is_closing():
@@ -122,29 +122,31 @@ class FramedConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
 
     def abort(self, reason: str) -> None:
-        """End the connection at once; what was sent and not yet delivered is lost."""
-        self._deaf = True
+        """End the connection at once; pending frames are lost."""
+        self._closing = True
         self._end_reason = self._end_reason or reason
         if self._transport is not None:
             self._transport.abort()
 
-    def let_others_read(self) -> None:
-        """Read no more until the event loop has looked at the other connections. It would go on for as long as there
-        is something to read, many times in a row."""
+    def yield_turn(self) -> None:
+        """Stop reading until the event loop has served the other connections.
+
+        Without this, it would read on for as long as there is data, many times in a row.
+        """
         if self._awaits_turn or self._transport is None or self._transport.is_closing():
             return
         self._awaits_turn = True
         self._transport.pause_reading()
-        self.await_turn()
+        self.enqueue_turn()
 
     def hold(self, messages: list[Message]) -> None:
-        """Give these, the rest of what `on_messages` was given, to it again after the other connections' turn."""
-        assert not self._held, "nothing is read while something is held"
+        """Keep the rest of the messages that `on_messages` got, and pass them to it again on the next turn."""
+        assert not self._held, "nothing is read while messages are held"
         self._held = messages
-        self.let_others_read()
+        self.yield_turn()
 
-    def take_turn(self) -> None:
-        """The other connections have had theirs: go on with what was held, and read again."""
+    def resume(self) -> None:
+        """Handle the held messages, and read again. Called when it is this connection's turn."""
         self._awaits_turn = False
         held, self._held = self._held, []
         if held and self.is_open:
@@ -155,7 +157,7 @@ class FramedConnection(asyncio.Protocol):
     def expect(
         self, decoder: msgspec.msgpack.Decoder[Any], *, frame_bytes_max: int, write_bytes_max: int
     ) -> None:
-        """Set what may come in, and the bounds, from the next read on."""
+        """Set the accepted messages and the limits, from the next read on."""
         self._reader = FrameReader(decoder, frame_bytes_max)
         self._write_bytes_max = write_bytes_max
         if self._transport is not None:
@@ -163,28 +165,28 @@ class FramedConnection(asyncio.Protocol):
 
     # ----------------------------------------------------------------------- to be overridden
 
-    def await_turn(self) -> None:
-        """See to it that `take_turn` is called once the event loop has looked at the other connections."""
-        asyncio.get_running_loop().call_soon(self.take_turn)
+    def enqueue_turn(self) -> None:
+        """Arrange for `resume` to be called once the event loop has served the other connections."""
+        asyncio.get_running_loop().call_soon(self.resume)
 
     def on_open(self) -> None:
-        """The connection is there."""
+        """Handle the start of the connection."""
 
     def on_messages(self, messages: list[Message]) -> None:
-        """Messages arrived, in their order."""
+        """Handle messages, in the order of their arrival."""
         raise NotImplementedError
 
     def on_garbage(self, error: ProtocolError) -> None:
-        """Bytes arrived that are no message; the connection must be closed or aborted here."""
+        """Handle bytes that are not a message, by closing or aborting the connection."""
         raise NotImplementedError
 
     def on_end(self, reason: str) -> None:
-        """The connection has ended, for whatever reason. Called exactly once."""
+        """Handle the end of the connection. Called exactly once, whatever the cause."""
 
     # ----------------------------------------------------------------------- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
+        """Prepare the socket. Called by the event loop."""
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop has its own class
         transport.set_write_buffer_limits(high=self._write_bytes_max)
         sock = transport.get_extra_info("socket")
@@ -194,8 +196,8 @@ class FramedConnection(asyncio.Protocol):
         self.on_open()
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        if self._deaf:
+        """Cut bytes into messages and pass these on. Called by the event loop."""
+        if self._closing:
             return
         try:
             messages = self._reader.feed(data)
@@ -206,17 +208,17 @@ class FramedConnection(asyncio.Protocol):
             self.on_messages(messages)
 
     def eof_received(self) -> bool:
-        """Called by the event loop: the other side will send no more. Then neither do we."""
+        """Close too: the other side will send no more. Called by the event loop."""
         return False
 
     def pause_writing(self) -> None:
-        """Called by the event loop: more than `write_bytes_max` waits to be read by the other side."""
+        """Cut the connection: more than `write_bytes_max` is unread. Called by the event loop."""
         self.abort(f"it left more than {self._write_bytes_max // 2**20} MiB unread")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
+        """Report the end. Called by the event loop."""
         self._transport = None
-        self._deaf = True
+        self._closing = True
         self._out.clear()
         reason = self._end_reason or (f"{exc}" if exc is not None else "") or "the other side closed it"
         self.on_end(reason)

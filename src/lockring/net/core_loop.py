@@ -1,14 +1,14 @@
 """Drives one core from an event loop: one flush per turn of the loop, and one armed timer.
 
-Inputs arrive in many callbacks of one turn; `schedule` asks for a flush after them all, so that what they
-caused leaves together. The flush also arms the timer for the core's next deadline.
+Inputs arrive in many callbacks of one turn. `schedule` requests a flush after all of them, so that their effects
+leave together. The flush also arms the timer for the core's next deadline.
 
-Where little is going on there is nothing to wait for, and going round the loop costs as much as handling a request:
-`hurry` flushes at once, unless the last flush was only a moment ago, so that others are to be expected.
+When little is going on, there is no second input to wait for, and a trip around the loop costs as much as handling a
+request. So `flush_if_idle` flushes at once, unless the last flush was only a moment ago and more input is likely.
 
-A timer that fires late must not expire what was renewed in time by a message that has already arrived and
-was only not yet read: after a stall (a paused process, a busy loop) uvloop runs timers before it looks at
-the sockets. So a due timer first lets the loop go round once, and with that read what is there.
+A timer that fires late must not expire a lease whose renewal has arrived in time but is still unread: after a stall
+(a paused process, a busy loop), uvloop runs timers before it reads the sockets. So a due timer first lets the loop go
+around once, which reads what has arrived.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from lockring.units import NS_PER_S, NS_PER_US
 _DELAY_S_MIN: Final = 0.001  # the granularity of the loop's timers
 _DELAY_S_MAX: Final = 3600.0
 _MOMENT_NS: Final = 20 * NS_PER_US
-"""Shorter than a client takes to ask again; longer than the pause between two connections that are read in one turn."""
+"""Shorter than a client's pause between requests; longer than the pause between two connections read in one turn."""
 
 
 class CoreLoop:
-    """The heartbeat of a core in its event loop. Not thread-safe.
+    """Runs a core in its event loop. Not thread-safe.
 
     Args:
         flush: takes the core's effects and carries them out.
-        next_deadline_ns: the core's next deadline on the monotonic clock, or None.
-        on_timer: called when that deadline has come and what has arrived was read; a flush follows.
+        next_deadline_ns: returns the core's next deadline on the monotonic clock, or None.
+        on_timer: called when that deadline has passed and the sockets were read; a flush follows.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class CoreLoop:
         self._flushed_ns = 0
 
     def schedule(self) -> None:
-        """Flush once, at the end of this turn of the loop. Cheap when asked for many times."""
+        """Flush once, at the end of this turn of the loop. Repeated calls cost little."""
         if not self._scheduled and not self._stopped:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
-    def hurry(self, now_ns: int) -> None:
-        """Flush at once if nothing else is to be expected in this turn of the loop, which it is now in.
+    def flush_if_idle(self, now_ns: int) -> None:
+        """Flush at once, unless more input is likely in this turn of the loop; then schedule a flush.
 
         Args:
-            now_ns: the time at which what is to be flushed had arrived.
+            now_ns: when the input arrived.
         """
         if now_ns - self._flushed_ns < _MOMENT_NS:
             self.schedule()
@@ -70,7 +70,7 @@ class CoreLoop:
             self.flush()
 
     def flush(self) -> None:
-        """Flush now, whatever else is to be expected."""
+        """Flush now, even if more input is likely."""
         if not self._stopped:
             self._flush()
             self._flushed_ns = monotonic_ns()
@@ -93,17 +93,17 @@ class CoreLoop:
             return
         if self._timer is not None:
             if self._armed_ns <= deadline_ns:
-                return  # it fires early enough and will look again: cheaper than a new timer each turn
+                return  # it fires early enough and arms the next one: cheaper than a new timer each turn
             self._timer.cancel()
         delay_s = (deadline_ns - monotonic_ns()) / NS_PER_S
         self._armed_ns = deadline_ns
         self._timer = self._loop.call_later(min(max(delay_s, _DELAY_S_MIN), _DELAY_S_MAX), self._fired)
 
     def _fired(self) -> None:
-        self._loop.call_soon(self._read_first)  # runs before the loop looks at the sockets …
+        self._loop.call_soon(self._read_first)  # runs before the loop reads the sockets …
 
     def _read_first(self) -> None:
-        self._loop.call_soon(self._tick)  # … and this after it did
+        self._loop.call_soon(self._tick)  # … and this one after
 
     def _tick(self) -> None:
         self._timer = None

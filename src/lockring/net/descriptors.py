@@ -1,4 +1,4 @@
-"""How many connections a port may have, by how many files the system lets this process open."""
+"""How many connections a port may have, given how many files the system lets this process open."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Final, NamedTuple
 from lockring.errors import ConfigError
 
 CLIENTS_MAX: Final = 10_000
-"""How many clients one port accepts, where there are descriptors for them."""
+"""How many clients one port accepts, if there are descriptors for them."""
 
 RESERVED_MAX: Final = 256
-"""How many connections it accepts beyond, for the members of the cluster and for those that have not said who
-they are: a crowd of clients must not cut a node off from the others. As many more are for what the process opens
-itself. Of fewer descriptors each is a quarter."""
+"""How many further connections a port accepts, from members of the cluster and from connections whose role is not yet
+known: a crowd of clients must not cut a node off from the others. As many descriptors again are kept for the files of
+the process itself. With few descriptors, each of the two is a quarter of them."""
 
 SHARE_MIN: Final = 256
-"""With fewer for a port, the members of a cluster would leave hardly any for clients."""
+"""Descriptors per port below which the members of a cluster would leave hardly any for clients."""
 
 FEW: Final = 1_000
-"""Fewer clients than this are worth a warning."""
+"""Number of clients below which a warning is due."""
 
 _WANTED: Final = CLIENTS_MAX + 4 * RESERVED_MAX
 _HOW: Final = "with ulimit -n, or LimitNOFILE= in a systemd unit"
 
 
 class ConnectionRoom(NamedTuple):
-    """What one port may have.
+    """The number of connections that one port may have.
 
     Attributes:
-        clients: connections of clients.
-        reserved: connections beyond.
-        files: how many the process may open in all.
+        clients: of clients.
+        reserved: beyond those, for members and unknown connections.
+        files: how many files the process may open in all.
     """
 
     clients: int
@@ -41,33 +41,33 @@ class ConnectionRoom(NamedTuple):
 
     @property
     def remark(self) -> str:
-        """A sentence where that is little, else ""."""
+        """A sentence if that is little, else ""."""
         if self.clients >= FEW:
             return ""
-        return f"room for {self.clients} clients at a time, since {self.files} files may be open; raise that {_HOW}"
+        return f"room for only {self.clients} clients, because {self.files} files may be open; raise the limit {_HOW}"
 
 
 def room_for(ports: int) -> ConnectionRoom:
-    """Share out the descriptors of this process, after asking for as many as it may have.
+    """Divide the descriptors of this process among its ports, after raising their number as far as allowed.
 
     Args:
         ports: how many listeners the process has, 1 or more.
 
     Raises:
-        ConfigError: there are too few.
+        ConfigError: there are too few descriptors.
     """
     files = _files_max(ports * _WANTED)
     room = room_of(files, ports)
     if files // ports < SHARE_MIN:
         raise ConfigError(
-            f"this process may open {files} files and sockets, and needs {ports * SHARE_MIN} at least"
-            f" (it serves up to {CLIENTS_MAX} clients a port with {ports * _WANTED}): raise the limit {_HOW}"
+            f"this process may open only {files} files and sockets, but needs at least {ports * SHARE_MIN}"
+            f" ({ports * _WANTED} to serve up to {CLIENTS_MAX} clients a port): raise the limit {_HOW}"
         )
     return room
 
 
 def room_of(files: int, ports: int) -> ConnectionRoom:
-    """How `files` descriptors are shared out among so many ports."""
+    """Divide `files` descriptors among so many ports."""
     share = files // ports
     reserved = min(RESERVED_MAX, share // 4)
     return ConnectionRoom(min(CLIENTS_MAX, share - 2 * reserved), reserved, files)
@@ -77,7 +77,7 @@ def _files_max(wanted: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        # Some systems have a lower limit of their own than the one that they give as the hard one.
+        # Some systems enforce a lower limit than the hard one that they report.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised

@@ -1,4 +1,4 @@
-"""Keeps one outgoing connection up: dials, greets, hands over what comes, and dials again when it is lost."""
+"""Keeps one outgoing connection up: dials, greets, passes messages on, and dials again after a loss."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lockring.errors import LockringError, ProtocolError, Unavailable, from_code
 from lockring.net.accepted import MEMBER_UNREAD_BYTES_MAX
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refusal, Welcome
+from lockring.system_errors import connect_failure
 
 CONNECT_S_MAX: Final = 2.0
 """How long the other machine may take to accept a connection."""
@@ -23,35 +24,37 @@ ANSWER_S_MAX: Final = 5.0
 
 
 class Caller(Protocol):
-    """Who uses a dialer. All methods are called in the event loop, and the last three in turn."""
+    """The user of a dialer. All methods are called in the event loop, the last three in this order."""
 
     def hello(self) -> Message:
-        """The first message of the next connection."""
+        """Return the first message of the next connection."""
 
-    def turned_away(self, address: str, error: LockringError, hint: int) -> None:
-        """The attempt failed: nobody there (`Unavailable`), refused, or what answered speaks something else.
-        The next one follows after a pause, unless the dialer is closed in here."""
+    def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
+        """Handle a failed attempt: unreachable (`Unavailable`), refused, or another protocol.
+
+        The next attempt follows after a pause, unless this method closes the dialer.
+        """
 
     def opened(self, address: str, welcome: Welcome) -> None:
-        """The connection is up and welcomed; `dialer.connection` is it. May raise a `LockringError` to end it."""
+        """Handle the welcome on a new connection, `dialer.connection`. May raise a `LockringError` to end it."""
 
     def arrived(self, messages: list[Message]) -> None:
-        """Messages came in. May raise a `LockringError` to end the connection."""
+        """Handle messages. May raise a `LockringError` to end the connection."""
 
     def lost(self, reason: str) -> None:
-        """The connection that was opened has ended."""
+        """Handle the end of an opened connection."""
 
 
 class Dialer:
-    """One outgoing connection that is dialed again for as long as it is wanted. Not thread-safe.
+    """One outgoing connection, dialed again for as long as it is wanted. Not thread-safe.
 
     Args:
-        caller: who uses it.
-        addresses: HOST:PORT of the servers to try in turn, asked for anew at each attempt.
+        caller: the user of the connection.
+        addresses: returns HOST:PORT of the servers to try in turn; called before each round of attempts.
         accepted: the messages that the server may send.
-        outbox: where writes wait for the flush.
-        pause_s_min: pause after the first failure; it doubles with each one that follows …
-        pause_s_max: … up to this. A connection that ends sooner than this is a failure too.
+        outbox: holds writes until the flush.
+        pause_s_min: pause after the first failure; it doubles with each further one …
+        pause_s_max: … up to this. A connection that ends sooner than this counts as a failure.
     """
 
     def __init__(
@@ -77,13 +80,13 @@ class Dialer:
         self._closed = False
 
     def start(self) -> None:
-        """Begin to dial."""
+        """Start dialing."""
         assert self._task is None
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(_report_end)
 
     def close(self, reason: str) -> None:
-        """Dial no more; end the connection once what was sent on it is out. `caller.lost` is not called."""
+        """Stop dialing, and end the connection once its pending writes are delivered. Does not call `caller.lost`."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
@@ -108,14 +111,15 @@ class Dialer:
             pause_s = min(pause_s * 2, self._pause_s_max)
 
     async def _try(self, address: str) -> bool:
-        """One connection from its dialing to its end; whether it was welcomed."""
+        """Run one connection from dialing to its end, and return whether it was welcomed."""
         outgoing = _DialedConnection(self, self._decoder, self._outbox, address)
         try:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_S_MAX):
                 await asyncio.get_running_loop().create_connection(lambda: outgoing, host, port)
-        except Exception as error:  # noqa: BLE001 - a name that cannot be, no thread to look it up with, no memory: tried again
-            self.caller.turned_away(address, Unavailable(f"{address} cannot be reached: {_text(error)}"), 0)
+        except Exception as error:  # noqa: BLE001 - an impossible name, no thread to look it up, no memory: try again
+            reason = connect_failure(error, CONNECT_S_MAX)
+            self.caller.connect_failed(address, Unavailable(f"{address} cannot be reached: {reason}"), 0)
             return False
         self._attempt = outgoing
         try:
@@ -123,7 +127,7 @@ class Dialer:
             outgoing.write_out()
             refusal = await outgoing.answered
             if refusal is not None:
-                self.caller.turned_away(address, *refusal)
+                self.caller.connect_failed(address, *refusal)
                 return False
             await outgoing.ended
             return True
@@ -132,15 +136,15 @@ class Dialer:
             if not self._closed:
                 outgoing.abort("it was hung up")
 
-    # ----------------------------------------------------------------------- for _Outgoing
+    # ----------------------------------------------------------------------- for _DialedConnection
 
     def up(self, outgoing: _DialedConnection, welcome: Welcome) -> None:
-        """The connection was welcomed."""
+        """Handle the welcome on a connection."""
         self.connection = outgoing
         self.caller.opened(outgoing.address, welcome)
 
     def down(self, outgoing: _DialedConnection, reason: str) -> None:
-        """The connection ended."""
+        """Handle the end of a connection."""
         if self.connection is outgoing:
             self.connection = None
             self.caller.lost(reason)
@@ -161,19 +165,19 @@ class _DialedConnection(FramedConnection):
         loop = asyncio.get_running_loop()
         self.address = address
         self.answered: asyncio.Future[tuple[LockringError, int] | None] = loop.create_future()
-        """None once welcomed, or why not, and the hint that came with it."""
+        """Resolved when the server has answered: with None if it welcomed, else with the error and its hint."""
         self.ended: asyncio.Future[None] = loop.create_future()
         self._dialer = dialer
-        self._patience: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
 
     def on_open(self) -> None:
-        """Start the patience with the answer."""
-        self._patience = asyncio.get_running_loop().call_later(ANSWER_S_MAX, self._too_slow)
+        """Start the deadline of the answer."""
+        self._deadline = asyncio.get_running_loop().call_later(ANSWER_S_MAX, self._too_slow)
 
     def on_messages(self, messages: list[Message]) -> None:
-        """The first message answers the hello; hand over those after it."""
+        """Take the first message as the answer to the hello, and pass on those after it."""
         if not self.answered.done():
-            self._patience_ends()
+            self._cancel_deadline()
             first, *messages = messages
             if isinstance(first, Refusal):
                 self._fail(from_code(first.code, first.text, name=first.name), first.hint)
@@ -182,7 +186,7 @@ class _DialedConnection(FramedConnection):
                 self.on_garbage(ProtocolError(f"it answered a hello with {type(first).__name__}"))
                 return
             if first.protocol != PROTOCOL:
-                self.on_garbage(ProtocolError(f"it speaks version {first.protocol} of the protocol"))
+                self.on_garbage(ProtocolError(f"it speaks protocol version {first.protocol}"))
                 return
             self.answered.set_result(None)
             try:
@@ -197,12 +201,12 @@ class _DialedConnection(FramedConnection):
                 self.abort(str(error))
 
     def on_garbage(self, error: ProtocolError) -> None:
-        """What is there is no lockring server, or a broken one."""
-        self._fail(ProtocolError(f"{self.address} is no lockring server of this version: {error}"), 0)
+        """Fail: the other side is not a lockring server, or a broken one."""
+        self._fail(ProtocolError(f"{self.address} is not a lockring server of this version: {error}"), 0)
 
     def on_end(self, reason: str) -> None:
         """Let the dialer go on."""
-        self._patience_ends()
+        self._cancel_deadline()
         if not self.answered.done():
             self.answered.set_result((Unavailable(f"{self.address} ended the connection: {reason}"), 0))
         if not self.ended.done():
@@ -217,24 +221,14 @@ class _DialedConnection(FramedConnection):
             self.answered.set_result((error, hint))
         self.abort(str(error))
 
-    def _patience_ends(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 def _report_end(task: asyncio.Task[None]) -> None:
-    """A dialer that ends by itself is a bug: say so, instead of never dialing again."""
+    """Report a dialer that ended by itself, which is a bug: otherwise it would silently never dial again."""
     if not task.cancelled() and (error := task.exception()) is not None:
         context = {"message": "a dialer has ended", "exception": error}
         task.get_loop().call_exception_handler(context)
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_S_MAX:g} s"
-    if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__

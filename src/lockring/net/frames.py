@@ -1,8 +1,8 @@
 """Frames: a 4-byte big-endian length, then one message in msgpack.
 
-Both ends, blocking or not, cut their byte streams here. Many small frames usually arrive in one read, and are
-decoded in place; a large frame is gathered in one buffer that grows once per read, so that
-nothing is copied or looked at twice.
+Both ends, blocking or not, cut their byte streams here. Usually many small frames arrive in one read and are
+decoded in place. A large frame is gathered in one buffer that grows once per read, so that no byte is copied or
+scanned twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ M = TypeVar("M")
 
 
 def encode_frame(message: Message) -> bytes:
-    """The frame of one message: header and body. Safe to call from any thread."""
+    """Encode one message as a frame: header and body. Safe to call from any thread."""
     body = _encode(message)
     return len(body).to_bytes(4, "big") + body
 
@@ -32,14 +32,14 @@ def encode_frame(message: Message) -> bytes:
 class FrameReader(Generic[M]):
     """Cuts one incoming byte stream into messages. Not thread-safe: one reader per connection and direction.
 
-    After a `ProtocolError` the stream's position is lost: close the connection.
+    After a `ProtocolError` the position in the stream is lost: close the connection.
 
     Args:
-        decoder: decodes one body; it says which messages are accepted.
-        limit: longest body, in bytes; a longer one is refused by its header, before any of it is kept.
+        decoder: decodes one body, and so defines the accepted messages.
+        limit: longest body, in bytes; a longer one is refused by its header, before any of it is buffered.
 
     Attributes:
-        rest: bytes of a frame that has not fully arrived.
+        rest: bytes of an incomplete frame.
     """
 
     __slots__ = ("_decode", "_limit", "_needed", "rest")
@@ -48,28 +48,27 @@ class FrameReader(Generic[M]):
         self._decode = decoder.decode
         self._limit = limit
         self.rest = bytearray()
-        self._needed = HEADER_BYTES  # how long `rest` is to be until it is worth looking at again
+        self._needed = HEADER_BYTES  # length of `rest` that is worth another look
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[M]:
-        """Take what was read and return the messages that it completes, in order.
+        """Add the bytes of one read and return the messages that they complete, in order.
 
         Raises:
-            ProtocolError: a frame longer than the limit, or a body that is none of the accepted messages. What
-                came before it in the same read is not returned.
+            ProtocolError: a frame is longer than the limit, or a body is not an accepted message. Messages before it in
+                the same read are not returned.
         """
         rest = self.rest
         if rest:
             rest += data
             if len(rest) < self._needed:
                 return []
-            # Take the gathered bytes over instead of copying them.
+            # Take over the gathered bytes instead of copying them.
             data, self.rest = rest, bytearray()
         size = len(data)
         if size >= HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self._limit:
             self._needed = HEADER_BYTES
-            return [
-                self._decode_body(data[HEADER_BYTES:])
-            ]  # one frame, as most reads bring while little is going on
+            # Most reads bring exactly one frame while little is going on.
+            return [self._decode_body(data[HEADER_BYTES:])]
         view = memoryview(data)
         start = 0
         needed = HEADER_BYTES
@@ -77,7 +76,7 @@ class FrameReader(Generic[M]):
         while size - start >= HEADER_BYTES:
             (length,) = _length_at(view, start)
             if length > self._limit:
-                raise ProtocolError(f"a frame of {length} bytes; {self._limit} are the most")
+                raise ProtocolError(f"frame of {length} bytes exceeds the limit of {self._limit}")
             end = start + HEADER_BYTES + length
             if end > size:
                 needed = HEADER_BYTES + length
@@ -93,4 +92,4 @@ class FrameReader(Generic[M]):
         try:
             return self._decode(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise ProtocolError(f"not a message that is accepted here: {error}") from error
+            raise ProtocolError(f"not an accepted message: {error}") from error

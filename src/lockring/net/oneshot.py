@@ -1,4 +1,4 @@
-"""Ask a server one question over a connection of its own, blocking: for supervisors and tests."""
+"""Asks a server one question over a connection of its own, blocking; for supervisors, commands and tests."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from lockring.protocol import (
     UndrainReply,
     Welcome,
 )
+from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S, seconds_to_ns
 
 _REQUEST: Final = 1
@@ -42,13 +43,13 @@ _READ_BYTES: Final = 256 * 1024
 
 
 class ServerView(NamedTuple):
-    """What a server says of itself and the cluster.
+    """A server's answer about itself and the cluster.
 
     Attributes:
         role: "node" or "coordinator".
-        replica: which life of which node it is; of a coordinator an empty one.
-        state: the newest cluster state that it has.
-        note: a sentence on what it waits for, "" if for nothing.
+        replica: the node and its life; empty for a coordinator.
+        state: the newest cluster state that the server has.
+        note: a sentence on what the server is waiting for, "" if nothing.
     """
 
     role: str
@@ -61,8 +62,8 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     """Ask a node or a coordinator for the cluster state. Blocks; may be called from any thread.
 
     Raises:
-        Unavailable: nobody answers there within the time.
-        LockringError: it refuses.
+        Unavailable: no server answers there in time.
+        LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
         welcome = ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
@@ -78,9 +79,9 @@ def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
 
     Raises:
         UnknownNode: the cluster has no such member.
-        LastNode: no other node could take what it has.
-        Unavailable: nobody answers there within the time.
-        LockringError: it refuses.
+        LastNode: no other node can take its slots.
+        Unavailable: no server answers there in time.
+        LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
         ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
@@ -92,9 +93,9 @@ def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
 
     Raises:
         UnknownNode: the cluster has no such member.
-        NodeLeaving: it was told to stop, and leaves by itself.
-        Unavailable: nobody answers there within the time.
-        LockringError: it refuses.
+        NodeLeaving: the node is stopping and leaves by itself.
+        Unavailable: no server answers there in time.
+        LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
         ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
@@ -102,11 +103,11 @@ def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
 
 
 def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
-    """Ask a node or a coordinator what it does itself at this moment. Blocks; may be called from any thread.
+    """Ask a node or a coordinator for its own status at this moment. Blocks; may be called from any thread.
 
     Raises:
-        Unavailable: nobody answers there within the time.
-        LockringError: it refuses.
+        Unavailable: no server answers there in time.
+        LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
         ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
@@ -116,10 +117,10 @@ def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
 
 
 def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:
-    """Give up all that a session has, at every node of a cluster. Blocks; may be called from any thread.
+    """Give up everything that a session has, at every node of a cluster. Blocks; may be called from any thread.
 
-    For whoever knows that the session's client is gone. A node that does not answer keeps what it has until the session's
-    TTL is over there.
+    For a supervisor that knows that the session's client is gone. A node that does not answer keeps the session until
+    its TTL has passed there.
 
     Args:
         address: HOST:PORT of any node or coordinator.
@@ -127,8 +128,8 @@ def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:
         timeout_s: how long each server may take to answer.
 
     Raises:
-        Unavailable: nobody answers at `address` within the time.
-        LockringError: it refuses.
+        Unavailable: no server answers at `address` in time.
+        LockringError: the server refuses.
     """
     state = ask_state(address, timeout_s=timeout_s).state
     for member in state.members.values():
@@ -145,7 +146,7 @@ def _connection(address: str, timeout_s: float) -> Iterator[_Conversation]:
     except TimeoutError as error:
         raise Unavailable(f"{address} did not answer within {timeout_s:g} s") from error
     except OSError as error:
-        raise Unavailable(f"{address} cannot be reached: {error.strerror or error}") from error
+        raise Unavailable(f"{address} cannot be reached: {reason_of(error)}") from error
 
 
 class _Conversation:
@@ -156,7 +157,7 @@ class _Conversation:
         self._read: list[Message] = []
 
     def __call__(self, question: Message, answer: type[Message]) -> Message:
-        """Send a message and return the answer of that type; what is pushed in between is passed over."""
+        """Send a message and return the answer of that type; skip messages that are pushed in between."""
         self._sock.sendall(encode_frame(question))
         while True:
             while self._read:

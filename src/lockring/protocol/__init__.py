@@ -1,18 +1,19 @@
 """Every message on the wire.
 
-A frame is a 4-byte big-endian length and one msgpack array `[tag, field, …]`: a struct of this module.
+A frame is a 4-byte big-endian length and one msgpack array `[tag, field, …]`: a struct of this package.
 New fields go to the end, with a default, so that either side may be older. Durations are milliseconds
-(`_ms`); instants never travel. A `request` number is chosen by the asking side, rises on each
-of its messages to one server, and comes back in the answer.
+(`_ms`); instants never travel. The requesting side chooses the `request` number, which rises with each of its
+messages to one server and comes back in the answer.
 
-Who sends what:
+Senders and receivers:
 
-    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch, Break,
-                               DescribeGroup, FollowGroup, ViewAck
+    client → node              ClientHello, Acquire, Release, Keepalive, CloseSession, Describe, List, Watch, Unwatch,
+                               Break, DescribeGroup, FollowGroup, ViewAck
     client → node, coordinator ClientHello, GetState, GetStatus, Drain, Undrain
-    server → client            Welcome, Refusal, GrantReply, ReleaseReply, KeepaliveReply, DescribeReply, ListReply, WatchNotice, BreakReply, LossNotice,
-                               View, SettlementNotice, StateReply, StatusReply, Routes, DrainReply, UndrainReply, QueueNotice, TroubleNotice
-    node → coordinator         Join, Heartbeat, SlotRequests, Leave; Drain and Undrain of an operator, passed on
+    server → client            Welcome, Refusal, GrantReply, ReleaseReply, KeepaliveReply, DescribeReply, ListReply,
+                               WatchNotice, BreakReply, LossNotice, View, SettlementNotice, StateReply, StatusReply,
+                               Routes, DrainReply, UndrainReply, QueueNotice, TroubleNotice
+    node → coordinator         Join, Heartbeat, SlotRequests, Leave; an operator's Drain and Undrain, forwarded
     coordinator → node         Welcome, Refusal, HeartbeatAck, State, DrainReply, UndrainReply
     node → node                PeerHello, Replicate, HandOver, State   (on the connection that the sender opened)
                                Welcome, Refusal, ReplicateAck, State   (the answers on it)

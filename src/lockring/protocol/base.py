@@ -7,11 +7,11 @@ from typing import Final
 import msgspec
 
 PROTOCOL: Final = 1
-"""Version of this wire protocol; both sides must speak the same."""
+"""Version of this wire protocol. Both sides must have the same."""
 
 
 FRAME_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Longest frame that anyone may send; longer ones end the connection."""
+"""Longest frame of any sender. A longer one ends the connection."""
 
 
 WAIT_FOREVER: Final = -1

@@ -17,7 +17,10 @@ class GetState(Message, tag=19):
 
 
 class StateReply(Message, tag=29):
-    """The state, as `cluster_state.encode_state` writes it; `note` is a sentence on what the server is waiting for, if anything."""
+    """The answer to `GetState`: the state as `cluster_state.encode_state` writes it.
+
+    `note` is a sentence on what the server is waiting for, "" if nothing.
+    """
 
     request: int
     state: bytes
@@ -25,10 +28,10 @@ class StateReply(Message, tag=29):
 
 
 class Routes(Message, tag=30):
-    """Pushed to clients, at once on connecting and when it changes: where each slot's primary is.
+    """The primary of each slot. Pushed to clients when they connect and when it changes.
 
-    `members` are `[node, incarnation, address]`; `primaries` has two bytes (little endian) per slot: a
-    place in `members`, or 0xFFFF for none.
+    `members` are `[node, incarnation, address]`; `primaries` has two bytes (little endian) per slot: an index
+    into `members`, or 0xFFFF for none.
     """
 
     version: int
@@ -38,7 +41,7 @@ class Routes(Message, tag=30):
 
 
 class GetStatus(Message, tag=46):
-    """Ask a server what it does itself at this moment. Answered `StatusReply`."""
+    """Ask a server for its own status at this moment. Answered `StatusReply`."""
 
     request: int
 
@@ -51,11 +54,10 @@ class StatusReply(Message, tag=56):
 
 
 class TroubleNotice(Message, tag=37):
-    """Pushed to clients, after the greeting and when it changes: why a node cannot serve as it should; `reason` is as in
-    `errors.Unavailable`, "" once all is well.
+    """The reason why a node cannot serve as it should. Pushed to clients after the greeting and when it changes.
 
-    `all`: whether it concerns every slot, or only those that have no primary. It has been so for `since_ms`, and will be for
-    `left_ms` at the most (-1: not known).
+    `reason` is as in `errors.Unavailable`, "" once all is well. `all`: whether it concerns every slot, or only those
+    without a primary. It began `since_ms` ago and lasts at most `left_ms` longer (-1: unknown).
     """
 
     reason: str
@@ -66,35 +68,38 @@ class TroubleNotice(Message, tag=37):
 
 
 class Drain(Message, tag=43):
-    """An operator's: move everything off this node. A node passes it on to its coordinator as what it is."""
+    """An operator's order to move everything off a node. A node forwards it to its coordinator unchanged."""
 
     request: int
     node: str
 
 
 class DrainReply(Message, tag=53):
-    """The drain of `node` has begun, or had before."""
+    """The drain of `node` has begun, now or earlier."""
 
     request: int
     node: str
 
 
 class Undrain(Message, tag=45):
-    """An operator's: let a node that is drained have slots again. A node passes it on to its coordinator as what it is."""
+    """An operator's order to let a drained node have slots again. A node forwards it to its coordinator unchanged."""
 
     request: int
     node: str
 
 
 class UndrainReply(Message, tag=54):
-    """`node` may have slots again, or could all the time."""
+    """`node` may have slots again, or already could."""
 
     request: int
     node: str
 
 
 class Join(Message, tag=40):
-    """First message of a node to the coordinator. `version`: newest state it has seen (0: none); `grpc`: its gRPC HOST:PORT or ""."""
+    """First message of a node to the coordinator.
+
+    `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "".
+    """
 
     protocol: int
     cluster: str
@@ -107,19 +112,19 @@ class Join(Message, tag=40):
 
 
 class Leave(Message, tag=44):
-    """From a node to the coordinator that it has joined: it is to stop, move everything off it. Answered `DrainReply`.
+    """A joined node's notice to the coordinator that it stops: move everything off it. Answered `DrainReply`.
 
-    It is about the life that sends it, and no other; nobody passes one on.
+    It concerns the life that sends it and no other, and is never forwarded.
     """
 
     request: int
 
 
 class Heartbeat(Message, tag=41):
-    """A node is alive; `version` is the state it has. The counts are for people.
+    """A sign of life from a node; `version` is the state that it has. The counts are for people.
 
-    `released` is the digest of the slots, with their reigns, that this life gave up with nobody to take over, and `promised_ms` for how
-    long yet clients may believe in what they were granted there; -1 if that is unknown. See `core.farewells`.
+    `released` is the digest of the slots, with their reigns, that this life gave up without a successor, and
+    `promised_ms` how long clients may still trust grants in them; -1 if unknown. See `core.farewells`.
     """
 
     sequence: int
@@ -134,7 +139,7 @@ class Heartbeat(Message, tag=41):
 class HeartbeatAck(Message, tag=51):
     """The coordinator's lease, counted from the sending of heartbeat `sequence`, given at state `version`.
 
-    `waiting` slots have no primary until leases have surely ended, which takes `left_ms` more at the most. `why` says so for people.
+    `waiting` slots have no primary until leases have surely ended, in at most `left_ms`. `why` says so for people.
     """
 
     sequence: int
@@ -145,9 +150,9 @@ class HeartbeatAck(Message, tag=51):
 
 
 class SlotRequestKind(IntEnum):
-    """What a node asks of the coordinator for a slot.
+    """The kind of change that a node requests for a slot.
 
-    TAKEOVER: the primary is silent, promote me (its backup). DROP: this copy does not answer, drop it.
+    TAKEOVER: the primary is silent; promote the sender, its backup. DROP: this copy does not answer; drop it.
     IN_SYNC: this learner has caught up. EXTEND: reserve more generations.
     """
 
@@ -158,8 +163,10 @@ class SlotRequestKind(IntEnum):
 
 
 class SlotRequest(msgspec.Struct, array_like=True, gc=False):
-    """One slot of an `SlotRequests`: `epoch` as the asker knows it; the copy meant, as node, incarnation, joined;
-    for EXTEND `below` is the end of the range that is running out."""
+    """One slot of a `SlotRequests`: the epoch as the sender knows it, and the copy, as node, incarnation and joined.
+
+    For EXTEND, `below` is the end of the range that is running out.
+    """
 
     slot: int
     epoch: int
@@ -170,7 +177,7 @@ class SlotRequest(msgspec.Struct, array_like=True, gc=False):
 
 
 class SlotRequests(Message, tag=42):
-    """Ask the coordinator for a change. It obliges nobody: only the next state says what was done."""
+    """Request a change from the coordinator, which may ignore it: only the next state tells what was done."""
 
     kind: int
     items: list[SlotRequest]

@@ -1,4 +1,4 @@
-"""Greetings: the first message on each connection, its answer, and the refusal of a request."""
+"""Greetings: the first message on each connection and its answer; and the refusal of any request."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from lockring.protocol.base import Message
 
 
 class ClientHello(Message, tag=1):
-    """First message of a client. `client` is a random id of the client object; `connection` counts its
-    connections to this server: a higher one ends the lower ones. `cluster` is "" if not known yet."""
+    """First message of a client.
+
+    `client` is a random id of the client object. `connection` counts its connections to this server: a higher number
+    ends those with lower ones. `cluster` is "" if not yet known.
+    """
 
     protocol: int
     cluster: str
@@ -17,7 +20,7 @@ class ClientHello(Message, tag=1):
 
 
 class PeerHello(Message, tag=2):
-    """First message of a node to a peer: who it is, and which life of the peer it wants to reach."""
+    """First message of a node to a peer: the sender, and the life of the peer that it wants to reach."""
 
     protocol: int
     cluster: str
@@ -40,10 +43,10 @@ class Welcome(Message, tag=3):
 
 
 class Refusal(Message, tag=4):
-    """The request was not carried out. `request` is 0 for a hello, a join or a frame that could not be read.
+    """The request was not carried out. `request` is 0 for a hello, a join or an unreadable frame.
 
-    `code` is one of `lockring.errors`, `hint` a number that helps with it (for "stale" joins: the lowest
-    incarnation that will be accepted; for "moved": the version that says where to).
+    `code` is one of `lockring.errors`. `hint` is a number that helps to recover (for "stale" joins: the lowest
+    incarnation that will be accepted; for "moved": the version whose routes lead to the primary).
     """
 
     request: int

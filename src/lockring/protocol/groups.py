@@ -9,19 +9,19 @@ import msgspec
 from lockring.protocol.base import Message
 
 MEMBER_PAYLOAD_BYTES_MAX: Final = 768
-"""Longest payload of a group's member: with its id it fits into a holder's."""
+"""Longest payload of a group's member. Together with its id it fits into a holder's."""
 
 
 WEIGHT_MAX: Final = 100
-"""Greatest weight of a group's member."""
+"""Greatest weight of a group's member, and of a node."""
 
 
 MEMBERS_MAX: Final = 1_000
-"""Members of one group that own something; there are 4096 slots to own. Who comes later waits until there is room."""
+"""Largest number of members of one group that own keys; further ones wait until there is room."""
 
 
 class MemberRecord(msgspec.Struct, array_like=True, gc=False, frozen=True, tag="member"):
-    """What a member of a group leaves with its holding of the group's lock, as that holding's payload."""
+    """A member's own record, kept as the payload of its holding of the group's lock."""
 
     id: str
     weight: int
@@ -29,8 +29,11 @@ class MemberRecord(msgspec.Struct, array_like=True, gc=False, frozen=True, tag="
 
 
 class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """One member of a group: its id, its weight, what it tells the others, its client's owner label, and the token of its
-    holding of the group's lock, by which it knows itself."""
+    """One member of a group.
+
+    `payload` is its message to the others, `owner` its client's owner label, and `fencing_token` the token of its
+    holding of the group's lock, by which a member recognizes itself.
+    """
 
     id: str
     weight: int
@@ -40,7 +43,7 @@ class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 def membership_of(payload: bytes) -> MemberRecord | None:
-    """The membership that a holder's payload says, None if the holder is no member."""
+    """Return the membership in a holder's payload, None if the holder is not a member."""
     try:
         found = _memberships.decode(payload)
     except msgspec.DecodeError:
@@ -49,7 +52,7 @@ def membership_of(payload: bytes) -> MemberRecord | None:
 
 
 def payload_of(membership: MemberRecord) -> bytes:
-    """The payload that says a membership."""
+    """Return the payload that holds a membership."""
     return msgspec.msgpack.encode(membership)
 
 
@@ -65,10 +68,10 @@ class DescribeGroup(Message, tag=31):
 
 
 class FollowGroup(Message, tag=32):
-    """A member wants every `View` of its group, now and when it changes, until `Unwatch`, or `Refusal` when it moves.
+    """Subscribe a member to its group: each `View`, now and on change, until `Unwatch`, or `Refusal` when it moves.
 
-    The member is the holder of the group's lock that `session` and `acquisition` name; it has seen the `view` of that number
-    (0: none) and let go of what that takes from it.
+    The member is the holder of the group's lock with this `session` and `acquisition`. It has seen the `view` of that
+    number (0: none) and let go of what that takes from it.
     """
 
     request: int
@@ -80,7 +83,7 @@ class FollowGroup(Message, tag=32):
 
 
 class ViewAck(Message, tag=33):
-    """A member has let go of what the `view` of that number takes from it. Not answered."""
+    """The member has let go of what the `view` of that number takes from it. Not answered."""
 
     request: int
     name: str
@@ -90,10 +93,10 @@ class ViewAck(Message, tag=33):
 
 
 class View(Message, tag=34):
-    """The members of a group; `view` numbers it, 0 if the node has formed none yet.
+    """The members of a group; `view` numbers the list, 0 if the node has formed none yet.
 
-    `settled`: every member that was there when it was formed has seen it or is gone, so what it gives to a member is
-    nobody else's. `awaited` has the ids of those that have not, for who looks.
+    `settled`: every member of the time before has seen it or is gone, so each key has left its former owner. `awaited`
+    has the ids of those that have not yet answered, for observers.
     """
 
     request: int
@@ -104,7 +107,7 @@ class View(Message, tag=34):
 
 
 class SettlementNotice(Message, tag=35):
-    """To a member that has this view: it is settled."""
+    """The view that the member has is settled."""
 
     request: int
     view: int

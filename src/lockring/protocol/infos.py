@@ -1,4 +1,4 @@
-"""Values about locks, groups and servers, as they are shown to people and programs."""
+"""Values about locks, groups and servers, for people and programs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 import msgspec
 
 PAYLOAD_BYTES_MAX: Final = 1024
-"""Longest payload of a holder: a node keeps all of them in memory, twice."""
+"""Longest payload of a holder. A node keeps each in memory, twice."""
 
 
 SEQ_FREE: Final = 2**31 - 1
-"""`LockRecord.seq` of a free lock: after every change since its last grant, which nobody keeps count of."""
+"""`LockRecord.seq` of a free lock: past every change since its last grant, which are no longer counted."""
 
 
 class Mode(IntEnum):
-    """How a lock is held: by one, by many readers, or by as many as there are permits."""
+    """The way a lock is held: by one, by many readers, or by as many as there are permits."""
 
     EXCLUSIVE = 0
     SHARED = 1
@@ -25,7 +25,10 @@ class Mode(IntEnum):
 
 
 class HolderRecord(msgspec.Struct, array_like=True, gc=False):
-    """One holder: since when, and how much of its lease is left at the node; `payload` is what it left there for others."""
+    """One holder: how long it has held the lock, and how much of its lease is left at the node.
+
+    `payload` is the data that it left there for others.
+    """
 
     owner: str
     session: str
@@ -48,11 +51,12 @@ class WaiterRecord(msgspec.Struct, array_like=True, gc=False):
 
 
 class LockEventKind(IntEnum):
-    """What happened to one holder or waiter of a watched lock.
+    """The kind of an event: what happened to a holder or a waiter of a watched lock.
 
-    WAITING: it began to wait. GRANTED: it holds the lock, whether it had waited or not. RELEASED: its holder let go. LOST: it
-    ended without that (`reason`: "expired" or "broken"). LEFT: it stopped waiting without a grant (`reason`: "timeout", "cancelled",
-    "disconnected" or "expired"). GONE: it is not there any more, and nobody saw why; only clients say that, of a gap.
+    WAITING: it began to wait. GRANTED: it holds the lock, at once or after a wait. RELEASED: its holder let go.
+    LOST: it ended without a release (`reason`: "expired" or "broken"). LEFT: it stopped waiting without a grant
+    (`reason`: "timeout", "cancelled", "disconnected" or "expired"). GONE: it disappeared for an unseen reason; only
+    clients report that, for a gap.
     """
 
     WAITING = 0
@@ -64,7 +68,7 @@ class LockEventKind(IntEnum):
 
 
 class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """One thing that happened to a watched lock; `generation` is 0 for a waiter."""
+    """One event of a watched lock; `generation` is 0 for a waiter."""
 
     kind: int
     owner: str
@@ -76,8 +80,11 @@ class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class LockRecord(msgspec.Struct, array_like=True, gc=False):
-    """A lock as its primary sees it. `(generation, seq)` orders what is seen of one lock; no grant of it had a higher
-    `generation`, and of a free lock `seq` is `SEQ_FREE`. `view` is the number of the present view, if it is a group's."""
+    """A lock as its primary sees it.
+
+    `(generation, seq)` orders the records of one lock. No grant of it had a higher `generation`; of a free lock, `seq`
+    is `SEQ_FREE`. For a group's lock, `view` is the number of the present view.
+    """
 
     name: str
     slot: int
@@ -92,11 +99,11 @@ class LockRecord(msgspec.Struct, array_like=True, gc=False):
 
 
 class LockRecords(list[LockRecord]):
-    """Locks that were found, by name.
+    """Locks, sorted by name.
 
     Attributes:
-        unserved_slots: how many of the cluster's 4096 slots no node could tell of: what is locked there is missing here. 0 if the
-            list is whole.
+        unserved_slots: number of the cluster's 4096 slots without an answer; locks in them are missing here. 0 if the
+            list is complete.
     """
 
     def __init__(self, locks: Iterable[LockRecord] = (), unserved_slots: int = 0) -> None:
@@ -105,13 +112,14 @@ class LockRecords(list[LockRecord]):
 
 
 class ServerStatus(msgspec.Struct, array_like=True, gc=False):
-    """What a server does at one moment, by its own clock and rights, whatever the cluster state says.
+    """A server's status at one moment, by its own clock and rights, whatever the cluster state says.
 
     Of a node: `serving` counts the slots that it may serve now, `primary` those that its newest state (`version`) gives
-    it. `lease_left_ms` is left of the coordinator's lease, 0 if it is over or never was; `lease_over_ms` says for how long
-    it has been over, `away_ms` for how long the node has not been in touch with the coordinator; -1 where that is not so.
-    Of a coordinator: `waiting` counts the slots that wait for leases to end, `heard` has `[node, ms]` for each member: how
-    long ago it was last heard, -1 if never. `note` is a sentence on what the server waits for, "" if for nothing.
+    it. `lease_left_ms` is the rest of the coordinator's lease, 0 if there is none. `lease_over_ms` is how long ago the
+    lease ended, `away_ms` how long the node has been out of touch with the coordinator; -1 if not so.
+    Of a coordinator: `waiting` counts the slots that wait for leases to end; `heard` has `[node, ms]` for each member:
+    the time since its last heartbeat, -1 if none. `note` is a sentence on what the server is waiting for, "" if
+    nothing.
     """
 
     role: str

@@ -9,11 +9,11 @@ from lockring.protocol.infos import Mode
 
 
 class Verdict(IntEnum):
-    """What a node says of an acquisition, or of all of a session's acquisitions in one slot.
+    """A node's answer about one acquisition, or about all of a session's acquisitions in one slot.
 
-    HELD (of a slot: the digests agree), LOST: not known here, WAITING: queued, or granted but not yet replicated,
-    MOVED: another node is the primary, RETRY: this node is, but may not serve the slot just now,
-    DIFFERS (of a slot only): the digests differ, list the acquisitions.
+    HELD (of a slot: the digests agree). LOST: unknown here. WAITING: queued, or granted but not yet replicated.
+    MOVED: another node is the primary. RETRY: this node is, but may not serve the slot at the moment.
+    DIFFERS (of a slot only): the digests differ; list the acquisitions.
     """
 
     HELD = 0
@@ -25,12 +25,12 @@ class Verdict(IntEnum):
 
 
 class Acquire(Message, tag=10):
-    """Acquire a lock, or wait for it. Repeating it under the same acquisition id changes nothing.
+    """Acquire a lock, or wait for it. A repetition with the same acquisition id changes nothing.
 
-    It also starts the session's TTL afresh. `acquisition` numbers the session's acquisitions from 1, never
-    used twice. `wait_ms` is 0 to try once, `WAIT_FOREVER`, or a bound; `waited_ms` is how long the client has been
-    waiting already (elsewhere, before a failover). `version` is that of the client's routes. `payload` is kept with the
-    holder for others to see, `views.PAYLOAD_BYTES_MAX` at the most.
+    It also restarts the session's TTL. `acquisition` numbers the session's acquisitions from 1; a number is never
+    reused. `wait_ms` is 0 to try once, `WAIT_FOREVER`, or a limit. `waited_ms` is how long the client has already
+    waited (at another node, before a failover). `version` is that of the client's routes. `payload` is kept with
+    the holder for others to see, at most `infos.PAYLOAD_BYTES_MAX`.
     """
 
     request: int
@@ -48,7 +48,10 @@ class Acquire(Message, tag=10):
 
 
 class Release(Message, tag=11):
-    """Give up one acquisition, held or waiting; with `acquire` (an Acquire's request) only if nobody else asked for it. Answered `ReleaseReply`."""
+    """Give up one acquisition, held or waiting. Answered `ReleaseReply`.
+
+    With `acquire`, the number of an Acquire request: only if no later request asked for the acquisition.
+    """
 
     request: int
     session: str
@@ -61,10 +64,11 @@ class Release(Message, tag=11):
 class Keepalive(Message, tag=12):
     """Renew the session's acquisitions at this node.
 
-    `count` and `digest` (see `core.digest`) cover all acquisitions that the client believes to hold or to
-    wait for at this node; `through` is the highest acquisition number it has used. Where the node disagrees, the client
-    repeats it with `slots`, the same per slot as `[slot, count, digest]`, and where that differs with `listed`:
-    `[slot, [[acquisition, name], …]]`. Acquisitions up to `through` in a listed slot, and not in its list, were given up.
+    `count` and `digest` (see `core.digest`) cover all acquisitions that, as the client believes, it holds or waits
+    for at this node; `through` is the highest acquisition number it has used. If the node disagrees, the client
+    repeats the message with `slots`, the same per slot as `[slot, count, digest]`; and where those differ, with
+    `listed`: `[slot, [[acquisition, name], …]]`. Acquisitions up to `through` that a listed slot does not list were
+    given up.
     """
 
     request: int
@@ -96,17 +100,17 @@ class GrantReply(Message, tag=20):
 
 
 class ReleaseReply(Message, tag=21):
-    """`dropped` says whether the acquisition was still known here."""
+    """The answer to `Release`; `dropped` says whether the node still knew the acquisition."""
 
     request: int
     dropped: bool
 
 
 class KeepaliveReply(Message, tag=22):
-    """Answer to a keepalive; the promise counts from when the client sent it.
+    """The answer to a keepalive. The promise counts from when the client sent it.
 
     `agreed`: the digests agree and the node may serve all of these slots, so the promise is for every acquisition
-    it covered. Otherwise for those with verdict HELD: of a slot (`[slot, verdict]`) or of one
+    that the keepalive covered. Otherwise it is for those with verdict HELD: of a slot (`[slot, verdict]`) or of one
     acquisition (`[acquisition, verdict, generation]`). An empty answer without `agreed` asks for `slots`.
     """
 
@@ -118,13 +122,16 @@ class KeepaliveReply(Message, tag=22):
 
 
 class QueueNotice(Message, tag=36):
-    """Pushed for an acquire that has waited for a moment: others have the lock, it is in the queue, and this node serves the slot."""
+    """The acquire is in the queue behind other holders, and this node serves the slot.
+
+    Pushed for an acquire that has waited for a moment.
+    """
 
     request: int
 
 
 class LossNotice(Message, tag=28):
-    """Pushed to a holder: this acquisition ended (`reason` as in `errors.LockLost`). Release it to let go at once."""
+    """The acquisition ended (`reason` as in `errors.LockLost`). Pushed to its holder, which may release it at once."""
 
     session: str
     acquisition: int

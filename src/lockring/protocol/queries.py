@@ -22,9 +22,9 @@ class DescribeReply(Message, tag=24):
 
 
 class List(Message, tag=15):
-    """Ask for the locks of this node, held or waited for, whose name starts with `prefix`, a page at a time.
+    """Ask for this node's locks, held or waited for, whose name starts with `prefix`, a page at a time.
 
-    Start with slot 0 and name ""; go on with what `ListReply` says. `limit` is 1 to 10,000.
+    Start with slot 0 and name ""; continue from where `ListReply` says. `limit` is 1 to 10,000.
     """
 
     request: int
@@ -35,8 +35,10 @@ class List(Message, tag=15):
 
 
 class ListReply(Message, tag=25):
-    """A page. `next_slot` is -1 after the last one. `unserved` counts the slots among those looked at for this page of which
-    this node is the primary and may not tell at present."""
+    """A page of locks. `next_slot` is -1 after the last one.
+
+    `unserved` counts those slots of this page that this node is the primary of but may not answer for at present.
+    """
 
     request: int
     locks: list[LockRecord]
@@ -46,7 +48,7 @@ class ListReply(Message, tag=25):
 
 
 class Watch(Message, tag=16):
-    """Send `WatchNotice` now and after every change to the lock, until `Unwatch`, or `Refusal` when it moves."""
+    """Subscribe to a lock: `WatchNotice` now and after every change, until `Unwatch`, or `Refusal` when it moves."""
 
     request: int
     name: str
@@ -54,7 +56,7 @@ class Watch(Message, tag=16):
 
 
 class Unwatch(Message, tag=17):
-    """End the watch, or the following, that was started by the request numbered `watch`. Answered `ReleaseReply`."""
+    """End the watch or the subscription that the request numbered `watch` started. Answered `ReleaseReply`."""
 
     request: int
     watch: int
@@ -63,7 +65,8 @@ class Unwatch(Message, tag=17):
 class WatchNotice(Message, tag=26):
     """The watched lock as it is now; `request` is the watch's.
 
-    `events` lead from the last `WatchNotice` of this watch to this one, in order; none in the first. With `gap`, some are missing.
+    `events` lead from the last `WatchNotice` of this watch to this one, in order; the first has none. With `gap`, some
+    are missing.
     """
 
     request: int
@@ -73,8 +76,11 @@ class WatchNotice(Message, tag=26):
 
 
 class Break(Message, tag=18):
-    """End a holder's lease by its generation. The holder is told, its lease is not renewed; the lock is free
-    once it lets go or its TTL has passed. With `force`, at once (two may then believe to hold it)."""
+    """End a holder's lease by its generation. The holder is notified, and its lease is not renewed.
+
+    The lock is free once the holder lets go or its TTL has passed; with `force`, at once, and then two clients may
+    believe that they hold it.
+    """
 
     request: int
     name: str
@@ -84,7 +90,7 @@ class Break(Message, tag=18):
 
 
 class BreakReply(Message, tag=27):
-    """`freed` says whether the lock is free already; otherwise it will be within `within_ms`."""
+    """The answer to `Break`. `freed`: the lock is free already; otherwise it will be within `within_ms`."""
 
     request: int
     freed: bool

@@ -1,4 +1,4 @@
-"""From a primary to its copies: mutations of a slot, the parts of a stream, and the end of a reign."""
+"""Messages from a primary to its copies: mutations of a slot, the parts of a stream, and the end of a reign."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lockring.protocol.base import Message
 
 
 class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
-    """A holder was added. `age_ms` is how long ago, when this was written; `payload` is as in `Acquire`."""
+    """A holder was added. `age_ms` is its age when this was written; `payload` is as in `Acquire`."""
 
     name: str
     mode: int
@@ -32,14 +32,14 @@ class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):
 
 
 class AdvanceGeneration(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=2):
-    """A generation of the slot was used otherwise: as the number of a view of the group whose lock is `name`."""
+    """A generation was used without a grant: as the number of a view of the group whose lock is `name`."""
 
     name: str
     generation: int
 
 
 class Revoke(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=3):
-    """An operator has ended a grant: no keepalive renews it any more, at no primary."""
+    """An operator ended a grant: no keepalive renews it any more, at any primary."""
 
     session: str
     acquisition: int
@@ -49,8 +49,10 @@ Mutation = Put | Remove | AdvanceGeneration | Revoke
 
 
 class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
-    """All holders of a slot as of `index`, in one or more parts: `part` counts from 0, `last` marks the end. Which of them are revoked
-    comes after all of them."""
+    """All holders of a slot as of `index`, in one or more parts: `part` counts from 0, `last` marks the end.
+
+    The revocations come after all holders.
+    """
 
     slot: int
     since: int
@@ -64,7 +66,7 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
 
 
 class Tail(msgspec.Struct, array_like=True, gc=False, tag=1):
-    """The mutations numbered `after` + 1, `after` + 2, … of a reign; may be empty."""
+    """The mutations `after` + 1, `after` + 2, … of a reign; may be empty."""
 
     slot: int
     since: int
@@ -75,8 +77,10 @@ class Tail(msgspec.Struct, array_like=True, gc=False, tag=1):
 
 
 class Resume(msgspec.Struct, array_like=True, gc=False, tag=2):
-    """The new primary's table at index 0 of its reign is what the reign `ended_since` had at `ended_index`. A copy that
-    ended there (the former primary of a planned move) is at index 0; any other needs a snapshot."""
+    """The state at index 0 of the new primary's reign is that of the reign `ended_since` at `ended_index`.
+
+    A copy that ended there (the former primary of a planned move) is at index 0; any other needs a snapshot.
+    """
 
     slot: int
     since: int
@@ -101,9 +105,10 @@ class HandOverSlot(msgspec.Struct, array_like=True, gc=False):
 
 
 class Replicate(Message, tag=60):
-    """From a primary to a copy: a heartbeat, and the news of any number of slots.
+    """A heartbeat from a primary to a copy, with the news of any number of slots.
 
-    `version` is the sender's state; `serving` is False if the sender knows that it may not serve (no coordinator lease).
+    `version` is the sender's state; `serving` is False if the sender knows that it may not serve (no coordinator
+    lease).
     """
 
     sequence: int
@@ -113,9 +118,9 @@ class Replicate(Message, tag=60):
 
 
 class ReplicateAck(Message, tag=61):
-    """Acknowledges `Replicate` number `sequence`, and with it the sender's lease; `version` is the state that the copy had.
+    """Acknowledges `Replicate` number `sequence`, and so extends the sender's lease; `version` is the copy's state.
 
-    `positions` has `[slot, since, joined, index]` for the slots it named: index -1 asks for a snapshot.
+    `positions` has `[slot, since, joined, index]` for the slots in it: index -1 asks for a snapshot.
     """
 
     sequence: int
@@ -124,7 +129,7 @@ class ReplicateAck(Message, tag=61):
 
 
 class HandOver(Message, tag=62):
-    """From a former primary to its successor: it will never serve these slots in that reign again."""
+    """From a former primary to its successor: the sender will never serve these slots in that reign again."""
 
     version: int
     slots: list[HandOverSlot]

@@ -1,4 +1,4 @@
-"""Which messages each kind of connection accepts."""
+"""The messages that each kind of connection accepts."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ ToNode = (
     | HandOver
     | State
 )
-"""What a node accepts on its listening port."""
+"""Messages that a node accepts on its listening port."""
 
 
 ToCoordinator = ClientHello | GetState | GetStatus | Drain | Undrain | Join | Heartbeat | SlotRequests | Leave
-"""What a coordinator accepts on its listening port."""
+"""Messages that a coordinator accepts on its listening port."""
 
 
 ToClient = (
@@ -97,12 +97,12 @@ ToClient = (
     | QueueNotice
     | TroubleNotice
 )
-"""What a client accepts on a connection that it opened."""
+"""Messages that a client accepts on a connection that it opened."""
 
 
 FromCoordinator = Welcome | Refusal | HeartbeatAck | State | DrainReply | UndrainReply
-"""What a node accepts on the connection that it opened to a coordinator."""
+"""Messages that a node accepts on its connection to a coordinator."""
 
 
 FromPeer = Welcome | Refusal | ReplicateAck | State
-"""What a node accepts on the connection that it opened to a peer."""
+"""Messages that a node accepts on its connection to a peer."""

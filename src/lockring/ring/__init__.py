@@ -1,1 +1,1 @@
-"""Placement: where slots should be (`hash_ring`), and the cluster state that says where they are (`state`)."""
+"""Placement: the function that says where slots should be."""

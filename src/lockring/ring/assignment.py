@@ -1,10 +1,9 @@
-"""An assignment in the making: who has which slot so far, and how far that is from everybody's share.
+"""An assignment in the making: the owners of the slots so far, and how far each member is from its share.
 
 Shares are compared in whole numbers only; no float, hash or set decides anything, so that every machine comes
-to the same result. As primary, a member's share is SLOTS · weight / total: one slot is counted as
-`total` units (the sum of the weights), which makes shares whole. As backup, it has a share of each other
-member's slots, in proportion to the weights of those others; these have no common
-denominator and are counted in 2^-20 of a slot.
+to the same result. As primary, a member's share is SLOTS · weight / total: one slot counts as `total` units (the sum
+of the weights), which makes shares whole. As backup, a member has a share of each other member's slots, in proportion
+to the weights of those others; these have no common denominator and are counted in 2^-20 of a slot.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from lockring.ring.circle import Circle
 from lockring.slots import SLOTS
 
 NOBODY: Final = -1
-"""In place of a member's number: none."""
+"""Stands for no member in place of a member's number."""
 
 ORDER: Final = tuple([index * 2531 % SLOTS for index in range(SLOTS)])
-"""All slots in the order in which they are served. It jumps around the circle (any odd step meets every slot
-once), so that those who come last, and find least room near by, are not neighbours."""
+"""All slots in the order in which they are assigned. It jumps around the circle (any odd step meets every slot once),
+so that the slots assigned last, which find the least room near by, are not neighbours."""
 
 FINE_BITS: Final = 20
 SLOT_FINE: Final = 1 << FINE_BITS
 
 
 class Assignment:
-    """Primaries and backups of all slots, with what the rules need to know about them.
+    """Primaries and backups of all slots, with the figures that the rules need.
 
     Attributes:
-        circle: the members; below they go by their numbers.
+        circle: the members; below they are identified by their numbers.
         members: those numbers.
         weights: their weights.
         total: the sum of the weights.
@@ -39,7 +38,7 @@ class Assignment:
         loads: how many slots each member is primary of.
         backup_loads: how many slots each member is backup of.
         rows: for each primary, its slots by their backup (`NOBODY` included); dictionaries as ordered sets.
-        fine: for each primary, how many of its slots a unit of weight of another member should back up.
+        fine: for each primary, how many of its slots one unit of another member's weight should back up.
         backup_shares: for each member, how many slots it should back up in all.
     """
 
@@ -66,7 +65,7 @@ class Assignment:
         self.aim()
 
     def aim(self) -> None:
-        """Work out the shares of backups anew, after loads have changed."""
+        """Compute the shares of backups, after loads have changed."""
         self.fine = [
             (load << FINE_BITS) // (self.total - weight) if weight < self.total else 0
             for load, weight in zip(self.loads, self.weights, strict=True)
@@ -77,19 +76,19 @@ class Assignment:
         ]
 
     def surplus(self, member: int) -> int:
-        """What a member has as primary over its share, in units of 1/total slot."""
+        """Return a member's primary load above its share, in units of 1/total slot."""
         return self.loads[member] * self.total - SLOTS * self.weights[member]
 
     def backup_surplus(self, member: int) -> int:
-        """What a member has as backup over its share, in 2^-20 slots."""
+        """Return a member's backup load above its share, in 2^-20 slots."""
         return (self.backup_loads[member] << FINE_BITS) - self.backup_shares[member]
 
     def backed(self, primary: int, backup: int) -> int:
-        """How many of a primary's slots a member backs up."""
+        """Return how many of a primary's slots a member backs up."""
         return len(self.rows[primary].get(backup, ()))
 
     def pair_surplus(self, primary: int, backup: int, count: int) -> int:
-        """What a member has over its share of a primary's slots, if it backs up `count`; in 2^-20 slots."""
+        """Return a member's excess over its share of a primary's slots if it backs up `count`, in 2^-20 slots."""
         return (count << FINE_BITS) - self.weights[backup] * self.fine[primary]
 
     def vacate(self, slot: int) -> None:
@@ -99,7 +98,7 @@ class Assignment:
         self.primaries[slot] = NOBODY
 
     def give(self, slot: int, member: int) -> None:
-        """Make a member, whose load counts the slot already, primary of one that has none."""
+        """Make a member, whose load already counts the slot, primary of a slot without one."""
         if self.backups[slot] == member:
             self.backups[slot] = NOBODY
             self.backup_loads[member] -= 1
@@ -117,10 +116,10 @@ class Assignment:
             self.backup_loads[backup] += 1
 
     def spared(self, primary: int, count: int, distance: Callable[[int], int] | None = None) -> Sequence[int]:
-        """Choose slots that a primary can best do without.
+        """Return slots that a primary can best do without.
 
-        They are those whose backups have most over their share, of this primary's slots and in all; with
-        the same backup, those nearest by `distance` or, without it, by number.
+        Those are the ones whose backups have most above their share, of this primary's slots and in all; among
+        slots with the same backup, the nearest by `distance` or, without it, the lowest numbers.
         """
         row = self.rows[primary]
         left = {backup: len(slots) for backup, slots in row.items() if slots}
@@ -146,5 +145,5 @@ class Assignment:
         return chosen
 
     def _row(self, slot: int) -> dict[int, None]:
-        """The slots that have this slot's primary and backup."""
+        """Return the slots with the same primary and backup as this slot."""
         return self.rows[self.primaries[slot]].setdefault(self.backups[slot], {})

@@ -1,11 +1,11 @@
-"""Which member should be backup of each slot.
+"""The rules for the backup of each slot.
 
 1. A backup stays while it can. (Where a newcomer takes a slot, the old primary becomes its backup, see primaries.py.)
-2. The slots of one primary are backed up by all others in proportion to their weights, rounded up or down,
-   so that what it leaves behind when it goes spreads evenly. A slot without a backup gets the next distinct member
-   clockwise that has room in this sense.
-3. A member that is new, or whose weight was changed, takes its share of backups or gives its surplus up.
-   So does one that is far off its share, which happens where weights differ a lot.
+2. The slots of one primary are backed up by all others in proportion to their weights, rounded up or down, so that
+   they spread evenly if it goes. A slot without a backup gets the next distinct member clockwise that has room in
+   this sense.
+3. A member that is new, or whose weight was changed, takes its share of backups or gives up its surplus. So does a
+   member that is far off its share, which happens if weights differ a lot.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from lockring.ring.circle import Walk
 _BOUND_PERCENT: Final = 10
 
 _ROUNDS_MAX: Final = 3
-"""What one member gives up others must take, who may then be far off, too: how often that is looked at."""
+"""Number of passes: the slots that one member gives up go to others, which may then be far off in turn."""
 
 
 def settle_backups(now: Assignment, changed: Sequence[bool]) -> None:
-    """Apply the rules; leaves every slot with a backup.
+    """Apply the rules. Leaves every slot with a backup.
 
     Args:
         now: the assignment to change, of two members or more, with a primary for each slot.
-        changed: for each member whether it is new or its weight differs from before.
+        changed: for each member, whether it is new or its weight has changed.
     """
     _settle(now, [member for member in now.members if changed[member]])
     for _ in range(_ROUNDS_MAX):
@@ -39,13 +39,13 @@ def settle_backups(now: Assignment, changed: Sequence[bool]) -> None:
 
 
 def _is_far_off(now: Assignment, member: int) -> bool:
-    """Whether a member backs up more than 10 % and two slots over or under its share."""
+    """Return whether a member backs up more than 10 % and two slots above or below its share."""
     excess = abs(now.backup_surplus(member)) - 2 * SLOT_FINE
     return excess * 100 > _BOUND_PERCENT * now.backup_shares[member]
 
 
 def _settle(now: Assignment, members: Sequence[int]) -> None:
-    """Find backups for all slots, and bring these members to their shares."""
+    """Find backups for all slots, and bring the given members to their shares."""
     for member in members:
         if now.backup_surplus(member) >= SLOT_FINE:
             _drop_surplus(now, member)
@@ -59,7 +59,7 @@ def _settle(now: Assignment, members: Sequence[int]) -> None:
 
 
 def _drop_surplus(now: Assignment, member: int) -> None:
-    """Take a member's surplus from it, first where it backs up most over its share of a primary."""
+    """Remove a member's surplus, first where it backs up most above its share of a primary."""
     backing = [
         (-now.pair_surplus(primary, member, now.backed(primary, member)), primary)
         for primary in now.members
@@ -74,7 +74,7 @@ def _drop_surplus(now: Assignment, member: int) -> None:
 
 
 def _spread_whole_shares(now: Assignment, alone: Sequence[int]) -> None:
-    """Back slots up until everybody has the whole part of its share of each primary's slots."""
+    """Assign backups until every member has the whole part of its share of each primary's slots."""
     waiting: list[list[int]] = [[] for _ in now.members]
     for slot in alone:
         waiting[now.primaries[slot]].append(slot)
@@ -82,7 +82,7 @@ def _spread_whole_shares(now: Assignment, alone: Sequence[int]) -> None:
     for primary, slots in enumerate(waiting):
         load, others = now.loads[primary], now.total - now.weights[primary]
         if not slots or load * weight_max < others:
-            continue  # nothing to do, or nobody's share of this primary reaches one slot
+            continue  # nothing to do, or no member's share of this primary reaches one slot
         needs = [
             load * weight // others - now.backed(primary, member) for member, weight in enumerate(now.weights)
         ]
@@ -101,7 +101,7 @@ def _spread_whole_shares(now: Assignment, alone: Sequence[int]) -> None:
 
 
 def _spread_rest(now: Assignment, alone: Sequence[int]) -> None:
-    """Back slots up by those that lack most in all, each by the next clockwise that lacks some of the primary."""
+    """Assign each remaining slot to the next member clockwise that lacks backups, of this primary's slots too."""
     quotas = _quotas(now, len(alone))
     walk = Walk(now.circle)
     for member in now.members:
@@ -113,10 +113,10 @@ def _spread_rest(now: Assignment, alone: Sequence[int]) -> None:
         def excess(member: int, primary: int = primary) -> int:
             return now.pair_surplus(primary, member, now.backed(primary, member))
 
-        # The primary itself is passed over as one that lacks nothing.
+        # The primary itself is passed over: it must not back up its own slots.
         found = walk.next(slot, lambda m, p=primary, excess=excess: m != p and excess(m) < 0)  # type: ignore[misc]
         if found is None:
-            # Whoever lacks backups still does not lack any of this primary. It is a matter of one slot.
+            # The members that lack backups have their share of this primary's already. The excess is one slot.
             others = [member for member in now.members if member != primary]
             scores = [excess(member) + now.backup_surplus(member) for member in others]
             found = others[scores.index(min(scores))]
@@ -127,7 +127,7 @@ def _spread_rest(now: Assignment, alone: Sequence[int]) -> None:
 
 
 def _quotas(now: Assignment, count: int) -> list[int]:
-    """Split a number of backups among all, each to whoever lacks most then."""
+    """Divide a number of backups among all members, each to the one that lacks most at that point."""
     quotas = [0] * len(now.members)
     lacking = [(now.backup_surplus(member), member) for member in now.members]
     heapify(lacking)
@@ -139,7 +139,7 @@ def _quotas(now: Assignment, count: int) -> list[int]:
 
 
 def _take_share(now: Assignment, member: int) -> None:
-    """Let a member have its share, first where it backs up least, from whoever has most over its own."""
+    """Give a member its share, first where it backs up least, from the member with most above its own share."""
     lacking = [
         (now.pair_surplus(primary, member, now.backed(primary, member)), primary)
         for primary in now.members

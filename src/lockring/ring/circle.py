@@ -1,12 +1,12 @@
-"""The circle: where members and slots lie, and who comes next clockwise.
+"""The circle: the positions of members and slots, and the clockwise order.
 
-The circle has 2^32 places. A member lies on it at many *points* (virtual nodes), 50 for each unit of
-weight, so that its neighbours are many different members. Point n of a member is the CRC32 of its id and
-n, stirred once more: CRC32 is linear, so without the stirring members named n1, n2, n3 … would keep
-the same distances to each other at every point. Slot k lies at k · 2^20, the start of its 4096th part.
+The circle has 2^32 places. A member lies on it at many *points* (virtual nodes), 50 for each unit of weight, so that
+it has many different neighbours. Point n of a member is the CRC32 of its id and n, mixed once more: CRC32 is linear,
+so without the mixing, members named n1, n2, n3 … would keep the same distances to each other at every point. Slot k
+lies at k · 2^20, the start of its 4096th part.
 
-How many points there are decides nobody's share (primaries.py bounds the loads). So where the weights
-are large, everybody makes do with fewer points in the same proportion, which keeps the circle small.
+The number of points does not decide a member's share (primaries.py bounds the loads). So if the weights are large, all
+members get fewer points in the same proportion, which keeps the circle small.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from zlib import crc32
 from lockring.slots import SLOTS
 
 POINTS_PER_WEIGHT: Final = 50
-"""Points of a member for each unit of its weight, while the circle has room for them."""
+"""Points of a member per unit of weight, while the circle has room for them."""
 
 POINTS_MAX: Final = 8192
-"""Points on the whole circle, or one for each member if those are more."""
+"""Points on the whole circle, or one per member if there are more members."""
 
 CIRCLE_BITS: Final = 32
 _CIRCLE_MASK: Final = (1 << CIRCLE_BITS) - 1
@@ -29,14 +29,14 @@ _SLOT_SHIFT: Final = CIRCLE_BITS - (SLOTS - 1).bit_length()
 
 
 class Circle:
-    """The points of some members, immutable. Members are known by their number in the sorted list of ids.
+    """The points of some members, immutable. Members are identified by their number in the sorted list of ids.
 
     Attributes:
         ids: the members' ids, sorted, distinct.
         weights: their weights, in the same order.
         points: number of the member at each point, in clockwise order.
-        starts: for each slot, the index in `points` of the first point at or after its place; one past the
-            last point where that is the first of the circle.
+        starts: for each slot, the index in `points` of the first point at or after its place; one past the last index
+            if that is the first point of the circle.
     """
 
     __slots__ = ("ids", "points", "starts", "weights")
@@ -48,7 +48,7 @@ class Circle:
         placed: list[int] = []
         bits = max(1, len(self.ids).bit_length())
         for number, (member, weight) in enumerate(zip(self.ids, self.weights, strict=True)):
-            # The number in the low bits orders points that fall on one place by id.
+            # The number in the low bits orders points at the same place by id.
             placed += [place << bits | number for place in places_of(member, points_of_weight(weight, total))]
         placed.sort()
         mask = (1 << bits) - 1
@@ -56,16 +56,16 @@ class Circle:
         self.starts = tuple(_starts([point >> bits for point in placed]))
 
     def clockwise(self, slot: int) -> tuple[int, ...]:
-        """Numbers of all members, each once, in the order in which they come after a slot's place."""
+        """Return the numbers of all members, each once, in clockwise order from a slot's place."""
         points, start, members = self.points, self.starts[slot], len(self.ids)
-        # Nearly always a few points per member are enough to meet everybody; else look at all of them.
+        # A few points per member nearly always suffice to meet every member; otherwise scan them all.
         found = dict.fromkeys(points[start : start + 6 * members])
         if len(found) < members:
             found = dict.fromkeys(points[start:] + points[:start])
         return tuple(found)
 
     def steps_to(self, number: int) -> list[int]:
-        """For each slot, how many points lie between its place and the member's next point clockwise."""
+        """Return, for each slot, how many points lie between its place and the member's next point clockwise."""
         points, size = self.points, len(self.points)
         own = [index for index, member in enumerate(points) if member == number]
         own.append(own[0] + size)
@@ -79,10 +79,10 @@ class Circle:
 
 
 class Walk:
-    """A search clockwise for members with room, in which members that are full for good are skipped.
+    """A clockwise search for members with room that skips members that are full for good.
 
-    Their points are leapt over by following links that grow as they are used (a union-find), so that
-    the last slots, which find nearly everybody full, cost no more than the first.
+    Their points are skipped by links that grow as they are used (a union-find), so that the last slots, for which
+    nearly every member is full, cost no more than the first.
     """
 
     __slots__ = ("_circle", "_indices", "_links")
@@ -95,12 +95,12 @@ class Walk:
             self._indices[number].append(index)
 
     def close(self, number: int) -> None:
-        """Skip this member from now on."""
+        """Skip a member from now on."""
         for index in self._indices[number]:
             self._links[index] = index + 1
 
     def next(self, slot: int, has_room: Callable[[int], bool] | None = None) -> int | None:
-        """The first member clockwise of a slot that is open and, if asked for, has room; None if there is none."""
+        """Return the first open member clockwise of a slot that satisfies `has_room`; None if there is none."""
         points, size = self._circle.points, len(self._circle.points)
         start = self._circle.starts[slot]
         for begin, end in ((start, size), (0, start)):
@@ -119,16 +119,16 @@ class Walk:
 
 
 def points_of_weight(weight: int, total: int) -> int:
-    """How many points a member of this weight has on a circle of this total weight; at least 1."""
+    """Return the number of points of a member, given its weight and the circle's total weight; at least 1."""
     return max(1, min(POINTS_PER_WEIGHT * weight, POINTS_MAX * weight // total))
 
 
 def places_of(member: str, count: int) -> list[int]:
-    """The places of a member's first `count` points on the circle, in no order."""
+    """Return the places of a member's first `count` points on the circle, in no order."""
     seed = crc32(member.encode())
     places: list[int] = []
     for number in range(count):
-        # The finalizer of MurmurHash3: bijective on 32 bits, each bit of the CRC reaches all others.
+        # The finalizer of MurmurHash3: bijective on 32 bits, and each bit of the CRC affects all others.
         place = crc32(number.to_bytes(4, "little"), seed)
         place = (place ^ place >> 16) * 0x85EBCA6B & _CIRCLE_MASK
         place = (place ^ place >> 13) * 0xC2B2AE35 & _CIRCLE_MASK

@@ -1,8 +1,8 @@
-"""The hash ring: which member should be primary, and which backup, of every slot.
+"""The hash ring: the member that should be primary, and the one that should be backup, of every slot.
 
-A ring is a value. The same members and the same history give the same ring on every machine and
-under every Python; the order in which members are named does not matter. The rules are in
-primaries.py and backups.py, where things lie in circle.py; docs/ring.md tells it with figures.
+A ring is a value. The same members and the same history give the same ring on every machine and under every Python;
+the order in which members are named does not matter. The rules are in primaries.py and backups.py, the geometry in
+circle.py; docs/ring.md explains it with figures.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, NoReturn, Self
 
 from lockring.errors import InvalidRequest
+from lockring.protocol import WEIGHT_MAX
 from lockring.ring.assignment import NOBODY, Assignment
 from lockring.ring.backups import settle_backups
 from lockring.ring.circle import Circle
@@ -19,33 +20,32 @@ from lockring.ring.primaries import resume_primaries, settle_primaries
 from lockring.slots import SLOTS, slot_of
 
 WEIGHT_MIN: Final = 1
-WEIGHT_MAX: Final = 100
 
 _NONE: Final[tuple[str | None, ...]] = (None,) * SLOTS
 _CACHED_MEMBERS_MAX: Final = 256
 
 
 class Counts(NamedTuple):
-    """How many slots a member is primary of, and how many it is backup of."""
+    """The numbers of slots that a member is primary of and backup of."""
 
     primary: int
     backup: int
 
 
 class HashRing:
-    """Who should have each of the `SLOTS` slots. Immutable, safe to share between threads.
+    """The planned owners of the `SLOTS` slots. Immutable, safe to share between threads.
 
-    With one member nothing has a backup; without members nothing has a primary either.
+    With one member no slot has a backup; without members no slot has a primary either.
 
     Args:
         members: weights by id, or pairs of both. An id is any text that is not empty; a weight is a whole number
             from 1 to 100, and only its proportion to the others matters.
-        previous: the ring to go on from. Then as little as possible moves: a leaving member's slots go
-            to their backups, a joining one takes its share, and no slot moves between two members that stay.
+        previous: the ring to start from. Then as little as possible moves: a leaving member's slots go to their
+            backups, a joining member takes its share, and no slot moves between two members that stay.
             None: from scratch.
 
     Raises:
-        InvalidRequest: an id that is empty, named twice or not encodable, or a weight outside 1 to 100.
+        InvalidRequest: an id is empty, named twice or not encodable, or a weight is outside 1 to 100.
     """
 
     __slots__ = ("_backups", "_circle", "_clockwise", "_ids", "_members", "_primaries")
@@ -70,7 +70,7 @@ class HashRing:
 
     @classmethod
     def empty(cls) -> Self:
-        """The ring without members."""
+        """Return the ring without members."""
         return cls({})
 
     @classmethod
@@ -80,27 +80,27 @@ class HashRing:
         primaries: Sequence[str | None],
         backups: Sequence[str | None],
     ) -> Self:
-        """Go on from an assignment as it is, whoever made it.
+        """Start from an existing assignment, of any origin.
 
-        It is as with `previous`, but nobody says which members are new or were reweighed. So those count as
-        such whose load is unlike the others' (for its weight, by more than 5 % and a slot), and what is
-        out of bounds after that is put right as well. Where the ring before is known, give it to the
-        constructor instead: then it is certain that nothing moves between two members that stay.
+        Like `previous`, but without the knowledge which members are new or have a new weight. So members whose load is
+        unlike the others' (for its weight, by more than 5 % and a slot) count as such, and whatever is out of bounds
+        after that is corrected as well. If the previous ring is known, pass it to the constructor instead: then it is
+        certain that nothing moves between two members that stay.
 
         An assignment within the bounds (5 % and a slot from the share as primary, 10 % and two slots as backup),
-        with a primary and another backup for every slot, comes back as it was.
+        with a primary and another backup for every slot, comes back unchanged.
 
         Args:
             members: as for the constructor.
-            primaries: each slot's present primary; None, or an id that is no member, is one that is gone.
+            primaries: each slot's present primary; None, or an id that is not a member, counts as gone.
             backups: the same for backups.
 
         Raises:
-            InvalidRequest: as for the constructor, or not `SLOTS` primaries and backups.
+            InvalidRequest: as for the constructor, or there are not `SLOTS` primaries and backups.
         """
         if len(primaries) != SLOTS or len(backups) != SLOTS:
             raise InvalidRequest(
-                f"a ring has {SLOTS} slots; not {len(primaries)} primaries and {len(backups)} backups"
+                f"a ring has {SLOTS} slots, got {len(primaries)} primaries and {len(backups)} backups"
             )
         ring = cls.__new__(cls)
         ring._settle(_checked(members), primaries, backups, None)
@@ -132,7 +132,7 @@ class HashRing:
             settle_primaries(now, changed)
         if len(weights) > 1:
             settle_backups(now, changed)
-        names: list[str | None] = [*self._ids, None]  # the last one is what NOBODY, -1, finds
+        names: list[str | None] = [*self._ids, None]  # -1, for no member, indexes the last one
         self._primaries = tuple([names[number] for number in now.primaries])
         self._backups = tuple([names[number] for number in now.backups])
 
@@ -152,42 +152,42 @@ class HashRing:
         return self._backups
 
     def primary(self, slot: int) -> str | None:
-        """Who should serve a slot; None without members."""
+        """Return the member that should serve a slot; None without members."""
         return self._primaries[_checked_slot(slot)]
 
     def backup(self, slot: int) -> str | None:
-        """Who should have a slot's copy, and so inherit it; None with fewer than two members."""
+        """Return the member that should have a slot's copy, and so inherit it; None with fewer than two members."""
         return self._backups[_checked_slot(slot)]
 
     def owner(self, key: str) -> str | None:
-        """The primary of a key's slot."""
+        """Return the primary of a key's slot."""
         return self._primaries[slot_of(key)]
 
     def backup_of(self, key: str) -> str | None:
-        """The backup of a key's slot."""
+        """Return the backup of a key's slot."""
         return self._backups[slot_of(key)]
 
     def successors(self, slot: int) -> tuple[str, ...]:
-        """All members in clockwise order from a slot's place: whom to turn to when primary and backup will not do.
+        """Return all members in clockwise order from a slot's place: candidates if primary and backup are out.
 
-        The order knows no loads and no history, so the first two need not be the primary and the backup.
+        The order ignores loads and history, so the first two are not necessarily the primary and the backup.
         """
         start = self._circle.starts[_checked_slot(slot)]
         found = self._clockwise.get(start)
         if found is None:
             found = tuple([self._ids[number] for number in self._circle.clockwise(slot)])
-            # Two threads may both work it out; they store the same value. For large groups it is
-            # not kept: all orders of 2,000 members would take 65 MB.
+            # Two threads may both compute it; they store the same value. For large groups it is not kept: all orders of
+            # 2,000 members would take 65 MB.
             if len(self._ids) <= _CACHED_MEMBERS_MAX:
                 self._clockwise[start] = found
         return found
 
     def slots_of(self, member: str) -> tuple[int, ...]:
-        """The slots that a member is primary of, ascending; none if it is no member."""
+        """Return the slots that a member is primary of, ascending; none if it is not a member."""
         return tuple([slot for slot, primary in enumerate(self._primaries) if primary == member])
 
     def counts(self) -> dict[str, Counts]:
-        """For each member, in the order of the ids, how many slots it is primary and backup of."""
+        """Return, for each member in the order of the ids, how many slots it is primary and backup of."""
         primaries, backups = dict.fromkeys(self._ids, 0), dict.fromkeys(self._ids, 0)
         for primary, backup in zip(self._primaries, self._backups, strict=True):
             if primary is not None:
@@ -197,7 +197,7 @@ class HashRing:
         return {member: Counts(primaries[member], backups[member]) for member in self._ids}
 
     def __eq__(self, other: object) -> bool:
-        """Whether members, weights and the whole assignment are the same."""
+        """Return whether members, weights and the whole assignment are equal."""
         if not isinstance(other, HashRing):
             return NotImplemented
         return (
@@ -216,20 +216,20 @@ class HashRing:
 
 
 def _checked(members: Mapping[str, int] | Iterable[tuple[str, int]]) -> dict[str, int]:
-    """The members in the order of their ids."""
+    """Return the members in the order of their ids."""
     weights: dict[str, int] = {}
     for member, weight in members.items() if isinstance(members, Mapping) else members:
         if not isinstance(member, str) or not member:
-            _refuse(f"a member of a ring is named by text that is not empty, not {member!r}")
+            _refuse(f"a ring member's id must be text and not empty, got {member!r}")
         if member in weights:
-            _refuse(f"the member {member!r} is named twice")
+            _refuse(f"member {member!r} is named twice")
         try:
             member.encode()
         except UnicodeEncodeError as error:
-            raise InvalidRequest(f"the member {member!r} is not valid UTF-8 text: {error.reason}") from error
+            raise InvalidRequest(f"member {member!r} is not valid UTF-8 text: {error.reason}") from error
         if isinstance(weight, bool) or not isinstance(weight, int) or not WEIGHT_MIN <= weight <= WEIGHT_MAX:
             _refuse(
-                f"the weight of {member!r} is a whole number from {WEIGHT_MIN} to {WEIGHT_MAX}, not {weight!r}"
+                f"the weight of {member!r} must be a whole number from {WEIGHT_MIN} to {WEIGHT_MAX}, got {weight!r}"
             )
         weights[member] = weight
     return dict(sorted(weights.items()))
@@ -237,7 +237,7 @@ def _checked(members: Mapping[str, int] | Iterable[tuple[str, int]]) -> dict[str
 
 def _checked_slot(slot: int) -> int:
     if not 0 <= slot < SLOTS:
-        _refuse(f"a slot is a number from 0 to {SLOTS - 1}, not {slot!r}")
+        _refuse(f"a slot is a number from 0 to {SLOTS - 1}, got {slot!r}")
     return slot
 
 

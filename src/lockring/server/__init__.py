@@ -37,7 +37,7 @@ def run_serve(settings: ServeSettings) -> int:
 
 
 def run_up(settings: UpSettings) -> int:
-    """Run a local cluster of real processes, and look after them."""
+    """Run a local cluster of real processes, and supervise them."""
     from lockring.server.lifecycle import run_service
     from lockring.server.local.up import UpServer
 

@@ -53,11 +53,11 @@ class CoordinatorServer:
 
     def __init__(self, settings: CoordinatorSettings, *, ports: int = 1) -> None:
         self.address = ""
-        """HOST:PORT that others are told, once it has started."""
+        """HOST:PORT that is advertised, once it has started."""
         self._settings = settings
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox, ports=ports)
-        # These three are there once `start` has made them, and nobody is let in before.
+        # `start` makes these three, before the first connection is accepted.
         self._store: StoreWorker
         self._core: CoordinatorCore
         self._pump: CoreLoop
@@ -83,7 +83,7 @@ class CoordinatorServer:
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
-        log.info("coordinator listens at %s", listening)
+        log.info("coordinator listens on %s", listening)
         self._core = core = CoordinatorCore(
             address=self.address,
             term=secrets.token_hex(8),
@@ -106,16 +106,16 @@ class CoordinatorServer:
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     async def finished(self) -> int:
-        """Wait for ever: a coordinator does not end by itself."""
+        """Wait forever: a coordinator does not end by itself."""
         never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         return await never
 
     def leave(self) -> bool:
-        """There is nothing to do before it stops: nodes go on without it for its lease."""
+        """Return False, since nothing has to happen first: nodes work without a coordinator for its lease."""
         return False
 
     async def stop(self) -> None:
-        """End all connections and close the store, with what stopping nodes say of their promises."""
+        """End all connections and close the store, with what stopping nodes reported about their promises."""
         if self._is_started:
             await self._farewells()
         if self._look_timer is not None:
@@ -131,13 +131,13 @@ class CoordinatorServer:
             log.info("coordinator has stopped")
 
     async def _farewells(self) -> None:
-        """Let what nodes have said last come in and be stored, which takes some turns of the loop."""
+        """Let the last reports of nodes arrive and be stored, which takes some turns of the loop."""
         for _ in range(_FAREWELL_LOOKS_MAX):
             if not self._core.farewells.is_open:
                 return
             await asyncio.sleep(_FAREWELL_LOOK_S)
 
-    # ----------------------------------------------------------------------- Host
+    # ----------------------------------------------------------------------- ConnectionHandler
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """See `ConnectionHandler`. The core decides, at once."""
@@ -153,7 +153,7 @@ class CoordinatorServer:
             self._core.receive(guest.number, message, now_ns=now_ns)
         self._pump.schedule()
 
-    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
+    def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         """See `ConnectionHandler`."""
         if guest.tag is not None:
             log.info("node %s is disconnected: %s", guest.tag, reason)
@@ -175,7 +175,7 @@ class CoordinatorServer:
             case Admit(number, is_member, welcome):
                 self._admit(number, PEER if is_member else CLIENT, welcome)
             case Send(to=int() as number, message=message):
-                guest = self._listener.guest(number)
+                guest = self._listener.connection(number)
                 if guest is not None:
                     if isinstance(message, Welcome):
                         guest.tag = message.node
@@ -184,14 +184,14 @@ class CoordinatorServer:
             case Broadcast(numbers, message):
                 frame = encode_frame(message)
                 for number in numbers:
-                    guest = self._listener.guest(number)
+                    guest = self._listener.connection(number)
                     if guest is not None:
                         guest.send_frame(frame)
             case Close(to=int() as number, reason=reason):
-                guest = self._listener.guest(number)
+                guest = self._listener.connection(number)
                 if guest is not None:
                     if guest.tag is None:
-                        self._listener.tell_of(guest, "refused", ProtocolError(reason), logging.INFO)
+                        guest.log_refusal(logging.INFO, "refused", ProtocolError(reason))
                     guest.close(reason)
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
@@ -206,7 +206,7 @@ class CoordinatorServer:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
     def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
-        guest = self._listener.guest(number)
+        guest = self._listener.connection(number)
         if guest is None:
             return
         try:
@@ -233,7 +233,7 @@ class CoordinatorServer:
     # ----------------------------------------------------------------------- inner
 
     def _now_ns(self) -> int:
-        """Read both clocks, for an input: the core is told the wall clock's time, which may have been set meanwhile."""
+        """Read both clocks for an input, and pass the wall clock's time, which may have been set, to the core."""
         now_ns = monotonic_ns()
         self._core.set_wall_clock(wall_ns=wall_ns(), now_ns=now_ns)
         return now_ns
@@ -259,7 +259,7 @@ class CoordinatorServer:
         return self._core.status(now_ns=monotonic_ns()).absent
 
     def _look(self) -> None:
-        """Log once a second what comes of the passing of time alone."""
+        """Log, once a second, changes that the passing of time alone causes."""
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self._tell_of_store()
         self._reporter.summarize()

@@ -171,7 +171,7 @@ class CoordinatorLink:
             node.grpc_address,
         )
 
-    def turned_away(self, address: str, error: LockringError, hint: int) -> None:
+    def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
         """See `Caller`. What no waiting will mend ends a node that never joined; one that serves goes on trying."""
         match error:
             case StaleVersion() if hint > self._node.replica.incarnation:

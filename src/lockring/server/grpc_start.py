@@ -1,4 +1,4 @@
-"""Starts the gRPC API of a node, which nothing is loaded for unless it is wanted."""
+"""Starts a node's gRPC API, whose packages are loaded only if it is wanted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from lockring.errors import ConfigError
-from lockring.net.listener import CannotListen
+from lockring.errors import CannotListen, ConfigError
 from lockring.server.settings import NodeSettings
 
 if TYPE_CHECKING:
@@ -20,25 +19,25 @@ log = logging.getLogger("lockring.node")
 async def start_grpc(
     host: NodeHost, settings: NodeSettings, listening: str, advertised: str
 ) -> tuple[GrpcServer | None, str]:
-    """Start the API, and return it with its address for others; None and "" where a port that nobody has named is taken.
+    """Start the API, and return it with the address to advertise; None and "" if its default port is taken.
 
     Args:
         host: the node.
         settings: of the node.
         listening: HOST:PORT of its lock port.
-        advertised: the same as others are told.
+        advertised: the same as advertised to others.
 
     Raises:
-        CannotListen: the port that was named is taken, or its host is not of this machine.
+        CannotListen: the configured port is taken, or its host is not of this machine.
         ConfigError: the packages that it needs are not installed.
     """
-    # Else it writes lines of its own about whatever strangers send; what matters is in our log.
+    # Without this, gRPC writes lines of its own about anything strangers send; what matters is in our log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from lockring.grpc_api.server import GrpcServer  # takes a tenth of a second to load
     except ImportError as error:
         raise ConfigError(
-            f"the gRPC API needs packages that are not installed ({error}); install lockring[server], or use --no-grpc"
+            f"the gRPC API needs packages that are not installed ({error}): install lockring[server], or use --no-grpc"
         ) from error
     try:
         listen, advertise = settings.grpc_addresses(listening, advertised)
@@ -52,7 +51,7 @@ async def start_grpc(
         await server.stop(0)
         if settings.grpc_listen:
             raise
-        # A port that nobody has asked for must not keep a node from its work.
+        # A default port that is taken must not keep a node from its work.
         log.warning("no gRPC API: %s; name another port with --grpc-listen", error)
         return None, ""
     log.info("gRPC API at %s", address)

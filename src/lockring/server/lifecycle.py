@@ -1,4 +1,4 @@
-"""The life of a server process: start or say why not, signals, the end, and its exit code."""
+"""The life of a server process: its start, signals, its end, and its exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lockring.errors import LockringError
 from lockring.server.logs import set_up_logging
 
 PARENT_VARIABLE: Final = "_LOCKRING_PARENT"
-"""Environment variable with the process id of a supervisor without which this process shall not live."""
+"""Environment variable with the process id of the supervisor that this process must not outlive."""
 
 _IS_LINUX: Final = sys.platform == "linux"
 _PR_SET_PDEATHSIG: Final = 1
@@ -33,38 +33,40 @@ class ServerProcess(Protocol):
     """A server, as its process sees it. All methods are called in the event loop."""
 
     async def start(self) -> None:
-        """Begin to serve. May raise a `LockringError`."""
+        """Start to serve. May raise a `LockringError`."""
 
     async def finished(self) -> int:
-        """Wait until it has ended by itself, and return the exit code. May raise a `LockringError`."""
+        """Wait until the server has ended by itself, and return the exit code. May raise a `LockringError`."""
 
     def leave(self) -> bool:
-        """Begin to leave in peace (SIGTERM, SIGINT). False if there is nothing to do first: stop now."""
+        """Begin a graceful end (SIGTERM, SIGINT). Returns False if there is nothing to do first: stop now."""
 
     async def stop(self) -> None:
-        """End everything now. Called exactly once, also after a failed start."""
+        """End everything now. Called exactly once, even after a failed start."""
 
 
 def run_service(
     make: Callable[[], ServerProcess], *, log_level: str, name: str, parts: Mapping[str, str] | None = None
 ) -> int:
-    """Run a server until it ends or is told to. Blocks; for the main thread only.
+    """Run a server until it ends or is stopped. Blocks; for the main thread only.
 
-    SIGTERM or SIGINT lets it leave in peace; a second one, or SIGQUIT, ends it at once.
+    SIGTERM or SIGINT starts a graceful end; a second one, or SIGQUIT, ends the server at once.
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.
         log_level: see `set_up_logging`.
-        name: of this process in its log.
+        name: the process's name in its log.
         parts: see `set_up_logging`.
 
     Returns:
-        The exit code: 0 after a clean end; 64, 69, 73 or 78 where it could not start, with one line that says why;
-        70 after a bug, which is logged with its traceback.
+        The exit code: 0 after a clean end; 64, 69, 73 or 78 if the server could not start, with one line that gives the
+        reason; 70 after a bug, which is logged with its traceback.
     """
     set_up_logging(log_level, name, parts)
     if not __debug__:
-        log.error("python -O removes checks that this server relies on; start it without")
+        log.error(
+            "cannot run under python -O, which removes checks that this server relies on; start it without -O"
+        )
         return exits.CONFIG
     die_with_parent()
     with asyncio.Runner(loop_factory=new_event_loop()) as runner:
@@ -92,7 +94,7 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
 
     asked: list[bool] = []
     for number, act in ((signal.SIGTERM, leave), (signal.SIGINT, leave), (signal.SIGQUIT, quit_now)):
-        # What the caller ignores stays ignored: a background job of a script does not end by the Ctrl-C that ends the script.
+        # An ignored signal stays ignored: a script's background job does not end by the Ctrl-C that ends the script.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, act)
     finished: asyncio.Task[int] | None = None
@@ -111,8 +113,10 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
 
 
 def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:
-    """An exception that nobody caught. A core that broke off in the middle of a change cannot be trusted
-    any more: the process ends, and the copies of its slots take over."""
+    """End the process after an unhandled exception, so that the copies of its slots take over.
+
+    A core that was interrupted in the middle of a change cannot be trusted any more.
+    """
     error = context.get("exception")
     if isinstance(error, (OSError, asyncio.CancelledError)):
         log.debug("%s", context.get("message"), exc_info=error)
@@ -123,7 +127,7 @@ def _broken(context: dict[str, Any], end: asyncio.Future[int]) -> None:
 
 
 def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes event loops here: uvloop's, where there is one."""
+    """Return the factory of event loops: uvloop's if installed."""
     try:
         import uvloop
     except ImportError:  # pragma: no cover - not on this interpreter
@@ -132,22 +136,21 @@ def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def tune_garbage_collection() -> None:
-    """Leave what exists now out of every later collection, and collect less often: pauses cost leases."""
+    """Exclude all present objects from later garbage collections, and collect less often: pauses cost leases."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def die_with_parent() -> None:
-    """Where a supervisor asked for it (`PARENT_VARIABLE`), see to it that this process does not outlive it,
-    however it ends: it must not leave servers behind that nobody looks after."""
+    """End with the supervisor named by `PARENT_VARIABLE`, however that ends, so that no unsupervised server remains."""
     wanted = os.environ.pop(PARENT_VARIABLE, "")
     if not wanted:
         return
     parent = int(wanted)
     if _IS_LINUX:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the call
+        if os.getppid() != parent:  # it ended before the call above
             os._exit(exits.OK)
         return
 

@@ -1,12 +1,12 @@
-"""How the servers log: one clear line per event, to stderr, with the time, the level and the name of the process.
+"""The format of the servers' logs: one line per event on stderr, with the time, the level and the process's name.
 
     2026-11-23T16:32:13.142+00:00 warning N1: what happened
 
-Lines of several processes are often read together: the time has its date and its offset from UTC, and each line says of
-which node, or of the coordinator, it is.
+Lines of several processes are often read together: the time has its date and its offset from UTC, and each line names
+the node, or the coordinator, that wrote it.
 
-Much of what is logged was sent by others. What does not print is written as an escape, so that nobody can
-forge a line of the log, or write to the terminal of whoever reads it.
+Much of the logged text comes from other machines. Characters that do not print become escapes, so that a sender
+cannot forge a line of the log, or write to the terminal of its reader.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import logging
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+
+from lockring.terminals import shown
 
 
 class _Lines(logging.Formatter):
@@ -27,16 +29,10 @@ class _Lines(logging.Formatter):
         at = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
         level = "error" if record.levelno >= logging.ERROR else record.levelname.lower()
         name = self._parts.get(record.name, self._name)
-        line = f"{at} {level:7} {name}: {_printable(record.getMessage())}"
+        line = f"{at} {level:7} {name}: {shown(record.getMessage())}"
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
         return line
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def set_up_logging(level: str, name: str, parts: Mapping[str, str] | None = None) -> None:

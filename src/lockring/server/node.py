@@ -201,7 +201,7 @@ class NodeServer:
                 if not taken:
                     self._answer(guest, messages[done])
                 done += taken or 1
-            life.pump.hurry(now_ns)
+            life.pump.flush_if_idle(now_ns)
             return
         assert isinstance(guest.tag, Replica)
         for message in messages:
@@ -209,7 +209,7 @@ class NodeServer:
                 raise ProtocolError(f"a node does not take {type(message).__name__} from another node")
         life.receive(guest.tag, messages)
 
-    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
+    def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         """See `Host`."""
         log.debug("%s at %s has left: %s", guest.title, guest.remote, reason)
         self._life.guest_left(guest)
@@ -365,7 +365,7 @@ class NodeServer:
     # ----------------------------------------------------------------------- inner
 
     def _guest(self, number: int) -> Answerable | None:
-        return self._listener.guest(number) if number > 0 else self._locals.get(number)
+        return self._listener.connection(number) if number > 0 else self._locals.get(number)
 
     def _new_life(self, incarnation: int) -> NodeLife:
         return NodeLife(

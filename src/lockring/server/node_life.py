@@ -74,7 +74,7 @@ class DialedPeer:
             PROTOCOL, self._life.core.state.cluster, me.node, me.incarnation, peer.node, peer.incarnation
         )
 
-    def turned_away(self, address: str, error: LockringError, hint: int) -> None:
+    def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
         """See `Caller`: an attempt is no event."""
         self._tell(f"no connection to {self._peer.node}: {error}")
 
@@ -160,7 +160,7 @@ class NodeLife:
         now_ns = monotonic_ns()
         for message in messages:
             self.core.receive(sender, message, now_ns=now_ns)
-        self.pump.hurry(now_ns)
+        self.pump.flush_if_idle(now_ns)
 
     def peer_came(self, peer: Replica, guest: AcceptedConnection) -> None:
         """A peer has opened a connection and was welcomed: it replaces an older one of the same life."""

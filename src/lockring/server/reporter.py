@@ -1,4 +1,4 @@
-"""Turns new cluster states into log lines: a quarter of a second's news at a time, since moves come in many steps."""
+"""Turns new cluster states into log lines, a quarter of a second's changes at a time: moves come in many steps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WINDOW_S: Final = 0.25
 
 
 class StateReporter:
-    """Logs what changes. Lives in one event loop.
+    """Logs the changes of the cluster state. Lives in one event loop.
 
     Args:
-        log: where to.
+        log: the logger to write to.
         me: see `StateNews`.
-        summary: what to say of the state as a whole after its changes; said only where it differs from the last time.
+        summary: describes the state as a whole after its changes; logged only if it differs from the last one.
         absent: see `StateNews`.
     """
 
@@ -38,14 +38,14 @@ class StateReporter:
         self._timer: asyncio.TimerHandle | None = None
 
     def report(self, state: ClusterState) -> None:
-        """Take note of a new state."""
+        """Collect the changes of a new state."""
         self._news.note(self._newest, state)
         self._newest = state
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_WINDOW_S, self.flush)
 
     def flush(self) -> None:
-        """Log what has not been yet."""
+        """Log what has been collected."""
         if self._timer is None:
             return
         self._timer.cancel()
@@ -55,9 +55,9 @@ class StateReporter:
         self.summarize()
 
     def summarize(self) -> None:
-        """Log the summary if it has changed: also where the state has not, but what is known beside it has."""
+        """Log the summary if it has changed, which may be so although the state has not."""
         if self._timer is not None or not self._newest.version:
-            return  # with the news that are to come
+            return  # it follows with the pending changes
         summary = self._summary(self._newest)
         if summary != self._told_summary:
             self._told_summary = summary

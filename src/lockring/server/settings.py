@@ -1,4 +1,4 @@
-"""What the server processes can be told, each setting declared once (see `lockring.config`)."""
+"""The settings of the server processes, each declared once (see `lockring.config`)."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ import msgspec
 from lockring.addresses import PORT_MAX, format_address, split_address
 from lockring.config import setting
 from lockring.core.timing import HEARTBEATS_PER_LEASE, Timing
-from lockring.errors import ConfigError, InvalidRequest
+from lockring.errors import CannotListen, ConfigError, InvalidRequest
 from lockring.names import check_node_id
-from lockring.net.listener import CannotListen
 from lockring.units import NS_PER_S, seconds_to_ns
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
-"""Hosts that one can listen on and nobody can connect to."""
+"""Hosts to listen on that no client can connect to."""
 
 GRPC_PORT_OFFSET: Final = 100
-"""The gRPC port of a node that was not told one: that of its lock port and so many more."""
+"""Distance of a node's default gRPC port from its lock port."""
 
-_LISTEN_CLIENTS: Final = "Where clients and other nodes connect to. Port 0 takes a free one."
-_LISTEN_COORDINATOR: Final = "Where nodes and clients connect to. Port 0 takes a free one."
-_ADVERTISE: Final = "The address that others are told to use, if not the one listened on."
+_LISTEN_CLIENTS: Final = "Address that clients and other nodes connect to. Port 0 takes a free one."
+_LISTEN_COORDINATOR: Final = "Address that nodes and clients connect to. Port 0 takes a free one."
+_ADVERTISE: Final = "Address to advertise, if not the one listened on."
 _GRPC: Final = "Whether to serve the gRPC API."
-_GRPC_LISTEN: Final = "Where gRPC clients connect to; without it, on the host of --listen, at its port + 100."
-_GRPC_ADVERTISE: Final = "The gRPC address that others are told, if not the one listened on."
-_WEIGHT: Final = "The node's share of slots, relative to the others'."
-_DRAIN: Final = (
-    "How long a node that is told to stop waits for its slots to move before it leaves all the same."
+_GRPC_LISTEN: Final = (
+    "Address that gRPC clients connect to; by default the host of --listen, and its port + 100."
 )
+_GRPC_ADVERTISE: Final = "gRPC address to advertise, if not the one listened on."
+_WEIGHT: Final = "The node's share of slots, relative to the other nodes."
+_DRAIN: Final = "How long a stopping node waits for its slots to move before it leaves anyway."
 _DATA_DIR: Final = (
-    "Where the coordinator keeps its state (SQLite). Without it, in memory: each start then waits until no lease of before "
-    "can be left."
+    "Directory of the coordinator's state (SQLite). Without it the state is in memory: each start then waits until every "
+    "earlier lease must have ended."
 )
 _DATA_DIR_KEPT: Final = (
-    "Where the coordinator keeps its state (SQLite). Without it, a directory named by the command and the port, in "
+    "Directory of the coordinator's state (SQLite). By default one named after the command and the port, in "
     "$STATE_DIRECTORY or the user's directory for state."
 )
-_IN_MEMORY: Final = "Keep no state: each start waits until no lease of a former life can be left, unless there is --new-cluster."
-_NEW_CLUSTER: Final = "Say that there was no cluster here before: where no state is found, no lease of a former one is waited for."
+_IN_MEMORY: Final = "Keep no state: each start waits until every earlier lease must have ended, unless --new-cluster is given."
+_NEW_CLUSTER: Final = (
+    "Declare that there was no cluster here before: if no state is found, do not wait for earlier leases."
+)
 _REPLICATION: Final = "Answer a grant once its backup has it (sync), or at once (async: faster, a crash may lose the newest grants)."
 _BACKUP_LEASE: Final = (
-    "How long a primary serves on an acknowledgement of its backup, and so how long a failover takes. Lower ones "
-    "cost traffic and suffer from pauses. Chosen once, when the cluster is made."
+    "How long a primary serves after an acknowledgement by its backup, and so how long a failover takes. Lower values "
+    "cost traffic and tolerate shorter pauses. Fixed when the cluster is made."
 )
 _COORDINATOR_LEASE: Final = (
-    "How long nodes work without the coordinator, and the longest TTL of a lock. Locks whose two copies are both "
-    "lost stay blocked for as long. Chosen once, when the cluster is made."
+    "How long nodes work without the coordinator, and the longest TTL of a lock. Locks that lose both copies stay "
+    "blocked for as long. Fixed when the cluster is made."
 )
-_STABILIZATION: Final = "How long membership must be quiet before slots are placed anew."
-_MEMBER_LEASE: Final = "Silence after which a node counts as failed."
+_STABILIZATION: Final = "How long membership must be quiet before slots are reassigned."
+_MEMBER_LEASE: Final = "How long a node may be silent before it counts as failed."
 _LOG: Final = "How much to log."
 
 
@@ -62,7 +63,7 @@ def _address(text: str) -> None:
 
 def _directory(text: str) -> None:
     if not text:
-        raise InvalidRequest("expected the path of a directory, not ''")
+        raise InvalidRequest("expected the path of a directory, got ''")
 
 
 class _Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,7 @@ class _Server(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoordinatorSettings(_Server, frozen=True, kw_only=True):
-    """Of `lockring coordinator`. Durations are seconds; `advertise` is "" for the address listened on."""
+    """The settings of `lockring coordinator`. Durations are seconds; `advertise` is "" for the address listened on."""
 
     listen: Annotated[str, setting(_LISTEN_COORDINATOR, metavar="HOST:PORT", check=_address)] = (
         "127.0.0.1:9500"
@@ -91,12 +92,12 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
         _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
 
     def timing(self) -> Timing:
-        """The durations as the coordinator core takes them."""
+        """Return the durations as the coordinator core takes them."""
         return _timing(self)
 
 
 class NodeSettings(_Server, frozen=True, kw_only=True):
-    """Of `lockring node`. Durations are seconds; `advertise` is "" for the address listened on."""
+    """The settings of `lockring node`. Durations are seconds; `advertise` is "" for the address listened on."""
 
     id: Annotated[
         str,
@@ -107,7 +108,7 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
     coordinators: Annotated[
         tuple[str, ...],
         setting(
-            "Where the coordinator is; several, separated by commas, are tried in turn.",
+            "The coordinator's address; several, separated by commas, are tried in turn.",
             metavar="HOST:PORT",
             check=_address,
             key="coordinator",
@@ -124,21 +125,21 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
         _check_grpc(self)
 
     def grpc_addresses(self, listening: str, advertised: str) -> tuple[str, str]:
-        """Where the gRPC port is to be, and the address to tell others, "" for what is listened on.
+        """Return the gRPC address to listen on, and the one to advertise, "" for the one listened on.
 
         Args:
-            listening: HOST:PORT of the lock port, with the port that it is.
-            advertised: HOST:PORT of the lock port as others are told.
+            listening: HOST:PORT of the lock port, with the actual port.
+            advertised: HOST:PORT of the lock port as advertised to others.
 
         Raises:
-            CannotListen: none was named, and the lock port is too high for the one beside it.
+            CannotListen: none is configured, and the lock port is too high for the default.
         """
         if self.grpc_listen:
             return self.grpc_listen, self.grpc_advertise
         host, port = split_address(listening)
         if port + GRPC_PORT_OFFSET > PORT_MAX:
             raise CannotListen(
-                f"there is no port {port + GRPC_PORT_OFFSET}, which is that of --listen + {GRPC_PORT_OFFSET}"
+                f"there is no port {port + GRPC_PORT_OFFSET} for gRPC (that of --listen + {GRPC_PORT_OFFSET}); name one with --grpc-listen"
             )
         listen = format_address(host, port + GRPC_PORT_OFFSET)
         if self.grpc_advertise or not self.advertise:
@@ -147,7 +148,7 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
 
 
 class ServeSettings(_Server, frozen=True, kw_only=True):
-    """Of `lockring serve`: a coordinator and one node in one process. Durations are seconds."""
+    """The settings of `lockring serve`: a coordinator and one node in one process. Durations are seconds."""
 
     id: Annotated[str, setting("The node's name in the cluster.", check=check_node_id)] = "node-1"
     listen: Annotated[str, setting(_LISTEN_CLIENTS, metavar="HOST:PORT", check=_address)] = "127.0.0.1:9501"
@@ -155,13 +156,15 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
     coordinator_listen: Annotated[
         str,
         setting(
-            "Where further nodes reach the coordinator in this process.", metavar="HOST:PORT", check=_address
+            "Address at which further nodes reach the coordinator in this process.",
+            metavar="HOST:PORT",
+            check=_address,
         ),
     ] = "127.0.0.1:9500"
     coordinator_advertise: Annotated[
         str,
         setting(
-            "The address of the coordinator that others are told to use, if not the one listened on.",
+            "The coordinator's address to advertise, if not the one listened on.",
             metavar="HOST:PORT",
             check=_address,
         ),
@@ -190,10 +193,10 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
         _check_kept(self)
 
     def coordinator(self, data_dir: str | None, *, new_cluster: bool) -> CoordinatorSettings:
-        """The settings of the coordinator in this process.
+        """Return the settings of the coordinator in this process.
 
         Args:
-            data_dir: where it is to keep its state, None for memory.
+            data_dir: directory of its state, None for memory.
             new_cluster: whether there was no cluster before.
         """
         return CoordinatorSettings(
@@ -210,7 +213,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
         )
 
     def node(self, coordinator: str) -> NodeSettings:
-        """The settings of the node in this process, given the address at which its coordinator listens."""
+        """Return the settings of the node in this process, given the address at which its coordinator listens."""
         return NodeSettings(
             id=self.id,
             listen=self.listen,
@@ -226,14 +229,14 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
 
 
 class UpSettings(_Server, frozen=True, kw_only=True):
-    """Of `lockring up`: a coordinator and `nodes` nodes on one machine, on consecutive ports."""
+    """The settings of `lockring up`: a coordinator and `nodes` nodes on one machine, on consecutive ports."""
 
     nodes: Annotated[int, setting("How many nodes to start.", minimum=1, maximum=50)] = 3
-    host: Annotated[str, setting("The address that all of them listen on.", metavar="HOST")] = "127.0.0.1"
+    host: Annotated[str, setting("Address that all of them listen on.", metavar="HOST")] = "127.0.0.1"
     port: Annotated[
         int,
         setting(
-            "The coordinator's port; the nodes take the next ones. With 0 all take free ones.",
+            "The coordinator's port; the nodes take the next ones. With 0, all take free ones.",
             minimum=0,
             maximum=PORT_MAX,
         ),
@@ -241,17 +244,17 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
     in_memory: Annotated[bool, setting(_IN_MEMORY)] = False
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
-    grpc: Annotated[
-        bool, setting("Whether the nodes serve the gRPC API, each at the port of its own + 100.")
-    ] = True
+    grpc: Annotated[bool, setting("Whether the nodes serve the gRPC API, each at its own port + 100.")] = True
 
     def __post_init__(self) -> None:
         if self.port and self.port + self.nodes + GRPC_PORT_OFFSET * self.grpc > PORT_MAX:
             raise ConfigError(
-                f"--port {self.port} leaves no room for {self.nodes} nodes on the ports after it; take a lower one"
+                f"--port {self.port} leaves no room for {self.nodes} nodes on the ports after it; choose a lower one"
             )
         if self.host in WILDCARDS:
-            raise ConfigError(f"--host {self.host}: give an address that clients can connect to")
+            raise ConfigError(
+                f"--host {self.host} is not an address that clients can connect to; name one that is"
+            )
         _check_kept(self)
 
 
@@ -260,10 +263,12 @@ def _check_reachable(listen: str, advertise: str, flag: str) -> None:
     if advertise:
         host, port = split_address(advertise)
         if port == 0 or host in WILDCARDS:
-            raise ConfigError(f"{flag} {advertise}: nobody can connect to that")
+            raise ConfigError(
+                f"{flag} {advertise} is not an address that clients can connect to; name one that is"
+            )
     elif host in WILDCARDS:
         raise ConfigError(
-            f"listening on {listen} needs {flag} HOST:PORT: the address at which the others reach this process"
+            f"listening on {listen} needs {flag} HOST:PORT, the address at which others reach this process"
         )
 
 

@@ -1,4 +1,4 @@
-"""A coordinator and one node in one process: all that a single machine needs."""
+"""A coordinator and one node in one process: all that one machine needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("lockring.server")
 
 
 class StandaloneServer:
-    """The two servers in one event loop; the node joins over the loopback like any other.
+    """The two servers in one event loop; the node joins over the loopback interface like any other.
 
     Args:
         settings: see `ServeSettings`.
@@ -31,7 +31,7 @@ class StandaloneServer:
         self._node: NodeServer | None = None
 
     async def start(self) -> None:
-        """Start the coordinator, then the node. Raises what either of the two does."""
+        """Start the coordinator, then the node. Raises what either of them does."""
         await self._coordinator.start()
         self._node = NodeServer(self._settings.node(self._coordinator.address), ports=2)
         await self._node.start()
@@ -47,7 +47,7 @@ class StandaloneServer:
         return await self._node.finished()
 
     def leave(self) -> bool:
-        """Drain the node: to those that have joined later, if there are any."""
+        """Drain the node, to the nodes that have joined later, if any."""
         return self._node is not None and self._node.leave()
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What happens from one cluster state to the next, in sentences for the log. No I/O."""
+"""Describes the changes from one cluster state to the next, in sentences for the log. No I/O."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from lockring.cluster_state import ClusterState, Replica, SlotState
 
 
 class StateNews:
-    """Collects what happens over any number of states, so that a move in many steps becomes one line.
+    """Collects the changes over any number of states, so that a move in many steps becomes one line.
 
     Args:
-        me: a node's id, for what concerns that node; None for the whole cluster.
-        absent: ids of the members that have failed, as far as that is known here. The state does not say it: a primary
-            may also have been replaced since its copy did not hear it, or by a move of which only the end was seen.
+        me: a node's id, to select what concerns that node; None for the whole cluster.
+        absent: ids of the members that are known here to have failed. The state does not show it: a primary may
+            also have been replaced because its copy could not reach it, or by a move whose end alone was
+            seen.
     """
 
     def __init__(self, me: str | None, absent: Callable[[], Collection[str]] = tuple) -> None:
@@ -24,14 +25,14 @@ class StateNews:
         self._slots: Counter[str] = Counter()
 
     def note(self, old: ClusterState, new: ClusterState) -> None:
-        """Take in the step from one state to a later one."""
+        """Collect the step from one state to a later one."""
         self._note_members(old, new)
         absent = self._absent()
         for before, after in zip(old.slots, new.slots, strict=True):
             # All changes but the reservation of more generations raise the epoch.
             if before is not after and before.epoch != after.epoch:
                 if old.version == 0 and after.primary is not None:
-                    # What a server finds when it starts has not happened now, and may be about lives that are over.
+                    # A server's first state is not news, and may concern lives that are over.
                     sentence = f"{{}} had {after.primary.node} as the primary" if self._me is None else ""
                 else:
                     sentence = self._sentence(before, after, new, absent)
@@ -39,7 +40,7 @@ class StateNews:
                     self._slots[sentence] += 1
 
     def take_lines(self) -> list[str]:
-        """What was collected, one clear line each; begins anew."""
+        """Return what was collected, one line each, and start over."""
         lines = self._members + [sentence.format(_slots(count)) for sentence, count in self._slots.items()]
         self._members = []
         self._slots.clear()
@@ -51,54 +52,54 @@ class StateNews:
             if before is None:
                 self._members.append(f"{node} joined, at {member.address}")
             elif before.replica != member.replica:
-                self._members.append(f"{node} was started anew, at {member.address}")
+                self._members.append(f"{node} was restarted, at {member.address}")
             elif before.condition != member.condition and member.condition == "draining":
                 self._members.append(f"{node} is draining")
             elif before.condition == "draining" and member.condition != "draining":
-                self._members.append(f"{node} is drained no more: it may have slots again")
+                self._members.append(f"{node} is no longer draining: it may have slots again")
             elif before.address != member.address or before.weight != member.weight:
                 self._members.append(f"{node} is at {member.address} now, with weight {member.weight}")
         for node in old.members:
             if node not in new.members:
                 self._members.append(
-                    "this node was taken out of the cluster" if node == self._me else f"{node} left"
+                    "this node was removed from the cluster" if node == self._me else f"{node} left"
                 )
 
     def _sentence(
         self, before: SlotState, after: SlotState, state: ClusterState, absent: Collection[str]
     ) -> str:
-        """What happened to one slot, with {} for the number of slots; "" if that is not worth a line."""
+        """Return what happened to one slot, with {} for the number of slots; "" if it is not worth a line."""
         source, target = _node(before.primary), _node(after.primary)
         if before.primary != after.primary:
             if self._me not in (None, source, target):
                 return ""
             if not target:
-                return f"{{}} of {source} have nobody to serve them"
+                return f"{{}} of {source} are not served by any node"
             if not source:
                 return f"{target} begins to serve {{}}"
             if before.base != after.base:
-                return f"{{}} of {source} lost both copies; {target} begins them empty"
+                return f"{{}} of {source} lost both copies; {target} starts them empty"
             if after.backup is not None and after.backup.replica == before.primary:
                 return f"{{}} moved from {source} to {target}"
             assert before.primary is not None
             if source in absent:
                 return f"{target} took over {{}} of {source}, which failed"
             if not state.is_current(before.primary):
-                return f"{target} took over {{}} of {source}, which has left or was started again"
+                return f"{target} took over {{}} of {source}, which left or was restarted"
             return f"{target} took over {{}} of {source}"
         if before.backup is not None and after.backup is None and after.primary is not None:
             lost = before.backup.replica.node
             if self._me in (None, lost, target):
-                return f"{target} goes on without {lost}'s copy of {{}}"
+                return f"{target} continues without {lost}'s copy of {{}}"
         return ""
 
 
 def shares(state: ClusterState, replica: Replica, may_serve: bool = True) -> str:
-    """What one node does: "serves 1365 slots, has the copy of 1366".
+    """Describe what one node does: "serves 1365 slots, has the copy of 1366".
 
     Args:
         state: the newest that it knows.
-        replica: which life of which node it is.
+        replica: the node and its life.
         may_serve: whether it has the coordinator's lease, without which it serves nothing.
     """
     serves = sum(slot.primary == replica for slot in state.slots)
@@ -108,17 +109,17 @@ def shares(state: ClusterState, replica: Replica, may_serve: bool = True) -> str
     what = (
         f"serves {_slots(serves)}"
         if may_serve
-        else f"is to serve {_slots(serves)} and may not, without a lease"
+        else f"should serve {_slots(serves)} but may not without a lease"
     )
     return f"{what}, has the copy of {copies}{without}"
 
 
 def whole(state: ClusterState, absent: Collection[str] = ()) -> str:
-    """How the cluster is: which slots lack what, and what is moving.
+    """Describe the cluster: the slots that lack something, and what is moving.
 
     Args:
         state: the newest.
-        absent: ids of members that have failed: what they are the primary of is not served, what they have a copy of has none.
+        absent: ids of members that have failed: their slots are not served, and their copies do not count.
     """
     served = copied = 0
     silent: Counter[str] = Counter()

@@ -1,9 +1,10 @@
-"""Where a server of one machine keeps the cluster's state, and what it says of a past that it knows or does not know.
+"""The place of the cluster's state on a server's machine, and what the server knows of its past.
 
-- A server that knows nothing of its past must not behave as if there had been none: locks that it granted may still be held. So
-  `serve` and `up` keep a directory by themselves, named by the port at which clients know them.
-- Only three things make a cluster new: a directory that this very start had to make, ports that the system has chosen (nobody can
-  know a former life under them), and the word of a person, `--new-cluster`. All else waits until no lease of before can be left.
+- A server that knows nothing of its past must not behave as if there were none: locks that it granted may still be
+  held. So `serve` and `up` keep a directory by default, named by the port at which clients know them.
+- Only three things make a cluster new: a directory that this very start had to make; ports that the system has
+  chosen (no client can know an earlier life under them); and a person's word, `--new-cluster`. In all other cases
+  the server waits until every earlier lease must have ended.
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSetti
 from lockring.store.base import Store
 from lockring.store.memory import MemoryStore
 from lockring.store.sqlite import SqliteStore
+from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
 SYSTEMD_VARIABLE: Final = "STATE_DIRECTORY"
 """Set by systemd for a service with `StateDirectory=`: directories, separated by colons."""
 
-_CHOICES: Final = "name another one with --data-dir DIR, or keep nothing with --in-memory"
+_CHOICES: Final = "name another one with --data-dir DIR, or keep no state with --in-memory"
 
 
 class StatePlace(NamedTuple):
-    """Where the state is kept: `data_dir` is None for memory; `is_new` whether nothing can have been before."""
+    """The place of the state: `data_dir` is None for memory; `is_new`: there cannot have been an earlier cluster."""
 
     data_dir: str | None
     is_new: bool
 
 
 def kept_by_serve(settings: ServeSettings) -> StatePlace:
-    """Where `lockring serve` keeps the state.
+    """Return where `lockring serve` keeps the state.
 
     Raises:
-        StoreError: it was told nothing, and the default cannot be used; the text names the choices.
+        StoreError: none was configured, and the default cannot be used; the text names the choices.
     """
     if settings.data_dir is not None or settings.in_memory:
         return StatePlace(settings.data_dir, settings.new_cluster)
@@ -52,10 +54,10 @@ def kept_by_serve(settings: ServeSettings) -> StatePlace:
 
 
 def kept_by_up(settings: UpSettings) -> StatePlace:
-    """Where `lockring up` keeps the state; the arguments are those of `kept_by_serve`.
+    """Return where `lockring up` keeps the state.
 
     Raises:
-        StoreError: it was told nothing, and the default cannot be used; the text names the choices.
+        StoreError: none was configured, and the default cannot be used; the text names the choices.
     """
     if settings.data_dir is not None or settings.in_memory:
         return StatePlace(settings.data_dir, settings.new_cluster)
@@ -67,12 +69,13 @@ def kept_by_up(settings: UpSettings) -> StatePlace:
 
 
 class OpenStore(NamedTuple):
-    """A coordinator's store, and what may be believed of it.
+    """A coordinator's store, and how far it can be trusted.
 
     Attributes:
-        store: where the state lives.
-        is_new: whether an empty one means a new cluster.
-        is_as_left: whether it is as its last coordinator left it, as far as can be seen: not changed, nor put back from a copy.
+        store: keeps the state.
+        is_new: whether an empty store means a new cluster.
+        is_as_left: whether it is as its last coordinator left it, as far as can be seen: not changed, and not restored
+            from a copy.
     """
 
     store: Store
@@ -81,7 +84,7 @@ class OpenStore(NamedTuple):
 
 
 def open_store(settings: CoordinatorSettings, log: logging.Logger) -> OpenStore:
-    """Open the store of a coordinator, and say what it knows of the past.
+    """Open the store of a coordinator, and log what it knows of the past.
 
     Raises:
         StoreError: the data directory cannot be used.
@@ -89,14 +92,14 @@ def open_store(settings: CoordinatorSettings, log: logging.Logger) -> OpenStore:
     wait_s = up(settings.timing().coordinator_lease_ns) / NS_PER_S
     if settings.data_dir is None:
         if settings.new_cluster:
-            log.info("this is a new cluster: locks of a former one are not waited for")
+            log.info("this is a new cluster: it does not wait for locks of an earlier one")
         log.warning(
-            "the cluster's state is kept in memory only: after a restart nothing is known of the locks that are held, so none is"
-            " granted for %.1f s. To keep it, give a directory with --data-dir",
+            "the cluster's state is kept in memory only: after a restart the locks that are held are unknown, so no lock"
+            " is granted for %.1f s. To keep the state, name a directory with --data-dir",
             wait_s,
         )
         if not settings.new_cluster:
-            _say_that_it_waits(log, "nothing is known of what was before", wait_s)
+            _say_that_it_waits(log, "nothing is known of an earlier cluster", wait_s)
         return OpenStore(MemoryStore(), settings.new_cluster, True)
     store = SqliteStore(settings.data_dir)
     try:
@@ -112,45 +115,45 @@ def _is_new(store: SqliteStore, settings: CoordinatorSettings, log: logging.Logg
         log.info("the cluster's state is in %s", where)
         if settings.new_cluster:
             log.warning(
-                "--new-cluster changes nothing here: %s holds the state of cluster %s, whose locks may still be held and are"
-                " waited for. For a new cluster, name a directory that does not exist with --data-dir",
+                "--new-cluster has no effect: %s holds the state of cluster %s, whose locks may still be held. For a new"
+                " cluster, name a directory that does not exist with --data-dir",
                 where,
                 stored.cluster,
             )
         return False
     if store.created:
         log.info(
-            "the cluster's state is in %s, which is new: a new cluster, nothing is waited for. If it takes the place of a server that"
-            " kept its state elsewhere (a container without a volume), stop it and give it that state with --data-dir;"
-            " where that is lost, an empty directory that exists makes it wait for the locks of before",
+            "the cluster's state is in %s, which is new: a new cluster that does not wait for earlier locks. If this server"
+            " replaces one that kept its state elsewhere (a container without a volume), stop it and restore that state with"
+            " --data-dir; if that is lost, an existing empty directory makes the server wait for the earlier locks",
             where,
         )
         return True
     if settings.new_cluster:
-        log.info("the cluster's state is in %s, which was empty: a new cluster, as it was told", where)
+        log.info("the cluster's state is in %s, which was empty: a new cluster, as --new-cluster says", where)
         return True
     log.info("the cluster's state is in %s", where)
-    _say_that_it_waits(log, f"{where} was there before and is empty, so its state may have been lost", wait_s)
+    _say_that_it_waits(log, f"{where} existed before and is empty, so its state may have been lost", wait_s)
     return False
 
 
 def _say_that_it_waits(log: logging.Logger, why: str, wait_s: float) -> None:
     log.warning(
-        "%s: no lock is granted for %.1f s, until all leases of before have ended. If there was no cluster before, start this one"
-        " with --new-cluster",
+        "%s: no lock is granted for %.1f s, until all earlier leases have ended. If there was no cluster before, start"
+        " this one with --new-cluster",
         why,
         wait_s,
     )
 
 
 def _default(name: str) -> str:
-    """A directory below the platform's place for state, with its parents made, and itself left to the store to make."""
+    """Return a directory below the platform's place for state; make its parents, but leave itself to the store."""
     directory = _base() / name
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"the default data directory {directory} cannot be made: {error.strerror or error}; {_CHOICES}"
+            f"the default data directory {directory} cannot be made: {reason_of(error)}; {_CHOICES}"
         ) from error
     place = directory if directory.exists() else directory.parent
     if not os.access(place, os.W_OK | os.X_OK):
@@ -171,6 +174,6 @@ def _base() -> Path:
         base = user_state_path("lockring", appauthor=False)
     except RuntimeError as error:
         raise StoreError(nowhere) from error
-    if not base.is_absolute():  # what earlier releases of the library give instead
+    if not base.is_absolute():  # what earlier releases of the library return instead
         raise StoreError(nowhere)
     return base

@@ -1,4 +1,4 @@
-"""Runs a blocking store in a thread of its own, one operation after the other. What a failure means is the core's to say."""
+"""Runs a blocking store in its own thread, one operation after the other. The core decides what a failure means."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lockring.store.base import Store
 
 
 class StoreOutcome(NamedTuple):
-    """What became of an operation.
+    """The outcome of an operation.
 
     Attributes:
         ok: whether it succeeded.
-        state: what is stored now; None for nothing, or if that is unknown.
-        problem: why it failed; "" if it did not, or found another version than was expected.
+        state: what is stored now; None if nothing, or if unknown.
+        problem: why it failed; "" if it did not, or found another version than expected.
     """
 
     ok: bool
@@ -27,10 +27,10 @@ class StoreOutcome(NamedTuple):
 
 
 class StoreWorker:
-    """A store, seen from an event loop. Operations run in the order in which they were asked for.
+    """A store as seen from an event loop. Operations run in the order of the calls.
 
     Args:
-        store: used in the worker's thread only, from now on.
+        store: from now on used in the worker's thread only.
     """
 
     def __init__(self, store: Store) -> None:
@@ -53,7 +53,7 @@ class StoreWorker:
         self._run(operation, done)
 
     async def close(self) -> None:
-        """Finish what was asked for, and close the store."""
+        """Finish all operations, and close the store."""
         await self._loop.run_in_executor(self._executor, self._store.close)
         self._executor.shutdown()
 

@@ -1,1 +1,1 @@
-"""Where the coordinator's state lives: in memory, or in a directory."""
+"""Stores of the coordinator's state: in memory, or in a directory."""

@@ -1,4 +1,4 @@
-"""What a coordinator needs of a store: one state, read whole, and replaced only by whoever has seen the latest.
+"""The interface of a store: one state, read whole, and replaced only by a writer that has seen the latest version.
 
 Stores block. A coordinator's shell calls them in a worker thread, one call at a time.
 """
@@ -11,17 +11,17 @@ from lockring.cluster_state import ClusterState
 
 
 class Store(Protocol):
-    """Where the cluster state lives. May be used from any thread, not from several at once unless a store says so."""
+    """Keeps the cluster state. Usable from any thread, but not from several at once unless a store says so."""
 
     @property
     def created(self) -> bool:
-        """Whether there was no store before, so that an empty one means a new cluster, not a lost one."""
+        """Whether the store was created just now: then it is empty because the cluster is new."""
         ...
 
     def read(self) -> ClusterState | None:
-        """The stored state, None if there is none.
+        """Return the stored state, None if there is none.
 
-        Never an older one than any earlier read or write has shown.
+        It is never older than one that an earlier read or write has shown.
 
         Raises:
             StoreError: it cannot be read.
@@ -29,9 +29,9 @@ class Store(Protocol):
         ...
 
     def write(self, expected_version: int, state: ClusterState) -> bool:
-        """Store the state if the stored version is the expected one; 0 stands for nothing stored.
+        """Store the state if the stored version is the expected one; 0 stands for an empty store.
 
-        Once it has returned True, the state outlives the process and the machine, as far as the store promises that.
+        After a return of True, the state survives the process and the machine, as far as the store promises that.
 
         Returns:
             Whether it was stored.
@@ -42,5 +42,5 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the store; it may not be used any more. Closing twice is harmless."""
+        """Release the store, which cannot be used afterwards. Closing twice is harmless."""
         ...

@@ -1,4 +1,4 @@
-"""A store that ends with the process: for trying things out, and for tests."""
+"""A store that ends with the process, for trials and tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lockring.errors import StoreError
 
 
 class MemoryStore:
-    """Keeps the state in memory. Safe for use by several threads, and by several coordinators of one process.
+    """Keeps the state in memory. Safe for several threads, and for several coordinators of one process.
 
     Args:
-        state: what is stored already, None for nothing.
+        state: the initial state, None for an empty store.
     """
 
     def __init__(self, state: ClusterState | None = None) -> None:
@@ -22,7 +22,7 @@ class MemoryStore:
         self.created = state is None
 
     def read(self) -> ClusterState | None:
-        """The stored state, None if there is none.
+        """Return the stored state, None if there is none.
 
         Raises:
             StoreError: the store is closed.
@@ -32,7 +32,7 @@ class MemoryStore:
             return self._state
 
     def write(self, expected_version: int, state: ClusterState) -> bool:
-        """Store the state if the stored version is the expected one, and say whether it was.
+        """Store the state if the stored version is the expected one, and return whether it was stored.
 
         Raises:
             StoreError: the store is closed.
@@ -45,7 +45,7 @@ class MemoryStore:
             return True
 
     def close(self) -> None:
-        """Refuse everything from now on."""
+        """Refuse all further calls."""
         with self._lock:
             self._is_closed = True
 

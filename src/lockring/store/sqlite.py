@@ -1,14 +1,14 @@
 """A store in a directory: one row in SQLite, one lock file, nothing else.
 
-- *Durable.* Write-ahead log with `synchronous=FULL`: what `write` has confirmed survives `kill -9` and power loss.
-- *One coordinator per directory.* An exclusive lock (`flock`) on the lock file is held for the life of the store
-  and ends with the process, however that ends. It guards against a mistake, such as starting the same
-  service twice; between coordinators, the term in the state decides.
-- *The directory that was opened.* A directory that is deleted or replaced under a running coordinator would leave
-  it writing to files that nobody can see, while a second one starts with new ones. So every call
-  looks whether its own files are still in place.
-- *A fresh store is whole, or is not there.* The database is made under another name and renamed. So one that is empty or has other
-  tables was cut off or is not ours: it is refused, rather than taken for fresh, as if nothing had been before.
+- *Durable.* Write-ahead log with `synchronous=FULL`: a confirmed `write` survives `kill -9` and power loss.
+- *One coordinator per directory.* An exclusive lock (`flock`) on the lock file is held for the life of the store and
+  ends with the process, however that ends. It guards against a mistake, such as starting the same service twice;
+  between coordinators, the term in the state decides.
+- *The same directory.* If a directory is deleted or replaced under a running coordinator, it would go on writing to
+  files that are no longer reachable, while a second coordinator starts with new ones. So every call checks that its own
+  files are still in place.
+- *A fresh store is whole or absent.* The database is made under another name and renamed. So an empty database, or one
+  with other tables, was truncated or belongs to another program: it is refused rather than mistaken for a fresh one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.errors import ProtocolError, StoreError
+from lockring.system_errors import reason_of
 
 DATABASE_NAME: Final = "state.db"
 LOCK_NAME: Final = "coordinator.lock"
@@ -33,27 +34,27 @@ _UNFINISHED_SUFFIX: Final = ".new"
 _COLUMNS: Final = ["id", "version", "data"]
 
 SCHEMA_VERSION: Final = 1
-"""Raised when the tables change; a store of another version is refused rather than guessed at."""
+"""Raised when the tables change. A store of another version is refused rather than guessed at."""
 
 _WHAT_TO_DO: Final = "; restore it from a copy, or name an empty directory with --data-dir"
 _BUSY_TIMEOUT_S: Final = 5.0
-"""How long a reader of the file from outside (a backup, the sqlite3 shell) may hold a write up."""
+"""How long a reader of the file from outside (a backup, the sqlite3 shell) may delay a write."""
 
 
 class SqliteStore:
-    """Keeps the state in `state.db` in a directory of its own. Safe for use by several threads.
+    """Keeps the state in `state.db` in a directory of its own. Thread-safe.
 
     Args:
-        data_dir: the directory; made, with its parents, if there is none.
+        data_dir: the directory; created, with its parents, if missing.
 
     Attributes:
-        created: whether the directory was not there before.
-        is_as_left: whether the database is the very one that the last store here closed in order, unchanged since: not one that
-            a crash left, nor a copy that was put in its place.
+        created: whether the directory was missing.
+        is_as_left: whether the database is the very one that the last store here closed in order, unchanged since: not
+            one left by a crash, nor a copy put in its place.
 
     Raises:
-        StoreError: the directory cannot be made, read or written, is in use by another coordinator, or holds
-            something that is no store of this version. The text names the directory.
+        StoreError: the directory cannot be made, read or written, is in use by another coordinator, or does not hold
+            a store of this version. The text names the directory.
     """
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
@@ -73,16 +74,16 @@ class SqliteStore:
             raise
 
     def read(self) -> ClusterState | None:
-        """The stored state, None if there is none.
+        """Return the stored state, None if there is none.
 
         Raises:
-            StoreError: the store is closed, damaged, or its files have been taken away.
+            StoreError: the store is closed or damaged, or its files are gone.
         """
         with self._transaction("read") as connection:
             row = connection.execute("SELECT version FROM state").fetchone()
             if row is None:
                 return None
-            # A version names one state for ever, so an unchanged one need not be decoded again.
+            # A version names one state forever, so an unchanged one need not be decoded again.
             if self._cached is not None and self._cached[0] == row[0]:
                 return self._cached[1]
             version, data = connection.execute("SELECT version, data FROM state").fetchone()
@@ -91,11 +92,11 @@ class SqliteStore:
         return state
 
     def write(self, expected_version: int, state: ClusterState) -> bool:
-        """Store the state durably if the stored version is the expected one, and say whether it was.
+        """Store the state durably if the stored version is the expected one, and return whether it was stored.
 
         Raises:
-            StoreError: the store is closed, full, damaged, or its files have been taken away. Whether the state was
-                stored is then unknown.
+            StoreError: the store is closed, full or damaged, or its files are gone. Whether the state was stored is
+                then unknown.
         """
         data = encode_state(state)
         with self._transaction("write") as connection:
@@ -109,7 +110,7 @@ class SqliteStore:
         return True
 
     def close(self) -> None:
-        """Let go of the directory; another coordinator may open it then. Closing twice is harmless."""
+        """Release the directory, which another coordinator may then open. Closing twice is harmless."""
         with self._mutex:
             if self._connection is not None:
                 self._connection.close()
@@ -131,13 +132,13 @@ class SqliteStore:
                 if not self._dir.is_dir():
                     raise
                 return False
-            # A directory that a power failure took away again would be taken for a new cluster's the next time.
+            # If a power failure undid the creation, the next start would mistake the directory for a new cluster's.
             for made in missing:
                 _sync(made.parent)
         except FileExistsError as error:
-            raise StoreError(f"the data directory {self._dir} is a file: name a directory") from error
+            raise StoreError(f"the data directory {self._dir} is a file; name a directory") from error
         except OSError as error:
-            raise StoreError(f"the data directory {self._dir} cannot be made: {error.strerror}") from error
+            raise StoreError(f"the data directory {self._dir} cannot be made: {reason_of(error)}") from error
         return True
 
     def _take_lock(self) -> None:
@@ -149,11 +150,13 @@ class SqliteStore:
             holder = os.pread(self._lock_fd, 32, 0).decode(errors="replace").strip()
             who = f" (process {holder})" if holder else ""
             raise StoreError(
-                f"the data directory {self._dir} is in use by another coordinator{who}: end that one, or name another "
+                f"the data directory {self._dir} is in use by another coordinator{who}; stop that one, or name another "
                 "directory with --data-dir"
             ) from error
         except OSError as error:
-            raise StoreError(f"the data directory {self._dir} cannot be written: {error.strerror}") from error
+            raise StoreError(
+                f"the data directory {self._dir} cannot be written: {reason_of(error)}"
+            ) from error
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
 
@@ -163,7 +166,7 @@ class SqliteStore:
             if not path.exists():
                 self._create(path)
             elif path.stat().st_size == 0:
-                raise StoreError(f"{path} is empty: it was cut off, or is no store{_WHAT_TO_DO}")
+                raise StoreError(f"{path} is empty: it was truncated, or is not a store{_WHAT_TO_DO}")
             self.is_as_left = self._take_mark(path)
             self._connection = connection = _connect(path)
             connection.execute("PRAGMA journal_mode = WAL")
@@ -171,19 +174,21 @@ class SqliteStore:
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
             columns = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info('state')")]
             if schema not in (0, SCHEMA_VERSION):
-                raise StoreError(f"{path} has schema version {schema}, this release knows {SCHEMA_VERSION}")
+                raise StoreError(
+                    f"{path} has schema version {schema}, but this release supports {SCHEMA_VERSION}"
+                )
             if schema == 0 or columns != _COLUMNS:
-                raise StoreError(f"{path} is a database, but not the store of a coordinator{_WHAT_TO_DO}")
+                raise StoreError(f"{path} is a database, but not a coordinator's store{_WHAT_TO_DO}")
         except sqlite3.Error as error:
             raise self._broken("opened", error) from error
         except OSError as error:
-            raise StoreError(f"the store {path} cannot be opened: {error.strerror or error}") from error
+            raise StoreError(f"the store {path} cannot be opened: {reason_of(error)}") from error
         self._database = os.stat(path)
-        # Damage is to be found now, with somebody watching, rather than at the first change.
+        # Find damage now, while someone is watching the start, rather than at the first change.
         self.read()
 
     def _take_mark(self, path: Path) -> bool:
-        """Whether the mark of the last close names the database as it is; it is gone then, and serves once."""
+        """Remove the mark of the last close, and return whether it names the database as it is now."""
         mark = self._dir / MARK_NAME
         if not mark.exists():
             return False
@@ -192,13 +197,13 @@ class SqliteStore:
         return named == _mark_of(path)
 
     def _leave_mark(self) -> None:
-        """Note which file, last changed when, was closed in order. Without the mark the next start waits for longer, no more."""
+        """Record which file was closed in order. Without the mark, the next start only waits for longer."""
         if self._database is not None:
             with contextlib.suppress(OSError):
                 (self._dir / MARK_NAME).write_text(_mark_of(self._dir / DATABASE_NAME))
 
     def _create(self, path: Path) -> None:
-        """Make a store without a state, whole or not at all."""
+        """Create a store without a state, whole or not at all."""
         unfinished = path.with_name(path.name + _UNFINISHED_SUFFIX)
         for leftover in self._dir.glob(f"{unfinished.name}*"):
             leftover.unlink()
@@ -217,7 +222,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _transaction(self, verb: str) -> Iterator[sqlite3.Connection]:
-        """The connection within a transaction, which is made durable on leaving, or undone by an error."""
+        """Run a transaction on the connection: committed durably at the end, or rolled back by an error."""
         with self._mutex:
             connection = self._connection
             if connection is None:
@@ -265,7 +270,7 @@ class SqliteStore:
 
 
 def _mark_of(path: Path) -> str:
-    """Which file this is, and when it was last changed, in whatever way: that time nobody can set."""
+    """Return the identity of a file and the time of its last change of any kind, which users cannot set."""
     found = path.stat()
     return f"{found.st_dev} {found.st_ino} {found.st_ctime_ns}\n"
 
@@ -275,12 +280,15 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _sync(directory: Path) -> None:
-    """Let the names in a directory outlive a power failure."""
+    """Make the names in a directory survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot: SQLite goes on too
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # the file system cannot, and SQLite ignores that too
             raise
     finally:
         os.close(descriptor)

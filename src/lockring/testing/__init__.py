@@ -1,4 +1,4 @@
-"""For tests of programs that use lockring: a real cluster on this machine, with the faults that it may have."""
+"""Support for tests of programs that use lockring: a real cluster on this machine, with all the faults it may have."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess
 
 COORDINATOR: Final = "coordinator"
-"""The coordinator's name where a process is named."""
+"""Name of the coordinator's process."""
 
 _POLL_S: Final = 0.05
 _SETTLED_S: Final = 0.5
@@ -44,13 +44,13 @@ _SHARE_TOLERANCE: Final = 0.06
 
 
 class ClusterFailed(RuntimeError):
-    """The cluster did not do what was waited for; the text ends with the processes' last log lines."""
+    """The cluster did not reach the expected state; the text ends with the processes' last log lines."""
 
 
 class LocalCluster:
-    """A coordinator and some nodes on free loopback ports. Not safe for use by several threads at once.
+    """A coordinator and some nodes on free loopback ports. Not thread-safe.
 
-    Processes are named "coordinator", "N1", "N2", …; whatever happens to the test, they do not outlive it.
+    Processes are named "coordinator", "N1", "N2", …; they never outlive the test, whatever happens to it.
 
     Args:
         nodes: how many nodes to start with.
@@ -60,7 +60,7 @@ class LocalCluster:
         stabilization_s: the same.
         member_lease_s: the same.
         log_level: of all processes.
-        directory: where logs and the coordinator's state go; by default a temporary one, removed at the end.
+        directory: for logs and the coordinator's state; by default a temporary one, removed at the end.
         network: gives the processes their addresses; by default free ports of the loopback interface.
         grpc: whether the nodes serve the gRPC API, each at a free port: see `grpc_address_of`.
     """
@@ -96,7 +96,7 @@ class LocalCluster:
             log_level=log_level,
         )
         self._processes: dict[str, TestedProcess] = {}
-        # The system ends a child with the *thread* that started it: so one that lives as long as the cluster does it.
+        # The system ends a child with the *thread* that started it: so a thread that lives as long as the cluster does.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-cluster")
 
     def __enter__(self) -> Self:
@@ -130,21 +130,21 @@ class LocalCluster:
                 self.wait_until_stable(timeout_s=timeout_s)
                 return
             except ClusterFailed:
-                # Another process may have taken one of the ports since they were looked for.
+                # Another process may have taken one of the ports since they were found free.
                 if attempt == _START_ATTEMPTS or "already taken" not in self.logs():
                     raise
                 self._end_all()
 
     def _start_all(self) -> None:
         place = self._network.place(COORDINATOR)
-        # There was no cluster before, also where a first attempt has left an empty directory.
+        # There was no cluster before, even if a first attempt has left an empty directory.
         command = self._coordinator_command(place, new_cluster=True)
         self._add(COORDINATOR, TestedProcess(place, command, self._log(COORDINATOR)))
         for number in range(1, self._nodes_at_start + 1):
             self._add_node(f"N{number}", 1)
 
     def close(self) -> None:
-        """Kill all processes and remove what is temporary. Closing twice is harmless."""
+        """Kill all processes and remove temporary files. Closing twice is harmless."""
         self._end_all()
         self._spawner.shutdown()
         if self._is_own_directory:
@@ -158,26 +158,26 @@ class LocalCluster:
             self._grpc_places.clear()
         self._loopback.close()
 
-    # ----------------------------------------------------------------------- what there is
+    # ----------------------------------------------------------------------- inspection
 
     @property
     def servers(self) -> str:
-        """The nodes' addresses as a client takes them."""
+        """The nodes' addresses, in the form that a client takes."""
         return ",".join(
             process.place.public for name, process in self._processes.items() if name != COORDINATOR
         )
 
     @property
     def nodes(self) -> list[str]:
-        """The names of all nodes that were ever started, running or not."""
+        """The names of all nodes ever started, running or not."""
         return [name for name in list(self._processes) if name != COORDINATOR]
 
     def address_of(self, name: str) -> str:
-        """HOST:PORT at which a process listens, the same after a restart."""
+        """Return HOST:PORT that a process listens on, the same after a restart."""
         return self._process(name).address
 
     def grpc_address_of(self, name: str) -> str:
-        """HOST:PORT of a node's gRPC API, the same after a restart.
+        """Return HOST:PORT of a node's gRPC API, the same after a restart.
 
         Raises:
             ClusterFailed: the cluster was started without `grpc`.
@@ -187,10 +187,10 @@ class LocalCluster:
         return self._grpc_places[name].public
 
     def pid_of(self, name: str) -> int:
-        """The process id of a process that is running.
+        """Return the process id of a running process.
 
         Raises:
-            ClusterFailed: it is not.
+            ClusterFailed: it is not running.
         """
         process = self._process(name)
         if not process.is_running:
@@ -198,26 +198,26 @@ class LocalCluster:
         return process.pid
 
     def is_running(self, name: str) -> bool:
-        """Whether a process has been started and has not ended; a frozen one is running."""
+        """Return whether a process has been started and has not ended; a frozen one is running."""
         return self._process(name).is_running
 
     def state(self) -> ClusterState:
-        """The newest cluster state that any process has."""
+        """Return the newest cluster state of any process."""
         views = [view for name in self._processes if (view := self._view(name)) is not None]
         return max((view.state for view in views), key=lambda state: state.version, default=ClusterState())
 
     def primary_of(self, lock: str) -> str:
-        """The node that is the primary of a lock's slot; "" if there is none."""
+        """Return the primary of a lock's slot; "" if there is none."""
         primary = self.state().slots[slot_of(lock)].primary
         return "" if primary is None else primary.node
 
     def backup_of(self, lock: str) -> str:
-        """The node that has the backup of a lock's slot; "" if there is none."""
+        """Return the node with the backup of a lock's slot; "" if there is none."""
         backup = self.state().slots[slot_of(lock)].backup
         return "" if backup is None else backup.replica.node
 
     def logs(self, *, lines_max: int = _LOG_LINES) -> str:
-        """The last log lines of every process, for the report of a failure."""
+        """Return the last log lines of every process, for the report of a failure."""
         parts = []
         for name, process in self._processes.items():
             lines = process.log().splitlines()[-lines_max:]
@@ -225,33 +225,33 @@ class LocalCluster:
         return "\n".join(parts)
 
     def log_of(self, name: str) -> str:
-        """Everything that a process has logged since the cluster was started."""
+        """Return everything that a process has logged since the cluster was started."""
         return self._process(name).log()
 
     # ----------------------------------------------------------------------- faults and changes
 
     def kill(self, name: str) -> None:
-        """End a process at once, as a crash would (SIGKILL)."""
+        """Kill a process at once, like a crash (SIGKILL)."""
         self._process(name).kill()
 
     def terminate(self, name: str) -> None:
-        """Tell a process to end (SIGTERM): a node drains first. Does not wait; see `wait_for_exit`."""
+        """Ask a process to end (SIGTERM): a node drains first. Does not wait; see `wait_for_exit`."""
         self._process(name).send(signal.SIGTERM)
 
     def freeze(self, name: str) -> None:
-        """Stop a process in the middle of what it does (SIGSTOP), until `thaw`."""
+        """Stop a process in the middle of its work (SIGSTOP), until `thaw`."""
         self._process(name).freeze()
 
     def thaw(self, name: str) -> None:
-        """Let a frozen process go on (SIGCONT)."""
+        """Continue a frozen process (SIGCONT)."""
         self._process(name).thaw()
 
     def restart(self, name: str, *, weight: int | None = None) -> None:
-        """Start a process anew at the same address, killing it first if it is running.
+        """Start a process again at the same address, killing it first if it is running.
 
         Args:
             name: of the process.
-            weight: for a node, if it is to have another one from now on.
+            weight: a node's new weight, None to keep the old one.
         """
         process = self._process(name)
         process.kill()
@@ -281,7 +281,7 @@ class LocalCluster:
         """Wait until a process has ended, and return its exit code (negative: the signal that killed it).
 
         Raises:
-            ClusterFailed: it has not in time.
+            ClusterFailed: it has not ended in time.
         """
         try:
             return self._process(name).wait(timeout_s)
@@ -289,8 +289,10 @@ class LocalCluster:
             raise ClusterFailed(f"{name} has not ended within {timeout_s:g} s\n{self.logs()}") from None
 
     def wait_until_stable(self, *, timeout_s: float = 30.0, poll_s: float = _POLL_S) -> ClusterState:
-        """Wait until the nodes that are running, and not frozen, have all slots, each with a backup in sync if there
-        are two nodes or more, the others are members no more, and nothing moves. The coordinator must be running.
+        """Wait until the cluster is stable.
+
+        That is: the running, unfrozen nodes have all slots, each with a backup in sync if there are two nodes or
+        more; the other nodes are no longer members; and nothing moves. The coordinator must be running.
 
         Args:
             timeout_s: how long to wait.
@@ -300,7 +302,7 @@ class LocalCluster:
             The state then.
 
         Raises:
-            ClusterFailed: that is not reached in time.
+            ClusterFailed: the cluster is not stable in time.
         """
         end_s = time.monotonic() + timeout_s
         version, since_s = 0, time.monotonic()
@@ -318,7 +320,7 @@ class LocalCluster:
             time.sleep(poll_s)
 
     def _unstable(self) -> tuple[str, ClusterState]:
-        """What is still to happen before the cluster is stable, "" if nothing; and the coordinator's state."""
+        """Return what keeps the cluster from being stable, "" if nothing; and the coordinator's state."""
         nobody = ClusterState()
         coordinator = self._view(COORDINATOR)
         if coordinator is None:
@@ -337,7 +339,7 @@ class LocalCluster:
             if view is None:
                 return f"{name} does not answer", state
             if view.state.version != state.version:
-                return f"{name} has not the newest state", state
+                return f"{name} does not have the newest state", state
             member = state.members.get(name)
             if member is None or member.replica != view.replica:
                 return f"{name} is not a member", state
@@ -407,7 +409,7 @@ class LocalCluster:
 
 
 def _unsettled(state: ClusterState, expected: dict[Replica, int]) -> str:
-    """What the slots lack with just these nodes, of these weights; "" if nothing."""
+    """Return what the slots lack, given exactly these nodes and weights; "" if nothing."""
     if not expected:
         return "no node is active"
     counts = dict.fromkeys(expected, 0)

@@ -1,4 +1,4 @@
-"""Where the processes of a local cluster listen, and how they are started so that they do: loopback unless told."""
+"""The addresses of a local cluster's processes, and how to start them there: on the loopback interface by default."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ HOST: Final = "127.0.0.1"
 
 
 class Place(NamedTuple):
-    """Where one process is.
+    """The place of one process.
 
     Attributes:
         listen: HOST:PORT that it listens on, and at which the test itself reaches it.
-        advertise: HOST:PORT that the others are told to use; "" for the one listened on.
-        prefix: what the command line begins with, such as a program that enters a network namespace. It must end by
-            becoming the command that follows, under the same process id.
+        advertise: HOST:PORT that it advertises; "" for the one listened on.
+        prefix: start of the command line, such as a program that enters a network namespace. It must become the
+            command that follows, under the same process id.
     """
 
     listen: str
@@ -25,28 +25,28 @@ class Place(NamedTuple):
 
     @property
     def public(self) -> str:
-        """The address that the others are told to use."""
+        """The address that is advertised."""
         return self.advertise or self.listen
 
 
 class Network(Protocol):
-    """What gives the processes of a cluster their places."""
+    """Gives the processes of a cluster their places."""
 
     def place(self, name: str) -> Place:
-        """The place of a process that is about to be started for the first time, or anew after a failed start."""
+        """Return the place of a process that starts for the first time, or again after a failed start."""
 
 
 class Loopback:
-    """Ports of this machine, which nobody else can reach, kept until this is closed. Not thread-safe."""
+    """Ports of this machine, which no other machine can reach, kept until this is closed. Not thread-safe."""
 
     def __init__(self) -> None:
         self._ports = ReservedPorts(HOST)
 
     def place(self, name: str) -> Place:
-        """A port that nobody else gets."""
+        """Return a place with a reserved port."""
         del name
         return Place(f"{HOST}:{self._ports.take()[0]}")
 
     def close(self) -> None:
-        """Keep the ports no longer. Closing twice is harmless."""
+        """Release the ports. Closing twice is harmless."""
         self._ports.close()

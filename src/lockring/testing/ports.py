@@ -1,4 +1,4 @@
-"""Ports that are kept for those who are told of them, while other tests on this machine look for ports too."""
+"""Ports that stay reserved for their servers while other tests on this machine look for ports too."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ATTEMPTS_MAX: Final = 1_000
 
 
 class ReservedPorts:
-    """TCP ports of one address that nobody gets by chance while this is open. Not thread-safe.
+    """TCP ports of one address that no other process gets by chance while this is open. Not thread-safe.
 
-    Each is bound, exclusively at first, by a socket that never listens: to connect to it is refused, and whoever else
-    looks for a port passes over it. A server that is told the port can listen there all the same, for it sets
-    SO_REUSEADDR as all servers do; also again and again, after each of its deaths. Systems other than Linux do not
-    allow that: there a port is looked for in the same way, but not kept.
+    Each is bound, exclusively at first, by a socket that never listens: connections to it are refused, and a search
+    for a free port skips it. A server that knows the port can still listen there, repeatedly even, because it sets
+    SO_REUSEADDR as all servers do. Systems other than Linux do not allow that: there a port is found in the same
+    way, but not kept.
 
     Args:
         host: the address.
@@ -29,10 +29,10 @@ class ReservedPorts:
         self._kept: list[socket.socket] = []
 
     def take(self, count: int = 1) -> list[int]:
-        """Reserve ports in a row, and return them.
+        """Reserve consecutive ports, and return them.
 
         Raises:
-            OSError: there are no such.
+            OSError: there are none.
         """
         for _ in range(_ATTEMPTS_MAX):
             first = random.choice(PORTS[: len(PORTS) - count + 1])
@@ -52,10 +52,10 @@ class ReservedPorts:
             else:
                 _close(socks)
             return list(row)
-        raise OSError(f"no {count} free ports in a row at {self._host}")
+        raise OSError(f"no {count} consecutive free ports at {self._host}")
 
     def close(self) -> None:
-        """Keep none of them any longer. Closing twice is harmless."""
+        """Release all ports. Closing twice is harmless."""
         _close(self._kept)
         self._kept.clear()
 

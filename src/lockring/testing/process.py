@@ -1,4 +1,4 @@
-"""One process of a local cluster, in whatever condition a test has brought it."""
+"""One process of a local cluster, in any condition that a test has brought it into."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _EXIT_S_MAX: Final = 10.0
 
 
 class TestedProcess:
-    """One process of the cluster, in whatever condition.
+    """One process of the cluster.
 
     Attributes:
-        place: where it is.
-        command: what it is started with, without the place's prefix; a change counts from the next start.
+        place: its place.
+        command: its command line, without the place's prefix; a change takes effect at the next start.
     """
 
     def __init__(self, place: Place, command: list[str], log_path: Path) -> None:
@@ -36,18 +36,18 @@ class TestedProcess:
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """The process id of the running process."""
         assert self._popen is not None
         return self._popen.pid
 
     @property
     def is_running(self) -> bool:
-        """Started, and not ended."""
+        """Whether it has been started and has not ended."""
         return self._popen is not None and self._popen.poll() is None
 
     @property
     def condition(self) -> str:
-        """In a word, for people."""
+        """Its condition in a word, for people."""
         if self._popen is None:
             return "not started"
         code = self._popen.poll()
@@ -56,7 +56,7 @@ class TestedProcess:
         return "frozen" if self.is_frozen else "running"
 
     def spawn(self) -> None:
-        """Start it."""
+        """Start the process."""
         self.is_frozen = self.is_draining = False
         with self._log_path.open("ab") as log:
             self._popen = subprocess.Popen(
@@ -69,32 +69,32 @@ class TestedProcess:
             )
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it is running."""
+        """Send a signal, if the process is running."""
         if self._popen is not None:
             self._popen.send_signal(number)
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """Stop the process (SIGSTOP)."""
         self.send(signal.SIGSTOP)
         self.is_frozen = True
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Continue the process (SIGCONT)."""
         self.send(signal.SIGCONT)
         self.is_frozen = False
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Kill the process, and wait until it is gone."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait(_EXIT_S_MAX)
             self.is_frozen = False
 
     def wait(self, timeout_s: float) -> int:
-        """Wait until it has ended."""
+        """Wait until the process has ended, and return its exit code."""
         assert self._popen is not None
         return self._popen.wait(timeout_s)
 
     def log(self) -> str:
-        """All that it has logged."""
+        """Return everything that the process has logged."""
         return self._log_path.read_text(encoding="utf-8", errors="replace") if self._log_path.exists() else ""

@@ -558,7 +558,7 @@ def test_a_membership_that_was_lost_owns_nothing_until_it_is_taken_up_again() ->
     assert ownership.fence("a/b") == 7
     assert changes
     members[1].loss = LockLost("taken", reason="replaced")
-    with pytest.raises(LockLost, match=r"another worker calls itself 'w' .*--worker"):
+    with pytest.raises(LockLost, match=r"another worker named 'w' .*--worker"):
         ownership.rejoin()
 
 

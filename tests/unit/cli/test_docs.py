@@ -10,7 +10,7 @@ import pytest
 
 from lockring import exits
 from lockring.cli.app import root
-from lockring.cli.options import sections
+from lockring.cli.sections import sections
 from lockring.config import settings_of
 
 PAGE = Path(__file__).parents[3].joinpath("docs", "cli.md").read_text(encoding="utf-8")

@@ -82,7 +82,7 @@ def test_slots_of_nodes_without_a_lease_are_not_served_whatever_the_state_says()
     ]
     assert health.remarks == [
         f"the coordinator at c:1 does not answer ({REFUSED})",
-        "a, b have been without the coordinator for 39 s, and may serve no more",
+        "a, b have been without the coordinator for 39 s, and may no longer serve",
     ]
 
 
@@ -107,7 +107,7 @@ def test_slots_of_a_primary_that_does_not_answer_count_for_nothing() -> None:
     health = judge(WHOLE, ServerAnswer(None, REFUSED), node(B, HALF), coordinator(a=12_000, b=300))
     assert (health.condition, health.slots_served) == ("partial", HALF)
     assert health.reasons == [
-        f"a at a:1 does not answer ({REFUSED}); the coordinator heard it last 12 s ago: 2048 slots"
+        f"a at a:1 does not answer ({REFUSED}); the coordinator last heard from it 12 s ago: 2048 slots"
     ]
     assert health.heading.startswith("PARTLY NOT SERVING: 2048 of 4096 slots")
 

@@ -53,7 +53,7 @@ def test_a_loss_is_a_warning_with_the_lock_its_token_and_the_reason(
     server.lose("nightly")
     assert grant.lost.wait(PATIENCE_S)
     assert records.next() == (logging.DEBUG, f"connected to {server.address}")
-    assert records.next() == (logging.WARNING, "the lock 'nightly' was lost: broken (token 1)")
+    assert records.next() == (logging.WARNING, "the lock 'nightly' was lost: an operator broke it (token 1)")
 
 
 @pytest.mark.parametrize("own_thread", [False, True])
@@ -66,7 +66,7 @@ def test_so_it_is_with_asyncio(server: LockServer, records: Records, own_thread:
 
     asyncio.run(main())
     assert records.next() == (logging.DEBUG, f"connected to {server.address}")
-    assert records.next() == (logging.WARNING, "the lock 'nightly' was lost: broken (token 1)")
+    assert records.next() == (logging.WARNING, "the lock 'nightly' was lost: an operator broke it (token 1)")
 
 
 def test_what_goes_as_it_should_is_not_logged(

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from google.rpc import code_pb2, error_details_pb2
 
-from lockring.errors import InvalidRequest, LockringError, Moved, NotHeld, Overloaded, Unavailable
+from lockring.errors import (
+    CannotListen,
+    InvalidRequest,
+    LockringError,
+    Moved,
+    NotHeld,
+    Overloaded,
+    Unavailable,
+)
 from lockring.grpc_api.router import Where
 from lockring.grpc_api.status import RETRY_MS, STATUS_OF, status_of
 from lockring.grpc_api.v1 import lockring_pb2 as pb
-from lockring.net.listener import CannotListen
 from tests.unit.house.rules import ROOT
 
 HERE = Where("N2", "10.0.0.2:9501", "10.0.0.2:9601", 17)

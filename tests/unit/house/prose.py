@@ -137,6 +137,27 @@ def crowded_lines(page: str) -> Iterator[Finding]:
             yield Finding(number, line[found.end() :][:40], "begin it on a line of its own")
 
 
+def long_prose(source: str) -> Iterator[Finding]:
+    """Yield the lines of a module's comments and docstrings that are longer than `LINE_MAX` characters."""
+    lines = source.splitlines()
+    for number, prose in enumerate(comments_and_docstrings(source).split("\n"), start=1):
+        if prose.strip() and len(lines[number - 1]) > LINE_MAX:
+            length = len(lines[number - 1])
+            yield Finding(number, prose[:40], f"{length} characters: break the line, or shorten the sentence")
+
+
+def messages(source: str) -> str:
+    """Return a module without its code, line by line the same: the texts in strings that are not docstrings."""
+    tree = ast.parse(source)
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = [""] * len(source.splitlines())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            if " " in node.value:
+                found[node.lineno - 1] += f" {' '.join(node.value.split())}"
+    return "\n".join(found)
+
+
 def comments_and_docstrings(source: str) -> str:
     """Return a module without its code, line by line the same: comments, docstrings, and strings below names.
 

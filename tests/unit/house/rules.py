@@ -16,9 +16,9 @@ ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
 _WORDS: Final = frozenset(
-    {"addresses", "errors", "names", "native", "protocol", "slots", "troubles", "units"}
+    {"addresses", "errors", "names", "native", "protocol", "slots", "system_errors", "troubles", "units"}
 )
-_PURE_WORDS: Final = _WORDS - {"native"}
+_PURE_WORDS: Final = _WORDS - {"native", "system_errors"}
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "_version": frozenset(),
@@ -32,6 +32,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "protocol": frozenset(),
     "ring_picture": _PURE_WORDS | {"cluster_state", "ring"},
     "slots": frozenset({"names"}),
+    "system_errors": frozenset(),
     "terminals": frozenset(),
     "troubles": frozenset({"units"}),
     "units": frozenset({"errors"}),
@@ -61,7 +62,9 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "": frozenset({"_version", "aio", "client", "errors"}),
     "testing": _WORDS
     | {"", "aio", "clock", "cluster_state", "core", "net", "store", "config", "server", "client"},
-    "apps": frozenset({"", "aio", "clock", "errors", "names", "native", "troubles", "units"}),
+    "apps": frozenset(
+        {"", "aio", "clock", "errors", "names", "native", "system_errors", "troubles", "units"}
+    ),
     "cli": _WORDS
     | {
         "",

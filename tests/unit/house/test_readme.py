@@ -14,7 +14,7 @@ import click
 import pytest
 
 from lockring.cli.app import root
-from lockring.cli.options import read_file, sections
+from lockring.cli.sections import read_file, sections
 from lockring.config import load
 from tests.unit.house.rules import ROOT, SOURCE, classes_of
 

@@ -91,7 +91,7 @@ class EchoHost:
             self.longest_queue = max(self.longest_queue, sum(map(len, guest._out)))
         self.outbox.flush()
 
-    def leave_guest(self, guest: AcceptedConnection, reason: str) -> None:
+    def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         self.left.append(reason)
 
 

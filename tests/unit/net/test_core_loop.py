@@ -60,18 +60,18 @@ def test_who_is_alone_is_served_at_once_and_a_crowd_in_one_flush() -> None:
     async def main() -> None:
         recorder = Recorder()
         long_ago_ns, now_ns = monotonic_ns(), monotonic_ns() + 10 * NS_PER_MS
-        recorder.pump.hurry(now_ns)
+        recorder.pump.flush_if_idle(now_ns)
         assert recorder.events == ["flush"], "inside the input"
         for _ in range(10):
-            recorder.pump.hurry(long_ago_ns)  # right after the last flush, as it were
+            recorder.pump.flush_if_idle(long_ago_ns)  # right after the last flush, as it were
         assert recorder.events == ["flush"]
-        recorder.pump.hurry(now_ns + NS_PER_MS)
+        recorder.pump.flush_if_idle(now_ns + NS_PER_MS)
         assert recorder.events == ["flush"], "one is to come at the end of this turn anyway"
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert recorder.events == ["flush", "flush"]
         recorder.pump.stop()
-        recorder.pump.hurry(monotonic_ns() + NS_PER_MS)
+        recorder.pump.flush_if_idle(monotonic_ns() + NS_PER_MS)
         recorder.pump.flush()
         assert recorder.events == ["flush", "flush"]
 

@@ -22,5 +22,5 @@ def test_with_enough_of_them_a_port_has_all_that_it_can_use() -> None:
 
 
 def test_with_fewer_it_says_how_to_have_more() -> None:
-    assert "room for 512 clients at a time, since 1024 files may be open" in room_of(1024, 1).remark
+    assert "room for only 512 clients, because 1024 files may be open" in room_of(1024, 1).remark
     assert "ulimit -n" in room_of(1024, 1).remark

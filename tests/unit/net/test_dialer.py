@@ -39,7 +39,7 @@ class Caller:
     def hello(self) -> Message:
         return ClientHello(PROTOCOL, "", "caller", len(self.opened_at) + 1)
 
-    def turned_away(self, address: str, error: LockringError, hint: int) -> None:
+    def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
         self.failures.append((address, error, hint))
 
     def opened(self, address: str, welcome: Welcome) -> None:
@@ -82,7 +82,7 @@ def test_a_lost_connection_is_told_once_and_dialed_again() -> None:
         await host.start()
         caller = Caller([host.address])
         await until(lambda: len(caller.opened_at) == 1)
-        for guest in list(host.listener.guests):
+        for guest in list(host.listener.connections):
             guest.abort("the test cuts it")
         await until(lambda: len(caller.opened_at) == 2)
         assert len(caller.losses) == 1
@@ -103,7 +103,7 @@ def test_it_waits_for_a_server_that_is_not_there_yet() -> None:
         caller = Caller([later])
         await until(lambda: len(caller.failures) >= 3)
         assert all(isinstance(error, Unavailable) for _, error, _ in caller.failures)
-        assert "nobody listens there" in str(caller.failures[0][1])
+        assert "connection refused" in str(caller.failures[0][1])
         host = EchoHost()
         await host.start(later)
         await until(lambda: len(caller.opened_at) == 1)
@@ -152,7 +152,7 @@ def test_a_server_that_speaks_something_else_is_told_apart_from_none() -> None:
         caller = Caller([f"127.0.0.1:{server.sockets[0].getsockname()[1]}"])
         await until(lambda: len(caller.failures) >= 1)
         assert isinstance(caller.failures[0][1], ProtocolError)
-        assert "no lockring server" in str(caller.failures[0][1])
+        assert "is not a lockring server" in str(caller.failures[0][1])
         caller.dialer.close("done")
         server.close()
         await server.wait_closed()
@@ -196,7 +196,7 @@ def test_after_close_it_neither_dials_nor_tells() -> None:
         await until(lambda: len(caller.opened_at) == 1)
         caller.ask(1)
         caller.dialer.close("done")
-        await until(lambda: not list(host.listener.guests))
+        await until(lambda: not list(host.listener.connections))
         assert host.arrived == [GetState(1)], "what was sent before is delivered"
         await asyncio.sleep(0.1)
         assert len(host.greeted) == 1

@@ -12,12 +12,11 @@ from collections import Counter
 
 import pytest
 
-from lockring.errors import InvalidRequest
+from lockring.errors import CannotListen, InvalidRequest
 from lockring.net import accepted as guest_module
 from lockring.net.accepted import AcceptedConnection
 from lockring.net.descriptors import RESERVED_MAX
 from lockring.net.frames import encode_frame
-from lockring.net.listener import CannotListen
 from lockring.protocol import (
     PROTOCOL,
     Acquire,
@@ -80,7 +79,7 @@ def test_a_frame_that_does_not_come_to_its_end_ends_its_connection(
         half = encode_frame(Acquire(1, "s" * 10_000, 1000, "o", 1, "x"))[:5_000]
         answers = await talk(host, encode_frame(hello) + half, answers=2)
         assert isinstance(answers[1], Refusal)
-        assert "a frame began to arrive" in answers[1].text
+        assert "a frame was still incomplete" in answers[1].text
         await until(lambda: len(host.left) == 1)
         answers = await talk(host, encode_frame(hello), half[:2], answers=2)
         assert isinstance(answers[1], Refusal)
@@ -100,16 +99,16 @@ def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_with
         with Wire(host.address) as wire:
             wire.write(encode_frame(HELLO) + frames[0][:3])
             await until(lambda: bool(host.greeted))
-            (guest,) = host.listener.guests
+            (guest,) = host.listener.connections
             assert isinstance(guest, AcceptedConnection)
-            given = [guest._patience]
+            given = [guest._deadline]
             for number, (one, after) in enumerate(itertools.pairwise(frames), start=1):
                 wire.write(one[3:] + after[:3])
                 await until(functools.partial(has_arrived, number))
-                given.append(guest._patience)
+                given.append(guest._deadline)
             wire.write(frames[-1][3:])
             await until(lambda: len(host.arrived) == len(frames))
-            assert guest._patience is None
+            assert guest._deadline is None
         assert [each is not None and each.cancelled() for each in given] == [True] * len(frames)
         assert len(set(map(id, given))) == len(frames)
 
@@ -122,7 +121,7 @@ def test_a_refusal_reaches_one_that_goes_on_sending() -> None:
     async def test(host: EchoHost) -> None:
         with Wire(host.address) as wire:
             wire.write(b"\xff" * 100)
-            await until(lambda: any(not guest.is_open for guest in host.listener.guests))
+            await until(lambda: any(not guest.is_open for guest in host.listener.connections))
             for _ in range(5):
                 wire.write(b"x" * 100_000)
                 await asyncio.sleep(0.02)
@@ -153,7 +152,7 @@ def test_clients_beyond_the_limit_are_refused_and_members_are_not() -> None:
 def test_connections_that_say_nothing_are_bounded_too() -> None:
     async def test(host: EchoHost) -> None:
         wires = [Wire(host.address) for _ in range(RESERVED_MAX + 1)]
-        await until(lambda: len(list(host.listener.guests)) == len(wires))
+        await until(lambda: len(list(host.listener.connections)) == len(wires))
         with Wire(host.address) as one_more:
             refused = await asyncio.to_thread(one_more.refusal)
             assert refused.code == "overloaded"
@@ -269,7 +268,7 @@ def test_what_the_host_holds_comes_again_in_its_order_and_is_dropped_with_its_co
         host.arrived.clear()
         bad = encode_frame(Acquire(1, "s", 1000, "o", 1, "x"))
         await talk(host, encode_frame(HELLO), bad + data, answers=2)
-        await until(lambda: not list(host.listener.guests))
+        await until(lambda: not list(host.listener.connections))
         assert len(host.arrived) == 1
 
     with_host(test)()
@@ -279,7 +278,7 @@ def test_the_host_hears_once_of_every_admitted_guest_that_leaves_and_of_no_other
     async def test(host: EchoHost) -> None:
         await talk(host, encode_frame(HELLO), answers=1)
         await talk(host, b"garbage!", answers=1)
-        await until(lambda: not list(host.listener.guests))
+        await until(lambda: not list(host.listener.connections))
         assert len(host.left) == 1
 
     with_host(test)()

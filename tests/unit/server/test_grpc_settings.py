@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockring.errors import ConfigError
-from lockring.net.listener import CannotListen
+from lockring.errors import CannotListen, ConfigError
 from lockring.server.local.children import command_of
 from lockring.server.settings import NodeSettings, ServeSettings, UpSettings
 

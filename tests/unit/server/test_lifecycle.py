@@ -12,6 +12,7 @@ import textwrap
 import pytest
 
 from lockring.errors import (
+    CannotListen,
     ConfigError,
     DuplicateNode,
     InvalidRequest,
@@ -22,7 +23,6 @@ from lockring.errors import (
     WrongRole,
 )
 from lockring.exits import exit_code_of_server
-from lockring.net.listener import CannotListen
 from tests.processes import PATIENCE_S
 
 

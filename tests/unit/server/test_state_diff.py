@@ -43,7 +43,7 @@ def test_members_that_come_go_drain_and_come_back_are_named() -> None:
     assert news(nobody, both, again, nobody) == [
         "N1 joined, at 127.0.0.1:9501",
         "N2 joined, at 127.0.0.1:9502",
-        "N1 was started anew, at 127.0.0.1:9501",
+        "N1 was restarted, at 127.0.0.1:9501",
         "N2 is draining",
         "N1 left",
         "N2 left",
@@ -56,9 +56,9 @@ def test_members_that_come_go_drain_and_come_back_are_named() -> None:
         (slot(1, None), slot(2, N1), "N1 begins to serve 2 slots"),
         (slot(1, N1, N2), slot(2, N2, N1), "2 slots moved from N1 to N2"),
         (slot(1, N1, N2), slot(2, N2), "N2 took over 2 slots of N1"),
-        (slot(1, N1, N2), slot(2, N1), "N1 goes on without N2's copy of 2 slots"),
-        (slot(1, N1), slot(2, N2, base=2), "2 slots of N1 lost both copies; N2 begins them empty"),
-        (slot(1, N1), slot(2, None), "2 slots of N1 have nobody to serve them"),
+        (slot(1, N1, N2), slot(2, N1), "N1 continues without N2's copy of 2 slots"),
+        (slot(1, N1), slot(2, N2, base=2), "2 slots of N1 lost both copies; N2 starts them empty"),
+        (slot(1, N1), slot(2, None), "2 slots of N1 are not served by any node"),
     ],
 )
 def test_what_happens_to_slots_is_counted_by_kind(before: SlotState, after: SlotState, line: str) -> None:
@@ -72,7 +72,7 @@ def test_a_node_is_said_to_have_failed_only_by_one_who_knows() -> None:
     coordinator.note(before, after)
     assert coordinator.take_lines() == ["N2 took over 1 slot of N1, which failed"]
     restarted = state_of(slot(2, N2), members=(Replica("N1", 2), N2, N3))
-    assert "N2 took over 1 slot of N1, which has left or was started again" in news(before, restarted)
+    assert "N2 took over 1 slot of N1, which left or was restarted" in news(before, restarted)
 
 
 def test_what_a_server_finds_when_it_starts_is_not_told_as_news() -> None:
@@ -83,7 +83,7 @@ def test_what_a_server_finds_when_it_starts_is_not_told_as_news() -> None:
 
 def test_a_drain_that_was_undone_is_told() -> None:
     drained, active = state_of(N2="draining"), state_of()
-    assert news(drained, active) == ["N2 is drained no more: it may have slots again"]
+    assert news(drained, active) == ["N2 is no longer draining: it may have slots again"]
 
 
 def test_slots_of_primaries_that_are_gone_are_not_counted_as_served() -> None:
@@ -97,7 +97,7 @@ def test_a_node_without_a_lease_is_not_said_to_serve() -> None:
     state = state_of(slot(1, N1, N2), slot(1, N2, N1))
     assert shares(state, N1) == "serves 1 slot, has the copy of 1"
     assert shares(state, N1, may_serve=False) == (
-        "is to serve 1 slot and may not, without a lease, has the copy of 1"
+        "should serve 1 slot but may not without a lease, has the copy of 1"
     )
 
 
@@ -124,7 +124,7 @@ def test_a_reservation_of_generations_is_no_news() -> None:
 
 
 def test_a_node_taken_out_reads_so_in_its_own_log() -> None:
-    assert news(state_of(), state_of(members=(N2, N3)), me="N1") == ["this node was taken out of the cluster"]
+    assert news(state_of(), state_of(members=(N2, N3)), me="N1") == ["this node was removed from the cluster"]
 
 
 def test_summaries_count_what_is_served_copied_and_moving() -> None:

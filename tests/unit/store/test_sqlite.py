@@ -244,7 +244,7 @@ def test_an_empty_file_in_the_place_of_the_store_is_not_taken_for_a_fresh_one(
     if not is_new:  # a store with a past, cut off by a full disk
         SqliteStore(directory).close()
     (directory / DATABASE_NAME).write_bytes(b"")
-    with pytest.raises(StoreError, match="is empty: it was cut off, or is no store") as caught:
+    with pytest.raises(StoreError, match="is empty: it was truncated, or is not a store") as caught:
         SqliteStore(directory)
     assert str(directory / DATABASE_NAME) in str(caught.value)
     assert "--data-dir" in str(caught.value)
@@ -261,7 +261,7 @@ def test_another_programs_database_is_not_taken_for_a_fresh_store(
     foreign.execute(table)
     foreign.execute(f"PRAGMA user_version = {version}")
     foreign.close()
-    with pytest.raises(StoreError, match="not the store of a coordinator"):
+    with pytest.raises(StoreError, match="not a coordinator's store"):
         SqliteStore(directory)
 
 

@@ -1,7 +1,7 @@
-"""The ownership of a worker in a group: the group's ring says which folders are its own.
+"""The ownership of a worker in a group: the group's ring assigns the folders.
 
-A membership that was lost (the cluster could not be reached for longer than its lease) is taken up again by
-`rejoin`. Until then the worker owns nothing, and so removes nothing.
+`rejoin` replaces a membership that was lost (the cluster could not be reached for longer than its lease). Until
+then the worker owns nothing, and so removes nothing.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from lockring.apps.cleaner.ownership import owner_key
 from lockring.errors import LockLost, NotHeld
 
 REPLACED: Final = "replaced"
-"""Why a membership is lost whose id another member has taken over."""
+"""Reason of a loss: another member has taken over the id."""
 
 
 class FolderMember(Protocol):
-    """What is used of a `lockring.Membership`."""
+    """The part of a `lockring.Membership` that is used here."""
 
     def fence(self, key: str) -> int:
-        """The version of the view by which a key is owned."""
+        """Return the version of the view by which a key is owned."""
 
     def on_change(self, callback: Callable[[Any, Any], Any]) -> object:
-        """Call back with what was gained and lost."""
+        """Register a callback for gained and lost keys."""
 
     def check(self) -> object:
-        """Raise if the membership is over."""
+        """Raise an error if the membership is over."""
 
     def leave(self) -> Any:
-        """End it."""
+        """End the membership."""
 
 
 class GroupOwnership:
-    """See the module. Safe for use by several threads.
+    """See the module. Thread-safe.
 
     Args:
-        join: joins the group; called again whenever the membership was lost.
+        join: joins the group; called again after each loss of the membership.
         worker: the member's id.
     """
 
@@ -60,19 +60,19 @@ class GroupOwnership:
             return None
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """See `Ownership`. What was lost goes to others only once the callback has returned."""
+        """See `Ownership`. Lost folders go to other workers only once the callback has returned."""
         with self._lock:
             self._callbacks.append(callback)
 
     def rejoin(self) -> bool:
-        """Join if there is no membership, or it was lost.
+        """Join if there is no membership, or if it was lost.
 
         Returns:
             Whether there was none.
 
         Raises:
             LockLost: another process has taken this member's place.
-            LockringError: joining failed; it can be tried again.
+            LockringError: joining failed; try again later.
         """
         if self._member is not None:
             try:
@@ -81,21 +81,21 @@ class GroupOwnership:
             except LockLost as error:
                 if error.reason == REPLACED:
                     raise LockLost(
-                        f"another worker calls itself {self.worker!r} and has taken this one's place: each needs a name of its own (--worker)",
+                        f"another worker named {self.worker!r} has taken this one's place: give each its own name with --worker",
                         name=error.name,
                         reason=REPLACED,
                     ) from error
                 self._member = None
                 self._changed()
         member = self._join()
-        # Before anything is owned: whoever takes a folder from this worker waits for these calls, and so for a removal under way.
+        # Before any folder is owned: their next owner waits for these calls, and so for a removal in progress.
         member.on_change(lambda gained, lost: self._changed())
         self._member = member
         self._changed()
         return True
 
     def leave(self) -> None:
-        """End the membership: the others take over what was owned."""
+        """End the membership: other workers take over its folders."""
         member, self._member = self._member, None
         if member is not None:
             member.leave()

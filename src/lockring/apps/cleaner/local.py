@@ -1,11 +1,12 @@
 """A local file system as a storage.
 
-A folder is removed by `rmdir`, which is atomic: it fails if anything is in the folder. Folders are looked at and removed by
-way of open directories, from the root down, without following links: if a part of the path is replaced by a link
-meanwhile, nothing outside of the root is touched. What is on another file system than the root is left alone, unless asked.
+A folder is removed by `rmdir`, which is atomic: it fails if the folder has an entry. Folders are inspected and
+removed by way of open directories, from the root down, without following links: if a part of the path is replaced
+by a link in the meantime, nothing outside of the root is touched. Other file systems than the root's are left alone
+by default.
 
-Names of folders are bytes to the system. Here they are read as UTF-8 whatever the locale says (`lockring.native`), since a folder's owner
-follows from its name: workers of two locales must ask for the same one.
+Names of folders are bytes to the system. Here they are read as UTF-8 in every locale (`lockring.native`), since a
+folder's owner follows from its name: workers in two locales must compute the same one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lockring.errors import Denied, InvalidRequest, RootMissing, Unavailable
 from lockring.native import from_native
 
 _DEPTH_OF_OPEN: Final = 64
-"""Deeper folders are read at once, so that a deep tree does not take all file descriptors."""
+"""Depth from which folders are read in one go, so that a deep tree does not use up all file descriptors."""
 
 _PATH_ONLY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,7 +47,7 @@ def _reason_of(error: OSError) -> Reason:
 
 
 class _Level:
-    """A folder on the way from the root to where the scan is."""
+    """A folder on the path from the root to the scan's position."""
 
     __slots__ = ("count", "folder", "names", "path", "stamp")
 
@@ -63,7 +64,7 @@ class LocalStorage:
 
     Args:
         path: the root, as Python's own file functions take it; a link to it is followed, links in it are not.
-        crosses: whether folders on other file systems are cleaned too.
+        crosses: whether to clean folders on other file systems too.
 
     Raises:
         InvalidRequest: the path is empty.
@@ -73,7 +74,7 @@ class LocalStorage:
 
     def __init__(self, path: str, *, crosses: bool = False) -> None:
         if not path:
-            # What an unset variable gives; the system would take it for the current folder.
+            # The value of an unset variable; the system would take it for the current folder.
             raise InvalidRequest("a root must not be empty: name a folder")
         self.name = from_native(path)
         self.restored = 0
@@ -82,7 +83,7 @@ class LocalStorage:
         self._root = -1
         self._device = 0
         self.on_replaced: Callable[[], None] | None = None
-        """Called by a scan that finds another folder in the root's place, once that is the root."""
+        """Called by a scan that finds another folder in the root's place, after the change of root."""
 
     @property
     def path(self) -> str:
@@ -154,13 +155,13 @@ class LocalStorage:
                 _close(level.names)
 
     def _follow_root(self) -> None:
-        """Take the folder for the root that is in its place by now: it may have been removed and made again, or mounted anew."""
+        """Follow the root to the folder now in its place, which may have been created or mounted again."""
         try:
             there, here = os.stat(self._path), os.fstat(self._root)
             if os.path.samestat(there, here):
                 return
         except OSError:
-            pass  # `open` says what is wrong
+            pass  # `open` reports the failure
         root, self._root = self._root, -1
         try:
             self.open()
@@ -177,7 +178,7 @@ class LocalStorage:
     def _enter(
         self, level: _Level, entry: os.DirEntry[bytes], policy: Policy, depth: int
     ) -> _Level | FoundFolder | None:
-        """Go into a folder, or say why not; None if it is gone."""
+        """Enter a folder, or return why not; None if it is gone."""
         name = _text(entry.name)
         folder = f"{level.folder}/{name}" if level.folder else name
         kept = policy.keeps_below(folder)
@@ -196,7 +197,7 @@ class LocalStorage:
             return None
         except OSError as error:
             return FoundFolder(folder, _reason_of(error))
-        # The stamp is older than the list, so what comes into the folder meanwhile changes it.
+        # The stamp is older than the list, so an entry created in between changes it.
         return _Level(folder, path, names, status.st_ctime_ns)
 
     def look(self, folder: str, *, entries_max: int) -> FolderState | Reason:
@@ -219,7 +220,7 @@ class LocalStorage:
     def remove(self, folder: str) -> Reason | None:
         """See `Storage`."""
         parent, _, name = folder.rpartition("/")
-        assert name not in ("", ".", ".."), "neither the root nor what is outside of it"
+        assert name not in ("", ".", ".."), "neither the root nor a folder outside of it"
         try:
             with self._opened(parent, _PATH_ONLY) as opened:
                 status = os.stat(_bytes(name), dir_fd=opened, follow_symlinks=False)
@@ -232,7 +233,7 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def _opened(self, folder: str, flags: int) -> Iterator[int]:
-        """A folder as an open directory, reached from the root without following a link."""
+        """Open a folder as a directory, reached from the root without following a link."""
         *above, last = _bytes(folder or ".").split(b"/")
         opened = self._root
         try:
@@ -260,6 +261,6 @@ def _bytes(name: str) -> bytes:
 
 
 def _close(names: Iterator[os.DirEntry[bytes]]) -> None:
-    close = getattr(names, "close", None)  # a list that was read at once has none
+    close = getattr(names, "close", None)  # a list that was read in one go has none
     if close is not None:
         close()

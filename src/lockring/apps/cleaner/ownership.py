@@ -1,4 +1,4 @@
-"""Which folders are a worker's: all of them if it is alone, else what the ring of its group gives it."""
+"""The folders that belong to a worker: all of them if it works alone, else those that its group's ring gives it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 KEY_BYTES_MAX: Final = 512
-"""Longer keys, and such that are no text, are asked for by their digest."""
+"""Longest key. A folder with a longer path, or one that is not text, has a digest as its key."""
 
 
 class Ownership(Protocol):
-    """Says whose a folder is. Safe for use by several threads."""
+    """Knows the owner of each folder. Thread-safe."""
 
     worker: str
-    """This worker, as the others know it."""
+    """The name of this worker to others."""
 
     def fence(self, folder: str) -> int | None:
-        """The number under which this worker owns a folder at this moment, None if it does not.
+        """Return the number under which this worker owns a folder at this moment, None if it does not.
 
-        It only grows: a later owner, or the same one after another, has a greater one.
+        The number only grows: a later owner, or the same one after another, has a greater one.
         """
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back, from any thread, whenever this worker has gained or lost folders."""
+        """Register a callback, called from any thread whenever this worker has gained or lost folders."""
 
 
 class SoleOwnership:
-    """The ownership of a worker that is alone: every folder is its own.
+    """The ownership of a worker without a group: it owns every folder.
 
     Args:
         worker: its name.
@@ -41,13 +41,13 @@ class SoleOwnership:
         return 0
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """See `Ownership`; nothing ever changes."""
+        """See `Ownership`; never calls back."""
 
 
 def owner_key(folder: str) -> str:
-    """What the ring is asked for: the folder's path relative to the root, so that all machines ask for the same.
+    """Return a folder's key in the ring: its path relative to the root, the same on all machines.
 
-    A path that is no text (POSIX allows any bytes), or a very long one, is asked for by its digest.
+    A path that is not text (POSIX allows any bytes), or that is very long, is represented by its digest.
     """
     raw = folder.encode("utf-8", "surrogateescape")
     try:

@@ -1,7 +1,7 @@
-"""What would be removed if everything stayed as it is: one scan, which touches nothing and asks no cluster.
+"""A preview of the removals if nothing changes: one scan, which removes nothing and needs no cluster.
 
-A scan comes to each folder after what is in it, so a parent that would become empty is known when it is found. Memory grows
-with the number of parents that would lose something and have not been found yet.
+A scan visits each folder after its contents, so it recognizes a parent that would become empty. Memory grows with the
+number of parents that would lose an entry and have not been visited yet.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from lockring.apps.cleaner.storage import Storage
 
 
 def preview(storage: Storage, policy: Policy, tally: Tally) -> Iterator[str]:
-    """The folders that would be removed, in the order in which they would.
+    """Yield the folders that would be removed, in order.
 
     Args:
-        storage: what would be cleaned, opened.
-        policy: what would be kept.
-        tally: counts what is seen and kept; `deleted` counts what would be.
+        storage: the storage, opened.
+        policy: decides what to keep.
+        tally: counts what is seen and kept; `deleted` counts what would be removed.
 
     Raises:
-        RootMissing, Denied, Unavailable: the storage cannot be reached or read any more.
+        RootMissing, Denied, Unavailable: the storage can no longer be reached or read.
     """
     would_go: dict[str, int] = {}
     tally.begin_scan()

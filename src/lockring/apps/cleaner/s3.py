@@ -1,16 +1,16 @@
-"""A bucket, or what begins with a prefix in it, as a storage.
+"""A bucket, or a prefix of its keys, as a storage.
 
-What a folder is here, and when it is empty, says `s3_keys`. To remove one is to delete its marker. A bucket cannot do that
-"only if nothing else is there", so it is done in steps:
+`s3_keys` defines what a folder is here, and when it is empty. Removing one means deleting its marker. A bucket
+cannot do that "only if nothing else is there", so it takes steps:
 
 1. The marker is read, with its metadata.
-2. It is deleted, if it is still the one that was read (`If-Match`, where the server knows that).
-3. The folder is listed again. If anything is in it by now, the marker is put back with its metadata, unless somebody
-   else has written one meanwhile (`If-None-Match`).
+2. It is deleted if it is still the one that was read (`If-Match`, if the server supports that).
+3. The folder is listed again. If it has an entry now, the marker is restored with its metadata, unless another
+   client has written one in the meantime (`If-None-Match`).
 
-So what is written during a removal is never touched, and has its folder's marker afterwards. If the bucket cannot be reached between 2 and 3,
-step 3 is made up for before anything else is done. A worker that is killed between 2 and 3 may
-leave such a folder without its marker; the folder itself is there, by what is in it.
+So data written during a removal is never touched, and has its folder's marker afterwards. If the bucket cannot be
+reached between 2 and 3, step 3 comes before anything else later. A worker that is killed between 2 and 3 may leave
+such a folder without its marker; the folder itself exists because of its contents.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _METADATA: Final = (
     "StorageClass",
     "WebsiteRedirectLocation",
 )
-"""What a marker is put back with, besides its tags."""
+"""The headers of a restored marker, besides its tags."""
 
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
 _CHANGED: Final = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
@@ -52,10 +52,10 @@ class S3Storage:
 
     Args:
         url: the root, as s3://BUCKET or s3://BUCKET/PREFIX.
-        endpoint_url: of a server that is not Amazon's.
+        endpoint_url: of a server other than Amazon's.
 
     Raises:
-        InvalidRequest: the URL is of another form.
+        InvalidRequest: the URL has another form.
         ConfigError: boto3 is not installed, or its settings cannot be used.
     """
 
@@ -67,7 +67,9 @@ class S3Storage:
         self._deleted: _Deletion | None = None
         bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
         if not url.startswith(SCHEME) or not bucket:
-            raise InvalidRequest(f"a bucket is s3://BUCKET or s3://BUCKET/PREFIX, not {url!r}", name=url)
+            raise InvalidRequest(
+                f"invalid bucket {url!r}: expected s3://BUCKET or s3://BUCKET/PREFIX", name=url
+            )
         self._bucket = bucket
         self._prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
         try:
@@ -98,7 +100,7 @@ class S3Storage:
         """See `Storage`.
 
         Raises:
-            Unavailable, Denied: it could not be found out whether the last marker that was deleted is to be put back.
+            Unavailable, Denied: it is unknown whether the last deleted marker must be restored.
         """
         try:
             self._settle()
@@ -124,7 +126,7 @@ class S3Storage:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def look(self, folder: str, *, entries_max: int) -> FolderState | Reason:
-        """See `Storage`. What is put together in a multipart upload counts as there."""
+        """See `Storage`. An unfinished multipart upload counts as an entry."""
         self._settle()
         key = self._key(folder)
         with self._explained():
@@ -138,7 +140,7 @@ class S3Storage:
             if self._has_upload(key):
                 return Reason.MULTIPART
         except Denied:
-            return Reason.DENIED  # nobody can say that nothing is on its way
+            return Reason.DENIED  # an upload may be in progress
         if marker is None:
             return Reason.GONE
         return FolderState(0, _stamp(marker), is_explicit=True)
@@ -152,7 +154,7 @@ class S3Storage:
         return bool(listed.get("Uploads"))
 
     def remove(self, folder: str) -> Reason | None:
-        """See `Storage`, and the steps above."""
+        """See `Storage`, and the steps in the module."""
         self._settle()
         key = self._key(folder)
         try:
@@ -161,7 +163,7 @@ class S3Storage:
                 if marker["ContentLength"]:
                     return Reason.NOT_EMPTY
                 tags = self._tags(key) if marker.get("TagCount") else ""
-            # From before the request: where no answer comes, it may have been deleted all the same.
+            # Set before the request: without an answer, the marker may have been deleted.
             self._deleted = _Deletion(key, marker, tags)
             if not self._delete(key, marker["ETag"]):
                 self._deleted = None
@@ -175,22 +177,20 @@ class S3Storage:
         return Reason.WRITTEN if self._settle() else None
 
     def _settle(self) -> bool:
-        """If a marker was deleted after which its folder was not looked at yet, do that; returns whether something was written there."""
+        """Do step 3 for a deleted marker if that is outstanding; return whether the folder has an entry."""
         deleted = self._deleted
         if deleted is None:
             return False
         with self._explained():
             listed = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=deleted.key, MaxKeys=1)
         found = listed.get("Contents", ())
-        if (
-            found and found[0]["Key"] != deleted.key
-        ):  # else somebody has written a marker since, and theirs is the newer
+        if found and found[0]["Key"] != deleted.key:  # otherwise another client has written a newer marker
             self._put_back(deleted.key, deleted.marker, deleted.tags)
         self._deleted = None
         return bool(found)
 
     def _delete(self, key: str, etag: str) -> bool:
-        """Delete a marker, if it is still the same; returns whether it was."""
+        """Delete a marker if it is unchanged, and return whether it was."""
         try:
             with self._explained():
                 self._s3.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
@@ -209,7 +209,7 @@ class S3Storage:
             with self._explained():
                 self._s3.put_object(Bucket=self._bucket, Key=key, Body=b"", IfNoneMatch="*", **kept)
         except _Changed:
-            return  # somebody was quicker
+            return  # another client was quicker
         except _NotImplementedThere:
             with self._explained():
                 self._s3.put_object(Bucket=self._bucket, Key=key, Body=b"", **kept)
@@ -222,12 +222,12 @@ class S3Storage:
         return urlencode([(each["Key"], each["Value"]) for each in tags])
 
     def _key(self, folder: str) -> str:
-        assert folder, "the root is never looked at by itself, nor removed"
+        assert folder, "the root itself is never inspected or removed"
         return f"{self._prefix}{folder}/"
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what boto3 raises into errors of ours."""
+        """Turn boto3's exceptions into lockring's."""
         errors = self._errors
         try:
             yield
@@ -253,7 +253,7 @@ class S3Storage:
 
 
 class _Deletion(NamedTuple):
-    """A marker that was deleted, or may have been, and whose folder is still to be looked at."""
+    """A marker that was, or may have been, deleted and whose folder was not yet listed again."""
 
     key: str
     marker: dict[str, Any]
@@ -261,23 +261,23 @@ class _Deletion(NamedTuple):
 
 
 class _Missing(Unavailable):
-    """There is no such object."""
+    """The object does not exist."""
 
     code = "s3-missing"
 
 
 class _Changed(Unavailable):
-    """A condition does not hold any more: the object is another one by now."""
+    """A condition no longer holds: the object was replaced."""
 
     code = "s3-changed"
 
 
 class _NotImplementedThere(Unavailable):
-    """The server does not know what was asked for."""
+    """The server does not support the request."""
 
     code = "s3-not-implemented"
 
 
 def _stamp(each: dict[str, Any]) -> str:
-    """Differs if an object was written again, as far as the server tells."""
+    """Return a text that changes whenever an object is written, as far as the server shows it."""
     return f"{each['ETag']} {each['LastModified'].isoformat()}"

@@ -1,9 +1,9 @@
-"""From the keys of a bucket, in their order, to the folders that they make.
+"""Derives the folders of a bucket from its keys, in their order.
 
-A bucket has keys and no folders. A folder is what keys have in common up to a "/"; its *marker* is the object
-whose key is the folder's name with a "/" at its end. A folder is empty if nothing but its marker is there, and the marker has no content: a marker
-with content is data. All keys that begin alike stand together in the order of a bucket, so
-one pass over them with a stack of the folders that are open finds every folder once.
+A bucket has keys and no folders. A folder is a common prefix of keys up to a "/"; its *marker* is the object whose
+key is the folder's name with a "/" at its end. A folder is empty if it has nothing but its marker, and the marker
+has no content: a marker with content is data. Keys with the same prefix are adjacent in the order of a bucket, so
+one pass over them, with a stack of the open folders, finds every folder once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Key(msgspec.Struct, frozen=True):
     Attributes:
         name: its key, relative to the root.
         size_bytes: of its content.
-        stamp: differs if it was written again.
+        stamp: changes whenever the object is written.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class _Open:
-    """A folder whose keys are passing by."""
+    """A folder whose keys are being read."""
 
     __slots__ = ("count", "folder", "kept", "marker")
 
@@ -49,11 +49,11 @@ class _Open:
 
 
 def folders_of(keys: Iterable[Key], policy: Policy) -> Iterator[FoundFolder]:
-    """Every folder that the keys make, each after those in it; see `Storage.scan`.
+    """Yield every folder that the keys make, each after its contents; see `Storage.scan`.
 
     Args:
         keys: all keys below the root, in the bucket's order.
-        policy: says which folders are kept with all that is in them.
+        policy: decides which folders are kept with all their contents.
     """
     stack = [_Open(ROOT, None)]
     for key in keys:
@@ -77,13 +77,13 @@ def _is_in(folder: str, other: str) -> bool:
 
 
 def _descend(stack: list[_Open], folder: str, policy: Policy) -> None:
-    """Open the folders between the one that is open and the key's own, unless they are kept with all below."""
+    """Open the folders between the open one and the key's own, unless they are kept with all their contents."""
     while stack[-1].kept is None and stack[-1].folder != folder:
         above = stack[-1]
         start = len(above.folder) + 1 if above.folder != ROOT else 0
         end = folder.find("/", start)
         inner = folder if end == -1 else folder[:end]
-        if inner == ROOT:  # keys that begin with "/" have no folder that could be named
+        if inner == ROOT:  # keys that begin with "/" have no folder with a name
             return
         above.count += 1
         stack.append(_Open(inner, policy.keeps_below(inner)))

@@ -1,4 +1,4 @@
-"""What a worker needs of that which it cleans: a local file system and a bucket give it, each in its way."""
+"""The interface of a storage, which a local file system and a bucket implement each in its own way."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lockring.apps.cleaner.core.words import FolderState, Reason
 
 
 class FoundFolder(msgspec.Struct, frozen=True):
-    """A folder that a scan came by.
+    """A folder found by a scan.
 
     Attributes:
-        folder: which.
-        look: what it is like, or why nothing is known of it and of what is in it.
+        folder: its path.
+        look: its state, or why nothing is known of it and its contents.
     """
 
     folder: str
@@ -30,45 +30,47 @@ class Storage(Protocol):
     """The root, as people write it."""
 
     implies_parents: bool
-    """Whether a folder without a marker of its own is gone as soon as nothing is in it."""
+    """Whether a folder without a marker of its own disappears with its last entry."""
 
     restored: int
-    """How many markers were put back, since something was written while they were removed."""
+    """How many markers were restored because of an entry written during their removal."""
 
     def open(self) -> None:
-        """Reach the root.
+        """Open the root.
 
         Raises:
-            RootMissing: there is none.
+            RootMissing: it does not exist.
             Denied: it may not be read.
             Unavailable: it cannot be reached.
         """
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the root."""
 
     def scan(self, policy: Policy) -> Iterator[FoundFolder]:
-        """Every folder but the root, each after what is in it; not what is in a folder that is kept with all below.
+        """Yield every folder but the root, each after its contents.
+
+        Skips the contents of folders that are kept with everything below.
 
         Memory grows with the depth of the tree, not with its size.
 
         Raises:
-            RootMissing, Denied, Unavailable: the root cannot be reached or read any more.
+            RootMissing, Denied, Unavailable: the root can no longer be reached or read.
         """
 
     def look(self, folder: str, *, entries_max: int) -> FolderState | Reason:
-        """Look at one folder.
+        """Inspect one folder.
 
         Args:
-            folder: which.
+            folder: its path.
             entries_max: how many entries to count at most, 1 or more.
 
         Returns:
-            What it is like, or why nothing is known of it.
+            Its state, or why nothing is known of it.
         """
 
     def remove(self, folder: str) -> Reason | None:
-        """Remove a folder if it is empty; what is written to it meanwhile stays.
+        """Remove a folder if it is empty; entries written at the same time stay.
 
         Returns:
             None if it was removed, else why not.

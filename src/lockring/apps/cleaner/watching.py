@@ -1,8 +1,8 @@
 """Events of a local file system, by inotify.
 
-inotify tells of what this machine does, not of what others do on a shared file system, and its table of watches is bounded. So
-events only make the cleaner quicker: the scan goes on. Where the table is full, `InotifyFull` is raised, or, if
-that happens later, `on_trouble` is called; the caller falls back to scanning.
+inotify reports changes made by this machine, not by others on a shared file system, and its table of watches is
+limited. So events only make the cleaner quicker; scans go on. If the table is full, `Overloaded` is raised or, if
+that happens later, `on_trouble` is called; the caller then relies on scans.
 """
 
 from __future__ import annotations
@@ -11,29 +11,15 @@ import errno
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from lockring.apps.cleaner.core.words import ROOT, Change, FolderEvent
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, LockringError, Overloaded
 from lockring.native import from_native, to_native
 
-# Else what watchdog notes of itself at its end reaches standard error, between our own lines.
+# Without this, watchdog's remarks at its end reach standard error, between our own lines.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
-
-
-class EventSource(Protocol):
-    """Tells of changes until it is stopped."""
-
-    def start(self) -> None:
-        """Begin; what happens after the return is told.
-
-        Raises:
-            LockringError: there can be no events here, and why.
-        """
-
-    def stop(self) -> None:
-        """End; harmless if it has not begun."""
 
 
 class InotifySource:
@@ -42,8 +28,8 @@ class InotifySource:
     Args:
         path: the root, absolute and without links.
         on_event: called with each change, from a thread of the source; must be quick.
-        on_lost: called from there when events were lost.
-        on_trouble: called from there, once, when new folders cannot be watched any more.
+        on_lost: called from that thread when events were lost.
+        on_trouble: called from that thread, once, when new folders can no longer be watched.
     """
 
     def __init__(
@@ -64,7 +50,7 @@ class InotifySource:
         self._is_started = False
 
     def start(self) -> None:
-        """See `EventSource`.
+        """Start to report events: all changes after the return.
 
         Raises:
             ConfigError: watchdog is not installed.
@@ -77,12 +63,12 @@ class InotifySource:
             from watchdog.observers.inotify_c import InotifyFD
         except ImportError as error:
             raise ConfigError(
-                f"events need watchdog ({error}): install lockring[cleaner], or give --no-events"
+                f"events need watchdog ({error}): install lockring[cleaner], or use --no-events"
             ) from None
         source = self
 
         class WatchTable(InotifyFD):  # type: ignore[misc, unused-ignore]
-            """The table of watches, which tells when it is full and when it has lost events."""
+            """The table of watches, which reports when it is full and when it has lost events."""
 
             def add_callback(self, path: bytes, *rest: Any, **more: Any) -> Any:
                 try:
@@ -114,7 +100,7 @@ class InotifySource:
         self._is_started = True
 
     def stop(self) -> None:
-        """See `EventSource`."""
+        """Stop; harmless if not started."""
         observer, self._observer = self._observer, None
         if observer is not None and observer.is_alive():
             observer.stop()
@@ -133,7 +119,7 @@ class InotifySource:
     def _told(self, kind: str, path: str, target: str) -> None:
         now_ns = monotonic_ns()
         if path == self._path:
-            self._on_lost()  # the root itself: a scan is to find what has taken its place
+            self._on_lost()  # the root itself: let a scan find what has taken its place
             return
         if kind in ("deleted", "moved"):
             self._tell(Change.REMOVED, path, now_ns)
@@ -152,11 +138,11 @@ def _refused(error: OSError) -> LockringError:
     what = error.strerror or str(error)
     if error.errno == errno.ENOSPC:
         return Overloaded(
-            f"the inotify table is full ({what}); more watches: sysctl fs.inotify.max_user_watches"
+            f"the inotify table is full ({what}); allow more watches with sysctl fs.inotify.max_user_watches"
         )
     if error.errno == errno.EMFILE:
         return Overloaded(
-            f"no inotify instance is left ({what}); more of them: sysctl fs.inotify.max_user_instances"
+            f"no inotify instance is left ({what}); allow more with sysctl fs.inotify.max_user_instances"
         )
     return LockringError(f"inotify refuses: {what}")
 
@@ -178,7 +164,7 @@ def _handler(told: Callable[[str, str, str], None]) -> Any:
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
     class Handler(FileSystemEventHandler):
-        """Passes on what comes."""
+        """Passes on all events."""
 
         def dispatch(self, event: FileSystemEvent) -> None:
             if not event.is_synthetic:

@@ -1,6 +1,6 @@
-"""One root's worker: takes events, scans, and removes what is due, in turns on one thread.
+"""One root's worker: handles events, scans, and removes what is due, in turns on one thread.
 
-Others may call `told`, `events_lost`, `membership_changed` and `stop`, from any thread; `stop` also from a signal handler.
+Other threads may call `told`, `events_lost`, `membership_changed` and `stop`; a signal handler may call `stop` too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lockring.errors import Denied, LockringError, RootMissing, Unavailable
 from lockring.troubles import RepeatedTrouble
 
 COUNT_MAX: Final = 1000
-"""Entries are counted so far; more is as good as many."""
+"""Largest count of entries; a larger number makes no difference."""
 
 _EVENTS_MAX: Final = 100_000
 _TURN_NS: Final = 50_000_000
@@ -33,12 +33,12 @@ _RETRY_NS: Final = 10_000_000_000
 
 
 class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker goes about it.
+    """The settings of a worker.
 
     Attributes:
         delay_ns: how long a folder must stay empty.
         scan_interval_ns: from the end of a scan to the next one.
-        queue_max: the most folders that wait at a time.
+        queue_max: how many folders may wait at a time.
         once: whether to end when everything that the first scan has found is done.
     """
 
@@ -49,24 +49,24 @@ class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerListener(Protocol):
-    """Hears what a worker does, on the worker's thread."""
+    """Learns what a worker does, on the worker's thread."""
 
     def deleted(self, storage: Storage, folder: str, fence: int, worker: str) -> None:
-        """A folder was removed, by this worker under this number."""
+        """Handle the removal of a folder, by this worker under this number."""
 
     def trouble(self, storage: Storage, error: LockringError) -> None:
-        """Something does not work; the worker goes on."""
+        """Handle a failure after which the worker goes on."""
 
 
 class Worker:
     """See the module.
 
     Args:
-        storage: what is cleaned; opened by the caller.
-        ownership: which folders are ours.
-        policy: what is kept.
-        plan: how to go about it.
-        listener: hears of it.
+        storage: the storage to clean; opened by the caller.
+        ownership: decides which folders belong to this worker.
+        policy: decides what to keep.
+        plan: the settings.
+        listener: learns what the worker does.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Worker:
         self._plan = plan
         self._listener = listener
         self.core = CleanerCore(policy, delay_ns=plan.delay_ns, queue_max=plan.queue_max)
-        # Held while a removal is under way: who takes folders from us waits for its end.
+        # Held during a removal: the next owner of a folder waits for its end.
         self._removing = threading.Lock()
         self._events: deque[FolderEvent] = deque()
         self._is_lost = False
         self._is_changed = False
         self._is_stopped = False
-        # Its `put` may be called by a signal handler, also while this thread is in `get`.
+        # A signal handler may call its `put`, even while this thread is in `get`.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._scan: Iterator[FoundFolder] | None = None
         self._scan_at_ns: int | None = None
@@ -101,13 +101,13 @@ class Worker:
 
     @property
     def is_scanning(self) -> bool:
-        """Whether a scan is under way."""
+        """Whether a scan is in progress."""
         return self._scan is not None
 
     # ------------------------------------------------------------------- from any thread
 
     def told(self, event: FolderEvent) -> None:
-        """Take an event; if too many wait already, they count as lost."""
+        """Queue an event; if too many wait already, they count as lost."""
         if len(self._events) >= _EVENTS_MAX:
             self._is_lost = True
             return
@@ -116,12 +116,12 @@ class Worker:
             self._bell.put(None)
 
     def events_lost(self) -> None:
-        """Events did not arrive: a scan makes up for them."""
+        """Schedule a scan to make up for lost events."""
         self._is_lost = True
         self._bell.put(None)
 
     def membership_changed(self) -> None:
-        """Folders were gained or lost. Returns when no removal is under way that began before."""
+        """Handle gained or lost folders. Returns once no removal is in progress that began before."""
         self._is_changed = True
         self._bell.put(None)
         with self._removing:
@@ -138,7 +138,7 @@ class Worker:
         """Work until `stop`, or, with `WorkerPlan.once`, until everything is done.
 
         Raises:
-            Unavailable, Denied, RootMissing: with `WorkerPlan.once`, if the storage cannot be reached or read any more.
+            Unavailable, Denied, RootMissing: with `WorkerPlan.once`, if the storage can no longer be reached or read.
         """
         now_ns = monotonic_ns()
         self._scan_at_ns = now_ns
@@ -147,12 +147,12 @@ class Worker:
             now_ns = monotonic_ns()
             is_busy = False
             try:
-                # Events and folders that are due must not end a pause: each would be one more attempt.
+                # Events and due folders must not end a pause: each would be another attempt.
                 if now_ns >= self._resume_at_ns:
                     is_busy = self._turn()
                     self._trouble.ends(now_ns=now_ns)
             except (Unavailable, Denied, RootMissing) as error:
-                # Networks and servers come back, keys are renewed, folders are mounted again.
+                # The failure may pass: networks and servers come back, keys are renewed, folders are mounted again.
                 self._close_scan()
                 if self._plan.once:
                     raise
@@ -177,12 +177,12 @@ class Worker:
         )
 
     def _turn(self) -> bool:
-        """A little of everything; returns whether there is more to do at once."""
+        """Do a little of everything; return whether there is more to do at once."""
         now_ns = monotonic_ns()
         if self._is_changed:
             self._is_changed = False
             self.core.keep_only(self._owns)
-            self._scan_again(now_ns)  # what was gained is found by it
+            self._scan_again(now_ns)  # it finds what was gained
         if self._is_lost:
             self._is_lost = False
             self.core.on_events_lost(now_ns=now_ns)
@@ -219,7 +219,8 @@ class Worker:
                 look = self.storage.look(event.folder, entries_max=COUNT_MAX)
                 if isinstance(look, FolderState):
                     self.core.counted(event.folder, look.entries, now_ns=now_ns)
-                # The look counts, not the event: a later removal may have emptied the folder, whose event is still to come.
+                # The look counts, not the event: a later removal may have emptied the folder, whose event is still
+                # to come.
                 self.core.found(event.folder, look, since_ns=now_ns, is_mine=True, by_event=True)
             if now_ns > until_ns:
                 break
@@ -230,7 +231,7 @@ class Worker:
     def _is_scan_due(self, now_ns: int) -> bool:
         if self._scan_at_ns is not None and now_ns >= self._scan_at_ns:
             return True
-        # What did not fit into the queue is found again as soon as there is room.
+        # Folders that did not fit into the queue are found again as soon as there is room.
         return self._is_short and self.core.waiting <= self._plan.queue_max // 2
 
     def _scan_again(self, now_ns: int) -> None:
@@ -246,7 +247,7 @@ class Worker:
 
     def _close_scan(self) -> None:
         scan, self._scan = self._scan, None
-        close = getattr(scan, "close", None)  # of a generator: gives its open folders back
+        close = getattr(scan, "close", None)  # a generator's: releases its open folders
         if close is not None:
             close()
 
@@ -285,7 +286,7 @@ class Worker:
         return False
 
     def _remove(self, pending: PendingFolder) -> None:
-        """Remove a folder, and its parents as far as they become empty by it."""
+        """Remove a folder, and its parents as far as they become empty by that."""
         was_kept_for: Reason | None = None
         following: PendingFolder | None = pending
         while following is not None:
@@ -294,7 +295,7 @@ class Worker:
             following = None if parent is None else self._follower(parent)
 
     def _remove_one(self, pending: PendingFolder, was_kept_for: Reason | None) -> str | None:
-        """Remove a folder if everything still speaks for it; returns its parent, None if it was not removed."""
+        """Remove a folder if it is still empty and ours; return its parent, None if it was not removed."""
         folder = pending.folder
         fence = self._ownership.fence(folder)
         look = self.storage.look(folder, entries_max=1) if fence is not None else Reason.OTHERS
@@ -302,7 +303,7 @@ class Worker:
         if verdict != "remove" or fence is None:
             return None
         with self._removing:
-            # The look may have taken long. From here on, whoever is to take the folder from us waits.
+            # The look may have taken long. From here on, the folder's next owner waits.
             fence = self._ownership.fence(folder)
             reason = Reason.OTHERS if fence is None else self.storage.remove(folder)
         if reason is not None or fence is None:
@@ -314,7 +315,7 @@ class Worker:
     def _follower(self, parent: str) -> PendingFolder | None:
         look = self.storage.look(parent, entries_max=1)
         while look is Reason.GONE and self.storage.implies_parents:
-            parent = parent_of(parent)  # it went by itself with what was in it
+            parent = parent_of(parent)  # it disappeared with its last entry
             if parent == ROOT:
                 return None
             look = self.storage.look(parent, entries_max=1)
@@ -327,7 +328,7 @@ def run_all(workers: list[Worker], tick: Callable[[], None], *, tick_s: float) -
 
     Args:
         workers: one for each root.
-        tick: called on this thread all the time, for progress and the like; signals are handled in between.
+        tick: called repeatedly on this thread, for progress and the like; signals are handled in between.
         tick_s: how often.
 
     Raises:

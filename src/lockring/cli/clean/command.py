@@ -28,14 +28,15 @@ from lockring.apps.cleaner.watching import InotifySource
 from lockring.apps.cleaner.worker import Worker, WorkerPlan, run_all
 from lockring.cli.clean.report import CleanProgress, CleanReporter, facts_of, print_report
 from lockring.cli.clean.settings import CleanSettings
-from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
+from lockring.cli.client_settings import ClientSettings
+from lockring.cli.connect import client_options, client_settings, connect
 from lockring.cli.endings import SignalEnd
-from lockring.cli.options import read_settings
-from lockring.cli.output import shown
+from lockring.cli.sections import read_settings
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
 from lockring.names import LOCK_NAME_BYTES_MAX
 from lockring.native import from_native, to_native
+from lockring.terminals import shown
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S, seconds_to_ns
 
@@ -52,9 +53,9 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def clean_folders(ctx: click.Context, /, roots: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Remove folders that became empty, in folders of this machine or in buckets (s3://BUCKET/PREFIX).
 
-    A folder goes when it has been empty for --delay. Never a ROOT itself, nor its direct children without
-    --children. Any number of workers on any machines may clean the same ROOTs: the ring of their group says
-    which of them owns which folder, and only its owner removes it. SIGTERM or Ctrl-C ends it, with a report.
+    A folder goes when it has been empty for --delay. A ROOT itself never goes, nor do its direct children without
+    --children. Any number of workers on any machines may clean the same ROOTs: the ring of their group assigns each
+    folder to one of them, and only this owner removes it. SIGTERM or Ctrl-C ends the worker, with a report.
 
     \b
     Exit codes:
@@ -78,12 +79,12 @@ def clean_folders(ctx: click.Context, /, roots: tuple[str, ...], as_json: bool, 
 def _opened(root: str, settings: CleanSettings, stack: ExitStack) -> Storage:
     storage: Storage
     if not root:
-        # What an unset variable gives; the system would take it for the current folder.
+        # The value of an unset variable; the system would take it for the current folder.
         raise InvalidRequest("a root must not be empty: name a folder, or s3://BUCKET/PREFIX")
     if root.startswith(SCHEME):
         storage = S3Storage(root, endpoint_url=settings.endpoint_url)
     elif "://" in root:
-        raise InvalidRequest(f"{shown(root)}: only folders and s3:// can be cleaned", name=root)
+        raise InvalidRequest(f"{shown(root)}: only folders and s3:// URLs can be cleaned", name=root)
     else:
         storage = LocalStorage(to_native(root), crosses=settings.cross_filesystems)
     storage.open()
@@ -110,7 +111,7 @@ def _policy(settings: CleanSettings) -> Policy:
 
 
 def _show(storages: Sequence[Storage], settings: CleanSettings, as_json: bool) -> int:
-    """Print what would be removed."""
+    """Print the folders that would be removed."""
     policy = _policy(settings)
     reports = []
     for storage in storages:
@@ -124,7 +125,7 @@ def _show(storages: Sequence[Storage], settings: CleanSettings, as_json: bool) -
 
 
 def group_of(storages: Sequence[Storage]) -> str:
-    """The name of the group whose workers clean these roots, if none is given: the same in whatever order they are named."""
+    """Return the default name of the group whose workers clean these roots, independent of the roots' order."""
     names = {each.path if isinstance(each, LocalStorage) else each.name.rstrip("/") for each in storages}
     name = "clean-folders:" + ",".join(sorted(names))
     if len(name.encode(errors="surrogateescape")) > LOCK_NAME_BYTES_MAX // 2 or not name.isprintable():
@@ -207,7 +208,7 @@ def _clean(
 
 
 class _RejoinLoop:
-    """Looks whether the worker is still in its group, and joins again with growing pauses if it is not."""
+    """Checks that the worker is still in its group, and rejoins with growing pauses if it is not."""
 
     def __init__(self, ownership: GroupOwnership, voice: CleanReporter, storage: Storage) -> None:
         self._ownership = ownership
@@ -240,14 +241,14 @@ class _RejoinLoop:
 
 @contextmanager
 def _watched(worker: Worker, voice: CleanReporter) -> Iterator[None]:
-    """Events for a worker, if there can be any; if not, it is said why, and scans must do."""
+    """Provide a worker with events if possible; otherwise report why, and rely on scans."""
     storage = worker.storage
     if not isinstance(storage, LocalStorage):
         yield
         return
 
     def fall_back(error: LockringError) -> None:
-        text = f"{storage.name}: {error}; what changes is found by scans alone"
+        text = f"{storage.name}: {error}; changes are found by scans alone"
         voice.note(
             text, {"event": "no-events", "root": storage.name, "error": error.code, "message": str(error)}
         )
@@ -265,9 +266,9 @@ def _watched(worker: Worker, voice: CleanReporter) -> Iterator[None]:
             fall_back(error)
 
     def start_again() -> None:
-        text = f"{storage.name} is another folder by now: it was made, or mounted, anew"
+        text = f"{storage.name} is another folder now: it was created or mounted again"
         voice.note(text, {"event": "root-replaced", "root": storage.name})
-        worker.events_lost()  # what was known of the former folder does not hold
+        worker.events_lost()  # the knowledge about the former folder is void
         start()
 
     start()

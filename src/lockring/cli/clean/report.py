@@ -1,4 +1,4 @@
-"""What `lockring clean-folders` says: its progress on a terminal, what it does, its report."""
+"""The output of `lockring clean-folders`: progress on a terminal, events, and the report."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from lockring.apps.cleaner.storage import Storage
 from lockring.cli.layout import Column
-from lockring.cli.output import count, print_json, print_table, report, shown
+from lockring.cli.output import count, print_json, print_table, report
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
+from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class CleanReporter:
-    """Hears what workers do and says it on standard error. Safe for use by several threads."""
+    """Reports the workers' actions on standard error. Thread-safe."""
 
     def __init__(self, *, as_json: bool, is_verbose: bool) -> None:
         self._as_json = as_json
@@ -30,7 +31,7 @@ class CleanReporter:
         self._lock = threading.Lock()
 
     def deleted(self, storage: Storage, folder: str, fence: int, worker: str) -> None:
-        """A folder was removed."""
+        """Report a removed folder."""
         if not self._is_verbose:
             return
         facts = {
@@ -44,22 +45,22 @@ class CleanReporter:
         self.note(f"removed {storage.name.rstrip('/')}/{folder}", facts)
 
     def trouble(self, storage: Storage, error: LockringError) -> None:
-        """Something does not work; the worker goes on."""
+        """Report a failure after which the worker goes on."""
         with self._lock:
             report(error, self._as_json)
 
     def note(self, text: str, facts: dict[str, Any]) -> None:
-        """Something that those who run it want to know."""
+        """Report an event of interest to the operator."""
         line = json.dumps(facts) if self._as_json else f"lockring: {shown(text)}"
         with self._lock:
             print(line, file=sys.stderr, flush=True)
 
 
 class CleanProgress:
-    """A line on the terminal that says how far the workers are; nothing if standard error is none.
+    """A line on the terminal with the workers' progress; nothing if standard error is not a terminal.
 
     Args:
-        workers: whose progress it is.
+        workers: the workers.
         is_wanted: whether to show it if there is a terminal.
     """
 
@@ -100,13 +101,13 @@ class CleanProgress:
             seen = tally.scanned if worker.is_scanning else tally.seen
             what = "scanning" if worker.is_scanning else "waiting"
             counts = f"{what}: {count(seen, 'folder')} seen, {waiting} to go, {tally.deleted} removed"
-            # How many folders there are is known from the scan before.
+            # The number of folders is known from the scan before.
             total = max(tally.seen, seen) if tally.scans else None
             self._progress.update(task, total=total, completed=seen, counts=counts)
 
 
 def facts_of(storage: Storage, tally: Tally, *, waiting: int, dropped: int, dry_run: bool) -> dict[str, Any]:
-    """The report on one root, as a JSON object."""
+    """Return the report on one root, as a JSON object."""
     return {
         "root": storage.name,
         "seen": tally.seen or tally.scanned,

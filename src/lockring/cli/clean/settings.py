@@ -1,4 +1,4 @@
-"""What `lockring clean-folders` can be told."""
+"""The settings of `lockring clean-folders`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lockring.units import DURATION_S_MAX
 
 
 class CleanSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `lockring clean-folders`. Durations are seconds."""
+    """The settings of `lockring clean-folders`. Durations are seconds."""
 
     delay_s: Annotated[
         float,
@@ -28,7 +28,7 @@ class CleanSettings(msgspec.Struct, frozen=True, kw_only=True):
     scan_interval_s: Annotated[
         float,
         setting(
-            "From the end of one scan to the next. Scans find what no event tells of.",
+            "Pause between the end of one scan and the next. Scans find what events miss.",
             unit="seconds",
             minimum=0.1,
             maximum=DURATION_S_MAX,
@@ -41,13 +41,15 @@ class CleanSettings(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: Annotated[
         bool,
         setting(
-            "Print what would be removed if it stayed empty, and remove nothing.", variable=False, file=False
+            "Print the folders that would be removed if they stayed empty, and remove nothing.",
+            variable=False,
+            file=False,
         ),
     ] = False
     keep: Annotated[
         tuple[str, ...],
         setting(
-            "Folders to keep, with all that is in them; patterns as in a .gitignore.",
+            "Folders to keep, with everything in them; patterns as in a .gitignore.",
             metavar="PATTERN",
             variable=False,
         ),
@@ -63,25 +65,25 @@ class CleanSettings(msgspec.Struct, frozen=True, kw_only=True):
     children: Annotated[bool, setting("Remove direct children of a root too.", variable=False)] = False
     delete_markers: Annotated[
         bool,
-        setting("In buckets: delete the markers that empty folders consist of.", variable=False),
+        setting("In buckets: also delete the markers that empty folders consist of.", variable=False),
     ] = False
     cross_filesystems: Annotated[
-        bool, setting("Go into folders that are on other file systems than their root.", variable=False)
+        bool, setting("Clean folders on other file systems than their root's too.", variable=False)
     ] = False
     events: Annotated[
-        bool, setting("Learn of changes by inotify where it can be had; else by scans alone.", variable=False)
+        bool, setting("Learn of changes by inotify if available; otherwise by scans alone.", variable=False)
     ] = True
     queue_max: Annotated[
         int,
         setting(
-            "The most folders that wait at a time; about 300 bytes each. The rest is found by the next scan.",
+            "How many folders may wait at a time, at about 300 bytes each. The next scan finds the rest.",
             minimum=1,
             maximum=100_000_000,
             variable=False,
         ),
     ] = 100_000
     endpoint_url: Annotated[
-        str, setting("Where the buckets are, if not at Amazon's.", metavar="URL", variable=False)
+        str, setting("The endpoint of the buckets, if not Amazon's.", metavar="URL", variable=False)
     ] = ""
     alone: Annotated[
         bool, setting("Be the only worker: own every folder, and need no cluster.", variable=False)
@@ -89,8 +91,8 @@ class CleanSettings(msgspec.Struct, frozen=True, kw_only=True):
     group: Annotated[
         str,
         setting(
-            "The group of the workers that share the folders. By default named after the roots; to be given "
-            "where machines mount them at different places.",
+            "The group of the workers that share the folders. By default named after the roots; name it "
+            "if machines mount them at different places.",
             check=check_lock_name,
             variable=False,
         ),
@@ -98,9 +100,9 @@ class CleanSettings(msgspec.Struct, frozen=True, kw_only=True):
     worker: Annotated[
         str, setting("This worker's name in the group. By default a random one.", variable=False)
     ] = ""
-    verbose: Annotated[
-        bool, setting("Say on standard error which folders are removed.", short="-v", file=False)
-    ] = False
+    verbose: Annotated[bool, setting("Report removed folders on standard error.", short="-v", file=False)] = (
+        False
+    )
 
     def __post_init__(self) -> None:
         if self.alone and self.group:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lockring import exits
-from lockring.cli.connect import ClientSettings, client_options, client_settings, connect
+from lockring.cli.client_settings import ClientSettings
+from lockring.cli.connect import client_options, client_settings, connect
 from lockring.cli.endings import SignalEnd
 from lockring.cli.inherited import caught
 from lockring.cli.lock.programs import unusable
@@ -22,11 +23,12 @@ from lockring.cli.lock.reporter import StderrReporter
 from lockring.cli.lock.separator import COMMAND, LockCommand, check_names, hint
 from lockring.cli.lock.settings import LockSettings
 from lockring.cli.lock.supervisor import CommandOutcome, Supervisor, wait_for_signal_or_loss
-from lockring.cli.options import read_settings
-from lockring.cli.output import duration, print_json, quoted, shown, token
+from lockring.cli.output import duration, print_json, quoted, token
+from lockring.cli.sections import read_settings
 from lockring.cli.waiting import holders, of_client, telling
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld
 from lockring.names import check_lock_name
+from lockring.terminals import shown
 
 if TYPE_CHECKING:
     from lockring import Client, Grant
@@ -41,25 +43,26 @@ _CANCELLING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQU
 def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Run a command while holding one or several locks.
 
-    The locks are kept alive while COMMAND runs (no shell: sh -c '…' if you need one) and released when it has
-    ended. Processes that it leaves behind in its process group are then ended too (SIGTERM, later SIGKILL), since they
-    would go on without the lock; what is to live on must be started with setsid.
+    The locks are kept alive while COMMAND runs (no shell: sh -c '…' if you need one) and released when it has ended.
+    Processes that it leaves behind in its process group are then ended too (SIGTERM, later SIGKILL), since they
+    would go on without the lock; start processes that should live on with setsid.
 
     If a lock is lost, or cannot be renewed, COMMAND and its whole process group are ended before anyone else can get
-    the lock, even if this process itself is stopped or killed meanwhile.
+    the lock, even if this process itself is stopped or killed in the meantime.
 
-    Without COMMAND the locks are held until a signal comes, and printed as JSON, one object a line.
+    Without COMMAND, the locks are held until a signal comes, and printed as JSON, one object a line.
 
     \b
     COMMAND finds in its environment:
-      LOCKRING_FENCING_TOKEN  number that grows with each holder; give it to what the lock protects
+      LOCKRING_FENCING_TOKEN  number that grows with each holder; pass it to the resource that the lock protects
       LOCKRING_NAME, LOCKRING_OWNER, LOCKRING_SESSION, LOCKRING_TTL (seconds)
       LOCKRING_MODE           exclusive or shared
-      LOCKRING_TOKENS         JSON object of all names and their tokens; the others are of the first NAME
+      LOCKRING_TOKENS         JSON object of all names and their tokens; the other variables are of the first NAME
 
     \b
     Exit codes:
-      COMMAND's own; 128 + N if signal N ended it (a signal that came to lockring ends lockring too); 126 or 127 if it could not be started
+      COMMAND's own; 128 + N if signal N ended it (a signal sent to lockring ends lockring too);
+      126 or 127 if it could not be started
       75  not acquired in time (-E)        76  a lock was lost (--lost-exit-code)
       64  usage   69  cluster unreachable  77  denied   128 + N  signal N ended the wait
     """  # noqa: D301 - the backslashes are for click, not for Python: backslash b keeps lines as they are
@@ -82,13 +85,13 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         return _hold(names, settings, cluster, say)
     if settings.hold:
         raise InvalidRequest(
-            "--hold is for locks without a command: leave it out, or the -- and what follows"
+            "--hold is for locks without a command: leave out --hold, or the -- and the command"
         )
     fault = unusable(command[0])
     if fault is not None:
         say.error(InvalidRequest(fault[0]), "command")
         return fault[1]
-    # The guardian is forked here, before the client starts its threads.
+        # Fork the guardian here, before the client starts its threads.
     with Supervisor(
         command,
         on_lost=settings.on_lost,
@@ -118,13 +121,13 @@ def _run(
         say.error(error)
         return settings.conflict_exit_code
     except _Cancellation as signalled:
-        # The wait for the lock, or, once the command has ended, the wait for a cluster that does not confirm the release.
+        # The wait for the lock or, once the command has ended, for a cluster that does not confirm the release.
         return SignalEnd(signalled.number) if code is None else code
     return code
 
 
 def _hold(names: Sequence[str], settings: LockSettings, cluster: ClientSettings, say: StderrReporter) -> int:
-    """Hold the locks until a signal, which is the regular end, or until one is lost."""
+    """Hold the locks until a signal, which is the normal end, or until one is lost."""
     code = None
     try:
         with _cancelled_by_signals(), connect(cluster, tells=False, **_client_options(settings)) as client:
@@ -211,7 +214,7 @@ def _finish(
     settings: LockSettings,
     say: StderrReporter,
 ) -> int:
-    """Report how the command ended, and choose the exit code."""
+    """Report how the command ended, and return the exit code."""
     if outcome.returncode is None:
         error = OSError(outcome.failure, os.strerror(outcome.failure))
         say.error(InvalidRequest(f"{shown(command)}: cannot be run: {error.strerror}"), "command")
@@ -232,7 +235,7 @@ def _finish(
 
 
 def _loss(grants: Sequence[Grant], what: str) -> LockLost:
-    """Which lock was lost and why, as an error to report."""
+    """Return an error that says which lock was lost, and why."""
     for grant in grants:
         try:
             grant.check()
@@ -248,7 +251,7 @@ def _release(grants: Sequence[Grant], say: StderrReporter) -> None:
         try:
             grant.release()
         except (LockLost, NotHeld):
-            continue  # nothing is left to release; a loss that mattered has been reported
+            continue  # nothing is left to release; an important loss was reported before
         except LockringError as error:
             say.warn(
                 f"{quoted(grant.name)} could not be released, so it is free when its TTL has passed: {error}",
@@ -261,7 +264,7 @@ def _client_options(settings: LockSettings) -> dict[str, Any]:
 
 
 class _Cancellation(KeyboardInterrupt):
-    """A signal came that ends a wait."""
+    """A signal that ends a wait."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -270,7 +273,7 @@ class _Cancellation(KeyboardInterrupt):
 
 @contextmanager
 def _cancelled_by_signals() -> Iterator[None]:
-    """Raise `_Cancellation` in the main thread when a signal comes that would end the process."""
+    """Raise `_Cancellation` in the main thread on a signal that would end the process."""
 
     def cancel(number: int, frame: FrameType | None) -> None:
         raise _Cancellation(number)

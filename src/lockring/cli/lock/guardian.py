@@ -1,23 +1,23 @@
-"""The process between `lockring lock` and its command: it ends the command when the lock is at risk.
+"""The process between `lockring lock` and its command. It ends the command when the lock is at risk.
 
-    lockring lock ──socket── guardian ──fork, exec── command and what it starts (a process group of its own)
+    lockring lock ──socket── guardian ──fork, exec── command and its children (a process group of their own)
 
 `lockring lock` has threads that keep the lock; it may be stopped, killed or starved. So the command is the
-child of a second, tiny process, forked before any thread was started, that knows nothing but a deadline:
+child of a second, tiny process, forked before any thread was started, which knows only a deadline:
 
-1. The lock cannot be granted to anyone else before the deadline that was last told. The guardian
-   sends SIGTERM to the command's group `kill_after` before it, and SIGKILL a margin before it, whatever
-   has become of `lockring lock` meanwhile (stopped, hung, cut off).
-2. Told that the lock is lost, or finding that `lockring lock` is gone, it does so at once: SIGTERM, and
-   SIGKILL after `kill_after`, or a margin before the deadline if that is earlier. If `lockring lock` passed
-   a SIGTERM on before it was killed, the time counts from then.
-3. When the command has ended, what is left of its group is ended in the same way. Only then is
-   the end reported, on which the lock is released. If `lockring lock` is gone, the guardian itself gives its
-   session up, so that nobody need wait for the end of a lease that protects nothing.
+1. The lock cannot be granted to another client before the last deadline received. The guardian sends SIGTERM to the
+   command's group `kill_after` before it, and SIGKILL a margin before it, whatever the condition of `lockring lock`
+   (stopped, hung, cut off).
+2. If it hears that the lock is lost, or finds that `lockring lock` is gone, it does so at once: SIGTERM, and
+   SIGKILL after `kill_after`, or a margin before the deadline if that is earlier. If `lockring lock` had passed on a
+   SIGTERM before it was killed, the time counts from then.
+3. When the command has ended, the rest of its group is ended in the same way. Only then does the guardian report the
+   end, after which the lock is released. If `lockring lock` is gone, the guardian itself closes its session, so that no
+   client has to wait for the end of a lease that protects nothing.
 4. If the guardian itself is killed, the kernel kills the command (Linux), and `lockring lock` the group.
 
-Limits: a process that leaves the group (`setsid`, a daemon) is not followed; one of another user
-cannot be signalled; SIGKILL takes effect late on a process that hangs in the kernel.
+Limits: a process that leaves the group (`setsid`, a daemon) is not followed; a process of another user cannot be
+signalled; SIGKILL takes effect late on a process that hangs in the kernel.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from lockring.units import NS_PER_MS, NS_PER_S
 OnLost = Literal["term", "kill", "ignore"]
 
 _LOOK_AT_CLOCK_NS: Final = 250 * NS_PER_MS
-"""Longest sleep while a deadline runs: `poll` does not count the time that a machine is suspended, the deadline does."""
+"""Longest sleep while a deadline runs: `poll` does not count time in suspension, but the deadline does."""
 _LOOK_AT_GROUP_NS: Final = 10 * NS_PER_MS
 _KILL_TAKES_NS: Final = NS_PER_S
-"""How long the group may take to vanish after SIGKILL before that is reported instead."""
+"""How long the group may take to vanish after SIGKILL until it is reported as left behind."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
@@ -54,15 +54,15 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class GuardianPlan(msgspec.Struct, frozen=True):
-    """What is known before the lock is.
+    """The facts that are known before the lock is acquired.
 
     Attributes:
         argv: the command and its arguments; found by PATH, no shell.
         on_lost: "term" first and kill later, "kill" at once, or "ignore" the loss.
         kill_after_ns: time between SIGTERM and SIGKILL.
-        margin_ns: how long before the deadline SIGKILL is sent at the latest.
+        margin_ns: the least time between SIGKILL and the deadline.
         foreground: whether the command's group becomes the foreground group of the terminal on standard input.
-        inherited: how `lockring lock` was started: the signals that were ignored and blocked, and the streams that were closed.
+        inherited: the state in which `lockring lock` was started: ignored and blocked signals, and closed streams.
         servers: HOST:PORT of servers of the cluster.
     """
 
@@ -76,22 +76,21 @@ class GuardianPlan(msgspec.Struct, frozen=True):
 
 
 def start_guardian(plan: GuardianPlan) -> tuple[int, socket.socket]:
-    """Fork the guardian. To be called before any thread is started.
+    """Fork the guardian. Call it before any thread is started.
 
     Returns:
-        Its process id, and the socket to speak with it: JSON lines.
+        Its process id, and the socket to talk to it: JSON lines.
 
         To it: `{"spawn": variables, "sessions": ids, "deadline_ns": …}` once, then any of `{"deadline_ns": …}`,
         `{"signal": number}`, `{"lost": true}`. Deadlines are on `clock.monotonic_ns`.
 
-        From it: `{"started": pid}` or `{"failed": errno}`; `{"stopped": signal}`;
-        `{"ending": why}` when it ends the group for the lock's sake; last
-        `{"exited": returncode, "left": bool}`, `left` if processes of the group are still there.
+        From it: `{"started": pid}` or `{"failed": errno}`; `{"stopped": signal}`; `{"ending": why}` when it ends
+        the group because of the lock; last `{"exited": returncode, "left": bool}`, `left` if processes of the group
+        remain.
     """
     ours, theirs = socket.socketpair()
-    parent = os.getpid()
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # where it was closed, and nothing was put in its place
+        if stream is not None:  # None if it was closed, and not replaced
             stream.flush()
     pid = os.fork()
     if pid:
@@ -100,19 +99,18 @@ def start_guardian(plan: GuardianPlan) -> tuple[int, socket.socket]:
     code = 1
     try:
         ours.close()
-        _Guardian(theirs, plan, parent).run()
+        _Guardian(theirs, plan).run()
         code = 0
-    except BaseException as error:  # noqa: BLE001 - nobody is above: tell the other process, then leave
+    except BaseException as error:  # noqa: BLE001 - the outermost frame: report to the other process, then leave
         _tell(theirs, {"crashed": repr(error)})
     finally:
         os._exit(code)
 
 
 class _Guardian:
-    def __init__(self, channel: socket.socket, plan: GuardianPlan, parent: int) -> None:
+    def __init__(self, channel: socket.socket, plan: GuardianPlan) -> None:
         self._channel = channel
         self._plan = plan
-        self._parent = parent
         self._parent_gone = False
         self._received = b""
         self._sessions: list[str] = []
@@ -124,7 +122,7 @@ class _Guardian:
         self._killed_at_ns: int | None = None
 
     def run(self) -> None:
-        # Signals are for `lockring lock`, which passes them on. None may end the guardian.
+        # Signals are for `lockring lock`, which passes them on. None of them may end the guardian.
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {signal.SIGCHLD})
         self._prctl = _find_prctl()
@@ -152,10 +150,12 @@ class _Guardian:
             self._give_up_sessions()
 
     def _give_up_sessions(self) -> None:
-        """What held the locks is gone, and so is what they protected."""
+        """Close the sessions of a `lockring lock` that is gone."""
         for session in self._sessions:
             for server in self._plan.servers:
-                with contextlib.suppress(LockringError):  # the next one, or else the end of the lease
+                with contextlib.suppress(
+                    LockringError
+                ):  # try the next server; otherwise the lease ends by itself
                     end_session(server, session)
                     break
 
@@ -211,7 +211,7 @@ class _Guardian:
             return
         self._pid = pid
         null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):  # whoever reads the command's output must see its end
+        for fd in (0, 1, 2):  # the reader of the command's output must see its end
             os.dup2(null, fd)
         _tell(self._channel, {"started": pid})
 
@@ -275,7 +275,7 @@ class _Guardian:
             self._signal_group(signal.SIGKILL)
 
     def _end(self, why: str, *, since_ns: int | None = None) -> None:
-        """Begin to end the command's group for the lock's sake, or go on with what began at `since_ns`."""
+        """Start to end the command's group because of the lock, or continue what began at `since_ns`."""
         if self._pid is None or self._returncode is not None or self._ending_since_ns is not None:
             return
         if self._plan.on_lost == "ignore":
@@ -287,7 +287,7 @@ class _Guardian:
         _tell(self._channel, {"ending": why})
 
     def _risk_at_ns(self) -> int:
-        """When to begin to end a command whose lock has not been prolonged."""
+        """Return when to start to end a command whose lock has not been renewed."""
         assert self._deadline_ns is not None
         before = self._plan.kill_after_ns if self._plan.on_lost == "term" else 0
         return self._deadline_ns - max(before, self._plan.margin_ns)
@@ -300,7 +300,7 @@ class _Guardian:
         if self._plan.on_lost == "kill" and self._returncode is None:
             patience = 0
         soft = self._ending_since_ns + patience
-        # Where losing the lock was to be ignored, its deadline cannot shorten anything.
+        # If the loss of the lock is ignored, its deadline cannot shorten the time.
         return soft if self._plan.on_lost == "ignore" else min(soft, self._deadline_ns - self._plan.margin_ns)
 
     def _sleep_ms(self) -> int | None:
@@ -319,9 +319,9 @@ class _Guardian:
         try:
             os.killpg(self._pid, number)
         except ProcessLookupError:
-            return  # nobody left to tell
+            return  # no process left to signal
         except PermissionError:
-            return  # only processes of other users left: see the limits above; `left` reports them
+            return  # only processes of other users remain: see the limits above; `left` reports them
 
     def _group_exists(self) -> bool:
         assert self._pid is not None
@@ -338,13 +338,13 @@ def _tell(channel: socket.socket, message: dict[str, Any]) -> None:
     try:
         channel.sendall(json.dumps(message).encode() + b"\n")
     except ConnectionError:
-        return  # `lockring lock` is gone; the loop finds that out by itself
+        return  # `lockring lock` is gone, as the loop will find out
 
 
 def _find_prctl() -> Any:
-    """Linux's `prctl`, or elsewhere a function that does nothing: the guardian's own watch remains."""
+    """Return Linux's `prctl`, or elsewhere a function that does nothing: the guardian's own watch remains."""
     if sys.platform != "linux":
         return lambda *_: 0
-    import ctypes  # by the guardian alone, while the client is being started
+    import ctypes  # only in the guardian, while the client starts
 
     return ctypes.CDLL(None, use_errno=True).prctl

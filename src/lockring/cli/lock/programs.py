@@ -1,4 +1,4 @@
-"""Finding and starting programs as POSIX says for `execvp`: by PATH, and by `sh` where a file is no program but a script."""
+"""Finds and starts programs as POSIX says for `execvp`: by PATH, and by `sh` if a file is a script, not a program."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from lockring import exits
-from lockring.cli.output import shown
 from lockring.native import to_native
+from lockring.terminals import shown
 
 _SHELL: Final = b"/bin/sh"
 _LOOKED_AT_BYTES: Final = 256
 _GOES_ON: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT})
-"""On these a later folder of PATH may have the program."""
+"""Errors after which a later folder of PATH may have the program."""
 
 
 def is_program(word: str) -> bool:
-    """Whether a word is a path to a program or the name of one in PATH."""
+    """Return whether a word is a path to a program or the name of one in PATH."""
     return bool(word) and shutil.which(to_native(word)) is not None
 
 
 def is_file(word: str) -> bool:
-    """Whether a word is the path of something that is there and is no directory."""
+    """Return whether a word is the path of an existing entry other than a directory."""
     try:
         path = to_native(word)
         return os.path.exists(path) and not os.path.isdir(path)
@@ -33,9 +33,9 @@ def is_file(word: str) -> bool:
 
 
 def unusable(command: str) -> tuple[str, int] | None:
-    """Why a command cannot be run, and the exit code; None if it can. Asked before the wait for a lock, to fail early."""
+    """Return why a command cannot be run, and the exit code; None if it can. Called before the wait, to fail early."""
     if "\0" in command:
-        return f"{shown(command)}: a command has no NUL byte", exits.USAGE
+        return f"{shown(command)}: a command must not contain a NUL byte", exits.USAGE
     if is_program(command):
         return None
     path = to_native(command)
@@ -44,12 +44,12 @@ def unusable(command: str) -> tuple[str, int] | None:
         return f"{shown(command)}: {what}", exits.CANNOT_EXECUTE
     text = f"{shown(command)}: command not found"
     if command.startswith("-"):
-        text += "; what stands after -- is the command"
+        text += "; the command is what follows --"
     return text, exits.NOT_FOUND
 
 
 def replace_process(argv: Sequence[str], variables: dict[str, str]) -> NoReturn:
-    """Become the program, in this process's environment with the variables put over it. All of it is UTF-8, whatever the locale says.
+    """Become the program, in this process's environment with the variables added. All text is UTF-8 in every locale.
 
     Raises:
         OSError: it cannot be started.
@@ -63,7 +63,7 @@ def replace_process(argv: Sequence[str], variables: dict[str, str]) -> NoReturn:
             _execute(path, arguments, environ)
         except OSError as error:
             if error.errno == errno.EACCES:
-                refused = error  # a later folder may have one that may be run; if not, this is what to say
+                refused = error  # a later folder may have an executable one; otherwise this is the error
             elif error.errno not in _GOES_ON:
                 raise
     raise refused or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -88,7 +88,7 @@ def _execute(path: bytes, arguments: list[bytes], environ: dict[bytes, bytes]) -
 
 
 def _is_binary(path: bytes) -> bool:
-    """Whether a file that the system cannot run is none for a shell either: it has a NUL in its first line."""
+    """Return whether a file that the system cannot run is not for a shell either: its first line has a NUL."""
     with open(path, "rb") as file:
         start = file.read(_LOOKED_AT_BYTES)
     return b"\0" in start.split(b"\n")[0]

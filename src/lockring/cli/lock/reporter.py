@@ -1,4 +1,4 @@
-"""What `lockring lock` says while it works."""
+"""Messages of `lockring lock` about its work."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lockring.errors import LockringError
 
 
 class StderrReporter:
-    """Speaks on standard error: standard output is the command's. Lines for people, or JSON objects. Safe for use by several threads.
+    """Writes to standard error, as lines or JSON objects; standard output belongs to the command. Thread-safe.
 
     Args:
-        as_json: whether its listener is a program.
-        is_verbose: whether to say all that happens.
-        is_quiet: whether to say nothing but what went wrong.
+        as_json: whether the reader is a program.
+        is_verbose: whether to report everything.
+        is_quiet: whether to report nothing but failures.
     """
 
     def __init__(self, as_json: bool, is_verbose: bool, is_quiet: bool = False) -> None:
@@ -25,14 +25,14 @@ class StderrReporter:
         self.is_quiet = is_quiet
 
     def note(self, text: str, facts: dict[str, Any], *, always: bool = False) -> None:
-        """What happens, for those who want to know; with `always`, for all who did not ask for quiet."""
+        """Report an event if verbose; with `always`, unless quiet."""
         if self.is_verbose or (always and not self.is_quiet):
             self.warn(text, facts)
 
     def warn(self, text: str, facts: dict[str, Any]) -> None:
-        """What everybody has to know."""
+        """Report an event in any case."""
         print(json.dumps(facts) if self._as_json else f"lockring: {text}", file=sys.stderr, flush=True)
 
     def error(self, error: LockringError, code: str = "") -> None:
-        """What went wrong, without ending the process."""
+        """Report an error, without ending the process."""
         report(error, self._as_json, code)

@@ -1,4 +1,4 @@
-"""What `lockring lock` can be told."""
+"""The settings of `lockring lock`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lockring.units import DURATION_S_MAX
 
 KILL_AFTER_S_MAX: Final = 5.0
 TTL_S_MAX: Final = 3600.0
-"""The cluster's own bound, its coordinator lease, is lower as a rule; it says so itself."""
+"""The cluster's own limit, its coordinator lease, is usually lower; the cluster reports it."""
 
 
 class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `lockring lock`. Durations are seconds; the variables named like some of these are for the command."""
+    """The settings of `lockring lock`. Durations are seconds; similarly named variables are for the command."""
 
     nonblock: Annotated[
         bool,
@@ -28,7 +28,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: Annotated[
         float | None,
         setting(
-            "Wait at most so long; 0 is the same as -n. By default without end.",
+            "How long to wait at most; 0 is the same as -n. By default without limit.",
             unit="seconds",
             minimum=0,
             maximum=DURATION_S_MAX,
@@ -40,7 +40,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     shared: Annotated[
         bool,
         setting(
-            "Hold the lock to read: with others that read, while nobody holds it otherwise.",
+            "Hold the lock as a reader, together with other readers. Exclusive holders are kept out.",
             short="-s",
             variable=False,
             file=False,
@@ -49,7 +49,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     ttl_s: Annotated[
         float,
         setting(
-            "The lease: how long the lock stays held if this process dies or is cut off. Renewed all the time.",
+            "The lease: how long the lock stays held if this process dies or is cut off. Renewed continuously.",
             unit="seconds",
             minimum=TTL_MS_MIN / 1000,
             maximum=TTL_S_MAX,
@@ -59,7 +59,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     owner: Annotated[
         str,
         setting(
-            "Who holds the lock, as others see it. By default user@host:pid.",
+            "The holder's name as others see it. By default user@host:pid.",
             check=check_owner,
             variable=False,
         ),
@@ -67,14 +67,14 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_lost: Annotated[
         OnLost,
         setting(
-            "What happens to the command when the lock is lost: SIGTERM and then SIGKILL, SIGKILL at once, or nothing."
+            "How to end the command if a lock is lost: SIGTERM and then SIGKILL, SIGKILL at once, or not at all."
         ),
     ] = "term"
     kill_after_s: Annotated[
         float | None,
         setting(
-            "Time between SIGTERM and SIGKILL, at most half of the TTL. By default a fifth of it, "
-            f"{KILL_AFTER_S_MAX:g} s at most.",
+            "Time between SIGTERM and SIGKILL, at most half of the TTL. By default a fifth of it, but at most "
+            f"{KILL_AFTER_S_MAX:g} s.",
             unit="seconds",
             minimum=0,
             maximum=TTL_S_MAX,
@@ -89,14 +89,12 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = exits.LOST
     verbose: Annotated[
         bool,
-        setting(
-            "Say on standard error what happens: waiting and for whom, acquired.", short="-v", file=False
-        ),
+        setting("Report waits, holders and acquires on standard error.", short="-v", file=False),
     ] = False
     quiet: Annotated[
         bool,
         setting(
-            "Say nothing on standard error but what goes wrong: not what is waited for, no hints. Wins over -v.",
+            "Report only failures on standard error, no waits and no hints. Wins over -v.",
             short="-q",
             variable=False,
             file=False,
@@ -105,7 +103,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     hold: Annotated[
         bool,
         setting(
-            "All words are names of locks, also one that is called like a program: hold them until a signal.",
+            "Take all words as names of locks, even one that is also a program's: hold them until a signal.",
             variable=False,
             file=False,
         ),
@@ -114,7 +112,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.nonblock and self.timeout_s:
             raise ConfigError("-n and -w contradict each other: give one of them")
-        # A lock is renewed each third of its TTL: with more, SIGTERM would be due before a renewal is.
+        # A lock is renewed every third of its TTL. With a longer time, SIGTERM would be due before a renewal is.
         if self.kill_after_s is not None and self.kill_after_s > self.ttl_s / 2:
             raise ConfigError(
                 f"--kill-after ({self.kill_after_s:g} s) must be at most half of --ttl ({self.ttl_s:g} s)"
@@ -122,7 +120,7 @@ class LockSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wait_s(self) -> float | None:
-        """How long to wait for the lock, None without end."""
+        """How long to wait for the lock, None without limit."""
         return 0.0 if self.nonblock else self.timeout_s
 
     @property

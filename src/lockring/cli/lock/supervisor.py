@@ -1,7 +1,7 @@
-"""Running a command under locks: starts it, passes signals on, and sees that it ends before its locks do.
+"""Runs a command under locks: starts it, passes on signals, and makes sure that it ends before its locks do.
 
-The command itself is started and, where its locks are at risk, ended by the guardian (see there). This side
-tells it how far the locks reach, and passes on what happens in either direction.
+The guardian (see there) starts the command and, if its locks are at risk, ends it. This side sends the guardian the
+locks' deadline, and passes on events in both directions.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FORWARDED: Final = tuple(
     not in {
         signal.SIGKILL,  # cannot be caught
         signal.SIGSTOP,
-        signal.SIGCHLD,  # about our own children, not for the command
+        signal.SIGCHLD,  # concerns our own children, not the command
         signal.SIGPIPE,
-        signal.SIGTTIN,  # about our own use of the terminal
+        signal.SIGTTIN,  # concerns our own use of the terminal
         signal.SIGTTOU,
         signal.SIGSEGV,  # faults of our own
         signal.SIGBUS,
@@ -50,13 +50,13 @@ FORWARDED: Final = tuple(
 """Every signal that can be caught and is meant for the command."""
 
 _TYPED: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
-"""What a terminal sends to its foreground group: Ctrl-C, Ctrl-\\, and that it has gone."""
+"""Signals of a terminal to its foreground group: for Ctrl-C, for Ctrl-\\, and when it has gone."""
 
 _MARGIN_NS_MAX: Final = 50 * NS_PER_MS
 
 
 class HeldLock(Protocol):
-    """What the supervisor needs of a grant; `lockring.Grant` has it."""
+    """The part of a grant that the supervisor needs; `lockring.Grant` has it."""
 
     @property
     def name(self) -> str:
@@ -67,22 +67,22 @@ class HeldLock(Protocol):
         """Id of the session that holds it."""
 
     def remaining(self) -> float:
-        """Seconds for which the lock is surely held; 0 once it is not."""
+        """Return the seconds for which the lock is surely held; 0 once it is not."""
 
     def on_lost(self, callback: Callable[..., object], /) -> object:
-        """Call back, from any thread, when the lock is lost; at once if it is already."""
+        """Register a callback for the loss, called from any thread; at once if the lock is lost already."""
 
 
 class CommandOutcome(msgspec.Struct, frozen=True):
-    """How a command ended.
+    """The end of a command.
 
     Attributes:
         returncode: its own, or minus the number of the signal that killed it; None if it could not be started.
         failure: errno of the failure to start it, 0 if it was started.
-        lost: whether a lock was lost, or could not be prolonged in time, while it ran.
-        left: whether processes of its group are still there in spite of SIGKILL.
+        lost: whether a lock was lost, or could not be renewed in time, while it ran.
+        left: whether processes of its group remain in spite of SIGKILL.
         signals: those passed on to it.
-        had_terminal: whether it had been lent the terminal, so that what is typed there to end it went to it alone.
+        had_terminal: whether it had the terminal, so that Ctrl-C and the like reached it alone.
     """
 
     returncode: int | None
@@ -93,10 +93,10 @@ class CommandOutcome(msgspec.Struct, frozen=True):
     had_terminal: bool = False
 
     def ending(self) -> SignalEnd | None:
-        """The signal that ended both the command and, by rights, this process: None if it is to exit with the command's code.
+        """Return the signal that ended the command and must end this process too; None to exit with the command's code.
 
-        That is a signal which this process was sent and passed on, or which came from the terminal. A signal that somebody sent to
-        the command alone is told by the exit code.
+        That is a signal which this process got and passed on, or which came from the terminal. A signal that was
+        sent to the command alone is reported by the exit code.
         """
         number = 0 if self.returncode is None else -self.returncode
         if number <= 0:
@@ -111,7 +111,7 @@ class CommandOutcome(msgspec.Struct, frozen=True):
 class Supervisor:
     """Runs one command. Made before the locks are acquired, and before any thread is started.
 
-    Not for use by several threads: it handles signals, which only the main thread can.
+    Not thread-safe: it handles signals, which only the main thread can.
     """
 
     def __init__(
@@ -129,8 +129,9 @@ class Supervisor:
             argv: the command and its arguments.
             on_lost: what happens to it when a lock is lost.
             kill_after_s: time between SIGTERM and SIGKILL, in seconds.
-            ttl_s: of the locks, in seconds: sets how often the deadline is looked at.
-            servers: HOST:PORT of servers of the cluster, at which the guardian gives the locks up if this process is killed.
+            ttl_s: of the locks, in seconds; determines how often to check the deadline.
+            servers: HOST:PORT of servers of the cluster, at which the guardian releases the locks if this process
+                is killed.
         """
         self._terminal = Terminal()
         ttl_ns = round(ttl_s * NS_PER_S)
@@ -166,10 +167,10 @@ class Supervisor:
 
         Args:
             grants: the locks that it needs.
-            variables: put over the inherited environment.
+            variables: added to the inherited environment.
 
         Raises:
-            InternalError: the guardian was killed. The command was too.
+            InternalError: the guardian was killed, and so was the command.
         """
         with _Wakeups(self._caught) as wakeups:
             for grant in grants:
@@ -215,9 +216,7 @@ class Supervisor:
         if not data:
             if self._group is not None:
                 os.killpg(self._group, signal.SIGKILL)
-            raise InternalError(
-                "the process that watches the command was killed; so the command was killed too"
-            )
+            raise InternalError("the process that watches the command was killed, and so was the command")
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             self._handle(json.loads(line))
@@ -249,7 +248,7 @@ class Supervisor:
     def _kill_group(self) -> None:
         """Kill the command, and wait until it is gone: then the locks may be released."""
         end_ns = monotonic_ns() + NS_PER_S
-        with suppress(ProcessLookupError):  # nobody of it is left
+        with suppress(ProcessLookupError):  # no process of it is left
             while self._group is not None and monotonic_ns() < end_ns:
                 os.killpg(self._group, signal.SIGKILL)
                 time.sleep(0.005)
@@ -258,19 +257,19 @@ class Supervisor:
         try:
             self._channel.sendall(json.dumps(message).encode() + b"\n")
         except ConnectionError:
-            return  # what the guardian said last, or that it is gone, is read next
+            return  # the guardian's last message, or its end, is read next
 
 
 def _deadline_ns(grants: Sequence[HeldLock]) -> int:
-    # The clock is read first: a pause between the two readings then shortens the result.
+    # Read the clock first: a pause between the two readings then shortens the result.
     now_ns = monotonic_ns()
     return now_ns + round(min(grant.remaining() for grant in grants) * NS_PER_S)
 
 
 class _Wakeups:
-    """Signals and losses as bytes on a pipe, which a poll can wait for together with other things.
+    """Signals and losses as bytes on a pipe, which a poll can wait for together with other events.
 
-    A signal is its number, a loss is 0. `poke` may be called by any thread, also after the end.
+    A signal is its number, a loss is 0. `poke` may be called by any thread, even after the end.
     """
 
     def __init__(self, numbers: Sequence[int]) -> None:
@@ -298,7 +297,7 @@ class _Wakeups:
     def poke(self, *_: object) -> None:
         with self._lock:
             if self._is_open:
-                with suppress(BlockingIOError):  # full: the reader will wake up all the same
+                with suppress(BlockingIOError):  # full: the reader wakes up anyway
                     os.write(self._wake, b"\0")
 
     def read(self) -> bytes:
@@ -306,18 +305,19 @@ class _Wakeups:
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
-    """The byte on the pipe says it all."""
+    """Do nothing: the byte on the pipe is enough."""
 
 
 def wait_for_signal_or_loss(
     grants: Sequence[HeldLock], ending: Sequence[int], announce: Callable[[], None]
 ) -> int | None:
-    """Hold locks until told to stop.
+    """Hold locks until a signal or a loss.
 
     Args:
         grants: the locks held.
-        announce: says that they are held. A signal that answers it finds its handler in place.
-        ending: the signals that end the wait, unless they were ignored when this process was started; others keep their effect.
+        announce: reports that they are held. A signal in response finds its handler in place.
+        ending: the signals that end the wait, unless they were ignored when this process was started; others keep their
+            effect.
 
     Returns:
         The signal, or None if a lock was lost.

@@ -1,4 +1,4 @@
-"""Lending the terminal to a command that runs in a process group of its own, and taking it back."""
+"""Lends the terminal to a command that runs in its own process group, and takes it back."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 class Terminal:
     """The terminal on standard input, if there is one and this process is in its foreground.
 
-    Only one process group may read a terminal: the foreground one. It is lent to the command from the start, unless
-    our output goes into a pipe: then the reader of the pipe (a pager) may need it, and the command gets it
-    when it first reaches for it.
+    Only one process group may read a terminal: the foreground one. The command gets the terminal from the start, unless
+    our output goes into a pipe: then the reader of the pipe (a pager) may need it, and the command gets it when it
+    first reads from it.
     """
 
     def __init__(self) -> None:
@@ -28,22 +28,22 @@ class Terminal:
             if os.isatty(0) and os.tcgetpgrp(0) == self._ours:
                 self._saved = termios.tcgetattr(0)
         except (OSError, termios.error):
-            self._saved = None  # a terminal that is not ours to control
+            self._saved = None  # the terminal is not ours to control
 
     @property
     def lend_at_start(self) -> bool:
-        """Whether the command is to be in the foreground from its start."""
+        """Whether the command gets the foreground from its start."""
         return self._saved is not None and not _is_pipe(1)
 
     def child_started(self, group: int) -> None:
-        """Note that the command runs in this process group, and has the terminal if it was to have it from the start."""
+        """Record the command's process group, which has the terminal if it got it from the start."""
         if self.lend_at_start:
             self._lent_to = group
 
     def is_lent_to(self, group: int) -> bool:
-        """Whether the command's process group is the terminal's foreground one. It stays so when the last of the group has ended.
+        """Return whether the command's process group is the terminal's foreground one, even if it has ended.
 
-        A terminal that has been hung up does not answer: it counts as lent to the group that had it last.
+        A terminal that has hung up does not answer: it counts as lent to the last group that had it.
         """
         try:
             return self._saved is not None and os.tcgetpgrp(0) == group
@@ -51,28 +51,28 @@ class Terminal:
             return self._lent_to == group
 
     def child_stopped(self, group: int, number: int) -> bool:
-        """React to the command having been stopped.
+        """React to a stop of the command.
 
         Args:
             group: the command's process group.
             number: the signal that stopped it.
 
         Returns:
-            Whether the command is to be continued: it has the terminal now. That may be much later: if it
-            was stopped from the keyboard, this process stops too, until its shell continues it.
+            Whether to continue the command: it has the terminal now. That may be much later: if it was stopped from the
+            keyboard, this process stops too, until its shell continues it.
         """
         if self._saved is None:
             return False
         try:
             return self._lend_or_stop(group, number)
         except OSError:
-            return True  # the command was ended meanwhile, or the terminal is gone: no reason to stay stopped
+            return True  # the command has ended meanwhile, or the terminal is gone: no reason to stay stopped
 
     def take_back(self, *, repair: bool) -> None:
-        """Be the foreground group again.
+        """Take the foreground back.
 
         Args:
-            repair: whether to put back the terminal's modes, as after a command that was killed.
+            repair: whether to restore the terminal's modes, as after a command that was killed.
         """
         if self._saved is None:
             return
@@ -84,7 +84,7 @@ class Terminal:
                 with _ignored(signal.SIGTTOU):
                     termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
         except (OSError, termios.error) as error:
-            # Gone with the window it was in: nothing to take back.
+            # The terminal is gone with its window: nothing to take back.
             print(f"lockring: the terminal could not be taken back: {error}", file=sys.stderr)
 
     def _lend_or_stop(self, group: int, number: int) -> bool:
@@ -94,7 +94,7 @@ class Terminal:
             self._give(group)
             return True
         if os.tcgetpgrp(0) != group:
-            return False  # stopped by somebody's kill, not from the keyboard
+            return False  # stopped by a kill, not from the keyboard
         os.killpg(self._ours, signal.SIGSTOP)  # on which our shell takes the terminal
         if os.tcgetpgrp(0) == self._ours:
             self._give(group)

@@ -26,14 +26,13 @@ from lockring.client.aio.connection import AsyncConnection
 from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.watching import WatchReader
 from lockring.client.arguments import origin_of
-from lockring.client.blocking.connection import CONNECT_S, reason_of
+from lockring.client.blocking.connection import CONNECT_S
 from lockring.client.goodbye import expect_end, log, remember
 from lockring.client.grant_state import (
     abandon_held,
     farewell_of,
     listener_of,
     tell_lost,
-    words_of,
     words_of_drop,
 )
 from lockring.client.group_state import GroupListener
@@ -58,6 +57,7 @@ from lockring.core.client import (
 from lockring.errors import ClientClosed, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message, Mode
+from lockring.system_errors import connect_failure, reason_of
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _CLOSE_S: Final = 3.0
@@ -331,9 +331,9 @@ class AsyncDriver:
             if wire.transport is not None:
                 wire.transport.abort()
             reason = (
-                reason_of(error)
+                connect_failure(error, CONNECT_S)
                 if isinstance(error, OSError)
-                else f"cannot be connected to: {words_of(error)}"
+                else f"cannot be connected to: {reason_of(error)}"
             )
             self._core.disconnected(link, now_ns=monotonic_ns(), reason=reason)
         else:

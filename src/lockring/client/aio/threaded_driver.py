@@ -25,12 +25,13 @@ from typing import Any, Final, TypeVar
 from lockring.client.aio.driver import AsyncDriver
 from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.watching import WatchReader
-from lockring.client.grant_state import listener_of, words_of
+from lockring.client.grant_state import listener_of
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, ClientCore, GroupChange, Query, Ticket, Update, Wait
 from lockring.errors import ClientClosed, ReentrantCall, Unavailable
 from lockring.protocol import Mode
+from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
 _CLOSE_NS: Final = 3 * NS_PER_S
@@ -241,7 +242,7 @@ class ThreadedDriver:
                 loop.close()
                 self._loop = None
                 raise Unavailable(
-                    f"the thread that keeps leases cannot be started: {words_of(error)}"
+                    f"the thread that keeps leases cannot be started: {reason_of(error)}"
                 ) from error
             self._thread = thread
             self._guard = guard_of(self)

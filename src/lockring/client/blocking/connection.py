@@ -18,6 +18,7 @@ from lockring.errors import ProtocolError, Unavailable
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message, ToClient
+from lockring.system_errors import connect_failure
 from lockring.units import NS_PER_MS
 
 AnyCall = Any
@@ -277,19 +278,10 @@ def connect(address: str) -> socket.socket:
     try:
         sock = socket.create_connection(split_address(address), timeout=CONNECT_S)
     except OSError as error:
-        raise Unavailable(reason_of(error)) from error
+        raise Unavailable(connect_failure(error, CONNECT_S)) from error
     sock.setblocking(False)
     tune(sock)
     return sock
-
-
-def reason_of(error: OSError) -> str:
-    """Why a connection could not be opened, in the system's own words, whatever library they came through."""
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    if isinstance(error, socket.gaierror) or error.errno is None:
-        return (error.strerror or str(error)).lower()
-    return os.strerror(error.errno).lower()
 
 
 def not_understood(address: str, error: ProtocolError, greeted: bool) -> ProtocolError:

@@ -29,7 +29,6 @@ from lockring.client.grant_state import (
     listener_of,
     tell_lost,
     what_happened,
-    words_of,
 )
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
@@ -48,6 +47,7 @@ from lockring.core.client import (
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, ProtocolError, Unavailable
 from lockring.net.frames import encode_frame
+from lockring.system_errors import reason_of
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _STALL_NS: Final = 100 * NS_PER_MS
@@ -258,7 +258,7 @@ class DriverBase(Calls):
             opener.start()
         except (RuntimeError, MemoryError, OSError) as error:
             self._openers.discard(opener)
-            self._inside(self._connected, link, mark, None, f"cannot be connected to: {words_of(error)}")
+            self._inside(self._connected, link, mark, None, f"cannot be connected to: {reason_of(error)}")
 
     def _connect(self, link: int, address: str, mark: object) -> None:
         """Open a connection. `mark` tells whether it is still wanted then."""
@@ -273,7 +273,9 @@ class DriverBase(Calls):
                 raise
         except BaseException as error:  # noqa: BLE001 - whatever it was, this connection has failed, and the core is to know
             reason = (
-                str(error) if isinstance(error, Unavailable) else f"cannot be connected to: {words_of(error)}"
+                str(error)
+                if isinstance(error, Unavailable)
+                else f"cannot be connected to: {reason_of(error)}"
             )
         finally:
             self._openers.discard(threading.current_thread())
@@ -325,7 +327,7 @@ class DriverBase(Calls):
             keeper = Keeper(self)
             keeper.start()
         except (RuntimeError, MemoryError, OSError) as error:
-            refused = Unavailable(f"the thread that keeps leases cannot be started: {words_of(error)}")
+            refused = Unavailable(f"the thread that keeps leases cannot be started: {reason_of(error)}")
             refused.__cause__ = error
             return refused
         self._keeper = keeper

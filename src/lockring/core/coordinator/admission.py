@@ -9,8 +9,8 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.errors import InvalidRequest
 from lockring.names import check_node_id
-from lockring.protocol import PROTOCOL, Join, Refusal
-from lockring.ring.hash_ring import WEIGHT_MAX, WEIGHT_MIN
+from lockring.protocol import PROTOCOL, WEIGHT_MAX, Join, Refusal
+from lockring.ring.hash_ring import WEIGHT_MIN
 
 
 def malformed(join: Join) -> Refusal | None:

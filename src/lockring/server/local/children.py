@@ -1,4 +1,4 @@
-"""How one lockring process starts another: the command line that stands for some settings, and its environment."""
+"""Starts one lockring process from another: the command line for given settings, and the environment."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lockring.config import VARIABLE_PREFIX, settings_of
 from lockring.server.lifecycle import PARENT_VARIABLE
 
 PORTS: Final = range(20_000, 32_000)
-"""Below the ports that systems give to outgoing connections, so that none of these can be in the way."""
+"""Below the ports that systems give to outgoing connections, so that none of these can collide."""
 
 _ATTEMPTS_MAX: Final = 1_000
 
 
 def command_of(role: str, settings: msgspec.Struct) -> list[str]:
-    """The command that runs a server with these settings, all of which it takes from its flags.
+    """Return the command line that runs a server with these settings, all given as flags.
 
     Args:
         role: "coordinator", "node" or another command of `lockring`.
@@ -42,7 +42,7 @@ def command_of(role: str, settings: msgspec.Struct) -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a child that shall not outlive this process, and is not told anything by variables."""
+    """Return the environment of a child that must not outlive this process; no variable sets any of its settings."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLE_PREFIX)}
     environ[PARENT_VARIABLE] = str(os.getpid())
     environ["PYTHONUNBUFFERED"] = "1"
@@ -50,7 +50,7 @@ def child_environment() -> dict[str, str]:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen at this port at this moment."""
+    """Return whether a server could listen on this port at this moment."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,7 +63,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Ports of this machine that nobody uses or has reserved, in no order.
+    """Return ports of this machine that are neither in use nor reserved, in no order.
 
     Raises:
         OSError: there are not enough.
@@ -79,7 +79,7 @@ def free_ports(host: str, count: int) -> list[int]:
 
 
 def _is_unused(host: str, port: int) -> bool:
-    """Whether nobody has this port, not even without listening there."""
+    """Return whether the port is free, including of processes that hold it without listening."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as sock:
         try:
             sock.bind((host, port))

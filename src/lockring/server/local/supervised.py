@@ -1,4 +1,4 @@
-"""One supervised child process: its lines carry its name, and it is started again when it dies."""
+"""One supervised child process: its lines carry its name, and it is restarted when it dies."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PAUSE_S_MIN: Final = 0.5
 _PAUSE_S_MAX: Final = 10.0
 _HEALTHY_S: Final = 30.0
 EXIT_NOT_STARTED: Final = -1_000
-"""In place of the exit code of a process that there was none of: no code and no signal."""
+"""Stands for the exit code of a process that could not be started: neither a code nor a signal."""
 _LINE_BYTES_MAX: Final = 1024 * 1024
 _HOPELESS: Final = frozenset({exits.USAGE, exits.CANNOT_CREATE, exits.CONFIG})
-"""Exit codes of a child that would end the same way if it were started again."""
+"""Exit codes of a child that would end the same way after a restart."""
 
 _RESET: Final = "\033[0m"
 
@@ -32,7 +32,7 @@ class LinePrinter:
 
     Args:
         names: all of them, for the width.
-        stream: where to.
+        stream: the stream to print to.
         in_colour: whether the names are coloured.
     """
 
@@ -54,13 +54,13 @@ class LinePrinter:
 
 
 class SupervisedChild:
-    """A child process that is started again with growing pauses when it ends by itself. Lives in one event loop.
+    """A child process that is restarted, with growing pauses, when it ends by itself. Lives in one event loop.
 
     Args:
-        name: what it is called.
-        command: how to start it.
-        printer: for what it prints.
-        on_hopeless: called with its exit code when it would end the same way again.
+        name: its name.
+        command: its command line.
+        printer: prints its lines.
+        on_hopeless: called with its exit code when a restart would end the same way.
     """
 
     def __init__(
@@ -79,20 +79,20 @@ class SupervisedChild:
         self._is_stopping = False
 
     def start(self) -> None:
-        """Start it, and look after it from now on."""
+        """Start the child, and supervise it from now on."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def tell(self, number: signal.Signals) -> None:
-        """Send it a signal and do not start it again when it ends."""
+        """Send the child a signal, and do not restart it when it ends."""
         self._is_stopping = True
         if self._process is None and self._task is not None:
-            self._task.cancel()  # it is down, and the pause before its next start ends here
+            self._task.cancel()  # it is down: cancel the pause before its restart
         elif self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
     async def ended(self, *, timeout_s: float) -> None:
-        """Wait until it is gone for good; kill it if that takes too long."""
+        """Wait until the child is gone for good; kill it if that takes too long."""
         if self._task is None:
             return
         _, late = await asyncio.wait([self._task], timeout=timeout_s)
@@ -113,14 +113,14 @@ class SupervisedChild:
             if self._is_stopping:
                 return
             if code == exits.OK:
-                log.info("%s has ended as it was told to", self.name)
+                log.info("%s has ended as requested", self.name)
                 return
             if code in _HOPELESS:
                 self._on_hopeless(self.name, code)
                 return
             if loop.time() - started_s >= _HEALTHY_S:
                 pause_s = _PAUSE_S_MIN
-            log.warning("%s %s; starting it again in %g s", self.name, how, pause_s)
+            log.warning("%s %s; restarting it in %g s", self.name, how, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
 
@@ -132,7 +132,7 @@ class SupervisedChild:
             stderr=asyncio.subprocess.STDOUT,
             env=child_environment(),
             limit=_LINE_BYTES_MAX,
-            start_new_session=True,  # Ctrl-C in the terminal is the supervisor's to pass on
+            start_new_session=True,  # the supervisor decides what to do with Ctrl-C in the terminal
         )
         assert process.stdout is not None
         if self._is_stopping:
@@ -140,13 +140,13 @@ class SupervisedChild:
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # longer than any line of ours: dropped, and the next one is read
+            except ValueError:  # longer than any line of ours: drop it and read the next one
                 continue
             if not line:
                 break
             with contextlib.suppress(
                 OSError
-            ):  # who reads has gone; the child is to be looked after all the same
+            ):  # the reader has gone; the child needs supervision all the same
                 self._printer.print(self.name, line.decode(errors="replace").rstrip("\n"))
         code = await process.wait()
         self._process = None

@@ -15,8 +15,7 @@ from typing import Final
 from lockring.addresses import format_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
-from lockring.errors import LockringError
-from lockring.net.listener import CannotListen
+from lockring.errors import CannotListen, LockringError
 from lockring.net.oneshot import ask_state, ask_status
 from lockring.ring_picture import draw
 from lockring.server.local.children import command_of, free_ports, is_free
@@ -51,7 +50,7 @@ class UpServer:
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
-        """Look whether the ports are free, and start the processes.
+        """Check that the ports are free, and start the processes.
 
         Raises:
             CannotListen: one of the ports is taken.
@@ -87,15 +86,15 @@ class UpServer:
         self._announcement = asyncio.get_running_loop().create_task(self._announce(addresses))
 
     async def finished(self) -> int:
-        """Wait until a child has ended in a way that makes it senseless to go on."""
+        """Wait until a child has ended in a way that makes it pointless to go on."""
         return await asyncio.shield(self._end)
 
     def leave(self) -> bool:
-        """There is nothing to do before `stop`."""
+        """Return False: nothing has to happen before `stop`."""
         return False
 
     async def stop(self) -> None:
-        """End all processes. A cluster whose state is kept is drained, so that it can serve at once the next time."""
+        """End all processes; first drain a cluster that keeps its state, so that the next start can serve at once."""
         if self._announcement is not None:
             self._announcement.cancel()
         keeps_state = not self._temporary_dir
@@ -114,15 +113,15 @@ class UpServer:
     # ----------------------------------------------------------------------- inner
 
     def _temporary(self, kept: StatePlace) -> str:
-        """Where the state is while this process lives: a coordinator that is started again finds it.
+        """Return the place of the state while this process lives, so that a restarted coordinator finds it.
 
-        The coordinator takes a directory that it has to make for that of a new cluster, and waits over an empty one.
+        If the coordinator has to make the directory, it assumes a new cluster; over an empty one it waits.
         """
         self._temporary_dir = tempfile.mkdtemp(prefix="lockring-up-")
         if self._settings.in_memory:
             log.warning(
-                "the cluster's state is kept until the end of this process only: the next one will know nothing of the locks that"
-                " are held then. To keep it, leave --in-memory out, or give a directory with --data-dir"
+                "the cluster's state is kept until this process ends: the next one will not know the locks that are held"
+                " then. To keep it, leave out --in-memory, or name a directory with --data-dir"
             )
         return os.path.join(self._temporary_dir, "state") if kept.is_new else self._temporary_dir
 
@@ -133,13 +132,13 @@ class UpServer:
         for place, name in enumerate(names):
             if not is_free(host, port + place):
                 raise CannotListen(
-                    f"cannot listen at {format_address(host, port + place)} ({name}): the port is already taken, "
+                    f"cannot listen on {format_address(host, port + place)} ({name}): the port is already taken, "
                     "or the address is not of this machine; choose other ports with --port"
                 )
             grpc_port = port + place + GRPC_PORT_OFFSET
             if place > 0 and self._settings.grpc and not is_free(host, grpc_port):
                 raise CannotListen(
-                    f"cannot listen at {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
+                    f"cannot listen on {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
                     "choose other ports with --port, or --no-grpc"
                 )
         return [format_address(host, port + place) for place in range(len(names))]
@@ -150,7 +149,7 @@ class UpServer:
             self._end.set_result(code)
 
     async def _announce(self, addresses: dict[str, str]) -> None:
-        """Wait until the cluster serves, and say how to reach it."""
+        """Wait until the cluster serves, and print how to reach it."""
         coordinator = addresses["coordinator"]
         nodes = [address for name, address in addresses.items() if name != "coordinator"]
         state: ClusterState | None = None
@@ -170,7 +169,7 @@ class UpServer:
         grpc = f"; the gRPC API is at {apis}" if apis else ""
         count = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
         print(
-            f"\n{drawing}\n\n{count} at your service; the coordinator is at {coordinator}{grpc}. In another terminal:\n\n"
+            f"\n{drawing}\n\n{count} ready; the coordinator is at {coordinator}{grpc}. In another terminal:\n\n"
             f"    export LOCKRING_SERVER={servers}\n"
             f"    lockring lock demo -- sh -c 'echo token $LOCKRING_FENCING_TOKEN; sleep 5'\n"
             f"    lockring status\n\n"
@@ -180,12 +179,10 @@ class UpServer:
 
 
 def state_if_served(coordinator: str, nodes: Sequence[str]) -> ClusterState | None:
-    """The cluster state, once the nodes serve every slot, each with a copy in sync if there are nodes for it. Blocks.
+    """Return the cluster state once the nodes serve every slot, each with a backup if there are nodes for it. Blocks.
 
-    The state alone says who should serve. After a restart that is who served before, and waits for the leases of then.
-
-    Raises:
-        LockringError: a server does not answer.
+    The state alone only says which nodes should serve. After a restart those are the earlier ones, which wait for the
+    end of the earlier leases.
     """
     state = ask_state(coordinator).state
     if len(nodes) > 1 and any(slot.backup is None for slot in state.slots):

@@ -37,13 +37,13 @@ def _a_folder_with_a_script(tmp_path, monkeypatch):
         ("-n nightly rsync-like true -s", "lockring lock -n nightly rsync-like -- true -s; "),
         ("--ttl 5 nightly ls -n", "lockring lock --ttl 5 nightly -- ls -n; "),
         ("true sleep", "'sleep' is a program: .*: lockring lock true -- sleep; "),
-        ("nightly ./backup.sh --full", "no such option '--full'; if it is for a command, put -- before that: lockring lock nightly -- ./backup.sh --full"),
+        ("nightly ./backup.sh --full", "no such option '--full'; if it belongs to a command, put -- before that: lockring lock nightly -- ./backup.sh --full"),
         ("nightly make -j4 all", "lockring lock nightly -- make -j4 all"),
         ("-w 3 nightly unheard-of --full=1", "lockring lock -w 3 nightly -- unheard-of --full=1"),
         ("nightly --tmeout 3", "no such option '--tmeout'; did you mean --timeout"),
-        ("nightly job --tmeout 3", "lockring lock nightly -- job --tmeout 3; else, did you mean --timeout"),
+        ("nightly job --tmeout 3", "lockring lock nightly -- job --tmeout 3; otherwise, did you mean --timeout"),
         ("nightly --frobnicate", "no such option '--frobnicate'"),
-        ("-n nightly -c 'make report'", "no shell is started unless it is asked for: lockring lock -n nightly -- sh -c 'make report'"),
+        ("-n nightly -c 'make report'", "no shell is started unless you ask for one: lockring lock -n nightly -- sh -c 'make report'"),
         ("-x nightly true", "no such option '-x'; a lock is exclusive unless -s is given"),
         ("-F nightly true", "no such option '-F'; the command is always a child"),
     ],
@@ -78,7 +78,7 @@ def test_names_of_locks_are_names(words, capsys):
 
 
 def test_several_names_that_are_held_are_told_once_unless_that_is_meant(capsys):
-    hint = "lockring: 3 locks are asked for: 'a', 'b', 'c'; to run a command, put -- before it\n"
+    hint = "lockring: 3 locks are requested: 'a', 'b', 'c'; to run a command, put -- before it\n"
     assert main(["lock", "a", "b", "c", *NOBODY]) == exits.UNAVAILABLE
     assert capsys.readouterr().err.startswith(hint)
     for quiet in ("--hold", "-q"):
@@ -88,7 +88,7 @@ def test_several_names_that_are_held_are_told_once_unless_that_is_meant(capsys):
 
 def test_a_program_that_is_taken_for_the_only_name_is_told(capsys):
     assert main(["lock", "./backup.sh", *NOBODY]) == exits.UNAVAILABLE
-    assert "'./backup.sh' is the lock's name, and nothing is run" in capsys.readouterr().err
+    assert "'./backup.sh' is the lock's name, and no command runs" in capsys.readouterr().err
 
 
 def test_hold_and_a_command_contradict_each_other(capsys):
@@ -98,4 +98,4 @@ def test_hold_and_a_command_contradict_each_other(capsys):
 
 def test_a_command_that_begins_like_an_option_is_told_where_commands_stand(capsys):
     assert main(["lock", "nightly", "./backup.sh", "--", "--full"]) == exits.NOT_FOUND
-    assert "--full: command not found; what stands after -- is the command" in capsys.readouterr().err
+    assert "--full: command not found; the command is what follows --" in capsys.readouterr().err

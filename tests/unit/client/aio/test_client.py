@@ -343,7 +343,7 @@ class TestLoss:
             assert grant.held
             server.mute = {Keepalive, Acquire}
             await grant.lost.wait()
-            with pytest.raises(LockLost, match="local-deadline"):
+            with pytest.raises(LockLost, match="could not be renewed"):
                 grant.check()
 
         run(main)
@@ -507,7 +507,7 @@ def test_closing_gives_up_everything(server: LockServer, factory: Any) -> None:
         assert server.holders("x") == []
         with pytest.raises(ClientClosed):
             await waiting
-        with pytest.raises(LockLost, match="session-ended"):
+        with pytest.raises(LockLost, match="the client was closed"):
             grant.check()
         with pytest.raises(ClientClosed):
             await client.lock("x").acquire()

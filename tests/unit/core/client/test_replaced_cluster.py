@@ -97,7 +97,7 @@ def test_held_locks_are_lost_as_soon_as_the_only_address_answers_for_another_clu
     assert world.believes(ticket)
     assert lost(refuse(world, A)) == [(ticket, "other-cluster")]
     assert not world.believes(ticket)
-    with pytest.raises(LockLost, match="another cluster answers at the addresses of its servers") as caught:
+    with pytest.raises(LockLost, match="addresses belong to another cluster now") as caught:
         world.release(ticket)
     assert caught.value.reason == "other-cluster"
 

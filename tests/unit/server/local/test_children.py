@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lockring.cli.options import read_settings
+from lockring.cli.sections import read_settings
 from lockring.config import settings_of
 from lockring.server.lifecycle import PARENT_VARIABLE
 from lockring.server.local.children import child_environment, command_of, free_ports, is_free

@@ -1,8 +1,8 @@
-"""Rough counts of what is in folders, so that not every removed file costs a look at its folder.
+"""Rough counts of the entries in folders, so that not every removed file costs a look at its folder.
 
-They are hints. A count that is too high lets an emptied folder wait for the next scan, which sets it right; one that
-is too low costs a look. Nothing is ever removed on the word of a count. What has not been touched for long is
-evicted, and the oldest when there are too many.
+They are hints. If a count is too high, an emptied folder waits for the next scan, which corrects it; if it is too
+low, it costs a look. No folder is ever removed because of a count. Counts of folders without recent events are
+evicted, and the oldest ones if there are too many.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 
 class _Rough:
-    """What is remembered of one folder."""
+    """The count of one folder."""
 
     __slots__ = ("count", "counted_at_ns", "created_at_ns", "touched_at_ns")
 
@@ -23,44 +23,44 @@ class _Rough:
 
 
 class RoughCounts:
-    """See the module. Not safe for use by several threads at once.
+    """See the module. Not thread-safe.
 
     Args:
-        size_max: the most folders that are remembered, 1 or more.
-        age_ns_max: how long a folder is remembered in which nothing happens.
+        size_max: how many folders to remember, 1 or more.
+        age_ns_max: how long to remember a folder without events.
     """
 
     def __init__(self, *, size_max: int, age_ns_max: int) -> None:
         self._size_max = size_max
         self._age_ns_max = age_ns_max
-        # In the order in which they were touched, the oldest first.
+        # In the order of their last events, the oldest first.
         self._folders: OrderedDict[str, _Rough] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._folders)
 
     def created(self, folder: str, *, at_ns: int, now_ns: int) -> None:
-        """Something was created in a folder at a time that may be past."""
+        """Record the creation of an entry, at a time that may be past."""
         rough = self._touch(folder, now_ns)
-        if rough.count is not None and at_ns > rough.counted_at_ns:  # else it was counted
+        if rough.count is not None and at_ns > rough.counted_at_ns:  # otherwise it was counted
             rough.count += 1
         if rough.created_at_ns is None or at_ns > rough.created_at_ns:
             rough.created_at_ns = at_ns
 
     def removed(self, folder: str, *, at_ns: int, now_ns: int) -> bool:
-        """Something was removed from a folder; returns whether the folder may be empty now.
+        """Record the removal of an entry, and return whether the folder may be empty now.
 
-        It cannot be if something is known to have been created in it later, or if there was more in it.
+        It cannot be if a later creation is known, or if there were more entries.
         """
         rough = self._touch(folder, now_ns)
         if rough.count is not None and rough.count > 0 and at_ns > rough.counted_at_ns:
             rough.count -= 1
         if rough.created_at_ns is not None and rough.created_at_ns > at_ns:
             return False
-        return not rough.count  # 0, or not known
+        return not rough.count  # 0, or unknown
 
     def counted(self, folder: str, count: int, *, now_ns: int) -> None:
-        """A folder was looked at and its entries counted."""
+        """Record the counted entries of a folder."""
         rough = self._touch(folder, now_ns)
         rough.count, rough.counted_at_ns = count, now_ns
 
@@ -69,16 +69,16 @@ class RoughCounts:
         self._folders.clear()
 
     def forget(self, folder: str) -> None:
-        """A folder is gone."""
+        """Forget a folder that is gone."""
         self._folders.pop(folder, None)
 
     def is_quiet(self, folder: str, *, since_ns: int) -> bool:
-        """Whether nothing is known to have been created in a folder since a time."""
+        """Return whether no creation in a folder is known since a time."""
         rough = self._folders.get(folder)
         return rough is None or rough.created_at_ns is None or rough.created_at_ns < since_ns
 
     def evict(self, *, now_ns: int) -> int:
-        """Forget what has not been touched for long; returns how many folders."""
+        """Forget folders without recent events; return how many."""
         before = len(self._folders)
         while self._folders:
             rough = next(iter(self._folders.values()))

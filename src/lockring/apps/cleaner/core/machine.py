@@ -1,8 +1,9 @@
-"""What the worker asks before it does anything: the decisions of the cleaner in one place.
+"""The decisions of the cleaner in one place: the worker asks before it acts.
 
-A folder's way: an event or the scan lets it be looked at (`on_event`, `found`); if it is empty and nothing keeps
-it, it waits in the queue for the delay; when it is due (`take_due`) it is looked at again (`judge`). Only a folder that was
-empty both times, and did not change in between, is removed. Its parent is then looked at once more (`follows`).
+The path of a folder: an event or the scan makes the worker inspect it (`on_event`, `found`). If it is empty and no
+rule keeps it, it waits in the queue for the delay; when it is due (`take_due`) it is inspected again (`judge`).
+Only a folder that was empty both times, and has not changed in between, is removed. Then its parent is inspected
+once more (`follows`).
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ Verdict = Literal["remove", "keep", "wait"]
 
 
 class CleanerCore:
-    """See the module. Not safe for use by several threads at once.
+    """See the module. Not thread-safe.
 
     Args:
-        policy: what is kept.
+        policy: decides what to keep.
         delay_ns: how long a folder must stay empty before it goes.
-        queue_max: the most folders that wait at a time.
+        queue_max: how many folders may wait at a time.
     """
 
     def __init__(self, policy: Policy, *, delay_ns: int, queue_max: int) -> None:
@@ -45,19 +46,19 @@ class CleanerCore:
 
     @property
     def dropped(self) -> int:
-        """How many folders did not fit into the queue, ever; a scan finds them again."""
+        """How many folders ever did not fit into the queue; a scan finds them again."""
         return self._queue.dropped
 
-    # ------------------------------------------------------------------- what becomes known
+    # ------------------------------------------------------------------- inputs
 
     def on_event(self, event: FolderEvent, *, now_ns: int) -> bool:
-        """Take an event in.
+        """Record an event.
 
         Returns:
-            Whether the event's folder may have become empty, and should be looked at (`found`).
+            Whether the event's folder may have become empty, and should be inspected (`found`).
         """
         self.tally.events += 1
-        at_ns = min(event.at_ns, now_ns)  # nothing has happened in the future
+        at_ns = min(event.at_ns, now_ns)  # an event cannot lie in the future
         if event.change is Change.CREATED:
             self._counts.created(event.folder, at_ns=at_ns, now_ns=now_ns)
             self._queue.cancel(event.folder, at_ns=at_ns)
@@ -65,7 +66,7 @@ class CleanerCore:
         return self._counts.removed(event.folder, at_ns=at_ns, now_ns=now_ns) and event.folder != ROOT
 
     def on_events_lost(self, *, now_ns: int) -> None:
-        """Events did not arrive: nothing is known of what happened to the folders that wait."""
+        """Handle a loss of events: the recent history of the waiting folders is unknown."""
         self.tally.lost += 1
         self._counts.lost()
         self._queue.restart(now_ns=now_ns)
@@ -73,13 +74,13 @@ class CleanerCore:
     def found(
         self, folder: str, look: FolderState | Reason, *, since_ns: int, is_mine: bool, by_event: bool = False
     ) -> Reason | None:
-        """A folder was looked at.
+        """Handle the result of inspecting a folder.
 
         Args:
-            folder: which.
-            look: what was found, or why nothing was.
+            folder: its path.
+            look: its state, or why it is unknown.
             since_ns: since when it is known to be as it was found: the time of the look.
-            is_mine: whether this worker owns it; of no account if it is not empty.
+            is_mine: whether this worker owns it; irrelevant if it is not empty.
             by_event: whether an event was the reason for the look.
 
         Returns:
@@ -100,27 +101,27 @@ class CleanerCore:
         return reason
 
     def counted(self, folder: str, entries: int, *, now_ns: int) -> None:
-        """Remember how many entries a look has found in a folder of which events are told."""
+        """Record how many entries a look has found in a folder that has events."""
         self._counts.counted(folder, entries, now_ns=now_ns)
 
-    # ------------------------------------------------------------------- what is to be done
+    # ------------------------------------------------------------------- decisions
 
     def next_due_ns(self) -> int | None:
-        """When the next folder is due, None if none waits."""
+        """Return when the next folder is due, None if none waits."""
         return self._queue.next_due_ns()
 
     def take_due(self, *, now_ns: int) -> PendingFolder | None:
-        """The next folder that has waited for its delay, taken out of the queue; None if none has."""
+        """Remove and return the next folder that has waited for its delay; None if there is none."""
         return self._queue.take_due(now_ns=now_ns)
 
     def judge(
         self, pending: PendingFolder, look: FolderState | Reason, *, is_mine: bool, now_ns: int
     ) -> Verdict:
-        """Decide on a folder that is due and was looked at again.
+        """Decide on a due folder that was inspected again.
 
         Returns:
-            "remove": it is to be removed now. "keep": it is not, for a reason that is counted. "wait": it was
-            written to and is empty again, so it waits once more.
+            "remove": remove it now. "keep": do not, for a reason that is counted. "wait": it was written to and is
+            empty again, so it waits once more.
         """
         reason: Reason | None = None
         if not is_mine:
@@ -142,20 +143,20 @@ class CleanerCore:
         return "keep"
 
     def kept(self, folder: str, reason: Reason) -> None:
-        """A folder that was to be removed was not, for this reason."""
+        """Record that a folder was not removed, for this reason."""
         if reason is Reason.GONE:
             self._counts.forget(folder)
         self.tally.keep(reason)
 
     def removed(self, folder: str, *, was_kept_for: Reason | None = None) -> str | None:
-        """A folder was removed by this worker.
+        """Record that this worker has removed a folder.
 
         Args:
-            folder: which.
+            folder: its path.
             was_kept_for: see `Tally.delete`.
 
         Returns:
-            Its parent, which may have become empty by it and should be looked at (`follows`); None for the root.
+            Its parent, which may have become empty and should be inspected (`follows`); None for the root.
         """
         self._counts.forget(folder)
         self.tally.delete(was_kept_for=was_kept_for)
@@ -165,13 +166,13 @@ class CleanerCore:
     def follows(
         self, folder: str, look: FolderState | Reason, *, is_mine: bool, now_ns: int
     ) -> PendingFolder | None:
-        """Decide on a parent whose last entry may have been removed by this worker.
+        """Decide on a parent whose last entry this worker may have removed.
 
-        It goes at once: it had something in it until now, which has waited already. But if somebody else has
-        created something in it within the delay, somebody works there, and it waits.
+        It goes at once: the entry that it had until now has waited already. But if another program has created an entry
+        in it within the delay, that program is at work there, and the folder waits.
 
         Returns:
-            What is to be removed now (after `judge`), None if nothing is.
+            The folder to remove now (after `judge`), None if there is none.
         """
         if isinstance(look, Reason) or look.entries:
             return None
@@ -186,13 +187,13 @@ class CleanerCore:
         return PendingFolder(folder, now_ns, look.stamp)
 
     def keep_only(self, is_mine: Callable[[str], bool]) -> int:
-        """Let go of the folders that wait and are not this worker's any more; returns how many."""
+        """Drop the waiting folders that no longer belong to this worker; return how many."""
         return self._queue.keep_only(is_mine)
 
     def evict(self, *, now_ns: int) -> None:
-        """Forget what has not been touched for long; to be called now and then."""
+        """Forget folders without recent events; call it now and then."""
         self._counts.evict(now_ns=now_ns)
 
     def check_invariants(self) -> None:
-        """For tests: what must hold between two calls."""
+        """Check, in tests, what must hold between two calls."""
         self._queue.check_invariants()

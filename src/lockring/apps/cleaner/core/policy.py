@@ -1,8 +1,8 @@
-"""Which folders are kept even if they are empty, whoever owns them.
+"""The folders that are kept even if they are empty, independent of their owner.
 
-Never the root. Not its direct children, unless asked. Not what lies in staging areas of multipart uploads, in a
-repository or in what a file system keeps for itself. Not what a pattern names, nor what is in a top folder whose
-policy is to allow empty folders. Not a folder that exists by an explicit marker, unless asked.
+The root is always kept. So are, by default, its direct children and folders that exist by an explicit marker.
+Always kept are staging areas of multipart uploads, repositories, a file system's own folders, folders that match a
+pattern, and those in a top folder whose policy allows empty folders.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Final
 from lockring.apps.cleaner.core.words import ROOT, FolderState, Reason, top_of
 
 STAGING: Final = frozenset({".uploads", ".multipart", ".minio.sys"})
-"""Names of folders in which object stores put the parts of uploads together."""
+"""Names of folders in which object stores assemble the parts of uploads."""
 
 SYSTEM: Final = frozenset({".git", "lost+found", ".snapshot", ".zfs"})
-"""Names of folders that need their empty folders."""
+"""Names of folders whose empty subfolders are needed."""
 
 
 def _nothing(name: str) -> bool:
@@ -28,7 +28,7 @@ class Policy:
 
     Args:
         is_kept: whether a pattern keeps a folder.
-        allows_empty: whether the policy of a top folder is to allow empty folders in it.
+        allows_empty: whether the policy of a top folder allows empty folders in it.
         children: whether the root's direct children may go too.
         markers: whether folders that exist by an explicit marker may go too.
     """
@@ -47,7 +47,7 @@ class Policy:
         self._markers = markers
 
     def keeps_below(self, folder: str) -> Reason | None:
-        """Why a folder and everything in it is kept; None if it is not. What is kept so need not be scanned."""
+        """Return why a folder and all its contents are kept, so that they need no scan; None if they are not."""
         if folder == ROOT:
             return None
         name = folder.rpartition("/")[2]
@@ -62,9 +62,9 @@ class Policy:
         return None
 
     def keeps(self, folder: str, look: FolderState) -> Reason | None:
-        """Why an empty folder is kept; None if it may go.
+        """Return why an empty folder is kept; None if it may go.
 
-        A scan has looked at the folders above already; for a folder from an event they are looked at here.
+        A scan has checked the folders above already; for a folder from an event they are checked here.
         """
         if folder == ROOT:
             return Reason.ROOT

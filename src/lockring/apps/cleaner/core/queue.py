@@ -1,11 +1,12 @@
-"""The folders that are to be removed if they stay empty.
+"""The folders to remove if they stay empty.
 
 Rules:
 
 - A folder is in the queue once, with the time since which it is empty (`since_ns`); it is due a delay later.
-- Times only move forward: what is older than what is known already changes nothing, in whatever order it is told.
-- A creation cancels if it is not older than the emptiness. One that is older came before what emptied the folder.
-- The queue never holds more than `size_max` folders. What does not fit is counted, never forgotten silently.
+- Times only move forward: information older than what is known changes nothing, in whatever order it arrives.
+- A creation cancels unless it is older than the emptiness. An older one came before the removal that emptied the
+  folder.
+- The queue never holds more than `size_max` folders. Folders that do not fit are counted, never dropped silently.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class PendingFolder(msgspec.Struct, frozen=True):
     """A folder in the queue.
 
     Attributes:
-        folder: which.
+        folder: its path.
         since_ns: since when it is empty, as far as is known.
         stamp: of the look that found it empty.
     """
@@ -31,11 +32,11 @@ class PendingFolder(msgspec.Struct, frozen=True):
 
 
 class CleaningQueue:
-    """See the module. Not safe for use by several threads at once.
+    """See the module. Not thread-safe.
 
     Args:
         delay_ns: how long a folder must stay empty, 0 or more.
-        size_max: the most folders it holds, 1 or more.
+        size_max: how many folders it may hold, 1 or more.
     """
 
     def __init__(self, *, delay_ns: int, size_max: int) -> None:
@@ -43,10 +44,10 @@ class CleaningQueue:
         self._delay_ns = delay_ns
         self._size_max = size_max
         self._pending: dict[str, PendingFolder] = {}
-        # Corrected lazily: an item counts only while it is what `_pending` has for its folder.
+        # Cleaned up lazily: an item counts only while `_pending` has the same one for its folder.
         self._heap: list[tuple[int, str]] = []
         self.dropped = 0
-        """How many folders did not fit, ever."""
+        """How many folders ever did not fit."""
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -56,18 +57,18 @@ class CleaningQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether a folder more would be dropped."""
+        """Whether another folder would be dropped."""
         return len(self._pending) >= self._size_max
 
     def add(self, folder: str, *, since_ns: int, stamp: int | str, by_event: bool = False) -> bool:
-        """Take a folder that was found empty.
+        """Add a folder that was found empty.
 
         Args:
-            folder: which.
+            folder: its path.
             since_ns: since when it is empty.
             stamp: of the look that found it so.
-            by_event: whether something is known to have been removed at `since_ns`. If not, a folder that is in
-                the queue with the same stamp keeps its earlier time: it did not change since.
+            by_event: whether an entry is known to have been removed at `since_ns`. If not, a folder that is in the
+                queue with the same stamp keeps its earlier time: it has not changed since.
 
         Returns:
             Whether it is in the queue now; if not, it was dropped, and counted.
@@ -83,10 +84,10 @@ class CleaningQueue:
         return True
 
     def cancel(self, folder: str, *, at_ns: int) -> bool:
-        """Take a folder out since something was created in it, unless that was before it became empty.
+        """Remove a folder in which an entry was created, unless that was before it became empty.
 
         Returns:
-            Whether it was taken out.
+            Whether it was removed from the queue.
         """
         known = self._pending.get(folder)
         if known is None or at_ns < known.since_ns:
@@ -95,29 +96,29 @@ class CleaningQueue:
         return True
 
     def discard(self, folder: str) -> None:
-        """Take a folder out, if it is in."""
+        """Remove a folder, if it is in the queue."""
         self._pending.pop(folder, None)
 
     def keep_only(self, is_wanted: Callable[[str], bool]) -> int:
-        """Take out every folder that is not wanted any more; returns how many."""
+        """Remove every folder that is no longer wanted; return how many."""
         unwanted = [folder for folder in self._pending if not is_wanted(folder)]
         for folder in unwanted:
             del self._pending[folder]
         return len(unwanted)
 
     def restart(self, *, now_ns: int) -> None:
-        """Let the delay of every folder begin anew: what happened to them lately is not known."""
+        """Restart the delay of every folder: what happened to them lately is unknown."""
         for each in list(self._pending.values()):
             if each.since_ns < now_ns:
                 self._put(PendingFolder(each.folder, now_ns, each.stamp))
 
     def next_due_ns(self) -> int | None:
-        """When the next folder is due; None if there is none."""
+        """Return when the next folder is due; None if there is none."""
         self._correct()
         return self._heap[0][0] + self._delay_ns if self._heap else None
 
     def take_due(self, *, now_ns: int) -> PendingFolder | None:
-        """Take the folder out that has been empty for the longest time, if that is the delay or more."""
+        """Remove and return the folder that has been empty the longest, if that is the delay or more."""
         self._correct()
         if not self._heap or self._heap[0][0] + self._delay_ns > now_ns:
             return None
@@ -125,7 +126,7 @@ class CleaningQueue:
         return self._pending.pop(folder)
 
     def check_invariants(self) -> None:
-        """For tests: what must hold between two calls."""
+        """Check, in tests, what must hold between two calls."""
         assert len(self._pending) <= self._size_max
         assert len(self._heap) <= 2 * len(self._pending) + 64
         items = set(self._heap)

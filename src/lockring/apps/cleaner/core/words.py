@@ -1,4 +1,4 @@
-"""The words that the parts of the cleaner share: what happened, what a folder looks like, why it is kept."""
+"""The shared data types of the cleaner: events, folder states, and the reasons for keeping a folder."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 import msgspec
 
 ROOT: Final = ""
-"""The folder that is cleaned, as a folder."""
+"""The path of the cleaned folder itself."""
 
 
 class Change(enum.Enum):
-    """What happened to an entry of a folder. A move is a removal in one folder and a creation in another."""
+    """The change of a folder's entry. A move is a removal in one folder and a creation in another."""
 
     CREATED = "created"
     REMOVED = "removed"
 
 
 class FolderEvent(msgspec.Struct, frozen=True):
-    """A change, as a source of events tells it.
+    """A change, as reported by a source of events.
 
     Attributes:
-        change: what happened.
+        change: the kind of change.
         folder: the folder whose entry came or went.
         at_ns: when it happened, by the worker's monotonic clock. Events may arrive in another order.
     """
@@ -33,12 +33,12 @@ class FolderEvent(msgspec.Struct, frozen=True):
 
 
 class FolderState(msgspec.Struct, frozen=True):
-    """A folder as it was found.
+    """A folder's state when it was inspected.
 
     Attributes:
-        entries: how many it has; looks count to a bound, scans to the end. A folder's own marker is none.
-        stamp: differs if anything was created or removed in the folder between two looks; equal if not.
-        is_explicit: whether the folder exists by a marker that somebody wrote, and not by what is in it.
+        entries: their number; looks count up to a limit, scans to the end. A folder's own marker does not count.
+        stamp: differs if an entry was created or removed between two looks; equal if not.
+        is_explicit: whether the folder exists by a marker that a client wrote, and not by its contents.
     """
 
     entries: int
@@ -47,7 +47,7 @@ class FolderState(msgspec.Struct, frozen=True):
 
 
 class Reason(enum.Enum):
-    """Why a folder was kept. The value is the word for it in reports."""
+    """The reason for keeping a folder. The value is its word in reports."""
 
     NOT_EMPTY = "not empty"
     WRITTEN = "written to"
@@ -67,11 +67,11 @@ class Reason(enum.Enum):
 
 
 def parent_of(folder: str) -> str:
-    """The folder that a folder is in; of the root's direct children the root."""
-    assert folder != ROOT, "the root has no parent that we know"
+    """Return the folder that contains a folder; for the root's direct children the root."""
+    assert folder != ROOT, "the root has no known parent"
     return folder.rpartition("/")[0]
 
 
 def top_of(folder: str) -> str:
-    """The direct child of the root that a folder is or is in."""
+    """Return the direct child of the root that a folder is or is in."""
     return folder.partition("/")[0]
