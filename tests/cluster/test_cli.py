@@ -527,7 +527,7 @@ def test_an_output_whose_reader_has_gone_gives_141_for_every_command(cli, argume
             check=False,
         )
     assert process.returncode == 74
-    assert process.stderr.endswith("lockring: the output cannot be written: No space left on device\n")
+    assert process.stderr.endswith("lockring: the output cannot be written: no space left on device\n")
     assert not cli.json("describe", "piped")["held"]
 
 
@@ -562,5 +562,5 @@ def test_a_bound_on_a_wait_that_was_not_asked_for_is_refused(cli):
 
 def test_a_group_that_nobody_is_in_is_said_to_be_so(cli):
     done = cli.run("group", "nobody-here")
-    assert (done.returncode, done.stdout) == (0, "nobody is in the group 'nobody-here'\n")
+    assert (done.returncode, done.stdout) == (0, "group 'nobody-here' has no members\n")
     assert cli.json("group", "nobody-here", "--key", "")["key_owner"] is None

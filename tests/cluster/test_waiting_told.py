@@ -112,7 +112,7 @@ def test_leases_of_before_a_restart_are_told_with_how_long_they_take(start, tmp_
     while "may still be held" not in "".join(lines[-1:]):
         lines.append(process.stderr.readline())
         assert lines[-1], lines
-    assert "at the most" in lines[-1]
+    assert "at most" in lines[-1]
     assert written(tmp_path / "ran") == "1"
     assert process.wait(PATIENCE_S) == 0
 
