@@ -344,7 +344,7 @@ def _any_epoch() -> list[Change]:
 
     def changed(state: Any, slot: SlotState, sender: Any, kind: int, item: Any, version: int) -> SlotState:
         item = msgspec.structs.replace(item, epoch=slot.epoch)
-        return granted(state, slot, sender, kind, item, version)
+        return granted(state, slot, sender, kind, item, version=version)
 
     return [(asks, "_granted", changed)]
 
@@ -357,7 +357,7 @@ def _any_tenure() -> list[Change]:
         for copy in (slot.backup, slot.learner):
             if copy is not None and copy.replica == Replica(item.node, item.incarnation):
                 item = msgspec.structs.replace(item, joined=copy.joined)
-        return granted(state, slot, sender, kind, item, version)
+        return granted(state, slot, sender, kind, item, version=version)
 
     return [(asks, "_granted", changed)]
 

@@ -41,7 +41,7 @@ def drill_drain_by_connection() -> None:
 @mutant
 def drain_the_last() -> list[Change]:
     """An operator's drain is begun whether or not another node can take the slots."""
-    return [(Roster, "_why_not_drain", lambda self, *what: None)]
+    return [(Roster, "_drain_problem", lambda self, *what: None)]
 
 
 @drill

@@ -87,10 +87,10 @@ def drill_no_slot_wait() -> None:
 
 
 def _aged(change: Callable[[Any, int], Any]) -> list[Change]:
-    """Replace `PlanInput.age_ns` wherever a situation is made."""
+    """Replace `PlanInput.age_ns` wherever a plan_input is made."""
 
-    def plan(situation: PlanInput) -> Any:
-        return original(situation._replace(age_ns=change(situation.age_ns, situation.version)))
+    def plan(plan_input: PlanInput) -> Any:
+        return original(plan_input._replace(age_ns=change(plan_input.age_ns, plan_input.version)))
 
     original = planning.plan
     return [(planning, "plan", plan)]

@@ -26,7 +26,7 @@ def _full_disk() -> None:
     cluster.run(seconds)
     asked = simulation.world.stats["store_operations"] - before
     cluster.demand(asked <= 2 * seconds, "WORK", f"a store that fails was asked {asked} times in {seconds} s")
-    told = [each.text for each in core.store_news()]
+    told = [each.text for each in core.take_store_news()]
     cluster.demand(len(told) == 1, "WORK", f"one thing happened to the store, and {len(told)} were told")
     simulation.store.full = False
     cluster.wait(lambda: core.is_active, 3)

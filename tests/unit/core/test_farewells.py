@@ -45,7 +45,7 @@ def marks(state: ClusterState, node: Replica) -> int:
 
 
 def told(farewells: Farewells, node: Replica, released: int, promised_ms: int, now_ns: int = 0) -> None:
-    farewells.take(node, Heartbeat(1, 1, released=released, promised_ms=promised_ms), now_ns)
+    farewells.record_promise(node, Heartbeat(1, 1, released=released, promised_ms=promised_ms), now_ns)
 
 
 class TestWords:

@@ -387,13 +387,13 @@ def test_a_store_that_can_be_read_and_not_written_is_asked_seldom_and_told_of_on
     assert not world.core.is_active
     assert world.core.note == "a write to the store failed"
     assert asked < 2 * 130, "a read and a write, every two seconds"
-    news = [each.text for each in world.core.store_news()]
+    news = [each.text for each in world.core.take_store_news()]
     assert len(news) == 3
     assert not any("again" in text for text in news), "only reads have worked"
     world.fails_writes = False
     world.run(2.1)
     assert world.core.is_active
-    (end,) = world.core.store_news()
+    (end,) = world.core.take_store_news()
     assert end.text.startswith("the store works again: a write has worked")
     world.run_until_quiet()
     assert world.core.note == ""
