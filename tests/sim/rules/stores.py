@@ -35,7 +35,7 @@ def _full_disk() -> None:
 
 @drill
 def drill_no_store_pause() -> None:
-    """The disk under the store is full for a while in which a node dies, and so something is to be written."""
+    """The disk under the store is full for a while in which a node dies, so that a write is due."""
     _full_disk()
 
 
@@ -52,5 +52,5 @@ def works_by_reading() -> list[Change]:
 
 @drill
 def drill_works_by_reading() -> None:
-    """The same: with a pause that never grows, and an end of the trouble that is told after each read."""
+    """The same: with a pause that never grows, and an end of the trouble that is logged after each read."""
     _full_disk()

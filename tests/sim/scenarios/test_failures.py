@@ -1,4 +1,4 @@
-"""What happens to a held lock when something goes wrong: one named story each, with all checkers watching."""
+"""A held lock when something goes wrong: one named story each, with all checkers watching."""
 
 from __future__ import annotations
 

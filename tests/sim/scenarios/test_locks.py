@@ -1,4 +1,4 @@
-"""What becomes of locks, their tokens and their releases: one named story each, with all checkers watching."""
+"""Locks, their tokens and their releases under load and failure: one named story each, with all checkers watching."""
 
 from __future__ import annotations
 

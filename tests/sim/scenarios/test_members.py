@@ -1,4 +1,4 @@
-"""Members that come and go, and what the coordinator tells of it: one named story each, with all checkers watching."""
+"""Members that come and go, and the coordinator's reports of them: one named story each, with all checkers watching."""
 
 from __future__ import annotations
 

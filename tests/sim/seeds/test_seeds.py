@@ -1,4 +1,5 @@
-"""Random runs of the whole cluster: the protocol as it is runs clean, a seed replays exactly, and broken rules are noticed.
+"""Random runs of the whole cluster: the protocol as it is runs clean, a seed replays exactly, and broken rules are
+noticed.
 
 `make sim SEEDS=100000` runs more, `make sim SEED=7` tells the story of one.
 """

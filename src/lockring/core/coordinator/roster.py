@@ -160,7 +160,7 @@ class Roster:
             names = ", ".join(sorted(each.node for each in alive))
             return Unavailable.code, (
                 f"node {node} is not drained now, since no other node is connected to the coordinator ({names} was"
-                " lately); try again in some seconds"
+                " lately); try again in a few seconds"
             )
         return None
 

@@ -2,8 +2,8 @@
 
 A *store that lost something* shows by a version that a node has seen, and that belongs neither to the store's past
 nor to this process's own writes. Which node has which slot is then unknown, and all slots wait for every lease to
-end: the *quarantine*. It happens once per process: afterwards no node serves on the strength of what was lost, and a higher
-version is enough.
+end: the *quarantine*. It happens once per process: afterwards no node serves on the strength of what was lost, and a
+higher version is enough.
 """
 
 from __future__ import annotations
