@@ -33,6 +33,7 @@ help:
 	@echo "make format    let the formatter and the linter put right what they can"
 	@echo "make constraints  write the versions that are installed into requirements/constraints.txt; UPGRADE=1 takes the newest"
 	@echo "make proto     generate the gRPC stubs from proto/"
+	@echo "make sync      generate the blocking client from the asyncio client"
 	@echo "make unit      the quick unit tests alone"
 	@echo "make sim       the simulation: SEEDS=$(SEEDS) seeds, or one with SEED=…"
 	@echo "make mutants   the simulation with each safety rule switched off in turn: it must find a violation"
@@ -63,13 +64,13 @@ check: $(VENV)/.installed-dev
 	@mkdir -p build && cp requirements/constraints.txt build/constraints.txt && $(COMPILE) --output-file build/constraints.txt && \
 	    diff requirements/constraints.txt build/constraints.txt || { \
 	    echo "requirements/constraints.txt does not belong to pyproject.toml; run 'make constraints'" >&2; exit 1; }
-	$(BIN)/ruff format --check src tests bench proto
-	$(BIN)/ruff check src tests bench proto
+	$(BIN)/ruff format --check src tests bench proto client_sync
+	$(BIN)/ruff check src tests bench proto client_sync
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix src tests bench proto
-	$(BIN)/ruff format src tests bench proto
+	$(BIN)/ruff check --fix src tests bench proto client_sync
+	$(BIN)/ruff format src tests bench proto client_sync
 
 .PHONY: constraints
 constraints: $(VENV)/.installed-dev
@@ -78,6 +79,10 @@ constraints: $(VENV)/.installed-dev
 .PHONY: proto
 proto: $(VENV)/.installed-dev
 	$(BIN)/python proto/generate.py
+
+.PHONY: sync
+sync: $(VENV)/.installed-dev
+	$(BIN)/python client_sync/generate.py
 
 unit: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/unit $(SPREAD) -m "not slow"

@@ -208,7 +208,7 @@ def test_a_membership_whose_leaving_is_interrupted_is_left_once_its_callback_has
 
     def interrupt() -> None:
         assert finishing.wait(60)
-        with client._engine.locked():
+        with client._driver.locked():
             pass  # what tells the member that it owns nothing has been done
         signal.pthread_kill(main, signal.SIGINT)
 

@@ -97,7 +97,8 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]], *, if_
     for line in lines:
         print(line)
     if table.left_out:
-        say(f"({', '.join(table.left_out)}: no room for it at {width} columns)")
+        it = "it" if len(table.left_out) == 1 else "them"
+        say(f"({', '.join(table.left_out)}: no room for {it} at {width} columns)")
 
 
 def say(text: str, *, hang: str = "  ") -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 from lockring.addresses import split_address
 from lockring.cluster_state import GENERATION_MAX
 from lockring.errors import ConfigError, InvalidRequest
-from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name
+from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name, check_owner
 from lockring.native import from_native
 from lockring.protocol import WAIT_FOREVER
 from lockring.units import NS_PER_MS, seconds_to_ms
@@ -96,6 +96,18 @@ def default_owner() -> str:
         user = str(os.getuid())  # no name is known for it, as in many containers
     owner = f"{from_native(user)}@{from_native(socket.gethostname())}:{os.getpid()}"
     return owner.encode(errors="replace")[-OWNER_BYTES_MAX:].decode(errors="ignore")
+
+
+def owner_label(owner: str | None) -> Callable[[], str]:
+    """Return a function that gives a client's label: the default one names the process that calls it, even after a fork.
+
+    Raises:
+        InvalidRequest: `owner` is not a valid label.
+    """
+    if owner is None:
+        return default_owner
+    label = check_owner(owner)
+    return lambda: label
 
 
 def ttl_to_ms(ttl: Seconds) -> int:

@@ -13,23 +13,53 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from types import TracebackType
+from typing import Any, Final, Protocol, TypeVar
 
-from lockring.client.grant_state import is_kind
+from lockring.client.grant_state import GrantState, is_kind
 from lockring.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    from lockring.client.aio.locks import Lock as AsyncLock
-    from lockring.client.blocking.locks import Lock
+AnyFunction = Callable[..., Any]
 
-Function = Callable[..., Any]
+Function = TypeVar("Function", bound="Callable[..., Any] | classmethod[Any, ..., Any]")
+AsyncFunction = TypeVar(
+    "AsyncFunction",
+    bound="Callable[..., Awaitable[Any]] | Callable[..., AsyncIterator[Any]] | classmethod[Any, ..., Any]",
+)
+
+
+class LockToEnter(Protocol):
+    """A lock of the blocking client, as its decorated functions use it."""
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+
+    def __enter__(self) -> GrantState: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+class AsyncLockToEnter(Protocol):
+    """A lock of the asyncio client, as its decorated functions use it."""
+
+    @property
+    def name(self) -> str:
+        """The lock's name."""
+
+    def __aenter__(self) -> Coroutine[Any, Any, GrantState]: ...
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> Coroutine[Any, Any, None]: ...
+
 
 _OF_ITERATORS: Final = frozenset({"send", "throw", "close", "asend", "athrow", "aclose", "from_iterable"})
 """What an object may offer besides iteration and still be nothing but an iterator."""
 
 
-def synchronized(lock: Lock, function: Any) -> Any:
+def synchronized(lock: LockToEnter, function: Any) -> Any:
     """Decorate a function for the blocking client.
 
     Raises:
@@ -72,7 +102,7 @@ def synchronized(lock: Lock, function: Any) -> Any:
     return locked
 
 
-def synchronized_async(lock: AsyncLock, function: Any) -> Any:
+def synchronized_async(lock: AsyncLockToEnter, function: Any) -> Any:
     """Decorate a coroutine function, or an asynchronous generator function, for the asyncio client.
 
     Raises:
@@ -125,11 +155,11 @@ def _check_function(function: Any) -> None:
         )
 
 
-def _name(function: Function) -> str:
+def _name(function: AnyFunction) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
 
 
-def _over(lock: str, function: Function, result: Any) -> Any:
+def _over(lock: str, function: AnyFunction, result: Any) -> Any:
     """Return a result of a function that ends now, and the lock with it.
 
     Raises:

@@ -153,12 +153,12 @@ class GrantState(ProcessBound):
         "pass its name and fencing token, for what the lock protects; the lease stays with this process"
     )
 
-    __slots__ = ("_acquired_at_ns", "_callbacks", "_client", "_owner", "_ticket")
+    __slots__ = ("_acquired_at_ns", "_callbacks", "_driver", "_owner", "_ticket")
 
-    def __init__(self, client: ExpiryCheck, ticket: Ticket) -> None:
-        self._client = client
+    def __init__(self, driver: ExpiryCheck, ticket: Ticket) -> None:
+        self._driver: ExpiryCheck = driver
         self._ticket = ticket
-        self._owner = client.owner
+        self._owner = driver.owner
         self._acquired_at_ns = wall_ns()
         self._callbacks: list[LossCallback] | None = None
 
@@ -205,7 +205,7 @@ class GrantState(ProcessBound):
             return False
         if monotonic_ns() < deadline_ns_of(ticket):
             return True
-        self._client.notice_expiry()
+        self._driver.notice_expiry()
         return ticket.state == TicketState.HELD and monotonic_ns() < deadline_ns_of(ticket)
 
     def remaining(self) -> float:
@@ -268,7 +268,7 @@ def may_be_dropped(holder: object) -> None:
 
 def give_up_dropped(grant: GrantState, ticket: Ticket) -> None:
     """A grant is held to which nothing refers any more: give its lock up, and warn."""
-    grant._client.drop(ticket)
+    grant._driver.drop(ticket)
     warnings.warn(words_of_drop(ticket), ResourceWarning, source=grant, stacklevel=3)
 
 

@@ -337,14 +337,3 @@ def check_change_callback(callback: ChangeCallback) -> None:
     """Raise InvalidRequest for what cannot be called."""
     if not callable(callback):
         raise InvalidRequest(f"on_change takes a function, not {callback!r}")
-
-
-def call_all(
-    callbacks: Sequence[ChangeCallback], gained: KeySet, lost: KeySet, failed: Callable[[], None]
-) -> None:
-    """Call everybody who wants to hear of a change; `failed` is called within each error."""
-    for callback in callbacks:
-        try:
-            callback(gained, lost)
-        except BaseException:  # noqa: BLE001 - reported; the other callbacks must be called
-            failed()

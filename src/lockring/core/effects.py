@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.errors import LockringError
 from lockring.protocol import Message, Welcome
 
 
@@ -27,11 +29,13 @@ class Admit(NamedTuple):
         to: the connection.
         is_member: whether it belongs to the cluster: such a connection may send more, and does not count as a client.
         welcome: the answer, None if it follows later.
+        peer: the life of a peer that it comes from, if that is known.
     """
 
     to: Connection
     is_member: bool
     welcome: Welcome | None
+    peer: Replica | None = None
 
 
 class Broadcast(NamedTuple):
@@ -53,6 +57,42 @@ class Close(NamedTuple):
 
     to: Endpoint
     reason: str
+
+
+class Refuse(NamedTuple):
+    """Send an error on an accepted connection, and close it once that is out."""
+
+    to: Connection
+    error: LockringError
+
+
+class DepartureEnd(enum.Enum):
+    """Why a node that leaves may stop."""
+
+    DRAINED = enum.auto()
+    """Nothing is left on it."""
+    ONLY_SPARE_COPIES = enum.auto()
+    """It serves nothing, and no other node can take its copies: the last one goes on alone."""
+    NOTHING_HERE = enum.auto()
+    """Nothing is on it, and the coordinator is away."""
+    TIMED_OUT = enum.auto()
+    """The time is up that it was given."""
+    COORDINATOR_AWAY = enum.auto()
+    """Nothing moves, since the coordinator has been away for too long."""
+
+
+class Depart(NamedTuple):
+    """Stop this node.
+
+    Attributes:
+        end: why it may.
+        locks_ended: held locks that end with it, since no other node could take them.
+        away_ns: for how long the coordinator has been away, where that is why.
+    """
+
+    end: DepartureEnd
+    locks_ended: int = 0
+    away_ns: int = 0
 
 
 class Reply(NamedTuple):
@@ -91,10 +131,12 @@ class Note(NamedTuple):
     Attributes:
         text: a sentence.
         asked_by: the connection whose request caused it; None if none did.
+        is_warning: whether the operator must act on it.
     """
 
     text: str
     asked_by: Connection | None = None
+    is_warning: bool = False
 
 
-Effect = Admit | Broadcast | Send | Close | Reply | Publish | StoreRead | StoreWrite | Note
+Effect = Admit | Refuse | Depart | Broadcast | Send | Close | Reply | Publish | StoreRead | StoreWrite | Note

@@ -63,7 +63,7 @@ class ConnectionHandler(Protocol):
     """The server behind a port: what it does with accepted connections."""
 
     def greet(self, connection: AcceptedConnection, hello: Message) -> None:
-        """Answer a first message: call `connection.admit`, or raise a `LockringError` to refuse it."""
+        """Answer a first message: call `admit` or `turn_away`, or raise a `LockringError` to refuse the connection."""
 
     def deliver(self, connection: AcceptedConnection, messages: list[Message]) -> None:
         """Handle messages of an admitted connection. May raise a `LockringError` to end it."""
@@ -156,6 +156,14 @@ class AcceptedConnection(FramedConnection):
         """The connection's name in a sentence."""
         return self.role.title if self.role is not None else "a stranger"
 
+    def turn_away(self, error: LockringError) -> None:
+        """Refuse the connection as `refuse` does, and log that."""
+        if self.role is None:
+            self.log_refusal(logging.INFO, "refused", error)
+        else:
+            self.log_refusal(logging.WARNING, "closed the connection of", error)
+        self.refuse(error)
+
     # ----------------------------------------------------------------------- FramedConnection
 
     def on_open(self) -> None:
@@ -198,8 +206,7 @@ class AcceptedConnection(FramedConnection):
         try:
             self._port.handler.greet(self, messages[0])
         except LockringError as error:
-            self.log_refusal(logging.INFO, "refused", error)
-            self.refuse(error)
+            self.turn_away(error)
             return
         if rest:
             self.data_received(rest)
@@ -217,8 +224,7 @@ class AcceptedConnection(FramedConnection):
         try:
             self._port.handler.deliver(self, messages)
         except LockringError as error:
-            self.log_refusal(logging.WARNING, "closed the connection of", error)
-            self.refuse(error)
+            self.turn_away(error)
             return
         if is_client:
             took_ns = monotonic_ns() - began_ns

@@ -27,7 +27,6 @@ from lockring.protocol import (
     DrainReply,
     FromCoordinator,
     Join,
-    Leave,
     Message,
     Refusal,
     Undrain,
@@ -71,6 +70,10 @@ class Joiner(Protocol):
     @property
     def weight(self) -> int:
         """Its share of slots."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it waits for an answer to its own wish to leave."""
 
     def begin_life(self, incarnation: int) -> None:
         """Be another incarnation, since the present one was outlived."""
@@ -134,10 +137,6 @@ class CoordinatorLink:
     def close(self, reason: str) -> None:
         """Leave the coordinator, for good."""
         self._dialer.close(reason)
-
-    def leave(self, answer: Answer) -> None:
-        """Tell the coordinator that this node is to stop, so that it moves everything to others."""
-        self._ask(Leave, answer)
 
     def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
         """Give an operator's request to the coordinator as what it is: an operator's, whichever node it is about."""
@@ -220,12 +219,13 @@ class CoordinatorLink:
         """See `Caller`."""
         rest: list[Message] = []
         for message in messages:
-            if not isinstance(message, (DrainReply, UndrainReply, Refusal)):
-                rest.append(message)
-            elif message.request in self._asked:
+            if isinstance(message, (DrainReply, UndrainReply, Refusal)) and message.request in self._asked:
                 self._asked.pop(message.request)(message)
-            elif isinstance(message, Refusal):
+                continue
+            # An answer to no operator's request is one to the node's own wish to leave.
+            if isinstance(message, Refusal) and not self._node.is_leaving:
                 log.warning("the coordinator refuses: %s", message.text)
+            rest.append(message)
         if rest:
             self._node.from_coordinator(rest)
 

@@ -93,7 +93,8 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
             end.set_result(exits.OK)
 
     asked: list[bool] = []
-    for number, act in ((signal.SIGTERM, leave), (signal.SIGINT, leave), (signal.SIGQUIT, quit_now)):
+    orderly = [(number, leave) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    for number, act in [*orderly, (signal.SIGQUIT, quit_now)]:
         # An ignored signal stays ignored: a script's background job does not end by the Ctrl-C that ends the script.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, act)

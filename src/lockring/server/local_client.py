@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lockring.clock import monotonic_ns
+from lockring.errors import LockringError
 from lockring.protocol import Message
 from lockring.server.node_life import NodeLife
 
@@ -36,6 +37,10 @@ class LocalClient:
     def send(self, message: Message) -> None:
         """See `Answerable`: the node's message to the client."""
         self._receive(message)
+
+    def turn_away(self, error: LockringError) -> None:
+        """See `Answerable`: the node does not serve this client."""
+        self._end()
 
     def close(self, reason: str) -> None:
         """See `Answerable`: the node wants to hear no more of it."""

@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.effects import COORDINATOR
-from lockring.core.node.core import NodeCore
+from lockring.core.effects import COORDINATOR, Depart
 from lockring.errors import (
     LockringError,
     ProtocolError,
-    StaleVersion,
-    Unavailable,
-    WrongCluster,
-    WrongRole,
 )
-from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, check_protocol
+from lockring.net.accepted import CLIENT, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
 from lockring.protocol import (
@@ -30,25 +25,20 @@ from lockring.protocol import (
     GetState,
     GetStatus,
     HandOver,
-    Heartbeat,
-    Join,
     Message,
-    PeerHello,
     Refusal,
     Replicate,
     ServerStatus,
-    SlotRequests,
     State,
     StatusReply,
     Undrain,
     UndrainReply,
-    Welcome,
 )
 from lockring.server.coordinator_link import Answer, CoordinatorLink
-from lockring.server.departure import Departure
+from lockring.server.departure import report_departure
 from lockring.server.grpc_start import start_grpc
 from lockring.server.local_client import LocalClient
-from lockring.server.node_life import Answerable, NodeLife
+from lockring.server.node_life import Guest, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
 from lockring.server.state_diff import shares
@@ -95,10 +85,8 @@ class NodeServer:
         self._reporter = self._new_reporter()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._joined_ever = False
-        self.away_since_ns: int | None = monotonic_ns()
-        """Since when it has not been in touch with the coordinator, None if it is."""
         self._lease_over_told = False
-        self._departure: Departure | None = None
+        self._leave_until_ns: int | None = None
         self._beginning_since_ns: int | None = None
         self._look_timer: asyncio.TimerHandle | None = None
 
@@ -128,8 +116,13 @@ class NodeServer:
         """Begin to drain. False if the node never joined, so that there is nothing to move."""
         if not self._joined_ever:
             return False
-        self._departure = Departure(self, self._coordinator, self._settings.drain_timeout_s, self._finish)
-        self._departure.look(monotonic_ns())
+        timeout_s = self._settings.drain_timeout_s
+        log.info(
+            "draining: everything moves to the other nodes, for up to %g s; a second signal stops at once",
+            timeout_s,
+        )
+        self._leave_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
+        self._go_on_leaving()
         return True
 
     async def stop(self) -> None:
@@ -149,41 +142,7 @@ class NodeServer:
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """See `Host`."""
-        core = self._life.core
-        replica, state = core.replica, core.state
-        welcome = Welcome(
-            PROTOCOL,
-            state.cluster,
-            "node",
-            replica.node,
-            replica.incarnation,
-            state.version,
-            state.coordinator,
-        )
-        match hello:
-            case ClientHello():
-                check_protocol(hello.protocol, "the client")
-                if hello.cluster and not state.cluster:
-                    # It may join another cluster than the client's, whose routes the client must not follow.
-                    raise Unavailable(f"node {replica.node} has not joined a cluster yet")
-                self._check_cluster(hello.cluster, "the client")
-                guest.admit(CLIENT, welcome)
-                self._life.clients.add(guest.number)
-                core.client_connected(guest.number, hello.client, hello.connection, now_ns=monotonic_ns())
-            case PeerHello():
-                check_protocol(hello.protocol, f"node {hello.node}")
-                self._check_peer(hello)
-                guest.admit(PEER, welcome)
-                guest.tag = Replica(hello.node, hello.incarnation)
-                self._life.peer_came(guest.tag, guest)
-            case Join() | Heartbeat() | SlotRequests():
-                raise WrongRole(
-                    f"{self.address} is node {replica.node}, not a coordinator"
-                    + (f"; its coordinator is at {state.coordinator}" if state.coordinator else "")
-                )
-            case _:
-                raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
-        self._life.pump.schedule()
+        self._life.greet(guest, hello)
 
     def deliver(self, guest: AcceptedConnection, messages: list[Message]) -> None:
         """See `Host`."""
@@ -203,11 +162,7 @@ class NodeServer:
                 done += taken or 1
             life.pump.flush_if_idle(now_ns)
             return
-        assert isinstance(guest.tag, Replica)
-        for message in messages:
-            if type(message) not in _FROM_PEER:
-                raise ProtocolError(f"a node does not take {type(message).__name__} from another node")
-        life.receive(guest.tag, messages)
+        life.receive_on(guest.number, messages)
 
     def connection_closed(self, guest: AcceptedConnection, reason: str) -> None:
         """See `Host`."""
@@ -226,7 +181,7 @@ class NodeServer:
                 raise ProtocolError(f"a node does not take {type(message).__name__} from a client")
 
     def _note(self) -> str:
-        return self._coordinator.note or self._life.core.service.troubles.note(monotonic_ns())
+        return self._coordinator.note or self._life.core.trouble(monotonic_ns())
 
     def _pass_on(self, guest: AcceptedConnection, order: Drain | Undrain) -> None:
         request = order.request
@@ -240,7 +195,7 @@ class NodeServer:
 
     def _status(self, now_ns: int) -> ServerStatus:
         status = self._life.core.status(now_ns=now_ns)
-        away_since_ns = self.away_since_ns
+        away_since_ns = self._life.core.away_since_ns
         return ServerStatus(
             "node",
             status.replica.node,
@@ -257,27 +212,6 @@ class NodeServer:
             sessions=status.sessions,
         )
 
-    def _check_cluster(self, cluster: str, who: str) -> None:
-        mine = self._life.core.state.cluster
-        if cluster and mine and cluster != mine:
-            raise WrongCluster(
-                f"{who} belongs to cluster {cluster}, node {self._settings.id} to cluster {mine}"
-            )
-
-    def _check_peer(self, hello: PeerHello) -> None:
-        core = self._life.core
-        if not core.state.cluster:
-            raise Unavailable(f"node {core.replica.node} has not joined a cluster yet")
-        if hello.cluster != core.state.cluster:
-            self._check_cluster(hello.cluster or "(none)", f"node {hello.node}")
-        if Replica(hello.to_node, hello.to_incarnation) != core.replica:
-            raise StaleVersion(
-                f"this is {core.replica}, not {hello.to_node}#{hello.to_incarnation}", name=hello.to_node
-            )
-        known = core.state.members.get(hello.node)
-        if known is not None and known.replica.incarnation > hello.incarnation:
-            raise StaleVersion(f"the cluster knows a later life of {hello.node}", name=hello.node)
-
     # ----------------------------------------------------------------------- Joiner
 
     @property
@@ -291,9 +225,9 @@ class NodeServer:
         return self._life.core.state
 
     @property
-    def core(self) -> NodeCore:
-        """See `Departing`."""
-        return self._life.core
+    def is_leaving(self) -> bool:
+        """See `Joiner`."""
+        return self._life.core.is_leaving
 
     def begin_life(self, incarnation: int) -> None:
         """See `Joiner`."""
@@ -302,14 +236,13 @@ class NodeServer:
         self._reporter.flush()
         self._life = self._new_life(max(incarnation, wall_ns() // NS_PER_US))
         self._reporter = self._new_reporter()
+        self._go_on_leaving()
 
     def joined(self) -> None:
         """See `Joiner`."""
         self._joined_ever = True
-        self.away_since_ns = None
-        self._life.core.coordinator_connected(now_ns=monotonic_ns())
+        self._life.core.connected(COORDINATOR, now_ns=monotonic_ns())
         self._life.pump.schedule()
-        self._look_at_departure()
 
     def from_coordinator(self, messages: list[Message]) -> None:
         """See `Joiner`."""
@@ -320,9 +253,6 @@ class NodeServer:
 
     def coordinator_lost(self) -> None:
         """See `Joiner`."""
-        self.away_since_ns = monotonic_ns()
-        if self._departure is not None:
-            self._departure.coordinator_lost()
         self._life.core.disconnected(COORDINATOR, now_ns=monotonic_ns())
         self._life.pump.schedule()
 
@@ -357,14 +287,13 @@ class NodeServer:
 
         life = self._life
         local = self._locals[number] = LocalClient(number, life, receive, end)
-        life.clients.add(number)
-        life.core.client_connected(number, client, self._locals_count, now_ns=monotonic_ns())
-        life.pump.schedule()
+        life.accept(number)
+        local.ask(ClientHello(PROTOCOL, self.state.cluster, client, self._locals_count))
         return local
 
     # ----------------------------------------------------------------------- inner
 
-    def _guest(self, number: int) -> Answerable | None:
+    def _guest(self, number: int) -> Guest | None:
         return self._listener.connection(number) if number > 0 else self._locals.get(number)
 
     def _new_life(self, incarnation: int) -> NodeLife:
@@ -374,6 +303,7 @@ class NodeServer:
             guest_of=self._guest,
             coordinator=lambda: self._coordinator.connection,
             on_state=self._on_state,
+            on_depart=self._on_depart,
         )
 
     def _new_reporter(self) -> StateReporter:
@@ -383,13 +313,12 @@ class NodeServer:
     def _may_serve(self) -> bool:
         """Whether its lease is not over; at the very beginning the first one is on its way."""
         core = self._life.core
-        return core.coordinator_lease_left_ns(monotonic_ns()) > 0 or not core.coordinator_lease.version
+        return core.coordinator_lease_left_ns(monotonic_ns()) > 0 or not core.had_lease
 
     def _on_state(self, state: ClusterState) -> None:
         self._reporter.report(state)
         if self._grpc is not None:
             self._grpc.state_changed()
-        self._look_at_departure()
 
     def _look(self) -> None:
         """Twice a second: what only the passing of time brings about."""
@@ -398,20 +327,19 @@ class NodeServer:
         has_lease = self._life.core.coordinator_lease_left_ns(now_ns) > 0
         if self._grpc is not None:
             me = self.state.members.get(self._settings.id)
-            is_draining = self._departure is not None or (me is not None and me.condition == "draining")
+            is_draining = self._life.core.is_leaving or (me is not None and me.condition == "draining")
             self._grpc.note_serving(has_lease and not is_draining)
         self._tell_of_lease(now_ns, has_lease)
         self._tell_of_takeovers(now_ns)
-        self._look_at_departure()
 
     def _tell_of_lease(self, now_ns: int, has_lease: bool) -> None:
         """Log once when the coordinator's lease is over, and once when there is one again."""
         if has_lease and self._lease_over_told:
             self._lease_over_told = False
             log.info("serving again: the coordinator has given this node its lease")
-        elif not has_lease and not self._lease_over_told and self._life.core.coordinator_lease.version:
+        elif not has_lease and not self._lease_over_told and self._life.core.had_lease:
             self._lease_over_told = True
-            away_since_ns = self.away_since_ns
+            away_since_ns = self._life.core.away_since_ns
             log.error(
                 "serving no more: the coordinator's lease of %g s is over, and %s",
                 self.state.coordinator_lease_ms / 1000,
@@ -422,16 +350,25 @@ class NodeServer:
 
     def _tell_of_takeovers(self, now_ns: int) -> None:
         """Log once when all slots that this node was given are served, where some had to wait."""
-        if self._life.core.roles.beginning:
+        if self._life.core.beginning:
             self._beginning_since_ns = self._beginning_since_ns or now_ns
         elif self._beginning_since_ns is not None:
             waited_s = (now_ns - self._beginning_since_ns) / NS_PER_S
             self._beginning_since_ns = None
             log.info("serving all slots that it was given, the last ones after some %.1f s", waited_s)
 
-    def _look_at_departure(self) -> None:
-        if self._departure is not None:
-            self._departure.look(monotonic_ns())
+    def _go_on_leaving(self) -> None:
+        """Let the present life leave, if this node was told to: the order outlasts a life."""
+        if self._leave_until_ns is not None:
+            now_ns = monotonic_ns()
+            self._life.core.leave(timeout_ns=max(0, self._leave_until_ns - now_ns), now_ns=now_ns)
+            self._life.pump.schedule()
+
+    def _on_depart(self, depart: Depart) -> None:
+        core = self._life.core
+        may_serve = core.coordinator_lease_left_ns(monotonic_ns()) > 0
+        left = shares(core.state, core.replica, may_serve=may_serve)
+        self._finish(report_departure(depart, left=left, is_last=len(core.state.members) <= 1))
 
     def _finish(self, code: int) -> None:
         self._reporter.flush()

@@ -12,11 +12,11 @@ from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.effects import Close, Effect, Endpoint, Note, Publish, Reply, Send
-from lockring.core.node.core import NodeCore
+from lockring.core.effects import Admit, Close, Depart, Effect, Endpoint, Note, Publish, Refuse, Reply, Send
+from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, StaleVersion
-from lockring.net.accepted import AcceptedConnection
+from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
@@ -45,6 +45,13 @@ class Answerable(Protocol):
 
     def close(self, reason: str) -> None:
         """Deliver what was sent, then end."""
+
+
+class Guest(Answerable, Protocol):
+    """One of those that come to the node: an accepted connection, or a client in this very process."""
+
+    def turn_away(self, error: LockringError) -> None:
+        """Say why it is not served, then end."""
 
 
 class DialedPeer:
@@ -85,7 +92,7 @@ class DialedPeer:
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
             log.info("connected to %s again (%s)", self._peer.node, so_far)
-        self._life.core.peer_connected(self._peer, now_ns=monotonic_ns())
+        self._life.core.connected(self._peer, now_ns=monotonic_ns())
         self._life.pump.schedule()
 
     def arrived(self, messages: list[Message]) -> None:
@@ -113,6 +120,7 @@ class NodeLife:
         guest_of: finds an accepted connection by its number.
         coordinator: the connection to the coordinator if there is one that has welcomed this node.
         on_state: called for each new cluster state.
+        on_depart: called when the node may stop, with why.
     """
 
     def __init__(
@@ -120,20 +128,22 @@ class NodeLife:
         replica: Replica,
         *,
         outbox: Outbox,
-        guest_of: Callable[[int], Answerable | None],
+        guest_of: Callable[[int], Guest | None],
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
+        on_depart: Callable[[Depart], None],
     ) -> None:
         self.core = NodeCore(replica, timing=Timing(), now_ns=monotonic_ns())
         self.outbox = outbox
-        self.clients: set[int] = set()
-        """The connections that the core was told of."""
+        self.accepted: set[int] = set()
+        """The accepted connections that the core knows."""
         self.pump = CoreLoop(
             flush=self._flush, next_deadline_ns=self.core.next_deadline_ns, on_timer=self._on_timer
         )
         self._guest_of = guest_of
         self._coordinator = coordinator
         self._on_state = on_state
+        self._on_depart = on_depart
         self._links: dict[Replica, DialedPeer] = {}
         self._incoming: dict[Replica, AcceptedConnection] = {}
         self.pump.schedule()
@@ -143,13 +153,11 @@ class NodeLife:
         self.pump.stop()
         for link in self._links.values():
             link.dialer.close(reason)
-        for number in sorted(self.clients):
+        for number in sorted(self.accepted):
             guest = self._guest_of(number)
             if guest is not None:
                 guest.close(reason)
-        for guest in list(self._incoming.values()):
-            guest.close(reason)
-        self.clients.clear()
+        self.accepted.clear()
         self._links.clear()
         self._incoming.clear()
 
@@ -162,21 +170,35 @@ class NodeLife:
             self.core.receive(sender, message, now_ns=now_ns)
         self.pump.flush_if_idle(now_ns)
 
-    def peer_came(self, peer: Replica, guest: AcceptedConnection) -> None:
-        """A peer has opened a connection and was welcomed: it replaces an older one of the same life."""
-        older = self._incoming.get(peer)
-        self._incoming[peer] = guest
-        if older is not None:
-            older.abort(f"{peer.node} has opened a newer connection")
+    def greet(self, guest: AcceptedConnection, hello: Message) -> None:
+        """Let the core admit or refuse a connection by its first message, and carry that out at once.
+
+        At once, since what follows on the connection is read by the bounds of its role.
+        """
+        self.accept(guest.number)
+        self.core.receive(guest.number, hello, now_ns=monotonic_ns())
+        self.pump.flush()
+
+    def accept(self, number: int) -> None:
+        """Report an accepted connection to the core."""
+        self.accepted.add(number)
+        self.core.connected(number, now_ns=monotonic_ns())
+
+    def receive_on(self, number: int, messages: list[Message]) -> None:
+        """Hand the core what has come on an accepted connection."""
+        now_ns = monotonic_ns()
+        for message in messages:
+            self.core.receive(number, message, now_ns=now_ns)
+        self.pump.flush_if_idle(now_ns)
 
     def guest_left(self, guest: AcceptedConnection) -> None:
-        """An accepted connection has ended; harmless for one of another life."""
-        if guest.number in self.clients:
-            self.clients.remove(guest.number)
+        """Report that an accepted connection has ended; harmless for one of another life."""
+        if guest.number in self.accepted:
+            self.accepted.remove(guest.number)
+            if isinstance(guest.tag, Replica) and self._incoming.get(guest.tag) is guest:
+                del self._incoming[guest.tag]
             self.core.disconnected(guest.number, now_ns=monotonic_ns())
             self.pump.schedule()
-        elif isinstance(guest.tag, Replica) and self._incoming.get(guest.tag) is guest:
-            del self._incoming[guest.tag]
 
     def state_for(self, request: int, note: str) -> StateReply:
         """The answer to `GetState`."""
@@ -200,22 +222,51 @@ class NodeLife:
         self.outbox.flush()
 
     def _carry_out_rare(self, effect: Effect) -> None:
-        if type(effect) is Reply:
-            incoming = self._incoming.get(effect.to)
-            if incoming is not None:
-                incoming.send(effect.message)
-        elif type(effect) is Publish:
-            self._dial_members(effect.state)
-            self._on_state(effect.state)
-        elif type(effect) is Close:
-            connection = self._connection_to(effect.to)
-            if connection is not None:
-                connection.close(effect.reason)
-        elif type(effect) is Note:
-            by = None if effect.asked_by is None else self._guest_of(effect.asked_by)
-            log.info("%s%s", effect.text, f", asked for by {by.remote}" if by is not None else "")
-        else:
-            raise AssertionError(f"a node core asked for {effect}")
+        match effect:
+            case Reply(to, message):
+                incoming = self._incoming.get(to)
+                if incoming is not None:
+                    incoming.send(message)
+            case Publish(state):
+                self._dial_members(state)
+                self._on_state(state)
+            case Close(to, reason):
+                connection = self._connection_to(to)
+                if connection is not None:
+                    connection.close(reason)
+            case Admit():
+                self._admit(effect)
+            case Refuse(to, error):
+                self._refuse(to, error)
+            case Note(text, asked_by, is_warning):
+                by = None if asked_by is None else self._guest_of(asked_by)
+                level = logging.WARNING if is_warning else logging.INFO
+                log.log(level, "%s%s", text, f", asked for by {by.remote}" if by is not None else "")
+            case Depart():
+                self._on_depart(effect)
+            case _:
+                raise AssertionError(f"a node core asked for {effect}")
+
+    def _refuse(self, number: int, error: LockringError) -> None:
+        guest = self._guest_of(number)
+        if guest is not None:
+            guest.turn_away(error)
+        if not isinstance(guest, AcceptedConnection) or guest.role is None:
+            self.accepted.discard(number)  # the end of one that was not admitted is not reported
+
+    def _admit(self, effect: Admit) -> None:
+        guest = self._guest_of(effect.to)
+        if not isinstance(guest, AcceptedConnection):
+            return  # one in this process needs no welcome
+        try:
+            guest.admit(PEER if effect.is_member else CLIENT, effect.welcome)
+        except LockringError as error:  # too many clients, which the listener alone counts
+            self._refuse(effect.to, error)
+            self.core.disconnected(effect.to, now_ns=monotonic_ns())
+            return
+        if effect.peer is not None:
+            guest.tag = effect.peer
+            self._incoming[effect.peer] = guest
 
     def _connection_to(self, to: Endpoint) -> Answerable | None:
         if isinstance(to, int):

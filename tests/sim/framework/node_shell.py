@@ -10,20 +10,22 @@ import msgspec
 from lockring.cluster_state import Replica
 from lockring.core.effects import (
     COORDINATOR,
+    Admit,
     Close,
+    Depart,
     Effect,
     Endpoint,
     Note,
     Publish,
+    Refuse,
     Reply,
     Send,
 )
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.timing import Timing
 from lockring.protocol import (
     PROTOCOL,
-    ClientHello,
     Drain,
     DrainReply,
     FromCoordinator,
@@ -31,7 +33,6 @@ from lockring.protocol import (
     Heartbeat,
     HeartbeatAck,
     Join,
-    Leave,
     Message,
     PeerHello,
     Refusal,
@@ -49,6 +50,10 @@ from tests.sim.framework.world import MS, Slowness, World
 _to_node = msgspec.msgpack.Decoder(ToNode)
 _from_peer = msgspec.msgpack.Decoder(FromPeer)
 _from_coordinator = msgspec.msgpack.Decoder(FromCoordinator)
+
+
+PATIENCE_NS = 1 << 50
+"""How long a drain may take: nothing in a run is given up for want of time."""
 
 
 def _is_heartbeat(message: Message) -> bool:
@@ -116,9 +121,11 @@ class NodeShell(Shell):
         self._dialing: set[Replica] = set()
         self._inbound: dict[Replica, End] = {}
         self._clients: dict[int, End] = {}
+        self._accepted_ends: dict[int, End] = {}
         self._passed_on: dict[int, tuple[End, int]] = {}
         self._coordinator: End | None = None
         self._welcomed = False
+        self._may_stop = False
         incarnation, self.incarnation_min = max(self.incarnation_min, self.wall_ns() // 1000), 1
         self.core = NodeCore(Replica(self.name, incarnation), timing=self.timing, now_ns=self.now_ns())
         self._dial_coordinator()
@@ -132,12 +139,13 @@ class NodeShell(Shell):
         self.draining = True
         if self.core is not None:
             self.wished_to_leave.add(self.core.replica)
-        if self.alive and self._welcomed and self._coordinator is not None:
-            self.transmit(self._coordinator, Leave(0))
+        if self.alive and self.core is not None:
+            self.core.leave(timeout_ns=PATIENCE_NS, now_ns=self.now_ns())
+            self.wake(1_000)
 
     def gone(self) -> bool:
-        """Exit if the drain is complete; whether it did."""
-        if self.alive and self.draining and self.core is not None and self.core.is_drained():
+        """Exit if the core says that the node may; whether it did."""
+        if self.alive and self._may_stop:
             self.world.stats["drained"] += 1
             self.network.process_crashed(self, power=False)
             self.crash()
@@ -235,10 +243,9 @@ class NodeShell(Shell):
         match message:
             case Welcome():
                 self._welcomed = True
-                self.core.coordinator_connected(now_ns=self.turn_now)
+                self.core.connected(COORDINATOR, now_ns=self.turn_now)
                 if self.draining:
                     self.wished_to_leave.add(self.core.replica)
-                    self.transmit(end, Leave(0))
             case Refusal(code="stale", hint=hint) if hint > self.core.replica.incarnation:
                 # Another life of this node is known that is not over for the coordinator: begin a new one.
                 self.world.stats["join_stale"] += 1
@@ -256,11 +263,7 @@ class NodeShell(Shell):
                 guest, request = self._passed_on.pop(message.request)
                 message.request = request
                 self.transmit(guest, message)
-            case DrainReply():
-                pass  # its own wish is heard
-            case Refusal(code="not-coordinator") if self._welcomed and self.draining:
-                self.later(300 * MS, self._leave_again, end)
-            case Refusal(request=0):
+            case Refusal(request=0) if not (self._welcomed and self.draining):
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._leave_coordinator(end)
             case _ if self._welcomed:
@@ -268,10 +271,6 @@ class NodeShell(Shell):
                 self.core.receive(COORDINATOR, message, now_ns=self.turn_now)
             case _:
                 self.world.stats["coordinator_before_welcome"] += 1
-
-    def _leave_again(self, end: End) -> None:
-        if end is self._coordinator and self._welcomed:
-            self.transmit(end, Leave(0))
 
     def _pass_on(self, guest: End, order: Drain | Undrain) -> None:
         if self._coordinator is None or not self._welcomed:
@@ -288,70 +287,48 @@ class NodeShell(Shell):
     # ------------------------------------------------------------------ peers and clients
 
     def _accepted(self, end: End) -> None:
-        end.on_message = self._hello
+        end.on_message, end.on_closed = self._hello, self._accepted_closed
 
     def _hello(self, end: End, payload: bytes) -> None:
         assert self.core is not None
-        hello = _to_node.decode(payload)
-        me, state = self.core.replica, self.core.state
-        welcome = Welcome(
-            PROTOCOL, state.cluster, "node", me.node, me.incarnation, state.version, state.coordinator
-        )
-        if isinstance(hello, PeerHello):
-            known = state.members.get(hello.node)
-            later = known is not None and known.replica.incarnation > hello.incarnation
-            if Replica(hello.to_node, hello.to_incarnation) != me or hello.cluster != state.cluster or later:
-                self.transmit(end, Refusal(0, "stale", "another life, or another cluster"))
-                end.close()
-                return
-            peer = Replica(hello.node, hello.incarnation)
-            old = self._inbound.pop(peer, None)
-            if old is not None:
-                old.close()
-            self._inbound[peer] = end
-            end.label = peer
-            end.on_message, end.on_closed = self._from_inbound, self._inbound_closed
-            self.transmit(end, welcome)
-        elif isinstance(hello, ClientHello):
-            if not state.cluster or (hello.cluster and state.cluster != hello.cluster):
-                code = "wrong-cluster" if state.cluster else "unavailable"
-                self.transmit(end, Refusal(0, code, f"this node belongs to cluster {state.cluster!r}"))
-                end.close()
-                return
-            end.label = hello.client
-            end.on_message, end.on_closed = self._from_client, self._client_closed
-            self._clients[end.number] = end
-            self.transmit(end, welcome)
-            self.core.client_connected(end.number, hello.client, hello.connection, now_ns=self.turn_now)
-        else:
-            raise AssertionError(f"{hello} as a first message")
+        end.on_message = self._from_accepted
+        self._accepted_ends[end.number] = end
+        self.core.connected(end.number, now_ns=self.turn_now)
+        self._from_accepted(end, payload)
 
-    def _from_inbound(self, end: End, payload: bytes) -> None:
-        assert self.core is not None
-        assert isinstance(end.label, Replica)
-        message = _to_node.decode(payload)
-        self._news -= _is_heartbeat(message)
-        self.core.receive(end.label, message, now_ns=self.turn_now)
-
-    def _inbound_closed(self, end: End) -> None:
-        assert isinstance(end.label, Replica)
-        if self._inbound.get(end.label) is end:
-            del self._inbound[end.label]
-
-    def _from_client(self, end: End, payload: bytes) -> None:
+    def _from_accepted(self, end: End, payload: bytes) -> None:
         assert self.core is not None
         message = _to_node.decode(payload)
-        if isinstance(message, (Drain, Undrain)):
-            self._pass_on(end, message)
-            return
-        self.tap.node_received(self, end.number, message)
+        if end.number in self._clients:
+            if isinstance(message, (Drain, Undrain)):
+                self._pass_on(end, message)
+                return
+            self.tap.node_received(self, end.number, message)
+        elif isinstance(end.label, Replica):
+            self._news -= _is_heartbeat(message)
         self.core.receive(end.number, message, now_ns=self.turn_now)
 
-    def _client_closed(self, end: End) -> None:
+    def _accepted_closed(self, end: End) -> None:
         assert self.core is not None
+        if self._accepted_ends.pop(end.number, None) is None:
+            return
+        if isinstance(end.label, Replica) and self._inbound.get(end.label) is end:
+            del self._inbound[end.label]
         if self._clients.pop(end.number, None) is not None:
             self.tap.client_gone(self, end.number)
-            self.core.disconnected(end.number, now_ns=self.turn_now)
+        self.core.disconnected(end.number, now_ns=self.turn_now)
+
+    def _admit(self, admit: Admit) -> None:
+        end = self._accepted_ends.get(admit.to)
+        if end is None:
+            return
+        if admit.peer is None:
+            self._clients[end.number] = end
+        else:
+            end.label = admit.peer
+            self._inbound[admit.peer] = end
+        assert admit.welcome is not None
+        self.transmit(end, admit.welcome)
 
     # ------------------------------------------------------------------ links to peers
 
@@ -409,7 +386,7 @@ class NodeShell(Shell):
         self._dialing.discard(end.label)
         self._links[end.label] = end
         end.on_message, end.on_closed = self._from_link, self._link_closed
-        self.core.peer_connected(end.label, now_ns=self.turn_now)
+        self.core.connected(end.label, now_ns=self.turn_now)
 
     def _from_link(self, end: End, payload: bytes) -> None:
         assert self.core is not None
@@ -433,7 +410,7 @@ class NodeShell(Shell):
         if isinstance(endpoint, Replica):
             return self._links.get(endpoint)
         if isinstance(endpoint, int):
-            return self._clients.get(endpoint)
+            return self._accepted_ends.get(endpoint)
         return self._coordinator if self._welcomed else None
 
     def is_heartbeat(self, effect: Effect) -> bool:
@@ -449,9 +426,16 @@ class NodeShell(Shell):
                 self.transmit(self._inbound.get(to), message)
             case Close(to, reason):
                 self._close(to, reason)
+            case Admit():
+                self._admit(effect)
+            case Refuse(to, error):
+                self.transmit(self._end_of(to), Refusal(0, error.code, str(error), error.name))
+                self._close(to, str(error))
+            case Depart():
+                self._may_stop = True
             case Publish():
                 self.post(self._dial_peers)
-            case Note(text):
+            case Note(text=text):
                 if self.world.story is not None:
                     self.world.tell(self.name, text)
             case _:

@@ -15,16 +15,22 @@ from lockring.core.client.request_log import RequestLog
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare
 from lockring.core.node.acquires import Acquisitions
-from lockring.core.node.core import NodeCore
-from lockring.core.node.dispatch import ClientRequests, ConnectedClient, ParkedRequest
+from lockring.core.node.clients import ConnectedClient, ConnectedClients
+from lockring.core.node.dispatch import ClientRequests
+from lockring.core.node.grants import NodeGrants
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder
+from lockring.core.node.parking import ParkedRequest
 from lockring.core.node.renewals import Renewals
+from lockring.core.node.rights import Rights
+from lockring.core.node.service import ClientService
+from lockring.core.node.session_leases import SessionLeases
+from lockring.core.node.slot import NodeSlot
 from lockring.errors import AcquireTimeout
 from lockring.protocol import LossNotice
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
-from tests.sim.scenarios.scenario import TTL_MS, Scenario, slot_of
+from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
 
 @mutant
@@ -34,13 +40,13 @@ def session_only() -> list[Change]:
 
     def changed(self: Renewals, connection: int, message: Any, now_ns: int) -> None:
         if not message.slots and not message.listed:
-            session = self.touch(message, connection, now_ns)
-            message.count, message.digest = session.count, session.digest
+            totals = self._leases.touch(message, connection, now_ns).totals
+            message.count, message.digest = totals.count, totals.digest
         keepalive(self, connection, message, now_ns)
 
     return [
         (Renewals, "keepalive", changed),
-        (NodeCore, "may_serve_everything", lambda self, now_ns: True),
+        (Rights, "may_serve_everything", lambda self, now_ns: True),
     ]
 
 
@@ -74,7 +80,7 @@ def drill_blind_to_another_cluster() -> None:
 @mutant
 def agreed_without_right() -> list[Change]:
     """A node whose digest agrees renews also in slots that it may not serve now."""
-    return [(NodeCore, "may_serve_everything", lambda self, now_ns: True)]
+    return [(Rights, "may_serve_everything", lambda self, now_ns: True)]
 
 
 @drill
@@ -180,13 +186,12 @@ def release_by_key() -> list[Change]:
     """A release names the lock and the session, not the acquisition."""
     release = Acquisitions.release
 
-    def changed(self: Acquisitions, connection: int, message: Any, now_ns: int) -> None:
-        for data in list(self._node.slots.values()):
-            if data.reign is not None and message.name in data.table.locks:
-                for holder in data.table.locks[message.name].holders:
-                    if holder.session.id == message.session:
-                        message.acquisition = holder.acquisition
-        release(self, connection, message, now_ns)
+    def changed(self: Acquisitions, connection: int, message: Any, slot: NodeSlot, now_ns: int) -> None:
+        lock = slot.table.locks.get(message.name)
+        for holder in lock.holders if lock is not None else ():
+            if holder.session.id == message.session:
+                message.acquisition = holder.acquisition
+        release(self, connection, message, slot, now_ns)
 
     return [(Acquisitions, "release", changed)]
 
@@ -250,12 +255,12 @@ def lost_from_anyone() -> list[Change]:
                     self._endings.lose(ticket, lost.reason, now_ns)
                 return
 
-    def tell_lost(self: ClientRequests, entry: Any, reason: str) -> None:
-        if isinstance(entry, LockHolder) and entry.session.connection in self.connections:
+    def notify_lost(self: ConnectedClients, entry: Any, reason: str) -> None:
+        if isinstance(entry, LockHolder) and entry.session.connection in self.by_connection:
             lost = LossNotice(entry.session.id, entry.acquisition, entry.lock.name, reason)
-            self._node.send(entry.session.connection, lost)
+            self._context.outbox.send(entry.session.connection, lost)
 
-    return [(ClientRenewals, "lost_at_node", lost_at_node), (ClientRequests, "tell_lost", tell_lost)]
+    return [(ClientRenewals, "lost_at_node", lost_at_node), (ConnectedClients, "notify_lost", notify_lost)]
 
 
 @drill
@@ -314,8 +319,8 @@ def _unlisted_stays() -> list[Change]:
     """A node keeps acquisitions that a client's list shows as given up."""
     compare = Renewals._compare_list
 
-    def changed(self: Renewals, session: Any, slot: int, listed: Any, through: int, now_ns: int) -> Any:
-        return compare(self, session, slot, listed, 0, now_ns)
+    def changed(self: Renewals, session: Any, number: int, listed: Any, through: int, now_ns: int) -> Any:
+        return compare(self, session, number, listed, 0, now_ns)
 
     return [(Renewals, "_compare_list", changed)]
 
@@ -432,14 +437,13 @@ def readers_pass() -> list[Change]:
     """A reader that could share the lock with its holders passes the writers in the queue."""
     acquire = Acquisitions.acquire
 
-    def changed(self: Acquisitions, connection: int, message: Any, now_ns: int) -> None:
-        data = self._node.slots.get(slot_of(message.name))
-        lock = None if data is None else data.table.locks.get(message.name)
+    def changed(self: Acquisitions, connection: int, message: Any, slot: NodeSlot, now_ns: int) -> None:
+        lock = slot.table.locks.get(message.name)
         if lock is None or not lock.holders or not lock.admits(message.mode, message.permits):
-            acquire(self, connection, message, now_ns)
+            acquire(self, connection, message, slot, now_ns)
             return
         waiters, lock.waiters = lock.waiters, None
-        acquire(self, connection, message, now_ns)
+        acquire(self, connection, message, slot, now_ns)
         lock.waiters = waiters
 
     return [(Acquisitions, "acquire", changed)]
@@ -469,12 +473,12 @@ def broken_renewed() -> list[Change]:
         holder.broken = True
         self.broken[holder] = None
 
-    def drop_holder(self: Acquisitions, data: Any, holder: Any, now_ns: int, why: str = "") -> None:
+    def drop_holder(self: NodeGrants, slot: Any, holder: Any, now_ns: int, reason: str = "") -> None:
         holder.broken = False
-        drop(self, data, holder, now_ns, why)
+        drop(self, slot, holder, now_ns, reason)
 
-    drop = Acquisitions.drop_holder
-    return [(LockTable, "break_holder", break_holder), (Acquisitions, "drop_holder", drop_holder)]
+    drop = NodeGrants.drop_holder
+    return [(LockTable, "break_holder", break_holder), (NodeGrants, "drop_holder", drop_holder)]
 
 
 @drill
@@ -568,15 +572,15 @@ def _one_session() -> list[Change]:
 
 def _ttl_may_change() -> list[Change]:
     """A node lets a session change its TTL, which its copies do not hear of."""
-    touch = Renewals.touch
+    touch = SessionLeases.touch
 
-    def changed(self: Renewals, message: Any, connection: int, now_ns: int) -> Any:
+    def changed(self: SessionLeases, message: Any, connection: int, now_ns: int) -> Any:
         session = self._sessions.by_id.get(message.session)
         if session is not None:
             session.ttl_ms = message.ttl_ms
         return touch(self, message, connection, now_ns)
 
-    return [(Renewals, "touch", changed)]
+    return [(SessionLeases, "touch", changed)]
 
 
 @pair(_one_session, _ttl_may_change)
@@ -606,19 +610,17 @@ def drill_session_of_many_ttls() -> None:
 def old_connections_speak() -> list[Change]:
     """A client's older connection is still listened to when a newer one has greeted the node."""
 
-    def connected(self: ClientRequests, connection: int, client: str, number: int) -> None:
-        self.connections[connection] = ConnectedClient(client, number)
-        self._connection_of[client] = connection
+    def connected(self: ClientService, connection: int, client: str, number: int) -> None:
+        self.clients.add(connection, client, number)
+        self._context.outbox.send(connection, self._context.routes())
 
-    def disconnected(self: ClientRequests, connection: int) -> None:
-        client = self.connections.pop(connection, None)
-        if client is not None:
-            if self._connection_of.get(client.client) == connection:
-                del self._connection_of[client.client]
-            self.locking.withdraw_all(reversed(list(client.waiters)))
-            self.watching.disconnected(connection, client.watches)
+    def remove(self: ConnectedClients, connection: int) -> ConnectedClient | None:
+        client = self.by_connection.pop(connection, None)
+        if client is not None and self._connection_of.get(client.client) == connection:
+            del self._connection_of[client.client]
+        return client
 
-    return [(ClientRequests, "connected", connected), (ClientRequests, "disconnected", disconnected)]
+    return [(ClientService, "connected", connected), (ConnectedClients, "remove", remove)]
 
 
 @drill

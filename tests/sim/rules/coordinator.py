@@ -11,7 +11,7 @@ from lockring.core.coordinator import CoordinatorCore, transitions
 from lockring.core.coordinator import planner as planning
 from lockring.core.coordinator import slot_requests as asks
 from lockring.core.coordinator.term import News, Phase, Term
-from lockring.core.node.acquires import Acquisitions
+from lockring.core.node.grants import NodeGrants
 from lockring.core.timing import up
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
@@ -228,19 +228,19 @@ def drill_orig_gen() -> None:
 @mutant
 def range_ignored() -> list[Change]:
     """A primary hands out generations beyond those that are reserved for it."""
-    grant = Acquisitions._grant
+    grant = NodeGrants.grant
 
-    def changed(self: Acquisitions, data: Any, *rest: Any) -> Any:
-        before = self._node.state
+    def changed(self: NodeGrants, slot: Any, *rest: Any) -> Any:
+        before = self._context.state
         slots = list(before.slots)
-        slots[data.number] = msgspec.structs.replace(slots[data.number], generation_below=1 << 52)
-        self._node.state = msgspec.structs.replace(before, slots=tuple(slots))
+        slots[slot.number] = msgspec.structs.replace(slots[slot.number], generation_below=1 << 52)
+        self._context.state = msgspec.structs.replace(before, slots=tuple(slots))
         try:
-            return grant(self, data, *rest)
+            return grant(self, slot, *rest)
         finally:
-            self._node.state = before
+            self._context.state = before
 
-    return [(Acquisitions, "_grant", changed)]
+    return [(NodeGrants, "grant", changed)]
 
 
 @drill

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.node.core import NodeCore
-from lockring.core.node.dispatch import ClientRequests
+from lockring.core.node.copies import Copies
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.reign import CopyStream, Reign
 from lockring.core.node.renewals import Renewals
 from lockring.core.node.replicator import Replicator
-from lockring.core.node.roles import SlotRoles
+from lockring.core.node.rights import Rights
+from lockring.core.node.roles import ReignBegan, SlotChange, SlotRoles
+from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.protocol import Put, Resume, Verdict
@@ -25,7 +26,7 @@ from tests.sim.seeds.alone import watch
 @mutant
 def ack_early() -> list[Change]:
     """Grants are answered before the copies have them."""
-    return [(Reign, "acknowledged", lambda self: self.index)]
+    return [(Reign, "acknowledged_index", lambda self: self.index)]
 
 
 @drill
@@ -234,11 +235,11 @@ def drill_copy_expires() -> None:
 def no_ttl_restart() -> list[Change]:
     """A new reign does not start the sessions' TTLs afresh."""
 
-    def reign_began(self: ClientRequests, data: NodeSlot, now_ns: int) -> None:
-        for share in data.table.shares.values():
+    def reign_began(self: SessionLeases, slot: NodeSlot, now_ns: int) -> None:
+        for share in slot.table.shares.values():
             self._sessions.extend(share.session, now_ns + 1)
 
-    return [(ClientRequests, "reign_began", reign_began)]
+    return [(SessionLeases, "reign_began", reign_began)]
 
 
 @drill
@@ -256,36 +257,37 @@ def drill_no_ttl_restart() -> None:
 def _reigns_only() -> list[Change]:
     """A copy's stream and its acknowledgements are named by the reign only, not by the tenure in it."""
     replicated, change_slot, acknowledged = (
-        SlotRoles.replicated,
+        Copies.replicated,
         SlotRoles._change_slot,
         Replicator.acknowledged,
     )
 
-    def hear(self: SlotRoles, primary: Any, message: Any, now_ns: int) -> None:
+    def hear(self: Copies, primary: Any, message: Any, now_ns: int) -> None:
+        state, me = self._context.state, self._context.replica
         for stream in message.streams:
-            copy = self._node.state.slots[stream.slot].copy_of(self._node.replica)
-            if copy is not None and self._node.state.slots[stream.slot].since == stream.since:
+            copy = state.slots[stream.slot].copy_of(me)
+            if copy is not None and state.slots[stream.slot].since == stream.since:
                 stream.joined = copy.joined
         replicated(self, primary, message, now_ns)
 
-    def change(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> None:
-        data = self._node.slots.get(number)
-        copy = after.copy_of(self._node.replica)
-        if data is not None and copy is not None and data.content is not None:
-            if data.content[0] == after.since:
-                data.following = (after.since, copy.joined)
-        change_slot(self, number, before, after, now_ns)
+    def change(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> Any:
+        slot = self._context.slots.get(number)
+        copy = after.copy_of(self._context.replica)
+        if slot is not None and copy is not None and slot.content is not None:
+            if slot.content[0] == after.since:
+                slot.following = (after.since, copy.joined)
+        return change_slot(self, number, before, after, now_ns)
 
     def count(self: Replicator, peer: Any, message: Any, now_ns: int) -> None:
-        for at, (slot, since, _, index) in enumerate(message.positions):
-            data = self._node.slots.get(slot)
-            stream = None if data is None or data.reign is None else data.reign.streams.get(peer)
+        link = self.links.get(peer)
+        for at, (number, since, _, index) in enumerate(message.positions):
+            stream = None if link is None else link.streams.get(number)
             if stream is not None:
-                message.positions[at] = (slot, since, stream.copy.joined, index)
+                message.positions[at] = (number, since, stream.copy.joined, index)
         acknowledged(self, peer, message, now_ns)
 
     return [
-        (SlotRoles, "replicated", hear),
+        (Copies, "replicated", hear),
         (SlotRoles, "_change_slot", change),
         (Replicator, "acknowledged", count),
     ]
@@ -326,45 +328,46 @@ def drill_no_tenure(seed: int) -> None:
 @mutant
 def inactive_sync() -> list[Change]:
     """A promoted copy fills learners before the former primary's right has ended, so before it may hear of its end."""
-    begin_at, may_serve = SlotRoles._begin_at, NodeCore.may_serve
+    begin_at, may_serve = SlotRoles._begin_at, Rights.may_serve
 
-    def fills_at_once(self: SlotRoles, data: NodeSlot, now_ns: int) -> None:
-        if data.reign is None:
-            state = self._node.state.slots[data.number]
-            data.begin_reign(state.since, state.base, state.generation_from, now_ns)
-            self._node.replicator.set_copies(data, state, now_ns)
-        begin_at(self, data, now_ns)
+    def fills_at_once(self: SlotRoles, slot: NodeSlot, now_ns: int) -> None:
+        if slot.reign is None:
+            state = self._context.state.slots[slot.number]
+            slot.begin_reign(state.since, state.base, state.generation_from, now_ns)
+            self._replicator.set_copies(slot, state, now_ns)
+        begin_at(self, slot, now_ns)
 
-    def begin_due(self: SlotRoles, now_ns: int) -> None:
+    def begin_due(self: SlotRoles, now_ns: int) -> list[SlotChange]:
+        began: list[SlotChange] = []
         while (due := self.to_begin.pop_due(now_ns)) is not None:
-            data = self._node.slots[due[1]]
+            slot = self._context.slots[due[1]]
             if self._is_to_begin(due[1], due[0]):
                 del self._begin_at_ns[due[1]]
-                if data.reign is not None:
-                    self._node.service.reign_began(data, now_ns)
+                if slot.reign is not None:
+                    began.append(ReignBegan(slot))
+        return began
 
-    def serves_later(self: NodeCore, slot: int, *, now_ns: int) -> bool:
-        return may_serve(self, slot, now_ns=now_ns) and self.slots[slot].not_before_ns <= now_ns
+    def serves_later(self: Rights, number: int, *, now_ns: int) -> bool:
+        return may_serve(self, number, now_ns=now_ns) and self._slots[number].not_before_ns <= now_ns
 
-    def handed_over(self: SlotRoles, message: Any, now_ns: int) -> None:
+    def handed_over(self: SlotRoles, message: Any, now_ns: int) -> list[SlotChange]:
         for end in message.slots:
-            data = self._node.slots[end.slot]
-            reign = data.reign
-            if reign is None or reign.inherits is None or data.not_before_ns <= now_ns or reign.index:
+            slot = self._context.slots[end.slot]
+            reign = slot.reign
+            if reign is None or reign.inherits is None or slot.not_before_ns <= now_ns or reign.index:
                 continue
             if reign.inherits[0] == end.since and reign.inherits[1] >= end.after:
                 for mutation in end.mutations[reign.inherits[1] - end.after :]:
-                    data.table.apply(mutation, now_ns)
-                data.not_before_ns = DISTANT_PAST_NS
-                begin_at(self, data, now_ns)
-        self.begin_due(now_ns)
-        self._node.service.retry_parked(now_ns)
+                    slot.table.apply(mutation, now_ns)
+                slot.not_before_ns = DISTANT_PAST_NS
+                begin_at(self, slot, now_ns)
+        return self.begin_due(now_ns)
 
     return [
         (SlotRoles, "_begin_at", fills_at_once),
         (SlotRoles, "begin_due", begin_due),
         (SlotRoles, "handed_over", handed_over),
-        (NodeCore, "may_serve", serves_later),
+        (Rights, "may_serve", serves_later),
     ]
 
 
@@ -425,13 +428,13 @@ def order_gen_seq() -> list[Change]:
                 merge(self, mutation, now_ns)
             self.content = (tail.since, max(index, tail.after + len(tail.mutations)))
 
-    def keeps(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> None:
-        data = self._node.slots.get(number)
+    def keeps(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> Any:
+        slot = self._context.slots.get(number)
         clear = NodeSlot.clear
-        if data is not None and after.copy_of(self._node.replica) is not None and data.base == after.base:
+        if slot is not None and after.copy_of(self._context.replica) is not None and slot.base == after.base:
             NodeSlot.clear = lambda self, base=-1: None  # type: ignore[method-assign]
         try:
-            change_slot(self, number, before, after, now_ns)
+            return change_slot(self, number, before, after, now_ns)
         finally:
             NodeSlot.clear = clear  # type: ignore[method-assign]
 
@@ -453,12 +456,13 @@ def clear_on_swap() -> list[Change]:
     """A former primary forgets its table at once, not only when its successor's has taken its place."""
     change_slot = SlotRoles._change_slot
 
-    def changed(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> None:
-        change_slot(self, number, before, after, now_ns)
-        data = self._node.slots.get(number)
-        copy = after.copy_of(self._node.replica)
-        if data is not None and copy is not None and data.following != (after.since, copy.joined):
-            data.clear()
+    def changed(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> Any:
+        ended = change_slot(self, number, before, after, now_ns)
+        slot = self._context.slots.get(number)
+        copy = after.copy_of(self._context.replica)
+        if slot is not None and copy is not None and slot.following != (after.since, copy.joined):
+            slot.clear()
+        return ended
 
     return [(SlotRoles, "_change_slot", changed)]
 
@@ -553,7 +557,7 @@ def drill_answered_when_asked() -> None:
 @mutant
 def nobody_takes_over() -> list[Change]:
     """A backup does not ask for the slots of a primary that is gone, and leaves that to the coordinator's patience."""
-    return [(SlotRoles, "check_primaries", lambda self, now_ns: None)]
+    return [(Copies, "check_primaries", lambda self, now_ns: None)]
 
 
 @drill

@@ -7,6 +7,7 @@ from typing import Any
 from lockring.core.client import GroupSubscription, deadline_ns_of
 from lockring.core.client.group_view import KeyOwnership
 from lockring.core.client.groups import GroupMemberships
+from lockring.core.node.clients import ConnectedClient
 from lockring.core.node.groups import Groups
 from lockring.core.node.reign import Reign
 from lockring.core.node.watches import Watches
@@ -180,12 +181,12 @@ def gone_when_unheard() -> list[Change]:
     """A member whose connection is gone is not waited for, though its lease lasts."""
     disconnected = Groups.disconnected
 
-    def changed(self: Groups, connection: int, follows: dict[int, str]) -> None:
-        for request, name in follows.items():
+    def changed(self: Groups, connection: int, client: ConnectedClient) -> None:
+        for request, name in client.follows.items():
             group = self._groups[name]
             group.awaited.pop(group.followers[connection, request].holder, None)
             self.open[name] = None
-        disconnected(self, connection, follows)
+        disconnected(self, connection, client)
 
     return [(Groups, "disconnected", changed)]
 
@@ -257,14 +258,14 @@ def drill_number_not_kept() -> None:
 @mutant
 def view_told_early() -> list[Change]:
     """A view goes out before its copies know its number."""
-    tell = Groups.tell
+    send_views = Groups.send_views
 
     def changed(self: Groups, now_ns: int) -> None:
         for group in self._groups.values():
             group.index = 0
-        tell(self, now_ns)
+        send_views(self, now_ns)
 
-    return [(Groups, "tell", changed)]
+    return [(Groups, "send_views", changed)]
 
 
 @drill
@@ -275,29 +276,29 @@ def drill_view_told_early() -> None:
 
 def _settled_without_the_right() -> list[Change]:
     """A node tells that a view is settled without the right to serve the slot."""
-    tell = Groups.tell
+    send_views = Groups.send_views
 
     def changed(self: Groups, now_ns: int) -> None:
         for name in list(self.open):
             group = self._groups[name]
-            if group.view and group.announced and self._tell_followers(group):
+            if group.view and group.announced and self._send_to_followers(group):
                 del self.open[name]
-        tell(self, now_ns)
+        send_views(self, now_ns)
 
-    return [(Groups, "tell", changed)]
+    return [(Groups, "send_views", changed)]
 
 
 def _gone_without_the_right() -> list[Change]:
     """A node waits no more for members that have run out there, though it may not serve the slot."""
-    tell_all = Watches.tell_all
+    send_news = Watches.send_news
 
-    def changed(self: Watches, now_ns: int) -> None:
-        for name in list(self.changed):
-            if self._watched[name].grouped:
-                self._service.groups.changed(name, now_ns)
-        tell_all(self, now_ns)
+    def changed(self: Watches, now_ns: int) -> list[str]:
+        events = self._events
+        grouped = [name for name in events.changed if events.watched[name].grouped]
+        send_news(self, now_ns)
+        return grouped
 
-    return [(Watches, "tell_all", changed)]
+    return [(Watches, "send_news", changed)]
 
 
 @pair(_settled_without_the_right, _gone_without_the_right)

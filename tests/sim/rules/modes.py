@@ -7,9 +7,9 @@ import msgspec
 from lockring.core.client import Query, Update
 from lockring.core.client import inbox as client_inbox
 from lockring.core.client.watches import apply_notice
+from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter
-from lockring.core.node.watches import WatchedLock, Watches
 from lockring.protocol import LockEventKind, LockRecord, Mode, Put, WatchNotice
 from tests.sim.rules.switches import Change, drill, mutant
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -125,15 +125,15 @@ def drill_watch_begun_again() -> None:
 @mutant
 def watch_last_only() -> list[Change]:
     """A node tells only the last of the things that happened to a watched lock in one turn."""
-    add = Watches._add
+    add = LockEvents.add
 
     def changed(
-        self: Watches, watched: WatchedLock, kind: LockEventKind, entry: LockHolder | LockWaiter, why: str
+        self: LockEvents, kind: LockEventKind, entry: LockHolder | LockWaiter, reason: str = ""
     ) -> None:
-        watched.events = []
-        add(self, watched, kind, entry, why)
+        self.watched[entry.lock.name].events = []
+        add(self, kind, entry, reason)
 
-    return [(Watches, "_add", changed)]
+    return [(LockEvents, "add", changed)]
 
 
 @drill
@@ -183,15 +183,15 @@ def drill_watch_forgets_tokens() -> None:
 @mutant
 def watch_overflow() -> list[Change]:
     """A node does not say that more has happened to a watched lock than it has kept."""
-    add = Watches._add
+    add = LockEvents.add
 
     def changed(
-        self: Watches, watched: WatchedLock, kind: LockEventKind, entry: LockHolder | LockWaiter, why: str
+        self: LockEvents, kind: LockEventKind, entry: LockHolder | LockWaiter, reason: str = ""
     ) -> None:
-        add(self, watched, kind, entry, why)
-        watched.gap = False
+        add(self, kind, entry, reason)
+        self.watched[entry.lock.name].gap = False
 
-    return [(Watches, "_add", changed)]
+    return [(LockEvents, "add", changed)]
 
 
 @drill

@@ -9,12 +9,12 @@ import msgspec
 
 from lockring.core.coordinator import CoordinatorCore, term
 from lockring.core.effects import Broadcast
-from lockring.core.node import leases, sessions
-from lockring.core.node import roles as node_roles
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore, copies, leases, locks
+from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.leases import Lease, Promises
 from lockring.core.node.reign import Reign
 from lockring.core.node.replicator import Replicator
+from lockring.core.node.rights import Rights
 from lockring.core.node.roles import SlotRoles
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.protocol import SlotRequest, SlotRequestKind, State
@@ -28,14 +28,14 @@ from tests.sim.scenarios.scenario import TTL_MS, Scenario
 def no_backup_lease() -> list[Change]:
     """A primary with copies serves without their lease."""
 
-    def may_serve(self: NodeCore, slot: int, *, now_ns: int) -> bool:
-        data = self.slots.get(slot)
-        return data is not None and data.reign is not None and self.coordinator_lease_left_ns(now_ns) > 0
+    def may_serve(self: Rights, number: int, *, now_ns: int) -> bool:
+        slot = self._slots.get(number)
+        return slot is not None and slot.reign is not None and self.coordinator_lease_left_ns(now_ns) > 0
 
-    def may_serve_everything(self: NodeCore, now_ns: int) -> bool:
+    def may_serve_everything(self: Rights, now_ns: int) -> bool:
         return self.coordinator_lease_left_ns(now_ns) > 0
 
-    return [(NodeCore, "may_serve", may_serve), (NodeCore, "may_serve_everything", may_serve_everything)]
+    return [(Rights, "may_serve", may_serve), (Rights, "may_serve_everything", may_serve_everything)]
 
 
 @drill
@@ -52,23 +52,23 @@ def drill_no_backup_lease() -> None:
 @mutant
 def no_coordinator_lease() -> list[Change]:
     """A node serves without the coordinator's lease."""
-    left = NodeCore.coordinator_lease_left_ns
-    may = NodeCore.may_serve
+    left = Rights.coordinator_lease_left_ns
+    may = Rights.may_serve
 
-    def coordinator_lease_left_ns(self: NodeCore, now_ns: int) -> int:
+    def coordinator_lease_left_ns(self: Rights, now_ns: int) -> int:
         return max(left(self, now_ns), 10 * S)
 
-    def may_serve(self: NodeCore, slot: int, *, now_ns: int) -> bool:
+    def may_serve(self: Rights, number: int, *, now_ns: int) -> bool:
         lease, self.coordinator_lease = self.coordinator_lease, Lease()
         self.coordinator_lease.until_ns = now_ns + S
-        answer = may(self, slot, now_ns=now_ns)
+        answer = may(self, number, now_ns=now_ns)
         self.coordinator_lease = lease
         return answer
 
     return [
-        (NodeCore, "coordinator_lease_left_ns", coordinator_lease_left_ns),
-        (NodeCore, "may_serve", may_serve),
-        (NodeCore, "may_serve_everything", lambda self, now_ns: self.replicator.has_all_leases(now_ns)),
+        (Rights, "coordinator_lease_left_ns", coordinator_lease_left_ns),
+        (Rights, "may_serve", may_serve),
+        (Rights, "may_serve_everything", lambda self, now_ns: self.has_all_copy_leases(now_ns)),
     ]
 
 
@@ -102,10 +102,10 @@ def learner_late() -> list[Change]:
 
     def _check_learner(self: Replicator, slot: int, reign: Reign, now_ns: int) -> None:
         check(self, slot, reign, now_ns)
-        learner = self._node.state.slots[slot].learner
+        learner = self._context.state.slots[slot].learner
         if learner is not None and learner.replica in reign.streams:
             reign.streams[learner.replica].required = False
-            self._needed = None
+            self._context.rights.copies_changed()
 
     return [(Replicator, "_check_learner", _check_learner)]
 
@@ -137,15 +137,15 @@ def snap_any() -> list[Change]:
     """A learner is reported in sync before it has anything."""
 
     def _check_learner(self: Replicator, slot: int, reign: Reign, now_ns: int) -> None:
-        state = self._node.state.slots[slot]
+        state = self._context.state.slots[slot]
         learner = state.learner
         stream = None if learner is None else reign.streams.get(learner.replica)
         if learner is not None and stream is not None:
             stream.required = True
-            self._needed = None
+            self._context.rights.copies_changed()
             who = learner.replica
             item = SlotRequest(slot, state.epoch, who.node, who.incarnation, learner.joined)
-            self._node.ask(SlotRequestKind.IN_SYNC, item)
+            self._context.outbox.ask(SlotRequestKind.IN_SYNC, item)
 
     return [(Replicator, "_check_learner", _check_learner)]
 
@@ -172,7 +172,7 @@ def drill_snap_any() -> None:
 @mutant
 def no_ttl_cap() -> list[Change]:
     """A promise to a client is not capped by the node's coordinator lease."""
-    return [(sessions.Session, "promise_ms", lambda self, left_ns: self.ttl_ms)]
+    return [(locks.Session, "promise_ms", lambda self, left_ns: self.ttl_ms)]
 
 
 @drill
@@ -213,10 +213,10 @@ def drill_peer_ack_newer() -> None:
 def _with_version(acknowledged: Callable[..., None]) -> Callable[..., None]:
     def changed(self: Replicator, peer: Any, message: Any, now_ns: int) -> None:
         link = self.links.get(peer)
-        if link is not None and message.version > self._node.state.version:
+        if link is not None and message.version > self._context.state.version:
             at_ns = link.sent._at_ns.get(message.sequence)
             if at_ns is not None:
-                lease_ns = ms_to_ns(self._node.state.backup_lease_ms)
+                lease_ns = ms_to_ns(self._context.state.backup_lease_ms)
                 link.lease.until_ns = max(link.lease.until_ns, at_ns + lease_ns)
                 link.lease.version = max(link.lease.version, message.version)
         acknowledged(self, peer, message, now_ns)
@@ -233,7 +233,7 @@ def peer_ack_older() -> list[Change]:
         acknowledged(self, peer, message, now_ns)
         link = self.links.get(peer)
         if link is not None and link.lease.until_ns != DISTANT_PAST_NS:
-            link.lease.version = max(link.lease.version, self._node.state.version)
+            link.lease.version = max(link.lease.version, self._context.state.version)
 
     return [(Replicator, "acknowledged", changed)]
 
@@ -270,13 +270,13 @@ def drill_peer_ack_older() -> None:
 
 def _coordinator_ack_counts() -> list[Change]:
     """A coordinator's acknowledgement at a newer state than the node's counts at once."""
-    acknowledged = NodeCore._heartbeat_acknowledged
+    acknowledged = CoordinatorTie.acknowledged
 
-    def changed(self: NodeCore, message: Any, now_ns: int) -> None:
-        message.version = min(message.version, self.state.version)
-        acknowledged(self, message, now_ns)
+    def changed(self: CoordinatorTie, message: Any, now_ns: int) -> bool:
+        message.version = min(message.version, self._context.state.version)
+        return acknowledged(self, message, now_ns)
 
-    return [(NodeCore, "_heartbeat_acknowledged", changed)]
+    return [(CoordinatorTie, "acknowledged", changed)]
 
 
 def _states_come_late() -> list[Change]:
@@ -324,7 +324,7 @@ def drill_coordinator_ack_newer() -> None:
 @mutant
 def no_drift() -> list[Change]:
     """No margin for clocks of different rates."""
-    modules = [leases, node_roles, sessions, term]
+    modules = [leases, copies, locks, term]
     assert all("up" in module.__dict__ for module in modules)
     return [(module, "up", lambda duration_ns: duration_ns) for module in modules]
 
@@ -349,7 +349,7 @@ def drill_no_drift() -> None:
 def lease_from_ack() -> list[Change]:
     """Leases count from the arrival of the acknowledgement, not from the sending of what it acknowledges."""
     peer = Replicator.acknowledged
-    coordinator = NodeCore._heartbeat_acknowledged
+    coordinator = CoordinatorTie.acknowledged
 
     def from_peer(self: Replicator, sender: Any, message: Any, now_ns: int) -> None:
         link = self.links.get(sender)
@@ -357,12 +357,12 @@ def lease_from_ack() -> list[Change]:
             link.sent._at_ns[message.sequence] = now_ns
         peer(self, sender, message, now_ns)
 
-    def from_coordinator(self: NodeCore, message: Any, now_ns: int) -> None:
+    def from_coordinator(self: CoordinatorTie, message: Any, now_ns: int) -> bool:
         if message.sequence in self._heartbeats._at_ns:
             self._heartbeats._at_ns[message.sequence] = now_ns
-        coordinator(self, message, now_ns)
+        return coordinator(self, message, now_ns)
 
-    return [(Replicator, "acknowledged", from_peer), (NodeCore, "_heartbeat_acknowledged", from_coordinator)]
+    return [(Replicator, "acknowledged", from_peer), (CoordinatorTie, "acknowledged", from_coordinator)]
 
 
 @drill
@@ -422,14 +422,15 @@ def orig_swap() -> list[Change]:
     """
     change_slot = SlotRoles._change_slot
 
-    def changed(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> None:
-        change_slot(self, number, before, after, now_ns)
-        data = self._node.slots.get(number)
-        if data is None or after.primary != self._node.replica or after.since == before.since:
-            return
-        if data.reign is None and after.backup is not None and after.backup.replica == before.primary:
-            data.not_before_ns = DISTANT_PAST_NS
-            self._begin_at(data, now_ns)
+    def changed(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> Any:
+        ended = change_slot(self, number, before, after, now_ns)
+        slot = self._context.slots.get(number)
+        if slot is None or after.primary != self._context.replica or after.since == before.since:
+            return ended
+        if slot.reign is None and after.backup is not None and after.backup.replica == before.primary:
+            slot.not_before_ns = DISTANT_PAST_NS
+            self._begin_at(slot, now_ns)
+        return ended
 
     return [(SlotRoles, "_change_slot", changed)]
 
@@ -462,7 +463,7 @@ def drop_unasked() -> list[Change]:
             if link.asked_at_ns == now_ns:
                 for stream in link.streams.values():
                     stream.required = False
-                self._needed = None
+                self._context.rights.copies_changed()
 
     return [(Replicator, "check_copies", changed)]
 
@@ -486,7 +487,7 @@ def state_any() -> list[Change]:
 
     def changed(self: NodeCore, state: Any, *, now_ns: int) -> bool:
         if 0 < state.version < self.state.version:
-            self.state = msgspec.structs.replace(self.state, version=0)
+            self._context.state = msgspec.structs.replace(self.state, version=0)
         return adopt(self, state, now_ns=now_ns)
 
     return [(NodeCore, "adopt", changed)]

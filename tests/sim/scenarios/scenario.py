@@ -13,8 +13,7 @@ import msgspec
 from lockring.cluster_state import ClusterState, SlotState, encode_state
 from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
-from lockring.core.node import acquires as node_locking
-from lockring.core.node import watches as node_watching
+from lockring.core.node import acquires, generations, lock_events
 from lockring.core.timing import Timing
 from lockring.protocol import Break, Leave, Release, State
 from lockring.slots import slot_of
@@ -311,27 +310,27 @@ class Scenario:
         assert task.ticket is not None
         self.simulation.checkers.broken.add((task.ticket.session.id, task.ticket.acquisition))
         order = Break(1 << 40, task.ticket.name, task.generation)
-        operator = next(iter(node.core.service.connections))
+        operator = next(iter(node.core.service.clients.by_connection))
         node.core.receive(operator, order, now_ns=node.now_ns())
         node.wake(1_000)
 
     @contextmanager
     def short_reservations(self) -> Iterator[None]:
         """Let generations be reserved four at a time, so that the end of a range comes soon."""
-        few = [(transitions, "GENERATIONS_PER_REIGN", 4), (node_locking, "GENERATIONS_MARGIN", 1)]
+        few = [(transitions, "GENERATIONS_PER_REIGN", 4), (generations, "GENERATIONS_MARGIN", 1)]
         with replaced(few):
             yield
 
     @contextmanager
     def no_room_for_waiters(self) -> Iterator[None]:
         """Let nodes refuse clients that would have to wait."""
-        with replaced([(node_locking, "WAITERS_MAX", 0)]):
+        with replaced([(acquires, "WAITERS_MAX", 0)]):
             yield
 
     @contextmanager
     def few_events_kept(self) -> Iterator[None]:
         """Let nodes keep two events of a watched lock."""
-        with replaced([(node_watching, "EVENTS_MAX", 2)]):
+        with replaced([(lock_events, "EVENTS_MAX", 2)]):
             yield
 
     @staticmethod

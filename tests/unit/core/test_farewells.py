@@ -235,4 +235,4 @@ class TestNode:
         nodes.cut |= {("A", "B"), ("B", "A")}
         nodes.promote("A")  # it waits its promise to B out
         assert self.given_up(nodes) == []
-        assert nodes.cores["A"].roles.released == 0
+        assert nodes.cores["A"]._roles.released.digest == 0

@@ -10,7 +10,7 @@ import pytest
 from lockring.core.client import Backlog, Query, QueryKind, Update
 from lockring.core.client import watches as watching
 from lockring.core.client.watches import apply_notice, difference
-from lockring.core.node import watches as node_watching
+from lockring.core.node import lock_events
 from lockring.protocol import (
     Acquire,
     Break,
@@ -158,7 +158,7 @@ def _acquire(client: Client, acquisition: int) -> Acquire:
 
 
 def test_more_than_can_be_kept_is_told_as_a_gap(pair: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_watching, "EVENTS_MAX", 3)
+    monkeypatch.setattr(lock_events, "EVENTS_MAX", 3)
     watcher, one = Watcher(pair.client("A", "watcher")), pair.client("A", "one")
     pair.cut |= {("A", "B"), ("B", "A")}
     pair.advance(2_200 * MS)

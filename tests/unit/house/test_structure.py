@@ -50,6 +50,11 @@ def test_a_circle_is_found_also_through_a_third_module_and_for_types_alone() -> 
     assert rules.circles(rules.import_graph(trees, frozenset({"p"}))) == [["p.a", "p.b", "p.c"]]
 
 
+@pytest.mark.parametrize("package", ["lockring.client"])
+def test_a_package_has_no_circle_of_imports(package: str) -> None:
+    assert [circle for circle in rules.circles(GRAPH) if circle[0].startswith(package)] == []
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_no_machine_imports_another(machine: str) -> None:
     others = tuple(f"lockring.core.{other}" for other in MACHINES if other != machine)

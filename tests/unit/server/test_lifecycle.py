@@ -104,7 +104,7 @@ def test_a_failed_start_is_one_line_and_is_cleaned_up() -> None:
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_a_server_that_has_nothing_to_do_first(number: int) -> None:
     program = Program(leaves=False)
     assert program.read() == "started"
@@ -112,7 +112,7 @@ def test_a_signal_ends_a_server_that_has_nothing_to_do_first(number: int) -> Non
     assert program.end() == (0, "leaving\nstopped\n", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_server_that_leaves_in_peace_is_ended_by_the_second_signal(number: int) -> None:
     program = Program(leaves=True)
     assert program.read() == "started"

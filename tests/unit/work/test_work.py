@@ -17,13 +17,14 @@ import pytest
 from lockring.core.client import ClientCore, Connect, TicketState
 from lockring.core.client import SendTo as ClientSend
 from lockring.core.effects import Reply, Send
-from lockring.core.node.core import NodeCore
+from lockring.core.node import NodeCore
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.sessions import Sessions
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     PROTOCOL,
     Acquire,
+    ClientHello,
     GrantReply,
     Keepalive,
     KeepaliveReply,
@@ -78,7 +79,8 @@ class Servers:
             nodes.advance(200 * MS)
         self._cores = {nodes.replicas[name]: nodes.cores[name] for name in names}
         self._primary = nodes.replicas[names[0]]
-        self._core.client_connected(CONNECTION, "a client", 1, now_ns=nodes.now)
+        self._core.connected(CONNECTION, now_ns=nodes.now)
+        self._core.receive(CONNECTION, ClientHello(PROTOCOL, "", "a client", 1), now_ns=nodes.now)
         self._core.take_effects(now_ns=nodes.now)
         self._now_ns = nodes.now
         self.work = Work()
@@ -253,7 +255,7 @@ def test_a_held_lock_takes_few_bytes_of_a_node() -> None:
     sessions = Sessions()
     table = LockTable(1, sessions)
     table.start_serving()
-    session = sessions.named(SESSION, OWNER, TTL_MS)
+    session = sessions.open(SESSION, OWNER, TTL_MS)
     decode = msgspec.msgpack.Decoder(ToNode).decode
     frames = [
         msgspec.msgpack.encode(Acquire(number, SESSION, TTL_MS, OWNER, number, f"job/{number:07d}"))

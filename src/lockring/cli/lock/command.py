@@ -20,13 +20,13 @@ from lockring.cli.endings import SignalEnd
 from lockring.cli.inherited import caught
 from lockring.cli.lock.programs import unusable
 from lockring.cli.lock.reporter import StderrReporter
-from lockring.cli.lock.separator import COMMAND, LockCommand, check_names, hint
+from lockring.cli.lock.separator import COMMAND, LockCommand, about_setting, check_names, hint
 from lockring.cli.lock.settings import LockSettings
 from lockring.cli.lock.supervisor import CommandOutcome, Supervisor, wait_for_signal_or_loss
 from lockring.cli.output import duration, print_json, quoted, token
 from lockring.cli.sections import read_settings
 from lockring.cli.waiting import holders, of_client, telling
-from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld
+from lockring.errors import AcquireTimeout, ConfigError, InvalidRequest, LockLost, LockringError, NotHeld
 from lockring.names import check_lock_name
 from lockring.terminals import shown
 
@@ -66,7 +66,10 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
       75  not acquired in time (-E)        76  a lock was lost (--lost-exit-code)
       64  usage   69  cluster unreachable  77  denied   128 + N  signal N ended the wait
     """  # noqa: D301 - the backslashes are for click, not for Python: backslash b keeps lines as they are
-    settings = read_settings(LockSettings, "lock", given)
+    try:
+        settings = read_settings(LockSettings, "lock", given)
+    except ConfigError as error:
+        raise about_setting(ctx, names, error) from None
     if not names:
         raise click.UsageError("which lock? the command is lockring lock NAME -- COMMAND", ctx)
     for name in names:

@@ -22,7 +22,7 @@ import click
 
 from lockring.cli.lock.programs import is_file, is_program
 from lockring.cli.output import quoted
-from lockring.errors import InvalidRequest
+from lockring.errors import ConfigError, InvalidRequest
 from lockring.terminals import shown
 
 COMMAND: Final = "lockring.command"
@@ -99,6 +99,15 @@ def hint(names: Sequence[str]) -> str:
     return ""
 
 
+def about_setting(ctx: click.Context, names: Sequence[str], error: ConfigError) -> ConfigError:
+    """Return the error about a setting, with what to type if the option may belong to a command."""
+    if COMMAND in ctx.meta or len(names) < 2:
+        return error
+    given = ctx.meta[_GIVEN]
+    line = _typed(given, _words(ctx.command, given)[1])
+    return ConfigError(f"{error}; if one belongs to a command, put -- before that: {line}")
+
+
 def _like_a_command(word: str) -> str:
     if word.startswith(("./", "../", "~/")):
         return "is a path"
@@ -112,8 +121,17 @@ def _like_a_command(word: str) -> str:
 def _about_option(command: click.Command, given: Sequence[str], error: click.NoSuchOption) -> str:
     """Return the error about an option that `lockring lock` does not have."""
     option = error.option_name
-    text = f"no such option {option!r}"
     at = next((place for place, each in enumerate(given) if _has_option(each, option)), len(given))
+    typed = given[at] if at < len(given) else option
+    text = f"no such option {option!r}"
+    if typed != option and not option.startswith("--"):
+        text += f" (in {quoted(typed)})"  # `-name` is read as -n, -a, -m, -e
+    meant = "".join(difflib.get_close_matches(option, error.possibilities or (), n=1))
+    words = _words(command, given[:at])
+    if len(words) > 1:
+        # A second word begins a command, so the option is the command's, whatever it means to lockring or flock.
+        text += f"; if it belongs to a command, put -- before that: {_typed(given, words[1])}"
+        return text + (f"; otherwise, did you mean {meant}?" if meant else "")
     if option in ("-c", "--command"):
         script = given[at + 1] if at + 1 < len(given) else "COMMAND"
         before = [each for each in given[:at] if each != option] or ["NAME"]
@@ -121,11 +139,6 @@ def _about_option(command: click.Command, given: Sequence[str], error: click.NoS
         return f"{text}; no shell is started unless you ask for one: {line}"
     if option in _OF_FLOCK:
         return f"{text}; {_OF_FLOCK[option]}"
-    words = _words(command, given[:at])
-    meant = "".join(difflib.get_close_matches(option, error.possibilities or (), n=1))
-    if len(words) > 1:
-        text += f"; if it belongs to a command, put -- before that: {_typed(given, words[1])}"
-        return text + (f"; otherwise, did you mean {meant}?" if meant else "")
     return text + (f"; did you mean {meant}?" if meant else "")
 
 

@@ -1,4 +1,4 @@
-"""The asyncio client: `lockring.aio.Client` and what it gives out."""
+"""The asyncio client: `lockring.aio.Client`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
 
+from lockring.client.aio._support import Driver
 from lockring.client.aio.driver import AsyncDriver
 from lockring.client.aio.grants import Grant, Grants
 from lockring.client.aio.groups import Group
@@ -19,8 +20,8 @@ from lockring.client.arguments import (
     answer_to_ns,
     check_prefix,
     check_token,
-    default_owner,
     lock_names,
+    owner_label,
     server_addresses,
     ttl_to_ms,
     wait_to_ms,
@@ -33,32 +34,33 @@ from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
 from lockring.core.client import Wait
-from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id, check_owner
-from lockring.protocol import WAIT_FOREVER, Mode
-from lockring.protocol import LockRecords as WireLockList
+from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
+from lockring.protocol import WAIT_FOREVER, LockRecords, Mode
 from lockring.units import NS_PER_MS
 
 
 class Client(ProcessBound):
-    """A client of a lock cluster. It may be shared by any number of threads, or tasks of one event loop.
+    """A client of a lock cluster. It may be shared by any number of tasks of one event loop.
 
-    It connects when it is first needed, and keeps what it holds alive until it is released or the client is closed. As a
-    context manager it closes itself. After a fork the child has lost all grants (reason "forked"); a blocking client
-    starts afresh there, an asyncio client is closed there.
+    It connects when it is first used, and keeps the leases of its locks alive until they are released or the client
+    is closed. As a context manager it closes itself. After a fork the child has lost all grants (reason "forked"),
+    and the client is closed there.
 
     Args:
-        servers: "host:port,host:port" or a list of such: any nodes, or the coordinator; the others are found through them.
-            Default: the variable `LOCKRING_SERVER`, or 127.0.0.1:9501.
-        owner: the label that others see; default "user@host:pid".
-        ttl: the lease of locks that name none, in seconds: 0.1 s to what the cluster allows (30 s). Longer leases survive
-            longer interruptions; shorter ones free the locks of a crashed process sooner.
+        servers: "host:port,host:port" or an iterable of such strings. Name any nodes, or the coordinator: the client
+            finds the others through them. Default: the environment variable `LOCKRING_SERVER`, or else
+            127.0.0.1:9501.
+        owner: the label that other clients see; default "user@host:pid".
+        ttl: the lease of locks that do not set their own, in seconds: from 0.1 s to the cluster's limit (30 s by
+            default). Longer leases survive longer interruptions; shorter ones free the locks of a crashed process
+            sooner.
         connect_timeout: how long an acquire without a timeout waits for the very first server to answer, in seconds.
-        own_thread: for the asyncio client only: whether leases are kept alive from a thread of its own, as the blocking client
-            does, so that code which blocks the event loop for long costs no lock. Each call then takes about 0.2 ms more.
-            Losses are told on the event loop, once that runs; `held` and `remaining` are right at any time.
+        own_thread: keep leases alive from a thread of the client's own, as the blocking client does, so that code
+            which blocks the event loop for a long time costs no lock. Each call then takes about 0.2 ms longer.
+            Callbacks still run on the event loop once that runs again; `held` and `remaining` are right at any time.
 
     Raises:
-        InvalidRequest: an argument is not of the form it must have. No I/O happens before the first request.
+        InvalidRequest: an argument is malformed. No I/O happens before the first request.
     """
 
     def __init__(
@@ -71,64 +73,66 @@ class Client(ProcessBound):
         own_thread: bool = False,
     ) -> None:
         self._ttl_ms = ttl_to_ms(ttl)
-        self._engine: AsyncDriver | ThreadedDriver = (ThreadedDriver if own_thread else AsyncDriver)(
+        self._driver: Driver = (ThreadedDriver if own_thread else AsyncDriver)(
             server_addresses(servers),
-            default_owner() if owner is None else check_owner(owner),
+            owner_label(owner),
             wait_to_ms(connect_timeout, "connect_timeout") * NS_PER_MS,
         )
 
     @property
     def owner(self) -> str:
-        """The label that others see."""
-        return self._engine.owner
+        """The label that other clients see."""
+        return self._driver.owner
 
     def lock(self, name: str, *, ttl: Seconds | None = None) -> Lock:
-        """A lock by its name. No I/O happens, and nothing is acquired yet.
+        """Return the lock with this name. No I/O happens, and nothing is acquired yet.
 
         Args:
-            name: 1 to 1,024 bytes of text in UTF-8.
-            ttl: its lease in seconds, if it is to differ from the client's.
+            name: 1 to 1,024 bytes of UTF-8 text.
+            ttl: the lock's lease in seconds; default: the client's.
 
         Raises:
-            InvalidRequest: no such name or TTL is possible.
+            InvalidRequest: the name or the TTL is invalid.
         """
-        return Lock(self, check_lock_name(name), self._ttl_ms if ttl is None else ttl_to_ms(ttl))
+        return Lock(self._driver, check_lock_name(name), self._ttl_ms if ttl is None else ttl_to_ms(ttl))
 
     def rwlock(self, name: str, *, ttl: Seconds | None = None) -> RWLock:
-        """A lock that many may hold to read, or one to write. No I/O happens, and nothing is acquired yet.
+        """Return the lock with this name, for many readers or one writer. No I/O happens, and nothing is acquired
+        yet.
 
         Args:
-            name: 1 to 1,024 bytes of text in UTF-8.
-            ttl: its lease in seconds, if it is to differ from the client's.
+            name: 1 to 1,024 bytes of UTF-8 text.
+            ttl: the lock's lease in seconds; default: the client's.
 
         Raises:
-            InvalidRequest: no such name or TTL is possible.
+            InvalidRequest: the name or the TTL is invalid.
         """
-        return RWLock(self, check_lock_name(name), self._ttl_ms if ttl is None else ttl_to_ms(ttl))
+        return RWLock(self._driver, check_lock_name(name), self._ttl_ms if ttl is None else ttl_to_ms(ttl))
 
     def group(self, name: str, *, ttl: Seconds | None = None) -> Group:
-        """A group of members that share work, by its name. No I/O happens, and nothing is joined yet.
+        """Return the group with this name, whose members share work by keys. No I/O happens, and nothing is joined
+        yet.
 
         Args:
-            name: 1 to 1,018 bytes of text in UTF-8. The group's lock is named "group:" and this.
-            ttl: the lease of memberships in seconds, if it is to differ from the client's.
+            name: 1 to 1,018 bytes of UTF-8 text. The group's lock is named "group:" plus this name.
+            ttl: the lease of its memberships in seconds; default: the client's.
 
         Raises:
-            InvalidRequest: no such name or TTL is possible.
+            InvalidRequest: the name or the TTL is invalid.
         """
-        return Group(self, name, self._ttl_ms if ttl is None else ttl_to_ms(ttl))
+        return Group(self._driver, name, self._ttl_ms if ttl is None else ttl_to_ms(ttl))
 
     async def groups(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> GroupList:
-        """The groups that have members, by name.
+        """Return the groups that have members, sorted by name.
 
-        Each is as its node saw it when it was asked; the list as a whole is no snapshot. Where some slots cannot be told of at
-        present, the list says so: see `GroupList.unserved_slots`.
+        Each group is as its node saw it when asked; the list as a whole is not a snapshot. If some slots cannot be
+        listed at present, `GroupList.unserved_slots` says how many.
 
         Args:
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: a node could not be reached within that time, or no slot is served at all.
+            Unavailable: a node could not be reached within `timeout`, or no slot is served at all.
         """
         return groups_of(await self._listed(GROUP_PREFIX, timeout))
 
@@ -140,17 +144,18 @@ class Client(ProcessBound):
         ttl: Seconds | None = None,
         shared: bool = False,
     ) -> Grants:
-        """Acquire several locks, all or none. They are taken in the order of their names, so that callers cannot deadlock.
+        """Acquire several locks, all or none. Locks are acquired in the order of their names, so that callers cannot
+        deadlock.
 
         Args:
-            names: of the locks, each once.
-            timeout: longest wait for all of them together in seconds, None for ever.
-            ttl: their lease in seconds, if it is to differ from the client's.
-            shared: whether all are acquired to read only, so that others may read at the same time.
+            names: the locks' names, without repetition.
+            timeout: longest wait for all of them together in seconds, None for no limit.
+            ttl: the locks' lease in seconds; default: the client's.
+            shared: acquire all locks for reading, so that others can read at the same time.
 
         Raises:
-            AcquireTimeout: one of them was not granted in time; none is held.
-            LockLost: one was lost while waiting for another; none is held.
+            AcquireTimeout: one of the locks was not granted in time; none is held.
+            LockLost: one of the locks was lost while waiting for another; none is held.
             Unavailable, InvalidRequest, ClientClosed: as for `Lock.acquire`.
         """
         wanted = lock_names(names)
@@ -164,75 +169,77 @@ class Client(ProcessBound):
                 left_ms = WAIT_FOREVER
                 if wait_ms != WAIT_FOREVER:
                     left_ms = max(0, until_ns - monotonic_ns()) // NS_PER_MS
-                grants[name] = await self._acquire(name, ttl_ms, left_ms, mode)
+                grants[name] = await self._driver.acquire(Grant, name, ttl_ms, left_ms, mode)
             for grant in grants.values():
                 grant.check()
         except BaseException:
             for grant in reversed(grants.values()):
-                self._engine.let_go(grant._ticket)
+                self._driver.let_go(grant._ticket)
             raise
         return Grants(grants[name] for name in wanted)
 
+    # Blocking face: as_threading_lock
+
     async def describe(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> LockInfo:
-        """What is known of a lock: its holders, who waits in which order, its last token, its node.
+        """Return the state of a lock: its holders, its queue, its last fencing token, its node.
 
         Args:
-            name: of the lock, held or free.
+            name: the lock's name, whether it is held or free.
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: no node could tell within that time.
+            Unavailable: no node answered within `timeout`.
         """
         wanted, give_up_ns = check_lock_name(name), answer_to_ns(timeout)
-        answer = await self._engine.ask(
+        answer = await self._driver.ask(
             lambda core, now_ns: core.describe(wanted, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return lock_info(answer.lock)
 
     async def owner_of(self, name: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> Holder | None:
-        """Who holds a lock, or None if nobody does.
+        """Return the holder of a lock (the first one of a shared lock), None if the lock is free.
 
         Args:
-            name: of the lock.
+            name: the lock's name.
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: no node could tell within that time.
+            Unavailable: no node answered within `timeout`.
         """
-        holders = (await self.describe(name, timeout=timeout)).holders
-        return holders[0] if holders else None
+        info = await self.describe(name, timeout=timeout)
+        return info.holders[0] if info.holders else None
 
     async def locks(self, prefix: str = "", *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> LockList:
-        """The locks that are held or waited for and whose name starts with `prefix`, by name.
+        """Return the locks that are held or waited for and whose name starts with `prefix`, sorted by name.
 
-        Each is as its node saw it when it was asked; the list as a whole is no snapshot. Where some slots cannot be told of at
-        present, the list says so: see `LockList.unserved_slots`.
+        Each lock is as its node saw it when asked; the list as a whole is not a snapshot. If some slots cannot be
+        listed at present, `LockList.unserved_slots` says how many.
 
         Args:
-            prefix: how their names start; "" for all.
+            prefix: how the names start; "" for all.
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: a node could not be reached within that time, or no slot is served at all.
+            Unavailable: a node could not be reached within `timeout`, or no slot is served at all.
         """
         return lock_list(await self._listed(prefix, timeout))
 
-    async def _listed(self, prefix: str, timeout: Seconds) -> WireLockList:
+    async def _listed(self, prefix: str, timeout: Seconds) -> LockRecords:
         start, give_up_ns = check_prefix(prefix), answer_to_ns(timeout)
-        locks: WireLockList = await self._engine.ask(
+        locks: LockRecords = await self._driver.ask(
             lambda core, now_ns: core.list_locks(start, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return locks
 
     def watch(self, name: str) -> AsyncIterator[WatchUpdate]:
-        """The lock as it is now, and again after every change, until the iteration is ended.
+        """Yield the lock's present state, and again after every change, until the iteration is ended.
 
-        Each update has the holders and the waiters, and what has happened since the one before. Changes that follow each other
-        closely may come as one update; none is left out unless the update says that it has a gap. It goes on over failures
-        and moves of the lock, with a gap.
+        Each update has the holders, the waiters, and the events since the update before. Changes in quick succession
+        may arrive as one update; no event is missing unless the update says that there is a gap. The watch continues
+        across failures and moves of the lock, with a gap.
 
         Args:
-            name: of the lock.
+            name: the lock's name.
 
         Raises:
             Unavailable: no server was ever reached.
@@ -241,13 +248,13 @@ class Client(ProcessBound):
         return self._watch(check_lock_name(name))
 
     async def _watch(self, name: str) -> AsyncIterator[WatchUpdate]:
-        watching, request = self._engine.watch(name)
+        watch = self._driver.watch(name)
         try:
             while True:
-                for update in await self._engine.next_updates(watching):
+                for update in await self._driver.next_updates(watch):
                     yield shown_update(update)
         finally:
-            self._engine.unwatch(request)
+            self._driver.unwatch(watch)
 
     async def break_lock(
         self,
@@ -257,23 +264,24 @@ class Client(ProcessBound):
         force: bool = False,
         timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT,
     ) -> Broken:
-        """End the lease of a lock's holder, named by its fencing token.
+        """End the lease of a lock's holder, which the fencing token identifies.
 
-        The holder is told, and its lease is not renewed any more: the lock is free once it lets go, or once its TTL has
-        passed (`free_within_s`). With `force` it is free at once: for a moment two may believe to hold it.
+        The holder is notified, and its lease is no longer renewed: the lock is free once the holder lets go or once
+        the TTL has passed (`free_within_s`). With `force` the lock is free at once, so that for a moment two clients
+        may both believe that they hold it.
 
         Args:
-            name: of the lock.
-            token: the fencing token of the holder that is meant, so that nobody else is hit.
+            name: the lock's name.
+            token: the fencing token of the holder, so that no other holder is hit.
             force: free the lock at once.
             timeout: how long to try, in seconds.
 
         Raises:
-            NotHeld: nobody holds the lock under that token.
-            Unavailable: no node could do it within that time.
+            NotHeld: no grant of the lock has that token.
+            Unavailable: no node answered within `timeout`.
         """
         wanted, generation, give_up_ns = check_lock_name(name), check_token(token), answer_to_ns(timeout)
-        broken = await self._engine.ask(
+        broken = await self._driver.ask(
             lambda core, now_ns: core.break_lock(
                 wanted, generation, force=force, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
             )
@@ -281,74 +289,80 @@ class Client(ProcessBound):
         return broken_of(broken)
 
     async def state(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> ClusterState:
-        """The cluster's members, and who has which slot, as the server knows it that is asked.
+        """Return the cluster's members and which of them has which slot, as known to the server that answers.
 
         Args:
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: no server answered within that time.
+            Unavailable: no server answered within `timeout`.
         """
-        return (await self.state_and_note(timeout=timeout))[0]
+        state, _ = await self.state_and_note(timeout=timeout)
+        return state
 
     async def state_and_note(
         self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT
     ) -> tuple[ClusterState, str]:
-        """Like `state`, with a sentence on what the server is waiting for ("" for nothing)."""
+        """Return `state`, with a sentence on what the server is waiting for ("" for nothing)."""
         give_up_ns = answer_to_ns(timeout)
-        answer = await self._engine.ask(
+        answer = await self._driver.ask(
             lambda core, now_ns: core.get_state(give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return decode_state(answer.state), answer.note
 
     async def drain(self, node: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> None:
-        """Begin to move everything off a node, so that it can be stopped; see `state` for how far it is, `undrain` for a change of mind.
+        """Begin to move everything off a node, so that it can be stopped.
+
+        `state` shows the progress; `undrain` takes it back.
 
         Args:
-            node: id of the node.
+            node: the node's id.
             timeout: how long to try, in seconds.
 
         Raises:
             UnknownNode: the cluster has no such member.
-            LastNode: it is the last one that can serve: the others have failed, or are drained.
-            Unavailable: no server could do it within that time.
+            LastNode: no other node can serve: the others have failed or are drained.
+            Unavailable: no server answered within `timeout`.
         """
         member, give_up_ns = check_node_id(node), answer_to_ns(timeout)
-        await self._engine.ask(
+        await self._driver.ask(
             lambda core, now_ns: core.drain(member, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
 
     async def undrain(self, node: str, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> None:
-        """Let a node that was drained have slots again. Changes nothing if it was not.
+        """Let a drained node have slots again. Does nothing if the node was not drained.
 
         Args:
-            node: id of the node.
+            node: the node's id.
             timeout: how long to try, in seconds.
 
         Raises:
             UnknownNode: the cluster has no such member.
-            NodeLeaving: it was told to stop, and leaves by itself.
-            Unavailable: no server could do it within that time, or the node was not in touch.
+            NodeLeaving: the node is stopping and leaves by itself.
+            Unavailable: no server answered within `timeout`, or the node was not in touch.
         """
         member, give_up_ns = check_node_id(node), answer_to_ns(timeout)
-        await self._engine.ask(
+        await self._driver.ask(
             lambda core, now_ns: core.drain(
                 member, undo=True, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
             )
         )
 
     def waits(self) -> list[Wait]:
-        """What each call of this client waits for that has no answer yet: other holders, or an outage; since when, and for how
-        long yet at the most, where that is known. For a program that wants to say so while it waits. No I/O happens.
+        """Return what each unanswered call of this client waits for: other holders, or an outage.
+
+        Each entry says since when, and for how much longer at most where that is known. Use it to show progress
+        during long waits. No I/O happens.
         """
-        return self._engine.waits()
+        return self._driver.waits()
 
     async def close(self) -> None:
-        """Give up everything that is held or waited for, tell the nodes, and close the connections.
+        """Release every lock, cancel every waiting acquire, notify the nodes, and close the connections.
 
-        Grants that are still held are lost, with reason "session-ended". Waits for an answer a second at most.
+        Grants that are still held are lost, with reason "session-ended". Waits for the nodes' answers for one second
+        at most.
         """
-        await self._engine.close()
+        await self._driver.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -358,11 +372,5 @@ class Client(ProcessBound):
     ) -> None:
         await self.close()
 
-    async def _acquire(
-        self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE, payload: bytes = b""
-    ) -> Grant:
-        engine = self._engine
-        return Grant(engine, await engine.acquire(name, ttl_ms, wait_ms, mode, payload))
-
     def __repr__(self) -> str:
-        return f"<Client {','.join(self._engine.addresses)} owner {self.owner!r}>"
+        return f"<Client {','.join(self._driver.addresses)} owner {self.owner!r}>"

@@ -6,26 +6,33 @@ import asyncio
 import contextlib
 import os
 import weakref
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from lockring.client.blocking.connection import decoder, not_understood
-from lockring.errors import ProtocolError
+from lockring.errors import LockringError, ProtocolError
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message
 
-if TYPE_CHECKING:
-    from lockring.client.aio.plumbing import AsyncDriverBase
+
+class ConnectionOwner(Protocol):
+    """The driver, as a connection sees it."""
+
+    def wire_received(self, wire: AsyncConnection, messages: list[Message]) -> None:
+        """Handle messages that have arrived."""
+
+    def wire_lost(self, wire: AsyncConnection, reason: str, error: LockringError | None) -> None:
+        """Handle the end of a connection, or bytes on it that make no sense."""
 
 
 class AsyncConnection(asyncio.Protocol):
     """One connection, as the event loop drives it.
 
-    It refers to its engine weakly: the loop keeps the connection, and a client that is forgotten is to be noticed.
+    It refers to its driver weakly: the loop keeps the connection, and a client that is forgotten must be noticed.
     """
 
-    def __init__(self, engine: AsyncDriverBase, link: int, address: str) -> None:
-        self._engine = weakref.ref(engine)
+    def __init__(self, owner: ConnectionOwner, link: int, address: str) -> None:
+        self._owner = weakref.ref(owner)
         self._frames: FrameReader[Message] = FrameReader(decoder)
         self._greeted = False
         self.link = link
@@ -44,26 +51,26 @@ class AsyncConnection(asyncio.Protocol):
             messages = self._frames.feed(data)
         except ProtocolError as error:
             wrong = not_understood(self.address, error, self._greeted)
-            engine = self._engine()
-            if engine is not None:
-                engine.wire_lost(self, "", wrong)
+            owner = self._owner()
+            if owner is not None:
+                owner.wire_lost(self, "", wrong)
             return
         if messages:
             self._greeted = True
-            engine = self._engine()
-            if engine is not None:
-                engine.wire_received(self, messages)
+            owner = self._owner()
+            if owner is not None:
+                owner.wire_received(self, messages)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         reason = "the connection was lost" if self._greeted else "closed the connection without a greeting"
-        engine = self._engine()
-        if engine is not None:
-            engine.wire_lost(self, reason, None)
+        owner = self._owner()
+        if owner is not None:
+            owner.wire_lost(self, reason, None)
 
-    def belong_to(self, engine: AsyncDriverBase) -> None:
-        """Refer to the engine again, which lives on though it was forgotten."""
-        self._engine = weakref.ref(engine)
+    def belong_to(self, owner: ConnectionOwner) -> None:
+        """Refer to the driver again, which lives on although it was forgotten."""
+        self._owner = weakref.ref(owner)
 
     def say_last(self, words: bytes) -> None:
         """Say something past an event loop that is over."""

@@ -1,50 +1,46 @@
-"""The asyncio client's groups: what `Client.group` gives."""
+"""The asyncio client's groups, as returned by `Client.group`."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import inspect
-from collections import deque
+import functools
 from collections.abc import Callable
-from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from lockring.client.aio.grants import Grant, call_at_home
+from lockring.client.aio._support import Driver, Wakeup, check_on_change, leave_later
+from lockring.client.aio.change_calls import ChangeCalls
+from lockring.client.aio.grants import Grant
+from lockring.client.aio.loss_notices import Event
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.grant_state import LossCallback, blame, keep_from_being_dropped, may_be_dropped
 from lockring.client.group_state import (
     ChangeCallback,
     GroupInfo,
     MembershipState,
-    check_change_callback,
     least_version,
     member_payload,
 )
 from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns
-from lockring.core.client import ClientCore, Query, TicketState
-from lockring.errors import LockLost, LockringError
+from lockring.core.client import HELD, ClientCore, Query
+from lockring.errors import LockLost
 from lockring.names import lock_of_group
 from lockring.protocol import WAIT_FOREVER, GroupMember, Mode
 from lockring.ring.key_ring import KeySet
 from lockring.units import NS_PER_MS, NS_PER_S
 
-if TYPE_CHECKING:
-    from lockring.client.aio.client import Client
-
 
 class Group(ProcessBound):
-    """A group's name, and how memberships of it are to be leased. It holds no state: make one wherever it is needed."""
+    """A group's name and the lease that its memberships get. It holds no state: create one wherever you need it."""
 
     _instead = "pass the addresses of the servers and the group's name, and join it there"
 
-    __slots__ = ("_client", "_name", "_ttl_ms")
+    __slots__ = ("_driver", "_name", "_ttl_ms")
 
-    def __init__(self, client: Client, name: str, ttl_ms: int) -> None:
+    def __init__(self, driver: Driver, name: str, ttl_ms: int) -> None:
         lock_of_group(name)
-        self._client = client
+        self._driver = driver
         self._name = name
         self._ttl_ms = ttl_ms
 
@@ -66,125 +62,132 @@ class Group(ProcessBound):
         *,
         timeout: Seconds | None = None,
     ) -> Membership:
-        """Become a member, and return once that is sure and a first view of the group has come.
+        """Become a member. Returns once the membership is certain and a first view of the group has arrived.
 
-        Keys are owned only once everybody else has let go of them: see `Membership.wait_settled`.
+        A member owns keys only once all other members have let go of them: see `Membership.wait_settled`.
 
         Args:
-            member_id: 1 to 128 bytes of text, by which the keys are spread; None draws one. Who joins under the id of a member
-                that is there already takes over from it: that one's membership is lost (reason "replaced"), and what
-                it owned is the new one's once it has let go, or once its lease is over.
-            weight: how much of the keys it should own, in proportion to the others: 1 to 100.
-            payload: what the others are to see of it, 768 bytes at the most.
-            timeout: longest wait in seconds, None for ever (but see the client's `connect_timeout`). However short it is, a
-                server gets a second to answer.
+            member_id: 1 to 128 bytes of text that determine which keys the member gets; None draws an id at random.
+                Joining under the id of an existing member replaces it: that membership is lost (reason "replaced"),
+                and its keys pass to the new one once the old one has let go of them or its lease is over.
+            weight: the member's share of the keys in proportion to the other members' weights: 1 to 100.
+            payload: data that the other members can read, up to 768 bytes.
+            timeout: longest wait in seconds, None for no limit (but see the client's `connect_timeout`). A server
+                always gets one second to answer, however short the timeout.
 
         Raises:
-            AcquireTimeout: somebody held the group's lock for itself all the time.
-            Unavailable: no server could be reached, none may serve the group at present, or no view of it came in time.
-            InvalidRequest: an argument is not of the form it must have, or the cluster allows no such TTL.
+            AcquireTimeout: another client held the group's lock exclusively for the whole time.
+            Unavailable: no server could be reached, none may serve the group at present, or no view of it arrived in
+                time.
+            InvalidRequest: an argument is malformed, or the cluster does not allow the TTL.
             ClientClosed: the client was closed.
         """
         member, record = member_payload(member_id, weight, payload)
         wait_ms = wait_to_ms(timeout)
         until_ns = None if wait_ms == WAIT_FOREVER else monotonic_ns() + max(wait_ms * NS_PER_MS, NS_PER_S)
-        grant = await self._client._acquire(
-            lock_of_group(self._name), self._ttl_ms, wait_ms, Mode.SHARED, record
+        lock = lock_of_group(self._name)
+        grant = await self._driver.acquire(
+            Grant, lock, self._ttl_ms, wait_ms, mode=Mode.SHARED, payload=record
         )
         try:
-            membership = Membership(self._client, self._name, member, grant)
+            membership = Membership(self._driver, self._name, member, grant)
             await membership._wait(membership._first_version, until_ns, "got no view of it")
         except BaseException:
-            self._client._engine.let_go(grant._ticket)
+            self._driver.let_go(grant._ticket)
             raise
         return membership
 
     async def describe(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> GroupInfo:
-        """Who is in the group, and who should own what, without joining it.
+        """Return the group's members and which keys each of them should own, without joining.
 
         Args:
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: no node could tell within that time.
+            Unavailable: no node answered within `timeout`.
         """
         lock, give_up_ns = lock_of_group(self._name), answer_to_ns(timeout)
-        view = await self._client._engine.ask(
+        view = await self._driver.ask(
             lambda core, now_ns: core.look(lock, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return GroupInfo(self._name, view)
 
     async def members(self, *, timeout: Seconds = ANSWER_TIMEOUT_S_DEFAULT) -> tuple[GroupMember, ...]:
-        """The members, in the order in which they joined.
+        """Return the members, in the order in which they joined.
 
         Args:
             timeout: how long to try, in seconds.
 
         Raises:
-            Unavailable: no node could tell within that time.
+            Unavailable: no node answered within `timeout`.
         """
-        return (await self.describe(timeout=timeout)).members
+        info = await self.describe(timeout=timeout)
+        return info.members
 
     def __repr__(self) -> str:
         return f"<Group {self._name!r}, ttl {self.ttl:g} s>"
 
 
 class Membership(MembershipState):
-    """One membership of a group: it says who is in the group and which keys are this member's own, and leaves it again.
+    """A membership of a group. It reports the other members and which keys this one owns, and leaves the group.
 
-    It ends when it is left, when its lease is lost (as a lock's), or when another one takes its id over. It may be shared by
-    threads, or tasks. Keep it for as long as you want to be a member: one that nothing refers to any more, and that has no
-    callbacks, leaves the group, with a `ResourceWarning`. As a context manager it leaves at the end of the block; if it was lost meanwhile, that raises
-    `LockLost`, or adds a note to the error that ends the block.
+    It ends when it is left, when its lease is lost, or when another member joins under its id. It may be shared by
+    any number of tasks. As a context manager it leaves the group at the end of the block; if the membership was lost
+    meanwhile, that raises `LockLost`, or adds a note to the error that ends the block.
+
+    Keep a reference for as long as you want to be a member: a membership without callbacks that is garbage collected
+    leaves the group with a `ResourceWarning`.
     """
 
-    def __init__(self, client: Client, group: str, member_id: str, grant: Grant) -> None:
+    def __init__(self, driver: Driver, group: str, member_id: str, grant: Grant) -> None:
         super().__init__(group, member_id)
-        self._engine = client._engine
+        self._driver = driver
         self._grant: Grant = grant
         self._callbacks: list[ChangeCallback] = []
-        self._news: deque[tuple[ChangeCallback, KeySet, KeySet] | None] = deque()
-        """Whom to call with what; None where the group may hear that all before was told."""
-        self._calling: asyncio.Task[None] | None = None
-        self._waiting: list[asyncio.Event] = []
-        self._leaving: asyncio.Future[None] | None = None
-        self._engine.follow(grant._ticket, self)
+        self._wakeups: list[Wakeup] = []
+        self._calls = ChangeCalls(driver, group, self._wakeups)
+        self._driver.follow(grant._ticket, self)
 
     def on_change(self, callback: ChangeCallback) -> None:
-        """Have a function called with the keys that this member gains and loses, each time that some are.
+        """Register a function to be called with the keys that this member gains and loses, whenever there are some.
 
-        `callback(gained, lost)` gets two `KeySet`s: `key in gained`, `key in lost`. `owns` says no to what is lost before it is
-        called, and yes to what is gained. Calls come one after the other, in a thread of their own (with asyncio: in the
-        loop, where alone it may be a coroutine function). If keys are owned already, the first call comes at once.
+        `callback(gained, lost)` receives two `KeySet`s, to be used as in `key in gained`. It may be a coroutine
+        function. When it is called, `owns` is already False for keys that were lost and True for keys that were
+        gained. Calls run one after the other on the event loop. If the member owns keys already, the first call comes
+        at once.
 
-        Others get what was lost only when the call has returned: finish there what must not be done by two, and
-        quickly. While the membership lasts there is no bound on that; if the lease is lost, others do not wait.
+        Other members get the lost keys only after the call has returned, so finish there, quickly, whatever two
+        members must not do at once. There is no time limit while the membership lasts, but if its lease is lost,
+        other members do not wait. In the child of a fork, no callbacks are called.
         """
-        check_change_callback(callback)
+        check_on_change(callback)
         keep_from_being_dropped(self)
+        self._driver.guarded(lambda: self._add(callback))
+
+    def _add(self, callback: ChangeCallback) -> None:
         self._callbacks.append(callback)
         self._following.has_callback = True
         owned = self._following.ownership.owned
         if owned and not self._following.ended:
-            self._tell_later((callback,), KeySet(owned), KeySet(), False)
+            self._calls.add((callback,), KeySet(owned), KeySet())
 
     async def wait_settled(self, *, after: int | None = None, timeout: Seconds | None = None) -> int:
-        """Wait until there is a settled view with this member in it, and return its version.
+        """Wait for a settled view that includes this member, and return its version.
 
-        The view that is known now may be such a one already. To wait for what somebody's coming or going brings, take
-        `version` before it, and wait for a view after that.
+        The present view may be such a view already. To wait for the effect of another member joining or leaving, read
+        `version` first and wait for a view after it.
 
         Args:
-            after: the view's version is to be greater than this one; None takes any.
-            timeout: longest wait in seconds, None for ever.
+            after: wait for a version greater than this one; None accepts any.
+            timeout: longest wait in seconds, None for no limit.
 
         Raises:
-            AcquireTimeout: there was none within that time: somebody has not let go of its keys, nor lost its lease, or nobody came or
-                went after that version.
-            Unavailable: there was none within that time, and the group's node cannot be reached or may not serve it.
-            LockLost: the membership is lost.
-            NotHeld: it was left.
-            InvalidRequest: `after` is no version.
+            AcquireTimeout: there was no such view in time: a member has neither let go of its keys nor lost its
+                lease, or no member joined or left after that version.
+            Unavailable: there was no such view in time, and the group's node is unreachable or may not serve it.
+            LockLost: the membership was lost.
+            NotHeld: the membership was left.
+            InvalidRequest: `after` is not a version.
         """
         least = least_version(after)
         wait_ms = wait_to_ms(timeout)
@@ -193,110 +196,78 @@ class Membership(MembershipState):
         return await self._wait(lambda: self._settled_version(least), until_ns, what)
 
     @property
-    def lost(self) -> asyncio.Event:
-        """An event that is set once the membership was lost (not when it is left), with `wait()` and `is_set()`."""
+    def lost(self) -> Event:
+        """An event that is set when the membership is lost, but not when it is left. It has `wait()` and
+        `is_set()`."""
         event = self._grant.lost
-        vars(event)["membership"] = self  # who waits for a loss has not dropped the membership
+        vars(event)["membership"] = self  # a membership whose loss is waited for is not dropped
         return event
 
     def on_lost(self, callback: LossCallback) -> None:
-        """Have a function called once if the membership is lost; at once if it is lost already. As `Grant.on_lost`."""
+        """Register a function to be called once if the membership is lost, or immediately if it is lost already.
+
+        As for `Grant.on_lost`.
+        """
         keep_from_being_dropped(self)
         self._grant.on_lost(callback)
 
     async def leave(self) -> None:
-        """Own nothing any more, have that told to who wants to hear of it, and then leave the group.
+        """Give up all keys, run the `on_change` callbacks, then leave the group.
 
-        Returns once that is confirmed, or once the lease has ended anyway. Called by a callback of `on_change`, it does
-        not wait for the calls that are still to come.
+        Returns once the node has confirmed it or the lease has ended. When called from an `on_change` callback, it
+        does not wait for the callbacks that are still to come.
 
         Raises:
             LockLost: the membership was lost before.
-            NotHeld: it was left before.
+            NotHeld: the membership was left before.
         """
         self.check()
         may_be_dropped(self)
-        await self._engine.unfollow(self._request)
-        if self._calling is not None and _inside.get() is not self._calling:
-            await self._wait(lambda: None if self._calling else 1, None, "")
+        await self._driver.unfollow(self._core, self._request)
+        if not self._calls.runs_here():
+            await self._wait(lambda: None if self._calls.is_busy else 1, None, "")
         with self._as_membership():
             await self._grant.release()
 
-    # ------------------------------------------------------------------ for the client
+    # ------------------------------------------------------------------ called by the driver
 
     def _followed(self, core: ClientCore, request: Query) -> None:
-        """For the client: the group is followed by this request."""
         self._core, self._request = core, request
 
     def _on_ticket_lost(self) -> None:
-        """For the client: the membership was lost."""
         may_be_dropped(self)
         self._grant._on_ticket_lost()
+        if self._grant._ticket.reason == "forked":
+            # The callbacks and waits that have begun are the parent's: nothing would ever end them here.
+            self._calls.forget()
+            self._callbacks.clear()
+            self._wakeups.clear()
+        if not self._following.ended:  # the core did not end it: the client has started over, or was forked
+            self._on_regrouped(frozenset(), self._following.end(), False)
 
     def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
-        """For the client: something has changed in the group."""
+        # `awaited` changes count as seen once all callbacks have returned. Nothing is awaited without callbacks.
         if self._callbacks and (gained or lost):
-            self._tell_later(tuple(self._callbacks), KeySet(gained), KeySet(lost), awaited)
-        for event in self._waiting:
-            event.set()
+            seen = functools.partial(self._driver.told, self._core, self._request) if awaited else None
+            self._calls.add(tuple(self._callbacks), KeySet(gained), KeySet(lost), seen)
+        for wakeup in self._wakeups:
+            wakeup.set()
 
-    def _tell_later(
-        self, callbacks: tuple[ChangeCallback, ...], gained: KeySet, lost: KeySet, awaited: bool
-    ) -> None:
-        self._news += [(callback, gained, lost) for callback in callbacks]
-        if awaited:
-            self._news.append(None)
-        if self._calling is None:
-            self._tell()
-
-    # ------------------------------------------------------------------ inner
-
-    def _tell(self) -> None:
-        """Tell what is next. The end of that call leads to the one after it, so no task has to go on for it that could be cancelled."""
-        self._calling = None
-        while self._news and self._calling is None:
-            news = self._news.popleft()
-            if news is None:
-                self._engine.told(self._request)
-                continue
-            # In a task of its own, which it may cancel, or have cancelled: nothing else ends with it.
-            name = f"lockring-group-{self._group[:40]}"
-            self._calling = asyncio.get_running_loop().create_task(_call(*news), name=name)
-            self._calling.add_done_callback(self._called)
-        if self._calling is None:
-            for event in self._waiting:
-                event.set()
-
-    def _called(self, call: asyncio.Task[None]) -> None:
-        if call.cancelled():
-            _report(asyncio.CancelledError("it was cancelled"))
-        elif (error := call.exception()) is not None:
-            _report(error)
-        self._tell()
-
-    def _leave_later(self) -> None:
-        """Leave where nobody waits for it; not at once, since callbacks may still be finishing what must not be done by two."""
-        self._leaving = asyncio.ensure_future(self._leave_unheard())
-
-    async def _leave_unheard(self) -> None:
-        with contextlib.suppress(LockringError):  # lost or closed meanwhile, so left
-            await self.leave()
+    # ------------------------------------------------------------------ waiting
 
     async def _wait(self, ready: Callable[[], int | None], until_ns: int | None, what: str) -> int:
-        """Wait until `ready` gives something."""
-        event = asyncio.Event()
-        self._waiting.append(event)
+        """Wait until `ready` returns a number, and return that. `what` completes the error's "but it …"."""
+        wakeup = Wakeup()
+        self._wakeups.append(wakeup)
         try:
             while (found := ready()) is None:
-                left_s = None if until_ns is None else (until_ns - monotonic_ns()) / NS_PER_S
-                if left_s is not None and left_s <= 0:
-                    raise self._too_late(what, self._engine.waits())
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), left_s)
-                event.clear()
+                if until_ns is not None and monotonic_ns() >= until_ns:
+                    raise self._too_late(what, self._driver.waits())
+                await wakeup.wait(self._driver, until_ns)
             return found
         finally:
-            self._waiting.remove(event)
+            with contextlib.suppress(ValueError):  # in the child of a fork they are forgotten
+                self._wakeups.remove(wakeup)
 
     async def __aenter__(self) -> Self:
         return self.check()
@@ -305,37 +276,22 @@ class Membership(MembershipState):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ticket = self._grant._ticket
-        if ticket.state == TicketState.HELD:
+        if ticket.state == HELD:
             try:
                 await self.leave()
             except LockLost as loss:
                 blame(error, loss)
-            except RuntimeError:  # on another loop than the client's, or on none
-                if ticket.state != TicketState.HELD:
+            except RuntimeError:
+                # The client cannot be used from here: leave without waiting, as a grant releases its lock.
+                if ticket.state != HELD:
                     raise
-                call_at_home(self._engine, self._leave_later)
+                leave_later(self._driver, self._group, self.leave)
             except BaseException:
-                if ticket.state == TicketState.HELD:
-                    self._leave_later()
+                if ticket.state == HELD:
+                    leave_later(self._driver, self._group, self.leave)
                 raise
         elif ticket.reason:
             try:
                 self.check()
             except LockLost as loss:
                 blame(error, loss)
-
-
-_inside: ContextVar[asyncio.Task[None] | None] = ContextVar("lockring_change", default=None)
-"""The call of a callback that the present task is part of, be it by way of another task (`wait_for` makes one)."""
-
-
-async def _call(callback: ChangeCallback, gained: KeySet, lost: KeySet) -> None:
-    _inside.set(asyncio.current_task())
-    result = callback(gained, lost)
-    if inspect.isawaitable(result):
-        await result
-
-
-def _report(error: BaseException) -> None:
-    context = {"message": "a lockring on_change callback failed", "exception": error}
-    asyncio.get_running_loop().call_exception_handler(context)

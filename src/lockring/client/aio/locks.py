@@ -1,49 +1,42 @@
-"""The asyncio client's locks: what `Client.lock` and `Client.rwlock` give."""
+"""The asyncio client's locks, as returned by `Client.lock` and `Client.rwlock`."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
+from lockring.client.aio._support import Driver, current_task
 from lockring.client.aio.grants import Grant
 from lockring.client.arguments import Seconds, wait_to_ms
 from lockring.client.blocks import Blocks, waits_for_itself
-from lockring.client.decorators import synchronized_async
+from lockring.client.decorators import AsyncFunction, synchronized_async
 from lockring.client.process_bound import ProcessBound
 from lockring.errors import AcquireTimeout
 from lockring.protocol import WAIT_FOREVER, Mode
 
-if TYPE_CHECKING:
-    from lockring.client.aio.client import Client
-
-F = TypeVar(
-    "F",
-    bound="Callable[..., Awaitable[Any]] | Callable[..., AsyncIterator[Any]] | classmethod[Any, ..., Any]",
-)
-
 
 class Lock(ProcessBound):
-    """A lock's name and how it is to be leased. Make one wherever it is needed, or share it.
+    """A lock's name and the lease that its grants get. Create one wherever you need it, or share it.
 
-    `async with lock as grant:` waits for the lock and never runs the block without it. One object may be entered many times at
-    once, and a block be left by another thread or task than entered it: each `async with` statement gives back what it got. Where an
-    exit stack, or a call, enters and leaves several of one object, it cannot be known which is meant: give it a grant,
-    as in `stack.enter_context(lock.acquire())`, which is exact.
+    `async with lock as grant:` waits for the lock and never runs the block without it. The same object can be entered
+    many times at once, and a block can be left by another task than the one that entered it: each `async with`
+    statement releases exactly what it acquired. If you enter and leave one object several times through an exit stack
+    or by hand, there is no way to tell which entry an exit belongs to. Enter a grant instead, as in
+    `stack.enter_async_context(await lock.acquire())`, which is exact.
     """
 
     _instead = "pass the addresses of the servers and the lock's name, and make a client and a lock there"
 
-    __slots__ = ("_blocks", "_client", "_mode", "_name", "_other", "_ttl_ms")
+    __slots__ = ("_blocks", "_driver", "_mode", "_name", "_other", "_ttl_ms")
 
-    def __init__(self, client: Client, name: str, ttl_ms: int, mode: Mode = Mode.EXCLUSIVE) -> None:
-        self._client = client
+    def __init__(self, driver: Driver, name: str, ttl_ms: int, mode: Mode = Mode.EXCLUSIVE) -> None:
+        self._driver = driver
         self._name = name
         self._ttl_ms = ttl_ms
         self._mode: int = mode.value  # an enumeration takes longer to compare and to send
-        # Of a lock to read, the one to write, and the reverse.
+        # The other side of an `RWLock`: the write lock of a read lock, and the reverse.
         self._other: Lock | None = None
         self._blocks: Blocks[Grant] = Blocks()
 
@@ -59,63 +52,64 @@ class Lock(ProcessBound):
 
     @property
     def shared(self) -> bool:
-        """Whether others may hold it at the same time, to read as well."""
+        """Whether this is a read lock, which any number of readers can hold at once."""
         return self._mode == Mode.SHARED
 
     async def acquire(self, *, timeout: Seconds | None = None) -> Grant:
-        """Wait for the lock and return its grant. Who waits is served first come, first served.
+        """Wait for the lock and return its grant. Waiters are served first come, first served.
 
         Args:
-            timeout: longest wait in seconds, None for ever (but see the client's `connect_timeout`). However short it is, a
-                server gets a second to answer.
+            timeout: longest wait in seconds, None for no limit (but see the client's `connect_timeout`). A server
+                always gets one second to answer, however short the timeout.
 
         Raises:
-            AcquireTimeout: others held it all the time.
+            AcquireTimeout: other clients held the lock for the whole time.
             Unavailable: no server could be reached, or none may serve the lock at present.
-            InvalidRequest: the timeout is none, the cluster allows no such TTL, or the call comes from inside of a
-                `with` statement on the other side of the same `RWLock`.
+            InvalidRequest: `timeout` is not a number of seconds, the cluster does not allow the TTL, or the call
+                comes from inside a `with` statement on the other side of the same `RWLock`.
             ClientClosed: the client was closed.
         """
         if self._other is not None and self._other._blocks.hold_around(sys._getframe()):
             raise waits_for_itself(self._name, shared=self.shared)
-        engine = self._client._engine
         wait_ms = WAIT_FOREVER if timeout is None else wait_to_ms(timeout)
-        return Grant(engine, await engine.acquire(self._name, self._ttl_ms, wait_ms, self._mode))
+        return await self._driver.acquire(Grant, self._name, self._ttl_ms, wait_ms, self._mode)
 
     async def try_acquire(self, *, timeout: Seconds = 0) -> Grant | None:
-        """Like `acquire`, but return None where that raises `AcquireTimeout`; without a timeout, do not wait for others."""
+        """Acquire the lock, or return None where `acquire` raises `AcquireTimeout`. By default it does not wait for
+        other holders."""
         try:
             return await self.acquire(timeout=timeout)
         except AcquireTimeout:
             return None
 
-    def synchronized(self, function: F) -> F:
-        """Decorate a function so that each call of it runs under the lock.
+    def synchronized(self, function: AsyncFunction) -> AsyncFunction:
+        """Decorate a coroutine function so that each call runs under the lock.
 
-        Of a generator function, whether asynchronous or not, the lock is held while it runs: from the first step until it ends or
-        is closed. Methods of all kinds can be decorated; a class or a property cannot.
+        An asynchronous generator function holds the lock while it runs: from its first step until it ends or is
+        closed. Methods of all kinds can be decorated; classes and properties cannot.
 
         Raises:
-            InvalidRequest: it is a coroutine function here, or none in the asyncio client; or it cannot be called. A call raises it
-                where what comes back would run without the lock: a coroutine, a generator, an iterator.
+            InvalidRequest: `function` is not a coroutine function or an asynchronous generator function. A call
+                raises it if it returns something that would run later, without the lock: a coroutine, a generator, an
+                iterator.
         """
-        decorated: F = synchronized_async(self, function)
+        decorated: AsyncFunction = synchronized_async(self, function)
         return decorated
 
-    # Plain functions, since only these are called from the frame that runs the `async with`.
+    # Not coroutine functions: the frame of the `async with` must be the direct caller. Blocks are told apart by it.
 
     def __aenter__(self) -> Coroutine[Any, Any, Grant]:
         return self._enter(sys._getframe(1))
 
     async def _enter(self, frame: FrameType) -> Grant:
         grant = await self.acquire()
-        self._blocks.enter(grant, frame, _current_task())
+        self._blocks.enter(grant, frame, current_task())
         return grant
 
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Coroutine[Any, Any, None]:
-        grant = self._blocks.leave(self._name, sys._getframe(1), _current_task())
+        grant = self._blocks.leave(self._name, sys._getframe(1), current_task())
         return grant.__aexit__(kind, error, trace)
 
     def __repr__(self) -> str:
@@ -123,26 +117,27 @@ class Lock(ProcessBound):
 
 
 class RWLock(ProcessBound):
-    """A lock that many may hold to read, or one to write.
+    """A lock that many readers or one writer can hold.
 
-    `read()` and `write()` give locks to acquire as usual. Who waits is served first come, first served: readers that come
-    after a waiting writer wait for it, so no writer starves. `write()` is the same lock as `Client.lock` gives for that name.
+    `read()` and `write()` return locks to acquire as usual. Waiters are served first come, first served: readers that
+    come after a waiting writer wait for it, so no writer starves. `write()` is the same lock as `Client.lock` returns
+    for that name.
 
-    Neither side is reentrant, nor can one be turned into the other while it is held: who holds it to read and waits to write
-    waits for itself. Where that is certain, since the call comes from inside of a `with` statement on the other side of
-    the same object, it is refused. Two reads of one caller, one inside the other, wait for ever if a writer has
-    come between them.
+    Neither side is reentrant, and a held lock cannot be upgraded or downgraded: a caller that holds the read lock and
+    waits for the write lock waits for itself. Where that is certain, because the call comes from inside a `with`
+    statement on the other side of the same object, the call is refused. Nested reads by one caller deadlock if a
+    writer has queued up between them.
     """
 
     _instead = "pass the addresses of the servers and the lock's name, and make a client and a lock there"
 
     __slots__ = ("_name", "_read", "_ttl_ms", "_write")
 
-    def __init__(self, client: Client, name: str, ttl_ms: int) -> None:
+    def __init__(self, driver: Driver, name: str, ttl_ms: int) -> None:
         self._name = name
         self._ttl_ms = ttl_ms
-        self._read = Lock(client, name, ttl_ms, Mode.SHARED)
-        self._write = Lock(client, name, ttl_ms)
+        self._read = Lock(driver, name, ttl_ms, Mode.SHARED)
+        self._write = Lock(driver, name, ttl_ms)
         self._read._other, self._write._other = self._write, self._read
 
     @property
@@ -156,23 +151,15 @@ class RWLock(ProcessBound):
         return self._ttl_ms / 1000
 
     def read(self) -> Lock:
-        """The lock to read under: any number may hold it at once, as long as nobody holds it to write.
+        """Return the read lock: any number of readers can hold it at once, but not while there is a writer.
 
-        Each grant has a fencing token of its own, greater than that of every earlier writer.
+        Each grant has its own fencing token, greater than that of every earlier writer.
         """
         return self._read
 
     def write(self) -> Lock:
-        """The lock to write under: held by one, while nobody else holds it to read or to write."""
+        """Return the write lock: one writer holds it, while there is no reader and no other writer."""
         return self._write
 
     def __repr__(self) -> str:
         return f"<RWLock {self._name!r}, ttl {self.ttl:g} s>"
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    """The task that runs, if any: a coroutine that is thrown away may leave its blocks outside of any loop."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None

@@ -1,9 +1,9 @@
 """The asyncio client's machinery in a thread of its own, for programs whose event loop may stand still.
 
 An `AsyncDriver` on the program's event loop renews leases when that loop lets it. Where code may block the loop for
-longer than leases allow, the engine runs here instead: on a second loop, in a second thread, which the interpreter lets run
-every few milliseconds whatever the first one does (unless that is in an extension that keeps the interpreter's lock).
-Each call goes to the other thread and its answer comes back, which costs about 0.2 ms.
+longer than leases allow, the engine runs here instead: on a second loop, in a second thread, which the interpreter
+lets run every few milliseconds whatever the first one does (unless that is in an extension that keeps the
+interpreter's lock). Each call goes to the other thread and its answer comes back, which costs about 0.2 ms.
 
 Rules:
 
@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from lockring.client.aio.driver import AsyncDriver, guard_of
+from lockring.client.aio.driver import AsyncDriver
+from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.watching import WatchReader
 from lockring.client.grant_state import listener_of
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
-from lockring.core.client import ClientCore, GroupChange, Query, Ticket, Update, Wait
+from lockring.core.client import HELD, ClientCore, GroupChange, Query, Ticket, Update, Wait
 from lockring.errors import ClientClosed, ReentrantCall, Unavailable
 from lockring.protocol import Mode
 from lockring.system_errors import reason_of
@@ -39,6 +41,7 @@ _LOOK_S: Final = 0.5
 _ANSWER_S: Final = 1.0
 """How long the program's thread may wait for the engine's, which never does anything that takes long."""
 
+G = TypeVar("G")
 T = TypeVar("T")
 
 
@@ -79,10 +82,10 @@ class ThreadedDriver:
     Its methods are those of `AsyncDriver`, with the same arguments, results and errors.
     """
 
-    def __init__(self, addresses: Sequence[str], owner: str, connect_timeout_ns: int) -> None:
+    def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
         self.addresses = addresses
-        self.owner = owner
-        self._engine = _InnerDriver(addresses, owner, connect_timeout_ns)
+        self._inner = _InnerDriver(addresses, owner, connect_timeout_ns)
+        self.owner = self._inner.owner
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
@@ -92,62 +95,90 @@ class ThreadedDriver:
     # ------------------------------------------------------------------ calls
 
     async def acquire(
-        self, name: str, ttl_ms: int, wait_ms: int, mode: int = Mode.EXCLUSIVE, payload: bytes = b""
-    ) -> Ticket:
-        """Acquire a lock; whatever ends the wait early leaves nothing behind."""
-        return await self._across(
-            lambda: self._engine.acquire(name, ttl_ms, wait_ms, mode, payload), self._engine.let_go
+        self,
+        grant: Callable[[Any, Ticket], G],
+        name: str,
+        ttl_ms: int,
+        wait_ms: int,
+        mode: int = Mode.EXCLUSIVE,
+        payload: bytes = b"",
+    ) -> G:
+        """Acquire a lock and return its `grant`, made of the driver and the ticket.
+
+        Whatever ends the wait early leaves nothing behind.
+        """
+        ticket = await self._across(
+            lambda: self._inner.acquire_ticket(name, ttl_ms, wait_ms, mode, payload), self._inner.let_go
         )
+        return grant(self, ticket)
 
     async def release(self, ticket: Ticket) -> None:
-        """Release a held ticket."""
-        await self._across(lambda: self._engine.release(ticket), goes_on=True)
+        """Release a held ticket. Outside the client's loop, have that done without waiting for it.
+
+        Raises:
+            LockLost, NotHeld: it is not held.
+        """
+        try:
+            await self._across(lambda: self._inner.release_here(ticket), goes_on=True)
+        except RuntimeError:  # another loop runs here than the client's, or none
+            if ticket.state != HELD:
+                raise
+            self.call_at_home(functools.partial(self.let_go, ticket))
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer."""
-        self._soon(self._engine.let_go, ticket)
+        self._soon(self._inner.let_go, ticket)
 
     async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Ask something of the core, given it and the time, and wait for the answer."""
-        return await self._across(lambda: self._engine.ask(question))
+        return await self._across(lambda: self._inner.ask(question))
 
-    def watch(self, name: str) -> tuple[WatchReader, Query]:
+    def watch(self, name: str) -> WatchReader:
         """Begin to watch a lock."""
-        return self._now(self._start(), lambda: self._engine.watch(name))
+        return self._now(self._start(), lambda: self._inner.watch(name))
 
     async def next_updates(self, watching: WatchReader) -> list[Update]:
         """Wait for news of a watch."""
-        return await self._across(lambda: self._engine.next_updates(watching))
+        return await self._across(lambda: self._inner.next_updates(watching))
 
-    def unwatch(self, request: Query) -> None:
+    def unwatch(self, watching: WatchReader) -> None:
         """End a watch."""
         if not self._is_closed:
-            self._soon(self._engine.unwatch, request)
+            self._soon(self._inner.unwatch, watching)
 
     def follow(self, ticket: Ticket, member: GroupListener) -> None:
         """Begin to follow the group that a held ticket is a membership of."""
-        self._now(self._start(), lambda: self._engine.follow(ticket, member))
+        self._now(self._start(), lambda: self._inner.follow(ticket, member))
 
-    def told(self, request: Query) -> None:
-        """The one that follows was told of a change."""
+    def told(self, core: ClientCore, request: Query) -> None:
+        """Record that the callbacks of a group's change have returned."""
         if not self._is_closed:
-            self._soon(self._engine.told, request)
+            self._soon(self._inner.told, core, request)
 
-    async def unfollow(self, request: Query) -> None:
-        """A member is about to leave: it owns nothing any more, and has been told so."""
-        await self._across(lambda: self._engine.unfollow(request), goes_on=True)
+    async def unfollow(self, core: ClientCore, request: Query) -> None:
+        """Give up all keys of a member that is about to leave."""
+        await self._across(lambda: self._inner.unfollow(core, request), goes_on=True)
+
+    def guarded(self, work: Callable[[], T]) -> T:
+        """Do something that must not be interrupted by what the driver calls on this loop: nothing is."""
+        return work()
+
+    def call_at_home(self, function: Callable[[], object]) -> None:
+        """Call a function on the program's loop: at once if that runs here."""
+        if self._loop is not None:
+            call_on_loop(self._inner.home, function)
 
     def notice_expiry(self) -> None:
         """Find out what has expired by now."""
-        if self._loop is not None and not self._is_closed and not self._engine.is_forked:
+        if self._loop is not None and not self._is_closed and not self._inner.is_forked:
             with contextlib.suppress(ClientClosed, ReentrantCall, Unavailable):  # the clock tells as much
-                self._now(self._loop, self._engine.notice_expiry)
+                self._now(self._loop, self._inner.notice_expiry)
 
     def waits(self) -> list[Wait]:
         """What the calls wait for that are not answered yet."""
         if self._loop is None or self._is_closed:
             return []
-        return self._now(self._loop, self._engine.waits)
+        return self._now(self._loop, self._inner.waits)
 
     # ------------------------------------------------------------------ the end
 
@@ -155,7 +186,7 @@ class ThreadedDriver:
         """End the sessions, tell the nodes, close all connections, and end the thread; from any loop."""
         self._is_closed = True
         thread = self._thread
-        if thread is None or self._engine.is_forked:
+        if thread is None or self._inner.is_forked:
             return
         self._stop_soon()
         until_ns = monotonic_ns() + _CLOSE_NS
@@ -175,12 +206,12 @@ class ThreadedDriver:
 
     def drop(self, ticket: Ticket) -> None:
         """Give up a ticket whose grant was dropped; from any thread, at any moment."""
-        self._engine.drop(ticket)
+        self._inner.drop(ticket)
 
     def __del__(self) -> None:
         """Nothing refers to the client any more, nor to what it gave out: close it, and say that it was forgotten."""
         thread = getattr(self, "_thread", None)
-        if thread is None or self._is_closed or self._engine.is_forked or not thread.is_alive():
+        if thread is None or self._is_closed or self._inner.is_forked or not thread.is_alive():
             return
         self._is_closed = True
         self._stop_soon()
@@ -199,11 +230,11 @@ class ThreadedDriver:
         if self._is_closed:
             raise ClientClosed("the client is closed")
         if self._loop is None:
-            self._engine.home = home
+            self._inner.home = home
             self._stop = asyncio.Event()
             self._loop = loop = asyncio.new_event_loop()
             thread = threading.Thread(
-                target=_run, args=(loop, self._engine, self._stop), name="lockring-client", daemon=True
+                target=_run, args=(loop, self._inner, self._stop), name="lockring-client", daemon=True
             )
             try:
                 thread.start()
@@ -215,9 +246,9 @@ class ThreadedDriver:
                 ) from error
             self._thread = thread
             self._guard = guard_of(self)
-        elif self._engine.home is not home:
+        elif self._inner.home is not home:
             raise ClientClosed("the client belongs to another event loop: make one for each loop")
-        elif self._engine.is_forked:
+        elif self._inner.is_forked:
             raise ClientClosed(
                 "the client belongs to the process that was forked: make a new one in the child"
             )
@@ -230,8 +261,8 @@ class ThreadedDriver:
         *,
         goes_on: bool = False,
     ) -> T:
-        """Run a coroutine of the engine in its thread. A result that nobody takes is given back there; `goes_on` says that
-        it is not cancelled with its caller."""
+        """Run a coroutine of the engine in its thread. A result that nobody takes is given back there; `goes_on` says
+        that it is not cancelled with its caller."""
         loop, home = self._start(), asyncio.get_running_loop()
         outcome: asyncio.Future[T] = home.create_future()
         tasks: list[asyncio.Task[None]] = []

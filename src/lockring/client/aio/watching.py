@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from lockring.core.client import Backlog
+from lockring.core.client import Backlog, Query
 from lockring.errors import LockringError
 
 
 class WatchReader:
     """A watch and what it has seen that its caller has not."""
 
-    __slots__ = ("backlog", "error", "over", "woken")
+    __slots__ = ("backlog", "error", "over", "request", "woken")
 
-    def __init__(self) -> None:
+    def __init__(self, request: Query) -> None:
+        self.request = request
         self.backlog = Backlog()
         self.error: LockringError | None = None
         self.over = False

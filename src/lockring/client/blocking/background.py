@@ -14,12 +14,9 @@ import logging
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from lockring.client.blocking.connection import Watcher
-
-if TYPE_CHECKING:
-    from lockring.client.blocking.plumbing import DriverBase
+from lockring.client.blocking.connection import ClientConnection, Watcher
 
 _FAILURES_MAX: Final = 3
 """So many failures outside of sections, one after the other, are taken for lasting."""
@@ -27,6 +24,19 @@ _PAUSE_S_MIN: Final = 0.01
 _PAUSE_S_MAX: Final = 1.0
 
 log = logging.getLogger("lockring.client")
+
+
+class KeptDriver(Protocol):
+    """The driver, as its background thread sees it."""
+
+    def do_due(self, keeper: Keeper) -> float | None:
+        """Do what is due; return how long to sleep in seconds, None at the end."""
+
+    def serve(self, wire: ClientConnection, events: int) -> None:
+        """Read or write on a connection that no caller reads."""
+
+    def tear(self, cause: BaseException) -> None:
+        """Trust nothing of the present state any more: the next section gives it up and begins again."""
 
 
 class Keeper:
@@ -41,10 +51,10 @@ class Keeper:
         OSError: the system has no descriptors left.
     """
 
-    def __init__(self, engine: DriverBase) -> None:
+    def __init__(self, engine: KeptDriver) -> None:
         self._engine = weakref.ref(engine)
         self._failures = 0
-        self.heir: DriverBase | None = None
+        self.heir: KeptDriver | None = None
         self.ident = 0
         self.watcher = Watcher()
         self.thread = threading.Thread(target=self._run, name="lockring-client", daemon=True)

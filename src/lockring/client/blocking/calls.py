@@ -102,7 +102,7 @@ class Calls(Section):
             else:
                 item = call.item
                 is_acquire = type(item) is Ticket and item.state == PENDING
-                wire.receive(wire.granting if is_acquire else wire.answering)
+                wire.receive(wire.grant_spin if is_acquire else wire.reply_spin)
             self._inside(self._look, call)
 
     def _look(self, now_ns: int, call: Call) -> None:
@@ -191,7 +191,7 @@ class Calls(Section):
     def _let_next_in(self, wire: ClientConnection, now_ns: int) -> bool:
         """Let one go on that waits for a connection without a reader, if there is one that runs."""
         while wire.waiting:
-            other = next(iter(wire.waiting))
+            other: Call = next(iter(wire.waiting))
             del wire.waiting[other]
             if not other.done and self._callers.get(other.thread) is other:
                 self._open_gate(other)

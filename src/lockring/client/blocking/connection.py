@@ -8,13 +8,12 @@ import select
 import selectors
 import socket
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import msgspec
 
 from lockring.addresses import split_address
-from lockring.clock import monotonic_ns
+from lockring.client.blocking.spinning import SpinBudget
 from lockring.errors import ProtocolError, Unavailable
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
@@ -22,8 +21,8 @@ from lockring.protocol import Message, ToClient
 from lockring.system_errors import connect_failure
 from lockring.units import NS_PER_MS
 
-if TYPE_CHECKING:
-    from lockring.client.blocking.calls import Call
+AnyCall = Any
+"""A `Call`. Connections only store calls, and `calls` imports this module."""
 
 CONNECT_S: Final = 3.0
 """How long one address may take to answer a connection."""
@@ -33,49 +32,8 @@ NAP_S: Final = 0.5
 """How long the main thread sleeps at a time. A signal that comes in the moment before it falls asleep does not wake it, and its
 handler would not be called until something else does."""
 READ_BYTES: Final = 256 * 1024
-_yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not every system has it
-_SPINS: Final = 60
-"""Looks at a socket; each takes one or two microseconds."""
-_FAILURES_MAX: Final = 10
-_ROBBED_NS: Final = NS_PER_MS // 2
-"""More than a node, or another who wants the same lock, takes to do its part."""
 
 decoder: Final = msgspec.msgpack.Decoder(ToClient)
-
-
-class SpinBudget:
-    """How often to look for an answer before going to sleep until it comes.
-
-    Putting a thread to sleep and waking it costs more than a node on the same machine takes to answer, so there it is
-    better to look again a few times, and to let whoever needs the processor have it in between. Where that was in vain (a network
-    is between, or others hold the lock), it is tried ever more rarely; and hardly ever where others compute, who keep a
-    processor that was yielded to them for milliseconds.
-    """
-
-    __slots__ = ("_failures", "_skips")
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._skips = 0
-
-    def spins(self) -> int:
-        """How often to look again; counts as in vain unless `was_short` follows."""
-        if self._skips:
-            self._skips -= 1
-            return 0
-        self._skips = (1 << self._failures) - 1
-        if self._failures < _FAILURES_MAX:
-            self._failures += 1
-        return _SPINS
-
-    def was_robbed(self) -> None:
-        """Somebody else took the processor for long."""
-        self._failures = _FAILURES_MAX
-        self._skips = (1 << _FAILURES_MAX) - 1
-
-    def was_short(self) -> None:
-        """The answer was there."""
-        self._failures = self._skips = 0
 
 
 class ClientConnection:
@@ -96,7 +54,7 @@ class ClientConnection:
         greeted: whether the other side has said anything that makes sense.
         taken: how many bytes have left the socket and were not fed yet: one number, or none. They are at the start of `view`;
             none is the end of the stream.
-        granting, answering: how soon grants have come lately, and all other answers.
+        grant_spin, reply_spin: how soon grants have come lately, and all other answers.
     """
 
     __slots__ = (
@@ -106,15 +64,15 @@ class ClientConnection:
         "_wake_in",
         "_wake_out",
         "address",
-        "answering",
         "closed",
         "events",
         "frames",
-        "granting",
+        "grant_spin",
         "greeted",
         "link",
         "outgoing",
         "reader",
+        "reply_spin",
         "sock",
         "taken",
         "used_at_ns",
@@ -126,8 +84,8 @@ class ClientConnection:
         self.link = link
         self.address = address
         self.sock = sock
-        self.reader: Call | None = None
-        self.waiting: dict[Call, None] = {}
+        self.reader: AnyCall | None = None
+        self.waiting: dict[AnyCall, None] = {}
         self.events = 0
         self.outgoing = b""
         self.used_at_ns = now_ns
@@ -138,27 +96,20 @@ class ClientConnection:
         self.view = memoryview(bytearray(READ_BYTES))
         self._buffers = (self.view,)
         self._receive_into = sock.recv_into
-        self.granting, self.answering = SpinBudget(), SpinBudget()
+        self.grant_spin, self.reply_spin = SpinBudget(), SpinBudget()
         self._wake_out, self._wake_in = _pipe()
         self._poll = self._new_poll()
 
-    def receive(self, patience: SpinBudget) -> None:
+    def receive(self, budget: SpinBudget) -> None:
         """Wait until something has come and take it, or until woken up.
 
         Args:
-            patience: says how often to look for it before going to sleep.
+            budget: how often to look before going to sleep.
         """
-        for look in range(patience.spins()):
-            if self.receive_now():
-                if look:  # what is there at once says nothing of what comes later
-                    patience.was_short()
-                return
-            before_ns = monotonic_ns()
-            _yield()
-            if monotonic_ns() - before_ns > _ROBBED_NS:
-                patience.was_robbed()
-                break
-        self._sleep(self._poll, None if threading.get_ident() != threading.main_thread().ident else NAP_S)
+        if budget.look_for(self.receive_now):
+            return
+        is_main = threading.get_ident() == threading.main_thread().ident
+        self._sleep(self._poll, NAP_S if is_main else None)
 
     def receive_over(self, timeout_s: float | None) -> None:
         """Like `receive`, for a call that runs on top of the reader, in the same thread: at once or asleep."""

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from lockring.client.blocking.background import log
 from lockring.client.blocking.calls import Call
-from lockring.client.blocking.connection import NAP_S
+from lockring.client.blocking.connection import NAP_S, ClientConnection
 from lockring.client.blocking.plumbing import DriverBase
 from lockring.client.grant_state import listener_of, words_of_drop
 from lockring.client.group_state import GroupListener
@@ -46,21 +46,24 @@ class BlockingDriver(DriverBase):
 
     def acquire(
         self,
+        grant: Callable[[Any, Ticket], G],
         name: str,
         ttl_ms: int,
         wait_ms: int,
-        grant: Callable[[Ticket], G],
         mode: int = Mode.EXCLUSIVE,
         payload: bytes = b"",
     ) -> G:
-        """Acquire a lock and return its `grant`; whatever ends this early leaves nothing behind."""
+        """Acquire a lock and return its `grant`, made of the driver and the ticket.
+
+        Whatever ends this early leaves nothing behind.
+        """
         call = Call()
         try:
             self._inside(self._begin_acquire, call, name, ttl_ms, wait_ms, mode, payload)
             if call.waits:
                 self._wait(call)
             if call.error is None:
-                return grant(call.item)  # type: ignore[arg-type]
+                return grant(self, call.item)  # type: ignore[arg-type]
         except BaseException:
             self._withdraw(call)
             raise
@@ -340,7 +343,7 @@ class BlockingDriver(DriverBase):
                 if not keeper.round():
                     return
                 continue
-            wire = self._inside(self._read_beneath, me)
+            wire = self.guarded(functools.partial(self._reading_beneath, me))
             if wire is None:
                 keeper.thread.join(left_ns / NS_PER_S)
             else:
@@ -354,7 +357,8 @@ class BlockingDriver(DriverBase):
         if keeper is not None and keeper.ident == me:
             keeper.round()
             return
-        wire = self._inside(self._read_beneath, me)
+        # Not in a section: an interrupt in one costs all that is held, and only this thread changes its own calls.
+        wire = self._reading_beneath(me)
         if wire is not None:
             wire.receive_over(_LOOK_S)
             self._inside(self._feed_over, wire)
@@ -362,8 +366,8 @@ class BlockingDriver(DriverBase):
             left_s = NAP_S if until_ns is None else max(0, until_ns - monotonic_ns()) / NS_PER_S
             gate.acquire(timeout=min(left_s, NAP_S))
 
-    def _read_beneath(self, _now_ns: int, thread: int) -> Any:
-        """The connection that a call of this thread reads."""
+    def _reading_beneath(self, thread: int) -> ClientConnection | None:
+        """Return the connection that a call of this thread reads."""
         call = self._callers.get(thread)
         while call is not None:
             if call.reading is not None and not call.reading.closed:

@@ -169,7 +169,7 @@ class Roster:
         why = [f"{', '.join(sorted(failed))} failed"] if failed else []
         advice = "let another node join first"
         if drained:
-            why.append(f"{', '.join(drained)} is draining")
+            why.append(f"{' and '.join(drained)} {'is' if len(drained) == 1 else 'are'} draining")
             advice += f", or make one active again: lockring undrain {drained[0]}"
         because = f" ({'; '.join(why)})" if why else ""
         life = self.newest_life(node, state)

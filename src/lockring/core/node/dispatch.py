@@ -1,293 +1,152 @@
-"""A node's service to clients: who is connected, whose requests go where, and what waits until it can be answered.
+"""How a client's request finds its handler.
 
-What cannot be answered yet, since the slot is about to be this node's, or since the asker knows a newer cluster state
-than this node, is parked for a while rather than refused, so that nobody polls.
+A table says for each kind of request whether it is about a slot, and which right the node needs to answer it. Slot and
+right are looked up here, once; a request about a slot that is not served here now is parked or sent elsewhere, and a
+handler never sees it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from lockring.core.deadlines import DeadlineQueue
-from lockring.core.node.acquires import Acquisitions
-from lockring.core.node.groups import Groups
-from lockring.core.node.locks import LockHolder, LockWaiter
-from lockring.core.node.queries import Queries
-from lockring.core.node.renewals import Renewals
-from lockring.core.node.sessions import Sessions
-from lockring.core.node.slot import NodeSlot
+from lockring.core.node.clients import ConnectedClients
+from lockring.core.node.context import NodeContext
+from lockring.core.node.parking import PARKED_MAX, PARKED_NS, ParkedRequest, ParkedRequests
 from lockring.core.node.trouble import Troubles
-from lockring.core.node.watches import Watches
 from lockring.errors import LockringError
-from lockring.protocol import (
-    Acquire,
-    Break,
-    CloseSession,
-    Describe,
-    DescribeGroup,
-    FollowGroup,
-    Keepalive,
-    List,
-    LossNotice,
-    Message,
-    Refusal,
-    Release,
-    Unwatch,
-    ViewAck,
-    Watch,
-)
-from lockring.slots import slot_of
-from lockring.units import ms_to_ns
-
-if TYPE_CHECKING:
-    from lockring.core.node.core import NodeCore
-
-PARKED_MAX: Final = 100_000
-"""Requests that may be parked at a node."""
-
-PARKED_NS: Final = 5_000_000_000
-"""How long a request may be parked: longer than any failover with the default leases takes."""
+from lockring.protocol import Message
+from lockring.slots import checked_slot_of
 
 
-class ConnectedClient:
-    """A client's connection: what ends with it."""
+class Needs(enum.Enum):
+    """What a node must have to answer a request."""
 
-    __slots__ = ("client", "follows", "number", "waiters", "watches")
-
-    def __init__(self, client: str, number: int) -> None:
-        self.client = client
-        self.number = number
-        self.waiters: dict[LockWaiter, None] = {}
-        self.watches: dict[int, str] = {}
-        self.follows: dict[int, str] = {}
+    NO_SLOT = enum.auto()
+    """The request is not about one slot: the handler looks at rights itself, if it needs any."""
+    REIGN = enum.auto()
+    """The slot's reign and the coordinator's lease: the answer leaves only after another look at the copies' leases."""
+    RIGHT_TO_SERVE = enum.auto()
+    """All that `Rights.may_serve` asks for: the answer is a statement about the lock."""
 
 
-class ParkedRequest:
-    """A request that waits until it can be answered."""
+class RequestHandler(NamedTuple):
+    """How one kind of request is handled.
 
-    __slots__ = ("arrived_ns", "connection", "message", "slot")
+    Attributes:
+        handle: called with connection, message and time, or with connection, message, slot and time.
+        needs: what the node must have.
+        check: looks at the message before anything else, and raises a `LockringError` if it cannot be right.
+    """
 
-    def __init__(self, connection: int, message: Any, slot: int, arrived_ns: int) -> None:
-        self.connection = connection
-        self.message = message
-        self.slot = slot
-        self.arrived_ns = arrived_ns
+    handle: Callable[..., None]
+    needs: Needs = Needs.NO_SLOT
+    check: Callable[[Any], None] | None = None
 
-    def since_ns(self) -> int:
-        """Since when its sender has been waiting."""
-        waited_ms = self.message.waited_ms if isinstance(self.message, Acquire) else 0
-        return self.arrived_ns - ms_to_ns(waited_ms)
+
+_NO_SLOT = Needs.NO_SLOT
+_REIGN = Needs.REIGN
 
 
 class ClientRequests:
-    """What a node does for clients.
+    """Requests of clients: each is handled, parked or refused.
 
     Attributes:
-        connections: clients' connections by number.
-        locking, keeping, queries, watching, groups, troubles: the parts.
-        handlers: who answers which request.
+        handlers: by the kind of request.
     """
 
-    def __init__(self, node: NodeCore, sessions: Sessions) -> None:
-        self._node = node
-        self._sessions = sessions
-        self.connections: dict[int, ConnectedClient] = {}
-        self.locking = Acquisitions(node, self)
-        self.keeping = Renewals(node, self, sessions)
-        self.queries = Queries(node, self)
-        self.watching = Watches(node, self)
-        self.groups = Groups(node, self)
-        self.troubles = Troubles(node, node.now_ns)
-        self._queues: tuple[DeadlineQueue[Any], ...] = (
-            sessions.queue,
-            self.locking.timeouts,
-            self.queries.broken,
-            self.groups.windows,
-        )
-        self._connection_of: dict[str, int] = {}
-        self._parked: dict[int, list[ParkedRequest]] = {}
-        self._parked_count = 0
-        self.handlers: dict[type[Message], Callable[[int, Any, int], None]] = {
-            Acquire: self.locking.acquire,
-            Release: self.locking.release,
-            Keepalive: self.keeping.keepalive,
-            CloseSession: self.keeping.close_session,
-            Describe: self.queries.describe,
-            List: self.queries.list_locks,
-            Watch: self.watching.watch,
-            Unwatch: self.watching.unwatch,
-            Break: self.queries.break_lease,
-            DescribeGroup: self.groups.look,
-            FollowGroup: self.groups.follow,
-            ViewAck: self.groups.seen,
-        }
+    def __init__(
+        self,
+        context: NodeContext,
+        clients: ConnectedClients,
+        troubles: Troubles,
+        handlers: Mapping[type[Message], RequestHandler],
+    ) -> None:
+        self._context = context
+        self._clients = clients
+        self._troubles = troubles
+        self._parked = ParkedRequests()
+        self.handlers = dict(handlers)
 
-    # ------------------------------------------------------------------ inputs
+    def receive(
+        self, connection: int, message: Any, now_ns: int, parked: ParkedRequest | None = None
+    ) -> None:
+        """Handle a request of a client; any other message is refused.
 
-    def connected(self, connection: int, client: str, number: int) -> None:
-        """A client's hello was welcomed. Its older connections end here; an older one that comes late is closed."""
-        other = self._connection_of.get(client)
-        if other is not None:
-            if self.connections[other].number > number:
-                self._node.close(connection, "superseded by a newer connection of this client")
-                return
-            self.disconnected(other)
-            self._node.close(other, "superseded by a newer connection of this client")
-        self.troubles.greet(connection, self._node.now_ns)
-        self.connections[connection] = ConnectedClient(client, number)
-        self._connection_of[client] = connection
-
-    def disconnected(self, connection: int) -> None:
-        """A connection is gone: its waiters and watches go with it, its holders stay."""
-        client = self.connections.pop(connection, None)
-        if client is None:
-            return
-        del self._connection_of[client.client]
-        self.locking.withdraw_all(reversed(list(client.waiters)))  # from the ends of long queues
-        self.watching.disconnected(connection, client.watches)
-        self.groups.disconnected(connection, client.follows)
-
-    def receive(self, connection: int, message: Message, now_ns: int) -> None:
-        """A client's request. Anything that is no client's request is refused."""
-        if connection not in self.connections:
+        Args:
+            connection: where it came.
+            message: the request.
+            now_ns: the time.
+            parked: the request as it was parked, if it is tried again.
+        """
+        if connection not in self._clients.by_connection:
             return
         handler = self.handlers.get(type(message))
         if handler is None:
-            self.refuse(
-                connection, message, "protocol", f"a node takes no {type(message).__name__} from a client"
-            )
+            text = f"a node takes no {type(message).__name__} from a client"
+            self._clients.refuse(connection, message, "protocol", text)
             return
         try:
-            handler(connection, message, now_ns)
+            needs = handler.needs
+            if needs is _NO_SLOT:
+                handler.handle(connection, message, now_ns)
+                return
+            number = checked_slot_of(message.name)
+            if handler.check is not None:
+                handler.check(message)
+            rights = self._context.rights
+            slot = self._context.slots.get(number)
+            # The weaker test is written out: every acquire makes it, and calls nothing for it.
+            if needs is _REIGN:
+                is_served = (
+                    slot is not None and slot.reign is not None and rights.coordinator_lease.until_ns > now_ns
+                )
+            else:
+                is_served = rights.may_serve(number, now_ns=now_ns)
+            if is_served:
+                handler.handle(connection, message, slot, now_ns)
+            else:
+                self._park_or_redirect(parked or ParkedRequest(connection, message, number, now_ns))
         except LockringError as error:
-            self.refuse(connection, message, error.code, str(error))
-
-    def deadline_before_ns(self, at_ns: int) -> int:
-        """When `on_timer` has something to do, or `at_ns` if that is earlier."""
-        if self.groups.has_more:
-            return min(at_ns, self._node.now_ns)
-        for queue in self._queues:
-            heap = queue.heap
-            if heap and heap[0][0] < at_ns:
-                at_ns = heap[0][0]
-        return at_ns
-
-    def on_timer(self, now_ns: int) -> None:
-        """End what has run out: waits, broken leases, sessions."""
-        self.locking.time_out_due(now_ns)
-        self.queries.end_broken_due(now_ns)
-        self.keeping.expire_due(now_ns)
-        self.groups.form_due(now_ns)
-
-    def on_tick(self, now_ns: int) -> None:
-        """Look at what no input brings on."""
-        self.retry_parked(now_ns)
-        self.locking.on_tick(now_ns)
-        self.troubles.look(now_ns)
-
-    # ------------------------------------------------------------------ reigns
-
-    def reign_began(self, data: NodeSlot, now_ns: int) -> None:
-        """A slot is served here from now on: the sessions that have something in it start afresh."""
-        for share in data.table.shares.values():
-            self._sessions.extend(share.session, now_ns + share.session.lifetime_ns)
-        self.queries.reign_began(data, now_ns)
-
-    def reign_ended(self, data: NodeSlot) -> None:
-        """A slot is not served here any more: whoever waits for news of it is told to go elsewhere."""
-        self.locking.reign_ended(data)
-        self.watching.reign_ended(data)
-        self.groups.reign_ended(data)
-
-    # ------------------------------------------------------------------ parking
-
-    def elsewhere(self, connection: int, message: Any, slot: int, now_ns: int) -> None:
-        """The slot is not served here now: park the request if it may be soon, else say where to go."""
-        state = self._node.state
-        primary = state.slots[slot].primary
-        if primary != self._node.replica and primary is not None and message.version <= state.version:
-            self.refuse_moved(connection, message.request, message.name)
-        elif self._parked_count >= PARKED_MAX:
-            self.refuse(connection, message, "overloaded", f"{PARKED_MAX} requests wait at this node already")
-        else:
-            self._parked.setdefault(slot, []).append(ParkedRequest(connection, message, slot, now_ns))
-            self._parked_count += 1
+            self._clients.refuse(connection, message, error.code, str(error))
 
     def retry_parked(self, now_ns: int) -> None:
-        """Something may have changed: answer what can be answered now, those who have waited longest first."""
-        for slot in list(self._parked):
-            state = self._node.state.slots[slot]
-            data = self._node.slots.get(slot)
-            served = (
-                data is not None
-                and data.reign is not None
-                and self._node.coordinator_lease_left_ns(now_ns) > 0
+        """Handle the parked requests that can be answered now, those that have waited longest first."""
+        context = self._context
+        for number in self._parked.slots():
+            state = context.state.slots[number]
+            slot = context.slots.get(number)
+            is_served = (
+                slot is not None
+                and slot.reign is not None
+                and context.rights.coordinator_lease_left_ns(now_ns) > 0
             )
-            moved = state.primary is not None and state.primary != self._node.replica
-            group = self._parked.pop(slot)
-            self._parked_count -= len(group)
-            for parked in sorted(group, key=ParkedRequest.since_ns):
-                if parked.connection not in self.connections:
+            has_moved = state.primary is not None and state.primary != context.replica
+            for parked in self._parked.take(number):
+                if parked.connection not in self._clients.by_connection:
                     continue
                 if now_ns - parked.arrived_ns >= PARKED_NS:
-                    self.refuse(parked.connection, parked.message, "unavailable", self.not_served(slot))
-                elif served or (moved and parked.message.version <= self._node.state.version):
-                    self._try_again(parked, now_ns)
+                    text = self._troubles.why_not_served(number)
+                    self._clients.refuse(parked.connection, parked.message, "unavailable", text)
+                elif is_served or (has_moved and parked.message.version <= context.state.version):
+                    self.receive(parked.connection, parked.message, now_ns, parked)
                 else:
-                    self._keep_parked(parked)
+                    self._parked.add(parked)
 
-    def _try_again(self, parked: ParkedRequest, now_ns: int) -> None:
-        before = self._parked_count
-        self.receive(parked.connection, parked.message, now_ns)
-        if self._parked_count > before:
-            self._parked[parked.slot][-1].arrived_ns = parked.arrived_ns
-
-    def _keep_parked(self, parked: ParkedRequest) -> None:
-        self._parked.setdefault(parked.slot, []).append(parked)
-        self._parked_count += 1
-
-    # ------------------------------------------------------------------ telling
-
-    def tell_lost(self, entry: LockHolder | LockWaiter, reason: str) -> None:
-        """Tell a client that a holder, or a waiter, of its is no more.
-
-        Of a holder only what this node has the right to say: it may be held elsewhere by now.
-        """
-        if isinstance(entry, LockWaiter):
-            self._node.send(
-                entry.request.connection,
-                Refusal(
-                    entry.request.request, "unavailable", "the session was not kept alive", entry.lock.name
-                ),
-            )
-            return
-        connection = entry.session.connection
-        slot = slot_of(entry.lock.name)
-        if connection in self.connections and self._node.may_serve(slot, now_ns=self._node.now_ns):
-            self._node.send(
-                connection, LossNotice(entry.session.id, entry.acquisition, entry.lock.name, reason)
-            )
-
-    def refuse(self, connection: int, message: Any, code: str, text: str) -> None:
-        """Refuse a request with an error of `lockring.errors`."""
-        self._node.send(
-            connection, Refusal(getattr(message, "request", 0), code, text, getattr(message, "name", ""))
-        )
-
-    def refuse_moved(self, connection: int, request: int, name: str) -> None:
-        """Refuse a request since another node has the lock's slot."""
-        if connection in self.connections:
-            slot = slot_of(name)
-            primary = self._node.state.slots[slot].primary
-            text = (
-                f"lock {name!r} is served by {primary}"
-                if primary
-                else f"nobody serves slot {slot} at present"
-            )
-            self._node.send(connection, Refusal(request, "moved", text, name, self._node.state.version))
-
-    def not_served(self, slot: int) -> str:
-        """Why a request about a slot cannot be answered."""
-        why = self.troubles.text(slot, self._node.now_ns) or "try again"
-        return f"node {self._node.replica.node} may not serve slot {slot} at present; {why}"
+    def _park_or_redirect(self, request: ParkedRequest) -> None:
+        state = self._context.state
+        primary = state.slots[request.number].primary
+        message = request.message
+        if (
+            primary != self._context.replica
+            and primary is not None
+            and message.version
+            <= state.version  # a client that knows more is about to be right: wait for the state
+        ):
+            self._clients.refuse_moved(request.connection, message.request, message.name)
+        elif self._parked.is_full:
+            text = f"{PARKED_MAX} requests wait at this node already"
+            self._clients.refuse(request.connection, message, "overloaded", text)
+        else:
+            self._parked.add(request)

@@ -1,24 +1,31 @@
-"""A node's part in groups: the primary of a group's lock numbers the views of who is in it.
+"""A node's part in groups: the primary of a group's lock numbers the views of its members.
 
 A group's members are the shared holders of its lock whose payload says so. Rules:
 
-- A view is the list of the members at one moment. Its number is a fresh generation of the slot, so it is greater than every
-  earlier one, over failovers and the loss of everything. The copies get it as a mutation (`AdvanceGeneration`), and the view goes out
-  once those that must acknowledge it have it, if the node may then still serve the slot: like a grant.
+- A view is the list of the members at one moment. Its number is a fresh generation of the slot, so it is greater
+  than every earlier one, over failovers and the loss of everything. The copies get it as a mutation
+  (`AdvanceGeneration`), and the view goes out once those that must acknowledge it have it, if the node may then
+  still serve the slot: like a grant.
 - Changes are batched, so that a restart of many members costs a few views and not one for each: a new view is formed
-  `group_window_ns` after the last change, `group_window_max_ns` after the first one at the latest. Where there is no view yet, or nobody in it, at once.
+  `group_window_ns` after the last change, `group_window_max_ns` after the first one at the latest. Where there is no
+  view yet, or it is empty, at once.
 - A view is *settled* once everybody in it has seen it, or is gone. Who takes part later is not in it, and has nothing
   that it could give away. Gone is a holder that was dropped: one that released had let go before, and one that expired
-  knew it before (`P4`). That too is told only while the node may serve the slot: else the member may live on elsewhere.
+  knew it before (`P4`). That too is sent only while the node may serve the slot: else the member may live on elsewhere.
 - A group is known here only while a member follows it. A new primary forms a view of its own when the first
   one comes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 from lockring.core.deadlines import DeadlineQueue
+from lockring.core.node.clients import ConnectedClient, ConnectedClients
+from lockring.core.node.context import NodeContext
+from lockring.core.node.generations import Generations
+from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, NotHeld, Overloaded
@@ -38,16 +45,12 @@ from lockring.protocol import (
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS
 
-if TYPE_CHECKING:
-    from lockring.core.node.core import NodeCore
-    from lockring.core.node.dispatch import ClientRequests
-
 RETRY_NS: Final = 100 * NS_PER_MS
 """Pause until a view is tried again for which the slot had no generation left."""
 
-TOLD_BYTES_PER_TURN: Final = 1024 * 1024
-"""About how much a node sends of one view in a turn; the rest follows in the next ones, so that the view of a large group keeps
-nobody waiting, nor fills the memory."""
+VIEW_BYTES_PER_TURN: Final = 1024 * 1024
+"""About how much a node sends of one view in a turn; the rest follows in the next ones, so that the view of a large
+group neither delays other clients nor fills the memory."""
 
 _MEMBER_BYTES: Final = 64
 
@@ -67,14 +70,14 @@ class GroupFollower:
 
 
 class FollowedGroup:
-    """A group that somebody follows here.
+    """A group with at least one follower here.
 
     Attributes:
         name: of its lock.
         view: number of the newest view, 0 before the first.
         index: the mutation that its copies must have before it goes out.
         announced: whether it may have gone out.
-        members: who is in it, by holder.
+        members: those of the view, by holder.
         awaited: those that have not seen it.
         followers: by connection and request.
         changed_at_ns: of the changes since: the first one, None if there is none.
@@ -109,14 +112,22 @@ class Groups:
     """The groups of a node.
 
     Attributes:
-        open: by the names of their locks, the groups of which something may be to be told.
+        open: by the names of their locks, the groups with something to send, once it may leave.
         windows: when to form which group's next view.
-        has_more: whether some that could be told are left for the next turn.
+        has_more: whether some that could be sent are left for the next turn.
     """
 
-    def __init__(self, node: NodeCore, service: ClientRequests) -> None:
-        self._node = node
-        self._service = service
+    def __init__(
+        self,
+        context: NodeContext,
+        clients: ConnectedClients,
+        generations: Generations,
+        events: LockEvents,
+    ) -> None:
+        self._context = context
+        self._clients = clients
+        self._generations = generations
+        self._events = events
         self._groups: dict[str, FollowedGroup] = {}
         self._in_slot: dict[int, dict[str, None]] = {}
         self.open: dict[str, None] = {}
@@ -127,61 +138,54 @@ class Groups:
         return name in self._groups
 
     def view_of(self, name: str) -> int:
-        """Number of the newest view of the group with this lock, 0 for none."""
+        """Return the number of the newest view of the group with this lock, 0 for none."""
         group = self._groups.get(name)
         return group.view if group is not None and group.announced else 0
 
     # ------------------------------------------------------------------ requests
 
-    def look(self, connection: int, message: DescribeGroup, now_ns: int) -> None:
-        """Tell who is in a group, and who has not seen it yet."""
-        name = _checked(message.name)
-        slot = slot_of(name)
-        if not self._node.may_serve(slot, now_ns=now_ns):
-            self._service.elsewhere(connection, message, slot, now_ns)
-            return
-        group = self._groups.get(name)
+    def describe(self, connection: int, message: DescribeGroup, slot: NodeSlot, now_ns: int) -> None:
+        """Describe a group: its members, and those that have not seen its newest view."""
+        group = self._groups.get(message.name)
         if group is None or not group.announced:
-            members = list(self._present(name).values())
+            members = list(_members_in(slot, message.name).values())
             awaited = [member.id for member in members]
-            self._node.send(connection, View(message.request, 0, not members, members, awaited))
+            self._context.outbox.send(connection, View(message.request, 0, not members, members, awaited))
             return
         awaited = [group.members[holder].id for holder in group.awaited]
         members = list(group.members.values())
-        self._node.send(connection, View(message.request, group.view, not awaited, members, awaited))
+        self._context.outbox.send(
+            connection, View(message.request, group.view, not awaited, members, awaited)
+        )
 
-    def follow(self, connection: int, message: FollowGroup, now_ns: int) -> None:
-        """Tell a member of the views of its group from now on."""
-        name = _checked(message.name)
-        slot = slot_of(name)
-        if not self._node.may_serve(slot, now_ns=now_ns):
-            self._service.elsewhere(connection, message, slot, now_ns)
-            return
-        holder = self._node.slots[slot].table.find(message.session, message.acquisition)
+    def follow(self, connection: int, message: FollowGroup, slot: NodeSlot, now_ns: int) -> None:
+        """Send a member the views of its group from now on."""
+        name = message.name
+        holder = slot.table.find(message.session, message.acquisition)
         if not isinstance(holder, LockHolder) or holder.lock.name != name:
             raise NotHeld(f"{message.session}/{message.acquisition} is no member of the group of {name!r}")
-        follows = self._service.connections[connection].follows
+        follows = self._clients.by_connection[connection].follows
         if follows.get(message.request, name) != name:
             raise InvalidRequest(f"request {message.request} follows another group already")
         if len(follows) >= FOLLOWS_MAX:
-            raise Overloaded(f"one connection follows {FOLLOWS_MAX} groups at the most")
+            raise Overloaded(f"one connection follows {FOLLOWS_MAX} groups at most")
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = FollowedGroup(name)
-            self._in_slot.setdefault(slot, {})[name] = None
-            self._service.watching.note_for_group(name)
+            self._in_slot.setdefault(slot.number, {})[name] = None
+            self._events.begin_group(name)
             self._form(group, now_ns)
         follows[message.request] = name
         group.followers[connection, message.request] = GroupFollower(holder)
         self.open[name] = None
         self._has_seen(group, holder, message.view)
 
-    def seen(self, connection: int, message: ViewAck, now_ns: int) -> None:
-        """A member has let go of what a view takes from it."""
+    def view_acknowledged(self, connection: int, message: ViewAck, now_ns: int) -> None:
+        """Note that a member has let go of what a view takes from it."""
         group = self._groups.get(message.name)
         if group is None:
             return
-        holder = self._node.slots[slot_of(group.name)].table.find(message.session, message.acquisition)
+        holder = self._slot_of(group).table.find(message.session, message.acquisition)
         if isinstance(holder, LockHolder):
             self._has_seen(group, holder, message.view)
 
@@ -191,15 +195,15 @@ class Groups:
             self.open[group.name] = None
 
     def unfollow(self, connection: int, request: int) -> bool:
-        """Tell a member no more; whether it was told so far."""
-        name = self._service.connections[connection].follows.pop(request, None)
+        """Send a member no more views, and return whether it got them so far."""
+        name = self._clients.by_connection[connection].follows.pop(request, None)
         if name is not None:
             self._forget_follower(name, (connection, request))
         return name is not None
 
-    def disconnected(self, connection: int, follows: dict[int, str]) -> None:
-        """A client is gone: it follows nothing any more."""
-        for request, name in follows.items():
+    def disconnected(self, connection: int, client: ConnectedClient) -> None:
+        """End what a connection that is gone has followed."""
+        for request, name in client.follows.items():
             self._forget_follower(name, (connection, request))
 
     def _forget_follower(self, name: str, follower: tuple[int, int]) -> None:
@@ -214,54 +218,43 @@ class Groups:
             self.windows.abandon()
         del self._groups[group.name]
         self.open.pop(group.name, None)
-        slot = slot_of(group.name)
-        names = self._in_slot[slot]
+        number = slot_of(group.name)
+        names = self._in_slot[number]
         del names[group.name]
         if not names:
-            del self._in_slot[slot]
-        self._service.watching.forget_group(group.name)
+            del self._in_slot[number]
+        self._events.end_group(group.name)
 
-    def reign_ended(self, data: NodeSlot) -> None:
-        """A slot is not served here any more: who follows a group in it is told to go elsewhere."""
-        for name in list(self._in_slot.get(data.number, ())):
+    def reign_ended(self, number: int) -> None:
+        """Send the followers of groups in a slot that is not served here any more elsewhere."""
+        for name in list(self._in_slot.get(number, ())):
             group = self._groups[name]
             for connection, request in group.followers:
-                del self._service.connections[connection].follows[request]
-                self._service.refuse_moved(connection, request, group.name)
+                del self._clients.by_connection[connection].follows[request]
+                self._clients.refuse_moved(connection, request, group.name)
             self._forget(group)
 
     # ------------------------------------------------------------------ views
 
-    def _present(self, name: str) -> dict[LockHolder, GroupMember]:
-        """The members by now, in the order in which they joined."""
-        lock = self._node.slots[slot_of(name)].table.locks.get(name)
-        found: dict[LockHolder, GroupMember] = {}
-        if lock is None or lock.mode != Mode.SHARED:
-            return found
-        for holder in lock.holders:
-            membership = membership_of(holder.payload) if holder.payload else None
-            if membership is not None and len(found) < MEMBERS_MAX:
-                found[holder] = GroupMember(
-                    membership.id,
-                    membership.weight,
-                    membership.payload,
-                    holder.session.owner,
-                    holder.generation,
-                )
-        return found
+    def _slot_of(self, group: FollowedGroup) -> NodeSlot:
+        return self._context.slots[slot_of(group.name)]
 
-    def changed(self, name: str, now_ns: int) -> None:
-        """The lock of a group has changed: it may have other members."""
+    def locks_changed(self, names: Iterable[str], now_ns: int) -> None:
+        """Look for other members in groups whose locks have changed."""
+        for name in names:
+            self._lock_changed(name, now_ns)
+
+    def _lock_changed(self, name: str, now_ns: int) -> None:
         group = self._groups[name]
-        table = self._node.slots[slot_of(name)].table
+        slot = self._slot_of(group)
         for (connection, request), follower in list(group.followers.items()):
             holder = follower.holder
-            if table.find(holder.session.id, holder.acquisition) is not holder:
+            if slot.table.find(holder.session.id, holder.acquisition) is not holder:
                 # Its client knows, or will by its lease.
                 self.unfollow(connection, request)
         if name not in self._groups or not group.view:
-            return  # nobody is left; or the first view is still to be formed, once there is a number for it
-        present = self._present(name)
+            return  # no follower is left; or the first view is still to be formed, once there is a number for it
+        present = _members_in(slot, name)
         for holder in [holder for holder in group.awaited if holder not in present]:
             del group.awaited[holder]
             self.open[name] = None
@@ -271,7 +264,7 @@ class Groups:
             return
         if group.changed_at_ns is None:
             group.changed_at_ns = now_ns
-        timing = self._node.timing
+        timing = self._context.timing
         at_ns = min(now_ns + timing.group_window_ns, group.changed_at_ns + timing.group_window_max_ns)
         self._plan(group, at_ns if group.members else now_ns)
 
@@ -293,83 +286,107 @@ class Groups:
                 self._form(group, now_ns)
 
     def _form(self, group: FollowedGroup, now_ns: int) -> None:
-        data = self._node.slots[slot_of(group.name)]
-        assert data.reign is not None
-        view = self._service.locking.fresh_generation(data)
+        slot = self._slot_of(group)
+        assert slot.reign is not None
+        view = self._generations.reserve(slot)
         if view is None:
             self._plan(group, now_ns + RETRY_NS)
             return
-        data.table.touch(view)
-        if data.reign.streams:
-            data.reign.record(AdvanceGeneration(group.name, view), now_ns)
+        slot.table.touch(view)
+        if slot.reign.streams:
+            slot.reign.record(AdvanceGeneration(group.name, view), now_ns)
         else:
-            data.reign.count()
-        group.index = data.reign.index
+            slot.reign.count()
+        group.index = slot.reign.index
         group.view = view
         group.announced = False
-        group.members = self._present(group.name)
+        group.members = _members_in(slot, group.name)
         group.awaited = dict.fromkeys(group.members)
         group.changed_at_ns = None
         self.open[group.name] = None
 
-    def tell(self, now_ns: int) -> None:
+    def send_views(self, now_ns: int) -> None:
         """Send the views, and that they are settled, where the copies have them and this node may still say so."""
+        context = self._context
         self.has_more = False
         for name in list(self.open):
             group = self._groups[name]
-            slot = slot_of(name)
+            number = slot_of(name)
             if group.view == 0:
                 del self.open[name]
                 continue
-            if not self._node.may_serve(slot, now_ns=now_ns):
+            if not context.rights.may_serve(number, now_ns=now_ns):
                 continue
             if not group.announced:
-                reign = self._node.slots[slot].reign
+                reign = context.slots[number].reign
                 assert reign is not None
-                sync = self._node.state.replication == "sync"
-                if sync and reign.acknowledged() < group.index:
+                sync = context.state.replication == "sync"
+                if sync and reign.acknowledged_index() < group.index:
                     continue
                 group.announced = True
-            if self._tell_followers(group):
+            if self._send_to_followers(group):
                 del self.open[name]
             else:
                 self.has_more = True
 
-    def _tell_followers(self, group: FollowedGroup) -> bool:
-        """Tell those who do not know it how the group stands, in this turn only so many; whether these were all."""
+    def _send_to_followers(self, group: FollowedGroup) -> bool:
+        """Send a group to the followers that do not know its state, and return whether the turn had room for all."""
         settled = not group.awaited
         members = list(group.members.values())
         view_bytes = sum(_MEMBER_BYTES + len(member.payload) for member in members)
-        room = TOLD_BYTES_PER_TURN
+        room = VIEW_BYTES_PER_TURN
         for (connection, request), follower in group.followers.items():
             if follower.view != group.view:
                 if room <= 0:
                     return False
                 room -= view_bytes
-                self._node.send(connection, View(request, group.view, settled, members))
+                self._context.outbox.send(connection, View(request, group.view, settled, members))
             elif settled and not follower.settled:
-                self._node.send(connection, SettlementNotice(request, group.view))
+                self._context.outbox.send(connection, SettlementNotice(request, group.view))
             else:
                 continue
             follower.view, follower.settled = group.view, settled
         return True
 
     def check_invariants(self) -> None:
-        """Assert that the parts fit."""
+        """Assert that groups, followers and clients fit together."""
         for name, group in self._groups.items():
             assert group.name == name
-            assert group.followers, f"nobody follows {name!r}"
-            data = self._node.slots[slot_of(name)]
-            assert data.reign is not None
-            assert group.view <= data.table.highest
+            assert group.followers, f"{name!r} has no follower"
+            slot = self._slot_of(group)
+            assert slot.reign is not None
+            assert group.view <= slot.table.highest
             assert group.awaited.keys() <= group.members.keys()
             for connection, request in group.followers:
-                assert self._service.connections[connection].follows[request] == name
+                assert self._clients.by_connection[connection].follows[request] == name
         assert self.open.keys() <= self._groups.keys()
 
 
-def _checked(name: str) -> str:
-    """The name of a group's lock."""
+def _members_in(slot: NodeSlot, name: str) -> dict[LockHolder, GroupMember]:
+    """Return the present members of a group, in the order in which they joined."""
+    lock = slot.table.locks.get(name)
+    found: dict[LockHolder, GroupMember] = {}
+    if lock is None or lock.mode != Mode.SHARED:
+        return found
+    for holder in lock.holders:
+        membership = membership_of(holder.payload) if holder.payload else None
+        if membership is not None and len(found) < MEMBERS_MAX:
+            found[holder] = GroupMember(
+                membership.id,
+                membership.weight,
+                membership.payload,
+                holder.session.owner,
+                holder.generation,
+            )
+    return found
+
+
+def check_group_request(message: DescribeGroup | FollowGroup) -> None:
+    """Check that a request about a group names a group's lock.
+
+    Raises:
+        InvalidRequest: it names another lock.
+    """
+    name = message.name
     if not check_lock_name(name).startswith(GROUP_PREFIX) or name == GROUP_PREFIX:
         raise InvalidRequest(f"the lock of a group is named {GROUP_PREFIX}NAME, not {name!r}")
-    return name

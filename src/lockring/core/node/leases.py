@@ -5,8 +5,8 @@ Rules (after PacificA, Lin et al., MSR-TR-2008-25, section 2):
 - A node serves only while it has the coordinator's lease, counted from the *sending* of the heartbeat that was
   acknowledged, and, where copies must acknowledge, the lease of each of them, counted the same way.
 - A copy that acknowledged a message will not serve in that primary's place until `up(T)` after it did.
-- An acknowledgement that carries a newer version of the cluster state than the receiver's counts only once the receiver has
-  that version: until then the receiver may not know that its reign is over.
+- An acknowledgement that carries a newer version of the cluster state than the receiver's counts only once the
+  receiver has that version: until then the receiver may not know that its reign is over.
 - One from a copy that did not know the reign yet gives no lease for it.
 """
 
@@ -29,16 +29,16 @@ class SentTimes:
         self.sequence = 0
         self._at_ns: dict[int, int] = {}
 
-    def sent(self, now_ns: int) -> int:
-        """Number the message that is sent now."""
+    def add(self, now_ns: int) -> int:
+        """Number the message that is sent now, and return the number."""
         self.sequence += 1
         self._at_ns[self.sequence] = now_ns
         if len(self._at_ns) > _SENT_KEPT_MAX:
             del self._at_ns[next(iter(self._at_ns))]
         return self.sequence
 
-    def take(self, sequence: int) -> int | None:
-        """When that message was sent; it and all before it are forgotten. None if it is not known."""
+    def pop(self, sequence: int) -> int | None:
+        """Return when that message was sent, and forget it and all before it; None if it is not known."""
         at_ns = self._at_ns.get(sequence)
         if at_ns is not None:
             for each in list(self._at_ns):
@@ -64,7 +64,7 @@ class Lease:
         self._set_aside: list[tuple[int, int]] = []
 
     def acknowledged(self, until_ns: int, version: int, known_version: int) -> None:
-        """Count an acknowledgement that was given at `version`, by a receiver who knows `known_version`."""
+        """Count an acknowledgement that was given at `version`, at a receiver that knows `known_version`."""
         if version > known_version:
             if len(self._set_aside) >= 64:
                 del self._set_aside[0]
@@ -74,7 +74,7 @@ class Lease:
         self.version = max(self.version, version)
 
     def learned(self, known_version: int) -> None:
-        """We know a newer version now: count what was set aside for it."""
+        """Count what was set aside until this version is known."""
         if self._set_aside:
             waiting, self._set_aside = self._set_aside, []
             for until_ns, version in waiting:
@@ -91,12 +91,12 @@ class Promises:
         self.heard_at_ns: dict[Replica, int] = {}
 
     def acknowledge(self, primary: Replica, now_ns: int) -> None:
-        """An acknowledgement to this primary leaves now."""
+        """Remember that an acknowledgement to this primary leaves now."""
         self._acknowledged_at_ns[primary] = now_ns
         self.heard_at_ns[primary] = now_ns
 
     def bound_until_ns(self, primary: Replica, backup_lease_ns: int) -> int:
-        """The time before which this node will not serve in that primary's place."""
+        """Return the time before which this node will not serve in that primary's place."""
         at_ns = self._acknowledged_at_ns.get(primary)
         return DISTANT_PAST_NS if at_ns is None else at_ns + up(backup_lease_ns)
 

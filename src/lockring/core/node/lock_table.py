@@ -2,12 +2,12 @@
 
 Rules:
 
-- A lock exists while somebody holds it or waits for it; a free lock costs nothing.
+- A lock exists while it has a holder or a waiter; a free lock costs nothing.
 - A grant is a `Put`, its end a `Remove`: primary and copies apply the same mutations to the same kind of table. A view
-  of a group is a `Touch`: nothing but its number. A `Revoke` is an operator's word that a grant is not renewed any more.
+  of a group is a `Touch`: nothing but its number. A `Revoke` says that an operator has ended the renewal of a grant.
 - `(generation, seq)` of a lock only rises: `generation` at each grant, `seq` at each mutation within one.
 - Waiters stand in the order of the time since when they wait, which for new ones is the order of arrival.
-- The first waiter is granted when the holders admit it; nobody passes it. So readers never starve a writer.
+- The first waiter is granted when the holders admit it; none passes it, so readers never starve a writer.
 - Waiters are the primary's alone: they are open requests, and clients repeat them elsewhere after a failover.
 
 The table knows nothing of rights, time-outs or replication; the node does.
@@ -26,8 +26,10 @@ from lockring.core.node.locks import (
     LockHolderWithPayload,
     LockWaiter,
     OpenRequest,
+    Session,
+    Share,
 )
-from lockring.core.node.sessions import Session, Sessions, Share
+from lockring.core.node.sessions import Sessions
 from lockring.core.timing import up
 from lockring.protocol import (
     SEQ_FREE,
@@ -85,12 +87,12 @@ class LockTable:
     # ------------------------------------------------------------------ looking
 
     def find(self, session_id: str, acquisition: int) -> LockHolder | LockWaiter | None:
-        """The holder or waiter of this acquisition."""
+        """Return the holder or waiter of this acquisition, None if there is none."""
         share = self.shares.get(session_id)
         return None if share is None else share.entries.get(acquisition)
 
     def holders(self) -> Iterator[LockHolder]:
-        """Every holder, lock by lock."""
+        """Return every holder, lock by lock."""
         for lock in self.locks.values():
             yield from lock.holders
 
@@ -101,7 +103,7 @@ class LockTable:
         lock = self.locks.get(mutation.name)
         if lock is None:
             lock = self.locks[mutation.name] = LockEntry(mutation.name)
-        share = self._share(self._sessions.named(mutation.session, mutation.owner, mutation.ttl_ms))
+        share = self._share(self._sessions.open(mutation.session, mutation.owner, mutation.ttl_ms))
         there = share.entries.get(mutation.acquisition)
         if isinstance(there, LockHolder):
             return there
@@ -159,7 +161,7 @@ class LockTable:
         self._tidy(lock, share)
 
     def touch(self, generation: int) -> None:
-        """A generation was used: no later one is less."""
+        """Note that a generation was used: every later one is greater."""
         self.highest = max(self.highest, generation)
 
     def apply(self, mutation: Mutation, now_ns: int) -> None:
@@ -230,7 +232,7 @@ class LockTable:
         self._tidy(waiter.lock, share)
 
     def next_grantable(self, lock: LockEntry) -> LockWaiter | None:
-        """The waiter that is to be granted now: the first, if the holders admit it."""
+        """Return the waiter that can be granted now: the first, if the holders admit it; else None."""
         if lock.waiters and lock.admits(lock.waiters[0].mode, lock.waiters[0].permits):
             return lock.waiters[0]
         return None
@@ -238,7 +240,7 @@ class LockTable:
     # ------------------------------------------------------------------ serving or not
 
     def start_serving(self, generation_from: int = 1) -> None:
-        """From now on sessions count what they have here.
+        """Let sessions count what they have here from now on.
 
         Args:
             generation_from: where the generations of this reign begin, if it goes not on in those of the one before.
@@ -249,7 +251,7 @@ class LockTable:
             share.session.serve(self.slot, share)
 
     def stop_serving(self) -> list[LockWaiter]:
-        """Sessions do not count what is here any more; the waiters are taken out and returned in order."""
+        """Let sessions count nothing here any more, and take out and return the waiters, in order."""
         waiters = [waiter for lock in self.locks.values() if lock.waiters for waiter in lock.waiters]
         for waiter in waiters:
             self.dequeue(waiter)
@@ -269,16 +271,16 @@ class LockTable:
         self.shares = {}
         self.highest = 0
 
-    # ------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------ describing
 
     def snapshot(self, now_ns: int) -> list[Put | Revoke]:
-        """Every holder as a mutation, in an order that is the same for the same history, and then which of them are revoked."""
+        """Return every holder as a mutation, and then which are revoked, in an order that the history alone decides."""
         found: list[Put | Revoke] = [put_of(holder, now_ns) for holder in self.holders()]
         found += [revoke_of(holder) for holder in self.broken]
         return found
 
     def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockRecord:
-        """A lock for people and observers, held or free; an expired holder is shown only if it is asked for.
+        """Return a lock for people and observers, held or free; an expired holder is shown only on demand.
 
         What is seen of one lock never falls in the order of `(generation, seq)`. Of a free lock nothing is kept, so the
         highest generation of its slot stands for that of its last grant: it is not less.
@@ -315,14 +317,15 @@ class LockTable:
         if lock.is_free:
             generation, seq = max(self.highest, self.inherited), SEQ_FREE
         elif lock.mode != Mode.EXCLUSIVE:
-            # A copy that was filled by a snapshot knows of those who share a lock, not who has let go of it since.
+            # A copy that was filled by a snapshot knows the present holders of a shared lock, not those that let go
+            # before.
             generation = max(generation, self.inherited)
         return LockRecord(
             name, self.slot, primary, lock.mode, lock.permits, generation, seq, holders, waiters
         )
 
     def check_invariants(self) -> None:
-        """Assert that locks and shares tell the same story."""
+        """Assert that locks and shares agree."""
         entries = 0
         for name, lock in self.locks.items():
             assert lock.name == name
@@ -394,19 +397,19 @@ class LockTable:
 
 
 def _left_ms(session: Session, now_ns: int) -> int:
-    """What is left of a TTL as its client counts it: the node waits longer, for the sake of clocks that differ."""
+    """Return what is left of a TTL as its client counts it: the node waits longer, since clocks differ."""
     ttl_ns = session.ttl_ms * NS_PER_MS
     margin_ns = up(ttl_ns) - ttl_ns
     return min(session.ttl_ms, ns_to_ms_floor(session.deadline_ns - margin_ns - now_ns))
 
 
 def revoke_of(holder: LockHolder) -> Revoke:
-    """The mutation that ends the renewal of this holder."""
+    """Return the mutation that ends the renewal of this holder."""
     return Revoke(holder.session.id, holder.acquisition)
 
 
 def put_of(holder: LockHolder, now_ns: int) -> Put:
-    """The mutation that adds this holder."""
+    """Return the mutation that adds this holder."""
     lock, session = holder.lock, holder.session
     return Put(
         name=lock.name,

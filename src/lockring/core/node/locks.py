@@ -1,15 +1,32 @@
-"""What a lock table is made of: locks, their holders and their waiters."""
+"""What a lock table is made of: locks with their holders and waiters, and the sessions that these belong to.
+
+A session is a client's liveness: one deadline at each node, which whatever the client sends there moves on. Its
+acquisitions are kept per slot in a `Share`, so that a slot that starts or stops being served here moves in or out of
+the session's totals in one step. The totals (a count and a digest) are what a keepalive is compared with; they cover
+only slots that this node serves as primary. Digests are folded lazily: what comes and goes between two keepalives
+never costs a hash.
+
+Holders name their session and sessions their holders, so both are in one module.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from lockring.core.node.sessions import Session
+from lockring.core.digest import mix
+from lockring.core.timing import up
 from lockring.protocol import Mode
+from lockring.units import NS_PER_MS, ms_to_ns, ns_to_ms_floor
+
+NO_DEADLINE: Final = -1
+"""Of a session that does not run at this node."""
+
+_FRESH_MAX: Final = 1024
+"""Acquisitions of a session that may be in no digest yet."""
 
 HOLDERS_MAX: Final = 10_000
-"""Shared holders of one lock; more wait. So what is told of a lock fits into a message, payloads and all."""
+"""Shared holders of one lock; more wait. So a lock fits into a message, payloads and all."""
 
 
 class LockEntry:
@@ -36,7 +53,7 @@ class LockEntry:
         self.waiters: list[LockWaiter] | None = None
 
     def admits(self, mode: int, permits: int) -> bool:
-        """Whether the present holders leave room for one more of this mode."""
+        """Return whether the present holders leave room for one more of this mode."""
         if self._held is None:
             return True
         if mode != self.mode or mode == Mode.EXCLUSIVE:
@@ -56,11 +73,11 @@ class LockEntry:
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody holds it."""
+        """Whether it has no holder."""
         return self._held is None
 
     def add(self, holder: LockHolder, mode: int, permits: int) -> None:
-        """Add a holder behind those that are there. Of permits the fewest count that any has asked for since it was free."""
+        """Add a holder behind the others. Of permits the fewest count that any has asked for since it was free."""
         held = self._held
         self.mode = mode
         if held is None or permits < self.permits:
@@ -156,7 +173,7 @@ class LockWaiter:
 
     Attributes:
         lock: what it waits for.
-        session: who waits.
+        session: the waiting client's.
         acquisition: the session's number for it.
         mode: how it wants the lock.
         permits: of the semaphore, in that mode.
@@ -203,3 +220,188 @@ class LockWaiter:
         self.deadline_ns = deadline_ns
         self.request = request
         self.payload = payload
+
+
+class PromiseBasis(NamedTuple):
+    """The last keepalive of a session, from whose sending the promise of a later grant may count.
+
+    Attributes:
+        request: its number.
+        promise_ms: what was promised with it.
+        at_ns: when it was handled.
+    """
+
+    request: int
+    promise_ms: int
+    at_ns: int
+
+
+NO_BASIS: Final = PromiseBasis(0, 0, 0)
+
+
+class SessionTotals:
+    """What a session has in the slots that a node serves: what a keepalive is compared with.
+
+    Attributes:
+        count: acquisitions, held and waiting.
+    """
+
+    __slots__ = ("_digest", "_fresh", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._digest = 0
+        self._fresh: dict[int, Share] = {}
+
+    @property
+    def digest(self) -> int:
+        """The digest of what `count` counts."""
+        if self._fresh:
+            self._fold()
+        return self._digest
+
+    def add_share(self, share: Share) -> None:
+        """Count a share whose slot is now served here."""
+        self.count += share.count
+        self._digest ^= share.digest
+
+    def remove_share(self, share: Share) -> None:
+        """Stop counting a share whose slot is not served here any more."""
+        self.count -= share.count
+        self._digest = self.digest ^ share.digest
+
+    def add(self, acquisition: int, share: Share) -> None:
+        """Count one more in a share that is served."""
+        self.count += 1
+        fresh = self._fresh
+        if len(fresh) >= _FRESH_MAX or acquisition in fresh:
+            self._fold()
+            fresh = self._fresh
+        fresh[acquisition] = share
+
+    def remove(self, acquisition: int, share: Share) -> bool:
+        """Count one less in a share that is served, and return whether a digest had it already."""
+        self.count -= 1
+        if self._fresh.get(acquisition) is share:
+            del self._fresh[acquisition]
+            return False
+        self._digest ^= mix(acquisition)
+        return True
+
+    def fold(self) -> None:
+        """Bring all digests up to date."""
+        if self._fresh:
+            self._fold()
+
+    def _fold(self) -> None:
+        fresh, self._fresh = self._fresh, {}
+        for acquisition, share in fresh.items():
+            number = mix(acquisition)
+            share.mixed ^= number
+            self._digest ^= number
+
+
+class Session:
+    """One session at this node.
+
+    Attributes:
+        id: the client's random id.
+        owner: label for people.
+        ttl_ms: its time to live.
+        lifetime_ns: how long it lives here after each sign of life: the TTL, lengthened for the client's clock.
+        deadline_ns: when it ends here, or `NO_DEADLINE` where it does not run (copies only).
+        tables: how many slots' tables here, served or copied, have something of it.
+        served: its shares in the slots that are served here, by slot.
+        totals: what it has in them.
+        connection: the client connection that it last used, or None.
+        basis: its last keepalive.
+        last_acquire: connection and request of its last acquire; request 0 if that repeated one that was granted.
+    """
+
+    __slots__ = (
+        "basis",
+        "connection",
+        "deadline_ns",
+        "id",
+        "in_queue",
+        "last_acquire",
+        "lifetime_ns",
+        "owner",
+        "served",
+        "tables",
+        "totals",
+        "ttl_ms",
+    )
+
+    def __init__(self, session_id: str, owner: str, ttl_ms: int) -> None:
+        self.id = session_id
+        self.owner = owner
+        self.ttl_ms = ttl_ms
+        self.lifetime_ns = up(ms_to_ns(ttl_ms))
+        self.deadline_ns = NO_DEADLINE
+        self.tables = 0
+        self.served: dict[int, Share] = {}
+        self.totals = SessionTotals()
+        self.connection: int | None = None
+        self.basis = NO_BASIS
+        self.last_acquire = (0, 0)
+        self.in_queue = False
+
+    def promise_ms(self, left_ns: int) -> int:
+        """Return the TTL that can be promised with so much left of the coordinator's lease: never more than that."""
+        return self.ttl_ms if self.ttl_ms * NS_PER_MS <= left_ns else ns_to_ms_floor(left_ns)
+
+    def serve(self, number: int, share: Share) -> None:
+        """Count a share whose slot is now served here."""
+        self.served[number] = share
+        self.totals.add_share(share)
+
+    def unserve(self, number: int) -> None:
+        """Stop counting a share whose slot is not served here any more."""
+        self.totals.remove_share(self.served.pop(number))
+
+
+class Share:
+    """What one session has in one slot.
+
+    Attributes:
+        session: whose it is.
+        entries: holders and waiters by acquisition number; broken holders are still here, but not counted.
+        count: how many a keepalive should agree on.
+        mixed: digest of those of them that are in one already.
+    """
+
+    __slots__ = ("count", "entries", "mixed", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.entries: dict[int, LockHolder | LockWaiter] = {}
+        self.count = 0
+        self.mixed = 0
+
+    @property
+    def digest(self) -> int:
+        """Digest of what `count` counts."""
+        self.session.totals.fold()
+        return self.mixed
+
+    def add(self, acquisition: int, entry: LockHolder | LockWaiter, served: bool) -> None:
+        """Add an entry, counted in the session's totals if the slot is served here."""
+        self.entries[acquisition] = entry
+        self.count += 1
+        if served:
+            self.session.totals.add(acquisition, self)
+        else:
+            self.mixed ^= mix(acquisition)
+
+    def discard(self, acquisition: int, counted: bool, served: bool) -> None:
+        """Take an entry out."""
+        del self.entries[acquisition]
+        if counted:
+            self.uncount(acquisition, served)
+
+    def uncount(self, acquisition: int, served: bool) -> None:
+        """Keep an entry but let keepalives disagree on it (it was broken)."""
+        self.count -= 1
+        if not served or self.session.totals.remove(acquisition, self):
+            self.mixed ^= mix(acquisition)

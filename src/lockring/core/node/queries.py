@@ -1,15 +1,19 @@
-"""What a node tells of its locks to those who ask, and what it does for operators: describe, list, break."""
+"""Questions about a node's locks, and an operator's orders about them: describe, list, break."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 from lockring.core.deadlines import DeadlineQueue
+from lockring.core.node.clients import ConnectedClients
+from lockring.core.node.context import NodeContext
+from lockring.core.node.grants import NodeGrants
+from lockring.core.node.groups import Groups
 from lockring.core.node.lock_table import revoke_of
 from lockring.core.node.locks import HOLDERS_MAX, LockHolder
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest
-from lockring.names import check_lock_name
 from lockring.protocol import (
     Break,
     BreakReply,
@@ -21,10 +25,6 @@ from lockring.protocol import (
 )
 from lockring.slots import SLOTS, slot_of
 from lockring.units import NS_PER_S, ns_to_ms_floor
-
-if TYPE_CHECKING:
-    from lockring.core.node.core import NodeCore
-    from lockring.core.node.dispatch import ClientRequests
 
 LIST_LIMIT_MAX: Final = 10_000
 LIST_SCAN_MAX: Final = 20_000
@@ -41,115 +41,140 @@ class Queries:
         broken: when broken leases run out.
     """
 
-    def __init__(self, node: NodeCore, service: ClientRequests) -> None:
-        self._node = node
-        self._service = service
+    def __init__(
+        self, context: NodeContext, clients: ConnectedClients, grants: NodeGrants, groups: Groups
+    ) -> None:
+        self._context = context
+        self._clients = clients
+        self._grants = grants
+        self._groups = groups
         self.broken: DeadlineQueue[tuple[int, LockHolder]] = DeadlineQueue(lambda item, _: item[1].broken)
 
     def end_broken_due(self, now_ns: int) -> None:
         """Free the locks whose broken leases have run out."""
         while (due := self.broken.pop_due(now_ns)) is not None:
-            slot, holder = due[1]
-            data = self._node.slots[slot]
-            if data.reign is not None and holder in data.table.broken:
-                self._service.locking.drop_holder(data, holder, now_ns, "broken")
+            number, holder = due[1]
+            slot = self._context.slots[number]
+            if slot.reign is not None and holder in slot.table.broken:
+                self._grants.drop_holder(slot, holder, now_ns, "broken")
 
-    def reign_began(self, data: NodeSlot, now_ns: int) -> None:
-        """A slot is served here from now on. Whom an operator has taken a lock from believes in it for a TTL since then at most, and that
-        was before this node heard of it."""
-        for holder in data.table.broken:
-            self.broken.push(now_ns + holder.session.lifetime_ns, (data.number, holder))
+    def reign_began(self, slot: NodeSlot, now_ns: int) -> None:
+        """Time the ends of broken leases in a slot that is served here from now on.
 
-    def _info(self, name: str, now_ns: int) -> LockRecord:
-        lock = self._node.slots[slot_of(name)].table.describe(name, self._node.replica.node, now_ns)
-        lock.view = self._service.groups.view_of(name)
-        return lock
+        When a lease was broken is not known here, but it was before now, and the client may believe in it for a TTL
+        from then on.
+        """
+        for holder in slot.table.broken:
+            self.broken.push(now_ns + holder.session.lifetime_ns, (slot.number, holder))
 
-    def describe(self, connection: int, message: Describe, now_ns: int) -> None:
-        """Tell of one lock, held or free."""
-        slot = slot_of(check_lock_name(message.name))
-        if not self._node.may_serve(slot, now_ns=now_ns):
-            self._service.elsewhere(connection, message, slot, now_ns)
-            return
-        self._node.send(connection, DescribeReply(message.request, self._info(message.name, now_ns)))
+    def _record_of(self, name: str, slot: NodeSlot, now_ns: int) -> LockRecord:
+        record = slot.table.describe(name, self._context.replica.node, now_ns)
+        record.view = self._groups.view_of(name)
+        return record
+
+    def describe(self, connection: int, message: Describe, slot: NodeSlot, now_ns: int) -> None:
+        """Describe one lock, held or free."""
+        record = self._record_of(message.name, slot, now_ns)
+        self._context.outbox.send(connection, DescribeReply(message.request, record))
 
     def list_locks(self, connection: int, message: List, now_ns: int) -> None:
-        """Tell of the locks in the slots served here, a page at a time."""
+        """Describe the locks in the slots served here, a page at a time."""
         if not 1 <= message.limit <= LIST_LIMIT_MAX or not 0 <= message.from_slot < SLOTS:
             raise InvalidRequest(f"a page has 1 to {LIST_LIMIT_MAX} locks, from slot 0 to {SLOTS - 1}")
-        node = self._node
-        serves_all = node.may_serve_everything(now_ns)
-        locks: list[LockRecord] = []
-        scanned = holders = unserved = 0
+        context = self._context
+        serves_all = context.rights.may_serve_everything(now_ns)
+        page = _Page(message)
         after = message.after_name
-        for slot in range(message.from_slot, SLOTS):
-            data = node.slots.get(slot)
-            if data is None or not (
-                (serves_all and data.reign is not None) or node.may_serve(slot, now_ns=now_ns)
+        for number in range(message.from_slot, SLOTS):
+            slot = context.slots.get(number)
+            if slot is None or not (
+                (serves_all and slot.reign is not None) or context.rights.may_serve(number, now_ns=now_ns)
             ):
-                unserved += node.state.slots[slot].primary == node.replica
-            elif data.table.locks:
-                names = sorted(
-                    name for name in data.table.locks if name > after and name.startswith(message.prefix)
-                )
-                scanned += len(data.table.locks)
-                room = message.limit - len(locks)
-                for name in names[:room]:
-                    lock = self._info(name, now_ns)
-                    holders += len(lock.holders)
-                    if locks and holders > LIST_HOLDERS_MAX:
-                        after = locks[-1].name if slot_of(locks[-1].name) == slot else ""
-                        node.send(connection, ListReply(message.request, locks, slot, after, unserved))
-                        return
-                    locks.append(lock)
-                if len(names) > room:
-                    last = names[room - 1] if room else after
-                    node.send(connection, ListReply(message.request, locks, slot, last, unserved))
-                    return
-                if scanned >= LIST_SCAN_MAX and slot + 1 < SLOTS:
-                    node.send(connection, ListReply(message.request, locks, slot + 1, "", unserved))
-                    return
+                page.unserved += context.state.slots[number].primary == context.replica
+            elif slot.table.locks:
+                if self._fill(page, slot, after, now_ns):
+                    break
             after = ""
-        node.send(connection, ListReply(message.request, locks, -1, "", unserved))
+        context.outbox.send(connection, page.reply())
 
-    def break_lease(self, connection: int, message: Break, now_ns: int) -> None:
-        """End a holder's lease on an operator's word: not renewed any more, or with force gone at once."""
-        name = check_lock_name(message.name)
-        slot = slot_of(name)
-        if not self._node.may_serve(slot, now_ns=now_ns):
-            self._service.elsewhere(connection, message, slot, now_ns)
-            return
-        data = self._node.slots[slot]
-        lock = data.table.locks.get(name)
-        holder = next(
-            (each for each in (lock.holders if lock else ()) if each.generation == message.generation), None
-        )
+    def _fill(self, page: _Page, slot: NodeSlot, after: str, now_ns: int) -> bool:
+        """Add a slot's locks behind a name to a page, and return whether the page is full."""
+        message = page.message
+        names = sorted(name for name in slot.table.locks if name > after and name.startswith(message.prefix))
+        page.scanned += len(slot.table.locks)
+        room = message.limit - len(page.locks)
+        for name in names[:room]:
+            record = self._record_of(name, slot, now_ns)
+            page.holders += len(record.holders)
+            if page.locks and page.holders > LIST_HOLDERS_MAX:
+                last = page.locks[-1].name
+                page.end(slot.number, last if slot_of(last) == slot.number else "")
+                return True
+            page.locks.append(record)
+        if len(names) > room:
+            page.end(slot.number, names[room - 1] if room else after)
+            return True
+        if page.scanned >= LIST_SCAN_MAX and slot.number + 1 < SLOTS:
+            page.end(slot.number + 1, "")
+            return True
+        return False
+
+    def break_lease(self, connection: int, message: Break, slot: NodeSlot, now_ns: int) -> None:
+        """End a holder's lease by an operator's order: not renewed any more, or with force gone at once."""
+        outbox = self._context.outbox
+        lock = slot.table.locks.get(message.name)
+        holders = lock.holders if lock is not None else ()
+        holder = next((each for each in holders if each.generation == message.generation), None)
         if holder is None:
-            tokens = ", ".join(str(each.generation) for each in lock.holders) if lock else ""
-            text = f"lock {name!r} is held with token {tokens}" if tokens else f"lock {name!r} is not held"
-            self._service.refuse(
-                connection, message, "not-held", f"{text}; token {message.generation} holds nothing"
-            )
+            self._clients.refuse(connection, message, "not-held", _why_not_held(message, holders))
             return
-        self._service.tell_lost(holder, "broken")
+        self._clients.notify_lost(holder, "broken")
         left_ns = holder.session.deadline_ns - now_ns
-        broken = f"lock {name!r} was taken from {holder.session.owner!r} (token {holder.generation})"
+        broken = f"lock {message.name!r} was taken from {holder.session.owner!r} (token {holder.generation})"
         if message.force or left_ns <= 0:
-            self._node.note(f"{broken} by force: it is free at once", connection)
-            self._service.locking.drop_holder(data, holder, now_ns, "broken")
-            self._node.send(connection, BreakReply(message.request, True, 0))
+            outbox.note(f"{broken} by force: it is free at once", connection)
+            self._grants.drop_holder(slot, holder, now_ns, "broken")
+            outbox.send(connection, BreakReply(message.request, True, 0))
             return
         if not holder.broken:
             within_s = left_ns / NS_PER_S
-            self._node.note(
+            outbox.note(
                 f"{broken}: it is free once that lets go, in {within_s:.1f} s at the latest", connection
             )
-        if not holder.broken:
-            data.table.break_holder(holder)
-            self.broken.push(now_ns + left_ns, (slot, holder))
-            assert data.reign is not None
-            if data.reign.streams:
-                data.reign.record(revoke_of(holder), now_ns)
+            slot.table.break_holder(holder)
+            self.broken.push(now_ns + left_ns, (slot.number, holder))
+            assert slot.reign is not None
+            # The copies hear of it, so that the next primary does not renew the lease either.
+            if slot.reign.streams:
+                slot.reign.record(revoke_of(holder), now_ns)
             else:
-                data.reign.count()
-        self._node.send(connection, BreakReply(message.request, False, ns_to_ms_floor(left_ns)))
+                slot.reign.count()
+        outbox.send(connection, BreakReply(message.request, False, ns_to_ms_floor(left_ns)))
+
+
+class _Page:
+    """A page of a list of locks while it is filled."""
+
+    def __init__(self, message: List) -> None:
+        self.message = message
+        self.locks: list[LockRecord] = []
+        self.scanned = 0
+        self.holders = 0
+        self.unserved = 0
+        self._next_slot = -1
+        self._after = ""
+
+    def end(self, next_slot: int, after: str) -> None:
+        """Let the next page begin in that slot, behind that name."""
+        self._next_slot = next_slot
+        self._after = after
+
+    def reply(self) -> ListReply:
+        """Return the page as its client gets it."""
+        return ListReply(self.message.request, self.locks, self._next_slot, self._after, self.unserved)
+
+
+def _why_not_held(message: Break, holders: Sequence[LockHolder]) -> str:
+    tokens = ", ".join(str(each.generation) for each in holders)
+    held = f"is held with token {tokens}" if tokens else "is not held"
+    return f"lock {message.name!r} {held}; token {message.generation} holds nothing"

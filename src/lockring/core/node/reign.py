@@ -1,17 +1,12 @@
-"""How a primary tells its copies: reigns, streams and links.
+"""How a primary replicates a slot: its reign, and the streams to its copies.
 
 Rules:
 
-- In a reign the primary numbers a slot's mutations from 1. A copy's stream is named by (since, joined): the reign, and the
-  copy's tenure in it. It starts with a snapshot, or, where both sides' tables ended at the same place, with `Resume`; then
-  come the mutations without a gap.
-- A link is the one ordered connection to a peer; it carries the news of all slots, many in a message. What was lost
-  with a connection is sent again from what is known to be acknowledged.
+- In a reign the primary numbers a slot's mutations from 1. A copy's stream is named by (since, joined): the reign,
+  and the copy's tenure in it. It starts with a snapshot, or, where both sides' tables ended at the same place, with
+  `Resume`; then come the mutations without a gap.
 - A copy is *required* once a grant must not be answered without its acknowledgement, nor the slot served without its
   lease: the backup, and a learner from before the coordinator is asked to make it the backup.
-- A grant waits for its copies, so that its mutation leaves at once; nobody waits for the end of one (a client repeats its latest
-  releases should a crash undo them), so that a removal goes along with the next grant, or after `REMOVALS_NS`.
-- Snapshots are paced: what is under way on a link has a bound, so that a node that joins does not stall the rest.
 """
 
 from __future__ import annotations
@@ -19,22 +14,14 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import Copy, Replica
-from lockring.core.node.leases import Lease, SentTimes
+from lockring.core.node.leases import Lease
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder, OpenRequest
-from lockring.core.timing import DISTANT_PAST_NS
+from lockring.core.node.peer_news import PeerNews
 from lockring.protocol import HandOverSlot, Mutation, Remove, Resume, Snapshot, Tail
-from lockring.units import NS_PER_MS
 
 SNAPSHOT_PART_HOLDERS: Final = 500
 """Holders in one part of a snapshot: about 60 KiB, a few milliseconds of work for either side."""
-
-LINK_COST_MAX: Final = 2_000
-"""Snapshot holders, and snapshots, that may be under way on a link."""
-
-REMOVALS_NS: Final = 20 * NS_PER_MS
-"""How long removals may wait for a grant to go along with: half of all messages between nodes, for as long as it takes to
-notice that nothing else is going on."""
 
 STREAMS_PER_MESSAGE: Final = 1_024
 """Slots in one message, so that no message takes long to handle."""
@@ -50,8 +37,10 @@ class CopyStream:
     """One slot's stream to one copy.
 
     Attributes:
+        reign: the reign whose mutations it carries.
         copy: the copy's tenure.
-        link: the connection that carries it.
+        news: of the link that carries it, where slots with something to send are noted.
+        lease: what the copy's acknowledgements grant.
         acked: index that the copy has acknowledged, None before it has any.
         sent: index up to which all was sent on the present connection, None before the stream was started on it.
         begins: index of the snapshot that started it; 0 for `Resume`.
@@ -66,8 +55,10 @@ class CopyStream:
         "acked",
         "begins",
         "copy",
-        "link",
+        "lease",
+        "news",
         "parts",
+        "reign",
         "required",
         "required_from",
         "resumable",
@@ -75,9 +66,20 @@ class CopyStream:
         "started",
     )
 
-    def __init__(self, copy: Copy, link: PeerLink, *, resumable: bool, required: bool) -> None:
+    def __init__(
+        self,
+        reign: Reign,
+        copy: Copy,
+        news: PeerNews,
+        lease: Lease,
+        *,
+        resumable: bool,
+        required: bool,
+    ) -> None:
+        self.reign = reign
         self.copy = copy
-        self.link = link
+        self.news = news
+        self.lease = lease
         self.acked: int | None = None
         self.sent: int | None = None
         self.begins = 0
@@ -88,12 +90,12 @@ class CopyStream:
         self.started = 0
 
     def lost(self) -> None:
-        """The connection is gone, and what was under way with it."""
+        """Go back to what is acknowledged: what was under way is lost with the connection."""
         self.parts = []
         self.sent = self.acked
 
     def kept_from(self, index: int) -> int:
-        """Mutations up to here are not needed for this stream any more, in a reign that is at `index`."""
+        """Return the index up to which this stream needs no mutations any more, in a reign that is at `index`."""
         if self.acked is not None:
             return self.acked
         if self.sent is not None:
@@ -101,17 +103,17 @@ class CopyStream:
         return 0 if self.resumable else index
 
     def must_start(self) -> bool:
-        """Whether a snapshot, or what stands for it, is still to be sent (to its end)."""
+        """Return whether a snapshot, or what stands for it, is still to be sent (to its end)."""
         return self.sent is None or bool(self.parts)
 
     def acknowledged(self, index: int) -> None:
-        """The copy has everything up to `index`; it may have it from a connection that is gone."""
+        """Note that the copy has everything up to `index`, maybe from a connection that is gone."""
         self.acked = index if self.acked is None else max(index, self.acked)
         if self.sent is not None:
             self.sent = max(self.sent, self.acked)
 
     def refused(self) -> None:
-        """The copy has nothing to go on from: it needs a snapshot."""
+        """Send a snapshot: the copy has nothing to go on from."""
         self.resumable = False
         self.acked = self.sent = None
         self.parts = []
@@ -161,19 +163,19 @@ class Reign:
         """Number a mutation that the table has just seen, and let every copy hear of it."""
         self.index += 1
         self._log.append(mutation)
-        slot = self.table.slot
+        number = self.table.slot
         urgent = type(mutation) is not Remove  # an answer waits for all others
         for stream in self.streams.values():
-            stream.link.note(slot, urgent, now_ns)
+            stream.news.add(number, urgent, now_ns)
 
     def count(self) -> None:
-        """Number a mutation that no copy needs to hear of, since there is none."""
+        """Number a mutation where there is no copy that would need it."""
         assert not self.streams
         self.index += 1
         self._log_start = self.index
 
-    def acknowledged(self) -> int:
-        """The index that every required copy has acknowledged; -1 while one has nothing."""
+    def acknowledged_index(self) -> int:
+        """Return the index that every required copy has acknowledged; -1 while one has nothing."""
         least = self.index
         for stream in self.streams.values():
             if stream.required:
@@ -194,7 +196,7 @@ class Reign:
             self._log_start = keep_from
 
     def hand_over(self, replica: Replica) -> HandOverSlot | None:
-        """What a successor needs to go on from where this reign ends; None if it is too far behind."""
+        """Return what a successor needs to go on from where this reign ends; None if it is too far behind."""
         stream = self.streams.get(replica)
         if stream is None or stream.acked is None:
             return None
@@ -209,7 +211,7 @@ class Reign:
         )
 
     def start_of(self, stream: CopyStream, now_ns: int) -> Snapshot | Resume:
-        """What starts a stream, or the next part of it."""
+        """Return what starts a stream, or the next part of it, and count it as sent."""
         if stream.parts:
             return stream.parts.pop(0)
         if stream.resumable and self.inherits is not None and self._log_start == 0:
@@ -219,7 +221,7 @@ class Reign:
         return self._start_snapshot(stream, now_ns)
 
     def tail_of(self, stream: CopyStream) -> Tail | None:
-        """The mutations that a started stream has not been sent yet (a bounded number), None if there are none."""
+        """Return the next mutations of a started stream and count them as sent; None if there are none."""
         assert stream.sent is not None
         after = stream.sent
         if after == self.index:
@@ -263,141 +265,3 @@ class Reign:
         for holder, request in self.unanswered.items():
             assert 0 <= request.index <= self.index
             assert self.table.find(holder.session.id, holder.acquisition) is holder
-
-
-class PeerLink:
-    """What this node, as a primary, knows of one life of a peer.
-
-    Attributes:
-        peer: that life.
-        up: whether our connection to it stands.
-        down_since_ns: since when it does not.
-        lease: the peer's acknowledgements.
-        streams: by slot, all that this peer is a copy of under this node.
-        starting: slots whose stream is to be started, or is being started.
-        dirty: slots with news for the peer.
-        urgent: whether some of it must leave at once.
-        send_by_ns: when the rest must leave, if there is any.
-        sent: when its messages were sent.
-        heartbeat_at_ns: when to send something at the latest.
-        hand_overs: ends of reigns that this peer is to hear of, by slot, until its own reign is heard of.
-        hand_overs_due: those not sent on this connection yet.
-        state_sent: version of the last state passed on to it on this connection.
-        state_sent_after: number of the last message that was sent before that.
-        asked_at_ns: when the coordinator was last asked to do without it.
-    """
-
-    __slots__ = (
-        "_cost",
-        "_cost_by_sequence",
-        "asked_at_ns",
-        "dirty",
-        "down_since_ns",
-        "hand_overs",
-        "hand_overs_due",
-        "heartbeat_at_ns",
-        "lease",
-        "peer",
-        "send_by_ns",
-        "sent",
-        "starting",
-        "state_sent",
-        "state_sent_after",
-        "streams",
-        "up",
-        "urgent",
-    )
-
-    def __init__(self, peer: Replica, now_ns: int) -> None:
-        self.peer = peer
-        self.up = False
-        self.down_since_ns = now_ns
-        self.lease = Lease()
-        self.streams: dict[int, CopyStream] = {}
-        self.starting: dict[int, None] = {}
-        self.dirty: dict[int, None] = {}
-        self.urgent = False
-        self.send_by_ns = DISTANT_PAST_NS
-        self.sent = SentTimes()
-        self.heartbeat_at_ns = DISTANT_PAST_NS
-        self.hand_overs: dict[int, HandOverSlot] = {}
-        self.hand_overs_due: dict[int, None] = {}
-        self.state_sent = 0
-        self.state_sent_after = 0
-        self.asked_at_ns = DISTANT_PAST_NS
-        self._cost = 0
-        self._cost_by_sequence: dict[int, int] = {}
-
-    def connected(self) -> None:
-        """Our connection stands (again): start every stream from what is acknowledged."""
-        self.up = True
-        self._restart()
-
-    def disconnected(self, now_ns: int) -> None:
-        """Our connection is gone."""
-        if self.up:
-            self.up = False
-            self.down_since_ns = now_ns
-        self._restart()
-
-    def open(self, slot: int, stream: CopyStream) -> None:
-        """Carry one more stream."""
-        self.streams[slot] = stream
-        self.starting[slot] = None
-
-    def close(self, slot: int) -> None:
-        """Carry this stream no more."""
-        self.streams.pop(slot, None)
-        self.starting.pop(slot, None)
-        self.dirty.pop(slot, None)
-
-    def restart_unknown(self, sequence: int) -> None:
-        """The peer handled everything up to `sequence` without knowing the state that makes it a copy: start again
-        the streams that it said nothing of."""
-        for slot, stream in self.streams.items():
-            if stream.acked is None and not stream.must_start() and stream.started <= sequence:
-                stream.sent = None
-                self.starting[slot] = None
-
-    def note(self, slot: int, urgent: bool, now_ns: int) -> None:
-        """A slot has news; what is not urgent may wait for something that is."""
-        if urgent:
-            self.urgent = True
-        elif not self.dirty:
-            self.send_by_ns = now_ns + REMOVALS_NS
-        self.dirty[slot] = None
-
-    def is_due(self, now_ns: int) -> bool:
-        """Whether there is something to send, and it can wait no longer."""
-        return self.urgent or bool(self.starting) or (bool(self.dirty) and now_ns >= self.send_by_ns)
-
-    def has_room(self, more: int) -> bool:
-        """Whether a snapshot may be sent now, beside `more` that is about to be."""
-        return self._cost + more < LINK_COST_MAX
-
-    def spend(self, sequence: int, cost: int) -> None:
-        """A message with this much of snapshots is under way."""
-        if cost:
-            self._cost += cost
-            self._cost_by_sequence[sequence] = cost
-
-    def acknowledged(self, sequence: int) -> None:
-        """What was under way up to this message has arrived."""
-        for each in list(self._cost_by_sequence):
-            if each > sequence:
-                break
-            self._cost -= self._cost_by_sequence.pop(each)
-
-    def _restart(self) -> None:
-        self._cost = 0
-        self._cost_by_sequence = {}
-        self.state_sent = 0
-        for slot, stream in self.streams.items():
-            stream.lost()
-            if stream.must_start():
-                self.starting[slot] = None
-            else:
-                self.dirty[slot] = None
-                self.urgent = True
-        self.hand_overs_due = dict.fromkeys(self.hand_overs)
-        self.heartbeat_at_ns = DISTANT_PAST_NS

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
-from lockring.core.node.reign import (
-    NEARLY_IN_SYNC,
-    STREAMS_PER_MESSAGE,
-    CopyStream,
-    PeerLink,
-    Reign,
-)
+from lockring.core.node.context import NodeContext
+from lockring.core.node.peer_link import PeerLink, StateSent
+from lockring.core.node.reign import NEARLY_IN_SYNC, STREAMS_PER_MESSAGE, CopyStream, Reign
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS
 from lockring.protocol import (
@@ -26,9 +20,6 @@ from lockring.protocol import (
 )
 from lockring.units import NS_PER_MS
 
-if TYPE_CHECKING:
-    from lockring.core.node.core import NodeCore
-
 FIRST_CONTACT_NS = 2_000 * NS_PER_MS
 """How long a peer that was never reached yet may take, from when it is to be a copy."""
 
@@ -36,37 +27,41 @@ FIRST_CONTACT_NS = 2_000 * NS_PER_MS
 class Replicator:
     """All links of a node."""
 
-    def __init__(self, node: NodeCore) -> None:
-        self._node = node
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
         self.links: dict[Replica, PeerLink] = {}
         self._learners: dict[int, None] = {}
-        self._needed: dict[Replica, int] | None = None
         self._in_sync_at_ns = DISTANT_PAST_NS
 
     # ------------------------------------------------------------------ connections
 
     def connected(self, peer: Replica, now_ns: int) -> None:
-        """Our connection to the peer stands."""
+        """Start the streams to a peer: our connection to it stands."""
         self._link(peer, now_ns).connected()
 
     def disconnected(self, peer: Replica, now_ns: int) -> None:
-        """Our connection to the peer is gone."""
+        """Note that our connection to a peer is gone."""
         link = self.links.get(peer)
         if link is not None:
             link.disconnected(now_ns)
 
     def is_down(self, peer: Replica, for_ns: int, now_ns: int) -> bool:
-        """Whether our connection to a peer has been down for that long."""
+        """Return whether our connection to a peer has been down for that long."""
         link = self.links.get(peer)
         return link is not None and not link.up and now_ns - link.down_since_ns > for_ns
 
     def learned(self, state: ClusterState) -> None:
-        """The node knows a newer state: count acknowledgements set aside for it, forget links of no use."""
-        self._needed = None
+        """Count the acknowledgements that were set aside for a newer state, and forget links that it makes useless."""
+        self._context.rights.copies_changed()
         for peer in list(self.links):
             link = self.links[peer]
             link.lease.learned(state.version)
-            if not link.up and not link.streams and not link.hand_overs and not state.is_current(peer):
+            if (
+                not link.up
+                and not link.streams
+                and not link.hand_overs.by_slot
+                and not state.is_current(peer)
+            ):
                 del self.links[peer]
 
     def _link(self, peer: Replica, now_ns: int) -> PeerLink:
@@ -77,75 +72,67 @@ class Replicator:
 
     # ------------------------------------------------------------------ copies
 
-    def set_copies(self, data: NodeSlot, state: SlotState, now_ns: int) -> None:
+    def set_copies(self, slot: NodeSlot, state: SlotState, now_ns: int) -> None:
         """Replicate a slot to the copies that the state names, and to no others."""
-        reign = data.reign
+        number, reign = slot.number, slot.reign
         assert reign is not None
         copies: dict[Replica, tuple[Copy, bool]] = {}
         if state.backup is not None:
             copies[state.backup.replica] = (state.backup, True)
         if state.learner is not None:
             copies[state.learner.replica] = (state.learner, False)
-            self._learners[data.number] = None
+            self._learners[number] = None
         else:
-            self._learners.pop(data.number, None)
+            self._learners.pop(number, None)
         for peer, stream in list(reign.streams.items()):
             if peer not in copies or copies[peer][0] != stream.copy:
                 del reign.streams[peer]
-                stream.link.close(data.number)
+                self.links[peer].close(number)
         for peer, (copy, is_backup) in copies.items():
             there = reign.streams.get(peer)
             if there is None:
                 link = self._link(peer, now_ns)
-                there = CopyStream(copy, link, resumable=copy.joined == reign.since, required=is_backup)
+                there = CopyStream(
+                    reign,
+                    copy,
+                    link.news,
+                    link.lease,
+                    resumable=copy.joined == reign.since,
+                    required=is_backup,
+                )
                 reign.streams[peer] = there
-                link.open(data.number, there)
+                link.open(number, there)
             there.required = there.required or is_backup
         reign.trim()
-        self._needed = None
+        self._context.rights.copies_changed()
 
     def close_streams(self, reign: Reign) -> None:
-        """A reign ends: replicate no more."""
-        for stream in reign.streams.values():
-            stream.link.close(reign.table.slot)
+        """End the streams of a reign that is over."""
+        for peer in reign.streams:
+            self.links[peer].close(reign.table.slot)
         self._learners.pop(reign.table.slot, None)
-        self._needed = None
-
-    def has_all_leases(self, now_ns: int) -> bool:
-        """Whether every copy that any slot needs gives its lease for the newest reign that needs it."""
-        if self._needed is None:
-            self._needed = {}
-            for data in self._node.slots.values():
-                if data.reign is not None:
-                    for peer, stream in data.reign.streams.items():
-                        if stream.required:
-                            self._needed[peer] = max(self._needed.get(peer, 0), data.reign.since)
-        for peer, since in self._needed.items():
-            lease = self.links[peer].lease
-            if lease.until_ns <= now_ns or lease.version < since:
-                return False
-        return True
+        self._context.rights.copies_changed()
 
     # ------------------------------------------------------------------ sending
 
     def deadline_before_ns(self, at_ns: int) -> int:
-        """When what could wait a little must leave, or `at_ns` if that is earlier."""
+        """Return when what could wait a little must leave, or `at_ns` if that is earlier."""
         for link in self.links.values():
-            if link.up and link.dirty and link.send_by_ns < at_ns:
-                at_ns = link.send_by_ns
+            news = link.news
+            if link.up and news.dirty and news.send_by_ns < at_ns:
+                at_ns = news.send_by_ns
         return at_ns
 
     def replicate(self, now_ns: int) -> None:
         """Send every copy its news, and a heartbeat where one is due."""
+        context = self._context
         for link in self.links.values():
             if not link.up:
                 continue
-            if link.hand_overs_due:
-                ends = [link.hand_overs[slot] for slot in link.hand_overs_due if slot in link.hand_overs]
-                link.hand_overs_due = {}
-                if ends:
-                    self._node.send(link.peer, HandOver(self._node.state.version, ends))
-            while link.is_due(now_ns):
+            if link.hand_overs.due:
+                ends = link.hand_overs.take_due()
+                context.outbox.send(link.peer, HandOver(context.state.version, ends))
+            while link.news.is_due(now_ns):
                 streams, cost, started = self._news(link, now_ns)
                 if not streams:
                     break
@@ -154,104 +141,105 @@ class Replicator:
                 self._send(link, [], 0, [], now_ns)
 
     def _news(self, link: PeerLink, now_ns: int) -> tuple[list[StreamPart], int, list[CopyStream]]:
-        streams: list[StreamPart] = []
+        parts: list[StreamPart] = []
         started: list[CopyStream] = []
         cost = 0
-        link.urgent = False
-        while link.starting and link.has_room(cost) and len(streams) < STREAMS_PER_MESSAGE:
-            slot = next(iter(link.starting))
-            stream = link.streams[slot]
-            piece = self._reign(slot).start_of(stream, now_ns)
-            streams.append(piece)
+        news = link.news
+        news.urgent = False
+        while news.starting and link.budget.has_room(cost) and len(parts) < STREAMS_PER_MESSAGE:
+            number = next(iter(news.starting))
+            stream = link.streams[number]
+            part = stream.reign.start_of(stream, now_ns)
+            parts.append(part)
             started.append(stream)
-            cost += 1 + len(piece.holders) if isinstance(piece, Snapshot) else 1
+            cost += 1 + len(part.holders) if isinstance(part, Snapshot) else 1
             if not stream.parts:
-                del link.starting[slot]
-                link.dirty[slot] = None
-                link.urgent = True
-        for slot in list(link.dirty)[: STREAMS_PER_MESSAGE - len(streams)]:
-            del link.dirty[slot]
-            stream = link.streams[slot]
+                del news.starting[number]
+                news.dirty[number] = None
+                news.urgent = True
+        for number in list(news.dirty)[: STREAMS_PER_MESSAGE - len(parts)]:
+            del news.dirty[number]
+            stream = link.streams[number]
             if stream.must_start():
                 continue
-            reign = self._reign(slot)
-            tail = reign.tail_of(stream)
+            tail = stream.reign.tail_of(stream)
             if tail is not None:
-                streams.append(tail)
-                if stream.sent != reign.index:
-                    link.dirty[slot] = None
-        if link.dirty:
-            link.urgent = True
-        return streams, cost, started
+                parts.append(tail)
+                if stream.sent != stream.reign.index:
+                    news.dirty[number] = None
+        if news.dirty:
+            news.urgent = True
+        return parts, cost, started
 
     def _send(
         self, link: PeerLink, streams: list[StreamPart], cost: int, started: list[CopyStream], now_ns: int
     ) -> None:
-        node = self._node
-        sequence = link.sent.sent(now_ns)
+        context = self._context
+        sequence = link.sent.add(now_ns)
         for stream in started:
             stream.started = sequence
-        link.spend(sequence, cost)
+        if cost:
+            link.budget.spend(sequence, cost)
         link.heartbeat_at_ns = now_ns + min(
-            node.timing.peer_heartbeat_ns, node.state.backup_lease_ms * NS_PER_MS // 4
+            context.timing.peer_heartbeat_ns, context.state.backup_lease_ms * NS_PER_MS // 4
         )
-        serving = node.coordinator_lease_left_ns(now_ns) > 0
-        node.send(link.peer, Replicate(sequence, node.state.version, serving, streams))
-
-    def _reign(self, slot: int) -> Reign:
-        reign = self._node.slots[slot].reign
-        assert reign is not None
-        return reign
+        serving = context.rights.coordinator_lease_left_ns(now_ns) > 0
+        context.outbox.send(link.peer, Replicate(sequence, context.state.version, serving, streams))
 
     # ------------------------------------------------------------------ acknowledgements
 
     def acknowledged(self, peer: Replica, message: ReplicateAck, now_ns: int) -> None:
-        """A copy has heard us: that is its lease, and where its tables are."""
-        node = self._node
+        """Extend a copy's lease by an acknowledgement, and note how far its tables are."""
+        context = self._context
         link = self.links.get(peer)
-        sent_at_ns = None if link is None else link.sent.take(message.sequence)
+        sent_at_ns = None if link is None else link.sent.pop(message.sequence)
         if link is None or sent_at_ns is None:
             return
-        lease_ns = node.state.backup_lease_ms * NS_PER_MS
-        link.lease.acknowledged(sent_at_ns + lease_ns, message.version, node.state.version)
-        link.acknowledged(message.sequence)
-        for slot, since, joined, index in message.positions:
-            data = node.slots.get(slot)
-            reign = None if data is None else data.reign
-            stream = None if reign is None else reign.streams.get(peer)
-            if reign is None or stream is None or reign.since != since or stream.copy.joined != joined:
+        version = context.state.version
+        lease_ns = context.state.backup_lease_ms * NS_PER_MS
+        link.lease.acknowledged(sent_at_ns + lease_ns, message.version, version)
+        link.budget.acknowledged(message.sequence)
+        for number, since, joined, index in message.positions:
+            # The link has the streams of the present reigns only; one of another reign or tenure is out of date.
+            stream = link.streams.get(number)
+            if stream is None or stream.reign.since != since or stream.copy.joined != joined:
                 continue
+            reign = stream.reign
             if message.sequence < stream.started or index > reign.index:
                 continue
             if index < 0:
                 stream.refused()
-                link.starting[slot] = None
+                link.news.starting[number] = None
                 continue
             stream.acknowledged(index)
             reign.trim()
-            if slot in self._learners:
-                self._check_learner(slot, reign, now_ns)
-        if message.version < node.state.version:
+            if number in self._learners:
+                self._check_learner(number, reign, now_ns)
+        if message.version < version:
             self._pass_state(link, message.sequence)
 
     def _pass_state(self, link: PeerLink, sequence: int) -> None:
-        """The peer does not know the newest state: send it, and again what it could not understand without."""
-        version = self._node.state.version
-        if link.state_sent < version and link.up:
-            link.state_sent = version
-            link.state_sent_after = link.sent.sequence
-            self._node.send(link.peer, State(self._node.encoded_state()))
-        if sequence <= link.state_sent_after:
+        """Send the newest state to a peer that does not know it, and again what it could not understand without."""
+        context = self._context
+        version = context.state.version
+        if link.state_sent.version < version and link.up:
+            link.state_sent = StateSent(version, link.sent.sequence)
+            context.outbox.send(link.peer, State(context.encoded_state()))
+        if sequence <= link.state_sent.after:
             link.restart_unknown(sequence)
 
-    def _check_learner(self, slot: int, reign: Reign, now_ns: int) -> None:
-        """A learner that has nearly caught up becomes required; once it has what there was then, it is in sync."""
-        state = self._node.state.slots[slot]
+    def _check_learner(self, number: int, reign: Reign, now_ns: int) -> None:
+        """Require a learner that has nearly caught up, and report it in sync once it has what there was then.
+
+        Required before the coordinator hears of it: else a grant could be answered without it between the coordinator's
+        decision and this node's learning of it, and be lost with a takeover by it.
+        """
+        state = self._context.state.slots[number]
         learner = state.learner
         stream = None if learner is None else reign.streams.get(learner.replica)
         if learner is None or stream is None or stream.acked is None:
             return
-        lease = stream.link.lease
+        lease = stream.lease
         if lease.until_ns <= now_ns or lease.version < reign.since:
             return
         if not stream.required:
@@ -259,16 +247,17 @@ class Replicator:
                 return
             stream.required = True
             stream.required_from = reign.index
-            self._needed = None
+            self._context.rights.copies_changed()
         if stream.acked >= stream.required_from:
-            self._node.ask(SlotRequestKind.IN_SYNC, _item(slot, state, learner))
+            self._context.outbox.ask(SlotRequestKind.IN_SYNC, _item(number, state, learner))
 
     # ------------------------------------------------------------------ copies that fall silent
 
     def check_copies(self, now_ns: int) -> None:
         """Ask to do without copies that do not answer, and again for learners that are in sync."""
-        timing = self._node.timing
-        lease_ns = self._node.state.backup_lease_ms * NS_PER_MS
+        context = self._context
+        timing = context.timing
+        lease_ns = context.state.backup_lease_ms * NS_PER_MS
         for link in self.links.values():
             if not link.streams or now_ns - link.asked_at_ns < ASK_AGAIN_NS:
                 continue
@@ -276,59 +265,57 @@ class Replicator:
             grace_ns = FIRST_CONTACT_NS if never else timing.link_grace_ns
             down = not link.up and now_ns - link.down_since_ns > grace_ns
             silent = not never and link.lease.until_ns - now_ns < lease_ns // 3
-            for slot, stream in link.streams.items():
-                reign = self._reign(slot)
-                reigning_ns = now_ns - reign.started_ns
-                deaf = reigning_ns > lease_ns and (never or link.lease.version < reign.since)
+            for number, stream in link.streams.items():
+                reigning_ns = now_ns - stream.reign.started_ns
+                deaf = reigning_ns > lease_ns and (never or link.lease.version < stream.reign.since)
                 if (down and reigning_ns > grace_ns) or (stream.required and (silent or deaf)):
                     link.asked_at_ns = now_ns
-                    self._node.ask(
-                        SlotRequestKind.DROP, _item(slot, self._node.state.slots[slot], stream.copy)
-                    )
+                    item = _item(number, context.state.slots[number], stream.copy)
+                    context.outbox.ask(SlotRequestKind.DROP, item)
         if self._learners and now_ns - self._in_sync_at_ns >= ASK_AGAIN_NS:
             self._in_sync_at_ns = now_ns
-            for slot in self._learners:
-                self._check_learner(slot, self._reign(slot), now_ns)
+            for number in self._learners:
+                reign = context.slots[number].reign
+                assert reign is not None
+                self._check_learner(number, reign, now_ns)
 
     # ------------------------------------------------------------------ hand-overs
 
     def hand_over(self, reign: Reign, successor: Replica, now_ns: int) -> None:
-        """Our reign is over: its successor is told how it ended, until its own is heard of."""
+        """Send the successor in a slot how our reign ended, until its own is heard of."""
         end = reign.hand_over(successor)
         if end is not None:
-            link = self._link(successor, now_ns)
-            link.hand_overs[end.slot] = end
-            link.hand_overs_due[end.slot] = None
+            self._link(successor, now_ns).hand_overs.add(end)
 
-    def hand_over_done(self, successor: Replica, slot: int) -> None:
-        """The successor's own reign was heard of."""
+    def hand_over_done(self, successor: Replica, number: int) -> None:
+        """Stop handing over to a successor whose own reign was heard of."""
         link = self.links.get(successor)
-        if link is not None and link.hand_overs:
-            link.hand_overs.pop(slot, None)
+        if link is not None and link.hand_overs.by_slot:
+            link.hand_overs.drop(number)
 
-    def forget_hand_overs(self, slot: int) -> None:
-        """The slot has a new reign: what we had to tell of an earlier one is out of date."""
+    def forget_hand_overs(self, number: int) -> None:
+        """Forget the ends of earlier reigns in a slot that has a new one."""
         for link in self.links.values():
-            if link.hand_overs:
-                link.hand_overs.pop(slot, None)
-                link.hand_overs_due.pop(slot, None)
+            if link.hand_overs.by_slot:
+                link.hand_overs.drop(number)
 
     def check_invariants(self) -> None:
         """Assert that links and reigns name the same streams."""
         carried = 0
-        slots = self._node.slots
+        slots = self._context.slots
         for peer, link in self.links.items():
-            streams, starting = link.streams, link.starting
+            streams, starting = link.streams, link.news.starting
             carried += len(streams)
-            for slot, stream in streams.items():
-                reign = slots[slot].reign
+            for number, stream in streams.items():
+                reign = slots[number].reign
                 assert reign is not None
                 assert reign.streams[peer] is stream
-                assert slot in starting or not stream.must_start()
+                assert stream.reign is reign
+                assert number in starting or not stream.must_start()
             assert streams.keys() >= starting.keys()
-            assert streams.keys() >= link.dirty.keys()
-        assert carried == sum(len(data.reign.streams) for data in slots.values() if data.reign is not None)
+            assert streams.keys() >= link.news.dirty.keys()
+        assert carried == sum(len(slot.reign.streams) for slot in slots.values() if slot.reign is not None)
 
 
-def _item(slot: int, state: SlotState, copy: Copy) -> SlotRequest:
-    return SlotRequest(slot, state.epoch, copy.replica.node, copy.replica.incarnation, copy.joined)
+def _item(number: int, state: SlotState, copy: Copy) -> SlotRequest:
+    return SlotRequest(number, state.epoch, copy.replica.node, copy.replica.incarnation, copy.joined)

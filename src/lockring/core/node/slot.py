@@ -7,13 +7,30 @@ then, since a copy may be promoted at any moment with what it has.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from lockring.core.node.lock_table import LockTable
+from lockring.core.node.locks import LockWaiter
 from lockring.core.node.reign import Reign
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.protocol import HandOverSlot, Put, Resume, Revoke, Snapshot, StreamPart, Tail
 
 NO_BASE = -1
+
+
+class EndedReign(NamedTuple):
+    """A reign that is over, and what its end leaves unanswered.
+
+    Attributes:
+        number: of the slot.
+        reign: with the grants that were not answered yet.
+        waiters: taken out of the table, in queue order.
+    """
+
+    number: int
+    reign: Reign
+    waiters: list[LockWaiter]
 
 
 class NodeSlot:
@@ -87,7 +104,9 @@ class NodeSlot:
             self._apply_tail(stream, now_ns)
         else:
             return -1
-        return self._index()
+        content = self.content  # every message of a primary comes by here: no call for it
+        assert content is not None
+        return content[1]
 
     def take_over_from(self, end: HandOverSlot, now_ns: int) -> bool:
         """Take in the end of the reign that this table was following; False if it does not fit."""
@@ -150,12 +169,13 @@ class NodeSlot:
         self.table.start_serving(generation_from)
         return self.reign
 
-    def end_reign(self) -> Reign:
-        """Stop being active. The table stays; its waiters are the caller's to answer first."""
+    def end_reign(self) -> EndedReign:
+        """Stop being active. The table stays, without its waiters, which are open requests to this primary."""
         assert self.reign is not None
+        waiters = self.table.stop_serving()
         reign, self.reign = self.reign, None
         self.content = (reign.since, reign.index)
-        return reign
+        return EndedReign(self.number, reign, waiters)
 
     def check_invariants(self) -> None:
         """Assert that the parts fit."""

@@ -1,17 +1,13 @@
-"""What a node tells people about itself."""
+"""A node in figures, for people."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from lockring.cluster_state import Replica
+from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.units import ns_to_ms_floor
-
-if TYPE_CHECKING:
-    from lockring.core.node.core import NodeCore
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -46,23 +42,31 @@ class NodeStatus(msgspec.Struct, frozen=True):
     coordinator_lease_over_ms: int
 
 
-def status_of(node: NodeCore, now_ns: int) -> NodeStatus:
-    """A node as it is at `now_ns`. Costs some milliseconds: it looks at every slot."""
-    me, state = node.replica, node.state
-    reigning = [data for data in node.slots.values() if data.reign is not None]
-    left_ns = node.coordinator_lease_left_ns(now_ns)
-    has_been = node.coordinator_lease.until_ns != DISTANT_PAST_NS
+def status_of(context: NodeContext, *, waiters: int, sessions: int, clients: int, now_ns: int) -> NodeStatus:
+    """Return a node's status at `now_ns`. Costs some milliseconds: it looks at every slot.
+
+    Args:
+        context: of the node.
+        waiters: requests that wait for locks.
+        sessions: sessions of clients.
+        clients: connections of clients.
+        now_ns: the time.
+    """
+    me, state, rights = context.replica, context.state, context.rights
+    reigning = [slot for slot in context.slots.values() if slot.reign is not None]
+    left_ns = rights.coordinator_lease_left_ns(now_ns)
+    has_been = rights.coordinator_lease.until_ns != DISTANT_PAST_NS
     return NodeStatus(
         replica=me,
         version=state.version,
         primary_slots=sum(slot.primary == me for slot in state.slots),
         active_slots=len(reigning),
-        serving_slots=sum(node.may_serve(data.number, now_ns=now_ns) for data in reigning),
+        serving_slots=sum(rights.may_serve(slot.number, now_ns=now_ns) for slot in reigning),
         copied_slots=sum(slot.copy_of(me) is not None for slot in state.slots),
-        locks=sum(len(data.table.locks) for data in reigning),
-        waiters=node.service.locking.waiters,
-        sessions=len(node.sessions),
-        clients=len(node.service.connections),
+        locks=sum(len(slot.table.locks) for slot in reigning),
+        waiters=waiters,
+        sessions=sessions,
+        clients=clients,
         coordinator_lease_left_ms=ns_to_ms_floor(left_ns),
         coordinator_lease_over_ms=ns_to_ms_floor(-left_ns) if has_been and left_ns <= 0 else -1,
     )

@@ -1,28 +1,27 @@
-"""Why a node cannot serve as it should, for its clients: they cannot see the coordinator, and would wait without knowing for what.
+"""Why a node cannot serve as it should, for its clients: they cannot see the coordinator, and would wait in the dark.
 
-It is looked at with every tick, and told to every client when it changes. What only one slot has, for the second or two of a
-failover, is not told.
+The node looks for trouble with every tick, and notifies every client of a change. Trouble of single slots, for the
+second or two of a failover, is not reported.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lockring.cluster_state import ClusterState
+from lockring.core.node.clients import ConnectedClients
+from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS, with_time_left
 from lockring.protocol import HeartbeatAck, TroubleNotice
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
-if TYPE_CHECKING:
-    from lockring.core.node.core import NodeCore
-
 
 class Troubles:
-    """What keeps a node from serving all slots, as its clients have been told."""
+    """What keeps a node from serving all slots, as its clients know it."""
 
-    def __init__(self, node: NodeCore, now_ns: int) -> None:
-        self._node = node
+    def __init__(self, context: NodeContext, clients: ConnectedClients) -> None:
+        now_ns = context.now_ns
+        self._context = context
+        self._clients = clients
         self._reason = ""
         self._since_ns = now_ns
         self._waiting, self._why = 0, ""
@@ -31,50 +30,52 @@ class Troubles:
         self._unassigned = 0
 
     def acknowledged(self, message: HeartbeatAck, now_ns: int) -> None:
-        """The coordinator has said what it waits for."""
+        """Note what the coordinator waits for, which its acknowledgements say."""
         self._waiting, self._why = message.waiting, message.why
         self._waits_until_ns = now_ns + message.left_ms * NS_PER_MS
 
     def look(self, now_ns: int) -> None:
-        """Find out what the trouble is by now, and tell all clients if it is another one."""
+        """Look for the present trouble, and notify all clients if it is another one."""
         reason = self._reason_now(now_ns)
         if reason == self._reason:
             return
         self._reason, self._since_ns = reason, now_ns
-        for connection in self._node.service.connections:
-            self._node.send(connection, self.message(now_ns))
+        for connection in self._clients.by_connection:
+            self._context.outbox.send(connection, self.message(now_ns))
 
     def greet(self, connection: int, now_ns: int) -> None:
-        """Tell a new client of the trouble, if there is any."""
+        """Notify a new client of the trouble, if there is any."""
         self.look(now_ns)
         if self._reason:
-            self._node.send(connection, self.message(now_ns))
+            self._context.outbox.send(connection, self.message(now_ns))
 
-    def text(self, slot: int, now_ns: int) -> str:
-        """Why a slot is not served here, "" if nothing is known."""
-        self.look(now_ns)
-        state = self._node.state
-        concerns = self._reason == "no-coordinator" or not _has_primary(state, slot)
-        return self.message(now_ns).text if self._reason and concerns else ""
+    def why_not_served(self, number: int) -> str:
+        """Return a sentence for the client whose request about a slot cannot be answered."""
+        context = self._context
+        self.look(context.now_ns)
+        concerns = self._reason == "no-coordinator" or not _has_primary(context.state, number)
+        why = (self._reason and concerns and self.message(context.now_ns).text) or "try again"
+        return f"node {context.replica.node} may not serve slot {number} at present; {why}"
 
     def note(self, now_ns: int) -> str:
-        """A sentence on the trouble and how long it takes yet, "" if there is none."""
+        """Return a sentence on the trouble and how long it takes yet; "" if there is none."""
         self.look(now_ns)
         trouble = self.message(now_ns)
         return with_time_left(trouble.text, trouble.left_ms) if trouble.reason else ""
 
     def message(self, now_ns: int) -> TroubleNotice:
-        """The trouble, as clients are told."""
-        node = self._node.replica.node
+        """Return the trouble as clients get it."""
+        node = self._context.replica.node
         since_ms = ns_to_ms_floor(now_ns - self._since_ns)
         match self._reason:
             case "no-coordinator":
-                until_ns = self._node.coordinator_lease.until_ns
+                until_ns = self._context.rights.coordinator_lease.until_ns
                 if until_ns == DISTANT_PAST_NS:
                     text = f"node {node} has had no lease of the coordinator yet"
                     return TroubleNotice(self._reason, text, True, since_ms)
-                lease_ms = self._node.state.coordinator_lease_ms
-                text = f"node {node} has not heard of the coordinator for longer than the lease of {lease_ms / 1000:g} s"
+                lease_ms = self._context.state.coordinator_lease_ms
+                lease = f"the lease of {lease_ms / 1000:g} s"
+                text = f"node {node} has not heard of the coordinator for longer than {lease}"
                 return TroubleNotice(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
             case "leases":
                 why = self._why or "leases of before have not surely ended"
@@ -87,9 +88,9 @@ class Troubles:
         return TroubleNotice("")
 
     def _reason_now(self, now_ns: int) -> str:
-        if self._node.coordinator_lease_left_ns(now_ns) <= 0:
+        if self._context.rights.coordinator_lease_left_ns(now_ns) <= 0:
             return "no-coordinator"
-        state = self._node.state
+        state = self._context.state
         if state is not self._counted:
             self._counted = state
             self._unassigned = sum(not _has_primary(state, slot) for slot in range(SLOTS))
@@ -99,6 +100,6 @@ class Troubles:
 
 
 def _has_primary(state: ClusterState, slot: int) -> bool:
-    """Whether a slot has a primary that is a member. A former life of one serves nothing any more."""
+    """Return whether a slot has a primary that is a member. A former life of one serves nothing any more."""
     primary = state.slots[slot].primary
     return primary is not None and state.is_current(primary)

@@ -307,13 +307,13 @@ class TestWaiting:
 
         waiter = in_thread(wait)
         server.wait_until(lambda: len(server.holders("x")) == 2)
-        original = client._engine._core.acquire
+        original = client._driver._core.acquire
 
         def torn(*args: Any, **options: Any) -> None:
             original(*args, **options)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(client._engine._core, "acquire", torn)
+        monkeypatch.setattr(client._driver._core, "acquire", torn)
         with pytest.raises(KeyboardInterrupt):
             client.lock("y").acquire()
         with client.lock("y").acquire(timeout=10) as again:
@@ -460,7 +460,7 @@ class TestLoss:
         """A stopped process is the same as one whose threads cannot run: here, while one of them keeps the lock."""
         grant = client.lock("x", ttl=9).acquire()
         server.wait_until(lambda: server.count(Keepalive) >= 1)
-        with client._engine.locked():
+        with client._driver.locked():
             time.sleep(2.5)
         time.sleep(0.3)
         assert grant.held

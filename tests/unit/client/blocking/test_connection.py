@@ -5,14 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 
-from lockring.client.blocking.connection import ClientConnection, SpinBudget, connect
+from lockring.client.blocking.connection import ClientConnection, connect
+from lockring.client.blocking.spinning import SpinBudget
 from lockring.clock import monotonic_ns
 from lockring.net.sockets import UNACKNOWLEDGED_MS_MAX
 
 
 def looks(patience: SpinBudget, times: int) -> list[bool]:
     """Whether it looks for the answer without sleeping, so many times in a row, always in vain."""
-    return [patience.spins() > 0 for _ in range(times)]
+    return [patience.spend() > 0 for _ in range(times)]
 
 
 def taken(wire: ClientConnection) -> bytes:
@@ -37,7 +38,7 @@ def test_what_came_soon_is_looked_for_again() -> None:
 
 def test_nobody_looks_where_others_keep_the_processor() -> None:
     patience = SpinBudget()
-    patience.was_robbed()
+    patience.was_preempted()
     assert sum(looks(patience, 1_000)) == 0
     assert any(looks(patience, 2_000)), "they may be done by then"
 

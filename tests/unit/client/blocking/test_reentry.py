@@ -159,7 +159,7 @@ class TestInTheMiddleOfASection:
             assert grant.check() is grant
             assert not grant.lost.is_set()
 
-        client._engine._inside(lambda _: meet())
+        client._driver._inside(lambda _: meet())
         assert len(refused) == 4
         assert grant.verify()
 
@@ -174,14 +174,14 @@ class TestInTheMiddleOfASection:
                 pass
             assert server.holders("y")
 
-        client._engine._inside(lambda _: meet())
+        client._driver._inside(lambda _: meet())
         server.wait_until(lambda: server.holders("y") == [] == server.holders("z"))
         assert not any(grant.held for grant in grants)
 
     def test_a_close_is_done_at_its_end(self, server: LockServer) -> None:
         client = lockring.Client(server.address)
         grant = client.lock("y").acquire()
-        client._engine._inside(lambda _: client.close())
+        client._driver._inside(lambda _: client.close())
         server.wait_until(lambda: server.holders("y") == [])
         assert not grant.held
         with pytest.raises(ClientClosed):
@@ -205,8 +205,8 @@ class TestInTheMiddleOfASection:
             mine._inside(inside)
 
         threads = [
-            in_thread(lambda: meet(client._engine, other)),
-            in_thread(lambda: meet(other._engine, client)),
+            in_thread(lambda: meet(client._driver, other)),
+            in_thread(lambda: meet(other._driver, client)),
         ]
         for thread in threads:
             thread.join(PATIENCE_S)

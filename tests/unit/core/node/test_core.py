@@ -7,7 +7,7 @@ import pytest
 
 from lockring.cluster_state import Copy
 from lockring.core.digest import mix
-from lockring.core.node.reign import REMOVALS_NS
+from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.protocol import (
     Acquire,
@@ -75,7 +75,7 @@ def test_grant_is_answered_only_when_the_backup_has_it(pair: Nodes) -> None:
     assert client.acquire("x", 1) == []
     pair.cut.clear()
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
-    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].connected(pair.replicas["B"], now_ns=pair.now)
     pair.settle()
     granted(client.inbox)
     assert pair.cores["B"].slots[slot_of("x")].table.find("one", 1) is not None
@@ -167,7 +167,7 @@ def test_promise_never_outlives_the_coordinator_lease() -> None:
     nodes.assign("A")
     nodes.coordinator_up = False
     nodes.advance(25 * S)
-    left = nodes.cores["A"].coordinator_lease_left_ns(nodes.now)
+    left = nodes.cores["A"].status(now_ns=nodes.now).coordinator_lease_left_ms * MS
     answer = granted(nodes.client("A", "one").acquire("x", 1))
     assert answer.promise_ms == left // MS < 10_000
 
@@ -209,7 +209,7 @@ def test_acquire_repeated_under_the_same_id_makes_no_second_holder_or_waiter(pai
     two.acquire("x", 7)
     one.release("x", 1)
     assert len(of(GrantReply, two.inbox)) == 1
-    assert pair.cores["A"].service.locking.waiters == 0
+    assert pair.cores["A"].service.grants.waiters == 0
 
 
 def test_late_release_of_an_old_acquisition_frees_nothing(pair: Nodes) -> None:
@@ -474,7 +474,7 @@ def test_list_comes_in_pages_that_miss_nothing(pair: Nodes) -> None:
     ("change", "part"),
     [
         ({"name": ""}, "empty"),
-        ({"name": "x" * 1025}, "1024 bytes"),
+        ({"name": "x" * 1025}, "the limit is 1024"),
         ({"ttl_ms": 0}, "TTL"),
         ({"ttl_ms": 30_001}, "coordinator lease"),
         ({"session": ""}, "session id"),

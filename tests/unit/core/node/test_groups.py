@@ -188,7 +188,7 @@ def test_view_goes_out_only_once_the_copy_knows_its_number(pair: Nodes) -> None:
     assert follow(one) == []
     pair.cut.clear()
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
-    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].connected(pair.replicas["B"], now_ns=pair.now)
     pair.settle()
     [view] = views(one)
     assert pair.cores["B"].slots[slot_of(LOCK)].table.highest >= view.view
@@ -314,7 +314,7 @@ def test_a_large_view_is_told_to_few_members_in_a_turn_and_to_all_in_the_end(
 ) -> None:
     members = [enter(pair, f"m-{number}") for number in range(6)]
     pair.advance(3 * S)
-    monkeypatch.setattr(node_groups, "TOLD_BYTES_PER_TURN", 1)
+    monkeypatch.setattr(node_groups, "VIEW_BYTES_PER_TURN", 1)
     told = [len(views(each)) for each in members]
     one_more = pair.client("A", "one more")
     join(one_more)
@@ -335,7 +335,7 @@ def test_a_newer_view_takes_the_place_of_one_that_not_everybody_was_told_of(
 ) -> None:
     members = [enter(pair, f"m-{number}") for number in range(4)]
     pair.advance(3 * S)
-    monkeypatch.setattr(node_groups, "TOLD_BYTES_PER_TURN", 0)
+    monkeypatch.setattr(node_groups, "VIEW_BYTES_PER_TURN", 0)
     join(pair.client("A", "late"))
     pair.advance(1100 * MS)
     assert pair.cores["A"].service.groups.has_more is True

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.effects import Send
-from lockring.core.node.core import NodeCore
+from lockring.core.effects import COORDINATOR, Send
+from lockring.core.node import NodeCore
 from lockring.protocol import Heartbeat
 from lockring.units import NS_PER_MS
 
@@ -19,7 +19,7 @@ def test_a_node_sends_heartbeats_often_enough_for_the_lease_of_its_cluster(
 ) -> None:
     core = NodeCore(Replica("n", 1), now_ns=0)
     core.adopt(ClusterState(cluster="c", version=1, coordinator_lease_ms=lease_ms), now_ns=0)
-    core.coordinator_connected(now_ns=0)
+    core.connected(COORDINATOR, now_ns=0)
     sent_ms = []
     for now_ms in range(0, 5_000, 10):
         core.on_timer(now_ns=now_ms * NS_PER_MS)

@@ -40,19 +40,19 @@ def test_acknowledgements_set_aside_are_bounded() -> None:
 
 def test_lease_counts_from_the_sending_of_the_message_that_was_acknowledged() -> None:
     sent = SentTimes()
-    first, second = sent.sent(10), sent.sent(20)
-    assert sent.take(second) == 20
-    assert sent.take(first) is None
-    assert sent.take(second) is None
-    assert sent.take(99) is None
+    first, second = sent.add(10), sent.add(20)
+    assert sent.pop(second) == 20
+    assert sent.pop(first) is None
+    assert sent.pop(second) is None
+    assert sent.pop(99) is None
 
 
 def test_sent_times_are_bounded() -> None:
     sent = SentTimes()
-    first = sent.sent(0)
-    numbers = [sent.sent(at) for at in range(10_000)]
-    assert sent.take(first) is None
-    assert sent.take(numbers[-1]) == 9_999
+    first = sent.add(0)
+    numbers = [sent.add(at) for at in range(10_000)]
+    assert sent.pop(first) is None
+    assert sent.pop(numbers[-1]) == 9_999
 
 
 def test_promise_binds_for_the_lengthened_lease_after_the_acknowledgement() -> None:

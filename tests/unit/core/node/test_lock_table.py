@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lockring.core.digest import mix
 from lockring.core.node.lock_table import LockTable
-from lockring.core.node.locks import LockHolder, LockWaiter, OpenRequest
-from lockring.core.node.sessions import NO_DEADLINE, Sessions
+from lockring.core.node.locks import NO_DEADLINE, LockHolder, LockWaiter, OpenRequest
+from lockring.core.node.sessions import Sessions
 from lockring.core.timing import up
 from lockring.protocol import SEQ_FREE, Acquire, Mode, Put, Remove
 from lockring.slots import slot_of
@@ -45,7 +45,7 @@ def wait(
 ) -> LockWaiter:
     return table.enqueue(
         name,
-        sessions.named(session, session, 1_000),
+        sessions.open(session, session, 1_000),
         acquisition,
         mode=mode,
         permits=permits,
@@ -152,7 +152,7 @@ class TwinTables(RuleBasedStateMachine):
             assert (
                 (len(mine), digest) == (0, 0)
                 if session is None
-                else (session.count, session.digest) == (len(mine), digest)
+                else (session.totals.count, session.totals.digest) == (len(mine), digest)
             )
 
 
@@ -284,7 +284,7 @@ def test_a_primarys_grant_does_what_the_same_mutation_does_on_a_copy(payload: by
         sessions = Sessions()
         table = LockTable(3, sessions)
         table.start_serving()
-        session = sessions.named("s1", "s1", 1_000)
+        session = sessions.open("s1", "s1", 1_000)
         wanted: Acquire | LockWaiter = Acquire(1, "s1", 1_000, "s1", 7, "a", Mode.SHARED, payload=payload)
         if waits:
             wanted = wait(table, sessions, "a", "s1", 7, mode=Mode.SHARED)
@@ -295,7 +295,13 @@ def test_a_primarys_grant_does_what_the_same_mutation_does_on_a_copy(payload: by
             table.put(Put("a", Mode.SHARED, 1, "s1", 7, "s1", 1_000, 12, 0, payload=payload), 0)
         table.check_invariants()
         tables.append(
-            (table.snapshot(0), table.highest, session.count, session.digest, table.locks["a"].waiters)
+            (
+                table.snapshot(0),
+                table.highest,
+                session.totals.count,
+                session.totals.digest,
+                table.locks["a"].waiters,
+            )
         )
     assert tables[0] == tables[1]
 
@@ -311,15 +317,15 @@ def test_slot_that_is_not_served_any_more_leaves_the_sessions_totals(
 ) -> None:
     holder = table.put(put("a", "s1", 1, 1), 0)
     waiter = wait(table, sessions, "a", "s1", 2)
-    assert holder.session.count == 2
+    assert holder.session.totals.count == 2
     assert table.stop_serving() == [waiter]
-    assert (holder.session.count, holder.session.digest) == (0, 0)
+    assert (holder.session.totals.count, holder.session.totals.digest) == (0, 0)
     table.clear()
     assert sessions.by_id == {}
 
 
 def test_session_ends_at_its_last_deadline_and_not_before(sessions: Sessions) -> None:
-    session = sessions.named("s1", "me", 1_000)
+    session = sessions.open("s1", "me", 1_000)
     sessions.extend(session, 100)
     sessions.extend(session, 200)
     sessions.extend(session, 150)

@@ -6,7 +6,8 @@ import pytest
 
 from lockring.cluster_state import Copy, Replica
 from lockring.core.node.lock_table import LockTable
-from lockring.core.node.reign import LINK_COST_MAX, SNAPSHOT_PART_HOLDERS, CopyStream, PeerLink, Reign
+from lockring.core.node.peer_link import LINK_COST_MAX, PeerLink
+from lockring.core.node.reign import SNAPSHOT_PART_HOLDERS, CopyStream, Reign
 from lockring.core.node.sessions import Sessions
 from lockring.protocol import Put, Resume, Snapshot, Tail
 
@@ -18,10 +19,17 @@ def reign() -> Reign:
     return Reign(LockTable(7, Sessions()), since=5, base=1, started_ns=0, inherits=(3, 40))
 
 
-def stream_to(reign: Reign, peer: Replica, *, joined: int = 6) -> CopyStream:
-    link = PeerLink(peer, 0)
+def stream_to(reign: Reign, peer: Replica, *, joined: int = 6, link: PeerLink | None = None) -> CopyStream:
+    link = link or PeerLink(peer, 0)
     link.connected()
-    stream = CopyStream(Copy(peer, joined), link, resumable=joined == reign.since, required=False)
+    stream = CopyStream(
+        reign,
+        Copy(peer, joined),
+        link.news,
+        link.lease,
+        resumable=joined == reign.since,
+        required=False,
+    )
     reign.streams[peer] = stream
     link.open(7, stream)
     return stream
@@ -71,14 +79,15 @@ def test_stream_of_a_former_primary_begins_with_resume_and_falls_back_to_a_snaps
 
 
 def test_broken_connection_takes_up_where_the_copy_has_acknowledged(reign: Reign) -> None:
-    stream = stream_to(reign, B)
+    link = PeerLink(B, 0)
+    stream = stream_to(reign, B, link=link)
     reign.start_of(stream, 0)
     stream.acknowledged(0)
     for number in range(1, 4):
         grant(reign, number)
     reign.tail_of(stream)
-    stream.link.disconnected(10)
-    stream.link.connected()
+    link.disconnected(10)
+    link.connected()
     assert not stream.must_start()
     tail = reign.tail_of(stream)
     assert tail is not None
@@ -86,13 +95,14 @@ def test_broken_connection_takes_up_where_the_copy_has_acknowledged(reign: Reign
 
 
 def test_acknowledgement_that_comes_after_its_connection_broke_is_not_sent_again(reign: Reign) -> None:
-    stream = stream_to(reign, B)
+    link = PeerLink(B, 0)
+    stream = stream_to(reign, B, link=link)
     reign.start_of(stream, 0)
     stream.acknowledged(0)
     grant(reign, 1)
     reign.tail_of(stream)
-    stream.link.disconnected(10)
-    stream.link.connected()
+    link.disconnected(10)
+    link.connected()
     stream.acknowledged(1)
     reign.trim()
     reign.check_invariants()
@@ -102,26 +112,26 @@ def test_acknowledgement_that_comes_after_its_connection_broke_is_not_sent_again
 def test_large_snapshot_goes_in_parts_and_the_link_has_a_bound(reign: Reign) -> None:
     for number in range(1, 3 * SNAPSHOT_PART_HOLDERS + 2):
         grant(reign, number)
-    stream = stream_to(reign, B)
+    link = PeerLink(B, 0)
+    stream = stream_to(reign, B, link=link)
     parts = [reign.start_of(stream, 0)]
     while stream.parts:
         assert stream.must_start()
         parts.append(reign.start_of(stream, 0))
     assert [part.last for part in parts if isinstance(part, Snapshot)] == [False, False, False, True]
     assert sum(len(part.holders) for part in parts if isinstance(part, Snapshot)) == len(reign.table.locks)
-    link = stream.link
-    assert link.has_room(0)
-    link.spend(1, LINK_COST_MAX)
-    assert not link.has_room(0)
-    link.acknowledged(1)
-    assert link.has_room(0)
+    assert link.budget.has_room(0)
+    link.budget.spend(1, LINK_COST_MAX)
+    assert not link.budget.has_room(0)
+    link.budget.acknowledged(1)
+    assert link.budget.has_room(0)
 
 
 def test_reign_without_copies_keeps_no_log(reign: Reign) -> None:
     for number in range(1, 100):
         grant(reign, number)
     reign.check_invariants()
-    assert reign.acknowledged() == 99
+    assert reign.acknowledged_index() == 99
     assert reign.hand_over(B) is None
 
 
@@ -129,6 +139,6 @@ def test_required_copy_that_has_nothing_yet_lets_no_grant_be_answered(reign: Rei
     stream = stream_to(reign, B)
     stream.required = True
     grant(reign, 1)
-    assert reign.acknowledged() == -1
+    assert reign.acknowledged_index() == -1
     stream.acknowledged(1)
-    assert reign.acknowledged() == 1
+    assert reign.acknowledged_index() == 1

@@ -7,7 +7,7 @@ import pytest
 
 from lockring.cluster_state import Copy, Replica, encode_state
 from lockring.core.effects import COORDINATOR
-from lockring.core.node.reign import REMOVALS_NS
+from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.protocol import (
     GrantReply,
@@ -60,13 +60,13 @@ def test_state_that_cannot_be_read_changes_nothing(pair: Nodes) -> None:
 
 def test_strangers_that_call_themselves_nodes_are_not_remembered_for_ever(pair: Nodes) -> None:
     core, sender = pair.cores["B"], pair.replicas["A"]
-    promises = core.roles._promises
+    promises = core._copies._promises
     for number in range(1, 20_001):
         pair.now += MS
         core.receive(Replica("stranger", number), Replicate(1, 1, False, []), now_ns=pair.now)
     assert len(promises.heard_at_ns) < 10_000
-    assert len(core.roles._not_serving) < 10_000
-    assert len(core.roles._behind_since_ns) < 10_000
+    assert len(core._copies._not_serving) < 10_000
+    assert len(core._copies._behind_since_ns) < 10_000
     pair.now += 10 * S
     for number in range(20_001, 30_001):
         core.receive(Replica("stranger", number), Replicate(1, 1, False, []), now_ns=pair.now)
@@ -124,7 +124,7 @@ def test_hand_over_is_sent_again_on_a_new_connection(pair: Nodes) -> None:
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
     pair.cut.clear()
     assert not pair.cores["B"].may_serve(slot_of("x"), now_ns=pair.now)
-    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].connected(pair.replicas["B"], now_ns=pair.now)
     pair.settle()
     assert pair.cores["B"].may_serve(slot_of("x"), now_ns=pair.now)
 
@@ -235,7 +235,7 @@ def test_asks_without_a_coordinator_are_dropped_and_asked_again(pair: Nodes) -> 
     pair.crash("A")
     pair.advance(S)
     assert asked(pair, SlotRequestKind.TAKEOVER) == set()
-    pair.cores["B"].coordinator_connected(now_ns=pair.now)
+    pair.cores["B"].connected(COORDINATOR, now_ns=pair.now)
     pair.advance(S)
     assert asked(pair, SlotRequestKind.TAKEOVER) == {"B"}
 
@@ -246,7 +246,7 @@ def test_links_to_lives_that_are_over_are_forgotten(pair: Nodes) -> None:
     del pair.replicas["B"]
     pair.tell()
     pair.slots(lambda slot: slot)
-    assert list(pair.cores["A"].replicator.links) == []
+    assert list(pair.cores["A"]._replicator.links) == []
 
 
 def test_encoded_state_is_the_state(pair: Nodes) -> None:

@@ -7,8 +7,7 @@ import pytest
 
 from lockring.core.digest import mix
 from lockring.core.effects import COORDINATOR
-from lockring.core.node import acquires as node_locking
-from lockring.core.node import dispatch as node_service
+from lockring.core.node import acquires, parking
 from lockring.core.timing import up
 from lockring.net.frames import encode_frame
 from lockring.protocol import (
@@ -90,7 +89,7 @@ def test_repeat_of_an_acquire_is_answered_under_its_last_number_in_whatever_orde
 
 
 def test_parked_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_service, "PARKED_MAX", 2)
+    monkeypatch.setattr(parking, "PARKED_MAX", 2)
     nodes = Nodes("A")
     client = nodes.client("A", "one")
     for number in range(1, 4):
@@ -102,7 +101,7 @@ def test_parked_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_waiters_have_a_bound(alone: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_locking, "WAITERS_MAX", 1)
+    monkeypatch.setattr(acquires, "WAITERS_MAX", 1)
     one, two, three = (alone.client("A", name) for name in ("one", "two", "three"))
     one.acquire("x", 1)
     two.acquire("x", 1)
@@ -165,7 +164,7 @@ def test_node_that_may_not_serve_tells_no_holder_that_its_lock_is_lost(pair: Nod
 
 
 def test_session_with_many_locks_runs_out_in_slices(alone: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lockring.core.node.renewals.EXPIRED_PER_TURN_MAX", 7)
+    monkeypatch.setattr("lockring.core.node.session_leases.EXPIRED_PER_TURN_MAX", 7)
     one, two = alone.client("A", "one"), alone.client("A", "two")
     for number in range(1, 31):
         one.acquire(f"job/{number}", number, ttl_ms=1_000)
@@ -186,7 +185,7 @@ def test_session_with_many_locks_runs_out_in_slices(alone: Nodes, monkeypatch: p
 def test_expired_holder_whose_session_is_not_cleared_yet_stands_in_nobodys_way(
     alone: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockring.core.node.renewals.EXPIRED_PER_TURN_MAX", 1)
+    monkeypatch.setattr("lockring.core.node.session_leases.EXPIRED_PER_TURN_MAX", 1)
     one, two = alone.client("A", "one"), alone.client("A", "two")
     for number in range(1, 31):
         one.acquire(f"job/{number}", number, ttl_ms=1_000)
@@ -203,7 +202,7 @@ def test_session_has_one_ttl(alone: Nodes) -> None:
 
 
 def test_sessions_and_watches_have_a_bound(alone: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lockring.core.node.renewals.SESSIONS_MAX", 1)
+    monkeypatch.setattr("lockring.core.node.session_leases.SESSIONS_MAX", 1)
     monkeypatch.setattr("lockring.core.node.watches.WATCHES_MAX", 1)
     one, two = alone.client("A", "one"), alone.client("A", "two")
     assert len(of(GrantReply, one.acquire("x", 1))) == 1
@@ -474,7 +473,7 @@ def test_grant_that_was_broken_before_its_answer_is_not_answered_with_a_promise(
     two.ask(Break(51, "x", generation))
     pair.cut.clear()
     pair.cores["A"].disconnected(pair.replicas["B"], now_ns=pair.now)
-    pair.cores["A"].peer_connected(pair.replicas["B"], now_ns=pair.now)
+    pair.cores["A"].connected(pair.replicas["B"], now_ns=pair.now)
     pair.advance(S)
     assert of(GrantReply, one.inbox) == []
     assert codes(one.inbox) == ["not-held"]
@@ -492,7 +491,7 @@ def test_generations_that_a_waiter_needs_are_asked_for_until_they_come(alone: No
     one = alone.client("A", "one")
     one.acquire("x", 1)
     assert alone.asks == []
-    core.coordinator_connected(now_ns=alone.now)
+    core.connected(COORDINATOR, now_ns=alone.now)
     alone.advance(200 * MS)
     assert {(kind, item.slot) for kind, item in alone.asks} == {(SlotRequestKind.EXTEND, slot_of("x"))}
     alone.slots(

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
-from lockring.core.effects import COORDINATOR, Close, Coordinator, Note, Publish, Reply, Send
-from lockring.core.node.core import NodeCore
+from lockring.core.effects import COORDINATOR, Admit, Close, Coordinator, Note, Publish, Reply, Send
+from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.protocol import (
+    PROTOCOL,
     Acquire,
+    ClientHello,
     Heartbeat,
     HeartbeatAck,
     Keepalive,
@@ -105,11 +107,11 @@ class Nodes:
     def start(self, name: str, incarnation: int = 1) -> NodeCore:
         replica = self.replicas[name] = Replica(name, incarnation)
         core = self.cores[name] = NodeCore(replica, timing=self.timing, now_ns=self.now)
-        core.coordinator_connected(now_ns=self.now)
+        core.connected(COORDINATOR, now_ns=self.now)
         for other in list(self.cores):
             if other != name:
-                core.peer_connected(self.replicas[other], now_ns=self.now)
-                self.cores[other].peer_connected(replica, now_ns=self.now)
+                core.connected(self.replicas[other], now_ns=self.now)
+                self.cores[other].connected(replica, now_ns=self.now)
         self.settle()
         return core
 
@@ -125,9 +127,10 @@ class Nodes:
     def client(self, node: str, session: str, *, client: str = "", number: int = 1) -> Client:
         connection = next(self._numbers)
         made = self.clients[node, connection] = Client(self, node, connection, session)
-        self.cores[node].client_connected(
-            connection, client or session + str(connection), number, now_ns=self.now
-        )
+        core = self.cores[node]
+        hello = ClientHello(PROTOCOL, "", client or session + str(connection), number)
+        core.connected(connection, now_ns=self.now)
+        core.receive(connection, hello, now_ns=self.now)
         self.settle()
         return made
 
@@ -234,7 +237,7 @@ class Nodes:
                     self._later(node, self.replicas[name], message)
             case Close(to=int() as connection, reason=reason):
                 self.clients[name, connection].closed = reason
-            case Publish():
+            case Admit() | Publish():
                 pass
             case Note(text=text):
                 self.notes.append(text)

@@ -1,0 +1,59 @@
+"""Small things that threads do in their own way; `lockring.client.aio._support` has their counterparts for
+asyncio."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from lockring.client.blocking.driver import BlockingDriver
+from lockring.client.grant_state import check_callback
+from lockring.client.group_state import ChangeCallback
+from lockring.errors import LockringError
+
+Driver = BlockingDriver
+
+
+class Wakeup:
+    """What one thread of a membership sleeps at until something changes.
+
+    A bare lock, not an event: an event has a lock inside that would block a signal handler which interrupts its own
+    thread in `set`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake the thread."""
+        with contextlib.suppress(RuntimeError):  # it is awake
+            self._lock.release()
+
+    def wait(self, driver: Driver, until_ns: int | None) -> None:
+        """Sleep until woken, or until a time, or for no reason."""
+        driver.wait_at(self._lock, until_ns)
+
+
+def check_on_change(callback: ChangeCallback) -> None:
+    """Raise InvalidRequest for an `on_change` callback that cannot be called, or whose coroutine would never run."""
+    check_callback(callback, "on_change")
+
+
+def current_task() -> object | None:
+    """Return None: threads are told apart without it."""
+    return None
+
+
+def leave_later(driver: Driver, group: str, leave: Callable[[], None]) -> None:
+    """Leave a group without waiting, in a thread of its own.
+
+    Not at once: callbacks may still be finishing what must not be done by two members.
+    """
+
+    def work() -> None:
+        with contextlib.suppress(LockringError):  # the membership was lost or the client closed meanwhile
+            leave()
+
+    driver.spawn(work, f"lockring-leave-{group[:40]}")

@@ -1,0 +1,162 @@
+"""Which connections a node admits, as what, and which messages it takes on them.
+
+Rules:
+
+- A connection begins with a hello. A client's names its cluster if it knows one; a peer's names the cluster, its own
+  life and the life that it means. What does not fit is refused with the reason, and its connection ends.
+- A peer's new connection replaces an older one of the same life: the older one is dead, and only its end has not been
+  noticed here yet.
+- A peer sends what primaries send on this connection; everything else there is a mistake.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockring.cluster_state import Replica
+from lockring.core.effects import Admit, Connection, Refuse
+from lockring.core.node.context import NodeContext
+from lockring.errors import (
+    LockringError,
+    ProtocolError,
+    StaleVersion,
+    Unavailable,
+    WrongCluster,
+    WrongRole,
+)
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    HandOver,
+    Heartbeat,
+    Join,
+    Message,
+    PeerHello,
+    Replicate,
+    SlotRequests,
+    State,
+    Welcome,
+)
+
+FROM_PEER: Final = frozenset({Replicate, HandOver, State})
+"""What a peer may send on the connection that it opened."""
+
+
+class Admission:
+    """The accepted connections that are not clients': strangers, and peers."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._strangers: dict[Connection, None] = {}
+        self._peers: dict[Connection, Replica] = {}
+        self._connection_of: dict[Replica, Connection] = {}
+
+    def connected(self, connection: Connection) -> None:
+        """Await a hello on an accepted connection."""
+        self._strangers[connection] = None
+
+    def disconnected(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self._strangers.pop(connection, None)
+        peer = self._peers.pop(connection, None)
+        if peer is not None and self._connection_of.get(peer) == connection:
+            del self._connection_of[peer]
+
+    def sender(self, connection: Connection, message: Message) -> Replica | None:
+        """Return the peer that sends this message, None if none is to be listened to.
+
+        A peer that sends what no peer may send is refused.
+        """
+        peer = self._peers.get(connection)
+        if peer is not None and type(message) not in FROM_PEER:
+            self.disconnected(connection)
+            text = f"a node does not take {type(message).__name__} from another node"
+            self._context.outbox.add(Refuse(connection, ProtocolError(text)))
+            return None
+        return peer
+
+    def greet(self, connection: Connection, hello: Message) -> ClientHello | None:
+        """Admit or refuse a connection by its first message.
+
+        Returns:
+            The hello of a client that was admitted; None for a peer, and for what was refused or is not greeting.
+        """
+        if connection not in self._strangers:
+            return None
+        del self._strangers[connection]
+        outbox = self._context.outbox
+        try:
+            match hello:
+                case ClientHello():
+                    self._check_client(hello)
+                    outbox.add(Admit(connection, is_member=False, welcome=self._welcome()))
+                    return hello
+                case PeerHello():
+                    self._check_peer(hello)
+                    self._admit_peer(connection, Replica(hello.node, hello.incarnation))
+                case Join() | Heartbeat() | SlotRequests():
+                    raise self._not_a_coordinator()
+                case _:
+                    raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
+        except LockringError as error:
+            outbox.add(Refuse(connection, error))
+        return None
+
+    def _admit_peer(self, connection: Connection, peer: Replica) -> None:
+        outbox = self._context.outbox
+        older = self._connection_of.get(peer)
+        if older is not None:
+            self.disconnected(older)
+            outbox.close(older, f"{peer.node} has opened a newer connection")
+        self._peers[connection] = peer
+        self._connection_of[peer] = connection
+        outbox.add(Admit(connection, is_member=True, welcome=self._welcome(), peer=peer))
+
+    def _check_client(self, hello: ClientHello) -> None:
+        _check_protocol(hello.protocol, "the client")
+        context = self._context
+        if hello.cluster and not context.state.cluster:
+            # The node may join another cluster than the client's, whose routes the client must not follow.
+            raise Unavailable(f"node {context.replica.node} has not joined a cluster yet")
+        self._check_cluster(hello.cluster, "the client")
+
+    def _check_peer(self, hello: PeerHello) -> None:
+        _check_protocol(hello.protocol, f"node {hello.node}")
+        context = self._context
+        if not context.state.cluster:
+            raise Unavailable(f"node {context.replica.node} has not joined a cluster yet")
+        if hello.cluster != context.state.cluster:
+            self._check_cluster(hello.cluster or "(none)", f"node {hello.node}")
+        if Replica(hello.to_node, hello.to_incarnation) != context.replica:
+            text = f"this is {context.replica}, not {hello.to_node}#{hello.to_incarnation}"
+            raise StaleVersion(text, name=hello.to_node)
+        known = context.state.members.get(hello.node)
+        if known is not None and known.replica.incarnation > hello.incarnation:
+            raise StaleVersion(f"the cluster knows a later life of {hello.node}", name=hello.node)
+
+    def _check_cluster(self, cluster: str, sender: str) -> None:
+        mine = self._context.state.cluster
+        if cluster and mine and cluster != mine:
+            raise WrongCluster(
+                f"{sender} belongs to cluster {cluster}, node {self._context.replica.node} to cluster {mine}"
+            )
+
+    def _not_a_coordinator(self) -> WrongRole:
+        context = self._context
+        address = context.state.address_of(context.replica) or "this"
+        coordinator = context.state.coordinator
+        hint = f"; its coordinator is at {coordinator}" if coordinator else ""
+        return WrongRole(f"{address} is node {context.replica.node}, not a coordinator{hint}")
+
+    def _welcome(self) -> Welcome:
+        me, state = self._context.replica, self._context.state
+        return Welcome(
+            PROTOCOL, state.cluster, "node", me.node, me.incarnation, state.version, state.coordinator
+        )
+
+
+def _check_protocol(protocol: int, sender: str) -> None:
+    if protocol != PROTOCOL:
+        raise ProtocolError(
+            f"{sender} speaks version {protocol} of the protocol, this server version {PROTOCOL}"
+        )

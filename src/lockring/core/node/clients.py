@@ -1,0 +1,103 @@
+"""A node's connected clients, and the refusals and notices that they get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lockring.core.node.context import NodeContext
+from lockring.core.node.locks import LockHolder, LockWaiter
+from lockring.protocol import LossNotice, Refusal
+from lockring.slots import slot_of
+
+
+class ConnectedClient:
+    """One client's connection, and what ends with it.
+
+    Attributes:
+        client: the client's random id.
+        number: which of the client's connections this is.
+        waiters: its acquires in queues.
+        watches: the lock of each watch, by request.
+        follows: the lock of each group that it follows, by request.
+    """
+
+    __slots__ = ("client", "follows", "number", "waiters", "watches")
+
+    def __init__(self, client: str, number: int) -> None:
+        self.client = client
+        self.number = number
+        self.waiters: dict[LockWaiter, None] = {}
+        self.watches: dict[int, str] = {}
+        self.follows: dict[int, str] = {}
+
+
+class ConnectedClients:
+    """All clients' connections.
+
+    Attributes:
+        by_connection: by the shell's number of the connection.
+    """
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self.by_connection: dict[int, ConnectedClient] = {}
+        self._connection_of: dict[str, int] = {}
+
+    def connection_of(self, client: str) -> int | None:
+        """Return the present connection of a client, None if it has none."""
+        return self._connection_of.get(client)
+
+    def is_outdated(self, client: str, number: int) -> bool:
+        """Return whether a newer connection of this client is there already, so that this one came late."""
+        other = self._connection_of.get(client)
+        return other is not None and self.by_connection[other].number > number
+
+    def add(self, connection: int, client: str, number: int) -> None:
+        """Serve a client on this connection."""
+        self.by_connection[connection] = ConnectedClient(client, number)
+        self._connection_of[client] = connection
+
+    def remove(self, connection: int) -> ConnectedClient | None:
+        """Forget a connection, and return what ends with it; None if no client was served on it."""
+        client = self.by_connection.pop(connection, None)
+        if client is not None:
+            del self._connection_of[client.client]
+        return client
+
+    # ------------------------------------------------------------------ refusals and notices
+
+    def refuse(self, connection: int, message: Any, code: str, text: str) -> None:
+        """Refuse a request with an error of `lockring.errors`."""
+        refusal = Refusal(getattr(message, "request", 0), code, text, getattr(message, "name", ""))
+        self._context.outbox.send(connection, refusal)
+
+    def refuse_moved(self, connection: int, request: int, name: str) -> None:
+        """Refuse a request because another node serves the lock's slot."""
+        if connection not in self.by_connection:
+            return
+        state = self._context.state
+        number = slot_of(name)
+        primary = state.slots[number].primary
+        text = (
+            f"lock {name!r} is served by {primary}" if primary else f"nobody serves slot {number} at present"
+        )
+        self._context.outbox.send(connection, Refusal(request, "moved", text, name, state.version))
+
+    def notify_lost(self, entry: LockHolder | LockWaiter, reason: str) -> None:
+        """Notify a client that one of its holders or waiters was dropped.
+
+        Of a holder a node reports only what it has the right to report: after the end of its reign the grant may
+        live on at another node.
+        """
+        outbox = self._context.outbox
+        if isinstance(entry, LockWaiter):
+            request = entry.request
+            text = "the session was not kept alive"
+            outbox.send(request.connection, Refusal(request.request, "unavailable", text, entry.lock.name))
+            return
+        connection = entry.session.connection
+        now_ns = self._context.now_ns
+        if connection in self.by_connection and self._context.rights.may_serve(
+            slot_of(entry.lock.name), now_ns=now_ns
+        ):
+            outbox.send(connection, LossNotice(entry.session.id, entry.acquisition, entry.lock.name, reason))

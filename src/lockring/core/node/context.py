@@ -1,0 +1,112 @@
+"""What a node's parts share: who the node is, what it knows, what it may do, and where its messages go.
+
+A part gets this object, and the parts below it that it uses; none gets the node. News for any other part is a value
+that the part returns, and that `core` or `service` passes on.
+"""
+
+from __future__ import annotations
+
+from lockring.cluster_state import ClusterState, Replica, encode_state, routes_of
+from lockring.core.effects import Close, Connection, Effect, Endpoint, Note, Publish, Reply, Send
+from lockring.core.node.rights import Rights
+from lockring.core.node.slot import NodeSlot
+from lockring.core.timing import Timing
+from lockring.protocol import Message, Routes, SlotRequest, SlotRequestKind
+
+
+class NodeOutbox:
+    """What leaves at the end of this turn.
+
+    Attributes:
+        effects: in order.
+        asks: requests to the coordinator about slots, by kind, slot and node.
+    """
+
+    def __init__(self) -> None:
+        self.effects: list[Effect] = []
+        self.asks: dict[tuple[SlotRequestKind, int, str], SlotRequest] = {}
+
+    def send(self, to: Endpoint, message: Message) -> None:
+        """Send a message; to a replica, on the connection that this node opened."""
+        self.effects.append(Send(to, message))
+
+    def reply(self, to: Replica, message: Message) -> None:
+        """Answer a peer on the connection that the peer opened."""
+        self.effects.append(Reply(to, message))
+
+    def close(self, connection: Connection, reason: str) -> None:
+        """Close an accepted connection after what was sent on it before."""
+        self.effects.append(Close(connection, reason))
+
+    def note(self, text: str, asked_by: Connection | None = None) -> None:
+        """Write a line to the log."""
+        self.effects.append(Note(text, asked_by))
+
+    def warn(self, text: str) -> None:
+        """Write a warning to the log."""
+        self.effects.append(Note(text, None, True))
+
+    def publish(self, state: ClusterState) -> None:
+        """Let the shell act on a new cluster state."""
+        self.effects.append(Publish(state))
+
+    def add(self, effect: Effect) -> None:
+        """Add an effect that has no name of its own here."""
+        self.effects.append(effect)
+
+    def ask(self, kind: SlotRequestKind, item: SlotRequest) -> None:
+        """Ask the coordinator for a change at the end of this turn; the same request twice is one."""
+        self.asks[kind, item.slot, item.node] = item
+
+
+class NodeContext:
+    """What every part of a node may see.
+
+    Attributes:
+        replica: which life of which node this is.
+        timing: how long things take; the two leases are the cluster state's.
+        state: the newest cluster state that the node knows.
+        slots: by number, those in which the node has, or had, a role.
+        rights: until when it may serve.
+        outbox: where messages and other effects go.
+        now_ns: time of the last input.
+        catching_up_until_ns: until then nothing expires, since the process stood still a moment ago and messages that
+            arrived meanwhile are still to be read.
+    """
+
+    def __init__(self, replica: Replica, timing: Timing, now_ns: int) -> None:
+        self.replica = replica
+        self.timing = timing
+        self.state = ClusterState()
+        self.slots: dict[int, NodeSlot] = {}
+        self.rights = Rights(self.slots)
+        self.outbox = NodeOutbox()
+        self.now_ns = now_ns
+        self.catching_up_until_ns = now_ns - 100 * timing.stall_ns  # long ago
+        # Both are made when they are first asked for: most states are never asked for.
+        self._routes: Routes | None = None
+        self._encoded: bytes | None = None
+
+    def learn(self, state: ClusterState, *, reroutes: bool) -> None:
+        """Replace the cluster state.
+
+        Args:
+            state: the new one.
+            reroutes: whether its primaries or their addresses differ from the old one's.
+        """
+        self.state = state
+        self._encoded = None
+        if reroutes:
+            self._routes = None
+
+    def routes(self) -> Routes:
+        """Return where the primaries are by the newest state."""
+        if self._routes is None:
+            self._routes = routes_of(self.state)
+        return self._routes
+
+    def encoded_state(self) -> bytes:
+        """Return the newest state, serialized."""
+        if self._encoded is None:
+            self._encoded = encode_state(self.state)
+        return self._encoded

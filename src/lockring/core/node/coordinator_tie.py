@@ -1,0 +1,92 @@
+"""A node's tie to its coordinator: heartbeats, the lease that their acknowledgements give, and requests about slots."""
+
+from __future__ import annotations
+
+from lockring.core.effects import COORDINATOR
+from lockring.core.node.context import NodeContext
+from lockring.core.node.leases import SentTimes
+from lockring.core.node.roles import ReleasedSlots
+from lockring.protocol import Heartbeat, HeartbeatAck, SlotRequest, SlotRequestKind, SlotRequests
+from lockring.units import NS_PER_MS
+
+
+class CoordinatorTie:
+    """The connection to the coordinator, as the node's rights depend on it.
+
+    Attributes:
+        away_since_ns: since when no connection stands on which the coordinator has welcomed the node; None while one
+            does.
+        heartbeat_at_ns: when the next heartbeat is due, while it does.
+    """
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._heartbeats = SentTimes()
+        self.away_since_ns: int | None = context.now_ns
+        self.heartbeat_at_ns = context.now_ns
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the coordinator has welcomed the node on a connection that stands."""
+        return self.away_since_ns is None
+
+    def connected(self) -> None:
+        """Note that the coordinator has welcomed the node."""
+        self.away_since_ns = None
+
+    def disconnected(self, now_ns: int) -> None:
+        """Note that the connection to the coordinator is gone."""
+        if self.away_since_ns is None:
+            self.away_since_ns = now_ns
+
+    def heartbeat(self, *, waiters: int, sessions: int, released: ReleasedSlots, now_ns: int) -> None:
+        """Send a heartbeat.
+
+        Args:
+            waiters: requests that wait for locks at this node.
+            sessions: sessions at this node.
+            released: the slots that it gave up with no successor.
+            now_ns: the time, from which the lease that is asked for counts.
+        """
+        context = self._context
+        lease_ms = context.state.coordinator_lease_ms
+        self.heartbeat_at_ns = now_ns + context.timing.heartbeat_for_ns(lease_ms)
+        context.outbox.send(
+            COORDINATOR,
+            Heartbeat(
+                self._heartbeats.add(now_ns),
+                context.state.version,
+                locks=sum(len(slot.table.locks) for slot in context.slots.values() if slot.reign is not None),
+                waiters=waiters,
+                sessions=sessions,
+                released=released.digest,
+                promised_ms=max(0, -((now_ns - released.promised_until_ns) // NS_PER_MS)),
+            ),
+        )
+
+    def acknowledged(self, message: HeartbeatAck, now_ns: int) -> bool:
+        """Extend the lease by an acknowledgement, and return whether it was of a heartbeat that is still known."""
+        sent_at_ns = self._heartbeats.pop(message.sequence)
+        if sent_at_ns is None:
+            return False
+        context = self._context
+        lease_ns = context.state.coordinator_lease_ms * NS_PER_MS
+        context.rights.coordinator_lease.acknowledged(
+            sent_at_ns + lease_ns, message.version, context.state.version
+        )
+        return True
+
+    def send_asks(self) -> None:
+        """Send this turn's requests about slots, one message for each kind; without a coordinator they are dropped.
+
+        Every asker asks again as long as its reason lasts.
+        """
+        outbox = self._context.outbox
+        asks, outbox.asks = outbox.asks, {}
+        if not self.is_up:
+            return
+        by_kind: dict[SlotRequestKind, list[SlotRequest]] = {}
+        for (kind, _, _), item in asks.items():
+            by_kind.setdefault(kind, []).append(item)
+        for kind, items in by_kind.items():
+            outbox.send(COORDINATOR, SlotRequests(kind, items))

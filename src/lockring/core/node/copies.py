@@ -1,0 +1,133 @@
+"""A node as a copy: it follows primaries, and takes over from those that fall silent.
+
+- It acknowledges what a primary sends; each acknowledgement is a promise not to serve in that primary's place for a
+  while (`leases`).
+- As backup it asks for a primary's slots once that is silent, unreachable, or says that it may not serve.
+- To a primary that goes on without the newest state it passes that on: it may be cut off from the coordinator.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockring.cluster_state import ClusterState, Replica
+from lockring.core.node.context import NodeContext
+from lockring.core.node.leases import Promises
+from lockring.core.node.replicator import Replicator
+from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS, up
+from lockring.protocol import Replicate, ReplicateAck, SlotRequest, SlotRequestKind, State
+from lockring.slots import SLOTS
+from lockring.units import NS_PER_MS
+
+BEHIND_NS: Final = 300 * NS_PER_MS
+"""How long a primary may not know the newest state before a copy passes it on: the coordinator is mostly quicker."""
+
+HEARD_MAX: Final = 1_024
+"""More lives than this that have ever sent anything are searched for those that are of no use any more."""
+
+
+class Copies:
+    """What a node owes the primaries that it copies, and what it has heard of them."""
+
+    def __init__(self, context: NodeContext, replicator: Replicator, promises: Promises) -> None:
+        self._context = context
+        self._replicator = replicator
+        self._promises = promises
+        self._backup_slots: dict[Replica, list[int]] = {}
+        self._not_serving: dict[Replica, None] = {}
+        self._asked_at_ns: dict[Replica, int] = {}
+        self._behind_since_ns: dict[Replica, int] = {}
+        self._forget_above = HEARD_MAX
+
+    def replicated(self, primary: Replica, message: Replicate, now_ns: int) -> None:
+        """Follow a primary's news and acknowledge them."""
+        context = self._context
+        positions: list[tuple[int, int, int, int]] = []
+        for stream in message.streams:
+            if not 0 <= stream.slot < SLOTS:
+                continue
+            state = context.state.slots[stream.slot]
+            copy = state.copy_of(context.replica)
+            if (
+                state.primary != primary
+                or copy is None
+                or (state.since, copy.joined) != (stream.since, stream.joined)
+            ):
+                continue
+            self._replicator.hand_over_done(primary, stream.slot)
+            index = context.slots[stream.slot].apply(stream, state.base, now_ns)
+            if index is not None:
+                positions.append((stream.slot, stream.since, stream.joined, index))
+        self._promises.acknowledge(primary, now_ns)
+        if len(self._promises.heard_at_ns) > self._forget_above:
+            self._forget_others(now_ns)
+        self._pass_state_on(primary, message.version, now_ns)
+        context.outbox.reply(primary, ReplicateAck(message.sequence, context.state.version, positions))
+        if message.serving:
+            self._not_serving.pop(primary, None)
+        elif primary not in self._not_serving:
+            self._not_serving[primary] = None
+            self.check_primaries(now_ns)
+
+    def _pass_state_on(self, primary: Replica, version: int, now_ns: int) -> None:
+        """Pass the newest state to a primary that has gone on without it, so that it learns that its reigns are over.
+
+        Repeated, since a reply is lost with its connection.
+        """
+        context = self._context
+        if version >= context.state.version:
+            self._behind_since_ns.pop(primary, None)
+        elif now_ns - self._behind_since_ns.setdefault(primary, now_ns) >= BEHIND_NS:
+            self._behind_since_ns[primary] = now_ns
+            context.outbox.reply(primary, State(context.encoded_state()))
+
+    def check_primaries(self, now_ns: int) -> None:
+        """Ask, as backup, for the slots of every primary that is silent or unable to serve."""
+        context, grace_ns = self._context, self._context.timing.takeover_link_grace_ns
+        silent_ns = up(self._backup_lease_ns())
+        for primary, numbers in self._backup_slots.items():
+            silence_ns = now_ns - self._promises.heard_at_ns.get(primary, now_ns)
+            gone = self._replicator.is_down(primary, grace_ns, now_ns)
+            if not (
+                silence_ns > silent_ns or (gone and silence_ns > grace_ns) or primary in self._not_serving
+            ):
+                continue
+            if now_ns - self._asked_at_ns.get(primary, DISTANT_PAST_NS) < ASK_AGAIN_NS:
+                continue
+            self._asked_at_ns[primary] = now_ns
+            me = context.replica
+            for number in numbers:
+                state = context.state.slots[number]
+                assert state.backup is not None
+                item = SlotRequest(number, state.epoch, me.node, me.incarnation, state.backup.joined)
+                context.outbox.ask(SlotRequestKind.TAKEOVER, item)
+
+    def learned(self, state: ClusterState, now_ns: int) -> None:
+        """Note of which primaries this node is the backup by a new state; a new one counts as just heard of."""
+        me = self._context.replica
+        heard = self._promises.heard_at_ns
+        backups: dict[Replica, list[int]] = {}
+        for number in self._context.slots:
+            slot = state.slots[number]
+            if slot.primary is not None and slot.backup is not None and slot.backup.replica == me:
+                backups.setdefault(slot.primary, []).append(number)
+        for primary in backups:
+            if primary not in self._backup_slots:
+                heard[primary] = max(now_ns, heard.get(primary, now_ns))
+        self._backup_slots = backups
+        self._forget_others(now_ns)
+
+    def _forget_others(self, now_ns: int) -> None:
+        """Forget lives that are not members and have no slot that this node is the backup of."""
+        heard, state = self._promises.heard_at_ns, self._context.state
+        for known in [
+            each for each in heard if each not in self._backup_slots and not state.is_current(each)
+        ]:
+            self._promises.forget(known, now_ns, self._backup_lease_ns())
+            self._not_serving.pop(known, None)
+            self._asked_at_ns.pop(known, None)
+            self._behind_since_ns.pop(known, None)
+        self._forget_above = max(HEARD_MAX, 2 * len(heard))
+
+    def _backup_lease_ns(self) -> int:
+        return self._context.state.backup_lease_ms * NS_PER_MS

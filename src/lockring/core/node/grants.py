@@ -1,0 +1,403 @@
+"""A node's grants and queues: what becomes of an acquire once it is admitted, until its end.
+
+A grant is recorded at once and answered later: when its copies have it, and if the node may then still serve the slot,
+on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm, since
+no client has heard of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lockring.core.deadlines import DeadlineQueue
+from lockring.core.node.clients import ConnectedClients
+from lockring.core.node.context import NodeContext
+from lockring.core.node.generations import Generations
+from lockring.core.node.lock_events import LockEvents
+from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
+from lockring.core.node.slot import EndedReign, NodeSlot
+from lockring.core.node.trouble import Troubles
+from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
+from lockring.slots import slot_of
+from lockring.units import NS_PER_MS
+
+
+class NodeGrants:
+    """NodeGrants, their answers, and the waiters for them.
+
+    Attributes:
+        waiters: how many wait at this node.
+        unanswered: slots with grants that are not answered yet.
+        timeouts: when waits time out.
+    """
+
+    def __init__(
+        self,
+        context: NodeContext,
+        clients: ConnectedClients,
+        troubles: Troubles,
+        generations: Generations,
+        events: LockEvents,
+    ) -> None:
+        self._context = context
+        self._clients = clients
+        self._troubles = troubles
+        self._generations = generations
+        self._events = events
+        self.unanswered: dict[int, None] = {}
+        self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting)
+        self.waiters = 0
+        # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
+        self._fresh: list[LockWaiter] = []
+        self._unnoticed: list[LockWaiter] = []
+
+    # ------------------------------------------------------------------ granting
+
+    def grant(
+        self,
+        slot: NodeSlot,
+        name: str,
+        session: Session,
+        wanted: Acquire | LockWaiter,
+        request: OpenRequest,
+        now_ns: int,
+    ) -> bool:
+        """Grant a lock, to be answered once its copies have the grant.
+
+        Positional and with six arguments, as the messages below: this is the path of every acquire.
+
+        Returns:
+            Whether it was granted; False if the slot has no generation left at present.
+        """
+        reign = slot.reign
+        assert reign is not None
+        generation = self._generations.reserve(slot)
+        if generation is None:
+            self._generations.exhausted(slot.number)
+            return False
+        holder = slot.table.grant(name, session, wanted, generation, now_ns)
+        if reign.streams:
+            reign.record(_put(name, session, wanted, generation), now_ns)
+        else:
+            reign.count()
+        request.index = reign.index
+        reign.unanswered[holder] = request
+        self.unanswered[slot.number] = None
+        if name in self._events.watched:
+            self._events.add(LockEventKind.GRANTED, holder)
+        return True
+
+    def answer_again(self, slot: NodeSlot, holder: LockHolder, request: OpenRequest) -> None:
+        """Answer an acquire that was granted before, as soon as that grant may be answered."""
+        assert slot.reign is not None
+        if holder.broken:
+            self._refuse_broken(holder, request)
+            return
+        before = slot.reign.unanswered.get(holder)
+        if before is not None and _is_superseded(request, before):
+            return
+        request.index = 0 if before is None else before.index
+        slot.reign.unanswered[holder] = request
+        self.unanswered[slot.number] = None
+
+    def answer_grants(self, now_ns: int) -> None:
+        """Send every grant that its copies have, and that this node may still give."""
+        context = self._context
+        sync = context.state.replication == "sync"
+        for number in list(self.unanswered):
+            reign = context.slots[number].reign
+            if reign is None or not reign.unanswered:
+                del self.unanswered[number]
+                continue
+            if not context.rights.may_serve(number, now_ns=now_ns):
+                continue
+            acknowledged = reign.acknowledged_index() if sync and reign.streams else reign.index
+            for holder, request in list(reign.unanswered.items()):
+                if request.index > acknowledged:
+                    continue
+                del reign.unanswered[holder]
+                if holder.broken:
+                    self._refuse_broken(holder, request)
+                else:
+                    self._send_grant(holder, request, now_ns)
+            if not reign.unanswered:
+                del self.unanswered[number]
+
+    def serve_slot(self, slot: NodeSlot, now_ns: int) -> None:
+        """Grant all that can be granted in a slot that has got new generations."""
+        self._generations.extended(slot.number)
+        for lock in [lock for lock in slot.table.locks.values() if lock.waiters]:
+            self._serve_lock(slot, lock, now_ns)
+
+    def _serve_lock(self, slot: NodeSlot, lock: LockEntry, now_ns: int) -> None:
+        while (waiter := slot.table.next_grantable(lock)) is not None:
+            if not self.grant(slot, lock.name, waiter.session, waiter, waiter.request, now_ns):
+                return
+            self._forget_waiter(waiter)
+
+    def _send_grant(self, holder: LockHolder, request: OpenRequest, now_ns: int) -> None:
+        if request.connection not in self._clients.by_connection:
+            return
+        session = holder.session
+        request_number, promise_ms = request.request, request.promise_ms
+        basis = session.basis
+        # An acquire that waited for long would promise little, counted from its sending. A keepalive that came since
+        # promises more; a quarter of a TTL is what makes the difference worth a look at another request.
+        if basis.at_ns > request.arrived_ns and now_ns - request.arrived_ns > session.ttl_ms * NS_PER_MS // 4:
+            request_number, promise_ms = basis.request, basis.promise_ms
+        self._context.outbox.send(
+            request.connection, GrantReply(request.request, holder.generation, promise_ms, request_number)
+        )
+
+    def _refuse_broken(self, holder: LockHolder, request: OpenRequest) -> None:
+        text = "this acquisition was broken by an operator"
+        refusal = Refusal(request.request, "not-held", text, holder.lock.name)
+        self._context.outbox.send(request.connection, refusal)
+
+    # ------------------------------------------------------------------ waiting
+
+    def enqueue(
+        self,
+        slot: NodeSlot,
+        session: Session,
+        message: Acquire,
+        request: OpenRequest,
+        *,
+        since_ns: int,
+        deadline_ns: int | None,
+    ) -> None:
+        """Let an acquire wait.
+
+        Args:
+            slot: of its lock.
+            session: of its client.
+            message: what it asks for.
+            request: where to answer.
+            since_ns: since when it has been waiting, here or elsewhere.
+            deadline_ns: when it times out, None for never.
+        """
+        waiter = slot.table.enqueue(
+            message.name,
+            session,
+            message.acquisition,
+            mode=message.mode,
+            permits=message.permits,
+            since_ns=since_ns,
+            deadline_ns=deadline_ns,
+            request=request,
+            payload=message.payload,
+        )
+        self.waiters += 1
+        self._fresh.append(waiter)
+        self._clients.by_connection[request.connection].waiters[waiter] = None
+        if deadline_ns is not None:
+            self.timeouts.push(deadline_ns, waiter)
+        if message.name in self._events.watched:
+            self._events.add(LockEventKind.WAITING, waiter)
+
+    def wait_again(self, waiter: LockWaiter, request: OpenRequest, deadline_ns: int | None) -> None:
+        """Answer a waiting acquire to another request of its client from now on."""
+        if _is_superseded(request, waiter.request):
+            return
+        client = self._clients.by_connection.get(waiter.request.connection)
+        if client is not None:
+            client.waiters.pop(waiter, None)
+        self._clients.by_connection[request.connection].waiters[waiter] = None
+        waiter.request = request
+        self._fresh.append(waiter)
+        if waiter.deadline_ns is not None:
+            self.timeouts.abandon()
+        waiter.deadline_ns = deadline_ns
+        if deadline_ns is not None:
+            self.timeouts.push(deadline_ns, waiter)
+
+    def on_tick(self, now_ns: int) -> None:
+        """Send the notices that are due now and then, and ask again for generations.
+
+        A client learns that its acquire is in the queue only once it has waited for longer than a tick: most are
+        granted before, and the notice would cost a client that waits for nothing else a wake-up.
+        """
+        self._generations.ask_again()
+        unnoticed, self._unnoticed, self._fresh = self._unnoticed, self._fresh, []
+        context = self._context
+        for waiter in unnoticed:
+            number = slot_of(waiter.lock.name)
+            slot = context.slots.get(number)
+            if slot is None or slot.table.find(waiter.session.id, waiter.acquisition) is not waiter:
+                continue
+            if context.rights.may_serve(number, now_ns=now_ns):
+                context.outbox.send(waiter.request.connection, QueueNotice(waiter.request.request))
+            else:
+                self._fresh.append(waiter)
+
+    def time_out_due(self, now_ns: int) -> None:
+        """Refuse the waiters whose time is up."""
+        while (due := self.timeouts.pop_due(now_ns)) is not None:
+            waiter = due[1]
+            if self._is_waiting(waiter, due[0]):
+                self._time_out(waiter, now_ns)
+
+    def _time_out(self, waiter: LockWaiter, now_ns: int) -> None:
+        name, number = waiter.lock.name, slot_of(waiter.lock.name)
+        request = waiter.request
+        if self._context.rights.may_serve(number, now_ns=now_ns):
+            refusal = Refusal(request.request, "timeout", why_not_granted(waiter.lock, waiter), name)
+        else:
+            refusal = Refusal(request.request, "unavailable", self._troubles.why_not_served(number), name)
+        waiter.deadline_ns = None
+        self.withdraw(waiter, "timeout")
+        self._context.outbox.send(request.connection, refusal)
+
+    def _is_waiting(self, waiter: LockWaiter, at_ns: int) -> bool:
+        slot = self._context.slots[slot_of(waiter.lock.name)]
+        return (
+            waiter.deadline_ns == at_ns and slot.table.find(waiter.session.id, waiter.acquisition) is waiter
+        )
+
+    # ------------------------------------------------------------------ ends
+
+    def drop(self, slot: NodeSlot, entry: LockHolder | LockWaiter, now_ns: int, *, reason: str = "") -> None:
+        """Drop a holder or a waiter, and grant the lock to those that it stood before.
+
+        Args:
+            slot: of its lock.
+            entry: the holder or waiter.
+            now_ns: the time.
+            reason: why it was lost; "" if its client gave it up.
+        """
+        if isinstance(entry, LockHolder):
+            self.drop_holder(slot, entry, now_ns, reason)
+        else:
+            self.withdraw(entry, reason or "cancelled")
+
+    def drop_holder(self, slot: NodeSlot, holder: LockHolder, now_ns: int, reason: str = "") -> None:
+        """End a grant as `drop` does."""
+        reign = slot.reign
+        assert reign is not None
+        if holder.lock.name in self._events.watched:
+            self._events.add_end(holder, reason)
+        slot.table.remove_holder(holder)
+        holder.broken = False
+        reign.unanswered.pop(holder, None)
+        if reign.streams:
+            reign.record(Remove(holder.lock.name, holder.session.id, holder.acquisition), now_ns)
+        else:
+            reign.count()
+        if holder.lock.waiters:
+            self._serve_lock(slot, holder.lock, now_ns)
+
+    def drop_session(
+        self, session: Session, now_ns: int, *, is_lost: bool, at_most: int | None = None
+    ) -> int:
+        """Drop what a session has in the slots served here.
+
+        A session may wait behind itself, so that dropping one of its holders grants it another: hence the repetition,
+        and waiters first.
+
+        Args:
+            session: whose holders and waiters end.
+            now_ns: the time.
+            is_lost: whether its client is notified, since it did not give them up.
+            at_most: end after so many.
+
+        Returns:
+            How many were dropped.
+        """
+        dropped = 0
+        for number in list(session.served):
+            slot = self._context.slots[number]
+            while (share := slot.table.shares.get(session.id)) is not None:
+                entries = sorted(share.entries.values(), key=lambda entry: isinstance(entry, LockHolder))
+                for entry in entries:
+                    if at_most is not None and dropped >= at_most:
+                        return dropped
+                    if slot.table.find(session.id, entry.acquisition) is entry:
+                        if is_lost:
+                            self._clients.notify_lost(entry, "expired")
+                        self.drop(slot, entry, now_ns, reason="expired" if is_lost else "")
+                        dropped += 1
+        return dropped
+
+    def withdraw(self, waiter: LockWaiter, reason: str) -> None:
+        """Take a waiter out of its queue, and grant the lock to those that it stood before."""
+        slot = self._context.slots[slot_of(waiter.lock.name)]
+        self._take_out(slot, waiter, reason)
+        self._serve_lock(slot, waiter.lock, self._context.now_ns)
+
+    def withdraw_all(self, waiters: Iterable[LockWaiter]) -> None:
+        """Take waiters out of their queues, and only then grant the locks, so that none goes to one of them."""
+        locks: dict[LockEntry, NodeSlot] = {}
+        for waiter in waiters:
+            slot = locks[waiter.lock] = self._context.slots[slot_of(waiter.lock.name)]
+            self._take_out(slot, waiter, "disconnected")
+        for lock, slot in locks.items():
+            self._serve_lock(slot, lock, self._context.now_ns)
+
+    def _take_out(self, slot: NodeSlot, waiter: LockWaiter, reason: str) -> None:
+        slot.table.dequeue(waiter)
+        self._forget_waiter(waiter)
+        if waiter.lock.name in self._events.watched:
+            self._events.add(LockEventKind.LEFT, waiter, reason)
+
+    def reign_ended(self, ended: EndedReign) -> None:
+        """Refuse all that wait for an answer in a slot that is not served here any more."""
+        for waiter in ended.waiters:
+            self._forget_waiter(waiter)
+            self._clients.refuse_moved(waiter.request.connection, waiter.request.request, waiter.lock.name)
+        for holder, request in ended.reign.unanswered.items():
+            self._clients.refuse_moved(request.connection, request.request, holder.lock.name)
+        self.unanswered.pop(ended.number, None)
+        self._generations.extended(ended.number)
+
+    def _forget_waiter(self, waiter: LockWaiter) -> None:
+        """Let nothing name a waiter that was taken out of its table."""
+        self.waiters -= 1
+        if waiter.deadline_ns is not None:
+            self.timeouts.abandon()
+        client = self._clients.by_connection.get(waiter.request.connection)
+        if client is not None:
+            client.waiters.pop(waiter, None)
+
+
+def _put(name: str, session: Session, wanted: Acquire | LockWaiter, generation: int) -> Put:
+    """Return the mutation of a new grant.
+
+    By position: with keywords the constructor takes 1.8 µs instead of 1.0 (measured on CPython 3.11), on the path of
+    every replicated grant.
+    """
+    return Put(
+        name,
+        wanted.mode,
+        wanted.permits,
+        session.id,
+        wanted.acquisition,
+        session.owner,
+        session.ttl_ms,
+        generation,
+        0,
+        0,
+        wanted.payload,
+    )
+
+
+def _is_superseded(request: OpenRequest, by: OpenRequest) -> bool:
+    """Return whether the client has asked again since.
+
+    Parked requests are not looked at in the order in which they came, and a client listens for the answer to its last
+    one only.
+    """
+    return request.connection == by.connection and request.request < by.request
+
+
+def why_not_granted(lock: LockEntry, wanted: Acquire | LockWaiter) -> str:
+    """Return a sentence on the holders, or the waiters before it, that keep an acquire from its lock."""
+    owners = ", ".join(repr(holder.session.owner) for holder in lock.holders[:3])
+    first = lock.waiters[0] if lock.waiters else None
+    if not owners:
+        return f"lock {lock.name!r} has others waiting"
+    if wanted.mode == lock.mode == Mode.SHARED and first is not None and first.mode != Mode.SHARED:
+        return (
+            f"lock {lock.name!r} is shared by {owners},"
+            f" and {first.session.owner!r} waits before you to hold it alone"
+        )
+    return f"lock {lock.name!r} is held by {owners}"

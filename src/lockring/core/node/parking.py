@@ -1,0 +1,70 @@
+"""Requests that wait until they can be answered.
+
+A request is parked rather than refused if its slot is about to be this node's, or if its sender knows a newer cluster
+state than this node: so no client has to poll.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lockring.protocol import Acquire
+from lockring.units import ms_to_ns
+
+PARKED_MAX: Final = 100_000
+"""Requests that may be parked at a node."""
+
+PARKED_NS: Final = 5_000_000_000
+"""How long a request may be parked: longer than any failover with the default leases takes."""
+
+
+class ParkedRequest:
+    """A request that waits until it can be answered.
+
+    Attributes:
+        connection: where it came.
+        message: the request.
+        number: of its slot.
+        arrived_ns: when it came, however often it was tried again since.
+    """
+
+    __slots__ = ("arrived_ns", "connection", "message", "number")
+
+    def __init__(self, connection: int, message: Any, number: int, arrived_ns: int) -> None:
+        self.connection = connection
+        self.message = message
+        self.number = number
+        self.arrived_ns = arrived_ns
+
+    def since_ns(self) -> int:
+        """Return since when its sender has been waiting, here and elsewhere."""
+        waited_ms = self.message.waited_ms if isinstance(self.message, Acquire) else 0
+        return self.arrived_ns - ms_to_ns(waited_ms)
+
+
+class ParkedRequests:
+    """All parked requests of a node, by slot."""
+
+    def __init__(self) -> None:
+        self._by_slot: dict[int, list[ParkedRequest]] = {}
+        self._count = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more can be parked."""
+        return self._count >= PARKED_MAX
+
+    def slots(self) -> list[int]:
+        """Return the numbers of the slots with parked requests."""
+        return list(self._by_slot)
+
+    def add(self, request: ParkedRequest) -> None:
+        """Park a request, or park it again."""
+        self._by_slot.setdefault(request.number, []).append(request)
+        self._count += 1
+
+    def take(self, number: int) -> list[ParkedRequest]:
+        """Take out the requests of a slot: those first whose senders have waited longest."""
+        requests = self._by_slot.pop(number)
+        self._count -= len(requests)
+        return sorted(requests, key=ParkedRequest.since_ns)

@@ -1,0 +1,52 @@
+"""Which slots a node has news of for one peer, and when that must leave.
+
+A grant waits for its copies, so that its mutation leaves at once. Nobody waits for the end of one (a client repeats its
+latest releases should a crash undo them), so that a removal goes along with the next grant, or after `REMOVALS_NS`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockring.core.timing import DISTANT_PAST_NS
+from lockring.units import NS_PER_MS
+
+REMOVALS_NS: Final = 20 * NS_PER_MS
+"""How long removals may wait for a grant to go along with: half of all messages between nodes, for as long as it
+takes to notice that nothing else is going on."""
+
+
+class PeerNews:
+    """The slots with news for one peer.
+
+    Attributes:
+        starting: slots whose stream is to be started, or is being started.
+        dirty: slots with mutations for the peer.
+        urgent: whether some of it must leave at once.
+        send_by_ns: when the rest must leave, if there is any.
+    """
+
+    __slots__ = ("dirty", "send_by_ns", "starting", "urgent")
+
+    def __init__(self) -> None:
+        self.starting: dict[int, None] = {}
+        self.dirty: dict[int, None] = {}
+        self.urgent = False
+        self.send_by_ns = DISTANT_PAST_NS
+
+    def add(self, number: int, urgent: bool, now_ns: int) -> None:
+        """Add a slot; what is not urgent may wait for something that is."""
+        if urgent:
+            self.urgent = True
+        elif not self.dirty:
+            self.send_by_ns = now_ns + REMOVALS_NS
+        self.dirty[number] = None
+
+    def is_due(self, now_ns: int) -> bool:
+        """Return whether there is something to send that can wait no longer."""
+        return self.urgent or bool(self.starting) or (bool(self.dirty) and now_ns >= self.send_by_ns)
+
+    def forget(self, number: int) -> None:
+        """Forget a slot whose stream has ended."""
+        self.starting.pop(number, None)
+        self.dirty.pop(number, None)

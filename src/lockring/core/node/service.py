@@ -1,0 +1,192 @@
+"""A node's service to clients: the parts that serve them, which know nothing of each other, and what joins them.
+
+- `clients`: the connections; `trouble`: what they get when the node cannot serve.
+- `generations`: where fencing tokens come from.
+- `grants`: grants and queues; `session_leases`: when sessions run out, and what ends with them.
+- `acquires`, `renewals`, `queries`, `watches`, `groups`: the requests.
+- `lock_events`: what happens to watched locks, from `grants` to `watches` and `groups`.
+- `dispatch`: which request goes to which of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lockring.core.deadlines import DeadlineQueue
+from lockring.core.node.acquires import Acquisitions
+from lockring.core.node.clients import ConnectedClients
+from lockring.core.node.context import NodeContext
+from lockring.core.node.dispatch import ClientRequests, Needs, RequestHandler
+from lockring.core.node.generations import Generations
+from lockring.core.node.grants import NodeGrants
+from lockring.core.node.groups import Groups, check_group_request
+from lockring.core.node.lock_events import LockEvents
+from lockring.core.node.queries import Queries
+from lockring.core.node.renewals import Renewals
+from lockring.core.node.roles import NewGenerations, ReignBegan, SlotChange
+from lockring.core.node.session_leases import SessionLeases
+from lockring.core.node.sessions import Sessions
+from lockring.core.node.trouble import Troubles
+from lockring.core.node.validation import check_acquire
+from lockring.core.node.watches import Watches
+from lockring.protocol import (
+    Acquire,
+    Break,
+    CloseSession,
+    Describe,
+    DescribeGroup,
+    FollowGroup,
+    Keepalive,
+    List,
+    Release,
+    ReleaseReply,
+    Unwatch,
+    ViewAck,
+    Watch,
+)
+
+
+class ClientService:
+    """What a node does for clients.
+
+    Attributes:
+        clients: their connections.
+        troubles: why the node cannot serve as it should.
+        requests: where their requests go.
+        grants, groups: those of the node, for its status and its checks.
+    """
+
+    def __init__(self, context: NodeContext, sessions: Sessions) -> None:
+        self._context = context
+        self.clients = ConnectedClients(context)
+        self.troubles = Troubles(context, self.clients)
+        generations = Generations(context)
+        self._events = LockEvents()
+        self.grants = NodeGrants(context, self.clients, self.troubles, generations, self._events)
+        self._leases = SessionLeases(context, self.clients, sessions, self.grants)
+        self.groups = Groups(context, self.clients, generations, self._events)
+        self._watches = Watches(context, self.clients, self._events, self._leases)
+        self._queries = Queries(context, self.clients, self.grants, self.groups)
+        acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
+        renewals = Renewals(context, self.clients, self.grants, self._leases)
+        self.requests = ClientRequests(
+            context,
+            self.clients,
+            self.troubles,
+            {
+                Acquire: RequestHandler(acquisitions.acquire, Needs.REIGN, check_acquire),
+                Release: RequestHandler(acquisitions.release, Needs.RIGHT_TO_SERVE),
+                Keepalive: RequestHandler(renewals.keepalive),
+                CloseSession: RequestHandler(renewals.close_session),
+                Describe: RequestHandler(self._queries.describe, Needs.RIGHT_TO_SERVE),
+                List: RequestHandler(self._queries.list_locks),
+                Break: RequestHandler(self._queries.break_lease, Needs.RIGHT_TO_SERVE),
+                Watch: RequestHandler(self._watches.watch, Needs.RIGHT_TO_SERVE),
+                Unwatch: RequestHandler(self._unwatch),
+                DescribeGroup: RequestHandler(
+                    self.groups.describe, Needs.RIGHT_TO_SERVE, check_group_request
+                ),
+                FollowGroup: RequestHandler(self.groups.follow, Needs.RIGHT_TO_SERVE, check_group_request),
+                ViewAck: RequestHandler(self.groups.view_acknowledged),
+            },
+        )
+        self._queues: tuple[DeadlineQueue[Any], ...] = (
+            sessions.queue,
+            self.grants.timeouts,
+            self._queries.broken,
+            self.groups.windows,
+        )
+
+    # ------------------------------------------------------------------ connections
+
+    def connected(self, connection: int, client: str, number: int) -> None:
+        """Serve a client that was welcomed. Its older connections end here; an older one that comes late is closed."""
+        reason = "superseded by a newer connection of this client"
+        if self.clients.is_outdated(client, number):
+            self._context.outbox.close(connection, reason)
+            return
+        other = self.clients.connection_of(client)
+        if other is not None:
+            # Before the new one: what was sent on the old connection may still arrive, and must not be listened to.
+            self.disconnected(other)
+            self._context.outbox.close(other, reason)
+        self.troubles.greet(connection, self._context.now_ns)
+        self.clients.add(connection, client, number)
+        self._context.outbox.send(connection, self._context.routes())
+
+    def disconnected(self, connection: int) -> None:
+        """End what a connection's client waits for and watches; its holders stay, since its lease lasts."""
+        client = self.clients.remove(connection)
+        if client is None:
+            return
+        self.grants.withdraw_all(reversed(list(client.waiters)))  # from the ends of long queues
+        self._watches.disconnected(connection, client)
+        self.groups.disconnected(connection, client)
+
+    def send_routes(self) -> None:
+        """Send all clients where the primaries are."""
+        for connection in self.clients.by_connection:
+            self._context.outbox.send(connection, self._context.routes())
+
+    def _unwatch(self, connection: int, message: Unwatch, now_ns: int) -> None:
+        """End a watch, be it of a lock or of a group: clients number both alike."""
+        known = self._watches.unwatch(connection, message.watch) or self.groups.unfollow(
+            connection, message.watch
+        )
+        self._context.outbox.send(connection, ReleaseReply(message.request, known))
+
+    # ------------------------------------------------------------------ slots
+
+    def slots_changed(self, changes: list[SlotChange], now_ns: int) -> None:
+        """Begin and end the service in slots, in the order in which the roles changed."""
+        for change in changes:
+            if isinstance(change, ReignBegan):
+                self._leases.reign_began(change.slot, now_ns)
+                self._queries.reign_began(change.slot, now_ns)
+            elif isinstance(change, NewGenerations):
+                self.grants.serve_slot(change.slot, now_ns)
+            else:
+                self.grants.reign_ended(change)
+                self._watches.reign_ended(change.number)
+                self.groups.reign_ended(change.number)
+
+    # ------------------------------------------------------------------ time
+
+    def deadline_before_ns(self, at_ns: int) -> int:
+        """Return when `on_timer` has something to do, or `at_ns` if that is earlier."""
+        if self.groups.has_more:
+            return min(at_ns, self._context.now_ns)
+        # Peeks at the heaps: four calls for each turn of the loop would be felt in the time of a lock.
+        for queue in self._queues:
+            heap = queue.heap
+            if heap and heap[0][0] < at_ns:
+                at_ns = heap[0][0]
+        return at_ns
+
+    def on_timer(self, now_ns: int) -> None:
+        """End what has run out: waits, broken leases, sessions; form views."""
+        self.grants.time_out_due(now_ns)
+        self._queries.end_broken_due(now_ns)
+        self._leases.expire_due(now_ns)
+        self.groups.form_due(now_ns)
+
+    def on_tick(self, now_ns: int) -> None:
+        """Look at what no input brings on."""
+        self.requests.retry_parked(now_ns)
+        self.grants.on_tick(now_ns)
+        self.troubles.look(now_ns)
+
+    def answer(self, now_ns: int) -> None:
+        """Send what was decided in this turn and may leave: grants, news of watched locks, views."""
+        if self.grants.unanswered:
+            self.grants.answer_grants(now_ns)
+        if self._events.changed:
+            self.groups.locks_changed(self._watches.send_news(now_ns), now_ns)
+        if self.groups.open:
+            self.groups.send_views(now_ns)
+
+    def check_invariants(self, waiters: int) -> None:
+        """Assert that counts agree with the tables, in which so many wait."""
+        assert waiters == self.grants.waiters
+        assert waiters == sum(len(client.waiters) for client in self.clients.by_connection.values())
+        self.groups.check_invariants()

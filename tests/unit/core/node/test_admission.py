@@ -1,0 +1,121 @@
+"""Which connections a node admits, and what it takes on them."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockring.cluster_state import Replica
+from lockring.core.effects import Admit, Close, Effect, Refuse, Reply, Send
+from lockring.core.node import NodeCore
+from lockring.protocol import (
+    PROTOCOL,
+    Acquire,
+    ClientHello,
+    GetStatus,
+    Join,
+    Message,
+    PeerHello,
+    Replicate,
+    ReplicateAck,
+    Routes,
+)
+from tests.unit.core.node.world import Nodes
+
+
+@pytest.fixture
+def nodes() -> Nodes:
+    nodes = Nodes("A", "B")
+    nodes.assign("A", "B")
+    return nodes
+
+
+def greet(nodes: Nodes, connection: int, *messages: Message, node: str = "A") -> list[Effect]:
+    """Open a connection to a node, send messages on it, and return what the node does."""
+    core = nodes.cores[node]
+    core.connected(connection, now_ns=nodes.now)
+    for message in messages:
+        core.receive(connection, message, now_ns=nodes.now)
+    return core.take_effects(now_ns=nodes.now)
+
+
+def peer_hello(
+    *, cluster: str = "c", incarnation: int = 1, to: int = 1, protocol: int = PROTOCOL
+) -> PeerHello:
+    return PeerHello(protocol, cluster, "B", incarnation, "A", to)
+
+
+def refusal(effects: list[Effect]) -> str:
+    """The code of the only refusal."""
+    (refused,) = [effect for effect in effects if isinstance(effect, Refuse)]
+    assert not [effect for effect in effects if isinstance(effect, Admit)]
+    return refused.error.code
+
+
+def test_a_client_is_welcomed_and_gets_the_routes(nodes: Nodes) -> None:
+    admitted, *rest = greet(nodes, 100, ClientHello(PROTOCOL, "c", "client", 1))
+    assert isinstance(admitted, Admit)
+    assert (admitted.to, admitted.peer, admitted.welcome.cluster) == (100, None, "c")
+    assert Routes in [type(each.message) for each in rest if isinstance(each, Send) and each.to == 100]
+
+
+@pytest.mark.parametrize(
+    ("hello", "code"),
+    [
+        (ClientHello(PROTOCOL + 1, "c", "client", 1), "protocol"),
+        (ClientHello(PROTOCOL, "other", "client", 1), "wrong-cluster"),
+        (peer_hello(protocol=PROTOCOL + 1), "protocol"),
+        (peer_hello(cluster="other"), "wrong-cluster"),
+        (peer_hello(cluster=""), "wrong-cluster"),
+        (peer_hello(to=2), "stale"),
+        (peer_hello(incarnation=0), "stale"),
+        (Join(PROTOCOL, "c", "B", 1, "B:1", 1, 1), "wrong-role"),
+        (GetStatus(1), "protocol"),
+    ],
+)
+def test_a_hello_that_does_not_fit_is_refused_with_the_reason(
+    nodes: Nodes, hello: Message, code: str
+) -> None:
+    assert refusal(greet(nodes, 100, hello)) == code
+
+
+def test_a_client_that_knows_a_cluster_is_refused_until_the_node_has_joined_one() -> None:
+    core = NodeCore(Replica("A", 1), now_ns=0)
+    core.connected(100, now_ns=0)
+    core.receive(100, ClientHello(PROTOCOL, "c", "client", 1), now_ns=0)
+    assert refusal(core.take_effects(now_ns=0)) == "unavailable"
+
+
+def test_nothing_is_taken_from_a_connection_that_was_refused(nodes: Nodes) -> None:
+    effects = greet(nodes, 100, ClientHello(PROTOCOL, "other", "x", 1), Acquire(1, "s", 10_000, "me", 1, "x"))
+    assert [type(effect) for effect in effects] == [Refuse]
+
+
+def test_a_peer_is_heard_as_the_life_that_it_has_named(nodes: Nodes) -> None:
+    effects = greet(nodes, 100, peer_hello(), Replicate(7, 1, True, []))
+    admitted, reply = effects
+    assert isinstance(admitted, Admit)
+    assert admitted.peer == Replica("B", 1)
+    assert isinstance(reply, Reply)
+    assert reply.to == Replica("B", 1)
+    assert isinstance(reply.message, ReplicateAck)
+
+
+def test_a_peer_that_sends_what_only_clients_send_is_refused(nodes: Nodes) -> None:
+    core = nodes.cores["A"]
+    greet(nodes, 100, peer_hello())
+    core.receive(100, Acquire(1, "s", 10_000, "me", 1, "x"), now_ns=nodes.now)
+    assert refusal(core.take_effects(now_ns=nodes.now)) == "protocol"
+    core.receive(100, Replicate(7, 1, True, []), now_ns=nodes.now)
+    assert core.take_effects(now_ns=nodes.now) == []
+
+
+def test_a_newer_connection_of_a_peer_ends_the_older_one(nodes: Nodes) -> None:
+    greet(nodes, 100, peer_hello())
+    closed, admitted = greet(nodes, 101, peer_hello())
+    assert isinstance(closed, Close)
+    assert closed.to == 100
+    assert isinstance(admitted, Admit)
+    core = nodes.cores["A"]
+    core.disconnected(100, now_ns=nodes.now)
+    core.receive(101, Replicate(7, 1, True, []), now_ns=nodes.now)
+    assert [type(effect) for effect in core.take_effects(now_ns=nodes.now)] == [Reply]

@@ -1,0 +1,130 @@
+"""What a node that leaves still waits for."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from lockring.cluster_state import SlotState
+from lockring.core.effects import COORDINATOR, Depart, DepartureEnd, Effect, Send
+from lockring.core.node import NodeCore
+from lockring.core.node.departure import (
+    COORDINATOR_AWAY_NS_MAX,
+    COORDINATOR_SILENT_NS_MAX,
+    LEAVE_REQUEST,
+)
+from lockring.protocol import DrainReply, Leave, Refusal
+from tests.unit.core.node.world import MS, Nodes, S
+
+
+@pytest.fixture
+def nodes() -> Nodes:
+    nodes = Nodes("A", "B")
+    nodes.assign("A", "B")
+    return nodes
+
+
+def leave(nodes: Nodes, *, timeout_ns: int = 3600 * S) -> list[Effect]:
+    """Tell node A to leave, and return what it does about it."""
+    core = nodes.cores["A"]
+    core.leave(timeout_ns=timeout_ns, now_ns=nodes.now)
+    return core.take_effects(now_ns=nodes.now)
+
+
+def answer(nodes: Nodes, message: DrainReply | Refusal) -> list[Effect]:
+    core = nodes.cores["A"]
+    core.receive(COORDINATOR, message, now_ns=nodes.now)
+    return core.take_effects(now_ns=nodes.now)
+
+
+def step(nodes: Nodes, duration_ns: int) -> list[Effect]:
+    """Let time pass for node A alone, in ticks, and return all that it does."""
+    core, effects = nodes.cores["A"], []
+    end_ns = nodes.now + duration_ns
+    while nodes.now < end_ns:
+        nodes.now += 100 * MS
+        core.on_timer(now_ns=nodes.now)
+        effects += core.take_effects(now_ns=nodes.now)
+    return effects
+
+
+def wishes(effects: list[Effect]) -> int:
+    return sum(isinstance(each, Send) and isinstance(each.message, Leave) for each in effects)
+
+
+def ends(effects: list[Effect]) -> list[DepartureEnd]:
+    return [each.end for each in effects if isinstance(each, Depart)]
+
+
+def give_to_b(nodes: Nodes, core: NodeCore) -> list[Effect]:
+    """Let the coordinator give all of A's slots to B, with A draining."""
+    version = nodes.state.version + 1
+    members = dict(nodes.state.members)
+    members["A"] = msgspec.structs.replace(members["A"], condition="draining")
+    b = nodes.replicas["B"]
+    slots = tuple(
+        msgspec.structs.replace(slot, epoch=version, since=version, primary=b, backup=None)
+        if slot.primary is not None
+        else slot
+        for slot in nodes.state.slots
+    )
+    nodes.state = msgspec.structs.replace(nodes.state, version=version, members=members, slots=slots)
+    core.adopt(nodes.state, now_ns=nodes.now)
+    return core.take_effects(now_ns=nodes.now)
+
+
+def test_a_node_that_leaves_says_so_to_the_coordinator_and_stops_once_nothing_is_left_on_it(
+    nodes: Nodes,
+) -> None:
+    assert wishes(leave(nodes)) == 1
+    assert ends(answer(nodes, DrainReply(LEAVE_REQUEST, "A"))) == []
+    assert ends(give_to_b(nodes, nodes.cores["A"])) == [DepartureEnd.DRAINED]
+    assert ends(step(nodes, S)) == [], "it says so once"
+
+
+def test_a_node_does_not_stop_before_the_coordinator_has_begun_the_drain(nodes: Nodes) -> None:
+    leave(nodes)
+    assert ends(give_to_b(nodes, nodes.cores["A"])) == []
+    assert ends(answer(nodes, DrainReply(LEAVE_REQUEST, "A"))) == [DepartureEnd.DRAINED]
+
+
+def test_a_wish_that_is_refused_is_repeated(nodes: Nodes) -> None:
+    leave(nodes)
+    assert wishes(step(nodes, S)) == 0, "no answer has come"
+    answer(nodes, Refusal(LEAVE_REQUEST, "not-coordinator", "not yet"))
+    assert wishes(step(nodes, S)) == 1
+
+
+def test_a_wish_is_repeated_on_a_new_connection(nodes: Nodes) -> None:
+    leave(nodes)
+    core = nodes.cores["A"]
+    answer(nodes, DrainReply(LEAVE_REQUEST, "A"))
+    core.disconnected(COORDINATOR, now_ns=nodes.now)
+    core.connected(COORDINATOR, now_ns=nodes.now)
+    assert wishes(core.take_effects(now_ns=nodes.now)) == 1
+
+
+def test_without_a_coordinator_a_node_stops_after_some_seconds(nodes: Nodes) -> None:
+    nodes.cores["A"].disconnected(COORDINATOR, now_ns=nodes.now)
+    leave(nodes)
+    assert ends(step(nodes, COORDINATOR_AWAY_NS_MAX - S)) == []
+    assert ends(step(nodes, 2 * S)) == [DepartureEnd.COORDINATOR_AWAY]
+
+
+def test_a_node_that_has_nothing_need_not_wait_for_a_coordinator_that_is_away(nodes: Nodes) -> None:
+    nodes.slots(lambda slot: SlotState(epoch=slot.epoch))
+    nodes.cores["A"].disconnected(COORDINATOR, now_ns=nodes.now)
+    assert ends(leave(nodes)) == [DepartureEnd.NOTHING_HERE]
+
+
+def test_a_coordinator_that_acknowledges_nothing_is_given_up(nodes: Nodes) -> None:
+    leave(nodes)
+    assert ends(step(nodes, COORDINATOR_SILENT_NS_MAX - S)) == []
+    assert ends(step(nodes, 3 * S)) == [DepartureEnd.COORDINATOR_AWAY]
+
+
+def test_a_node_stops_when_its_time_is_up_whatever_is_left_on_it(nodes: Nodes) -> None:
+    leave(nodes, timeout_ns=2 * S)
+    answer(nodes, DrainReply(LEAVE_REQUEST, "A"))
+    assert ends(step(nodes, S)) == []
+    assert ends(step(nodes, 2 * S)) == [DepartureEnd.TIMED_OUT]
