@@ -185,7 +185,7 @@ def test_while_the_run_goes_on_only_what_was_surely_read_is_judged() -> None:
 
 
 def losses(*, own: Interval | None = None, stalls: tuple[Stalled, ...] = ()) -> list[tuple[str, bool]]:
-    """What excuses the loss, at 12 s, of a grant whose lease was last renewed at 2 s."""
+    """Events that excuse the loss, at 12 s, of a grant whose lease was last renewed at 2 s."""
     checker = Checker()
     checker.feed([entered("c1", 1, 0), checked("c1", 1, 2, 10), lost("c1", 1, 12), *stalls])
     if own is not None:

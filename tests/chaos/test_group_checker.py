@@ -1,4 +1,5 @@
-"""The checker speaks up at everything that must not be with groups, and at nothing else: shown with histories that are made up."""
+"""The checker speaks up at everything that must not be with groups, and at nothing else: shown with histories that
+are made up."""
 
 from __future__ import annotations
 
@@ -176,7 +177,7 @@ def test_while_the_run_goes_on_only_what_was_surely_read_is_judged() -> None:
 
 
 def unsettled(*events: AnyEvent) -> list[str]:
-    """What misses, by what was seen since 10 s, until c1 and c2 share the key."""
+    """Return what is missing, by the looks since 10 s, until c1 and c2 share the key."""
     checker = Checker()
     checker.feed([joined("c1"), joined("c2"), *events])
     return checker.unsettled({GROUP: {"c1", "c2"}}, [KEY], ns(10))

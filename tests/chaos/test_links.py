@@ -31,7 +31,7 @@ PROMPT_S = 20.0
 """Bound for what is to arrive."""
 
 SILENT_S = 1.0
-"""How long nothing is to arrive. It is no wait that hopes: a slow machine can only make it pass."""
+"""How long nothing may arrive. This wait does not hope: a slow machine can only make it pass."""
 
 SERVER = """
     import socket, sys, threading

@@ -57,7 +57,7 @@ class Cli:
         return json.loads(done.stdout)
 
     def waiters(self, name: str) -> list[str]:
-        """Who waits for a lock, in order: asked for without the command, which takes long to start."""
+        """Return the waiters of a lock, in order: asked for without the command, which takes long to start."""
         return [each.owner for each in self._client.describe(name).waiters]
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ def pair() -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def slow_pair() -> Iterator[LocalCluster]:
-    """Two nodes of which nothing moves before members have been quiet for a while."""
+    """Two nodes, whose slots move only after a while without changes of membership."""
     with LocalCluster(nodes=2, stabilization_s=10) as cluster:
         yield cluster
 

@@ -1,4 +1,7 @@
-"""A coordinator whose data directory takes no more: full, refused, or gone. It says so seldom, and goes on by itself."""
+"""A coordinator whose data directory takes no more: full, refused, or gone.
+
+It says so seldom, and goes on by itself.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ LOOK_S = 4.0
 """How long the log is watched: at one line per attempt without a pause that were thousands."""
 
 WORKS = "the store works again: a write has worked"
-"""What the coordinator says once it does."""
+"""Return what the coordinator says once it says anything."""
 
 
 def _can_mount() -> bool:

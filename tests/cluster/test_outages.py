@@ -1,4 +1,4 @@
-"""What a client does and says where the network or the cluster fails without a word: connections that were dropped on the way,
+"""A client whose network or cluster fails silently: connections that were dropped on the way,
 a coordinator that is gone, and another cluster where its own was."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a server that is started again knows of the locks that it granted before, and what it does where it knows nothing.
+"""A server that is started again, with and without knowledge of the locks that it granted before.
 
-While one client believes in its lock, nobody else gets it, however the server was ended and wherever its state was kept.
+While one client believes in its lock, no other gets it, however the server was ended and wherever its state was kept.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def restart_while_held(
         ttl_s: of A's lock.
 
     Returns:
-        What the second server has said.
+        The output of the second server.
     """
     with lockring.Client(listen, ttl=ttl_s) as a, lockring.Client(listen, ttl=ttl_s) as b:
         with all_of(*commands(True)) as first:

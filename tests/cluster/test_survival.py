@@ -1,4 +1,4 @@
-"""What a holder, and whoever waits, sees of crashes, restarts, moves and frozen processes: real ones.
+"""Crashes, restarts, moves and frozen processes, as holders and waiters see them: real ones.
 
 Waits have generous bounds, since machines that run tests are slow and shared; none is there to measure speed.
 """

@@ -1,4 +1,4 @@
-"""A command that waits says what for, and for how long at the most."""
+"""A command that waits says what for, and for how long at most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Hostile inputs and overload against real processes, in the small: `make fuzz` and `make overload` do it in the large."""
+"""Hostile inputs and overload against real processes, in the small: `make fuzz` and `make overload` do it in the
+large."""
 
 from __future__ import annotations
 
