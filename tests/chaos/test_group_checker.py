@@ -102,7 +102,7 @@ def test_a_renewal_that_was_seen_by_a_look_at_another_key_moves_the_deadline() -
     assert rules(owned("c1", 5, 1, left_s=9), owned("c1", 5, 8, key="key-2"), owned("c2", 6, 12)) == ["G1"]
 
 
-def test_a_callback_that_ends_after_the_lease_keeps_nobody_out() -> None:
+def test_a_callback_that_ends_after_the_lease_keeps_no_member_out() -> None:
     assert rules(owned("c1", 5, 1, left_s=9), taken("c1", 2, let_go_s=20), owned("c2", 6, 11)) == []
 
 

@@ -198,7 +198,7 @@ def test_a_connection_that_is_opened_through_a_cut_carries_nothing(echoes: Echoe
     assert echoes.answered("a", "one")
 
 
-def test_an_isolated_process_is_cut_off_from_everybody_and_nobody_else_is(echoes: Echoes) -> None:
+def test_an_isolated_process_is_cut_off_from_every_other_and_no_other_is(echoes: Echoes) -> None:
     for server in ("S", "T"):
         echoes.serve(server)
     echoes.connect("a", "S")

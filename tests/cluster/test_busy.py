@@ -79,7 +79,7 @@ def test_an_asyncio_client_on_a_blocked_loop_knows_that_its_lease_is_over(steady
     asyncio.run(main())
 
 
-def test_a_loss_is_told_on_the_loop_of_a_client_with_a_thread_of_its_own(steady: LocalCluster) -> None:
+def test_a_loss_is_reported_on_the_loop_of_a_client_with_a_thread_of_its_own(steady: LocalCluster) -> None:
     async def main() -> None:
         told: asyncio.Queue[LockLost] = asyncio.Queue()
         async with lockring.aio.Client(steady.servers, own_thread=True) as client:

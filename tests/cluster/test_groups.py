@@ -96,7 +96,7 @@ def test_later_owner_has_a_greater_fence_and_who_owns_nothing_has_none(
     b.leave()
 
 
-def test_keys_are_nobody_elses_until_the_callback_of_their_former_owner_has_returned(
+def test_keys_have_no_other_owner_until_the_callback_of_their_former_one_has_returned(
     client: lockring.Client, other: lockring.Client
 ) -> None:
     a = client.group("finish").join("a")
@@ -456,7 +456,7 @@ def test_who_leaves_after_the_client_was_closed_has_lost_the_membership(
     asyncio.run(main())
 
 
-def test_a_failing_hook_for_errors_keeps_nobody_waiting(
+def test_a_failing_hook_for_errors_keeps_no_caller_waiting(
     client: lockring.Client,
     other: lockring.Client,
     monkeypatch: pytest.MonkeyPatch,
@@ -475,7 +475,7 @@ def test_a_failing_hook_for_errors_keeps_nobody_waiting(
     assert "the hook is broken" in capfd.readouterr().err
 
 
-def test_the_child_of_a_fork_is_no_member_any_more(client: lockring.Client) -> None:
+def test_the_child_of_a_fork_is_no_longer_a_member(client: lockring.Client) -> None:
     inside, go_on = threading.Event(), threading.Event()
     member = client.group("forked").join("a")
 

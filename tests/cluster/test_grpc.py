@@ -184,7 +184,7 @@ def test_what_is_not_held_is_lost_in_a_keepalive(caller: Caller) -> None:
     assert (other.verdict, other.reason) == (pb.VERDICT_LOST, "regranted")
 
 
-def test_a_lock_that_nobody_renews_is_free_after_its_lease(caller: Caller, first: Caller) -> None:
+def test_an_unrenewed_lock_is_free_after_its_lease(caller: Caller, first: Caller) -> None:
     name = new_name()
     token = first.lock(name, "a", ttl_ms=200).generation
     assert caller.lock(name, "b").generation > token
@@ -254,7 +254,7 @@ def test_a_client_that_sends_without_reading_is_answered_once_it_reads(caller: C
     assert verdicts == [pb.VERDICT_HELD] * 7_000
 
 
-def test_a_broken_lock_is_told_of_unasked_and_free_when_its_holder_lets_go(
+def test_a_broken_lock_is_reported_unasked_and_free_when_its_holder_lets_go(
     caller: Caller, second: Caller
 ) -> None:
     name = new_name()

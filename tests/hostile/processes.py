@@ -85,7 +85,7 @@ class Watched:
         return Sample(int(found[1]), sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def settled(self, descriptors_max: int, *, end_s: float | None = None) -> Sample:
-        """Return its sample once its descriptors are down to so many, or when the monotonic clock says that it is useless
+        """Return its sample once its descriptors are down to so many, or when the monotonic clock calls it useless
         to wait any longer; by default after a minute."""
         end_s = time.monotonic() + WAIT_S if end_s is None else end_s
         while True:

@@ -113,7 +113,7 @@ def test_an_async_promotion_takes_a_new_range() -> None:
         (LONG_FAILED, LONG_FAILED, LEASE_WAIT_NS - 1, False),
     ],
 )
-def test_a_slot_without_copies_is_given_away_when_nobody_can_have_a_lease(
+def test_a_slot_without_copies_is_given_away_when_no_node_can_have_a_lease(
     primary: Liveness, backup: Liveness, age_ns: int, is_given: bool
 ) -> None:
     ring = HashRing({"c": 1})
@@ -131,7 +131,7 @@ def test_a_slot_without_copies_is_given_away_when_nobody_can_have_a_lease(
         assert step.wake_at_ns > 5_000
 
 
-def test_a_slot_without_copies_waits_for_somebody_to_take_it() -> None:
+def test_a_slot_without_copies_waits_for_a_node_to_take_it() -> None:
     dead = {A: LONG_FAILED, B: LONG_FAILED}
     assert decide(slot(A, B), ring=None, livenesses=dead)[0] == slot(A, B)
     assert decide(slot(A, B), livenesses=dead)[0] == slot(A, B), "the ring still has the dead"
@@ -142,7 +142,7 @@ def test_a_slot_that_was_never_assigned_does_not_wait() -> None:
     assert (after.primary, after.base, after.generation_from) == (A, 100, 0)
 
 
-def test_a_slot_assigned_before_waits_though_nobody_has_it() -> None:
+def test_a_slot_assigned_before_waits_though_no_node_has_it() -> None:
     nobody = SlotState(50, 50, 50, None, None, None, 2_000, 2_000)
     after, step = decide(nobody, age_ns=lambda version: LEASE_WAIT_NS - 300)
     assert after is nobody
@@ -232,7 +232,7 @@ def test_a_backup_in_sync_stays_while_the_rings_choice_is_avoided() -> None:
     assert after.learner is not None, "and an avoided one better than none"
 
 
-def test_members_that_leave_are_released_where_nobody_takes_over() -> None:
+def test_members_that_leave_are_released_where_no_node_takes_over() -> None:
     both = {A: DRAINING, B: DRAINING}
     after, _ = decide(slot(A, B), livenesses=both, leaving=frozenset({A, B}))
     assert after == SlotState(100, 100, 30, None, None, None, 1_000, 2_000)
