@@ -88,7 +88,7 @@ def test_clients_hear_of_routes_only_when_these_differ() -> None:
         (List(1, ""), "protocol"),
     ],
 )
-def test_a_connection_that_begins_wrongly_is_told_why_and_ended(hello: Message, code: str) -> None:
+def test_a_connection_that_begins_wrongly_learns_why_and_is_ended(hello: Message, code: str) -> None:
     world = World()
     world.cluster("a", "b")
     connection = world.connection()

@@ -113,7 +113,7 @@ def test_draining_members_are_no_candidates() -> None:
     assert list(membership.settled) == [B]
 
 
-def test_what_nobody_names_is_forgotten() -> None:
+def test_lives_that_are_named_nowhere_are_forgotten() -> None:
     membership = settled(A, B)
     membership.acknowledge(A, now_ns=S)
     membership.forget([B])

@@ -357,7 +357,7 @@ def test_a_drained_node_stays_drained_until_it_starts_again() -> None:
     assert world.primaries()["a"] > 1300
 
 
-def test_a_node_that_left_is_no_member_any_more_at_once() -> None:
+def test_a_node_that_left_is_no_longer_a_member_at_once() -> None:
     world = World()
     world.cluster("a", "b", "c")
     world.leave("a", request=0)

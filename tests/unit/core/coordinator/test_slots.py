@@ -229,7 +229,7 @@ def test_a_silent_pair_that_is_heard_again_in_time_keeps_its_slots() -> None:
         assert new.base == old.base, "nothing was assigned empty"
 
 
-def test_a_coordinator_that_heard_nobody_for_a_while_blames_nobody() -> None:
+def test_a_coordinator_that_heard_no_node_for_a_while_blames_none() -> None:
     world = cluster("a", "b", "c")
     writes = len(world.written)
     for node in world.nodes.values():
@@ -243,7 +243,7 @@ def test_a_coordinator_that_heard_nobody_for_a_while_blames_nobody() -> None:
     assert len(world.written) == writes
 
 
-def test_a_coordinator_that_stood_still_blames_nobody() -> None:
+def test_a_coordinator_that_was_suspended_blames_no_node() -> None:
     world = cluster("a", "b", "c")
     writes = len(world.written)
     world.now_ns += 60 * NS_PER_S
