@@ -344,7 +344,7 @@ def test_a_lease_that_has_run_out_is_one_line_in_the_log_however_many_locks_it_h
     assert alone.notes == []
     alone.advance(500 * MS)
     assert alone.notes == [
-        "the lease of 'one' (session one) has run out after 1 s without a word: it held or waited for 2 locks"
+        "the lease of 'one' (session one) has run out after 1 s of silence: it held or waited for 2 locks"
     ]
 
 
