@@ -19,7 +19,7 @@ PAGES = [
     ),
 ]
 
-HELD = ("bench", "src/lockring", "tests/unit/house")
+HELD = ("bench", "src/lockring", "tests/unit")
 """Files and folders of Python whose comments and docstrings are held to the list of phrases."""
 
 NOT_YET = (
@@ -39,6 +39,8 @@ NOT_YET = (
     "src/lockring/grpc_api",
     "src/lockring/server/node.py",
     "src/lockring/server/node_life.py",
+    "tests/unit/core/coordinator",
+    "tests/unit/grpc_api",
 )
 """Files and folders within them that are not held to it yet. The list only gets shorter; `pyproject.toml` has its like."""
 
