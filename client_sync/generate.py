@@ -86,7 +86,7 @@ PROSE: Final = (
             "raises it if it returns"
         ),
     ),
-    ("Not coroutine functions: the frame", "The frame"),
+    ("Not coroutine functions: `Blocks`", "`Blocks`"),
     (
         "# Blocking face: as_threading_lock",
         (

@@ -1,30 +1,30 @@
-"""lockring: a distributed lock service. Leases with fencing tokens, kept in memory, replicated, spread over a ring.
+"""lockring: a distributed lock service. Leases with fencing tokens, held in memory and replicated to a second node.
 
     import lockring
 
     with lockring.Client("127.0.0.1:9501") as client, client.lock("nightly") as grant:
-        ...  # grant.fencing_token goes to whatever the lock protects
+        ...  # pass grant.fencing_token to the resource that the lock protects
 
-What to begin with; `help(lockring.Client)` has the calls:
+Start here; `help(lockring.Client)` lists the calls:
 
     Client             a client of a cluster, for any number of threads
     aio.Client         the same for asyncio
-    Lock, RWLock       what its `lock` and `rwlock` give: `with`, `acquire`, `try_acquire`, `synchronized`
-    Grant, Grants      what an acquire gives: `held`, `fencing_token`, `check`, `release`, `on_lost`
-    ThreadingLock      what `as_threading_lock` gives, for code that expects a `threading.Lock`
+    Lock, RWLock       from `client.lock` and `client.rwlock`: `with`, `acquire`, `try_acquire`, `synchronized`
+    Grant, Grants      an acquired lock, or several: `held`, `fencing_token`, `check`, `release`, `on_lost`
+    ThreadingLock      from `client.as_threading_lock`, for code that expects a `threading.Lock`
     Group, Membership  members that share work by keys: `client.group("workers").join()`
-    WatchUpdate        what `client.watch` tells at each change of a lock
+    WatchUpdate        one change of a lock, from `client.watch`
 
-What is raised, all of it a `LockringError`:
+All errors are subclasses of `LockringError`:
 
-    AcquireTimeout     others held the lock for as long as the caller was ready to wait (a `TimeoutError`)
-    LockLost           it was held and is not any more, though it was not released
-    NotHeld            it was released before
+    AcquireTimeout     other clients held the lock for the whole timeout (a `TimeoutError`)
+    LockLost           the lease of a lock ended although the lock was not released
+    NotHeld            the lock was released before
     Unavailable        no server could be reached, or none may serve the lock (a `ConnectionError`)
-    InvalidRequest     an argument is not of the form it must have (a `ValueError`)
+    InvalidRequest     an argument is invalid (a `ValueError`)
     ClientClosed       the client was closed
 
-Losses are logged as warnings of the logger `lockring.client`, connections that come and go with `INFO` and `DEBUG`.
+The logger `lockring.client` gets a warning for each lost lock, and `INFO` and `DEBUG` records about connections.
 """
 
 import typing as _typing
@@ -116,5 +116,5 @@ def __getattr__(name: str) -> _typing.Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, also those that are not imported yet."""
+    """Return the public names, including those that are not imported yet."""
     return [*_NAMES, "__doc__", "__file__", "__name__", "__path__"]

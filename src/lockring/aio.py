@@ -1,13 +1,13 @@
-"""The asyncio client: the same names as in `lockring`, to be awaited.
+"""The asyncio client: the same names as in `lockring`, with coroutine methods.
 
     import lockring.aio
 
     async with lockring.aio.Client("127.0.0.1:9501") as client:
         async with client.lock("nightly") as grant:
-            ...  # grant.fencing_token goes to whatever the lock protects
+            ...  # pass grant.fencing_token to the resource that the lock protects
 
-It works on any asyncio event loop, uvloop included. A client belongs to the loop on which it is first used.
-`help(lockring.aio.Client)` has its calls, `help(lockring)` what there is besides and what is raised.
+It works on any asyncio event loop, including uvloop. A client belongs to the loop on which it is first used.
+`help(lockring.aio.Client)` lists its calls; `help(lockring)` describes the other classes and the errors.
 """
 
 from lockring.client.aio.client import Client as Client

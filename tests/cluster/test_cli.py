@@ -366,7 +366,7 @@ def test_describe_shows_holder_waiters_and_place(cli, steady):
     text = cli.run("describe", "shown").stdout
     for part in ("held by  one", f"token     {token}", "1.  two", "2.  three", f"primary {found['primary']}"):
         assert part in text
-    assert "held by  no client" in cli.run("describe", "never held").stdout
+    assert "held by  - (free" in cli.run("describe", "never held").stdout
 
 
 def test_watch_follows_a_lock(cli):

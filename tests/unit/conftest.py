@@ -1,4 +1,4 @@
-"""What of the unit tests is measured for coverage, and how long a slow one may take."""
+"""The coverage of unit tests, and the time that a slow one may take."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Do not trace what is not measured: what pytest-cov does for it does not stop the tracing in a process of xdist."""
+    """Do not trace tests without coverage: pytest-cov's own marker does not stop the tracing in a process of xdist."""
     tracer, tracer_of_threads = sys.gettrace(), threading.gettrace()
     if tracer is None or item.get_closest_marker("no_cover") is None:
         return (yield)

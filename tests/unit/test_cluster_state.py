@@ -91,7 +91,7 @@ def test_equal_slots_are_sent_once_and_come_back_as_one_object() -> None:
     "data",
     [b"", b"\x00", b"garbage", b"\x90", msgspec.msgpack.encode([1, 2, 3]), msgspec.msgpack.encode({"a": 1})],
 )
-def test_what_is_no_state_is_a_protocol_error(data: bytes) -> None:
+def test_bytes_that_are_not_a_state_are_a_protocol_error(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="cluster state"):
         decode_state(data)
 
@@ -125,7 +125,7 @@ def _tampered(place: int, value: object) -> bytes:
         (5, b"\xff" * (2 * SLOTS)),  # a slot that is not in the list
         (4, []),  # the same
         (6, "sometimes"),  # no such replication
-        (1, "one"),  # a version that is no number
+        (1, "one"),  # a version that is not a number
     ],
 )
 def test_a_state_whose_parts_do_not_fit_is_a_protocol_error(place: int, value: object) -> None:

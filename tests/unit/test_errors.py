@@ -49,7 +49,7 @@ def test_no_error_hides_a_builtin() -> None:
     assert not [each.__name__ for each in CLASSES if hasattr(builtins, each.__name__)]
 
 
-def test_only_what_may_succeed_by_itself_is_retryable() -> None:
+def test_only_errors_that_may_pass_by_themselves_are_retryable() -> None:
     assert {each.code for each in CLASSES if each.retryable} == {
         "unavailable",
         "moved",
@@ -60,7 +60,7 @@ def test_only_what_may_succeed_by_itself_is_retryable() -> None:
     }
 
 
-def test_a_lost_lock_says_which_and_why() -> None:
+def test_an_error_about_a_lost_lock_has_its_name_and_the_reason() -> None:
     error = LockLost("gone", name="nightly", reason="broken")
     assert (error.name, error.reason, str(error)) == ("nightly", "broken", "gone")
     assert LockLost("gone").reason == "expired"

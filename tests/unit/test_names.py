@@ -1,4 +1,4 @@
-"""What may be a name, an owner, a node id or an address."""
+"""The forms of names, owners, node ids and addresses."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.locales import environments
 
 
 @given(st.binary().filter(lambda data: b"\0" not in data))
-def test_any_bytes_go_there_and_back(data: bytes) -> None:
+def test_any_bytes_survive_the_round_trip(data: bytes) -> None:
     text = from_native(os.fsdecode(data))
     assert text.encode("utf-8", "surrogateescape") == data
     assert os.fsencode(to_native(text)) == data
@@ -38,7 +38,7 @@ def test_letters_are_not_normalized() -> None:
     assert check_lock_name("é") != check_lock_name("e\u0301")
 
 
-# How the settings of a server are read from an argument, a variable and a file; each gives a directory's name in its bytes.
+# Reads a server's settings from an argument, a variable and a file. Each gives a directory's name in its bytes.
 PROGRAM = """
 import os, sys
 from lockring.cli.sections import read_settings
@@ -65,6 +65,6 @@ def test_a_directory_is_the_same_in_all_locales(tmp_path):
         assert done.stdout.split() == [directory] * 3
 
 
-def test_a_setting_that_is_no_path_and_no_utf_8_is_refused_naming_its_source() -> None:
+def test_a_setting_that_is_neither_a_path_nor_utf_8_is_refused_naming_its_source() -> None:
     with pytest.raises(ConfigError, match=r"--id: .* is not valid UTF-8 text: it has the byte 0xe9"):
         read_settings(NodeSettings, "node", {"id": os.fsdecode(b"n\xe9")})

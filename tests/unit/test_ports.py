@@ -1,4 +1,4 @@
-"""Reserved ports: nobody gets them by chance, and who is told of them can listen there."""
+"""Reserved ports: no other process gets them by chance, and the process that they are for can listen there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_reserved_ports_are_in_a_row_and_never_given_twice(ports: ReservedPorts)
     assert len({port for row in rows for port in row}) == 150
 
 
-def test_nobody_else_can_reserve_them_until_they_are_given_up(ports: ReservedPorts) -> None:
+def test_reserved_ports_cannot_be_reserved_again_until_they_are_released(ports: ReservedPorts) -> None:
     (port,) = ports.take()
     with socket.socket() as other:
         with pytest.raises(OSError, match="in use"):
@@ -33,7 +33,7 @@ def test_nobody_else_can_reserve_them_until_they_are_given_up(ports: ReservedPor
         other.bind(("127.0.0.1", port))
 
 
-def test_who_looks_for_free_ports_passes_over_them(
+def test_a_search_for_free_ports_passes_over_reserved_ones(
     ports: ReservedPorts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = ports.take(10)
@@ -44,7 +44,7 @@ def test_who_looks_for_free_ports_passes_over_them(
         children.free_ports("127.0.0.1", 1)
 
 
-def test_to_connect_to_one_is_refused_and_who_is_told_of_it_can_listen_again_and_again(
+def test_a_reserved_port_refuses_connections_and_its_user_can_listen_repeatedly(
     ports: ReservedPorts,
 ) -> None:
     (port,) = ports.take()

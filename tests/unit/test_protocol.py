@@ -59,7 +59,7 @@ def test_every_message_has_a_tag_of_its_own() -> None:
     assert len(set(tags)) == len(tags) > 30
 
 
-def test_every_message_may_be_sent_to_somebody() -> None:
+def test_every_message_has_a_receiver() -> None:
     accepted = {kind for union in UNIONS.values() for kind in typing.get_args(union)}
     assert set(MESSAGES) == accepted
 
@@ -67,7 +67,7 @@ def test_every_message_may_be_sent_to_somebody() -> None:
 @each_message
 @given(data=st.data())
 def test_a_message_comes_back_as_it_was_sent(kind: type[Message], data: st.DataObject) -> None:
-    """To whoever accepts it, whatever the values, as an array that starts with its tag."""
+    """For each receiver that accepts it, whatever the values, as an array that starts with its tag."""
     message = data.draw(strategy_of(kind))
     frame = msgspec.msgpack.encode(message)
     assert msgspec.msgpack.decode(frame)[0] == tag_of(kind)
@@ -112,7 +112,7 @@ def test_a_message_that_lacks_a_field_is_refused(kind: type[Message]) -> None:
 
 
 @pytest.mark.parametrize("role", UNIONS)
-def test_a_message_that_is_for_somebody_else_is_refused(role: str) -> None:
+def test_a_message_for_another_receiver_is_refused(role: str) -> None:
     union = UNIONS[role]
     foreign = [kind for kind in MESSAGES if kind not in typing.get_args(union)]
     assert foreign

@@ -69,7 +69,7 @@ def test_every_member_has_cells_and_a_line_in_the_legend(members, width):
         assert shown == set(range(members))
 
 
-def test_each_cell_shows_who_has_most_of_its_slots():
+def test_each_cell_shows_the_member_with_most_of_its_slots():
     ring = HashRing(equal(3))
     drawn = picture(state_of(ring), WIDTH_MAX)
     assert [drawn.legend[cell].node for row in drawn.rows for cell in row if cell is not None] == list(
@@ -93,12 +93,12 @@ def test_letters_begin_again_when_they_are_used_up():
     assert drawn.legend[-1].letter == "A"
 
 
-def test_a_width_that_is_none_is_brought_within_bounds():
+def test_an_impossible_width_is_brought_within_bounds():
     assert len(picture(ClusterState(), -5).rows[0]) == WIDTH_MIN
     assert len(picture(ClusterState(), 10**9).rows[0]) == WIDTH_MAX
 
 
-def test_what_nobody_serves_is_shown_as_vacant():
+def test_slots_without_a_primary_are_shown_as_vacant():
     """That is a slot without a primary as well as one whose primary is an earlier life of its node."""
     drawn = picture(ClusterState(members=TWO, slots=halves(None, Replica("b", 0))), 8)
     assert drawn.vacant == SLOTS and drawn.single == 0
@@ -107,7 +107,7 @@ def test_what_nobody_serves_is_shown_as_vacant():
     assert drawn.remarks() == ["4096 slots are without a primary (.)."]
 
 
-def test_what_has_one_copy_or_is_being_copied_is_told():
+def test_slots_with_one_copy_or_a_learner_are_counted():
     slots = (
         SlotState(primary=A, backup=Copy(Replica("b", 0), 1)),
         SlotState(primary=A, learner=Copy(B, 1)),

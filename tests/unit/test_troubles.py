@@ -1,4 +1,4 @@
-"""What is told of something that fails again and again."""
+"""Reports about an operation that fails again and again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lockring.units import NS_PER_S
 S = NS_PER_S
 
 
-def test_trouble_is_told_when_it_begins_once_a_minute_and_when_it_ends() -> None:
+def test_trouble_is_reported_when_it_begins_once_a_minute_and_when_it_ends() -> None:
     trouble = RepeatedTrouble()
     told = [(second, trouble.fails("refused", now_ns=second * S)) for second in range(130)]
     assert [each for each in told if each[1]] == [
@@ -23,19 +23,19 @@ def test_trouble_is_told_when_it_begins_once_a_minute_and_when_it_ends() -> None
     assert trouble.fails("refused", now_ns=132 * S) == "refused"
 
 
-def test_reasons_that_alternate_are_told_once_each() -> None:
+def test_reasons_that_alternate_are_reported_once_each() -> None:
     trouble = RepeatedTrouble()
     told = [trouble.fails(f"reason {number % 2}", now_ns=number) for number in range(100)]
     assert [each for each in told if each] == ["reason 0", "reason 1"]
 
 
-def test_reasons_that_are_always_new_are_told_up_to_a_bound() -> None:
+def test_reasons_that_are_always_new_are_reported_up_to_a_bound() -> None:
     trouble = RepeatedTrouble()
     told = [trouble.fails(f"reason {number}", now_ns=number) for number in range(100)]
     assert len([each for each in told if each]) == REASONS_MAX
 
 
-def test_what_works_for_a_moment_again_and_again_is_one_trouble() -> None:
+def test_trouble_with_short_recoveries_is_one_trouble() -> None:
     trouble = RepeatedTrouble(calm_ns=10 * S)
     begun, ended = [], []
     for second in range(50):

@@ -34,7 +34,7 @@ def test_nanoseconds_become_no_more_milliseconds_than_there_are(duration_ns: int
     assert ms_to_ns(duration_ms) <= max(0, duration_ns) < ms_to_ns(duration_ms + 1)
 
 
-def test_a_duration_that_is_over_is_no_milliseconds() -> None:
+def test_a_duration_that_is_over_is_zero_milliseconds() -> None:
     assert ns_to_ms_floor(-1) == 0
     assert ns_to_ms_floor(-5 * NS_PER_S) == 0
     assert ns_to_ms_floor(NS_PER_MS - 1) == 0
@@ -84,7 +84,7 @@ def test_rounding_never_shortens_a_wait(seconds: float) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_is_no_duration_is_refused_and_named(value: object) -> None:
+def test_an_invalid_duration_is_refused_and_named(value: object) -> None:
     with pytest.raises(InvalidRequest, match="ttl must be"):
         seconds_to_ms(value, "ttl")  # type: ignore[arg-type]
 

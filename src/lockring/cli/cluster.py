@@ -51,7 +51,10 @@ def ask_view(server: str, timeout_s: float) -> ServerView:
 @click.command()
 @client_options()
 def ring(as_json: bool, **given: Any) -> None:
-    """Draw the ring: the part of the circle that each node has."""
+    """Draw the ring: the part of the circle that each node has.
+
+    It shows the assignment of slots to nodes, not whether the slots are served now: see `lockring status` for that.
+    """
     state = ask(client_settings(given), ask_view).state
     if as_json:
         print_json(

@@ -137,7 +137,7 @@ def describe(name: str, as_json: bool, **given: Any) -> None:
     say(f"name     {shown(lock.name)}")
     if not lock.holders:
         last = lock.fencing_token_last
-        say("held by  no client" + (f" (tokens up to {last} have been given)" if last else ""))
+        say("held by  - (free" + (f"; tokens up to {last} are used)" if last else ")"))
     for holder in found["holders"]:
         say(f"held by  {shown(holder['owner'])}" + (" (shared)" if lock.mode == "shared" else ""))
         say(f"  since     {holder['since']} ({duration(holder['held_s'])} ago)")

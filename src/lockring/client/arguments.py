@@ -1,4 +1,4 @@
-"""What callers write, checked before any I/O: servers, names, leases and waits."""
+"""The arguments of public calls, checked before any I/O: servers, names, leases and waits."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from lockring.protocol import WAIT_FOREVER
 from lockring.units import NS_PER_MS, seconds_to_ms
 
 Seconds = float | timedelta
-"""A duration as callers write it: a number of seconds, or a `timedelta`."""
+"""A duration in a public call: a number of seconds, or a `timedelta`."""
 
 SERVER_VARIABLE: Final = "LOCKRING_SERVER"
 SERVER_DEFAULT: Final = "127.0.0.1:9501"
 TTL_S_DEFAULT: Final = 10.0
 CONNECT_TIMEOUT_S_DEFAULT: Final = 10.0
 ANSWER_TIMEOUT_S_DEFAULT: Final = 10.0
-"""How long questions (describe, list, …) are asked until the cluster counts as unreachable."""
+"""How long queries (describe, list, …) are repeated before the cluster counts as unreachable."""
 
 
 class ServerList(list[str]):
     """Addresses of servers.
 
     Attributes:
-        origin: where they come from, and what to do if none can be reached, as the end of a sentence for people.
+        origin: where they come from, and what to do if none can be reached. It completes the sentence of an error.
     """
 
     def __init__(self, addresses: Iterable[str], origin: str = "") -> None:
@@ -41,7 +41,7 @@ class ServerList(list[str]):
 
 
 def origin_of(addresses: Sequence[str]) -> str:
-    """Where addresses come from, "" if that is not known."""
+    """Return where addresses come from, "" if that is not known."""
     return addresses.origin if isinstance(addresses, ServerList) else ""
 
 
@@ -50,10 +50,14 @@ UNNAMED: Final = f"{SERVER_DEFAULT} is the default, since no server is named: st
 
 
 def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
-    """The addresses of the servers: "h1:p1,h2:p2", a list of such, or None for `LOCKRING_SERVER` and the default.
+    """Return the addresses in `servers`.
+
+    Args:
+        servers: "h1:p1,h2:p2", an iterable of such strings, or None for `LOCKRING_SERVER` and the default.
 
     Raises:
-        InvalidRequest: one is no HOST:PORT, or there is none.
+        InvalidRequest: an address is not HOST:PORT, or the list is empty.
+        ConfigError: the same, of `LOCKRING_SERVER`.
     """
     named = servers
     if named is None:
@@ -89,17 +93,19 @@ def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
 
 
 def default_owner() -> str:
-    """Who we are, for people: "user@host:pid"."""
+    """Return the label of this process: "user@host:pid"."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
-        user = str(os.getuid())  # no name is known for it, as in many containers
+        user = str(os.getuid())  # the user has no name, as in many containers
     owner = f"{from_native(user)}@{from_native(socket.gethostname())}:{os.getpid()}"
     return owner.encode(errors="replace")[-OWNER_BYTES_MAX:].decode(errors="ignore")
 
 
 def owner_label(owner: str | None) -> Callable[[], str]:
-    """Return a function that gives a client's label: the default one names the process that calls it, even after a fork.
+    """Return a function that gives a client's label.
+
+    The default label names the process that calls the function, which may be the child of a fork.
 
     Raises:
         InvalidRequest: `owner` is not a valid label.
@@ -111,10 +117,10 @@ def owner_label(owner: str | None) -> Callable[[], str]:
 
 
 def ttl_to_ms(ttl: Seconds) -> int:
-    """A lease in milliseconds.
+    """Return a lease in milliseconds. The cluster, not the client, limits how long it may be.
 
     Raises:
-        InvalidRequest: not a number of seconds, or shorter than 0.1 s. How long it may be is the cluster's to say.
+        InvalidRequest: not a number of seconds, or shorter than 0.1 s.
     """
     ttl_ms = seconds_to_ms(ttl, "ttl")
     if ttl_ms < TTL_MS_MIN:
@@ -123,7 +129,7 @@ def ttl_to_ms(ttl: Seconds) -> int:
 
 
 def wait_to_ms(timeout: Seconds | None, what: str = "timeout") -> int:
-    """A wait in milliseconds, None for ever; `what` is the argument's name, for the error.
+    """Return a wait in milliseconds; None waits forever. `what` is the argument's name, for the error.
 
     Raises:
         InvalidRequest: not a number of seconds, or negative.
@@ -132,7 +138,7 @@ def wait_to_ms(timeout: Seconds | None, what: str = "timeout") -> int:
 
 
 def answer_to_ns(timeout: Seconds) -> int:
-    """How long to wait for an answer, in nanoseconds.
+    """Return how long to wait for an answer, in nanoseconds.
 
     Raises:
         InvalidRequest: not a number of seconds, or negative.
@@ -141,10 +147,10 @@ def answer_to_ns(timeout: Seconds) -> int:
 
 
 def lock_names(names: Iterable[str]) -> list[str]:
-    """Several lock names, each once.
+    """Return a list of lock names.
 
     Raises:
-        InvalidRequest: one is no name, one comes twice, or there is none.
+        InvalidRequest: a name is invalid or occurs twice, or the list is empty.
     """
     if isinstance(names, str):
         raise InvalidRequest("several names are given as a list, not as one text")
@@ -158,10 +164,10 @@ def lock_names(names: Iterable[str]) -> list[str]:
 
 
 def check_prefix(prefix: object) -> str:
-    """Return how lock names are to start, "" for any.
+    """Return a prefix of lock names, "" for all locks.
 
     Raises:
-        InvalidRequest: no lock name can start like that.
+        InvalidRequest: no lock name can start with it.
     """
     return "" if prefix == "" else check_lock_name(prefix)
 
@@ -170,7 +176,7 @@ def check_token(token: object) -> int:
     """Return a fencing token.
 
     Raises:
-        InvalidRequest: it is no positive whole number.
+        InvalidRequest: it is not a positive whole number.
     """
     if isinstance(token, bool) or not isinstance(token, int) or not 0 < token <= GENERATION_MAX:
         raise InvalidRequest(f"a fencing token is a positive whole number, not {token!r}")

@@ -1,19 +1,20 @@
-"""Which grant belongs to the `with` block that is being left.
+"""The open `with` blocks of a lock: they decide which grant an exit releases.
 
-One `Lock` object may be entered many times at once, and `__exit__` is given no handle of the entry that it ends. Threads
-and tasks do not tell: a block may be left by another one than entered it (streamed responses, frameworks that enter and
-exit in a thread pool, generators that the collector ends), and one pool thread runs parts of many blocks in turn. What
-stays the same for as long as a `with` statement runs, whatever resumes it, is the frame that runs it.
+One `Lock` object may be entered many times at once, and `__exit__` receives no handle of the entry that it ends.
+Threads and tasks do not identify the entry. A block may be left by another thread than entered it: streamed responses,
+frameworks that enter and exit in a thread pool, generators that the collector ends. And one pool thread runs parts of
+many blocks in turn. The frame, however, stays the same for as long as a `with` statement runs.
 
 Rules:
 
 - A `with` statement gets its own grant back: entry and exit are called from the same frame, innermost first.
-- Where the exit is called by hand or by an exit stack, no frame tells. Then it is the newest such entry of the same caller (a
-  thread, or task, in the same context); if there is none, one whose grant has ended already, so that no lock is
-  released whose block may still run; and else the newest. Which of these is right cannot be known: a grant, which is a
-  context manager of its own (`stack.enter_context(lock.acquire())`), is exact there too.
+- If the exit is called by hand or by an exit stack, the frame says nothing. The exit then ends the newest such entry
+  of the same caller (a thread, or a task, in the same context). If there is none, it ends an entry whose grant has
+  ended already, so that no lock is released whose block may still run; and otherwise the newest. Which of these is
+  right cannot be known. A grant is a context manager of its own and is exact even there:
+  `stack.enter_context(lock.acquire())`.
 - Each entry is taken exactly once, whatever thread or finalizer comes in between: one `dict.pop` decides.
-- Frames, callers and threads are compared as objects that are kept alive; identifiers are used again for other ones.
+- Frames, callers and threads are compared as objects that are kept alive, since Python reuses their identifiers.
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ from lockring.errors import InvalidRequest, NotHeld
 G = TypeVar("G", bound=GrantState)
 
 _EXIT_STACKS: Final = vars(contextlib)
-"""The globals of what enters for others: its frames are not those that run the block."""
+"""The globals of exit stacks. They enter on behalf of others: their frames do not run the block."""
 
 
 class _Caller(msgspec.Struct, eq=False, frozen=True):
-    """A thread, or a task, in one context. It refers weakly to tasks: a context that kept its own task would be a cycle."""
+    """A thread, or a task, in one context.
+
+    It refers to its task weakly: a context that kept its own task alive would be a cycle.
+    """
 
     thread: object
     task: weakref.ref[Any] | None
@@ -50,7 +54,7 @@ _thread = threading.local()
 
 
 def _this_caller(task: object | None) -> _Caller:
-    """The present caller: in a copy of its context, another thread or another task it is another one."""
+    """Return the present caller. A copy of its context in another thread or task is another caller."""
     try:
         thread = _thread.token
     except AttributeError:
@@ -69,9 +73,9 @@ class _Block(msgspec.Struct, eq=False):
     """One entry that has not been left.
 
     Attributes:
-        grant: what it got.
-        frame: which runs its `with` statement, as far as can be told; None for an exit stack's.
-        caller: which entered it.
+        grant: the grant that it got.
+        frame: the frame that runs its `with` statement, as far as is known; None for an exit stack.
+        caller: the caller that entered it.
         outer: the entry before it from the same frame.
     """
 
@@ -82,29 +86,29 @@ class _Block(msgspec.Struct, eq=False):
 
 
 class Blocks(Generic[G]):
-    """The blocks of one lock object that are being run. Any thread or task may call it at any time."""
+    """The open blocks of one lock object. Any thread or task may call it at any time."""
 
     __slots__ = ("_innermost", "_open")
 
     def __init__(self) -> None:
         self._open: dict[_Block, None] = {}
-        # Only an index: an entry that has been taken may still be found here.
+        # Only an index: it may still refer to an entry that was taken.
         self._innermost: dict[FrameType, _Block] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
     def grants(self) -> list[G]:
-        """The grants of all blocks, the newest first."""
+        """Return the grants of all open blocks, the newest first."""
         return [block.grant for block in reversed(list(self._open))]
 
     def enter(self, grant: G, frame: FrameType | None, task: object | None = None) -> None:
-        """A block is entered.
+        """Open a block.
 
         Args:
-            grant: what it got.
-            frame: the caller's; None where it says nothing of who leaves the block.
-            task: the task that runs, with asyncio.
+            grant: the grant that it got.
+            frame: the caller's frame; None if the block may be left from any other frame.
+            task: the running task, with asyncio.
         """
         caller = _this_caller(task)
         if frame is None or frame.f_globals is _EXIT_STACKS:
@@ -115,15 +119,15 @@ class Blocks(Generic[G]):
         self._innermost[frame] = block
 
     def leave(self, name: str, frame: FrameType | None, task: object | None = None) -> G:
-        """A block is left: return its grant.
+        """Close a block and return its grant.
 
         Args:
-            name: of the lock, for the error.
+            name: the lock's name, for the error.
             frame: as for `enter`.
-            task: the task that runs, with asyncio.
+            task: the running task, with asyncio.
 
         Raises:
-            NotHeld: no block is being run.
+            NotHeld: no block is open.
         """
         grant: G
         block = None if frame is None else self._innermost.get(frame)
@@ -141,13 +145,13 @@ class Blocks(Generic[G]):
         )
 
     def hold_around(self, frame: FrameType) -> bool:
-        """Whether a `with` statement that holds the lock is certain not to end before the call from this frame does."""
+        """Return whether a `with` statement that holds the lock is certain to outlast the call from this frame."""
         return bool(self._open) and any(
             block.grant.held for each in _stack(frame) for block in self._entered_from(each)
         )
 
     def _take(self, block: _Block) -> bool:
-        """Take an entry out, unless that was done before."""
+        """Take an entry out. Returns whether it was still there."""
         if self._open.pop(block, self) is self:
             return False
         frame = block.frame
@@ -162,7 +166,7 @@ class Blocks(Generic[G]):
         return True
 
     def _guess(self, frame: FrameType | None, task: object | None) -> _Block | None:
-        """The entry that an exit by hand, or by an exit stack, is taken to end."""
+        """Return the entry that an exit by hand, or by an exit stack, most likely ends."""
         has_frame = frame is not None and frame.f_globals is not _EXIT_STACKS
         running = {each for each in _stack(frame) if each in self._innermost}
         everything = list(self._open)[::-1]
@@ -185,14 +189,14 @@ class Blocks(Generic[G]):
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
-    """A frame and those that wait for it."""
+    """Yield a frame and the frames that wait for it."""
     while frame is not None:
         yield frame
         frame = frame.f_back
 
 
 def waits_for_itself(name: str, *, shared: bool) -> InvalidRequest:
-    """What to raise for an acquire within a block that holds the other side of the same `RWLock`."""
+    """Return the error for an acquire inside a block that holds the other side of the same `RWLock`."""
     has, wants = ("write", "read") if shared else ("read", "write")
     return InvalidRequest(
         f"the caller holds {name!r} to {has} and would wait for itself to {wants}: release it first",

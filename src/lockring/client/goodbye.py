@@ -1,9 +1,9 @@
-"""The end of the program: what is still held is given up, so that others need not wait for leases to run out.
+"""The end of the program: all sessions end, so that other clients need not wait for leases to run out.
 
-It comes when the interpreter ends normally: at the end of the main module, by `sys.exit`, or by an error that nothing caught; after all
-threads that are no daemons have ended, since those may still work under locks, and after what the program itself has
-registered with `atexit` since it imported the client. It does not come after `os._exit`, after a signal that kills, or for what a
-forked child has from its parent.
+This happens when the interpreter exits normally: at the end of the main module, by `sys.exit`, or by an uncaught error.
+It comes after all non-daemon threads have ended, since those may still work under locks, and after the functions that
+the program has registered with `atexit` since it imported the client. It does not happen after `os._exit`, after a
+signal that kills the process, or in a forked child for the sessions of its parent.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from lockring.clock import monotonic_ns
 from lockring.units import NS_PER_MS
 
 _BOUND_NS: Final = 1_200 * NS_PER_MS
-"""How long all clients together may take: a node has a second to answer."""
+"""How long all clients together may take. A node has one second to answer; the rest is for connections and threads."""
 
 log = logging.getLogger("lockring.client")
 
 
 class SessionOwner(Protocol):
-    """What has sessions to end."""
+    """A driver, as far as the end of the program concerns it."""
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
-        """Begin to close; returns what waits for the end of that, until a time in ns."""
+        """Begin to close. Returns a function that waits for the end of that, at most until a time in ns."""
 
 
 _engines: dict[int, weakref.ref[SessionOwner]] = {}
 _pids: set[int] = set()
-"""Processes of `multiprocessing` that are to say goodbye: those end without `atexit`."""
+"""Processes of `multiprocessing` that say goodbye by a finalizer, since they end without `atexit`."""
 
 
 def remember(engine: SessionOwner) -> None:
-    """Say goodbye for an engine at the end of the program, if it lives by then."""
+    """End an engine's sessions at the end of the program, if the engine still exists then."""
     key = id(engine)
     _engines[key] = weakref.ref(engine, lambda _: _engines.pop(key, None))
 
 
 def expect_end() -> None:
-    """This process has something to end now: see to it that its end is noticed, whatever started it."""
+    """Make sure that `say_goodbye` runs at the end of this process, even if `multiprocessing` started it."""
     processes = sys.modules.get("multiprocessing.process")
     if processes is None or processes.parent_process() is None or os.getpid() in _pids:
         return
@@ -63,7 +63,7 @@ def say_goodbye() -> None:
         try:
             end = None if engine is None else engine.begin_goodbye()
         except Exception:
-            log.exception("the end of the program could not be told to the lock servers")
+            log.exception("the sessions of a client could not be ended at the end of the program")
             continue
         if end is not None:
             ends.append(end)
@@ -71,7 +71,7 @@ def say_goodbye() -> None:
         try:
             end(until_ns)
         except Exception:
-            log.exception("the end of the program could not be told to the lock servers")
+            log.exception("the sessions of a client could not be ended at the end of the program")
 
 
 atexit.register(say_goodbye)

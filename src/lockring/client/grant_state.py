@@ -1,4 +1,4 @@
-"""What both clients say of locks: who holds one, and the part of a grant that needs no I/O."""
+"""The part of a grant that needs no I/O, and the holders of a lock: the same in both clients."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
 _LAST_REQUEST: Final = 1 << 53
-"""Above every request number."""
+"""Greater than every request number: no answer to the last message is expected."""
 
 ListenerT = TypeVar("ListenerT")
 
 LossCallback = Callable[[LockLost], object]
-"""Called with what `check` would raise: it has the lock's `name` and the `reason`."""
+"""A function that receives the error that `check` would raise, with the lock's `name` and the `reason`."""
 
 
 def check_callback(callback: Callable[..., object], taker: str = "on_lost") -> None:
-    """Raise InvalidRequest for what cannot be called, and for a coroutine function: calling it would only make a coroutine that never runs."""
+    """Check that a callback is a plain function. `taker` is the method that takes it, for the error.
+
+    Raises:
+        InvalidRequest: it cannot be called, or it is a coroutine function, whose coroutine would never run.
+    """
     if not callable(callback):
         raise InvalidRequest(f"{taker} takes a function, not {callback!r}")
     if is_kind(inspect.iscoroutinefunction, callback):
@@ -41,14 +45,14 @@ def check_callback(callback: Callable[..., object], taker: str = "on_lost") -> N
 
 
 def is_kind(kind: Callable[[Any], bool], function: Callable[..., object]) -> bool:
-    """Whether a function is of a kind, or what is called in its stead: of a partial its function, of an object its `__call__`."""
+    """Return whether a callable is of a kind: itself, the function of a partial, or the `__call__` of an object."""
     while isinstance(function, functools.partial):
         function = function.func
     return kind(function) or (not inspect.isroutine(function) and kind(type(function).__call__))
 
 
 def report_in_thread() -> None:
-    """Report the error that is being handled as one of this thread, as `threading` does, whatever its hook is worth."""
+    """Report the error that is being handled as `threading` reports errors of threads, even if its hook fails."""
     try:
         threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
     except BaseException:  # noqa: BLE001 - the hook itself has failed: reported as the interpreter does it
@@ -57,15 +61,15 @@ def report_in_thread() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock, as its node sees it; as text it is the owner.
+    """A client that holds a lock, as the lock's node sees it. Its text is the owner label.
 
     Attributes:
         owner: the holder's label.
-        session: id of the holder's session.
-        fencing_token: of the grant.
-        held_s: for how long it has been held, in seconds.
-        ttl_s: the lease, in seconds.
-        ttl_left_s: how much of it is left unless it is renewed, in seconds; never more than `ttl_s`.
+        session: the id of the holder's session.
+        fencing_token: the fencing token of its grant.
+        held_s: how long it has held the lock, in seconds.
+        ttl_s: its lease, in seconds.
+        ttl_left_s: the rest of the lease unless it is renewed, in seconds: 0.0 to `ttl_s`.
     """
 
     owner: str
@@ -80,7 +84,7 @@ class Holder:
 
 
 def holding_of_each(lock: LockRecord) -> list[Holder]:
-    """The holders of a lock, in the order of their grants."""
+    """Return the holders of a lock in their public form, in the order of their grants."""
     return [
         Holder(
             each.owner,
@@ -95,7 +99,7 @@ def holding_of_each(lock: LockRecord) -> list[Holder]:
 
 
 def is_holder(ticket: Ticket, lock: LockRecord) -> bool:
-    """Whether a lock is held by exactly this acquisition."""
+    """Return whether this acquisition, and not another one of its session, holds the lock."""
     return any(
         (holder.session, holder.acquisition, holder.generation)
         == (ticket.session.id, ticket.acquisition, ticket.generation)
@@ -104,7 +108,7 @@ def is_holder(ticket: Ticket, lock: LockRecord) -> bool:
 
 
 def loss_of(ticket: Ticket) -> LockLost:
-    """What to raise for a ticket that was lost."""
+    """Return the error for a ticket that was lost."""
     error = not_held(ticket)
     assert isinstance(error, LockLost)
     return error
@@ -116,21 +120,21 @@ def listener_of(reference: Callable[[], ListenerT | None] | None) -> ListenerT |
 
 
 def tell_lost(reference: HolderReference | None) -> None:
-    """Tell whoever holds a ticket that it was lost."""
+    """Notify the listener of a ticket, if it still exists, that the ticket was lost."""
     loser = listener_of(reference)
     if loser is not None:
         loser._on_ticket_lost()
 
 
 def what_happened(cause: BaseException) -> str:
-    """Why a section ended in its middle, in words."""
+    """Return why a section was interrupted, as the text of an error."""
     if isinstance(cause, Exception):
         return f"{reason_of(cause)} in the middle of the client's work"
     return f"an interrupt came at the wrong moment ({type(cause).__name__})"
 
 
 class ExpiryCheck(Protocol):
-    """What a grant needs of its client."""
+    """The client, as its grants see it."""
 
     def drop(self, ticket: Ticket) -> None:
         """Give up a ticket whose grant was dropped; from any thread, at any moment."""
@@ -140,13 +144,13 @@ class ExpiryCheck(Protocol):
         """The client's owner label."""
 
     def notice_expiry(self) -> None:
-        """Find out what has expired by now."""
+        """Find out which leases have expired."""
 
 
 class GrantState(ProcessBound):
-    """One acquisition of a lock, as far as it can be told without asking anyone.
+    """One acquisition of a lock, as far as the client knows it without asking a node.
 
-    A grant is a value of its own: it belongs to who acquired it, not to a thread or a task.
+    A grant is a value of its own: it belongs to the code that acquired it, not to a thread or a task.
     """
 
     _instead = (
@@ -169,37 +173,41 @@ class GrantState(ProcessBound):
 
     @property
     def fencing_token(self) -> int:
-        """A number greater than that of every earlier grant of this lock; the same for as long as this grant lives.
+        """A number greater than the token of every earlier grant of this lock. It does not change.
 
-        Those who read at the same time have different ones.
-
-        Give it to what the lock protects, which can then refuse whoever comes with a smaller one.
+        Pass it to the resource that the lock protects. A resource that remembers the greatest token it has seen can
+        refuse requests with a smaller one, which come from a former holder. Readers that share the lock have
+        different tokens.
         """
         return self._ticket.generation
 
     @property
     def owner(self) -> str:
-        """The label that others see as the holder."""
+        """The label that other clients see as the holder."""
         return self._owner
 
     @property
     def session(self) -> str:
-        """Id of the session that holds it, as others see it."""
+        """The id of the session that holds the lock, as other clients see it."""
         return self._ticket.session.id
 
     @property
     def shared(self) -> bool:
-        """Whether it is held to read, so that others may hold it at the same time."""
+        """Whether the lock is held for reading, so that other readers can hold it at the same time."""
         return self._ticket.mode == Mode.SHARED
 
     @property
     def acquired_at(self) -> datetime:
-        """When it was acquired, by this machine's wall clock, in UTC: for people and logs, not for decisions."""
+        """When the lock was acquired, in UTC, by this machine's wall clock. Use it in logs, not for decisions."""
         return datetime.fromtimestamp(self._acquired_at_ns / NS_PER_S, UTC)
 
     @property
     def held(self) -> bool:
-        """Whether the lock is ours at this moment: neither released nor lost, by a look at the clock."""
+        """Whether this grant holds the lock at this moment: it was neither released nor lost.
+
+        Reads the clock, and does no I/O. False from the moment the lease may have ended, before any other client can
+        acquire the lock.
+        """
         ticket = self._ticket
         if ticket.state != TicketState.HELD:
             return False
@@ -209,7 +217,10 @@ class GrantState(ProcessBound):
         return ticket.state == TicketState.HELD and monotonic_ns() < deadline_ns_of(ticket)
 
     def remaining(self) -> float:
-        """For how many seconds the lock is surely ours, should nothing be heard from the cluster any more; 0.0 if it is not."""
+        """Return how long the lock is certain to stay held if no further renewal succeeds, in seconds.
+
+        0.0 if it is not held.
+        """
         if not self.held:
             return 0.0
         return max(0, deadline_ns_of(self._ticket) - monotonic_ns()) / NS_PER_S
@@ -218,8 +229,8 @@ class GrantState(ProcessBound):
         """Return the grant if the lock is held.
 
         Raises:
-            LockLost: it was lost.
-            NotHeld: it was released.
+            LockLost: the lock was lost.
+            NotHeld: the lock was released.
         """
         if not self.held:
             raise self._why_not_held()
@@ -227,9 +238,9 @@ class GrantState(ProcessBound):
 
     def _why_not_held(self) -> LockringError:
         ticket = self._ticket
-        if ticket.state == TicketState.HELD:  # the clock says so, and the client has not come to it yet
+        if ticket.state == TicketState.HELD:  # the lease has ended, and the client has not processed that yet
             return LockLost(
-                f"the lock {ticket.name!r} was lost: local-deadline",
+                f"the lock {ticket.name!r} was lost: {LockLost.explained('local-deadline')}",
                 name=ticket.name,
                 reason="local-deadline",
             )
@@ -237,7 +248,7 @@ class GrantState(ProcessBound):
 
     @property
     def _loss(self) -> LockLost | None:
-        """What `check` raises if the lock was lost, else None."""
+        """The error that `check` raises if the lock was lost, otherwise None."""
         error = None if self.held else self._why_not_held()
         return error if isinstance(error, LockLost) else None
 
@@ -253,35 +264,40 @@ class GrantState(ProcessBound):
 
 
 _awaited: dict[int, object] = {}
-"""Grants and memberships of whose end somebody wants to hear: those are not dropped, though nothing else may refer to them."""
+"""Grants and memberships with callbacks or events. The program expects a call from them, so they must stay alive
+although it may keep no reference to them."""
 
 
 def keep_from_being_dropped(holder: object) -> None:
-    """Somebody wants to hear of the end of a grant, or of changes in a membership."""
+    """Keep a grant or membership alive, since the program waits for its end or its changes."""
     _awaited[id(holder)] = holder
 
 
 def may_be_dropped(holder: object) -> None:
-    """There is nothing more to hear of a grant or membership."""
+    """Undo `keep_from_being_dropped`: the grant or membership has nothing more to report."""
     _awaited.pop(id(holder), None)
 
 
 def give_up_dropped(grant: GrantState, ticket: Ticket) -> None:
-    """A grant is held to which nothing refers any more: give its lock up, and warn."""
+    """Give up the lock of a held grant to which nothing refers any more, and warn."""
     grant._driver.drop(ticket)
     warnings.warn(words_of_drop(ticket), ResourceWarning, source=grant, stacklevel=3)
 
 
 def words_of_drop(ticket: Ticket) -> str:
-    """What to say of a grant that was dropped while it was held."""
-    return f"the grant of {ticket.name!r} was dropped while it was held, so the lock is given up: keep the grant, and release it"
+    """Return the warning about a grant that was dropped while it was held."""
+    return (
+        f"the grant of {ticket.name!r} was dropped while it was held, so the lock is given up:"
+        " keep the grant, and release it"
+    )
 
 
 def blame(error: BaseException | None, loss: LockLost) -> None:
-    """At the end of a block whose lock was lost: raise that, or note it on the error that ended the block.
+    """Report at the end of a block that its lock was lost: raise the loss, or note it on the block's own error.
 
     Raises:
-        LockLost: the block ended without an error, or as a generator that was closed: that swallows its own with all notes.
+        LockLost: the block ended without an error, or because its generator was closed. Python discards a
+            `GeneratorExit` together with its notes.
     """
     if error is None or isinstance(error, GeneratorExit):
         raise loss
@@ -290,12 +306,12 @@ def blame(error: BaseException | None, loss: LockLost) -> None:
 
 
 def farewell_of(core: ClientCore) -> bytes:
-    """The last words of a core that will hear no answer: the end of all its sessions, for each of its nodes."""
+    """Return the bytes that end all sessions of a core, to be sent to each of its nodes without waiting for answers."""
     return b"".join(encode_frame(CloseSession(_LAST_REQUEST, each.id)) for each in core.sessions())
 
 
 def abandon_held(core: ClientCore, reason: str) -> list[HolderReference | None]:
-    """End whatever a core holds that will not be used again; returns who is to hear of it."""
+    """End all held tickets of a core that will not be used again. Returns the listeners to notify."""
     losers: list[HolderReference | None] = []
     for session in core.sessions():
         for share in list(session.shares.values()):

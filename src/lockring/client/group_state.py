@@ -1,4 +1,4 @@
-"""What both clients say of groups: who is in one, and the part of a membership that needs no I/O."""
+"""The part of a membership that needs no I/O, and descriptions of groups: the same in both clients."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from lockring.ring.key_ring import slot_of_key
 from lockring.slots import SLOTS
 
 ChangeCallback = Callable[[KeySet, KeySet], Any]
-"""Called with the keys that were gained and those that were lost: `key in gained`, `key in lost`."""
+"""A function that is called with the keys gained and the keys lost: `key in gained`, `key in lost`."""
 
 
 def member_payload(member_id: str | None, weight: int, payload: bytes) -> tuple[str, bytes]:
-    """A member's id, drawn at random if none is given, and what its holding of the group's lock says of it.
+    """Return a member's id, drawn at random if None is given, and the payload for its hold on the group's lock.
 
     Raises:
-        InvalidRequest: one of the three is not of the form it must have.
+        InvalidRequest: an argument is malformed.
     """
     member = secrets.token_hex(8) if member_id is None else check_member_id(member_id)
     if type(weight) is not int or not 1 <= weight <= WEIGHT_MAX:
@@ -53,26 +53,26 @@ def member_payload(member_id: str | None, weight: int, payload: bytes) -> tuple[
 
 
 class GroupListener(Protocol):
-    """A member of a group, as the one that hears of changes in it."""
+    """A membership, as the driver sees it: the receiver of news about its group."""
 
     def _followed(self, core: ClientCore, request: Query) -> None:
-        """It follows its group by this request to this core."""
+        """Remember the request by which `core` follows the group."""
 
     def _on_ticket_lost(self) -> None:
-        """Its membership was lost."""
+        """Handle the loss of the membership."""
 
     def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
-        """Something has changed; if it is `awaited`, `told` is to be called once the program knows."""
+        """Handle a change. If it is `awaited`, the group waits until `told` reports that all callbacks returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSummary:
-    """A group, seen from far.
+    """A group in a list of groups.
 
     Attributes:
-        name: its name.
-        members: how many it has.
-        version: number of its newest view, 0 while none is known at its node.
+        name: the group's name.
+        members: the number of its members.
+        version: the version of its newest view; 0 while its node knows none.
     """
 
     name: str
@@ -81,14 +81,14 @@ class GroupSummary:
 
 
 class GroupInfo:
-    """A group as its node sees it, for who is no member of it. Immutable.
+    """A group at one moment, as its node saw it. Immutable.
 
     Attributes:
-        name: its name.
-        version: number of its newest view; 0 if its node knows of none yet, as shortly after a failover.
-        settled: whether all members have seen that view.
-        members: in the order in which they joined.
-        awaited: ids of the members that have not seen it.
+        name: the group's name.
+        version: the version of its newest view; 0 if its node knows none yet, as happens shortly after a failover.
+        settled: whether all members have let go of the keys that this view takes from them.
+        members: the members, in the order in which they joined.
+        awaited: the ids of the members that have not let go yet.
     """
 
     def __init__(self, name: str, view: View) -> None:
@@ -100,11 +100,11 @@ class GroupInfo:
         self._view = GroupView(view.view, self.members)
 
     def owner(self, key: str) -> str | None:
-        """Id of the member that should own a key; None if the group is empty."""
+        """Return the id of the member that should own a key; None if the group is empty."""
         return self._view.ring.owner(key)
 
     def shares(self) -> dict[str, float]:
-        """Which part of all keys each member should own, by id: 0.0 to 1.0."""
+        """Return the share of all keys that each member should own, by the member's id: 0.0 to 1.0."""
         counts = self._view.ring.counts()
         return {member: counts.get(member, 0) / SLOTS for member in self._view.by_id}
 
@@ -114,11 +114,11 @@ class GroupInfo:
 
 
 class GroupList(list[GroupSummary]):
-    """Groups that were found, by name.
+    """A list of groups, sorted by name.
 
     Attributes:
-        unserved_slots: how many of the cluster's 4096 slots no node could tell of: groups that are kept there are missing here. 0
-            if the list is whole.
+        unserved_slots: how many of the cluster's 4096 slots could not be listed. Groups in those slots are missing from
+            the list. 0 if the list is complete.
     """
 
     def __init__(self, groups: Iterable[GroupSummary] = (), unserved_slots: int = 0) -> None:
@@ -127,19 +127,19 @@ class GroupList(list[GroupSummary]):
 
 
 def groups_of(locks: LockRecords) -> GroupList:
-    """The groups among these locks that have members."""
+    """Return the groups among these locks, without those that have no members."""
     found = [summary_of(lock) for lock in locks]
     return GroupList([each for each in found if each is not None], locks.unserved_slots)
 
 
 def summary_of(lock: LockRecord) -> GroupSummary | None:
-    """The group whose lock this is, None if it has no members."""
+    """Return the group to which a lock belongs, None if it has no members."""
     count = sum(membership_of(holder.payload) is not None for holder in lock.holders)
     return GroupSummary(lock.name.removeprefix(GROUP_PREFIX), count, lock.view) if count else None
 
 
 class MembershipState(ProcessBound):
-    """One membership of a group, as far as it can be told without asking anyone."""
+    """One membership of a group, as far as the client knows it without asking a node."""
 
     _instead = "pass the addresses of the servers and the group's name, and join it there"
     _grant: GrantState
@@ -162,56 +162,59 @@ class MembershipState(ProcessBound):
 
     @property
     def member_id(self) -> str:
-        """This member's id."""
+        """The id of this member."""
         return self._member_id
 
     @property
     def members(self) -> tuple[GroupMember, ...]:
-        """Who is in the group by the newest view: `id`, `weight`, `payload`, and the `owner` label of its client."""
+        """The group's members by the newest view: `id`, `weight`, `payload`, and the `owner` label of the client."""
         return self._following.ownership.view.members
 
     @property
     def version(self) -> int:
-        """Number of the newest view; it only grows."""
+        """The version of the newest view. It only grows."""
         return self._following.ownership.view.number
 
     @property
     def settled(self) -> bool:
-        """Whether the newest view is settled: all its members have let go of what it takes from them."""
+        """Whether the newest view is settled: all members have let go of the keys that it takes from them."""
         return self._following.ownership.settled
 
     @property
     def owned(self) -> KeySet:
-        """The keys that are this member's own at this moment."""
+        """The keys that this member owns at this moment, as for `owns`."""
         owned = self._following.ownership.owned
         return KeySet(owned if self.held else frozenset())
 
     def owner(self, key: str) -> str | None:
-        """Id of the member that should own a key by the newest view, whether or not that is settled; None if nobody should."""
+        """Return the id of the member that should own a key by the newest view, whether or not that view is settled.
+
+        None while no view is known.
+        """
         return self._following.ownership.view.ring.owner(key)
 
     def owns(self, key: str) -> bool:
-        """Whether a key is this member's own at this moment: nobody else's `owns` says so too.
+        """Return whether this member owns a key at this moment. No two members own a key at once.
 
-        By what was last heard and a look at the clock; nobody is asked. False from the moment a view takes the key away, or the
-        lease is not surely ours any more; True once everybody else has let go of it.
+        Reads the newest view and the clock, and does no I/O. True once all other members have let go of the key.
+        False from the moment a view takes the key away, or the lease may have ended.
 
         Raises:
-            InvalidRequest: it is no text.
+            InvalidRequest: the key is not a string.
         """
         owned = self._following.ownership.owned  # before the look at the lease
         return slot_of_key(key) in owned and self.held
 
     def fence(self, key: str) -> int:
-        """A number for a key that this member owns, greater than all that former owners of the key ever got.
+        """Return a fencing number for a key that this member owns, greater than those of all its former owners.
 
-        Give it to the resource that the key stands for, which can then refuse a former owner that is late. It
-        grows while the key is owned, with the group's version.
+        Pass it to the resource that the key stands for. A resource that remembers the greatest number it has seen can
+        refuse a former owner that is late. The number grows with the group's version while the key stays owned.
 
         Raises:
-            NotHeld: the key is not this member's own.
-            LockLost: the membership is lost.
-            InvalidRequest: it is no text.
+            NotHeld: this member does not own the key.
+            LockLost: the membership was lost.
+            InvalidRequest: the key is not a string.
         """
         standing = self._following.ownership
         if slot_of_key(key) not in standing.owned:
@@ -229,7 +232,7 @@ class MembershipState(ProcessBound):
         if owner is None:
             why = "no view of the group has come yet"
         elif owner == self._member_id and view.has(self._grant._ticket.generation):
-            why = f"version {version} gives it to this member, but not everybody has let go of it"
+            why = f"version {version} gives it to this member, but not every member has let go of it"
         else:
             why = f"version {version} gives it to {owner!r}"
         return NotHeld(
@@ -238,19 +241,22 @@ class MembershipState(ProcessBound):
 
     @property
     def held(self) -> bool:
-        """Whether this is still a member: it has neither left nor lost its lease, by a look at the clock."""
+        """Whether the membership lasts at this moment: it was neither left nor lost. Reads the clock; does no I/O."""
         return self._grant.held
 
     def remaining(self) -> float:
-        """For how many seconds this is surely a member, should nothing be heard from the cluster any more; 0.0 if it is none."""
+        """Return how long the membership is certain to last if no further renewal succeeds, in seconds.
+
+        0.0 if it is over.
+        """
         return self._grant.remaining()
 
     def check(self) -> Self:
-        """Return the membership if it is held.
+        """Return the membership if it lasts.
 
         Raises:
-            LockLost: it was lost; reason "replaced" if another member has taken its id over.
-            NotHeld: it was left.
+            LockLost: the membership was lost; reason "replaced" if another member joined under its id.
+            NotHeld: the membership was left.
         """
         with self._as_membership():
             self._grant.check()
@@ -258,7 +264,7 @@ class MembershipState(ProcessBound):
 
     @contextlib.contextmanager
     def _as_membership(self) -> Iterator[None]:
-        """Say of the membership what is said of the lock that it is a holding of."""
+        """Turn errors about the group's lock into errors about the membership."""
         who = f"the membership of {self._member_id!r} in the group {self._group!r}"
         try:
             yield
@@ -271,7 +277,7 @@ class MembershipState(ProcessBound):
             raise NotHeld(f"{who} was left", name=self._group) from None
 
     def _settled_version(self, least: int) -> int | None:
-        """The version, if it is settled, has this member and is `least` or more."""
+        """Return the newest view's version if the view is settled, has this member and is at least `least`."""
         standing = self._following.ownership
         generation = self._grant._ticket.generation
         if standing.view.number < least or not standing.settled or not standing.view.has(generation):
@@ -281,17 +287,17 @@ class MembershipState(ProcessBound):
         return standing.view.number
 
     def _first_version(self) -> int | None:
-        """The version, once there is one."""
+        """Return the newest view's version, None while no view is known."""
         if self._following.ended:
             raise self._over()
         return self._following.ownership.view.number or None
 
     def _too_late(self, what: str, waits: Sequence[Wait]) -> LockringError:
-        """Why a wait in the group has ended without what was waited for: other members, or an outage.
+        """Return the error of a wait that took too long: `Unavailable` in an outage, else `AcquireTimeout`.
 
         Args:
-            what: what the membership lacks.
-            waits: what the client's calls wait for.
+            what: what the membership lacks, as part of the error's sentence.
+            waits: the reasons for which the client's calls wait.
         """
         text = f"{self._member_id!r} joined the group {self._group!r}, but it {what} in time"
         for wait in waits:
@@ -321,10 +327,10 @@ class MembershipState(ProcessBound):
 
 
 def least_version(after: int | None) -> int:
-    """The least version that is after one, which may be None for any.
+    """Return the least version after a given one; 0 for None.
 
     Raises:
-        InvalidRequest: it is no version.
+        InvalidRequest: `after` is not a version.
     """
     if after is None:
         return 0
@@ -334,6 +340,10 @@ def least_version(after: int | None) -> int:
 
 
 def check_change_callback(callback: ChangeCallback) -> None:
-    """Raise InvalidRequest for what cannot be called."""
+    """Check an `on_change` callback.
+
+    Raises:
+        InvalidRequest: it cannot be called.
+    """
     if not callable(callback):
         raise InvalidRequest(f"on_change takes a function, not {callback!r}")

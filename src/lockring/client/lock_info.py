@@ -1,4 +1,4 @@
-"""What both clients tell of a lock to those who look at it, in the words and units of grants."""
+"""Descriptions of locks, as both clients return them, in the words and units of grants."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lockring.protocol import Mode
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """An acquisition in a lock's queue; as text it is the owner.
+    """A client in a lock's queue. Its text is the owner label.
 
     Attributes:
-        owner: its label.
-        session: id of its session.
-        mode: how it wants the lock: "exclusive", "shared" or "semaphore".
-        waited_s: for how long it has waited, in seconds.
+        owner: the waiting client's label.
+        session: the id of its session.
+        mode: how it wants to hold the lock: "exclusive", "shared" or "semaphore".
+        waited_s: how long it has waited, in seconds.
     """
 
     owner: str
@@ -35,20 +35,21 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class LockInfo:
-    """A lock as its node saw it.
+    """A lock at one moment, as its node saw it.
 
     Attributes:
-        name: its name.
+        name: the lock's name.
         mode: how it is held: "exclusive", "shared" or "semaphore"; "exclusive" if it is free.
-        permits: how many may hold it, of a semaphore; else 1.
-        holders: who holds it, in the order of their grants.
-        waiters: who waits for it, in the order in which they are served.
-        fencing_token_last: no grant of this lock had a greater token until then, and each later one has. Of a lock that one
-            holds alone it is the holder's; nothing is kept of a free lock, and so it may be greater than the last one's.
-        change: counts the changes of the holders since that token. `(fencing_token_last, change)` orders what is seen of one
-            lock: it never falls, and is greater if other holders are seen.
-        slot: its slot, 0 to 4095.
-        primary: id of the node that told this.
+        permits: how many clients can hold it at once if it is a semaphore; otherwise 1.
+        holders: its holders, in the order of their grants.
+        waiters: its queue, in the order in which the waiters are served.
+        fencing_token_last: an upper bound on the tokens of all grants so far; every later grant has a greater token.
+            For a lock with one exclusive holder it is the holder's token. For a free lock it may exceed the last
+            holder's token, since nodes keep no record of free locks.
+        change: how often the holders have changed since that token. The pair `(fencing_token_last, change)` orders
+            descriptions of the same lock: it never decreases, and it increases whenever the holders change.
+        slot: the lock's slot, 0 to 4095.
+        primary: the id of the node that described the lock.
     """
 
     name: str
@@ -63,16 +64,16 @@ class LockInfo:
 
     @property
     def held(self) -> bool:
-        """Whether anybody holds it."""
+        """Whether the lock has a holder."""
         return bool(self.holders)
 
 
 class LockList(list[LockInfo]):
-    """Locks that were found, by name.
+    """A list of locks, sorted by name.
 
     Attributes:
-        unserved_slots: how many of the cluster's 4096 slots no node could tell of: what is locked there is missing here. 0 if the
-            list is whole.
+        unserved_slots: how many of the cluster's 4096 slots could not be listed. Locks in those slots are missing from
+            the list. 0 if the list is complete.
     """
 
     def __init__(self, locks: Iterable[LockInfo] = (), unserved_slots: int = 0) -> None:
@@ -82,11 +83,11 @@ class LockList(list[LockInfo]):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What became of a lease that was ended by hand.
+    """The effect of `Client.break_lock`.
 
     Attributes:
         freed: whether the lock is free already.
-        free_within_s: after how many seconds it is free at the latest; 0.0 if it is free already.
+        free_within_s: the longest time until the lock is free, in seconds; 0.0 if it is free already.
     """
 
     freed: bool
@@ -94,12 +95,12 @@ class Broken:
 
 
 def mode_name(mode: int) -> str:
-    """The word for a mode."""
+    """Return the public word for a mode."""
     return Mode(mode).name.lower()
 
 
 def lock_info(lock: WireLockInfo) -> LockInfo:
-    """What the caller is to see of what a node told."""
+    """Return a node's description of a lock in its public form."""
     return LockInfo(
         lock.name,
         mode_name(lock.mode),
@@ -117,10 +118,10 @@ def lock_info(lock: WireLockInfo) -> LockInfo:
 
 
 def lock_list(locks: WireLockList) -> LockList:
-    """What the caller is to see of a list that nodes told."""
+    """Return the nodes' list of locks in its public form."""
     return LockList(map(lock_info, locks), locks.unserved_slots)
 
 
 def broken_of(broken: WireBroken) -> Broken:
-    """What the caller is to see of a lease that was ended."""
+    """Return a node's answer to `break_lock` in its public form."""
     return Broken(broken.freed, 0.0 if broken.freed else broken.within_ms / 1000)

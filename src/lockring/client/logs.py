@@ -1,10 +1,10 @@
-"""What the client logs, under `lockring.client`: losses as warnings, connections that come and go with info and debug.
+"""The client's log, `lockring.client`: losses as warnings, connections that open and close as info and debug.
 
 Rules:
 
-- Nothing is written for what goes as it should: there is no record for a request, a renewal or a release.
-- Records are written by a thread of their own. What is logged happens inside the client, where no handler, however slow it is and
-  whatever it calls, may hold up a renewal, nor wait for the client that waits for it.
+- Normal work leaves no record: requests, renewals and releases are not logged.
+- A thread of its own writes the records. Events happen inside the client, where a slow handler would delay renewals,
+  and a handler that calls the client would wait for itself.
 - An application that configures no logging sees nothing.
 """
 
@@ -21,7 +21,7 @@ from lockring.core.client import CONNECTING, ClientCore, Ticket
 from lockring.errors import LockringError
 
 _RECORDS_MAX: Final = 1000
-"""How many records may wait to be written; of more, as when a thousand locks are lost at once, the oldest are dropped."""
+"""How many records may wait to be written. Beyond it the oldest are dropped: a client may lose many locks at once."""
 
 log = logging.getLogger("lockring.client")
 logging.getLogger("lockring").addHandler(logging.NullHandler())
@@ -31,7 +31,7 @@ _writing = threading.Lock()
 
 
 class LoggedCore(ClientCore):
-    """A client core that logs which connections come and go."""
+    """A client core that logs when connections open and close."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -69,7 +69,7 @@ class LoggedCore(ClientCore):
 
 
 def log_loss(ticket: Ticket) -> None:
-    """Log that a lock was lost. A fork is none: its parent goes on with what the child has lost."""
+    """Log that a lock was lost, unless by a fork: the parent still holds what the child has lost."""
     if ticket.reason != "forked":
         _log(logging.WARNING, "%s (token %d)", loss_of(ticket), ticket.generation)
 
@@ -80,20 +80,20 @@ def _log(level: int, text: str, *arguments: object) -> None:
     _records.append((level, text, arguments))
     if _writing.acquire(blocking=False):
         try:
-            # None that ends with the interpreter in the middle: the last loss is the one that counts.
+            # Not a daemon, which the end of the interpreter would cut off: the last loss is the one that counts.
             threading.Thread(target=_write, name="lockring-log", daemon=False).start()
         except RuntimeError:
-            _writing.release()  # no thread is to be had: these go with the next
+            _writing.release()  # the system has no thread to give: the next record starts one
 
 
 def _write() -> None:
-    """Write what there is to write, and end."""
+    """Write all pending records, and end."""
     while True:
         while _records:
             level, text, arguments = _records.popleft()
             try:
                 log.log(level, text, *arguments)
-            except Exception:  # noqa: BLE001 - a handler's own, reported; the other records must be written
+            except Exception:  # noqa: BLE001 - a handler's error, reported; the other records must be written
                 report_in_thread()
         _writing.release()
         if not _records or not _writing.acquire(blocking=False):
@@ -101,7 +101,7 @@ def _write() -> None:
 
 
 def _after_fork() -> None:
-    """In the child no thread writes, and what is to be written is the parent's."""
+    """Drop the parent's records in a forked child, where no thread writes them and the lock may be taken."""
     global _writing
     _writing = threading.Lock()
     _records.clear()

@@ -1,4 +1,4 @@
-"""What belongs to one process: clients, and whatever works through one."""
+"""The base of clients, and of all objects that work through one: they belong to one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lockring.errors import NotCopyable
 
 
 class ProcessBound:
-    """Neither copied nor pickled: a lease that two objects or processes took for their own would have two holders."""
+    """Refuses copying and pickling: two objects or processes that shared one lease would both believe they hold it."""
 
     __slots__ = ()
 
@@ -16,6 +16,6 @@ class ProcessBound:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise NotCopyable(
-            f"a lockring {type(self).__name__} cannot be copied, pickled or sent to another process, since its connections and leases belong "
-            f"to this one: {self._instead}"
+            f"a lockring {type(self).__name__} cannot be copied, pickled or sent to another process, since its"
+            f" connections and leases belong to this one: {self._instead}"
         )

@@ -1,4 +1,4 @@
-"""What both clients show of a watched lock."""
+"""The updates of a watched lock, as both clients return them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from lockring.protocol import LockEvent, LockEventKind, Mode
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """One thing that happened to a watched lock.
+    """One change of a watched lock.
 
     Attributes:
-        kind: "waiting" (began to wait), "granted", "released", "lost" (it ended without a release), "left" (stopped waiting
-            without a grant), or "gone" (held it or waited before a gap, and does not any more).
-        owner: whose label others see.
-        session: id of the client's session.
-        fencing_token: of the grant, 0 for who waits or waited.
-        shared: whether to read, as many may at once.
-        reason: of "lost": "expired" or "broken"; of "left": "timeout", "cancelled", "disconnected" or "expired"; else "".
+        kind: "waiting" (a client joined the queue), "granted", "released", "lost" (a lease ended without a release),
+            "left" (a client left the queue without a grant), or "gone" (the client was a holder or waiter before a
+            gap, and is neither now).
+        owner: the label of the client concerned.
+        session: the id of its session.
+        fencing_token: the fencing token of its grant; 0 for waiters.
+        shared: whether the client holds or wants the lock for reading.
+        reason: for "lost": "expired" or "broken"; for "left": "timeout", "cancelled", "disconnected" or "expired";
+            otherwise "".
     """
 
     kind: str
@@ -34,14 +36,14 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True)
 class WatchUpdate:
-    """A watched lock as it is, and what has happened since the last update.
+    """The present state of a watched lock, and its changes since the last update.
 
     Attributes:
-        lock: the lock as `Client.describe` gives it.
-        events: what happened, in order; they lead from the last update's holders and waiters to this one's. Empty in the
+        lock: the lock, as `Client.describe` returns it.
+        events: the changes in order; they lead from the last update's holders and waiters to this one's. Empty in the
             first update.
-        gap: whether more may have happened than was seen: the lock has moved to another node, the connection was lost, or there
-            was more than could be kept. `events` are then what the two updates differ in.
+        gap: whether changes may have been missed, because the lock moved to another node, the connection was lost, or
+            the changes were too many to keep. `events` is then the difference between the two updates.
     """
 
     lock: LockInfo
@@ -50,22 +52,22 @@ class WatchUpdate:
 
     @property
     def holders(self) -> list[Holder]:
-        """Who holds the lock, in the order of their grants."""
+        """The lock's holders, in the order of their grants."""
         return self.lock.holders
 
     @property
     def waiters(self) -> list[Waiter]:
-        """Who waits for it, in the order in which they are served."""
+        """The lock's queue, in the order in which the waiters are served."""
         return self.lock.waiters
 
     @property
     def losses(self) -> list[WatchEvent]:
-        """Whose grants have ended without a release."""
+        """The events about grants that ended without a release."""
         return [event for event in self.events if event.kind == "lost"]
 
 
 def shown_update(update: Update) -> WatchUpdate:
-    """What the caller is to see of what the core has seen."""
+    """Return an update of the core in its public form."""
     events = tuple(_shown_event(event) for event in update.events)
     return WatchUpdate(lock_info(update.lock), events, update.gap)
 

@@ -1,4 +1,4 @@
-"""A node's connection to its coordinator: joins, and joins again whenever it was lost, for ever."""
+"""A node's connection to its coordinator. It joins, and joins again whenever the connection is lost, without end."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 1.0
 _CALM_NS: Final = 10 * NS_PER_S
 _DUPLICATE_S: Final = 4.0
-"""Longer than a coordinator takes a life for running of which it hears nothing more."""
+"""Longer than a coordinator takes to declare a silent life dead."""
 
 Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
-"""Takes what the coordinator says to a request, or that it cannot be reached. Its `request` means nothing."""
+"""Takes the coordinator's answer, or a refusal if it cannot be reached. The answer's request number is meaningless."""
 
 log = logging.getLogger("lockring.node")
 
@@ -53,50 +53,50 @@ class Joiner(Protocol):
 
     @property
     def replica(self) -> Replica:
-        """Which life of which node it is."""
+        """The node's identity: its id and its incarnation."""
 
     @property
     def state(self) -> ClusterState:
-        """The newest state that it has."""
+        """The newest cluster state that the node knows."""
 
     @property
     def address(self) -> str:
-        """HOST:PORT to tell others."""
+        """HOST:PORT under which clients and peers reach the node."""
 
     @property
     def grpc_address(self) -> str:
-        """HOST:PORT of its gRPC port, "" if it has none."""
+        """HOST:PORT of the node's gRPC server, "" if it has none."""
 
     @property
     def weight(self) -> int:
-        """Its share of slots."""
+        """The node's share of slots, relative to other nodes' weights."""
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it waits for an answer to its own wish to leave."""
+        """Whether the node waits for an answer to its own request to leave."""
 
     def begin_life(self, incarnation: int) -> None:
-        """Be another incarnation, since the present one was outlived."""
+        """Begin another life with a new incarnation, since the cluster has seen a later one than the present."""
 
     def joined(self) -> None:
-        """The coordinator has welcomed the node."""
+        """Handle the coordinator's welcome."""
 
     def from_coordinator(self, messages: list[Message]) -> None:
-        """What it sent."""
+        """Handle messages of the coordinator."""
 
     def coordinator_lost(self) -> None:
-        """The connection has ended."""
+        """Handle the end of the connection."""
 
     def fail(self, error: LockringError) -> None:
-        """It makes no sense to go on."""
+        """End the node's process, since waiting cannot mend the error."""
 
 
 class CoordinatorLink:
     """See the module. Lives in one event loop.
 
     Args:
-        node: who joins.
-        coordinators: HOST:PORT of each that may be the one.
+        node: the node that joins.
+        coordinators: HOST:PORT of each process that may be the coordinator.
         outbox: where writes wait for the flush.
     """
 
@@ -120,12 +120,12 @@ class CoordinatorLink:
 
     @property
     def connection(self) -> FramedConnection | None:
-        """The connection, while the coordinator has welcomed the node on it."""
+        """The connection on which the coordinator has welcomed the node, None without one."""
         return self._dialer.connection
 
     @property
     def note(self) -> str:
-        """What the node waits for, "" while it is connected."""
+        """A sentence on what the node waits for, "" while it is connected."""
         if self._dialer.connection is not None:
             return ""
         return f"waiting for the coordinator at {self._where}: {self._problem or 'dialing'}"
@@ -139,7 +139,7 @@ class CoordinatorLink:
         self._dialer.close(reason)
 
     def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
-        """Give an operator's request to the coordinator as what it is: an operator's, whichever node it is about."""
+        """Pass an operator's request about any node on to the coordinator."""
         kind = type(order)
         self._ask(lambda request: kind(request, order.node), answer, name=order.node)
 
@@ -171,7 +171,7 @@ class CoordinatorLink:
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
-        """See `Caller`. What no waiting will mend ends a node that never joined; one that serves goes on trying."""
+        """See `Caller`. An error that waiting cannot mend ends a node that never joined; a serving node tries again."""
         match error:
             case StaleVersion() if hint > self._node.replica.incarnation:
                 log.info("%s: beginning a new life", error)
@@ -179,14 +179,16 @@ class CoordinatorLink:
             case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
             case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
-                self._node.fail(error)
+                # The other end may not know by which address it was reached, and the settings here name that.
+                where = "" if address in str(error) else f"the coordinator's address {address} is wrong: "
+                self._node.fail(type(error)(f"{where}{error}", name=error.name))
             case _:
                 self._wait(error)
 
     def _is_out_of_patience(self) -> bool:
-        """Whether the other node of this id has been there for so long that it is no former life of this one.
+        """Return whether the other node of this id has lasted too long to be a former life of this one.
 
-        A coordinator that was itself stopped may hear of a restart before it hears of the end.
+        A coordinator that was stopped for a while may see a node's new connection before the end of its old one.
         """
         now_s = asyncio.get_running_loop().time()
         if self._duplicate_since_s is None:
@@ -222,7 +224,7 @@ class CoordinatorLink:
             if isinstance(message, (DrainReply, UndrainReply, Refusal)) and message.request in self._asked:
                 self._asked.pop(message.request)(message)
                 continue
-            # An answer to no operator's request is one to the node's own wish to leave.
+            # An answer that matches no operator's request answers the node's own request to leave.
             if isinstance(message, Refusal) and not self._node.is_leaving:
                 log.warning("the coordinator refuses: %s", message.text)
             rest.append(message)
@@ -238,7 +240,7 @@ class CoordinatorLink:
         self._node.coordinator_lost()
 
     def _wait(self, error: LockringError) -> None:
-        """Say what is waited for: at once, and then each minute."""
+        """Log what the node waits for: at once, and then each minute."""
         self._problem = str(error)
         text = self._trouble.fails(self.note, now_ns=monotonic_ns())
         if text:

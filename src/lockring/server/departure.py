@@ -1,4 +1,4 @@
-"""What a node says when it has left, and how its process ends."""
+"""The last line of a node's log, and the exit code of its process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def report_departure(depart: Depart, *, left: str, is_last: bool) -> int:
     """Log why a node stops, and return the exit code of its process.
 
     Args:
-        depart: what its core has decided.
-        left: what the node still serves.
+        depart: the decision of the node's core.
+        left: the node's remaining work, as the end of a sentence.
         is_last: whether the cluster has no other node.
     """
     match depart.end:

@@ -1,4 +1,4 @@
-"""A client of a node that lives in the node's own process: its messages pass without a socket, and mean the same."""
+"""A client in the node's own process: its messages pass without a socket, and mean the same."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class LocalClient:
     """One client in this process, connected to one life of the node. Made by `NodeServer.connect_local`.
 
     Args:
-        number: of the connection, for the core.
-        life: of the node.
+        number: the connection's number, for the node's core.
+        life: the node's life to which it is connected.
         receive: called with each message for the client.
-        end: called when the life has ended.
+        end: called when the node ends the connection, or its life ends.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class LocalClient:
         self._life.pump.schedule()
 
     def send(self, message: Message) -> None:
-        """See `Answerable`: the node's message to the client."""
+        """See `Answerable`: pass the node's message to the client."""
         self._receive(message)
 
     def turn_away(self, error: LockringError) -> None:
-        """See `Answerable`: the node does not serve this client."""
+        """See `Answerable`: end the connection of a client that the node does not serve."""
         self._end()
 
     def close(self, reason: str) -> None:
-        """See `Answerable`: the node wants to hear no more of it."""
+        """See `Answerable`: end the connection."""
         self._end()

@@ -26,7 +26,7 @@ class Bucket(NamedTuple):
             self.s3.put_object(Bucket=self.name, Key=key, Body=b"", **more)
 
     def keys(self) -> list[str]:
-        """What there is."""
+        """The keys in the bucket."""
         return [each["Key"] for each in self.s3.list_objects_v2(Bucket=self.name).get("Contents", [])]
 
 

@@ -1,4 +1,4 @@
-"""What the cleaner decides: policy, a folder's way from an event to its removal, parents that follow."""
+"""The cleaner's decisions: policy, a folder's path from an event to its removal, and its parents' removal after it."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def event(change: Change, folder: str, at_ns: int) -> FolderEvent:
         ("a/b/c", None),
     ],
 )
-def test_who_is_kept_and_why(folder: str, reason: Reason | None) -> None:
+def test_a_policy_says_which_folders_are_kept_and_why(folder: str, reason: Reason | None) -> None:
     policy = Policy(is_kept=lambda each: each == "a/kept", allows_empty=lambda top: top == "free")
     assert policy.keeps(folder, EMPTY) is reason
 
 
-def test_the_roots_children_go_only_if_that_is_asked_for_and_the_root_never() -> None:
+def test_children_of_the_root_are_removed_only_on_request_and_the_root_never() -> None:
     policy = Policy(children=True)
     assert policy.keeps("a", EMPTY) is None
     assert policy.keeps("", EMPTY) is Reason.ROOT
 
 
-def test_an_explicit_marker_goes_only_if_that_is_asked_for() -> None:
+def test_an_explicit_marker_is_removed_only_on_request() -> None:
     marker = FolderState(0, is_explicit=True)
     assert Policy().keeps("a/b", marker) is Reason.MARKER
     assert Policy(markers=True).keeps("a/b", marker) is None
@@ -79,7 +79,7 @@ def test_a_folder_that_became_empty_is_removed_after_the_delay_and_not_before() 
         (Reason.DENIED, True, "no permission"),
     ],
 )
-def test_what_does_not_hold_any_more_when_it_is_due_keeps_the_folder(
+def test_a_folder_is_kept_if_a_condition_fails_when_its_removal_is_due(
     look: FolderState | Reason, is_mine: bool, reason: str
 ) -> None:
     cleaner = core()
@@ -103,20 +103,20 @@ def test_a_creation_takes_a_folder_out_of_the_queue() -> None:
     assert cleaner.waiting == 0
 
 
-def test_an_event_from_the_future_is_one_of_now() -> None:
+def test_an_event_from_the_future_counts_as_of_now() -> None:
     cleaner = core()
     cleaner.on_event(event(Change.CREATED, "a/b", 10**18), now_ns=20)
     assert cleaner.on_event(event(Change.REMOVED, "a/b", 30), now_ns=30)
 
 
-def test_lost_events_let_every_delay_begin_anew() -> None:
+def test_lost_events_restart_every_delay() -> None:
     cleaner = core()
     cleaner.found("a/b", EMPTY, since_ns=10, is_mine=True)
     cleaner.on_events_lost(now_ns=90)
     assert cleaner.next_due_ns() == 190
 
 
-def test_folders_of_others_are_never_in_the_queue() -> None:
+def test_folders_of_other_workers_are_never_queued() -> None:
     cleaner = core()
     assert cleaner.found("a/b", EMPTY, since_ns=0, is_mine=False) is Reason.OTHERS
     cleaner.found("a/c", EMPTY, since_ns=0, is_mine=True)
@@ -142,7 +142,7 @@ def test_a_parent_that_became_empty_by_a_removal_follows_at_once() -> None:
     assert cleaner.judge(follower, EMPTY, is_mine=True, now_ns=200) == "remove"
 
 
-def test_a_parent_in_which_somebody_works_waits_for_the_delay() -> None:
+def test_a_parent_with_recent_changes_waits_for_the_delay() -> None:
     cleaner = core()
     cleaner.on_event(event(Change.CREATED, "a/b", 150), now_ns=150)
     cleaner.on_event(event(Change.REMOVED, "a/b", 160), now_ns=160)
@@ -165,7 +165,7 @@ def test_after_a_child_of_the_root_nothing_follows() -> None:
 
 
 class World:
-    """One folder as it truly is, whose events are told late and in any order."""
+    """The true state of one folder, whose events arrive late and in any order."""
 
     def __init__(self) -> None:
         self.changes: list[FolderEvent] = []

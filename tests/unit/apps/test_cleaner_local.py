@@ -117,7 +117,7 @@ def test_a_scan_that_is_given_up_leaves_no_folder_open(root: Path, storage: Loca
 # ------------------------------------------------------------------------ removing
 
 
-def test_a_folder_goes_if_it_is_empty_and_stays_if_not(root: Path, storage: LocalStorage) -> None:
+def test_only_an_empty_folder_is_removed(root: Path, storage: LocalStorage) -> None:
     (root / "a/b").mkdir(parents=True)
     assert storage.remove("a") is Reason.NOT_EMPTY
     assert storage.remove("a/b") is None
@@ -146,7 +146,7 @@ def test_a_folder_on_another_file_system_is_left_alone(root: Path, storage: Loca
     assert storage.look("a/b", entries_max=1) is Reason.FOREIGN
 
 
-def test_a_root_that_is_missing_or_no_folder_is_told(root: Path) -> None:
+def test_a_root_that_is_missing_or_not_a_folder_is_reported(root: Path) -> None:
     with pytest.raises(RootMissing, match="there is no folder"):
         LocalStorage(str(root / "none")).open()
     (root / "file").touch()
@@ -176,14 +176,14 @@ def test_a_root_that_was_removed_and_made_again_is_the_root(root: Path, storage:
     assert (replaced, list(former.iterdir())) == ([1], [former / "former"])
 
 
-def test_names_that_are_no_text_are_cleaned_too(root: Path, storage: LocalStorage) -> None:
+def test_names_that_are_not_text_are_cleaned_too(root: Path, storage: LocalStorage) -> None:
     os.makedirs(os.fsencode(root) + b"/a/\xff\xfe")
     (folder,) = (each for each in scan(storage) if each != "a")
     assert owner_key(folder).startswith("blake2b:")
     assert storage.remove(folder) is None
 
 
-def test_a_key_is_the_path_and_short_text_always() -> None:
+def test_a_key_is_the_path_as_short_text() -> None:
     assert owner_key("a/b") == "a/b"
     assert owner_key("a/b" * 1000) != owner_key("a/c" * 1000)
     assert len(owner_key("a/b" * 1000)) < KEY_BYTES_MAX
@@ -199,7 +199,7 @@ trees = st.recursive(
 
 
 @given(tree=st.dictionaries(st.sampled_from("abc"), trees, max_size=3))
-def test_what_a_preview_names_is_what_a_run_removes(
+def test_a_run_removes_the_folders_that_a_preview_names(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, object]
 ) -> None:
     root = tmp_path_factory.mktemp("tree")
@@ -232,7 +232,7 @@ def build(folder: Path, tree: dict[str, object]) -> None:
 
 
 class Told:
-    """What a source of events has told."""
+    """The reports of a source of events."""
 
     def __init__(self) -> None:
         self.events: list[FolderEvent] = []
@@ -264,7 +264,7 @@ def told(root: Path) -> Iterator[Told]:
     source.stop()
 
 
-def test_creations_removals_and_moves_are_told_of_the_folder_they_happen_in(root: Path, told: Told) -> None:
+def test_creations_removals_and_moves_are_reported_for_their_folder(root: Path, told: Told) -> None:
     (root / "a/b/file").touch()
     eventually(told.has(Change.CREATED, "a/b"))
     (root / "a/b/file").rename(root / "a/file")
@@ -288,9 +288,7 @@ def test_folders_that_appear_later_are_watched_too(root: Path, told: Told) -> No
     eventually(seen)
 
 
-def test_a_full_table_of_watches_is_told_and_not_passed_over(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_table_of_watches_is_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from watchdog.observers import inotify_c
 
     for number in range(4):
@@ -363,7 +361,7 @@ class Running:
         self._thread.join()
 
 
-def test_a_folder_that_becomes_empty_goes_by_its_event_long_before_the_next_scan(
+def test_an_event_removes_an_empty_folder_long_before_the_next_scan(
     root: Path, storage: LocalStorage
 ) -> None:
     (root / "a/b/c").mkdir(parents=True)
@@ -377,7 +375,7 @@ def test_a_folder_that_becomes_empty_goes_by_its_event_long_before_the_next_scan
     assert worker.core.tally.scans == 1
 
 
-def test_without_events_a_scan_finds_what_became_empty(root: Path, storage: LocalStorage) -> None:
+def test_without_events_a_scan_finds_empty_folders(root: Path, storage: LocalStorage) -> None:
     (root / "a/b").mkdir(parents=True)
     (root / "a/b/file").touch()
     worker, _heard = a_worker(storage, delay_ns=20 * MS, interval_ns=10 * MS)
@@ -387,7 +385,7 @@ def test_without_events_a_scan_finds_what_became_empty(root: Path, storage: Loca
         eventually(lambda: not (root / "a/b").exists())
 
 
-def test_lost_events_are_made_up_for_by_a_scan(root: Path, storage: LocalStorage) -> None:
+def test_a_scan_makes_up_for_lost_events(root: Path, storage: LocalStorage) -> None:
     (root / "a/b").mkdir(parents=True)
     (root / "a/b/file").touch()
     worker, _heard = a_worker(storage)
@@ -399,7 +397,7 @@ def test_lost_events_are_made_up_for_by_a_scan(root: Path, storage: LocalStorage
     assert worker.core.tally.lost == 1
 
 
-def test_what_does_not_fit_into_the_queue_is_found_again(root: Path, storage: LocalStorage) -> None:
+def test_folders_that_do_not_fit_into_the_queue_are_found_again(root: Path, storage: LocalStorage) -> None:
     for number in range(50):
         (root / f"a/{number}").mkdir(parents=True)
     worker, heard = a_worker(storage, once=True, queue_max=3, delay_ns=1 * MS)
@@ -408,7 +406,7 @@ def test_what_does_not_fit_into_the_queue_is_found_again(root: Path, storage: Lo
     assert worker.core.dropped > 0
 
 
-def test_a_root_that_may_not_be_read_for_a_while_ends_no_worker(
+def test_a_worker_outlives_a_root_that_is_unreadable_for_a_while(
     root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "a/b").mkdir(parents=True)
@@ -448,7 +446,7 @@ class Shared:
         self.changed.append(callback)
 
 
-def test_only_the_owner_removes_and_what_is_gained_is_found_by_a_scan(
+def test_only_the_owner_removes_folders_and_a_scan_finds_gained_ones(
     root: Path, storage: LocalStorage
 ) -> None:
     for name in ("mine", "theirs"):
@@ -485,7 +483,7 @@ def test_a_folder_that_is_lost_while_it_is_looked_at_is_not_removed(
     assert worker.core.tally.kept["another worker's"] == 1
 
 
-def test_whoever_takes_folders_from_a_worker_waits_for_the_removal_that_is_under_way(
+def test_a_new_owner_waits_for_the_removal_that_is_under_way(
     root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "a/b").mkdir(parents=True)
@@ -562,7 +560,7 @@ def test_a_membership_that_was_lost_owns_nothing_until_it_is_taken_up_again() ->
         ownership.rejoin()
 
 
-def test_nothing_is_owned_before_those_who_take_it_would_wait_for_a_removal() -> None:
+def test_a_worker_owns_nothing_before_new_owners_would_wait_for_its_removals() -> None:
     owned: list[int | None] = []
 
     class Asking(AMember):

@@ -23,7 +23,7 @@ Step = tuple[str, str, int, int]
 
 
 class Twin:
-    """The queue as it would be told: a dictionary that is searched from end to end."""
+    """The queue in its simplest form: a dictionary that is searched from end to end."""
 
     def __init__(self, size_max: int) -> None:
         self.size_max = size_max
@@ -75,7 +75,7 @@ def do(queue: CleaningQueue, what: str, folder: str, at: int, stamp: int) -> obj
     st.lists(st.one_of(adding, cancelling, discarding, restarting, taking), max_size=200),
     st.integers(min_value=1, max_value=5),
 )
-def test_the_queue_is_a_dictionary_with_a_quick_way_to_what_is_due(
+def test_the_queue_is_a_dictionary_that_finds_due_folders_quickly(
     steps: Sequence[Step], size_max: int
 ) -> None:
     queue, twin = CleaningQueue(delay_ns=DELAY_NS, size_max=size_max), Twin(size_max)
@@ -105,7 +105,7 @@ def test_a_creation_before_the_emptiness_cancels_nothing_and_one_at_the_same_tim
     assert queue.cancel("a/b", at_ns=100)
 
 
-def test_what_does_not_fit_is_counted_and_what_is_in_stays() -> None:
+def test_folders_that_do_not_fit_are_counted_and_queued_ones_stay() -> None:
     queue = CleaningQueue(delay_ns=DELAY_NS, size_max=2)
     assert [queue.add(folder, since_ns=1, stamp=0) for folder in ("a/1", "a/2", "a/3", "a/1")] == [
         True,
@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_counted_and_what_is_in_stays() -> None:
     assert "a/3" not in queue
 
 
-def test_what_is_not_wanted_any_more_goes_at_once() -> None:
+def test_unwanted_folders_leave_the_queue_at_once() -> None:
     queue = CleaningQueue(delay_ns=DELAY_NS, size_max=9)
     for number in range(6):
         queue.add(f"a/{number}", since_ns=number, stamp=0)
@@ -140,7 +140,7 @@ def test_only_the_last_removal_from_a_counted_folder_asks_for_a_look() -> None:
     assert [rough.removed("a", at_ns=at, now_ns=at) for at in (1, 2, 3)] == [False, False, True]
 
 
-def test_a_removal_from_a_folder_that_nobody_has_counted_asks_for_a_look() -> None:
+def test_a_removal_from_an_uncounted_folder_asks_for_a_look() -> None:
     assert counts().removed("a", at_ns=1, now_ns=1)
 
 

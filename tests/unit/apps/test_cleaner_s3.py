@@ -40,7 +40,7 @@ def test_a_marker_with_content_is_data() -> None:
     assert [each.look for each in folders_of([Key("a/", 3, "s")], Policy())] == [FolderState(1, "")]
 
 
-def test_names_that_sort_between_a_folder_and_what_is_in_it_disturb_nothing() -> None:
+def test_names_that_sort_between_a_folder_and_its_contents_change_nothing() -> None:
     assert folders("a/", "a-b/x", "a/b/", "a.txt", "a0/") == {
         "a-b": FolderState(1, ""),
         "a/b": FolderState(0, "s", True),
@@ -49,7 +49,7 @@ def test_names_that_sort_between_a_folder_and_what_is_in_it_disturb_nothing() ->
     }
 
 
-def test_what_is_kept_with_all_below_is_found_once() -> None:
+def test_a_kept_folder_is_found_once_with_everything_below() -> None:
     policy = Policy(is_kept=lambda folder: folder == "a/keep")
     assert folders("a/keep/x/", "a/keep/y/", "a/z/", policy=policy) == {
         "a/keep": Reason.PATTERN,
@@ -117,7 +117,7 @@ def test_a_scan_and_a_look_agree_on_the_stamp(bucket: Bucket) -> None:
     storage.close()
 
 
-def test_markers_are_kept_unless_told_otherwise_and_parents_without_marker_go_by_themselves(
+def test_markers_are_kept_by_default_and_parents_without_a_marker_vanish_by_themselves(
     bucket: Bucket,
 ) -> None:
     bucket.put("top/", "top/a/", "top/a/b/c/", "top/d/file")
@@ -178,14 +178,15 @@ class Between:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_what_is_written_during_a_removal_stays_and_the_marker_is_put_back_with_its_metadata(
+def test_objects_written_during_a_removal_stay_and_the_marker_is_restored_with_its_metadata(
     bucket: Bucket, when: str
 ) -> None:
     bucket.put(
         "a/b/", ContentType="application/x-directory", Metadata={"made-by": "hand"}, Tagging="team=x&y=z"
     )
     storage = opened(bucket)
-    storage._s3 = Between(storage._s3, "delete_object", **{when: lambda: bucket.put("a/b/new")})  # type: ignore[arg-type]
+    step: dict[str, Any] = {when: lambda: bucket.put("a/b/new")}
+    storage._s3 = Between(storage._s3, "delete_object", **step)
     assert storage.remove("a/b") is Reason.WRITTEN
     assert bucket.keys() == ["a/b/", "a/b/new"]
     marker = bucket.s3.head_object(Bucket=bucket.name, Key="a/b/")
@@ -211,7 +212,7 @@ def test_a_marker_that_was_written_again_with_content_is_not_deleted(bucket: Buc
     storage.close()
 
 
-def test_a_marker_that_somebody_else_wrote_since_is_theirs(bucket: Bucket) -> None:
+def test_a_marker_that_another_program_has_rewritten_is_left_alone(bucket: Bucket) -> None:
     bucket.put("a/b/", Metadata={"by": "us"})
 
     def write() -> None:
@@ -227,10 +228,10 @@ def test_a_marker_that_somebody_else_wrote_since_is_theirs(bucket: Bucket) -> No
 
 
 @pytest.mark.parametrize("cut", ["list_objects_v2", "put_object", "answer"])
-def test_a_marker_is_put_back_also_if_the_bucket_cannot_be_reached_after_it_was_deleted(
+def test_a_marker_is_restored_even_if_the_bucket_is_unreachable_after_the_deletion(
     bucket: Bucket, cut: str
 ) -> None:
-    """What is cut off once, after the deletion: the second look, what puts the marker back, the answer to the deletion."""
+    """Cut one request off after the deletion: the second look, the restoration, or the answer to the deletion."""
     from botocore.exceptions import EndpointConnectionError
 
     bucket.put("a/b/", Metadata={"by": "us"})
@@ -261,7 +262,7 @@ def test_a_marker_is_put_back_also_if_the_bucket_cannot_be_reached_after_it_was_
     storage.close()
 
 
-def test_a_marker_that_nobody_could_look_after_is_put_back_at_the_end(bucket: Bucket) -> None:
+def test_a_marker_that_could_not_be_checked_is_restored_at_the_end(bucket: Bucket) -> None:
     from botocore.exceptions import EndpointConnectionError
 
     bucket.put("a/b/")
@@ -279,7 +280,7 @@ def test_a_marker_that_nobody_could_look_after_is_put_back_at_the_end(bucket: Bu
     assert bucket.keys() == ["a/b/", "a/b/new"]
 
 
-def test_a_bucket_that_does_not_exist_and_a_server_that_does_not_answer_are_told_apart(
+def test_a_missing_bucket_and_a_silent_server_give_different_errors(
     bucket: Bucket,
 ) -> None:
     missing = S3Storage("s3://no-such-bucket/x", endpoint_url=bucket.endpoint_url)
@@ -293,6 +294,6 @@ def test_a_bucket_that_does_not_exist_and_a_server_that_does_not_answer_are_told
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///x", "bucket"])
-def test_what_is_no_bucket_is_refused(url: str) -> None:
+def test_an_invalid_bucket_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest, match="s3://BUCKET"):
         S3Storage(url)

@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folders_that_are_due_do_not_make_one_attempt_each(root: Path) -> None:
+def test_due_folders_share_one_attempt_while_the_cluster_is_unreachable(root: Path) -> None:
     storage = Cut(str(root))
     storage.open()
     heard = Heard()

@@ -50,7 +50,7 @@ def test_each_round_is_set_against_the_floor_that_was_taken_beside_it() -> None:
     assert summary.get("single", "one core", "lockring", "floors") == (10.0, 10.0, 10.0, 2)
 
 
-def test_a_note_of_several_rounds_is_said_once() -> None:
+def test_a_note_of_several_rounds_is_printed_once() -> None:
     summary = Summary([measurement(round_=number, note="stopped at 7") for number in range(3)])
     assert summary.notes("single", "one core", "lockring") == ["stopped at 7"]
 
@@ -66,9 +66,7 @@ def test_a_note_of_several_rounds_is_said_once() -> None:
         (4.0, None, None),
     ],
 )
-def test_a_ratio_is_said_only_where_both_figures_are_there(
-    of: float | None, to: float | None, expected: float | None
-) -> None:
+def test_a_ratio_needs_both_figures(of: float | None, to: float | None, expected: float | None) -> None:
     assert ratio(of, to) == expected
 
 
@@ -84,7 +82,7 @@ def test_a_fight_is_counted_by_hand_overs_to_another_process() -> None:
     assert values["overlaps"] == 0
 
 
-def test_two_who_hold_at_once_are_seen() -> None:
+def test_two_holders_at_once_are_noticed() -> None:
     values = history([Hold(0, 1_000, 0), Hold(999, 2_000, 1)], seconds=1.0, processes=2)
     assert values["overlaps"] == 1
 

@@ -1,4 +1,4 @@
-"""Who cannot be measured is named, with the reason and what to do."""
+"""A peer that cannot be measured is named, with the reason and what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def need(*, is_there: bool, library: str = "msgspec") -> Need:
         (True, 0, None, "there is no apt-get to install it"),
     ],
 )
-def test_what_stands_in_the_way_of_an_installation_is_named(
+def test_obstacles_to_an_installation_are_named(
     may_install: bool, user_id: int, apt_get: str | None, reason: str
 ) -> None:
     assert obstacle(may_install, user_id, apt_get) == reason
@@ -51,7 +51,7 @@ def test_a_client_library_that_is_missing_is_named() -> None:
     assert "pip install" in sentence
 
 
-def test_whoever_has_server_and_library_is_measured() -> None:
+def test_a_peer_with_server_and_library_is_measured() -> None:
     assert lack(need(is_there=True), "") == ""
 
 

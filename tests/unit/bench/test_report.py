@@ -80,7 +80,7 @@ def test_every_table_has_a_cell_for_every_column() -> None:
             rows.append(line.count("|"))
 
 
-def test_notes_and_what_was_left_out_are_said() -> None:
+def test_notes_and_omissions_are_printed() -> None:
     text = tables(
         results(
             measurement("many", "100,000", "etcd", note="stopped early", held=7.0), left_out=("Redis: no.",)

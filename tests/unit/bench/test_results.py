@@ -1,4 +1,4 @@
-"""What was measured comes back from its file as it was."""
+"""Measurements come back from their file as they were."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_run_that_was_saved_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"measurements": 7}')
     with pytest.raises(msgspec.DecodeError):

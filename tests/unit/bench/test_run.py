@@ -27,7 +27,7 @@ def test_all_peers_have_their_turn_in_a_round_before_the_next_one_begins() -> No
     ]
 
 
-def test_everything_that_a_workload_is_for_is_measured_as_often_as_it_says() -> None:
+def test_a_workload_is_measured_for_each_of_its_peers_as_often_as_it_says() -> None:
     steps = list(plan(list(WORKLOADS.values()), tuple(dict.fromkeys(_all_peers())), FULL))
     found = [
         (step.round, step.workload.name, variant, step.peer) for step in steps for variant in step.variants
@@ -47,7 +47,7 @@ def test_a_million_locks_are_not_acquired_on_a_server_that_has_had_others() -> N
     assert [step.variants for step in steps] == [("100,000",), ("1,000,000",)]
 
 
-def test_a_busy_machine_is_refused_unless_one_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_machine_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("bench.run.busy_share", lambda: BUSY_REFUSE + 0.1)
     with pytest.raises(Busy, match="--anyway"):
@@ -67,7 +67,7 @@ def test_how_busy_the_machine_is_is_a_share() -> None:
     assert 0 <= busy_share(0.05) <= 1
 
 
-def test_a_line_tells_who_and_what() -> None:
+def test_a_line_names_round_workload_variant_and_peer() -> None:
     text = line(measurement(peer="redis", round_=1, median_us=123.0))
     assert "round 2" in text and "single" in text and "one core" in text and "redis" in text
     assert "median_us 123" in text

@@ -16,14 +16,14 @@ def target(start: str) -> Target:
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(59.0, "reached"), (60.0, "reached"), (61.0, "missed")])
-def test_a_time_is_to_be_at_most_a_share_of_the_others(ours: float, verdict: str) -> None:
+def test_a_time_must_be_at_most_a_share_of_the_other_peers_times(ours: float, verdict: str) -> None:
     summary = Summary([measurement(median_us=ours), measurement(peer="redis", median_us=100.0)])
     aim = target("acquire and release, one blocking client, one core: part of redis-py's")
     assert aim.value(summary) == ours / 100
     assert aim.verdict(summary) == verdict
 
 
-def test_overlapping_is_set_against_the_best_of_the_others_and_not_against_ourselves() -> None:
+def test_overlapping_is_compared_with_the_best_other_peer() -> None:
     rates = {"lockring": 80.0, "lockring-3": 50.0, "redis": 4.0, "postgres": 10.0}
     summary = Summary([measurement("overlap", "32", peer, pairs_per_s=rate) for peer, rate in rates.items()])
     assert target("32 overlapping: pairs/s").value(summary) == 8.0
@@ -43,7 +43,7 @@ def test_a_peer_that_never_hands_over_is_surpassed() -> None:
     )
 
 
-def test_what_was_not_measured_is_neither_reached_nor_missed() -> None:
+def test_a_target_without_a_measurement_is_neither_reached_nor_missed() -> None:
     assert {aim.verdict(Summary([])) for aim in TARGETS} == {"not measured"}
 
 

@@ -112,12 +112,12 @@ def test_json_for_the_command_is_not_json_for_lockring(capsys):
     assert capsys.readouterr().err.startswith("lockring: ")
 
 
-def test_a_command_that_is_not_there_is_told_before_the_wait(capsys):
+def test_a_missing_command_is_reported_before_the_wait(capsys):
     assert main(["lock", "x", "--", "/no/such/command"]) == exits.NOT_FOUND
     assert capsys.readouterr().err == "lockring: /no/such/command: command not found\n"
 
 
-def test_a_command_that_is_no_program_is_told_before_the_wait(capsys, tmp_path):
+def test_a_command_that_is_not_a_program_is_reported_before_the_wait(capsys, tmp_path):
     assert main(["lock", "x", "--", str(tmp_path)]) == exits.CANNOT_EXECUTE
     assert "is a directory" in capsys.readouterr().err
 
@@ -186,7 +186,7 @@ def test_a_settings_file_is_read_for_every_command(tmp_path, capsys):
     assert f"{path}, line 2: [lock] ttl: expected a number of seconds" in capsys.readouterr().err
 
 
-def test_a_server_that_nobody_serves_is_unreachable(capsys):
+def test_an_address_without_a_server_is_unreachable(capsys):
     nobody = address()
     assert main(["status", "--server", nobody]) == exits.UNAVAILABLE
     assert nobody in capsys.readouterr().err

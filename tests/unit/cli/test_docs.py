@@ -38,7 +38,7 @@ def test_every_flag_on_the_page_exists():
     assert named - there == set()
 
 
-def test_every_variable_on_the_page_exists_and_the_reverse():
+def test_the_page_has_exactly_the_variables_that_exist():
     settings = [each for struct in sections().values() for each in settings_of(struct)]
     there = {each.variable for each in settings if each.variable} | {"LOCKRING_CONFIG"}
     for_the_command = {

@@ -97,7 +97,7 @@ def test_a_cluster_that_goes_on_without_its_coordinator_is_degraded_and_says_for
     assert "a, b have been without the coordinator for 12 s, and may serve for another 18 s" in health.remarks
 
 
-def test_a_coordinator_that_only_this_machine_cannot_reach_is_told_as_such() -> None:
+def test_a_coordinator_that_only_this_machine_cannot_reach_is_reported_as_that() -> None:
     health = judge(WHOLE, node(A, HALF), node(B, HALF), ServerAnswer(None, REFUSED))
     assert health.condition == "degraded"
     assert "though the nodes are in touch with it" in health.remarks[0]

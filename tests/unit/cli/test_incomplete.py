@@ -1,4 +1,4 @@
-"""Lists of which a part is missing say so, and a program can tell."""
+"""Incomplete lists say that they are incomplete, to people and by the exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.client.lock_server import LockServer
 
 
 @pytest.mark.parametrize("command", ["ls", "groups"])
-def test_what_was_found_is_printed_and_what_is_missing_is_an_error(
+def test_an_incomplete_list_is_printed_and_ends_with_an_error(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with LockServer() as server, lockring.Client(server.address) as client:

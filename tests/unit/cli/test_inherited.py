@@ -1,4 +1,4 @@
-"""What a caller hands to lockring is the command's, as from env(1), and makes lockring neither fail nor lie."""
+"""The command inherits the caller's settings, as from env(1), and lockring neither fails nor lies because of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ignore(*numbers: int) -> Callable[[], object]:
 
 
 def test_a_caller_that_ignores_the_end_of_children_gets_the_right_code(tmp_path):
-    """Python's own shells inherit it too: they are told of no child's end, so a program is run that needs none."""
+    """Run a program without children: Python's own shells inherit the setting, and would learn of no child's end."""
     ended = outcome_of(tmp_path, sys.executable, "-c", "raise SystemExit(7)", before=ignore(signal.SIGCHLD))
     assert (ended["returncode"], ended["lost"], ended["left"]) == (7, False, False)
 

@@ -23,7 +23,7 @@ def test_command_runs_with_closed_outputs(redirections: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("words", ["version", "--version", "--help", "lock --help"])
-def test_full_output_is_told_in_a_line(words: str) -> None:
+def test_a_full_output_is_reported_in_one_line(words: str) -> None:
     done = shell(">/dev/full", words)
     assert done.returncode == 74
     assert done.stderr.startswith("lockring: the output cannot be written: ")

@@ -1,7 +1,7 @@
 """A lock server of a hundred lines over real TCP, for what only sockets, threads and loops can show.
 
-It grants first come, first served, to readers together, never expires anything, and does what the test tells it: stay mute, cut
-connections, end leases, talk nonsense.
+It grants first come, first served, to readers together, and never expires anything. A test can make it stay mute, cut
+connections, end leases, and send nonsense.
 """
 
 from __future__ import annotations
@@ -122,12 +122,12 @@ class LockServer:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def holders(self, name: str) -> list[tuple[str, int]]:
-        """Session and acquisition of who holds a lock (one, or several readers) and who waits, in order."""
+        """Return session and acquisition of a lock's holder or readers, and then of its waiters, in order."""
         with self._lock:
             return [entry.id for entry in self._queues.get(name, [])]
 
     def lose(self, name: str, reason: str = "broken", token: int = 0) -> None:
-        """Tell the holder of a lock that it is lost, the first or that of a token; it stays in the queue until it is released."""
+        """Notify a lock's holder, the first or that of a token, of its loss. It stays queued until its release."""
         with self._lock:
             loser = next(each for each in self._queues[name] if token in (0, each.generation))
             session, acquisition = loser.id

@@ -1,4 +1,4 @@
-"""What callers write is checked before any I/O."""
+"""Arguments of public calls are checked before any I/O."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ def test_impossible_servers_are_refused(kind: Any, servers: Any) -> None:
         kind(servers)
 
 
-def test_an_error_names_the_argument_that_is_wrong(kind: Any) -> None:
+def test_an_error_names_the_wrong_argument(kind: Any) -> None:
     with pytest.raises(InvalidRequest, match="connect_timeout must be"):
         kind("127.0.0.1:1", connect_timeout=-1)
 
 
-def test_servers_are_a_text_with_commas_or_a_list() -> None:
+def test_servers_are_a_string_with_commas_or_a_list() -> None:
     assert server_addresses("h1:1, h2:2") == ["h1:1", "h2:2"]
     assert server_addresses(["h1:1", "h2:2,h3:3", "h1:1"]) == ["h1:1", "h2:2", "h3:3"]
     assert server_addresses("[::1]:5") == ["[::1]:5"]
@@ -113,7 +113,7 @@ def test_without_servers_the_environment_and_then_the_default_counts(monkeypatch
         server_addresses(None)
 
 
-def test_the_owner_is_who_we_are_unless_given(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_owner_names_user_host_and_process(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kind("h:1").owner == default_owner()
     assert default_owner().endswith(f":{os.getpid()}")
     assert kind("h:1", owner="me").owner == "me"

@@ -1,4 +1,4 @@
-"""What nobody closes: grants that are dropped, clients that are forgotten, loops that are over, programs that end."""
+"""Objects that are never closed: dropped grants, forgotten clients, ended loops, and programs that end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TestBlocking:
         assert lost.wait(PATIENCE_S)
 
     @pytest.mark.parametrize("way", ["callback", "event"])
-    def test_a_grant_of_whose_loss_somebody_wants_to_hear_is_not_dropped(
+    def test_a_grant_with_a_loss_callback_or_event_is_not_dropped(
         self, client: lockring.Client, server: LockServer, way: str
     ) -> None:
         grant: lockring.Grant | None = client.lock("x").acquire()
@@ -156,7 +156,7 @@ class TestAsyncio:
 
     @pytest.mark.parametrize("own_thread", [False, True])
     @pytest.mark.parametrize("over", [False, True], ids=["while its loop stands", "after its loop"])
-    def test_it_can_be_closed_from_another_loop(
+    def test_an_asyncio_client_can_be_closed_from_another_loop(
         self, server: LockServer, own_thread: bool, over: bool
     ) -> None:
         loop = asyncio.new_event_loop()
@@ -178,7 +178,9 @@ class TestAsyncio:
         ):  # asyncio warns of a loop that was closed with what runs on it
             gc.collect()
 
-    def test_it_can_be_closed_from_another_thread_while_its_loop_runs(self, server: LockServer) -> None:
+    def test_an_asyncio_client_can_be_closed_from_another_thread_while_its_loop_runs(
+        self, server: LockServer
+    ) -> None:
         async def main(own_thread: bool) -> None:
             client = lockring.aio.Client(server.address, own_thread=own_thread)
             grant = await client.lock("x").acquire()
@@ -226,7 +228,9 @@ class TestTheEndOfAProgram:
         [BLOCKING, ASYNCIO.format(own_thread=False), ASYNCIO.format(own_thread=True)],
         ids=["blocking", "asyncio", "own thread"],
     )
-    def test_its_locks_are_given_up(self, server: LockServer, begin: str, end: str) -> None:
+    def test_the_end_of_the_program_gives_up_its_locks(
+        self, server: LockServer, begin: str, end: str
+    ) -> None:
         run = run_program(server, textwrap.dedent(begin) + end)
         assert run.returncode == {"pass": 0, "sys.exit(3)": 3}.get(end, 1), run.stderr
         server.wait_until(lambda: server.holders("x") == [])
@@ -253,11 +257,13 @@ class TestTheEndOfAProgram:
         assert (run.returncode, run.stdout) == (0, "worked\n"), run.stderr
         assert server.holders("x") == []
 
-    def test_what_the_program_registers_comes_before(self, server: LockServer) -> None:
+    def test_functions_registered_with_atexit_run_before_the_goodbye(self, server: LockServer) -> None:
         program = BLOCKING + "    import atexit; atexit.register(lambda: print(grant.verify()))"
         assert run_program(server, program).stdout == "True\n"
 
-    def test_a_server_that_does_not_answer_holds_it_up_for_about_a_second(self, server: LockServer) -> None:
+    def test_a_silent_server_delays_the_end_of_the_program_by_about_a_second(
+        self, server: LockServer
+    ) -> None:
         server.mute = {CloseSession}
         program = """
             import sys, time, atexit, lockring
@@ -319,7 +325,7 @@ class TestTheEndOfAProgram:
         run = run_program(server, program, "-W", "ignore::DeprecationWarning")
         assert run.stdout == "True\n", run.stderr
 
-    def test_os_exit_says_nothing(self, server: LockServer) -> None:
+    def test_os_exit_skips_the_goodbye(self, server: LockServer) -> None:
         run_program(server, BLOCKING + "    import os; os._exit(0)")
         assert server.count(CloseSession) == 0
 

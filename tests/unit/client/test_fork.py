@@ -29,7 +29,7 @@ def in_child(work: Callable[[], None]) -> None:
         try:
             work()
             os.write(into, b"ok")
-        except BaseException:  # noqa: BLE001 - told to the parent
+        except BaseException:  # noqa: BLE001 - reported to the parent
             os.write(into, traceback.format_exc().encode())
         finally:
             os._exit(0)
@@ -75,7 +75,7 @@ def test_the_child_has_lost_the_grants_and_works_afresh(client: lockring.Client,
     assert server.holders("x") == []
 
 
-def test_a_block_that_the_child_leaves_tells_it_that_the_lock_is_not_its(
+def test_a_block_that_the_child_leaves_raises_that_the_lock_is_lost(
     client: lockring.Client, server: LockServer
 ) -> None:
     with client.lock("x"):

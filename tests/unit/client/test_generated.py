@@ -47,7 +47,7 @@ def test_code_and_prose_have_rules_of_their_own(generator: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("name", ["_support", "loss_notices", "change_calls"])
-def test_what_is_written_twice_has_the_same_names(generator: ModuleType, name: str) -> None:
+def test_modules_that_exist_twice_have_the_same_names(generator: ModuleType, name: str) -> None:
     def names(folder: Path) -> set[str]:
         module = f"lockring.client.{folder.name}.{name}"
         imported = importlib.import_module(module)

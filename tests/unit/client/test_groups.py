@@ -1,4 +1,4 @@
-"""What callers write about groups is checked before any I/O, and what is told of them reads well."""
+"""Arguments about groups are checked before any I/O, and descriptions of groups read well."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def client() -> lockring.Client:
 
 
 @pytest.mark.parametrize("name", ["", 7, "x" * 1019, "\ud800"])
-def test_no_group_has_such_a_name(client: lockring.Client, name: Any) -> None:
+def test_invalid_group_names_are_refused(client: lockring.Client, name: Any) -> None:
     with pytest.raises(InvalidRequest):
         client.group(name)
 
 
-def test_group_knows_its_name_and_lease(client: lockring.Client) -> None:
+def test_a_group_has_its_name_and_lease(client: lockring.Client) -> None:
     group = client.group("x" * 1018, ttl=4)
     assert (len(group.name), group.ttl) == (1018, 4.0)
     assert repr(client.group("g")) == "<Group 'g', ttl 10 s>"
@@ -53,12 +53,12 @@ def test_group_knows_its_name_and_lease(client: lockring.Client) -> None:
     ],
     ids=repr,
 )
-def test_no_member_is_like_that(client: lockring.Client, arguments: tuple[Any, ...], what: str) -> None:
+def test_invalid_members_are_refused(client: lockring.Client, arguments: tuple[Any, ...], what: str) -> None:
     with pytest.raises(InvalidRequest, match=what):
         client.group("g").join(*arguments)
 
 
-def test_longest_id_and_payload_fit_into_a_holding() -> None:
+def test_the_longest_id_and_payload_fit_into_the_lock_payload() -> None:
     member, payload = member_payload("x" * 128, 100, bytes(MEMBER_PAYLOAD_BYTES_MAX))
     assert len(payload) <= PAYLOAD_BYTES_MAX
     record = membership_of(payload)
@@ -66,11 +66,11 @@ def test_longest_id_and_payload_fit_into_a_holding() -> None:
     assert (record.id, record.weight, len(record.payload)) == (member, 100, MEMBER_PAYLOAD_BYTES_MAX)
 
 
-def test_member_without_an_id_gets_one_of_its_own() -> None:
+def test_a_member_without_an_id_gets_a_random_one() -> None:
     assert member_payload(None, 1, b"")[0] != member_payload(None, 1, b"")[0]
 
 
-def test_group_tells_who_should_own_what() -> None:
+def test_a_group_says_which_member_should_own_a_key() -> None:
     members = [
         GroupMember(name, weight, b"", "o", n) for n, (name, weight) in enumerate([("a", 1), ("b", 3)])
     ]
@@ -82,7 +82,7 @@ def test_group_tells_who_should_own_what() -> None:
     assert GroupInfo("g", View(1, 0, True, [])).owner("x") is None
 
 
-def test_lock_without_members_is_no_group() -> None:
+def test_a_lock_without_members_is_not_a_group() -> None:
     holder = HolderRecord("o", "s", 1, 1, 1, 1, 1)
     lock = LockRecord("group:g", 1, "n", 1, 1, 1, 0, [holder], [], 5)
     assert summary_of(lock) is None

@@ -1,4 +1,4 @@
-"""What is told of locks is in the words and units of grants, for both clients."""
+"""Descriptions of locks are in the words and units of grants, for both clients."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_a_free_lock_keeps_its_last_token() -> None:
     assert lock.fencing_token_last == 7
 
 
-def test_a_lease_that_was_ended_says_in_seconds_when_its_lock_is_free() -> None:
+def test_a_broken_lease_says_in_seconds_when_its_lock_is_free() -> None:
     assert broken_of(BreakReply(1, False, 2_500)) == lockring.Broken(freed=False, free_within_s=2.5)
     assert broken_of(BreakReply(1, True, 0)) == lockring.Broken(freed=True, free_within_s=0.0)
 
 
-def test_no_public_field_of_a_lock_is_in_milliseconds_or_in_words_of_the_wire() -> None:
+def test_public_fields_of_a_lock_are_in_seconds_and_public_words() -> None:
     for kind in (lockring.LockInfo, lockring.Holder, lockring.Waiter, lockring.Broken, lockring.WatchEvent):
         names = {each.name for each in dataclasses.fields(kind)}
         assert not {

@@ -1,4 +1,4 @@
-"""What the client logs, and that it logs nothing else."""
+"""The client logs losses and connections, and nothing else."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_a_loss_is_a_warning_with_the_lock_its_token_and_the_reason(
 
 
 @pytest.mark.parametrize("own_thread", [False, True])
-def test_so_it_is_with_asyncio(server: LockServer, records: Records, own_thread: bool) -> None:
+def test_a_loss_in_the_asyncio_client_is_a_warning_too(
+    server: LockServer, records: Records, own_thread: bool
+) -> None:
     async def main() -> None:
         async with lockring.aio.Client(server.address, own_thread=own_thread) as client:
             grant = await client.lock("nightly").acquire()
@@ -69,9 +71,7 @@ def test_so_it_is_with_asyncio(server: LockServer, records: Records, own_thread:
     assert records.next() == (logging.WARNING, "the lock 'nightly' was lost: an operator broke it (token 1)")
 
 
-def test_what_goes_as_it_should_is_not_logged(
-    server: LockServer, client: lockring.Client, records: Records
-) -> None:
+def test_normal_work_is_not_logged(server: LockServer, client: lockring.Client, records: Records) -> None:
     for _ in range(10):
         with client.lock("nightly"):
             client.describe("nightly")
@@ -82,7 +82,7 @@ def test_what_goes_as_it_should_is_not_logged(
     assert records.is_empty()
 
 
-def test_a_connection_that_is_lost_and_found_again_is_told_at_info(
+def test_a_connection_that_is_lost_and_restored_is_logged_at_info(
     server: LockServer, client: lockring.Client, records: Records
 ) -> None:
     with client.lock("nightly"):
@@ -132,7 +132,7 @@ assert grant.lost.wait(60)
     ],
     ids=["not configured", "configured"],
 )
-def test_it_is_printed_only_where_the_application_configures_logging(
+def test_the_log_is_printed_only_if_the_application_configures_logging(
     server: LockServer, configured: str, printed: str
 ) -> None:
     command = [sys.executable, "-c", configured + SCRIPT, server.address]

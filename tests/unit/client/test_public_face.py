@@ -1,4 +1,4 @@
-"""What Python's own tools show of lockring, and what they may do with it."""
+"""The package under Python's own tools: help, completion, copying and pickling."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize("module", ["lockring", "lockring.aio"])
-def test_help_is_a_page_that_names_what_to_begin_with(module: str) -> None:
+def test_help_is_one_page_that_names_the_first_classes(module: str) -> None:
     text = pydoc.render_doc(importlib.import_module(module), renderer=pydoc.plaintext)
     assert "Client" in text
     assert len(text.splitlines()) < 80
@@ -64,7 +64,7 @@ def test_the_asyncio_client_needs_no_import_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
-def test_what_completion_offers_is_for_callers(cls: type) -> None:
+def test_completion_offers_public_names_only(cls: type) -> None:
     offered = [name for name in dir(cls) if not name.startswith("_")]
     assert not {"ticket", "on_ticket_lost", "on_regrouped", "followed"} & set(offered)
     for name in offered:
@@ -95,7 +95,7 @@ def thing(request: pytest.FixtureRequest, client: lockring.Client) -> Any:
 @pytest.mark.parametrize(
     "attempt", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"]
 )
-def test_nothing_that_has_leases_is_copied(thing: Any, attempt: Callable[[Any], Any]) -> None:
+def test_objects_with_leases_cannot_be_copied(thing: Any, attempt: Callable[[Any], Any]) -> None:
     with pytest.raises(NotCopyable, match=r"belong to this one: (pass|make)") as refusal:
         attempt(thing)
     assert isinstance(refusal.value, TypeError)
@@ -108,7 +108,7 @@ def test_a_client_is_not_sent_to_a_process_that_is_spawned(client: lockring.Clie
         process.start()
 
 
-def test_what_is_told_and_raised_can_be_sent(server: LockServer, client: lockring.Client) -> None:
+def test_results_and_errors_can_be_pickled(server: LockServer, client: lockring.Client) -> None:
     with client.lock("x"):
         holding = client.owner_of("x")
         assert pickle.loads(pickle.dumps(holding)) == holding

@@ -1,4 +1,4 @@
-"""The two clients have the same names and arguments, also where the blocking one is not generated from the other."""
+"""The two clients have the same names and arguments, even where the blocking one is not generated from the other."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_public_names_and_arguments_are_the_same(blocking: type, awaited: type) 
 
 
 @pytest.mark.parametrize(("blocking", "awaited"), PAIRS, ids=lambda cls: cls.__name__)
-def test_nothing_of_the_blocking_client_is_a_coroutine(blocking: type, awaited: type) -> None:
+def test_the_blocking_client_has_no_coroutines(blocking: type, awaited: type) -> None:
     assert [name for name, each in members(blocking).items() if inspect.iscoroutinefunction(each)] == []
     assert not {"__aenter__", "__aexit__", "__aiter__", "__await__"} & set(vars(blocking))
 
 
-def test_the_documentation_of_the_blocking_client_does_not_speak_of_asyncio() -> None:
+def test_the_documentation_of_the_blocking_client_does_not_mention_asyncio() -> None:
     for blocking, _ in PAIRS:
         for name, each in {"": blocking, **members(blocking)}.items():
             said = (inspect.getdoc(each) or "").lower()

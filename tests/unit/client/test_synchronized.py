@@ -68,14 +68,14 @@ async def async_manager() -> AsyncIterator[None]:
 
 
 class TestGenerators:
-    def test_one_holds_the_lock_from_its_first_step_to_its_end(
+    def test_a_generator_holds_the_lock_from_its_first_step_to_its_end(
         self, client: lockring.Client, is_held: Callable[[], bool]
     ) -> None:
         seen: list[object] = []
 
         @client.lock("x").synchronized
         def work(number: int) -> Generator[int, str, str]:
-            """What it does."""
+            """The docstring of the function."""
             assert is_held()
             seen.append((yield number))
             assert is_held()
@@ -96,9 +96,9 @@ class TestGenerators:
         assert end.value.value == "the end"
         assert seen == ["sent", error]
         assert not is_held()
-        assert work.__doc__ == "What it does."
+        assert work.__doc__ == "The docstring of the function."
 
-    def test_a_closed_or_abandoned_one_cleans_up_under_the_lock(
+    def test_a_closed_or_abandoned_generator_cleans_up_under_the_lock(
         self, client: lockring.Client, is_held: Callable[[], bool]
     ) -> None:
         cleaned_up: list[bool] = []
@@ -121,7 +121,7 @@ class TestGenerators:
         assert cleaned_up == [True, True]
         assert not is_held()
 
-    def test_no_step_is_taken_once_the_lock_is_lost(
+    def test_a_generator_takes_no_step_once_the_lock_is_lost(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         steps: list[int] = []
@@ -146,7 +146,7 @@ class TestGenerators:
         assert steps == [0]
         assert cleaned_up.is_set()
 
-    def test_a_context_manager_is_made_of_one_with_the_lock_held_in_its_block(
+    def test_a_context_manager_made_of_a_generator_holds_the_lock_in_its_block(
         self, client: lockring.Client, is_held: Callable[[], bool]
     ) -> None:
         @contextlib.contextmanager
@@ -161,7 +161,7 @@ class TestGenerators:
 
 
 class TestKinds:
-    def test_methods_of_all_kinds_and_partials(
+    def test_methods_of_all_kinds_and_partials_can_be_decorated(
         self, client: lockring.Client, is_held: Callable[[], bool]
     ) -> None:
         lock = client.lock("x")
@@ -214,16 +214,16 @@ class TestKinds:
         ],
         ids=kind_of,
     )
-    def test_what_is_asynchronous_is_refused(self, client: lockring.Client, function: Any) -> None:
+    def test_asynchronous_functions_are_refused(self, client: lockring.Client, function: Any) -> None:
         with pytest.raises(InvalidRequest, match=r"lockring\.aio"):
             client.lock("x").synchronized(function)
 
     @pytest.mark.parametrize("thing", [None, 7, property(lambda self: 1), dict, AsyncCall], ids=kind_of)
-    def test_what_is_no_function_is_refused(self, client: lockring.Client, thing: Any) -> None:
+    def test_objects_that_are_not_functions_are_refused(self, client: lockring.Client, thing: Any) -> None:
         with pytest.raises(InvalidRequest, match="functions and methods"):
             client.lock("x").synchronized(thing)
 
-    def test_the_type_of_what_is_decorated_stays(self, client: lockring.Client) -> None:
+    def test_the_type_of_a_decorated_function_stays(self, client: lockring.Client) -> None:
         @overload
         def twice(value: int) -> int: ...
         @overload
@@ -260,7 +260,7 @@ class TestResults:
         ],
         ids=kind_of,
     )
-    def test_what_would_run_later_is_refused_with_the_lock_given_back(
+    def test_a_result_that_would_run_later_is_refused_and_the_lock_released(
         self, client: lockring.Client, is_held: Callable[[], bool], make: Callable[[], Any], what: str
     ) -> None:
         work = client.lock("x").synchronized(lambda: make())
@@ -268,7 +268,7 @@ class TestResults:
             work()
         assert not is_held()
 
-    def test_what_has_its_uses_besides_is_returned(self, client: lockring.Client) -> None:
+    def test_a_result_that_is_more_than_deferred_code_is_returned(self, client: lockring.Client) -> None:
         done: Future[int] = Future()
         done.set_result(1)
         with contextlib.closing(sqlite3.connect(":memory:")) as database, open(__file__) as file:
@@ -329,7 +329,7 @@ class TestAsync:
 
         run(server, main)
 
-    def test_no_step_of_it_is_taken_once_the_lock_is_lost(self, server: LockServer) -> None:
+    def test_an_asynchronous_generator_takes_no_step_once_the_lock_is_lost(self, server: LockServer) -> None:
         async def main(client: AsyncClient) -> None:
             steps: list[int] = []
 
@@ -349,7 +349,7 @@ class TestAsync:
 
         run(server, main)
 
-    def test_objects_partials_and_methods_of_all_kinds(
+    def test_objects_partials_and_methods_of_all_kinds_can_be_decorated(
         self, server: LockServer, is_held: Callable[[], bool]
     ) -> None:
         async def main(client: AsyncClient) -> None:
@@ -381,7 +381,7 @@ class TestAsync:
         [lambda: None, manager, (lambda: (yield)), functools.partial(print)],
         ids=kind_of,
     )
-    def test_what_is_not_asynchronous_is_refused(self, server: LockServer, function: Any) -> None:
+    def test_functions_that_are_not_asynchronous_are_refused(self, server: LockServer, function: Any) -> None:
         with pytest.raises(InvalidRequest, match=r"lockring\.Client"):
             AsyncClient(server.address).lock("x").synchronized(function)
 

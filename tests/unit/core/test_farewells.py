@@ -1,4 +1,4 @@
-"""What stopping nodes say of their promises, and what a coordinator that is started again makes of it."""
+"""The last words of stopping nodes about their promises, and their use by a coordinator that is started again."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class TestRestart:
 
 class TestNode:
     def given_up(self, nodes: Nodes) -> list[Heartbeat]:
-        """What A says at once when all its slots are given up with nobody to take over."""
+        """Return A's heartbeats when it gives up all its slots and no node takes over."""
         core, before = nodes.cores["A"], nodes.state
         slots = [s if s.primary is None else released(s, before.version + 1) for s in before.slots]
         after = msgspec.structs.replace(before, version=before.version + 1, slots=tuple(slots))

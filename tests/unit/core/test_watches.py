@@ -1,4 +1,4 @@
-"""Watching a lock: nothing is left out unless a gap is told, and what happened leads from one picture to the next."""
+"""Watching a lock: no event is missing unless a gap is reported, and events lead from one update to the next."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Picture = tuple[set[tuple[str, int, int]], set[tuple[str, int]]]
 
 
 def picture(lock: LockRecord) -> Picture:
-    """Who holds a lock and who waits."""
+    """Return a lock's holders and waiters."""
     return (
         {(each.session, each.acquisition, each.generation) for each in lock.holders},
         {(each.session, each.acquisition) for each in lock.waiters},
@@ -38,7 +38,7 @@ def picture(lock: LockRecord) -> Picture:
 
 
 def after(before: Picture, events: list[LockEvent]) -> Picture:
-    """What a picture becomes by what happened; fails where that could not have happened."""
+    """Apply events to a picture; fail if they do not fit."""
     holders, waiters = set(before[0]), set(before[1])
     for event in events:
         who = (event.session, event.acquisition)
@@ -59,7 +59,7 @@ def after(before: Picture, events: list[LockEvent]) -> Picture:
 
 
 class Watcher:
-    """A client that watches a lock at a node and follows what it is told."""
+    """A client that watches a lock at a node and applies the events that it receives."""
 
     def __init__(self, client: Client, name: str = "x") -> None:
         self.client = client
@@ -69,7 +69,7 @@ class Watcher:
         self.look()
 
     def look(self) -> list[tuple[str, str, str]]:
-        """What has happened since the last look: what, to whom, why. Checks that it leads to what is there."""
+        """Return kind, client and reason of each event since the last call, and check that they fit the picture."""
         new = [
             change
             for change in of(WatchNotice, self.client.inbox)[len(self.changes) :]
@@ -95,7 +95,7 @@ def pair() -> Nodes:
 # --------------------------------------------------------------------------- at the node
 
 
-def test_each_thing_that_happens_is_told_with_its_reason(pair: Nodes) -> None:
+def test_each_event_is_reported_with_its_reason(pair: Nodes) -> None:
     watcher = Watcher(pair.client("A", "watcher"))
     assert [(change.events, change.gap) for change in watcher.changes] == [([], False)]
     one, two, three = (pair.client("A", name) for name in ("one", "two", "three"))
@@ -137,7 +137,7 @@ def test_grant_that_an_operator_ended_is_lost_however_it_ends(pair: Nodes, force
     assert watcher.look() == [("LOST", "one", "broken")]
 
 
-def test_what_happens_in_one_turn_is_told_whole(pair: Nodes) -> None:
+def test_all_events_of_one_turn_are_reported(pair: Nodes) -> None:
     watcher, one = Watcher(pair.client("A", "watcher")), pair.client("A", "one")
     one.acquire("x", 1)
     watcher.look()
@@ -157,7 +157,7 @@ def _acquire(client: Client, acquisition: int) -> Acquire:
     return Acquire(100 + acquisition, client.session, 10_000, client.session, acquisition, "x")
 
 
-def test_more_than_can_be_kept_is_told_as_a_gap(pair: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_beyond_the_bound_are_reported_as_a_gap(pair: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_events, "EVENTS_MAX", 3)
     watcher, one = Watcher(pair.client("A", "watcher")), pair.client("A", "one")
     pair.cut |= {("A", "B"), ("B", "A")}
@@ -174,7 +174,7 @@ def test_more_than_can_be_kept_is_told_as_a_gap(pair: Nodes, monkeypatch: pytest
     assert not watcher.changes[-1].gap
 
 
-def test_one_who_begins_to_watch_is_told_nothing_that_its_first_picture_shows(pair: Nodes) -> None:
+def test_a_new_watch_gets_no_events_that_its_first_update_shows(pair: Nodes) -> None:
     first, one = Watcher(pair.client("A", "first")), pair.client("A", "one")
     core, second = pair.cores["A"], pair.client("A", "second")
     core.receive(one.connection, _acquire(one, 1), now_ns=pair.now)
@@ -186,7 +186,7 @@ def test_one_who_begins_to_watch_is_told_nothing_that_its_first_picture_shows(pa
     assert (seen.events, seen.gap, picture(seen.lock)) == ([], False, picture(first.changes[-1].lock))
 
 
-def test_whatever_happens_leads_from_one_picture_to_the_next(pair: Nodes) -> None:
+def test_the_events_lead_from_one_update_to_the_next(pair: Nodes) -> None:
     rng = random.Random(7)
     watcher = Watcher(pair.client("A", "watcher"))
     clients = [pair.client("A", f"s{number}") for number in range(4)]
@@ -247,12 +247,12 @@ def watch() -> Query:
     return Query(QueryKind.WATCH, "x", slot_of("x"), 0, 0)
 
 
-def test_the_first_picture_has_no_past() -> None:
+def test_the_first_update_has_no_events() -> None:
     update = apply_notice(watch(), WatchNotice(1, lock([("a", 1)]), [], True))
     assert (update.events, update.gap) == ([], False)
 
 
-def test_a_node_that_does_not_tell_what_happened_leaves_a_gap() -> None:
+def test_a_node_that_reports_no_events_leaves_a_gap() -> None:
     request = watch()
     apply_notice(request, WatchNotice(1, lock([("a", 1)])))
     request.restarted = False
@@ -264,7 +264,7 @@ def test_a_node_that_does_not_tell_what_happened_leaves_a_gap() -> None:
     ]
 
 
-def test_a_watch_that_was_begun_again_has_one_gap() -> None:
+def test_a_restarted_watch_has_one_gap() -> None:
     request = watch()
     request.restarted = True
     assert not apply_notice(request, WatchNotice(1, lock([]), [], False)).gap
@@ -283,7 +283,7 @@ def test_a_watch_that_was_begun_again_has_one_gap() -> None:
         (lock([("a", 1), ("b", 2)], ["c"]), lock([])),
     ],
 )
-def test_difference_of_two_pictures_leads_from_one_to_the_other(
+def test_the_difference_of_two_updates_leads_from_one_to_the_other(
     before: LockRecord, later: LockRecord
 ) -> None:
     assert after(picture(before), difference(before, later)) == picture(later)
@@ -305,7 +305,7 @@ def test_a_slow_reader_gets_one_update_with_a_gap(monkeypatch: pytest.MonkeyPatc
     assert picture(updates[-1].lock) == picture(lock([("a", 6)]))
 
 
-def test_who_reads_nothing_at_first_misses_nothing_that_it_has_begun_to_see(
+def test_the_first_update_stays_as_it_is_however_late_its_reader_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watching, "BACKLOG_MAX", 2)

@@ -101,7 +101,7 @@ def test_no_class_is_named_by_a_participle(path: Path) -> None:
     assert rules.named_by_participles(tree_of(path)) == []
 
 
-def test_nothing_holds_notes_to_oneself() -> None:
+def test_sources_hold_no_notes_to_oneself() -> None:
     places = [
         path
         for folder in ("src", "tests", "bench", "docs", "proto", "examples/node")

@@ -31,20 +31,25 @@ HELD = (
     "tests/processes.py",
     "tests/s3_server.py",
     "tests/sim",
-    "tests/unit/house",
+    "tests/unit",
 )
 """Files and folders of Python whose comments and docstrings are held to the list of phrases."""
 
 NOT_YET = (
-    "src/lockring/client",
-    "src/lockring/core/client",
-    "src/lockring/core/node",
+    "src/lockring/client/blocking/background.py",
+    "src/lockring/client/blocking/calls.py",
+    "src/lockring/client/blocking/connection.py",
+    "src/lockring/client/blocking/driver.py",
+    "src/lockring/client/blocking/plumbing.py",
+    "src/lockring/client/blocking/section.py",
+    "src/lockring/client/blocking/spinning.py",
+    "src/lockring/client/decorators.py",
+    "src/lockring/core/client/tickets.py",
     "src/lockring/grpc_api",
-    "src/lockring/server/coordinator_link.py",
-    "src/lockring/server/departure.py",
     "src/lockring/server/node.py",
     "src/lockring/server/node_life.py",
     "tests/sim/framework/node_shell.py",
+    "tests/unit/grpc_api",
 )
 """Files and folders within them that are not held to it yet. The list only gets shorter; `pyproject.toml` has its like."""
 

@@ -21,7 +21,7 @@ first, so that nothing was shown, the next is tried; if all of them were too sho
 
 
 class Recorder:
-    """What a core would be asked, in order; it has one deadline at a time."""
+    """A core that records its calls, in order. It has one deadline at a time."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -56,7 +56,7 @@ def test_many_inputs_of_one_turn_cause_one_flush() -> None:
     run(main())
 
 
-def test_who_is_alone_is_served_at_once_and_a_crowd_in_one_flush() -> None:
+def test_a_single_input_is_served_at_once_and_a_crowd_in_one_flush() -> None:
     async def main() -> None:
         recorder = Recorder()
         long_ago_ns, now_ns = monotonic_ns(), monotonic_ns() + 10 * NS_PER_MS
@@ -120,7 +120,7 @@ def test_a_later_deadline_is_kept_though_the_timer_was_armed_for_an_earlier_one(
     assert any(run(main(earlier_in_ms)) for earlier_in_ms in LONGER_AND_LONGER)
 
 
-def test_what_arrived_while_the_process_was_frozen_is_read_before_the_timer_is_run() -> None:
+def test_messages_that_arrived_while_the_process_was_frozen_are_read_before_the_timer_fires() -> None:
     """A process that goes on after SIGCONT would run its timers first: its wait for sockets was interrupted."""
     assert any(_reads_first_after_a_stop(deadline_in_ms) for deadline_in_ms in LONGER_AND_LONGER)
 

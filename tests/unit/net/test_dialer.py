@@ -60,7 +60,7 @@ class Caller:
         self.outbox.flush()
 
 
-def test_it_greets_talks_and_hands_over_the_answers() -> None:
+def test_a_dialer_greets_sends_and_hands_over_answers() -> None:
     async def main() -> None:
         host = EchoHost()
         await host.start()
@@ -76,7 +76,7 @@ def test_it_greets_talks_and_hands_over_the_answers() -> None:
     run(main())
 
 
-def test_a_lost_connection_is_told_once_and_dialed_again() -> None:
+def test_a_lost_connection_is_reported_once_and_dialed_again() -> None:
     async def main() -> None:
         host = EchoHost()
         await host.start()
@@ -97,7 +97,7 @@ def test_a_lost_connection_is_told_once_and_dialed_again() -> None:
     run(main())
 
 
-def test_it_waits_for_a_server_that_is_not_there_yet() -> None:
+def test_a_dialer_waits_for_a_server_that_is_not_up_yet() -> None:
     async def main() -> None:
         later = address()
         caller = Caller([later])
@@ -113,7 +113,7 @@ def test_it_waits_for_a_server_that_is_not_there_yet() -> None:
     run(main())
 
 
-def test_of_several_addresses_it_takes_the_first_that_welcomes_it() -> None:
+def test_a_dialer_uses_the_first_address_that_welcomes_it() -> None:
     async def main() -> None:
         host = EchoHost()
         await host.start()
@@ -141,7 +141,7 @@ def test_a_refusal_is_handed_over_with_its_code() -> None:
     run(main())
 
 
-def test_a_server_that_speaks_something_else_is_told_apart_from_none() -> None:
+def test_a_foreign_server_and_an_unreachable_one_give_different_errors() -> None:
     async def main() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -160,7 +160,7 @@ def test_a_server_that_speaks_something_else_is_told_apart_from_none() -> None:
     run(main())
 
 
-def test_a_caller_that_does_not_like_the_welcome_is_connected_to_nobody() -> None:
+def test_a_caller_that_rejects_the_welcome_is_not_connected() -> None:
     async def main() -> None:
         host = EchoHost()
         await host.start()
@@ -188,7 +188,7 @@ def test_a_connection_that_ends_at_once_is_a_failure_after_which_it_waits_longer
     run(main())
 
 
-def test_after_close_it_neither_dials_nor_tells() -> None:
+def test_a_closed_dialer_neither_dials_nor_reports() -> None:
     async def main() -> None:
         host = EchoHost()
         await host.start()

@@ -61,7 +61,7 @@ def test_a_large_frame_in_small_pieces_is_gathered_without_looking_at_it_again()
     assert frames.feed(encode_frame(GetState(1))) == [GetState(1)]
 
 
-def test_what_was_returned_does_not_change_when_the_buffer_is_used_again() -> None:
+def test_returned_messages_do_not_change_when_the_buffer_is_reused() -> None:
     buffer = bytearray(encode_frame(Release(1, "session", 2, "name")))
     [message] = reader().feed(memoryview(buffer))
     buffer[:] = b"\xff" * len(buffer)
@@ -90,7 +90,7 @@ def test_a_frame_above_the_limit_is_refused_by_its_header_before_anything_is_kep
         b"\x91" * 5_000,
     ],
 )
-def test_what_is_no_message_is_a_protocol_error(body: bytes) -> None:
+def test_a_frame_that_is_not_a_message_is_a_protocol_error(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="not an accepted message"):
         reader().feed(len(body).to_bytes(4, "big") + body)
 

@@ -56,7 +56,7 @@ def test_a_hello_in_single_bytes_is_a_hello() -> None:
     with_host(test)()
 
 
-def test_what_follows_the_hello_in_the_same_read_is_not_lost_and_may_be_longer_than_a_hello() -> None:
+def test_bytes_after_the_hello_in_the_same_read_are_kept_and_may_be_longer_than_a_hello() -> None:
     async def test(host: EchoHost) -> None:
         long = Acquire(1, "s" * 10_000, 1000, "o", 1, "x")
         data = (
@@ -115,7 +115,7 @@ def test_time_is_given_to_each_frame_and_not_to_all_that_follow_one_another_with
     with_host(test)()
 
 
-def test_a_refusal_reaches_one_that_goes_on_sending() -> None:
+def test_a_refusal_reaches_a_client_that_goes_on_sending() -> None:
     """Closing while bytes arrive would make the system answer with a reset, and the reason would be lost."""
 
     async def test(host: EchoHost) -> None:
@@ -162,7 +162,7 @@ def test_connections_that_say_nothing_are_bounded_too() -> None:
     with_host(test, clients_max=1)()
 
 
-def test_strangers_who_come_again_and_again_have_one_line_in_the_log(
+def test_strangers_that_come_again_and_again_have_one_line_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test(host: EchoHost) -> None:
@@ -183,7 +183,7 @@ def test_strangers_who_come_again_and_again_have_one_line_in_the_log(
     assert "no hello" in lines[1]
 
 
-def test_one_who_asks_for_more_than_it_reads_is_cut_off_before_all_of_it_is_answered() -> None:
+def test_a_client_that_does_not_read_its_answers_is_cut_off() -> None:
     """A short question may have a long answer: what one read asks for must not fill the memory."""
 
     async def test(host: EchoHost) -> None:
@@ -198,14 +198,14 @@ def test_one_who_asks_for_more_than_it_reads_is_cut_off_before_all_of_it_is_answ
     with_host(test)()
 
 
-def test_one_who_sends_faster_than_it_is_answered_does_not_keep_the_others_waiting() -> None:
+def test_a_client_that_floods_the_server_does_not_delay_the_others() -> None:
     async def test(host: EchoHost) -> None:
         turns: list[int] = []
 
         def slow(guest: AcceptedConnection) -> None:
             turns.append(guest.number)
             time.sleep(0.02)
-            if len(turns) == 3:  # by now there is more to read than one read takes
+            if len(turns) == 3:  # now there is more to read than one read takes
                 modest.send(GetState(2))
 
         flood = encode_frame(Acquire(1, "s" * 1_000, 1000, "o", 1, "x"))
@@ -258,7 +258,7 @@ def test_many_clients_together_do_not_keep_the_loop_from_everything_else() -> No
     with_host(test)()
 
 
-def test_what_the_host_holds_comes_again_in_its_order_and_is_dropped_with_its_connection() -> None:
+def test_messages_that_the_host_defers_come_again_in_order_and_end_with_their_connection() -> None:
     async def test(host: EchoHost) -> None:
         host.most_at_once = 3
         data = b"".join(encode_frame(GetState(number)) for number in range(1, 101))
@@ -274,7 +274,7 @@ def test_what_the_host_holds_comes_again_in_its_order_and_is_dropped_with_its_co
     with_host(test)()
 
 
-def test_the_host_hears_once_of_every_admitted_guest_that_leaves_and_of_no_other() -> None:
+def test_the_host_is_notified_once_of_each_admitted_guest_that_leaves() -> None:
     async def test(host: EchoHost) -> None:
         await talk(host, encode_frame(HELLO), answers=1)
         await talk(host, b"garbage!", answers=1)

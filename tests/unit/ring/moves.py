@@ -1,4 +1,4 @@
-"""What differs between two rings, for status, logs and tests."""
+"""The differences between two rings, for tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lockring.ring.hash_ring import HashRing
 
 
 class Move(NamedTuple):
-    """One role of one slot changing hands; None stands for nobody."""
+    """One role of one slot changing hands; None stands for no member."""
 
     slot: int
     before: str | None

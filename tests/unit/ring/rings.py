@@ -1,4 +1,4 @@
-"""What the tests of the ring share: members by number, and the bounds in whole numbers."""
+"""Helpers of the ring's tests: members by number, and the bounds in whole numbers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_whole(ring: HashRing) -> None:
 
 
 def check_balance(ring: HashRing) -> None:
-    """Nobody is further from its share than 5 % and one slot, as backup than 10 % and two."""
+    """Check that each member is within 5 % and one slot of its share, as backup within 10 % and two slots."""
     counts, total = ring.counts(), sum(ring.members.values())
     for member, weight in ring.members.items():
         excess = abs(counts[member].primary * total - SLOTS * weight) - total
@@ -57,7 +57,7 @@ def check_balance(ring: HashRing) -> None:
 
 
 def check_step(before: HashRing, after: HashRing) -> None:
-    """Nothing has moved but from who left, to who joined, or towards or away from a changed weight."""
+    """Check that slots moved only from leavers, to joiners, or towards or away from members with a changed weight."""
     left = before.members.keys() - after.members.keys()
     joined = after.members.keys() - before.members.keys()
     reweighed = {

@@ -25,7 +25,7 @@ def test_points_are_fewer_in_proportion_where_the_circle_would_be_too_large(weig
     assert points_of_weight(weight, total) == points
 
 
-def test_points_of_a_member_lie_the_same_whoever_else_is_there():
+def test_points_of_a_member_do_not_depend_on_the_other_members():
     """Clockwise order among the old members stays as it is when one joins."""
     more = Circle((*IDS, "new"), (*circle.weights, 1))
     for slot in range(0, SLOTS, 7):
@@ -57,7 +57,7 @@ def test_clockwise_meets_members_in_the_order_of_their_next_points():
 
 
 def test_clockwise_goes_on_past_the_end_of_the_circle_and_through_crowds():
-    """The last slot wraps around at once; with few points each, six per member do not meet everybody."""
+    """The last slot wraps around at once; with few points each, six steps per member do not meet all members."""
     for count in (1, 2, 200):
         many = Circle([f"m{number:03}" for number in range(count)], [1] * count)
         assert sorted(many.clockwise(SLOTS - 1)) == list(range(count))

@@ -31,7 +31,7 @@ def checksum(ring: HashRing) -> int:
 # ------------------------------------------------------------------- answers
 
 
-def test_the_empty_ring_has_nobody_for_any_slot():
+def test_the_empty_ring_has_no_member_for_any_slot():
     ring = HashRing.empty()
     check_whole(ring)
     assert ring == HashRing({}) and dict(ring.members) == {} and ring.counts() == {}
@@ -121,7 +121,7 @@ def test_a_ring_is_shown_by_its_members():
         ([("a", 1), ("b", 1), ("a", 1)], "twice"),
     ],
 )
-def test_members_that_are_none_are_refused(members, word):
+def test_invalid_members_are_refused(members, word):
     with pytest.raises(InvalidRequest, match=word):
         HashRing(members)
     with pytest.raises(InvalidRequest, match=word):
@@ -129,7 +129,7 @@ def test_members_that_are_none_are_refused(members, word):
 
 
 @pytest.mark.parametrize("slot", [-1, SLOTS])
-def test_slots_that_are_none_are_refused(slot):
+def test_invalid_slots_are_refused(slot):
     ring = HashRing(equal(2))
     for ask in (ring.primary, ring.backup, ring.successors):
         with pytest.raises(InvalidRequest, match="0 to 4095"):

@@ -50,7 +50,7 @@ def test_members_may_have_points_at_one_place_and_stretches_none() -> None:
         assert list(KeyRing(members).owners) == owners
 
 
-def test_what_is_kept_of_a_heavy_member_is_small() -> None:
+def test_a_heavy_member_takes_little_memory() -> None:
     """2,048 of them are kept: they are to take some 50 MB, and not a gigabyte."""
     tracemalloc.start()
     try:
@@ -65,14 +65,14 @@ def test_what_is_kept_of_a_heavy_member_is_small() -> None:
 
 
 @pytest.mark.parametrize("key", [None, 5, b"x", "\ud800"])
-def test_what_is_no_text_is_no_key(key: Any) -> None:
+def test_a_key_must_be_a_string(key: Any) -> None:
     with pytest.raises(InvalidRequest, match="key"):
         KeyRing(TEN).owner(key)
     if not isinstance(key, str):
         assert key not in KeySet(frozenset(range(SLOTS)))
 
 
-def test_only_the_slots_of_who_leaves_or_joins_move() -> None:
+def test_only_the_slots_of_a_leaving_or_joining_member_move() -> None:
     ring = KeyRing(TEN)
     joined = KeyRing({**TEN, "new": 2})
     assert {to for _, to in moves(ring, joined)} == {"new"}
@@ -93,7 +93,7 @@ def test_order_of_the_members_does_not_matter() -> None:
     assert KeyRing(TEN).owners == KeyRing(dict(reversed(TEN.items()))).owners
 
 
-def test_one_member_owns_everything_and_without_members_nobody_does() -> None:
+def test_one_member_owns_everything_and_an_empty_ring_nothing() -> None:
     assert KeyRing({"only": 1}).slots_of("only") == frozenset(range(SLOTS))
     assert KeyRing({"only": 1}).slots_of("other") == frozenset()
     assert KeyRing({}).owner("x") is None
@@ -105,7 +105,7 @@ def test_set_of_keys_answers_for_keys() -> None:
     assert "x" in keys
     assert "y" in keys
     assert "another" not in keys
-    assert slot_of("x") not in keys  # a slot is no key
+    assert slot_of("x") not in keys  # a slot is not a key
     assert list(keys) == sorted({slot_of("x"), slot_of("y")})
     assert len(keys) == 2
     assert keys == KeySet(keys.slots)

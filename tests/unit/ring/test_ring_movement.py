@@ -73,7 +73,7 @@ def test_the_old_primary_backs_up_what_a_joining_member_takes(members):
 
 
 @pytest.mark.parametrize("members", SIZES)
-def test_a_joiner_in_place_of_a_leaver_takes_its_slots_and_disrupts_nobody_else(members):
+def test_a_joiner_in_place_of_a_leaver_takes_its_slots_and_moves_no_others(members):
     before = HashRing(equal(members))
     after = HashRing({**without(before, "n1"), "new": 1}, before)
     for move in moves(before, after).primaries:
@@ -123,7 +123,7 @@ def test_half_of_the_members_may_leave_at_once():
     check_step(before, after)
     check_whole(after)
     check_balance(after)
-    # The rest had both copies on leaving members, or a backup that has its share by now.
+    # The rest had both copies on leaving members, or a backup that has its share already.
     moved = moves(before, after).primaries
     inherited = sum(move.after == before.backup(move.slot) for move in moved)
     assert inherited > 0.4 * len(moved)
@@ -210,7 +210,7 @@ def test_resuming_from_anything_gives_a_whole_and_balanced_ring(seed):
     assert resumed(ring) == ring
 
 
-def test_resuming_brings_within_bounds_who_is_out_of_them_but_not_unlike_the_others():
+def test_resuming_takes_slots_only_from_members_above_their_bound():
     primaries = ["n1"] * 1078 + ["n2"] * 1034 + ["n3"] * 1000 + ["n4"] * 984
     after = HashRing.resume(equal(4), primaries, [None] * SLOTS)
     assert {old for old, new in zip(primaries, after.primaries, strict=True) if old != new} == {"n1"}

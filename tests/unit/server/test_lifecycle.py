@@ -129,7 +129,7 @@ def test_sigquit_ends_a_server_at_once() -> None:
     assert program.end() == (0, "stopped\n", "")
 
 
-def test_an_exception_that_nobody_catches_ends_the_process_with_a_traceback() -> None:
+def test_an_uncaught_exception_ends_the_process_with_a_traceback() -> None:
     """A core that broke off in the middle of a change cannot be trusted any more; its copies take over."""
     code, output, errors = Program(start="asyncio.get_running_loop().call_soon(lambda: 1 / 0)").end()
     assert (code, output) == (70, "started\nstopped\n")

@@ -1,4 +1,4 @@
-"""What the servers write to their log."""
+"""The lines of the servers' logs."""
 
 from __future__ import annotations
 

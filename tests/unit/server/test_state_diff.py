@@ -1,8 +1,9 @@
-"""What happens from one cluster state to the next, in sentences."""
+"""The changes from one cluster state to the next, in sentences."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,11 +16,11 @@ N1, N2, N3 = (Replica(f"N{number}", 1) for number in (1, 2, 3))
 
 
 def state_of(
-    *slots: SlotState, members: tuple[Replica, ...] = (N1, N2, N3), **conditions: str
+    *slots: SlotState, members: tuple[Replica, ...] = (N1, N2, N3), **conditions: Any
 ) -> ClusterState:
     """A state whose first slots are given, and the others vacant."""
     known = {
-        each.node: Member(each, f"127.0.0.1:950{each.node[1:]}", 1, conditions.get(each.node, "active"))  # type: ignore[arg-type]
+        each.node: Member(each, f"127.0.0.1:950{each.node[1:]}", 1, conditions.get(each.node, "active"))
         for each in members
     }
     return ClusterState("c", 1, "t", known, (*slots, *[SlotState()] * (SLOTS - len(slots))))
@@ -66,7 +67,7 @@ def test_what_happens_to_slots_is_counted_by_kind(before: SlotState, after: Slot
     assert news(state_of(before, before), state_of(after, after), me="N3") == []
 
 
-def test_a_node_is_said_to_have_failed_only_by_one_who_knows() -> None:
+def test_only_a_coordinator_reports_that_a_node_has_failed() -> None:
     before, after = state_of(slot(1, N1, N2)), state_of(slot(2, N2))
     coordinator = StateNews(None, absent=lambda: ["N1"])
     coordinator.note(before, after)
@@ -75,13 +76,13 @@ def test_a_node_is_said_to_have_failed_only_by_one_who_knows() -> None:
     assert "N2 took over 1 slot of N1, which left or was restarted" in news(before, restarted)
 
 
-def test_what_a_server_finds_when_it_starts_is_not_told_as_news() -> None:
+def test_the_state_at_a_servers_start_is_not_reported_as_news() -> None:
     found = state_of(slot(1, N1, N2), slot(1, N1, N2))
     assert news(ClusterState(), found)[3:] == ["2 slots had N1 as the primary"]
     assert news(ClusterState(), found, me="N1")[3:] == []
 
 
-def test_a_drain_that_was_undone_is_told() -> None:
+def test_a_drain_that_was_undone_is_reported() -> None:
     drained, active = state_of(N2="draining"), state_of()
     assert news(drained, active) == ["N2 is no longer draining: it may have slots again"]
 
@@ -101,7 +102,7 @@ def test_a_node_without_a_lease_is_not_said_to_serve() -> None:
     )
 
 
-def test_a_move_in_many_steps_is_one_line_that_tells_a_move_from_a_failure() -> None:
+def test_a_move_in_many_steps_is_one_line_that_distinguishes_it_from_a_failure() -> None:
     """The slots' ends alone would look like a failure: at the end the former primary has no copy any more."""
     begin = state_of(slot(1, N1, N2), slot(1, N1, N2))
     first = state_of(slot(2, N2, N1), slot(1, N1, N2))
@@ -123,7 +124,7 @@ def test_a_reservation_of_generations_is_no_news() -> None:
     assert news(state_of(before), state_of(after)) == []
 
 
-def test_a_node_taken_out_reads_so_in_its_own_log() -> None:
+def test_a_node_that_was_removed_reads_that_in_its_own_log() -> None:
     assert news(state_of(), state_of(members=(N2, N3)), me="N1") == ["this node was removed from the cluster"]
 
 

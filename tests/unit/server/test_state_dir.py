@@ -30,14 +30,14 @@ def test_a_chosen_coordinator_port_is_a_name_too(home: Path) -> None:
     assert kept_by_serve(settings) == StatePlace(str(home / "serve-coordinator-7001"), False)
 
 
-def test_ports_that_nobody_chose_make_a_new_cluster(home: Path) -> None:
+def test_ports_that_the_user_did_not_choose_make_a_new_cluster(home: Path) -> None:
     settings = ServeSettings(listen="127.0.0.1:0", coordinator_listen="127.0.0.1:0")
     assert kept_by_serve(settings) == kept_by_up(UpSettings(port=0)) == StatePlace(None, True)
     assert not home.exists()
 
 
 @pytest.mark.parametrize("new_cluster", [False, True])
-def test_what_was_said_is_done(home: Path, new_cluster: bool) -> None:
+def test_an_explicit_choice_is_followed(home: Path, new_cluster: bool) -> None:
     for told in (
         kept_by_serve(ServeSettings(in_memory=True, new_cluster=new_cluster)),
         kept_by_up(UpSettings(in_memory=True, new_cluster=new_cluster)),

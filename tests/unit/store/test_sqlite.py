@@ -44,7 +44,7 @@ def store(directory: Path) -> Iterator[SqliteStore]:
     opened.close()
 
 
-def test_a_directory_is_made_and_said_to_be_new(store: Store, directory: Path) -> None:
+def test_a_missing_directory_is_created_and_reported_as_new(store: Store, directory: Path) -> None:
     assert store.created
     assert store.read() is None
     assert sorted(path.name for path in directory.iterdir())[:1] == [LOCK_NAME]
@@ -58,7 +58,7 @@ def test_a_directory_that_was_there_is_not_new(directory: Path) -> None:
     store.close()
 
 
-def test_a_state_comes_back_whole_also_after_reopening(store: SqliteStore, directory: Path) -> None:
+def test_a_state_comes_back_whole_even_after_reopening(store: SqliteStore, directory: Path) -> None:
     assert store.write(0, STATE)
     assert store.read() == STATE
     store.close()
@@ -132,7 +132,7 @@ def test_a_directory_that_cannot_be_written_is_refused(directory: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"not a database, whatever its name says" * 100, b"SQLite format 3\0" + b"\xff" * 4096]
 )
-def test_a_file_that_is_no_database_is_refused(directory: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_refused(directory: Path, content: bytes) -> None:
     directory.mkdir(parents=True)
     (directory / DATABASE_NAME).write_bytes(content)
     for _ in range(2):  # the second time: the failed opening has left no lock behind
@@ -212,7 +212,7 @@ while True:
 """
 
 
-def test_what_was_confirmed_survives_kill_9(directory: Path) -> None:
+def test_confirmed_writes_survive_kill_9(directory: Path) -> None:
     confirmed = 0
     for _ in range(3):
         process = subprocess.Popen(
@@ -257,7 +257,7 @@ def test_another_programs_database_is_not_taken_for_a_fresh_store(
 ) -> None:
     directory.mkdir(parents=True)
     foreign = sqlite3.connect(directory / DATABASE_NAME)
-    foreign.execute("PRAGMA journal_mode = WAL")  # writes a header, also where there is no table
+    foreign.execute("PRAGMA journal_mode = WAL")  # writes a header, even without a table
     foreign.execute(table)
     foreign.execute(f"PRAGMA user_version = {version}")
     foreign.close()

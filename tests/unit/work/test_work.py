@@ -1,5 +1,8 @@
-"""How much work an operation is, counted: messages, bytes, calls and memory. A speed cannot be asserted on a machine that
-others use too; these figures do not depend on it. Where one grows on purpose, its bound is raised in the same change."""
+"""The work of an operation, counted: messages, bytes, calls and memory.
+
+A speed cannot be asserted on a shared machine; these figures do not depend on it. If one grows on purpose, its bound is
+raised in the same change.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ CONNECTION = 77
 
 
 class Work:
-    """What was done in the sections that were entered with it: calls of Python functions, messages, their bytes."""
+    """The work done in the sections that it measured: calls of Python functions, messages, their bytes."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -190,7 +193,7 @@ class Client:
             self.core.receive(self._link, received, now_ns=self.now_ns)
 
     def turn(self) -> None:
-        """Send what is to be sent, and take the answers in."""
+        """Send all pending messages, and handle the answers."""
         while True:
             with self.work:
                 effects = self.core.take_effects(now_ns=self.now_ns)

@@ -27,7 +27,7 @@ _leaving: set[asyncio.Task[None]] = set()
 
 
 class Wakeup:
-    """What one task of a membership sleeps at until something changes."""
+    """A sleeping place for one task of a membership, until something changes."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -45,7 +45,11 @@ class Wakeup:
 
 
 def check_on_change(callback: ChangeCallback) -> None:
-    """Raise InvalidRequest for an `on_change` callback that cannot be called. Coroutine functions are welcome."""
+    """Check an `on_change` callback, which may be a coroutine function.
+
+    Raises:
+        InvalidRequest: it cannot be called.
+    """
     check_change_callback(callback)
 
 
@@ -60,7 +64,7 @@ def current_task() -> asyncio.Task[Any] | None:
 def leave_later(driver: Driver, group: str, leave: Callable[[], Awaitable[None]]) -> None:
     """Leave a group without waiting, on the client's loop.
 
-    Not at once: callbacks may still be finishing what must not be done by two members.
+    Not at once: callbacks may still be finishing work that must not be done by two members.
     """
     driver.call_at_home(functools.partial(_begin_to_leave, group, leave))
 

@@ -1,5 +1,4 @@
-"""How a membership of the asyncio client calls its `on_change` callbacks: one after the other, each in a task of its
-own."""
+"""Calls of `on_change` callbacks of the asyncio client: one after the other, each in a task of its own."""
 
 from __future__ import annotations
 
@@ -14,16 +13,16 @@ from lockring.client.group_state import ChangeCallback
 from lockring.ring.key_ring import KeySet
 
 _inside: ContextVar[asyncio.Task[None] | None] = ContextVar("lockring_change", default=None)
-"""The callback's task that this code is part of, even by way of a further task, as `wait_for` makes one."""
+"""The task of the callback in which this code runs, even through another task such as `wait_for` makes."""
 
 
 class ChangeCalls:
     """The calls of one membership's callbacks. It does not refer to the membership, which may be dropped.
 
     Args:
-        driver: the client's.
+        driver: the client's driver.
         group: the group's name, for the tasks' names.
-        wakeups: what to set once all calls have returned.
+        wakeups: set once all calls have returned.
     """
 
     def __init__(self, driver: Driver, group: str, wakeups: list[Wakeup]) -> None:
@@ -57,19 +56,19 @@ class ChangeCalls:
             self._call_next()
 
     def forget(self) -> None:
-        """Drop all calls: in the child of a fork they are the parent's."""
+        """Drop all calls: in the child of a fork they belong to the parent."""
         self._pending.clear()
         self._calling = None
 
     def _call_next(self) -> None:
-        # The end of each call leads to the next one. A task that went on from one to the next could be cancelled.
+        # The end of each call starts the next one. A single task for all calls could be cancelled by one of them.
         self._calling = None
         while self._pending and self._calling is None:
             each = self._pending.popleft()
             if not isinstance(each, tuple):
                 each()
                 continue
-            # A task of its own, which the callback may cancel or have cancelled: nothing else ends with it.
+            # A task of its own: if the callback gets it cancelled, nothing else ends with it.
             self._calling = asyncio.get_running_loop().create_task(_call(*each), name=self._name)
             self._calling.add_done_callback(self._called)
         if self._calling is None:

@@ -40,13 +40,13 @@ class AsyncConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
-        # A cast, since uvloop's transports are none by inheritance.
+        """Keep the transport of the open connection."""
+        # A cast, since uvloop's transports do not inherit from asyncio's.
         self.transport = cast(asyncio.Transport, transport)
         tune(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Decode bytes and hand whole messages to the driver."""
         try:
             messages = self._frames.feed(data)
         except ProtocolError as error:
@@ -62,19 +62,19 @@ class AsyncConnection(asyncio.Protocol):
                 owner.wire_received(self, messages)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The connection is gone."""
+        """Report the end of the connection to the driver."""
         reason = "the connection was lost" if self._greeted else "closed the connection without a greeting"
         owner = self._owner()
         if owner is not None:
             owner.wire_lost(self, reason, None)
 
     def belong_to(self, owner: ConnectionOwner) -> None:
-        """Refer to the driver again, which lives on although it was forgotten."""
+        """Refer to a driver that was forgotten and still has to close."""
         self._owner = weakref.ref(owner)
 
     def say_last(self, words: bytes) -> None:
-        """Say something past an event loop that is over."""
+        """Write to the socket directly, since the event loop has ended."""
         sock = None if self.transport is None else self.transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
-            with contextlib.suppress(OSError):  # what does not arrive is told by the end of the lease
+            with contextlib.suppress(OSError):  # if this does not arrive, the lease runs out instead
                 os.write(sock.fileno(), words)

@@ -1,11 +1,11 @@
 """The driver of the asyncio client: one core on one event loop, one connection per node.
 
-Requests overlap freely: a call makes a future and goes on when the core has decided. What the core wants sent is written
-once per turn of the loop, and one timer is armed for everything that is due later. There is no task per request.
-The loop refers to the driver only weakly, so that a client that the program has forgotten can be noticed.
+Requests overlap freely: a call makes a future, and continues when the core has decided. The core's messages are
+written once per turn of the loop, and one timer is armed for everything that is due later. There is no task per
+request. The loop refers to the driver only weakly, so that the driver notices when the program forgets its client.
 
-A client that is not closed is closed when its loop ends, when it is forgotten, or at the end of the program. Where
-the loop is over by then, the nodes are told past it.
+A client that is not closed is closed when its loop ends, when it is forgotten, or at the end of the program. If the
+loop has ended already, the sessions are ended by a write to the sockets, without the loop.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ G = TypeVar("G")
 R = TypeVar("R")
 
 _STALL_NS: Final = 100 * NS_PER_MS
+"""A timer that fires this late has seen a stall of the process or the loop."""
 _STALL_S: Final = 0.005
+"""How long the loop may then read what has arrived, before the core judges any server silent."""
 
 Outcome = asyncio.Future[LockringError | None]
 
@@ -75,9 +77,9 @@ class AsyncDriver:
     """Runs one client core on the event loop of its first use.
 
     Args:
-        addresses: of the servers.
-        owner: gives the label that others see.
-        connect_timeout_ns: as for the core.
+        addresses: HOST:PORT of each server.
+        owner: returns the label that other clients see.
+        connect_timeout_ns: how long an acquire without a timeout waits for the very first server.
     """
 
     def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
@@ -100,7 +102,7 @@ class AsyncDriver:
         self._is_flushing = False
         self._is_busy = False
         self._gone = ""
-        """Why nothing is to touch the loop and what belongs to it, once that is so."""
+        """Why the loop and its connections must not be touched any more; "" while they may be."""
         self._forked = False
         self._ended: asyncio.Future[None] | None = None
         self._guard: AsyncGenerator[None] | None = None
@@ -109,21 +111,21 @@ class AsyncDriver:
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is the child of a fork, and the engine its parent's."""
+        """Whether this is the child of a fork, and the driver belongs to the parent."""
         return self._forked
 
     def tell_lost(self, ticket: Ticket) -> None:
-        """Tell whoever holds a ticket that it was lost."""
+        """Notify the listener of a ticket that the ticket was lost."""
         tell_lost(ticket.holder)
 
     def tell_regrouped(self, news: GroupChange) -> None:
-        """Tell whoever follows a group of a change in it."""
+        """Notify the member that follows a group of a change in it."""
         member = listener_of(news.request.member)
         if member is not None:
             member._on_regrouped(news.gained, news.lost, news.awaited)
 
     def _usable(self) -> asyncio.AbstractEventLoop:
-        """The running loop, which must be the one that this client works on."""
+        """Return the running loop, which must be the one to which this client belongs."""
         if self._gone:
             raise ClientClosed(self._gone)
         loop = asyncio.get_running_loop()
@@ -204,7 +206,7 @@ class AsyncDriver:
         self._plan_flush(self._usable())
 
     async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
-        """Ask something of the core, given it and the time, and wait for the answer."""
+        """Begin a query, which `question` makes of the core and the time, and wait for its answer."""
         loop = self._usable()
         request = question(self._core, monotonic_ns())
         answered: asyncio.Future[tuple[Any, LockringError | None]] = loop.create_future()
@@ -248,7 +250,7 @@ class AsyncDriver:
             self._plan_flush(self._loop)
 
     def follow(self, ticket: Ticket, member: GroupListener) -> None:
-        """Begin to follow the group that a held ticket is a membership of; `member` hears of changes from now on."""
+        """Begin to follow the group whose membership a held ticket is; `member` is notified of changes from now on."""
         loop = self._usable()
         request = self._core.follow(ticket, now_ns=monotonic_ns())
         request.member = ticket.holder = weakref.ref(member)
@@ -262,23 +264,24 @@ class AsyncDriver:
             self._plan_flush(self._usable())
 
     async def unfollow(self, core: ClientCore, request: Query) -> None:
-        """Give up all keys of a member that is about to leave; it hears of that by `_on_regrouped`."""
+        """Give up all keys of a member that is about to leave; `_on_regrouped` notifies it."""
         self._usable()
         core.leave(request, now_ns=monotonic_ns())
         self._flush()
 
     def guarded(self, work: Callable[[], R]) -> R:
-        """Do something that must not be interrupted by the driver: on an event loop nothing is."""
+        """Call a function that the driver must not interrupt. On an event loop it cannot, so no lock is needed."""
         return work()
 
     def call_at_home(self, function: Callable[[], object]) -> None:
-        """Call a function on the client's loop: at once if that runs here. On a closed loop nothing is kept alive any
-        more."""
+        """Call a function on the client's loop: at once if that runs here, not at all if it is closed."""
         call_on_loop(self._loop, function)
 
     def notice_expiry(self) -> None:
-        """Find out what has expired by now. In the middle of the core's work, where a finalizer may ask, the clock
-        tells as much."""
+        """Find out which leases have expired.
+
+        Does nothing in the middle of the core's work, where a finalizer may call: `held` goes by the clock anyway.
+        """
         if self._is_flushing or self._is_busy or self._gone:
             return
         self._core.on_timer(now_ns=monotonic_ns())
@@ -286,13 +289,13 @@ class AsyncDriver:
             self._flush()
 
     def waits(self) -> list[Wait]:
-        """What the calls wait for that are not answered yet."""
+        """Return the reasons for which the unanswered calls wait."""
         return self._core.waits(monotonic_ns())
 
     # ------------------------------------------------------------------ what connections report
 
     def wire_received(self, wire: AsyncConnection, messages: list[Message]) -> None:
-        """Messages came on a connection."""
+        """Hand the messages of a connection to the core."""
         if self._wires.get(wire.link) is not wire or self._gone:
             return
         now_ns = monotonic_ns()
@@ -306,7 +309,7 @@ class AsyncDriver:
         self._flush()
 
     def wire_lost(self, wire: AsyncConnection, reason: str, error: LockringError | None) -> None:
-        """A connection is gone, or what came on it makes no sense."""
+        """Drop a connection that has ended, or whose bytes make no sense."""
         if self._wires.get(wire.link) is not wire or self._gone:
             return
         self._hang_up(wire)
@@ -316,8 +319,8 @@ class AsyncDriver:
     def _hang_up(self, wire: AsyncConnection) -> None:
         del self._wires[wire.link]
         if wire.transport is not None:
-            # What is not out by now need not be: whoever wanted it sent sends it again elsewhere. But at the end of the
-            # client, the last words are to arrive.
+            # Not `abort`: at the end of the client its last messages must still arrive. In all other cases the core
+            # repeats unanswered requests on another connection.
             wire.transport.close()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, link: int, address: str) -> None:
@@ -326,7 +329,7 @@ class AsyncDriver:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await loop.create_connection(lambda: wire, host, port)
-        except Exception as error:  # noqa: BLE001 - whatever it was, this connection has failed, and the core is to know
+        except Exception as error:  # noqa: BLE001 - any error means that the connection failed: the core decides
             self._connecting.pop(link, None)
             if wire.transport is not None:
                 wire.transport.abort()
@@ -341,7 +344,7 @@ class AsyncDriver:
             self._wires[link] = wire
             self._core.connected(link, now_ns=monotonic_ns())
             if wire.transport is None or wire.transport.is_closing():
-                self.wire_lost(wire, "the connection was lost", None)  # before anybody could be told
+                self.wire_lost(wire, "the connection was lost", None)  # it ended before it was in `_wires`
         self._flush()
 
     # ------------------------------------------------------------------ what the core wants
@@ -357,7 +360,7 @@ class AsyncDriver:
         self._flush()
 
     def _flush(self) -> None:
-        """Do what the core wants done, and arm the timer."""
+        """Carry out the core's effects until there are no more, and arm the timer."""
         if self._is_flushing or self._gone:
             return
         self._is_flushing = True
@@ -414,7 +417,7 @@ class AsyncDriver:
                     self._hang_up(wire)
 
     def _arm(self) -> None:
-        """Have `_on_timer` called when something is due; a timer that comes too early is left alone."""
+        """Arm the timer for the core's next deadline. A timer that fires too early is left alone: it costs less."""
         loop = self._loop
         if loop is None or loop.is_closed():
             return
@@ -437,11 +440,12 @@ class AsyncDriver:
         self._timer = loop.call_later(delay_s, _on_timer, weakref.ref(self), True)
 
     def on_timer(self, may_wait: bool) -> None:
-        """What the core has planned is due."""
+        """Let the core process the deadlines that have passed."""
         now_ns = monotonic_ns()
         assert self._loop is not None
         if may_wait and now_ns - self._timer_ns > _STALL_NS:
-            # The process or the loop was stopped: what came meanwhile is to be read before anybody is judged silent.
+            # The process or the loop was stopped. The loop must first read the messages that arrived meanwhile,
+            # or the core would judge a server silent that has answered.
             self._timer = self._loop.call_later(_STALL_S, _on_timer, weakref.ref(self), False)
             return
         self._timer = None
@@ -455,7 +459,7 @@ class AsyncDriver:
     # ------------------------------------------------------------------ the end
 
     async def close(self) -> None:
-        """End the sessions, tell the nodes (for a second at most), and close all connections; from any loop."""
+        """End the sessions, wait at most a second for the nodes' answers, and close all connections; from any loop."""
         loop, here = self._loop, asyncio.get_running_loop()
         if loop is None or loop is here or self._gone:
             await self._close()
@@ -478,7 +482,7 @@ class AsyncDriver:
                 await asyncio.wait_for(asyncio.shield(self._ended), _CLOSE_S)
 
     def end_without_loop(self) -> None:
-        """The event loop is over or stands still: tell the nodes past it, and hold nothing any more."""
+        """End the sessions by writing to the sockets, since the event loop has ended or does not run."""
         if self._gone or self._core.is_closed:
             return
         farewell = farewell_of(self._core)
@@ -488,7 +492,7 @@ class AsyncDriver:
         abandon_held(self._core, "session-ended")
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
-        """At the end of the program: begin to close; returns what waits for the end of that, until a time."""
+        """Begin to close at the end of the program. Returns a function that waits for the end of that."""
         loop = self._loop
         if loop is None or self._gone or self._core.is_closed:
             return None
@@ -517,7 +521,7 @@ class AsyncDriver:
             self._flush()
 
     def __del__(self) -> None:
-        """Nothing refers to the client any more, nor to what it gave out: close it, and say that it was forgotten."""
+        """Close a client that was forgotten, with all its grants, and warn."""
         loop = getattr(self, "_loop", None)
         if loop is None or self._gone or self._core.is_closed or self._ended is not None:
             return
@@ -543,15 +547,15 @@ class AsyncDriver:
     # ------------------------------------------------------------------ fork
 
     def after_fork(self) -> None:
-        """In the child of a fork: what was held is the parent's, and so are the loop and the connections."""
+        """Give up everything in the child of a fork: the leases, the loop and the connections are the parent's."""
         self._forked = True
         self._gone = "the client belongs to the process that was forked: make a new one in the child"
         for loser in abandon_held(self._core, "forked"):
-            tell_lost(loser)  # here, on whatever loop it is: no other thread lives in the child
+            tell_lost(loser)  # directly, not on the client's loop: no other thread exists in the child
 
 
 _ending: set[asyncio.Task[None]] = set()
-"""What closes clients that were forgotten: nothing else refers to those."""
+"""The tasks that close forgotten clients. The event loop refers to tasks only weakly."""
 
 
 def _on_timer(reference: weakref.ref[AsyncDriver], may_wait: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the drivers ask of event loops: calls on a loop from anywhere, and notice of a loop's end."""
+"""Two helpers around event loops: a call on a loop from any thread, and notice of a loop's end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 def call_on_loop(loop: asyncio.AbstractEventLoop | None, function: Callable[[], object]) -> None:
-    """Call a function on a loop: at once if that runs here, else soon; not at all if it is closed."""
+    """Call a function on a loop: at once if the loop runs here, otherwise soon; not at all if it is closed."""
     if loop is None:
         return
     try:
@@ -28,11 +28,14 @@ class Closable(Protocol):
     """A driver that must be closed when its loop ends."""
 
     async def close(self) -> None:
-        """Close it; from any loop."""
+        """Close the driver, from any loop."""
 
 
 def guard_of(driver: Closable) -> AsyncGenerator[None]:
-    """Have a driver closed when the running loop ends: `asyncio.run` closes all generators that were begun on it."""
+    """Return a generator that closes a driver when the running loop ends.
+
+    `asyncio.run` closes all asynchronous generators that were begun on its loop. The caller keeps the generator.
+    """
     generator = _until_the_loop_ends(weakref.ref(driver))
     with contextlib.suppress(StopIteration):
         step: Any = generator.__anext__()

@@ -96,7 +96,7 @@ class Lock(ProcessBound):
         decorated: AsyncFunction = synchronized_async(self, function)
         return decorated
 
-    # Not coroutine functions: the frame of the `async with` must be the direct caller. Blocks are told apart by it.
+    # Not coroutine functions: `Blocks` needs the frame of the `async with`, which must be the direct caller.
 
     def __aenter__(self) -> Coroutine[Any, Any, Grant]:
         return self._enter(sys._getframe(1))

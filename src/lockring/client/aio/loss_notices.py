@@ -1,4 +1,4 @@
-"""How a grant of the asyncio client announces its loss: on the event loop, by an event and by callbacks."""
+"""Announcements of a lost grant in the asyncio client: an event and callbacks, on the event loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class LossNotices(GrantState):
         is_lost = self._loss is not None
         if self._event is None:
             self._event = asyncio.Event()
-            vars(self._event)["grant"] = self  # a grant whose loss is waited for is not dropped
+            vars(self._event)["grant"] = (
+                self  # the program waits for this grant's loss, so it must stay alive
+            )
         if is_lost:
             self._event.set()
         return self._event

@@ -1,15 +1,15 @@
-"""The asyncio client's machinery in a thread of its own, for programs whose event loop may stand still.
+"""The asyncio client's driver in a thread of its own, for programs that block their event loop.
 
-An `AsyncDriver` on the program's event loop renews leases when that loop lets it. Where code may block the loop for
-longer than leases allow, the engine runs here instead: on a second loop, in a second thread, which the interpreter
-lets run every few milliseconds whatever the first one does (unless that is in an extension that keeps the
-interpreter's lock). Each call goes to the other thread and its answer comes back, which costs about 0.2 ms.
+An `AsyncDriver` on the program's event loop renews leases when that loop lets it. If code may block the loop for
+longer than leases allow, the driver runs here instead: on a second loop, in a second thread. The interpreter lets that
+thread run every few milliseconds whatever the first one does, unless the first one is in an extension that keeps the
+interpreter's lock. Each call crosses to the other thread and back, which costs about 0.2 ms.
 
 Rules:
 
-- Only the engine's thread touches the engine. Tickets are read by both: their fields are made for that.
-- What was granted reaches who asked, or is given back: a caller that was cancelled meanwhile leaves nothing behind.
-- Losses are told on the program's loop, as soon as that runs again. `held` goes by the clock and needs neither.
+- Only its thread touches the inner driver. Both threads read tickets, whose fields are made for that.
+- A granted lock reaches its caller, or is given back: a caller that was cancelled meanwhile leaves nothing behind.
+- Losses are announced on the program's loop, as soon as that runs again. `held` goes by the clock and needs no thread.
 """
 
 from __future__ import annotations
@@ -37,35 +37,39 @@ from lockring.units import NS_PER_S
 _CLOSE_NS: Final = 3 * NS_PER_S
 _POLL_S: Final = 0.01
 _LOOK_S: Final = 0.5
-"""How often to look whether the program's event loop is closed: nothing tells of that."""
+"""How often to look whether the program's event loop is closed, since asyncio sends no notice of it."""
 _ANSWER_S: Final = 1.0
-"""How long the program's thread may wait for the engine's, which never does anything that takes long."""
+"""How long the program's thread may wait for the driver's thread, which never blocks."""
 
 G = TypeVar("G")
 T = TypeVar("T")
 
 
 class _InnerDriver(AsyncDriver):
-    """An engine whose grants live on another loop."""
+    """A driver whose grants live on another loop.
+
+    Attributes:
+        home: the program's loop.
+    """
 
     home: asyncio.AbstractEventLoop
 
     def tell_lost(self, ticket: Ticket) -> None:
-        """Tell of a loss on the loop of who holds the grant."""
+        """Notify the listener of a ticket, on the program's loop, that the ticket was lost."""
         loser = listener_of(ticket.holder)
         if loser is not None:
-            with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to hear it
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and no code is left to notify
                 self.home.call_soon_threadsafe(loser._on_ticket_lost)
 
     def tell_regrouped(self, news: GroupChange) -> None:
-        """Tell of a change in a group on the loop of its member."""
+        """Notify the member that follows a group, on the program's loop, of a change in it."""
         member = listener_of(news.request.member)
         if member is not None:
             with contextlib.suppress(RuntimeError):
                 self.home.call_soon_threadsafe(member._on_regrouped, news.gained, news.lost, news.awaited)
 
     async def run_until_over(self, stop: asyncio.Event) -> None:
-        """The engine's thread: until it is to stop, or until the program's loop is closed."""
+        """Run until `stop` is set or the program's loop is closed, then close."""
         while not self.home.is_closed():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK_S)
@@ -73,7 +77,9 @@ class _InnerDriver(AsyncDriver):
         await self.close()
         calls = asyncio.all_tasks() - {asyncio.current_task()}
         if calls:
-            await asyncio.wait(calls, timeout=_ANSWER_S)  # they are decided, and tell so
+            await asyncio.wait(
+                calls, timeout=_ANSWER_S
+            )  # closing has decided them; their callers get the outcome
 
 
 class ThreadedDriver:
@@ -130,7 +136,7 @@ class ThreadedDriver:
         self._soon(self._inner.let_go, ticket)
 
     async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
-        """Ask something of the core, given it and the time, and wait for the answer."""
+        """Begin a query, which `question` makes of the core and the time, and wait for its answer."""
         return await self._across(lambda: self._inner.ask(question))
 
     def watch(self, name: str) -> WatchReader:
@@ -147,7 +153,7 @@ class ThreadedDriver:
             self._soon(self._inner.unwatch, watching)
 
     def follow(self, ticket: Ticket, member: GroupListener) -> None:
-        """Begin to follow the group that a held ticket is a membership of."""
+        """Begin to follow the group whose membership a held ticket is."""
         self._now(self._start(), lambda: self._inner.follow(ticket, member))
 
     def told(self, core: ClientCore, request: Query) -> None:
@@ -160,7 +166,7 @@ class ThreadedDriver:
         await self._across(lambda: self._inner.unfollow(core, request), goes_on=True)
 
     def guarded(self, work: Callable[[], T]) -> T:
-        """Do something that must not be interrupted by what the driver calls on this loop: nothing is."""
+        """Call a function that the driver must not interrupt. On an event loop it cannot, so no lock is needed."""
         return work()
 
     def call_at_home(self, function: Callable[[], object]) -> None:
@@ -169,13 +175,15 @@ class ThreadedDriver:
             call_on_loop(self._inner.home, function)
 
     def notice_expiry(self) -> None:
-        """Find out what has expired by now."""
+        """Find out which leases have expired."""
         if self._loop is not None and not self._is_closed and not self._inner.is_forked:
-            with contextlib.suppress(ClientClosed, ReentrantCall, Unavailable):  # the clock tells as much
+            with contextlib.suppress(
+                ClientClosed, ReentrantCall, Unavailable
+            ):  # `held` goes by the clock anyway
                 self._now(self._loop, self._inner.notice_expiry)
 
     def waits(self) -> list[Wait]:
-        """What the calls wait for that are not answered yet."""
+        """Return the reasons for which the unanswered calls wait."""
         if self._loop is None or self._is_closed:
             return []
         return self._now(self._loop, self._inner.waits)
@@ -183,19 +191,19 @@ class ThreadedDriver:
     # ------------------------------------------------------------------ the end
 
     async def close(self) -> None:
-        """End the sessions, tell the nodes, close all connections, and end the thread; from any loop."""
+        """End the sessions, close all connections, and end the thread; from any loop."""
         self._is_closed = True
         thread = self._thread
         if thread is None or self._inner.is_forked:
             return
         self._stop_soon()
         until_ns = monotonic_ns() + _CLOSE_NS
-        # Not in a thread that waits and tells of it: a loop that ends starts none any more.
-        while thread.is_alive() and monotonic_ns() < until_ns:  # noqa: ASYNC110 - nothing tells of the end of a thread
+        # By polling, not in a waiting thread: a loop that is ending cannot start threads.
+        while thread.is_alive() and monotonic_ns() < until_ns:  # noqa: ASYNC110 - threads end without an event
             await asyncio.sleep(_POLL_S)
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
-        """At the end of the program: the engine that lives in the thread says goodbye."""
+        """Return None: the inner driver is registered itself."""
         return None
 
     def _stop_soon(self) -> None:
@@ -209,7 +217,7 @@ class ThreadedDriver:
         self._inner.drop(ticket)
 
     def __del__(self) -> None:
-        """Nothing refers to the client any more, nor to what it gave out: close it, and say that it was forgotten."""
+        """Close a client that was forgotten, with all its grants, and warn."""
         thread = getattr(self, "_thread", None)
         if thread is None or self._is_closed or self._inner.is_forked or not thread.is_alive():
             return
@@ -225,7 +233,7 @@ class ThreadedDriver:
     # ------------------------------------------------------------------ between the threads
 
     def _start(self) -> asyncio.AbstractEventLoop:
-        """The engine's loop, started if it is not running yet."""
+        """Return the inner driver's loop, and start its thread if it does not run yet."""
         home = asyncio.get_running_loop()
         if self._is_closed:
             raise ClientClosed("the client is closed")
@@ -261,8 +269,13 @@ class ThreadedDriver:
         *,
         goes_on: bool = False,
     ) -> T:
-        """Run a coroutine of the engine in its thread. A result that nobody takes is given back there; `goes_on` says
-        that it is not cancelled with its caller."""
+        """Run a coroutine of the inner driver in its thread, and return its result.
+
+        Args:
+            call: makes the coroutine.
+            give_back: called in that thread with a result that the caller does not take, since it was cancelled.
+            goes_on: whether the coroutine outlives the caller.
+        """
         loop, home = self._start(), asyncio.get_running_loop()
         outcome: asyncio.Future[T] = home.create_future()
         tasks: list[asyncio.Task[None]] = []
@@ -299,23 +312,23 @@ class ThreadedDriver:
                 if give_back is not None:
                     self._soon(give_back, outcome.result())
             elif not goes_on:
-                outcome.cancel()  # where the caller was thrown away: what still comes is given back
+                outcome.cancel()  # so that `deliver` gives a late result back
                 self._soon(lambda: [task.cancel() for task in tasks])
             raise
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have a function called in the engine's thread."""
+        """Have a function called in the inner driver's thread."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it is closed
                 self._loop.call_soon_threadsafe(function, *arguments)
 
     def _now(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
-        """Call a function in the engine's thread and wait for it.
+        """Call a function in the inner driver's thread and wait for its result.
 
         Raises:
             ClientClosed: that thread has ended.
-            ReentrantCall: a finalizer in that thread has called.
-            Unavailable: it does not come to it.
+            ReentrantCall: the caller is a finalizer that runs in that thread.
+            Unavailable: the thread did not answer in time.
         """
         if threading.current_thread() is self._thread:
             raise ReentrantCall(
@@ -344,7 +357,7 @@ class ThreadedDriver:
 
 
 def _run(loop: asyncio.AbstractEventLoop, engine: _InnerDriver, stop: asyncio.Event) -> None:
-    """The engine's thread: its loop, until the engine is closed."""
+    """Run the loop of the inner driver in its thread until the driver is closed."""
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(engine.run_until_over(stop))

@@ -1,4 +1,4 @@
-"""A watch of the asyncio client, between its engine and its reader."""
+"""A watch of the asyncio client, between the driver and the code that reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from lockring.errors import LockringError
 
 
 class WatchReader:
-    """A watch and what it has seen that its caller has not."""
+    """A watch, and its updates that the caller has not read yet.
+
+    Attributes:
+        request: the core's side of the watch.
+        backlog: the updates that the caller has not read.
+        error: why the watch ended, None if the caller ended it.
+        over: whether no more updates will come.
+        woken: the future on which the caller waits, None if it does not wait.
+    """
 
     __slots__ = ("backlog", "error", "over", "request", "woken")
 
@@ -21,6 +29,6 @@ class WatchReader:
         self.woken: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """Let the caller look."""
+        """Wake the caller, if it waits."""
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)

@@ -16,7 +16,7 @@ Driver = BlockingDriver
 
 
 class Wakeup:
-    """What one thread of a membership sleeps at until something changes.
+    """A sleeping place for one thread of a membership, until something changes.
 
     A bare lock, not an event: an event has a lock inside that would block a signal handler which interrupts its own
     thread in `set`.
@@ -32,24 +32,28 @@ class Wakeup:
             self._lock.release()
 
     def wait(self, driver: Driver, until_ns: int | None) -> None:
-        """Sleep until woken, or until a time, or for no reason."""
+        """Sleep until woken, or until a time. May return early."""
         driver.wait_at(self._lock, until_ns)
 
 
 def check_on_change(callback: ChangeCallback) -> None:
-    """Raise InvalidRequest for an `on_change` callback that cannot be called, or whose coroutine would never run."""
+    """Check an `on_change` callback.
+
+    Raises:
+        InvalidRequest: it cannot be called, or it is a coroutine function, whose coroutine would never run.
+    """
     check_callback(callback, "on_change")
 
 
 def current_task() -> object | None:
-    """Return None: threads are told apart without it."""
+    """Return None: threads are distinguished without it."""
     return None
 
 
 def leave_later(driver: Driver, group: str, leave: Callable[[], None]) -> None:
     """Leave a group without waiting, in a thread of its own.
 
-    Not at once: callbacks may still be finishing what must not be done by two members.
+    Not at once: callbacks may still be finishing work that must not be done by two members.
     """
 
     def work() -> None:

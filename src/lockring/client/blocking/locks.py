@@ -95,7 +95,7 @@ class Lock(ProcessBound):
         decorated: Function = synchronized(self, function)
         return decorated
 
-    # The frame of the `with` must be the direct caller. Blocks are told apart by it.
+    # `Blocks` needs the frame of the `with`, which must be the direct caller.
 
     def __enter__(self) -> Grant:
         return self._enter(sys._getframe(1))

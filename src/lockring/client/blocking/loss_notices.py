@@ -1,4 +1,4 @@
-"""How a grant of the blocking client announces its loss: to any thread, by an event and by callbacks."""
+"""Announcements of a lost grant in the blocking client: an event and callbacks, for any thread."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class LossNotices(GrantState):
         known = self._event
         if known is not None:
             return known
-        # Made and set outside the lock, where nothing may be called: a handler or a finalizer that came there
-        # would wait with the lock held. The event of the thread that comes second is thrown away.
+        # Made and set outside the driver's lock, inside which no foreign code may run: a signal handler or finalizer
+        # there would wait with the lock held. If two threads get here, the second one's event is discarded.
         made = threading.Event()
-        vars(made)["grant"] = self  # a grant whose loss is waited for is not dropped
+        vars(made)["grant"] = self  # the program waits for this grant's loss, so it must stay alive
         if is_lost or self._ticket.reason:
             made.set()
         with self._driver.locked():
             if self._event is None:
                 self._event = made
         if self._ticket.reason and self._event is made:
-            made.set()  # lost since the first look, when there was no event to be set yet
+            made.set()  # lost since the first check, when there was no event to set yet
         return self._event
 
     def _add_loss_callback(self, callback: LossCallback) -> None:
@@ -71,7 +71,7 @@ class LossNotices(GrantState):
         log_loss(self._ticket)
         may_be_dropped(self)
         if self._ticket.reason == "forked":
-            # The parent's threads may have been in the event, whose lock then stays taken here for ever.
+            # The parent's threads may have been inside the event, whose lock then stays taken here forever.
             self._event = None
             self._callbacks = None
             return

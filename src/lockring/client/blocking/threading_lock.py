@@ -22,9 +22,10 @@ _FOREVER: Final = -1
 class ThreadingLock(ProcessBound):
     """A lock with the methods of `threading.Lock`, for code that expects one.
 
-    Like that, it may be released by another thread, and is not reentrant. Its lease may be lost: then `release` raises
-    `LockLost`, and `locked` is false. Where several threads of this process share the object, `with` gives back exactly
-    what it acquired; `release` by itself gives back what its own thread acquired last, if anything, else what was lost.
+    Like `threading.Lock`, it can be released by any thread, and it is not reentrant. Unlike it, its lease can be lost:
+    then `locked` returns False, and `release` raises `LockLost`. If several threads of this process share the object,
+    a `with` statement releases exactly the grant that it acquired. A direct call of `release` releases the grant that
+    its own thread acquired last; if the thread acquired none, it takes a lost grant before one that is still held.
     """
 
     _instead = "pass the addresses of the servers and the lock's name, and make a client and a lock there"
@@ -36,16 +37,16 @@ class ThreadingLock(ProcessBound):
         self._blocks: Blocks[Grant] = Blocks()
 
     def acquire(self, blocking: bool = True, timeout: float = _FOREVER) -> bool:
-        """Acquire the lock, as `threading.Lock.acquire` does; True on success.
+        """Acquire the lock, as `threading.Lock.acquire` does. Returns whether the lock was acquired.
 
         Args:
-            blocking: whether to wait.
-            timeout: longest wait in seconds, up to `threading.TIMEOUT_MAX`; -1 for ever.
+            blocking: whether to wait for other holders.
+            timeout: longest wait in seconds, up to `threading.TIMEOUT_MAX`; -1 waits forever.
 
         Raises:
-            ValueError: the timeout is negative, or one is given without waiting (`InvalidRequest`).
-            OverflowError: it is longer than `threading.TIMEOUT_MAX`.
-            TypeError: it is no number.
+            ValueError: the timeout is negative, or given although `blocking` is False (`InvalidRequest`).
+            OverflowError: the timeout is longer than `threading.TIMEOUT_MAX`.
+            TypeError: the timeout is not a number.
             Unavailable, ClientClosed: as for `Lock.acquire`.
         """
         return self._acquire(None, _wait_s(blocking, timeout))
@@ -54,18 +55,18 @@ class ThreadingLock(ProcessBound):
         """Release the lock.
 
         Raises:
-            RuntimeError: it is not locked by this object (`NotHeld`).
-            LockLost: it was lost.
+            RuntimeError: this object does not hold the lock (`NotHeld`).
+            LockLost: the lock was lost.
         """
         self._blocks.leave(self._lock.name, None).release()
 
     def locked(self) -> bool:
-        """Whether this object holds the lock."""
+        """Return whether this object holds the lock."""
         return any(grant.held for grant in self._blocks.grants())
 
     @property
     def grant(self) -> Grant | None:
-        """The newest grant that was not given back, with its fencing token; None while not locked."""
+        """The newest grant that was not released, with its fencing token; None if there is none."""
         return next(iter(self._blocks.grants()), None)
 
     def _acquire(self, frame: FrameType | None, wait_s: float | None) -> bool:
@@ -88,7 +89,7 @@ class ThreadingLock(ProcessBound):
 
 
 def _wait_s(blocking: Any, timeout: Any) -> float | None:
-    """How long to wait, None for ever, from what `threading.Lock.acquire` takes, with its errors."""
+    """Return the wait in seconds, None for no limit, by the rules and errors of `threading.Lock.acquire`."""
     if not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
     if not blocking:

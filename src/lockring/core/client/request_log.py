@@ -32,7 +32,7 @@ class RequestLog:
         self._logged_at_ns = -LOG_GRAIN_NS
 
     def next_number(self, now_ns: int, *, exact: bool = False) -> int:
-        """Number the request that is sent now.
+        """Return the number of the request that is sent now, and log when it was.
 
         Args:
             now_ns: the time.

@@ -41,7 +41,7 @@ class Acquisitions:
         self._leases = leases
 
     def acquire(self, connection: int, message: Acquire, slot: NodeSlot, now_ns: int) -> None:
-        """Grant, queue or refuse an acquire; one that repeats an acquisition is answered as that stands."""
+        """Grant, queue or refuse an acquire. A repeated one gets the acquisition's present state as its answer."""
         session = self._leases.touch(message, connection, now_ns)
         # Counted from now, and never longer than the coordinator's lease: what a lone primary promises must have ended
         # before its slots are given away.
@@ -116,7 +116,7 @@ class Acquisitions:
 
 
 def _of_another_lock(entry: LockHolder | LockWaiter, message: Acquire | Release) -> InvalidRequest:
-    """Return the error of a request that names an acquisition with a lock which it is not of."""
+    """Return the error of a request whose acquisition is of another lock than the one that it names."""
     return InvalidRequest(
         f"acquisition {message.acquisition} is one of {entry.lock.name!r}, not of {message.name!r}"
     )

@@ -39,7 +39,7 @@ from lockring.protocol import (
 )
 
 FROM_PEER: Final = frozenset({Replicate, HandOver, State})
-"""What a peer may send on the connection that it opened."""
+"""The messages that a peer may send on the connection that it opened."""
 
 
 class Admission:
@@ -63,9 +63,9 @@ class Admission:
             del self._connection_of[peer]
 
     def sender(self, connection: Connection, message: Message) -> Replica | None:
-        """Return the peer that sends this message, None if none is to be listened to.
+        """Return the peer that sends this message, None if the message must be ignored.
 
-        A peer that sends what no peer may send is refused.
+        A peer that sends any other message than those of `FROM_PEER` is refused.
         """
         peer = self._peers.get(connection)
         if peer is not None and type(message) not in FROM_PEER:

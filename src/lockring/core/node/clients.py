@@ -48,7 +48,7 @@ class ConnectedClients:
         return self._connection_of.get(client)
 
     def is_outdated(self, client: str, number: int) -> bool:
-        """Return whether a newer connection of this client is there already, so that this one came late."""
+        """Return whether the client has opened a newer connection already, so that this hello came late."""
         other = self._connection_of.get(client)
         return other is not None and self.by_connection[other].number > number
 
@@ -79,7 +79,7 @@ class ConnectedClients:
         number = slot_of(name)
         primary = state.slots[number].primary
         text = (
-            f"lock {name!r} is served by {primary}" if primary else f"nobody serves slot {number} at present"
+            f"lock {name!r} is served by {primary}" if primary else f"no node serves slot {number} at present"
         )
         self._context.outbox.send(connection, Refusal(request, "moved", text, name, state.version))
 

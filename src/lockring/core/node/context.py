@@ -1,4 +1,4 @@
-"""What a node's parts share: who the node is, what it knows, what it may do, and where its messages go.
+"""The context that a node's parts share: the node's identity, knowledge, rights and outbox.
 
 A part gets this object, and the parts below it that it uses; none gets the node. News for any other part is a value
 that the part returns, and that `core` or `service` passes on.
@@ -15,7 +15,7 @@ from lockring.protocol import Message, Routes, SlotRequest, SlotRequestKind
 
 
 class NodeOutbox:
-    """What leaves at the end of this turn.
+    """The effects that leave at the end of this turn.
 
     Attributes:
         effects: in order.
@@ -60,13 +60,13 @@ class NodeOutbox:
 
 
 class NodeContext:
-    """What every part of a node may see.
+    """The part of a node that all its parts may see.
 
     Attributes:
-        replica: which life of which node this is.
-        timing: how long things take; the two leases are the cluster state's.
+        replica: the node's identity: its id and its incarnation.
+        timing: durations and bounds; the two leases come from the cluster state.
         state: the newest cluster state that the node knows.
-        slots: by number, those in which the node has, or had, a role.
+        slots: the slots in which the node has, or had, a role, by number.
         rights: until when it may serve.
         outbox: where messages and other effects go.
         now_ns: time of the last input.

@@ -65,7 +65,7 @@ class CoordinatorTie:
         )
 
     def acknowledged(self, message: HeartbeatAck, now_ns: int) -> bool:
-        """Extend the lease by an acknowledgement, and return whether it was of a heartbeat that is still known."""
+        """Extend the lease by an acknowledgement. Returns whether the heartbeat that it answers is still known."""
         sent_at_ns = self._heartbeats.pop(message.sequence)
         if sent_at_ns is None:
             return False

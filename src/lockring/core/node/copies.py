@@ -23,11 +23,11 @@ BEHIND_NS: Final = 300 * NS_PER_MS
 """How long a primary may not know the newest state before a copy passes it on: the coordinator is mostly quicker."""
 
 HEARD_MAX: Final = 1_024
-"""More lives than this that have ever sent anything are searched for those that are of no use any more."""
+"""Beyond this many remembered lives of peers, those that are not needed any more are forgotten."""
 
 
 class Copies:
-    """What a node owes the primaries that it copies, and what it has heard of them."""
+    """A node's duties as a copy: it follows its primaries, watches over them, and takes over from silent ones."""
 
     def __init__(self, context: NodeContext, replicator: Replicator, promises: Promises) -> None:
         self._context = context
@@ -103,7 +103,7 @@ class Copies:
                 context.outbox.ask(SlotRequestKind.TAKEOVER, item)
 
     def learned(self, state: ClusterState, now_ns: int) -> None:
-        """Note of which primaries this node is the backup by a new state; a new one counts as just heard of."""
+        """Update, by a new state, the primaries that this node backs up. A new one counts as just heard from."""
         me = self._context.replica
         heard = self._promises.heard_at_ns
         backups: dict[Replica, list[int]] = {}

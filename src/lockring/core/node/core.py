@@ -54,7 +54,7 @@ TICK_NS: Final = 100 * NS_PER_MS
 """How often the node looks whether a copy or a primary has fallen silent."""
 
 QUICK: Final = frozenset({Acquire, Release})
-"""Requests of which any one is handled in some microseconds."""
+"""Requests that take only microseconds to handle."""
 
 
 class NodeCore:
@@ -229,7 +229,7 @@ class NodeCore:
         return True
 
     def next_deadline_ns(self) -> int:
-        """Return when `on_timer` is to be called."""
+        """Return when the shell must call `on_timer`."""
         if self._armed_ns is not None:
             return self._armed_ns  # nothing has come in since `take_effects`
         at_ns = self._tick_at_ns
@@ -262,7 +262,7 @@ class NodeCore:
             self._look_at_departure(now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
-        """Return what is to be done, in order. Rights are looked at now, so `now_ns` must be a fresh reading."""
+        """Return the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
         context = self._context
         if self._armed_ns is not None:
             self._enter(now_ns)  # nothing has come in before
@@ -281,7 +281,7 @@ class NodeCore:
 
     @property
     def replica(self) -> Replica:
-        """Which life of which node this is."""
+        """The node's identity: its id and its incarnation."""
         return self._context.replica
 
     @property

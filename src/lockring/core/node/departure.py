@@ -61,7 +61,7 @@ class Departure:
         self.is_over = False
 
     def look(self, now_ns: int) -> None:
-        """Take the next step, if there is one. To be called when anything has changed, and with every tick."""
+        """Take the next step, if there is one. The core calls it after every change, and with every tick."""
         if self.is_over:
             return
         self._ask(now_ns)
@@ -82,7 +82,7 @@ class Departure:
         self._asked_at_ns = None
 
     def answered(self, answer: DrainReply | Refusal, now_ns: int) -> None:
-        """Note what the coordinator answers to this node's wish."""
+        """Note the coordinator's answer to this node's request to leave."""
         if isinstance(answer, DrainReply):
             self._has_begun = True
             if not self.is_over:
@@ -124,7 +124,7 @@ class Departure:
         return min(now_ns - self._begun_ns, lease_ns - context.rights.coordinator_lease_left_ns(now_ns))
 
     def _go_without_coordinator(self, now_ns: int, away_ns: int, *, is_given_up: bool) -> None:
-        """Stop where nothing is left to keep, or nothing more is expected of the coordinator."""
+        """Stop if nothing is left to keep, or if the coordinator has been away too long."""
         context = self._context
         if is_drained(context.state, context.replica):
             self._end(DepartureEnd.NOTHING_HERE)

@@ -21,7 +21,7 @@ from lockring.slots import checked_slot_of
 
 
 class Needs(enum.Enum):
-    """What a node must have to answer a request."""
+    """The right that a node needs to answer a request."""
 
     NO_SLOT = enum.auto()
     """The request is not about one slot: the handler looks at rights itself, if it needs any."""

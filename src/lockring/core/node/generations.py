@@ -1,4 +1,4 @@
-"""Where a primary's fencing tokens come from: ranges that the coordinator reserves for each slot."""
+"""The source of a primary's fencing tokens: ranges that the coordinator reserves for each slot."""
 
 from __future__ import annotations
 

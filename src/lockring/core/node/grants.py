@@ -23,7 +23,7 @@ from lockring.units import NS_PER_MS
 
 
 class NodeGrants:
-    """NodeGrants, their answers, and the waiters for them.
+    """A node's grants, their answers, and the waiters for them.
 
     Attributes:
         waiters: how many wait at this node.
@@ -257,7 +257,7 @@ class NodeGrants:
     # ------------------------------------------------------------------ ends
 
     def drop(self, slot: NodeSlot, entry: LockHolder | LockWaiter, now_ns: int, *, reason: str = "") -> None:
-        """Drop a holder or a waiter, and grant the lock to those that it stood before.
+        """Drop a holder or a waiter, and grant the lock to the waiters that it blocked.
 
         Args:
             slot: of its lock.
@@ -289,7 +289,7 @@ class NodeGrants:
     def drop_session(
         self, session: Session, now_ns: int, *, is_lost: bool, at_most: int | None = None
     ) -> int:
-        """Drop what a session has in the slots served here.
+        """Drop a session's acquisitions in the slots served here.
 
         A session may wait behind itself, so that dropping one of its holders grants it another: hence the repetition,
         and waiters first.
@@ -319,7 +319,7 @@ class NodeGrants:
         return dropped
 
     def withdraw(self, waiter: LockWaiter, reason: str) -> None:
-        """Take a waiter out of its queue, and grant the lock to those that it stood before."""
+        """Take a waiter out of its queue, and grant the lock to the waiters that it blocked."""
         slot = self._context.slots[slot_of(waiter.lock.name)]
         self._take_out(slot, waiter, reason)
         self._serve_lock(slot, waiter.lock, self._context.now_ns)
@@ -340,7 +340,7 @@ class NodeGrants:
             self._events.add(LockEventKind.LEFT, waiter, reason)
 
     def reign_ended(self, ended: EndedReign) -> None:
-        """Refuse all that wait for an answer in a slot that is not served here any more."""
+        """Refuse all waiting acquires in a slot that is not served here any more."""
         for waiter in ended.waiters:
             self._forget_waiter(waiter)
             self._clients.refuse_moved(waiter.request.connection, waiter.request.request, waiter.lock.name)
@@ -390,7 +390,7 @@ def _is_superseded(request: OpenRequest, by: OpenRequest) -> bool:
 
 
 def why_not_granted(lock: LockEntry, wanted: Acquire | LockWaiter) -> str:
-    """Return a sentence on the holders, or the waiters before it, that keep an acquire from its lock."""
+    """Return a sentence on the holders or earlier waiters that block an acquire."""
     owners = ", ".join(repr(holder.session.owner) for holder in lock.holders[:3])
     first = lock.waiters[0] if lock.waiters else None
     if not owners:

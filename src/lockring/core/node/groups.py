@@ -9,11 +9,11 @@ A group's members are the shared holders of its lock whose payload says so. Rule
 - Changes are batched, so that a restart of many members costs a few views and not one for each: a new view is formed
   `group_window_ns` after the last change, `group_window_max_ns` after the first one at the latest. Where there is no
   view yet, or it is empty, at once.
-- A view is *settled* once everybody in it has seen it, or is gone. Who takes part later is not in it, and has nothing
-  that it could give away. Gone is a holder that was dropped: one that released had let go before, and one that expired
-  knew it before (`P4`). That too is sent only while the node may serve the slot: else the member may live on elsewhere.
-- A group is known here only while a member follows it. A new primary forms a view of its own when the first
-  one comes.
+- A view is *settled* once each of its members has seen it or is gone. A member that joins later is not in the view, and
+  owns no keys that it could give away. A member is gone when its hold on the lock was dropped: if it released the lock,
+  it had let go of its keys before; if it expired, it knew that before the node did (`P4`). The notice of a settled view
+  is sent only while the node may serve the slot: otherwise the member may live on at another node.
+- A node knows a group only while a member follows it. A new primary forms its own view when the first member comes.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Groups:
         name = message.name
         holder = slot.table.find(message.session, message.acquisition)
         if not isinstance(holder, LockHolder) or holder.lock.name != name:
-            raise NotHeld(f"{message.session}/{message.acquisition} is no member of the group of {name!r}")
+            raise NotHeld(f"{message.session}/{message.acquisition} is not a member of the group of {name!r}")
         follows = self._clients.by_connection[connection].follows
         if follows.get(message.request, name) != name:
             raise InvalidRequest(f"request {message.request} follows another group already")

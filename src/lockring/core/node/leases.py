@@ -30,7 +30,7 @@ class SentTimes:
         self._at_ns: dict[int, int] = {}
 
     def add(self, now_ns: int) -> int:
-        """Number the message that is sent now, and return the number."""
+        """Return the number of the message that is sent now."""
         self.sequence += 1
         self._at_ns[self.sequence] = now_ns
         if len(self._at_ns) > _SENT_KEPT_MAX:
@@ -82,7 +82,7 @@ class Lease:
 
 
 class Promises:
-    """What this node, as a copy, has promised to primaries: not to serve in their place for a while."""
+    """A copy's promises to its primaries: it does not serve in their place for a while."""
 
     __slots__ = ("_acknowledged_at_ns", "heard_at_ns")
 

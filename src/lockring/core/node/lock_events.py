@@ -1,4 +1,4 @@
-"""What happens to watched locks, kept until the end of the turn.
+"""The events of watched locks, kept until the end of the turn.
 
 A lock without a watch costs a look into a dictionary; its caller makes that look itself, since it is on the path
 of every grant and release.

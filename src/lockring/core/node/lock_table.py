@@ -165,7 +165,7 @@ class LockTable:
         self.highest = max(self.highest, generation)
 
     def apply(self, mutation: Mutation, now_ns: int) -> None:
-        """Apply what a primary did, on a copy."""
+        """Apply a primary's mutation, on a copy."""
         if isinstance(mutation, Put):
             self.put(mutation, now_ns)
         elif isinstance(mutation, Remove):
@@ -199,7 +199,7 @@ class LockTable:
         request: OpenRequest,
         payload: bytes = b"",
     ) -> LockWaiter:
-        """Add a waiter behind all who have waited longer."""
+        """Add a waiter behind all waiters that have waited longer."""
         lock = self.locks.get(name)
         if lock is None:
             lock = self.locks[name] = LockEntry(name)
@@ -240,7 +240,7 @@ class LockTable:
     # ------------------------------------------------------------------ serving or not
 
     def start_serving(self, generation_from: int = 1) -> None:
-        """Let sessions count what they have here from now on.
+        """Let sessions count their acquisitions in this table from now on.
 
         Args:
             generation_from: where the generations of this reign begin, if it goes not on in those of the one before.
@@ -251,7 +251,7 @@ class LockTable:
             share.session.serve(self.slot, share)
 
     def stop_serving(self) -> list[LockWaiter]:
-        """Let sessions count nothing here any more, and take out and return the waiters, in order."""
+        """Stop counting this table's acquisitions in their sessions. Returns the waiters, which are taken out."""
         waiters = [waiter for lock in self.locks.values() if lock.waiters for waiter in lock.waiters]
         for waiter in waiters:
             self.dequeue(waiter)
@@ -282,8 +282,8 @@ class LockTable:
     def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockRecord:
         """Return a lock for people and observers, held or free; an expired holder is shown only on demand.
 
-        What is seen of one lock never falls in the order of `(generation, seq)`. Of a free lock nothing is kept, so the
-        highest generation of its slot stands for that of its last grant: it is not less.
+        Descriptions of one lock never decrease in the order of `(generation, seq)`. The table keeps no record of free
+        locks, so the highest generation of the slot stands for that of the lock's last grant, which is never greater.
         """
         lock = self.locks.get(name)
         if lock is None:

@@ -1,10 +1,10 @@
-"""What a lock table is made of: locks with their holders and waiters, and the sessions that these belong to.
+"""The records of a lock table: locks with their holders and waiters, and the sessions to which these belong.
 
-A session is a client's liveness: one deadline at each node, which whatever the client sends there moves on. Its
-acquisitions are kept per slot in a `Share`, so that a slot that starts or stops being served here moves in or out of
-the session's totals in one step. The totals (a count and a digest) are what a keepalive is compared with; they cover
-only slots that this node serves as primary. Digests are folded lazily: what comes and goes between two keepalives
-never costs a hash.
+A session is a client's liveness: one deadline at each node, which every message of the client to that node extends.
+Its acquisitions are kept per slot in a `Share`, so that a slot that starts or stops being served here moves in or out
+of the session's totals in one step. A keepalive is compared with the totals, a count and a digest, which cover only
+slots that this node serves as primary. Digests are folded lazily: an acquisition that begins and ends between two
+keepalives never costs a hash.
 
 Holders name their session and sessions their holders, so both are in one module.
 """
@@ -20,13 +20,13 @@ from lockring.protocol import Mode
 from lockring.units import NS_PER_MS, ms_to_ns, ns_to_ms_floor
 
 NO_DEADLINE: Final = -1
-"""Of a session that does not run at this node."""
+"""The deadline of a session that does not run at this node."""
 
 _FRESH_MAX: Final = 1024
-"""Acquisitions of a session that may be in no digest yet."""
+"""Bound of a session's acquisitions that are not folded into its digests yet."""
 
 HOLDERS_MAX: Final = 10_000
-"""Shared holders of one lock; more wait. So a lock fits into a message, payloads and all."""
+"""Bound of the shared holders of one lock; more wait. It lets a lock with all payloads fit into one message."""
 
 
 class LockEntry:
@@ -35,9 +35,9 @@ class LockEntry:
     Attributes:
         name: its name.
         mode: of the holders, or of the last ones while it is only waited for.
-        permits: how many may hold it in semaphore mode.
-        generation: of the last grant, 0 before the first one known here.
-        seq: mutations since that grant.
+        permits: how many clients may hold it in semaphore mode.
+        generation: the generation of the last grant, 0 before the first one known here.
+        seq: the number of mutations since that grant.
         waiters: in queue order, None if there are none.
     """
 
@@ -65,7 +65,7 @@ class LockEntry:
 
     @property
     def holders(self) -> Sequence[LockHolder]:
-        """Who holds it, in the order of the grants."""
+        """The lock's holders, in the order of their grants."""
         held = self._held
         if held is None:
             return ()
@@ -77,7 +77,10 @@ class LockEntry:
         return self._held is None
 
     def add(self, holder: LockHolder, mode: int, permits: int) -> None:
-        """Add a holder behind the others. Of permits the fewest count that any has asked for since it was free."""
+        """Add a holder behind the others.
+
+        The semaphore's permits are the fewest that any holder has asked for since the lock was free.
+        """
         held = self._held
         self.mode = mode
         if held is None or permits < self.permits:
@@ -105,13 +108,13 @@ class LockHolder:
     """One grant.
 
     Attributes:
-        lock: what is held.
-        session: by whom.
+        lock: the lock that is held.
+        session: the holder's session.
         acquisition: the session's number for it.
         generation: its fencing token.
-        granted_at_ns: when, by this node's clock; for inherited ones when it was as far as known.
-        broken: whether an operator ended it: it is not renewed any more.
-        payload: what the client left with it for others to see.
+        granted_at_ns: when it was granted, by this node's clock; for an inherited grant an estimate.
+        broken: whether an operator ended it, so that it is not renewed any more.
+        payload: bytes that the client has published with it.
     """
 
     __slots__ = ("acquisition", "broken", "generation", "granted_at_ns", "lock", "session")
@@ -130,7 +133,7 @@ class LockHolder:
 
 
 class LockHolderWithPayload(LockHolder):
-    """A grant that something was left with; only such ones pay for the room."""
+    """A grant with a payload. It has a class of its own so that other grants, nearly all, save the memory."""
 
     __slots__ = ("payload",)
 
@@ -148,7 +151,7 @@ class LockHolderWithPayload(LockHolder):
 
 
 class OpenRequest:
-    """An acquire that is to be answered: where, and what can be promised.
+    """An acquire that awaits its answer: the connection, the request, and the promise that it can carry.
 
     Attributes:
         connection: where to answer.
@@ -172,16 +175,16 @@ class LockWaiter:
     """One acquire that waits for a lock.
 
     Attributes:
-        lock: what it waits for.
+        lock: the lock for which it waits.
         session: the waiting client's.
         acquisition: the session's number for it.
         mode: how it wants the lock.
-        permits: of the semaphore, in that mode.
+        permits: the permits that it expects, in semaphore mode.
         since_ns: since when it waits, here or elsewhere, by this node's clock.
-        place: what the queue is sorted by: since when, and then the order of arrival.
+        place: its place in the queue's order: by `since_ns`, then by arrival.
         deadline_ns: when it is answered with a time-out, None for never.
         request: where to answer.
-        payload: what it wants to leave with its grant.
+        payload: bytes to publish with its grant.
     """
 
     __slots__ = (
@@ -240,10 +243,10 @@ NO_BASIS: Final = PromiseBasis(0, 0, 0)
 
 
 class SessionTotals:
-    """What a session has in the slots that a node serves: what a keepalive is compared with.
+    """The totals of a session over the slots that a node serves, with which a keepalive is compared.
 
     Attributes:
-        count: acquisitions, held and waiting.
+        count: the number of acquisitions, held and waiting.
     """
 
     __slots__ = ("_digest", "_fresh", "count")
@@ -255,7 +258,7 @@ class SessionTotals:
 
     @property
     def digest(self) -> int:
-        """The digest of what `count` counts."""
+        """The digest of the acquisitions that `count` counts."""
         if self._fresh:
             self._fold()
         return self._digest
@@ -362,10 +365,10 @@ class Session:
 
 
 class Share:
-    """What one session has in one slot.
+    """The acquisitions of one session in one slot.
 
     Attributes:
-        session: whose it is.
+        session: that session.
         entries: holders and waiters by acquisition number; broken holders are still here, but not counted.
         count: how many a keepalive should agree on.
         mixed: digest of those of them that are in one already.

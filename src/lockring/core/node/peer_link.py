@@ -1,9 +1,9 @@
-"""What a node, as a primary, knows of one life of a peer: the one ordered connection that carries all its streams.
+"""A primary's link to one life of a peer: the one ordered connection that carries all streams to it.
 
 Rules:
 
-- What was lost with a connection is sent again from what is known to be acknowledged.
-- Snapshots are paced: what is under way on a link has a bound, so that a node that joins does not stall the rest.
+- After a lost connection, streams start again from the last acknowledged index.
+- Snapshots are paced: a bound on the snapshots under way keeps a joining node from stalling the other streams.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lockring.core.timing import DISTANT_PAST_NS
 from lockring.protocol import HandOverSlot
 
 LINK_COST_MAX: Final = 2_000
-"""Snapshot holders, and snapshots, that may be under way on a link."""
+"""Bound of the snapshots under way on a link: each snapshot counts one, and each of its holders one more."""
 
 
 class SnapshotBudget:
-    """How much of snapshots is under way on a link."""
+    """The snapshots under way on a link, in the unit of `LINK_COST_MAX`."""
 
     __slots__ = ("_by_sequence", "_under_way")
 
@@ -35,19 +35,19 @@ class SnapshotBudget:
         return self._under_way + more < LINK_COST_MAX
 
     def spend(self, sequence: int, cost: int) -> None:
-        """Count what a message carries of snapshots."""
+        """Count the snapshots in a message as under way."""
         self._under_way += cost
         self._by_sequence[sequence] = cost
 
     def acknowledged(self, sequence: int) -> None:
-        """Count what was under way up to a message as arrived."""
+        """Count all snapshots up to a message as arrived."""
         for each in list(self._by_sequence):
             if each > sequence:
                 break
             self._under_way -= self._by_sequence.pop(each)
 
     def reset(self) -> None:
-        """Count nothing: what was under way is lost with its connection."""
+        """Count nothing as under way: it was lost with the connection."""
         self._under_way = 0
         self._by_sequence = {}
 
@@ -102,18 +102,18 @@ class PeerLink:
     """One life of a peer, as a primary deals with it.
 
     Attributes:
-        peer: that life.
-        up: whether our connection to it stands.
-        down_since_ns: since when it does not.
-        lease: what the peer's acknowledgements grant.
-        streams: by slot, all that this peer is a copy of under this node.
-        news: what is to be sent on them.
-        sent: when its messages were sent.
+        peer: that life of the peer.
+        up: whether this node's connection to it stands.
+        down_since_ns: since when it does not stand.
+        lease: the lease that the peer's acknowledgements grant.
+        streams: by slot, the streams of all slots that this peer copies from this node.
+        news: the slots with something to send.
+        sent: when the messages to it were sent.
         heartbeat_at_ns: when to send something at the latest.
         hand_overs: ends of reigns in which the peer succeeds this node.
-        state_sent: the last state passed on to it.
-        asked_at_ns: when the coordinator was last asked to do without it.
-        budget: what is under way of snapshots.
+        state_sent: the version of the last state passed on to it.
+        asked_at_ns: when this node last asked the coordinator to drop the peer's copies.
+        budget: the snapshots under way.
     """
 
     __slots__ = (

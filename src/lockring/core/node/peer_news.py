@@ -1,7 +1,7 @@
-"""Which slots a node has news of for one peer, and when that must leave.
+"""The slots with news for one peer, and when that news must leave.
 
-A grant waits for its copies, so that its mutation leaves at once. Nobody waits for the end of one (a client repeats its
-latest releases should a crash undo them), so that a removal goes along with the next grant, or after `REMOVALS_NS`.
+A grant waits for its copies, so its mutation leaves at once. No client waits until the copies know of a release: it
+repeats its latest releases should a crash undo them. So a removal travels with the next grant, or after `REMOVALS_NS`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from lockring.core.timing import DISTANT_PAST_NS
 from lockring.units import NS_PER_MS
 
 REMOVALS_NS: Final = 20 * NS_PER_MS
-"""How long removals may wait for a grant to go along with: half of all messages between nodes, for as long as it
-takes to notice that nothing else is going on."""
+"""How long removals may wait for a grant to travel with. The wait saves half of all messages between nodes."""
 
 
 class PeerNews:
     """The slots with news for one peer.
 
     Attributes:
-        starting: slots whose stream is to be started, or is being started.
+        starting: slots whose stream must be started, or is being started.
         dirty: slots with mutations for the peer.
         urgent: whether some of it must leave at once.
         send_by_ns: when the rest must leave, if there is any.
@@ -35,7 +34,7 @@ class PeerNews:
         self.send_by_ns = DISTANT_PAST_NS
 
     def add(self, number: int, urgent: bool, now_ns: int) -> None:
-        """Add a slot; what is not urgent may wait for something that is."""
+        """Add a slot. News that is not urgent may wait for urgent news."""
         if urgent:
             self.urgent = True
         elif not self.dirty:

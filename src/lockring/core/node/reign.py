@@ -45,8 +45,8 @@ class CopyStream:
         sent: index up to which all was sent on the present connection, None before the stream was started on it.
         begins: index of the snapshot that started it; 0 for `Resume`.
         parts: parts of a snapshot that are still to be sent; `sent` is its index.
-        resumable: whether `Resume` is to be tried before a snapshot: until the copy has said that it cannot.
-        required: whether the slot is served, and grants answered, only with this copy's word.
+        resumable: whether to try `Resume` before a snapshot; False once the copy has said that it cannot resume.
+        required: whether serving the slot, and answering grants, needs this copy's acknowledgement.
         required_from: index at which it became so; it is in sync once it has acknowledged that.
         started: number of the message that (last) started the stream; what acknowledges earlier ones is out of date.
     """
@@ -160,7 +160,7 @@ class Reign:
         self._log_start = 0
 
     def record(self, mutation: Mutation, now_ns: int) -> None:
-        """Number a mutation that the table has just seen, and let every copy hear of it."""
+        """Append a mutation of the table to the log, for every copy."""
         self.index += 1
         self._log.append(mutation)
         number = self.table.slot
@@ -169,7 +169,7 @@ class Reign:
             stream.news.add(number, urgent, now_ns)
 
     def count(self) -> None:
-        """Number a mutation where there is no copy that would need it."""
+        """Count a mutation without keeping it, since there is no copy that would need it."""
         assert not self.streams
         self.index += 1
         self._log_start = self.index

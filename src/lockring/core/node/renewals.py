@@ -1,4 +1,4 @@
-"""A node's part in keeping sessions alive: what is renewed, what has run out, and where client and node differ.
+"""A node's part in keeping sessions alive: renewals, expired sessions, and differences between client and node.
 
 A keepalive renews acquisitions, not a session: what is said of a session speaks only of locks in slots that this
 node may serve now. Where the two sides' digests agree, one promise covers all; where not, they compare slot by slot,
@@ -29,7 +29,7 @@ class Renewals:
         self._leases = leases
 
     def keepalive(self, connection: int, message: Keepalive, now_ns: int) -> None:
-        """Renew what client and node agree on, and find out what they do not."""
+        """Renew the acquisitions on which client and node agree, and report the others."""
         context = self._context
         left_ns = context.rights.coordinator_lease_left_ns(now_ns)
         if left_ns <= 0:
@@ -116,6 +116,6 @@ class Renewals:
         return Verdict.HELD if context.rights.may_serve(number, now_ns=now_ns) else Verdict.RETRY
 
     def close_session(self, connection: int, message: CloseSession, now_ns: int) -> None:
-        """End a session here, with all that it has in the slots served here."""
+        """End a session here, with all its acquisitions in the slots served here."""
         dropped = self._leases.close(message.session, now_ns)
         self._context.outbox.send(connection, ReleaseReply(message.request, dropped))

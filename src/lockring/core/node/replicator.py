@@ -1,4 +1,4 @@
-"""A node as primary: its links to peers, its streams to copies, and what it asks of the coordinator about them."""
+"""A node as primary: its links to peers, its streams to copies, and its requests to the coordinator about them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lockring.protocol import (
 from lockring.units import NS_PER_MS
 
 FIRST_CONTACT_NS = 2_000 * NS_PER_MS
-"""How long a peer that was never reached yet may take, from when it is to be a copy."""
+"""How long a peer that was never reached may take, from the moment when the state makes it a copy."""
 
 
 class Replicator:
@@ -36,17 +36,17 @@ class Replicator:
     # ------------------------------------------------------------------ connections
 
     def connected(self, peer: Replica, now_ns: int) -> None:
-        """Start the streams to a peer: our connection to it stands."""
+        """Start the streams to a peer on the new connection to it."""
         self._link(peer, now_ns).connected()
 
     def disconnected(self, peer: Replica, now_ns: int) -> None:
-        """Note that our connection to a peer is gone."""
+        """Note that the connection to a peer is gone."""
         link = self.links.get(peer)
         if link is not None:
             link.disconnected(now_ns)
 
     def is_down(self, peer: Replica, for_ns: int, now_ns: int) -> bool:
-        """Return whether our connection to a peer has been down for that long."""
+        """Return whether the connection to a peer has been down for that long."""
         link = self.links.get(peer)
         return link is not None and not link.up and now_ns - link.down_since_ns > for_ns
 
@@ -116,7 +116,7 @@ class Replicator:
     # ------------------------------------------------------------------ sending
 
     def deadline_before_ns(self, at_ns: int) -> int:
-        """Return when what could wait a little must leave, or `at_ns` if that is earlier."""
+        """Return when deferred news must leave, or `at_ns` if that is earlier."""
         for link in self.links.values():
             news = link.news
             if link.up and news.dirty and news.send_by_ns < at_ns:
@@ -282,13 +282,13 @@ class Replicator:
     # ------------------------------------------------------------------ hand-overs
 
     def hand_over(self, reign: Reign, successor: Replica, now_ns: int) -> None:
-        """Send the successor in a slot how our reign ended, until its own is heard of."""
+        """Send the successor in a slot the end of this node's reign, until news of its own reign arrives."""
         end = reign.hand_over(successor)
         if end is not None:
             self._link(successor, now_ns).hand_overs.add(end)
 
     def hand_over_done(self, successor: Replica, number: int) -> None:
-        """Stop handing over to a successor whose own reign was heard of."""
+        """Stop handing over to a successor that has begun its own reign."""
         link = self.links.get(successor)
         if link is not None and link.hand_overs.by_slot:
             link.hand_overs.drop(number)

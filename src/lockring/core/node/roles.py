@@ -1,10 +1,10 @@
-"""A node's roles: what a new cluster state makes of it in each slot.
+"""A node's roles: the changes that a new cluster state brings for it in each slot.
 
 - As primary it begins a reign once its promises to former primaries are over, or at once on a hand-over.
 - When it learns that its reign is over, it hands the end of it to its successor.
 - As a copy it forgets a table that does not continue into the tenure which the state gives it.
 
-What the rest of the node has to do about a change is returned as a list of changes, in order.
+The changes are returned as a list, in order, so that the other parts of the node can act on them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from lockring.units import NS_PER_MS
 
 
 class ReignBegan(NamedTuple):
-    """This node serves a slot from now on."""
+    """The beginning of this node's reign in a slot."""
 
     slot: NodeSlot
 
 
 class NewGenerations(NamedTuple):
-    """A slot that is served here has got more generations: waiters may be granted."""
+    """More generations for a slot that is served here: waiters may be granted."""
 
     slot: NodeSlot
 
@@ -59,7 +59,7 @@ class ReleasedSlots:
 
 
 class SlotRoles:
-    """What a node is in which slots.
+    """A node's roles in all slots.
 
     Attributes:
         to_begin: when to begin which slot's reign.

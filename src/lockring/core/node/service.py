@@ -47,7 +47,7 @@ from lockring.protocol import (
 
 
 class ClientService:
-    """What a node does for clients.
+    """A node's service to its clients.
 
     Attributes:
         clients: their connections.

@@ -21,7 +21,7 @@ EXPIRED_PER_TURN_MAX: Final = 2_000
 """Locks that are freed in one turn when sessions run out: some 25 ms of work, so that others are served between."""
 
 _NOTED_PER_TURN_MAX: Final = 5
-"""Leases that run out in one turn and have a line each in the log; where a crowd is gone, the others are counted."""
+"""Leases that run out in one turn and have a line each in the log. Beyond it they are only counted."""
 
 
 class SessionLeases:
@@ -89,7 +89,7 @@ class SessionLeases:
             )
 
     def expire_holders(self, slot: NodeSlot, lock: LockEntry, now_ns: int) -> None:
-        """End the grants of a lock whose sessions have run out, so that none stands in the way until its timer."""
+        """End the grants of a lock whose sessions have run out, before their timer, so that none blocks an acquire."""
         if now_ns < self._context.catching_up_until_ns:
             return
         for holder in [holder for holder in lock.holders if holder.session.deadline_ns <= now_ns]:
@@ -121,5 +121,5 @@ class SessionLeases:
         what = "1 lock" if dropped == 1 else f"{dropped} locks"
         self._context.outbox.note(
             f"the lease of {session.owner!r} (session {session.id}) has run out"
-            f" after {session.ttl_ms / 1000:g} s without a word: it held or waited for {what}"
+            f" after {session.ttl_ms / 1000:g} s of silence: it held or waited for {what}"
         )

@@ -14,12 +14,12 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """A node at one moment.
 
     Attributes:
-        replica: which life of which node it is.
-        version: of the newest state that it knows.
-        primary_slots: slots that this state makes it the primary of.
+        replica: the node's identity: its id and its incarnation.
+        version: the version of the newest state that it knows.
+        primary_slots: slots whose primary it is by that state.
         active_slots: slots in which it reigns, though it may lack a lease just now.
         serving_slots: slots that it may serve at this moment.
-        copied_slots: slots of which it has, or is to get, a copy.
+        copied_slots: slots whose backup or learner it is by that state.
         locks: locks in the slots in which it reigns.
         waiters: requests that wait for locks there.
         sessions: sessions of clients.
@@ -43,7 +43,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 def status_of(context: NodeContext, *, waiters: int, sessions: int, clients: int, now_ns: int) -> NodeStatus:
-    """Return a node's status at `now_ns`. Costs some milliseconds: it looks at every slot.
+    """Return a node's status at `now_ns`. It takes a few milliseconds, since it looks at every slot.
 
     Args:
         context: of the node.

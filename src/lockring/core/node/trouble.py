@@ -1,4 +1,4 @@
-"""Why a node cannot serve as it should, for its clients: they cannot see the coordinator, and would wait in the dark.
+"""The reasons why a node cannot serve, for its clients, which cannot see the coordinator and would not know them.
 
 The node looks for trouble with every tick, and notifies every client of a change. Trouble of single slots, for the
 second or two of a failover, is not reported.
@@ -16,7 +16,7 @@ from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 
 class Troubles:
-    """What keeps a node from serving all slots, as its clients know it."""
+    """The reason why a node cannot serve all slots, as its clients know it."""
 
     def __init__(self, context: NodeContext, clients: ConnectedClients) -> None:
         now_ns = context.now_ns
@@ -30,7 +30,7 @@ class Troubles:
         self._unassigned = 0
 
     def acknowledged(self, message: HeartbeatAck, now_ns: int) -> None:
-        """Note what the coordinator waits for, which its acknowledgements say."""
+        """Note what the coordinator waits for, from its acknowledgement."""
         self._waiting, self._why = message.waiting, message.why
         self._waits_until_ns = now_ns + message.left_ms * NS_PER_MS
 
@@ -58,7 +58,7 @@ class Troubles:
         return f"node {context.replica.node} may not serve slot {number} at present; {why}"
 
     def note(self, now_ns: int) -> str:
-        """Return a sentence on the trouble and how long it takes yet; "" if there is none."""
+        """Return a sentence on the trouble and how long it may still last; "" if there is none."""
         self.look(now_ns)
         trouble = self.message(now_ns)
         return with_time_left(trouble.text, trouble.left_ms) if trouble.reason else ""
@@ -78,7 +78,7 @@ class Troubles:
                 text = f"node {node} has not heard of the coordinator for longer than {lease}"
                 return TroubleNotice(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
             case "leases":
-                why = self._why or "leases of before have not surely ended"
+                why = self._why or "earlier leases may not have ended yet"
                 text = f"{self._waiting} of {SLOTS} slots are not served: {why}"
                 left_ms = max(0, ns_to_ms_floor(self._waits_until_ns - now_ns))
                 return TroubleNotice(self._reason, text, False, since_ms, left_ms)

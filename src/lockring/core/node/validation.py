@@ -1,4 +1,4 @@
-"""What every request of a client must satisfy, whatever it asks for."""
+"""Checks of clients' acquires and sessions, before anything is looked up."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MODES: Final = frozenset(int(mode) for mode in Mode)
 
 
 def check_acquire(message: Acquire) -> None:
-    """Check what an acquire asks for, but for its name and its session.
+    """Check an acquire, except for its name and its session.
 
     Raises:
-        InvalidRequest: there is no such mode, acquisition number or wait, or its payload is too long.
+        InvalidRequest: its mode, acquisition number or wait is out of range, or its payload is too long.
     """
     if message.mode not in _MODES or message.permits < 1:
         raise InvalidRequest(f"no such mode: {message.mode} with {message.permits} permits")
@@ -38,14 +38,15 @@ def check_session(message: Acquire | Keepalive, ttl_ms_max: int) -> None:
     """Check the session that a request names.
 
     Raises:
-        InvalidRequest: its id is empty or longer than 128 bytes, its owner no owner, or its TTL not within 100 ms and
-            `ttl_ms_max`, the coordinator's lease.
+        InvalidRequest: its id is empty or longer than 128 bytes, its owner is not a valid label, or its TTL is not
+            between 100 ms and `ttl_ms_max`, the coordinator's lease.
     """
     if not message.session or len(message.session.encode()) > SESSION_BYTES_MAX:
         raise InvalidRequest(f"a session id has 1 to {SESSION_BYTES_MAX} bytes")
     check_owner(message.owner)
     if not TTL_MS_MIN <= message.ttl_ms <= ttl_ms_max:
+        other = "shorter" if message.ttl_ms > ttl_ms_max else "longer"
         raise InvalidRequest(
-            f"a TTL is between {TTL_MS_MIN / 1000} s and {ttl_ms_max / 1000} s (the coordinator lease), "
-            f"not {message.ttl_ms / 1000} s"
+            f"a TTL of {message.ttl_ms / 1000:g} s is not between {TTL_MS_MIN / 1000:g} s and"
+            f" {ttl_ms_max / 1000:g} s, this cluster's coordinator lease: choose a {other} one with ttl=… or --ttl"
         )

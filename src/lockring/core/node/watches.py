@@ -1,4 +1,4 @@
-"""A node's watches: what clients get that watch a lock.
+"""A node's watches: the updates that go to clients which watch a lock.
 
 Rules:
 
@@ -70,7 +70,7 @@ class Watches:
             self._forget(name, (connection, request))
 
     def reign_ended(self, number: int) -> None:
-        """Send the watches of a slot that is not served here any more elsewhere."""
+        """Send the watchers of a slot that is not served here any more to its new primary."""
         for name in list(self._watched_in.get(number, ())):
             for connection, watch in list(self._events.watched[name].watchers):
                 del self._clients.by_connection[connection].watches[watch]

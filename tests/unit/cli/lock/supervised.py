@@ -1,6 +1,6 @@
 """Runs a command under a supervisor and a lock that needs no network: `supervised.py OPTIONS -- CMD …`.
 
-The lock is renewed every time its holder looks, until told otherwise. Writes how the command ended to `--outcome`.
+The lock is renewed every time its holder looks, until the test stops that. Writes how the command ended to `--outcome`.
 """
 
 import argparse

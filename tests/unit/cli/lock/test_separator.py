@@ -55,14 +55,14 @@ def _a_folder_with_a_script(tmp_path, monkeypatch):
         ("-F nightly true", "no such option '-F'; the command is always a child"),
     ],
 )  # fmt: skip
-def test_words_that_are_rather_a_command_are_refused_with_what_to_type(words, said, capsys):
+def test_words_that_look_like_a_command_are_refused_with_the_line_to_type(words, said, capsys):
     assert main(["lock", *shlex.split(words)]) == exits.USAGE
     err = capsys.readouterr().err
     assert re.search(said if ".*" in said else re.escape(said), err), err
     assert err.count("\n") == 1
 
 
-def test_without_a_name_it_is_said_where_the_name_stands(capsys):
+def test_an_error_about_a_missing_name_says_where_the_name_goes(capsys):
     assert main(["lock", "--", "true"]) == exits.USAGE
     assert "which lock? the command is lockring lock NAME -- COMMAND" in capsys.readouterr().err
 
@@ -84,7 +84,7 @@ def test_names_of_locks_are_names(words, capsys):
     assert main(["lock", *words[:at], *NOBODY, *words[at:]]) == exits.UNAVAILABLE
 
 
-def test_several_names_that_are_held_are_told_once_unless_that_is_meant(capsys):
+def test_a_notice_about_several_names_is_given_unless_they_are_intended(capsys):
     hint = "lockring: 3 locks are requested: 'a', 'b', 'c'; to run a command, put -- before it\n"
     assert main(["lock", "a", "b", "c", *NOBODY]) == exits.UNAVAILABLE
     assert capsys.readouterr().err.startswith(hint)
@@ -93,7 +93,7 @@ def test_several_names_that_are_held_are_told_once_unless_that_is_meant(capsys):
         assert "to run a command" not in capsys.readouterr().err
 
 
-def test_a_program_that_is_taken_for_the_only_name_is_told(capsys):
+def test_a_notice_is_given_if_the_only_name_is_a_program(capsys):
     assert main(["lock", "./backup.sh", *NOBODY]) == exits.UNAVAILABLE
     assert "'./backup.sh' is the lock's name, and no command runs" in capsys.readouterr().err
 
@@ -103,6 +103,6 @@ def test_hold_and_a_command_contradict_each_other(capsys):
     assert "--hold is for locks without a command" in capsys.readouterr().err
 
 
-def test_a_command_that_begins_like_an_option_is_told_where_commands_stand(capsys):
+def test_an_error_about_a_command_that_looks_like_an_option_says_where_commands_go(capsys):
     assert main(["lock", "nightly", "./backup.sh", "--", "--full"]) == exits.NOT_FOUND
     assert "--full: command not found; the command is what follows --" in capsys.readouterr().err

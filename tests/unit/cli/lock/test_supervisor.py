@@ -87,7 +87,7 @@ def test_a_signal_that_kills_the_child_is_passed_on(run):
     assert run("kill -USR1 $$").outcome()["returncode"] == -signal.SIGUSR1
 
 
-def test_a_command_that_is_not_there_is_a_failure_to_start(tmp_path):
+def test_a_missing_command_is_a_failure_to_start(tmp_path):
     outcome = tmp_path / "outcome"
     subprocess.run([sys.executable, PROGRAM, "--outcome", outcome, "--", "/no/such/command"], check=True)
     assert json.loads(outcome.read_text())["failure"] == 2
@@ -212,7 +212,7 @@ def test_a_command_is_ended_when_lockring_itself_is_killed(run):
     eventually(lambda: not any(map(is_running, pids)))
 
 
-def test_a_command_that_was_told_to_end_before_lockring_was_killed_gets_no_second_delay(run):
+def test_a_command_that_had_sigterm_before_lockring_was_killed_gets_no_second_delay(run):
     under_way = run(
         f"trap 'echo 1 > told' TERM; echo $$ > pid; {FOREVER}", "--ttl", "60", "--kill-after", "3"
     )
@@ -255,14 +255,14 @@ def test_with_ignore_the_command_goes_on(run):
     assert (outcome["returncode"], outcome["lost"]) == (7, True)
 
 
-def test_what_is_left_of_the_group_is_ended_after_the_command(run):
+def test_the_rest_of_the_group_is_ended_after_the_command(run):
     under_way = run("sleep 60 & echo $! > left; exit 5")
     outcome = under_way.outcome()
     assert (outcome["returncode"], outcome["lost"], outcome["left"]) == (5, False, False)
     assert not is_running(under_way.number("left"))
 
 
-def test_what_is_left_and_ignores_sigterm_is_killed(run):
+def test_the_rest_of_the_group_is_killed_if_it_ignores_sigterm(run):
     under_way = run(
         "sh -c \"trap '' TERM; echo 1 > ready; while :; do sleep 0.05; done\" & "
         "echo $! > left; while ! test -e ready; do sleep 0.01; done; exit 5",

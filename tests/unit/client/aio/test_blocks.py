@@ -50,7 +50,7 @@ def test_an_exit_stack_may_be_closed_by_another_task(server: LockServer, own_thr
     asyncio.run(main())
 
 
-def test_each_block_gives_back_what_it_got_whatever_tasks_enter_and_leave(
+def test_each_block_releases_its_own_grant_whichever_tasks_enter_and_leave(
     server: LockServer, own_thread: bool
 ) -> None:
     async def main() -> None:
@@ -138,7 +138,7 @@ def test_a_coroutine_that_is_thrown_away_gives_its_lock_back(server: LockServer,
     asyncio.run(main())
 
 
-def test_leaving_what_was_not_entered_says_so(server: LockServer, own_thread: bool) -> None:
+def test_leaving_a_block_that_was_never_entered_is_an_error(server: LockServer, own_thread: bool) -> None:
     async def main() -> None:
         async with Client(server.address, own_thread=own_thread) as client:
             with pytest.raises(NotHeld, match="never entered, or left before"):
@@ -147,7 +147,7 @@ def test_leaving_what_was_not_entered_says_so(server: LockServer, own_thread: bo
     asyncio.run(main())
 
 
-def test_it_is_not_claimed_to_wait_for_itself_where_another_task_leaves_the_block(
+def test_an_acquire_is_not_refused_if_another_task_leaves_the_block(
     server: LockServer, own_thread: bool
 ) -> None:
     async def main() -> None:

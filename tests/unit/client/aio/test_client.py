@@ -68,7 +68,7 @@ async def until(server: LockServer, condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(server.wait_until, condition)
 
 
-def test_a_grant_tells_what_it_is_and_is_given_back(run: Run, server: LockServer) -> None:
+def test_a_grant_describes_itself_and_is_released(run: Run, server: LockServer) -> None:
     async def main(client: Client) -> None:
         began_s = time.monotonic()
         grant = await client.lock("x").acquire()
@@ -170,7 +170,7 @@ def test_tries_and_bounded_waits_end(run: Run, server: LockServer) -> None:
     run(main)
 
 
-def test_what_calls_wait_for_can_be_asked_while_they_wait(run: Run, server: LockServer) -> None:
+def test_waits_gives_the_reasons_of_waiting_calls(run: Run, server: LockServer) -> None:
     async def main(client: Client) -> None:
         assert client.waits() == []
         async with client.lock("x"):
@@ -255,7 +255,7 @@ class TestCancelling:
 
         run(main)
 
-    def test_a_cancelled_question_is_forgotten(self, run: Run) -> None:
+    def test_a_cancelled_query_is_forgotten(self, run: Run) -> None:
         async def main(client: Client) -> None:
             task = asyncio.create_task(client.describe("x"))
             await asyncio.sleep(0)
@@ -268,7 +268,7 @@ class TestCancelling:
 
 
 class TestLoss:
-    def test_a_loss_sets_the_event_and_calls_back_before_the_lock_is_let_go(
+    def test_a_loss_sets_the_event_and_runs_the_callbacks_before_the_lock_is_released(
         self, run: Run, server: LockServer, own_thread: bool
     ) -> None:
         async def main(client: Client) -> None:
@@ -365,7 +365,7 @@ class TestLoss:
 
         run(main)
 
-    def test_after_a_stall_what_has_arrived_is_read_before_anyone_is_taken_for_dead(
+    def test_after_a_stall_pending_messages_are_read_before_a_server_counts_as_silent(
         self, run: Run, server: LockServer
     ) -> None:
         async def main(client: Client) -> None:
@@ -439,7 +439,7 @@ def test_a_cancelled_release_of_several_leaves_none_held(run: Run, server: LockS
     run(main)
 
 
-def test_questions_and_orders(run: Run) -> None:
+def test_queries_and_operators_commands_are_answered(run: Run) -> None:
     async def main(client: Client) -> None:
         assert await client.owner_of("x") is None
         grant = await client.lock("x").acquire()
@@ -518,7 +518,7 @@ def test_closing_gives_up_everything(server: LockServer, factory: Any) -> None:
         runner.run(main())
 
 
-def test_nobody_there_and_somebody_else_there_are_told_apart(factory: Any) -> None:
+def test_an_unreachable_server_and_a_foreign_one_give_different_errors(factory: Any) -> None:
     nobody = address()
 
     async def main() -> None:

@@ -35,7 +35,7 @@ def no_threads() -> Iterator[None]:
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """No number for another open file, also where one is closed: what is open stays so."""
+    """Let no file be opened, not even in place of a closed one. Open files stay open."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:
@@ -51,7 +51,7 @@ def say(text: str) -> None:
 
 
 def failure(call: Callable[[], object]) -> str:
-    """What a call raises, in words; it must be an error of the client's tree."""
+    """Return the text of the error that a call raises; it must be an error of the client's tree."""
     try:
         call()
     except lockring.LockringError as error:

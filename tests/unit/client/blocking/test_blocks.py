@@ -141,7 +141,7 @@ class TestLeftElsewhere:
 
 
 class TestLeftByHand:
-    def test_each_thread_gets_what_it_entered_itself(self, client: lockring.Client) -> None:
+    def test_each_thread_releases_the_grant_of_its_own_entry(self, client: lockring.Client) -> None:
         outside = Outside(client.rwlock("x").read())
         entered, leave = threading.Barrier(3), threading.Event()
         still_held: list[bool] = []
@@ -164,7 +164,7 @@ class TestLeftByHand:
                 each.result(PATIENCE_S)
         assert still_held == [True, True]
 
-    def test_no_lock_is_released_whose_block_may_still_run(
+    def test_a_lock_whose_block_may_still_run_is_not_released(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         lock = client.lock("x")
@@ -180,7 +180,7 @@ class TestLeftByHand:
         assert not grant.held
         assert server.holders("x") == []
 
-    def test_an_exit_stack_does_not_take_what_a_with_statement_got(self, client: lockring.Client) -> None:
+    def test_an_exit_stack_does_not_take_the_grant_of_a_with_statement(self, client: lockring.Client) -> None:
         page = client.rwlock("x").read()
         stack = contextlib.ExitStack()
         outer = stack.enter_context(page)
@@ -190,7 +190,7 @@ class TestLeftByHand:
             assert not outer.held
         assert not inner.held
 
-    def test_a_grant_in_an_exit_stack_is_given_back_by_that_very_stack(self, client: lockring.Client) -> None:
+    def test_a_grant_in_an_exit_stack_is_released_by_that_stack(self, client: lockring.Client) -> None:
         page = client.rwlock("x").read()
         stacks = [contextlib.ExitStack() for _ in range(3)]
         grants = [stack.enter_context(page.acquire()) for stack in stacks]
@@ -199,7 +199,7 @@ class TestLeftByHand:
             assert not grants[place].held
             assert all(grant.held for grant in grants[2:] if place != 2)
 
-    def test_leaving_what_was_not_entered_says_so(self, client: lockring.Client) -> None:
+    def test_leaving_a_block_that_was_never_entered_is_an_error(self, client: lockring.Client) -> None:
         outside = Outside(client.lock("x"))
         outside.start()
         outside.stop()
@@ -208,7 +208,7 @@ class TestLeftByHand:
 
 
 class TestWaitingForItself:
-    def test_it_is_not_claimed_of_a_block_that_another_thread_will_leave(
+    def test_an_acquire_is_not_refused_if_another_thread_will_leave_the_block(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         page = client.rwlock("x")
@@ -225,7 +225,7 @@ class TestWaitingForItself:
                 assert grant.held
             closing.result(PATIENCE_S)
 
-    def test_it_is_not_claimed_of_a_thread_that_has_the_number_of_one_that_ended(
+    def test_an_acquire_is_not_refused_for_a_block_of_an_ended_thread_with_the_same_id(
         self, client: lockring.Client
     ) -> None:
         page = client.rwlock("x")
@@ -250,7 +250,7 @@ class TestWaitingForItself:
         assert len(numbers) == 2
         stack.close()
 
-    def test_it_is_seen_through_calls_and_decorators(
+    def test_a_certain_deadlock_is_refused_through_calls_and_decorators(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         page = client.rwlock("x")

@@ -65,7 +65,7 @@ def other(server: LockServer) -> Iterator[lockring.Client]:
 
 
 class TestGrant:
-    def test_it_tells_what_it_is(self, client: lockring.Client) -> None:
+    def test_a_grant_describes_itself(self, client: lockring.Client) -> None:
         before, began_s = datetime.now(UTC), time.monotonic()
         grant = client.lock("x").acquire()
         assert (grant.name, grant.owner) == ("x", "tester")
@@ -81,7 +81,7 @@ class TestGrant:
         assert told_s is not None
         assert left_s - (time.monotonic() - began_s) - 0.1 <= float(told_s[1]) <= left_s + 0.1
 
-    def test_after_the_release_it_is_not_held_and_not_lost(self, client: lockring.Client) -> None:
+    def test_a_released_grant_is_neither_held_nor_lost(self, client: lockring.Client) -> None:
         grant = client.lock("x").acquire()
         grant.release()
         assert not grant.held
@@ -111,7 +111,7 @@ class TestGrant:
         with pytest.raises(NotHeld), grant:
             raise AssertionError("the body must not run")
 
-    def test_a_release_within_the_block_is_fine(self, client: lockring.Client) -> None:
+    def test_a_grant_may_be_released_inside_its_block(self, client: lockring.Client) -> None:
         with client.lock("x") as grant:
             grant.release()
 
@@ -145,11 +145,11 @@ class TestGrant:
     ) -> None:
         @client.lock("x").synchronized
         def work(number: int) -> tuple[int, int]:
-            """What it does."""
+            """The docstring of the function."""
             return number, len(server.holders("x"))
 
         assert work(7) == (7, 1)
-        assert work.__doc__ == "What it does."
+        assert work.__doc__ == "The docstring of the function."
         assert server.holders("x") == []
 
         async def wrong() -> None: ...
@@ -159,7 +159,9 @@ class TestGrant:
 
 
 class TestWaiting:
-    def test_a_try_of_a_held_lock_gives_none(self, client: lockring.Client, other: lockring.Client) -> None:
+    def test_try_acquire_of_a_held_lock_returns_none(
+        self, client: lockring.Client, other: lockring.Client
+    ) -> None:
         with client.lock("x"):
             assert other.lock("x").try_acquire() is None
         grant = other.lock("x").try_acquire()
@@ -197,7 +199,7 @@ class TestWaiting:
     def test_many_threads_wait_on_one_client_at_once(
         self, client: lockring.Client, server: LockServer
     ) -> None:
-        """One of them reads the socket for all; whoever is served leaves, and the next one reads."""
+        """One thread reads the socket for all. Once it is served it leaves, and the next thread reads."""
         first = client.lock("x").acquire()
         order: list[int] = []
 
@@ -278,7 +280,7 @@ class TestWaiting:
         with client.lock("x") as grant:
             assert grant.held
 
-    def test_an_interrupt_of_one_that_does_not_read_leaves_nothing_behind(
+    def test_an_interrupt_of_a_call_that_does_not_read_leaves_nothing_behind(
         self, client: lockring.Client, other: lockring.Client, server: LockServer
     ) -> None:
         blocker = other.lock("x").acquire()
@@ -293,7 +295,7 @@ class TestWaiting:
         reader.join(PATIENCE_S)
         server.wait_until(lambda: server.holders("x") == [])
 
-    def test_an_interrupt_in_the_middle_of_the_machinery_costs_what_was_held_but_leaves_nothing_behind(
+    def test_an_interrupt_in_the_middle_of_a_section_costs_the_held_locks_but_leaves_nothing_behind(
         self, client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A handler may raise between any two lines. What was half done is not trusted: the client starts over."""
@@ -431,7 +433,7 @@ class TestLoss:
         assert grant.held
         grant.release()
 
-    def test_held_looks_at_the_clock_even_if_nothing_else_has_run(
+    def test_held_reads_the_clock_even_if_nothing_else_has_run(
         self, client: lockring.Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As after a stop of the process: the very next look tells, whatever thread comes first."""
@@ -454,7 +456,7 @@ class TestLoss:
             grant.check()
         assert caught.value.reason == "session-ended"
 
-    def test_after_a_stop_what_has_arrived_is_read_before_anyone_is_taken_for_dead(
+    def test_after_a_stop_pending_messages_are_read_before_a_server_counts_as_silent(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         """A stopped process is the same as one whose threads cannot run: here, while one of them keeps the lock."""
@@ -469,7 +471,7 @@ class TestLoss:
 
 
 class TestAcquireAll:
-    def test_locks_are_taken_by_name_and_given_in_the_order_asked(
+    def test_several_locks_are_acquired_by_name_and_returned_in_the_order_given(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         with client.acquire_all(["b", "c", "a"]) as grants:
@@ -485,7 +487,9 @@ class TestAcquireAll:
         with pytest.raises(NotHeld):
             grants.check()
 
-    def test_all_or_none(self, client: lockring.Client, other: lockring.Client, server: LockServer) -> None:
+    def test_acquire_all_acquires_all_locks_or_none(
+        self, client: lockring.Client, other: lockring.Client, server: LockServer
+    ) -> None:
         client.lock("y").acquire().release()  # connected: the wait is for the lock alone
         with other.lock("b"):
             with pytest.raises(AcquireTimeout):
@@ -493,7 +497,7 @@ class TestAcquireAll:
             server.wait_until(lambda: server.holders("a") == [])
             assert server.holders("c") == []
 
-    def test_a_loss_of_one_is_raised_at_the_end_and_all_are_released(
+    def test_the_loss_of_one_lock_is_raised_at_the_end_and_all_are_released(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         with pytest.raises(LockLost, match="'b'"), client.acquire_all(["a", "b"]) as grants:  # noqa: PT012
@@ -501,7 +505,7 @@ class TestAcquireAll:
             assert grants[1].lost.wait(PATIENCE_S)
         server.wait_until(lambda: server.holders("a") == [] == server.holders("b"))
 
-    def test_their_release_reports_a_loss_after_releasing_the_others(
+    def test_a_release_of_several_reports_a_loss_after_releasing_the_others(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         grants = client.acquire_all(["a", "b"], timeout=5, ttl=5)
@@ -526,7 +530,7 @@ class TestAcquireAll:
 
 
 class TestThreadingLock:
-    def test_it_behaves_like_one(self, client: lockring.Client) -> None:
+    def test_a_threading_lock_behaves_like_one_of_the_standard_library(self, client: lockring.Client) -> None:
         lock = client.as_threading_lock("x")
         assert not lock.locked()
         assert lock.acquire()
@@ -543,7 +547,9 @@ class TestThreadingLock:
         with pytest.raises(ValueError, match="timeout"):
             lock.acquire(blocking=False, timeout=1)
 
-    def test_it_takes_what_the_one_of_threading_takes(self, client: lockring.Client) -> None:
+    def test_a_threading_lock_accepts_the_arguments_of_the_standard_library(
+        self, client: lockring.Client
+    ) -> None:
         ours, real = client.as_threading_lock("x"), threading.Lock()
         accepted: list[Any] = [
             (),
@@ -577,7 +583,7 @@ class TestThreadingLock:
             (True, "1"),
         ],
     )
-    def test_it_refuses_what_the_one_of_threading_refuses(
+    def test_a_threading_lock_refuses_the_arguments_that_the_standard_library_refuses(
         self, client: lockring.Client, arguments: Any
     ) -> None:
         with pytest.raises(Exception) as theirs:
@@ -585,7 +591,9 @@ class TestThreadingLock:
         with pytest.raises(type(theirs.value)):
             client.as_threading_lock("x").acquire(*arguments)
 
-    def test_it_can_be_the_lock_of_a_condition(self, client: lockring.Client, server: LockServer) -> None:
+    def test_a_threading_lock_can_be_the_lock_of_a_condition(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
         lock = client.as_threading_lock("x")
         news = threading.Condition(lock)  # type: ignore[arg-type]
         told: list[int] = []
@@ -603,7 +611,7 @@ class TestThreadingLock:
         assert not lock.locked()
         assert server.holders("x") == []
 
-    def test_what_one_thread_lost_is_not_taken_for_what_another_one_got(
+    def test_a_lost_grant_of_one_thread_is_not_confused_with_the_grant_of_another(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         lock = client.as_threading_lock("x")
@@ -629,7 +637,9 @@ class TestThreadingLock:
         thread.join(PATIENCE_S)
         assert server.holders("x") == []
 
-    def test_releasing_it_after_a_loss_raises(self, client: lockring.Client, server: LockServer) -> None:
+    def test_releasing_a_threading_lock_after_a_loss_raises(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
         lock = client.as_threading_lock("x")
         lock.acquire()
         assert lock.grant is not None
@@ -642,7 +652,7 @@ class TestThreadingLock:
 
 
 class TestQuestions:
-    def test_describe_and_owner_and_list(self, client: lockring.Client) -> None:
+    def test_describe_owner_of_and_locks_show_a_lock(self, client: lockring.Client) -> None:
         assert client.owner_of("x") is None
         with client.lock("x") as grant:
             described = client.describe("x")
@@ -674,7 +684,7 @@ class TestQuestions:
             next(watch)
         closing.join(PATIENCE_S)
 
-    def test_break_state_and_drain(self, client: lockring.Client, server: LockServer) -> None:
+    def test_break_state_and_drain_are_answered(self, client: lockring.Client, server: LockServer) -> None:
         grant = client.lock("x").acquire()
         lost = grant.lost
         with pytest.raises(NotHeld):
@@ -693,7 +703,7 @@ class TestQuestions:
         with pytest.raises(UnknownNode):
             client.undrain("b")
 
-    def test_a_question_without_an_answer_is_unavailable(
+    def test_a_query_without_an_answer_is_unavailable(
         self, client: lockring.Client, server: LockServer
     ) -> None:
         client.state()
@@ -703,7 +713,7 @@ class TestQuestions:
 
 
 class TestServers:
-    def test_what_the_cluster_refuses_is_raised(self, client: lockring.Client) -> None:
+    def test_a_refusal_of_the_cluster_is_raised(self, client: lockring.Client) -> None:
         with pytest.raises(InvalidRequest, match="30 s"):
             client.lock("x", ttl=60).acquire()
 
@@ -715,7 +725,7 @@ class TestServers:
             with pytest.raises(ClientClosed):
                 call()
 
-    def test_nobody_there_is_unavailable_with_the_reason_for_each_address(self) -> None:
+    def test_unreachable_servers_are_unavailable_with_a_reason_for_each_address(self) -> None:
         nobody, neither = address(), address()
         with lockring.Client(f"{nobody},{neither}") as client:
             with pytest.raises(Unavailable, match=f"{nobody}: connection refused"):

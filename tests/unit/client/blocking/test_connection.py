@@ -12,38 +12,38 @@ from lockring.net.sockets import UNACKNOWLEDGED_MS_MAX
 
 
 def looks(patience: SpinBudget, times: int) -> list[bool]:
-    """Whether it looks for the answer without sleeping, so many times in a row, always in vain."""
+    """Return for each of several waits without an answer whether the caller spins before it sleeps."""
     return [patience.spend() > 0 for _ in range(times)]
 
 
 def taken(wire: ClientConnection) -> bytes:
-    """What it receives next."""
+    """Return the bytes that the connection receives next."""
     wire.receive(SpinBudget())
     return bytes(wire.view[: wire.taken.pop()])
 
 
-def test_what_never_comes_soon_is_looked_for_ever_more_rarely() -> None:
+def test_spinning_becomes_rarer_if_answers_are_never_quick() -> None:
     patience = SpinBudget()
     assert looks(patience, 8) == [True, True, False, True, False, False, False, True]
     assert sum(looks(patience, 100_000)) < 110
     assert any(looks(patience, 2_000)), "never for good: the node may be near again"
 
 
-def test_what_came_soon_is_looked_for_again() -> None:
+def test_spinning_is_repeated_after_a_quick_answer() -> None:
     patience = SpinBudget()
     looks(patience, 1_000)
     patience.was_short()
     assert looks(patience, 1) == [True]
 
 
-def test_nobody_looks_where_others_keep_the_processor() -> None:
+def test_there_is_no_spinning_while_other_threads_need_the_processor() -> None:
     patience = SpinBudget()
     patience.was_preempted()
     assert sum(looks(patience, 1_000)) == 0
     assert any(looks(patience, 2_000)), "they may be done by then"
 
 
-def test_an_answer_is_taken_whether_it_is_there_or_comes_later() -> None:
+def test_an_answer_is_read_whether_it_is_there_already_or_comes_later() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     wire = ClientConnection(1, "x:1", ours, monotonic_ns())
@@ -58,7 +58,7 @@ def test_an_answer_is_taken_whether_it_is_there_or_comes_later() -> None:
     wire.close()
 
 
-def test_who_waits_for_long_can_be_woken() -> None:
+def test_a_long_wait_can_be_woken() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     wire = ClientConnection(1, "x:1", ours, monotonic_ns())

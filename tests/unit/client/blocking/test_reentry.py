@@ -49,7 +49,7 @@ def other(server: LockServer) -> Iterator[lockring.Client]:
 @pytest.mark.parametrize(
     "way", ["acquire", "try_acquire", "release", "describe", "verify", "block", "locks", "watch"]
 )
-def test_a_handler_in_the_middle_of_a_wait_does_what_it_calls_for_and_the_wait_goes_on(
+def test_a_handler_in_the_middle_of_a_wait_may_call_the_client_and_the_wait_goes_on(
     client: lockring.Client, other: lockring.Client, server: LockServer, way: str, queued: bool
 ) -> None:
     blocker = other.lock("x").acquire()
@@ -142,9 +142,9 @@ def test_a_handler_that_closes_the_client_ends_the_wait_that_it_interrupts(
 
 
 class TestInTheMiddleOfASection:
-    """What a handler meets that comes while its thread changes the client's state."""
+    """Calls of a handler that interrupts its thread while that changes the client's state."""
 
-    def test_what_needs_an_answer_is_refused_at_once(
+    def test_a_call_that_needs_an_answer_is_refused_at_once(
         self, client: lockring.Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         grant = client.lock("y").acquire()

@@ -1,4 +1,4 @@
-"""What the blocking client does when the system, or its own code, fails it: it goes on, or says what is lost and why."""
+"""The blocking client under failures of the system or its own code: it goes on, or reports what is lost and why."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def program(server: LockServer, what: str, of: str) -> Iterator[Program]:
 
 
 @pytest.mark.parametrize("of", WORDS)
-def test_the_first_call_says_what_the_system_did_not_give_and_the_next_one_works(
+def test_the_first_call_names_the_missing_resource_and_the_next_one_works(
     server: LockServer, of: str
 ) -> None:
     with program(server, "first", of) as run:
@@ -65,7 +65,7 @@ def test_the_first_call_says_what_the_system_did_not_give_and_the_next_one_works
 
 
 @pytest.mark.parametrize("of", WORDS)
-def test_a_connection_that_cannot_be_made_for_want_of_it_ends_no_wait_late_and_no_lease(
+def test_a_connection_that_lacks_a_descriptor_delays_no_timeout_and_costs_no_lease(
     server: LockServer, of: str
 ) -> None:
     with program(server, "reconnect", of) as run:
@@ -83,7 +83,7 @@ def test_a_connection_that_cannot_be_made_for_want_of_it_ends_no_wait_late_and_n
         assert run.line() == "True"
 
 
-def test_a_loss_is_told_once_there_is_a_thread_for_it(server: LockServer) -> None:
+def test_a_loss_is_announced_once_a_thread_can_be_started(server: LockServer) -> None:
     with program(server, "callback", "threads") as run:
         assert run.line() == "ready"
         server.lose("held")
@@ -94,7 +94,7 @@ def test_a_loss_is_told_once_there_is_a_thread_for_it(server: LockServer) -> Non
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError()], ids=["a bug", "no memory"])
-def test_an_error_in_the_thread_that_keeps_leases_is_told_to_all_and_the_client_works_again(
+def test_an_error_in_the_lease_thread_reaches_all_callers_and_the_client_works_again(
     client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     grant = client.lock("x", ttl=1).acquire()

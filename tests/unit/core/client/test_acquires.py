@@ -297,7 +297,7 @@ class TestWaiting:
         [(_, error)] = resolved(world.pass_s(0.2))
         assert isinstance(error, Unavailable)
 
-    def test_once_a_server_was_reached_a_call_without_timeout_waits_for_ever(self) -> None:
+    def test_once_a_server_was_reached_a_call_without_timeout_waits_forever(self) -> None:
         world = connected()
         world.cut(A)
         world.acquire()
@@ -592,7 +592,7 @@ class TestLostPush:
         assert world.say(A, LossNotice(ticket.session.id, ticket.acquisition, "x", "broken")) == []
         assert world.say(A, LossNotice("unknown", 1, "x", "broken")) == []
 
-    def test_a_former_primary_cannot_end_what_lives_on_at_its_successor(self) -> None:
+    def test_a_former_primary_cannot_end_a_grant_that_lives_on_at_its_successor(self) -> None:
         world = connected()
         ticket = world.hold()
         world.say(A, routes(2, 1))

@@ -1,4 +1,4 @@
-"""What a client says that it waits for, and what it says of a list of which a part is missing."""
+"""The reasons of waits that a client reports, and its answer if a list is incomplete."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestWaits:
         assert found.text.endswith("the address is the default: start a server there")
         assert found.since_s == pytest.approx(3, abs=0.1)
 
-    def test_others_hold_the_lock_once_its_node_has_said_so(self) -> None:
+    def test_a_lock_counts_as_held_once_its_node_has_said_so(self) -> None:
         world = connected()
         world.acquire()
         request = only(world.take(), Acquire).request
@@ -91,7 +91,7 @@ class TestWaits:
         world.pass_s(2)
         assert world.core.waits(world.now_ns) == []
 
-    def test_questions_end_as_outages_with_the_reason(self) -> None:
+    def test_queries_end_as_outages_with_the_reason(self) -> None:
         world = connected()
         describing(world)
         world.say(A, TroubleNotice("no-coordinator", "the coordinator is gone", True, 31_000))
@@ -119,7 +119,7 @@ class TestAnswersOfAnotherCluster:
         assert answer.request is request
         assert answer.error is error
 
-    def test_a_question_goes_on_at_the_cluster_that_has_taken_the_place_of_this_one(self) -> None:
+    def test_a_query_goes_on_at_the_cluster_that_has_replaced_this_one(self) -> None:
         world = connected(first=routes(1, 0, [("a", 1, A)]))
         held = world.hold()
         world.cut(A)
@@ -212,7 +212,7 @@ def test_an_acquire_whose_time_is_over_fails_with_its_refusal() -> None:
     pytest.fail("the acquire has not ended")
 
 
-def test_a_question_to_a_silent_node_fails_as_silent() -> None:
+def test_a_query_to_a_silent_node_fails_as_silent() -> None:
     world = connected()
     world.core.describe("x", give_up_at_ns=world.now_ns + 10**9, now_ns=world.now_ns)
     only(world.take(), Describe)

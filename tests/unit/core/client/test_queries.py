@@ -61,7 +61,7 @@ class TestDescribe:
         assert answers(world.say(A, answer)) == [CallResult(request, answer, None)]
         assert world.say(A, answer) == []
 
-    def test_a_question_waits_for_a_connection_and_is_asked_again_after_a_loss(self) -> None:
+    def test_a_query_waits_for_a_connection_and_is_repeated_after_its_loss(self) -> None:
         world = World()
         describe(world)
         first = only(world.accept(A, routes(1)), Describe)
@@ -105,7 +105,7 @@ class TestDescribe:
         message = only(world.take(), Describe)
         assert answers(world.say(A, DrainReply(message.request, "a"))) == []
 
-    def test_an_abandoned_question_has_no_answer(self) -> None:
+    def test_an_abandoned_query_has_no_answer(self) -> None:
         world = connected()
         request = describe(world)
         message = only(world.take(), Describe)
@@ -113,7 +113,7 @@ class TestDescribe:
         assert answers(world.say(A, DescribeReply(message.request, lock_info("x")))) == []
         assert answers(world.pass_s(20)) == []
 
-    def test_closing_the_client_fails_the_question(self) -> None:
+    def test_closing_the_client_fails_its_queries(self) -> None:
         world = connected()
         describe(world)
         world.core.close(now_ns=world.now_ns)
@@ -226,7 +226,7 @@ class TestWatch:
         assert disconnects(world.pass_s(7.1)) != []
         assert only(world.accept(A), Watch).name == "x"
 
-    def test_a_node_that_was_cut_off_without_a_word_is_connected_to_a_second_time(self) -> None:
+    def test_a_node_that_was_cut_off_silently_is_connected_to_a_second_time(self) -> None:
         world = World()
         world.core.watch("x", now_ns=world.now_ns)
         world.accept(A, routes(1))

@@ -440,7 +440,7 @@ class TestDeadlines:
             assert at - 4 * NS_PER_MS <= known <= at
         assert log.sent_no_earlier_than_ns(1) is None
 
-    def test_locks_acquired_at_different_times_end_at_their_own(self) -> None:
+    def test_locks_acquired_at_different_times_end_at_different_times(self) -> None:
         world = connected()
         one = world.hold("x")
         world.pass_s(1)

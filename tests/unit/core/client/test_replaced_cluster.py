@@ -74,7 +74,7 @@ def refuse(world: World, address: str) -> list[ClientEffect]:
 
 
 def fail(world: World, address: str) -> list[ClientEffect]:
-    """Let nobody answer at an address."""
+    """Let no server answer at an address."""
     return reach(world, address) + world.cut(address, "connection refused")
 
 
@@ -110,7 +110,7 @@ def test_the_greeting_of_another_cluster_counts_as_its_refusal_does() -> None:
     assert lost(effects) == [(ticket, "other-cluster")]
 
 
-def test_later_calls_go_to_the_new_cluster_without_a_word_of_the_old_one() -> None:
+def test_later_calls_go_to_the_new_cluster_and_do_not_mention_the_old_one() -> None:
     world = connected(first=routes(1, members=ONE))
     held, released = world.hold("held"), world.hold("released")
     world.release(released)  # not answered any more

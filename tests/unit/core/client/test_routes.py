@@ -122,7 +122,7 @@ class TestOpening:
 
 
 class TestDeadLinks:
-    def test_a_link_on_which_a_question_stays_unanswered_for_two_seconds_is_dead(self) -> None:
+    def test_a_link_with_a_query_unanswered_for_two_seconds_is_dead(self) -> None:
         world = connected()
         ticket = world.hold()
         world.pass_s(0.5)
@@ -133,7 +133,7 @@ class TestDeadLinks:
         assert A in connects(effects)
         assert only(world.accept(A), Release).acquisition == ticket.acquisition
 
-    def test_anything_that_comes_shows_that_the_link_lives(self) -> None:
+    def test_any_message_shows_that_a_link_lives(self) -> None:
         world = connected()
         ticket = world.hold()
         world.release(ticket)

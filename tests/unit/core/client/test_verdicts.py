@@ -1,4 +1,4 @@
-"""What a node's answer to a keepalive means for each ticket: the table, row by row."""
+"""The meaning of a node's answer to a keepalive for each ticket: the table, row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that were dropped without a word: doubted when an answer is late, raced by a second one, and replaced."""
+"""Connections that were dropped silently: doubted when an answer is late, raced by a second one, and replaced."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TestRaces:
         assert connects(world.pass_s(0.31)) == [A]
 
     @pytest.mark.parametrize("what", ["release", "keepalive", "describe"])
-    def test_every_question_is_repeated_on_the_connection_that_wins(self, what: str) -> None:
+    def test_every_query_is_repeated_on_the_connection_that_wins(self, what: str) -> None:
         world = connected()
         ticket = world.hold()
         world.pass_s(2)
@@ -149,7 +149,7 @@ class TestWaiting:
         assert len(pings) == 1
         assert connects(world.pass_s(0.31)) == [A]
 
-    def test_waiting_costs_a_question_each_five_seconds(self) -> None:
+    def test_waiting_costs_a_ping_each_five_seconds(self) -> None:
         world = connected()
         world.acquire(ttl_ms=30_000)
         first = only(world.take(), Acquire).request

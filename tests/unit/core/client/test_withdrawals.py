@@ -1,4 +1,4 @@
-"""A release that takes one acquire back leaves alone what somebody else has asked for, or was told, under the same
+"""A release that withdraws one acquire leaves alone the requests and answers of other connections under the same
 acquisition."""
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class World:
     # ---- time
 
     def take(self) -> list[ClientEffect]:
-        """What came out since the last call, after letting the core do what is due now."""
+        """Let the core process its deadlines, and return the effects since the last call."""
         for _ in range(20):
             due = self.core.next_deadline_ns()
             if due is None or due > self.now_ns:
@@ -245,7 +245,7 @@ def answers(effects: list[ClientEffect]) -> list[CallResult]:
 
 
 def updates(effects: list[ClientEffect]) -> list[LockRecord]:
-    """What watches saw."""
+    """Return the locks in the updates of watches."""
     return [e.lock for e in effects if isinstance(e, Update)]
 
 

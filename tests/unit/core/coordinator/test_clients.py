@@ -1,4 +1,4 @@
-"""What a coordinator does for clients, and with connections that are not what they should be."""
+"""A coordinator's service to clients, and its answers to connections that begin wrongly."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Random histories of joins, deaths, drains, lost writes and clock jumps against the coordinator as a whole.
 
-What is checked from outside at every state that reaches the store: it follows from the one before by rules that a
+Every state that reaches the store is checked from outside: it follows from the one before by rules that a
 person would write down (section `check_step`), and after all faults have ended every slot has two copies again.
 """
 

@@ -1,4 +1,4 @@
-"""Joining, the stabilization window, duplicates, and what a node is told at once."""
+"""Joining, the stabilization window, duplicates, and the answers that a node gets at once."""
 
 from __future__ import annotations
 

@@ -85,12 +85,12 @@ def test_a_client_that_knows_a_cluster_is_refused_until_the_node_has_joined_one(
     assert refusal(core.take_effects(now_ns=0)) == "unavailable"
 
 
-def test_nothing_is_taken_from_a_connection_that_was_refused(nodes: Nodes) -> None:
+def test_messages_of_a_refused_connection_are_ignored(nodes: Nodes) -> None:
     effects = greet(nodes, 100, ClientHello(PROTOCOL, "other", "x", 1), Acquire(1, "s", 10_000, "me", 1, "x"))
     assert [type(effect) for effect in effects] == [Refuse]
 
 
-def test_a_peer_is_heard_as_the_life_that_it_has_named(nodes: Nodes) -> None:
+def test_a_peer_counts_as_the_life_that_it_has_named(nodes: Nodes) -> None:
     effects = greet(nodes, 100, peer_hello(), Replicate(7, 1, True, []))
     admitted, reply = effects
     assert isinstance(admitted, Admit)
@@ -100,7 +100,7 @@ def test_a_peer_is_heard_as_the_life_that_it_has_named(nodes: Nodes) -> None:
     assert isinstance(reply.message, ReplicateAck)
 
 
-def test_a_peer_that_sends_what_only_clients_send_is_refused(nodes: Nodes) -> None:
+def test_a_peer_that_sends_a_client_message_is_refused(nodes: Nodes) -> None:
     core = nodes.cores["A"]
     greet(nodes, 100, peer_hello())
     core.receive(100, Acquire(1, "s", 10_000, "me", 1, "x"), now_ns=nodes.now)

@@ -1,4 +1,4 @@
-"""Whole nodes, wired by hand: who may serve, what copies know, and what clients are told."""
+"""Whole nodes, wired by hand: the right to serve, the knowledge of copies, and the answers to clients."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_renewal_during_a_move_keeps_the_generation_and_succeeds(pair: Nodes) ->
     assert listed.acquisitions == [(1, Verdict.HELD, generation)]
 
 
-def test_crash_of_the_backup_disturbs_nobody_once_it_is_dropped(pair: Nodes) -> None:
+def test_a_crash_of_the_backup_disturbs_no_client_once_it_is_dropped(pair: Nodes) -> None:
     client = pair.client("A", "one")
     granted(client.acquire("x", 1))
     pair.crash("B")
@@ -187,7 +187,7 @@ def test_session_that_is_not_kept_alive_loses_its_locks_after_its_ttl() -> None:
     ]
 
 
-def test_what_arrived_during_a_stall_is_read_before_anything_expires() -> None:
+def test_messages_that_arrived_during_a_stall_are_read_before_anything_expires() -> None:
     nodes = Nodes("A")
     nodes.assign("A")
     one, two = nodes.client("A", "one"), nodes.client("A", "two")
@@ -232,7 +232,7 @@ def test_release_replicates_and_a_stale_one_is_refused(pair: Nodes) -> None:
     assert copy.find("one", 2) is not None
 
 
-def test_release_reaches_the_copy_within_a_moment_also_when_nothing_else_happens(pair: Nodes) -> None:
+def test_release_reaches_the_copy_within_a_moment_even_if_nothing_else_happens(pair: Nodes) -> None:
     one = pair.client("A", "one")
     one.acquire("x", 1)
     one.release("x", 1)
@@ -294,7 +294,7 @@ def test_newer_connection_of_a_client_ends_the_older_one(pair: Nodes) -> None:
     granted(new.acquire("x", 2))
 
 
-def test_wait_that_times_out_is_told_who_holds_the_lock(pair: Nodes) -> None:
+def test_wait_that_times_out_ends_with_the_name_of_the_holder(pair: Nodes) -> None:
     one, two = pair.client("A", "one"), pair.client("A", "two")
     one.acquire("x", 1)
     tried = of(Refusal, two.acquire("x", 1, wait_ms=0))[0]
@@ -307,7 +307,7 @@ def test_wait_that_times_out_is_told_who_holds_the_lock(pair: Nodes) -> None:
     assert of(GrantReply, two.inbox) == []
 
 
-def test_expired_holder_is_nobody_even_before_the_timer_finds_it() -> None:
+def test_expired_holder_does_not_count_even_before_the_timer_finds_it() -> None:
     nodes = Nodes("A")
     nodes.assign("A")
     one, two = nodes.client("A", "one"), nodes.client("A", "two")
@@ -319,7 +319,7 @@ def test_expired_holder_is_nobody_even_before_the_timer_finds_it() -> None:
     granted(two.acquire("x", 1))
 
 
-def test_keepalive_finds_what_differs_and_drops_what_the_client_gave_up(pair: Nodes) -> None:
+def test_keepalive_finds_differences_and_drops_acquisitions_that_the_client_gave_up(pair: Nodes) -> None:
     one = pair.client("A", "one")
     generation = granted(one.acquire("x", 1)).generation
     one.acquire("y", 2)
@@ -364,7 +364,7 @@ def test_node_that_lags_behind_parks_a_request_until_it_knows_the_state() -> Non
     assert [message.request for message in of(GrantReply, client.inbox)] == [1]
 
 
-def test_both_copies_gone_means_the_next_grant_is_above_all_before() -> None:
+def test_after_the_loss_of_both_copies_the_next_grant_is_above_all_earlier_ones() -> None:
     nodes = Nodes("A", "B", "C")
     nodes.assign("A", "B")
     before = granted(nodes.client("A", "one").acquire("x", 1)).generation
@@ -401,7 +401,7 @@ def test_watcher_sees_every_change_and_is_sent_on_when_the_lock_moves(pair: Node
     assert of(Refusal, watcher.inbox)[0].code == "moved"
 
 
-def test_broken_lease_is_told_not_renewed_and_freed_when_it_runs_out(pair: Nodes) -> None:
+def test_broken_lease_is_reported_not_renewed_and_freed_when_it_runs_out(pair: Nodes) -> None:
     one, two = pair.client("A", "one"), pair.client("A", "two")
     generation = granted(one.acquire("x", 1)).generation
     two.acquire("x", 1)

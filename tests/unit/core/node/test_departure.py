@@ -1,4 +1,4 @@
-"""What a node that leaves still waits for."""
+"""The departure of a node: its steps, and its waits."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ def test_a_node_does_not_stop_before_the_coordinator_has_begun_the_drain(nodes: 
     assert ends(answer(nodes, DrainReply(LEAVE_REQUEST, "A"))) == [DepartureEnd.DRAINED]
 
 
-def test_a_wish_that_is_refused_is_repeated(nodes: Nodes) -> None:
+def test_a_request_to_leave_that_is_refused_is_repeated(nodes: Nodes) -> None:
     leave(nodes)
     assert wishes(step(nodes, S)) == 0, "no answer has come"
     answer(nodes, Refusal(LEAVE_REQUEST, "not-coordinator", "not yet"))
     assert wishes(step(nodes, S)) == 1
 
 
-def test_a_wish_is_repeated_on_a_new_connection(nodes: Nodes) -> None:
+def test_a_request_to_leave_is_repeated_on_a_new_connection(nodes: Nodes) -> None:
     leave(nodes)
     core = nodes.cores["A"]
     answer(nodes, DrainReply(LEAVE_REQUEST, "A"))
@@ -104,7 +104,7 @@ def test_a_wish_is_repeated_on_a_new_connection(nodes: Nodes) -> None:
     assert wishes(core.take_effects(now_ns=nodes.now)) == 1
 
 
-def test_without_a_coordinator_a_node_stops_after_some_seconds(nodes: Nodes) -> None:
+def test_without_a_coordinator_a_node_stops_after_a_few_seconds(nodes: Nodes) -> None:
     nodes.cores["A"].disconnected(COORDINATOR, now_ns=nodes.now)
     leave(nodes)
     assert ends(step(nodes, COORDINATOR_AWAY_NS_MAX - S)) == []

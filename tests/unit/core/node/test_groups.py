@@ -1,4 +1,4 @@
-"""A node's part in groups: how views are formed, numbered, told and settled."""
+"""A node's part in groups: how views are formed, numbered, sent and settled."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_member_that_comes_and_goes_within_the_window_makes_no_view(pair: Nodes)
     assert len(views(one)) == 1
 
 
-def test_view_is_settled_once_all_in_it_have_seen_it_and_not_before(pair: Nodes) -> None:
+def test_view_is_settled_once_all_its_members_have_seen_it_and_not_before(pair: Nodes) -> None:
     one, two = enter(pair, "one"), enter(pair, "two")
     pair.advance(1100 * MS)
     number = views(one)[-1].view
@@ -141,7 +141,7 @@ def test_view_is_settled_once_all_in_it_have_seen_it_and_not_before(pair: Nodes)
     assert look(one).settled
 
 
-def test_who_joins_after_a_view_was_formed_is_not_waited_for(pair: Nodes) -> None:
+def test_member_that_joins_after_a_view_was_formed_is_not_waited_for(pair: Nodes) -> None:
     one = enter(pair, "one")
     late = pair.client("A", "late")
     join(late)
@@ -152,7 +152,7 @@ def test_who_joins_after_a_view_was_formed_is_not_waited_for(pair: Nodes) -> Non
 
 
 @pytest.mark.parametrize("how", ["release", "expiry", "close"])
-def test_who_is_gone_is_not_waited_for(pair: Nodes, how: str) -> None:
+def test_member_that_is_gone_is_not_waited_for(pair: Nodes, how: str) -> None:
     one = enter(pair, "one")
     two = pair.client("A", "two")
     join(two, ttl_ms=3_000)
@@ -172,7 +172,7 @@ def test_who_is_gone_is_not_waited_for(pair: Nodes, how: str) -> None:
     assert ids(views(one)[-1]) == ["one"]
 
 
-def test_plain_holders_are_no_members_and_are_not_waited_for(pair: Nodes) -> None:
+def test_plain_holders_are_not_members_and_are_not_waited_for(pair: Nodes) -> None:
     plain = pair.client("A", "plain")
     for number, payload in enumerate((b"", b"what is this", msgspec.msgpack.encode(["member", "", 1]))):
         assert of(GrantReply, plain.acquire(LOCK, 10 + number, mode=Mode.SHARED, payload=payload))
@@ -194,7 +194,7 @@ def test_view_goes_out_only_once_the_copy_knows_its_number(pair: Nodes) -> None:
     assert pair.cores["B"].slots[slot_of(LOCK)].table.highest >= view.view
 
 
-def test_nothing_is_told_without_the_right_to_serve(pair: Nodes) -> None:
+def test_no_view_leaves_without_the_right_to_serve(pair: Nodes) -> None:
     one, two = enter(pair, "one"), enter(pair, "two")
     pair.advance(1100 * MS)
     number = views(one)[-1].view
@@ -218,7 +218,7 @@ def test_numbers_grow_over_a_failover_and_the_new_primary_forms_a_view_at_once(p
     assert look(one).awaited == ["one", "two"]
 
 
-def test_who_follows_again_after_a_lost_connection_need_not_say_again_what_it_saw(pair: Nodes) -> None:
+def test_member_that_follows_again_names_the_view_that_it_has_seen(pair: Nodes) -> None:
     one, two = enter(pair, "one"), enter(pair, "two")
     pair.advance(1100 * MS)
     number = views(one)[-1].view
@@ -250,7 +250,7 @@ def test_followers_are_sent_on_when_the_slot_moves(pair: Nodes) -> None:
     assert LOCK not in pair.cores["A"].service.groups
 
 
-def test_who_is_no_member_cannot_follow_and_a_name_that_is_no_groups_is_refused(pair: Nodes) -> None:
+def test_follower_must_be_a_member_and_the_name_that_of_a_group(pair: Nodes) -> None:
     one = pair.client("A", "one")
     assert [refused.code for refused in of(Refusal, follow(one))] == ["not-held"]
     join(one)
@@ -260,7 +260,7 @@ def test_who_is_no_member_cannot_follow_and_a_name_that_is_no_groups_is_refused(
     assert see(one, 1) == []
 
 
-def test_one_request_follows_one_group_and_a_connection_so_many(
+def test_one_request_follows_one_group_and_a_connection_a_bounded_number(
     pair: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = enter(pair, "one")
@@ -287,7 +287,7 @@ def test_group_without_members_looks_empty_and_settled(pair: Nodes) -> None:
     assert (view.view, view.settled, view.members, view.awaited) == (0, True, [], [])
 
 
-def test_number_of_the_view_is_told_with_the_lock(pair: Nodes) -> None:
+def test_description_of_a_lock_has_the_number_of_the_view(pair: Nodes) -> None:
     one = enter(pair, "one")
     [described] = of(DescribeReply, one.ask(Describe(next(one.requests), LOCK)))
     assert described.lock.view == views(one)[-1].view
@@ -309,7 +309,7 @@ def test_view_waits_until_the_slot_has_a_generation_left(pair: Nodes) -> None:
     assert len(views(one)) == 1
 
 
-def test_a_large_view_is_told_to_few_members_in_a_turn_and_to_all_in_the_end(
+def test_a_large_view_is_sent_to_few_members_in_a_turn_and_to_all_in_the_end(
     pair: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = [enter(pair, f"m-{number}") for number in range(6)]
@@ -330,7 +330,7 @@ def test_a_large_view_is_told_to_few_members_in_a_turn_and_to_all_in_the_end(
     assert not core.service.groups.has_more
 
 
-def test_a_newer_view_takes_the_place_of_one_that_not_everybody_was_told_of(
+def test_a_newer_view_replaces_one_that_was_not_sent_to_every_member(
     pair: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = [enter(pair, f"m-{number}") for number in range(4)]

@@ -1,4 +1,4 @@
-"""Leases count from the sending, for what their giver knew; promises bind whoever gave them."""
+"""Leases count from the sending of the message that was acknowledged; promises bind their giver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lockring.core.timing import CLOCK_TICK_NS, DISTANT_PAST_NS, up
 A = Replica("A", 1)
 
 
-def test_acknowledgement_of_a_newer_version_counts_only_once_we_know_it() -> None:
+def test_acknowledgement_of_a_newer_version_counts_only_once_the_node_knows_it() -> None:
     lease = Lease()
     lease.acknowledged(100, 5, known_version=4)
     assert lease.until_ns == DISTANT_PAST_NS

@@ -227,7 +227,7 @@ def order(table: LockTable, name: str = "a") -> tuple[int, int]:
     return lock.generation, lock.seq
 
 
-def test_what_is_seen_of_a_lock_never_falls_not_even_when_it_is_free(
+def test_descriptions_of_a_lock_never_go_back_even_if_it_is_free(
     table: LockTable, sessions: Sessions
 ) -> None:
     seen = [order(table)]
@@ -244,7 +244,7 @@ def test_what_is_seen_of_a_lock_never_falls_not_even_when_it_is_free(
     assert seen[2] == (1, SEQ_FREE), "the last token, not 0"
 
 
-def test_a_free_lock_of_a_reign_that_knows_nothing_of_the_one_before_is_not_below_what_that_gave() -> None:
+def test_a_free_lock_is_not_below_the_tokens_of_an_earlier_reign_whose_table_was_lost() -> None:
     table = LockTable(3, Sessions())
     table.start_serving(generation_from=1_000)
     assert order(table) == (999, SEQ_FREE)
@@ -267,7 +267,7 @@ def test_a_copy_that_never_saw_a_reader_come_and_go_shows_no_lower_token_than_it
     assert order(copy) >= seen
 
 
-def test_no_more_is_left_of_a_ttl_than_it_has_and_the_nodes_margin_is_not_shown(table: LockTable) -> None:
+def test_the_rest_of_a_ttl_is_shown_without_the_nodes_margin(table: LockTable) -> None:
     holder = table.put(put("a", "s1", 1, 1), 0)
     ttl_ms = holder.session.ttl_ms
     for age_ms in (0, 1, ttl_ms // 2, ttl_ms - 1, ttl_ms, ttl_ms + 10):
@@ -278,7 +278,7 @@ def test_no_more_is_left_of_a_ttl_than_it_has_and_the_nodes_margin_is_not_shown(
 
 @pytest.mark.parametrize("payload", [b"", b"mine"])
 @pytest.mark.parametrize("waits", [False, True])
-def test_a_primarys_grant_does_what_the_same_mutation_does_on_a_copy(payload: bytes, waits: bool) -> None:
+def test_a_primarys_grant_has_the_effect_of_its_mutation_on_a_copy(payload: bytes, waits: bool) -> None:
     tables = []
     for way in ("grant", "put"):
         sessions = Sessions()
@@ -336,7 +336,7 @@ def test_session_ends_at_its_last_deadline_and_not_before(sessions: Sessions) ->
     assert sessions.pop_expired(1_000) is None
 
 
-def test_queue_is_in_order_of_the_waits_and_then_of_arrival_whoever_leaves_it(
+def test_queue_is_in_order_of_the_waits_and_then_of_arrival_whichever_waiters_leave_it(
     table: LockTable, sessions: Sessions
 ) -> None:
     waiters = [wait(table, sessions, "x", "one", number, since_ns=number * 7 % 5) for number in range(1, 31)]

@@ -78,7 +78,7 @@ def test_stream_of_a_former_primary_begins_with_resume_and_falls_back_to_a_snaps
     reign.check_invariants()
 
 
-def test_broken_connection_takes_up_where_the_copy_has_acknowledged(reign: Reign) -> None:
+def test_stream_on_a_new_connection_starts_from_the_acknowledged_index(reign: Reign) -> None:
     link = PeerLink(B, 0)
     stream = stream_to(reign, B, link=link)
     reign.start_of(stream, 0)
@@ -135,7 +135,7 @@ def test_reign_without_copies_keeps_no_log(reign: Reign) -> None:
     assert reign.hand_over(B) is None
 
 
-def test_required_copy_that_has_nothing_yet_lets_no_grant_be_answered(reign: Reign) -> None:
+def test_no_grant_is_answered_while_a_required_copy_has_nothing(reign: Reign) -> None:
     stream = stream_to(reign, B)
     stream.required = True
     grant(reign, 1)

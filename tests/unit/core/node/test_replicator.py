@@ -1,4 +1,4 @@
-"""Nodes among each other in the less usual cases: news that overtakes, copies that lag or are deaf, moves back and forth."""
+"""Nodes among each other in less usual cases: overtaking news, copies that lag or are deaf, moves back and forth."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_state_that_cannot_be_read_changes_nothing(pair: Nodes) -> None:
     assert pair.cores["B"].state == before
 
 
-def test_strangers_that_call_themselves_nodes_are_not_remembered_for_ever(pair: Nodes) -> None:
+def test_strangers_that_call_themselves_nodes_are_not_remembered_forever(pair: Nodes) -> None:
     core, sender = pair.cores["B"], pair.replicas["A"]
     promises = core._copies._promises
     for number in range(1, 20_001):
@@ -169,7 +169,7 @@ def test_acknowledgement_of_nothing_that_was_sent_gives_no_lease(pair: Nodes) ->
     assert not pair.cores["A"].may_serve(slot_of("x"), now_ns=pair.now)
 
 
-def test_copy_that_has_nothing_to_go_on_from_gets_a_snapshot(pair: Nodes) -> None:
+def test_copy_that_cannot_resume_gets_a_snapshot(pair: Nodes) -> None:
     pair.client("A", "one").acquire("x", 1)
     data = pair.cores["B"].slots[slot_of("x")]
     data.clear()
@@ -253,7 +253,7 @@ def test_encoded_state_is_the_state(pair: Nodes) -> None:
     assert pair.cores["A"].encoded_state() == encode_state(pair.state)
 
 
-def test_what_need_not_be_sent_any_more_wakes_nobody(pair: Nodes) -> None:
+def test_news_that_need_not_be_sent_any_more_plans_no_wakeup(pair: Nodes) -> None:
     one = pair.client("A", "one")
     one.acquire("x", 1)
     one.release("x", 1)

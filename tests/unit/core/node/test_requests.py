@@ -1,4 +1,4 @@
-"""What a node does for clients in the less usual cases: parking, limits, sessions that end, watches, breaks."""
+"""A node's service to clients in the less usual cases: parking, limits, ends of sessions, watches, breaks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def codes(messages: list[Message]) -> list[str]:
     return [message.code for message in of(Refusal, messages)]
 
 
-def test_request_is_parked_while_nobody_has_the_slot_and_refused_after_a_while() -> None:
+def test_request_is_parked_while_no_node_has_the_slot_and_refused_after_a_while() -> None:
     nodes = Nodes("A")
     client = nodes.client("A", "one")
     assert client.acquire("x", 1) == []
@@ -67,7 +67,7 @@ def test_request_is_parked_while_nobody_has_the_slot_and_refused_after_a_while()
     assert len(of(GrantReply, client.inbox)) == 1
 
 
-def test_those_who_have_waited_longest_are_first_when_parked_requests_are_answered() -> None:
+def test_parked_requests_that_have_waited_longest_are_answered_first() -> None:
     nodes = Nodes("A")
     young, old = nodes.client("A", "young"), nodes.client("A", "old")
     young.acquire("x", 1, waited_ms=10)
@@ -108,7 +108,7 @@ def test_waiters_have_a_bound(alone: Nodes, monkeypatch: pytest.MonkeyPatch) -> 
     assert codes(three.acquire("x", 1)) == ["overloaded"]
 
 
-def test_try_is_not_answered_no_by_a_node_that_may_not_serve(pair: Nodes) -> None:
+def test_node_that_may_not_serve_does_not_answer_a_try_with_no(pair: Nodes) -> None:
     one, two = pair.client("A", "one"), pair.client("A", "two")
     one.acquire("x", 1)
     two.acquire("x", 1, wait_ms=2_500)
@@ -154,7 +154,7 @@ def test_acquire_of_a_session_that_has_run_out_starts_with_nothing(alone: Nodes)
     assert of(KeepaliveReply, one.keep(ttl_ms=1_000, through=2, count=1, digest=mix(2)))[0].agreed
 
 
-def test_node_that_may_not_serve_tells_no_holder_that_its_lock_is_lost(pair: Nodes) -> None:
+def test_node_that_may_not_serve_reports_no_loss_to_holders(pair: Nodes) -> None:
     one = pair.client("A", "one")
     one.acquire("x", 1, ttl_ms=3_000)
     pair.cut |= {("A", "B"), ("B", "A")}
@@ -182,7 +182,7 @@ def test_session_with_many_locks_runs_out_in_slices(alone: Nodes, monkeypatch: p
     assert "one" not in core.sessions.by_id
 
 
-def test_expired_holder_whose_session_is_not_cleared_yet_stands_in_nobodys_way(
+def test_expired_holder_whose_session_is_not_cleared_yet_blocks_no_acquire(
     alone: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lockring.core.node.session_leases.EXPIRED_PER_TURN_MAX", 1)
@@ -212,7 +212,7 @@ def test_sessions_and_watches_have_a_bound(alone: Nodes, monkeypatch: pytest.Mon
     assert codes(two.ask(Watch(6, "y")))[-1] == "overloaded"
 
 
-def test_waiter_of_a_session_that_runs_out_is_told(alone: Nodes) -> None:
+def test_waiter_of_a_session_that_runs_out_is_notified(alone: Nodes) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
     one.acquire("x", 1)
     two.acquire("x", 1, ttl_ms=1_000)
@@ -259,7 +259,7 @@ def test_repeated_wait_is_answered_where_it_was_last_asked(alone: Nodes) -> None
     assert len(of(GrantReply, second.inbox)) == 1
 
 
-def test_readers_share_what_a_writer_waits_for(alone: Nodes) -> None:
+def test_readers_share_the_lock_that_a_writer_waits_for(alone: Nodes) -> None:
     clients = [alone.client("A", name) for name in ("r1", "r2", "w", "r3")]
     for client, mode in zip(clients, (Mode.SHARED, Mode.SHARED, Mode.EXCLUSIVE, Mode.SHARED), strict=True):
         client.acquire("x", 1, mode=mode)
@@ -279,7 +279,7 @@ def test_async_reign_answers_a_grant_that_no_copy_has_yet() -> None:
     assert len(of(GrantReply, nodes.client("A", "one").acquire("x", 1))) == 1
 
 
-def test_acquisition_id_is_of_one_lock_only(alone: Nodes) -> None:
+def test_acquisition_id_belongs_to_one_lock_only(alone: Nodes) -> None:
     other = next(name for name in (f"n{i}" for i in range(100_000)) if slot_of(name) == slot_of("x"))
     one = alone.client("A", "one")
     one.acquire("x", 1)
@@ -317,7 +317,7 @@ def test_broken_lease_of_a_holder_that_does_not_let_go_is_freed_when_it_has_run_
     assert alone.cores["A"].slots[slot_of("y")].table.find("one", 2) is not None
 
 
-def test_a_lease_that_is_ended_by_hand_is_told_to_the_log_once_with_owner_lock_and_token(
+def test_a_broken_lease_is_logged_once_with_owner_lock_and_token(
     alone: Nodes,
 ) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
@@ -336,7 +336,7 @@ def test_a_lease_that_is_ended_by_hand_is_told_to_the_log_once_with_owner_lock_a
     assert len(alone.notes) == 2, "there was nothing to end"
 
 
-def test_a_lease_that_has_run_out_is_one_line_in_the_log_however_many_locks_it_held(alone: Nodes) -> None:
+def test_an_expired_lease_is_one_line_in_the_log_however_many_locks_it_held(alone: Nodes) -> None:
     one = alone.client("A", "one")
     for number, name in enumerate(("x", "y"), start=1):
         one.acquire(name, number, ttl_ms=1_000)
@@ -344,11 +344,11 @@ def test_a_lease_that_has_run_out_is_one_line_in_the_log_however_many_locks_it_h
     assert alone.notes == []
     alone.advance(500 * MS)
     assert alone.notes == [
-        "the lease of 'one' (session one) has run out after 1 s without a word: it held or waited for 2 locks"
+        "the lease of 'one' (session one) has run out after 1 s of silence: it held or waited for 2 locks"
     ]
 
 
-def test_of_a_crowd_whose_leases_run_out_together_only_some_have_a_line_each(alone: Nodes) -> None:
+def test_leases_that_expire_in_a_crowd_have_a_bounded_number_of_log_lines(alone: Nodes) -> None:
     for number in range(30):
         alone.client("A", f"s{number}").acquire("x", 1, ttl_ms=1_000)
     alone.advance(1_500 * MS)
@@ -356,7 +356,7 @@ def test_of_a_crowd_whose_leases_run_out_together_only_some_have_a_line_each(alo
     assert "more leases have run out at the same moment" in alone.notes[-1]
 
 
-def test_watch_ends_when_it_is_told_to_or_its_connection_is_gone(alone: Nodes) -> None:
+def test_watch_ends_on_request_or_with_its_connection(alone: Nodes) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
     one.ask(Watch(1, "x"))
     two.ask(Watch(1, "x"))
@@ -372,7 +372,7 @@ def test_watch_ends_when_it_is_told_to_or_its_connection_is_gone(alone: Nodes) -
     assert len(of(WatchNotice, two.inbox)) == 2
 
 
-def test_watcher_hears_of_a_change_once_the_node_may_serve_again(pair: Nodes) -> None:
+def test_watcher_is_notified_of_a_change_once_the_node_may_serve_again(pair: Nodes) -> None:
     watcher, one = pair.client("A", "w"), pair.client("A", "one")
     watcher.ask(Watch(1, "x"))
     pair.cut |= {("A", "B"), ("B", "A")}
@@ -383,7 +383,7 @@ def test_watcher_hears_of_a_change_once_the_node_may_serve_again(pair: Nodes) ->
     assert len(of(WatchNotice, watcher.inbox)) == 2
 
 
-def test_questions_about_a_lock_elsewhere_are_sent_there(pair: Nodes) -> None:
+def test_queries_about_a_lock_at_another_node_are_sent_there(pair: Nodes) -> None:
     client = pair.client("B", "one")
     for message in (Describe(1, "x"), Watch(2, "x"), Break(3, "x", 1)):
         assert codes(client.ask(message)) == ["moved"]
@@ -417,7 +417,7 @@ def test_slot_that_does_not_exist_is_refused_in_a_keepalive(alone: Nodes) -> Non
     assert codes(alone.client("A", "one").keep(slots=[(5_000, 1, 1)])) == ["invalid"]
 
 
-def test_a_watch_is_of_one_lock_only_and_its_node_outlives_the_client_that_asked_for_two(
+def test_a_second_watch_under_the_same_number_is_refused(
     alone: Nodes,
 ) -> None:
     watcher = alone.client("A", "w")
@@ -443,7 +443,7 @@ def test_every_watch_in_a_slot_that_moves_is_sent_on_and_forgotten(pair: Nodes) 
 
 
 @pytest.mark.parametrize("field", ["wait_ms", "waited_ms"])
-def test_wait_that_no_answer_could_tell_of_is_refused(alone: Nodes, field: str) -> None:
+def test_wait_longer_than_an_answer_can_express_is_refused(alone: Nodes, field: str) -> None:
     one, two = alone.client("A", "one"), alone.client("A", "two")
     one.acquire("x", 1)
     assert codes(two.acquire("x", 1, **{field: 2**64 - 1})) == ["invalid"]

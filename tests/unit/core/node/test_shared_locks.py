@@ -72,7 +72,7 @@ def test_writer_that_gives_up_lets_the_readers_behind_it_in(pair: Nodes) -> None
     assert of(GrantReply, second.inbox)
 
 
-def test_reader_that_a_waiting_writer_keeps_out_is_told_so(pair: Nodes) -> None:
+def test_reader_that_a_waiting_writer_blocks_gets_that_reason(pair: Nodes) -> None:
     first, writer, second = (pair.client("A", name) for name in ("first", "writer", "second"))
     assert share(first, "x")
     writer.acquire("x", 1)
@@ -87,7 +87,7 @@ def test_reader_that_a_waiting_writer_keeps_out_is_told_so(pair: Nodes) -> None:
 
 
 @pytest.mark.parametrize("replicated_by", ["snapshot", "tail"])
-def test_readers_and_what_they_left_survive_the_death_of_the_primary(replicated_by: str) -> None:
+def test_readers_and_their_payloads_survive_the_death_of_the_primary(replicated_by: str) -> None:
     nodes = Nodes("A", "B")
     nodes.assign("A", "B" if replicated_by == "tail" else None)
     one, two = nodes.client("A", "one"), nodes.client("A", "two")
@@ -117,7 +117,7 @@ def test_readers_and_what_they_left_survive_the_death_of_the_primary(replicated_
     assert of(GrantReply, nodes.client("B", "four").acquire("x", 1)) == []
 
 
-def test_waiter_brings_what_it_wants_to_leave(pair: Nodes) -> None:
+def test_waiter_brings_the_payload_of_its_grant(pair: Nodes) -> None:
     one, two = pair.client("A", "one"), pair.client("A", "two")
     one.acquire("x", 1)
     two.acquire("x", 1, payload=b"later")

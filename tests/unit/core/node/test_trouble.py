@@ -1,4 +1,4 @@
-"""What a node tells its clients by itself: that an acquire is in the queue, and what keeps the node from serving."""
+"""Notices that a node sends unasked: that an acquire is in the queue, and why the node cannot serve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unit.core.node.world import MS, Client, Nodes, of
 
 
 def news(client: Client) -> list[Message]:
-    """What a client was sent since the last look."""
+    """Return the messages that a client was sent since the last call."""
     found, client.inbox[:] = client.inbox[:], []
     return found
 
@@ -22,7 +22,7 @@ def alone() -> Nodes:
     return nodes
 
 
-def test_an_acquire_that_waits_for_longer_than_a_moment_is_told_that_it_is_queued() -> None:
+def test_an_acquire_that_waits_for_longer_than_a_moment_gets_a_queue_notice() -> None:
     nodes = alone()
     one, two = nodes.client("A", "one"), nodes.client("A", "two")
     one.acquire("x", 1)
@@ -36,7 +36,7 @@ def test_an_acquire_that_waits_for_longer_than_a_moment_is_told_that_it_is_queue
     assert of(QueueNotice, news(two)) == [], "once is enough"
 
 
-def test_an_acquire_that_is_granted_within_a_moment_is_told_nothing_else() -> None:
+def test_an_acquire_that_is_granted_within_a_moment_gets_no_queue_notice() -> None:
     nodes = alone()
     one, two = nodes.client("A", "one"), nodes.client("A", "two")
     one.acquire("x", 1)
@@ -47,7 +47,7 @@ def test_an_acquire_that_is_granted_within_a_moment_is_told_nothing_else() -> No
     assert of(QueueNotice, news(two)) == []
 
 
-def test_an_acquire_that_is_repeated_is_told_again_where_it_was_repeated() -> None:
+def test_a_repeated_acquire_gets_its_queue_notice_on_the_new_connection() -> None:
     nodes = alone()
     one, two = nodes.client("A", "one"), nodes.client("A", "two", client="c", number=1)
     one.acquire("x", 1)
@@ -88,7 +88,7 @@ def test_a_node_that_has_lost_its_coordinator_says_so_and_since_when() -> None:
     )
 
 
-def test_slots_that_wait_for_leases_are_told_with_how_long_yet() -> None:
+def test_slots_that_wait_for_leases_are_reported_with_the_time_left() -> None:
     nodes = Nodes("A")
     client = nodes.client("A", "one")
     assert of(TroubleNotice, news(client))[-1].reason in ("no-primary", "no-coordinator")
@@ -113,7 +113,7 @@ def test_slots_of_a_former_life_of_a_node_wait_for_its_leases_too() -> None:
     assert of(TroubleNotice, news(client))[-1].reason == "leases"
 
 
-def test_a_list_counts_the_slots_of_which_the_node_may_not_tell() -> None:
+def test_a_list_counts_the_slots_that_the_node_may_not_describe() -> None:
     nodes = alone()
     client = nodes.client("A", "one")
     client.acquire("x", 1)

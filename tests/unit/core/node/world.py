@@ -1,6 +1,6 @@
 """Node cores wired to each other by hand: messages are delivered in order, at once, unless a link is cut.
 
-The test plays the coordinator: it writes states and acknowledges heartbeats. Time moves only when told to.
+The test plays the coordinator: it writes states and acknowledges heartbeats. Time moves only when the test moves it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ S = 1_000 * MS
 
 @dataclass
 class Client:
-    """What one client connection has received, and a way to ask on it."""
+    """A client's connection: the messages that it has received, and a way to send requests."""
 
     nodes: Nodes
     node: str
@@ -80,7 +80,8 @@ class Client:
 
     def keep(self, *, ttl_ms: int = 10_000, **fields: object) -> list[Message]:
         values = {"through": 0, "count": 0, "digest": 0} | fields
-        return self.ask(Keepalive(next(self.requests), self.session, ttl_ms, self.session, **values))  # type: ignore[arg-type]
+        number = next(self.requests)
+        return self.ask(Keepalive(number, self.session, ttl_ms, self.session, **values))  # type: ignore[arg-type]
 
 
 class Nodes:
@@ -204,7 +205,7 @@ class Nodes:
             self.settle(check=self.now == end)
 
     def settle(self, *, check: bool = True) -> None:
-        """Deliver messages until nobody has anything to say, and check that every node is sound."""
+        """Deliver messages until no node has anything to send, and check that every node is sound."""
         while True:
             for name, core in list(self.cores.items()):
                 for effect in core.take_effects(now_ns=self.now):

@@ -55,14 +55,14 @@ def test_the_command_of_some_settings_is_read_back_as_the_same(
     assert read_settings(type(settings), role, given) == settings
 
 
-def test_children_are_told_nothing_by_variables_of_their_parents(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_ignore_the_variables_of_their_parents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKRING_WEIGHT", "7")
     environment = child_environment()
     assert "LOCKRING_WEIGHT" not in environment
     assert environment[PARENT_VARIABLE] == str(os.getpid())
 
 
-def test_a_port_at_which_somebody_listens_is_not_free() -> None:
+def test_a_port_with_a_listener_is_not_free() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
@@ -75,7 +75,7 @@ def test_free_ports_are_different_and_free() -> None:
     assert all(is_free("127.0.0.1", port) for port in ports)
 
 
-def test_a_child_does_not_begin_to_live_when_its_supervisor_is_gone_already() -> None:
+def test_a_child_does_not_start_if_its_supervisor_is_gone_already() -> None:
     code = "from lockring.server.lifecycle import die_with_parent; die_with_parent(); print('lives')"
     environment = {**os.environ, PARENT_VARIABLE: "1"}  # not the process that starts it
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Supervised children: their lines under their names, started again when they die, ended when they are told."""
+"""Supervised children: their lines under their names, restarted when they die, ended on request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def child_of(code: str, stream: io.StringIO, hopeless: list[int]) -> SupervisedC
     )
 
 
-def test_names_are_aligned_and_coloured_only_where_that_is_wanted() -> None:
+def test_names_are_aligned_and_coloured_only_on_request() -> None:
     plain, coloured = io.StringIO(), io.StringIO()
     LinePrinter(["coordinator", "N1"], stream=plain).print("N1", "hello")
     LinePrinter(["coordinator", "N1"], stream=coloured, in_colour=True).print("N1", "hello")
@@ -63,7 +63,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(
     run(main())
 
 
-def test_a_line_without_an_end_and_a_reader_that_is_gone_do_not_leave_a_child_alone() -> None:
+def test_a_child_is_supervised_despite_endless_lines_and_a_reader_that_is_gone() -> None:
     class Gone(io.StringIO):
         def flush(self) -> None:
             if "here" not in self.getvalue():
@@ -102,7 +102,7 @@ def test_a_child_that_was_drained_is_not_started_again() -> None:
     run(main())
 
 
-def test_a_child_is_told_to_end_and_killed_if_it_does_not() -> None:
+def test_a_child_gets_sigterm_and_is_killed_if_it_does_not_end() -> None:
     async def main() -> None:
         stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
         for code in (SLEEPS, stubborn):
