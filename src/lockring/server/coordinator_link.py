@@ -180,8 +180,12 @@ class CoordinatorLink:
                 self._node.fail(error)
             case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
                 # The other end may not know by which address it was reached, and the settings here name that.
-                where = "" if address in str(error) else f"the coordinator's address {address} is wrong: "
-                self._node.fail(type(error)(f"{where}{error}", name=error.name))
+                where = (
+                    ""
+                    if address in str(error)
+                    else f" (the answer of {address}, where a coordinator was expected)"
+                )
+                self._node.fail(type(error)(f"{error}{where}", name=error.name))
             case _:
                 self._wait(error)
 
