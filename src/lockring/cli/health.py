@@ -127,7 +127,11 @@ class _Diagnosis:
         reasons = [
             reason for node, status in sorted(statuses.items()) if (reason := self._why_not(node, status))
         ] + self._why_vacant()
-        left_ms = [each.lease_left_ms for each in statuses.values() if each is not None and each.away_ms >= 0]
+        left_ms = [
+            each.lease_left_ms
+            for each in statuses.values()
+            if each is not None and (each.away_ms >= 0 or self._is_fading(each))
+        ]
         remarks = self._about_coordinator(statuses)
         if self._single and served:
             remarks.append(
@@ -142,6 +146,10 @@ class _Diagnosis:
         if condition == "down":
             since_s = self._down_since_s()
         return Health(condition, served, since_s, reasons, remarks, min(left_ms) / 1000 if left_ms else None)
+
+    def _is_fading(self, status: ServerStatus) -> bool:
+        """Return whether a node's lease has been left to run down: it is renewed several times in its length."""
+        return 0 < status.lease_left_ms < self._state.coordinator_lease_ms / 2
 
     def _down_since_s(self) -> float | None:
         """Return how long no slot has been served: since the last node that should serve has stopped serving."""
@@ -214,6 +222,19 @@ class _Diagnosis:
             where = "" if away else ", though the nodes are in touch with it"
             remarks.append(
                 f"the coordinator at {self._state.coordinator} does not answer ({self._coordinator.trouble}){where}"
+            )
+        fading = {
+            node: status
+            for node, status in sorted(statuses.items())
+            if status is not None and self._is_fading(status)
+        }
+        if self._coordinator.status is not None and not away and fading:
+            # Connected, and still not renewed: the coordinator cannot write to its store, say, or has lost its term.
+            left_s = min(each.lease_left_ms for each in fading.values()) / 1000
+            note = self._coordinator.status.note
+            remarks.append(
+                f"the coordinator does not renew the leases of {', '.join(fading)}, which may serve for another"
+                f" {duration(left_s)}" + (f"; it says: {note}" if note else "")
             )
         if away:
             since_s = max(each.away_ms for each in away.values()) / 1000

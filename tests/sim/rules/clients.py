@@ -14,6 +14,7 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare
+from lockring.core.node import NodeCore
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.dispatch import ClientRequests
@@ -75,6 +76,33 @@ def drill_blind_to_another_cluster() -> None:
     wanted = other.take(cluster.name, ttl_ms=TTL_MS)
     cluster.wait(lambda: wanted.outcome == "held", 20)
     assert held.outcome == "other-cluster"
+
+
+@mutant
+def kept_without_id() -> list[Change]:
+    """A node keeps clients that it welcomed before it had joined a cluster, and that know no cluster id therefore."""
+    return [(NodeCore, "_send_back_those_without_id", lambda self: None)]
+
+
+@drill
+def drill_kept_without_id() -> None:
+    """A client comes to a node that has not joined yet; later another cluster takes the servers' addresses."""
+    cluster = Scenario(nodes=1, clients=2)
+    one, other = cluster.simulation.clients
+    node, coordinator = cluster.simulation.nodes[0], cluster.coordinator
+    cluster.crash(one)
+    cluster.make_anew(new_cluster=True)
+    cluster.cut(node, coordinator, 1)
+    one.start()
+    cluster.cut(one, coordinator, 8)  # which would say the id otherwise
+    held = one.take(cluster.name, ttl_ms=30_000)
+    cluster.wait(lambda: held.outcome == "held", 8)
+    cluster.run(8)
+    cluster.make_anew(new_cluster=True)
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: wanted.outcome == "held", 20)
+    cluster.run(1)
+    cluster.demand(held.outcome == "other-cluster", "TOLD", f"the lock of another cluster: {held.outcome}")
 
 
 @mutant

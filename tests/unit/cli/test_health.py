@@ -97,6 +97,25 @@ def test_a_cluster_that_goes_on_without_its_coordinator_is_degraded_and_says_for
     assert "a, b have been without the coordinator for 12 s, and may serve for another 18 s" in health.remarks
 
 
+def test_a_coordinator_that_answers_and_does_not_renew_leases_makes_a_cluster_degraded() -> None:
+    """As with a full disk under its store: the nodes are in touch with it, and their leases run down."""
+    health = judge(
+        WHOLE,
+        node(A, HALF, left_ms=9_900),
+        node(B, HALF, left_ms=9_500),
+        coordinator("the store cannot be written: no space left on device"),
+    )
+    assert (health.condition, health.lease_left_s) == ("degraded", 9.5)
+    (remark,) = health.remarks
+    assert "does not renew the leases of a, b" in remark
+    assert "no space left on device" in remark
+
+
+def test_a_lease_that_was_renewed_a_moment_ago_is_no_cause_for_a_remark() -> None:
+    health = judge(WHOLE, node(A, HALF, left_ms=29_000), node(B, HALF, left_ms=16_000), coordinator())
+    assert (health.condition, health.lease_left_s, health.remarks) == ("serving", None, [])
+
+
 def test_a_coordinator_that_only_this_machine_cannot_reach_is_reported_as_that() -> None:
     health = judge(WHOLE, node(A, HALF), node(B, HALF), ServerAnswer(None, REFUSED))
     assert health.condition == "degraded"

@@ -4,6 +4,9 @@ Rules:
 
 - A connection begins with a hello. A client's names its cluster if it knows one; a peer's names the cluster, its own
   life and the life that it means. What does not fit is refused with the reason, and its connection ends.
+- A client keeps the first cluster id that it hears. One that was welcomed before this node had joined heard none, and
+  could not tell another cluster under the same address from its own: once the node has joined, that client has to come
+  back and hear the id.
 - A peer's new connection replaces an older one of the same life: the older one is dead, and only its end has not been
   noticed here yet.
 - A peer sends what primaries send on this connection; everything else there is a mistake.
@@ -48,6 +51,7 @@ class Admission:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._strangers: dict[Connection, None] = {}
+        self._welcomed_without_id: dict[Connection, None] = {}
         self._peers: dict[Connection, Replica] = {}
         self._connection_of: dict[Replica, Connection] = {}
 
@@ -58,9 +62,15 @@ class Admission:
     def disconnected(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         self._strangers.pop(connection, None)
+        self._welcomed_without_id.pop(connection, None)
         peer = self._peers.pop(connection, None)
         if peer is not None and self._connection_of.get(peer) == connection:
             del self._connection_of[peer]
+
+    def pop_welcomed_without_id(self) -> list[Connection]:
+        """Forget the clients that were welcomed before the node had joined a cluster, and return their connections."""
+        connections, self._welcomed_without_id = list(self._welcomed_without_id), {}
+        return connections
 
     def sender(self, connection: Connection, message: Message) -> Replica | None:
         """Return the peer that sends this message, None if the message must be ignored.
@@ -89,6 +99,8 @@ class Admission:
             match hello:
                 case ClientHello():
                     self._check_client(hello)
+                    if not self._context.state.cluster:
+                        self._welcomed_without_id[connection] = None
                     outbox.add(Admit(connection, is_member=False, welcome=self._welcome()))
                     return hello
                 case PeerHello():

@@ -213,6 +213,8 @@ class NodeCore:
             return False
         reroutes = routes_differ(old, state)
         context.learn(state, reroutes=reroutes)
+        if not old.cluster and state.cluster:
+            self._send_back_those_without_id()
         if reroutes:
             self.service.send_routes()
         released = self._roles.released.digest
@@ -227,6 +229,12 @@ class NodeCore:
         context.outbox.publish(state)
         self._look_at_departure(now_ns)
         return True
+
+    def _send_back_those_without_id(self) -> None:
+        """End the connections of clients that were welcomed before this node had a cluster; they come back at once."""
+        for connection in self._admission.pop_welcomed_without_id():
+            self.service.disconnected(connection)
+            self._context.outbox.close(connection, "the node has joined a cluster: come back for its id")
 
     def next_deadline_ns(self) -> int:
         """Return when the shell must call `on_timer`."""

@@ -75,7 +75,7 @@ class Troubles:
                     return TroubleNotice(self._reason, text, True, since_ms)
                 lease_ms = self._context.state.coordinator_lease_ms
                 lease = f"the lease of {lease_ms / 1000:g} s"
-                text = f"node {node} has not heard of the coordinator for longer than {lease}"
+                text = f"the coordinator has not renewed the right of node {node} to serve for longer than {lease}"
                 return TroubleNotice(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
             case "leases":
                 why = self._why or "earlier leases may not have ended yet"

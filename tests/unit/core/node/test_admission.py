@@ -119,3 +119,16 @@ def test_a_newer_connection_of_a_peer_ends_the_older_one(nodes: Nodes) -> None:
     core.disconnected(100, now_ns=nodes.now)
     core.receive(101, Replicate(7, 1, True, []), now_ns=nodes.now)
     assert [type(effect) for effect in core.take_effects(now_ns=nodes.now)] == [Reply]
+
+
+def test_clients_that_came_before_the_node_had_a_cluster_come_back_for_its_id() -> None:
+    nodes = Nodes("A", "B")
+    early = nodes.client("A", "session", client="early")
+    core = nodes.cores["A"]
+    assert core.state.cluster == ""
+    nodes.assign("A", "B")
+    assert "come back" in early.closed
+    late, *_ = greet(nodes, 101, ClientHello(PROTOCOL, "", "early", 2))
+    assert isinstance(late, Admit)
+    assert late.welcome is not None
+    assert late.welcome.cluster == core.state.cluster != ""

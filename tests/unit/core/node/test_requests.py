@@ -56,6 +56,7 @@ def codes(messages: list[Message]) -> list[str]:
 
 def test_request_is_parked_while_no_node_has_the_slot_and_refused_after_a_while() -> None:
     nodes = Nodes("A")
+    nodes.slots(lambda slot: slot)  # it has joined, and no slot has a primary yet
     client = nodes.client("A", "one")
     assert client.acquire("x", 1) == []
     nodes.advance(4_900 * MS)
@@ -69,6 +70,7 @@ def test_request_is_parked_while_no_node_has_the_slot_and_refused_after_a_while(
 
 def test_parked_requests_that_have_waited_longest_are_answered_first() -> None:
     nodes = Nodes("A")
+    nodes.slots(lambda slot: slot)  # it has joined, and no slot has a primary yet
     young, old = nodes.client("A", "young"), nodes.client("A", "old")
     young.acquire("x", 1, waited_ms=10)
     old.acquire("x", 1, waited_ms=500)
@@ -81,6 +83,7 @@ def test_repeat_of_an_acquire_is_answered_under_its_last_number_in_whatever_orde
     None
 ):
     nodes = Nodes("A")
+    nodes.slots(lambda slot: slot)  # it has joined, and no slot has a primary yet
     one = nodes.client("A", "one")
     one.acquire("x", 1, waited_ms=0)
     one.acquire("x", 1, waited_ms=900)

@@ -79,7 +79,7 @@ def test_a_node_that_has_lost_its_coordinator_says_so_and_since_when() -> None:
         nodes.advance(100 * MS)
     (refusal,) = of(Refusal, refused + news(late))
     assert refusal.code == "unavailable"
-    assert "has not heard of the coordinator" in refusal.text
+    assert "has not renewed the right of node" in refusal.text
     nodes.coordinator_up = True
     for _ in range(30):
         nodes.advance(100 * MS)
