@@ -17,17 +17,18 @@ from lockring.core.effects import (
     Effect,
     Note,
     Publish,
+    Refuse,
     Send,
     StoreRead,
     StoreWrite,
 )
-from lockring.errors import Overloaded, ProtocolError
+from lockring.errors import Overloaded, ProtocolError, from_code
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
-from lockring.protocol import Message, Welcome
+from lockring.protocol import Message, Refusal, Welcome
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
@@ -187,11 +188,13 @@ class CoordinatorServer:
                     guest = self._listener.connection(number)
                     if guest is not None:
                         guest.send_frame(frame)
+            case Refuse(to=number, refusal=refusal):
+                self._refuse(number, refusal)
             case Close(to=int() as number, reason=reason):
                 guest = self._listener.connection(number)
                 if guest is not None:
                     if guest.tag is None:
-                        guest.log_refusal(logging.INFO, "refused", ProtocolError(reason))
+                        guest.log_refusal(logging.INFO, "closed the connection of", ProtocolError(reason))
                     guest.close(reason)
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
@@ -204,6 +207,16 @@ class CoordinatorServer:
                 self._store.write(expected, state, lambda outcome: self._stored(operation, outcome))
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
+
+    def _refuse(self, number: int, refusal: Refusal) -> None:
+        guest = self._listener.connection(number)
+        if guest is not None:
+            if guest.tag is None:  # the end of a node that was welcomed is logged when it has come
+                guest.log_refusal(
+                    logging.INFO, "refused", from_code(refusal.code, refusal.text, name=refusal.name)
+                )
+            guest.send(refusal)
+            guest.close(refusal.text)
 
     def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
         guest = self._listener.connection(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
@@ -23,14 +23,9 @@ from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import (
     PROTOCOL,
-    Drain,
-    DrainReply,
     FromCoordinator,
     Join,
     Message,
-    Refusal,
-    Undrain,
-    UndrainReply,
     Welcome,
 )
 from lockring.troubles import RepeatedTrouble
@@ -41,9 +36,6 @@ _PAUSE_S_MAX: Final = 1.0
 _CALM_NS: Final = 10 * NS_PER_S
 _DUPLICATE_S: Final = 4.0
 """Longer than a coordinator takes a life for running of which it hears nothing more."""
-
-Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
-"""Takes what the coordinator says to a request, or that it cannot be reached. Its `request` means nothing."""
 
 log = logging.getLogger("lockring.node")
 
@@ -71,10 +63,6 @@ class Joiner(Protocol):
     def weight(self) -> int:
         """Its share of slots."""
 
-    @property
-    def is_leaving(self) -> bool:
-        """Whether it waits for an answer to its own wish to leave."""
-
     def begin_life(self, incarnation: int) -> None:
         """Be another incarnation, since the present one was outlived."""
 
@@ -83,6 +71,9 @@ class Joiner(Protocol):
 
     def from_coordinator(self, messages: list[Message]) -> None:
         """What it sent."""
+
+    def coordinator_missing(self, why: str) -> None:
+        """The coordinator is not reached, for a reason that people can read."""
 
     def coordinator_lost(self) -> None:
         """The connection has ended."""
@@ -112,8 +103,6 @@ class CoordinatorLink:
             pause_s_max=_PAUSE_S_MAX,
         )
         self._was_joined = False
-        self._asked: dict[int, Answer] = {}
-        self._requests = 0
         self._problem = ""
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._duplicate_since_s: float | None = None
@@ -137,21 +126,6 @@ class CoordinatorLink:
     def close(self, reason: str) -> None:
         """Leave the coordinator, for good."""
         self._dialer.close(reason)
-
-    def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
-        """Give an operator's request to the coordinator as what it is: an operator's, whichever node it is about."""
-        kind = type(order)
-        self._ask(lambda request: kind(request, order.node), answer, name=order.node)
-
-    def _ask(self, make: Callable[[int], Message], answer: Answer, *, name: str = "") -> None:
-        connection = self._dialer.connection
-        if connection is None:
-            answer(Refusal(0, Unavailable.code, f"the coordinator cannot be asked: {self.note}", name))
-            return
-        self._requests += 1
-        self._asked[self._requests] = answer
-        connection.send(make(self._requests))
-        connection.write_out()
 
     # ----------------------------------------------------------------------- Caller
 
@@ -217,29 +191,17 @@ class CoordinatorLink:
 
     def arrived(self, messages: list[Message]) -> None:
         """See `Caller`."""
-        rest: list[Message] = []
-        for message in messages:
-            if isinstance(message, (DrainReply, UndrainReply, Refusal)) and message.request in self._asked:
-                self._asked.pop(message.request)(message)
-                continue
-            # An answer to no operator's request is one to the node's own wish to leave.
-            if isinstance(message, Refusal) and not self._node.is_leaving:
-                log.warning("the coordinator refuses: %s", message.text)
-            rest.append(message)
-        if rest:
-            self._node.from_coordinator(rest)
+        self._node.from_coordinator(messages)
 
     def lost(self, reason: str) -> None:
         """See `Caller`."""
         self._wait(Unavailable(f"lost the connection: {reason}"))
-        asked, self._asked = self._asked, {}
-        for answer in asked.values():
-            answer(Refusal(0, Unavailable.code, "the coordinator went away before it answered"))
         self._node.coordinator_lost()
 
     def _wait(self, error: LockringError) -> None:
         """Say what is waited for: at once, and then each minute."""
         self._problem = str(error)
+        self._node.coordinator_missing(self.note)
         text = self._trouble.fails(self.note, now_ns=monotonic_ns())
         if text:
             log.warning("%s", text)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from typing import Protocol
 
 from lockring.clock import monotonic_ns
-from lockring.errors import LockringError
-from lockring.protocol import Message
+from lockring.errors import LockringError, Unavailable
+from lockring.protocol import Drain, DrainReply, Message, Refusal, Undrain, UndrainReply
 from lockring.server.node_life import NodeLife
+
+Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
+"""Takes what the coordinator says to an operator's request, or that it cannot be reached."""
 
 
 class LocalClient:
@@ -38,6 +43,11 @@ class LocalClient:
         """See `Answerable`: the node's message to the client."""
         self._receive(message)
 
+    def hang_up(self) -> None:
+        """End the conversation."""
+        self._life.left(self._number)
+        self._end()
+
     def turn_away(self, error: LockringError) -> None:
         """See `Answerable`: the node does not serve this client."""
         self._end()
@@ -45,3 +55,44 @@ class LocalClient:
     def close(self, reason: str) -> None:
         """See `Answerable`: the node wants to hear no more of it."""
         self._end()
+
+
+class LocalHost(Protocol):
+    """A node that takes clients of its own process."""
+
+    def connect_local(
+        self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
+    ) -> LocalClient:
+        """Be a client of the node's present life, until `ended` is called."""
+
+
+class OrderingClient:
+    """An operator's client for one request, which ends with the answer.
+
+    Args:
+        host: the node.
+        answer: called once.
+    """
+
+    def __init__(self, host: LocalHost, answer: Answer) -> None:
+        self._answer: Answer | None = answer
+        self._line = host.connect_local(secrets.token_hex(8), self._receive, self._ended)
+
+    def ask(self, order: Drain | Undrain) -> None:
+        """Send the request."""
+        self._line.ask(type(order)(1, order.node))
+
+    def _receive(self, message: Message) -> None:
+        if isinstance(message, (DrainReply, UndrainReply, Refusal)):
+            self._finish(message)
+            self._line.hang_up()
+
+    def _ended(self) -> None:
+        self._finish(
+            Refusal(0, Unavailable.code, "the node began a new life before the coordinator answered")
+        )
+
+    def _finish(self, message: DrainReply | UndrainReply | Refusal) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(message)

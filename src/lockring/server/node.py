@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Final
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import COORDINATOR, Depart
-from lockring.errors import (
-    LockringError,
-    ProtocolError,
-)
+from lockring.errors import LockringError
 from lockring.net.accepted import CLIENT, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
@@ -21,33 +18,22 @@ from lockring.protocol import (
     PROTOCOL,
     ClientHello,
     Drain,
-    DrainReply,
-    GetState,
-    GetStatus,
-    HandOver,
     Message,
-    Refusal,
-    Replicate,
-    ServerStatus,
-    State,
-    StatusReply,
     Undrain,
-    UndrainReply,
 )
-from lockring.server.coordinator_link import Answer, CoordinatorLink
+from lockring.server.coordinator_link import CoordinatorLink
 from lockring.server.departure import report_departure
 from lockring.server.grpc_start import start_grpc
-from lockring.server.local_client import LocalClient
+from lockring.server.local_client import Answer, LocalClient, OrderingClient
 from lockring.server.node_life import Guest, NodeLife
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import NodeSettings
 from lockring.server.state_diff import shares
-from lockring.units import NS_PER_MS, NS_PER_S, NS_PER_US, ns_to_ms_floor
+from lockring.units import NS_PER_MS, NS_PER_S, NS_PER_US
 
 if TYPE_CHECKING:
     from lockring.grpc_api.server import GrpcServer
 
-_FROM_PEER: Final = frozenset({Replicate, HandOver, State})
 _SLICE_NS_MAX: Final = 50 * NS_PER_MS
 """How long a client's messages are handled without a look at anybody else's: short questions may have long answers."""
 
@@ -156,10 +142,7 @@ class NodeServer:
                 if monotonic_ns() - now_ns > _SLICE_NS_MAX:
                     guest.hold(messages[done:])
                     break
-                taken = core.requests(number, messages[done : done + _PART], now_ns=now_ns)
-                if not taken:
-                    self._answer(guest, messages[done])
-                done += taken or 1
+                done += core.requests(number, messages[done : done + _PART], now_ns=now_ns)
             life.pump.flush_if_idle(now_ns)
             return
         life.receive_on(guest.number, messages)
@@ -168,49 +151,6 @@ class NodeServer:
         """See `Host`."""
         log.debug("%s at %s has left: %s", guest.title, guest.remote, reason)
         self._life.guest_left(guest)
-
-    def _answer(self, guest: AcceptedConnection, message: Message) -> None:
-        match message:
-            case GetState():
-                guest.send(self._life.state_for(message.request, self._note()))
-            case GetStatus():
-                guest.send(StatusReply(message.request, self._status(monotonic_ns())))
-            case Drain() | Undrain():
-                self._pass_on(guest, message)
-            case _:
-                raise ProtocolError(f"a node does not take {type(message).__name__} from a client")
-
-    def _note(self) -> str:
-        return self._coordinator.note or self._life.core.trouble(monotonic_ns())
-
-    def _pass_on(self, guest: AcceptedConnection, order: Drain | Undrain) -> None:
-        request = order.request
-
-        def answered(answer: DrainReply | UndrainReply | Refusal) -> None:
-            answer.request = request
-            guest.send(answer)
-            self._life.pump.schedule()
-
-        self.pass_on(order, answered)
-
-    def _status(self, now_ns: int) -> ServerStatus:
-        status = self._life.core.status(now_ns=now_ns)
-        away_since_ns = self._life.core.away_since_ns
-        return ServerStatus(
-            "node",
-            status.replica.node,
-            status.replica.incarnation,
-            status.version,
-            note=self._coordinator.note,
-            serving=status.serving_slots,
-            primary=status.primary_slots,
-            lease_left_ms=status.coordinator_lease_left_ms,
-            lease_over_ms=status.coordinator_lease_over_ms,
-            away_ms=-1 if away_since_ns is None else ns_to_ms_floor(now_ns - away_since_ns),
-            locks=status.locks,
-            waiters=status.waiters,
-            sessions=status.sessions,
-        )
 
     # ----------------------------------------------------------------------- Joiner
 
@@ -223,11 +163,6 @@ class NodeServer:
     def state(self) -> ClusterState:
         """The newest state that this node has."""
         return self._life.core.state
-
-    @property
-    def is_leaving(self) -> bool:
-        """See `Joiner`."""
-        return self._life.core.is_leaving
 
     def begin_life(self, incarnation: int) -> None:
         """See `Joiner`."""
@@ -251,6 +186,10 @@ class NodeServer:
             self._life.core.receive(COORDINATOR, message, now_ns=now_ns)
         self._life.pump.schedule()
 
+    def coordinator_missing(self, why: str) -> None:
+        """See `Joiner`."""
+        self._life.core.coordinator_missing(why)
+
     def coordinator_lost(self) -> None:
         """See `Joiner`."""
         self._life.core.disconnected(COORDINATOR, now_ns=monotonic_ns())
@@ -265,8 +204,8 @@ class NodeServer:
     # ----------------------------------------------------------------------- gRPC
 
     def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
-        """Give an operator's request to the coordinator; `answer` is called with what it says."""
-        self._coordinator.pass_on(order, answer)
+        """Ask for what an operator wants as a client of this node would, and call `answer` once with what comes back."""
+        OrderingClient(self, answer).ask(order)
 
     def connect_local(
         self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
@@ -297,7 +236,7 @@ class NodeServer:
         return self._listener.connection(number) if number > 0 else self._locals.get(number)
 
     def _new_life(self, incarnation: int) -> NodeLife:
-        return NodeLife(
+        life = NodeLife(
             Replica(self._settings.id, incarnation),
             outbox=self._outbox,
             guest_of=self._guest,
@@ -305,6 +244,8 @@ class NodeServer:
             on_state=self._on_state,
             on_depart=self._on_depart,
         )
+        life.core.coordinator_missing(self._coordinator.note)
+        return life
 
     def _new_reporter(self) -> StateReporter:
         replica = self._life.core.replica

@@ -15,12 +15,12 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Admit, Close, Depart, Effect, Endpoint, Note, Publish, Refuse, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
-from lockring.errors import LockringError, StaleVersion
+from lockring.errors import LockringError, StaleVersion, from_code
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
-from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, StateReply, Welcome
+from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, Welcome
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -194,15 +194,15 @@ class NodeLife:
     def guest_left(self, guest: AcceptedConnection) -> None:
         """Report that an accepted connection has ended; harmless for one of another life."""
         if guest.number in self.accepted:
-            self.accepted.remove(guest.number)
             if isinstance(guest.tag, Replica) and self._incoming.get(guest.tag) is guest:
                 del self._incoming[guest.tag]
-            self.core.disconnected(guest.number, now_ns=monotonic_ns())
-            self.pump.schedule()
+            self.left(guest.number)
 
-    def state_for(self, request: int, note: str) -> StateReply:
-        """The answer to `GetState`."""
-        return StateReply(request, self.core.encoded_state(), note)
+    def left(self, number: int) -> None:
+        """Report the end of a connection that the core knows."""
+        self.accepted.discard(number)
+        self.core.disconnected(number, now_ns=monotonic_ns())
+        self.pump.schedule()
 
     # ----------------------------------------------------------------------- what goes out
 
@@ -236,8 +236,8 @@ class NodeLife:
                     connection.close(reason)
             case Admit():
                 self._admit(effect)
-            case Refuse(to, error):
-                self._refuse(to, error)
+            case Refuse(to, refusal):
+                self._refuse(to, from_code(refusal.code, refusal.text, name=refusal.name))
             case Note(text, asked_by, is_warning):
                 by = None if asked_by is None else self._guest_of(asked_by)
                 level = logging.WARNING if is_warning else logging.INFO
