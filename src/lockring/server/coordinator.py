@@ -61,7 +61,7 @@ class CoordinatorServer:
         # `start` makes these three, before the first connection is accepted.
         self._store: StoreWorker
         self._core: CoordinatorCore
-        self._pump: CoreLoop
+        self._pump: CoreLoop[Effect]
         self._has_store = self._is_started = False
         self._reporter = StateReporter(
             log, None, lambda state: whole(state, self._absent()), absent=self._absent
@@ -97,9 +97,7 @@ class CoordinatorServer:
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
         )
-        self._pump = CoreLoop(
-            flush=self._flush, next_deadline_ns=core.next_deadline_ns, on_timer=self._on_timer
-        )
+        self._pump = CoreLoop(core, self._carry_out, read_clock=self._now_ns)
         self._is_started = True
         await self._listener.begin()
         core.start(now_ns=self._now_ns())
@@ -163,15 +161,12 @@ class CoordinatorServer:
 
     # ----------------------------------------------------------------------- effects
 
-    def _on_timer(self) -> None:
-        self._core.on_timer(now_ns=self._now_ns())
-
-    def _flush(self) -> None:
-        for effect in self._core.take_effects(now_ns=monotonic_ns()):
-            self._carry_out(effect)
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self._carry_out_one(effect)
         self._outbox.flush()
 
-    def _carry_out(self, effect: Effect) -> None:
+    def _carry_out_one(self, effect: Effect) -> None:
         match effect:
             case Admit(number, is_member, welcome):
                 self._admit(number, PEER if is_member else CLIENT, welcome)

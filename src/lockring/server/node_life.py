@@ -137,9 +137,7 @@ class NodeLife:
         self.outbox = outbox
         self.accepted: set[int] = set()
         """The accepted connections that the core knows."""
-        self.pump = CoreLoop(
-            flush=self._flush, next_deadline_ns=self.core.next_deadline_ns, on_timer=self._on_timer
-        )
+        self.pump = CoreLoop(self.core, self._carry_out)
         self._guest_of = guest_of
         self._coordinator = coordinator
         self._on_state = on_state
@@ -206,11 +204,8 @@ class NodeLife:
 
     # ----------------------------------------------------------------------- what goes out
 
-    def _on_timer(self) -> None:
-        self.core.on_timer(now_ns=monotonic_ns())
-
-    def _flush(self) -> None:
-        for effect in self.core.take_effects(now_ns=monotonic_ns()):
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
             # Plain tests of the type: this runs once for every message that the node sends.
             if type(effect) is Send:
                 to = effect.to
