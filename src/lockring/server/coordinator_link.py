@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
@@ -40,6 +41,21 @@ _DUPLICATE_S: Final = 4.0
 log = logging.getLogger("lockring.node")
 
 
+@dataclass
+class NodePlace:
+    """Where others reach a node, and how much it takes on.
+
+    Attributes:
+        weight: its share of slots, beside other nodes' weights.
+        address: HOST:PORT of its lock port, as others are to dial it; "" until it listens.
+        grpc: HOST:PORT of its gRPC port, "" if it has none.
+    """
+
+    weight: int
+    address: str = ""
+    grpc: str = ""
+
+
 class Joiner(Protocol):
     """The node, as this connection sees it."""
 
@@ -50,18 +66,6 @@ class Joiner(Protocol):
     @property
     def state(self) -> ClusterState:
         """The newest state that it has."""
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT to tell others."""
-
-    @property
-    def grpc_address(self) -> str:
-        """HOST:PORT of its gRPC port, "" if it has none."""
-
-    @property
-    def weight(self) -> int:
-        """Its share of slots."""
 
     def begin_life(self, incarnation: int) -> None:
         """Be another incarnation, since the present one was outlived."""
@@ -87,12 +91,14 @@ class CoordinatorLink:
 
     Args:
         node: who joins.
+        place: where others reach it.
         coordinators: HOST:PORT of each that may be the one.
         outbox: where writes wait for the flush.
     """
 
-    def __init__(self, node: Joiner, coordinators: Sequence[str], outbox: Outbox) -> None:
+    def __init__(self, node: Joiner, place: NodePlace, coordinators: Sequence[str], outbox: Outbox) -> None:
         self._node = node
+        self._place = place
         self._where = " or ".join(coordinators)
         self._dialer = Dialer(
             self,
@@ -131,17 +137,17 @@ class CoordinatorLink:
 
     def hello(self) -> Message:
         """See `Caller`."""
-        node = self._node
-        replica, state = node.replica, node.state
+        place = self._place
+        replica, state = self._node.replica, self._node.state
         return Join(
             PROTOCOL,
             state.cluster,
             replica.node,
             replica.incarnation,
-            node.address,
-            node.weight,
+            place.address,
+            place.weight,
             state.version,
-            node.grpc_address,
+            place.grpc,
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:

@@ -1,14 +1,23 @@
-"""A client of a node that lives in the node's own process: its messages pass without a socket, and mean the same."""
+"""Clients of a node in the node's own process: their messages pass without a socket, and mean the same."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Protocol
 
 from lockring.clock import monotonic_ns
+from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError, Unavailable
-from lockring.protocol import Drain, DrainReply, Message, Refusal, Undrain, UndrainReply
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    DrainReply,
+    Message,
+    Refusal,
+    Undrain,
+    UndrainReply,
+)
 from lockring.server.node_life import NodeLife
 
 Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
@@ -16,7 +25,7 @@ Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
 
 
 class LocalClient:
-    """One client in this process, connected to one life of the node. Made by `NodeServer.connect_local`.
+    """One client in this process, connected to one life of the node. Made by `LocalClients.connect_local`.
 
     Args:
         number: of the connection, for the core.
@@ -57,13 +66,58 @@ class LocalClient:
         self._end()
 
 
-class LocalHost(Protocol):
-    """A node that takes clients of its own process."""
+class LocalClients:
+    """The clients of a node in its own process, and the node as they see it. Lives in one event loop.
+
+    Args:
+        present: returns the node's present life.
+    """
+
+    def __init__(self, present: Callable[[], NodeLife]) -> None:
+        self._present = present
+        self._clients: dict[int, LocalClient] = {}
+        self._count = 0
+
+    @property
+    def replica(self) -> Replica:
+        """The node's id and its present incarnation."""
+        return self._present().core.replica
+
+    @property
+    def state(self) -> ClusterState:
+        """The newest state that the node has."""
+        return self._present().core.state
+
+    def get(self, number: int) -> LocalClient | None:
+        """Return a client by the number of its connection; None once that has ended."""
+        return self._clients.get(number)
 
     def connect_local(
         self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
     ) -> LocalClient:
-        """Be a client of the node's present life, until `ended` is called."""
+        """Connect a client of this process to the node's present life, without a socket.
+
+        Args:
+            client: its random id.
+            receive: called with each message for it, in the event loop.
+            ended: called once no more will come, since the life has ended; it may connect again.
+        """
+        self._count += 1
+        number = -self._count  # those of accepted connections are positive
+
+        def end() -> None:
+            if self._clients.pop(number, None) is not None:
+                ended()
+
+        life = self._present()
+        local = self._clients[number] = LocalClient(number, life, receive, end)
+        life.accept(number)
+        local.ask(ClientHello(PROTOCOL, life.core.state.cluster, client, self._count))
+        return local
+
+    def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
+        """Ask for what an operator wants as any client would, and call `answer` once with what comes back."""
+        OrderingClient(self, answer).ask(order)
 
 
 class OrderingClient:
@@ -74,7 +128,7 @@ class OrderingClient:
         answer: called once.
     """
 
-    def __init__(self, host: LocalHost, answer: Answer) -> None:
+    def __init__(self, host: LocalClients, answer: Answer) -> None:
         self._answer: Answer | None = answer
         self._line = host.connect_local(secrets.token_hex(8), self._receive, self._ended)
 

@@ -71,7 +71,7 @@ class Admission:
         peer = self._peers.get(connection)
         if peer is not None and type(message) not in FROM_PEER:
             self.disconnected(connection)
-            text = f"a node does not take {type(message).__name__} from another node"
+            text = f"a node does not accept {type(message).__name__} from another node"
             self._context.outbox.add(Refuse(connection, Refusal(0, ProtocolError.code, text)))
             return None
         return peer

@@ -3,8 +3,8 @@
 - Requests of operators count from 1, so that the coordinator tells them from the node's own wish to leave.
 - An answer goes back under the number that the operator's client has given the request. An operator whose connection
   has ended meanwhile gets none: the shell drops what is sent there.
-- Whether the coordinator carries out a request whose answer was lost is unknown. The operator is told so, and may ask
-  again: both requests mean the same when they are repeated.
+- Whether the coordinator carries out a request whose answer was lost is unknown. The refusal says so, and the operator
+  may ask again: both requests mean the same when they are repeated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a node says about itself when it is asked for the cluster state or for its status."""
+"""A node's answers to questions about itself: the cluster state that it knows, and its status."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class ClientService:
     def _refuse_kind(self, connection: int, message: Message) -> None:
         """End a connection that sends what no client may send: what else it sends cannot be trusted either."""
         self.disconnected(connection)
-        text = f"a node does not take {type(message).__name__} from a client"
+        text = f"a node does not accept {type(message).__name__} from a client"
         self._context.outbox.add(Refuse(connection, Refusal(0, ProtocolError.code, text)))
 
     def send_routes(self) -> None:
