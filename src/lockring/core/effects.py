@@ -6,8 +6,7 @@ import enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
-from lockring.errors import LockringError
-from lockring.protocol import Message, Welcome
+from lockring.protocol import Message, Refusal, Welcome
 
 
 class Coordinator(NamedTuple):
@@ -60,10 +59,10 @@ class Close(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """Send an error on an accepted connection, and close it once that is out."""
+    """Send the reason on an accepted connection, and close the connection once that is out."""
 
     to: Connection
-    error: LockringError
+    refusal: Refusal
 
 
 class DepartureEnd(enum.Enum):

@@ -21,7 +21,7 @@ from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.frames import HEADER_BYTES, FrameReader
 from lockring.net.limits import ConnectionLimits, RefusalLog
 from lockring.net.turns import TURN_NS_MAX, TurnScheduler
-from lockring.protocol import FRAME_BYTES_MAX, PROTOCOL, Message, Refusal, Welcome
+from lockring.protocol import FRAME_BYTES_MAX, Message, Refusal, Welcome
 
 HELLO_BYTES_MAX: Final = 4 * 1024
 """Longest first frame."""
@@ -266,22 +266,6 @@ class AcceptedConnection(FramedConnection):
             self.on_garbage(ProtocolError(f"no complete hello arrived within {HELLO_S_MAX:g} s"))
         else:
             self.on_garbage(ProtocolError(f"a frame was still incomplete after {FRAME_S_MAX:g} s"))
-
-
-def check_protocol(protocol: int, who: str) -> None:
-    """Check the other side's version of the wire protocol.
-
-    Args:
-        protocol: its version.
-        who: its name in the error.
-
-    Raises:
-        ProtocolError: it is not this server's version.
-    """
-    if protocol != PROTOCOL:
-        raise ProtocolError(
-            f"{who} speaks protocol version {protocol}, this server speaks version {PROTOCOL}"
-        )
 
 
 def _not_a_hello(early: bytes, size: int) -> str:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from lockring.clock import monotonic_ns
+from lockring.core.machine import Machine
 from lockring.units import NS_PER_S, NS_PER_US
 
 _DELAY_S_MIN: Final = 0.001  # the granularity of the loop's timers
@@ -25,27 +26,29 @@ _DELAY_S_MAX: Final = 3600.0
 _MOMENT_NS: Final = 20 * NS_PER_US
 """Shorter than a client's pause between requests; longer than the pause between two connections read in one turn."""
 
+EffectT = TypeVar("EffectT")
 
-class CoreLoop:
-    """Runs a core in its event loop. Not thread-safe.
+
+class CoreLoop(Generic[EffectT]):
+    """Runs a machine in its event loop. Not thread-safe.
 
     Args:
-        flush: takes the core's effects and carries them out.
-        next_deadline_ns: returns the core's next deadline on the monotonic clock, or None.
-        on_timer: called when that deadline has passed and the sockets were read; a flush follows.
+        machine: the core. Its inputs but `on_timer` come from elsewhere, followed by `schedule` or one of the flushes.
+        carry_out: carries out the effects of one turn, in their order.
+        read_clock: reads the monotonic clock for `on_timer`.
     """
 
     def __init__(
         self,
+        machine: Machine[Any, EffectT, Any],
+        carry_out: Callable[[list[EffectT]], None],
         *,
-        flush: Callable[[], None],
-        next_deadline_ns: Callable[[], int | None],
-        on_timer: Callable[[], None],
+        read_clock: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._flush = flush
-        self._next_deadline_ns = next_deadline_ns
-        self._on_timer = on_timer
+        self._machine = machine
+        self._carry_out = carry_out
+        self._read_clock = read_clock
         self._scheduled = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
@@ -72,7 +75,7 @@ class CoreLoop:
     def flush(self) -> None:
         """Flush now, even if more input is likely."""
         if not self._stopped:
-            self._flush()
+            self._carry_out(self._machine.take_effects(now_ns=monotonic_ns()))
             self._flushed_ns = monotonic_ns()
             self._arm()
 
@@ -88,7 +91,7 @@ class CoreLoop:
         self.flush()
 
     def _arm(self) -> None:
-        deadline_ns = self._next_deadline_ns()
+        deadline_ns = self._machine.next_deadline_ns()
         if deadline_ns is None or self._stopped:
             return
         if self._timer is not None:
@@ -109,8 +112,8 @@ class CoreLoop:
         self._timer = None
         if self._stopped:
             return
-        deadline_ns = self._next_deadline_ns()
+        deadline_ns = self._machine.next_deadline_ns()
         if deadline_ns is not None and monotonic_ns() >= deadline_ns:
-            self._on_timer()
-            self._flush()
+            self._machine.on_timer(now_ns=self._read_clock())
+            self._carry_out(self._machine.take_effects(now_ns=monotonic_ns()))
         self._arm()

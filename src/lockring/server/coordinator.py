@@ -17,17 +17,18 @@ from lockring.core.effects import (
     Effect,
     Note,
     Publish,
+    Refuse,
     Send,
     StoreRead,
     StoreWrite,
 )
-from lockring.errors import Overloaded, ProtocolError
+from lockring.errors import Overloaded, ProtocolError, from_code
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
-from lockring.protocol import Message, Welcome
+from lockring.protocol import Message, Refusal, Welcome
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
@@ -60,7 +61,7 @@ class CoordinatorServer:
         # `start` makes these three, before the first connection is accepted.
         self._store: StoreWorker
         self._core: CoordinatorCore
-        self._pump: CoreLoop
+        self._pump: CoreLoop[Effect]
         self._has_store = self._is_started = False
         self._reporter = StateReporter(
             log, None, lambda state: whole(state, self._absent()), absent=self._absent
@@ -96,9 +97,7 @@ class CoordinatorServer:
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
         )
-        self._pump = CoreLoop(
-            flush=self._flush, next_deadline_ns=core.next_deadline_ns, on_timer=self._on_timer
-        )
+        self._pump = CoreLoop(core, self._carry_out, read_clock=self._now_ns)
         self._is_started = True
         await self._listener.begin()
         core.start(now_ns=self._now_ns())
@@ -162,15 +161,12 @@ class CoordinatorServer:
 
     # ----------------------------------------------------------------------- effects
 
-    def _on_timer(self) -> None:
-        self._core.on_timer(now_ns=self._now_ns())
-
-    def _flush(self) -> None:
-        for effect in self._core.take_effects(now_ns=monotonic_ns()):
-            self._carry_out(effect)
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self._carry_out_one(effect)
         self._outbox.flush()
 
-    def _carry_out(self, effect: Effect) -> None:
+    def _carry_out_one(self, effect: Effect) -> None:
         match effect:
             case Admit(number, is_member, welcome):
                 self._admit(number, PEER if is_member else CLIENT, welcome)
@@ -187,11 +183,13 @@ class CoordinatorServer:
                     guest = self._listener.connection(number)
                     if guest is not None:
                         guest.send_frame(frame)
+            case Refuse(to=number, refusal=refusal):
+                self._refuse(number, refusal)
             case Close(to=int() as number, reason=reason):
                 guest = self._listener.connection(number)
                 if guest is not None:
                     if guest.tag is None:
-                        guest.log_refusal(logging.INFO, "refused", ProtocolError(reason))
+                        guest.log_refusal(logging.INFO, "closed the connection of", ProtocolError(reason))
                     guest.close(reason)
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
@@ -204,6 +202,16 @@ class CoordinatorServer:
                 self._store.write(expected, state, lambda outcome: self._stored(operation, outcome))
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
+
+    def _refuse(self, number: int, refusal: Refusal) -> None:
+        guest = self._listener.connection(number)
+        if guest is not None:
+            if guest.tag is None:  # the end of a node that was welcomed is logged when it has come
+                guest.log_refusal(
+                    logging.INFO, "refused", from_code(refusal.code, refusal.text, name=refusal.name)
+                )
+            guest.send(refusal)
+            guest.close(refusal.text)
 
     def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
         guest = self._listener.connection(number)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
@@ -23,14 +24,9 @@ from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import (
     PROTOCOL,
-    Drain,
-    DrainReply,
     FromCoordinator,
     Join,
     Message,
-    Refusal,
-    Undrain,
-    UndrainReply,
     Welcome,
 )
 from lockring.troubles import RepeatedTrouble
@@ -42,10 +38,22 @@ _CALM_NS: Final = 10 * NS_PER_S
 _DUPLICATE_S: Final = 4.0
 """Longer than a coordinator takes to declare a silent life dead."""
 
-Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
-"""Takes the coordinator's answer, or a refusal if it cannot be reached. The answer's request number is meaningless."""
-
 log = logging.getLogger("lockring.node")
+
+
+@dataclass
+class NodePlace:
+    """Where others reach a node, and how much it takes on.
+
+    Attributes:
+        weight: its share of slots, beside other nodes' weights.
+        address: HOST:PORT of its lock port, as others are to dial it; "" until it listens.
+        grpc: HOST:PORT of its gRPC port, "" if it has none.
+    """
+
+    weight: int
+    address: str = ""
+    grpc: str = ""
 
 
 class Joiner(Protocol):
@@ -59,22 +67,6 @@ class Joiner(Protocol):
     def state(self) -> ClusterState:
         """The newest cluster state that the node knows."""
 
-    @property
-    def address(self) -> str:
-        """HOST:PORT under which clients and peers reach the node."""
-
-    @property
-    def grpc_address(self) -> str:
-        """HOST:PORT of the node's gRPC server, "" if it has none."""
-
-    @property
-    def weight(self) -> int:
-        """The node's share of slots, relative to other nodes' weights."""
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the node waits for an answer to its own request to leave."""
-
     def begin_life(self, incarnation: int) -> None:
         """Begin another life with a new incarnation, since the cluster has seen a later one than the present."""
 
@@ -83,6 +75,9 @@ class Joiner(Protocol):
 
     def from_coordinator(self, messages: list[Message]) -> None:
         """Handle messages of the coordinator."""
+
+    def coordinator_missing(self, why: str) -> None:
+        """Learn why the coordinator is not reached, as a sentence for people."""
 
     def coordinator_lost(self) -> None:
         """Handle the end of the connection."""
@@ -96,12 +91,14 @@ class CoordinatorLink:
 
     Args:
         node: the node that joins.
+        place: the addresses under which others reach it.
         coordinators: HOST:PORT of each process that may be the coordinator.
         outbox: where writes wait for the flush.
     """
 
-    def __init__(self, node: Joiner, coordinators: Sequence[str], outbox: Outbox) -> None:
+    def __init__(self, node: Joiner, place: NodePlace, coordinators: Sequence[str], outbox: Outbox) -> None:
         self._node = node
+        self._place = place
         self._where = " or ".join(coordinators)
         self._dialer = Dialer(
             self,
@@ -112,8 +109,6 @@ class CoordinatorLink:
             pause_s_max=_PAUSE_S_MAX,
         )
         self._was_joined = False
-        self._asked: dict[int, Answer] = {}
-        self._requests = 0
         self._problem = ""
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._duplicate_since_s: float | None = None
@@ -138,36 +133,21 @@ class CoordinatorLink:
         """Leave the coordinator, for good."""
         self._dialer.close(reason)
 
-    def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
-        """Pass an operator's request about any node on to the coordinator."""
-        kind = type(order)
-        self._ask(lambda request: kind(request, order.node), answer, name=order.node)
-
-    def _ask(self, make: Callable[[int], Message], answer: Answer, *, name: str = "") -> None:
-        connection = self._dialer.connection
-        if connection is None:
-            answer(Refusal(0, Unavailable.code, f"the coordinator cannot be asked: {self.note}", name))
-            return
-        self._requests += 1
-        self._asked[self._requests] = answer
-        connection.send(make(self._requests))
-        connection.write_out()
-
     # ----------------------------------------------------------------------- Caller
 
     def hello(self) -> Message:
         """See `Caller`."""
-        node = self._node
-        replica, state = node.replica, node.state
+        place = self._place
+        replica, state = self._node.replica, self._node.state
         return Join(
             PROTOCOL,
             state.cluster,
             replica.node,
             replica.incarnation,
-            node.address,
-            node.weight,
+            place.address,
+            place.weight,
             state.version,
-            node.grpc_address,
+            place.grpc,
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
@@ -223,29 +203,17 @@ class CoordinatorLink:
 
     def arrived(self, messages: list[Message]) -> None:
         """See `Caller`."""
-        rest: list[Message] = []
-        for message in messages:
-            if isinstance(message, (DrainReply, UndrainReply, Refusal)) and message.request in self._asked:
-                self._asked.pop(message.request)(message)
-                continue
-            # An answer that matches no operator's request answers the node's own request to leave.
-            if isinstance(message, Refusal) and not self._node.is_leaving:
-                log.warning("the coordinator refuses: %s", message.text)
-            rest.append(message)
-        if rest:
-            self._node.from_coordinator(rest)
+        self._node.from_coordinator(messages)
 
     def lost(self, reason: str) -> None:
         """See `Caller`."""
         self._wait(Unavailable(f"lost the connection: {reason}"))
-        asked, self._asked = self._asked, {}
-        for answer in asked.values():
-            answer(Refusal(0, Unavailable.code, "the coordinator went away before it answered"))
         self._node.coordinator_lost()
 
     def _wait(self, error: LockringError) -> None:
         """Log what the node waits for: at once, and then each minute."""
         self._problem = str(error)
+        self._node.coordinator_missing(self.note)
         text = self._trouble.fails(self.note, now_ns=monotonic_ns())
         if text:
             log.warning("%s", text)

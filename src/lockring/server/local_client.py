@@ -1,17 +1,31 @@
-"""A client in the node's own process: its messages pass without a socket, and mean the same."""
+"""Clients of a node in the node's own process: their messages pass without a socket, and mean the same."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 from lockring.clock import monotonic_ns
-from lockring.errors import LockringError
-from lockring.protocol import Message
+from lockring.cluster_state import ClusterState, Replica
+from lockring.errors import LockringError, Unavailable
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    DrainReply,
+    Message,
+    Refusal,
+    Undrain,
+    UndrainReply,
+)
 from lockring.server.node_life import NodeLife
+
+Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
+"""Takes what the coordinator says to an operator's request, or that it cannot be reached."""
 
 
 class LocalClient:
-    """One client in this process, connected to one life of the node. Made by `NodeServer.connect_local`.
+    """One client in this process, connected to one life of the node. Made by `LocalClients.connect_local`.
 
     Args:
         number: the connection's number, for the node's core.
@@ -38,6 +52,11 @@ class LocalClient:
         """See `Answerable`: pass the node's message to the client."""
         self._receive(message)
 
+    def hang_up(self) -> None:
+        """End the conversation."""
+        self._life.left(self._number)
+        self._end()
+
     def turn_away(self, error: LockringError) -> None:
         """See `Answerable`: end the connection of a client that the node does not serve."""
         self._end()
@@ -45,3 +64,89 @@ class LocalClient:
     def close(self, reason: str) -> None:
         """See `Answerable`: end the connection."""
         self._end()
+
+
+class LocalClients:
+    """The clients of a node in its own process, and the node as they see it. Lives in one event loop.
+
+    Args:
+        present: returns the node's present life.
+    """
+
+    def __init__(self, present: Callable[[], NodeLife]) -> None:
+        self._present = present
+        self._clients: dict[int, LocalClient] = {}
+        self._count = 0
+
+    @property
+    def replica(self) -> Replica:
+        """The node's id and its present incarnation."""
+        return self._present().core.replica
+
+    @property
+    def state(self) -> ClusterState:
+        """The newest state that the node has."""
+        return self._present().core.state
+
+    def get(self, number: int) -> LocalClient | None:
+        """Return a client by the number of its connection; None once that has ended."""
+        return self._clients.get(number)
+
+    def connect_local(
+        self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
+    ) -> LocalClient:
+        """Connect a client of this process to the node's present life, without a socket.
+
+        Args:
+            client: its random id.
+            receive: called with each message for it, in the event loop.
+            ended: called once no more will come, since the life has ended; it may connect again.
+        """
+        self._count += 1
+        number = -self._count  # those of accepted connections are positive
+
+        def end() -> None:
+            if self._clients.pop(number, None) is not None:
+                ended()
+
+        life = self._present()
+        local = self._clients[number] = LocalClient(number, life, receive, end)
+        life.accept(number)
+        local.ask(ClientHello(PROTOCOL, life.core.state.cluster, client, self._count))
+        return local
+
+    def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
+        """Ask for what an operator wants as any client would, and call `answer` once with what comes back."""
+        OrderingClient(self, answer).ask(order)
+
+
+class OrderingClient:
+    """An operator's client for one request, which ends with the answer.
+
+    Args:
+        host: the node.
+        answer: called once.
+    """
+
+    def __init__(self, host: LocalClients, answer: Answer) -> None:
+        self._answer: Answer | None = answer
+        self._line = host.connect_local(secrets.token_hex(8), self._receive, self._ended)
+
+    def ask(self, order: Drain | Undrain) -> None:
+        """Send the request."""
+        self._line.ask(type(order)(1, order.node))
+
+    def _receive(self, message: Message) -> None:
+        if isinstance(message, (DrainReply, UndrainReply, Refusal)):
+            self._finish(message)
+            self._line.hang_up()
+
+    def _ended(self) -> None:
+        self._finish(
+            Refusal(0, Unavailable.code, "the node began a new life before the coordinator answered")
+        )
+
+    def _finish(self, message: DrainReply | UndrainReply | Refusal) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(message)

@@ -15,12 +15,12 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Admit, Close, Depart, Effect, Endpoint, Note, Publish, Refuse, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
-from lockring.errors import LockringError, StaleVersion
+from lockring.errors import LockringError, StaleVersion, from_code
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
-from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, StateReply, Welcome
+from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, Welcome
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -137,9 +137,7 @@ class NodeLife:
         self.outbox = outbox
         self.accepted: set[int] = set()
         """The accepted connections that the core knows."""
-        self.pump = CoreLoop(
-            flush=self._flush, next_deadline_ns=self.core.next_deadline_ns, on_timer=self._on_timer
-        )
+        self.pump = CoreLoop(self.core, self._carry_out)
         self._guest_of = guest_of
         self._coordinator = coordinator
         self._on_state = on_state
@@ -194,23 +192,20 @@ class NodeLife:
     def guest_left(self, guest: AcceptedConnection) -> None:
         """Report that an accepted connection has ended; harmless for one of another life."""
         if guest.number in self.accepted:
-            self.accepted.remove(guest.number)
             if isinstance(guest.tag, Replica) and self._incoming.get(guest.tag) is guest:
                 del self._incoming[guest.tag]
-            self.core.disconnected(guest.number, now_ns=monotonic_ns())
-            self.pump.schedule()
+            self.left(guest.number)
 
-    def state_for(self, request: int, note: str) -> StateReply:
-        """The answer to `GetState`."""
-        return StateReply(request, self.core.encoded_state(), note)
+    def left(self, number: int) -> None:
+        """Report the end of a connection that the core knows."""
+        self.accepted.discard(number)
+        self.core.disconnected(number, now_ns=monotonic_ns())
+        self.pump.schedule()
 
     # ----------------------------------------------------------------------- what goes out
 
-    def _on_timer(self) -> None:
-        self.core.on_timer(now_ns=monotonic_ns())
-
-    def _flush(self) -> None:
-        for effect in self.core.take_effects(now_ns=monotonic_ns()):
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
             # Plain tests of the type: this runs once for every message that the node sends.
             if type(effect) is Send:
                 to = effect.to
@@ -236,8 +231,8 @@ class NodeLife:
                     connection.close(reason)
             case Admit():
                 self._admit(effect)
-            case Refuse(to, error):
-                self._refuse(to, error)
+            case Refuse(to, refusal):
+                self._refuse(to, from_code(refusal.code, refusal.text, name=refusal.name))
             case Note(text, asked_by, is_warning):
                 by = None if asked_by is None else self._guest_of(asked_by)
                 level = logging.WARNING if is_warning else logging.INFO

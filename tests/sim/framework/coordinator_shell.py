@@ -13,6 +13,7 @@ from lockring.core.effects import (
     Effect,
     Note,
     Publish,
+    Refuse,
     Send,
     StoreRead,
     StoreWrite,
@@ -111,16 +112,12 @@ class CoordinatorShell(Shell):
             case Send(to, message):
                 assert isinstance(to, int)
                 self.transmit(self._ends.get(to), message)
+            case Refuse(to, refusal):
+                self.transmit(self._ends.get(to), refusal)
+                self._close(to, refusal.text)
             case Close(to, reason):
                 assert isinstance(to, int)
-                end = self._ends.get(to)
-                if end is not None:
-                    if self.world.story is not None:
-                        self.world.tell(
-                            self.name, f"closes the connection to {end.other.process.name}: {reason}"
-                        )
-                    end.close()
-                    self.post(self._closed, end)
+                self._close(to, reason)
             case Publish():
                 pass
             case Note(text):
@@ -132,3 +129,12 @@ class CoordinatorShell(Shell):
                 self.store.write(self, operation, expected, state, self._store_answer)
             case _:
                 raise AssertionError(f"a coordinator asks for {effect}")
+
+    def _close(self, connection: int, reason: str) -> None:
+        end = self._ends.get(connection)
+        if end is None:
+            return
+        if self.world.story is not None:
+            self.world.tell(self.name, f"closes the connection to {end.other.process.name}: {reason}")
+        end.close()
+        self.post(self._closed, end)

@@ -26,8 +26,6 @@ from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.timing import Timing
 from lockring.protocol import (
     PROTOCOL,
-    Drain,
-    DrainReply,
     FromCoordinator,
     FromPeer,
     Heartbeat,
@@ -39,8 +37,6 @@ from lockring.protocol import (
     Replicate,
     ReplicateAck,
     ToNode,
-    Undrain,
-    UndrainReply,
     Welcome,
 )
 from tests.sim.framework.network import End, Network
@@ -122,7 +118,6 @@ class NodeShell(Shell):
         self._inbound: dict[Replica, End] = {}
         self._clients: dict[int, End] = {}
         self._accepted_ends: dict[int, End] = {}
-        self._passed_on: dict[int, tuple[End, int]] = {}
         self._coordinator: End | None = None
         self._welcomed = False
         self._may_stop = False
@@ -225,7 +220,6 @@ class NodeShell(Shell):
         assert self.core is not None
         if end is self._coordinator:
             self._coordinator = None
-            self._passed_on.clear()
             if self._welcomed:
                 self._welcomed = False
                 self.core.disconnected(COORDINATOR, now_ns=self.turn_now)
@@ -259,10 +253,6 @@ class NodeShell(Shell):
                 self.network.process_crashed(self, power=False)
                 self.crash()
                 self.world.after(self.rng.randrange(500 * MS, 2000 * MS), self._restart, self.life)
-            case DrainReply() | UndrainReply() | Refusal() if message.request in self._passed_on:
-                guest, request = self._passed_on.pop(message.request)
-                message.request = request
-                self.transmit(guest, message)
             case Refusal(request=0) if not (self._welcomed and self.draining):
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._leave_coordinator(end)
@@ -271,14 +261,6 @@ class NodeShell(Shell):
                 self.core.receive(COORDINATOR, message, now_ns=self.turn_now)
             case _:
                 self.world.stats["coordinator_before_welcome"] += 1
-
-    def _pass_on(self, guest: End, order: Drain | Undrain) -> None:
-        if self._coordinator is None or not self._welcomed:
-            self.transmit(guest, Refusal(order.request, "unavailable", "there is no coordinator"))
-            return
-        number = 1 + max(self._passed_on, default=0)
-        self._passed_on[number] = (guest, order.request)
-        self.transmit(self._coordinator, type(order)(number, order.node))
 
     def _restart(self, life: int) -> None:
         if not self.alive and self.life == life:
@@ -300,9 +282,6 @@ class NodeShell(Shell):
         assert self.core is not None
         message = _to_node.decode(payload)
         if end.number in self._clients:
-            if isinstance(message, (Drain, Undrain)):
-                self._pass_on(end, message)
-                return
             self.tap.node_received(self, end.number, message)
         elif isinstance(end.label, Replica):
             self._news -= _is_heartbeat(message)
@@ -428,9 +407,9 @@ class NodeShell(Shell):
                 self._close(to, reason)
             case Admit():
                 self._admit(effect)
-            case Refuse(to, error):
-                self.transmit(self._end_of(to), Refusal(0, error.code, str(error), error.name))
-                self._close(to, str(error))
+            case Refuse(to, refusal):
+                self.transmit(self._end_of(to), refusal)
+                self._close(to, refusal.text)
             case Depart():
                 self._may_stop = True
             case Publish():

@@ -101,7 +101,7 @@ class ClientShell(Shell):
     """
 
     is_client = True
-    core: ClientCore | None  # type: ignore[assignment]
+    core: ClientCore | None
 
     def __init__(
         self,

@@ -12,9 +12,10 @@ import heapq
 import random
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lockring.core.effects import Effect
+from lockring.core.machine import Machine
 
 if TYPE_CHECKING:
     from tests.sim.framework.network import End
@@ -29,19 +30,6 @@ class Violation(Exception):
     def __init__(self, what: str, text: str) -> None:
         super().__init__(f"{what}: {text}")
         self.what = what
-
-
-class Core(Protocol):
-    """The part of the contract that every core offers to its shell."""
-
-    def next_deadline_ns(self) -> int | None:
-        """When `on_timer` wants to be called."""
-
-    def take_effects(self, *, now_ns: int) -> list[Effect]:
-        """Return the effects to carry out."""
-
-    def check_invariants(self) -> None:
-        """Raise if the core contradicts itself."""
 
 
 class World:
@@ -151,7 +139,7 @@ class Process:
         ends: its open ends of connections.
     """
 
-    core: Core | None
+    core: Machine[Any, Any, Any] | None
     is_client = False
 
     def __init__(self, world: World, name: str, *, slowness: Slowness, drift: bool = True) -> None:

@@ -102,7 +102,7 @@ def drill_kept_without_id() -> None:
     wanted = other.take(cluster.name, ttl_ms=TTL_MS)
     cluster.wait(lambda: wanted.outcome == "held", 20)
     cluster.run(1)
-    cluster.demand(held.outcome == "other-cluster", "TOLD", f"the lock of another cluster: {held.outcome}")
+    cluster.demand(held.outcome == "other-cluster", "LOSS", f"the lock of another cluster: {held.outcome}")
 
 
 @mutant

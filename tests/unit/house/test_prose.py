@@ -46,7 +46,6 @@ NOT_YET = (
     "src/lockring/client/decorators.py",
     "src/lockring/core/client/tickets.py",
     "src/lockring/grpc_api",
-    "src/lockring/server/node.py",
     "src/lockring/server/node_life.py",
     "tests/sim/framework/node_shell.py",
     "tests/unit/grpc_api",

@@ -10,19 +10,20 @@ import sys
 import uvloop
 
 from lockring.clock import monotonic_ns
-from lockring.net.core_loop import CoreLoop
 from lockring.units import NS_PER_MS
+from tests.unit.net.test_core_loop import Recorder
 
 
 async def main() -> None:
     done = asyncio.Event()
     events: list[str] = []
-    deadline_ns: list[int] = [monotonic_ns() + int(sys.argv[1]) * NS_PER_MS]
+    deadline_ns = monotonic_ns() + int(sys.argv[1]) * NS_PER_MS
 
-    def on_timer() -> None:
-        deadline_ns.clear()
-        events.append("timer")
-        done.set()
+    class Once(Recorder):
+        def on_timer(self, *, now_ns: int) -> None:
+            super().on_timer(now_ns=now_ns)
+            events.append("timer")
+            done.set()
 
     class Reader(asyncio.Protocol):
         def data_received(self, data: bytes) -> None:
@@ -30,13 +31,10 @@ async def main() -> None:
 
     sock = socket.socket(fileno=0)
     transport, _ = await asyncio.get_running_loop().create_connection(Reader, sock=sock)
-    pump = CoreLoop(
-        flush=lambda: None,
-        next_deadline_ns=lambda: deadline_ns[0] if deadline_ns else None,
-        on_timer=on_timer,
-    )
-    pump.schedule()
-    print(*deadline_ns, flush=True)
+    machine = Once()
+    machine.deadline_ns = deadline_ns
+    machine.pump.schedule()
+    print(deadline_ns, flush=True)
     await done.wait()
     print(*events, flush=True)
     transport.close()

@@ -12,6 +12,7 @@ import time
 
 from lockring.clock import monotonic_ns
 from lockring.net.core_loop import CoreLoop
+from lockring.protocol import Message
 from lockring.units import NS_PER_MS
 from tests.unit.net.serving import run, until
 
@@ -21,19 +22,37 @@ first, so that nothing was shown, the next is tried; if all of them were too sho
 
 
 class Recorder:
-    """A core that records its calls, in order. It has one deadline at a time."""
+    """A machine that records its calls, in order. It has one deadline at a time."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
         self.deadline_ns: int | None = None
         self.fired_at_ns = 0
-        self.pump = CoreLoop(
-            flush=lambda: self.events.append("flush"),
-            next_deadline_ns=lambda: self.deadline_ns,
-            on_timer=self.on_timer,
-        )
+        self.pump = CoreLoop(self, lambda effects: None)
 
-    def on_timer(self) -> None:
+    def connected(self, endpoint: int, /, *, now_ns: int) -> None:
+        """No test opens a connection."""
+
+    def receive(self, sender: int, message: Message, /, *, now_ns: int) -> None:
+        """No test sends a message."""
+
+    def disconnected(self, endpoint: int, /, *, now_ns: int) -> None:
+        """No test ends a connection."""
+
+    def check_invariants(self) -> None:
+        """Nothing could be wrong."""
+
+    def status(self, *, now_ns: int) -> None:
+        """There is nothing to say."""
+
+    def next_deadline_ns(self) -> int | None:
+        return self.deadline_ns
+
+    def take_effects(self, *, now_ns: int) -> list[object]:
+        self.events.append("flush")
+        return []
+
+    def on_timer(self, *, now_ns: int) -> None:
         self.deadline_ns = None
         self.fired_at_ns = monotonic_ns()
         self.events.append("timer")

@@ -49,7 +49,7 @@ from lockring.core.coordinator.status import (
 from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
-from lockring.core.effects import Admit, Broadcast, Close, Connection, Effect, Note, Publish, Send
+from lockring.core.effects import Admit, Broadcast, Close, Connection, Effect, Note, Publish, Refuse, Send
 from lockring.core.farewells import Farewells
 from lockring.core.timing import Timing, with_time_left
 from lockring.errors import LockringError, ProtocolError, WrongRole
@@ -402,7 +402,7 @@ class CoordinatorCore:
 
     def _refuse(self, sender: Connection, refusal: Refusal) -> None:
         self._drop(sender)
-        self._effects += (Send(sender, refusal), Close(sender, refusal.text))
+        self._effects.append(Refuse(sender, refusal))
 
     def _not_coordinator(self, request: int) -> Refusal:
         return Refusal(request, "not-coordinator", self.note)

@@ -35,6 +35,7 @@ from lockring.protocol import (
     Join,
     Message,
     PeerHello,
+    Refusal,
     Replicate,
     SlotRequests,
     State,
@@ -80,8 +81,8 @@ class Admission:
         peer = self._peers.get(connection)
         if peer is not None and type(message) not in FROM_PEER:
             self.disconnected(connection)
-            text = f"a node does not take {type(message).__name__} from another node"
-            self._context.outbox.add(Refuse(connection, ProtocolError(text)))
+            text = f"a node does not accept {type(message).__name__} from another node"
+            self._context.outbox.add(Refuse(connection, Refusal(0, ProtocolError.code, text)))
             return None
         return peer
 
@@ -111,7 +112,7 @@ class Admission:
                 case _:
                     raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
         except LockringError as error:
-            outbox.add(Refuse(connection, error))
+            outbox.add(Refuse(connection, Refusal(0, error.code, str(error), error.name)))
         return None
 
     def _admit_peer(self, connection: Connection, peer: Replica) -> None:

@@ -22,6 +22,7 @@ class CoordinatorTie:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._heartbeats = SentTimes()
+        self._why_away = "waiting for the coordinator"
         self.away_since_ns: int | None = context.now_ns
         self.heartbeat_at_ns = context.now_ns
 
@@ -29,6 +30,15 @@ class CoordinatorTie:
     def is_up(self) -> bool:
         """Whether the coordinator has welcomed the node on a connection that stands."""
         return self.away_since_ns is None
+
+    @property
+    def note(self) -> str:
+        """A sentence on why no connection stands, "" while one does."""
+        return "" if self.is_up else self._why_away
+
+    def missing(self, why: str) -> None:
+        """Note why the coordinator is not reached, which the shell knows."""
+        self._why_away = why
 
     def connected(self) -> None:
         """Note that the coordinator has welcomed the node."""

@@ -62,17 +62,29 @@ class ClientRequests:
         clients: ConnectedClients,
         troubles: Troubles,
         handlers: Mapping[type[Message], RequestHandler],
+        *,
+        refuse_kind: Callable[[int, Message], None],
     ) -> None:
+        """Make the dispatcher of one node.
+
+        Args:
+            context: the node's.
+            clients: its clients.
+            troubles: why it cannot serve.
+            handlers: by the kind of request.
+            refuse_kind: ends the service of a connection that sends anything else.
+        """
         self._context = context
         self._clients = clients
         self._troubles = troubles
         self._parked = ParkedRequests()
         self.handlers = dict(handlers)
+        self._refuse_kind = refuse_kind
 
     def receive(
         self, connection: int, message: Any, now_ns: int, parked: ParkedRequest | None = None
     ) -> None:
-        """Handle a request of a client; any other message is refused.
+        """Handle a request of a client; any other message ends its connection.
 
         Args:
             connection: where it came.
@@ -84,8 +96,7 @@ class ClientRequests:
             return
         handler = self.handlers.get(type(message))
         if handler is None:
-            text = f"a node takes no {type(message).__name__} from a client"
-            self._clients.refuse(connection, message, "protocol", text)
+            self._refuse_kind(connection, message)
             return
         try:
             needs = handler.needs

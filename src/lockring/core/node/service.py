@@ -5,6 +5,7 @@
 - `grants`: grants and queues; `session_leases`: when sessions run out, and what ends with them.
 - `acquires`, `renewals`, `queries`, `watches`, `groups`: the requests.
 - `lock_events`: what happens to watched locks, from `grants` to `watches` and `groups`.
+- `reports`: what the node says of itself; `orders`: what it passes on to the coordinator.
 - `dispatch`: which request goes to which of them.
 """
 
@@ -13,33 +14,44 @@ from __future__ import annotations
 from typing import Any
 
 from lockring.core.deadlines import DeadlineQueue
+from lockring.core.effects import Refuse
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
+from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.dispatch import ClientRequests, Needs, RequestHandler
 from lockring.core.node.generations import Generations
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.groups import Groups, check_group_request
 from lockring.core.node.lock_events import LockEvents
+from lockring.core.node.orders import OperatorOrders
 from lockring.core.node.queries import Queries
 from lockring.core.node.renewals import Renewals
+from lockring.core.node.reports import NodeReports
 from lockring.core.node.roles import NewGenerations, ReignBegan, SlotChange
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.trouble import Troubles
 from lockring.core.node.validation import check_acquire
 from lockring.core.node.watches import Watches
+from lockring.errors import ProtocolError
 from lockring.protocol import (
     Acquire,
     Break,
     CloseSession,
     Describe,
     DescribeGroup,
+    Drain,
     FollowGroup,
+    GetState,
+    GetStatus,
     Keepalive,
     List,
+    Message,
+    Refusal,
     Release,
     ReleaseReply,
+    Undrain,
     Unwatch,
     ViewAck,
     Watch,
@@ -53,10 +65,13 @@ class ClientService:
         clients: their connections.
         troubles: why the node cannot serve as it should.
         requests: where their requests go.
+        reports: what the node says of itself.
         grants, groups: those of the node, for its status and its checks.
     """
 
-    def __init__(self, context: NodeContext, sessions: Sessions) -> None:
+    def __init__(
+        self, context: NodeContext, sessions: Sessions, tie: CoordinatorTie, orders: OperatorOrders
+    ) -> None:
         self._context = context
         self.clients = ConnectedClients(context)
         self.troubles = Troubles(context, self.clients)
@@ -69,6 +84,9 @@ class ClientService:
         self._queries = Queries(context, self.clients, self.grants, self.groups)
         acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
         renewals = Renewals(context, self.clients, self.grants, self._leases)
+        self.reports = NodeReports(
+            context, tie, self.clients, troubles=self.troubles, sessions=sessions, grants=self.grants
+        )
         self.requests = ClientRequests(
             context,
             self.clients,
@@ -88,7 +106,12 @@ class ClientService:
                 ),
                 FollowGroup: RequestHandler(self.groups.follow, Needs.RIGHT_TO_SERVE, check_group_request),
                 ViewAck: RequestHandler(self.groups.view_acknowledged),
+                GetState: RequestHandler(self.reports.send_state),
+                GetStatus: RequestHandler(self.reports.send_status),
+                Drain: RequestHandler(orders.pass_on),
+                Undrain: RequestHandler(orders.pass_on),
             },
+            refuse_kind=self._refuse_kind,
         )
         self._queues: tuple[DeadlineQueue[Any], ...] = (
             sessions.queue,
@@ -122,6 +145,12 @@ class ClientService:
         self.grants.withdraw_all(reversed(list(client.waiters)))  # from the ends of long queues
         self._watches.disconnected(connection, client)
         self.groups.disconnected(connection, client)
+
+    def _refuse_kind(self, connection: int, message: Message) -> None:
+        """End a connection that sends what no client may send: what else it sends cannot be trusted either."""
+        self.disconnected(connection)
+        text = f"a node does not accept {type(message).__name__} from a client"
+        self._context.outbox.add(Refuse(connection, Refusal(0, ProtocolError.code, text)))
 
     def send_routes(self) -> None:
         """Send all clients where the primaries are."""

@@ -7,6 +7,7 @@ import msgspec
 from lockring.cluster_state import Replica
 from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS
+from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
 
 
@@ -69,4 +70,32 @@ def status_of(context: NodeContext, *, waiters: int, sessions: int, clients: int
         clients=clients,
         coordinator_lease_left_ms=ns_to_ms_floor(left_ns),
         coordinator_lease_over_ms=ns_to_ms_floor(-left_ns) if has_been and left_ns <= 0 else -1,
+    )
+
+
+def server_status_of(
+    status: NodeStatus, *, note: str, away_since_ns: int | None, now_ns: int
+) -> ServerStatus:
+    """Return the status as it goes to clients.
+
+    Args:
+        status: the node in figures.
+        note: what the node waits for, "" if for nothing.
+        away_since_ns: since when the coordinator has been away; None if it is not.
+        now_ns: the time.
+    """
+    return ServerStatus(
+        "node",
+        status.replica.node,
+        status.replica.incarnation,
+        status.version,
+        note=note,
+        serving=status.serving_slots,
+        primary=status.primary_slots,
+        lease_left_ms=status.coordinator_lease_left_ms,
+        lease_over_ms=status.coordinator_lease_over_ms,
+        away_ms=-1 if away_since_ns is None else ns_to_ms_floor(now_ns - away_since_ns),
+        locks=status.locks,
+        waiters=status.waiters,
+        sessions=status.sessions,
     )

@@ -15,6 +15,7 @@ from lockring.core.effects import (
     Effect,
     Note,
     Publish,
+    Refuse,
     Send,
     StoreRead,
     StoreWrite,
@@ -171,13 +172,19 @@ class World:
                     self.deliver(connection, message)
             case Send(int() as connection, message):
                 self.deliver(connection, message)
+            case Refuse(connection, refusal):
+                self.deliver(connection, refusal)
+                self.close(connection, refusal.text)
             case Close(int() as connection, reason):
-                self.closed.append(connection)
-                ended = self.by_connection.pop(connection, None)
-                if ended is not None:
-                    ended.closed = reason
+                self.close(connection, reason)
             case _:
                 raise AssertionError(effect)
+
+    def close(self, connection: Connection, reason: str) -> None:
+        self.closed.append(connection)
+        ended = self.by_connection.pop(connection, None)
+        if ended is not None:
+            ended.closed = reason
 
     def deliver(self, connection: Connection, message: Message) -> None:
         self.sent.append((connection, message))

@@ -48,7 +48,7 @@ def refusal(effects: list[Effect]) -> str:
     """The code of the only refusal."""
     (refused,) = [effect for effect in effects if isinstance(effect, Refuse)]
     assert not [effect for effect in effects if isinstance(effect, Admit)]
-    return refused.error.code
+    return refused.refusal.code
 
 
 def test_a_client_is_welcomed_and_gets_the_routes(nodes: Nodes) -> None:

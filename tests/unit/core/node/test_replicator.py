@@ -10,6 +10,7 @@ from lockring.core.effects import COORDINATOR
 from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.protocol import (
+    GetState,
     GrantReply,
     HandOver,
     HandOverSlot,
@@ -19,6 +20,7 @@ from lockring.protocol import (
     Routes,
     SlotRequestKind,
     State,
+    StateReply,
     Tail,
 )
 from lockring.slots import slot_of
@@ -249,8 +251,10 @@ def test_links_to_lives_that_are_over_are_forgotten(pair: Nodes) -> None:
     assert list(pair.cores["A"]._replicator.links) == []
 
 
-def test_encoded_state_is_the_state(pair: Nodes) -> None:
-    assert pair.cores["A"].encoded_state() == encode_state(pair.state)
+def test_a_node_that_is_asked_for_the_state_sends_its_newest_one(pair: Nodes) -> None:
+    (reply,) = pair.client("A", "s").ask(GetState(7))
+    assert isinstance(reply, StateReply)
+    assert (reply.request, reply.state) == (7, encode_state(pair.state))
 
 
 def test_news_that_need_not_be_sent_any_more_plans_no_wakeup(pair: Nodes) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
-from lockring.core.effects import COORDINATOR, Admit, Close, Coordinator, Note, Publish, Reply, Send
+from lockring.core.effects import COORDINATOR, Admit, Close, Coordinator, Note, Publish, Refuse, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.protocol import (
@@ -96,6 +96,8 @@ class Nodes:
         self.asks: list[tuple[SlotRequestKind, SlotRequest]] = []
         self.clients: dict[tuple[str, int], Client] = {}
         self.notes: list[str] = []
+        self.asked_of_coordinator: list[Message] = []
+        """What nodes sent to it besides heartbeats and requests about slots."""
         self.cut: set[tuple[str, str]] = set()
         self.coordinator_up = True
         self.lag: set[str] = set()
@@ -236,6 +238,12 @@ class Nodes:
             case Send(to=Replica(node=node), message=message) | Reply(to=Replica(node=node), message=message):
                 if (name, node) not in self.cut and self.replicas.get(node) == effect.to:
                     self._later(node, self.replicas[name], message)
+            case Refuse(to=connection, refusal=refusal):
+                client = self.clients[name, connection]
+                client.inbox.append(refusal)
+                client.closed = refusal.text
+            case Send(to=Coordinator(), message=message):
+                self.asked_of_coordinator.append(message)
             case Close(to=int() as connection, reason=reason):
                 self.clients[name, connection].closed = reason
             case Admit() | Publish():

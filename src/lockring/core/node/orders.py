@@ -1,0 +1,69 @@
+"""Operators' requests that a node passes on: it asks the coordinator on the operators' behalf.
+
+- Requests of operators count from 1, so that the coordinator tells them from the node's own wish to leave.
+- An answer goes back under the number that the operator's client has given the request. An operator whose connection
+  has ended meanwhile gets none: the shell drops what is sent there.
+- Whether the coordinator carries out a request whose answer was lost is unknown. The refusal says so, and the operator
+  may ask again: both requests mean the same when they are repeated.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lockring.core.effects import COORDINATOR, Connection
+from lockring.core.node.context import NodeContext
+from lockring.core.node.coordinator_tie import CoordinatorTie
+from lockring.errors import Unavailable
+from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
+
+
+class PassedOnOrder(NamedTuple):
+    """A request that the coordinator has not answered yet.
+
+    Attributes:
+        connection: the operator's.
+        request: the number of the request there.
+    """
+
+    connection: Connection
+    request: int
+
+
+class OperatorOrders:
+    """The requests of operators to the coordinator, by the number that it knows them by."""
+
+    def __init__(self, context: NodeContext, tie: CoordinatorTie) -> None:
+        self._context = context
+        self._tie = tie
+        self._open: dict[int, PassedOnOrder] = {}
+        self._count = 0
+
+    def pass_on(self, connection: Connection, order: Drain | Undrain, now_ns: int) -> None:
+        """Ask the coordinator for what an operator wants; without a coordinator the request is refused."""
+        del now_ns
+        if not self._tie.is_up:
+            text = f"the coordinator cannot be asked: {self._tie.note}"
+            self._refuse(PassedOnOrder(connection, order.request), text, order.node)
+            return
+        self._count += 1
+        self._open[self._count] = PassedOnOrder(connection, order.request)
+        # The kind of message stays, whichever node it is about: an operator's drain of this very node is refused where
+        # the node's own wish to leave is not.
+        self._context.outbox.send(COORDINATOR, type(order)(self._count, order.node))
+
+    def answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
+        """Pass an answer of the coordinator to the operator; one to an unknown request is dropped."""
+        order = self._open.pop(answer.request, None)
+        if order is not None:
+            answer.request = order.request
+            self._context.outbox.send(order.connection, answer)
+
+    def coordinator_lost(self) -> None:
+        """Refuse what the coordinator has not answered: on another connection it does not know these numbers."""
+        lost, self._open = self._open, {}
+        for order in lost.values():
+            self._refuse(order, "the coordinator went away before it answered")
+
+    def _refuse(self, order: PassedOnOrder, text: str, name: str = "") -> None:
+        self._context.outbox.send(order.connection, Refusal(order.request, Unavailable.code, text, name))

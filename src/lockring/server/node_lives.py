@@ -1,0 +1,159 @@
+"""The lives of a node: the present one, its successor where the coordinator asks for one, and the order to leave.
+
+An incarnation that the cluster knows as ended joins no more: the node begins another life, under a higher number, and
+drops everything of the former one. What outlasts a life is the connection to the coordinator, and an order to leave.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from lockring.clock import monotonic_ns, wall_ns
+from lockring.cluster_state import ClusterState, Replica
+from lockring.core.effects import COORDINATOR, Depart
+from lockring.errors import LockringError
+from lockring.net.connection import Outbox
+from lockring.protocol import Message
+from lockring.server.coordinator_link import CoordinatorLink, NodePlace
+from lockring.server.node_life import Guest, NodeLife
+from lockring.server.node_log import NodeLog
+from lockring.server.settings import NodeSettings
+from lockring.units import NS_PER_MS, NS_PER_US
+
+log: Final = logging.getLogger("lockring.node")
+
+
+class LifeListener(Protocol):
+    """The process of a node, as its lives see it."""
+
+    def state_changed(self) -> None:
+        """Act on a new cluster state of the present life."""
+
+    def departed(self, depart: Depart) -> None:
+        """Let the process end, since the node may stop."""
+
+    def failed(self, error: LockringError) -> None:
+        """End the process with an error, since it makes no sense to go on."""
+
+
+class NodeLives:
+    """One life after the other, and the coordinator's connection to them. Lives in one event loop.
+
+    Args:
+        settings: of the node.
+        place: where others reach it.
+        outbox: where writes wait for the flush.
+        guest_of: finds a client's or a peer's connection by its number.
+        listener: hears of what concerns the process.
+
+    Attributes:
+        present: the life that is lived now.
+        log: what is reported of it.
+        has_joined: whether any life has joined the cluster.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        place: NodePlace,
+        outbox: Outbox,
+        *,
+        guest_of: Callable[[int], Guest | None],
+        listener: LifeListener,
+    ) -> None:
+        self._node = settings.id
+        self._outbox = outbox
+        self._guest_of = guest_of
+        self._listener = listener
+        self._link = CoordinatorLink(self, place, settings.coordinators, outbox)
+        self._leave_until_ns: int | None = None
+        self.has_joined = False
+        self.present = self._begin(wall_ns() // NS_PER_US)
+        self.log = NodeLog(self.present.core)
+
+    def start(self) -> None:
+        """Begin to look for the coordinator."""
+        self._link.start()
+
+    def leave(self, timeout_s: float) -> None:
+        """Let the present life leave, and each that follows it within the time."""
+        self._leave_until_ns = monotonic_ns() + int(timeout_s * 1000) * NS_PER_MS
+        self._go_on_leaving()
+
+    def end(self, reason: str) -> None:
+        """End the present life and the connection to the coordinator."""
+        self.present.end(reason)
+        self._link.close(reason)
+
+    # ----------------------------------------------------------------------- Joiner
+
+    @property
+    def replica(self) -> Replica:
+        """See `Joiner`."""
+        return self.present.core.replica
+
+    @property
+    def state(self) -> ClusterState:
+        """See `Joiner`."""
+        return self.present.core.state
+
+    def begin_life(self, incarnation: int) -> None:
+        """See `Joiner`."""
+        self.present.end("this node begins a new life")
+        self.log.flush()
+        self.present = self._begin(max(incarnation, wall_ns() // NS_PER_US))
+        self.log = NodeLog(self.present.core)
+        self._go_on_leaving()
+
+    def joined(self) -> None:
+        """See `Joiner`."""
+        self.has_joined = True
+        self.present.core.connected(COORDINATOR, now_ns=monotonic_ns())
+        self.present.pump.schedule()
+
+    def from_coordinator(self, messages: list[Message]) -> None:
+        """See `Joiner`."""
+        now_ns = monotonic_ns()
+        for message in messages:
+            self.present.core.receive(COORDINATOR, message, now_ns=now_ns)
+        self.present.pump.schedule()
+
+    def coordinator_missing(self, why: str) -> None:
+        """See `Joiner`."""
+        self.present.core.coordinator_missing(why)
+
+    def coordinator_lost(self) -> None:
+        """See `Joiner`."""
+        self.present.core.disconnected(COORDINATOR, now_ns=monotonic_ns())
+        self.present.pump.schedule()
+
+    def fail(self, error: LockringError) -> None:
+        """See `Joiner`."""
+        self._link.close(str(error))
+        self._listener.failed(error)
+
+    # ----------------------------------------------------------------------- inner
+
+    def _begin(self, incarnation: int) -> NodeLife:
+        life = NodeLife(
+            Replica(self._node, incarnation),
+            outbox=self._outbox,
+            guest_of=self._guest_of,
+            coordinator=lambda: self._link.connection,
+            on_state=self._on_state,
+            on_depart=self._listener.departed,
+        )
+        life.core.coordinator_missing(self._link.note)
+        return life
+
+    def _on_state(self, state: ClusterState) -> None:
+        self.log.state_changed(state)
+        self._listener.state_changed()
+
+    def _go_on_leaving(self) -> None:
+        if self._leave_until_ns is not None:
+            now_ns = monotonic_ns()
+            self.present.core.leave(timeout_ns=max(0, self._leave_until_ns - now_ns), now_ns=now_ns)
+            self.present.pump.schedule()

@@ -1,0 +1,75 @@
+"""A node's log lines about its share of the cluster, and about its right to serve it: one for each change."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from lockring.clock import monotonic_ns
+from lockring.cluster_state import ClusterState
+from lockring.core.node import NodeCore
+from lockring.server.reporter import StateReporter
+from lockring.server.state_diff import shares
+from lockring.units import NS_PER_S
+
+log: Final = logging.getLogger("lockring.node")
+
+
+class NodeLog:
+    """The reports of one life of a node. Lives in one event loop.
+
+    Args:
+        core: of that life.
+    """
+
+    def __init__(self, core: NodeCore) -> None:
+        self._core = core
+        self._states = StateReporter(log, core.replica.node, self._share)
+        self._lease_over_told = False
+        self._beginning_since_ns: int | None = None
+
+    def state_changed(self, state: ClusterState) -> None:
+        """Report a new cluster state, together with those that follow at once."""
+        self._states.report(state)
+
+    def flush(self) -> None:
+        """Log what was collected so far."""
+        self._states.flush()
+
+    def look(self, now_ns: int) -> None:
+        """Report what only the passing of time brings about. To be called twice a second."""
+        self._tell_of_lease(now_ns)
+        self._tell_of_takeovers(now_ns)
+
+    def _share(self, state: ClusterState) -> str:
+        core = self._core
+        # At the very beginning the first lease is on its way.
+        may_serve = core.coordinator_lease_left_ns(monotonic_ns()) > 0 or not core.had_lease
+        return shares(state, core.replica, may_serve=may_serve)
+
+    def _tell_of_lease(self, now_ns: int) -> None:
+        """Log once when the coordinator's lease is over, and once when there is one again."""
+        core = self._core
+        has_lease = core.coordinator_lease_left_ns(now_ns) > 0
+        if has_lease and self._lease_over_told:
+            self._lease_over_told = False
+            log.info("serving again: the coordinator has given this node its lease")
+        elif not has_lease and not self._lease_over_told and core.had_lease:
+            self._lease_over_told = True
+            away_since_ns = core.away_since_ns
+            log.error(
+                "serving no more: the coordinator's lease of %g s is over, and %s",
+                core.state.coordinator_lease_ms / 1000,
+                "it has not been renewed"
+                if away_since_ns is None
+                else f"the coordinator has been away for {(now_ns - away_since_ns) / 1e9:.0f} s",
+            )
+
+    def _tell_of_takeovers(self, now_ns: int) -> None:
+        """Log once when all slots that this node was given are served, where some had to wait."""
+        if self._core.beginning:
+            self._beginning_since_ns = self._beginning_since_ns or now_ns
+        elif self._beginning_since_ns is not None:
+            waited_s = (now_ns - self._beginning_since_ns) / NS_PER_S
+            self._beginning_since_ns = None
+            log.info("serving all slots that it was given, the last ones after some %.1f s", waited_s)
