@@ -22,7 +22,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 # Under nohup this would be ignored, and so in every process that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# Servers keep a directory by default: not that of whoever runs the tests, nor of an earlier run on the same port.
+# Servers keep a directory by default: not that of the person who runs the tests, nor of an earlier run on the same
+# port.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="lockring-tests-state-")
 os.environ.pop("STATE_DIRECTORY", None)
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)

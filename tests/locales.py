@@ -22,7 +22,7 @@ def _plain() -> dict[str, str]:
 
 
 def encoding_of(environ: dict[str, str]) -> str:
-    """What a Python that is started in this environment decodes its arguments by."""
+    """Return the encoding by which a Python started in this environment decodes its arguments."""
     code = "import sys; print(sys.getfilesystemencoding())"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True

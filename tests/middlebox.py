@@ -1,4 +1,4 @@
-"""What may lie between a client and a server: it passes bytes on, and forgets connections without a word to either end."""
+"""A device between a client and a server: it passes bytes on, and forgets connections without notice to either end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Middlebox:
         self.reset()
 
     def forget(self, *, there: bool = True, back: bool = True) -> None:
-        """Swallow from now on what is sent on the connections that there are, `there` (to the server), `back`, or both."""
+        """Swallow all further bytes on existing connections: `there` (to the server), `back`, or both."""
         with self._lock:
             for passage in self._passages:
                 near, far = passage.ends

@@ -19,7 +19,7 @@ _ports = ReservedPorts()  # until this process ends, so that no test gets anothe
 
 
 def address() -> str:
-    """An address at which nobody listens, and nobody will but a server that a test starts there."""
+    """Return an address at which no process listens, nor will, but for a server that a test starts there."""
     return f"127.0.0.1:{_ports.take()[0]}"
 
 

@@ -1,4 +1,7 @@
-"""A real S3 API server (moto's) on loopback, in a process of its own: `python -m tests.s3_server` prints its URL and serves until its input ends."""
+"""A real S3 API server (moto's) on loopback, in a process of its own.
+
+`python -m tests.s3_server` prints its URL and serves until its input ends.
+"""
 
 from __future__ import annotations
 

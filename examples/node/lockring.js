@@ -64,7 +64,7 @@ class Lock extends EventEmitter {
       await this._client._retried('Unlock', () => request, this.deadline);
       return true;
     } catch (error) {
-      // Not held any more, or nobody could be asked: its lease has ended, or will.
+      // Not held any more, or no node could be asked: its lease has ended, or will.
       if (error.code === grpc.status.FAILED_PRECONDITION || AGAIN.has(error.code)) return false;
       throw error;
     }
@@ -82,7 +82,7 @@ class Lock extends EventEmitter {
     this.emit('lost', reason);
   }
 
-  // Nobody needs to tell us that it is over: after a silence of everybody our own clock does.
+  // No server has to report the loss: if all are silent, our own clock ends the lease.
   _watchDeadline() {
     this._timer = setTimeout(() => {
       if (now() >= this.deadline) this._lose('local-deadline');

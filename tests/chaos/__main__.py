@@ -1,4 +1,7 @@
-"""`python -m tests.chaos --minutes 10 --seed 7`: chaos over real processes, from a shell. Exit code 1 if something was found."""
+"""`python -m tests.chaos --minutes 10 --seed 7`: chaos over real processes, from a shell.
+
+Exit code 1 if something was found.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tests.chaos.run import Options, Run
 
 
 def _minutes(text: str) -> float:
-    """Some time, and not for ever."""
+    """Some time, and not forever."""
     try:
         minutes = float(text)
     except ValueError:

@@ -1,14 +1,17 @@
-"""What must hold of a run's history, whatever was done to the cluster. Knows nothing of how lockring works.
+"""The checks of a run's history, which must pass whatever was done to the cluster. Knows nothing of how lockring works.
 
-- P1: the intervals in which clients rightly believe that they hold a lock do not overlap, unless both share it. An interval reaches from the return of acquire
-  to the call of release, or to the client's own deadline as it was last seen, whichever comes first.
-- P2: of two grants of a lock, the one that was asked for after the other had returned has the greater token; so has the one
-  that began to be held later, unless both share the lock. No token is given twice.
-- P2 again, at the register: nobody is refused while rightly believing to hold the lock.
-- P3 and P4: no grant is lost, except by a client that was itself stopped, or cut off, for more than half of the lease that it lost.
+- P1: the intervals in which clients rightly believe that they hold a lock do not overlap, unless both share it. An
+  interval reaches from the return of acquire to the call of release, or to the client's own deadline as it was last
+  seen, whichever comes first.
+- P2: of two grants of a lock, the one that was asked for after the other had returned has the greater token; so has
+  the one that began to be held later, unless both share the lock. No token is given twice.
+- P2 again, at the register: no client is refused while it rightly believes that it holds the lock.
+- P3 and P4: no grant is lost, except by a client that was itself stopped, or cut off, for more than half of the lease
+  that it lost.
 - G1 to G3, of groups: see `group_checker.py`.
 
-It may be asked while the run goes on: then it judges what had happened before a given time, by which everything older has been read.
+It may be asked while the run goes on: then it judges what had happened before a given time, by which everything older
+has been read.
 """
 
 from __future__ import annotations
@@ -91,7 +94,7 @@ class Loss(NamedTuple):
 
 
 class Grant:
-    """What is known of one grant."""
+    """One grant, as the history shows it."""
 
     __slots__ = ("entered", "held_until_ns", "leaving_at_ns", "lost")
 
@@ -115,7 +118,7 @@ class Grant:
 
     @property
     def believed(self) -> Interval:
-        """When it was rightly believed to be held."""
+        """The times at which its client rightly believed that it held the lock."""
         return Interval(self.entered.at_ns, min(self.held_until_ns, self.ended_ns))
 
     def held(self, at_ns: int, left_ns: int) -> None:
@@ -232,7 +235,8 @@ class Checker:
     # ----------------------------------------------------------------------- judging
 
     def judge(self, before_ns: int = NEVER_NS) -> list[Problem]:
-        """Everything that is wrong, but for losses, with grants that began before a time by which all that is older was read."""
+        """Everything that is wrong, but for losses, with grants that began before a time by which all that is older
+        was read."""
         for lock in sorted(self._changed):
             grants = self._by_lock[lock]
             if before_ns != NEVER_NS:  # not all of it again and again
@@ -246,7 +250,7 @@ class Checker:
 
     def _exclusive(self, lock: str, grants: list[Grant]) -> None:
         believed = sorted((each for each in grants if each.was_held), key=lambda each: each.believed.from_ns)
-        last: dict[bool, Grant] = {}  # of those who hold it alone, and of those who share it
+        last: dict[bool, Grant] = {}  # by whether it shares the lock
         for grant in believed:
             shared = grant.entered.shared
             for before in [each for each in last.values() if not (shared and each.entered.shared)]:
@@ -290,7 +294,8 @@ class Checker:
                 )
 
     def judge_register(self, rows: Iterable[Row]) -> list[Problem]:
-        """What the database has seen: accepted tokens never fall, writers have grants, no rightful one was refused."""
+        """Check the writes that the database has seen: accepted tokens never fall, writers have grants, no rightful
+        one was refused."""
         highest: dict[str, Row] = {}
         of_keys = []
         for row in rows:
@@ -335,7 +340,8 @@ class Checker:
         return Loss(lost, text, is_starved=bool(text))
 
     def _starved(self, lease: Interval, client: str) -> str:
-        """Whether the machine kept the client waiting for half of a lease, or any other process longer than a backup lease."""
+        """Whether the machine kept the client waiting for half of a lease, or any other process longer than a backup
+        lease."""
         for stall in self.stalls:
             stalled = Interval(stall.from_ns, stall.until_ns)
             frozen = any(each.common_ns(stalled) for each in self.own_faults[stall.process])
@@ -345,7 +351,7 @@ class Checker:
         return ""
 
     def story(self, lock: str, at_ns: int) -> list[str]:
-        """What is known of a lock around a time, oldest first."""
+        """Return the events of a lock around a time, oldest first."""
         near = [
             (when_ns, event)
             for event in self._events[lock]
@@ -358,7 +364,7 @@ class Checker:
 
 
 def _names_of(event: Owned | Regrouped | Viewed) -> list[str]:
-    """What an event of a group is about: keys, or the group's lock."""
+    """Return the subject of a group's event: keys, or the group's lock."""
     match event:
         case Owned():
             return [name_of_key(event.group, event.key)]

@@ -1,6 +1,7 @@
-"""What is done to a cluster while clients work: drawn from a seed, one at a time, each followed by its healing.
+"""The faults of a cluster while clients work: drawn from a seed, one at a time, each followed by its healing.
 
-The kinds come in rounds: each round has all of them once, in an order of its own, so that a long run has had each about as often.
+The kinds come in rounds: each round has all of them once, in an order of its own, so that a long run has had each
+about as often.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ EXIT_S_MAX: Final = 90.0
 """Bound for a node to drain and end, on a slow machine."""
 
 FREEZE_SHORT_S: Final = (0.3, 1.5)
-"""Shorter than the backup lease: others may wait, nobody replaces anybody."""
+"""Shorter than the backup lease: others may wait, no copy replaces another."""
 
 FREEZE_NODE_LONG_S: Final = (3.0, 10.0)
 FREEZE_CLIENT_SHORT_S: Final = (0.3, 3.0)
 """Less than a third of a client's TTL: it must not lose anything."""
 
 CUT_CLIENT_S: Final = (1.0, 4.0)
-"""A client renews a third into its lease and dials again after two seconds: after this cut it must still hold everything."""
+"""A client renews a third into its lease and dials again after two seconds: after this cut it must still hold
+everything."""
 
 CUT_S: Final = (1.0, 10.0)
 DOWN_S: Final = (0.0, 8.0)
 
 
 class FaultFailed(RuntimeError):
-    """What should have been done to the cluster did not work: a finding, since all of it is supported."""
+    """A fault or its healing that did not work: a finding, since all of it is supported."""
 
 
 class Fault(NamedTuple):
@@ -45,12 +47,12 @@ class Fault(NamedTuple):
     Attributes:
         kind: as in `KINDS`.
         text: what is done to whom, for people.
-        lasts_s: how long after `inject` `heal` is to be called.
+        lasts_s: how long after `inject` to call `heal`.
         inject: does it; does not wait.
         heal: undoes it; may wait for what it began.
         nodes: the nodes that it stops, moves or cuts off, with which a second fault has nothing to do.
         client: the client process that is itself stopped or cut off, "" if none is.
-        waits: whether `heal` waits for what it began: whatever else is to be undone must be undone before.
+        waits: whether `heal` waits for what it began: all other faults must be undone before.
     """
 
     kind: str
@@ -173,7 +175,7 @@ class Faults:
         return self._cut(kind, ends[0], ends[1], CUT_CLIENT_S, both=False)._replace(client=client)
 
     def forget_client(self, kind: str, spared: frozenset[str]) -> Fault | None:
-        """What lies between a client and a node forgets their connections, in one direction or both: they look open."""
+        """A device between a client and a node forgets their connections, in one direction or both: they look open."""
         if not self._links.forgets:
             return None
         client, node = self._client(), self._node(spared)
@@ -185,7 +187,7 @@ class Faults:
         )  # fmt: skip
 
     def isolate_node(self, kind: str, spared: frozenset[str]) -> Fault:
-        """A node hears nobody and is heard by nobody."""
+        """A node that hears no process and is heard by none."""
         node = self._node(spared)
         lasts_s = self._rng.uniform(*CUT_S)
         return Fault(
@@ -210,7 +212,7 @@ class Faults:
         )  # fmt: skip
 
     def leave(self, kind: str, spared: frozenset[str]) -> Fault | None:
-        """A node that is told to end, for good."""
+        """A node that is ended in order, for good."""
         if len(self._running()) <= NODES_MIN:
             return None
         node = self._node(spared)
@@ -359,4 +361,4 @@ SECOND: Final = (
     "cut client -> node",
     "cut node -> node",
 )
-"""What may come on top of another fault: nothing of it ends or silences a second holder of the same data."""
+"""Faults that may come on top of another one: nothing of it ends or silences a second holder of the same data."""

@@ -1,11 +1,12 @@
-"""What must hold of the groups in a run's history. Knows nothing of how lockring works.
+"""The checks of the groups in a run's history. Knows nothing of how lockring works.
 
-- G1: the intervals in which members rightly believe that a key is their own do not overlap. An interval reaches from a look that said so over all later ones
-  to the end of the callback that takes the key away, or to the end of the membership: to the call of leave, the loss, or the client's
-  own deadline as it was last seen. No look says so after a membership has ended.
-- G2: where one member looked after another one had looked, and both owned the key, the later fence is the greater one. A member's own fence for a key, and
-  the version of its view, never fall. All who know a version know the same members. At the register no fence falls,
-  and nobody is refused while rightly believing to own the key.
+- G1: the intervals in which members rightly believe that a key is their own do not overlap. An interval reaches from
+  a look that said so over all later ones to the end of the callback that takes the key away, or to the end of the
+  membership: to the call of leave, the loss, or the client's own deadline as it was last seen. No look says so after
+  a membership has ended.
+- G2: where one member looked after another one had looked, and both owned the key, the later fence is the greater
+  one. A member's own fence for a key, and the version of its view, never fall. All who know a version know the same
+  members. At the register no fence falls, and no member is refused while it rightly believes that it owns the key.
 - G3: after the faults, all members soon know one settled view with just them, and each key has an owner.
 
 A look that was still in progress when the key was taken away shows nothing.
@@ -79,7 +80,10 @@ class Claim:
         step.last_from_ns = max(step.last_from_ns, event.from_ns)
 
     def overlaps(self, other: Claim) -> bool:
-        """Whether both surely owned the key at one moment. Of a single look the moment lies anywhere between its ends."""
+        """Whether both surely owned the key at one moment.
+
+        Of a single look the moment lies anywhere between its ends.
+        """
         return self.from_ns < other.until_ns and other.from_ns < self.until_ns
 
     def __str__(self) -> str:
@@ -207,7 +211,8 @@ class GroupChecker:
                 self._found("G2", name, step.last_from_ns, f"{step} owned it after {highest}")
 
     def judge_register(self, rows: Iterable[Row]) -> None:
-        """What the register has seen of keys: fences never fall, who writes owned the key, and no rightful owner was refused."""
+        """Check the writes that the register has seen: fences never fall, writers owned the key, and no rightful
+        owner was refused."""
         highest: dict[str, Row] = {}
         for row in rows:
             self._counts[f"writes for keys {row.verdict}"] += 1
@@ -228,10 +233,10 @@ class GroupChecker:
                 self._counts["fenced off"] += 1
 
     def unsettled(self, wanted: dict[str, set[str]], keys: Iterable[str], since_ns: int) -> list[str]:
-        """What is still missing, by looks since a time, until each group is settled; nothing if it is.
+        """Return what is still missing, by looks since a time, until each group is settled; nothing if it is.
 
         Args:
-            wanted: the groups, with the clients that are to be their members under their own names.
+            wanted: the groups, with the clients that should be their members under their own names.
             keys: of each group.
             since_ns: when all faults had ended.
         """

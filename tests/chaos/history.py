@@ -1,4 +1,4 @@
-"""What the processes of a run write down: one line of JSON per event, each process to a file of its own.
+"""The events that the processes of a run write down: one line of JSON per event, each process to a file of its own.
 
 All times are nanoseconds of `lockring.clock.monotonic_ns`, one clock for all processes of the machine. Where an event
 says how long a lock is held for (`left_ns`), the clock was read first and the grant asked afterwards: so
@@ -21,8 +21,8 @@ class Event(msgspec.Struct, frozen=True, tag_field="what", kw_only=True):
 
 
 class Entered(Event, frozen=True, tag="entered"):
-    """An acquire has returned. `asked_at_ns` is when it was called, `ttl_ns` the lease that it asked for, `shared` whether others
-    may hold the lock at the same time, shared as well."""
+    """An acquire has returned. `asked_at_ns` is when it was called, `ttl_ns` the lease that it asked for, `shared`
+    whether others may hold the lock at the same time, shared as well."""
 
     client: str
     pid: int
@@ -110,8 +110,9 @@ class Failed(Event, frozen=True, tag="failed"):
 
 
 class Owned(Event, frozen=True, tag="owned"):
-    """A member of a group has looked, and `owns` said that a key is its own, between `from_ns` and `at_ns`. `token` is that of the
-    membership, whose lease lasts for `left_ns` more by a look afterwards; `fence` is what `fence` said for the key."""
+    """A member of a group has looked, and `owns` said that a key is its own, between `from_ns` and `at_ns`. `token`
+    is that of the membership, whose lease lasts for `left_ns` more by a look afterwards; `fence` is what `fence` said
+    for the key."""
 
     client: str
     group: str
@@ -124,7 +125,8 @@ class Owned(Event, frozen=True, tag="owned"):
 
 
 class Regrouped(Event, frozen=True, tag="regrouped"):
-    """The `on_change` callback of a member was called at `at_ns` with keys that it gained and lost, and returned after `let_go_at_ns`."""
+    """The `on_change` callback of a member was called at `at_ns` with keys that it gained and lost, and returned
+    after `let_go_at_ns`."""
 
     client: str
     group: str

@@ -1,4 +1,5 @@
-"""The network between the processes of a run, and how it is cut: network namespaces, or proxies where these cannot be had."""
+"""The network between the processes of a run, and how it is cut: network namespaces, or proxies where these cannot be
+had."""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ class LinksFailed(RuntimeError):
 
 
 class Links(Protocol):
-    """A network in which what one named process sends to another can be lost, without either being told.
+    """A network in which what one named process sends to another can be lost, without notice to either.
 
-    A cut is one-way. What is on its way then, and what is sent afterwards, arrives after the mending if both sides still want
-    it, as TCP has it. Not safe for use by several threads at once.
+    A cut is one-way. What is on its way then, and what is sent afterwards, arrives after the mending if both sides
+    still want it, as TCP has it. Not safe for use by several threads at once.
     """
 
     kind: str
@@ -31,10 +32,10 @@ class Links(Protocol):
     """Whether `forget` can be done here."""
 
     def place(self, name: str) -> Place:
-        """Where a server process is to be; the same again if asked again."""
+        """Return the place of a server process; the same for the same name."""
 
     def prefix(self, name: str) -> tuple[str, ...]:
-        """What the command line of a client process begins with, so that it is in this network under that name."""
+        """Return the start of a client process's command line that puts it into this network under that name."""
 
     def enter(self) -> None:
         """Let this process reach all others, whatever is cut. To be called once, before there are other threads."""
@@ -46,8 +47,10 @@ class Links(Protocol):
         """Undo a cut; harmless where there is none."""
 
     def forget(self, source: str, target: str) -> None:
-        """Of the connections that there are now, nothing arrives any more that `source` sends to `target`, for ever, and neither
-        side is told; new connections are as good as any."""
+        """Let existing connections lose everything that `source` sends to `target`, forever and without notice.
+
+        New connections work.
+        """
 
     def isolate(self, name: str) -> None:
         """At one stroke, nothing that a process sends arrives anywhere, and nothing arrives that is sent to it."""

@@ -1,8 +1,9 @@
 """Links as network namespaces: every process has a machine of its own, as far as the network is concerned.
 
 All of them are on one bridge, which is in a namespace as well: the machine's own network is not touched. A one-way cut
-tells the sender's kernel a hardware address for the target that nobody has. Its packets then get lost on the bridge, silently and
-at once, in this direction only; and no kernel module is needed that a small system may lack, as `tc` filters do.
+tells the sender's kernel a hardware address for the target that no machine has. Its packets then get lost on the
+bridge, silently and at once, in this direction only; and no kernel module is needed that a small system may lack, as
+`tc` filters do.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class NetnsLinks:
             _set_namespace(namespace.fileno())
 
     def cut(self, source: str, target: str) -> None:
-        """Give the source a hardware address for the target that nobody has."""
+        """Give the source a hardware address for the target that no machine has."""
         self._teach(source, target, "02:4c:52:ff:ff:ff")
         self._cuts.add((source, target))
 
@@ -91,7 +92,7 @@ class NetnsLinks:
         _ip("-n", self._run + SWITCH, "link", "set", f"port{self._number(name)}", "master", "bridge")
 
     def close(self) -> None:
-        """Delete the namespaces, and with them what was in them. Processes in them are to be ended before."""
+        """Delete the namespaces, and with them what was in them. Processes in them must be ended before."""
         if self._home is not None:
             _set_namespace(self._home)
             os.close(self._home)

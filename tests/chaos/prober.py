@@ -1,4 +1,4 @@
-"""A client process that acquires and releases locks that nobody else wants, to see for how long one cannot be had.
+"""A client process that acquires and releases locks that no other client wants, to see for how long one cannot be had.
 
 `python -m tests.chaos.prober JSON`. SIGTERM ends it.
 """
@@ -33,7 +33,7 @@ ACQUIRE_S_MAX: Final = 30.0
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the prober is told.
+    """The prober's orders.
 
     Attributes:
         name: of the process.
@@ -77,7 +77,10 @@ class Prober:
             raise
 
     async def _probe(self, client: lockring.aio.Client, lock: str) -> None:
-        """One lock, again and again. A turn begins with the release of the turn before, which a fault may delay as well."""
+        """One lock, again and again.
+
+        A turn begins with the release of the turn before, which a fault may delay as well.
+        """
         token = 0
         grant: lockring.aio.Grant | None = None
         while not self._stop.is_set():

@@ -1,10 +1,11 @@
 """Links as a proxy before every server: for where network namespaces cannot be had.
 
-Each server advertises its proxy's address. Who has opened a connection is told by Linux, which names the process that
+Each server advertises its proxy's address. The opener of a connection is known from Linux, which names the process that
 owns the other end; so a link of two processes can be cut although all of them reach a server at the same address.
 
-Bytes that are cut off are kept and delivered after the mending, as TCP would by sending them again, and so is the end of a
-connection. One difference to a real network remains: a connection can be opened through a cut; it is then silent.
+Bytes that are cut off are kept and delivered after the mending, as TCP would by sending them again, and so is the end
+of a connection. One difference to a real network remains: a connection can be opened through a cut; it is then
+silent.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class ProxyLinks:
         return self._places[name]
 
     def prefix(self, name: str) -> tuple[str, ...]:
-        """Clients are told apart by their process id."""
+        """Clients are distinguished by their process id."""
         return ()
 
     def enter(self) -> None:
@@ -79,8 +80,9 @@ class ProxyLinks:
         self._call(self._set(source, target, is_open=True))
 
     def forget(self, source: str, target: str) -> None:
-        """Swallow what comes on the connections of now. Their ends see no more of it than of a router's that has forgotten them,
-        but that the system of the proxy acknowledges what they send: so only what the processes do by themselves helps."""
+        """Swallow what comes on the connections of now. Their ends see no more of it than of a router's that has
+        forgotten them, but that the system of the proxy acknowledges what they send: so only what the processes do by
+        themselves helps."""
         self._call(self._forget(source, target))
 
     def isolate(self, name: str) -> None:
@@ -205,7 +207,8 @@ class ProxyLinks:
 async def _pump(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event, swallows: asyncio.Event
 ) -> None:
-    """Pass bytes on in one direction, and in the end the end, whenever the gate is open; or swallow them and pass on only an end."""
+    """Pass bytes on in one direction, and in the end the end, whenever the gate is open; or swallow them and pass on
+    only an end."""
     while True:
         try:
             data = await reader.read(_READ_BYTES)

@@ -1,4 +1,4 @@
-"""What the locks protect: a register per lock in a database that refuses whoever comes with an older token."""
+"""The resource that the locks protect: a register per lock in a database that refuses writers with an older token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCHEMA: Final = """
 
 
 class Decided(NamedTuple):
-    """What became of a write, and when that was decided."""
+    """The outcome of a write, and when that was decided."""
 
     verdict: Verdict
     at_ns: int

@@ -1,4 +1,4 @@
-"""What a run came to: a value that goes into a file as JSON, and a table for people."""
+"""The outcome of a run: a value that goes into a file as JSON, and a table for people."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Unavailable(msgspec.Struct, frozen=True):
-    """For how long a probed lock could not be had, at most, in each fault of a kind: the median of these, and the worst."""
+    """For how long a probed lock could not be had, at most, in each fault of a kind: the median of these, and the
+    worst."""
 
     faults: int
     median_ms: float

@@ -48,7 +48,8 @@ GROUPS: Final[dict[str, set[str]]] = {"work/1": {"c1", "c2", "c3", "c4"}, "work/
 
 KEYS: Final = tuple(f"key-{number}" for number in range(8))
 SETTLE_S_MAX: Final = 60.0
-"""Bound for the groups to settle after the faults: a lease that was lost in the last one, its view, and all again on a slow machine."""
+"""Bound for the groups to settle after the faults: a lease that was lost in the last one, its view, and all again on
+a slow machine."""
 
 _LOOK_S: Final = 0.2
 _STABLE_LOOK_S: Final = 0.25
@@ -190,7 +191,7 @@ class Run:
     # ----------------------------------------------------------------------- faults
 
     def run(self) -> Report:
-        """Do faults for as long as was asked for, let everybody end, and judge. To be called once."""
+        """Inject faults for the time of the plan, let all processes end, and judge. Call this once."""
         self._began_ns = monotonic_ns()
         end_s = time.monotonic() + 60 * self._options.minutes
         kinds = self._kinds()
@@ -214,7 +215,7 @@ class Run:
             yield from kinds
 
     def _second(self, first: Fault) -> Fault | None:
-        """What comes on top of a fault, if anything."""
+        """Return the fault that comes on top of another one, None if there is none."""
         is_wanted = self._rng.random() < self._options.overlap
         kind = self._rng.choice(SECOND)
         if not is_wanted or kind == first.kind:
@@ -265,7 +266,7 @@ class Run:
     # ----------------------------------------------------------------------- ending
 
     def _problems(self) -> list[Problem]:
-        """What is wrong by now, looked at now and then."""
+        """Return the findings so far, looked at now and then."""
         if time.monotonic() - self._judged_at_s >= _JUDGE_S:
             self._known = self._checker.judge(self._read())
             self._judged_at_s = time.monotonic()
@@ -279,7 +280,8 @@ class Run:
         return before_ns
 
     def _settle_groups(self) -> float:
-        """Let nobody leave a group any more, wait until all groups are settled, and return how long that took, in ms.
+        """Let no member leave a group any more, wait until all groups are settled, and return how long that took, in
+        ms.
 
         Not where something is wrong already.
         """

@@ -1,4 +1,5 @@
-"""The members of groups in a client process: they look which keys are theirs, write for these, and now and then leave and join again."""
+"""The members of groups in a client process: they look which keys are theirs, write for these, and now and then leave
+and join again."""
 
 from __future__ import annotations
 
@@ -122,7 +123,8 @@ class Membership(Generic[M]):
 
 
 class Round(NamedTuple):
-    """What a member does when it has looked: which of its keys it writes for (as a share of them), when, and the pause afterwards."""
+    """A member's actions after a look: which of its keys it writes for (as a share of them), when, and the pause
+    afterwards."""
 
     choice: float
     delay_s: float
@@ -130,7 +132,7 @@ class Round(NamedTuple):
 
 
 class Choices:
-    """What a member does next, drawn from a seed."""
+    """The next actions of a member, drawn from a seed."""
 
     def __init__(self, task: Task, group: str) -> None:
         self._rng = random.Random(f"{task.seed}/{group}")

@@ -1,7 +1,7 @@
 """Whether the machine gave the processes the time that leases rely on.
 
-A process that does not run for as long as a lease is, to all others, a failed process. On a busy machine that may happen to
-several at once, which no replication to one backup survives. So a run notes who was kept waiting, and when.
+A process that does not run for as long as a lease is, to all others, a failed process. On a busy machine that may
+happen to several at once, which no replication to one backup survives. So a run notes who was kept waiting, and when.
 """
 
 from __future__ import annotations

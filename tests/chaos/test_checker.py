@@ -133,11 +133,11 @@ def test_a_reader_whose_token_is_below_that_of_a_writer_before_it_is_found() -> 
     assert set(rules(*writer, *two)) == {"P2"}
 
 
-def test_one_who_was_told_of_the_loss_does_not_hold_any_more() -> None:
+def test_a_client_that_learned_of_the_loss_no_longer_holds_the_lock() -> None:
     assert rules(entered("c1", 1, 0), lost("c1", 1, 3), entered("c2", 2, 4)) == []
 
 
-def test_a_grant_that_had_run_out_when_acquire_returned_excludes_nobody() -> None:
+def test_a_grant_that_had_run_out_when_acquire_returned_excludes_no_client() -> None:
     late = entered("c1", 1, 20, left_s=0, asked_s=1)
     assert rules(entered("c2", 2, 15), late) == []
 
@@ -185,7 +185,7 @@ def test_while_the_run_goes_on_only_what_was_surely_read_is_judged() -> None:
 
 
 def losses(*, own: Interval | None = None, stalls: tuple[Stalled, ...] = ()) -> list[tuple[str, bool]]:
-    """What excuses the loss, at 12 s, of a grant whose lease was last renewed at 2 s."""
+    """Events that excuse the loss, at 12 s, of a grant whose lease was last renewed at 2 s."""
     checker = Checker()
     checker.feed([entered("c1", 1, 0), checked("c1", 1, 2, 10), lost("c1", 1, 12), *stalls])
     if own is not None:
@@ -218,7 +218,7 @@ def test_a_stop_of_another_time_or_another_client_excuses_nothing() -> None:
 @pytest.mark.parametrize(
     ("process", "waited_s", "starved"), [("N2", 2.5, True), ("N2", 1.5, False), ("c1", 2.5, False)]
 )
-def test_a_machine_that_stops_a_process_for_longer_than_a_lease_is_told_apart(
+def test_a_machine_that_stops_a_process_for_longer_than_a_lease_is_recognized(
     process: str, waited_s: float, starved: bool
 ) -> None:
     stall = Stalled(process=process, from_ns=ns(4), until_ns=ns(8), waited_ns=ns(waited_s))

@@ -1,4 +1,5 @@
-"""The checker speaks up at everything that must not be with groups, and at nothing else: shown with histories that are made up."""
+"""The checker speaks up at everything that must not be with groups, and at nothing else: shown with histories that
+are made up."""
 
 from __future__ import annotations
 
@@ -101,7 +102,7 @@ def test_a_renewal_that_was_seen_by_a_look_at_another_key_moves_the_deadline() -
     assert rules(owned("c1", 5, 1, left_s=9), owned("c1", 5, 8, key="key-2"), owned("c2", 6, 12)) == ["G1"]
 
 
-def test_a_callback_that_ends_after_the_lease_keeps_nobody_out() -> None:
+def test_a_callback_that_ends_after_the_lease_keeps_no_member_out() -> None:
     assert rules(owned("c1", 5, 1, left_s=9), taken("c1", 2, let_go_s=20), owned("c2", 6, 11)) == []
 
 
@@ -176,7 +177,7 @@ def test_while_the_run_goes_on_only_what_was_surely_read_is_judged() -> None:
 
 
 def unsettled(*events: AnyEvent) -> list[str]:
-    """What misses, by what was seen since 10 s, until c1 and c2 share the key."""
+    """Return what is missing, by the looks since 10 s, until c1 and c2 share the key."""
     checker = Checker()
     checker.feed([joined("c1"), joined("c2"), *events])
     return checker.unsettled({GROUP: {"c1", "c2"}}, [KEY], ns(10))

@@ -31,7 +31,7 @@ PROMPT_S = 20.0
 """Bound for what is to arrive."""
 
 SILENT_S = 1.0
-"""How long nothing is to arrive. It is no wait that hopes: a slow machine can only make it pass."""
+"""How long nothing may arrive. This wait does not hope: a slow machine can only make it pass."""
 
 SERVER = """
     import socket, sys, threading
@@ -198,7 +198,7 @@ def test_a_connection_that_is_opened_through_a_cut_carries_nothing(echoes: Echoe
     assert echoes.answered("a", "one")
 
 
-def test_an_isolated_process_is_cut_off_from_everybody_and_nobody_else_is(echoes: Echoes) -> None:
+def test_an_isolated_process_is_cut_off_from_every_other_and_no_other_is(echoes: Echoes) -> None:
     for server in ("S", "T"):
         echoes.serve(server)
     echoes.connect("a", "S")

@@ -1,4 +1,4 @@
-"""What the hands of a client process have in common: what they are told to do, and how their grants are written down."""
+"""The common part of a client process's threads: their orders, and how their grants are written down."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACQUIRE_S_MAX: Final = 15.0
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What a client process is told.
+    """The orders of a client process.
 
     Attributes:
         name: of the process.

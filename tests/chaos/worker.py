@@ -1,7 +1,8 @@
 """A client process of a run: hands that take turns with contended locks, grants that are held all the while, and
 memberships of groups.
 
-`python -m tests.chaos.worker JSON`. SIGUSR1 lets it stay in its groups, SIGTERM finish what it holds, verify what it has held, and end.
+`python -m tests.chaos.worker JSON`. SIGUSR1 lets it stay in its groups, SIGTERM finish what it holds, verify what it
+has held, and end.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ from tests.chaos.starvation import watch_own_stalls
 from tests.chaos.visits import ACQUIRE_S_MAX, Task, Visit, broke_off, failed
 
 READ_SHARE: Final = 0.7
-"""How many of those who want a page only read it."""
+"""Share of a page's visits that only read it."""
 LOOK_S: Final = 0.4
 """How often a grant that is held all the while is looked at."""
 
 
 class Step(NamedTuple):
-    """One write of a visit: what for, how long it takes from the look at the grant to the write, and the pause afterwards.
+    """One write of a visit: what for, how long it takes from the look at the grant to the write, and the pause
+    afterwards.
 
     It is between the look and the write that a process must not be stopped, if it is not to need fencing.
     """
@@ -50,7 +52,7 @@ class Step(NamedTuple):
 
 
 def steps(rng: random.Random) -> Iterator[Step]:
-    """What one visit writes: mostly it is short, now and then it takes a second or two."""
+    """Return the writes of one visit: mostly it is short, now and then it takes a second or two."""
     if rng.random() < 0.85:
         pauses_s = [rng.uniform(0.005, 0.04) for _ in range(rng.randint(1, 4))]
     else:

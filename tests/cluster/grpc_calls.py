@@ -77,7 +77,7 @@ class Caller:
 
 
 class Refusal(NamedTuple):
-    """What a call ended with."""
+    """Return the status that a call ended with."""
 
     code: grpc.StatusCode
     text: str

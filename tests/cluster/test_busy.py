@@ -1,4 +1,4 @@
-"""What becomes of leases while the program that holds them is busy with something else."""
+"""Leases while the program that holds them is busy with something else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lockring.testing import LocalCluster
 
 TTL_S = 1.0
 LONG_S = 2.5 * TTL_S
-"""Long enough for a lease to end that nobody renews."""
+"""Long enough for an unrenewed lease to end."""
 
 
 def compute(duration_s: float) -> None:
@@ -26,7 +26,7 @@ def compute(duration_s: float) -> None:
 
 
 def hold_the_interpreter(duration_s: float) -> None:
-    """What an extension does that computes without letting any other thread run."""
+    """Compute without letting any other thread run, as an extension may."""
     ctypes.PyDLL(None).usleep(int(duration_s * 1e6))
 
 
@@ -79,7 +79,7 @@ def test_an_asyncio_client_on_a_blocked_loop_knows_that_its_lease_is_over(steady
     asyncio.run(main())
 
 
-def test_a_loss_is_told_on_the_loop_of_a_client_with_a_thread_of_its_own(steady: LocalCluster) -> None:
+def test_a_loss_is_reported_on_the_loop_of_a_client_with_a_thread_of_its_own(steady: LocalCluster) -> None:
     async def main() -> None:
         told: asyncio.Queue[LockLost] = asyncio.Queue()
         async with lockring.aio.Client(steady.servers, own_thread=True) as client:

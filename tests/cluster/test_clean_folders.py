@@ -96,7 +96,7 @@ def test_wrong_input_is_one_clear_line(words: list[str], code: int, text: str) -
     assert done.stderr.count("\n") == 1
 
 
-def test_a_bucket_and_a_cluster_that_do_not_answer_are_told(tmp_path: Path) -> None:
+def test_a_bucket_and_a_cluster_that_do_not_answer_are_reported(tmp_path: Path) -> None:
     done = run("s3://bucket", "--alone", "--endpoint-url", f"http://{address()}", environ=CREDENTIALS)
     assert (done.returncode, "cannot be reached" in done.stderr) == (69, True), done.stderr
     done = run(str(tmp_path), "--server", address(), "--connect-timeout", "0.3")
@@ -104,7 +104,7 @@ def test_a_bucket_and_a_cluster_that_do_not_answer_are_told(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None or os.getuid() != 0, reason="needs root and setpriv")
-def test_a_root_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_root_is_reported(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
     os.chown(closed, 1, 1)
@@ -115,7 +115,7 @@ def test_a_root_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     assert (done.returncode, "no permission" in done.stderr) == (77, True), done.stderr
 
 
-def test_without_what_events_need_scans_do_the_work_and_it_is_told(tmp_path: Path) -> None:
+def test_without_the_watchdog_package_scans_do_the_work_and_that_is_reported(tmp_path: Path) -> None:
     (tmp_path / "root/a/b").mkdir(parents=True)
     (tmp_path / "watchdog.py").write_text("raise ImportError('no watchdog')")
     log = tmp_path / "log"
@@ -191,7 +191,7 @@ def _may_limit_watches() -> bool:
 
 
 @pytest.mark.skipif(not _may_limit_watches(), reason="needs user namespaces")
-def test_a_full_inotify_table_is_told_and_scans_do_the_work(tmp_path: Path) -> None:
+def test_a_full_inotify_table_is_reported_and_scans_do_the_work(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / f"root/a/{number}").mkdir(parents=True)
     (tmp_path / "root/a/0/file").touch()

@@ -57,7 +57,7 @@ class Cli:
         return json.loads(done.stdout)
 
     def waiters(self, name: str) -> list[str]:
-        """Who waits for a lock, in order: asked for without the command, which takes long to start."""
+        """Return the waiters of a lock, in order: asked for without the command, which takes long to start."""
         return [each.owner for each in self._client.describe(name).waiters]
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ def cli(steady: LocalCluster) -> Iterator[Cli]:
 # --------------------------------------------------------------------------- lock
 
 
-def test_what_is_told_of_a_lock_never_falls_and_no_more_is_left_than_its_ttl(
+def test_the_reported_token_never_falls_and_no_more_is_left_than_the_ttl(
     cli: Cli, steady: LocalCluster
 ) -> None:
     with lockring.Client(steady.servers) as client:
@@ -435,7 +435,7 @@ EVERY = [
 
 
 @pytest.mark.parametrize("arguments", EVERY, ids=lambda arguments: arguments[0])
-def test_a_server_that_is_no_lockring_is_told_in_one_line(cli, arguments):
+def test_a_server_other_than_lockring_is_reported_in_one_line(cli, arguments):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -458,7 +458,7 @@ def test_a_server_that_is_no_lockring_is_told_in_one_line(cli, arguments):
 
 
 @pytest.mark.parametrize("arguments", EVERY, ids=lambda arguments: arguments[0])
-def test_a_server_that_is_not_there_is_told_in_one_line(cli, arguments):
+def test_a_missing_server_is_reported_in_one_line(cli, arguments):
     nobody = address()
     done = cli.run(arguments[0], "--server", nobody, "--connect-timeout", "1", *arguments[1:])
     assert done.returncode == 69
@@ -527,7 +527,7 @@ def test_an_output_whose_reader_has_gone_gives_141_for_every_command(cli, argume
             check=False,
         )
     assert process.returncode == 74
-    assert process.stderr.endswith("lockring: the output cannot be written: No space left on device\n")
+    assert process.stderr.endswith("lockring: the output cannot be written: no space left on device\n")
     assert not cli.json("describe", "piped")["held"]
 
 
@@ -560,7 +560,7 @@ def test_a_bound_on_a_wait_that_was_not_asked_for_is_refused(cli):
     assert cli.json("status")["members"][0]["condition"] == "active"
 
 
-def test_a_group_that_nobody_is_in_is_said_to_be_so(cli):
+def test_a_group_without_members_is_reported_as_such(cli):
     done = cli.run("group", "nobody-here")
-    assert (done.returncode, done.stdout) == (0, "nobody is in the group 'nobody-here'\n")
+    assert (done.returncode, done.stdout) == (0, "group 'nobody-here' has no members\n")
     assert cli.json("group", "nobody-here", "--key", "")["key_owner"] is None

@@ -211,7 +211,7 @@ def test_a_signal_that_is_sent_to_lockring_alone_ends_the_wait_and_lockring(star
         eventually(lambda: not client.describe("waited for").waiters)
 
 
-def test_a_signal_that_somebody_sent_to_the_command_alone_is_an_exit_code(start):
+def test_a_signal_sent_to_the_command_alone_is_an_exit_code(start):
     process = start("lock", "its own", "--", "sh", "-c", "kill -INT $$")
     assert process.wait(PATIENCE_S) == 130
 

@@ -41,7 +41,7 @@ def pair() -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def slow_pair() -> Iterator[LocalCluster]:
-    """Two nodes of which nothing moves before members have been quiet for a while."""
+    """Two nodes, whose slots move only after a while without changes of membership."""
     with LocalCluster(nodes=2, stabilization_s=10) as cluster:
         yield cluster
 
@@ -122,7 +122,7 @@ def test_a_wait_for_a_drain_that_another_operator_ends_says_so(slow_pair: LocalC
     assert "no longer draining: it was made active again" in err
 
 
-def test_a_node_that_was_told_to_stop_is_not_made_active_again(slow_pair: LocalCluster) -> None:
+def test_a_node_that_is_stopping_is_not_made_active_again(slow_pair: LocalCluster) -> None:
     pair = slow_pair
     pair.terminate("N1")
     eventually(lambda: conditions(pair).get("N1") == "draining", pair.logs)

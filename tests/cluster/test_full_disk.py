@@ -1,4 +1,7 @@
-"""A coordinator whose data directory takes no more: full, refused, or gone. It says so seldom, and goes on by itself."""
+"""A coordinator whose data directory takes no more: full, refused, or gone.
+
+It says so seldom, and goes on by itself.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ LOOK_S = 4.0
 """How long the log is watched: at one line per attempt without a pause that were thousands."""
 
 WORKS = "the store works again: a write has worked"
-"""What the coordinator says once it does."""
+"""Return what the coordinator says once it says anything."""
 
 
 def _can_mount() -> bool:
@@ -76,7 +79,7 @@ def fails_quietly_and_recovers(
 
 
 @needs_mounts
-def test_a_full_disk_is_told_once_and_works_again_when_a_write_has_worked(place: Place) -> None:
+def test_a_full_disk_is_reported_once_and_works_again_when_a_write_has_worked(place: Place) -> None:
     where = address()
     arguments = ("coordinator", "--listen", where, "--data-dir", f"{place.directory}/data")
     with running(*arguments, within=place.within) as coordinator:
@@ -94,7 +97,7 @@ def test_a_full_disk_is_told_once_and_works_again_when_a_write_has_worked(place:
         fails_quietly_and_recovers(coordinator, where, fill, empty, "database or disk is full")
 
 
-def test_a_limit_of_the_size_of_files_is_told_once(tmp_path: Path) -> None:
+def test_a_limit_of_the_size_of_files_is_reported_once(tmp_path: Path) -> None:
     where = address()
     with running("coordinator", "--listen", where, "--data-dir", str(tmp_path / "data")) as coordinator:
         pid = coordinator.popen.pid
@@ -108,7 +111,7 @@ def test_a_limit_of_the_size_of_files_is_told_once(tmp_path: Path) -> None:
         )
 
 
-def test_a_directory_that_has_vanished_is_told_once(tmp_path: Path) -> None:
+def test_a_directory_that_has_vanished_is_reported_once(tmp_path: Path) -> None:
     where = address()
     data, aside = tmp_path / "data", tmp_path / "aside"
     with running("coordinator", "--listen", where, "--data-dir", str(data)) as coordinator:

@@ -96,7 +96,7 @@ def test_later_owner_has_a_greater_fence_and_who_owns_nothing_has_none(
     b.leave()
 
 
-def test_keys_are_nobody_elses_until_the_callback_of_their_former_owner_has_returned(
+def test_keys_have_no_other_owner_until_the_callback_of_their_former_one_has_returned(
     client: lockring.Client, other: lockring.Client
 ) -> None:
     a = client.group("finish").join("a")
@@ -169,7 +169,7 @@ def test_members_keep_their_keys_over_the_death_of_the_groups_node(quick: LocalC
         wait_for(lambda: min(a.version, b.version) > version and a.settled and b.settled)
         assert owned(a) == kept
         assert owned(a) | owned(b) == set(KEYS)
-        assert len(changes) == 1  # what it owned when it asked to be told
+        assert len(changes) == 1  # what it owned when it registered
         c = client.group("failover").join("c")
         c.wait_settled(timeout=30)
         assert owned(c)
@@ -287,7 +287,7 @@ def test_groups_with_asyncio(steady: LocalCluster, own_thread: bool) -> None:
                 assert [each.name for each in await one.groups() if each.members == 2] == ["aio"]
                 assert [member.id for member in await two.group("aio").members()] == ["a", "b"]
                 await b.leave()
-                assert held == [True, True]  # what is lost by leaving is told before the membership ends
+                assert held == [True, True]  # losses by leaving are reported before the membership ends
                 with pytest.raises(lockring.NotHeld):
                     await b.leave()
             assert told[0] == ("a", 4096, 0)
@@ -393,7 +393,7 @@ def test_a_member_can_wait_for_what_a_later_view_gives_it(
     both = a.wait_settled(after=alone, timeout=30)
     assert both > alone
     assert [member.id for member in a.members] == ["a", "b"]
-    assert a.wait_settled(timeout=30) == both  # what is known already is no later view
+    assert a.wait_settled(timeout=30) == both  # what is known already is not a later view
     with pytest.raises(lockring.AcquireTimeout, match=f"no settled version after {both}"):
         a.wait_settled(after=both, timeout=0.2)
     b.leave()
@@ -420,7 +420,7 @@ def test_a_task_can_wait_for_what_a_later_view_gives_its_member(steady: LocalClu
 
 
 async def never_run(*_: object) -> None:
-    """What a blocking client could only make a coroutine of."""
+    """A callback that a blocking client could only make a coroutine of."""
 
 
 def test_errors_of_a_membership_speak_of_the_membership(client: lockring.Client) -> None:
@@ -456,7 +456,7 @@ def test_who_leaves_after_the_client_was_closed_has_lost_the_membership(
     asyncio.run(main())
 
 
-def test_a_failing_hook_for_errors_keeps_nobody_waiting(
+def test_a_failing_hook_for_errors_keeps_no_caller_waiting(
     client: lockring.Client,
     other: lockring.Client,
     monkeypatch: pytest.MonkeyPatch,
@@ -475,7 +475,7 @@ def test_a_failing_hook_for_errors_keeps_nobody_waiting(
     assert "the hook is broken" in capfd.readouterr().err
 
 
-def test_the_child_of_a_fork_is_no_member_any_more(client: lockring.Client) -> None:
+def test_the_child_of_a_fork_is_no_longer_a_member(client: lockring.Client) -> None:
     inside, go_on = threading.Event(), threading.Event()
     member = client.group("forked").join("a")
 

@@ -184,7 +184,7 @@ def test_what_is_not_held_is_lost_in_a_keepalive(caller: Caller) -> None:
     assert (other.verdict, other.reason) == (pb.VERDICT_LOST, "regranted")
 
 
-def test_a_lock_that_nobody_renews_is_free_after_its_lease(caller: Caller, first: Caller) -> None:
+def test_an_unrenewed_lock_is_free_after_its_lease(caller: Caller, first: Caller) -> None:
     name = new_name()
     token = first.lock(name, "a", ttl_ms=200).generation
     assert caller.lock(name, "b").generation > token
@@ -254,7 +254,7 @@ def test_a_client_that_sends_without_reading_is_answered_once_it_reads(caller: C
     assert verdicts == [pb.VERDICT_HELD] * 7_000
 
 
-def test_a_broken_lock_is_told_of_unasked_and_free_when_its_holder_lets_go(
+def test_a_broken_lock_is_reported_unasked_and_free_when_its_holder_lets_go(
     caller: Caller, second: Caller
 ) -> None:
     name = new_name()
@@ -290,7 +290,7 @@ def test_a_lock_broken_by_force_is_free_at_once(caller: Caller, second: Caller) 
 
 
 def test_a_client_that_knows_nothing_finds_everything_by_reflection(served: LocalCluster) -> None:
-    """As grpcurl does it: no stub of ours, only what the server tells of itself."""
+    """As grpcurl does it: no stub of ours, only what the server says about itself."""
     with grpc.insecure_channel(served.grpc_address_of("N2")) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert SERVICE in database.get_services()
@@ -518,7 +518,7 @@ def test_a_grant_that_races_with_the_end_of_its_call_is_given_back_by_its_key(
 
 
 def test_the_first_of_two_equal_calls_may_end_without_the_other(first: Caller, second: Caller) -> None:
-    """A client that has lost one node repeats its call at another; the first notices late that nobody listens."""
+    """A client that has lost one node repeats its call at another; the first notices late that no process listens."""
     name = new_name()
     first.lock(name, "holder")
     here = first.begin_lock(name, "w")
@@ -550,7 +550,8 @@ def test_a_watch_that_is_cancelled_is_watched_no_more(caller: Caller) -> None:
 
 
 def test_a_flood_of_calls_leaves_the_lock_port_in_peace(served: LocalCluster) -> None:
-    """Holders at the lock ports keep their locks, and no node is taken for dead, while two channels ask all they can."""
+    """Holders at the lock ports keep their locks, and no node is taken for dead, while two channels ask all they
+    can."""
     name = new_name()
     stop = threading.Event()
     counts = []

@@ -160,7 +160,7 @@ def test_a_call_that_comes_while_a_primary_is_dead_is_answered_by_the_next(clust
         assert second.lock(name, "b", wait_ms=0).generation > token
 
 
-def test_a_frozen_primary_holds_nobody_up_for_long(cluster: LocalCluster) -> None:
+def test_a_frozen_primary_holds_no_client_up_for_long(cluster: LocalCluster) -> None:
     name = name_at(cluster, "N1")
     with Caller(cluster.grpc_address_of("N2")) as second:
         token = second.lock(name, "a", ttl_ms=5_000).generation

@@ -88,7 +88,7 @@ class Program:
         self._process.stdin.flush()
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """What it has told of this kind."""
+        """Return its reports of this kind."""
         lines = self._output.read_text().splitlines()
         assert all(line.startswith("{") for line in lines), "\n".join(lines)
         return [event for line in lines if (event := json.loads(line))["event"] == kind]

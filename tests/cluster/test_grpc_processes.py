@@ -33,7 +33,7 @@ def test_up_serves_it_at_every_node_and_says_where() -> None:
                 ).generation
 
 
-def test_serve_serves_it_unless_told_not_to() -> None:
+def test_serve_serves_it_unless_an_option_forbids_it() -> None:
     for more in ((), ("--no-grpc",)):
         listen = address()
         with running("serve", "--listen", listen, "--coordinator-listen", "127.0.0.1:0", *more) as serve:
@@ -41,7 +41,7 @@ def test_serve_serves_it_unless_told_not_to() -> None:
             assert ("gRPC API at" in serve.text) == (not more)
 
 
-def test_a_port_that_nobody_asked_for_keeps_no_node_from_its_work() -> None:
+def test_a_busy_default_port_keeps_no_node_from_its_work() -> None:
     listen = address()
     host, port = split_address(grpc_of(listen))
     with (

@@ -1,4 +1,4 @@
-"""What a client does and says where the network or the cluster fails without a word: connections that were dropped on the way,
+"""A client whose network or cluster fails silently: connections that were dropped on the way,
 a coordinator that is gone, and another cluster where its own was."""
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class TestWithoutACoordinator:
             thread.join(PATIENCE_S)
 
 
-def test_a_lock_that_others_hold_is_no_outage(steady: LocalCluster) -> None:
+def test_a_lock_that_others_hold_is_not_an_outage(steady: LocalCluster) -> None:
     with lockring.Client(steady.servers) as one, lockring.Client(steady.servers) as two, one.lock("x"):
         assert two.lock("x").try_acquire() is None
         with pytest.raises(lockring.AcquireTimeout, match="held by"):
@@ -213,7 +213,7 @@ def test_an_answer_of_another_cluster_ends_a_question_about_a_grant(steady: Loca
         assert time.monotonic() - began_s < PATIENCE_S / 2
 
 
-def test_after_a_start_it_is_told_that_leases_of_before_are_waited_for_and_for_how_long_yet() -> None:
+def test_after_a_start_the_wait_for_earlier_leases_is_reported_with_the_time_left() -> None:
     with LocalCluster(nodes=1, coordinator_lease_s=25, stabilization_s=0.3) as cluster:
         with lockring.Client(cluster.servers) as client:
             client.lock("x").acquire().release()

@@ -61,7 +61,7 @@ def test_every_process_of_a_started_cluster_has_the_same_state(standing: LocalCl
     assert {view.note for view in views} == {""}
 
 
-def test_a_client_is_welcomed_by_nodes_and_coordinators_and_told_which_they_are(
+def test_nodes_and_coordinators_welcome_a_client_and_say_which_they_are(
     standing: LocalCluster,
 ) -> None:
     node = welcome_of(standing.address_of("N1"))
@@ -83,7 +83,7 @@ def test_a_client_is_welcomed_by_nodes_and_coordinators_and_told_which_they_are(
         (b"\x00\x00\x00\x00", "not an accepted message"),
     ],
 )
-def test_garbage_is_told_that_it_is_garbage(port: str, sent: bytes, answer: str) -> None:
+def test_garbage_is_refused_as_garbage(port: str, sent: bytes, answer: str) -> None:
     with Wire(port) as wire:
         wire.write(sent)
         refused = wire.refusal()
@@ -143,7 +143,7 @@ def test_a_message_before_the_hello_is_refused(port: str) -> None:
     assert "begins with a hello" in refused.text
 
 
-def test_a_join_sent_to_a_node_is_told_where_the_coordinator_is(standing: LocalCluster) -> None:
+def test_a_join_sent_to_a_node_is_referred_to_the_coordinator(standing: LocalCluster) -> None:
     with Wire(standing.address_of("N1")) as wire:
         wire.send(Join(PROTOCOL, "", "N9", 1, "127.0.0.1:1", 1, 0))
         refused = wire.refusal()
@@ -173,7 +173,7 @@ def test_a_client_may_not_replicate(standing: LocalCluster) -> None:
         wire.send(Replicate(1, 1, True, []))
         refused = wire.refusal()
     assert refused.code == "protocol"
-    assert "does not accept Replicate from a client" in refused.text
+    assert "does not take Replicate from a client" in refused.text
 
 
 def test_a_client_may_not_send_heartbeats_to_a_coordinator(standing: LocalCluster) -> None:
@@ -252,7 +252,7 @@ def test_a_second_connection_of_the_same_client_ends_the_first(standing: LocalCl
         assert isinstance(second.request(GetState(1)), StateReply)
 
 
-def test_nobody_listening_is_a_clear_error() -> None:
+def test_a_port_without_a_listener_is_a_clear_error() -> None:
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 cannot be reached"):
         ask_state("127.0.0.1:1")
 

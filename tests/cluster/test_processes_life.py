@@ -75,7 +75,7 @@ def test_a_second_coordinator_on_the_same_data_directory_is_refused(tmp_path: Pa
             assert_one_line(second, 73, str(tmp_path / "data"))
 
 
-def test_a_node_ends_where_it_is_told_a_node_for_a_coordinator() -> None:
+def test_a_node_that_is_given_a_node_for_a_coordinator_ends() -> None:
     where = address()
     with (
         running("serve", "--listen", where, "--coordinator-listen", "127.0.0.1:0") as first,

@@ -1,6 +1,6 @@
-"""What a server that is started again knows of the locks that it granted before, and what it does where it knows nothing.
+"""A server that is started again, with and without knowledge of the locks that it granted before.
 
-While one client believes in its lock, nobody else gets it, however the server was ended and wherever its state was kept.
+While one client believes in its lock, no other gets it, however the server was ended and wherever its state was kept.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def restart_while_held(
         ttl_s: of A's lock.
 
     Returns:
-        What the second server has said.
+        The output of the second server.
     """
     with lockring.Client(listen, ttl=ttl_s) as a, lockring.Client(listen, ttl=ttl_s) as b:
         with all_of(*commands(True)) as first:
@@ -85,7 +85,7 @@ def serve(listen: str, *more: str) -> tuple[str, ...]:
 
 
 @ENDS
-def test_serve_that_was_told_nothing_grants_no_lock_that_is_still_held_from_before_its_restart(
+def test_serve_without_options_grants_no_lock_that_is_still_held_from_before_its_restart(
     number: signal.Signals,
 ) -> None:
     listen = address()
@@ -105,7 +105,7 @@ def test_serve_in_memory_waits_the_leases_out_and_says_so(number: signal.Signals
 
 
 @ENDS
-def test_up_that_was_told_nothing_grants_no_lock_that_is_still_held_from_before_its_restart(
+def test_up_without_options_grants_no_lock_that_is_still_held_from_before_its_restart(
     number: signal.Signals,
 ) -> None:
     port, *more = ports_in_a_row(3)
@@ -217,7 +217,7 @@ def test_new_cluster_does_not_forget_a_past_that_is_known(tmp_path: Path) -> Non
 # --------------------------------------------------------------------------- another cluster under the same address
 
 
-def test_a_client_whose_server_was_made_anew_knows_at_once_and_goes_on_without_being_started_again() -> None:
+def test_a_client_whose_server_was_replaced_knows_at_once_and_goes_on_without_being_started_again() -> None:
     listen = address()
     command = serve(listen, "--in-memory", "--new-cluster")
     reasons: list[str] = []
@@ -245,7 +245,7 @@ def test_a_client_whose_server_was_made_anew_knows_at_once_and_goes_on_without_b
             client.lock("y").acquire(timeout=PATIENCE_S).release()
 
 
-def test_an_asyncio_client_whose_server_was_made_anew_knows_at_once_and_goes_on() -> None:
+def test_an_asyncio_client_whose_server_was_replaced_knows_at_once_and_goes_on() -> None:
     listen = address()
     command = serve(listen, "--in-memory", "--new-cluster")
 

@@ -1,4 +1,4 @@
-"""What an operator finds in the log of a real server."""
+"""The log of a real server, as an operator finds it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_readers_hold_at_once_under_tokens_of_their_own_and_a_writer_alone(
             other.lock("page").acquire(timeout=0)
 
 
-def test_reader_behind_a_waiting_writer_waits_for_it_and_is_told(
+def test_reader_behind_a_waiting_writer_waits_for_it_and_learns_of_it(
     client: lockring.Client, other: lockring.Client
 ) -> None:
     done: list[str] = []

@@ -1,4 +1,4 @@
-"""What a holder, and whoever waits, sees of crashes, restarts, moves and frozen processes: real ones.
+"""Crashes, restarts, moves and frozen processes, as holders and waiters see them: real ones.
 
 Waits have generous bounds, since machines that run tests are slow and shared; none is there to measure speed.
 """
@@ -117,7 +117,7 @@ def test_crash_of_the_backup_disturbs_no_holder_and_no_acquire(cluster: LocalClu
             assert again.verify()
 
 
-def test_crash_of_both_copies_is_told_to_the_holder_before_anyone_else_gets_the_lock(
+def test_crash_of_both_copies_is_reported_to_the_holder_before_another_client_gets_the_lock(
     hasty: LocalCluster,
 ) -> None:
     with lockring.Client(hasty.servers, ttl=2) as holder, lockring.Client(hasty.servers, ttl=2) as other:

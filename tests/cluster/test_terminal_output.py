@@ -1,4 +1,4 @@
-"""What commands print on real terminals of several widths, and into pipes."""
+"""The output of commands on real terminals of several widths, and into pipes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Printed:
         self._environ |= {"LOCKRING_SERVER": servers, "TERM": "xterm-256color", "PYTHONUTF8": "1"}
 
     def on_terminal(self, width: int, *arguments: str, **environ: str) -> str:
-        """What a terminal of this width is sent, standard error and all."""
+        """Return the output to a terminal of this width, including standard error."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
         command = [sys.executable, "-m", "lockring", *arguments]

@@ -1,4 +1,4 @@
-"""A command that waits says what for, and for how long at the most."""
+"""A command that waits says what for, and for how long at most."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def start() -> Iterator[Start]:
 
 
 @pytest.mark.parametrize("arguments", [["lock", "x", "--", "true"], ["ls"], ["describe", "x"]])
-def test_a_server_that_is_not_there_is_told_before_giving_up(start, arguments):
+def test_a_missing_server_is_reported_before_giving_up(start, arguments):
     nobody = address()
     process = start(nobody, arguments[0], "--connect-timeout", "4", *arguments[1:])
     said = process.communicate(timeout=PATIENCE_S)[1].splitlines()
@@ -58,7 +58,7 @@ def test_a_server_that_is_not_there_is_told_before_giving_up(start, arguments):
         assert "LOCKRING_SERVER" in line
 
 
-def test_a_default_server_that_is_not_there_is_told_with_what_to_do(start):
+def test_a_missing_default_server_is_reported_with_advice(start):
     process = start("", "lock", "x", "--server", "127.0.0.1:1", "--connect-timeout", "0.5", "--", "true")
     said = process.communicate(timeout=PATIENCE_S)[1]
     assert "--server names it" in said
@@ -69,7 +69,7 @@ def test_quiet_says_only_what_went_wrong(start):
     assert process.communicate(timeout=PATIENCE_S)[1].count("\n") == 1
 
 
-def test_a_program_is_told_in_json(start):
+def test_a_program_gets_the_wait_in_json(start):
     process = start(address(), "lock", "--json", "x", "--connect-timeout", "4", "--", "true")
     waiting, error = map(json.loads, process.communicate(timeout=PATIENCE_S)[1].splitlines())
     assert (waiting["event"], waiting["reason"], waiting["name"]) == ("waiting", "unreachable", "x")
@@ -81,7 +81,7 @@ def test_a_program_is_told_in_json(start):
     ("options", "bound"),
     [([], "there is no limit to the wait (-w sets one)"), (["-w", "500"], "giving up in 8 min")],
 )
-def test_the_holder_is_told_also_without_a_terminal_and_once(start, steady, tmp_path, options, bound):
+def test_the_holder_is_named_once_even_without_a_terminal(start, steady, tmp_path, options, bound):
     with lockring.Client(steady.servers, owner="the holder") as client:
         grant = client.lock("told to all").acquire()
         process = start(steady.servers, "lock", *options, "told to all", "--", "sh", "-c", "exit 3")
@@ -95,7 +95,7 @@ def test_the_holder_is_told_also_without_a_terminal_and_once(start, steady, tmp_
         assert process.returncode == 3
 
 
-def test_leases_of_before_a_restart_are_told_with_how_long_they_take(start, tmp_path):
+def test_leases_from_before_a_restart_are_reported_with_the_time_they_take(start, tmp_path):
     server = address()
     serve = [
         *("serve", "--no-grpc", "--listen", server, "--coordinator-listen", address()),
@@ -112,7 +112,7 @@ def test_leases_of_before_a_restart_are_told_with_how_long_they_take(start, tmp_
     while "may still be held" not in "".join(lines[-1:]):
         lines.append(process.stderr.readline())
         assert lines[-1], lines
-    assert "at the most" in lines[-1]
+    assert "at most" in lines[-1]
     assert written(tmp_path / "ran") == "1"
     assert process.wait(PATIENCE_S) == 0
 
@@ -128,7 +128,7 @@ def _can_lock(server: str) -> bool:
         return False
 
 
-def test_another_thing_that_is_waited_for_is_told_too(start):
+def test_another_reason_for_the_wait_is_reported_too(start):
     with (
         LocalCluster(nodes=1, stabilization_s=0.3) as cluster,
         lockring.Client(cluster.servers, owner="the holder") as client,

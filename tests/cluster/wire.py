@@ -52,7 +52,7 @@ class Wire:
         return self.read()
 
     def read(self) -> Message:
-        """The next message that is no routes.
+        """Return the next message other than routes.
 
         Raises:
             EOFError: the server has ended the connection.

@@ -1,4 +1,4 @@
-"""What strangers say: conversations, each of which follows from a seed and its own number.
+"""Conversations of strangers; each follows from a seed and its own number.
 
 A conversation is one connection to one port, with a hello or without, and the inputs that are sent on it. One input
 is one frame, or what stands in place of one.
@@ -75,7 +75,7 @@ class _Made(NamedTuple):
 
 
 class _Draft:
-    """What the makers of conversations share."""
+    """The common input of the makers of conversations."""
 
     def __init__(self, rng: random.Random, facts: Facts) -> None:
         self.rng = rng
@@ -102,7 +102,8 @@ class _Draft:
         return self.peer_hello() if role == "peer" else b""
 
     def peer_hello(self) -> bytes:
-        """Pretend to be a node: one that nobody knows, a later life of one that is known, or the very one that is asked."""
+        """Pretend to be a node: one that is unknown, a later life of one that is known, or the very one that is
+        asked."""
         rng, me = self.rng, self.facts.me
         node = rng.choice(
             (f"N{rng.randrange(10, 10**9)}", "x" * rng.randrange(1, 3000), *self.facts.state.members)
@@ -143,7 +144,7 @@ def _truncated(draft: _Draft) -> _Made:
 
 
 def _oversized(draft: _Draft) -> _Made:
-    """A frame that announces more than anybody may send."""
+    """A frame that announces more than any sender may send."""
     rng = draft.rng
     limits = (HELLO_BYTES_MAX, CLIENT_FRAME_BYTES_MAX, FRAME_BYTES_MAX, 2**31, 2**32 - 2)
     length = rng.choice(limits) + rng.choice((0, 1, 1))
@@ -154,7 +155,7 @@ def _oversized(draft: _Draft) -> _Made:
 
 
 def _mutated(draft: _Draft) -> _Made:
-    """A message with some bits or bytes changed, its length put right so that the server reads it."""
+    """A message with some bits or bytes changed, its length adjusted so that the server reads it."""
     rng = draft.rng
     body = packed(draft.plain.any_message())
     return _Made(draft.opening(draft.role()), [frame(flipped(rng, body, rng.choice((1, 1, 2, 8))))])
@@ -247,7 +248,7 @@ def _client(draft: _Draft) -> _Made:
 
 
 def _peer(draft: _Draft) -> _Made:
-    """A node that nobody knows replicates slots that it does not own, in reigns that are, were or never will be."""
+    """An unknown node replicates slots that it does not own, in reigns that are, were or never will be."""
     if not draft.is_node:
         return _join(draft)
     return _Made(draft.opening("peer"), draft.several(lambda: _spoken(draft, "peer", draft.plain), 20))

@@ -51,7 +51,8 @@ class Honest:
         self._client.close()
 
     def finish(self) -> list[str]:
-        """Stop, ask the cluster whether every lock is still held under its token, take new ones; return the harm done."""
+        """Stop, ask the cluster whether every lock is still held under its token, take new ones; return the harm
+        done."""
         self._stop.set()
         self._thread.join()
         for name, grant in self._grants.items():

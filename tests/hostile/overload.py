@@ -1,6 +1,6 @@
 """More than a cluster is made for: a queue, a crowd of connections, clients that never read. What must hold then.
 
-Nothing here says how fast anything is to be; memory has bounds, which are generous and written down.
+Nothing here says how fast anything must be; memory has bounds, which are generous and written down.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from tests.hostile.honest import Honest, milliseconds
 from tests.hostile.processes import WAIT_S, Failed, Report, Watched, cluster_of, served
 
 WAITER_KIB_MAX: Final = 8
-"""What one waiter may cost its node."""
+"""Memory that one waiter may cost its node."""
 
 CONNECTION_KIB_MAX: Final = 48
-"""What one idle connection may cost a node."""
+"""Memory that one idle connection may cost a node."""
 
 DEAF_MIB_MAX: Final = 16
-"""What one client may cost a node that never reads: 8 MiB may wait for it, and be put together once more."""
+"""Memory that one client that never reads may cost a node: 8 MiB may wait for it, and be put together once more."""
 
 SPARE_MIB: Final = 32
-"""What everything else may cost meanwhile."""
+"""Memory that everything else may cost meanwhile."""
 
 LONG_S: Final = 600.0
 
@@ -341,7 +341,7 @@ class _Deaf(asyncio.Protocol):
 
 
 async def _deaf(cluster: LocalCluster, nodes: dict[str, Watched], count: int) -> list[tuple[str, object]]:
-    """A node with many locks is asked for them, for the state, and to tell of each change, by clients that never read."""
+    """A node with many locks is asked for them, for the state and for each change, by clients that never read."""
     name = "hostile/deaf/0"
     node = nodes[cluster.primary_of(name)]
     host, port = split_address(node.addresses[0])
@@ -368,7 +368,7 @@ async def _deaf(cluster: LocalCluster, nodes: dict[str, Watched], count: int) ->
             cast(asyncio.Transport, stranger.transport).write(questions[kind])
         async with asyncio.timeout(LONG_S):
             while not all(stranger.ended.is_set() for _, stranger in strangers):
-                grant = await client.lock(name).acquire()  # a change, of which every watch is to hear
+                grant = await client.lock(name).acquire()  # a change that every watch must report
                 await grant.release()
                 for kind, stranger in strangers:
                     if kind != "watches" and stranger.has_room and not stranger.ended.is_set():

@@ -38,7 +38,7 @@ class Failed(AssertionError):
 
 
 class Report:
-    """What a run has to say, in lines of Markdown."""
+    """The report of a run, in lines of Markdown."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -85,7 +85,7 @@ class Watched:
         return Sample(int(found[1]), sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def settled(self, descriptors_max: int, *, end_s: float | None = None) -> Sample:
-        """Its sample once its descriptors are down to so many, or when the monotonic clock says that it is no use
+        """Return its sample once its descriptors are down to so many, or when the monotonic clock calls it useless
         to wait any longer; by default after a minute."""
         end_s = time.monotonic() + WAIT_S if end_s is None else end_s
         while True:
@@ -95,7 +95,7 @@ class Watched:
             time.sleep(0.05)
 
     def troubles(self) -> list[str]:
-        """What is wrong with it: it has ended, or logged what it should not."""
+        """Return what is wrong with it: it has ended, or logged what it should not."""
         found = []
         if not self._is_alive():
             found.append(f"{self.name} has ended")

@@ -34,7 +34,7 @@ TYPES: Final[list[inspect.StructType]] = [
         + typing.get_args(protocol.FromPeer)
     )
 ]
-"""Every message that anybody sends, in whichever direction."""
+"""Every message of the protocol, in either direction."""
 
 NAMED: Final = {each.cls.__name__: each for each in TYPES}
 
@@ -97,7 +97,7 @@ _WRONG: Final[list[object]] = [
     {"a": 1},
     [],
     [[[]]],
-    msgspec.Raw(b"\xa3\xff\xfe\xfd"),  # text that is no UTF-8
+    msgspec.Raw(b"\xa3\xff\xfe\xfd"),  # text that is not UTF-8
     msgspec.Raw(b"\xa3\xed\xa0\x80"),  # a lone surrogate
     msgspec.Raw(b"\xdd\xff\xff\xff\xff"),  # an array of 4 billion
     msgspec.Raw(b"\xdf\xff\xff\xff\xff"),  # a map of 4 billion
@@ -113,7 +113,7 @@ _WRONG: Final[list[object]] = [
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a stranger can learn of the cluster behind a port, by asking.
+    """The facts that a stranger can learn of the cluster behind a port, by asking.
 
     Attributes:
         state: the cluster's.
@@ -132,8 +132,8 @@ class Sampler:
     Args:
         rng: where the choices come from.
         facts: what is true at the port.
-        extreme: how likely a leaf is to be an extreme value of its type.
-        wrong: how likely it is to be none of its type.
+        extreme: probability of an extreme value of its type for a leaf.
+        wrong: probability of a value of another type.
     """
 
     def __init__(self, rng: random.Random, facts: Facts, *, extreme: float = 0.0, wrong: float = 0.0) -> None:
@@ -282,7 +282,7 @@ def understood(data: bytes) -> list[protocol.Message]:
 def is_command(message: protocol.Message, facts: Facts) -> bool:
     """Whether a message is in order and in its role, and so would rightly change the cluster or end an honest grant.
 
-    Nobody proves who they are yet, so whoever sends one of these is obeyed. They are no garbage, and are kept out.
+    There is no authentication yet, so any sender of one of these is obeyed. They are not garbage, and are kept out.
     """
     state = facts.state
     match message:

@@ -1,4 +1,5 @@
-"""Hostile inputs and overload against real processes, in the small: `make fuzz` and `make overload` do it in the large."""
+"""Hostile inputs and overload against real processes, in the small: `make fuzz` and `make overload` do it in the
+large."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ def test_no_conversation_gives_an_order_that_would_rightly_be_followed() -> None
     assert any(isinstance(each, Join) for each in read), "though joins that must be refused are among it"
 
 
-def test_orders_are_told_from_what_must_be_refused() -> None:
+def test_orders_are_distinguished_from_messages_that_must_be_refused() -> None:
     def join(node: str, incarnation: int, cluster: str = "c") -> Join:
         return Join(1, cluster, node, incarnation, "127.0.0.1:1", 1, 0)
 

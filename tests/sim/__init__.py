@@ -53,5 +53,5 @@ def _load_with_few_slots() -> None:
         sys.modules.update(mine)
 
 
-if __name__ == "tests.sim":  # pytest also runs this file under another name, which nobody imports from
+if __name__ == "tests.sim":  # pytest also runs this file under another name, from which nothing is imported
     _load_with_few_slots()

@@ -34,7 +34,7 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def parse() -> argparse.Namespace:
-    """What is asked for."""
+    """The options of the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=_range, default=(0, 99), help="how many, or FIRST..LAST")
     parser.add_argument("--seed", type=_count, help="replay one and print its story")

@@ -1,4 +1,4 @@
-"""What a node or a coordinator asks its shell to do; `core.machine` is the contract between the two."""
+"""The effects that a node or a coordinator asks its shell to carry out; `core.machine` is the contract."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from lockring.protocol import Message, Welcome
 
 
 class Coordinator(NamedTuple):
-    """The coordinator, as an endpoint of a node: the one the node is connected to."""
+    """The coordinator that a node is connected to, as an endpoint of the node."""
 
 
 COORDINATOR: Final = Coordinator()
 
 Connection = int
-"""An accepted connection, numbered by the shell. No number is used twice."""
+"""The number of an accepted connection, given by the shell and never reused."""
 
 Endpoint = Connection | Replica | Coordinator
 
 
 class Admit(NamedTuple):
-    """Let in a connection whose first message was accepted; until then it is given little room and little time.
+    """Admit a connection whose first message was accepted; until then it has little room and little time.
 
     Attributes:
         to: the connection.
-        is_member: whether it belongs to the cluster: such a connection may send more, and is counted apart from clients.
+        is_member: whether it belongs to the cluster: such a connection may send more, and does not count as a client.
         welcome: the answer, None if it follows later.
         peer: the life of a peer that it comes from, if that is known.
     """
@@ -53,7 +53,7 @@ class Send(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Close a connection once what was sent on it before is out."""
+    """Close a connection once everything sent on it before is out."""
 
     to: Endpoint
     reason: str
@@ -103,7 +103,7 @@ class Reply(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """A new cluster state is in force."""
+    """Let a new cluster state be known outside the machine: it is in force."""
 
     state: ClusterState
 
@@ -117,7 +117,7 @@ class StoreRead(NamedTuple):
 class StoreWrite(NamedTuple):
     """Compare-and-set: store `state` if the stored version is `expected_version`.
 
-    Answer with `store_result(operation, ok=written, state=what is stored now)`; state=None if unknown.
+    Answer with `store_result(operation, ok=written, state=…)`: the state that is stored now, None if that is unknown.
     """
 
     operation: int
@@ -126,12 +126,12 @@ class StoreWrite(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something happened that an operator needs to know: a line for the log.
+    """A line for the log, on an event that an operator needs to know.
 
     Attributes:
         text: a sentence.
-        asked_by: the connection on which it was asked for; None if it was not.
-        is_warning: whether the operator has to do something about it.
+        asked_by: the connection whose request caused it; None if none did.
+        is_warning: whether the operator must act on it.
     """
 
     text: str

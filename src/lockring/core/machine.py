@@ -6,12 +6,13 @@ contract and know nothing else of them.
 
 The shell calls, in this order:
 
-1. It reads from the network, *then* reads the clock, and hands over what has arrived: `connected`, `receive` and
+1. It reads from the network, *then* reads the clock, and passes the input on: `connected`, `receive` and
    `disconnected`, and the further inputs that a machine has of its own (an order of the program, a store's answer).
-2. When `next_deadline_ns()` has come, and what had arrived by then was handed over, it calls `on_timer`. A process that
-   was paused thus hears of a renewal that came in time before it looks for what has run out.
+2. When `next_deadline_ns()` has come, and all input that had arrived until then was passed on, it calls `on_timer`. A
+   process that was paused thus receives a renewal that came in time before it looks for leases that have run out.
 3. Once per turn of its loop, after all inputs, it reads the clock again, calls `take_effects`, and carries the effects
-   out in their order. Rights are checked at that moment: what a paused process may no longer promise does not leave it.
+   out in their order. Rights are checked at that moment, so a promise that a paused process may no longer give is held
+   back.
 
 A machine may assume that
 
@@ -35,20 +36,20 @@ from typing import Protocol, TypeVar
 from lockring.protocol import Message
 
 EndpointT = TypeVar("EndpointT", contravariant=True)
-"""What the machine calls the other end of a connection."""
+"""The machine's name for the other end of a connection."""
 
 EffectT = TypeVar("EffectT")
-"""What it asks its shell to do."""
+"""A request of the machine to its shell."""
 
 StatusT = TypeVar("StatusT", covariant=True)
-"""What it tells about itself."""
+"""The machine's description of itself, for people."""
 
 
 class Machine(Protocol[EndpointT, EffectT, StatusT]):
     """A state machine without I/O. Not safe for use by several threads; see the module for the order of the calls."""
 
     def connected(self, endpoint: EndpointT, /, *, now_ns: int) -> None:
-        """Hear that a connection is open: one that was accepted, or one that the machine asked for.
+        """Note that a connection is open: one that was accepted, or one that the machine asked for.
 
         Args:
             endpoint: the other end.
@@ -56,7 +57,7 @@ class Machine(Protocol[EndpointT, EffectT, StatusT]):
         """
 
     def receive(self, sender: EndpointT, message: Message, /, *, now_ns: int) -> None:
-        """Take one message.
+        """Handle one message.
 
         Args:
             sender: the endpoint on which it came.
@@ -65,7 +66,7 @@ class Machine(Protocol[EndpointT, EffectT, StatusT]):
         """
 
     def disconnected(self, endpoint: EndpointT, /, *, now_ns: int) -> None:
-        """Hear that a connection is over, or could not be opened. Nothing more comes from this endpoint.
+        """Note that a connection is over, or could not be opened. Nothing more comes from this endpoint.
 
         Args:
             endpoint: the other end.
@@ -73,7 +74,7 @@ class Machine(Protocol[EndpointT, EffectT, StatusT]):
         """
 
     def next_deadline_ns(self) -> int | None:
-        """Return when `on_timer` is to be called, on the monotonic clock; None for never. Changes nothing."""
+        """Return when to call `on_timer`, on the monotonic clock; None for never. Changes nothing."""
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due. Calling it too early does no harm.
@@ -83,24 +84,25 @@ class Machine(Protocol[EndpointT, EffectT, StatusT]):
         """
 
     def take_effects(self, *, now_ns: int) -> list[EffectT]:
-        """Return what is to be done, and forget it.
+        """Return the effects since the last call, and forget them.
 
         Args:
-            now_ns: the monotonic clock, read again for this call: the machine gives only promises that it may still give.
+            now_ns: the monotonic clock, read again for this call: promises that the machine may no longer give are
+                held back.
 
         Returns:
             The effects, to be carried out in their order.
         """
 
     def check_invariants(self) -> None:
-        """Check what must hold between any two calls. For tests: it looks at everything.
+        """Check the invariants that hold between any two calls. For tests: it looks at everything.
 
         Raises:
             AssertionError: the machine contradicts itself.
         """
 
     def status(self, *, now_ns: int) -> StatusT:
-        """Return what the machine says about itself, for people. Changes nothing.
+        """Return the machine's description of itself, for people. Changes nothing.
 
         Args:
             now_ns: the monotonic clock, in nanoseconds.

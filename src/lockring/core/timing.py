@@ -1,4 +1,4 @@
-"""How long everything may take, and by how much one clock's duration must be lengthened on another.
+"""Durations, and the factor by which a duration of one clock must be lengthened on another.
 
 The safety of leases rests on one assumption: the rates of two machines' monotonic clocks differ by less
 than 5 %. A process that waits for another one's lease to end waits `up(lease)`.
@@ -31,6 +31,7 @@ ASK_AGAIN_NS: Final = 300 * NS_PER_MS
 
 def up(duration_ns: int) -> int:
     """Return a duration after which the same duration has surely passed on every other clock."""
+    # 5 % for the rates, and one tick for each of the two readings between which the duration lies.
     return duration_ns + duration_ns // 20 + 2 * CLOCK_TICK_NS
 
 
@@ -79,12 +80,12 @@ class Timing(msgspec.Struct, frozen=True):
 def stood_still_for_ns(
     timing: Timing, called_at_ns: int, next_deadline_ns: Callable[[], int | None], *, now_ns: int
 ) -> int:
-    """How long a process that is called now cannot have been running, 0 if not for longer than `stall_ns`.
+    """Return how long a process that is called now was suspended, 0 if for no longer than `stall_ns`.
 
     Args:
-        timing: where `stall_ns` stands.
+        timing: has `stall_ns`.
         called_at_ns: when it was called last.
-        next_deadline_ns: when it had asked to be called at the latest; only asked for if it matters.
+        next_deadline_ns: returns when it had asked to be called at the latest; called only if that matters.
         now_ns: monotonic clock.
     """
     if now_ns - called_at_ns <= timing.stall_ns:

@@ -227,7 +227,7 @@ class CoordinatorServer:
         self._pump.schedule()
 
     def _tell_of_store(self) -> None:
-        for news in self._core.store_news():
+        for news in self._core.take_store_news():
             log.log(logging.ERROR if news.is_trouble else logging.INFO, "%s", news.text)
 
     # ----------------------------------------------------------------------- inner

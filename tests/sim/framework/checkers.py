@@ -1,6 +1,6 @@
 """The properties of the design, checked from the outside with true time.
 
-What the checkers know of the code under test: what clients believe, what nodes' tables contain and say they
+The checkers know three things of the code under test: what clients believe, what nodes' tables contain and say they
 may serve, and which states were stored. They share no rule with it.
 """
 
@@ -136,11 +136,11 @@ class Checkers:
             self._beliefs[belief.name].append(belief)
 
     def resumed(self, belief: Belief) -> None:
-        """A client believes again in something that it had stopped to believe in: nothing may do that."""
+        """Fail because a client believes again in a grant that it had given up."""
         raise Violation("P4", f"{belief} is believed in again after its deadline")
 
     def told_lost(self, belief: Belief, reason: str) -> None:
-        """A client is told that a grant is lost that it still believes in, though nobody broke it.
+        """Fail if a client learns of the loss of a grant that it still believes in, and that no operator broke.
 
         Where the store was lost all is lost that was held, and the servers may answer for another cluster.
         """
@@ -150,7 +150,7 @@ class Checkers:
             raise Violation("P3", f"{belief} is told lost ({reason}) while its lease still runs")
 
     def current(self, name: str) -> list[Belief]:
-        """Who believes to hold a lock now."""
+        """Return the clients that believe they hold a lock now."""
         beliefs = self._beliefs.get(name)
         if not beliefs:
             return []
@@ -158,14 +158,14 @@ class Checkers:
         return list(beliefs)
 
     def all_current(self) -> Iterable[Belief]:
-        """Everybody's beliefs."""
+        """Yield the beliefs of all clients."""
         for name in self._beliefs:
             yield from self.current(name)
 
     # ------------------------------------------------------------------ nodes
 
     def after_node(self, node: NodeShell) -> None:
-        """A node had a turn: nobody else may serve what it may, and what is believed in is in its table."""
+        """Check a node after its turn: no other serves its slots, and the grants believed in are in its table."""
         serves = node.serving()
         if not serves:
             return
@@ -241,7 +241,7 @@ class Checkers:
             return
         slot, asked = slot_of(message.name), (message.session, message.acquisition)
         if message.waited_ms:
-            # It comes again. If it has run out meanwhile (nobody renewed it), its place is that of what waited as long.
+            # It comes again. If it has run out meanwhile (unrenewed), its place is that of what waited as long.
             known = self._order.get((node.name, node.life, message.name))
             if known is not None and not node.is_waiting(slot, *asked):
                 known.waiting.pop(asked, None)
@@ -255,7 +255,7 @@ class Checkers:
                 queue.waiting[asked] = (sender, message.request)
 
     def node_sent(self, node: NodeShell, to: int, message: Message) -> None:
-        """A node answers a client: nobody who came earlier may still be waiting."""
+        """Check a grant: no client that came earlier may still be waiting."""
         if isinstance(message, LossNotice):
             queue = self._order.get((node.name, node.life, message.name))
             if queue is not None:
@@ -292,7 +292,7 @@ class Checkers:
 
 
 class _Queue:
-    """Who asked for one lock in one reign, in the order in which they came."""
+    """The requests for one lock in one reign, in the order of their arrival."""
 
     def __init__(self, since: int, slot: int) -> None:
         self.since = since

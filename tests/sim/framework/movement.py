@@ -1,19 +1,19 @@
-"""P6, checked from outside: what a planned move may move, by the states that are stored and by who the members are.
+"""P6, checked from outside: what a planned move may move, by the stored states and the members.
 
 The rule: between two members that were there before and stay as they were, no slot moves. In the states one sees
 more than the ring's moves, so the rule is about a slot's *home*, which is where the ring wants it:
 
-- An assignment of an empty slot goes home, and so does a swap away from a primary that may stay: both tell where home is.
-  A promotion tells nothing: it is a failure's doing, and the slot comes home later. A swap away from a primary that
-  leaves is a move off the leaving member wherever it goes (its home may not be reachable), and leaves home open.
-- A swap away from a primary that may stay goes home; or home has changed, which is allowed where since it was last told
-  the old home has left (or was reweighed), or the new one has come (or was reweighed), or somebody has come *and* left,
-  whom the slot may have been given to meanwhile.
-- A coordinator that starts goes on from where the slots are, and puts right what is out of bounds: homes are open then. So
+- An assignment of an empty slot goes home, and so does a swap away from a primary that may stay: both show where home
+  is. A promotion tells nothing: it is a failure's doing, and the slot comes home later. A swap away from a primary
+  that leaves is a move off the leaving member wherever it goes (its home may not be reachable), and leaves home open.
+- A swap away from a primary that may stay goes home; or home has changed, which is allowed where since it was last
+  shown the old home has left (or was reweighed), or the new one has come (or was reweighed), or a member has come
+  *and* left, whom the slot may have been given to meanwhile.
+- A coordinator that starts goes on from where the slots are, and mends what is out of bounds: homes are open then. So
   they are where the ring was renewed twice between two states.
 
-*May stay* means settled, and not draining. Who is settled is the one thing taken from inside the coordinator: members that
-are silent are not seen in the states.
+*May stay* means settled, and not draining. Who is settled is the one thing taken from inside the coordinator: members
+that are silent are not seen in the states.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class _Home(NamedTuple):
-    """Where a slot belongs, and after which renewal of the ring that was told."""
+    """The home of a slot, and the renewal of the ring after which that was shown."""
 
     node: str
     renewal: int
@@ -61,7 +61,7 @@ class Movement:
         self._homes: dict[int, _Home] = {}
 
     def watch(self, store: SimStore) -> None:
-        """See every state that is stored from now on, after whoever sees it already."""
+        """See every state that is stored from now on, after the present observers."""
         first = store.on_change
 
         def then(before: ClusterState | None, after: ClusterState | None) -> None:

@@ -1,9 +1,9 @@
 """The network: ordered connections between processes, with everything that may happen to them.
 
-A connection has two ends, each an ordered stream of bytes messages to the other. Messages are delayed,
-never reordered within a connection, and lost only with it: a reset loses what was in flight after an arbitrary point,
-and each end notices in its own time (until then the other end looks alive: half-open). A cut between two
-processes, in one direction or both, stalls what is sent; it arrives when the cut heals, unless the connection was reset meanwhile.
+A connection has two ends, each an ordered stream of bytes messages to the other. Messages are delayed, never
+reordered within a connection, and lost only with it: a reset loses what was in flight after an arbitrary point, and
+each end notices in its own time (until then the other end looks alive: half-open). A cut between two processes, in
+one direction or both, stalls what is sent; it arrives when the cut heals, unless the connection was reset meanwhile.
 A connection may also be hushed: it looks open to both ends, and what is sent on it gets nowhere.
 """
 
@@ -176,7 +176,7 @@ class Network:
             self.reset(end)
         other = end.other
         if other.process.life != other.life or not other.process.alive or not other.open:
-            # Nobody is there. A machine that runs refuses at once; one that is gone says nothing.
+            # No process listens. A machine that runs refuses at once; one that is gone says nothing.
             if other.process.alive and not self.is_cut(other.process, end.process):
                 self._notice(end, self._delay())
             return
@@ -223,8 +223,9 @@ class Network:
                 self._notice(side, self._notice_delay())
 
     def hush(self, end: End, *, both: bool) -> None:
-        """Something on the way forgets a connection: what is sent from here, or from both sides, gets nowhere, and no end is
-        told. Servers have their system give up what stays unacknowledged; of clients the core is to notice it by itself."""
+        """Let a device on the path forget a connection: what is sent from here, or from both sides, gets nowhere, and
+        no end is reported. Servers have their system give up what stays unacknowledged; of clients the core must
+        notice it by itself."""
         self.world.stats["hushed"] += 1
         for side in (end, end.other) if both else (end,):
             self._lose(side)

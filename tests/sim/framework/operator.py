@@ -39,8 +39,10 @@ class Operator(Shell):
     """Sends one request at a time, each on a connection of its own, until it is answered for good.
 
     Attributes:
-        answers: what the servers have said, in order: "DrainReply", "UndrainReply", or a refusal's code; refusals that may pass are left out.
-        drained: ids of the nodes that it may have had drained, since an answer can be lost, and that are not active again.
+        answers: what the servers have said, in order: "DrainReply", "UndrainReply", or a refusal's code; refusals
+            that may pass are left out.
+        drained: ids of the nodes that it may have had drained, since an answer can be lost, and that are not active
+            again.
     """
 
     def __init__(self, world: World, network: Network) -> None:
@@ -133,14 +135,16 @@ class Operator(Shell):
 
 
 class Consent:
-    """Checks on every stored state that operators leave a node that may have slots: whoever drains the last one is that
-    node itself, whichever way the request came."""
+    """Checks on every stored state that operators leave a node that may have slots.
+
+    The last one may be drained by itself alone, whichever way the request came.
+    """
 
     def __init__(self, nodes: Sequence[NodeShell]) -> None:
         self._nodes = nodes
 
     def watch(self, store: SimStore) -> None:
-        """See every state that is stored from now on, after whoever sees it already."""
+        """See every state that is stored from now on, after the present observers."""
         first = store.on_change
 
         def then(before: ClusterState | None, after: ClusterState | None) -> None:

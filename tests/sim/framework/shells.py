@@ -1,4 +1,4 @@
-"""What the thin simulated shells of all processes have in common: sending messages as the bytes that the real ones send."""
+"""The common part of the thin simulated shells: they send messages as the bytes that the real ones send."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def brief(message: object) -> str:
 
 
 class Shell(Process):
-    """What both have in common: sending messages as bytes."""
+    """The common part of both shells: sending messages as bytes."""
 
     def __init__(self, world: World, network: Network, name: str, *, slowness: Slowness, drift: bool) -> None:
         super().__init__(world, name, slowness=slowness, drift=drift)

@@ -32,13 +32,13 @@ class Violation(Exception):
 
 
 class Core(Protocol):
-    """What every core offers to its shell."""
+    """The part of the contract that every core offers to its shell."""
 
     def next_deadline_ns(self) -> int | None:
         """When `on_timer` wants to be called."""
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
-        """What is to be done."""
+        """Return the effects to carry out."""
 
     def check_invariants(self) -> None:
         """Raise if the core contradicts itself."""
@@ -107,7 +107,7 @@ class Clock:
         self._shown = 0
 
     def read(self, true_ns: int) -> int:
-        """What the clock shows at a true time."""
+        """Return what the clock shows at a true time."""
         if true_ns != self._read_at:
             value = self.offset + true_ns + true_ns * self.rate // 1_000_000
             self._read_at, self._shown = true_ns, value - value % self.grain
@@ -194,19 +194,19 @@ class Process:
         """Forget what belonged to this life."""
 
     def is_heartbeat(self, effect: Effect) -> bool:
-        """Whether an effect says nothing but that the process lives. A turn with such effects only, in which nothing else came,
-        leaves a core as sound as it was; a cluster at rest has hardly others."""
+        """Return whether an effect says only that the process lives. A turn with such effects only, in which nothing
+        else came, leaves a core as sound as it was; a cluster at rest has hardly others."""
         del effect
         return False
 
     # ------------------------------------------------------------------ life
 
     def now_ns(self) -> int:
-        """What the process's monotonic clock shows."""
+        """Return what the process's monotonic clock shows."""
         return self.clock.read(self.world.now)
 
     def wall_ns(self) -> int:
-        """What the process's wall clock shows: it may be wrong, and jump."""
+        """Return what the process's wall clock shows: it may be wrong, and jump."""
         return 1_700_000_000 * S + self.world.now + self.wall_offset
 
     def start(self) -> None:
@@ -276,7 +276,8 @@ class Process:
         self.world.at(when, self._turn, self.life, self._wake_number)
 
     def later(self, delay_ns: int, what: Callable[..., None], *args: Any) -> None:
-        """Call `what(*args)` in a turn of this life, after `delay_ns` on the true clock (a timer of the shell's own)."""
+        """Call `what(*args)` in a turn of this life, after `delay_ns` on the true clock (a timer of the shell's
+        own)."""
         self.world.after(delay_ns, self._later, self.life, what, args)
 
     def _later(self, life: int, what: Callable[..., None], args: tuple[Any, ...]) -> None:

@@ -1,24 +1,24 @@
 """Rules switched off, one at a time, to see that the checkers notice: a checker that cannot fail proves nothing.
 
 Each mutant replaces methods of the real core classes (of the copy that the simulation has); its docstring says which
-rule is gone. Beside it stands its drill: a
-situation made for that rule, in which all holds with the rule, and a checker speaks up without it. Random seeds reach many
-of these situations too, but rarely.
+rule is gone. Beside it stands its drill: a situation made for that rule, in which all holds with the rule, and a
+checker speaks up without it. Random seeds reach many of these situations too, but rarely.
 
 Some rules of the core have no mutant here, since nothing that must hold breaks without them. That is by argument, not
 for want of a find:
 
-- *A grant is answered only after one more look at the right to serve.* With `sync`, what is answered is in every copy that
-  may reign next; that one keeps it for a whole TTL from when it begins, and no promise is longer than what was left of the
-  coordinator's lease. It stays: a stale primary had better be silent, and `async` has no copies to rely on.
-- *After a stall, what has arrived is read before anything expires.* A node's deadline is later than the client's anyway; without
-  the rule locks would be lost for nothing, but not too early.
-- *A promise to a replica that has left is remembered until it is over.* Who has left is a life that another one of the same
-  node has replaced, so its process is gone. It stays, for two processes that were given one id by mistake.
-- *A write whose outcome is unknown starts the term anew.* The compare-and-set on the version would refuse the next one, and
-  until then the confirming read finds a version that is not the coordinator's.
-- *Digests are compared per slot, then one by one.* A node that may serve a slot knows all that its clients hold in it, except
-  what an operator has ended (`broken_renewed`): so what differs is what the client has given up (`unlisted_stays`).
+- *A grant is answered only after one more look at the right to serve.* With `sync`, what is answered is in every copy
+  that may reign next; that one keeps it for a whole TTL from when it begins, and no promise is longer than what was
+  left of the coordinator's lease. It stays: a stale primary should be silent, and `async` has no copies to rely on.
+- *After a stall, what has arrived is read before anything expires.* A node's deadline is later than the client's
+  anyway; without the rule locks would be lost for nothing, but not too early.
+- *A promise to a replica that has left is remembered until it is over.* A replica has left if another life of
+  the same node has replaced it, so its process is gone. It stays, for two processes that were given one id by mistake.
+- *A write whose outcome is unknown starts the term again.* The compare-and-set on the version would refuse the next
+  one, and until then the confirming read finds a version that is not the coordinator's.
+- *Digests are compared per slot, then one by one.* A node that may serve a slot knows all that its clients hold in
+  it, except what an operator has ended (`broken_renewed`): so what differs is what the client has given up
+  (`unlisted_stays`).
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def blind_to_another_cluster() -> list[Change]:
 
 @drill
 def drill_blind_to_another_cluster() -> None:
-    """All servers are made anew under their addresses by a person who says that there was nothing before."""
+    """An operator sets all servers up again under their addresses, and says that there was no cluster before."""
     cluster = Scenario()
     one, other = cluster.simulation.clients
     (held,) = cluster.hold(one, cluster.name, ttl_ms=30_000)
@@ -585,7 +585,7 @@ def _ttl_may_change() -> list[Change]:
 
 @pair(_one_session, _ttl_may_change)
 def session_of_many_ttls() -> None:
-    """A session has more than one TTL, of which its copies know one.
+    """A session has more than one TTL, and its copies know only one of them.
 
     Each alone suffices: clients open a session for each TTL, and a node refuses one that changes it.
     """

@@ -165,7 +165,8 @@ def no_bump() -> list[Change]:
 
 @drill
 def drill_no_bump() -> None:
-    """A coordinator starts while its predecessor's write against a lone primary is under way, and hears that primary."""
+    """A coordinator starts while its predecessor's write against a lone primary is under way, and hears that
+    primary."""
     cluster = Scenario(nodes=2, clients=1, coordinators=2)
     simulation = cluster.simulation
     first, second = simulation.coordinators
@@ -186,7 +187,7 @@ def drill_no_bump() -> None:
     simulation.store.write_delay = 0
     second.start()
     cluster.run(3)
-    # It starts again, and tells of that write; the lone primary does not hear it any more.
+    # It starts again, and reports that write; the lone primary does not hear it any more.
     cluster.cut(primary, second, 300)
     cluster.crash(second)
     cluster.mend(backup, second)
@@ -295,7 +296,7 @@ def drill_range_of_laggards() -> None:
 
 @mutant
 def version_by_clock() -> list[Change]:
-    """Versions are what the wall clock shows, also where it was set back."""
+    """Versions are the wall clock's time, even if that was set back."""
     return [(Term, "_version_after", lambda self, version, wall_ns: wall_ns)]
 
 
@@ -324,7 +325,8 @@ def lease_of_config() -> list[Change]:
 
 @drill
 def drill_lease_of_config() -> None:
-    """A coordinator is started again with a shorter lease configured, while both copies of a slot are cut off from it."""
+    """A coordinator is started again with a shorter lease configured, while both copies of a slot are cut off from
+    it."""
     cluster = Scenario()
     cluster.simulation.clients[0].take(cluster.name, ttl_ms=TTL_MS)
     cluster.run(1)
@@ -339,32 +341,32 @@ def drill_lease_of_config() -> None:
 
 
 def _any_epoch() -> list[Change]:
-    """What is asked about an earlier epoch of a slot is granted."""
+    """A request about an earlier epoch of a slot is granted."""
     granted = asks._granted
 
     def changed(state: Any, slot: SlotState, sender: Any, kind: int, item: Any, version: int) -> SlotState:
         item = msgspec.structs.replace(item, epoch=slot.epoch)
-        return granted(state, slot, sender, kind, item, version)
+        return granted(state, slot, sender, kind, item, version=version)
 
     return [(asks, "_granted", changed)]
 
 
 def _any_tenure() -> list[Change]:
-    """What is asked about an earlier tenure of a copy is granted for its present one."""
+    """A request about an earlier tenure of a copy is granted for its present one."""
     granted = asks._granted
 
     def changed(state: Any, slot: SlotState, sender: Any, kind: int, item: Any, version: int) -> SlotState:
         for copy in (slot.backup, slot.learner):
             if copy is not None and copy.replica == Replica(item.node, item.incarnation):
                 item = msgspec.structs.replace(item, joined=copy.joined)
-        return granted(state, slot, sender, kind, item, version)
+        return granted(state, slot, sender, kind, item, version=version)
 
     return [(asks, "_granted", changed)]
 
 
 @pair(_any_epoch, _any_tenure)
 def ask_by_name() -> None:
-    """What nodes ask about a copy names the node only, not the epoch of the slot, nor the copy's tenure.
+    """Requests about a copy name the node only, not the epoch of the slot, nor the copy's tenure.
 
     Each alone suffices: whatever ends a tenure and begins another changes the epoch.
     """
@@ -372,7 +374,7 @@ def ask_by_name() -> None:
 
 @drill
 def drill_ask_by_name() -> None:
-    """That a learner is in sync is heard late: it was dropped since, and has begun to learn anew."""
+    """A report of a learner in sync is late: the learner was dropped since, and has begun again."""
     cluster = Scenario(nodes=2, clients=1)
     cluster.be_patient()
     coordinator = cluster.coordinator

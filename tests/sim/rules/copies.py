@@ -57,7 +57,7 @@ def gap_ok() -> list[Change]:
 
 @drill
 def drill_gap_ok() -> None:
-    """What tells the backup of a grant is lost with the connection; another grant follows."""
+    """The message that brings a grant to the backup is lost with the connection; another grant follows."""
     cluster = Scenario(clients=1)
     cluster.be_patient()
     client, primary, backup = cluster.simulation.clients[0], cluster.primary(), cluster.backup()
@@ -153,7 +153,7 @@ def drill_hand_over_blind() -> None:
     again.pause(5_000_000_000)
     cluster.wait(lambda: cluster.primary() is between, 5)
     cluster.wait(lambda: cluster.slot().backup is not None and cluster.backup() is again, 60)
-    # The third is taken for failed, and not told.
+    # The third counts as failed, and does not learn of it.
     cluster.cut(between, cluster.coordinator, 60)
     cluster.wait(lambda: cluster.primary() is again, 10)
     cluster.step(lambda: cluster.knows(again), 1)
@@ -186,7 +186,7 @@ def drill_trim_early() -> None:
     joined = cluster.simulation.nodes[1]
     cluster.trust_nothing_inside()
     cluster.step(lambda: cluster.slot().backup is not None, 5)
-    # What is acknowledged lets the log be cut; what was sent since then is under way.
+    # An acknowledgement lets the log be cut; later messages are under way.
     cluster.silence(joined, former, 60)
     other.take(cluster.names(2)[1], ttl_ms=TTL_MS)
     cluster.run(0.008)
@@ -294,7 +294,7 @@ def _reigns_only() -> list[Change]:
 
 
 def _old_answers_count() -> list[Change]:
-    """What acknowledges a message from before the stream was (last) started counts for the stream."""
+    """An acknowledgement of a message from before the stream was (last) started counts for the stream."""
     return [(CopyStream, "started", property(lambda self: 0, lambda self, sequence: None))]
 
 
@@ -308,7 +308,8 @@ def no_tenure() -> None:
 
 @drill_by_chance(range(2, 6))
 def drill_no_tenure(seed: int) -> None:
-    """A backup is dropped and taken again; what it acknowledged before arrives only then, and what it gets anew does not."""
+    """A backup is dropped and taken again; its earlier acknowledgements arrive only then, and its new stream does
+    not."""
     cluster = Scenario(nodes=2, clients=1, seed=seed)
     cluster.be_patient()
     primary, backup = cluster.primary(), cluster.backup()
@@ -377,7 +378,7 @@ def drill_inactive_sync() -> None:
     cluster.be_patient()
     one, other = cluster.simulation.clients
     former, successor = cluster.primary(), cluster.backup()
-    # Cut off from the coordinator it is replaced, without being told; what it still grants gets nowhere yet.
+    # Cut off from the coordinator it is replaced unawares; its further grants reach no copy yet.
     cluster.cut(former, cluster.coordinator, 60)
     cluster.run(4.5)
     taken = one.take(cluster.name, ttl_ms=TTL_MS)
@@ -524,7 +525,7 @@ def drill_in_sync_nearly() -> None:
 
 @mutant
 def answered_when_asked() -> list[Change]:
-    """A grant that its copies do not have yet is told as held to a client that lists it."""
+    """A grant that its copies do not have yet is shown as held to a client that lists it."""
     compare = Renewals._compare_list
 
     def changed(self: Renewals, session: Any, slot: int, *rest: Any) -> list[tuple[int, int, int]]:
@@ -561,7 +562,7 @@ def nobody_takes_over() -> list[Change]:
 
 @drill
 def drill_nobody_takes_over() -> None:
-    """A primary's machine loses its power, so that nobody is told."""
+    """A primary's machine loses its power, so that no connection ends."""
     cluster = Scenario()
     cluster.crash(cluster.primary(), power=True)
     watch(cluster.simulation, "power", 10 * S)

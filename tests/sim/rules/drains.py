@@ -41,12 +41,13 @@ def drill_drain_by_connection() -> None:
 @mutant
 def drain_the_last() -> list[Change]:
     """An operator's drain is begun whether or not another node can take the slots."""
-    return [(Roster, "_why_not_drain", lambda self, *what: None)]
+    return [(Roster, "_drain_problem", lambda self, *what: None)]
 
 
 @drill
 def drill_drain_the_last() -> None:
-    """An operator drains both of two nodes, one after the other; then the first is made active again, and the second drained."""
+    """An operator drains both of two nodes, one after the other; then the first is made active again, and the second
+    drained."""
     cluster = Scenario(nodes=2, clients=1)
     task = cluster.hold(cluster.simulation.clients[0], cluster.name)[0]
     operator, coordinator = cluster.simulation.operator, cluster.coordinator.address
@@ -68,13 +69,14 @@ def drill_drain_the_last() -> None:
 
 @mutant
 def swap_to_the_gone() -> list[Change]:
-    """Slots are left to a member whose connection to the coordinator has ended, until its silence says that it failed."""
+    """Slots are left to a member whose connection to the coordinator has ended, until its silence says that it
+    failed."""
     return [(Roster, "is_connected", lambda self, replica: True)]
 
 
 @drill
 def drill_swap_to_the_gone() -> None:
-    """The primary of two nodes is told to leave; just before everything would move, the other one ends, and starts again later."""
+    """The primary of two nodes has to leave. Just before all would move, the other one ends, and starts again later."""
     cluster = Scenario(nodes=2, clients=1)
     task = cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=30_000)[0]
     primary, backup = cluster.primary(), cluster.backup()

@@ -22,7 +22,7 @@ from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
 @mutant
 def settled_at_once() -> list[Change]:
-    """A view is settled as soon as it goes out: nobody waits until the members have seen it."""
+    """A view is settled as soon as it goes out: nothing waits until the members have seen it."""
     form = Groups._form
 
     def changed(self: Groups, group: Any, now_ns: int) -> None:
@@ -107,7 +107,7 @@ def owned_when_given() -> list[Change]:
 
 @drill
 def drill_owned_when_given() -> None:
-    """The same: whoever joins gets the view, but the other one has not let go."""
+    """The same: the joining member gets the view, but the other one has not let go."""
     drill_settled_at_once()
 
 
@@ -220,8 +220,8 @@ def number_not_kept() -> list[Change]:
 
 
 def _number_comes_again(*, cut: bool) -> None:
-    """A primary dies with a view just out, which one member has not got. Another one, that has, leaves before those
-    who stay reach the successor: whose first view gives its keys to the former."""
+    """A primary dies with a view just out, which one member has not got. Another one, that has, leaves before the
+    remaining ones reach the successor, whose first view gives its keys to the former."""
     cluster = GroupScenario(clients=3)
     first = cluster.owner()
     second = cluster.programs[1].enter(weight=9)

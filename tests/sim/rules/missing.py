@@ -1,4 +1,4 @@
-"""Look for whoever misses a rule that is switched off: the drill made for it, or else seeds."""
+"""Look for a check that misses a rule that is switched off: the drill made for it, or else seeds."""
 
 from __future__ import annotations
 

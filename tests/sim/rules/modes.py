@@ -17,7 +17,7 @@ from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
 @mutant
 def shared_beside_one_alone() -> list[Change]:
-    """Who wants to share a lock is let in whoever holds it."""
+    """A client that wants to share a lock is let in even if another one holds it alone."""
     admits = LockEntry.admits
 
     def changed(self: LockEntry, mode: int, permits: int) -> bool:
@@ -40,7 +40,7 @@ def drill_shared_beside_one_alone() -> None:
 
 @mutant
 def alone_beside_shared() -> list[Change]:
-    """Who wants a lock alone is let in where its holders only share it."""
+    """A client that wants a lock alone is let in where its holders only share it."""
     admits = LockEntry.admits
 
     def changed(self: LockEntry, mode: int, permits: int) -> bool:
@@ -51,7 +51,7 @@ def alone_beside_shared() -> list[Change]:
 
 @drill
 def drill_alone_beside_shared() -> None:
-    """A lock is shared by two when somebody comes who wants it alone."""
+    """A lock is shared by two when another client comes that wants it alone."""
     cluster = Scenario(clients=3)
     cluster.trust_nothing_inside()
     one, two, other = cluster.simulation.clients
@@ -154,7 +154,7 @@ def drill_watch_last_only() -> None:
 
 @mutant
 def watch_forgets_tokens() -> list[Change]:
-    """A node that tells of a free lock tells nothing of the tokens that it has had."""
+    """A node that reports a free lock leaves out the tokens that it has had."""
     describe = LockTable.describe
 
     def changed(
@@ -196,7 +196,7 @@ def watch_overflow() -> list[Change]:
 
 @drill
 def drill_watch_overflow() -> None:
-    """More happens to a watched lock than is kept, while its primary may not tell of it."""
+    """More happens to a watched lock than is kept, while its primary may not report it."""
     cluster = Scenario()
     watcher, other = cluster.simulation.clients
     watcher.watch(cluster.name)

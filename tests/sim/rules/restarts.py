@@ -36,7 +36,8 @@ def no_restart_wait() -> list[Change]:
 
 @drill
 def drill_no_restart_wait() -> None:
-    """The coordinator restarts while both copies of a slot are cut off from it, with most of their lease before them."""
+    """The coordinator restarts while both copies of a slot are cut off from it, with most of their lease before
+    them."""
     cluster = Scenario()
     cluster.simulation.clients[0].take(cluster.name, ttl_ms=TTL_MS)
     cluster.run(1)
@@ -87,10 +88,10 @@ def drill_no_slot_wait() -> None:
 
 
 def _aged(change: Callable[[Any, int], Any]) -> list[Change]:
-    """Replace `PlanInput.age_ns` wherever a situation is made."""
+    """Replace `PlanInput.age_ns` wherever a plan_input is made."""
 
-    def plan(situation: PlanInput) -> Any:
-        return original(situation._replace(age_ns=change(situation.age_ns, situation.version)))
+    def plan(plan_input: PlanInput) -> Any:
+        return original(plan_input._replace(age_ns=change(plan_input.age_ns, plan_input.version)))
 
     original = planning.plan
     return [(planning, "plan", plan)]
@@ -147,7 +148,7 @@ def drill_wipe_no_wait() -> None:
 
 @mutant
 def new_without_word() -> list[Change]:
-    """A coordinator that finds nothing in its store takes the cluster for new, though nobody has said so."""
+    """A coordinator that finds nothing in its store takes the cluster for new, though no operator has said so."""
     claim = Term._claim
 
     def changed(self: Term, stored: Any, now_ns: int, wall_ns: int) -> None:
@@ -210,7 +211,7 @@ def _started_again(cluster: Scenario, seconds: float) -> float:
 
 @drill
 def drill_farewell_of_another_boot() -> None:
-    """A cluster is stopped in order, its machine starts anew with a clock of its own, and a client still holds a lock."""
+    """A cluster is stopped in order, its machine starts again with another clock, and a client still holds a lock."""
     cluster = _stopped()
     coordinator = cluster.coordinator
     stored = cluster.simulation.store.state
@@ -225,7 +226,7 @@ def drill_farewell_of_another_boot() -> None:
 
 @mutant
 def farewell_too_early() -> list[Change]:
-    """A node's word on its promises counts also where it was given before the last slots were given up."""
+    """A node's word on its promises counts even if it was given before the last slots were given up."""
     return [(Farewells, "_is_of_all", lambda self, replica, digest: True)]
 
 

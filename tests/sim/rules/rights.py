@@ -40,7 +40,7 @@ def no_backup_lease() -> list[Change]:
 
 @drill
 def drill_no_backup_lease() -> None:
-    """A primary is cut off from everybody, and its backup takes over."""
+    """A primary is cut off from every process, and its backup takes over."""
     cluster = Scenario(clients=1)
     primary = cluster.primary()
     for process in [*cluster.simulation.nodes, cluster.coordinator]:
@@ -74,7 +74,7 @@ def no_coordinator_lease() -> list[Change]:
 
 @drill
 def drill_no_coordinator_lease() -> None:
-    """Both copies of a slot are cut off from the coordinator, until it is assigned anew."""
+    """Both copies of a slot are cut off from the coordinator, until it is assigned again."""
     cluster = Scenario(clients=1)
     for node in (cluster.primary(), cluster.backup()):
         cluster.cut(node, cluster.coordinator, 60)
@@ -171,7 +171,7 @@ def drill_snap_any() -> None:
 
 @mutant
 def no_ttl_cap() -> list[Change]:
-    """What is promised to a client is not capped by the node's coordinator lease."""
+    """A promise to a client is not capped by the node's coordinator lease."""
     return [(locks.Session, "promise_ms", lambda self, left_ns: self.ttl_ms)]
 
 
@@ -261,7 +261,7 @@ def drill_peer_ack_older() -> None:
     cluster.silence(joined, former, 60)
     cluster.unsilence(former, joined)
     cluster.run(0.05)
-    # Taken for failed by now, it is replaced by the former primary, who hears only of that.
+    # It counts as failed, and is replaced by the former primary, which learns only of that.
     cluster.wait(lambda: cluster.primary() is former, 5)
     cluster.break_connections(former, cluster.coordinator)
     cluster.mend(cluster.coordinator, former)
@@ -367,7 +367,7 @@ def lease_from_ack() -> list[Change]:
 
 @drill
 def drill_lease_from_ack() -> None:
-    """What the backup acknowledges arrives only when the primary's lease is nearly over."""
+    """The backup's acknowledgements arrive only when the primary's lease is nearly over."""
     cluster = Scenario(clients=1)
     cluster.be_patient()
     primary, backup = cluster.primary(), cluster.backup()
@@ -417,7 +417,8 @@ def drill_stale_now() -> None:
 def orig_swap() -> list[Change]:
     """In a planned swap the successor does not wait its promise to the former primary out, nor for its word.
 
-    That the former primary has to acknowledge in the new reign mostly protects here too, but it may be dropped meanwhile.
+    That the former primary has to acknowledge in the new reign mostly protects here too, but it may be dropped
+    meanwhile.
     """
     change_slot = SlotRoles._change_slot
 

@@ -26,7 +26,7 @@ def _full_disk() -> None:
     cluster.run(seconds)
     asked = simulation.world.stats["store_operations"] - before
     cluster.demand(asked <= 2 * seconds, "WORK", f"a store that fails was asked {asked} times in {seconds} s")
-    told = [each.text for each in core.store_news()]
+    told = [each.text for each in core.take_store_news()]
     cluster.demand(len(told) == 1, "WORK", f"one thing happened to the store, and {len(told)} were told")
     simulation.store.full = False
     cluster.wait(lambda: core.is_active, 3)
@@ -35,7 +35,7 @@ def _full_disk() -> None:
 
 @drill
 def drill_no_store_pause() -> None:
-    """The disk under the store is full for a while in which a node dies, and so something is to be written."""
+    """The disk under the store is full for a while in which a node dies, so that a write is due."""
     _full_disk()
 
 
@@ -52,5 +52,5 @@ def works_by_reading() -> list[Change]:
 
 @drill
 def drill_works_by_reading() -> None:
-    """The same: with a pause that never grows, and an end of the trouble that is told after each read."""
+    """The same: with a pause that never grows, and an end of the trouble that is logged after each read."""
     _full_disk()

@@ -1,4 +1,4 @@
-"""What a mutant is: methods of the real core classes that are replaced for the time of a `with` block.
+"""Mutants: methods of the real core classes that are replaced for the time of a `with` block.
 
 Some rules stand behind each other: while one of the two is there, nothing happens without the other. Such a pair is one
 mutant of two *halves*, and has to be found as a whole; that either half alone changes nothing is tested too.

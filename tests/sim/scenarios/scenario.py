@@ -68,7 +68,8 @@ class Scenario:
         self.world.run_until(self.world.now + int(seconds * S))
 
     def quiet(self, seconds: float = 60) -> float:
-        """Wait until everybody serves and nothing has moved for two seconds. Returns how long it took, in seconds."""
+        """Wait until every slot is served and nothing has moved for two seconds; return how long it took, in
+        seconds."""
         begun, version, since = self.world.now, -1, self.world.now
         while self.world.now - begun < seconds * S:
             self.run(0.1)
@@ -179,7 +180,7 @@ class Scenario:
         return {name: slot_of(name) for name in names}
 
     def primaries(self) -> dict[int, str]:
-        """Which node is the primary of which slot."""
+        """Return the name of the primary of each slot."""
         state = self.simulation.store.state
         assert state is not None
         return {n: s.primary.node for n, s in enumerate(state.slots) if s.primary is not None}
@@ -216,7 +217,7 @@ class Scenario:
     # ------------------------------------------------------------------ what goes wrong
 
     def crash(self, process: Process, *, power: bool = False) -> None:
-        """Kill a process; with `power` its machine too, so that nobody is told."""
+        """Kill a process; with `power` its machine too, so that no connection ends."""
         self.simulation.network.process_crashed(process, power=power)
         process.crash()
 
@@ -322,7 +323,7 @@ class Scenario:
 
     @contextmanager
     def no_room_for_waiters(self) -> Iterator[None]:
-        """Let nodes refuse whoever would have to wait."""
+        """Let nodes refuse clients that would have to wait."""
         with replaced([(acquires, "WAITERS_MAX", 0)]):
             yield
 
@@ -354,7 +355,8 @@ class Scenario:
     # ------------------------------------------------------------------ what comes late, or twice
 
     def tape(self, source: Process, target: Process, *, answers: bool = False) -> list[bytes]:
-        """Note what one process sends to another from now on, on connections that it opened (or answers on the other's)."""
+        """Note what one process sends to another from now on, on connections that it opened (or answers on the
+        other's)."""
         noted: list[bytes] = []
 
         def listen(end: End) -> None:
@@ -398,7 +400,8 @@ class Scenario:
         node.wake(1_000)
 
     def table(self, node: NodeShell) -> set[tuple[str, str, int, int]]:
-        """What a node has in the lock's slot: name, session, acquisition and generation of every holder."""
+        """Return the holders in the lock's slot at a node: name, session, acquisition and generation of every
+        holder."""
         data = None if node.core is None else node.core.slots.get(slot_of(self.name))
         holders = () if data is None else data.table.holders()
         return {(each.lock.name, each.session.id, each.acquisition, each.generation) for each in holders}

@@ -1,4 +1,4 @@
-"""What happens to a held lock when something goes wrong: one named story each, with all checkers watching."""
+"""A held lock when something goes wrong: one named story each, with all checkers watching."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_lock_survives_the_crash_of_its_primary_and_is_served_again_within_the
     assert waiting.generation > held.generation
 
 
-def test_the_crash_of_the_backup_disturbs_nobody() -> None:
+def test_the_crash_of_the_backup_disturbs_no_client() -> None:
     cluster = Scenario()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=TTL_MS)
@@ -44,7 +44,7 @@ def test_the_crash_of_the_backup_disturbs_nobody() -> None:
     assert held.outcome == "released"
 
 
-def test_when_both_copies_crash_the_holder_is_told_before_the_lock_can_be_had_again() -> None:
+def test_when_both_copies_crash_the_holder_learns_of_it_before_the_lock_can_be_acquired_again() -> None:
     cluster = Scenario()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=TTL_MS)
@@ -156,7 +156,7 @@ def test_a_primary_that_was_frozen_finds_its_rights_gone_and_its_holders_kept_el
     assert (held.outcome, waiting.outcome) == ("held", "waiting")
 
 
-def test_after_the_loss_of_the_store_everything_is_assigned_anew_above_all_tokens() -> None:
+def test_after_the_loss_of_the_store_all_slots_are_assigned_again_above_all_tokens() -> None:
     cluster = Scenario()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=TTL_MS)

@@ -1,4 +1,4 @@
-"""What becomes of locks, their tokens and their releases: one named story each, with all checkers watching."""
+"""Locks, their tokens and their releases under load and failure: one named story each, with all checkers watching."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_replication_and_transfers_that_come_late_or_twice_change_nothing() -> N
     assert kept.outcome == "held"
 
 
-def test_an_expired_holder_is_nobody() -> None:
+def test_an_expired_holder_no_longer_holds_the_lock() -> None:
     cluster = Scenario()
     one, other = cluster.simulation.clients
     cluster.hold(one, cluster.name, ttl_ms=1000)

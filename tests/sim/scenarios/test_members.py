@@ -1,4 +1,4 @@
-"""Members that come and go, and what the coordinator tells of it: one named story each, with all checkers watching."""
+"""Members that come and go, and the coordinator's reports of them: one named story each, with all checkers watching."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
 
-def test_a_ring_is_made_from_nothing_and_everybody_gets_it() -> None:
+def test_a_ring_is_made_from_nothing_and_reaches_every_process() -> None:
     cluster = Scenario(nodes=4)
     assert cluster.world.stats["assigned"] == len(cluster.primaries()), "no slot was assigned twice"
     state = cluster.simulation.store.state
@@ -120,7 +120,7 @@ def test_an_older_state_is_refused_in_whatever_order_states_arrive() -> None:
 
 
 @pytest.mark.parametrize("back_s", [0, 3600])
-def test_a_restarted_coordinator_issues_higher_versions_and_disturbs_nobody(back_s: float) -> None:
+def test_a_restarted_coordinator_issues_higher_versions_and_disturbs_no_client(back_s: float) -> None:
     cluster = Scenario()
     held = cluster.hold(cluster.simulation.clients[0], cluster.name)
     for _ in range(3):

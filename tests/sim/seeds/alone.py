@@ -6,7 +6,8 @@ planned move. How long a slot may be without service follows from the durations 
 - a primary that is gone is noticed by its connections, or by its silence, which counts as such after `up(T)` on the
   backup's clock, when the backup's promise to it is over as well;
 - a copy that is gone is dropped sooner than that;
-- whoever is gone may be replaced by one that was gone for the other side only, which has to hear of that first: a second.
+- a process that is gone may be replaced by one that was gone for the other side only, which has to hear of that
+  first: a second.
 
 Without the coordinator nothing is unserved for longer either, for most of its lease.
 """
@@ -28,7 +29,7 @@ LOOK_EVERY = 20 * MS
 
 
 def unserved_bound(simulation: Simulation) -> int:
-    """For how long a slot may be served by nobody after one fault."""
+    """Longest time for which a slot may be unserved after one fault."""
     timing = simulation.plan.timing
     return up(up(timing.backup_lease_ns)) + timing.takeover_link_grace_ns + S
 
@@ -74,7 +75,7 @@ def one_fault(simulation: Simulation) -> None:
 def watch(simulation: Simulation, fault: str, duration: int, gone: NodeShell | None = None) -> None:
     """See to it for a while that no slot is unserved for longer than one fault allows.
 
-    What `gone` may serve by its own clock helps nobody: it is frozen, or cannot be reached.
+    The right of `gone` by its own clock does not count: it is frozen, or cannot be reached.
     """
     world, bound = simulation.world, unserved_bound(simulation)
     end = world.now + duration
@@ -87,7 +88,7 @@ def watch(simulation: Simulation, fault: str, duration: int, gone: NodeShell | N
             gap = world.now - begun
             world.stats[longest] = max(world.stats[longest], gap // MS)
             if gap > bound:
-                raise Violation("P7", f"slot {slot} is served by nobody for {gap / S:.2f} s after {fault}")
+                raise Violation("P7", f"slot {slot} is unserved for {gap / S:.2f} s after {fault}")
         world.run_until(world.now + LOOK_EVERY)
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a run: drawn in advance from the seed, so that a run can be repeated without some of it."""
+"""The faults of a run: drawn in advance from the seed, so that a run can be repeated without some of it."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class Injector:
                     self.network.reset(end)
 
     def _hush(self, rng: random.Random, duration: int) -> None:
-        """Something on the way forgets many connections, without a word, in one direction or both."""
+        """Let a device on the path forget many connections, silently, in one direction or both."""
         del duration
         for process in self.simulation.processes():
             for end in list(process.ends.values()):
@@ -241,7 +241,7 @@ class Injector:
     # ------------------------------------------------------------------ membership
 
     def _drain(self, rng: random.Random, duration: int) -> None:
-        """A node is told to leave, and comes back later; or an operator drains one, and changes its mind later."""
+        """Let a node leave and come back later, or an operator drain one and undrain it later."""
         node = rng.choice(self.simulation.nodes)
         if rng.random() < 0.5:
             operator = self.simulation.operator

@@ -28,7 +28,8 @@ def slots_of_seed(seed: int) -> int:
 
 
 def kind_of_seed(seed: int, *, like_model: bool = False) -> Callable[..., Simulation]:
-    """The simulation that a seed runs: one in twenty, or all with `like_model`, draws its schedule as the model does."""
+    """The simulation that a seed runs: one in twenty, or all with `like_model`, draws its schedule as the model
+    does."""
     return ModelSimulation if like_model or seed % 20 == 5 else Simulation
 
 
@@ -55,7 +56,7 @@ def run_many(
     for slots, some in by_slots.items():
         chunks = iter([some[at : at + CHUNK] for at in range(0, len(some), CHUNK)])
         with pool_of(slots, jobs) as pool:
-            # Not all at once: whoever stops early would wait for what is submitted.
+            # Not all at once: a caller that stops early would wait for all submitted runs.
             under_way: list[Future[list[Result]]] = []
             try:
                 while True:
@@ -89,7 +90,7 @@ def pool_of(slots: int, jobs: int | None) -> Iterator[ProcessPoolExecutor]:
 
 
 def _end_with_parent() -> None:
-    """Leave no process behind, also where the parent is killed."""
+    """Leave no process behind, even if the parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,8 +1,8 @@
 """Schedules as the executable model of the protocol draws them, for the real cores: `--like-model`.
 
-The model counts in ticks, here of 4 ms: backup lease, coordinator lease and TTL are 100 : 500 : 250 ticks (in half of the
-schedules others), where the defaults are 2 s, 30 s and 10 s. So everything is short beside the coordinator lease, and
-what takes a rare coincidence with the defaults happens often. Faults, their rates and lengths, the sizes of
+The model counts in ticks, here of 4 ms: backup lease, coordinator lease and TTL are 100 : 500 : 250 ticks (in half of
+the schedules others), where the defaults are 2 s, 30 s and 10 s. So everything is short beside the coordinator lease,
+and what takes a rare coincidence with the defaults happens often. Faults, their rates and lengths, the sizes of
 cluster and workload are the model's. What it has and a real cluster has not is drawn as what comes nearest:
 
 - Its network loses and reorders single messages; here connections break, and what is under way on them is lost.
@@ -40,7 +40,7 @@ _MOVES = ("drain", "reweigh", "drain", "reweigh")
 
 
 def draw_model_plan(world: World, *, wipe: bool | None = None) -> Plan:
-    """What this seed is about, in the model's proportions."""
+    """Return the plan of this seed, in the model's proportions."""
     rng = world.rng("model")
     backup_lease, ttl = rng.choice(((100, 250), (100, 250), (150, 150), (200, 120)))
     nodes, coordinators, clients = rng.choice((2, 3, 3, 4)), rng.choice((1, 2, 2)), rng.choice((2, 2, 3))

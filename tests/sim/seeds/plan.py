@@ -1,4 +1,4 @@
-"""What a seed decides before its run begins: who takes part, in what proportions of time, and what goes wrong."""
+"""The plan that a seed draws before its run: the processes, the proportions of time, and the faults."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class Plan(NamedTuple):
         trouble: length of the time with faults.
         late_nodes: how many nodes may join later.
         wipe: whether the store may be lost.
-        alone: whether one fault alone is to come (see `alone`).
+        alone: whether there is only one fault (see `alone`).
         group: habits of the members of a group, None in most runs.
-        sprint: whether it is a small cluster, whose troubles follow fast, and which is not looked at for long afterwards.
+        sprint: whether it is a small cluster, whose troubles follow fast, and which is not looked at for long
+            afterwards.
     """
 
     nodes: int
@@ -90,7 +91,7 @@ THEMES: tuple[tuple[str, ...], ...] = (
 
 
 def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
-    """What this seed is about."""
+    """Return the plan of this seed."""
     rng = world.rng("plan")
     sprint = rng.random() < 0.75
     # Most are short, in the proportions of the defaults: a run takes as long as its leases, and finds as much.

@@ -109,7 +109,7 @@ class Simulation:
             self._make_node().start()
 
     def processes(self) -> list[Process]:
-        """Everybody."""
+        """Return all processes."""
         return [*self.coordinators, *self.nodes, *self.clients]
 
     def has_left(self, process: Process) -> bool:
@@ -128,7 +128,7 @@ class Simulation:
                 self._begin_again(process)
 
     def _begin_again(self, process: Process) -> None:
-        """A process that has ended by itself is started again by whoever supervises it."""
+        """Start a process again that has ended by itself, as a supervisor would."""
         self.network.process_crashed(process, power=False)
         process.crash()
         self.world.after(100 * MS, process.start)
@@ -136,7 +136,7 @@ class Simulation:
     # ------------------------------------------------------------------ phases
 
     def begin(self, *, rivals: bool = True) -> None:
-        """Start everybody, in some order and not at once; without `rivals` only the first coordinator."""
+        """Start every process, in some order and not at once; without `rivals` only the first coordinator."""
         rng = self.world.rng("begin")
         for process in self.processes():
             if process in self.coordinators[1:] and not rivals:
@@ -197,7 +197,7 @@ class Simulation:
         return faults
 
     def heal(self) -> None:
-        """End all faults; everybody who belongs there is there. One coordinator is left."""
+        """End all faults, and start every process that is missing. One coordinator is left."""
         if self.world.story is not None:
             self.world.tell("!!", "HEAL")
         self._healed = True
@@ -252,7 +252,7 @@ class Simulation:
         for client in self.clients:
             for ticket in client.waiting():
                 raise Violation("P7", f"{client.name} still waits for {ticket!r}")
-        # What the faults have begun may come to its end only now: a dead connection that nobody had noticed, a message that
+        # Effects of the faults may end only now: a dead connection that no process had noticed, a message that
         # was under way for seconds, a read without an answer that held up the heartbeats.
         self.settle(self.recovery_bound(), "at the end")
         self._check_watches()
@@ -265,7 +265,7 @@ class Simulation:
                 raise Violation("LEAK", f"{node.name} still has {left}")
 
     def _check_watches(self) -> None:
-        """Whoever watches a lock has seen it as it is by now, and all that was not said to be missed."""
+        """Check that every watch shows the lock's present state, and reported every gap."""
         self._until(lambda: not self._unseen(), self.world.now + self._half_open + 20 * S)
         for text in self._unseen():
             raise Violation("WATCH", text)
@@ -288,7 +288,8 @@ class Simulation:
         return found
 
     def _groups_settle(self) -> None:
-        """Whoever is in a group stays: soon all of them have one settled view with just them, and each key has its owner."""
+        """Check that members stay in their groups: soon all of them have one settled view with just them, and each
+        key has its owner."""
         for client in self.clients:
             assert client.group is not None
             client.group.freeze()
@@ -325,7 +326,7 @@ class Simulation:
 
 
 class Result(NamedTuple):
-    """What came of a seed.
+    """The outcome of a seed.
 
     Attributes:
         violation: None if all held.

@@ -1,4 +1,5 @@
-"""Random runs of the whole cluster: the protocol as it is runs clean, a seed replays exactly, and broken rules are noticed.
+"""Random runs of the whole cluster: the protocol as it is runs clean, a seed replays exactly, and broken rules are
+noticed.
 
 `make sim SEEDS=100000` runs more, `make sim SEED=7` tells the story of one.
 """
@@ -99,6 +100,6 @@ def test_every_rule_has_its_drill() -> None:
     assert set(HALVES) <= set(MUTANTS)
 
 
-def test_every_rule_is_told_in_the_documentation() -> None:
+def test_every_rule_is_in_the_documentation() -> None:
     told = (Path(__file__).parents[3] / "docs" / "correctness.md").read_text()
     assert [name for name in MUTANTS if f"`{name}`" not in told] == []

@@ -1,7 +1,7 @@
 """The ten stories: what happens in each, and which words stand before its parts.
 
-Each plays in a cluster at rest of three nodes, with the default durations. Nothing is left to chance: all clocks run alike,
-and every message takes a millisecond. So a story changes only where the protocol does.
+Each plays in a cluster at rest of three nodes, with the default durations. Nothing is left to chance: all clocks run
+alike, and every message takes a millisecond. So a story changes only where the protocol does.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def group_view() -> str:
 
 @_tale
 def watch_gap() -> str:
-    """A watch tells of every change, and says so where it cannot: after a failover."""
+    """A watch reports every change, and says so where it cannot: after a failover."""
     cluster = Scenario()
     one, other = cluster.simulation.clients
     story = _begin(cluster)

@@ -1,8 +1,9 @@
 """Writes down one scenario: each message in short, with small names for the long numbers of a real cluster.
 
 A reader needs to see which numbers are equal and which is greater, not their 19 digits. So versions become v1, v2, …,
-fencing tokens t1, t2, … and lives of processes life 1, life 2, … in the order in which they appear. Fields that have their
-default, and those that say nothing in a story, are left out; heartbeats too, since they would drown everything else.
+fencing tokens t1, t2, … and lives of processes life 1, life 2, … in the order in which they appear. Fields that have
+their default, and those that say nothing in a story, are left out; heartbeats too, since they would drown everything
+else.
 """
 
 from __future__ import annotations

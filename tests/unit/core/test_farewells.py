@@ -45,7 +45,7 @@ def marks(state: ClusterState, node: Replica) -> int:
 
 
 def told(farewells: Farewells, node: Replica, released: int, promised_ms: int, now_ns: int = 0) -> None:
-    farewells.take(node, Heartbeat(1, 1, released=released, promised_ms=promised_ms), now_ns)
+    farewells.record_promise(node, Heartbeat(1, 1, released=released, promised_ms=promised_ms), now_ns)
 
 
 class TestWords:
@@ -220,7 +220,7 @@ class TestNode:
         assert beat.version == served.version + 1
         assert up(9 * S) // NS_PER_MS - 1_000 == beat.promised_ms, "a waiter has no promise"
 
-    def test_what_was_released_or_has_run_out_is_no_promise(self) -> None:
+    def test_what_was_released_or_has_run_out_is_not_a_promise(self) -> None:
         nodes = Nodes("A")
         nodes.assign("A")
         client = nodes.client("A", "one")

@@ -19,7 +19,7 @@ PAGES = [
     ),
 ]
 
-HELD = ("bench", "src/lockring", "tests/unit")
+HELD = ("bench", "client_sync", "src/lockring", "tests")
 """Files and folders of Python whose comments and docstrings are held to the list of phrases."""
 
 NOT_YET = (
@@ -32,17 +32,13 @@ NOT_YET = (
     "src/lockring/client/blocking/spinning.py",
     "src/lockring/client/decorators.py",
     "src/lockring/core/client/tickets.py",
-    "src/lockring/core/coordinator",
-    "src/lockring/core/effects.py",
-    "src/lockring/core/farewells.py",
-    "src/lockring/core/machine.py",
     "src/lockring/grpc_api",
     "src/lockring/server/node.py",
     "src/lockring/server/node_life.py",
-    "tests/unit/core/coordinator",
+    "tests/sim/framework/node_shell.py",
     "tests/unit/grpc_api",
 )
-"""Files and folders within them that are not held to it yet. The list only gets shorter; `pyproject.toml` has its like."""
+"""Files and folders within them that are not held to it yet. The list only gets shorter, as does `pyproject.toml`'s."""
 
 MODULES = [
     path

@@ -1,4 +1,4 @@
-"""Who may join: the checks of a `Join`, in the order in which a person would want to hear of them."""
+"""The checks of a `Join`, most useful refusal first: wrong release, then wrong cluster, then old life."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lockring.ring.hash_ring import WEIGHT_MIN
 
 
 def malformed(join: Join) -> Refusal | None:
-    """What is wrong with a join in itself, whatever the cluster; None if nothing is."""
+    """Return why a join is invalid in any cluster, None if it is valid."""
     if join.protocol != PROTOCOL:
         return _refused(
             "protocol",
@@ -38,7 +38,7 @@ def malformed(join: Join) -> Refusal | None:
 
 
 def foreign(join: Join, state: ClusterState) -> Refusal | None:
-    """The refusal of a node that belongs to another cluster than the state's."""
+    """Return the refusal of a node that belongs to another cluster than the state's, None if it does not."""
     if not join.cluster or join.cluster == state.cluster:
         return None
     return _refused(
@@ -49,11 +49,13 @@ def foreign(join: Join, state: ClusterState) -> Refusal | None:
 
 
 def outdated(node: str, incarnation: int) -> Refusal:
-    """The refusal of a life that was told an id for the cluster which turned out to be wrong, before anything was
-    assigned under it: it is to begin a new life, since a node takes no state of another cluster."""
+    """Return the refusal of a life that received an id for the cluster which turned out to be wrong.
+
+    Nothing was assigned under that id. The node must begin a new life, since it takes no state of another cluster.
+    """
     return _refused(
         "stale",
-        f"the cluster of node {node} has got its former id back: begin anew",
+        f"the cluster of node {node} has got its former id back: begin a new life",
         node,
         hint=incarnation + 1,
     )
@@ -62,22 +64,23 @@ def outdated(node: str, incarnation: int) -> Refusal:
 def not_the_latest(
     join: Join, known: Replica | None, is_running: Callable[[Replica], bool]
 ) -> Refusal | None:
-    """The refusal of a life that another life of the same id stands against.
+    """Return the refusal of a life that conflicts with another life of the same id, None if it does not.
 
     Args:
         join: of the node.
         known: the newest life of its id.
-        is_running: whether a life is connected and was heard just now.
+        is_running: reports whether a life is connected and was heard within the last moments.
     """
     if known is None or known.incarnation == join.incarnation:
         return None
-    if is_running(known):
+    if is_running(known):  # two processes share an id: the newcomer must not push out the one that works
         return _refused(
             "duplicate-node",
             f"a node {join.node} is running already: give this one another id, or stop the other first",
             join.node,
         )
     if join.incarnation < known.incarnation:
+        # The node's clock was set back. The hint lets it begin a life above the known one without an operator.
         return _refused(
             "stale",
             f"node {join.node} was seen with incarnation {known.incarnation}, later than {join.incarnation}",

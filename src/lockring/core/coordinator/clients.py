@@ -1,4 +1,4 @@
-"""The clients of a coordinator: they get the routes and a word on what keeps slots from being served, and ask for the state."""
+"""The clients of a coordinator: they get the routes, and notices of what keeps slots from being served."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNot
 from lockring.units import NS_PER_S
 
 REPORT_NS: Final = NS_PER_S
-"""The shortest time between two reports of what the coordinator waits for: a sentence may change many times a second."""
+"""Minimum time between two reports of what the coordinator waits for: the sentence may change many times a second."""
 
 
 class Clients:
-    """Greeted clients, and what they know. Not safe for use by several tasks.
+    """The greeted clients and the routes and notices sent to them. Not safe for use by several tasks.
 
     Args:
-        now_ns: the monotonic clock, in nanoseconds. The first report is due a while later: most waits at a start are short.
+        now_ns: the monotonic clock, in nanoseconds. The first report is due `REPORT_NS` later: most waits at a start
+            are shorter.
     """
 
     def __init__(self, *, now_ns: int) -> None:
@@ -35,7 +36,7 @@ class Clients:
         return connection in self._connections
 
     def admit(self, connection: Connection) -> list[Message]:
-        """Take a client in, and return the messages that follow its welcome."""
+        """Add a client, and return the messages that follow its welcome."""
         self._connections[connection] = None
         messages: list[Message] = [] if self._routes is None else [self._routes]
         return messages + ([self._trouble] if self._trouble.reason else [])
@@ -47,7 +48,7 @@ class Clients:
     def drop_strangers(self, cluster: str) -> list[Connection]:
         """Forget all clients if the cluster has another id than they were given, and return their connections.
 
-        A client keeps the first id that it hears: it has to come back and hear the one that counts.
+        A client keeps the first id that it receives, so it must reconnect to learn the one that counts.
         """
         if cluster == self._cluster:
             return []
@@ -56,8 +57,9 @@ class Clients:
         return connections
 
     def publish(self, state: ClusterState) -> list[Effect]:
-        """Return the routes of a new state for all clients, if they differ from those before."""
+        """Record the routes of a new state, and return their broadcast if they differ from the previous ones."""
         routes = routes_of(state)
+        # The version rises with every write, and most writes change no route.
         if (
             self._routes is not None
             and msgspec.structs.replace(self._routes, version=routes.version) == routes
@@ -71,11 +73,11 @@ class Clients:
         return None if note == self._note else self._reported_at_ns + REPORT_NS
 
     def report(self, note: str, *, left_ms: int, now_ns: int) -> list[Effect]:
-        """Return what clients and the log get to know of what the coordinator waits for.
+        """Record what the coordinator waits for, and return its broadcast to all clients.
 
         Args:
-            note: a sentence on it, "" if it waits for nothing.
-            left_ms: for how long yet, 0 if that is unknown.
+            note: a sentence on the wait, "" if there is none.
+            left_ms: the longest time left, 0 if that is unknown.
             now_ns: the monotonic clock, in nanoseconds.
         """
         self._note, self._reported_at_ns = note, now_ns
@@ -92,7 +94,7 @@ class Clients:
 
 
 def why_not_greet(hello: ClientHello, cluster: str) -> LockringError | None:
-    """Return why a client is not let in, None if it is.
+    """Return the error that keeps a client out, None if it is admitted.
 
     Args:
         hello: its first message.

@@ -1,4 +1,4 @@
-"""The clocks as the coordinator knows them: its monotonic clock at the last input, and how far the wall clock is from it."""
+"""The coordinator's clocks: the monotonic one at the last input, and the wall clock as an offset from it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Clocks:
         self._wall_offset_ns = wall_ns - now_ns
 
     def set_wall(self, *, wall_ns: int, now_ns: int) -> None:
-        """Learn what the wall clock shows at `now_ns`."""
+        """Set what the wall clock shows at `now_ns`."""
         self._wall_offset_ns = wall_ns - now_ns
 
     def wall_ns(self, now_ns: int) -> int:
-        """Return what the wall clock shows at `now_ns`, by the last look at it."""
+        """Return what the wall clock shows at `now_ns`, going on from the last reading."""
         return now_ns + self._wall_offset_ns
 
     def pause_before_ns(self, next_deadline_ns: Callable[[], int | None], *, now_ns: int) -> int:
-        """Return for how long the process stood still before this input, 0 if it did not."""
+        """Return how long the process was suspended before this input, 0 if it was not."""
         return stood_still_for_ns(self._timing, self.now_ns, next_deadline_ns, now_ns=now_ns)
 
     def advance(self, now_ns: int) -> None:
-        """Let an input be at `now_ns`."""
+        """Set the time of an input; an earlier time than the last one is ignored."""
         self.now_ns = max(self.now_ns, now_ns)

@@ -1,26 +1,26 @@
 """The coordinator without I/O: it alone decides which node has which slot.
 
-It is made of parts that know nothing of each other, and this module is what joins them:
+Its parts know nothing of each other; this module joins them:
 
 - `term`: the right to write, all reads and writes of the store, versions.
-- `clients`: which clients are connected, and what they know.
-- `roster`: which nodes are connected or wait for the term to join, and what the next state says of members.
-- `membership`: which members are heard and acknowledged, and the stabilization window.
+- `clients`: which clients are connected, and which routes and notices they have.
+- `roster`: which nodes are connected or wait for the term to join, and the members of the next state.
+- `membership`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
-- `slot_requests`: what nodes want changed in single slots.
+- `slot_requests`: changes of single slots that nodes request.
 - `planner` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
-- `state_broadcast`: the state as single nodes get it.
+- `state_broadcast`: the encoded state, and when it was sent to which node.
 
 Rules that hold here:
 
 - Nothing is decided before the own term is in the store; joins that come earlier wait for it.
-- At most one write is on its way. What arrives meanwhile goes into the next one; requests of nodes do not wait for the
-  reconciler's next turn. Only what the store has taken is published.
-- A heartbeat is acknowledged after a read of the store that was begun after it came and that bears the own term;
-  not while a write that takes slots from its sender is on its way.
-- A coordinator that has lost the term says so on every connection and does nothing more.
+- At most one write is under way. Input that arrives meanwhile goes into the next one; requests of nodes do not wait for
+  the reconciler's next turn. Only a state that is in the store is published.
+- A heartbeat is acknowledged after a read of the store that was begun after it arrived and that bears the own term;
+  not while a write that takes slots from its sender is under way.
+- A coordinator that has lost the term refuses every connection and does nothing more.
 
-Reads, writes and plans are begun in `take_effects`, so that all that arrived in one turn shares them.
+Reads, writes and plans begin in `take_effects`, so that all input of one turn shares them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lockring.core.coordinator.invariants import Checks
 from lockring.core.coordinator.membership import MemberLeases
 from lockring.core.coordinator.planner import Planner, lives_in
 from lockring.core.coordinator.roster import Roster
-from lockring.core.coordinator.slot_requests import SlotRequestQueue, check_ask
+from lockring.core.coordinator.slot_requests import SlotRequestQueue, check_requests
 from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import (
     CoordinatorStatus,
@@ -44,7 +44,7 @@ from lockring.core.coordinator.status import (
     note_of,
     server_status_of,
     status_of,
-    why_of,
+    wait_reason_of,
 )
 from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
@@ -78,13 +78,14 @@ class CoordinatorCore:
     """The coordinator's state machine. See `core.effects` for how a shell drives it. Not safe for several tasks.
 
     Args:
-        address: HOST:PORT at which nodes and clients reach it; goes into the state.
+        address: HOST:PORT at which nodes and clients reach it; part of the state.
         term: random, unique to this process start.
         cluster_if_new: random id for the cluster if the store has none.
-        timing: durations; the two leases go into the state.
+        timing: durations; the two leases are part of the state.
         new_cluster: whether an empty store means a new cluster, rather than one that was lost.
-        boot: which boot of this machine it is, "" if unknown; `is_as_left` whether the store is as its last coordinator left it.
-        replication: "sync" or "async"; goes into the state.
+        boot: id of this boot of the machine, "" if unknown.
+        is_as_left: whether the store is as its last coordinator left it.
+        replication: "sync" or "async"; part of the state.
         now_ns: monotonic clock.
         wall_ns: wall clock.
     """
@@ -126,7 +127,7 @@ class CoordinatorCore:
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
 
-    # ----------------------------------------------------------------------- looking
+    # ----------------------------------------------------------------------- queries
 
     @property
     def state(self) -> ClusterState | None:
@@ -143,16 +144,16 @@ class CoordinatorCore:
         """A sentence on what the coordinator waits for, "" if for nothing."""
         return note_of(self._term, self._roster, self._planner)
 
-    def store_news(self) -> list[StoreNews]:
-        """What the log is to say of the store since the last call, in order."""
+    def take_store_news(self) -> list[StoreNews]:
+        """Return the lines for the log about the store since the last call, in order, and forget them."""
         return self._term.health.take_news()
 
     def left_ms(self, now_ns: int) -> int:
-        """How long what `note` says takes yet at most, in milliseconds, 0 if that is unknown."""
+        """Return how much longer the wait in `note` takes at most, in milliseconds, 0 if that is unknown."""
         return left_ms_of(self._planner, now_ns)
 
     def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
-        """A copy of what is worth knowing, as of `now_ns` or the last input, if that was later."""
+        """Return a snapshot for people, as of `now_ns` or of the last input, whichever is later."""
         moment = max(now_ns, self._clocks.now_ns)
         return status_of(self._term, self._roster, self._membership, self._planner, moment)
 
@@ -167,14 +168,14 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- inputs
 
     def set_wall_clock(self, *, wall_ns: int, now_ns: int) -> None:
-        """Learn what the wall clock shows at `now_ns`. Versions are above it, and a farewell's age is checked by it.
+        """Set what the wall clock shows at `now_ns`. Versions are above it, and a farewell's age is checked by it.
 
-        To be called before any input if the clock may have been set since the last call.
+        Call it before any input if the clock may have been set since the last call.
         """
         self._clocks.set_wall(wall_ns=wall_ns, now_ns=now_ns)
 
     def start(self, *, now_ns: int) -> None:
-        """Begin: read the store and claim it. To be called once, before all other inputs."""
+        """Read the store and claim it. Call this once, before all other inputs."""
         self._enter(now_ns)
         self._term.begin(now_ns=now_ns)
 
@@ -187,28 +188,28 @@ class CoordinatorCore:
         problem: str = "",
         now_ns: int,
     ) -> None:
-        """Take the result of a `StoreRead` or `StoreWrite`.
+        """Handle the result of a `StoreRead` or `StoreWrite`.
 
         Args:
             operation: the effect's number.
             ok: whether the read succeeded, or the write was made.
             state: what is stored now; None if that is unknown, or the store is empty.
-            problem: why it failed, "" if it did not, or only found another version than was expected.
+            problem: why it failed; "" if it did not fail, or only found another version than expected.
             now_ns: the monotonic clock, in nanoseconds.
         """
         self._enter(now_ns)
         wall_ns = self._clocks.wall_ns(now_ns)
-        result = self._term.result
-        self._take(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
+        result = self._term.take_result
+        self._act_on(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
     def connected(self, connection: Connection, /, *, now_ns: int) -> None:
-        """Hear of an accepted connection. Its first message says what it is."""
+        """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
         self._enter(now_ns)
 
     def receive(self, sender: Connection, message: Message, /, *, now_ns: int) -> None:
-        """Take a message: a `ClientHello` or a `Join` first, then what clients and nodes ask.
+        """Handle a message: a `ClientHello` or a `Join` first, then requests of clients and nodes.
 
-        What is wrong in it is answered with `Refusal`; where it breaks the protocol, the connection ends.
+        An invalid request is answered with `Refusal`; a violation of the protocol also ends the connection.
         """
         self._enter(now_ns)
         if isinstance(message, Join):
@@ -221,16 +222,17 @@ class CoordinatorCore:
             self._greet(sender, message, now_ns)
 
     def disconnected(self, sender: Connection, /, *, now_ns: int) -> None:
-        """Hear that a connection has ended. Unknown ones are ignored."""
+        """Note that a connection has ended. Unknown ones are ignored."""
         self._enter(now_ns)
         self._clients.drop(sender)
         self._drop(sender)
-        self._planner.look_again(now_ns=now_ns)
+        self._planner.reschedule(now_ns=now_ns)
 
     def next_deadline_ns(self) -> int | None:
-        """When to call `on_timer`, None if never."""
+        """Return when to call `on_timer`, None if never."""
         deadlines = [self._term.next_deadline_ns()]
         if self._term.is_active:
+            # While an operation is under way its own deadline stands; its result starts the next one.
             if not self._term.is_writing:
                 deadlines.append(self._planner.next_deadline_ns())
             if not self._term.is_confirming:
@@ -241,12 +243,12 @@ class CoordinatorCore:
         return min((each for each in deadlines if each is not None), default=None)
 
     def on_timer(self, *, now_ns: int) -> None:
-        """`next_deadline_ns` has come; calling it earlier or later is harmless."""
+        """Do what is due at `next_deadline_ns`. Calling it earlier or later is harmless."""
         self._enter(now_ns)
-        self._take(self._term.on_timer(now_ns=now_ns), now_ns)
+        self._act_on(self._term.on_timer(now_ns=now_ns), now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
-        """Begin what there is to do, and hand out all effects since the last call, to be carried out in order."""
+        """Begin due reads and writes, and return all effects since the last call, to be carried out in order."""
         self._clocks.advance(now_ns)
         if (
             self._term.is_active
@@ -263,16 +265,14 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- first messages
 
     def _greet(self, sender: Connection, message: Message, now_ns: int) -> None:
-        """Take the first message of a connection that is not a `Join`."""
+        """Handle the first message of a connection that is not a `Join`."""
         error: LockringError | None
         match message:
             case ClientHello():
                 state = self._term.state or ClusterState()
                 error = why_not_greet(message, state.cluster)
                 if error is None:
-                    welcome = Welcome(
-                        PROTOCOL, state.cluster, "coordinator", "", 0, state.version, self._term.address
-                    )
+                    welcome = self._welcome(state)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
                     self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
                     return
@@ -334,6 +334,7 @@ class CoordinatorCore:
             self._refuse(sender, refusal)
             return
         if not self._term.is_active:
+            # A decision before the term is in the store could contradict the one of a predecessor that still writes.
             self._roster.pending.hold(sender, join)
             return
         state = self._state()
@@ -342,7 +343,8 @@ class CoordinatorCore:
             return
         refusal = foreign(join, state)
         if self._term.is_behind(join.version) if refusal is None else self._term.may_adopt(join.version):
-            # The store has lost something; if also the cluster's id, the node knows it.
+            # The store has lost something. The join waits for the claim that makes up for it; if the loss includes the
+            # cluster's id, the node brings that back.
             self._roster.pending.hold(sender, join)
             if refusal is not None:
                 self._roster.pending.give_up_cluster(state.cluster)
@@ -351,7 +353,7 @@ class CoordinatorCore:
             self._term.begin_above(
                 join.version, cluster="" if refusal is None else join.cluster, now_ns=now_ns
             )
-            self._take(News.INTERRUPTED, now_ns)
+            self._act_on(News.INTERRUPTED, now_ns)
             return
         refusal = refusal or not_the_latest(
             join, self._roster.newest_life(join.node, state), self._is_running
@@ -359,6 +361,7 @@ class CoordinatorCore:
         if refusal is not None:
             self._refuse(sender, refusal)
             return
+        # One connection per node, in whatever life: the older one may be half open, and never end by itself.
         self._drop(sender)
         for connection in self._roster.connections_of(join.node):
             self._drop(connection)
@@ -367,16 +370,8 @@ class CoordinatorCore:
         self._roster.connect(sender, node)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
-        self._planner.look_again(now_ns=now_ns)
-        welcome = Welcome(
-            PROTOCOL,
-            state.cluster,
-            "coordinator",
-            join.node,
-            join.incarnation,
-            state.version,
-            self._term.address,
-        )
+        self._planner.reschedule(now_ns=now_ns)
+        welcome = self._welcome(state, join.node, join.incarnation)
         self._effects += (Send(sender, welcome), Send(sender, self._broadcast.message(state)))
 
     def _order(self, sender: Connection, order: Leave | Drain | Undrain, now_ns: int) -> None:
@@ -385,7 +380,19 @@ class CoordinatorCore:
             refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
-        self._planner.look_again(now_ns=now_ns)
+        self._planner.reschedule(now_ns=now_ns)
+
+    def _welcome(self, state: ClusterState, node: str = "", incarnation: int = 0) -> Welcome:
+        """Return the answer to an accepted first message; a node gets its own id and incarnation back."""
+        return Welcome(
+            protocol=PROTOCOL,
+            cluster=state.cluster,
+            role="coordinator",
+            node=node,
+            incarnation=incarnation,
+            version=state.version,
+            coordinator=self._term.address,
+        )
 
     def _drop(self, connection: Connection) -> None:
         self._roster.pending.drop(connection)
@@ -404,14 +411,14 @@ class CoordinatorCore:
         now_ns = self._clocks.now_ns
         return self._roster.is_connected(replica) and self._membership.heard_lately(replica, now_ns=now_ns)
 
-    # ----------------------------------------------------------------------- what nodes say
+    # ----------------------------------------------------------------------- messages of nodes
 
     def _joined(self, sender: Connection, now_ns: int) -> Member | None:
-        """Return the node that has joined on this connection, None while its join waits, and note that it was heard."""
+        """Note that a connection's node was heard, and return the node; None while its join waits."""
         node = self._roster.node_of(sender)
         if node is not None:
             if self._membership.hear(node.replica, now_ns=now_ns):
-                self._planner.look_again(now_ns=now_ns)
+                self._planner.reschedule(now_ns=now_ns)
         return node
 
     def _heartbeat(self, sender: Connection, heartbeat: Heartbeat, now_ns: int) -> None:
@@ -422,17 +429,18 @@ class CoordinatorCore:
             self._refuse(sender, Refusal(0, "protocol", f"no state has version {heartbeat.version}"))
             return
         self._heartbeats.add(sender, heartbeat.sequence)
-        self.farewells.take(node.replica, heartbeat, now_ns)
+        self.farewells.record_promise(node.replica, heartbeat, now_ns)
         if not self._term.is_active:
             return
         state = self._state()
         if self._term.is_behind(heartbeat.version):
             self._term.begin_above(heartbeat.version, now_ns=now_ns)
-            self._take(News.INTERRUPTED, now_ns)
+            self._act_on(News.INTERRUPTED, now_ns)
             return
-        # Known already, as a rule; not if it was taken for failed and dropped meanwhile.
+        # The state knows it already, unless it counted as failed and was dropped meanwhile.
         self._roster.arrive(node, state)
-        if heartbeat.version < state.version and self._broadcast.resends(sender, now_ns=now_ns):
+        if heartbeat.version < state.version and self._broadcast.is_resend_due(sender, now_ns=now_ns):
+            self._broadcast.resent(sender, now_ns=now_ns)
             self._effects.append(Send(sender, self._broadcast.message(state)))
 
     def _ask(self, sender: Connection, ask: SlotRequests, now_ns: int) -> None:
@@ -440,23 +448,25 @@ class CoordinatorCore:
         if node is None:
             return
         try:
-            check_ask(ask)
+            check_requests(ask)
         except ProtocolError as error:
             self._refuse(sender, Refusal(0, error.code, str(error)))
             return
         self._slot_requests.add(node.replica, ask)
 
     def _may_confirm(self, connection: Connection) -> bool:
-        """Whether a heartbeat on this connection could be acknowledged; others wait until the state knows their node."""
+        """Return whether a heartbeat on this connection could be acknowledged: the state knows its node."""
         node = self._roster.node_of(connection)
         return node is not None and self._state().is_current(node.replica)
 
     def _acknowledge(self, now_ns: int) -> None:
         state = self._state()
         waiting, left_ms = self._planner.waits(now_ns=now_ns)
-        why = why_of(self._term, self._planner)
-        for connection, sequence in self._heartbeats.confirmed().items():
+        why = wait_reason_of(self._term, self._planner)
+        for connection, sequence in self._heartbeats.take_confirmed().items():
             node = self._roster.node_of(connection)
+            # An acknowledgement is a lease. A node that a write under way deposes must not get one: the write gives its
+            # slots to another node, whose wait counts from the last acknowledgement.
             if node is None or node.replica in self._term.deposed or not state.is_current(node.replica):
                 continue
             self._membership.acknowledge(node.replica, now_ns=now_ns)
@@ -465,7 +475,8 @@ class CoordinatorCore:
 
     # ----------------------------------------------------------------------- deciding
 
-    def _take(self, news: News, now_ns: int) -> None:
+    def _act_on(self, news: News, now_ns: int) -> None:
+        """Do what the result of a store operation calls for."""
         if news is News.CONFIRMED:
             self._acknowledge(now_ns)
         elif not self._term.is_confirming:
@@ -476,15 +487,15 @@ class CoordinatorCore:
             if news is News.STARTED:
                 self._membership.start(now_ns=now_ns)
             self._install(now_ns, is_own=news is News.WRITTEN)
-            for connection, join in self._roster.pending.take():
+            for connection, join in self._roster.pending.pop_all():
                 self._join(connection, join, now_ns)
 
     def _install(self, now_ns: int, *, is_own: bool) -> None:
-        """A state is in the store: it is in force."""
+        """Put a state into force that is in the store, and send it to every node and client."""
         state = self._state()
         self._planner.learn(state, now_ns=now_ns, is_own=is_own)
         self.farewells.learn(state)
-        self._planner.look_again(now_ns=now_ns)
+        self._planner.reschedule(now_ns=now_ns)
         self._broadcast.published(now_ns=now_ns)
         for client in self._clients.drop_strangers(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
@@ -495,7 +506,7 @@ class CoordinatorCore:
         self._effects.append(Publish(state))
 
     def _advance(self, now_ns: int) -> None:
-        """Write the next state if there is anything to write."""
+        """Write the next state if it differs from the present one."""
         before = state = self._state()
         self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
         version = self._term.version_at(self._clocks.wall_ns(now_ns))
@@ -525,7 +536,7 @@ class CoordinatorCore:
             self._term.write(msgspec.structs.replace(state, version=version), deposed, now_ns=now_ns)
 
     def _report(self, now_ns: int) -> None:
-        """Report what slots or this coordinator wait for, once that has changed."""
+        """Report to clients and the log what slots or this coordinator wait for, once that has changed."""
         note = self.note
         due_ns = self._clients.next_report_ns(note)
         if due_ns is None or now_ns < due_ns:
@@ -536,8 +547,10 @@ class CoordinatorCore:
             self._effects.append(Note(with_time_left(note, left_ms)))
 
     def _retire(self) -> None:
-        """The term is another's: say so to everyone, and be done."""
-        self._effects += [Send(to, self._not_coordinator(each)) for to, each in self._roster.unanswered()]
+        """Refuse every open request and connection: the term is another coordinator's."""
+        self._effects += [
+            Send(to, self._not_coordinator(each)) for to, each in self._roster.take_unanswered()
+        ]
         for connection in [*self._roster.connections(), *self._roster.pending.connections()]:
             self._refuse(connection, self._not_coordinator(0))
 
@@ -549,8 +562,9 @@ class CoordinatorCore:
         return state
 
     def _enter(self, now_ns: int) -> None:
-        """Note the time of an input, and excuse members for the time in which this process stood still."""
+        """Note the time of an input, and excuse members for the time in which this process was suspended."""
         pause_ns = self._clocks.pause_before_ns(self.next_deadline_ns, now_ns=now_ns)
         if pause_ns:
+            # Their heartbeats may lie unread in this process's sockets: the silence is the coordinator's own.
             self._membership.excuse(pause_ns, now_ns=now_ns)
         self._clocks.advance(now_ns)

@@ -1,8 +1,8 @@
 """Heartbeats on their way to being acknowledged.
 
-A heartbeat is acknowledged by a read of the store that was begun after it came. One read serves all that wait when
-it begins; those that come meanwhile wait for the next. Only the newest of each connection is kept: it is worth
-more than the older ones. After a read that failed, its heartbeats wait again, for a moment.
+A heartbeat is acknowledged by a read of the store that was begun after it arrived. One read serves all that wait when
+it begins; those that arrive meanwhile wait for the next. Only the newest of each connection is kept: its
+acknowledgement gives the longest lease. After a read that failed, its heartbeats wait again, for a pause.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ class Heartbeats:
         self._confirm_from_ns: int | None = None
 
     def add(self, connection: Connection, sequence: int) -> None:
-        """A heartbeat came; it waits for the next read."""
+        """Let a heartbeat wait for the next read."""
         self._waiting[connection] = sequence
 
     def drop(self, connection: Connection) -> None:
-        """The connection has ended."""
+        """Forget the heartbeats of a connection that has ended."""
         self._waiting.pop(connection, None)
         self._confirming.pop(connection, None)
 
     def next_deadline_ns(self, may_confirm: Callable[[Connection], bool], *, now_ns: int) -> int | None:
-        """When a read can begin for what waits, None if nothing does."""
+        """Return when a read can begin for the waiting heartbeats, None if none waits."""
         if not any(map(may_confirm, self._waiting)):
             return None
         return now_ns if self._confirm_from_ns is None else self._confirm_from_ns
 
     def begin(self, may_confirm: Callable[[Connection], bool], *, now_ns: int) -> bool:
-        """A read can begin now: choose what it confirms. Returns whether there is anything to confirm."""
+        """Choose the heartbeats that a read begun now confirms, and return whether there are any."""
         if self._confirm_from_ns is not None and now_ns < self._confirm_from_ns:
             return False
         self._confirm_from_ns = None
@@ -46,18 +46,19 @@ class Heartbeats:
             del self._waiting[connection]
         return bool(self._confirming)
 
-    def confirmed(self) -> dict[Connection, int]:
-        """The read succeeded: what may be acknowledged, as sequence by connection."""
+    def take_confirmed(self) -> dict[Connection, int]:
+        """Hand out what a successful read allows to be acknowledged, as sequence by connection."""
         confirmed, self._confirming = self._confirming, {}
         return confirmed
 
     def failed(self, *, pause_ns: int, now_ns: int) -> None:
-        """The read failed or was given up: try again after this pause."""
+        """Let the heartbeats of a read that failed, or was given up, wait again for this pause."""
         if self._confirming:
+            # Those that arrived during the read are newer, and win.
             self._waiting = {**self._confirming, **self._waiting}
             self._confirming = {}
             self._confirm_from_ns = now_ns + max(pause_ns, PAUSE_NS_MIN)
 
     def connections(self) -> list[Connection]:
-        """All connections with heartbeats that are not acknowledged."""
+        """Return all connections with heartbeats that are not acknowledged."""
         return [*self._waiting, *self._confirming]

@@ -1,4 +1,4 @@
-"""What must hold between the parts of a coordinator after every input."""
+"""Invariants between the parts of a coordinator, which hold after every input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lockring.core.coordinator.transitions import check_state
 
 
 class Checks:
-    """Remembers which state it has looked at, since to look at every slot takes long."""
+    """The checks, with the last state that passed them: checking every slot takes long."""
 
     def __init__(self) -> None:
         self._checked: ClusterState | None = None
@@ -21,7 +21,7 @@ class Checks:
         roster: Roster,
         heartbeats: Heartbeats,
     ) -> None:
-        """Assert what must hold.
+        """Assert the invariants.
 
         Raises:
             AssertionError: a bug.
@@ -30,7 +30,7 @@ class Checks:
         for connection in heartbeats.connections():
             assert roster.node_of(connection) is not None
         assert not (roster.pending.connections() and term.is_active), "joins wait for an active coordinator"
-        assert not term.deposed or term.is_writing, "deposed without a write on its way"
+        assert not term.deposed or term.is_writing, "nodes are deposed only by a write under way"
         if term.phase is Phase.PASSIVE:
             assert not [*roster.lives(), *roster.pending.connections()]
         if term.state is not None and term.state is not self._checked:

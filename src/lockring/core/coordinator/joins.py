@@ -1,8 +1,8 @@
 """Joins that wait for the coordinator's term, and the cluster ids that nodes must not keep.
 
 Nothing is decided before the term is in the store, and while it is being claimed again; a join that comes meanwhile
-waits. A coordinator that started on an empty store may have given its cluster an id before a node told it the right one:
-a node that took such an id holds nothing under it and has to begin a new life.
+waits. A coordinator that started on an empty store may have chosen an id for its cluster before a node brought the
+right one. A node that took such an id holds nothing under it and must begin a new life.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lockring.protocol import Join
 
 
 class PendingJoins:
-    """Joins by connection, in the order in which they came. Not safe for use by several tasks."""
+    """The waiting joins by connection, in the order of their arrival. Not safe for use by several tasks."""
 
     def __init__(self) -> None:
         self._held: dict[Connection, Join] = {}
@@ -36,15 +36,15 @@ class PendingJoins:
         """Forget the join of a connection that has ended, if there is one."""
         self._held.pop(connection, None)
 
-    def take(self) -> Iterable[tuple[Connection, Join]]:
-        """Hand out all joins that wait, and wait for none of them any longer."""
+    def pop_all(self) -> Iterable[tuple[Connection, Join]]:
+        """Remove all waiting joins, and return them with their connections."""
         held, self._held = self._held, {}
         return held.items()
 
     def give_up_cluster(self, cluster: str) -> None:
-        """Remember an id that this process gave the cluster before it learned the right one."""
+        """Remember an id that this process chose for the cluster before it learned the right one."""
         self._former_clusters.append(cluster)
 
     def is_given_up(self, cluster: str) -> bool:
-        """Return whether a node bears an id that this process has given up."""
+        """Return whether this process has given up this id, so that a node bearing it must begin a new life."""
         return cluster in self._former_clusters

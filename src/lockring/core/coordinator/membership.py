@@ -1,17 +1,17 @@
-"""Which members are there: membership leases, and the window that batches their changes.
+"""Failure detection: the members' leases, and the window that batches changes of membership.
 
-Two clocks run for every life of a node, and they must not be mixed up:
+Two times are kept for every life of a node. They must not be confused:
 
 - *heard*: when its last message arrived. A member lease of silence makes it *failed*: copies are promoted or
-  dropped. That is a guess, and a wrong one costs a fail-over, never a lock: promoted copies wait their promise out.
+  dropped. That is a guess, and a wrong one costs a failover, never a lock: promoted copies wait their promise out.
 - *acknowledged*: when its last heartbeat was acknowledged. Only this says when the node can no longer have the right
-  to serve, so only this counts where a slot is given away without the word of one of its copies.
+  to serve, so only this counts where a slot is given away without the consent of one of its copies.
 
-Silence counts from the coordinator's own start, and from the end of a time in which nobody at all was heard: then
-the coordinator was cut off or asleep, rather than everyone else dead.
+Silence counts from the coordinator's own start, and from the end of a time in which no node at all was heard: then
+the coordinator was cut off or asleep, rather than all nodes dead.
 
-Whoever is there and not draining is a *candidate*; candidates that have not changed for the stabilization window
-are *settled*, and the ring is made of these. A drop and a return within the window are no change at all.
+A member that neither has failed nor drains is a *candidate*. Candidates that have not changed for the stabilization
+window are *settled*, and make up the ring. A drop and a return within the window are no change at all.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from lockring.core.timing import Timing
 from lockring.units import NS_PER_S
 
 LATELY_NS: Final = 3 * NS_PER_S
-"""A life that is connected and was heard this recently is running: three heartbeats, less than a member lease."""
+"""How recently a connected life was heard if it counts as running: three heartbeats, less than a member lease."""
 
 
 class MemberLeases:
-    """Who is heard, who is acknowledged, and who has settled. Not safe for use by several tasks.
+    """When each life was heard and acknowledged, and the members that have settled. Not safe for use by several tasks.
 
     Attributes:
-        settled: the lives that the ring is made of, with their weights, in the order of their ids.
+        settled: the lives that make up the ring, with their weights, in the order of their ids.
         updates: how often `settled` has changed.
     """
 
@@ -49,17 +49,18 @@ class MemberLeases:
         self._look_at_ns: int | None = None
 
     def start(self, *, now_ns: int) -> None:
-        """A term begins: nobody's silence counts from before it, and the window starts."""
+        """Begin a term: no silence counts from before it, and the window starts."""
         self._started_at_ns = now_ns
         self._silence_from_ns = now_ns
         self._anyone_heard_at_ns = now_ns
         self._candidates_since_ns = now_ns
 
-    # ----------------------------------------------------------------------- what arrives
+    # ----------------------------------------------------------------------- inputs
 
     def hear(self, replica: Replica, *, now_ns: int) -> bool:
-        """A message of this life arrived. Returns whether that changes what may be done: it is new, or was failed."""
+        """Note a message of this life, and return whether it matters to planning: the life is new, or had failed."""
         news = replica not in self._heard_at_ns or self.is_failed(replica, now_ns=now_ns)
+        # A gap in which no node was heard is the coordinator's own: else it would fail all members at once on waking.
         if now_ns - self._anyone_heard_at_ns > self._timing.member_lease_ns // 2:
             self._silence_from_ns = now_ns
         self._anyone_heard_at_ns = now_ns
@@ -67,41 +68,44 @@ class MemberLeases:
         return news
 
     def acknowledge(self, replica: Replica, *, now_ns: int) -> None:
-        """A heartbeat of this life is being acknowledged: it may serve for a coordinator lease from before now."""
+        """Note an acknowledgement to this life, which gives it a coordinator lease that began before now."""
         self._acknowledged_at_ns[replica] = now_ns
 
     def excuse(self, gap_ns: int, *, now_ns: int) -> None:
-        """The coordinator itself stood still for `gap_ns`: that much of everyone's silence does not count."""
+        """Discount `gap_ns`, for which the coordinator itself was suspended, from the silence of every life."""
         for replica, heard_at_ns in self._heard_at_ns.items():
             self._heard_at_ns[replica] = min(now_ns, heard_at_ns + gap_ns)
         self._silence_from_ns = min(now_ns, self._silence_from_ns + gap_ns)
 
-    # ----------------------------------------------------------------------- what is known
+    # ----------------------------------------------------------------------- queries
 
     def is_failed(self, replica: Replica, *, now_ns: int) -> bool:
-        """Whether this life has been silent for a member lease."""
+        """Return whether this life has been silent for a member lease."""
         return now_ns - self._silent_from_ns(replica) >= self._timing.member_lease_ns
 
     def is_expected(self, replica: Replica, *, now_ns: int) -> bool:
-        """Whether this life is there, or has failed so lately that the ring still has it."""
+        """Return whether this life is alive, or has failed so recently that the ring still has it."""
         return replica in self.settled or not self.is_failed(replica, now_ns=now_ns)
 
     def was_heard(self, replica: Replica) -> bool:
-        """Whether this life was heard at all since the start; only then is it given anything."""
+        """Return whether this life was heard at all since the start; only then is it assigned anything."""
         return replica in self._heard_at_ns
 
     def heard_ago_ns(self, replica: Replica, *, now_ns: int) -> int | None:
-        """How long ago the last message of this life arrived, None if none has."""
+        """Return how long ago the last message of this life arrived, None if none has."""
         heard_at_ns = self._heard_at_ns.get(replica)
         return None if heard_at_ns is None else now_ns - heard_at_ns
 
     def heard_lately(self, replica: Replica, *, now_ns: int) -> bool:
-        """Whether a message of this life arrived within the last `LATELY_NS`."""
+        """Return whether a message of this life arrived within the last `LATELY_NS`."""
         heard_at_ns = self._heard_at_ns.get(replica)
         return heard_at_ns is not None and now_ns - heard_at_ns < LATELY_NS
 
     def unacknowledged_ns(self, replica: Replica, *, now_ns: int) -> int:
-        """For how long this life cannot have got a coordinator lease: since its last acknowledgement, or the start."""
+        """Return how long this life cannot have got a coordinator lease: since its last acknowledgement, or the start.
+
+        A predecessor may have acknowledged it until this term began, which is why the start counts as one.
+        """
         return now_ns - max(self._acknowledged_at_ns.get(replica, self._started_at_ns), self._started_at_ns)
 
     def _silent_from_ns(self, replica: Replica) -> int:
@@ -110,7 +114,7 @@ class MemberLeases:
     # ----------------------------------------------------------------------- the window
 
     def observe(self, members: Mapping[str, Member], *, now_ns: int) -> bool:
-        """Look at the members as the state has them. Returns whether `settled` has changed by it.
+        """Update the candidates from the members of the state, and return whether `settled` has changed.
 
         Call it after every change of the members, after `hear` returned True, and when `next_deadline_ns` has come.
         """
@@ -138,11 +142,11 @@ class MemberLeases:
         return True
 
     def next_deadline_ns(self) -> int | None:
-        """When somebody may have failed, or the window ends, None if there is nothing to wait for."""
+        """Return when the next member may have failed, or the window ends; None if neither is ahead."""
         return self._look_at_ns
 
     def forget(self, named: Iterable[Replica]) -> None:
-        """Keep only what is known of these lives."""
+        """Forget all lives but these."""
         keep = frozenset(named)
         for known in (self._heard_at_ns, self._acknowledged_at_ns):
             for replica in [each for each in known if each not in keep]:

@@ -1,7 +1,7 @@
-"""The operations on the store that are under way: at most one read or write that the term depends on, and one read that confirms it.
+"""The store operations under way: at most one read or write that the term depends on, and one confirming read.
 
-An operation without an answer for `OPERATION_TIMEOUT_NS` is given up: its outcome counts as unknown, and an answer that comes
-later belongs to no open operation and is ignored.
+An operation without an answer for `OPERATION_TIMEOUT_NS` is given up: its outcome counts as unknown, and a later
+answer belongs to no open operation and is ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OpenOperation(NamedTuple):
     began_ns: int
 
     def is_overdue(self, now_ns: int) -> bool:
-        """Return whether its outcome counts as unknown by now."""
+        """Return whether its outcome counts as unknown at this time."""
         return now_ns >= self.began_ns + OPERATION_TIMEOUT_NS
 
 
@@ -54,7 +54,7 @@ class StoreOperations:
         self._count = 0
 
     def read(self, now_ns: int) -> None:
-        """Read the store, and give up everything else that is under way."""
+        """Read the store, and give up all other operations under way."""
         self.give_up()
         self.current = self._begin(now_ns)
         self._effects.append(StoreRead(self.current.number))
@@ -71,7 +71,7 @@ class StoreOperations:
         self._effects.append(StoreRead(self.confirming.number))
 
     def retry_at(self, at_ns: int) -> None:
-        """Leave the store alone until then: give up everything that is under way."""
+        """Leave the store alone until this time: give up all operations under way."""
         self.give_up()
         self.retry_at_ns = at_ns
 
@@ -80,7 +80,7 @@ class StoreOperations:
         self.current = self.confirming = self.writing = self.retry_at_ns = None
 
     def next_deadline_ns(self) -> int | None:
-        """Return when an operation is overdue, or the store is to be read again; None if neither is ahead."""
+        """Return when an operation is overdue or the store must be read again; None if neither is ahead."""
         deadlines = [
             each.began_ns + OPERATION_TIMEOUT_NS
             for each in (self.current, self.confirming)

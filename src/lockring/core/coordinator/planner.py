@@ -1,7 +1,7 @@
-"""When the coordinator looks for the next step, and with what knowledge.
+"""Runs of the reconciler: when the next one is due, and the knowledge it is given.
 
-Looking costs milliseconds, so it is done only when something has changed (`look_again`) or a wait has ended, and at
-most once per `reconcile_ns`. The ring's target is worked out anew only when the settled membership has changed.
+A run costs milliseconds, so there is one only when something has changed (`reschedule`) or a wait has ended, and at
+most one per `reconcile_ns`. The ring's target is computed again only when the settled membership has changed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ class Planner:
     """The reconciler's memory between its runs. Not safe for use by several tasks.
 
     Attributes:
-        waiting: slots that nobody serves until leases have surely ended, as of the last run.
-        waits_until_ns: when the last of those waits ends, as of the last run.
+        waiting: slots that no node serves until leases have surely ended, as of the last run.
         learning: slots that have learners, as of the last run.
         reachability: which copies their primaries could not reach.
     """
@@ -42,27 +41,28 @@ class Planner:
         self._wake_at_ns: int | None = None
         self._planned_at_ns = now_ns - timing.reconcile_ns
 
-    def look_again(self, *, now_ns: int) -> None:
-        """Something has changed that the next step may depend on."""
+    def reschedule(self, *, now_ns: int) -> None:
+        """Make a run due: something has changed that the next step may depend on."""
         if self._changed_at_ns is None:
             self._changed_at_ns = now_ns
 
     def next_deadline_ns(self) -> int | None:
-        """When to run, None if there is nothing to look for."""
+        """Return when to run, None if nothing has changed and no wait is open."""
         due_ns = min(
             (each for each in (self._changed_at_ns, self._wake_at_ns) if each is not None), default=None
         )
         return None if due_ns is None else max(due_ns, self._planned_at_ns + self._pause_ns)
 
     def waits(self, *, now_ns: int) -> tuple[int, int]:
-        """How many slots wait for leases to end, and for how many milliseconds yet at the most."""
+        """Return how many slots wait for leases to end, and for how many milliseconds longer at most."""
         return self.waiting, max(0, self._waits_until_ns - now_ns) // NS_PER_MS
 
     def learn(self, state: ClusterState, *, now_ns: int, is_own: bool) -> None:
-        """A state is in force from now on; with `is_own` it differs from the last one only in its own version."""
+        """Note a state that is in force from now on; with `is_own`, all its new numbers are its own version."""
         self._known_at_ns[state.version] = now_ns
         if is_own and len(self._known_at_ns) <= 2 * SLOTS:
             return
+        # Keep only versions that slots still name. One that is new here counts from now: later than the truth, so safe.
         known_at_ns: dict[int, int] = {}
         for slot in _different(state.slots):
             for version in (slot.since, 0 if slot.learner is None else slot.learner.joined):
@@ -79,9 +79,15 @@ class Planner:
         connected: Callable[[Replica], bool],
         now_ns: int,
     ) -> SlotPlan:
-        """Find the next step from this state; the arguments are those of `PlanInput`, `leaving` as of who has settled by now.
+        """Find the next step from this state.
 
-        `connected` says whether a life has a connection.
+        Args:
+            state: the state to go on from.
+            version: of the state that the step will make.
+            lease_wait_ns: how long a coordinator lease, lengthened, lasts.
+            leaving: returns the members whose slots may be released; called after `settled` is up to date.
+            connected: reports whether a life has a connection.
+            now_ns: the monotonic clock, in nanoseconds.
         """
         membership, reach = self._membership, self.reachability
         self._planned_at_ns = now_ns
@@ -97,15 +103,15 @@ class Planner:
                 version=version,
                 now_ns=now_ns,
                 target=self._target,
-                standing=lambda replica: _standing(state, membership, connected, replica, now_ns),
-                # Of a version that is only being written now nothing has been in force yet.
+                liveness=lambda replica: _liveness_of(state, membership, connected, replica, now_ns),
+                # A version that is only being written now has not been in force yet.
                 age_ns=lambda version: now_ns - known_at_ns.get(version, now_ns),
                 avoided=lambda primary, copy: reach.is_avoided(primary, copy, now_ns=now_ns),
                 lease_wait_ns=lease_wait_ns,
                 leaving=leaving(),
             )
         )
-        for primary, copy in step.abandoned:
+        for primary, copy in step.timed_out:
             reach.dropped(primary, copy, version=version, now_ns=now_ns)
         self.waiting, self.learning = step.waiting, step.learning
         self._waits_until_ns = step.waits_until_ns
@@ -115,16 +121,16 @@ class Planner:
 
 
 def lives_in(slots: tuple[SlotState, ...]) -> list[Replica]:
-    """All lives that any slot names, some more than once."""
+    """Return all lives that any slot names, some more than once."""
     return [replica for slot in _different(slots) for replica in lives_of(slot)]
 
 
 def _different(slots: tuple[SlotState, ...]) -> list[SlotState]:
-    """The slots without those that are the same object as another, which most are."""
+    """Return one slot per object: most slots are the same object as another."""
     return list({id(slot): slot for slot in slots}.values())
 
 
-def _standing(
+def _liveness_of(
     state: ClusterState,
     membership: MemberLeases,
     connected: Callable[[Replica], bool],
@@ -151,9 +157,9 @@ def _standing(
 def _target_of(
     settled: Mapping[Replica, int], state: ClusterState, previous: HashRing | None
 ) -> HashRing | None:
-    """The ring of the settled members, going on from the last one; without one, from where the slots are.
+    """Return the ring of the settled members, derived from the previous one; without one, from where the slots are.
 
-    Only from the last one is it certain that nothing moves between two members that were there and stay.
+    Only a ring derived from the previous one moves nothing between two members that are in both.
     """
     if not settled:
         return None

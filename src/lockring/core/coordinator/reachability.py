@@ -21,6 +21,8 @@ AVOIDED_NS: Final = 30 * NS_PER_S
 
 
 class _Record:
+    """The drops of one pair."""
+
     __slots__ = ("avoided_until_ns", "drops", "version")
 
     def __init__(self) -> None:
@@ -30,13 +32,13 @@ class _Record:
 
 
 class Reachability:
-    """What is known of pairs of a primary and a copy. Not safe for use by several tasks."""
+    """The drops of pairs of a primary and a copy. Not safe for use by several tasks."""
 
     def __init__(self) -> None:
         self._records: dict[tuple[Replica, Replica], _Record] = {}
 
     def dropped(self, primary: Replica, copy: Copy, *, version: int, now_ns: int) -> None:
-        """The copy is dropped in the state of this version because its primary cannot reach it.
+        """Count a copy that the state of this version drops because its primary cannot reach it.
 
         The slots of one pair are dropped one by one, in several states: only the drop of a tenure that began
         after the last counted one counts.
@@ -50,18 +52,18 @@ class Reachability:
             record.avoided_until_ns = now_ns + AVOIDED_NS
 
     def in_sync(self, primary: Replica, copy: Replica) -> None:
-        """The copy has come into sync: the two reach each other."""
+        """Forget the drops of a pair whose copy has come into sync: the two reach each other."""
         self._records.pop((primary, copy), None)
 
     def is_avoided(self, primary: Replica, copy: Replica, *, now_ns: int) -> bool:
-        """Whether another copy should be preferred for this primary at present."""
+        """Return whether another copy should be preferred for this primary at present."""
         record = self._records.get((primary, copy))
         if record is None or record.avoided_until_ns is None:
             return False
         return now_ns < record.avoided_until_ns
 
     def expire(self, *, now_ns: int) -> bool:
-        """Give pairs whose time has passed one more try. Returns whether there was one."""
+        """Give pairs whose time has passed one more try, and return whether there was one."""
         expired = False
         for record in self._records.values():
             if record.avoided_until_ns is not None and now_ns >= record.avoided_until_ns:
@@ -71,14 +73,14 @@ class Reachability:
         return expired
 
     def next_deadline_ns(self) -> int | None:
-        """When the next pair has been avoided for long enough, None if there is none."""
+        """Return when the next pair has been avoided for long enough, None if there is none."""
         return min(
             (r.avoided_until_ns for r in self._records.values() if r.avoided_until_ns is not None),
             default=None,
         )
 
     def forget_all_but(self, members: Mapping[str, Member]) -> None:
-        """Keep only pairs of which both are current members."""
+        """Forget all pairs except those of two current members."""
         current = frozenset(member.replica for member in members.values())
         for pair in [each for each in self._records if not current.issuperset(each)]:
             del self._records[pair]

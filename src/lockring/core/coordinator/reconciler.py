@@ -1,14 +1,14 @@
-"""From where the slots are to where the ring wants them, one safe step at a time.
+"""The way from where the slots are to where the ring wants them, one safe step at a time.
 
 `plan` is a pure function. It looks at every slot and takes at most one step with it; all steps make one new state.
 The rules, first match wins:
 
 1. Primary gone or failed, backup alive: the backup is promoted. It waits its promise out by itself.
-2. Primary and backup gone or failed, or nobody assigned: the slot is assigned empty to the ring's primary, but only
+2. Primary and backup gone or failed, or no node assigned: the slot is assigned empty to the ring's primary, but only
    when neither can have a right left: a coordinator lease, lengthened, has passed since the last acknowledgement
-   of either, since the reign began, and since this coordinator's start. A slot that was never assigned does not wait; one that was
-   given up in order, with its nodes' word on their promises, waits for the last of these (`farewells`).
-3. The cluster is being stopped and nobody is left to take over: slots of members that leave go to a backup that
+   of either, since the reign began, and since this coordinator's start. A slot that was never assigned does not wait.
+   One that was given up in order, with its nodes' word on their promises, waits for the last of these (`farewells`).
+3. The cluster is being stopped and no node is left to take over: slots of members that leave go to a backup that
    stays, or are released.
 4. A dead backup or learner is dropped, and so is a learner that does not come into sync.
 5. The ring's primary is the backup: they swap. The former primary stays as backup.
@@ -46,26 +46,25 @@ LEARNERS_PER_NODE_MAX: Final = 256
 and a round (write, sync, ask, write) stays near a tenth of a second."""
 
 LEARNERS_MAX: Final = 1024
-"""Slots that have a learner at a time, anywhere: what is in flight when a coordinator or a primary dies is done again."""
+"""Slots that have a learner at a time, anywhere: copies in flight when a coordinator or a primary dies are repeated."""
 
 LEARNER_PATIENCE_NS: Final = 15 * NS_PER_S
 """How long a learner may take. A slot's snapshot takes well under a second; longer means that the two do not reach
 each other, or that the primary may not serve."""
 
-
-_NOBODY: Final[tuple[str | None, ...]] = (None,) * SLOTS
+_NO_PLACES: Final[tuple[str | None, ...]] = (None,) * SLOTS
 
 
 class Liveness(NamedTuple):
-    """What is known of one life of a node.
+    """The liveness of one life of a node.
 
     Attributes:
         dead: gone or failed.
         usable: may be given slots: alive, settled and not draining.
         gone: the cluster knows another life of the node, or none.
         unacknowledged_ns: for how long it cannot have got a coordinator lease.
-        connected: has a connection to the coordinator. One whose connection has just ended may have ended too, long before
-            its silence says so: nothing is left to it alone meanwhile.
+        connected: has a connection to the coordinator. A life whose connection has just ended may have ended too, long
+            before its silence shows it: nothing is left to it alone meanwhile.
     """
 
     dead: bool
@@ -76,16 +75,16 @@ class Liveness(NamedTuple):
 
 
 class PlanInput(NamedTuple):
-    """All that `plan` depends on.
+    """The input of `plan`.
 
     Attributes:
         state: the state to go on from.
         version: of the state that the steps will make.
         now_ns: the clock, for deadlines.
-        target: the ring of the settled members, None while nobody has settled.
-        standing: what is known of a life; the same answer throughout.
-        age_ns: for how long a version of the state has been known to be in force.
-        avoided: whether a primary is known not to reach a copy.
+        target: the ring of the settled members, None while no member has settled.
+        liveness: returns the liveness of a life; the same answer throughout.
+        age_ns: returns for how long a version of the state has been known to be in force.
+        avoided: reports whether a primary is known not to reach a copy.
         lease_wait_ns: how long a coordinator lease, lengthened, lasts.
         leaving: members whose slots may be released, since the cluster is being stopped.
     """
@@ -94,7 +93,7 @@ class PlanInput(NamedTuple):
     version: int
     now_ns: int
     target: HashRing | None
-    standing: Callable[[Replica], Liveness]
+    liveness: Callable[[Replica], Liveness]
     age_ns: Callable[[int], int]
     avoided: Callable[[Replica, Replica], bool]
     lease_wait_ns: int
@@ -102,14 +101,14 @@ class PlanInput(NamedTuple):
 
 
 class SlotPlan(NamedTuple):
-    """What to do next.
+    """The next step.
 
     Attributes:
         slots: all of them; the same tuple as the state's if there is nothing to do.
-        members: the state's, with those active that have a copy in sync by now.
-        deposed: lives that slots are being taken from: they get no acknowledgement while this is being written.
-        abandoned: primaries with the copies that did not come into sync in time.
-        waiting: number of slots that nobody serves until leases have surely ended.
+        members: the state's, with those active that now have a copy in sync.
+        deposed: lives that lose slots: they get no acknowledgement while this is being written.
+        timed_out: primaries with the copies that did not come into sync in time.
+        waiting: number of slots that no node serves until leases have surely ended.
         learning: number of slots that have learners.
         wake_at_ns: when a wait ends, None if there is none.
         waits_until_ns: when the last of the waits for leases ends, `now_ns` if there is none.
@@ -118,32 +117,32 @@ class SlotPlan(NamedTuple):
     slots: tuple[SlotState, ...]
     members: dict[str, Member]
     deposed: frozenset[Replica]
-    abandoned: list[tuple[Replica, Copy]]
+    timed_out: list[tuple[Replica, Copy]]
     waiting: int
     learning: int
     wake_at_ns: int | None
     waits_until_ns: int
 
 
-def plan(situation: PlanInput) -> SlotPlan:
+def plan(plan_input: PlanInput) -> SlotPlan:
     """Find the next safe step of every slot. Costs a few milliseconds, less when there is little to do."""
-    return _PlanRun(situation).run()
+    return _PlanRun(plan_input).run()
 
 
 class _LearnerRequest(NamedTuple):
-    """A slot that wants a learner."""
+    """A slot that needs a learner."""
 
     number: int
     learner: Replica
 
 
 class _Waits:
-    """What a run has found that has to wait.
+    """The waits that a run has found.
 
     Attributes:
         slots: how many slots wait for leases to end.
-        leases_ns: for how long yet, the longest of them.
-        next_ns: until the first wait of any kind is over, None if nothing waits.
+        leases_ns: the longest of these waits.
+        next_ns: the time until the first wait of any kind is over, None if there is none.
     """
 
     def __init__(self) -> None:
@@ -152,7 +151,7 @@ class _Waits:
         self.next_ns: int | None = None
 
     def add(self, duration_ns: int) -> None:
-        """Look again after this time."""
+        """Make another run due after this time."""
         if self.next_ns is None or duration_ns < self.next_ns:
             self.next_ns = duration_ns
 
@@ -164,18 +163,18 @@ class _Waits:
 
 
 class _PlanRun:
-    """One run of `plan`: what it has found so far."""
+    """One run of `plan`, with its findings so far."""
 
-    def __init__(self, situation: PlanInput) -> None:
-        self._situation = situation
-        self._standings: dict[Replica, Liveness] = {}
+    def __init__(self, plan_input: PlanInput) -> None:
+        self._input = plan_input
+        self._livenesses: dict[Replica, Liveness] = {}
         self._usable: dict[str, Replica] = {
             node: member.replica
-            for node, member in situation.state.members.items()
-            if situation.standing(member.replica).usable
+            for node, member in plan_input.state.members.items()
+            if plan_input.liveness(member.replica).usable
         }
         self._deposed: dict[Replica, None] = {}
-        self._abandoned: list[tuple[Replica, Copy]] = []
+        self._timed_out: list[tuple[Replica, Copy]] = []
         self._urgent: list[_LearnerRequest] = []
         self._moves: list[_LearnerRequest] = []
         self._learners: dict[Replica, int] = {}
@@ -184,12 +183,13 @@ class _PlanRun:
         self._equal: dict[SlotState, SlotState] = {}
 
     def run(self) -> SlotPlan:
-        situation = self._situation
-        before = situation.state.slots
+        """Return the next step of all slots."""
+        plan_input = self._input
+        before = plan_input.state.slots
         after = list(before)
-        target = situation.target
-        primaries = _NOBODY if target is None else target.primaries
-        backups = _NOBODY if target is None else target.backups
+        target = plan_input.target
+        primaries = _NO_PLACES if target is None else target.primaries
+        backups = _NO_PLACES if target is None else target.backups
         # Slots with the same history are the same object, and most slots are as they should be.
         settled: dict[int, tuple[str | None, str | None]] = {}
         for number, slot in enumerate(before):
@@ -203,28 +203,28 @@ class _PlanRun:
                 after[number] = self._equal.setdefault(step, step)
         self._start_learners(after)
         changed = any(a is not b for a, b in zip(after, before, strict=True))
-        wake_at_ns = None if self._waits.next_ns is None else situation.now_ns + self._waits.next_ns
+        wake_at_ns = None if self._waits.next_ns is None else plan_input.now_ns + self._waits.next_ns
         return SlotPlan(
             slots=tuple(after) if changed else before,
             members=self._with_active_members(after),
             deposed=frozenset(self._deposed),
-            abandoned=self._abandoned,
+            timed_out=self._timed_out,
             waiting=self._waits.slots,
             learning=self._learning,
             wake_at_ns=wake_at_ns,
-            waits_until_ns=situation.now_ns + self._waits.leases_ns,
+            waits_until_ns=plan_input.now_ns + self._waits.leases_ns,
         )
 
     @property
     def _lagging(self) -> bool:
-        """Whether copies may lag behind what has been granted."""
-        return self._situation.state.replication == "async"
+        """Whether copies may lack mutations that clients already know of."""
+        return self._input.state.replication == "async"
 
     def _place_of(self, slot: SlotState) -> tuple[str | None, str | None]:
-        """Primary and backup of a slot with which nothing is wrong but maybe the place; None, None otherwise."""
+        """Return primary and backup of a slot that needs nothing but perhaps another place; None, None otherwise."""
         if slot.primary is None or slot.learner is not None or self._is_dead(slot.primary):
             return None, None
-        if self._situation.leaving:
+        if self._input.leaving:
             return None, None
         if slot.backup is None:
             return slot.primary.node, None
@@ -235,11 +235,13 @@ class _PlanRun:
     # ----------------------------------------------------------------------- one slot
 
     def _step(self, number: int, slot: SlotState) -> SlotState:
-        situation, version = self._situation, self._situation.version
+        plan_input, version = self._input, self._input.version
         primary, backup, learner = slot.primary, slot.backup, slot.learner
         if primary is None or self._is_dead(primary):
             return self._without_primary(number, slot)
-        if primary in situation.leaving:
+        if primary in plan_input.leaving:
+            # Without a successor a hand-over is impossible; a slot released in order can be assigned sooner than one
+            # whose primary just vanishes.
             if backup is None or self._is_unwanted(backup):
                 return released(slot, version)
             return self._swapped(slot, backup)
@@ -247,111 +249,113 @@ class _PlanRun:
             backup = None
         if learner is not None and (self._is_unwanted(learner) or self._is_overdue(primary, learner)):
             learner = None
-        wished = self._wished_copy(number, primary, backup)
-        if wished is None and backup is not None and self._has_no_other_place(number, primary, backup):
+        desired = self._desired_copy(number, primary, backup)
+        if desired is None and backup is not None and self._has_no_other_place(number, primary, backup):
             backup = None
-        if wished is not None and backup is not None and wished == backup.replica:
-            if self._wished_primary(number, primary) == wished:
+        if desired is not None and backup is not None and desired == backup.replica:
+            if self._desired_primary(number, primary) == desired:
                 return self._swapped(slot, backup)
             learner = None
-        elif learner is not None and situation.target is not None and backup is not None:
-            # Without a backup any learner is worth finishing; with one, only the one that is to replace it.
-            if learner.replica != wished:
+        elif learner is not None and plan_input.target is not None and backup is not None:
+            # Without a backup any learner is worth finishing; with one, only the learner that will replace it.
+            if learner.replica != desired:
                 learner = None
         if learner is not None:
             self._learners[learner.replica] = self._learners.get(learner.replica, 0) + 1
             self._learning += 1
-        elif wished is not None and (backup is None or backup.replica != wished):
-            (self._urgent if backup is None else self._moves).append(_LearnerRequest(number, wished))
+        elif desired is not None and (backup is None or backup.replica != desired):
+            (self._urgent if backup is None else self._moves).append(_LearnerRequest(number, desired))
         if backup is slot.backup and learner is slot.learner:
             return slot
         return with_copies(slot, version, backup, learner)
 
     def _without_primary(self, number: int, slot: SlotState) -> SlotState:
-        situation, version = self._situation, self._situation.version
+        plan_input, version = self._input, self._input.version
         primary, backup = slot.primary, slot.backup
         if primary is not None and backup is not None and not self._is_dead(backup.replica):
-            self._condemn(primary)
+            self._depose(primary)
+            # The former primary may still hold its leases: the promoted copy itself waits its promise out.
             return promoted(slot, version, lagging=self._lagging)
-        farewell = situation.state.farewell
+        farewell = plan_input.state.farewell
         if primary is None and farewell is not None and slot.since <= farewell.version:
-            if situation.now_ns < farewell.until_ns:
-                self._waits.add_slot(farewell.until_ns - situation.now_ns)
+            if plan_input.now_ns < farewell.until_ns:
+                self._waits.add_slot(farewell.until_ns - plan_input.now_ns)
                 return slot
         elif slot.base > 0:
-            passed_ns = situation.age_ns(slot.since)
+            # No copy can vouch for what was held, so every lease that could still cover it must end first.
+            passed_ns = plan_input.age_ns(slot.since)
             for replica in (primary, None if backup is None else backup.replica):
                 if replica is not None:
-                    passed_ns = min(passed_ns, self._standing(replica).unacknowledged_ns)
-            if passed_ns < situation.lease_wait_ns:
-                left_ns = situation.lease_wait_ns - passed_ns
+                    passed_ns = min(passed_ns, self._liveness(replica).unacknowledged_ns)
+            if passed_ns < plan_input.lease_wait_ns:
+                left_ns = plan_input.lease_wait_ns - passed_ns
                 self._waits.add_slot(left_ns)
                 return slot
-        node = None if situation.target is None else situation.target.primary(number)
+        node = None if plan_input.target is None else plan_input.target.primary(number)
         successor = None if node is None else self._usable.get(node)
         if successor is None:
             return slot
         for replica in (primary, None if backup is None else backup.replica):
             if replica is not None:
-                self._condemn(replica)
+                self._depose(replica)
         return assigned_empty(slot, version, successor)
 
     def _is_unwanted(self, copy: Copy) -> bool:
-        return self._is_dead(copy.replica) or copy.replica in self._situation.leaving
+        return self._is_dead(copy.replica) or copy.replica in self._input.leaving
 
     def _swapped(self, slot: SlotState, backup: Copy) -> SlotState:
-        """Primary and backup change places, once the backup is there to begin."""
-        if not self._standing(backup.replica).connected:
+        """Return the slot with primary and backup in each other's place, once the backup is connected and can begin."""
+        if not self._liveness(backup.replica).connected:
             return slot
-        return swapped(slot, self._situation.version, lagging=self._lagging)
+        return swapped(slot, self._input.version, lagging=self._lagging)
 
     def _has_no_other_place(self, number: int, primary: Replica, backup: Copy) -> bool:
-        """Whether a copy is on a member that is to leave while the ring has nobody to take it over."""
-        situation = self._situation
-        if not self._standing(primary).connected:
+        """Return whether a copy is on a draining member while the ring has no other member for it."""
+        plan_input = self._input
+        if not self._liveness(primary).connected:
             return False
-        member = situation.state.members.get(backup.replica.node)
+        member = plan_input.state.members.get(backup.replica.node)
         is_draining = member is not None and member.condition == "draining"
-        return is_draining and situation.target is not None and situation.target.backup(number) is None
+        return is_draining and plan_input.target is not None and plan_input.target.backup(number) is None
 
     def _is_overdue(self, primary: Replica, learner: Copy) -> bool:
-        age_ns = self._situation.age_ns(learner.joined)
+        age_ns = self._input.age_ns(learner.joined)
         if age_ns < LEARNER_PATIENCE_NS:
             self._waits.add(LEARNER_PATIENCE_NS - age_ns)
             return False
-        self._abandoned.append((primary, learner))
+        self._timed_out.append((primary, learner))
         return True
 
-    # ----------------------------------------------------------------------- where it should be
+    # ----------------------------------------------------------------------- desired places
 
-    def _wished_copy(self, number: int, primary: Replica, backup: Copy | None) -> Replica | None:
-        """Who should be the copy in sync next: the primary to be, or else the backup to be; None to leave it."""
-        if self._situation.target is None:
+    def _desired_copy(self, number: int, primary: Replica, backup: Copy | None) -> Replica | None:
+        """Return the next copy in sync: the future primary, or else the future backup; None to leave it as it is."""
+        if self._input.target is None:
             return None
-        successor = self._wished_primary(number, primary)
+        successor = self._desired_primary(number, primary)
         if successor != primary:
             return successor
-        return self._first_usable(number, self._situation.target.backup(number), primary, backup)
+        return self._first_usable(number, self._input.target.backup(number), primary, backup)
 
-    def _wished_primary(self, number: int, primary: Replica) -> Replica:
-        target = self._situation.target
+    def _desired_primary(self, number: int, primary: Replica) -> Replica:
+        target = self._input.target
         assert target is not None
         node = target.primary(number)
         if node is None or node == primary.node:
             return primary
         if primary.node in self._usable:
-            # It may stay where it is for as long as the ring's choice is away, or does not answer it.
-            wished = self._usable.get(node)
-            if wished is None or self._situation.avoided(primary, wished):
+            # It may stay where it is while the ring's choice is away, or does not answer it.
+            desired = self._usable.get(node)
+            if desired is None or self._input.avoided(primary, desired):
                 return primary
-            return wished
+            return desired
         return self._first_usable(number, node, primary, None) or primary
 
     def _first_usable(
         self, number: int, node: str | None, primary: Replica, backup: Copy | None
     ) -> Replica | None:
-        """The ring's choice if it can be had, else the next member on the ring that can."""
-        situation, target = self._situation, self._situation.target
+        """Return the ring's choice if it is usable and reachable, else the next such member on the ring."""
+        plan_input, target = self._input, self._input.target
         assert target is not None
         if node is None:
             return None
@@ -359,7 +363,7 @@ class _PlanRun:
         if choice is None and node != primary.node:
             # Away, but not settled as away: wait for it rather than move things twice.
             return None if backup is None else backup.replica
-        if choice is not None and choice != primary and not situation.avoided(primary, choice):
+        if choice is not None and choice != primary and not plan_input.avoided(primary, choice):
             return choice
         if backup is not None and backup.replica.node in self._usable:
             return backup.replica
@@ -368,7 +372,7 @@ class _PlanRun:
             replica = self._usable.get(other)
             if replica is None or replica == primary:
                 continue
-            if not situation.avoided(primary, replica):
+            if not plan_input.avoided(primary, replica):
                 return replica
             fallback = fallback or replica
         return fallback
@@ -376,7 +380,8 @@ class _PlanRun:
     # ----------------------------------------------------------------------- all slots
 
     def _start_learners(self, after: list[SlotState]) -> None:
-        version = self._situation.version
+        # Redundancy first: a slot without a backup loses its locks with its primary, a misplaced one loses nothing.
+        version = self._input.version
         for number, replica in self._urgent + self._moves:
             if self._learning >= LEARNERS_MAX:
                 break
@@ -390,7 +395,7 @@ class _PlanRun:
             after[number] = self._equal.setdefault(step, step)
 
     def _with_active_members(self, after: list[SlotState]) -> dict[str, Member]:
-        members = self._situation.state.members
+        members = self._input.state.members
         joining = {node: m for node, m in members.items() if m.condition == "joining"}
         if not joining:
             return members
@@ -409,15 +414,16 @@ class _PlanRun:
 
     # ----------------------------------------------------------------------- small things
 
-    def _standing(self, replica: Replica) -> Liveness:
-        standing = self._standings.get(replica)
-        if standing is None:
-            self._standings[replica] = standing = self._situation.standing(replica)
-        return standing
+    def _liveness(self, replica: Replica) -> Liveness:
+        liveness = self._livenesses.get(replica)
+        if liveness is None:
+            self._livenesses[replica] = liveness = self._input.liveness(replica)
+        return liveness
 
     def _is_dead(self, replica: Replica) -> bool:
-        return self._standing(replica).dead
+        return self._liveness(replica).dead
 
-    def _condemn(self, replica: Replica) -> None:
-        if not self._standing(replica).gone:
+    def _depose(self, replica: Replica) -> None:
+        # A life that is gone cannot be acknowledged anyway: the state names another one.
+        if not self._liveness(replica).gone:
             self._deposed[replica] = None

@@ -1,11 +1,11 @@
-"""Who is connected to the coordinator, and what the next state is to say about members because of it.
+"""The nodes connected to the coordinator, and the changes of members that the next state must contain.
 
-A node is one connection per life, and one life per id: a newer connection ends the older ones. What joined, and which
-node is to be drained or to have slots again, is kept until a state that says so is in the store; the operators and nodes
-that asked are answered then.
+A node has one connection per life, and one life per id: a newer connection ends the older ones. Joins, drains and
+undrains are kept until a state that contains them is in the store; then the operators and nodes that requested them
+are answered.
 
-Two kinds of request must not be taken for each other. A *node* may leave, also as the last one: that is about the life
-that sends it. An *operator's* drain names a node, and is judged the same whether the operator's own connection
+Two kinds of request must not be confused. A *node* may leave, even as the last one: that is about the life that sends
+the request. An *operator's* drain names a node, and is judged the same whether the operator's own connection
 brought it or that of a node which passed it on.
 """
 
@@ -26,7 +26,7 @@ Answer = DrainReply | UndrainReply
 
 
 class _MemberChange(msgspec.Struct):
-    """What a node is to be, and the answers that are due once the state says so."""
+    """A node's requested condition, and the answers that are due once the state has it."""
 
     draining: bool
     answers: list[tuple[Connection, Answer]] = []
@@ -36,8 +36,8 @@ class Roster:
     """Connections, arrivals and drains. Not safe for use by several tasks.
 
     Attributes:
-        is_stopping: nodes have asked to leave and no other is there, so nothing can be moved any more.
-        stranded: ids of nodes that operators have drained, where no other is there to take their slots.
+        is_stopping: nodes have asked to leave and no other node is left, so no slot can be moved any more.
+        stranded: ids of nodes that operators have drained while no other node is left to take their slots.
         pending: joins that wait for the coordinator's term.
     """
 
@@ -48,42 +48,42 @@ class Roster:
         self._nodes: dict[Connection, Member] = {}
         self._connections: dict[Replica, Connection] = {}
         self._arrived: dict[str, Member] = {}
-        self._wishes: dict[Replica, _MemberChange] = {}
+        self._changes: dict[Replica, _MemberChange] = {}
         self._leaving: dict[Replica, None] = {}
 
     # ----------------------------------------------------------------------- connections
 
     def node_of(self, connection: Connection) -> Member | None:
-        """The node that joined on this connection, as it described itself."""
+        """Return the node that joined on this connection, as it described itself."""
         return self._nodes.get(connection)
 
     def is_connected(self, replica: Replica) -> bool:
-        """Whether this life has a connection."""
+        """Return whether this life has a connection."""
         return replica in self._connections
 
     def lives(self) -> list[Replica]:
-        """All lives that are connected."""
+        """Return all lives that are connected."""
         return list(self._connections)
 
     def connections(self) -> list[Connection]:
-        """All connections of nodes."""
+        """Return all connections of nodes."""
         return list(self._nodes)
 
     def nodes(self) -> list[tuple[Connection, Member]]:
-        """All connections of nodes, each with the node as it described itself."""
+        """Return all connections of nodes, each with the node as it described itself."""
         return list(self._nodes.items())
 
     def connections_of(self, node: str) -> list[Connection]:
-        """The connections of all lives of a node."""
+        """Return the connections of all lives of a node."""
         return [each for each, member in self._nodes.items() if member.replica.node == node]
 
     def connect(self, connection: Connection, node: Member) -> None:
-        """A node has joined on this connection; older ones of the same id are gone by now."""
+        """Add a node that has joined on this connection; older connections of its id are gone already."""
         self._nodes[connection] = node
         self._connections[node.replica] = connection
 
     def disconnect(self, connection: Connection) -> None:
-        """A connection has ended; one on which no node joined is ignored."""
+        """Forget a connection that has ended; one on which no node joined is ignored."""
         node = self._nodes.pop(connection, None)
         if node is not None:
             del self._connections[node.replica]
@@ -91,12 +91,12 @@ class Roster:
     # ----------------------------------------------------------------------- members
 
     def arrive(self, node: Member, state: ClusterState) -> None:
-        """See to it that the next state knows this node as it describes itself."""
+        """Make the next state know this node as it describes itself."""
         if not _is_known(node, state):
             self._arrived[node.replica.node] = node
 
     def newest_life(self, node: str, state: ClusterState) -> Replica | None:
-        """The newest life of a node, in the state or on its way there."""
+        """Return the newest life of a node, in the state or about to be."""
         member = self._arrived.get(node) or state.members.get(node)
         return None if member is None else member.replica
 
@@ -108,49 +108,50 @@ class Roster:
         membership: MemberLeases,
         now_ns: int,
     ) -> Refusal | None:
-        """Let the next state say that a node is draining, or is not any more, and answer once it is in force.
+        """Make a node drain, or stop draining, with the next state, and answer once that is in force.
 
         Args:
             sender: the connection that brought the request; for a `Leave`, the node's own.
-            order: what is asked.
+            order: the request.
             state: the present state.
-            membership: knows who has failed.
+            membership: knows which lives have failed.
             now_ns: the clock.
 
         Returns:
-            The answer if it cannot be.
+            The refusal if the request cannot be granted.
         """
         if isinstance(order, Leave):
             asker = self._nodes.get(sender)
+            # Never refused to a member: a node that leaves stops in any case, so it should hand over what it can.
             if asker is None:
                 return Refusal(order.request, "protocol", "a node joins before it leaves")
             self._leaving[asker.replica] = None
-            self._wish(asker.replica, True, sender, DrainReply(order.request, asker.replica.node))
+            self._request(asker.replica, True, sender, DrainReply(order.request, asker.replica.node))
             return None
         life = self.newest_life(order.node, state)
         if life is None:
             text = f"the cluster has no node {order.node!r}"
             return Refusal(order.request, UnknownNode.code, text, order.node)
         if isinstance(order, Undrain):
-            refusal = self._why_not_undrain(life, state, membership)
+            refusal = self._undrain_problem(life, state, membership)
             answer: Answer = UndrainReply(order.request, order.node)
         else:
-            refusal = self._why_not_drain(order.node, state, membership, now_ns)
+            refusal = self._drain_problem(order.node, state, membership, now_ns)
             answer = DrainReply(order.request, order.node)
         if refusal is not None:
             return Refusal(order.request, *refusal, order.node)
-        self._wish(life, isinstance(order, Drain), sender, answer)
+        self._request(life, isinstance(order, Drain), sender, answer)
         return None
 
-    def _wish(self, life: Replica, draining: bool, sender: Connection, answer: Answer) -> None:
-        wish = self._wishes.setdefault(life, _MemberChange(draining))
-        wish.draining = draining
-        wish.answers.append((sender, answer))
+    def _request(self, life: Replica, draining: bool, sender: Connection, answer: Answer) -> None:
+        change = self._changes.setdefault(life, _MemberChange(draining))
+        change.draining = draining
+        change.answers.append((sender, answer))
 
-    def _why_not_drain(
+    def _drain_problem(
         self, node: str, state: ClusterState, membership: MemberLeases, now_ns: int
     ) -> tuple[str, str] | None:
-        """Code and text against an operator's drain of a node."""
+        """Return code and text of the refusal of an operator's drain, None if it may be granted."""
         others = [each.replica for each in self.others(node, state)]
         alive = [each for each in others if not membership.is_failed(each, now_ns=now_ns)]
         if not alive:
@@ -159,7 +160,7 @@ class Roster:
             names = ", ".join(sorted(each.node for each in alive))
             return Unavailable.code, (
                 f"node {node} is not drained now, since no other node is connected to the coordinator ({names} was"
-                " lately); try again in some seconds"
+                " lately); try again in a few seconds"
             )
         return None
 
@@ -178,17 +179,17 @@ class Roster:
             f"node {node} is the last one that can serve{because}: draining it would lose its locks; {advice}"
         )
 
-    def _why_not_undrain(
+    def _undrain_problem(
         self, life: Replica, state: ClusterState, membership: MemberLeases
     ) -> tuple[str, str] | None:
-        """Code and text against an operator's wish that a node has slots again."""
+        """Return code and text of the refusal of an operator's undrain, None if it may be granted."""
         if life in self._leaving:
             return NodeLeaving.code, (
-                f"node {life.node} was told to stop and leaves by itself: it cannot be made active again;"
+                f"node {life.node} has been asked to stop and leaves by itself: it cannot be made active again;"
                 " start it again once it has ended"
             )
         member = state.members.get(life.node)
-        if member is not None and self._is_to_drain(member) and not membership.was_heard(life):
+        if member is not None and self._will_drain(member) and not membership.was_heard(life):
             return Unavailable.code, (
                 f"node {life.node} has not been in touch since the coordinator started, so it may be about to"
                 " leave; try again, or start it if it has ended"
@@ -196,9 +197,10 @@ class Roster:
         return None
 
     def leaving(self, state: ClusterState, membership: MemberLeases, now_ns: int) -> frozenset[Replica]:
-        """Lives whose slots may be released: those that want to stop, while no other is there to take over.
+        """Update `is_stopping` and `stranded`, and return the lives whose slots may be released.
 
-        One that has failed is waited for until the ring does without it: it may be back.
+        Those are the leaving ones, while no other member could take over. A member that has failed counts as able to
+        until the ring does without it: it may return.
         """
         is_last = not any(
             membership.is_expected(other.replica, now_ns=now_ns) for other in self.others("", state)
@@ -211,33 +213,33 @@ class Roster:
                 if is_last
                 and member.replica in self._connections
                 and member.replica not in self._leaving
-                and self._is_to_drain(member)
+                and self._will_drain(member)
             )
         )
         return frozenset(self._leaving) if self.is_stopping else frozenset()
 
     def others(self, node: str, state: ClusterState) -> Iterator[Member]:
-        """Members besides this one that are not draining, nor to be drained."""
+        """Yield the members besides this one that neither drain nor will with the next state."""
         for other, member in {**state.members, **self._arrived}.items():
-            if other != node and not self._is_to_drain(member):
+            if other != node and not self._will_drain(member):
                 yield member
 
-    def _is_to_drain(self, member: Member) -> bool:
-        wish = self._wishes.get(member.replica)
-        return member.condition == "draining" if wish is None else wish.draining
+    def _will_drain(self, member: Member) -> bool:
+        change = self._changes.get(member.replica)
+        return member.condition == "draining" if change is None else change.draining
 
     def next_members(self, state: ClusterState) -> dict[str, Member]:
-        """The members as the next state is to have them; the state's own if nothing is new."""
-        if not self._arrived and not self._wishes:
+        """Return the members of the next state; the present state's own if nothing has changed."""
+        if not self._arrived and not self._changes:
             return state.members
         members = dict(state.members)
         for node, arrived in self._arrived.items():
             members[node] = _with_condition(arrived, members.get(node))
-        for life, wish in self._wishes.items():
+        for life, change in self._changes.items():
             member = members.get(life.node)
             if member is None or member.replica != life:
                 continue
-            if wish.draining:
+            if change.draining:
                 members[life.node] = msgspec.structs.replace(member, condition="draining")
             elif member.condition == "draining":
                 # It is active once a slot is on it: it may have lost all of them.
@@ -251,12 +253,12 @@ class Roster:
         membership: MemberLeases,
         now_ns: int,
     ) -> dict[str, Member]:
-        """The members without those that have left, or are gone for good, and that no slot names in any life.
+        """Return the members without those that have left, or are gone for good, and that no slot names in any life.
 
         Args:
             members: as they are.
             named: the lives that slots name.
-            membership: knows who has failed, and forgets those that are dropped here.
+            membership: knows which lives have failed, and forgets those that are dropped here.
             now_ns: the clock.
 
         Returns:
@@ -283,34 +285,34 @@ class Roster:
         )
 
     def settle(self, state: ClusterState) -> list[tuple[Connection, Answer]]:
-        """A state is in the store: keep what it does not say yet. Returns the answers that are due."""
+        """Drop the changes that a stored state contains or has made void, and return the answers that are due."""
         self._arrived = {
             node: member for node, member in self._arrived.items() if not _is_known(member, state)
         }
         self._leaving = {each: None for each in self._leaving if each == self.newest_life(each.node, state)}
         answers: list[tuple[Connection, Answer]] = []
-        for life, wish in list(self._wishes.items()):
+        for life, change in list(self._changes.items()):
             member = state.members.get(life.node)
             if member is None:
                 is_pending = life.node in self._arrived
             else:
-                is_pending = member.replica == life and (member.condition == "draining") != wish.draining
+                is_pending = member.replica == life and (member.condition == "draining") != change.draining
             if not is_pending:
-                answers += self._wishes.pop(life).answers
+                answers += self._changes.pop(life).answers
         return answers
 
-    def unanswered(self) -> list[tuple[Connection, int]]:
-        """Take the requests that were not carried out, as connection, request."""
+    def take_unanswered(self) -> list[tuple[Connection, int]]:
+        """Remove the requests that were not carried out, and return them as connection, request."""
         unanswered = [
             (connection, answer.request)
-            for wish in self._wishes.values()
-            for connection, answer in wish.answers
+            for change in self._changes.values()
+            for connection, answer in change.answers
         ]
-        self._wishes.clear()
+        self._changes.clear()
         return unanswered
 
     def check_invariants(self) -> None:
-        """Assert what must hold after every input.
+        """Assert the invariants, which hold after every input.
 
         Raises:
             AssertionError: a bug.
@@ -328,7 +330,7 @@ def _is_known(node: Member, state: ClusterState) -> bool:
 
 
 def _with_condition(node: Member, known: Member | None) -> Member:
-    """The node as it joined, in the condition that this life of it has."""
+    """Return the node as it joined, in the condition that the state knows this life in."""
     if known is None or known.replica != node.replica:
         return node
     return msgspec.structs.replace(node, condition=known.condition)

@@ -1,8 +1,8 @@
-"""What nodes ask of the coordinator, kept until it can be written.
+"""Requests of nodes to change single slots, kept until the next write.
 
-Several may ask about one slot at the same time: the primary that its backup be dropped, the backup that it be
+Several nodes may send requests about one slot at the same time: the primary to drop its backup, the backup to be
 promoted. Every item names the slot's epoch, so the first to be applied makes the others void. Nothing is answered and
-nothing is kept beyond the next write: who still wants something after the next state asks again.
+nothing is kept beyond the next write: a node whose request is still open after the next state sends it again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from lockring.protocol import SlotRequest, SlotRequestKind, SlotRequests
 from lockring.slots import SLOTS
 
 
-def check_ask(ask: SlotRequests) -> None:
-    """Refuse what no node may send.
+def check_requests(ask: SlotRequests) -> None:
+    """Refuse requests that no node may send.
 
     Raises:
         ProtocolError: an unknown kind, or a slot that does not exist.
@@ -31,27 +31,27 @@ def check_ask(ask: SlotRequests) -> None:
 
 
 class SlotRequestQueue:
-    """The asks that wait for the next write, in the order of their arrival. Not safe for use by several tasks.
+    """The requests that wait for the next write, in the order of their arrival. Not safe for use by several tasks.
 
-    A node that repeats itself replaces what it asked before, so their number is bounded by nodes, kinds and slots.
+    A repeated request replaces the earlier one, so their number is bounded by nodes, kinds and slots.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[Replica, int, int], SlotRequest] = {}
 
     def add(self, sender: Replica, ask: SlotRequests) -> None:
-        """Keep what this life of a node asks; the ask has passed `check_ask`."""
+        """Keep the requests of this life of a node; they have passed `check_requests`."""
         for item in ask.items:
             self._waiting[sender, ask.kind, item.slot] = item
 
     def apply(
         self, state: ClusterState, reach: Reachability, *, version: int, now_ns: int
     ) -> tuple[SlotState, ...]:
-        """Take all asks, and give the slots with those granted that still apply.
+        """Remove all requests, and return the slots with those granted that still apply.
 
         Args:
             state: the state to go on from.
-            reach: learns who could not be reached.
+            reach: is updated with the copies that could or could not be reached.
             version: of the state that will have the slots.
             now_ns: the clock.
 
@@ -67,15 +67,16 @@ class SlotRequestQueue:
                 continue
             slots: Sequence[SlotState] = state.slots if after is None else after
             slot = slots[number]
-            step = _granted(state, slot, sender, kind, item, version)
+            step = _granted(state, slot, sender, kind, item, version=version)
             if step is slot:
                 continue
-            _learn_from(reach, slot, kind, item, version, now_ns)
+            _learn_from(reach, slot, kind, item, version=version, now_ns=now_ns)
             if after is None:
                 after = list(state.slots)
             after[number] = step
         if after is None:
             return state.slots
+        # Equal slots become one object: planning and encoding go by object, and most slots share their history.
         equal: dict[SlotState, SlotState] = {}
         changed = state.slots
         return tuple([a if a is b else equal.setdefault(a, a) for a, b in zip(after, changed, strict=True)])
@@ -86,9 +87,9 @@ def _copy_of(item: SlotRequest) -> Copy:
 
 
 def _granted(
-    state: ClusterState, slot: SlotState, sender: Replica, kind: int, item: SlotRequest, version: int
+    state: ClusterState, slot: SlotState, sender: Replica, kind: int, item: SlotRequest, *, version: int
 ) -> SlotState:
-    """The slot after the ask, or the slot itself where the ask does not apply."""
+    """Return the slot after a request, or the slot itself where the request does not apply."""
     if kind == SlotRequestKind.EXTEND:
         if slot.primary == sender and slot.generation_below <= item.below:
             return extended(slot)
@@ -107,13 +108,13 @@ def _granted(
         if copy == slot.learner:
             return with_copies(slot, version, slot.backup, None)
     elif copy == slot.learner and state.is_current(copy.replica):
-        # Not a life that is over: it would take the place of a copy that still has the data.
+        # A life that is over must not become the backup: it would replace a copy that still has the data.
         return with_copies(slot, version, copy, None)
     return slot
 
 
 def _learn_from(
-    reach: Reachability, slot: SlotState, kind: int, item: SlotRequest, version: int, now_ns: int
+    reach: Reachability, slot: SlotState, kind: int, item: SlotRequest, *, version: int, now_ns: int
 ) -> None:
     if kind == SlotRequestKind.DROP and slot.primary is not None:
         reach.dropped(slot.primary, _copy_of(item), version=version, now_ns=now_ns)

@@ -1,4 +1,4 @@
-"""What a coordinator tells people about itself."""
+"""The coordinator's status, and the sentences in which it reports what it waits for."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lockring.units import ns_to_ms_floor
 
 
 class CoordinatorStatus(msgspec.Struct, frozen=True):
-    """A coordinator for people to look at.
+    """A snapshot of a coordinator, for people.
 
     Attributes:
         phase: "idle", "reading", "claiming", "active" or "passive".
-        note: what it waits for, "" if for nothing.
+        note: a sentence on what it waits for, "" if for nothing.
         version: of the state that it has in the store, 0 before the first.
         connected: ids of the nodes that are connected.
-        settled: ids of the members that the ring is made of.
+        settled: ids of the members that make up the ring.
         ring_updates: how often these have changed.
         learning: slots that have learners.
-        waiting: slots that nobody serves until leases have surely ended.
+        waiting: slots that no node serves until leases have surely ended.
         absent: ids of the members that have failed, or whose connection has ended.
-        heard: of each member, its id and how many milliseconds ago it was heard last, -1 if never.
+        heard: for each member, its id and how many milliseconds ago it was heard last, -1 if never.
     """
 
     phase: str
@@ -49,20 +49,20 @@ _UNKNOWN: Final = (
 _GONE: Final = "all copies are gone, and what was held may still be held"
 
 
-def why_of(term: Term, planning: Planner) -> str:
-    """Why slots wait for leases of before to end, "" if none do."""
-    if not planning.waiting:
+def wait_reason_of(term: Term, planner: Planner) -> str:
+    """Return why slots wait for earlier leases to end, "" if none do."""
+    if not planner.waiting:
         return ""
     return _UNKNOWN if term.knows_no_past else _GONE
 
 
-def left_ms_of(planning: Planner, now_ns: int) -> int:
-    """How long they wait yet at most, in milliseconds."""
-    return planning.waits(now_ns=now_ns)[1]
+def left_ms_of(planner: Planner, now_ns: int) -> int:
+    """Return how much longer slots wait for leases at most, in milliseconds."""
+    return planner.waits(now_ns=now_ns)[1]
 
 
-def note_of(term: Term, roster: Roster, planning: Planner) -> str:
-    """A sentence on what the coordinator waits for, "" if for nothing."""
+def note_of(term: Term, roster: Roster, planner: Planner) -> str:
+    """Return a sentence on what the coordinator waits for, "" if for nothing."""
     if term.problem:
         return term.problem
     if not term.is_active or term.state is None:
@@ -74,34 +74,34 @@ def note_of(term: Term, roster: Roster, planning: Planner) -> str:
             f"{' and '.join(roster.stranded)} cannot be drained, since no other node is there: start another one, or"
             f" make it active again with lockring undrain {roster.stranded[0]}"
         )
-    if planning.waiting:
-        return f"{planning.waiting} slots are not served: {why_of(term, planning)}"
+    if planner.waiting:
+        return f"{planner.waiting} slots are not served: {wait_reason_of(term, planner)}"
     return "" if term.state.members else "no node has joined yet"
 
 
 def status_of(
-    term: Term, roster: Roster, membership: MemberLeases, planning: Planner, now_ns: int
+    term: Term, roster: Roster, membership: MemberLeases, planner: Planner, now_ns: int
 ) -> CoordinatorStatus:
-    """The coordinator as it is now."""
+    """Return a snapshot of the coordinator."""
     members = {} if term.state is None else term.state.members
     heard: list[tuple[str, int]] = []
     absent: list[str] = []
     for node, member in sorted(members.items()):
         ago_ns = membership.heard_ago_ns(member.replica, now_ns=now_ns)
         heard.append((node, -1 if ago_ns is None else ns_to_ms_floor(ago_ns)))
-        # One that this coordinator has not heard yet is given the time to come back to it.
+        # A member that this coordinator has not heard yet still has time to connect to it.
         has_left = ago_ns is not None and not roster.is_connected(member.replica)
         if has_left or membership.is_failed(member.replica, now_ns=now_ns):
             absent.append(node)
     return CoordinatorStatus(
         phase=term.phase.value,
-        note=note_of(term, roster, planning),
+        note=note_of(term, roster, planner),
         version=0 if term.state is None else term.state.version,
         connected=tuple(sorted(replica.node for replica in roster.lives())),
         settled=tuple(replica.node for replica in membership.settled),
         ring_updates=membership.updates,
-        learning=planning.learning,
-        waiting=planning.waiting,
+        learning=planner.learning,
+        waiting=planner.waiting,
         absent=tuple(absent),
         heard=tuple(heard),
     )
@@ -110,10 +110,10 @@ def status_of(
 def server_status_of(status: CoordinatorStatus) -> ServerStatus:
     """Return the status as it goes to clients."""
     return ServerStatus(
-        "coordinator",
-        "",
-        0,
-        status.version,
+        role="coordinator",
+        node="",
+        incarnation=0,
+        version=status.version,
         note=status.note,
         waiting=status.waiting,
         heard=list(status.heard),

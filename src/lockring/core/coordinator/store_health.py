@@ -1,11 +1,11 @@
-"""Whether the coordinator's store works, how long to wait before it is asked again, and what the log is to say of it.
+"""The health of the coordinator's store: whether it works, when to try it again, and the lines for the log.
 
-A store can fail in one direction only: a full disk and a directory without write permission are read as before. So
-that a read works says nothing of writes. The rules:
+A store can fail in one direction only: a full disk, or a directory without write permission, can still be read. So
+a read that works says nothing about writes. The rules:
 
 - *A failure of writes ends with a write that works*; a failure of reads ends with either.
-- *The pause doubles* with each failure in a row, so that a store that fails at once is not asked again at once.
-- *Trouble is told when it begins and once a minute* (see `troubles`); its end is told once.
+- *The pause doubles* with each failure in a row, so that a store that fails at once is not tried again at once.
+- *Trouble is logged when it begins and once a minute* (see `troubles`); its end is logged once.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ PAUSE_NS_MAX: Final = 2 * NS_PER_S
 
 
 class StoreNews(NamedTuple):
-    """One line for the log: whether it is about trouble, and the sentence."""
+    """A line for the log: whether it reports trouble, and the sentence."""
 
     is_trouble: bool
     text: str
 
 
 class StoreHealth:
-    """The failures of one coordinator's store. Not safe for use by several tasks."""
+    """The record of failures of one coordinator's store. Not safe for use by several tasks."""
 
     def __init__(self) -> None:
-        # In a row: the pause depends on them.
+        # Failures in a row, on which the pause depends.
         self._reads_failed = self._writes_failed = 0
         self._trouble = RepeatedTrouble()
         self._fails_writes = False
@@ -41,17 +41,17 @@ class StoreHealth:
 
     @property
     def is_troubled(self) -> bool:
-        """Whether the store has failed and did not work since, in the direction in which it failed."""
+        """Whether the store has failed and has not worked since in the direction that failed."""
         return self._trouble.is_on
 
     @property
     def pause_ns(self) -> int:
-        """How long to wait now before the store is asked again, in nanoseconds; 0 if nothing has failed."""
+        """The pause before the store is tried again, in nanoseconds; 0 if nothing has failed."""
         in_a_row = max(self._reads_failed, self._writes_failed)
         return min(PAUSE_NS_MAX, PAUSE_NS_MIN << min(in_a_row - 1, 10)) if in_a_row else 0
 
     def refused(self) -> int:
-        """A compare-and-set found another version: no trouble, but after several in a row there is a pause too.
+        """Count a compare-and-set that found another version: not trouble, but several in a row lead to a pause too.
 
         Returns:
             How long to wait, in nanoseconds: 0 after the first.
@@ -61,7 +61,7 @@ class StoreHealth:
         return pause_ns
 
     def failed(self, reason: str, *, is_write: bool, now_ns: int) -> int:
-        """An operation failed, or its outcome is unknown.
+        """Count an operation that failed, or whose outcome is unknown.
 
         Args:
             reason: a sentence for people.
@@ -69,7 +69,7 @@ class StoreHealth:
             now_ns: monotonic clock.
 
         Returns:
-            How long to wait before the store is asked again, in nanoseconds.
+            How long to wait before the store is tried again, in nanoseconds.
         """
         if is_write:
             self._writes_failed += 1
@@ -82,7 +82,7 @@ class StoreHealth:
         return self.pause_ns
 
     def worked(self, *, is_write: bool, now_ns: int) -> None:
-        """An operation worked: the end of the trouble, unless writes fail and this was a read."""
+        """Count an operation that worked: the trouble ends, unless writes fail and this was a read."""
         self._reads_failed = 0
         if is_write:
             self._writes_failed = 0
@@ -95,6 +95,6 @@ class StoreHealth:
             self._news.append(StoreNews(False, f"the store {what} ({so_far})"))
 
     def take_news(self) -> list[StoreNews]:
-        """What is to be logged since the last call, in order."""
+        """Return the lines for the log since the last call, in order, and forget them."""
         news, self._news = self._news, []
         return news

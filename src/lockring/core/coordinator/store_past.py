@@ -1,8 +1,9 @@
-"""What a coordinator found in its store, and what nodes have shown it to lack.
+"""The store as a coordinator found it, and the losses that nodes have shown it to have.
 
-A *store that lost something* shows in that a node has seen a version that is neither the store's past nor this process's own
-work. Which node has which slot is then unknown, and all slots wait for every lease to end: the *quarantine*. It happens
-once per process: afterwards no node serves on the strength of what was lost, and a higher version is enough.
+A *store that lost something* shows by a version that a node has seen, and that belongs neither to the store's past
+nor to this process's own writes. Which node has which slot is then unknown, and all slots wait for every lease to
+end: the *quarantine*. It happens once per process: afterwards no node serves on the strength of what was lost, and a
+higher version is enough.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ class StorePast:
 
     Attributes:
         version_min: the lowest version that the next write may bear: above all that nodes have seen.
-        has_lost: whether something was lost that the next claim has to make up for.
+        has_lost: whether something was lost that the next claim must make up for.
         is_quarantined: whether a claim has made up for a loss.
         cluster_is_chosen_here: whether the store knew of no cluster, so that its id is this process's choice.
     """
@@ -29,7 +30,7 @@ class StorePast:
         self._first_version: int | None = None
 
     def find(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
-        """Take in what the store has just before a claim.
+        """Record the state of the store just before a claim.
 
         Args:
             stored: the state that was read.
@@ -44,27 +45,27 @@ class StorePast:
             self.has_lost = True
 
     def find_older(self, version: int) -> None:
-        """Take in that the store was set back below a version that this very process wrote: nothing in it can be relied on."""
+        """Record that the store was set back below a version that this very process wrote: it cannot be relied on."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost, self.is_quarantined = True, False
 
     def see(self, version: int) -> None:
-        """Take in that a node has seen a version which the store does not account for."""
+        """Record that a node has seen a version which the store does not account for."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost = True
 
     def claimed(self, version: int) -> None:
-        """Take in that a claim of this version is in the store, and with it the quarantine if something was lost."""
+        """Record that a claim of this version is in the store, and with it the quarantine if something was lost."""
         if self.has_lost:
             self.has_lost, self.is_quarantined = False, True
         if self._first_version is None:
             self._first_version = version
 
     def accounts_for(self, version: int, newest: int) -> bool:
-        """Return whether a version that a node has seen was this store's: an inherited one, or one of this process.
+        """Return whether a version that a node has seen came from this store: inherited, or written by this process.
 
         Args:
-            version: what the node has seen.
+            version: the version that the node has seen.
             newest: the version that the store has now.
         """
         assert self._first_version is not None, "a claim comes first"

@@ -1,12 +1,12 @@
-"""A coordinator's right to write: its term in the store, and everything that is read from there and written to it.
+"""A coordinator's right to write: its term in the store, and all reads and writes of the store.
 
-The store holds one state and compares-and-sets it by version. The rules:
+The store holds one state, and compares and sets it by version. The rules:
 
 - *A term begins with a write.* Read the state, write it back with the own term and a higher version. From then on no
   write of a predecessor can succeed. If another coordinator was faster, this one is passive for good.
 - *One write at a time.* A write that failed, or whose outcome is unknown, starts the term once more: read, claim. The
   claim raises the version, so the lost write cannot arrive later.
-- *A store that fails is asked again after a pause* that grows with each failure; see `store_health`.
+- *A store that fails is tried again after a pause* that grows with each failure; see `store_health`.
 - *Confirmation.* A read whose result still bears the term says that no successor had begun when the read was made.
 - *Versions only rise*, above the store's, above the wall clock's, and above everything that a node has seen.
 - *A store that lost something* is claimed with all slots forgotten; see `store_past`.
@@ -33,7 +33,7 @@ _UNWRITABLE: Final = "a write to the store failed"
 
 
 class Phase(Enum):
-    """Where a term stands."""
+    """The phases of a term."""
 
     IDLE = "idle"
     READING = "reading"
@@ -43,7 +43,7 @@ class Phase(Enum):
 
 
 class News(Enum):
-    """What the result of a store operation meant."""
+    """The meaning of a store operation's result."""
 
     NONE = "none"
     STARTED = "started"
@@ -55,7 +55,7 @@ class News(Enum):
 
 
 class TermSettings(NamedTuple):
-    """What a coordinator writes into the state with its term.
+    """The settings that a coordinator writes into the state with its term.
 
     Attributes:
         address: HOST:PORT at which nodes and clients reach it.
@@ -63,7 +63,7 @@ class TermSettings(NamedTuple):
         cluster_if_new: random id for the cluster if the store has none.
         timing: durations; a new cluster's leases are chosen by them.
         new_cluster: whether an empty store means a new cluster, rather than one that was lost.
-        boot: which boot of this machine it is, if the store is as its last coordinator left it; else "".
+        boot: id of this boot of the machine, if the store is as its last coordinator left it; else "".
         replication: "sync" or "async".
     """
 
@@ -80,16 +80,16 @@ class Term:
     """The store as one coordinator sees it. Not safe for use by several tasks.
 
     Args:
-        settings: what goes into the state.
+        settings: values for the state.
         effects: the coordinator's effects, to which operations on the store are appended.
 
     Attributes:
-        phase: where the term stands; only in `ACTIVE` may anything be written or acknowledged.
+        phase: the phase of the term; only in `ACTIVE` may anything be written or acknowledged.
         state: the newest state that this term has in the store, None before the first.
         lease_wait_ns: how long a node can have the right to serve after its last acknowledgement.
         deposed: lives of nodes from which the write under way takes slots; they are not acknowledged meanwhile.
-        problem: a sentence on why the term does not go on, "" if it does.
-        health: whether the store works.
+        problem: a sentence on why the term makes no progress, "" if it does.
+        health: the store's record of failures.
     """
 
     def __init__(self, settings: TermSettings, effects: list[Effect]) -> None:
@@ -108,7 +108,7 @@ class Term:
 
     @property
     def name(self) -> str:
-        """The term as the state bears it."""
+        """The name of the term, as in the state."""
         return self._settings.name
 
     @property
@@ -128,12 +128,12 @@ class Term:
 
     @property
     def is_writing(self) -> bool:
-        """Whether a new state is on its way to the store."""
+        """Whether the write of a new state is under way."""
         return self._operations.writing is not None
 
     @property
     def is_confirming(self) -> bool:
-        """Whether a confirming read is on its way."""
+        """Whether a confirming read is under way."""
         return self._operations.confirming is not None
 
     def version_at(self, wall_ns: int) -> int:
@@ -147,9 +147,9 @@ class Term:
         return not self._past.accounts_for(version, self.state.version)
 
     def may_adopt(self, version: int) -> bool:
-        """Return whether the cluster takes the id of a node that has seen this version of it.
+        """Return whether the cluster takes over the id that a node brings which has seen this version.
 
-        The store knew of no cluster, nothing is assigned yet, and the node has seen a state: the store was lost.
+        It does if the store knew no cluster, no slot is assigned, and the node has seen a state: the store was lost.
         """
         assert self.state is not None
         if version == 0 or not self._past.cluster_is_chosen_here:
@@ -163,7 +163,7 @@ class Term:
     # ----------------------------------------------------------------------- commands
 
     def begin(self, *, now_ns: int) -> None:
-        """Read the store, to claim it with what is there."""
+        """Read the store, in order to claim it."""
         self.phase = Phase.READING
         self.deposed = frozenset()
         self._operations.read(now_ns)
@@ -179,7 +179,7 @@ class Term:
         """Write the next state.
 
         Args:
-            state: bears `version_at` and this term.
+            state: the state, with the version of `version_at` and this term.
             deposed: lives of nodes from which it takes slots.
             now_ns: the monotonic clock, in nanoseconds.
         """
@@ -192,13 +192,13 @@ class Term:
         self._operations.write(self.state.version, state, now_ns)
 
     def confirm(self, *, now_ns: int) -> None:
-        """Start a confirming read, for everything that has arrived so far."""
+        """Start a confirming read, for all heartbeats that have arrived so far."""
         assert self.is_active
         assert not self.is_confirming
         self._operations.confirm(now_ns)
 
     def on_timer(self, *, now_ns: int) -> News:
-        """Give up operations that have no answer, and ask a store again that failed."""
+        """Give up operations without an answer, and try a failed store again. Return what that means."""
         operations = self._operations
         if operations.retry_at_ns is not None and now_ns >= operations.retry_at_ns:
             self.begin(now_ns=now_ns)
@@ -213,7 +213,7 @@ class Term:
 
     # ----------------------------------------------------------------------- results
 
-    def result(
+    def take_result(
         self,
         operation: int,
         ok: bool,
@@ -223,7 +223,7 @@ class Term:
         now_ns: int,
         wall_ns: int,
     ) -> News:
-        """Take the result of a store operation; that of an operation which was given up is ignored."""
+        """Handle the result of a store operation, and return its meaning; one that was given up is ignored."""
         operations = self._operations
         if operations.confirming is not None and operation == operations.confirming.number:
             operations.confirming = None
@@ -243,6 +243,8 @@ class Term:
             self.problem = ""
             self.health.worked(is_write=True, now_ns=now_ns)
             return self._installed(written)
+        # The store has changed since the claim's read, so another coordinator is active. An active term reads again
+        # first: a store that was set back shows another term too.
         if self.phase is Phase.CLAIMING and state is not None and state.term != self.name:
             return self._end(state)
         if state is None or problem:
@@ -258,6 +260,7 @@ class Term:
             return News.NONE
         self.health.worked(is_write=False, now_ns=now_ns)
         writing = self._operations.writing
+        # A write under way may be in the store already, although its result has not arrived.
         known = [self.state.version] + ([] if writing is None else [writing.version])
         if stored is not None and stored.term == self.name and stored.version in known:
             self.problem = ""
@@ -288,12 +291,11 @@ class Term:
             past.find_older(self.state.version)
         version = self._version_after(stored.version, wall_ns)
         past.find(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
-        # Leases are chosen once: a node that waits one out cannot know that another still goes by a different length.
+        # Leases are chosen once: a node that waits one out cannot know that another one still uses a different length.
         backup_lease_ms = settings.timing.backup_lease_ns // NS_PER_MS
         coordinator_lease_ms = settings.timing.coordinator_lease_ns // NS_PER_MS
-        if (
-            stored.version
-        ):  # an empty store says nothing: its lease is the built-in default, which no node was given
+        # An empty store says nothing: its lease is the built-in default, which no node was given.
+        if stored.version:
             backup_lease_ms, coordinator_lease_ms = stored.backup_lease_ms, stored.coordinator_lease_ms
             self.lease_wait_ns = max(self.lease_wait_ns, up(ms_to_ns(stored.coordinator_lease_ms)))
         slots = stored.slots
@@ -339,7 +341,7 @@ class Term:
     # ----------------------------------------------------------------------- small things
 
     def _failed(self, reason: str, *, is_write: bool, now_ns: int) -> int:
-        """Note a failure of the store, and return for how long to leave it alone."""
+        """Note a failure of the store, and return how long to leave it alone."""
         self.problem = reason
         return self.health.failed(reason, is_write=is_write, now_ns=now_ns)
 
@@ -357,6 +359,6 @@ class Term:
 
 
 def _forgotten(slots: tuple[SlotState, ...], version: int) -> tuple[SlotState, ...]:
-    """Return all slots forgotten; equal ones stay one object."""
+    """Return all slots as forgotten; equal ones stay one object."""
     after = {id(slot): forgotten(slot, version) for slot in slots}
     return tuple([after[id(slot)] for slot in slots])

@@ -2,7 +2,7 @@
 
 Two kinds of number move here, and nowhere else:
 
-- *Versions.* Every change stamps `epoch`, so that requests made against an older value are told apart. A new reign
+- *Versions.* Every change stamps `epoch`, so that requests made against an older value are recognized. A new reign
   stamps `since` too, and an assignment without data `base`. Only `extended` leaves the epoch as it is:
   nothing but the end of the range changes, and no request about the slot becomes wrong by it.
 - *Generations.* A reign that inherits all data goes on in the range of the one before. One that begins empty, or
@@ -13,6 +13,8 @@ Two kinds of number move here, and nowhere else:
 from __future__ import annotations
 
 from typing import Final
+
+import msgspec
 
 from lockring.cluster_state import (
     GENERATION_MAX,
@@ -25,7 +27,7 @@ from lockring.cluster_state import (
 from lockring.slots import SLOTS
 
 VERSION_MAX: Final = (GENERATION_MAX - 1_000 * GENERATIONS_PER_REIGN) * 1_000
-"""Highest version that anyone may claim to have seen: the generations derived from it stay below 2**53, with room."""
+"""Highest version that a node may claim to have seen: the generations derived from it stay below 2**53, with room."""
 
 _NS_PER_US: Final = 1_000
 
@@ -44,102 +46,116 @@ def _inherited_range(slot: SlotState, version: int, lagging: bool) -> tuple[int,
 
 
 def promoted(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
-    """The backup reigns alone: its primary failed, or fell silent.
+    """Return the slot with its backup as lone primary, after the primary failed or fell silent.
 
     Args:
         slot: has a backup.
         version: of the state that will contain the result.
-        lagging: whether copies may lag behind what clients were told (`async` replication).
+        lagging: whether copies may lack mutations that clients already know of (`async` replication).
     """
     assert slot.backup is not None
     first, below = _inherited_range(slot, version, lagging)
-    return SlotState(version, version, slot.base, slot.backup.replica, None, None, first, below)
+    return SlotState(
+        epoch=version,
+        since=version,
+        base=slot.base,
+        primary=slot.backup.replica,
+        generation_from=first,
+        generation_below=below,
+    )
 
 
 def swapped(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
-    """A planned move: backup and primary change places, so there is never one copy only."""
+    """Return the slot with backup and primary in each other's place: a planned move, with two copies throughout."""
     assert slot.primary is not None
     assert slot.backup is not None
     first, below = _inherited_range(slot, version, lagging)
     former = Copy(slot.primary, version)
-    return SlotState(version, version, slot.base, slot.backup.replica, former, None, first, below)
+    return SlotState(
+        epoch=version,
+        since=version,
+        base=slot.base,
+        primary=slot.backup.replica,
+        backup=former,
+        generation_from=first,
+        generation_below=below,
+    )
 
 
 def assigned_empty(slot: SlotState, version: int, primary: Replica) -> SlotState:
-    """A reign without data: nobody has, or can still rely on, what the slot held before."""
+    """Return the slot in a reign without data: no node has, and no client can still rely on, its former locks."""
     first, below = _fresh_range(slot, version)
-    return SlotState(version, version, version, primary, None, None, first, below)
+    return SlotState(
+        epoch=version,
+        since=version,
+        base=version,
+        primary=primary,
+        generation_from=first,
+        generation_below=below,
+    )
 
 
 def released(slot: SlotState, version: int) -> SlotState:
-    """Nobody has the slot any more; what was reserved stays reserved."""
+    """Return the slot without any replica; reserved generations stay reserved."""
     return SlotState(
-        version, version, slot.base, None, None, None, slot.generation_from, slot.generation_below
+        epoch=version,
+        since=version,
+        base=slot.base,
+        generation_from=slot.generation_from,
+        generation_below=slot.generation_below,
     )
 
 
 def forgotten(slot: SlotState, version: int) -> SlotState:
-    """The slot after the loss of the store: who has it is unknown, so it waits like one whose copies are all gone."""
+    """Return the slot after the loss of the store: its replicas are unknown, so it waits as if all copies were gone."""
     below = slot.generation_below
-    return SlotState(version, version, version, None, None, None, below, below)
+    return SlotState(
+        epoch=version,
+        since=version,
+        base=version,
+        generation_from=below,
+        generation_below=below,
+    )
 
 
 def with_copies(slot: SlotState, version: int, backup: Copy | None, learner: Copy | None) -> SlotState:
-    """The same reign with other copies."""
+    """Return the slot in the same reign with other copies."""
     return SlotState(
-        version,
-        slot.since,
-        slot.base,
-        slot.primary,
-        backup,
-        learner,
-        slot.generation_from,
-        slot.generation_below,
+        epoch=version,
+        since=slot.since,
+        base=slot.base,
+        primary=slot.primary,
+        backup=backup,
+        learner=learner,
+        generation_from=slot.generation_from,
+        generation_below=slot.generation_below,
     )
 
 
 def extended(slot: SlotState) -> SlotState:
-    """The same reign with as many generations again. The epoch stays: see the module."""
+    """Return the slot in the same reign with more generations. The epoch stays: see the module."""
     below = slot.generation_below + GENERATIONS_PER_REIGN
     assert below <= GENERATION_MAX, "the generations of a slot are used up"
-    return SlotState(
-        slot.epoch,
-        slot.since,
-        slot.base,
-        slot.primary,
-        slot.backup,
-        slot.learner,
-        slot.generation_from,
-        below,
-    )
+    return msgspec.structs.replace(slot, generation_below=below)
 
 
 def replicated_from_now_on(slot: SlotState) -> SlotState:
-    """The slot when `async` replication becomes `sync`: the reign goes on above everything it may have granted unseen."""
+    """Return the slot as `async` replication becomes `sync`: its reign goes on above every grant no copy has seen."""
     if slot.primary is None:
         return slot
     below = slot.generation_below + GENERATIONS_PER_REIGN
     assert below <= GENERATION_MAX, "the generations of a slot are used up"
-    return SlotState(
-        slot.epoch,
-        slot.since,
-        slot.base,
-        slot.primary,
-        slot.backup,
-        slot.learner,
-        slot.generation_below,
-        below,
-    )
+    return msgspec.structs.replace(slot, generation_from=slot.generation_below, generation_below=below)
 
 
 def lives_of(slot: SlotState) -> tuple[Replica, ...]:
-    """Every life that the slot names: primary, backup, learner."""
+    """Return every life that the slot names: primary, backup, learner."""
     copies = [copy.replica for copy in (slot.backup, slot.learner) if copy is not None]
     return tuple(copies) if slot.primary is None else (slot.primary, *copies)
 
 
 def check_slot(number: int, slot: SlotState, version: int) -> None:
-    """Assert what holds of every slot in every state.
+    """Assert the invariants of a slot in any state.
 
     Raises:
         AssertionError: it does not hold; the text names the slot.
@@ -162,7 +178,7 @@ def check_slot(number: int, slot: SlotState, version: int) -> None:
 
 
 def check_state(state: ClusterState) -> None:
-    """Assert what holds of every state that a coordinator writes.
+    """Assert the invariants of every state that a coordinator writes.
 
     Raises:
         AssertionError: it does not hold.
@@ -178,5 +194,5 @@ def check_state(state: ClusterState) -> None:
         check_slot(number, slot, state.version)
         for replica in lives_of(slot):
             known = state.members.get(replica.node)
-            assert known is not None, f"slot {number} names {replica}, which is no member"
+            assert known is not None, f"slot {number} names {replica}, which is not a member"
             assert replica.incarnation <= known.replica.incarnation, f"slot {number}: {replica}, {known}"

@@ -3,10 +3,10 @@
 isort:skip_file
 The gRPC API of a lockring node, for every language. docs/grpc.md explains it with examples.
 
-Any node takes any call: one that is not the primary of the lock's slot passes it on to the primary, once.
-Durations are milliseconds and end in _ms; instants never travel. Names and labels are UTF-8 text.
-An error is a status code with details: a google.rpc.ErrorInfo whose reason says what happened, a google.rpc.RetryInfo
-where the same call may succeed later, and a MovedTo where another node has the lock.
+Any node takes any call: one that is not the primary of the lock's slot passes it on to the primary, once. Durations
+are milliseconds and end in _ms; instants never travel. Names and labels are UTF-8 text. An error is a status code
+with details: a google.rpc.ErrorInfo whose reason says what happened, a google.rpc.RetryInfo where the same call may
+succeed later, and a MovedTo where another node has the lock.
 """
 
 from collections import abc as _abc
@@ -34,21 +34,21 @@ class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mode.ValueType],
     MODE_UNSPECIFIED: _Mode.ValueType  # 0
     """The same as MODE_EXCLUSIVE."""
     MODE_EXCLUSIVE: _Mode.ValueType  # 1
-    """By one."""
+    """By one holder."""
     MODE_SHARED: _Mode.ValueType  # 2
-    """By any number who all asked for it so."""
+    """By any number of holders that all asked to share it."""
     MODE_SEMAPHORE: _Mode.ValueType  # 3
     """By as many as there are permits."""
 
 class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
-    """How a lock is held. All who hold it at a time hold it in the same mode."""
+    """How a lock is held. All holders at a time hold it in the same mode."""
 
 MODE_UNSPECIFIED: Mode.ValueType  # 0
 """The same as MODE_EXCLUSIVE."""
 MODE_EXCLUSIVE: Mode.ValueType  # 1
-"""By one."""
+"""By one holder."""
 MODE_SHARED: Mode.ValueType  # 2
-"""By any number who all asked for it so."""
+"""By any number of holders that all asked to share it."""
 MODE_SEMAPHORE: Mode.ValueType  # 3
 """By as many as there are permits."""
 Global___Mode: _TypeAlias = Mode  # noqa: Y015
@@ -68,12 +68,16 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_WAITING: _Verdict.ValueType  # 3
     """It is asked for and not granted yet."""
     VERDICT_UNKNOWN: _Verdict.ValueType  # 4
-    """Nobody could be asked just now (a primary has died and the next one does not serve yet): the lease goes on as it was. Ask again."""
+    """No primary could be asked just now (one has died and the next one does not serve yet): the lease goes on as it was.
+    Ask again.
+    """
     VERDICT_REFUSED: _Verdict.ValueType  # 5
-    """Something is wrong with how it is listed (another ttl_ms than it was acquired with, say), so it was not renewed; see reason."""
+    """Something is wrong with how it is listed (another ttl_ms than it was acquired with, say), so it was not renewed;
+    see reason.
+    """
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
-    """What became of a lock that was to be renewed."""
+    """The outcome of the renewal of a lock."""
 
 VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
 """Never sent."""
@@ -84,9 +88,13 @@ VERDICT_LOST: Verdict.ValueType  # 2
 VERDICT_WAITING: Verdict.ValueType  # 3
 """It is asked for and not granted yet."""
 VERDICT_UNKNOWN: Verdict.ValueType  # 4
-"""Nobody could be asked just now (a primary has died and the next one does not serve yet): the lease goes on as it was. Ask again."""
+"""No primary could be asked just now (one has died and the next one does not serve yet): the lease goes on as it was.
+Ask again.
+"""
 VERDICT_REFUSED: Verdict.ValueType  # 5
-"""Something is wrong with how it is listed (another ttl_ms than it was acquired with, say), so it was not renewed; see reason."""
+"""Something is wrong with how it is listed (another ttl_ms than it was acquired with, say), so it was not renewed;
+see reason.
+"""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _EventKind:
@@ -142,9 +150,11 @@ class LockRequest(_message.Message):
     name: _builtins.str
     """Name of the lock, 1 to 1,024 bytes."""
     session: _builtins.str
-    """Who asks: a random id that the client chose for itself, 1 to 64 of A-Z a-z 0-9 . _ -"""
+    """The requester: a random id that the client chose for itself, 1 to 64 of A-Z a-z 0-9 . _ -"""
     idempotency_key: _builtins.str
-    """Which acquisition of this lock by the session this is: 1 to 50 of A-Z a-z 0-9 . _ - and never used for another one. A UUID will do."""
+    """Which acquisition of this lock by the session this is: 1 to 50 of A-Z a-z 0-9 . _ - and never used for another one.
+    A UUID will do.
+    """
     ttl_ms: _builtins.int
     """The lease, 100 ms up to the cluster's coordinator lease (30,000 unless it was set otherwise); 0 stands for 10,000.
     A repetition must have the same one.
@@ -152,14 +162,18 @@ class LockRequest(_message.Message):
     owner: _builtins.str
     """Label that people see, at most 256 bytes."""
     wait_ms: _builtins.int
-    """How long to wait for other holders: 0 to try once, at most ten years. Without it, as long as the call's deadline allows."""
+    """How long to wait for other holders: 0 to try once, at most ten years. Without it, as long as the call's deadline
+    allows.
+    """
     waited_ms: _builtins.int
-    """How long the client has been waiting under this key already, at a node that is gone: its place in the queue goes by it."""
+    """How long the client has been waiting under this key already, at a node that is gone: its place in the queue goes by
+    it.
+    """
     mode: Global___Mode.ValueType
     """How to hold it."""
     permits: _builtins.int
-    """Of a semaphore, how many may hold it, 1 or more; 0 stands for 1. Where callers differ, the fewest count that any has asked
-    for who was granted it since it was free.
+    """Of a semaphore, how many may hold it, 1 or more; 0 stands for 1. Where callers differ, the smallest count counts
+    that any holder since it was free has asked for.
     """
     payload: _builtins.bytes
     """What others see beside the holder, at most 1,024 bytes: where it works, say."""
@@ -195,10 +209,12 @@ class LockResponse(_message.Message):
     LEASE_MS_FIELD_NUMBER: _builtins.int
     PRIMARY_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
-    """The fencing token: greater than that of every grant of this lock before. Give it to whatever the lock protects. Below 2^53."""
+    """The fencing token: greater than that of every grant of this lock before. Give it to whatever the lock protects.
+    Below 2^53.
+    """
     lease_ms: _builtins.int
-    """How long the lock is surely held, counted from when the client SENT the request. After a long wait that time may be over when the
-    answer comes: then the lock is only held once a KeepAlive has said so.
+    """How long the lock is surely held, counted from when the client SENT the request. After a long wait that time may be
+    over when the answer comes: then the lock is only held once a KeepAlive has said so.
     """
     primary: _builtins.str
     """The node that granted it."""
@@ -288,7 +304,7 @@ Global___KeepAliveRequest: _TypeAlias = KeepAliveRequest  # noqa: Y015
 
 @_typing.final
 class HeldLock(_message.Message):
-    """A lock that a client believes to hold."""
+    """A lock that a client believes it holds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -331,7 +347,7 @@ class KeepAliveResponse(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     LOCKS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Of the request that this answers; 0 where nobody asked."""
+    """Of the request that this answers; 0 if it answers none."""
     @_builtins.property
     def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptLock]:
         """Verdicts on some of its locks. One request may be answered in several parts: those that are known first come first."""
@@ -374,8 +390,8 @@ class KeptLock(_message.Message):
     generation: _builtins.int
     """Of a held lock: its fencing token."""
     reason: _builtins.str
-    """Of a lost lock why: "expired", "broken" or "regranted" (the same key holds it anew, under another token). Of one that was
-    refused a sentence for people. Else "".
+    """Of a lost lock why: "expired", "broken" or "regranted" (the same key holds it again, under another token). Of one
+    that was refused a sentence for people. Else "".
     """
     def __init__(
         self,
@@ -425,11 +441,11 @@ class FindLockOwnerResponse(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     LOCK_FIELD_NUMBER: _builtins.int
     held: _builtins.bool
-    """Whether anybody holds it."""
+    """Whether it is held."""
     owner: _builtins.str
-    """Label of the (first) holder, "" if nobody holds it."""
+    """Label of the (first) holder, "" if it is free."""
     generation: _builtins.int
-    """Its fencing token, 0 if nobody holds it."""
+    """Its fencing token, 0 if it is free."""
     @_builtins.property
     def lock(self) -> Global___LockInfo:
         """All that is known of the lock."""
@@ -472,7 +488,7 @@ class LockInfo(_message.Message):
     slot: _builtins.int
     """Its slot: CRC-32 of the name's UTF-8 bytes, modulo 4,096."""
     primary: _builtins.str
-    """The node that told this."""
+    """The node that reported this."""
     mode: Global___Mode.ValueType
     """Of the holders, or of the last ones."""
     permits: _builtins.int
@@ -489,11 +505,11 @@ class LockInfo(_message.Message):
     """How many wait for it."""
     @_builtins.property
     def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Holder]:
-        """Who holds it, in the order of their grants: 100 at most, in a list 10."""
+        """The holders, in the order of their grants: 100 at most, in a list 10."""
 
     @_builtins.property
     def waiters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Waiter]:
-        """Who waits for it, in order: 100 at most, in a list none."""
+        """The waiters, in order: 100 at most, in a list none."""
 
     def __init__(
         self,
@@ -630,7 +646,9 @@ class WatchResponse(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     gap: _builtins.bool
-    """Whether changes before this one may have been missed: the watch had to be opened anew, or too much has happened at once."""
+    """Whether changes before this one may have been missed: the watch had to be opened again, or too much has happened at
+    once.
+    """
     @_builtins.property
     def lock(self) -> Global___LockInfo:
         """The lock as it is now."""
@@ -670,7 +688,7 @@ class LockEvent(_message.Message):
     kind: Global___EventKind.ValueType
     """What happened."""
     owner: _builtins.str
-    """Label of whom it happened to."""
+    """Label of the holder or waiter that it happened to."""
     session: _builtins.str
     """Its session."""
     idempotency_key: _builtins.str
@@ -680,7 +698,9 @@ class LockEvent(_message.Message):
     generation: _builtins.int
     """Its fencing token, 0 for a waiter."""
     reason: _builtins.str
-    """Of a loss "expired" or "broken"; of who waits no more "timeout", "cancelled", "disconnected" or "expired"; else ""."""
+    """Of a loss "expired" or "broken"; of a waiter that left "timeout", "cancelled", "disconnected" or "expired"; else
+    "".
+    """
     def __init__(
         self,
         *,
@@ -710,7 +730,9 @@ class ListLocksRequest(_message.Message):
     prefix: _builtins.str
     """What the names begin with; "" for all."""
     page_size: _builtins.int
-    """How many locks to tell of at most, up to 1,000; 0 stands for 100. A page may have fewer, also none, and not be the last."""
+    """How many locks to return at most, up to 1,000; 0 stands for 100. A page may have fewer, even none, and not be the
+    last.
+    """
     page_token: _builtins.str
     """next_page_token of the page before, "" for the first one."""
     def __init__(
@@ -760,7 +782,7 @@ class GetClusterStateRequest(_message.Message):
 
     WITH_SLOTS_FIELD_NUMBER: _builtins.int
     with_slots: _builtins.bool
-    """Whether to tell who has each slot: some 10 KB."""
+    """Whether to return the primary and backup of each slot: some 10 KB."""
     def __init__(
         self,
         *,
@@ -921,7 +943,7 @@ class BreakLockResponse(_message.Message):
     FREED_FIELD_NUMBER: _builtins.int
     WITHIN_MS_FIELD_NUMBER: _builtins.int
     freed: _builtins.bool
-    """Whether it is free by now."""
+    """Whether it is free already."""
     within_ms: _builtins.int
     """If not, within what time it will be."""
     def __init__(

@@ -93,78 +93,81 @@ class LockServiceServicer(object):
 
     def Lock(self, request, context):
         """Acquires a lock, or waits for it. It may be repeated under the same session and idempotency key, at any node: that
-        never makes a second holder nor a second waiter. The wait ends with the call: its deadline, its cancellation and a broken
-        connection withdraw the waiter.
+        never makes a second holder nor a second waiter. The wait ends with the call: its deadline, its cancellation and a
+        broken connection withdraw the waiter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Unlock(self, request, context):
-        """Gives up a lock that is held. FAILED_PRECONDITION with the reason "not-held" if it is not. An open Lock call is ended by
-        cancelling it.
+        """Gives up a lock that is held. FAILED_PRECONDITION with the reason "not-held" if it is not. An open Lock call is
+        ended by cancelling it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def KeepAlive(self, request_iterator, context):
-        """Renews the locks that each request lists, and answers for each of them. What a request does not list is not touched. Send one
-        about every third of the shortest TTL. The stream also tells, unasked, of locks that it has renewed and that were taken away.
+        """Renews the locks that each request lists, and answers for each of them. What a request does not list is not
+        touched. Send one about every third of the shortest TTL. The stream also reports, unasked, locks that it has
+        renewed and that were taken away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindLockOwner(self, request, context):
-        """Tells who holds a lock and who waits for it. A lock that nobody holds is no error.
+        """Returns the holders of a lock and its waiters. A free lock is not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Tells of a lock now and at each change, until the call ends. It follows the lock to its next primary.
+        """Reports a lock now and at each change, until the call ends. It follows the lock to its next primary.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLocks(self, request, context):
-        """Lists the locks of all nodes that are held or waited for, a page at a time. It is no snapshot: what changes meanwhile
-        may be on no page, or on two.
+        """Lists the locks of all nodes that are held or waited for, a page at a time. It is not a snapshot: a lock that
+        changes meanwhile may be on no page, or on two.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetClusterState(self, request, context):
-        """Tells of the members of the cluster, and which of them has which slot, as this node knows it.
+        """Returns the members of the cluster, and which of them has which slot, as this node knows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BreakLock(self, request, context):
-        """Ends a holder's lease on an operator's word. The holder is told, its lease is not renewed, and the lock is free when it lets
-        go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does not hold the lock.
+        """Ends a holder's lease on an operator's word. The holder is notified, its lease is not renewed, and the lock is free
+        when it lets go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does
+        not hold the lock.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DrainNode(self, request, context):
-        """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by it. It is the same
-        whichever node is asked, also the one that it is about. FAILED_PRECONDITION with the reason "last-node" if no other node could
-        take what it has, NOT_FOUND with "unknown-node" if the cluster has no such member.
+        """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by
+        it. It is the same whichever node is asked, even the drained one itself. FAILED_PRECONDITION with the reason
+        "last-node" if no other node could take what it has, NOT_FOUND with "unknown-node" if the cluster has no such
+        member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndrainNode(self, request, context):
-        """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason "node-leaving" if
-        its process was told to stop and leaves by itself.
+        """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason
+        "node-leaving" if its process has been asked to stop and leaves by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,10 +3,10 @@
 isort:skip_file
 The gRPC API of a lockring node, for every language. docs/grpc.md explains it with examples.
 
-Any node takes any call: one that is not the primary of the lock's slot passes it on to the primary, once.
-Durations are milliseconds and end in _ms; instants never travel. Names and labels are UTF-8 text.
-An error is a status code with details: a google.rpc.ErrorInfo whose reason says what happened, a google.rpc.RetryInfo
-where the same call may succeed later, and a MovedTo where another node has the lock.
+Any node takes any call: one that is not the primary of the lock's slot passes it on to the primary, once. Durations
+are milliseconds and end in _ms; instants never travel. Names and labels are UTF-8 text. An error is a status code
+with details: a google.rpc.ErrorInfo whose reason says what happened, a google.rpc.RetryInfo where the same call may
+succeed later, and a MovedTo where another node has the lock.
 """
 
 from collections import abc as _abc
@@ -41,39 +41,42 @@ class LockServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LockServiceAsyncStub: ...
     Lock: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.LockRequest, _lockring_pb2.LockResponse]
     """Acquires a lock, or waits for it. It may be repeated under the same session and idempotency key, at any node: that
-    never makes a second holder nor a second waiter. The wait ends with the call: its deadline, its cancellation and a broken
-    connection withdraw the waiter.
+    never makes a second holder nor a second waiter. The wait ends with the call: its deadline, its cancellation and a
+    broken connection withdraw the waiter.
     """
     Unlock: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.UnlockRequest, _lockring_pb2.UnlockResponse]
-    """Gives up a lock that is held. FAILED_PRECONDITION with the reason "not-held" if it is not. An open Lock call is ended by
-    cancelling it.
+    """Gives up a lock that is held. FAILED_PRECONDITION with the reason "not-held" if it is not. An open Lock call is
+    ended by cancelling it.
     """
     KeepAlive: _grpc.StreamStreamMultiCallable[_lockring_pb2.KeepAliveRequest, _lockring_pb2.KeepAliveResponse]
-    """Renews the locks that each request lists, and answers for each of them. What a request does not list is not touched. Send one
-    about every third of the shortest TTL. The stream also tells, unasked, of locks that it has renewed and that were taken away.
+    """Renews the locks that each request lists, and answers for each of them. What a request does not list is not
+    touched. Send one about every third of the shortest TTL. The stream also reports, unasked, locks that it has
+    renewed and that were taken away.
     """
     FindLockOwner: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.FindLockOwnerRequest, _lockring_pb2.FindLockOwnerResponse]
-    """Tells who holds a lock and who waits for it. A lock that nobody holds is no error."""
+    """Returns the holders of a lock and its waiters. A free lock is not an error."""
     Watch: _grpc.UnaryStreamMultiCallable[_lockring_pb2.WatchRequest, _lockring_pb2.WatchResponse]
-    """Tells of a lock now and at each change, until the call ends. It follows the lock to its next primary."""
+    """Reports a lock now and at each change, until the call ends. It follows the lock to its next primary."""
     ListLocks: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.ListLocksRequest, _lockring_pb2.ListLocksResponse]
-    """Lists the locks of all nodes that are held or waited for, a page at a time. It is no snapshot: what changes meanwhile
-    may be on no page, or on two.
+    """Lists the locks of all nodes that are held or waited for, a page at a time. It is not a snapshot: a lock that
+    changes meanwhile may be on no page, or on two.
     """
     GetClusterState: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.GetClusterStateRequest, _lockring_pb2.GetClusterStateResponse]
-    """Tells of the members of the cluster, and which of them has which slot, as this node knows it."""
+    """Returns the members of the cluster, and which of them has which slot, as this node knows it."""
     BreakLock: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.BreakLockRequest, _lockring_pb2.BreakLockResponse]
-    """Ends a holder's lease on an operator's word. The holder is told, its lease is not renewed, and the lock is free when it lets
-    go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does not hold the lock.
+    """Ends a holder's lease on an operator's word. The holder is notified, its lease is not renewed, and the lock is free
+    when it lets go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does
+    not hold the lock.
     """
     DrainNode: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.DrainNodeRequest, _lockring_pb2.DrainNodeResponse]
-    """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by it. It is the same
-    whichever node is asked, also the one that it is about. FAILED_PRECONDITION with the reason "last-node" if no other node could
-    take what it has, NOT_FOUND with "unknown-node" if the cluster has no such member.
+    """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by
+    it. It is the same whichever node is asked, even the drained one itself. FAILED_PRECONDITION with the reason
+    "last-node" if no other node could take what it has, NOT_FOUND with "unknown-node" if the cluster has no such
+    member.
     """
     UndrainNode: _grpc.UnaryUnaryMultiCallable[_lockring_pb2.UndrainNodeRequest, _lockring_pb2.UndrainNodeResponse]
-    """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason "node-leaving" if
-    its process was told to stop and leaves by itself.
+    """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason
+    "node-leaving" if its process has been asked to stop and leaves by itself.
     """
 
 @_typing.type_check_only
@@ -83,39 +86,42 @@ class LockServiceAsyncStub(LockServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Lock: _aio.UnaryUnaryMultiCallable[_lockring_pb2.LockRequest, _lockring_pb2.LockResponse]  # type: ignore[assignment]
     """Acquires a lock, or waits for it. It may be repeated under the same session and idempotency key, at any node: that
-    never makes a second holder nor a second waiter. The wait ends with the call: its deadline, its cancellation and a broken
-    connection withdraw the waiter.
+    never makes a second holder nor a second waiter. The wait ends with the call: its deadline, its cancellation and a
+    broken connection withdraw the waiter.
     """
     Unlock: _aio.UnaryUnaryMultiCallable[_lockring_pb2.UnlockRequest, _lockring_pb2.UnlockResponse]  # type: ignore[assignment]
-    """Gives up a lock that is held. FAILED_PRECONDITION with the reason "not-held" if it is not. An open Lock call is ended by
-    cancelling it.
+    """Gives up a lock that is held. FAILED_PRECONDITION with the reason "not-held" if it is not. An open Lock call is
+    ended by cancelling it.
     """
     KeepAlive: _aio.StreamStreamMultiCallable[_lockring_pb2.KeepAliveRequest, _lockring_pb2.KeepAliveResponse]  # type: ignore[assignment]
-    """Renews the locks that each request lists, and answers for each of them. What a request does not list is not touched. Send one
-    about every third of the shortest TTL. The stream also tells, unasked, of locks that it has renewed and that were taken away.
+    """Renews the locks that each request lists, and answers for each of them. What a request does not list is not
+    touched. Send one about every third of the shortest TTL. The stream also reports, unasked, locks that it has
+    renewed and that were taken away.
     """
     FindLockOwner: _aio.UnaryUnaryMultiCallable[_lockring_pb2.FindLockOwnerRequest, _lockring_pb2.FindLockOwnerResponse]  # type: ignore[assignment]
-    """Tells who holds a lock and who waits for it. A lock that nobody holds is no error."""
+    """Returns the holders of a lock and its waiters. A free lock is not an error."""
     Watch: _aio.UnaryStreamMultiCallable[_lockring_pb2.WatchRequest, _lockring_pb2.WatchResponse]  # type: ignore[assignment]
-    """Tells of a lock now and at each change, until the call ends. It follows the lock to its next primary."""
+    """Reports a lock now and at each change, until the call ends. It follows the lock to its next primary."""
     ListLocks: _aio.UnaryUnaryMultiCallable[_lockring_pb2.ListLocksRequest, _lockring_pb2.ListLocksResponse]  # type: ignore[assignment]
-    """Lists the locks of all nodes that are held or waited for, a page at a time. It is no snapshot: what changes meanwhile
-    may be on no page, or on two.
+    """Lists the locks of all nodes that are held or waited for, a page at a time. It is not a snapshot: a lock that
+    changes meanwhile may be on no page, or on two.
     """
     GetClusterState: _aio.UnaryUnaryMultiCallable[_lockring_pb2.GetClusterStateRequest, _lockring_pb2.GetClusterStateResponse]  # type: ignore[assignment]
-    """Tells of the members of the cluster, and which of them has which slot, as this node knows it."""
+    """Returns the members of the cluster, and which of them has which slot, as this node knows it."""
     BreakLock: _aio.UnaryUnaryMultiCallable[_lockring_pb2.BreakLockRequest, _lockring_pb2.BreakLockResponse]  # type: ignore[assignment]
-    """Ends a holder's lease on an operator's word. The holder is told, its lease is not renewed, and the lock is free when it lets
-    go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does not hold the lock.
+    """Ends a holder's lease on an operator's word. The holder is notified, its lease is not renewed, and the lock is free
+    when it lets go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does
+    not hold the lock.
     """
     DrainNode: _aio.UnaryUnaryMultiCallable[_lockring_pb2.DrainNodeRequest, _lockring_pb2.DrainNodeResponse]  # type: ignore[assignment]
-    """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by it. It is the same
-    whichever node is asked, also the one that it is about. FAILED_PRECONDITION with the reason "last-node" if no other node could
-    take what it has, NOT_FOUND with "unknown-node" if the cluster has no such member.
+    """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by
+    it. It is the same whichever node is asked, even the drained one itself. FAILED_PRECONDITION with the reason
+    "last-node" if no other node could take what it has, NOT_FOUND with "unknown-node" if the cluster has no such
+    member.
     """
     UndrainNode: _aio.UnaryUnaryMultiCallable[_lockring_pb2.UndrainNodeRequest, _lockring_pb2.UndrainNodeResponse]  # type: ignore[assignment]
-    """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason "node-leaving" if
-    its process was told to stop and leaves by itself.
+    """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason
+    "node-leaving" if its process has been asked to stop and leaves by itself.
     """
 
 class LockServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -128,8 +134,8 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lockring_pb2.LockResponse, _abc.Awaitable[_lockring_pb2.LockResponse]]:
         """Acquires a lock, or waits for it. It may be repeated under the same session and idempotency key, at any node: that
-        never makes a second holder nor a second waiter. The wait ends with the call: its deadline, its cancellation and a broken
-        connection withdraw the waiter.
+        never makes a second holder nor a second waiter. The wait ends with the call: its deadline, its cancellation and a
+        broken connection withdraw the waiter.
         """
 
     @_abc_1.abstractmethod
@@ -138,8 +144,8 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lockring_pb2.UnlockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lockring_pb2.UnlockResponse, _abc.Awaitable[_lockring_pb2.UnlockResponse]]:
-        """Gives up a lock that is held. FAILED_PRECONDITION with the reason "not-held" if it is not. An open Lock call is ended by
-        cancelling it.
+        """Gives up a lock that is held. FAILED_PRECONDITION with the reason "not-held" if it is not. An open Lock call is
+        ended by cancelling it.
         """
 
     @_abc_1.abstractmethod
@@ -148,8 +154,9 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_lockring_pb2.KeepAliveRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_lockring_pb2.KeepAliveResponse], _abc.AsyncIterator[_lockring_pb2.KeepAliveResponse]]:
-        """Renews the locks that each request lists, and answers for each of them. What a request does not list is not touched. Send one
-        about every third of the shortest TTL. The stream also tells, unasked, of locks that it has renewed and that were taken away.
+        """Renews the locks that each request lists, and answers for each of them. What a request does not list is not
+        touched. Send one about every third of the shortest TTL. The stream also reports, unasked, locks that it has
+        renewed and that were taken away.
         """
 
     @_abc_1.abstractmethod
@@ -158,7 +165,7 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lockring_pb2.FindLockOwnerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lockring_pb2.FindLockOwnerResponse, _abc.Awaitable[_lockring_pb2.FindLockOwnerResponse]]:
-        """Tells who holds a lock and who waits for it. A lock that nobody holds is no error."""
+        """Returns the holders of a lock and its waiters. A free lock is not an error."""
 
     @_abc_1.abstractmethod
     def Watch(
@@ -166,7 +173,7 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lockring_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_lockring_pb2.WatchResponse], _abc.AsyncIterator[_lockring_pb2.WatchResponse]]:
-        """Tells of a lock now and at each change, until the call ends. It follows the lock to its next primary."""
+        """Reports a lock now and at each change, until the call ends. It follows the lock to its next primary."""
 
     @_abc_1.abstractmethod
     def ListLocks(
@@ -174,8 +181,8 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lockring_pb2.ListLocksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lockring_pb2.ListLocksResponse, _abc.Awaitable[_lockring_pb2.ListLocksResponse]]:
-        """Lists the locks of all nodes that are held or waited for, a page at a time. It is no snapshot: what changes meanwhile
-        may be on no page, or on two.
+        """Lists the locks of all nodes that are held or waited for, a page at a time. It is not a snapshot: a lock that
+        changes meanwhile may be on no page, or on two.
         """
 
     @_abc_1.abstractmethod
@@ -184,7 +191,7 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lockring_pb2.GetClusterStateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lockring_pb2.GetClusterStateResponse, _abc.Awaitable[_lockring_pb2.GetClusterStateResponse]]:
-        """Tells of the members of the cluster, and which of them has which slot, as this node knows it."""
+        """Returns the members of the cluster, and which of them has which slot, as this node knows it."""
 
     @_abc_1.abstractmethod
     def BreakLock(
@@ -192,8 +199,9 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lockring_pb2.BreakLockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lockring_pb2.BreakLockResponse, _abc.Awaitable[_lockring_pb2.BreakLockResponse]]:
-        """Ends a holder's lease on an operator's word. The holder is told, its lease is not renewed, and the lock is free when it lets
-        go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does not hold the lock.
+        """Ends a holder's lease on an operator's word. The holder is notified, its lease is not renewed, and the lock is free
+        when it lets go or its lease has run out. FAILED_PRECONDITION with the reason "not-held" if that generation does
+        not hold the lock.
         """
 
     @_abc_1.abstractmethod
@@ -202,9 +210,10 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lockring_pb2.DrainNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lockring_pb2.DrainNodeResponse, _abc.Awaitable[_lockring_pb2.DrainNodeResponse]]:
-        """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by it. It is the same
-        whichever node is asked, also the one that it is about. FAILED_PRECONDITION with the reason "last-node" if no other node could
-        take what it has, NOT_FOUND with "unknown-node" if the cluster has no such member.
+        """Begins to move everything off a node, on an operator's word; GetClusterState says how far it is. No lock is lost by
+        it. It is the same whichever node is asked, even the drained one itself. FAILED_PRECONDITION with the reason
+        "last-node" if no other node could take what it has, NOT_FOUND with "unknown-node" if the cluster has no such
+        member.
         """
 
     @_abc_1.abstractmethod
@@ -213,8 +222,8 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lockring_pb2.UndrainNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lockring_pb2.UndrainNodeResponse, _abc.Awaitable[_lockring_pb2.UndrainNodeResponse]]:
-        """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason "node-leaving" if
-        its process was told to stop and leaves by itself.
+        """Lets a node that was drained have slots again; changes nothing if it was not. FAILED_PRECONDITION with the reason
+        "node-leaving" if its process has been asked to stop and leaves by itself.
         """
 
 def add_LockServiceServicer_to_server(servicer: LockServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -107,7 +107,7 @@ def test_nothing_is_moved_to_a_node_that_has_just_ended() -> None:
     assert world.primaries() == {"b": 4096}
 
 
-def test_nobody_is_drained_before_another_node_is_in_touch_with_a_coordinator_that_has_just_started() -> None:
+def test_no_node_is_drained_before_another_one_is_in_touch_with_a_coordinator_that_has_just_started() -> None:
     world = World()
     world.cluster("a", "b")
     state = world.stored
@@ -155,7 +155,7 @@ def test_a_node_that_comes_back_in_time_takes_over_from_one_that_leaves() -> Non
     assert world.primaries() == {"b": 4096}
 
 
-def test_one_who_has_not_joined_leaves_nothing() -> None:
+def test_a_node_that_has_not_joined_leaves_nothing() -> None:
     world = World()
     world.cluster("a")
     stranger = world.connection()
@@ -247,7 +247,7 @@ def test_the_second_of_two_nodes_is_drained_once_the_first_is_active_again() -> 
     assert world.primaries() == {"a": 4096}
 
 
-def test_a_drained_node_that_nobody_else_can_stand_in_for_is_told_of() -> None:
+def test_a_drained_node_without_a_substitute_is_reported() -> None:
     world = World()
     world.cluster("a", "b")
     world.drain("a")
@@ -261,7 +261,7 @@ def test_a_drained_node_that_nobody_else_can_stand_in_for_is_told_of() -> None:
     assert world.core.note == ""
 
 
-def test_who_is_gone_is_told_of_in_the_status() -> None:
+def test_absent_members_are_in_the_status() -> None:
     world = World()
     world.cluster("a", "b")
     assert world.core.status(now_ns=world.now_ns).absent == ()

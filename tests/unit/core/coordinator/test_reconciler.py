@@ -42,7 +42,7 @@ def slot(primary: Replica | None, backup: Replica | None = None, learner: Replic
 
 def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) -> tuple[SlotState, SlotPlan]:
     """The step taken with one slot, all others being as the ring wants them."""
-    standings = {A: ALIVE, B: ALIVE, C: ALIVE, D: ALIVE, **changes.pop("standings", {})}
+    livenesses = {A: ALIVE, B: ALIVE, C: ALIVE, D: ALIVE, **changes.pop("livenesses", {})}
     replicas = {each.node: each for each in (A, B, C, D)}
     slots = [
         SlotState(
@@ -64,17 +64,17 @@ def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) 
         slots=tuple(slots),
         replication=changes.pop("replication", "sync"),
     )
-    situation = PlanInput(
+    plan_input = PlanInput(
         state=state,
         version=100,
         now_ns=5_000,
         target=ring,
-        standing=standings.__getitem__,
+        liveness=livenesses.__getitem__,
         age_ns=lambda version: 5_000,
         avoided=lambda primary, copy: False,
         lease_wait_ns=LEASE_WAIT_NS,
     )._replace(**changes)
-    step = plan(situation)
+    step = plan(plan_input)
     return step.slots[NUMBER], step
 
 
@@ -86,20 +86,20 @@ def test_a_slot_that_is_right_is_left_alone() -> None:
     assert step.waiting == step.learning == 0
 
 
-@pytest.mark.parametrize("standing", [FAILED, GONE])
-def test_a_dead_primary_with_a_live_backup_is_replaced_by_it(standing: Liveness) -> None:
-    after, step = decide(slot(A, B, C), standings={A: standing})
+@pytest.mark.parametrize("liveness", [FAILED, GONE])
+def test_a_dead_primary_with_a_live_backup_is_replaced_by_it(liveness: Liveness) -> None:
+    after, step = decide(slot(A, B, C), livenesses={A: liveness})
     assert after == SlotState(100, 100, 30, B, None, None, 1_000, 2_000)
-    assert step.deposed == (frozenset() if standing.gone else {A})
+    assert step.deposed == (frozenset() if liveness.gone else {A})
 
 
 def test_promotion_needs_no_ring() -> None:
-    after, _ = decide(slot(A, B), standings={A: FAILED}, ring=None)
+    after, _ = decide(slot(A, B), livenesses={A: FAILED}, ring=None)
     assert after.primary == B
 
 
 def test_an_async_promotion_takes_a_new_range() -> None:
-    after, _ = decide(slot(A, B), standings={A: FAILED}, replication="async")
+    after, _ = decide(slot(A, B), livenesses={A: FAILED}, replication="async")
     assert (after.generation_from, after.generation_below) == (2_000, 1_002_000)
 
 
@@ -113,12 +113,12 @@ def test_an_async_promotion_takes_a_new_range() -> None:
         (LONG_FAILED, LONG_FAILED, LEASE_WAIT_NS - 1, False),
     ],
 )
-def test_a_slot_without_copies_is_given_away_when_nobody_can_have_a_lease(
+def test_a_slot_without_copies_is_given_away_when_no_node_can_have_a_lease(
     primary: Liveness, backup: Liveness, age_ns: int, is_given: bool
 ) -> None:
     ring = HashRing({"c": 1})
     after, step = decide(
-        slot(A, B), ring=ring, standings={A: primary, B: backup}, age_ns=lambda version: age_ns
+        slot(A, B), ring=ring, livenesses={A: primary, B: backup}, age_ns=lambda version: age_ns
     )
     if is_given:
         assert after == SlotState(100, 100, 100, C, None, None, 2_000, 1_002_000)
@@ -131,10 +131,10 @@ def test_a_slot_without_copies_is_given_away_when_nobody_can_have_a_lease(
         assert step.wake_at_ns > 5_000
 
 
-def test_a_slot_without_copies_waits_for_somebody_to_take_it() -> None:
+def test_a_slot_without_copies_waits_for_a_node_to_take_it() -> None:
     dead = {A: LONG_FAILED, B: LONG_FAILED}
-    assert decide(slot(A, B), ring=None, standings=dead)[0] == slot(A, B)
-    assert decide(slot(A, B), standings=dead)[0] == slot(A, B), "the ring still has the dead"
+    assert decide(slot(A, B), ring=None, livenesses=dead)[0] == slot(A, B)
+    assert decide(slot(A, B), livenesses=dead)[0] == slot(A, B), "the ring still has the dead"
 
 
 def test_a_slot_that_was_never_assigned_does_not_wait() -> None:
@@ -142,7 +142,7 @@ def test_a_slot_that_was_never_assigned_does_not_wait() -> None:
     assert (after.primary, after.base, after.generation_from) == (A, 100, 0)
 
 
-def test_a_slot_assigned_before_waits_though_nobody_has_it() -> None:
+def test_a_slot_assigned_before_waits_though_no_node_has_it() -> None:
     nobody = SlotState(50, 50, 50, None, None, None, 2_000, 2_000)
     after, step = decide(nobody, age_ns=lambda version: LEASE_WAIT_NS - 300)
     assert after is nobody
@@ -150,9 +150,9 @@ def test_a_slot_assigned_before_waits_though_nobody_has_it() -> None:
 
 
 def test_dead_copies_are_dropped() -> None:
-    after, _ = decide(slot(A, C), standings={C: FAILED})
+    after, _ = decide(slot(A, C), livenesses={C: FAILED})
     assert (after.backup, after.since, after.epoch) == (None, 40, 100) or after.learner == Copy(B, 100)
-    after, _ = decide(slot(A, None, B), standings={B: GONE})
+    after, _ = decide(slot(A, None, B), livenesses={B: GONE})
     assert after.learner is None or after.learner.replica != B
 
 
@@ -162,7 +162,7 @@ def test_a_learner_that_takes_too_long_is_given_up_and_reported() -> None:
     assert after is present
     assert (step.learning, step.wake_at_ns) == (1, 5_007)
     after, step = decide(present, age_ns=lambda version: LEARNER_PATIENCE_NS)
-    assert step.abandoned == [(A, Copy(B, 50))]
+    assert step.timed_out == [(A, Copy(B, 50))]
     assert after.learner == Copy(B, 100)
 
 
@@ -199,9 +199,9 @@ def test_without_a_ring_nothing_is_moved() -> None:
 
 def test_a_choice_that_is_away_is_waited_for() -> None:
     for present in (slot(C, B), slot(A, D)):
-        after, _ = decide(present, standings={A: ALIVE, B: FAILED} if present.primary == A else {A: FAILED})
+        after, _ = decide(present, livenesses={A: ALIVE, B: FAILED} if present.primary == A else {A: FAILED})
         assert after is present
-    assert decide(slot(A), standings={B: FAILED})[0] == slot(A)
+    assert decide(slot(A), livenesses={B: FAILED})[0] == slot(A)
 
 
 def test_a_primary_stays_where_it_is_while_it_cannot_reach_the_rings_choice() -> None:
@@ -215,7 +215,7 @@ def test_a_draining_primary_that_cannot_reach_the_rings_choice_takes_the_next() 
     after, _ = decide(
         slot(C),
         ring=ring,
-        standings={C: DRAINING},
+        livenesses={C: DRAINING},
         avoided=lambda primary, copy: copy.node == ring.primary(NUMBER),
     )
     assert after.learner is not None
@@ -232,18 +232,18 @@ def test_a_backup_in_sync_stays_while_the_rings_choice_is_avoided() -> None:
     assert after.learner is not None, "and an avoided one better than none"
 
 
-def test_members_that_leave_are_released_where_nobody_takes_over() -> None:
+def test_members_that_leave_are_released_where_no_node_takes_over() -> None:
     both = {A: DRAINING, B: DRAINING}
-    after, _ = decide(slot(A, B), standings=both, leaving=frozenset({A, B}))
+    after, _ = decide(slot(A, B), livenesses=both, leaving=frozenset({A, B}))
     assert after == SlotState(100, 100, 30, None, None, None, 1_000, 2_000)
-    after, _ = decide(slot(A, B), standings=both, leaving=frozenset({A}))
+    after, _ = decide(slot(A, B), livenesses=both, leaving=frozenset({A}))
     assert (after.primary, after.backup) == (B, Copy(A, 100)), "who stays keeps the data"
-    after, _ = decide(slot(C, B), standings={B: DRAINING}, leaving=frozenset({B}), ring=None)
+    after, _ = decide(slot(C, B), livenesses={B: DRAINING}, leaving=frozenset({B}), ring=None)
     assert (after.primary, after.backup) == (C, None)
 
 
 def test_equal_steps_share_one_slot_state() -> None:
-    _, step = decide(slot(A, B), standings={C: FAILED})
+    _, step = decide(slot(A, B), livenesses={C: FAILED})
     changed = [each for each in step.slots if each.epoch == 100]
     assert len({id(each) for each in changed}) == len(set(changed)) < len(changed)
 
@@ -252,7 +252,7 @@ def test_equal_steps_share_one_slot_state() -> None:
 
 
 def settle(
-    state: ClusterState, ring: HashRing, standings: dict[Replica, Liveness]
+    state: ClusterState, ring: HashRing, livenesses: dict[Replica, Liveness]
 ) -> tuple[ClusterState, int]:
     """Take steps until there are none, with learners that come into sync at once."""
     for rounds in range(200):
@@ -263,7 +263,7 @@ def settle(
                 version=version,
                 now_ns=0,
                 target=ring,
-                standing=lambda replica: standings.get(replica, GONE),
+                liveness=lambda replica: livenesses.get(replica, GONE),
                 age_ns=lambda of: LEASE_WAIT_NS,
                 avoided=lambda primary, copy: False,
                 lease_wait_ns=LEASE_WAIT_NS,
@@ -272,8 +272,8 @@ def settle(
         if step.slots is state.slots:
             return state, rounds
         for old, new in zip(state.slots, step.slots, strict=True):
-            if old.primary is not None and not standings.get(old.primary, GONE).dead:
-                live = old.backup is not None and not standings.get(old.backup.replica, GONE).dead
+            if old.primary is not None and not livenesses.get(old.primary, GONE).dead:
+                live = old.backup is not None and not livenesses.get(old.backup.replica, GONE).dead
                 assert (new.backup is not None) >= live, "a live copy was given up before another was in sync"
                 assert new.base == old.base
         state = msgspec.structs.replace(state, version=version, slots=step.slots)
@@ -320,13 +320,13 @@ def test_from_anywhere_the_slots_come_to_where_the_ring_wants_them(
         members={name: Member(each, "h:1", 1, "active") for name, each in current.items()},
         slots=tuple(kinds[number % len(kinds)] for number in range(SLOTS)),
     )
-    standings = {current[name]: ALIVE if name in alive else LONG_FAILED for name in "abcd"}
+    livenesses = {current[name]: ALIVE if name in alive else LONG_FAILED for name in "abcd"}
     ring = HashRing.resume(
         dict.fromkeys(sorted(alive), 1),
         [None if each.primary is None else each.primary.node for each in state.slots],
         [None if each.backup is None else each.backup.replica.node for each in state.slots],
     )
-    after, _ = settle(state, ring, standings)
+    after, _ = settle(state, ring, livenesses)
     for number, each in enumerate(after.slots):
         assert each.primary == current[ring.primary(number) or ""]
         assert (None if each.backup is None else each.backup.replica.node) == ring.backup(number)

@@ -1,4 +1,4 @@
-"""Joining, the stabilization window, duplicates, and what a node is told at once."""
+"""Joining, the stabilization window, duplicates, and immediate answers to nodes."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ def test_a_drained_node_stays_drained_until_it_starts_again() -> None:
     assert world.primaries()["a"] > 1300
 
 
-def test_a_node_that_left_is_no_member_any_more_at_once() -> None:
+def test_a_node_that_left_is_no_longer_a_member_at_once() -> None:
     world = World()
     world.cluster("a", "b", "c")
     world.leave("a", request=0)
@@ -368,7 +368,7 @@ def test_a_node_that_left_is_no_member_any_more_at_once() -> None:
     assert "a" not in world.state.members
 
 
-def test_the_status_tells_what_is_going_on() -> None:
+def test_the_status_describes_the_cluster() -> None:
     world = World(starts=False)
     assert world.core.status().phase == "idle"
     assert world.core.note == "the coordinator is still reading its store"

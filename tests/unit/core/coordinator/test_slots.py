@@ -169,7 +169,7 @@ def test_a_failed_primary_is_replaced_by_its_backup_alone() -> None:
             assert new.backup is None or new.backup.replica != A
 
 
-def test_a_failed_node_is_replaced_everywhere_and_then_no_member() -> None:
+def test_a_failed_node_is_replaced_everywhere_and_then_removed() -> None:
     world = cluster("a", "b", "c")
     world.silence("a")
     world.run(5)
@@ -229,7 +229,7 @@ def test_a_silent_pair_that_is_heard_again_in_time_keeps_its_slots() -> None:
         assert new.base == old.base, "nothing was assigned empty"
 
 
-def test_a_coordinator_that_heard_nobody_for_a_while_blames_nobody() -> None:
+def test_a_coordinator_that_heard_no_node_for_a_while_blames_none() -> None:
     world = cluster("a", "b", "c")
     writes = len(world.written)
     for node in world.nodes.values():
@@ -243,7 +243,7 @@ def test_a_coordinator_that_heard_nobody_for_a_while_blames_nobody() -> None:
     assert len(world.written) == writes
 
 
-def test_a_coordinator_that_stood_still_blames_nobody() -> None:
+def test_a_coordinator_that_was_suspended_blames_no_node() -> None:
     world = cluster("a", "b", "c")
     writes = len(world.written)
     world.now_ns += 60 * NS_PER_S

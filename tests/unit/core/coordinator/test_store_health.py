@@ -44,7 +44,7 @@ def test_a_read_that_works_ends_trouble_with_reads() -> None:
     assert told(health) == [(True, "unreadable"), (False, "the store can be read again (1 failure in 2 s)")]
 
 
-def test_trouble_that_lasts_is_told_at_once_and_then_once_a_minute() -> None:
+def test_trouble_that_lasts_is_logged_at_once_and_then_once_a_minute() -> None:
     health = StoreHealth()
     lines = []
     for second in range(181):
@@ -58,7 +58,7 @@ def test_trouble_that_lasts_is_told_at_once_and_then_once_a_minute() -> None:
     ]
 
 
-def test_another_reason_is_told_at_once_and_reasons_that_alternate_fill_no_log() -> None:
+def test_another_reason_is_logged_at_once_and_reasons_that_alternate_fill_no_log() -> None:
     health = StoreHealth()
     for second in range(50):
         health.failed(f"reason {second % 3}", is_write=second % 2 == 0, now_ns=second * S)
@@ -68,7 +68,7 @@ def test_another_reason_is_told_at_once_and_reasons_that_alternate_fill_no_log()
     assert len(told(health)) == 2
 
 
-def test_a_refused_write_is_no_trouble_and_only_several_in_a_row_make_a_pause() -> None:
+def test_a_refused_write_is_not_trouble_and_only_several_in_a_row_make_a_pause() -> None:
     health = StoreHealth()
     assert health.refused() == 0
     health.worked(is_write=False, now_ns=0)

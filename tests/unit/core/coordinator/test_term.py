@@ -88,7 +88,7 @@ def test_a_wall_clock_far_in_the_future_is_not_believed() -> None:
     assert max(slot.generation_below for slot in world.state.slots) < 2**53
 
 
-def test_a_restarted_coordinator_moves_nothing_and_blames_nobody_for_its_own_absence() -> None:
+def test_a_restarted_coordinator_moves_nothing_and_blames_no_node_for_its_own_absence() -> None:
     first = World()
     first.cluster("a", "b", "c")
     second = successor(first)
@@ -369,7 +369,7 @@ def test_a_store_that_cannot_be_read_is_asked_again() -> None:
     assert world.core.is_active
 
 
-def test_a_store_that_can_be_read_and_not_written_is_asked_seldom_and_told_of_once_a_minute() -> None:
+def test_a_store_that_can_be_read_and_not_written_is_tried_seldom_and_reported_once_a_minute() -> None:
     world = World()
     world.cluster("a", "b")
     asked = 0
@@ -387,13 +387,13 @@ def test_a_store_that_can_be_read_and_not_written_is_asked_seldom_and_told_of_on
     assert not world.core.is_active
     assert world.core.note == "a write to the store failed"
     assert asked < 2 * 130, "a read and a write, every two seconds"
-    news = [each.text for each in world.core.store_news()]
+    news = [each.text for each in world.core.take_store_news()]
     assert len(news) == 3
     assert not any("again" in text for text in news), "only reads have worked"
     world.fails_writes = False
     world.run(2.1)
     assert world.core.is_active
-    (end,) = world.core.store_news()
+    (end,) = world.core.take_store_news()
     assert end.text.startswith("the store works again: a write has worked")
     world.run_until_quiet()
     assert world.core.note == ""
@@ -422,7 +422,7 @@ def test_a_write_of_unknown_outcome_is_followed_by_a_new_claim(was_made: bool) -
     assert world.core.note == ""
 
 
-def test_a_store_that_does_not_answer_is_given_up_and_claimed_anew() -> None:
+def test_a_store_that_does_not_answer_is_given_up_and_claimed_again() -> None:
     world = World()
     world.cluster("a", "b")
     world.holds_writes = world.holds_reads = True
@@ -521,14 +521,14 @@ def test_a_wiped_store_takes_the_nodes_cluster_and_a_version_above_theirs(
     lowest = min(slot.generation_from for slot in second.state.slots)
     assert lowest >= first.state.version // 1000
     again = second.join("z", cluster="cluster-of-second", version=0, address=fresh.address)
-    # It was told that id by this very coordinator, and takes no state of another cluster: it must begin anew.
+    # It got that id from this very coordinator, and takes no state of another cluster: it must start again.
     refusal = again.inbox[0]
     assert isinstance(refusal, Refusal)
     assert refusal.code == "stale"
     assert refusal.hint > 1
 
 
-def test_a_restored_store_forgets_who_had_what() -> None:
+def test_a_restored_store_forgets_the_assignment() -> None:
     first = World()
     first.cluster("a", "b", "c")
     backup = first.stored
@@ -603,7 +603,7 @@ def test_a_cluster_that_has_assigned_slots_does_not_change_its_name() -> None:
     assert world.state.cluster == "cluster-of-first"
 
 
-def test_nothing_is_told_that_the_store_has_not_taken() -> None:
+def test_nothing_is_published_that_the_store_has_not_taken() -> None:
     world = World()
     world.cluster("a", "b")
     world.holds_writes = True

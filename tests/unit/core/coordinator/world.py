@@ -344,7 +344,7 @@ class World:
         return node
 
     def drain(self, name: str, *, by: Connection | None = None, request: int = 7) -> Message:
-        """An operator asks for a drain, on a connection of its own or on that of a node which passes it on; returns the answer."""
+        """Send an operator's drain and return its answer. `by` is the connection of a node that passes it on."""
         return self._order(Drain(request, name), by)
 
     def undrain(self, name: str, *, by: Connection | None = None, request: int = 7) -> Message:
