@@ -179,7 +179,13 @@ class CoordinatorLink:
             case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
             case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
-                self._node.fail(error)
+                # The other end may not know by which address it was reached, and the settings here name that.
+                where = (
+                    ""
+                    if address in str(error)
+                    else f" (the answer of {address}, where a coordinator was expected)"
+                )
+                self._node.fail(type(error)(f"{error}{where}", name=error.name))
             case _:
                 self._wait(error)
 

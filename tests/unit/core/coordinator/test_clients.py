@@ -1,4 +1,4 @@
-"""A coordinator's answers to clients, and to connections that do not keep to the protocol."""
+"""A coordinator's service to clients, and its answers to connections that begin wrongly."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_client_is_welcomed_and_gets_the_routes() -> None:
     assert world.admitted[client] is False
 
 
-def test_a_client_that_came_before_the_cluster_had_an_id_must_reconnect() -> None:
+def test_a_client_that_came_before_the_cluster_had_an_id_has_to_come_back_for_it() -> None:
     world = World(starts=False)
     client = world.client()
     assert [type(each) for each in answers(world, client)] == [Welcome]
@@ -65,7 +65,7 @@ def test_a_client_that_came_before_the_cluster_had_an_id_must_reconnect() -> Non
     assert client in world.closed
 
 
-def test_clients_get_routes_only_if_they_differ() -> None:
+def test_clients_hear_of_routes_only_when_these_differ() -> None:
     world = World()
     world.cluster("a")
     client = world.client()
@@ -141,7 +141,7 @@ def test_the_state_and_the_status_are_answered_at_any_time() -> None:
     assert (status.request, status.status.role, status.status.note) == (6, "coordinator", state.note)
 
 
-def test_clients_learn_at_most_once_a_second_what_slots_wait_for() -> None:
+def test_clients_learn_once_a_second_at_most_what_slots_wait_for() -> None:
     world = World(new_cluster=False)
     client = world.client()
     world.join("a")
@@ -172,7 +172,7 @@ def test_two_reports_are_never_less_than_a_second_apart() -> None:
     assert times[1] - times[0] >= REPORT_NS
 
 
-def test_clients_must_reconnect_when_the_cluster_gets_its_former_id_back() -> None:
+def test_clients_have_to_come_back_when_the_cluster_gets_its_former_id_back() -> None:
     world = World(starts=True)
     client = world.client()
     connection = world.connection()

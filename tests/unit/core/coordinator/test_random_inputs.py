@@ -1,7 +1,7 @@
 """Random histories of joins, deaths, drains, lost writes and clock jumps against the coordinator as a whole.
 
-Every state that reaches the store is checked from outside: it follows from the one before by rules that a person would
-write down (`check_step`). After all faults have ended, every slot has two copies again.
+Every state that reaches the store is checked from outside: it follows from the one before by rules that a
+person would write down (section `check_step`), and after all faults have ended every slot has two copies again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Joining, the stabilization window, duplicates, and immediate answers to nodes."""
+"""Joining, the stabilization window, duplicates, and the answers that a node gets at once."""
 
 from __future__ import annotations
 
@@ -368,7 +368,7 @@ def test_a_node_that_left_is_no_longer_a_member_at_once() -> None:
     assert "a" not in world.state.members
 
 
-def test_the_status_describes_the_cluster() -> None:
+def test_the_status_tells_what_is_going_on() -> None:
     world = World(starts=False)
     assert world.core.status().phase == "idle"
     assert world.core.note == "the coordinator is still reading its store"

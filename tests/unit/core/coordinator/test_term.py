@@ -521,14 +521,14 @@ def test_a_wiped_store_takes_the_nodes_cluster_and_a_version_above_theirs(
     lowest = min(slot.generation_from for slot in second.state.slots)
     assert lowest >= first.state.version // 1000
     again = second.join("z", cluster="cluster-of-second", version=0, address=fresh.address)
-    # It got that id from this very coordinator, and takes no state of another cluster: it must start again.
+    # It got that id from this very coordinator, and takes no state of another cluster: it has to begin a new life.
     refusal = again.inbox[0]
     assert isinstance(refusal, Refusal)
     assert refusal.code == "stale"
     assert refusal.hint > 1
 
 
-def test_a_restored_store_forgets_the_assignment() -> None:
+def test_a_restored_store_forgets_who_had_what() -> None:
     first = World()
     first.cluster("a", "b", "c")
     backup = first.stored

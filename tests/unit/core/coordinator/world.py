@@ -344,7 +344,7 @@ class World:
         return node
 
     def drain(self, name: str, *, by: Connection | None = None, request: int = 7) -> Message:
-        """Send an operator's drain and return its answer. `by` is the connection of a node that passes it on."""
+        """Ask for a drain as an operator, on a connection of its own or on that of a node; return the answer."""
         return self._order(Drain(request, name), by)
 
     def undrain(self, name: str, *, by: Connection | None = None, request: int = 7) -> Message:
