@@ -1,8 +1,9 @@
 """Generates the blocking face of the client in `src/lockring/client/blocking` from the asyncio face: `make sync`.
 
-The asyncio modules are the source. A module is cut into prose (docstrings and comments) and code; each kind has an ordered
-table of rules, and every rule must match somewhere, so that no rule outlives what it was written for. What differs by more
-than words lives in modules that both faces have under equal names (`_support`, `loss_notices`, `change_calls`).
+The asyncio modules are the source. A module is cut into prose (docstrings and comments) and code; each kind has an
+ordered table of rules. Every rule must match somewhere, so that no rule outlives the text for which it was written.
+Code that differs by more than words lives in modules that both faces have under equal names (`_support`,
+`loss_notices`, `change_calls`).
 The result is committed. A test generates it again and compares.
 """
 
@@ -104,7 +105,7 @@ PROSE: Final = (
         ),
     ),
 )
-"""Passages of docstrings and comments, wherever their lines break. A paragraph of which nothing is left is dropped."""
+"""Passages of docstrings and comments, wherever their lines break. An empty paragraph is dropped."""
 
 
 WIDTH: Final = 112

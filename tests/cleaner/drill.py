@@ -1,7 +1,7 @@
 """Several workers over one tree with a random writer, one killed and one joining on the way: what must hold afterwards.
 
-Every folder that stayed empty is gone; no file that was written is; nothing was removed that had been changed within the
-delay; no folder was removed twice; each was removed by who owned it by the view under whose number it was removed.
+Every folder that stayed empty is gone; no file that was written is. No folder was removed within the delay after a
+change, and none was removed twice. Each was removed by the member that owned it in the view whose number the log names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TICK_NS = 10_000_000
 
 
 class Failed(AssertionError):
-    """What must hold does not."""
+    """A property that the drill checks does not hold."""
 
 
 class Deletion(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ class CleanerProcess:
         ]
 
     def deletions(self) -> list[Deletion]:
-        """What it says that it has removed."""
+        """Return the removals in its log."""
         return [
             msgspec.convert({name: line[name] for name in Deletion.__struct_fields__}, Deletion)
             for line in self.lines()
@@ -128,7 +128,7 @@ class Views(threading.Thread):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a drill has shown."""
+    """The figures of a drill."""
 
     folders: int
     deleted: int
@@ -191,7 +191,8 @@ def drill(
     ]  # fmt: skip
 
     def worker(number: int) -> CleanerProcess:
-        return CleanerProcess(f"w{number}", [tree.root], arguments, directory, environ or {})  # type: ignore[attr-defined]
+        root: str = tree.root  # type: ignore[attr-defined]
+        return CleanerProcess(f"w{number}", [root], arguments, directory, environ or {})
 
     workers: list[CleanerProcess] = []
     writer = Writer(tree, written, seed=seed, pause_s=pause_s)
@@ -264,12 +265,13 @@ def _check_files(tree: Tree, writer: Writer, filled: list[str]) -> None:
 
 
 def _check_times(deletions: list[Deletion], writer: Writer, delay_s: float, *, is_exact: bool) -> None:
-    """Nothing was removed within the delay after a change: on a bucket, nothing into which something was written that stayed."""
+    """Check that no folder was removed within the delay after a change; on a bucket, after a write that stayed."""
     for each in deletions:
         changes = writer.changes.get(each.folder, [])
         before = changes[: bisect.bisect_left(changes, each.monotonic_ns)]
         since_ns = each.monotonic_ns - before[-1] if before else None
-        # A write that was refused, since the folder was gone, is no change; it stands last if it came right before the log line.
+        # A write that was refused, since the folder was gone, is not a change. It comes last if it came right before
+        # the line of the log.
         if is_exact and since_ns is not None and since_ns < delay_s * 1e9 - TICK_NS:
             if not writer.was_refused(each.folder, before[-1]):
                 raise Failed(f"{each.folder} was removed {since_ns / 1e9:.3f} s after it was changed: {each}")

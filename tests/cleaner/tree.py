@@ -1,4 +1,4 @@
-"""What the workers clean in the drill: a tree of folders on a file system or in a bucket, and a writer that writes into it at random."""
+"""The tree that the drill's workers clean, on a file system or in a bucket, and a writer that changes it at random."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Writer(threading.Thread):
     """Writes into folders at random, and erases some of it soon, until it is stopped.
 
     Attributes:
-        stays: files that were written and are to be there at the end.
+        stays: files that were written and must exist at the end.
         changes: by folder, for each change a time right before it.
         refused: how many writes were into folders that were gone.
     """
@@ -165,7 +165,7 @@ class Writer(threading.Thread):
                     self._erase(*passing.pop(self._rng.randrange(len(passing))))
             for each in passing:
                 self._erase(*each)
-        except BaseException as error:  # noqa: BLE001 - told by the drill, which waits for this thread
+        except BaseException as error:  # noqa: BLE001 - reported by the drill, which waits for this thread
             self.failure = error
 
     def stop(self) -> None:

@@ -25,8 +25,8 @@ from lockring.errors import LockLost
 class Grant(LossNotices):
     """One acquisition of a lock. It reports whether the lock is still held, and releases it.
 
-    As a context manager it releases the lock at the end of the block. If the lock was lost meanwhile, leaving the
-    block raises `LockLost`, or adds a note to the error that ends the block.
+    It may be shared by any number of tasks. As a context manager it releases the lock at the end of the block. If the
+    lock was lost meanwhile, leaving the block raises `LockLost`, or adds a note to the error that ends the block.
 
     Keep a reference to the grant for as long as you need the lock: a grant that is garbage collected while held
     releases its lock with a `ResourceWarning`. The event `lost` and callbacks registered with `on_lost` keep a

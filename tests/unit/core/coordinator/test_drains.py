@@ -155,7 +155,7 @@ def test_a_node_that_comes_back_in_time_takes_over_from_one_that_leaves() -> Non
     assert world.primaries() == {"b": 4096}
 
 
-def test_one_who_has_not_joined_leaves_nothing() -> None:
+def test_a_node_that_has_not_joined_leaves_nothing() -> None:
     world = World()
     world.cluster("a")
     stranger = world.connection()

@@ -123,7 +123,7 @@ def test_lives_that_are_named_nowhere_are_forgotten() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 1500), st.sampled_from("abcd"), st.booleans()), max_size=30))
-def test_settled_is_only_ever_what_has_been_there_unchanged_for_a_window(
+def test_only_members_unchanged_for_a_window_are_settled(
     steps: list[tuple[int, str, bool]],
 ) -> None:
     timing = Timing()

@@ -35,7 +35,7 @@ def test_coming_into_sync_in_between_makes_it_the_first_again() -> None:
     assert not reach.is_avoided(A, B, now_ns=0)
 
 
-def test_after_the_while_one_more_drop_is_enough() -> None:
+def test_after_that_time_one_more_drop_is_enough() -> None:
     reach = Reachability()
     reach.dropped(A, Copy(B, 5), version=10, now_ns=0)
     reach.dropped(A, Copy(B, 11), version=20, now_ns=0)

@@ -169,7 +169,7 @@ def test_a_failed_primary_is_replaced_by_its_backup_alone() -> None:
             assert new.backup is None or new.backup.replica != A
 
 
-def test_a_failed_node_is_replaced_everywhere_and_then_no_member() -> None:
+def test_a_failed_node_is_replaced_everywhere_and_then_removed() -> None:
     world = cluster("a", "b", "c")
     world.silence("a")
     world.run(5)

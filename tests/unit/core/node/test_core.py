@@ -475,8 +475,8 @@ def test_list_comes_in_pages_that_miss_nothing(pair: Nodes) -> None:
     [
         ({"name": ""}, "empty"),
         ({"name": "x" * 1025}, "the limit is 1024"),
-        ({"ttl_ms": 0}, "TTL"),
-        ({"ttl_ms": 30_001}, "coordinator lease"),
+        ({"ttl_ms": 0}, "choose a longer one"),
+        ({"ttl_ms": 30_001}, "coordinator lease: choose a shorter one with ttl=… or --ttl"),
         ({"session": ""}, "session id"),
         ({"acquisition": 0}, "start at 1"),
         ({"mode": 9}, "mode"),
