@@ -18,8 +18,6 @@ from lockring.net.accepted import CLIENT, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
 from lockring.protocol import (
-    PROTOCOL,
-    ClientHello,
     Drain,
     DrainReply,
     GetState,
@@ -268,27 +266,23 @@ class NodeServer:
         """Give an operator's request to the coordinator; `answer` is called with what it says."""
         self._coordinator.pass_on(order, answer)
 
-    def connect_local(
-        self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
-    ) -> LocalClient:
-        """Let somebody in this process be a client of the present life of this node, without a socket.
+    def connect_local(self, receive: Callable[[Message], None], ended: Callable[[str], None]) -> LocalClient:
+        """Connect a client in this process to the present life of this node, without a socket.
 
         Args:
-            client: its random id.
             receive: called with each message for it, in the event loop.
-            ended: called once no more will come, since the life has ended; it may connect again.
+            ended: called with the reason once no more will come; the client may connect again.
         """
         self._locals_count += 1
         number = -self._locals_count  # those of accepted connections are positive
 
-        def end() -> None:
+        def end(reason: str) -> None:
             if self._locals.pop(number, None) is not None:
-                ended()
+                ended(reason)
 
         life = self._life
         local = self._locals[number] = LocalClient(number, life, receive, end)
         life.accept(number)
-        local.ask(ClientHello(PROTOCOL, self.state.cluster, client, self._locals_count))
         return local
 
     # ----------------------------------------------------------------------- inner
@@ -317,8 +311,6 @@ class NodeServer:
 
     def _on_state(self, state: ClusterState) -> None:
         self._reporter.report(state)
-        if self._grpc is not None:
-            self._grpc.state_changed()
 
     def _look(self) -> None:
         """Twice a second: what only the passing of time brings about."""
