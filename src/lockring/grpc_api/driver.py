@@ -27,7 +27,7 @@ from lockring.protocol import Message, ToNode
 from lockring.units import NS_PER_S
 
 PATIENCE_NS: Final = 5 * NS_PER_S
-"""How long a question is repeated while no node serves its slot: longer than a failover with the default leases takes."""
+"""How long a question is repeated while no node serves its slot: longer than a failover with the default leases."""
 
 _FOREVER_NS: Final = 10**6 * NS_PER_S
 """Bound of a wait for the first server: the own node is one, and the gRPC call has a deadline of its own."""

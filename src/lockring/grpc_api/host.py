@@ -28,7 +28,7 @@ class NodeHost(Protocol):
 
     @property
     def replica(self) -> Replica:
-        """Which life of which node it is."""
+        """The node, and its present life."""
 
     @property
     def state(self) -> ClusterState:

@@ -1,8 +1,8 @@
 """A `KeepAlive` stream: each lock in a request is renewed at its own primary, and answered for when that has answered.
 
-Each lock is a session of its own on the wire (see `driver`), and need not have been acquired through this node. So a lock
-that a request leaves out is not given up. Answers leave as they come in, many in one message: a primary that has just
-died holds up only its own locks.
+Each lock is a session of its own on the wire (see `driver`), and need not have been acquired through this node.
+So a lock that a request leaves out is not given up. Answers leave as they come in, many in one message:
+a primary that has just died holds up only its own locks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A `ListLocks` call: one page over all nodes, each of which is asked for its locks by slot and name.
+"""A `ListLocks` call: one page over all nodes. Each node lists its own locks, by slot and name.
 
 A page token says where the next page begins: at which node, slot and name. It means the same at every node, and no node
 keeps anything for it. So a page is assembled here, of parts for which the client core asks single members: the core's

@@ -1,7 +1,7 @@
 """The gRPC methods: each converts its call, has the client core carry it out, and converts the answer back.
 
-Every error ends the call with a status and nothing else: an error of lockring by the table in `status`, any other one as
-a bug, which is logged. Neither touches the node.
+Every error ends the call with a status and nothing else: an error of lockring by the table in `status`, any other one
+as a bug, which is logged. Neither touches the node.
 """
 
 from __future__ import annotations
@@ -215,7 +215,11 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         return pb.DrainNodeResponse()
 
     @_unary
-    async def UndrainNode(self, request: pb.UndrainNodeRequest, context: Context) -> pb.UndrainNodeResponse:  # noqa: N802
+    async def UndrainNode(  # noqa: N802
+        self,
+        request: pb.UndrainNodeRequest,
+        context: Context,
+    ) -> pb.UndrainNodeResponse:
         """Let a drained node have slots again."""
         await order(self._host, Undrain(0, check_node_id(request.node)), self._until_ns(context))
         return pb.UndrainNodeResponse()

@@ -17,7 +17,7 @@ DOMAIN: Final = "lockring"
 """`domain` of each `ErrorInfo`; its `reason` is the error's code."""
 
 RETRY_MS: Final = 200
-"""What `RetryInfo` asks a client to wait for."""
+"""The pause for which `RetryInfo` asks a client."""
 
 STATUS_OF: Final[dict[str, int]] = {
     "invalid": code_pb2.INVALID_ARGUMENT,
