@@ -1,4 +1,4 @@
-"""From gRPC messages to what the wire takes, checked; and from what it brings to gRPC messages."""
+"""Conversions: gRPC requests to checked values, and messages of the wire to gRPC responses."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lockring.protocol import PAYLOAD_BYTES_MAX, LockEvent, LockEventKind, LockR
 from lockring.units import DURATION_MS_MAX
 
 TTL_MS: Final = 10_000
-"""The lease of who names none."""
+"""The lease of a request that names none."""
 
 PEOPLE_MAX: Final = 100
-"""Holders and waiters that are told of one lock."""
+"""Holders and waiters that the description of one lock lists."""
 
 PEOPLE_IN_LIST_MAX: Final = 10
-"""Holders that are told of each lock in a list."""
+"""Holders that a list gives of each lock."""
 
 _SESSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,50}")
@@ -51,7 +51,7 @@ _EVENTS: Final[dict[int, pb.EventKind.ValueType]] = {
 
 
 def wire_session(session: str, key: str, name: str) -> str:
-    """The session on the wire of one acquisition: a key means something for one lock only, so the name is part of it.
+    """Return the session on the wire of one acquisition: a key is for one lock only, so the name is part of it.
 
     Raises:
         InvalidRequest: either of the two is not of its form.
@@ -68,13 +68,13 @@ def wire_session(session: str, key: str, name: str) -> str:
 
 
 def _parts(session: str) -> tuple[str, str]:
-    """Session and key of a session on the wire; no key for a client that does not use gRPC."""
+    """Return session and key of a session on the wire; no key for a client that does not use gRPC."""
     own, _, rest = session.partition("/")
     return own, rest.partition("/")[0]
 
 
 def wanted_of(request: pb.LockRequest, *, ttl_ms_max: int) -> AcquireParams:
-    """A `LockRequest`, checked.
+    """Return a `LockRequest`, checked.
 
     Raises:
         InvalidRequest: something in it is not of its form.
@@ -101,14 +101,14 @@ def wanted_of(request: pb.LockRequest, *, ttl_ms_max: int) -> AcquireParams:
 
 
 def listed_of(request: pb.KeepAliveRequest, *, ttl_ms_max: int) -> list[KeptLock]:
-    """The locks of a `KeepAliveRequest`, checked.
+    """Return the locks of a `KeepAliveRequest`, checked.
 
     Raises:
         InvalidRequest: there are too many, or one is not of its form.
     """
     if len(request.locks) > LOCKS_PER_REQUEST_MAX:
         raise InvalidRequest(
-            f"a KeepAliveRequest lists {LOCKS_PER_REQUEST_MAX} locks at the most, not {len(request.locks)}: send several"
+            f"a KeepAliveRequest lists at most {LOCKS_PER_REQUEST_MAX} locks, not {len(request.locks)}: send several"
         )
     return [_listed(each, ttl_ms_max) for each in request.locks]
 
@@ -129,7 +129,7 @@ def _listed(lock: pb.HeldLock, ttl_ms_max: int) -> KeptLock:
 
 
 def generation_of(number: int) -> int:
-    """A fencing token, checked.
+    """Return a fencing token, checked.
 
     Raises:
         InvalidRequest: there can be no such token.
@@ -140,7 +140,7 @@ def generation_of(number: int) -> int:
 
 
 def lock_of(lock: LockRecord, *, in_list: bool = False) -> pb.LockInfo:
-    """A lock as gRPC clients see it."""
+    """Return a lock as gRPC clients see it."""
     holders = lock.holders[: PEOPLE_IN_LIST_MAX if in_list else PEOPLE_MAX]
     waiters = lock.waiters[: 0 if in_list else PEOPLE_MAX]
     return pb.LockInfo(
@@ -180,7 +180,7 @@ def lock_of(lock: LockRecord, *, in_list: bool = False) -> pb.LockInfo:
 
 
 def event_of(event: LockEvent) -> pb.LockEvent:
-    """What happened to a lock, as gRPC clients see it."""
+    """Return a change of a lock as gRPC clients see it."""
     session, key = _parts(event.session)
     return pb.LockEvent(
         kind=_EVENTS.get(event.kind, pb.EVENT_KIND_UNSPECIFIED),
@@ -194,7 +194,7 @@ def event_of(event: LockEvent) -> pb.LockEvent:
 
 
 def state_of(state: ClusterState, node: str, *, with_slots: bool) -> pb.GetClusterStateResponse:
-    """A cluster state as gRPC clients see it."""
+    """Return a cluster state as gRPC clients see it."""
     members = [state.members[node] for node in sorted(state.members)]
     place = {member.replica: number for number, member in enumerate(members)}
     primaries = [_place(place, slot.primary) for slot in state.slots]

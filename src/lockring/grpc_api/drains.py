@@ -1,4 +1,9 @@
-"""An operator's drain of a node, or the end of one: the node passes it on to its coordinator as what it is."""
+"""An operator's drain of a node, or the end of one.
+
+The node passes it to the coordinator on the connection that it has, so this does not run on the client core. There, a
+drain that a frozen coordinator leaves unanswered would be taken for the silence of the own node, and the connection to
+that node, with every wait on it, would be given up.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from typing import Final
 
 from lockring.clock import monotonic_ns
 from lockring.errors import Unavailable, from_code
-from lockring.grpc_api.channels import NodeHost
+from lockring.grpc_api.host import NodeHost
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
 from lockring.units import NS_PER_S
 
@@ -15,11 +20,11 @@ _PAUSE_S: Final = 0.2
 
 
 async def order(host: NodeHost, wanted: Drain | Undrain, until_ns: int) -> None:
-    """Have it carried out. A coordinator that is away, or not ready yet, is asked again until the time is over.
+    """Have the coordinator carry an order out. While it is away or not ready it is asked again, until the time is over.
 
     Args:
         host: the node of this process.
-        wanted: what is to be done; its `request` means nothing.
+        wanted: the order; its `request` means nothing.
         until_ns: when to stop asking.
 
     Raises:

@@ -1,31 +1,30 @@
-"""A `KeepAlive` stream: each lock that a request lists is renewed at its own primary, and answered for when that has answered.
+"""A `KeepAlive` stream: each lock in a request is renewed at its own primary, and answered for when that has answered.
 
-Each lock is a session of its own on the wire (see `waiting`), so what a request leaves out is renewed or not by others, and never
-given up. Answers leave as they come in, many in one message: a primary that has just died holds up only its own.
+Each lock is a session of its own on the wire (see `driver`), and need not have been acquired through this node.
+So a lock that a request leaves out is not given up. Answers leave as they come in, many in one message:
+a primary that has just died holds up only its own locks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, NamedTuple, Protocol
 
-from lockring.clock import monotonic_ns
-from lockring.errors import InternalError, LockringError
-from lockring.grpc_api.acquire_call import keepalive_of
-from lockring.grpc_api.router import AGAIN, Forwarder
+from lockring.core.client import ClientCore, LossOnBehalf, Query
+from lockring.errors import LockringError
+from lockring.grpc_api.driver import AGAIN, LossHandler
 from lockring.grpc_api.v1 import lockring_pb2 as pb
-from lockring.protocol import KeepaliveReply, LossNotice, Verdict
-from lockring.slots import slot_of
+from lockring.protocol import KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS, NS_PER_S
 
 LOCKS_PER_REQUEST_MAX: Final = 1_000
 OPEN_MAX: Final = 2_000
-"""Locks of one stream whose verdict is outstanding, or not read by the client; beyond, its requests are read no further."""
+"""Locks of one stream whose verdict is outstanding or unread. Beyond, no more of its requests are read."""
 
 LOCKS_PER_STREAM_MAX: Final = 10_000
-"""Locks of one stream whose loss is told unasked: those that were listed last. Of others it is told when they are listed."""
+"""Locks of one stream whose loss is reported unasked: those that were listed last."""
 
 _TRY_NS_MAX: Final = 2 * NS_PER_S
 
@@ -36,7 +35,20 @@ _VERDICTS: Final = {
 }
 
 
-log = logging.getLogger("lockring.grpc")
+class Renewer(Protocol):
+    """The driver, as a stream sees it."""
+
+    def begin(self, question: Callable[[ClientCore, int], Query]) -> Query:
+        """Ask something of the core; the query's `call` is the future of its answer and its error."""
+
+    def abandon(self, request: Query) -> None:
+        """Withdraw what was begun."""
+
+    def listen(self, session: str, handler: LossHandler) -> None:
+        """Call `handler` with each loss that a node reports of this session."""
+
+    def unlisten(self, session: str, handler: LossHandler) -> None:
+        """Undo `listen`."""
 
 
 class KeptLock(NamedTuple):
@@ -54,15 +66,15 @@ class KeepStream:
     """One stream.
 
     Args:
-        forwarder: finds the primaries.
+        driver: asks the primaries.
     """
 
-    def __init__(self, forwarder: Forwarder) -> None:
-        self._forwarder = forwarder
+    def __init__(self, driver: Renewer) -> None:
+        self._driver = driver
         self._ready: dict[int, list[pb.KeptLock]] = {}
         self._change = asyncio.Event()
         self._room = asyncio.Event()
-        self._renewals: set[asyncio.Task[None]] = set()
+        self._renewals: dict[Query, None] = {}
         self._known: dict[str, KeptLock] = {}
         self._error: LockringError | None = None
         self._is_over = False
@@ -74,13 +86,13 @@ class KeepStream:
             if each.wire_session not in self._known:
                 if len(self._known) >= LOCKS_PER_STREAM_MAX:
                     self._forget(next(iter(self._known)))
-                self._forwarder.listen(each.wire_session, self._lost)
+                self._driver.listen(each.wire_session, self._lost)
             else:
                 del self._known[each.wire_session]  # those that were listed last are at the end
             self._known[each.wire_session] = each
-            task = asyncio.get_running_loop().create_task(self._renew(sequence, each))
-            self._renewals.add(task)
-            task.add_done_callback(self._renewed)
+            request = self._driver.begin(functools.partial(_renewal_of, each))
+            self._renewals[request] = None
+            request.call.add_done_callback(functools.partial(self._renewed, sequence, each, request))
         if not locks:
             self._ready.setdefault(sequence, [])
             self._unsent += 1
@@ -93,24 +105,25 @@ class KeepStream:
             await self._room.wait()
 
     def end(self, error: LockringError | None = None) -> None:
-        """No more requests will come: `responses` ends once all are answered, or with the error at once."""
+        """End the requests: `responses` ends once all are answered, or with the error at once."""
         self._is_over = True
         self._error = self._error or error
         self._change.set()
 
     def close(self) -> None:
         """Stop everything."""
-        for task in self._renewals:
-            task.cancel()
+        for request in self._renewals:
+            self._driver.abandon(request)
+        self._renewals.clear()
         for session in self._known:
-            self._forwarder.unlisten(session, self._lost)
+            self._driver.unlisten(session, self._lost)
         self._known.clear()
 
     async def responses(self) -> AsyncIterator[pb.KeepAliveResponse]:
-        """What to answer, as it becomes known.
+        """Yield the answers as they become known.
 
         Raises:
-            LockringError: what `end` was given, or a bug of ours.
+            LockringError: the error that `end` was given.
         """
         while True:
             ready, self._ready = self._ready, {}
@@ -132,59 +145,27 @@ class KeepStream:
 
     def _forget(self, session: str) -> None:
         if self._known.pop(session, None) is not None:
-            self._forwarder.unlisten(session, self._lost)
+            self._driver.unlisten(session, self._lost)
 
-    def _renewed(self, task: asyncio.Task[None]) -> None:
-        self._renewals.discard(task)
+    def _renewed(
+        self,
+        sequence: int,
+        lock: KeptLock,
+        request: Query,
+        answered: asyncio.Future[tuple[Any, LockringError | None]],
+    ) -> None:
+        if answered.cancelled() or self._renewals.pop(request, self) is self:
+            return  # the stream was closed
+        reply, error = answered.result()
+        if error is None:
+            kept = _verdict_on(lock, reply)
+        elif isinstance(error, AGAIN):
+            kept = pb.KeptLock(verdict=pb.VERDICT_UNKNOWN)
+        else:
+            # Something is wrong with how this one is listed; the others are none the worse for it.
+            kept = pb.KeptLock(verdict=pb.VERDICT_REFUSED, reason=str(error))
         self._room.set()
-        self._change.set()
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error("this is a bug in lockring: a renewal has failed", exc_info=error)
-            self._error = self._error or InternalError("a renewal has failed; the node's log says more")
-
-    async def _renew(self, sequence: int, lock: KeptLock) -> None:
-        until_ns = monotonic_ns() + min(_TRY_NS_MAX, lock.ttl_ms * NS_PER_MS // 3)
-        attempts = 0
-        while True:
-            try:
-                port = await self._forwarder.port_of(self._forwarder.primary_of(slot_of(lock.name)), until_ns)
-                kept = await self._forwarder.ask_once(
-                    port,
-                    lambda number, version: keepalive_of(
-                        number, version, name=lock.name, session=lock.wire_session, ttl_ms=lock.ttl_ms
-                    ),
-                    until_ns,
-                )
-            except AGAIN:
-                verdict = None
-            except LockringError as error:
-                # Something is wrong with how this one is listed; the others are none the worse for it.
-                self._tell(sequence, lock, pb.KeptLock(verdict=pb.VERDICT_REFUSED, reason=str(error)))
-                return
-            else:
-                assert isinstance(kept, KeepaliveReply)
-                verdict = self._judge(lock, kept)
-            if verdict is None and monotonic_ns() < until_ns:
-                await self._forwarder.pause(attempts, until_ns)
-                attempts += 1
-                continue
-            self._tell(sequence, lock, verdict or pb.KeptLock(verdict=pb.VERDICT_UNKNOWN))
-            return
-
-    def _judge(self, lock: KeptLock, kept: KeepaliveReply) -> pb.KeptLock | None:
-        """What a node's answer says of the lock; None if it says nothing."""
-        for _, verdict, generation in kept.acquisitions:
-            if verdict == Verdict.HELD and lock.generation not in (0, generation):
-                return pb.KeptLock(verdict=pb.VERDICT_LOST, reason="regranted")
-            if verdict == Verdict.HELD:
-                if kept.promise_ms <= 0:
-                    return None
-                return pb.KeptLock(verdict=pb.VERDICT_HELD, lease_ms=kept.promise_ms, generation=generation)
-            if verdict in _VERDICTS:
-                reason = "expired" if verdict == Verdict.LOST else ""
-                return pb.KeptLock(verdict=_VERDICTS[Verdict(verdict)], reason=reason)
-        return None
+        self._tell(sequence, lock, kept)
 
     def _tell(self, sequence: int, lock: KeptLock, kept: pb.KeptLock) -> None:
         kept.name, kept.session, kept.idempotency_key = lock.name, lock.session, lock.key
@@ -194,7 +175,28 @@ class KeepStream:
         self._unsent += 1
         self._change.set()
 
-    def _lost(self, lost: LossNotice) -> None:
+    def _lost(self, lost: LossOnBehalf) -> None:
         lock = self._known.get(lost.session)
         if lock is not None and lock.name == lost.name:
             self._tell(0, lock, pb.KeptLock(verdict=pb.VERDICT_LOST, reason=lost.reason))
+
+
+def _renewal_of(lock: KeptLock, core: ClientCore, now_ns: int) -> Query:
+    """Begin to renew a lock."""
+    give_up_at_ns = now_ns + min(_TRY_NS_MAX, lock.ttl_ms * NS_PER_MS // 3)
+    return core.renew_for(
+        lock.wire_session, lock.name, ttl_ms=lock.ttl_ms, give_up_at_ns=give_up_at_ns, now_ns=now_ns
+    )
+
+
+def _verdict_on(lock: KeptLock, reply: KeepaliveReply) -> pb.KeptLock:
+    """Return the meaning of a node's answer for the client."""
+    for _, verdict, generation in reply.acquisitions:
+        if verdict == Verdict.HELD and lock.generation not in (0, generation):
+            return pb.KeptLock(verdict=pb.VERDICT_LOST, reason="regranted")
+        if verdict == Verdict.HELD:
+            return pb.KeptLock(verdict=pb.VERDICT_HELD, lease_ms=reply.promise_ms, generation=generation)
+        if verdict in _VERDICTS:
+            reason = "expired" if verdict == Verdict.LOST else ""
+            return pb.KeptLock(verdict=_VERDICTS[Verdict(verdict)], reason=reason)
+    return pb.KeptLock(verdict=pb.VERDICT_UNKNOWN)

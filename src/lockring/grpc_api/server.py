@@ -1,4 +1,7 @@
-"""The gRPC server of a node: in the node's event loop, on a port of its own, bounded so that the lock port never waits for it."""
+"""The gRPC server of a node: in the node's event loop, on a port of its own.
+
+It is bounded so that the lock port never waits for it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from grpc_reflection.v1alpha import reflection
 
 from lockring.addresses import format_address, split_address
 from lockring.errors import CannotListen
-from lockring.grpc_api.channels import NodeHost
-from lockring.grpc_api.router import Forwarder
+from lockring.grpc_api.driver import NodeDriver
+from lockring.grpc_api.host import NodeHost
 from lockring.grpc_api.servicer import LockServicer
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
@@ -46,12 +49,12 @@ class GrpcServer:
     """
 
     def __init__(self, host: NodeHost) -> None:
-        self._forwarder = Forwarder(host)
+        self._driver = NodeDriver(host)
         self._health = health.aio.HealthServicer()
         self._is_serving: bool | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
-        lockring_pb2_grpc.add_LockServiceServicer_to_server(LockServicer(self._forwarder), self._server)
+        lockring_pb2_grpc.add_LockServiceServicer_to_server(LockServicer(host, self._driver), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
@@ -80,12 +83,8 @@ class GrpcServer:
         await self._server.start()
         return format_address(host, port)
 
-    def state_changed(self) -> None:
-        """The node has a new cluster state."""
-        self._forwarder.state_changed()
-
     def note_serving(self, is_serving: bool) -> None:
-        """The node may serve, or may not, from now on."""
+        """Report by the health service whether the node may serve from now on."""
         if is_serving != self._is_serving:
             task = asyncio.get_running_loop().create_task(self._set_health(is_serving))
             self._tasks.add(task)
@@ -95,7 +94,7 @@ class GrpcServer:
         """End all calls; those under way have `grace_s`."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
-        self._forwarder.close()
+        await self._driver.close()
 
     async def _set_health(self, is_serving: bool) -> None:
         self._is_serving = is_serving

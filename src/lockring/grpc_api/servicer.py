@@ -1,12 +1,13 @@
-"""The gRPC methods: each turns its call into what the wire takes, waits for the answer, and turns that back.
+"""The gRPC methods: each converts its call, has the client core carry it out, and converts the answer back.
 
-Whatever goes wrong ends the call with a status and nothing else: an error of lockring by the table in `status`, anything else as a
-bug, which is logged. Neither touches the node.
+Every error ends the call with a status and nothing else: an error of lockring by the table in `status`, any other one
+as a bug, which is logged. Neither touches the node.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -16,7 +17,7 @@ import grpc
 
 from lockring.clock import monotonic_ns
 from lockring.errors import InternalError, InvalidRequest, LockringError, NotHeld
-from lockring.grpc_api.acquire_call import ACQUISITION, AcquireCall, lease_ms
+from lockring.grpc_api.acquire_call import acquire, lease_ms
 from lockring.grpc_api.converters import (
     event_of,
     generation_of,
@@ -27,24 +28,16 @@ from lockring.grpc_api.converters import (
     wire_session,
 )
 from lockring.grpc_api.drains import order
+from lockring.grpc_api.driver import PATIENCE_NS, NodeDriver
+from lockring.grpc_api.host import NodeHost, place_of
 from lockring.grpc_api.keepalive_stream import KeepStream
-from lockring.grpc_api.listing import list_page
-from lockring.grpc_api.router import PATIENCE_NS, Forwarder
+from lockring.grpc_api.listing import Lister
 from lockring.grpc_api.status import Context, abort
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
-from lockring.grpc_api.watch_call import WatchCall
+from lockring.grpc_api.watch_call import states_of
 from lockring.names import check_lock_name, check_node_id
-from lockring.protocol import (
-    Break,
-    BreakReply,
-    Describe,
-    DescribeReply,
-    Drain,
-    Release,
-    ReleaseReply,
-    Undrain,
-)
+from lockring.protocol import BreakReply, DescribeReply, Drain, ReleaseReply, Undrain
 from lockring.slots import slot_of
 from lockring.units import seconds_to_ns
 
@@ -57,7 +50,7 @@ _Response = TypeVar("_Response")
 def _unary(
     method: Callable[[LockServicer, _Request, Context], Awaitable[_Response]],
 ) -> Callable[[LockServicer, _Request, Context], Coroutine[Any, Any, _Response]]:
-    """Let a method that answers once end its call with a status where it raises an error."""
+    """Let a method that answers once end its call with a status if it raises an error."""
 
     @functools.wraps(method)
     async def answer(self: LockServicer, request: _Request, context: Context) -> _Response:
@@ -77,7 +70,7 @@ def _unary(
 def _stream(
     method: Callable[[LockServicer, _Request, Context], AsyncIterator[_Response]],
 ) -> Callable[[LockServicer, _Request, Context], AsyncIterator[_Response]]:
-    """The same for a method that answers many times."""
+    """Do the same for a method that answers many times."""
 
     @functools.wraps(method)
     async def answer(self: LockServicer, request: _Request, context: Context) -> AsyncIterator[_Response]:
@@ -100,38 +93,42 @@ def _bug(error: Exception) -> InternalError:
 
 
 class LockServicer(lockring_pb2_grpc.LockServiceServicer):
-    """The service of one node. Lives in one event loop. What the methods do is said in the .proto file.
+    """The service of one node. Lives in one event loop. The .proto file describes the methods.
 
     Args:
-        forwarder: finds out whom to ask.
+        host: the node.
+        driver: the client that asks it and the others.
     """
 
-    def __init__(self, forwarder: Forwarder) -> None:
-        self._forwarder = forwarder
+    def __init__(self, host: NodeHost, driver: NodeDriver) -> None:
+        self._host = host
+        self._driver = driver
+        self._lister = Lister(host, driver)
 
     @_unary
     async def Lock(self, request: pb.LockRequest, context: Context) -> pb.LockResponse:  # noqa: N802
         """Acquire a lock."""
         arrived_ns = monotonic_ns()
         wanted = wanted_of(request, ttl_ms_max=self._ttl_ms_max)
-        grant = await AcquireCall(self._forwarder, wanted, arrived_ns).granted()
+        ticket = await acquire(self._driver, wanted)
         return pb.LockResponse(
-            generation=grant.generation, lease_ms=lease_ms(grant, arrived_ns), primary=grant.primary
+            generation=ticket.generation,
+            lease_ms=lease_ms(ticket.deadline_ns, arrived_ns, monotonic_ns()),
+            primary=self._driver.node_at(ticket.link),
         )
 
     @_unary
     async def Unlock(self, request: pb.UnlockRequest, context: Context) -> pb.UnlockResponse:  # noqa: N802
-        """Give an acquisition up."""
+        """Release an acquisition."""
         name = check_lock_name(request.name)
         session = wire_session(request.session, request.idempotency_key, name)
-        answer, sent = await self._forwarder.ask(
-            name,
-            lambda number, version: Release(number, session, ACQUISITION, name, version),
-            self._until_ns(context),
+        until_ns = self._until_ns(context)
+        query = self._driver.begin(
+            lambda core, now_ns: core.release_for(session, name, give_up_at_ns=until_ns, now_ns=now_ns)
         )
-        assert isinstance(answer, ReleaseReply)
+        answer: ReleaseReply = await self._driver.answer_to(query)
         # Asked more than once, an earlier question may have done it.
-        if not answer.dropped and sent == 1:
+        if not answer.dropped and query.sent == 1:
             raise NotHeld(f"lock {name!r} is not held under this session and key", name=name)
         return pb.UnlockResponse()
 
@@ -140,7 +137,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         self, request_iterator: AsyncIterator[pb.KeepAliveRequest], context: Context
     ) -> AsyncIterator[pb.KeepAliveResponse]:
         """Renew locks."""
-        stream = KeepStream(self._forwarder)
+        stream = KeepStream(self._driver)
 
         async def read() -> None:
             try:
@@ -166,12 +163,12 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
     async def FindLockOwner(  # noqa: N802
         self, request: pb.FindLockOwnerRequest, context: Context
     ) -> pb.FindLockOwnerResponse:
-        """Tell who holds a lock."""
+        """Return the holders and waiters of a lock."""
         name = check_lock_name(request.name)
-        answer, _ = await self._forwarder.ask(
-            name, lambda number, version: Describe(number, name, version), self._until_ns(context)
+        until_ns = self._until_ns(context)
+        answer: DescribeReply = await self._driver.ask(
+            lambda core, now_ns: core.describe(name, give_up_at_ns=until_ns, now_ns=now_ns)
         )
-        assert isinstance(answer, DescribeReply)
         lock = lock_of(answer.lock)
         if not lock.holders:
             return pb.FindLockOwnerResponse(lock=lock)
@@ -180,68 +177,69 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
 
     @_stream
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
-        """Tell of a lock at each change."""
-        watching = WatchCall(self._forwarder, check_lock_name(request.name))
-        try:
-            async for changed, gap in watching.states():
-                events = [event_of(each) for each in changed.events]
-                yield pb.WatchResponse(lock=lock_of(changed.lock), gap=gap, events=events)
-        finally:
-            watching.close()
+        """Report a lock at each change."""
+        states = states_of(self._driver, check_lock_name(request.name))
+        async with contextlib.aclosing(states):
+            async for state in states:
+                events = [event_of(each) for each in state.events]
+                yield pb.WatchResponse(lock=lock_of(state.lock), gap=state.gap, events=events)
 
     @_unary
     async def ListLocks(self, request: pb.ListLocksRequest, context: Context) -> pb.ListLocksResponse:  # noqa: N802
-        """Tell of a page of locks."""
-        return await list_page(self._forwarder, request, self._until_ns(context))
+        """Return a page of locks."""
+        return await self._lister.page(request, self._until_ns(context))
 
     @_unary
     async def GetClusterState(  # noqa: N802
         self, request: pb.GetClusterStateRequest, context: Context
     ) -> pb.GetClusterStateResponse:
-        """Tell of the members and slots."""
-        host = self._forwarder.host
-        return state_of(host.state, host.replica.node, with_slots=request.with_slots)
+        """Return the members and slots."""
+        return state_of(self._host.state, self._host.replica.node, with_slots=request.with_slots)
 
     @_unary
     async def BreakLock(self, request: pb.BreakLockRequest, context: Context) -> pb.BreakLockResponse:  # noqa: N802
         """End a holder's lease."""
         name, generation = check_lock_name(request.name), generation_of(request.generation)
-        answer, _ = await self._forwarder.ask(
-            name,
-            lambda number, version: Break(number, name, generation, request.force, version),
-            self._until_ns(context),
+        until_ns = self._until_ns(context)
+        answer: BreakReply = await self._driver.ask(
+            lambda core, now_ns: core.break_lock(
+                name, generation, force=request.force, give_up_at_ns=until_ns, now_ns=now_ns
+            )
         )
-        assert isinstance(answer, BreakReply)
         return pb.BreakLockResponse(freed=answer.freed, within_ms=answer.within_ms)
 
     @_unary
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:  # noqa: N802
         """Move everything off a node."""
-        await order(self._forwarder.host, Drain(0, check_node_id(request.node)), self._until_ns(context))
+        await order(self._host, Drain(0, check_node_id(request.node)), self._until_ns(context))
         return pb.DrainNodeResponse()
 
     @_unary
-    async def UndrainNode(self, request: pb.UndrainNodeRequest, context: Context) -> pb.UndrainNodeResponse:  # noqa: N802
+    async def UndrainNode(  # noqa: N802
+        self,
+        request: pb.UndrainNodeRequest,
+        context: Context,
+    ) -> pb.UndrainNodeResponse:
         """Let a drained node have slots again."""
-        await order(self._forwarder.host, Undrain(0, check_node_id(request.node)), self._until_ns(context))
+        await order(self._host, Undrain(0, check_node_id(request.node)), self._until_ns(context))
         return pb.UndrainNodeResponse()
 
     async def refuse(self, context: Context, error: LockringError, request: object) -> NoReturn:
-        """End a call with the status of an error, and where the lock of the request is, if it is about one."""
+        """End a call with the status of an error, and with the place of the request's lock if it has one."""
         try:
             slot = slot_of(check_lock_name(getattr(request, "name", "")))
         except InvalidRequest:
             await abort(context, error)
-        await abort(context, error, self._forwarder.where(slot))
+        await abort(context, error, place_of(self._host.state, slot))
 
     # ----------------------------------------------------------------------- inner
 
     @property
     def _ttl_ms_max(self) -> int:
-        return self._forwarder.state.coordinator_lease_ms
+        return self._host.state.coordinator_lease_ms
 
     def _until_ns(self, context: Context) -> int:
-        """When to stop asking: the call's deadline ends it sooner by itself."""
+        """Return when to stop asking: the call's deadline ends it sooner by itself."""
         left_s: float | None = context.time_remaining()
         left_ns = PATIENCE_NS if left_s is None else min(PATIENCE_NS, seconds_to_ns(left_s))
         return monotonic_ns() + left_ns

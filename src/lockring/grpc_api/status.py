@@ -10,14 +10,14 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from lockring.errors import LockringError
-from lockring.grpc_api.router import Where
+from lockring.grpc_api.host import SlotPlace
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 
 DOMAIN: Final = "lockring"
 """`domain` of each `ErrorInfo`; its `reason` is the error's code."""
 
 RETRY_MS: Final = 200
-"""What `RetryInfo` asks a client to wait for."""
+"""The pause for which `RetryInfo` asks a client."""
 
 STATUS_OF: Final[dict[str, int]] = {
     "invalid": code_pb2.INVALID_ARGUMENT,
@@ -54,12 +54,12 @@ STATUS_OF: Final[dict[str, int]] = {
 _HAS_MOVED: Final = frozenset({"moved", "unavailable", "stale"})
 
 
-def status_of(error: LockringError, where: Where | None) -> status_pb2.Status:
-    """An error as a status.
+def status_of(error: LockringError, place: SlotPlace | None) -> status_pb2.Status:
+    """Return an error as a status.
 
     Args:
-        error: what has happened.
-        where: the node that has the lock which the call was about, None if it was about none.
+        error: the error.
+        place: the node that has the lock of the call, None if the call has no lock.
     """
     info = error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN)
     if error.name:
@@ -68,9 +68,9 @@ def status_of(error: LockringError, where: Where | None) -> status_pb2.Status:
     if error.retryable:
         delay = duration_pb2.Duration(nanos=RETRY_MS * 1_000_000)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    if where is not None and error.code in _HAS_MOVED:
+    if place is not None and error.code in _HAS_MOVED:
         moved = pb.MovedTo(
-            node=where.node, address=where.address, grpc_address=where.grpc, version=where.version
+            node=place.node, address=place.address, grpc_address=place.grpc, version=place.version
         )
         details.append(moved)
     status = status_pb2.Status(code=STATUS_OF.get(error.code, code_pb2.INTERNAL), message=str(error))
@@ -81,9 +81,9 @@ def status_of(error: LockringError, where: Where | None) -> status_pb2.Status:
     return status
 
 
-async def abort(context: Context, error: LockringError, where: Where | None = None) -> NoReturn:
+async def abort(context: Context, error: LockringError, place: SlotPlace | None = None) -> NoReturn:
     """End a call with the status of an error."""
-    await context.abort_with_status(rpc_status.to_status(status_of(error, where)))
+    await context.abort_with_status(rpc_status.to_status(status_of(error, place)))
     raise AssertionError("a call that was ended goes on")
 
 

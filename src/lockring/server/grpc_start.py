@@ -10,7 +10,7 @@ from lockring.errors import CannotListen, ConfigError
 from lockring.server.settings import NodeSettings
 
 if TYPE_CHECKING:
-    from lockring.grpc_api.channels import NodeHost
+    from lockring.grpc_api.host import NodeHost
     from lockring.grpc_api.server import GrpcServer
 
 log = logging.getLogger("lockring.node")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from lockring.protocol import (
     Undrain,
     UndrainReply,
 )
+from lockring.server.coordinator_link import NodePlace
 from lockring.server.node_life import NodeLife
 
 Answer = Callable[[DrainReply | UndrainReply | Refusal], None]
@@ -30,12 +32,12 @@ class LocalClient:
     Args:
         number: the connection's number, for the node's core.
         life: the node's life to which it is connected.
-        receive: called with each message for the client.
-        end: called when the node ends the connection, or its life ends.
+        receive: called with each message for the client, its welcome among them.
+        end: called once the node has ended the connection, with the reason.
     """
 
     def __init__(
-        self, number: int, life: NodeLife, receive: Callable[[Message], None], end: Callable[[], None]
+        self, number: int, life: NodeLife, receive: Callable[[Message], None], end: Callable[[str], None]
     ) -> None:
         self.remote = "a gRPC client"
         self._number = number
@@ -44,26 +46,34 @@ class LocalClient:
         self._end = end
 
     def ask(self, message: Message) -> None:
-        """Hand a message of the client to the node."""
+        """Hand a message of the client to the node, its hello first."""
         self._life.core.receive(self._number, message, now_ns=monotonic_ns())
         self._life.pump.schedule()
+
+    def hang_up(self) -> None:
+        """End the connection from the client's side. Harmless after the node has ended it."""
+        self._leave()
+        self._end("the client has hung up")
 
     def send(self, message: Message) -> None:
         """See `Answerable`: pass the node's message to the client."""
         self._receive(message)
 
-    def hang_up(self) -> None:
-        """End the conversation."""
-        self._life.left(self._number)
-        self._end()
-
     def turn_away(self, error: LockringError) -> None:
-        """See `Answerable`: end the connection of a client that the node does not serve."""
-        self._end()
+        """See `Answerable`: give the reason why the node does not serve this client, then end."""
+        self._receive(Refusal(0, error.code, str(error)))
+        self._end("it was refused")
 
     def close(self, reason: str) -> None:
-        """See `Answerable`: end the connection."""
-        self._end()
+        """See `Answerable`: end the connection from the node's side."""
+        # Soon, and not at once: the core is asking for this, and must not be called meanwhile.
+        asyncio.get_running_loop().call_soon(self._leave)
+        self._end(reason)
+
+    def _leave(self) -> None:
+        """Report the end of the connection to the node, unless its life has ended."""
+        if self._number in self._life.accepted:
+            self._life.left(self._number)
 
 
 class LocalClients:
@@ -71,12 +81,19 @@ class LocalClients:
 
     Args:
         present: returns the node's present life.
+        place: the addresses under which others reach the node.
     """
 
-    def __init__(self, present: Callable[[], NodeLife]) -> None:
+    def __init__(self, present: Callable[[], NodeLife], place: NodePlace) -> None:
         self._present = present
+        self._place = place
         self._clients: dict[int, LocalClient] = {}
         self._count = 0
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the node's lock port, as advertised to others."""
+        return self._place.address
 
     @property
     def replica(self) -> Replica:
@@ -92,27 +109,23 @@ class LocalClients:
         """Return a client by the number of its connection; None once that has ended."""
         return self._clients.get(number)
 
-    def connect_local(
-        self, client: str, receive: Callable[[Message], None], ended: Callable[[], None]
-    ) -> LocalClient:
+    def connect_local(self, receive: Callable[[Message], None], ended: Callable[[str], None]) -> LocalClient:
         """Connect a client of this process to the node's present life, without a socket.
 
         Args:
-            client: its random id.
             receive: called with each message for it, in the event loop.
-            ended: called once no more will come, since the life has ended; it may connect again.
+            ended: called with the reason once no more will come; the client may connect again.
         """
         self._count += 1
         number = -self._count  # those of accepted connections are positive
 
-        def end() -> None:
+        def end(reason: str) -> None:
             if self._clients.pop(number, None) is not None:
-                ended()
+                ended(reason)
 
         life = self._present()
         local = self._clients[number] = LocalClient(number, life, receive, end)
         life.accept(number)
-        local.ask(ClientHello(PROTOCOL, life.core.state.cluster, client, self._count))
         return local
 
     def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
@@ -130,7 +143,8 @@ class OrderingClient:
 
     def __init__(self, host: LocalClients, answer: Answer) -> None:
         self._answer: Answer | None = answer
-        self._line = host.connect_local(secrets.token_hex(8), self._receive, self._ended)
+        self._line = host.connect_local(self._receive, self._ended)
+        self._line.ask(ClientHello(PROTOCOL, host.state.cluster, secrets.token_hex(8), 1))
 
     def ask(self, order: Drain | Undrain) -> None:
         """Send the request."""
@@ -141,7 +155,7 @@ class OrderingClient:
             self._finish(message)
             self._line.hang_up()
 
-    def _ended(self) -> None:
+    def _ended(self, reason: str) -> None:
         self._finish(
             Refusal(0, Unavailable.code, "the node began a new life before the coordinator answered")
         )

@@ -49,7 +49,7 @@ class NodeServer:
         outbox = Outbox()
         self._lives = lives = NodeLives(settings, self._place, outbox, guest_of=self._guest_of, listener=self)
         self._port = NodePort(outbox, lambda: lives.present, ports=ports)
-        self._locals = LocalClients(lambda: lives.present)
+        self._locals = LocalClients(lambda: lives.present, self._place)
         self._grpc: GrpcServer | None = None
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._look_timer: asyncio.TimerHandle | None = None
@@ -107,11 +107,6 @@ class NodeServer:
             log.info("node %s has stopped", self._settings.id)
 
     # ----------------------------------------------------------------------- LifeListener
-
-    def state_changed(self) -> None:
-        """See `LifeListener`."""
-        if self._grpc is not None:
-            self._grpc.state_changed()
 
     def departed(self, depart: Depart) -> None:
         """See `LifeListener`."""

@@ -252,7 +252,9 @@ class NodeLife:
     def _admit(self, effect: Admit) -> None:
         guest = self._guest_of(effect.to)
         if not isinstance(guest, AcceptedConnection):
-            return  # one in this process needs no welcome
+            if guest is not None and effect.welcome is not None:
+                guest.send(effect.welcome)  # a client in this process, which nothing bounds
+            return
         try:
             guest.admit(PEER if effect.is_member else CLIENT, effect.welcome)
         except LockringError as error:  # too many clients, which the listener alone counts

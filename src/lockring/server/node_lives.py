@@ -28,9 +28,6 @@ log: Final = logging.getLogger("lockring.node")
 class LifeListener(Protocol):
     """The process of a node, as its lives see it."""
 
-    def state_changed(self) -> None:
-        """Act on a new cluster state of the present life."""
-
     def departed(self, depart: Depart) -> None:
         """Let the process end, since the node may stop."""
 
@@ -142,15 +139,11 @@ class NodeLives:
             outbox=self._outbox,
             guest_of=self._guest_of,
             coordinator=lambda: self._link.connection,
-            on_state=self._on_state,
+            on_state=self.log.state_changed,
             on_depart=self._listener.departed,
         )
         life.core.coordinator_missing(self._link.note)
         return life
-
-    def _on_state(self, state: ClusterState) -> None:
-        self.log.state_changed(state)
-        self._listener.state_changed()
 
     def _go_on_leaving(self) -> None:
         if self._leave_until_ns is not None:

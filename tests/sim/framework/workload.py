@@ -13,6 +13,8 @@ from lockring.core.client import (
     Disconnect,
     GrantLost,
     GroupChange,
+    LossOnBehalf,
+    OnBehalf,
     QueryKind,
     Resolve,
     SendTo,
@@ -27,7 +29,7 @@ from tests.sim.framework.groups import GroupHabits, GroupProgram
 from tests.sim.framework.network import End, Network
 from tests.sim.framework.shells import Shell, brief
 from tests.sim.framework.watches import Seen
-from tests.sim.framework.world import MS, Slowness, World
+from tests.sim.framework.world import MS, S, Slowness, World
 
 if TYPE_CHECKING:
     from lockring.core.effects import Effect
@@ -98,6 +100,7 @@ class ClientShell(Shell):
         tasks: the threads of its program.
         stopping: whether the program has stopped acquiring.
         watches: the watches of its program, by lock.
+        answers: what was answered on behalf of programs behind it.
     """
 
     is_client = True
@@ -124,6 +127,7 @@ class ClientShell(Shell):
         self.stopping = False
         self.tasks: list[Task] = []
         self.watches: dict[str, Seen] = {}
+        self.answers: list[CallResult] = []
         self.core = None
 
     # ------------------------------------------------------------------ life
@@ -251,11 +255,58 @@ class ClientShell(Shell):
         self.post(self._take, task, name, ttl_ms, wait_ms, Mode.SHARED if shared else Mode.EXCLUSIVE)
         return task
 
-    def _take(self, task: Task, name: str, ttl_ms: int, wait_ms: int, mode: int) -> None:
+    def _take(
+        self,
+        task: Task,
+        name: str,
+        ttl_ms: int,
+        wait_ms: int,
+        mode: int,
+        on_behalf: OnBehalf | None = None,
+    ) -> None:
         assert self.core is not None
-        task.ticket = self.core.acquire(name, ttl_ms=ttl_ms, now_ns=self.now_ns(), wait_ms=wait_ms, mode=mode)
+        now_ns = self.now_ns()
+        task.ticket = self.core.acquire(
+            name, ttl_ms=ttl_ms, now_ns=now_ns, wait_ms=wait_ms, mode=mode, on_behalf=on_behalf
+        )
         task.since = self.world.now
         self._by_ticket[id(task.ticket)] = task
+
+    def act_for_others(self) -> None:
+        """Acquire on behalf of programs from now on, as a node's gRPC API does; nothing was asked of it before."""
+        self.post(self._act_for_others)
+
+    def _act_for_others(self) -> None:
+        self.core = ClientCore(self.seeds, owner="", new_id=self._new_id, session_per_acquisition=True)
+
+    def take_for(self, session: str, name: str, *, ttl_ms: int) -> Task:
+        """Acquire a lock for a program, whose session it names; the task has the outcome."""
+        task = Task(len(self.tasks), scripted=True)
+        self.tasks.append(task)
+        self.post(self._take, task, name, ttl_ms, WAIT_FOREVER, Mode.EXCLUSIVE, OnBehalf(session))
+        return task
+
+    def renew_for(self, session: str, name: str, *, ttl_ms: int) -> None:
+        """Renew a program's lock, acquired here or elsewhere; `answers` gets the answer."""
+        self.post(self._renew_for, session, name, ttl_ms)
+
+    def _renew_for(self, session: str, name: str, ttl_ms: int) -> None:
+        assert self.core is not None
+        now_ns = self.now_ns()
+        self.core.renew_for(session, name, ttl_ms=ttl_ms, give_up_at_ns=now_ns + 2 * S, now_ns=now_ns)
+
+    def release_for(self, session: str, name: str) -> None:
+        """Release a program's lock, acquired here or elsewhere; `answers` gets the answer."""
+        self.post(self._release_for, session, name)
+
+    def _release_for(self, session: str, name: str) -> None:
+        assert self.core is not None
+        now_ns = self.now_ns()
+        self.core.release_for(session, name, give_up_at_ns=now_ns + 5 * S, now_ns=now_ns)
+
+    def hang_up(self, task: Task) -> None:
+        """End the call that waits for a lock."""
+        self.post(self._cancel, task)
 
     def list_all(self) -> None:
         """List everything to every node, as a client does that does not agree with one."""
@@ -383,6 +434,10 @@ class ClientShell(Shell):
                 # No server was ever reached: begin again, as its caller would.
                 self.world.stats["not_watched"] += 1
                 self._watch(effect.request.name)
+            case CallResult():
+                self.answers.append(effect)
+            case LossOnBehalf():
+                pass
             case GroupChange(request, gained, lost, awaited):
                 assert self.group is not None
                 self.group.regrouped(request, gained, lost, awaited)

@@ -23,7 +23,18 @@ for want of a find:
 
 from __future__ import annotations
 
-from tests.sim.rules import clients, coordinator, copies, drains, groups, modes, restarts, rights, stores
+from tests.sim.rules import (
+    clients,
+    coordinator,
+    copies,
+    drains,
+    groups,
+    modes,
+    on_behalf,
+    restarts,
+    rights,
+    stores,
+)
 from tests.sim.rules.switches import DRILLS, HALVES, MUTANTS, applied, half_applied
 
 __all__ = ["DRILLS", "HALVES", "MODEL_SWITCHES", "MUTANTS", "applied", "half_applied"]
@@ -66,5 +77,5 @@ MODEL_SWITCHES = {
 }
 """The switches of the protocol's executable model, and the mutants that are the same here."""
 
-FILES = (rights, copies, coordinator, restarts, drains, stores, clients, modes, groups)
+FILES = (rights, copies, coordinator, restarts, drains, stores, clients, on_behalf, modes, groups)
 """Where the rules are, by what they are about."""

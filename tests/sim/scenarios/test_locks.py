@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.sim.scenarios.scenario import Scenario
+from lockring.protocol import Verdict
+from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
 
 def test_a_token_grows_with_each_acquisition_and_stays_with_each_renewal() -> None:
@@ -153,3 +154,26 @@ def test_each_node_and_the_coordinator_die_in_turn_and_none_of_200_held_locks_is
     cluster.let_go(one, *held)
     for task, token in zip(cluster.hold(other, *names), tokens, strict=True):
         assert task.generation > token
+
+
+def test_a_lock_acquired_for_a_program_is_renewed_and_released_through_any_other_client() -> None:
+    cluster = Scenario(clients=3)
+    one, second, other = cluster.simulation.clients
+    one.act_for_others()
+    second.act_for_others()
+    taken = one.take_for("program", cluster.name, ttl_ms=TTL_MS)
+    cluster.wait(lambda: taken.outcome == "held", 2)
+    one.crash()
+    wanted = other.take(cluster.name, ttl_ms=TTL_MS)
+    cluster.primary().crash()
+    for _ in range(8):
+        second.renew_for("program", cluster.name, ttl_ms=TTL_MS)
+        cluster.run(TTL_MS / 3000)
+    replies = [each.answer for each in second.answers if each.error is None]
+    assert {reply.acquisitions[0][1] for reply in replies} == {Verdict.HELD}
+    assert len(replies) >= 6, "only the crash may have left one or two without an answer"
+    assert wanted.outcome == "waiting"
+    second.release_for("program", cluster.name)
+    cluster.wait(lambda: wanted.outcome == "held", 1)
+    assert second.answers[-1].answer.dropped
+    assert wanted.generation > taken.generation

@@ -6,7 +6,7 @@ import pytest
 
 from lockring.core.node.validation import SESSION_BYTES_MAX
 from lockring.errors import InvalidRequest
-from lockring.grpc_api.acquire_call import PromisedGrant, lease_ms
+from lockring.grpc_api.acquire_call import lease_ms
 from lockring.grpc_api.converters import generation_of, listed_of, lock_of, wanted_of, wire_session
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.protocol import HolderRecord, LockRecord, Mode, WaiterRecord
@@ -100,5 +100,10 @@ def test_a_long_queue_is_counted_and_not_told_whole() -> None:
 
 def test_a_lease_counts_what_the_wait_took_by_the_slowest_clock() -> None:
     arrived_ns = 5_000 * NS_PER_MS
-    assert lease_ms(PromisedGrant(1, arrived_ns, 10_000, "N1"), arrived_ns) == 10_000
-    assert lease_ms(PromisedGrant(1, arrived_ns + 2_100 * NS_PER_MS, 10_000, "N1"), arrived_ns) == 12_000
+    deadline_ns = arrived_ns + 12_100 * NS_PER_MS
+    assert lease_ms(deadline_ns, arrived_ns, arrived_ns) == 12_100
+    assert lease_ms(deadline_ns, arrived_ns, arrived_ns + 2_100 * NS_PER_MS) == 12_000
+
+
+def test_a_lease_that_is_over_when_the_answer_leaves_never_counts_below_nothing() -> None:
+    assert lease_ms(0, 0, 2_100 * NS_PER_MS) == 0

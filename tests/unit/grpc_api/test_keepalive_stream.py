@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from lockring.errors import InvalidRequest, Unavailable
+from lockring.core.client import ClientCore, Query
+from lockring.errors import InvalidRequest, LockringError, Unavailable
 from lockring.grpc_api import keepalive_stream as keeping
+from lockring.grpc_api.driver import LossHandler
 from lockring.grpc_api.keepalive_stream import KeepStream, KeptLock
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 
 
-class Nobody:
-    """A forwarder that reaches no node, or one that refuses."""
+class RefusingDriver:
+    """A driver whose every question ends in the same error, at once or when it is let go."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: LockringError, *, at_once: bool = True) -> None:
         self.error = error
+        self.at_once = at_once
         self.listened: set[str] = set()
+        self.abandoned: list[Query] = []
+        self._core = ClientCore(["10.0.0.1:1"], owner="", new_id=lambda: "id", session_per_acquisition=True)
 
-    def listen(self, session: str, told: Callable[..., None]) -> None:
+    def listen(self, session: str, handler: LossHandler) -> None:
         self.listened.add(session)
 
-    def unlisten(self, session: str, told: Callable[..., None]) -> None:
+    def unlisten(self, session: str, handler: LossHandler) -> None:
         self.listened.discard(session)
 
-    def primary_of(self, slot: int) -> str:
-        return "N1"
+    def begin(self, question: Callable[[ClientCore, int], Query]) -> Query:
+        query = question(self._core, 0)
+        query.call = asyncio.get_running_loop().create_future()
+        if self.at_once:
+            query.call.set_result((None, self.error))
+        return query
 
-    async def port_of(self, primary: str, until_ns: int) -> Any:
-        raise self.error
-
-    async def pause(self, attempts: int, until_ns: int) -> None:
-        await asyncio.sleep(0.01)
+    def abandon(self, request: Query) -> None:
+        self.abandoned.append(request)
 
 
 def listed(number: int, ttl_ms: int) -> KeptLock:
@@ -47,29 +52,52 @@ def test_a_stream_renews_any_number_of_locks_and_listens_for_those_listed_last(
     monkeypatch.setattr(keeping, "LOCKS_PER_STREAM_MAX", 10)
 
     async def main() -> None:
-        nobody = Nobody(Unavailable("nobody is there"))
-        stream = KeepStream(nobody)  # type: ignore[arg-type]
+        driver = RefusingDriver(Unavailable("no node is there"))
+        stream = KeepStream(driver)
         for number in range(100):
             stream.renew(number, [listed(number, 1_000), listed(0, 1_000)])
-        assert nobody.listened == {"wire-0", *(f"wire-{number}" for number in range(91, 100))}
+        assert driver.listened == {"wire-0", *(f"wire-{number}" for number in range(91, 100))}
         stream.close()
-        assert nobody.listened == set()
+        assert driver.listened == set()
 
     asyncio.run(main())
 
 
-def test_a_lock_that_is_listed_wrongly_is_refused_and_the_others_go_on() -> None:
+@pytest.mark.parametrize(
+    ("error", "verdict", "reason"),
+    [
+        (
+            InvalidRequest("the TTL is 5000 ms, not 7000 ms"),
+            pb.VERDICT_REFUSED,
+            "the TTL is 5000 ms, not 7000 ms",
+        ),
+        (Unavailable("no node serves slot 7"), pb.VERDICT_UNKNOWN, ""),
+    ],
+)
+def test_a_lock_that_is_listed_wrongly_is_refused_and_one_that_no_node_speaks_of_is_unknown(
+    error: LockringError, verdict: pb.Verdict.ValueType, reason: str
+) -> None:
     async def main() -> None:
-        stream = KeepStream(Nobody(InvalidRequest("the TTL is 5000 ms, not 7000 ms")))  # type: ignore[arg-type]
+        stream = KeepStream(RefusingDriver(error))
         stream.renew(1, [listed(3, 7_000)])
         stream.renew(2, [listed(4, 7_000)])
         stream.end()
         kept = [lock async for response in stream.responses() for lock in response.locks]
-        assert sorted((lock.name, lock.verdict) for lock in kept) == [
-            ("job/3", pb.VERDICT_REFUSED),
-            ("job/4", pb.VERDICT_REFUSED),
+        assert sorted((lock.name, lock.verdict, lock.reason) for lock in kept) == [
+            ("job/3", verdict, reason),
+            ("job/4", verdict, reason),
         ]
-        assert kept[0].reason == "the TTL is 5000 ms, not 7000 ms"
         stream.close()
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_is_closed_withdraws_what_it_has_asked() -> None:
+    async def main() -> None:
+        driver = RefusingDriver(Unavailable("no node is there"), at_once=False)
+        stream = KeepStream(driver)
+        stream.renew(1, [listed(3, 7_000), listed(4, 7_000)])
+        stream.close()
+        assert [query.name for query in driver.abandoned] == ["job/3", "job/4"]
 
     asyncio.run(main())

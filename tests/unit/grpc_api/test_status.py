@@ -13,12 +13,12 @@ from lockring.errors import (
     Overloaded,
     Unavailable,
 )
-from lockring.grpc_api.router import Where
+from lockring.grpc_api.host import SlotPlace
 from lockring.grpc_api.status import RETRY_MS, STATUS_OF, status_of
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from tests.unit.house.rules import ROOT
 
-HERE = Where("N2", "10.0.0.2:9501", "10.0.0.2:9601", 17)
+HERE = SlotPlace("N2", "10.0.0.2:9501", "10.0.0.2:9601", 17)
 
 
 def codes_of(kind: type[LockringError]) -> set[str]:
@@ -27,9 +27,9 @@ def codes_of(kind: type[LockringError]) -> set[str]:
     return {kind.code} | {code for child in children for code in codes_of(child)}
 
 
-def details_of(error: LockringError, where: Where | None = None) -> dict[str, object]:
+def details_of(error: LockringError, place: SlotPlace | None = None) -> dict[str, object]:
     found: dict[str, object] = {}
-    for packed in status_of(error, where).details:
+    for packed in status_of(error, place).details:
         for kind in (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, pb.MovedTo):
             if packed.Is(kind.DESCRIPTOR):
                 found[kind.DESCRIPTOR.name] = kind()
@@ -63,6 +63,6 @@ def test_what_may_be_tried_again_says_after_what_time() -> None:
 
 def test_what_has_moved_says_where_to() -> None:
     moved = details_of(Moved("elsewhere"), HERE)["MovedTo"]
-    assert Where(moved.node, moved.address, moved.grpc_address, moved.version) == HERE
+    assert SlotPlace(moved.node, moved.address, moved.grpc_address, moved.version) == HERE
     assert "MovedTo" not in details_of(NotHeld("nobody"), HERE)
     assert "MovedTo" not in details_of(Unavailable("nothing in particular"))

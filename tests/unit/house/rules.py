@@ -41,7 +41,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "config": _WORDS | {"clock", "core"},
     "net": _WORDS | {"clock", "cluster_state", "core"},
     "store": _WORDS | {"clock", "cluster_state", "core"},
-    "grpc_api": _WORDS | {"_version", "clock", "cluster_state", "core", "net"},
+    "grpc_api": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net"},
     "server": _WORDS
     | {
         "_version",

@@ -8,11 +8,12 @@ import os
 import weakref
 from typing import Protocol, cast
 
-from lockring.client.blocking.connection import decoder, not_understood
+from lockring.client.blocking.connection import CONNECT_S, decoder, not_understood
 from lockring.errors import LockringError, ProtocolError
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message
+from lockring.system_errors import connect_failure, reason_of
 
 
 class ConnectionOwner(Protocol):
@@ -78,3 +79,10 @@ class AsyncConnection(asyncio.Protocol):
         if sock is not None and sock.fileno() >= 0:
             with contextlib.suppress(OSError):  # if this does not arrive, the lease runs out instead
                 os.write(sock.fileno(), words)
+
+
+def why_not_connected(error: Exception) -> str:
+    """Return for people why a connection could not be made."""
+    if isinstance(error, OSError):
+        return connect_failure(error, CONNECT_S)
+    return f"cannot be connected to: {reason_of(error)}"

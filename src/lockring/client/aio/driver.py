@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import secrets
 import warnings
 import weakref
@@ -22,8 +21,9 @@ from typing import Any, Final, TypeVar
 
 from lockring._version import __version__
 from lockring.addresses import split_address
-from lockring.client.aio.connection import AsyncConnection
+from lockring.client.aio.connection import AsyncConnection, why_not_connected
 from lockring.client.aio.event_loops import call_on_loop, guard_of
+from lockring.client.aio.forks import expect_forks
 from lockring.client.aio.watching import WatchReader
 from lockring.client.arguments import origin_of
 from lockring.client.blocking.connection import CONNECT_S
@@ -39,6 +39,7 @@ from lockring.client.group_state import GroupListener
 from lockring.client.logs import LoggedCore
 from lockring.clock import monotonic_ns
 from lockring.core.client import (
+    BACKLOG_MAX,
     HELD,
     CallResult,
     ClientCore,
@@ -46,6 +47,7 @@ from lockring.core.client import (
     Disconnect,
     GrantLost,
     GroupChange,
+    OnBehalf,
     Query,
     QueryKind,
     Resolve,
@@ -57,7 +59,6 @@ from lockring.core.client import (
 from lockring.errors import ClientClosed, LockringError
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message, Mode
-from lockring.system_errors import connect_failure, reason_of
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _CLOSE_S: Final = 3.0
@@ -80,12 +81,20 @@ class AsyncDriver:
         addresses: HOST:PORT of each server.
         owner: returns the label that other clients see.
         connect_timeout_ns: how long an acquire without a timeout waits for the very first server.
+        core: the client core to run, None for one of this client's own.
     """
 
-    def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        owner: Callable[[], str],
+        connect_timeout_ns: int,
+        *,
+        core: ClientCore | None = None,
+    ) -> None:
         self.addresses = addresses
         self.owner = owner()
-        self._core = LoggedCore(
+        self._core = core or LoggedCore(
             addresses,
             owner=self.owner,
             new_id=lambda: secrets.token_hex(8),
@@ -106,7 +115,7 @@ class AsyncDriver:
         self._forked = False
         self._ended: asyncio.Future[None] | None = None
         self._guard: AsyncGenerator[None] | None = None
-        _engines.add(self)
+        expect_forks(self)
         remember(self)
 
     @property
@@ -154,11 +163,28 @@ class AsyncDriver:
         """
         return grant(self, await self.acquire_ticket(name, ttl_ms, wait_ms, mode, payload))
 
-    async def acquire_ticket(self, name: str, ttl_ms: int, wait_ms: int, mode: int, payload: bytes) -> Ticket:
+    async def acquire_ticket(
+        self,
+        name: str,
+        ttl_ms: int,
+        wait_ms: int,
+        mode: int,
+        payload: bytes,
+        *,
+        permits: int = 1,
+        on_behalf: OnBehalf | None = None,
+    ) -> Ticket:
         """Acquire a lock as `acquire` does, and return its ticket alone."""
         loop = self._usable()
         ticket = self._core.acquire(
-            name, ttl_ms=ttl_ms, now_ns=monotonic_ns(), wait_ms=wait_ms, mode=mode, payload=payload
+            name,
+            ttl_ms=ttl_ms,
+            now_ns=monotonic_ns(),
+            wait_ms=wait_ms,
+            mode=mode,
+            permits=permits,
+            payload=payload,
+            on_behalf=on_behalf,
         )
         outcome: Outcome = loop.create_future()
         ticket.call = outcome
@@ -207,26 +233,38 @@ class AsyncDriver:
 
     async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Begin a query, which `question` makes of the core and the time, and wait for its answer."""
+        return await self.answer_to(self.begin(question))
+
+    def begin(self, question: Callable[[ClientCore, int], Query]) -> Query:
+        """Begin a query; its `call` is the future of its answer and its error."""
         loop = self._usable()
         request = question(self._core, monotonic_ns())
-        answered: asyncio.Future[tuple[Any, LockringError | None]] = loop.create_future()
-        request.call = answered
+        request.call = loop.create_future()
         self._plan_flush(loop)
+        return request
+
+    async def answer_to(self, request: Query) -> Any:
+        """Wait for the answer to what was begun; an early end of the wait withdraws it."""
         try:
-            answer, error = await answered
+            answer, error = await request.call
         except BaseException:
-            self._core.abandon(request, now_ns=monotonic_ns())
-            self._plan_flush(loop)
+            self.abandon(request)
             raise
         if error is not None:
             raise error
         return answer
 
-    def watch(self, name: str) -> WatchReader:
-        """Begin to watch a lock."""
+    def abandon(self, request: Query) -> None:
+        """Withdraw what was begun; its answer is not wanted any more."""
+        if not self._gone:
+            self._core.abandon(request, now_ns=monotonic_ns())
+            self._plan_flush(self._usable())
+
+    def watch(self, name: str, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
+        """Begin to watch a lock; of a slow reader's updates at most `unread_max` wait."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
-        watching = request.call = WatchReader(request)
+        watching = request.call = WatchReader(request, unread_max)
         self._plan_flush(loop)
         return watching
 
@@ -324,21 +362,15 @@ class AsyncDriver:
             wire.transport.close()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, link: int, address: str) -> None:
-        host, port = split_address(address)
         wire = AsyncConnection(self, link, address)
         try:
             async with asyncio.timeout(CONNECT_S):
-                await loop.create_connection(lambda: wire, host, port)
+                await self._open(loop, wire)
         except Exception as error:  # noqa: BLE001 - any error means that the connection failed: the core decides
             self._connecting.pop(link, None)
             if wire.transport is not None:
                 wire.transport.abort()
-            reason = (
-                connect_failure(error, CONNECT_S)
-                if isinstance(error, OSError)
-                else f"cannot be connected to: {reason_of(error)}"
-            )
-            self._core.disconnected(link, now_ns=monotonic_ns(), reason=reason)
+            self._core.disconnected(link, now_ns=monotonic_ns(), reason=why_not_connected(error))
         else:
             self._connecting.pop(link, None)
             self._wires[link] = wire
@@ -346,6 +378,11 @@ class AsyncDriver:
             if wire.transport is None or wire.transport.is_closing():
                 self.wire_lost(wire, "the connection was lost", None)  # it ended before it was in `_wires`
         self._flush()
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, wire: AsyncConnection) -> None:
+        """Give a connection its transport. A driver with other transports than TCP replaces this."""
+        host, port = split_address(wire.address)
+        await loop.create_connection(lambda: wire, host, port)
 
     # ------------------------------------------------------------------ what the core wants
 
@@ -562,15 +599,3 @@ def _on_timer(reference: weakref.ref[AsyncDriver], may_wait: bool) -> None:
     engine = reference()
     if engine is not None:
         engine.on_timer(may_wait)
-
-
-_engines: weakref.WeakSet[AsyncDriver] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

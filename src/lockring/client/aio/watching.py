@@ -21,9 +21,9 @@ class WatchReader:
 
     __slots__ = ("backlog", "error", "over", "request", "woken")
 
-    def __init__(self, request: Query) -> None:
+    def __init__(self, request: Query, unread_max: int) -> None:
         self.request = request
-        self.backlog = Backlog()
+        self.backlog = Backlog(unread_max)
         self.error: LockringError | None = None
         self.over = False
         self.woken: asyncio.Future[None] | None = None

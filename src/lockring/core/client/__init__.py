@@ -11,6 +11,7 @@ from lockring.core.client.effects import Connect as Connect
 from lockring.core.client.effects import Disconnect as Disconnect
 from lockring.core.client.effects import GrantLost as GrantLost
 from lockring.core.client.effects import GroupChange as GroupChange
+from lockring.core.client.effects import LossOnBehalf as LossOnBehalf
 from lockring.core.client.effects import Resolve as Resolve
 from lockring.core.client.effects import SendTo as SendTo
 from lockring.core.client.effects import Update as Update
@@ -23,13 +24,17 @@ from lockring.core.client.listeners import LossListener as LossListener
 from lockring.core.client.listeners import MemberReference as MemberReference
 from lockring.core.client.moves import OTHER_CLUSTER as OTHER_CLUSTER
 from lockring.core.client.outlook import Wait as Wait
+from lockring.core.client.queries import ONLY_ACQUISITION as ONLY_ACQUISITION
+from lockring.core.client.queries import PageRequest as PageRequest
 from lockring.core.client.queries import Query as Query
 from lockring.core.client.queries import QueryKind as QueryKind
 from lockring.core.client.status import ClientStatus as ClientStatus
 from lockring.core.client.tickets import HELD as HELD
 from lockring.core.client.tickets import PENDING as PENDING
+from lockring.core.client.tickets import OnBehalf as OnBehalf
 from lockring.core.client.tickets import Ticket as Ticket
 from lockring.core.client.tickets import TicketState as TicketState
 from lockring.core.client.tickets import deadline_ns_of as deadline_ns_of
 from lockring.core.client.tickets import not_held as not_held
+from lockring.core.client.watches import BACKLOG_MAX as BACKLOG_MAX
 from lockring.core.client.watches import Backlog as Backlog

@@ -44,6 +44,7 @@ from lockring.core.client.outlook import Outlooks, Wait
 from lockring.core.client.outstanding import Item, OutstandingCalls
 from lockring.core.client.queries import (
     ListProgress,
+    PageRequest,
     Query,
     QueryKind,
     query_about_lock,
@@ -63,6 +64,7 @@ from lockring.core.client.tickets import (
     PENDING,
     RELEASING,
     ClientSession,
+    OnBehalf,
     Ticket,
     deadline_ns_of,
     is_believed,
@@ -179,6 +181,7 @@ class ClientCore:
         mode: int = Mode.EXCLUSIVE,
         permits: int = 1,
         payload: bytes = b"",
+        on_behalf: OnBehalf | None = None,
     ) -> Ticket:
         """Begin to acquire a lock; `Resolve` brings the outcome.
 
@@ -191,13 +194,15 @@ class ClientCore:
             mode: exclusive, shared or semaphore.
             permits: of a semaphore, how many.
             payload: what others see of the holder, at most `protocol.PAYLOAD_BYTES_MAX`.
+            on_behalf: the program for which it is acquired, if that is another one; for a client with a session per
+                acquisition. With the grant the client's part ends: the program renews it, and releases it.
 
         Raises:
             ClientClosed: the client was closed.
         """
         session = self._sessions.by_ttl_ms.get(ttl_ms)
         if session is None or self._shutdown.is_begun:
-            session = self._open_session(ttl_ms)
+            session = self._open_session(ttl_ms, on_behalf)
         session.used = acquisition = session.used + 1
         # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
         slot = crc32(name.encode()) % SLOTS
@@ -218,9 +223,9 @@ class ClientCore:
             self._outstanding.park(ticket, now_ns)
         return ticket
 
-    def _open_session(self, ttl_ms: int) -> ClientSession:
+    def _open_session(self, ttl_ms: int, on_behalf: OnBehalf | None) -> ClientSession:
         self._check_open()
-        session = self._sessions.open(ttl_ms)
+        session = self._sessions.open(ttl_ms, on_behalf)
         # Silence must be noticed in time to renew the shortest lease elsewhere.
         shortest_ns = self._sessions.shortest_ttl_ms * NS_PER_MS
         self._links.silence_ns = max(SILENCE_NS_MIN, min(SILENCE_NS_MAX, shortest_ns // 3))
@@ -305,6 +310,32 @@ class ClientCore:
             self._endings.limit(query, now_ns)
         self._outstanding.dispatch(query, now_ns)
         return query
+
+    # ------------------------------------------------------------------ on behalf of others
+
+    def renew_for(self, session: str, name: str, *, ttl_ms: int, give_up_at_ns: int, now_ns: int) -> Query:
+        """Renew the only acquisition of a session, which this client need not have made.
+
+        The answer is a `KeepaliveReply` that speaks of it. The program counts the promise from before it asked.
+        """
+        query = query_about_lock(QueryKind.RENEW, name, now_ns, give_up_at_ns)
+        query.session, query.ttl_ms = session, ttl_ms
+        return self._ask(query, now_ns)
+
+    def release_for(self, session: str, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
+        """Release the only acquisition of a session, which this client need not have made.
+
+        The answer is a `ReleaseReply`. If the query was `sent` more than once, an earlier request may have released it.
+        """
+        query = query_about_lock(QueryKind.RELEASE, name, now_ns, give_up_at_ns)
+        query.session = session
+        return self._ask(query, now_ns)
+
+    def list_page(self, prefix: str, page: PageRequest, *, give_up_at_ns: int, now_ns: int) -> Query:
+        """Ask one member for one page of its locks; the answer is a `ListReply`, or `StaleVersion` if it has left."""
+        query = query_anywhere(QueryKind.PAGE, prefix, now_ns, give_up_at_ns)
+        query.page = page
+        return self._ask(query, now_ns)
 
     # ------------------------------------------------------------------ groups
 
@@ -453,7 +484,7 @@ class ClientCore:
 
     def sessions(self) -> list[ClientSession]:
         """Return the sessions that were opened."""
-        return list(self._sessions.by_id.values())
+        return self._sessions.all()
 
     def link(self, number: int) -> NodeLink | None:
         """Return a link by its number, None if it is closed. Read it only."""

@@ -53,6 +53,14 @@ class GrantLost(NamedTuple):
     reason: str
 
 
+class LossOnBehalf(NamedTuple):
+    """A node ended an acquisition of a program behind this client. `reason` is as in `errors.LockLost`."""
+
+    session: str
+    name: str
+    reason: str
+
+
 class CallResult(NamedTuple):
     """A query was answered, or will not be: exactly one of `answer` and `error` is not None."""
 
@@ -83,4 +91,6 @@ class GroupChange(NamedTuple):
     awaited: bool
 
 
-ClientEffect = Connect | Disconnect | SendTo | Resolve | GrantLost | CallResult | Update | GroupChange
+ClientEffect = (
+    Connect | Disconnect | SendTo | Resolve | GrantLost | LossOnBehalf | CallResult | Update | GroupChange
+)

@@ -94,9 +94,12 @@ class Endings:
 
     def retract(self, ticket: Ticket, now_ns: int) -> None:
         """End a waiting or held ticket silently, and take it back from every node that may know it."""
+        is_own = ticket.session.on_behalf is None
+        if not is_own:
+            self._outstanding.take_back(ticket, now_ns)
         self._outstanding.withdraw(ticket)
         ticket.state = ENDED
-        if ticket.was_sent:
+        if ticket.was_sent and is_own:
             self._outstanding.begin_release(ticket, now_ns)
         else:
             self._outstanding.forget(ticket)

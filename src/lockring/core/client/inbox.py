@@ -65,6 +65,8 @@ class Inbox:
                 self._outstanding.recent_releases.add(subject, link.node, now_ns)
         elif isinstance(subject, ClosingSession):
             self._shutdown.close_links(now_ns)
+        elif isinstance(subject, Query):
+            self._outstanding.end_query(subject, reply, None)
 
     def receive(self, link: NodeLink, message: Message, now_ns: int) -> None:
         """Handle any message but `GrantReply` and `ReleaseReply`; a link with bad input is closed."""

@@ -21,7 +21,7 @@ from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import ENDED, PENDING, RELEASING, Ticket
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.timing import DISTANT_FUTURE_NS
-from lockring.errors import LockringError
+from lockring.errors import LockringError, StaleVersion
 from lockring.protocol import Refusal
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -89,6 +89,9 @@ class OutstandingCalls:
                 self.parked.pop(item, None)
                 self.end_query(item, item.listing.result(), None)
                 return
+        if isinstance(item, Query) and item.page is not None and target is None and self._routes.version:
+            self.end_query(item, None, StaleVersion(f"{item.page.replica} is not a member of the cluster"))
+            return
         link = target.link if isinstance(target, Node) else target
         if link is None:
             self.park(item, now_ns)
@@ -201,6 +204,10 @@ class OutstandingCalls:
             self._agenda.effects.append(Resolve(ticket, None))
         if self._sessions.per_acquisition:  # asked here too: a call for each release would be one in forty
             self.forget(ticket)
+
+    def take_back(self, ticket: Ticket, now_ns: int) -> None:
+        """Take back an acquire on behalf of a program, while the link on which it was sent is known."""
+        self._requests.take_back(ticket, now_ns)
 
     def forget(self, ticket: Ticket) -> None:
         """Forget a ticket that no node knows any more, with its session if that is its own."""

@@ -5,6 +5,9 @@ one finds the work done. Queries are therefore sent again over any failure until
 
 A list asks each member that is the primary of some slot, one after the other, page by page. It is not a snapshot: where
 routes change meanwhile it starts over, a few times at most.
+
+A client that acts for others also asks on their behalf: it renews or releases an acquisition that it need not have
+made, and reads a single page of one member. Each acquisition there is the only one of its session.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import msgspec
 from lockring.cluster_state import Replica
 from lockring.core.client.group_view import GroupSubscription
 from lockring.core.client.listeners import MemberReference
+from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.protocol import (
     Break,
@@ -29,11 +33,15 @@ from lockring.protocol import (
     DrainReply,
     FollowGroup,
     GetState,
+    Keepalive,
+    KeepaliveReply,
     List,
     ListReply,
     LockRecord,
     LockRecords,
     Message,
+    Release,
+    ReleaseReply,
     StateReply,
     Undrain,
     UndrainReply,
@@ -44,6 +52,8 @@ from lockring.slots import SLOTS, slot_of
 
 ANYWHERE: Final = -1
 """The slot of a query that any server answers."""
+ONLY_ACQUISITION: Final = 1
+"""The number of the acquisition in a session that has no other."""
 LIST_ROUNDS_MAX: Final = 3
 """How often a list starts over because the routes have changed. More would let a busy cluster keep it from ending."""
 PAGE_LOCKS: Final = 1000
@@ -62,6 +72,9 @@ class QueryKind(Enum):
     UNDRAIN = "undrain"
     LOOK = "look"
     FOLLOW = "follow"
+    PAGE = "page"
+    RENEW = "renew"
+    RELEASE = "release"
 
 
 STREAMS: Final = frozenset({QueryKind.WATCH, QueryKind.FOLLOW})
@@ -76,9 +89,28 @@ REPLIES: Final[dict[QueryKind, type[Message]]] = {
     QueryKind.DRAIN: DrainReply,
     QueryKind.UNDRAIN: UndrainReply,
     QueryKind.LOOK: View,
+    QueryKind.PAGE: ListReply,
+    QueryKind.RENEW: KeepaliveReply,
+    QueryKind.RELEASE: ReleaseReply,
 }
 """Which message answers which kind. A watch gets any number of `WatchNotice`, a subscription `View` and
 `SettlementNotice`."""
+
+
+class PageRequest(msgspec.Struct, frozen=True):
+    """One page of one member's locks.
+
+    Attributes:
+        replica: the member.
+        from_slot: where the page begins.
+        after_name: after which name in that slot.
+        limit: how many locks it has at most.
+    """
+
+    replica: Replica
+    from_slot: int
+    after_name: str
+    limit: int
 
 
 class Query(msgspec.Struct, eq=False):
@@ -98,6 +130,10 @@ class Query(msgspec.Struct, eq=False):
         retry_at_ns: when to try again after a refusal, 0 if no refusal pauses it.
         attempts: refusals in a row.
         refusal: the last refusal's code and text.
+        sent: how often it was sent.
+        session: on whose acquisition it acts, if it renews or releases.
+        ttl_ms: of that acquisition.
+        page: which page is asked for.
         listing: of a list, its progress.
         seen: of a watch, the lock as it was last reported.
         restarted: of a watch, whether it has been sent since then.
@@ -119,6 +155,10 @@ class Query(msgspec.Struct, eq=False):
     retry_at_ns: int = 0
     attempts: int = 0
     refusal: tuple[str, str] | None = None
+    sent: int = 0
+    session: str = ""
+    ttl_ms: int = 0
+    page: PageRequest | None = None
     listing: ListProgress | None = None
     seen: LockRecord | None = None
     restarted: bool = False
@@ -159,9 +199,31 @@ class Query(msgspec.Struct, eq=False):
                     view=self.subscription.seen,
                     version=version,
                 )
+            case QueryKind.RENEW:
+                return self._renewal(request, version)
+            case QueryKind.RELEASE:
+                return Release(request, self.session, ONLY_ACQUISITION, self.name, version)
+            case QueryKind.PAGE:
+                page = self.page
+                assert page is not None
+                return List(request, self.name, page.from_slot, page.after_name, page.limit)
             case QueryKind.LIST:
                 assert self.listing is not None
                 return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
+
+    def _renewal(self, request: int, version: int) -> Message:
+        return Keepalive(
+            request,
+            session=self.session,
+            ttl_ms=self.ttl_ms,
+            owner="",
+            through=ONLY_ACQUISITION,
+            count=1,
+            digest=mix(ONLY_ACQUISITION),
+            slots=[],
+            listed=[(self.slot, [(ONLY_ACQUISITION, self.name)])],
+            version=version,
+        )
 
 
 def query_about_lock(

@@ -11,11 +11,14 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Final
+
 from lockring.core.client.agenda import Agenda
-from lockring.core.client.effects import Resolve
+from lockring.core.client.effects import LossOnBehalf, Resolve
 from lockring.core.client.endings import Endings
 from lockring.core.client.links import Links, NodeLink, OpenKeepalive
 from lockring.core.client.outstanding import RETRY_NS_MIN, OutstandingCalls
+from lockring.core.client.queries import Query
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.requests import DIGEST, LISTED, PER_SLOT, OutgoingRequests
 from lockring.core.client.routes import RouteTable
@@ -23,8 +26,11 @@ from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket
 from lockring.core.client.verdicts import apply_keepalive
 from lockring.core.timing import DISTANT_FUTURE_NS
-from lockring.protocol import GrantReply, KeepaliveReply, LossNotice
+from lockring.protocol import GrantReply, KeepaliveReply, LossNotice, Refusal, Verdict
 from lockring.units import NS_PER_MS
+
+_FINAL: Final = frozenset({Verdict.HELD, Verdict.LOST, Verdict.WAITING})
+"""Verdicts that speak of an acquisition; the others say only that the node cannot."""
 
 
 class ClientRenewals:
@@ -95,10 +101,23 @@ class ClientRenewals:
             if deadline_ns < self._agenda.wake_at_ns:
                 self._agenda.wake_at_ns = deadline_ns
         self._agenda.effects.append(Resolve(ticket, None))
+        if ticket.session.on_behalf is not None:
+            self._hand_over(ticket, share, link)
+
+    def _hand_over(self, ticket: Ticket, share: NodeShare, link: NodeLink) -> None:
+        """Leave a grant to the program on whose behalf it was acquired, which renews it from here on.
+
+        The ticket keeps its link: a caller that is gone by now takes the grant back (`ClientCore.cancel`).
+        """
+        ticket.link = link.id
+        share.leave(ticket)
+        self._outstanding.forget(ticket)
 
     def lost_at_node(self, link: NodeLink, notice: LossNotice, now_ns: int) -> None:
         """Handle a node's word that it ended an acquisition."""
         session = self._sessions.by_id.get(notice.session)
+        if session is None and self._sessions.per_acquisition:
+            self._agenda.effects.append(LossOnBehalf(notice.session, notice.name, notice.reason))
         shares = session.shares.values() if session is not None else ()
         for share in shares:
             ticket = share.tickets.get(notice.acquisition)
@@ -135,8 +154,13 @@ class ClientRenewals:
         """Apply the answer to a keepalive."""
         asked = link.requests.pop(reply.request, None)
         if not isinstance(asked, OpenKeepalive):
+            if isinstance(asked, Query):
+                self._answered_on_behalf(asked, reply, now_ns)
             return
         share = asked.share
+        if share.session.shares.get(share.replica) is not share:
+            # The session was forgotten meanwhile. What it lacks is not given up: a program may hold it.
+            return
         # First: an answer revives nothing that has expired before it came.
         self._endings.lose_expired(share, now_ns)
         outcome = apply_keepalive(share, reply.request, asked.sent_at_ns, reply, now_ns)
@@ -161,6 +185,15 @@ class ClientRenewals:
             repeat = True
         if repeat:
             self.repeat_soon(share, now_ns)
+
+    def _answered_on_behalf(self, query: Query, reply: KeepaliveReply, now_ns: int) -> None:
+        """Answer a program's keepalive if the node has said something of its acquisition, else repeat it."""
+        for _, verdict, _ in reply.acquisitions:
+            if verdict in _FINAL and (verdict != Verdict.HELD or reply.promise_ms > 0):
+                self._outstanding.end_query(query, reply, None)
+                return
+        refusal = Refusal(0, "unavailable", f"the primary of {query.name!r} may not speak of it at present")
+        self._outstanding.retry(query, refusal, now_ns)
 
     def _ask_again_for_late(self, share: NodeShare, request: int, link: NodeLink, now_ns: int) -> None:
         """Repeat the acquires whose grants came too late, where the node has agreed but said nothing about them."""

@@ -85,6 +85,10 @@ class OutgoingRequests:
 
     def _acquire(self, ticket: Ticket, request: int, now_ns: int) -> Acquire:
         session = ticket.session
+        on_behalf = session.on_behalf
+        waited_ms = (now_ns - ticket.started_at_ns) // NS_PER_MS
+        if on_behalf is not None:
+            waited_ms += on_behalf.waited_ms
         wait_ms = WAIT_FOREVER
         if ticket.wait_until_ns != DISTANT_FUTURE_NS:
             # The rest of the wait, rounded up: a node that ends it early would deny what the caller still waits
@@ -95,13 +99,13 @@ class OutgoingRequests:
             request=request,
             session=session.id,
             ttl_ms=session.ttl_ms,
-            owner=self._owner,
+            owner=self._owner if on_behalf is None else on_behalf.owner,
             acquisition=ticket.acquisition,
             name=ticket.name,
             mode=ticket.mode,
             permits=ticket.permits,
             wait_ms=wait_ms,
-            waited_ms=(now_ns - ticket.started_at_ns) // NS_PER_MS,
+            waited_ms=waited_ms,
             version=self._routes.version,
             payload=ticket.payload,
         )
@@ -123,10 +127,32 @@ class OutgoingRequests:
         message = Release(request, ticket.session.id, ticket.acquisition, ticket.name, self._routes.version)
         self._agenda.effects.append(SendTo(link.id, message))
 
+    def take_back(self, ticket: Ticket, now_ns: int) -> None:
+        """Take an acquire on behalf of a program back from the node that was asked last.
+
+        The node does so only if no later request has asked for the same acquisition: the program may have repeated its
+        call at another server. It is sent once: a node that cannot be reached ends the wait with the connection, and a
+        grant with its lease.
+        """
+        link = self._links.by_id.get(ticket.link)
+        if link is None:
+            return
+        number = self._log.next_number(now_ns)
+        message = Release(
+            request=number,
+            session=ticket.session.id,
+            acquisition=ticket.acquisition,
+            name=ticket.name,
+            version=self._routes.version,
+            acquire=ticket.request,
+        )
+        self._links.ask(link, number, None, message, now_ns)
+
     def send_query(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Ask a server something else."""
         number = self._log.next_number(now_ns)
         query.link, query.request = link.id, number
+        query.sent += 1
         message = query.message(number, self._routes.version)
         if query.kind in STREAMS:
             link.acquires[number] = query
@@ -169,7 +195,7 @@ class OutgoingRequests:
             request,
             session=session.id,
             ttl_ms=session.ttl_ms,
-            owner=self._owner,
+            owner=self._owner if session.on_behalf is None else session.on_behalf.owner,
             through=session.used,
             count=len(share.tickets),
             digest=share.fold(),

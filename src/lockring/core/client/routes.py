@@ -133,6 +133,8 @@ class RouteTable:
             return self.table[item.slot]
         if item.listing is not None:
             return self.nodes.get(item.listing.todo[0]) if item.listing.todo else None
+        if item.page is not None:
+            return self.nodes.get(item.page.replica)
         if item.slot != ANYWHERE:
             return self.table[item.slot]
         if item.kind in (QueryKind.DRAIN, QueryKind.UNDRAIN):

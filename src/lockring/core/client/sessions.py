@@ -3,6 +3,9 @@
 A session is renewed as a whole, so there is one for each TTL; or, if the program wants it, one for each acquisition.
 Then an acquisition ends with its session, and no other one is lost if it is not renewed: that is how a server acts for
 clients that share nothing but the server.
+
+An acquisition on behalf of a program is that program's, and so is its session: the client knows the session while the
+program waits, and forgets it with the grant. The program may call twice, so two sessions here may have one id.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from lockring.cluster_state import Replica
 from lockring.core.client.links import Node
-from lockring.core.client.tickets import ClientSession, NodeShare
+from lockring.core.client.tickets import ClientSession, NodeShare, OnBehalf
 
 
 class ClientSessions:
@@ -19,7 +22,8 @@ class ClientSessions:
 
     Attributes:
         by_ttl_ms: the session for each TTL; empty if each acquisition has its own.
-        by_id: all sessions by their ids.
+        by_id: the client's own sessions by their ids.
+        on_behalf: the sessions on behalf of programs, in the order in which they came.
         shortest_ttl_ms: the shortest TTL that was ever asked for, 0 before the first.
         per_acquisition: whether each acquisition has its own session.
     """
@@ -27,14 +31,20 @@ class ClientSessions:
     def __init__(self, new_id: Callable[[], str], *, per_acquisition: bool = False) -> None:
         self.by_ttl_ms: dict[int, ClientSession] = {}
         self.by_id: dict[str, ClientSession] = {}
+        self.on_behalf: dict[ClientSession, None] = {}
         self.shortest_ttl_ms = 0
         self.per_acquisition = per_acquisition
         self._new_id = new_id
 
-    def open(self, ttl_ms: int) -> ClientSession:
+    def open(self, ttl_ms: int, on_behalf: OnBehalf | None = None) -> ClientSession:
         """Open a session, which later acquisitions with its TTL share unless each has its own."""
-        session = ClientSession(self._new_id(), ttl_ms)
-        self.by_id[session.id] = session
+        if on_behalf is not None:
+            assert self.per_acquisition
+            session = ClientSession(on_behalf.session, ttl_ms, on_behalf=on_behalf)
+            self.on_behalf[session] = None
+        else:
+            session = ClientSession(self._new_id(), ttl_ms)
+            self.by_id[session.id] = session
         if not self.per_acquisition:
             self.by_ttl_ms[ttl_ms] = session
         self.shortest_ttl_ms = min(self.shortest_ttl_ms or ttl_ms, ttl_ms)
@@ -47,7 +57,10 @@ class ClientSessions:
             session: it belongs to that acquisition alone.
             nodes: all nodes at which it may have a share.
         """
-        self.by_id.pop(session.id, None)
+        if session.on_behalf is None:
+            self.by_id.pop(session.id, None)
+        else:
+            self.on_behalf.pop(session, None)
         for replica in session.shares:
             if replica is not None:
                 del nodes[replica].shares[session]
@@ -63,9 +76,14 @@ class ClientSessions:
                 node.shares[session] = share
         return share
 
+    def all(self) -> list[ClientSession]:
+        """Return all sessions."""
+        return [*self.by_id.values(), *self.on_behalf]
+
     def shares(self) -> list[NodeShare]:
         """Return all shares of all sessions."""
-        return [share for session in self.by_id.values() for share in session.shares.values()]
+        sessions = (*self.by_id.values(), *self.on_behalf)
+        return [share for session in sessions for share in session.shares.values()]
 
     def has_tickets(self) -> bool:
         """Return whether anything is held, or waits at a node."""
@@ -73,4 +91,4 @@ class ClientSessions:
 
     def has_homeless(self) -> bool:
         """Return whether a ticket is held in a slot that has no primary at present."""
-        return any(None in session.shares and session.shares[None].tickets for session in self.by_id.values())
+        return any(None in session.shares and session.shares[None].tickets for session in self.all())

@@ -42,7 +42,9 @@ class Shutdown:
         self._until_ns = now_ns + CLOSE_NS
         for node in self._routes.nodes.values():
             for session, share in node.shares.items():
-                if node.link is not None and share.keepalive_at_ns != DISTANT_FUTURE_NS:
+                # A session on behalf of a program may hold its lock by another call: the end of the link ends the wait.
+                is_own = session.on_behalf is None
+                if is_own and node.link is not None and share.keepalive_at_ns != DISTANT_FUTURE_NS:
                     number = self._log.next_number(now_ns)
                     message = CloseSession(number, session.id)
                     self._links.ask(node.link, number, ClosingSession(session), message, now_ns)

@@ -51,7 +51,7 @@ def check_invariants_of(
     """Check what must hold between these parts of a client, in O(everything)."""
     links.check_invariants()
     routes.check_invariants()
-    for session in sessions.by_id.values():
+    for session in sessions.all():
         for replica, share in session.shares.items():
             assert share.replica == replica
             _check_share(share, routes)

@@ -126,6 +126,20 @@ class Ticket(msgspec.Struct, eq=False):
         return f"<Ticket {self.session.id}/{self.acquisition} {self.name!r} {state} g{self.generation}>"
 
 
+class OnBehalf(msgspec.Struct, frozen=True):
+    """The program for which a client acquires, and which keeps the grant itself.
+
+    Attributes:
+        session: the acquisition's session on the wire. The same program may use it at other servers at the same time.
+        owner: the label that others see.
+        waited_ms: how long the program had waited elsewhere before it came here.
+    """
+
+    session: str
+    owner: str = ""
+    waited_ms: int = 0
+
+
 class ClientSession(msgspec.Struct, eq=False):
     """One session of the client.
 
@@ -134,12 +148,14 @@ class ClientSession(msgspec.Struct, eq=False):
         ttl_ms: the lease that its acquisitions ask for.
         used: highest acquisition number used.
         shares: what it has, by node; under None what it holds in slots that have no primary at present.
+        on_behalf: the program to which its acquisition belongs, None if that is the client's own.
     """
 
     id: str
     ttl_ms: int
     used: int = 0
     shares: dict[Replica | None, NodeShare] = msgspec.field(default_factory=dict)
+    on_behalf: OnBehalf | None = None
 
     @property
     def ttl_ns(self) -> int:

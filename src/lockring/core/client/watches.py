@@ -78,11 +78,12 @@ def _of_waiter(kind: LockEventKind, waiter: WaiterRecord) -> LockEvent:
 
 
 class Backlog:
-    """The updates of a watch that its reader has not taken."""
+    """The updates of a watch that its reader has not taken, at most `limit`."""
 
-    __slots__ = ("_last", "_updates")
+    __slots__ = ("_last", "_limit", "_updates")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = BACKLOG_MAX) -> None:
+        self._limit = limit
         self._updates: list[Update] = []
         self._last: LockRecord | None = None
 
@@ -91,7 +92,7 @@ class Backlog:
 
     def add(self, update: Update) -> None:
         """Keep one more update; too many become one."""
-        if len(self._updates) >= BACKLOG_MAX:
+        if len(self._updates) >= self._limit:
             before = self._last
             events = [] if before is None else difference(before, update.lock)
             self._updates = [Update(update.request, update.lock, events, gap=before is not None)]
