@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from lockring.client.grant_state import Holder, holding_of_each
 from lockring.core.client import Wait as Wait
+from lockring.protocol import SEQ_FREE, Mode
 from lockring.protocol import BreakReply as WireBroken
 from lockring.protocol import LockRecord as WireLockInfo
 from lockring.protocol import LockRecords as WireLockList
-from lockring.protocol import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,9 @@ class LockInfo:
         waiters: who waits for it, in the order in which they are served.
         fencing_token_last: no grant of this lock had a greater token until then, and each later one has. Of a lock that one
             holds alone it is the holder's; nothing is kept of a free lock, and so it may be greater than the last one's.
-        change: counts the changes of the holders since that token. `(fencing_token_last, change)` orders what is seen of one
-            lock: it never falls, and is greater if other holders are seen.
+        change: counts the changes of the holders since that token; None if the lock is free.
+            `(fencing_token_last, change)` orders what is seen of one lock, if None counts as greater than any number: it
+            never falls, and is greater if other holders are seen.
         slot: its slot, 0 to 4095.
         primary: id of the node that told this.
     """
@@ -57,7 +58,7 @@ class LockInfo:
     holders: list[Holder]
     waiters: list[Waiter]
     fencing_token_last: int
-    change: int
+    change: int | None
     slot: int
     primary: str
 
@@ -110,7 +111,7 @@ def lock_info(lock: WireLockInfo) -> LockInfo:
             for each in lock.waiters
         ],
         lock.generation,
-        lock.seq,
+        None if lock.seq == SEQ_FREE else lock.seq,
         lock.slot,
         lock.primary,
     )
