@@ -33,6 +33,8 @@ CODE: Final = (
     (r"\b__aenter__\b", "__enter__"),
     (r"\b__aexit__\b", "__exit__"),
     (r"\bAsyncIterator\b", "Iterator"),
+    (r"\bAsyncGenerator\[WatchUpdate\]", "Generator[WatchUpdate, None, None]"),
+    (r"\bAsyncGenerator\b", "Generator"),
     (r"\bCoroutine\[Any, Any, (\w+)\]", r"\1"),
     (r"^from collections\.abc import Coroutine\n", ""),
     (r"\blockring\.client\.aio\b", "lockring.client.blocking"),
@@ -62,7 +64,8 @@ PROSE: Final = (
         (
             "own_thread: keep leases alive from a thread of the client's own, as the blocking client does, so that code which "
             "blocks the event loop for a long time costs no lock. Each call then takes about 0.2 ms longer. Callbacks still "
-            "run on the event loop once that runs again; `held` and `remaining` are right at any time."
+            "run on the event loop once that runs again; `held` and `remaining` are right at any time. A loop that is stopped and not "
+            "closed may run again, so the locks stay renewed: close the loop, or the client."
         ),
         "",
     ),

@@ -4,7 +4,9 @@ Rules:
 
 - What a call leaves to be run later counts, not only the call. Generators, asynchronous ones too, hold the lock from their first
   step to their end; before each further step they see to it that the lock has not been lost meanwhile.
-- What cannot be held open is refused: when it is decorated where that can be seen, else when the function returns it.
+- What cannot be held open is refused: when it is decorated where that can be seen, else when the function returns it,
+  alone or in a tuple, list, set, deque or dict. Deeper nesting, and what a partial or an object of the program's own
+  does when it is called, cannot be judged.
 """
 
 from __future__ import annotations
@@ -12,8 +14,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
@@ -165,15 +178,46 @@ def _over(lock: str, function: AnyFunction, result: Any) -> Any:
     Raises:
         InvalidRequest: it is something that would run later, without the lock.
     """
-    what = None if result is None else _lazy(result)
-    if what is None:
+    if result is None:
         return result
-    if inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED:
-        result.close()  # else it would be reported as never awaited
+    what, items = _lazy(result), [result]
+    if what is None:
+        items = _suspects(result)
+        found = [each for each in map(_lazy, items) if each is not None]
+        if not found:
+            return result
+        what = f"{found[0]} in a {type(result).__name__}"
+    for each in items:
+        if inspect.iscoroutine(each) and inspect.getcoroutinestate(each) == inspect.CORO_CREATED:
+            each.close()  # else it would be reported as never awaited
     raise InvalidRequest(
         f"{_name(function)} ran under the lock {lock!r} and returned {what}, which would run without it: "
         "decorate what it runs, or return its outcome (a list of an iterator's items)",
         name=lock,
+    )
+
+
+def _suspects(result: Any) -> list[Any]:
+    """Return the items of a container that may be code that has still to run."""
+    if isinstance(result, dict):
+        items: Iterable[Any] = itertools.chain(result.values(), result)
+        kinds = {*map(type, result.values()), *map(type, result)}
+    elif isinstance(result, (tuple, list, set, frozenset, deque)):
+        items, kinds = result, set(map(type, result))
+    else:
+        return []
+    # By type first: the result may have millions of rows.
+    suspected = {kind for kind in kinds if _may_be_lazy(kind)}
+    return [each for each in items if type(each) in suspected] if suspected else []
+
+
+def _may_be_lazy(kind: type) -> bool:
+    """Return whether objects of this type may be what `_lazy` finds."""
+    if any(hasattr(kind, name) for name in ("__next__", "__anext__", "__await__", "__aenter__")):
+        return True
+    futures = sys.modules.get("concurrent.futures")
+    return issubclass(kind, (contextlib.ContextDecorator, contextlib.closing)) or (
+        futures is not None and issubclass(kind, futures.Future)
     )
 
 
@@ -187,8 +231,9 @@ def _lazy(result: Any) -> str | None:
         # A file or a cursor may be iterated, and is returned for other reasons too.
         offers = {name for name in dir(type(result)) if not name.startswith("_")}
         return f"an iterator ({type(result).__name__})" if offers <= _OF_ITERATORS else None
-    if isinstance(result, contextlib.ContextDecorator) or hasattr(type(result), "__aenter__"):
-        body = getattr(result, "gen", None)
+    is_closing = isinstance(result, (contextlib.closing, contextlib.aclosing))
+    if is_closing or isinstance(result, contextlib.ContextDecorator) or hasattr(type(result), "__aenter__"):
+        body = getattr(result, "thing" if is_closing else "gen", None)
         return "a context manager" if inspect.isgenerator(body) or inspect.isasyncgen(body) else None
     futures = sys.modules.get("concurrent.futures")
     if futures is not None and isinstance(result, futures.Future) and not result.done():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import logging
 import sys
 import threading
 import warnings
@@ -23,6 +25,10 @@ from lockring.units import NS_PER_S
 
 _LAST_REQUEST: Final = 1 << 53
 """Greater than every request number: no answer to the last message is expected."""
+_FRAMES_OF_DROP: Final = 100
+"""Free stack frames that giving up a grant may need."""
+
+log = logging.getLogger("lockring.client")
 
 ListenerT = TypeVar("ListenerT")
 
@@ -279,9 +285,45 @@ def may_be_dropped(holder: object) -> None:
 
 
 def give_up_dropped(grant: GrantState, ticket: Ticket) -> None:
-    """Give up the lock of a held grant to which nothing refers any more, and warn."""
+    """Give up the lock of a grant to which nothing refers any more, and warn.
+
+    An exception that ends this, as one of a signal handler may, is printed by the interpreter and forgotten. So the
+    driver also looks for such grants by itself, before it renews. Nothing could tell it to: at the recursion limit,
+    not even the callback of a weak reference runs that is written in C.
+
+    Raises:
+        RecursionError: the stack is too full, and nothing was done.
+    """
+    _need_frames(_FRAMES_OF_DROP)
     grant._driver.drop(ticket)
     warnings.warn(words_of_drop(ticket), ResourceWarning, source=grant, stacklevel=3)
+
+
+def _need_frames(count: int) -> None:
+    """Raise RecursionError here, and not halfway through the client's work, where it costs all that is held."""
+    if count:
+        _need_frames(count - 1)
+
+
+def dropped_tickets(core: ClientCore) -> list[Ticket]:
+    """Return what is held for grants and memberships that are gone; O(held)."""
+    return [
+        ticket
+        for session in core.sessions()
+        for share in session.shares.values()
+        for ticket in share.tickets.values()
+        if ticket.state == TicketState.HELD and ticket.holder is not None and ticket.holder() is None
+    ]
+
+
+def report_drop(ticket: Ticket) -> None:
+    """Log and warn that the lock of a dropped grant was given up."""
+    words = words_of_drop(ticket)
+    log.warning("%s", words)
+    with contextlib.suppress(
+        ResourceWarning
+    ):  # an error by the program's filters: no caller is there to have it
+        warnings.warn(words, ResourceWarning, stacklevel=2)
 
 
 def words_of_drop(ticket: Ticket) -> str:

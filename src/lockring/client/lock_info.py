@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from lockring.client.grant_state import Holder, holding_of_each
 from lockring.core.client import Wait as Wait
+from lockring.protocol import SEQ_FREE, Mode
 from lockring.protocol import BreakReply as WireBroken
 from lockring.protocol import LockRecord as WireLockInfo
 from lockring.protocol import LockRecords as WireLockList
-from lockring.protocol import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,9 @@ class LockInfo:
         fencing_token_last: an upper bound on the tokens of all grants so far; every later grant has a greater token.
             For a lock with one exclusive holder it is the holder's token. For a free lock it may exceed the last
             holder's token, since nodes keep no record of free locks.
-        change: how often the holders have changed since that token. The pair `(fencing_token_last, change)` orders
-            descriptions of the same lock: it never decreases, and it increases whenever the holders change.
+        change: how often the holders have changed since that token; None if the lock is free.
+            The pair `(fencing_token_last, change)` orders descriptions of the same lock if None counts as greater than
+            any number: it never decreases, and it increases whenever the holders change.
         slot: the lock's slot, 0 to 4095.
         primary: the id of the node that described the lock.
     """
@@ -58,7 +59,7 @@ class LockInfo:
     holders: list[Holder]
     waiters: list[Waiter]
     fencing_token_last: int
-    change: int
+    change: int | None
     slot: int
     primary: str
 
@@ -111,7 +112,7 @@ def lock_info(lock: WireLockInfo) -> LockInfo:
             for each in lock.waiters
         ],
         lock.generation,
-        lock.seq,
+        None if lock.seq == SEQ_FREE else lock.seq,
         lock.slot,
         lock.primary,
     )

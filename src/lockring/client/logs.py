@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from lockring.client.grant_state import loss_of, report_in_thread
@@ -31,10 +32,15 @@ _writing = threading.Lock()
 
 
 class LoggedCore(ClientCore):
-    """A client core that logs when connections open and close."""
+    """A client core that logs when connections open and close.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    Args:
+        start_writing: has `start_writing` called, at once or later. Where threads wait for this one, it must be later.
+    """
+
+    def __init__(self, *arguments: Any, start_writing: Callable[[], object], **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._start_writing = start_writing
         self._lost_addresses: set[str] = set()
 
     def connected(self, endpoint: int, /, *, now_ns: int) -> None:
@@ -43,9 +49,9 @@ class LoggedCore(ClientCore):
         if link is not None:
             if link.address in self._lost_addresses:
                 self._lost_addresses.discard(link.address)
-                _log(logging.INFO, "connected to %s again", link.address)
+                self._log(logging.INFO, "connected to %s again", link.address)
             else:
-                _log(logging.DEBUG, "connected to %s", link.address)
+                self._log(logging.DEBUG, "connected to %s", link.address)
         super().connected(endpoint, now_ns=now_ns)
 
     def disconnected(
@@ -61,33 +67,62 @@ class LoggedCore(ClientCore):
         link = self.link(endpoint)
         if link is not None:
             if link.state == CONNECTING:
-                _log(logging.DEBUG, "no connection to %s: %s", link.address, error or reason)
+                self._log(logging.DEBUG, "no connection to %s: %s", link.address, error or reason)
             else:
                 self._lost_addresses.add(link.address)
-                _log(logging.INFO, "lost the connection to %s: %s", link.address, error or reason)
+                self._log(logging.INFO, "lost the connection to %s: %s", link.address, error or reason)
         super().disconnected(endpoint, now_ns=now_ns, reason=reason, error=error)
 
-
-def log_loss(ticket: Ticket) -> None:
-    """Log that a lock was lost, unless by a fork: the parent still holds what the child has lost."""
-    if ticket.reason != "forked":
-        _log(logging.WARNING, "%s (token %d)", loss_of(ticket), ticket.generation)
+    def _log(self, level: int, text: str, *arguments: object) -> None:
+        if _add_record(level, text, arguments):
+            self._start_writing()
 
 
-def _log(level: int, text: str, *arguments: object) -> None:
-    if not log.isEnabledFor(level):
+def start_writing(starting: set[threading.Thread] | None = None) -> None:
+    """Start the thread that writes, unless it runs, and wait until it does.
+
+    Args:
+        starting: has the new thread in it until it runs.
+    """
+    if not _records or not _writing.acquire(blocking=False):
         return
+    # Not a daemon, which would end with the interpreter in the middle: the last loss is the one that counts.
+    writer = threading.Thread(target=_write, args=(starting,), name="lockring-log", daemon=False)
+    if starting is not None:
+        starting.add(writer)
+    try:
+        writer.start()
+    except RuntimeError:  # the system has no thread left: these records go with the next
+        if starting is not None:
+            starting.discard(writer)
+        _writing.release()
+
+
+def log_loss(ticket: Ticket, start: Callable[[], object] = start_writing) -> None:
+    """Log that a lock was lost. After a fork nothing is logged: the parent goes on with what the child has lost.
+
+    Args:
+        ticket: the lock's.
+        start: has `start_writing` called, at once or later.
+    """
+    if ticket.reason != "forked" and _add_record(
+        logging.WARNING, "%s (token %d)", (loss_of(ticket), ticket.generation)
+    ):
+        start()
+
+
+def _add_record(level: int, text: str, arguments: tuple[object, ...]) -> bool:
+    """Add a record to those that wait to be written; return whether it is wanted at all."""
+    if not log.isEnabledFor(level):
+        return False
     _records.append((level, text, arguments))
-    if _writing.acquire(blocking=False):
-        try:
-            # Not a daemon, which the end of the interpreter would cut off: the last loss is the one that counts.
-            threading.Thread(target=_write, name="lockring-log", daemon=False).start()
-        except RuntimeError:
-            _writing.release()  # the system has no thread to give: the next record starts one
+    return True
 
 
-def _write() -> None:
+def _write(starting: set[threading.Thread] | None) -> None:
     """Write all pending records, and end."""
+    if starting is not None:
+        starting.discard(threading.current_thread())
     while True:
         while _records:
             level, text, arguments = _records.popleft()

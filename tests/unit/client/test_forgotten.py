@@ -192,6 +192,59 @@ class TestAsyncio:
             asyncio.run(main(own_thread))
 
 
+def drop_at_the_limit(box: list[object]) -> None:
+    """Drop the last references to what is in a box where the stack has no room for a finalizer."""
+    try:
+        drop_at_the_limit(box)
+    except RecursionError:
+        box.clear()
+        raise
+
+
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have errors of finalizers forgotten: the hook of pytest would keep what the finalizer was called for."""
+    monkeypatch.setattr(sys, "unraisablehook", bool)
+
+
+@pytest.mark.usefixtures("unreported")
+class TestAFinalizerThatFails:
+    """The lock is given up although `__del__` could not run to its end."""
+
+    def test_of_the_blocking_client(self, client: lockring.Client, server: LockServer) -> None:
+        kept = client.lock("kept", ttl=1).acquire()
+        with pytest.warns(ResourceWarning, match="was dropped while it was held") as warned:  # noqa: PT031
+            box: list[object] = [client.lock("x", ttl=1).acquire()]
+            with pytest.raises(RecursionError):
+                drop_at_the_limit(box)
+            server.wait_until(lambda: server.holders("x") == [] and len(warned) == 1)
+        assert kept.held
+        kept.release()
+
+    @pytest.mark.parametrize("own_thread", [False, True])
+    def test_of_the_asyncio_client(self, server: LockServer, own_thread: bool) -> None:
+        async def main() -> None:
+            async with lockring.aio.Client(server.address, own_thread=own_thread) as client:
+                box: list[object] = [await client.lock("x", ttl=1).acquire()]
+                with pytest.raises(RecursionError):
+                    drop_at_the_limit(box)
+                with pytest.warns(ResourceWarning, match="was dropped while it was held"):  # noqa: PT031
+                    await asyncio.to_thread(server.wait_until, lambda: server.holders("x") == [])
+                    await client.owner_of("x")  # after what the driver does at that moment
+
+        asyncio.run(main())
+
+    def test_of_a_program_that_takes_the_warning_for_an_error(
+        self, client: lockring.Client, server: LockServer
+    ) -> None:
+        box: list[object] = [client.lock("x", ttl=1).acquire()]
+        with warnings.catch_warnings(action="error"):
+            with pytest.raises(RecursionError):
+                drop_at_the_limit(box)
+            server.wait_until(lambda: server.holders("x") == [])
+        client.lock("x").acquire(timeout=PATIENCE_S).release()
+
+
 END: dict[str, str] = {
     "at the end of the module": "pass",
     "by sys.exit": "sys.exit(3)",

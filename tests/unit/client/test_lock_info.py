@@ -33,6 +33,7 @@ def test_a_free_lock_keeps_its_last_token() -> None:
     lock = lock_info(LockRecord("x", 9, "N1", Mode.EXCLUSIVE, 1, 7, SEQ_FREE, [], []))
     assert not lock.held
     assert lock.fencing_token_last == 7
+    assert lock.change is None, "nothing is kept of a free lock"
 
 
 def test_a_broken_lease_says_in_seconds_when_its_lock_is_free() -> None:

@@ -81,12 +81,14 @@ def test_completion_offers_public_names_only(cls: type) -> None:
         lambda client: client.as_threading_lock("x"),
         lambda client: client.lock("x").acquire(),
         lambda client: client.acquire_all(["x"]),
+        lambda client: client.watch("x"),
         lambda client: lockring.aio.Client(),
         lambda client: lockring.aio.Client().lock("x"),
         lambda client: lockring.aio.Client().rwlock("x"),
         lambda client: lockring.aio.Client().group("x"),
+        lambda client: lockring.aio.Client().watch("x"),
     ],
-    ids="Client Lock RWLock Group ThreadingLock Grant Grants aio.Client aio.Lock aio.RWLock aio.Group".split(),
+    ids="Client Lock RWLock Group ThreadingLock Grant Grants watch aio.Client aio.Lock aio.RWLock aio.Group aio.watch".split(),
 )
 def thing(request: pytest.FixtureRequest, client: lockring.Client) -> Any:
     return request.param(client)

@@ -10,6 +10,7 @@ import itertools
 import json
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, assert_type, overload
@@ -257,6 +258,14 @@ class TestResults:
             (lambda: async_manager(), "a context manager"),
             (lambda: AsyncCall()(), "an awaitable"),
             (lambda: Future(), "a future"),
+            (lambda: contextlib.closing(each for each in [1]), "a context manager"),
+            (lambda: (1, coroutine()), "an awaitable .* in a tuple"),
+            (lambda: [1, iter([1])], "an iterator .* in a list"),
+            (lambda: {"a": 1, "b": (each for each in [1])}, "a generator in a dict"),
+            (lambda: {async_generator()}, "a generator in a set"),
+            (lambda: deque([Future()]), "a future .* in a deque"),
+            (lambda: [contextlib.closing(each for each in [1])], "a context manager in a list"),
+            (lambda: [1, manager()], "a context manager in a list"),
         ],
         ids=kind_of,
     )
@@ -274,7 +283,9 @@ class TestResults:
         with contextlib.closing(sqlite3.connect(":memory:")) as database, open(__file__) as file:
             for result in (
                 [1],
-                {"a": 1},
+                [None, "text", [iter([1])], done],
+                {"a": 1, "b": file},
+                contextlib.closing(database),
                 "text",
                 range(3),
                 file,
@@ -386,7 +397,16 @@ class TestAsync:
             AsyncClient(server.address).lock("x").synchronized(function)
 
     @pytest.mark.parametrize(
-        "make", [coroutine, async_generator, lambda: iter([1]), async_manager], ids=kind_of
+        "make",
+        [
+            coroutine,
+            async_generator,
+            lambda: iter([1]),
+            async_manager,
+            lambda: [asyncio.ensure_future(coroutine())],
+            lambda: {"a": asyncio.get_running_loop().create_future()},
+        ],
+        ids=kind_of,
     )
     def test_a_result_that_would_run_later_is_refused(
         self, server: LockServer, is_held: Callable[[], bool], make: Callable[[], Any]

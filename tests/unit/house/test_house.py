@@ -72,7 +72,7 @@ def test_a_module_that_has_become_shorter_may_not_grow_back(name: str) -> None:
 
 PUBLIC_TWINS = {"Client", "Grant", "Grants", "Group", "Lock", "Membership", "RWLock"}
 """Classes of the public interface that the blocking and the asyncio client have both, by the same name."""
-FACE_TWINS = {"ChangeCalls", "LossNotices", "Wakeup"}
+FACE_TWINS = {"ChangeCalls", "LossNotices", "WatchUpdates", "Wakeup"}
 """Classes below it that the generated code of the two clients finds under one name."""
 TWINS = PUBLIC_TWINS | FACE_TWINS
 

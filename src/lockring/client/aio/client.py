@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +12,7 @@ from lockring.client.aio.grants import Grant, Grants
 from lockring.client.aio.groups import Group
 from lockring.client.aio.locks import Lock, RWLock
 from lockring.client.aio.threaded_driver import ThreadedDriver
+from lockring.client.aio.watching import WatchUpdates
 from lockring.client.arguments import (
     ANSWER_TIMEOUT_S_DEFAULT,
     CONNECT_TIMEOUT_S_DEFAULT,
@@ -58,6 +59,8 @@ class Client(ProcessBound):
         own_thread: keep leases alive from a thread of the client's own, as the blocking client does, so that code
             which blocks the event loop for a long time costs no lock. Each call then takes about 0.2 ms longer.
             Callbacks still run on the event loop once that runs again; `held` and `remaining` are right at any time.
+            A loop that is stopped and not closed may run again, so the locks stay renewed: close the loop, or the
+            client.
 
     Raises:
         InvalidRequest: an argument is malformed. No I/O happens before the first request.
@@ -245,9 +248,9 @@ class Client(ProcessBound):
             Unavailable: no server was ever reached.
             ClientClosed: the client was closed.
         """
-        return self._watch(check_lock_name(name))
+        return WatchUpdates(self._watch(check_lock_name(name)))
 
-    async def _watch(self, name: str) -> AsyncIterator[WatchUpdate]:
+    async def _watch(self, name: str) -> AsyncGenerator[WatchUpdate]:
         watch = self._driver.watch(name)
         try:
             while True:

@@ -30,13 +30,15 @@ from lockring.client.blocking.connection import CONNECT_S
 from lockring.client.goodbye import expect_end, log, remember
 from lockring.client.grant_state import (
     abandon_held,
+    dropped_tickets,
     farewell_of,
     listener_of,
+    report_drop,
     tell_lost,
     words_of_drop,
 )
 from lockring.client.group_state import GroupListener
-from lockring.client.logs import LoggedCore
+from lockring.client.logs import LoggedCore, start_writing
 from lockring.clock import monotonic_ns
 from lockring.core.client import (
     BACKLOG_MAX,
@@ -66,6 +68,8 @@ _CLOSE_S: Final = 3.0
 G = TypeVar("G")
 R = TypeVar("R")
 
+_SWEEP_NS: Final = 2 * NS_PER_S
+"""How often to look for grants that were dropped and whose `__del__` failed."""
 _STALL_NS: Final = 100 * NS_PER_MS
 """A timer that fires this late has seen a stall of the process or the loop."""
 _STALL_S: Final = 0.005
@@ -101,7 +105,9 @@ class AsyncDriver:
             software=f"lockring-python-asyncio {__version__}",
             connect_timeout_ns=connect_timeout_ns,
             origin=origin_of(addresses),
+            start_writing=start_writing,
         )
+        self._sweep_at_ns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wires: dict[int, AsyncConnection] = {}
         self._connecting: dict[int, asyncio.Task[None]] = {}
@@ -486,12 +492,25 @@ class AsyncDriver:
             self._timer = self._loop.call_later(_STALL_S, _on_timer, weakref.ref(self), False)
             return
         self._timer = None
+        dropped: Sequence[Ticket] = ()
         self._is_busy = True
         try:
+            if now_ns >= self._sweep_at_ns:
+                dropped = self._sweep(now_ns)
             self._core.on_timer(now_ns=now_ns)
         finally:
             self._is_busy = False
         self._flush()
+        for ticket in dropped:
+            report_drop(ticket)
+
+    def _sweep(self, now_ns: int) -> Sequence[Ticket]:
+        """Give up what is held for grants that are gone, before it is renewed, and return it; O(held)."""
+        self._sweep_at_ns = now_ns + _SWEEP_NS
+        dropped = dropped_tickets(self._core)
+        for ticket in dropped:
+            self._core.cancel(ticket, now_ns=now_ns)
+        return dropped
 
     # ------------------------------------------------------------------ the end
 

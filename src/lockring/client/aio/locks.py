@@ -91,7 +91,8 @@ class Lock(ProcessBound):
         Raises:
             InvalidRequest: `function` is not a coroutine function or an asynchronous generator function. A call
                 raises it if it returns something that would run later, without the lock: a coroutine, a generator, an
-                iterator.
+                iterator, or a tuple, list, set, deque or dict that holds one. What a partial or an object of your own
+                does when it is called cannot be seen: return what it would give.
         """
         decorated: AsyncFunction = synchronized_async(self, function)
         return decorated

@@ -1,9 +1,13 @@
-"""A watch of the asyncio client, between the driver and the code that reads it."""
+"""A watch of the asyncio client: the buffer between driver and reader, and the updates that the reader gets."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
 
+from lockring.client.process_bound import ProcessBound
+from lockring.client.watch_updates import WatchUpdate
 from lockring.core.client import Backlog, Query
 from lockring.errors import LockringError
 
@@ -32,3 +36,27 @@ class WatchReader:
         """Wake the caller, if it waits."""
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)
+
+
+class WatchUpdates(ProcessBound, AsyncGenerator[WatchUpdate, None]):
+    """The updates of a watched lock, one after the other. Closing it ends the watch."""
+
+    _instead = "pass the addresses of the servers and the lock's name, and watch it there"
+
+    def __init__(self, updates: AsyncGenerator[WatchUpdate]) -> None:
+        self._updates = updates
+
+    def __anext__(self) -> Coroutine[Any, Any, WatchUpdate]:
+        return self._updates.__anext__()
+
+    def asend(self, value: None) -> Coroutine[Any, Any, WatchUpdate]:
+        """Return the next update."""
+        return self._updates.asend(value)
+
+    def athrow(self, *error: Any) -> Coroutine[Any, Any, WatchUpdate]:
+        """Raise an error in the watch, which ends it."""
+        return self._updates.athrow(*error)
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        """End the watch."""
+        return self._updates.aclose()

@@ -60,7 +60,7 @@ class Keeper:
         self.thread = threading.Thread(target=self._run, name="lockring-client", daemon=True)
 
     def start(self) -> None:
-        """Start the thread.
+        """Start the thread, and wait until it runs; so not in a section.
 
         Raises:
             RuntimeError: the system has no threads left.
@@ -94,6 +94,7 @@ class Keeper:
         return True
 
     def _run(self) -> None:
+        self.ident = threading.get_ident()  # the thread that starts this one may not have come to it
         try:
             while self.round():
                 pass

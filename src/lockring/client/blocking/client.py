@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +26,7 @@ from lockring.client.blocking.grants import Grant, Grants
 from lockring.client.blocking.groups import Group
 from lockring.client.blocking.locks import Lock, RWLock
 from lockring.client.blocking.threading_lock import ThreadingLock
+from lockring.client.blocking.watching import WatchUpdates
 from lockring.client.grant_state import Holder
 from lockring.client.group_state import GroupList, groups_of
 from lockring.client.lock_info import Broken, LockInfo, LockList, broken_of, lock_info, lock_list
@@ -251,9 +252,9 @@ class Client(ProcessBound):
             Unavailable: no server was ever reached.
             ClientClosed: the client was closed.
         """
-        return self._watch(check_lock_name(name))
+        return WatchUpdates(self._watch(check_lock_name(name)))
 
-    def _watch(self, name: str) -> Iterator[WatchUpdate]:
+    def _watch(self, name: str) -> Generator[WatchUpdate, None, None]:
         watch = self._driver.watch(name)
         try:
             while True:

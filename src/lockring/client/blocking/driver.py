@@ -59,6 +59,8 @@ class BlockingDriver(DriverBase):
         """
         call = Call()
         try:
+            if self._keeper is None:
+                self._start()
             self._inside(self._begin_acquire, call, name, ttl_ms, wait_ms, mode, payload)
             if call.waits:
                 self._wait(call)
@@ -155,6 +157,8 @@ class BlockingDriver(DriverBase):
         """Ask something of the core, given it and the time, and wait for the answer."""
         call = Call()
         try:
+            if self._keeper is None:
+                self._start()
             self._inside(self._begin_to_ask, call, question)
             if call.waits:
                 self._wait(call)
@@ -183,6 +187,8 @@ class BlockingDriver(DriverBase):
         call = Call()
         call.backlog = Backlog()
         try:
+            if self._keeper is None:
+                self._start()
             self._inside(self._begin_watch, call, name)
         except BaseException:
             self._withdraw(call)
@@ -294,8 +300,10 @@ class BlockingDriver(DriverBase):
 
     def _may_begin(self, call: Call) -> bool:
         """Whether a call may wait for an answer; says why not in its `error`."""
-        if self._keeper is None:
-            call.error = self._start()
+        if self._keeper is None and not self._closing:
+            call.error = ReentrantCall(
+                "a signal handler forked the process in the middle of this call, so nothing was done: try again"
+            )
         elif (self._choring or self._openers) and self._is_opening(call.thread):
             call.error = ReentrantCall(
                 "a finalizer called the client while its thread was opening the client's connection, so nothing was done"
@@ -303,8 +311,8 @@ class BlockingDriver(DriverBase):
         return call.error is None
 
     def _is_opening(self, thread: int) -> bool:
-        """Whether a thread is about to open a connection, for which it would wait."""
-        return thread in self._choring or any(opener.ident == thread for opener in self._openers)
+        """Return whether this thread is about to open a connection, or is waited for, so that it must not wait."""
+        return self._is_choring() or any(opener.ident == thread for opener in list(self._openers))
 
     # ------------------------------------------------------------------ the end
 

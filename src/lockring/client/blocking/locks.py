@@ -90,7 +90,9 @@ class Lock(ProcessBound):
         Raises:
             InvalidRequest: `function` is a coroutine function or an asynchronous generator function, or cannot
                 be called. A call raises it if it returns something that would run later, without the lock: a
-                coroutine, a generator, an iterator.
+                coroutine, a generator, an iterator, or a tuple, list, set, deque or dict that holds one. What a
+                partial or an object of your own does when it is called cannot be seen: return what it would
+                give.
         """
         decorated: Function = synchronized(self, function)
         return decorated

@@ -68,7 +68,7 @@ class LossNotices(GrantState):
 
     def _on_ticket_lost(self) -> None:
         """Announce the loss; the driver calls this with its lock held."""
-        log_loss(self._ticket)
+        log_loss(self._ticket, self._driver.start_writing)
         may_be_dropped(self)
         if self._ticket.reason == "forked":
             # The parent's threads may have been inside the event, whose lock then stays taken here forever.
@@ -76,7 +76,8 @@ class LossNotices(GrantState):
             self._callbacks = None
             return
         if self._event is not None:
-            self._event.set()
+            # After the section: a thread may hold the event's own lock, and wait for the section in a finalizer.
+            self._driver.do_after(self._event.set)
         callbacks, self._callbacks = self._callbacks, None
         if callbacks:
             self._call_back(callbacks)

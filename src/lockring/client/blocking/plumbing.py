@@ -25,15 +25,16 @@ from lockring.client.blocking.connection import IDLE_NS, ClientConnection, conne
 from lockring.client.goodbye import expect_end, remember
 from lockring.client.grant_state import (
     abandon_held,
+    dropped_tickets,
     farewell_of,
     listener_of,
+    report_drop,
     tell_lost,
     what_happened,
 )
-from lockring.client.logs import LoggedCore
+from lockring.client.logs import LoggedCore, start_writing
 from lockring.clock import monotonic_ns
 from lockring.core.client import (
-    HELD,
     CallResult,
     ClientCore,
     Connect,
@@ -45,7 +46,7 @@ from lockring.core.client import (
     Update,
 )
 from lockring.core.timing import DISTANT_FUTURE_NS
-from lockring.errors import LockringError, ProtocolError, Unavailable
+from lockring.errors import ProtocolError, Unavailable
 from lockring.net.frames import encode_frame
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -53,8 +54,8 @@ from lockring.units import NS_PER_MS, NS_PER_S
 _STALL_NS: Final = 100 * NS_PER_MS
 _STALL_S: Final = 0.005
 """A background thread that comes back so much too late lets everybody read what has arrived before it judges silence."""
-_SWEEP_NS: Final = 10 * NS_PER_S
-"""How often to look for grants that were dropped unnoticed: an interrupt may hit the very step that should notice."""
+_SWEEP_NS: Final = 2 * NS_PER_S
+"""How often to look for grants that were dropped and whose `__del__` failed."""
 _SPAWN_AGAIN_NS: Final = 50 * NS_PER_MS
 """How often to try again to start a thread that the system refused."""
 
@@ -80,19 +81,23 @@ class DriverBase(Calls):
         """Start over with nothing: at first, and in the child of a fork."""
         self._open_sections()
         self.owner = self._owner_of()
+        self._openers: set[threading.Thread] = set()
+        """Threads that open a connection, and those that another thread is starting and waits for."""
+        self.start_writing = functools.partial(
+            self._chores.append, functools.partial(start_writing, self._openers)
+        )
+        """Has the log written, after the section. It does not refer to the driver, so that a core may refer to it."""
         self._core = self._new_core()
         self._wires: dict[int, ClientConnection] = {}
         self._callers: dict[int, Call] = {}
         self._watches: dict[Call, None] = {}
         self._connecting: dict[int, object] = {}
-        self._openers: set[threading.Thread] = set()
-        """Threads that open a connection."""
         self._unstarted: deque[tuple[Callable[[], object], str]] = deque()
         """What is to run in a thread that the system did not give yet, with the thread's name."""
         self._keeper: Keeper | None = None
         self._sleeping_until_ns = 0
         self._planned_ns = DISTANT_FUTURE_NS
-        self._sweep_at_ns = 0
+        self._sweep_at_ns = self._spawn_again_at_ns = 0
         self._closing = False
 
     def _new_core(self) -> ClientCore:
@@ -103,6 +108,7 @@ class DriverBase(Calls):
             software=f"lockring-python {__version__}",
             connect_timeout_ns=self._connect_timeout_ns,
             origin=origin_of(self.addresses),
+            start_writing=self.start_writing,
         )
 
     # ------------------------------------------------------------------ sections that ended in their middle
@@ -259,6 +265,11 @@ class DriverBase(Calls):
         except (RuntimeError, MemoryError, OSError) as error:
             self._openers.discard(opener)
             self._inside(self._connected, link, mark, None, f"cannot be connected to: {reason_of(error)}")
+        except BaseException:
+            # A signal handler's: the thread may not have been started. If it has, the second one is too late.
+            self._chores.append(functools.partial(self._open, link, address, mark))
+            self._rouse()
+            raise
 
     def _connect(self, link: int, address: str, mark: object) -> None:
         """Open a connection. `mark` tells whether it is still wanted then."""
@@ -319,29 +330,58 @@ class DriverBase(Calls):
 
     # ------------------------------------------------------------------ the background thread
 
-    def _start(self) -> LockringError | None:
-        """Start the thread, if there is none; returns why it cannot be."""
-        if self._keeper is not None or self._closing:
-            return None
+    def _start(self) -> None:
+        """Start the thread, as there is none.
+
+        Each thread that finds none starts one, and the first becomes the client's. The others end at once. They do not
+        wait for each other: one of them may be a finalizer on the thread that is being started.
+
+        Raises:
+            ReentrantCall: this thread is in a section, and must not wait for another thread there.
+            Unavailable: the system has no thread or no descriptor left.
+        """
+        if not self._may_enter():
+            raise self._reentrant()
+        if self._closing:
+            return
         try:
             keeper = Keeper(self)
             keeper.start()
         except (RuntimeError, MemoryError, OSError) as error:
-            refused = Unavailable(f"the thread that keeps leases cannot be started: {reason_of(error)}")
-            refused.__cause__ = error
-            return refused
-        self._keeper = keeper
-        self._planned_ns = DISTANT_FUTURE_NS
-        self._chores.append(expect_end)
-        return None
+            if self._keeper is None:
+                what = f"the thread that keeps leases cannot be started: {reason_of(error)}"
+                raise Unavailable(what) from error
+        else:
+            self._inside(self._adopt, keeper)
+
+    def _adopt(self, _now_ns: int, keeper: Keeper) -> None:
+        """Make a thread that has been started the client's, unless it has one."""
+        if self._keeper is None and not self._closing:
+            self._keeper = keeper
+            self._planned_ns = DISTANT_FUTURE_NS
+            self._chores.append(expect_end)
 
     def spawn(self, work: Callable[[], object], name: str) -> None:
-        """Run something in a daemon thread of its own: now, or as soon as the system has one."""
+        """Run something in a daemon thread of its own, after the section: now, or as soon as the system has one."""
+        self._chores.append(functools.partial(self._start_thread, work, name))
+        self._see_to_chores()
+
+    def _start_thread(self, work: Callable[[], object], name: str) -> None:
+        openers = self._openers
+
+        def run() -> None:
+            openers.discard(thread)
+            work()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        # The background thread may be the one that starts it: a finalizer that calls over there must not wait for it.
+        openers.add(thread)
         try:
-            threading.Thread(target=work, name=name, daemon=True).start()
+            thread.start()
         except (RuntimeError, MemoryError, OSError):
+            openers.discard(thread)
             self._unstarted.append((work, name))
-            self._wake()
+            self._rouse()
 
     def _wake(self) -> None:
         if self._keeper is not None and self._sleeping_until_ns:
@@ -353,6 +393,7 @@ class DriverBase(Calls):
         return self._inside(self._do_due, keeper)
 
     def _do_due(self, now_ns: int, keeper: Keeper) -> float | None:
+        self._adopt(now_ns, keeper)
         if self._keeper is not keeper:
             return None
         if keeper.watcher.stale:
@@ -363,10 +404,9 @@ class DriverBase(Calls):
             # The process was stopped. What came meanwhile is to be read first, by whoever reads there.
             self._catch_up(now_ns)
             return _STALL_S
-        if self._unstarted:
-            self.spawn(*self._unstarted.popleft())
-        if now_ns >= self._sweep_at_ns:
-            self._sweep(now_ns)
+        if self._unstarted and now_ns >= self._spawn_again_at_ns:
+            self._spawn_again_at_ns = now_ns + _SPAWN_AGAIN_NS
+            self._chores.append(functools.partial(self._start_thread, *self._unstarted.popleft()))
         timeout_s = self._turn(now_ns)
         if timeout_s is None:
             for wire in list(self._wires.values()):
@@ -375,17 +415,12 @@ class DriverBase(Calls):
         return timeout_s
 
     def _sweep(self, now_ns: int) -> None:
-        """Give up what is held for grants that are gone; O(held)."""
+        """Give up what is held for grants that are gone, before it is renewed; O(held)."""
         self._sweep_at_ns = now_ns + _SWEEP_NS
-        dropped = [
-            ticket
-            for session in self._core.sessions()
-            for share in session.shares.values()
-            for ticket in share.tickets.values()
-            if ticket.state == HELD and ticket.holder is not None and ticket.holder() is None
-        ]
+        dropped = dropped_tickets(self._core)
         for ticket in dropped:
             self._core.cancel(ticket, now_ns=now_ns)
+            self._chores.append(functools.partial(report_drop, ticket))
         if dropped:
             self._carry_out(now_ns, None)
 
@@ -401,6 +436,8 @@ class DriverBase(Calls):
         """Do what is due; returns how long to sleep, None if the client is closed."""
         due_ns = self._core.next_deadline_ns()
         if due_ns is not None and due_ns <= now_ns:
+            if now_ns >= self._sweep_at_ns:
+                self._sweep(now_ns)
             self._core.on_timer(now_ns=now_ns)
             self._carry_out(now_ns, None)
             due_ns = self._core.next_deadline_ns()

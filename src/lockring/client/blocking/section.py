@@ -9,14 +9,14 @@ raises (as Ctrl-C does), and an error of the section itself. None of them may le
 - A thread that is in one client's section does not wait for another client's: two threads could wait for each other. It is
   treated as one that comes in again.
 - A section that ends with an exception has left things half done. The next one mends that first, and is told what it was.
-- What starts threads or writes logs takes locks of others, so it is done after the section, as a chore.
+- No thread waits for another one in a section: a finalizer over there may call the client, and wait for the section. What
+  starts threads, sets events or writes logs waits for others, so it is done after the section, as a chore.
 
 The clock is read inside, after the network: so no answer is judged by an older time than another thread has already seen.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from collections import deque
@@ -39,7 +39,7 @@ class Section:
         _torn: what ended a section in its middle, until that is mended.
         _later: what was left to the end of a section.
         _chores: what is to be done outside of sections, by the next thread that leaves one.
-        _choring: threads that do some: what they wait for may be what they were about to do.
+        _choring: by thread, a lock that it holds while it does some: what it waits for may be what it was about to do.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Section:
         self._torn: BaseException | None = None
         self._later: deque[Callable[[int], object]] = deque()
         self._chores: deque[Callable[[], object]] = deque()
-        self._choring: set[int] = set()
+        self._choring: dict[int, Any] = {}
         key = id(self)
         _sections[key] = weakref.ref(self, lambda _: _sections.pop(key, None))
 
@@ -71,10 +71,7 @@ class Section:
             ReentrantCall: this thread is in a section already, and nothing was done.
         """
         if self._busy and not self._may_enter():
-            raise ReentrantCall(
-                "a signal handler or a finalizer called the client while its thread was in the middle of the client's own"
-                " work, so nothing was done: try again later, or from another thread"
-            )
+            raise self._reentrant()
         with self._lock:
             # No handler and no finalizer comes between these steps: the interpreter looks for them after calls.
             self._busy = True
@@ -92,11 +89,15 @@ class Section:
                 self._torn = error
                 raise
         if self._chores:
-            if self._may_enter():
-                self._do_chores()
-            else:
-                self._rouse()  # a finalizer in the middle of another client's section: not here
+            self._see_to_chores()
         return result
+
+    @staticmethod
+    def _reentrant() -> ReentrantCall:
+        return ReentrantCall(
+            "a signal handler or a finalizer called the client while its thread was in the middle of the client's own"
+            " work, so nothing was done: try again later, or from another thread"
+        )
 
     def _defer(self, work: Callable[[int], object]) -> None:
         """Leave something to the end of the section that this thread is in, or that keeps it from entering."""
@@ -108,17 +109,35 @@ class Section:
         others = [reference() for reference in list(_sections.values())]
         return not any(each is not None and each._busy and _is_ours(each._lock) for each in (self, *others))
 
+    def do_after(self, chore: Callable[[], object]) -> None:
+        """Have something done after the section that this thread is in."""
+        self._chores.append(chore)
+
+    def _see_to_chores(self) -> None:
+        """Do the chores, or have them done by another thread if this one is in the middle of a section or of a chore."""
+        if self._may_enter() and not self._is_choring():
+            self._do_chores()
+        else:
+            self._rouse()
+
     def _do_chores(self) -> None:
         me = threading.get_ident()
-        if me in self._choring:
-            return  # a finalizer in the middle of one
-        self._choring.add(me)
-        try:
+        # A lock, not a set with this thread in it: a handler may raise before the last line, and the interpreter then
+        # gives the lock back all the same.
+        mark = self._choring[me] = threading.RLock()
+        with mark:
             while self._chores:
-                with contextlib.suppress(IndexError):  # another thread may have taken the last one
-                    self._chores.popleft()()
-        finally:
-            self._choring.discard(me)
+                try:
+                    chore = self._chores.popleft()
+                except IndexError:  # another thread has taken the last one
+                    break
+                chore()
+        self._choring.pop(me, None)
+
+    def _is_choring(self) -> bool:
+        """Return whether this thread is in the middle of a chore."""
+        mark = self._choring.get(threading.get_ident())
+        return mark is not None and _is_ours(mark)
 
     def guarded(self, work: Callable[[], R]) -> R:
         """Do something in a section that has nothing to do with the core.

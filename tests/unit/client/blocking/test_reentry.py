@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import pytest
 
@@ -212,6 +214,114 @@ class TestInTheMiddleOfASection:
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
         assert refused
+
+
+class Dropped:
+    """An object whose finalizer does some work."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+
+    def __del__(self) -> None:
+        self._work()
+
+
+class TestWhileAThreadStarts:
+    """A finalizer that the collector runs on a thread of the client, before that runs any line of the client's."""
+
+    @pytest.mark.parametrize("name", ["lockring-client", "lockring-connect", "lockring-lost", "lockring-log"])
+    def test_a_call_comes_back_and_so_does_the_thread_that_waits_for_it(
+        self, client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        came: list[object] = []
+        called = threading.Event()
+        started = threading.Thread._set_ident  # type: ignore[attr-defined]
+
+        def attempt(call: Callable[[], object]) -> None:
+            try:
+                came.append(call())
+            except ReentrantCall:
+                came.append("refused")
+
+        def call() -> None:
+            attempt(lambda: client.owner_of("x"))
+            attempt(lambda: client.lock("y").acquire(timeout=PATIENCE_S).release())
+            called.set()
+
+        def start(thread: threading.Thread) -> None:
+            started(thread)
+            if thread.name.startswith(name) and not came:
+                came.append("called")
+                Dropped(call)
+
+        monkeypatch.setattr(threading.Thread, "_set_ident", start)
+
+        def use() -> None:
+            grant = client.lock("z").acquire()
+            told = threading.Event()
+            grant.on_lost(lambda _: told.set())
+            server.lose("z")
+            assert told.wait(PATIENCE_S)
+            assert grant.lost.wait(PATIENCE_S)
+            came.append("used")
+
+        thread = in_thread(use)
+        thread.join(3 * PATIENCE_S)
+        assert called.wait(PATIENCE_S)
+        assert "used" in came
+        assert ("refused" in came) == (name != "lockring-client")
+        with client.lock("y").acquire(timeout=PATIENCE_S) as grant:
+            assert grant.held
+
+    def test_no_section_waits_for_a_thread(
+        self, client: lockring.Client, server: LockServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        guilty: list[str] = []
+        start = threading.Thread.start
+
+        def watched(thread: threading.Thread) -> None:
+            if client._driver._lock._is_owned():  # type: ignore[attr-defined]
+                guilty.append(thread.name)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", watched)
+        grant = client.lock("x").acquire()
+        told = threading.Event()
+        grant.on_lost(lambda _: told.set())
+        server.lose("x")
+        assert told.wait(PATIENCE_S)
+        server.cut()
+        client.lock("x").acquire().release()
+        assert guilty == []
+
+
+def test_an_exception_after_any_step_of_what_is_done_after_a_section_leaves_the_thread_its_calls(
+    client: lockring.Client, server: LockServer
+) -> None:
+    """As a signal's handler may raise it: the interpreter calls handlers when a call returns."""
+    calls = 0
+
+    def interrupt(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        if event == "c_return" and frame.f_code is Section._do_chores.__code__:
+            calls += 1
+            if calls == number:
+                raise ZeroDivisionError
+
+    for number in range(1, 20):
+        calls = 0
+        client._driver._chores.append(lambda: None)
+        sys.setprofile(interrupt)
+        try:
+            with contextlib.suppress(ZeroDivisionError):
+                client._driver._do_chores()
+        finally:
+            sys.setprofile(None)
+        server.cut()  # so that there are chores again
+        client.lock("x").acquire(timeout=PATIENCE_S).release()
+        if calls < number:
+            break
+    assert 3 < number < 19
 
 
 @pytest.mark.slow
