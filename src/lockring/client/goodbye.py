@@ -9,15 +9,19 @@ signal that kills the process, or in a forked child for the sessions of its pare
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import sys
 import weakref
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from lockring.clock import monotonic_ns
-from lockring.units import NS_PER_MS
+from lockring.units import NS_PER_MS, NS_PER_S
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future  # costs the import of a blocking client some milliseconds
 
 _BOUND_NS: Final = 1_200 * NS_PER_MS
 """How long all clients together may take. A node has one second to answer; the rest is for connections and threads."""
@@ -75,3 +79,13 @@ def say_goodbye() -> None:
 
 
 atexit.register(say_goodbye)
+
+
+def wait_for(closing: Future[None]) -> Callable[[int], None]:
+    """Return a function that waits until a client has closed, or a time has come."""
+
+    def wait(until_ns: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            closing.result(max(0, until_ns - monotonic_ns()) / NS_PER_S)
+
+    return wait

@@ -316,6 +316,14 @@ def dropped_tickets(core: ClientCore) -> list[Ticket]:
     ]
 
 
+def cancel_dropped(core: ClientCore, *, now_ns: int) -> list[Ticket]:
+    """Give up what is held for grants and memberships that are gone, and return it; O(held)."""
+    dropped = dropped_tickets(core)
+    for ticket in dropped:
+        core.cancel(ticket, now_ns=now_ns)
+    return dropped
+
+
 def report_drop(ticket: Ticket) -> None:
     """Log and warn that the lock of a dropped grant was given up."""
     words = words_of_drop(ticket)

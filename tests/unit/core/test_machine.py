@@ -24,7 +24,7 @@ METHODS = sorted(name for name in vars(Machine) if callable(getattr(Machine, nam
 
 
 def shape(method: Callable[..., Any]) -> list[tuple[str, Any]]:
-    """Names and kinds of the parameters without which the method cannot be called; a positional one may have any name."""
+    """Names and kinds of a method's mandatory parameters; a positional one may have any name."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = list(inspect.signature(method).parameters.values())[1:]
     return [

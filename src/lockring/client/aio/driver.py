@@ -27,10 +27,10 @@ from lockring.client.aio.forks import expect_forks
 from lockring.client.aio.watching import WatchReader
 from lockring.client.arguments import origin_of
 from lockring.client.blocking.connection import CONNECT_S
-from lockring.client.goodbye import expect_end, log, remember
+from lockring.client.goodbye import expect_end, log, remember, wait_for
 from lockring.client.grant_state import (
     abandon_held,
-    dropped_tickets,
+    cancel_dropped,
     farewell_of,
     listener_of,
     report_drop,
@@ -276,16 +276,7 @@ class AsyncDriver:
 
     async def next_updates(self, watching: WatchReader) -> list[Update]:
         """Wait for news of a watch."""
-        if not watching.backlog and not watching.over:
-            watching.woken = self._usable().create_future()
-            try:
-                await watching.woken
-            finally:
-                watching.woken = None
-        updates = watching.backlog.take()
-        if not updates and watching.error is not None:
-            raise watching.error
-        return updates
+        return await watching.next_updates(self._usable())
 
     def unwatch(self, watching: WatchReader) -> None:
         """End a watch."""
@@ -496,21 +487,14 @@ class AsyncDriver:
         self._is_busy = True
         try:
             if now_ns >= self._sweep_at_ns:
-                dropped = self._sweep(now_ns)
+                self._sweep_at_ns = now_ns + _SWEEP_NS
+                dropped = cancel_dropped(self._core, now_ns=now_ns)
             self._core.on_timer(now_ns=now_ns)
         finally:
             self._is_busy = False
         self._flush()
         for ticket in dropped:
             report_drop(ticket)
-
-    def _sweep(self, now_ns: int) -> Sequence[Ticket]:
-        """Give up what is held for grants that are gone, before it is renewed, and return it; O(held)."""
-        self._sweep_at_ns = now_ns + _SWEEP_NS
-        dropped = dropped_tickets(self._core)
-        for ticket in dropped:
-            self._core.cancel(ticket, now_ns=now_ns)
-        return dropped
 
     # ------------------------------------------------------------------ the end
 
@@ -555,13 +539,7 @@ class AsyncDriver:
         if not loop.is_running():
             self.end_without_loop()
             return None
-        closing = asyncio.run_coroutine_threadsafe(self._close(), loop)
-
-        def wait(until_ns: int) -> None:
-            with contextlib.suppress(TimeoutError):
-                closing.result(max(0, until_ns - monotonic_ns()) / NS_PER_S)
-
-        return wait
+        return wait_for(asyncio.run_coroutine_threadsafe(self._close(), loop))
 
     def drop(self, ticket: Ticket) -> None:
         """Give up a ticket whose grant was dropped; from any thread, at any moment."""

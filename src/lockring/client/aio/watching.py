@@ -8,7 +8,7 @@ from typing import Any
 
 from lockring.client.process_bound import ProcessBound
 from lockring.client.watch_updates import WatchUpdate
-from lockring.core.client import Backlog, Query
+from lockring.core.client import Backlog, Query, Update
 from lockring.errors import LockringError
 
 
@@ -31,6 +31,19 @@ class WatchReader:
         self.error: LockringError | None = None
         self.over = False
         self.woken: asyncio.Future[None] | None = None
+
+    async def next_updates(self, loop: asyncio.AbstractEventLoop) -> list[Update]:
+        """Wait for updates, and return those that the caller has not read; none once the watch is over."""
+        if not self.backlog and not self.over:
+            self.woken = loop.create_future()
+            try:
+                await self.woken
+            finally:
+                self.woken = None
+        updates = self.backlog.take()
+        if not updates and self.error is not None:
+            raise self.error
+        return updates
 
     def wake(self) -> None:
         """Wake the caller, if it waits."""

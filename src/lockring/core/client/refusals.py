@@ -59,7 +59,7 @@ class Refusals:
         # The node keeps nothing of it: neither its share nor a release speaks of it any more.
         assert ticket.share is not None
         ticket.share.leave(ticket)
-        # A program behind this client is better told at once: it may go to another server.
+        # A program behind this client gets the refusal at once: it may go to another server.
         is_impatient = ticket.wait_until_ns == ticket.started_at_ns or ticket.session.on_behalf is not None
         if may_retry and not (is_impatient and refusal.code == "overloaded"):
             link = ticket.link

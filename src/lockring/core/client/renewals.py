@@ -107,7 +107,7 @@ class ClientRenewals:
     def _hand_over(self, ticket: Ticket, share: NodeShare, link: NodeLink) -> None:
         """Leave a grant to the program on whose behalf it was acquired, which renews it from here on.
 
-        The ticket keeps its link: a caller that is gone by now takes the grant back (`ClientCore.cancel`).
+        The ticket keeps its link: a caller that has gone takes the grant back (`ClientCore.cancel`).
         """
         ticket.link = link.id
         share.leave(ticket)

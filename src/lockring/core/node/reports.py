@@ -14,7 +14,7 @@ from lockring.protocol import GetState, GetStatus, StateReply, StatusReply
 
 
 class NodeReports:
-    """The answers to questions about the node itself. None needs a right: they say what the node knows, and from when."""
+    """The answers to questions about the node itself. They need no right: they give its knowledge, and how old that is."""
 
     def __init__(
         self,

@@ -97,7 +97,7 @@ class Nodes:
         self.clients: dict[tuple[str, int], Client] = {}
         self.notes: list[str] = []
         self.asked_of_coordinator: list[Message] = []
-        """What nodes sent to it besides heartbeats and requests about slots."""
+        """Messages of nodes to it, except heartbeats and requests about slots."""
         self.cut: set[tuple[str, str]] = set()
         self.coordinator_up = True
         self.lag: set[str] = set()
