@@ -14,7 +14,7 @@ from lockring.protocol import GetState, GetStatus, StateReply, StatusReply
 
 
 class NodeReports:
-    """The answers to questions about the node itself. They need no right: they give its knowledge, and how old that is."""
+    """The answers to questions about the node itself. They need no right: they are its knowledge, with its age."""
 
     def __init__(
         self,
