@@ -588,12 +588,12 @@ def _one_session() -> list[Change]:
     """A client has one session for all its TTLs."""
     open_session = ClientSessions.open
 
-    def changed(self: ClientSessions, ttl_ms: int) -> Any:
+    def changed(self: ClientSessions, ttl_ms: int, on_behalf: Any = None) -> Any:
         for session in self.by_id.values():
             session.ttl_ms = ttl_ms
             self.by_ttl_ms[ttl_ms] = session
             return session
-        return open_session(self, ttl_ms)
+        return open_session(self, ttl_ms, on_behalf)
 
     return [(ClientSessions, "open", changed)]
 

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from lockring.core.client import Backlog, Query, QueryKind, Update
-from lockring.core.client import watches as watching
 from lockring.core.client.watches import apply_notice, difference
 from lockring.core.node import lock_events
 from lockring.protocol import (
@@ -290,9 +289,8 @@ def test_the_difference_of_two_updates_leads_from_one_to_the_other(
     assert difference(later, later) == []
 
 
-def test_a_slow_reader_gets_one_update_with_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "BACKLOG_MAX", 3)
-    backlog, request = Backlog(), watch()
+def test_a_slow_reader_gets_one_update_with_a_gap() -> None:
+    backlog, request = Backlog(3), watch()
     backlog.add(Update(request, lock([("a", 1)]), [], False))
     [first] = backlog.take()
     for token in range(2, 7):
@@ -305,11 +303,8 @@ def test_a_slow_reader_gets_one_update_with_a_gap(monkeypatch: pytest.MonkeyPatc
     assert picture(updates[-1].lock) == picture(lock([("a", 6)]))
 
 
-def test_the_first_update_stays_as_it_is_however_late_its_reader_begins(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(watching, "BACKLOG_MAX", 2)
-    backlog = Backlog()
+def test_the_first_update_stays_as_it_is_however_late_its_reader_begins() -> None:
+    backlog = Backlog(2)
     for token in range(1, 6):
         backlog.add(Update(watch(), lock([("a", token)]), [], False))
     first = backlog.take()[0]
