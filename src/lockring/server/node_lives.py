@@ -139,7 +139,7 @@ class NodeLives:
             outbox=self._outbox,
             guest_of=self._guest_of,
             coordinator=lambda: self._link.connection,
-            on_state=self.log.state_changed,
+            on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,
         )
         life.core.coordinator_missing(self._link.note)
