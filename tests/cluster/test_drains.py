@@ -129,7 +129,7 @@ def test_a_node_that_is_stopping_is_not_made_active_again(slow_pair: LocalCluste
     with pytest.raises(NodeLeaving, match="start it again"):
         ask_undrain(pair.address_of(COORDINATOR), "N1")
     done = command(pair.address_of(COORDINATOR), "undrain", "N1")
-    assert (done.returncode, "was told to stop" in done.stderr) == (1, True)
+    assert (done.returncode, "has been asked to stop" in done.stderr) == (1, True)
 
 
 # --------------------------------------------------------------------------- gRPC
