@@ -173,7 +173,7 @@ def test_a_client_may_not_replicate(standing: LocalCluster) -> None:
         wire.send(Replicate(1, 1, True, []))
         refused = wire.refusal()
     assert refused.code == "protocol"
-    assert "does not take Replicate from a client" in refused.text
+    assert "does not accept Replicate from a client" in refused.text
 
 
 def test_a_client_may_not_send_heartbeats_to_a_coordinator(standing: LocalCluster) -> None:
