@@ -21,7 +21,7 @@ from typing import Final
 
 from lockring.cluster_state import Member, Replica
 from lockring.core.timing import Timing
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_MS, NS_PER_S
 
 LATELY_NS: Final = 3 * NS_PER_S
 """How recently a connected life was heard if it counts as running: three heartbeats, less than a member lease."""
@@ -39,6 +39,10 @@ class MemberLeases:
         self.settled: dict[Replica, int] = {}
         self.updates = 0
         self._timing = timing
+        # Longer than the pause between heartbeats that all nodes happen to send together, and shorter than the lease.
+        # With half of a lease of 1.5 heartbeats, say, the survivors' heartbeats kept a dead node from ever failing.
+        heartbeat_ns = timing.heartbeat_for_ns(timing.coordinator_lease_ns // NS_PER_MS)
+        self._own_gap_ns = (heartbeat_ns + timing.member_lease_ns) // 2
         self._heard_at_ns: dict[Replica, int] = {}
         self._acknowledged_at_ns: dict[Replica, int] = {}
         self._started_at_ns = now_ns
@@ -61,7 +65,7 @@ class MemberLeases:
         """Note a message of this life, and return whether it matters to planning: the life is new, or had failed."""
         news = replica not in self._heard_at_ns or self.is_failed(replica, now_ns=now_ns)
         # A gap in which no node was heard is the coordinator's own: else it would fail all members at once on waking.
-        if now_ns - self._anyone_heard_at_ns > self._timing.member_lease_ns // 2:
+        if now_ns - self._anyone_heard_at_ns > self._own_gap_ns:
             self._silence_from_ns = now_ns
         self._anyone_heard_at_ns = now_ns
         self._heard_at_ns[replica] = now_ns

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lockring.cluster_state import Replica, decode_state
+from lockring.core.timing import Timing
 from lockring.protocol import (
     PROTOCOL,
     DrainReply,
@@ -20,6 +21,7 @@ from lockring.protocol import (
     State,
     Welcome,
 )
+from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import Node, World
 
 
@@ -383,3 +385,17 @@ def test_the_status_tells_what_is_going_on() -> None:
     assert (status.phase, status.connected, status.settled) == ("active", ("a", "b"), ("a", "b"))
     assert status.version == world.state.version
     assert status.learning == 256
+
+
+def test_a_dead_node_fails_also_where_the_others_send_their_heartbeats_together_and_the_lease_is_short() -> (
+    None
+):
+    """A member lease may be as short as one and a half heartbeats; then all nodes are silent for most of it."""
+    timing = Timing(
+        coordinator_lease_ns=5 * NS_PER_S, stabilization_ns=NS_PER_S // 3, member_lease_ns=3 * NS_PER_S // 2
+    )
+    world = World(timing=timing)
+    world.cluster("a", "b", "c")
+    world.kill("b")
+    world.run(10)
+    assert sorted(world.state.members) == ["a", "c"]
