@@ -243,8 +243,8 @@ def list_of_one_share() -> list[Change]:
     def listed(self: NodeShare, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
         for ticket in self.tickets.values():
-            if ticket.slot in lists:
-                lists[ticket.slot].append((ticket.acquisition, ticket.name))
+            if ticket.asked.slot in lists:
+                lists[ticket.asked.slot].append((ticket.acquisition, ticket.asked.name))
         return list(lists.items())
 
     return [(NodeShare, "listed", listed)]
@@ -704,7 +704,7 @@ def held_by_hearsay() -> list[Change]:
     """An acquire without an answer at the end of its time is taken for one behind other holders."""
 
     def changed(self: Outlooks, item: Any, now_ns: int) -> Any:
-        return AcquireTimeout("not granted in time", name=item.name)
+        return AcquireTimeout("not granted in time", name=item.asked.name)
 
     return [(Outlooks, "too_late", changed)]
 

@@ -120,7 +120,7 @@ class Scenario:
         connection = next(
             number for number, end in node._clients.items() if end.other.process is client and end.open
         )
-        late = Release(1 << 40, ticket.session.id, ticket.acquisition, ticket.name)
+        late = Release(1 << 40, ticket.session.id, ticket.acquisition, ticket.asked.name)
         node.core.receive(connection, late, now_ns=node.now_ns())
         node.wake(1_000)
 
@@ -284,7 +284,8 @@ class Scenario:
     @staticmethod
     def pause_left_s(client: ClientShell, task: Task) -> float:
         """For how long a refused acquire is not sent again."""
-        return 0 if task.ticket is None else (task.ticket.retry_at_ns - client.now_ns()) / S
+        backoff = task.ticket.exchange.backoff if task.ticket is not None else None
+        return 0 if backoff is None else (backoff.retry_at_ns - client.now_ns()) / S
 
     def set_back_the_clock(self, process: Process, seconds: float = 3600) -> None:
         """Set a process's wall clock back."""
@@ -309,7 +310,7 @@ class Scenario:
         assert node.core is not None
         assert task.ticket is not None
         self.simulation.checkers.broken.add((task.ticket.session.id, task.ticket.acquisition))
-        order = Break(1 << 40, task.ticket.name, task.generation)
+        order = Break(1 << 40, task.ticket.asked.name, task.generation)
         operator = next(iter(node.core.service.clients.by_connection))
         node.core.receive(operator, order, now_ns=node.now_ns())
         node.wake(1_000)

@@ -33,9 +33,9 @@ class RefusingDriver:
 
     def begin(self, question: Callable[[ClientCore, int], Query]) -> Query:
         query = question(self._core, 0)
-        query.call = asyncio.get_running_loop().create_future()
+        query.exchange.call = asyncio.get_running_loop().create_future()
         if self.at_once:
-            query.call.set_result((None, self.error))
+            query.exchange.call.set_result((None, self.error))
         return query
 
     def abandon(self, request: Query) -> None:
@@ -98,6 +98,6 @@ def test_a_stream_that_is_closed_withdraws_what_it_has_asked() -> None:
         stream = KeepStream(driver)
         stream.renew(1, [listed(3, 7_000), listed(4, 7_000)])
         stream.close()
-        assert [query.name for query in driver.abandoned] == ["job/3", "job/4"]
+        assert [query.asked.name for query in driver.abandoned] == ["job/3", "job/4"]
 
     asyncio.run(main())

@@ -17,11 +17,12 @@ The digest is folded lazily: a ticket that comes and goes between two keepalives
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from lockring.cluster_state import Replica
+from lockring.core.client.exchanges import TicketExchange
 from lockring.core.client.listeners import HolderReference
 from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
@@ -49,81 +50,68 @@ RELEASING: Final = TicketState.RELEASING
 ENDED: Final = TicketState.ENDED
 
 
-class Ticket(msgspec.Struct, eq=False):
-    """One acquisition. Made by `ClientCore.acquire`; shells read it, and only the core changes it.
-
-    It is one flat record of many fields: a client may hold a million tickets, and each part of its own would be one more
-    allocation for every lock.
+class LockTerms(msgspec.Struct, frozen=True, gc=False):
+    """The terms on which a lock was asked for; they never change.
 
     Attributes:
-        session: the session that it belongs to.
-        acquisition: its number in the session, never used twice.
         name: the lock's name.
         slot: the lock's slot.
         mode: how the lock is wanted.
         permits: of a semaphore, how many there are.
         started_at_ns: when the caller asked.
         wait_until_ns: end of the wait that the caller allows, `DISTANT_FUTURE_NS` for none.
-        give_up_at_ns: when the core stops trying: to acquire, or later to release.
-        state: see `TicketState`; other threads may read it without a lock.
-        generation: the fencing token once held.
-        deadline_ns: the ticket's own deadline; see `deadline_ns_of` for the one that counts.
-        covered_after: keepalives with a higher request number cover this ticket, if it is held.
-        share: where it is counted now, if anywhere.
-        link: number of the link on which its open request was sent, 0 if none is open.
-        request: number of that request, or of the last one.
-        first_request: number of the first Acquire on that link; the answer may name either.
-        sent_at_ns: when that was sent.
-        was_sent: whether any node may know of it.
-        queued: whether the node that serves the slot has reported other holders.
-        overdue: whether its time is over, and only that node's last word is still awaited.
-        late: whether a grant came too late to begin with, so that a keepalive asks about it.
-        unreleased: whether a release must still be sent or answered.
-        retry_at_ns: when to try again after a refusal, 0 if no refusal pauses it.
-        attempts: refusals in a row.
-        refusal: the last refusal's code and text.
-        mixed: its number in the share's digest, 0 while not folded in.
-        reason: why it was lost.
-        call: the shell's: the call that waits for the grant or the release. Its type is the shell's own.
-        holder: the shell's: refers to the grant or membership that hears of a loss, once there is one.
         payload: what others see of the holder.
     """
 
-    session: ClientSession
-    acquisition: int
+    # `gc=False`: with numbers and texts alone it is never part of a cycle, and without the collector's header it is
+    # 16 bytes smaller.
     name: str
     slot: int
     mode: int
     permits: int
     started_at_ns: int
     wait_until_ns: int = DISTANT_FUTURE_NS
-    give_up_at_ns: int = DISTANT_FUTURE_NS
+    payload: bytes = b""
+
+
+class Ticket(msgspec.Struct, eq=False):
+    """One acquisition. Made by `ClientCore.acquire`; shells read it, and only the core changes it.
+
+    A client may hold a million tickets, and each record is one more allocation for every lock. Hence three and no more,
+    cut by who changes them: what was asked for never changes, the exchange changes with each request, and the rest with
+    the grant. `Backoff` is made on demand.
+
+    Attributes:
+        session: the session that it belongs to.
+        acquisition: its number in the session, never used twice.
+        asked: what was asked for.
+        exchange: what is open with a node.
+        state: see `TicketState`; other threads may read it without a lock.
+        generation: the fencing token once held.
+        deadline_ns: the ticket's own deadline; see `deadline_ns_of` for the one that counts.
+        covered_after: keepalives with a higher request number cover this ticket, if it is held.
+        share: where it is counted now, if anywhere.
+        mixed: its number in the share's digest, 0 while not folded in.
+        reason: why it was lost.
+        holder: the shell's: refers to the grant or membership that hears of a loss, once there is one.
+    """
+
+    session: ClientSession
+    acquisition: int
+    asked: LockTerms
+    exchange: TicketExchange
     state: int = 0
     generation: int = 0
     deadline_ns: int = 0
     covered_after: int = 0
     share: NodeShare | None = None
-    link: int = 0
-    request: int = 0
-    first_request: int = 0
-    sent_at_ns: int = 0
-    was_sent: bool = False
-    queued: bool = False
-    overdue: bool = False
-    late: bool = False
-    unreleased: bool = False
-    retry_at_ns: int = 0
-    attempts: int = 0
-    refusal: tuple[str, str] | None = None
     mixed: int = 0
     reason: str = ""
-    call: Any = None
     holder: HolderReference | None = None
-    payload: bytes = b""
 
     def __repr__(self) -> str:
         state = TicketState(self.state).name
-        return f"<Ticket {self.session.id}/{self.acquisition} {self.name!r} {state} g{self.generation}>"
+        return f"<Ticket {self.session.id}/{self.acquisition} {self.asked.name!r} {state} g{self.generation}>"
 
 
 class OnBehalf(msgspec.Struct, frozen=True):
@@ -237,8 +225,8 @@ class NodeShare(msgspec.Struct, eq=False):
         """Return slot, count and digest for each slot in which the share has a ticket, by slot."""
         sums: dict[int, tuple[int, int]] = {}
         for ticket in self.tickets.values():
-            count, digest = sums.get(ticket.slot, (0, 0))
-            sums[ticket.slot] = (count + 1, digest ^ mix(ticket.acquisition))
+            count, digest = sums.get(ticket.asked.slot, (0, 0))
+            sums[ticket.asked.slot] = (count + 1, digest ^ mix(ticket.acquisition))
         return [(slot, *sums[slot]) for slot in sorted(sums)]
 
     def listed(self, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
@@ -250,8 +238,8 @@ class NodeShare(msgspec.Struct, eq=False):
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
         for share in self.session.shares.values():
             for ticket in share.tickets.values():
-                if ticket.slot in lists:
-                    lists[ticket.slot].append((ticket.acquisition, ticket.name))
+                if ticket.asked.slot in lists:
+                    lists[ticket.asked.slot].append((ticket.acquisition, ticket.asked.name))
         return list(lists.items())
 
     def find_expired(self, now_ns: int) -> list[Ticket]:
@@ -295,7 +283,7 @@ def is_believed(ticket: Ticket, now_ns: int) -> bool:
 
 def not_held(ticket: Ticket) -> LockringError:
     """Return the error for a ticket that should be held and is not."""
-    name = ticket.name
+    name = ticket.asked.name
     if ticket.reason:
         return LockLost(
             f"the lock {name!r} was lost: {LockLost.explained(ticket.reason)}",
