@@ -175,7 +175,7 @@ class GrantState(ProcessBound):
     @property
     def name(self) -> str:
         """The lock's name."""
-        return self._ticket.asked.name
+        return self._ticket.name
 
     @property
     def fencing_token(self) -> int:
@@ -200,7 +200,7 @@ class GrantState(ProcessBound):
     @property
     def shared(self) -> bool:
         """Whether the lock is held for reading, so that other readers can hold it at the same time."""
-        return self._ticket.asked.mode == Mode.SHARED
+        return self._ticket.exchange.terms.mode == Mode.SHARED
 
     @property
     def acquired_at(self) -> datetime:
@@ -246,8 +246,8 @@ class GrantState(ProcessBound):
         ticket = self._ticket
         if ticket.state == TicketState.HELD:  # the lease has ended, and the client has not processed that yet
             return LockLost(
-                f"the lock {ticket.asked.name!r} was lost: {LockLost.explained('local-deadline')}",
-                name=ticket.asked.name,
+                f"the lock {ticket.name!r} was lost: {LockLost.explained('local-deadline')}",
+                name=ticket.name,
                 reason="local-deadline",
             )
         return not_held(ticket)
@@ -337,7 +337,7 @@ def report_drop(ticket: Ticket) -> None:
 def words_of_drop(ticket: Ticket) -> str:
     """Return the warning about a grant that was dropped while it was held."""
     return (
-        f"the grant of {ticket.asked.name!r} was dropped while it was held, so the lock is given up:"
+        f"the grant of {ticket.name!r} was dropped while it was held, so the lock is given up:"
         " keep the grant, and release it"
     )
 

@@ -301,7 +301,7 @@ class MembershipState(ProcessBound):
         """
         text = f"{self._member_id!r} joined the group {self._group!r}, but it {what} in time"
         for wait in waits:
-            if wait.name == self._request.asked.name and wait.reason not in ("held", "failover"):
+            if wait.name == self._request.name and wait.reason not in ("held", "failover"):
                 return Unavailable(
                     f"{text}: {wait.text}", name=self._group, reason=wait.reason, since_s=wait.since_s
                 )

@@ -318,7 +318,7 @@ class ClientShell(Shell):
         for session in self.core.sessions():
             for share in session.shares.values():
                 if share.replica in ready and share.tickets:
-                    slots = sorted({ticket.asked.slot for ticket in share.tickets.values()})
+                    slots = sorted({ticket.slot for ticket in share.tickets.values()})
                     self.core._requests.send_lists(share, ready[share.replica], slots, self.now_ns())
 
     def give_back(self, task: Task) -> None:
@@ -363,13 +363,13 @@ class ClientShell(Shell):
         stats["wait_ms_max"] = max(stats["wait_ms_max"], (self.world.now - task.since) // MS)
         task.belief = Belief(
             self.name,
-            ticket.asked.name,
+            ticket.name,
             ticket.session.id,
             ticket.acquisition,
             ticket.generation,
             lambda: self.believes(ticket, life),
             self.world.now,
-            shared=ticket.asked.mode == Mode.SHARED,
+            shared=ticket.exchange.terms.mode == Mode.SHARED,
         )
         if self.world.story is not None:
             self.world.tell(self.name, f"HOLDS {ticket!r}")
@@ -430,10 +430,10 @@ class ClientShell(Shell):
                 self._lost(ticket, reason)
             case Update():
                 self._seen(effect)
-            case CallResult() if effect.request.asked.kind is QueryKind.WATCH:
+            case CallResult() if effect.request.kind is QueryKind.WATCH:
                 # No server was ever reached: begin again, as its caller would.
                 self.world.stats["not_watched"] += 1
-                self._watch(effect.request.asked.name)
+                self._watch(effect.request.name)
             case CallResult():
                 self.answers.append(effect)
             case LossOnBehalf():

@@ -151,7 +151,7 @@ def client_from_response() -> list[Change]:
     def late_granted(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
         ticket = link.acquires.get(message.request)
         if ticket is not None:
-            ticket.sent_at_ns = now_ns
+            ticket.exchange.sent_at_ns = now_ns
         granted(self, link, message, now_ns)
 
     def late_apply(share: NodeShare, request: int, sent_at_ns: int, reply: Any, now_ns: int) -> Any:
@@ -243,8 +243,8 @@ def list_of_one_share() -> list[Change]:
     def listed(self: NodeShare, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
         for ticket in self.tickets.values():
-            if ticket.asked.slot in lists:
-                lists[ticket.asked.slot].append((ticket.acquisition, ticket.asked.name))
+            if ticket.slot in lists:
+                lists[ticket.slot].append((ticket.acquisition, ticket.name))
         return list(lists.items())
 
     return [(NodeShare, "listed", listed)]
@@ -704,7 +704,7 @@ def held_by_hearsay() -> list[Change]:
     """An acquire without an answer at the end of its time is taken for one behind other holders."""
 
     def changed(self: Outlooks, item: Any, now_ns: int) -> Any:
-        return AcquireTimeout("not granted in time", name=item.asked.name)
+        return AcquireTimeout("not granted in time", name=item.name)
 
     return [(Outlooks, "too_late", changed)]
 

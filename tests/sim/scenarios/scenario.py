@@ -120,7 +120,7 @@ class Scenario:
         connection = next(
             number for number, end in node._clients.items() if end.other.process is client and end.open
         )
-        late = Release(1 << 40, ticket.session.id, ticket.acquisition, ticket.asked.name)
+        late = Release(1 << 40, ticket.session.id, ticket.acquisition, ticket.name)
         node.core.receive(connection, late, now_ns=node.now_ns())
         node.wake(1_000)
 
@@ -310,7 +310,7 @@ class Scenario:
         assert node.core is not None
         assert task.ticket is not None
         self.simulation.checkers.broken.add((task.ticket.session.id, task.ticket.acquisition))
-        order = Break(1 << 40, task.ticket.asked.name, task.generation)
+        order = Break(1 << 40, task.ticket.name, task.generation)
         operator = next(iter(node.core.service.clients.by_connection))
         node.core.receive(operator, order, now_ns=node.now_ns())
         node.wake(1_000)

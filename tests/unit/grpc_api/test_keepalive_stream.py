@@ -98,6 +98,6 @@ def test_a_stream_that_is_closed_withdraws_what_it_has_asked() -> None:
         stream = KeepStream(driver)
         stream.renew(1, [listed(3, 7_000), listed(4, 7_000)])
         stream.close()
-        assert [query.asked.name for query in driver.abandoned] == ["job/3", "job/4"]
+        assert [query.name for query in driver.abandoned] == ["job/3", "job/4"]
 
     asyncio.run(main())

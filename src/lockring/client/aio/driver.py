@@ -427,7 +427,7 @@ class AsyncDriver:
             case GrantLost(ticket):
                 self.tell_lost(ticket)
             case CallResult(request, answer, error):
-                if request.asked.kind is QueryKind.WATCH:
+                if request.kind is QueryKind.WATCH:
                     reader: WatchReader = request.exchange.call
                     reader.error, reader.over = error, True
                     reader.wake()

@@ -69,9 +69,7 @@ class Grant(LossNotices):
         give_up_ns = answer_to_ns(timeout)
         ticket = self._ticket
         answer = await self._driver.ask(
-            lambda core, now_ns: core.describe(
-                ticket.asked.name, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns
-            )
+            lambda core, now_ns: core.describe(ticket.name, give_up_at_ns=now_ns + give_up_ns, now_ns=now_ns)
         )
         return self.held and is_holder(ticket, answer.lock)
 

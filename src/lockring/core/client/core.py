@@ -36,7 +36,7 @@ from lockring.core.client.agenda import Agenda
 from lockring.core.client.dialing import DialPlan
 from lockring.core.client.effects import ClientEffect, Resolve
 from lockring.core.client.endings import Endings
-from lockring.core.client.exchanges import TicketExchange
+from lockring.core.client.exchanges import EXCLUSIVE, LockTerms, TicketExchange
 from lockring.core.client.groups import GroupMemberships, subscription_of
 from lockring.core.client.inbox import Inbox
 from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink
@@ -67,7 +67,6 @@ from lockring.core.client.tickets import (
     PENDING,
     RELEASING,
     ClientSession,
-    LockTerms,
     OnBehalf,
     Ticket,
     deadline_ns_of,
@@ -210,13 +209,13 @@ class ClientCore:
         session.used = acquisition = session.used + 1
         # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
         slot = crc32(name.encode()) % SLOTS
-        wait_until_ns = now_ns + wait_ms * NS_PER_MS if wait_ms >= 0 else DISTANT_FUTURE_NS
-        asked = LockTerms(name, slot, mode, permits, now_ns, wait_until_ns=wait_until_ns, payload=payload)
-        exchange = TicketExchange()
-        ticket = Ticket(session, acquisition, asked, exchange)
+        exchange = TicketExchange(now_ns)
+        if wait_ms >= 0 or payload or permits != 1 or mode != EXCLUSIVE:
+            exchange.terms = LockTerms(mode, permits, wait_ms, payload)
+        ticket = Ticket(session, acquisition, name, slot, exchange)
         if wait_ms >= 0:
-            answer_by_ns = now_ns + ANSWER_NS
-            exchange.give_up_at_ns = at_ns = wait_until_ns if wait_until_ns > answer_by_ns else answer_by_ns
+            wait_ns = wait_ms * NS_PER_MS
+            exchange.give_up_at_ns = at_ns = now_ns + (wait_ns if wait_ns > ANSWER_NS else ANSWER_NS)
             self._outstanding.alarm(at_ns, ticket)
         elif not self._links.was_ready:
             self._endings.limit(ticket, now_ns)
@@ -376,7 +375,7 @@ class ClientCore:
             return
         self._outstanding.is_closed = True
         for item in list(self._open_items()):
-            error = ClientClosed("the client was closed", name=item.asked.name)
+            error = ClientClosed("the client was closed", name=item.name)
             if isinstance(item, Query):
                 self._outstanding.end_query(item, None, error)
             elif item.state == PENDING:

@@ -144,17 +144,18 @@ class Endings:
     def _end_call_if_due(self, item: Item, now_ns: int) -> bool:
         """Give a call up whose time is over; return whether it was not left to be tried again."""
         if item.exchange.give_up_at_ns == DISTANT_FUTURE_NS:
-            if self._links.was_ready or now_ns < item.asked.started_at_ns + self._connect_timeout_ns:
+            if self._links.was_ready or now_ns < item.exchange.started_at_ns + self._connect_timeout_ns:
                 return False
         elif now_ns < item.exchange.give_up_at_ns:
             return False
         elif (
             isinstance(item, Ticket)
-            and item.exchange.queued
             and item.exchange.link
-            and not item.exchange.overdue
+            and (delay := item.exchange.delay) is not None
+            and delay.queued
+            and not delay.overdue
         ):
-            item.exchange.overdue = True
+            delay.overdue = True
             item.exchange.give_up_at_ns = now_ns + VERDICT_NS
             self._outstanding.alarm(item.exchange.give_up_at_ns, item)
             return True

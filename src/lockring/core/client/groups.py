@@ -43,7 +43,7 @@ class GroupMemberships:
         """
         if ticket.state != HELD:
             raise not_held(ticket)
-        query = query_about_lock(QueryKind.FOLLOW, ticket.asked.name, now_ns)
+        query = query_about_lock(QueryKind.FOLLOW, ticket.name, now_ns)
         query.subscription = GroupSubscription(ticket)
         self._queries[ticket] = query
         return query
@@ -70,7 +70,7 @@ class GroupMemberships:
         found = []
         for query in self._queries.values():
             link = self._links.by_id.get(query.exchange.link)
-            if link is not None and link.node is not routes.table[query.asked.slot]:
+            if link is not None and link.node is not routes.table[query.slot]:
                 found.append(query)
         return found
 
@@ -113,7 +113,7 @@ class GroupMemberships:
         link = self._links.by_id.get(query.exchange.link)
         if link is not None:
             number = self._log.next_number(now_ns)
-            message = ViewAck(number, ticket.asked.name, ticket.session.id, ticket.acquisition, view.number)
+            message = ViewAck(number, ticket.name, ticket.session.id, ticket.acquisition, view.number)
             self._agenda.effects.append(SendTo(link.id, message))
         return None
 

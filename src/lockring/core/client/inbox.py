@@ -101,7 +101,7 @@ class Inbox:
             case QueueNotice():
                 ticket = link.acquires.get(message.request)
                 if isinstance(ticket, Ticket):
-                    ticket.exchange.queued = True
+                    ticket.exchange.ensure_delay().queued = True
             case TroubleNotice():
                 link.trouble = LinkTrouble(message, now_ns) if message.reason else None
             case Welcome():
@@ -124,7 +124,7 @@ class Inbox:
             message, "request", 0
         )  # every answer has one; pushed news that is not known here has none
         query = link.requests.pop(request, None)
-        if not isinstance(query, Query) or type(message) is not REPLIES.get(query.asked.kind):
+        if not isinstance(query, Query) or type(message) is not REPLIES.get(query.kind):
             return
         query.exchange.link = 0
         if query.listing is None:

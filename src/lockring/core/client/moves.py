@@ -160,13 +160,13 @@ class Moves:
         """Move a share's tickets to where their slots are now; `reached` collects the shares that get a held one."""
         table = self._routes.table
         node = self._routes.node_of(share.replica)
-        for ticket in [each for each in share.tickets.values() if table[each.asked.slot] is not node]:
+        for ticket in [each for each in share.tickets.values() if table[each.slot] is not node]:
             share.leave(ticket)
             if ticket.state == PENDING:
                 self._outstanding.close_acquire(ticket)
                 self._outstanding.park(ticket, now_ns)
                 continue
-            target = self._sessions.ensure_share(share.session, table[ticket.asked.slot])
+            target = self._sessions.ensure_share(share.session, table[ticket.slot])
             # No keepalive that the new node has been sent so far speaks of this ticket.
             target.enter(ticket, self._log.last_number)
             reached[id(target)] = target
@@ -193,11 +193,11 @@ class Moves:
 
     def _carry_over(self, query: Query, now_ns: int) -> None:
         """Prepare a query for another cluster, or give it up if it names an object of the former one."""
-        if query.asked.kind in (QueryKind.BREAK, QueryKind.DRAIN):
+        if query.kind in (QueryKind.BREAK, QueryKind.DRAIN):
             error = WrongCluster(
-                f"the {query.asked.kind.value} of {query.asked.name!r} was meant for a cluster that is gone: "
+                f"the {query.kind.value} of {query.name!r} was meant for a cluster that is gone: "
                 "another one answers at its addresses",
-                name=query.asked.name,
+                name=query.name,
             )
             self._endings.give_up(query, error, now_ns)
         elif query.listing is not None:

@@ -70,24 +70,24 @@ class Outlooks:
             if isinstance(item, Ticket) and item.state != PENDING:
                 continue
             outlook = self.outlook_of(item)
-            is_quiet_stream = isinstance(item, Query) and item.asked.kind in STREAMS
+            is_quiet_stream = isinstance(item, Query) and item.kind in STREAMS
             if is_quiet_stream and outlook.reason == "failover":
                 continue  # it is open at its node, and nothing has changed
             left_s = None if outlook.until_ns is None else max(0, outlook.until_ns - now_ns) / NS_PER_S
             since_s = max(0, now_ns - outlook.since_ns) / NS_PER_S
-            found.append(Wait(item.asked.name, outlook.reason, outlook.text, since_s, left_s))
+            found.append(Wait(item.name, outlook.reason, outlook.text, since_s, left_s))
         return found
 
     def too_late(self, item: Ticket | Query, now_ns: int) -> LockringError:
         """Return the error for a call that was not answered in its time."""
-        name = item.asked.name
+        name = item.name
         backoff = item.exchange.backoff
         if backoff is not None and backoff.refusal[0] == "overloaded":
             return from_code(*backoff.refusal, name=name)
         found = self.outlook_of(item)
         if found.reason == BEHIND_OTHERS:
             assert isinstance(item, Ticket)
-            waited_s = (item.asked.wait_until_ns - item.asked.started_at_ns) / NS_PER_S
+            waited_s = item.exchange.terms.wait_ms * NS_PER_MS / NS_PER_S
             return AcquireTimeout(f"{name!r} was not granted within {waited_s:g} s: {found.text}", name=name)
         if found.reason == "unreachable" and self._links.any_ready() is None:
             error = self._dialing.unreachable(now_ns)
@@ -105,7 +105,7 @@ class Outlooks:
         if link is not None:
             return _of_sent(link, item)
         if self._links.any_ready() is None:
-            since_ns = self._links.alone_since_ns or item.asked.started_at_ns
+            since_ns = self._links.alone_since_ns or item.exchange.started_at_ns
             return Outlook("unreachable", str(self._dialing.unreachable()), since_ns)
         target = self._routes.where(item)
         if target is None:
@@ -122,17 +122,17 @@ class Outlooks:
         text = (
             f"node {node.replica.node} at {node.address}, which serves {_about(item)}, cannot be reached{why}"
         )
-        return Outlook("unreachable", text, max(item.asked.started_at_ns, self._dialing.stuck_since_ns))
+        return Outlook("unreachable", text, max(item.exchange.started_at_ns, self._dialing.stuck_since_ns))
 
     def _of_unserved(self, item: Ticket | Query) -> Outlook:
         for link in self._links.by_id.values():
             if link.state == READY and link.trouble is not None and not link.trouble.notice.all:
                 return _of_trouble(link)
-        slot = f"slot {item.asked.slot}" if item.asked.slot != ANYWHERE else "any slot"
+        slot = f"slot {item.slot}" if item.slot != ANYWHERE else "any slot"
         text = f"no node serves {slot} at present" + (
-            f", which has {item.asked.name!r}" if item.asked.slot != ANYWHERE else ""
+            f", which has {item.name!r}" if item.slot != ANYWHERE else ""
         )
-        return Outlook("no-primary", text, self._routes.unserved_since_ns or item.asked.started_at_ns)
+        return Outlook("no-primary", text, self._routes.unserved_since_ns or item.exchange.started_at_ns)
 
 
 def _of_sent(link: NodeLink, item: Ticket | Query) -> Outlook:
@@ -141,12 +141,12 @@ def _of_sent(link: NodeLink, item: Ticket | Query) -> Outlook:
         return _of_trouble(link)
     if isinstance(item, Ticket):
         sent_at_ns = item.exchange.sent_at_ns
-        if item.exchange.queued:
+        if item.exchange.delay is not None and item.exchange.delay.queued:
             return Outlook(
-                BEHIND_OTHERS, f"the lock {item.asked.name!r} is held by others", item.asked.started_at_ns
+                BEHIND_OTHERS, f"the lock {item.name!r} is held by others", item.exchange.started_at_ns
             )
     else:
-        sent_at_ns = link.health.asked_at_ns or item.asked.started_at_ns
+        sent_at_ns = link.health.asked_at_ns or item.exchange.started_at_ns
     if link.health.heard_at_ns <= sent_at_ns:
         return Outlook("silent", f"{link.address} did not answer in time", sent_at_ns)
     return Outlook("failover", f"{link.address} has not answered about {_about(item)} yet", sent_at_ns)
@@ -162,7 +162,7 @@ def _of_refused(link: NodeLink, item: Ticket | Query) -> Outlook:
         if backoff is not None
         else f"{link.address} has not been asked about {_about(item)} yet"
     )
-    return Outlook("failover", text, item.asked.started_at_ns)
+    return Outlook("failover", text, item.exchange.started_at_ns)
 
 
 def _of_trouble(link: NodeLink) -> Outlook:
@@ -174,4 +174,4 @@ def _of_trouble(link: NodeLink) -> Outlook:
 
 
 def _about(item: Ticket | Query) -> str:
-    return f"{item.asked.name!r}" if item.asked.name else "what was asked"
+    return f"{item.name!r}" if item.name else "what was asked"

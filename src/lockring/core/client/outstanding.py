@@ -92,15 +92,8 @@ class OutstandingCalls:
                 self.parked.pop(item, None)
                 self.end_query(item, item.listing.result(), None)
                 return
-        if (
-            isinstance(item, Query)
-            and item.asked.page is not None
-            and target is None
-            and self._routes.version
-        ):
-            self.end_query(
-                item, None, StaleVersion(f"{item.asked.page.replica} is not a member of the cluster")
-            )
+        if isinstance(item, Query) and item.page is not None and target is None and self._routes.version:
+            self.end_query(item, None, StaleVersion(f"{item.page.replica} is not a member of the cluster"))
             return
         link = target.link if isinstance(target, Node) else target
         if link is None:
@@ -141,7 +134,7 @@ class OutstandingCalls:
         exchange = item.exchange
         backoff = exchange.backoff = exchange.backoff or Backoff(("", ""))
         backoff.refusal = (refused.code, refused.text)
-        node = self._routes.table[item.asked.slot] if item.asked.slot >= 0 else None
+        node = self._routes.table[item.slot] if item.slot >= 0 else None
         if refused.code == "moved" and node is not None:
             if node.link is None or node.link.id != item.exchange.link:
                 self.dispatch(item, now_ns)  # the routes have changed since it was sent
@@ -190,7 +183,7 @@ class OutstandingCalls:
             exchange.backoff.retry_at_ns = 0
         # A lease ends at its node one TTL after the last request that it handled, lengthened for its clock.
         exchange.give_up_at_ns = now_ns + 2 * ticket.session.ttl_ns
-        node = self._routes.table[ticket.asked.slot]
+        node = self._routes.table[ticket.slot]
         if node is not None and node.link is not None:
             self._requests.send_release(ticket, node.link, now_ns)
         elif not self.is_closed:
@@ -235,7 +228,7 @@ class OutstandingCalls:
             ticket.share.leave(ticket)
         if ticket.state == PENDING:
             self.close_acquire(ticket)
-            if ticket.asked.wait_until_ns != DISTANT_FUTURE_NS:
+            if ticket.exchange.terms.wait_ms >= 0:
                 self.alarms.abandon()
             self.parked.pop(ticket, None)
 
@@ -261,7 +254,7 @@ class OutstandingCalls:
     def abandon_query(self, query: Query, now_ns: int) -> None:
         """End a query that its caller does not want any more."""
         link = self._links.by_id.get(query.exchange.link)
-        if query.asked.kind in STREAMS and link is not None and not query.done:
+        if query.kind in STREAMS and link is not None and not query.done:
             self._requests.end_stream(query, link, now_ns)
         self.drop_query(query)
 

@@ -128,35 +128,15 @@ class OrderOnBehalf(msgspec.Struct, frozen=True):
     ttl_ms: int = 0
 
 
-class Question(msgspec.Struct, frozen=True):
-    """The question or order itself, which never changes.
+class Query(msgspec.Struct, eq=False):
+    """One question or order, from the call to its answer. Shells read it; only the core changes it.
 
     Attributes:
         kind: what is asked.
         name: the lock, prefix or node in question, "" where there is none.
         slot: the slot whose primary is asked, `ANYWHERE` for others.
-        started_at_ns: when the caller asked.
+        exchange: the call, and what is open with a server.
         detail: of a break, a page, a renewal or a release, what else its message says.
-    """
-
-    kind: QueryKind
-    name: str
-    slot: int
-    started_at_ns: int
-    detail: BreakOrder | OrderOnBehalf | PageRequest | None = None
-
-    @property
-    def page(self) -> PageRequest | None:
-        """The page that is asked for, None if that is not the question."""
-        return self.detail if isinstance(self.detail, PageRequest) else None
-
-
-class Query(msgspec.Struct, eq=False):
-    """One question or order, from the call to its answer. Shells read it; only the core changes it.
-
-    Attributes:
-        asked: what is asked.
-        exchange: what is open with a server.
         done: whether the caller has its answer, or has given up.
         listing: of a list, its progress.
         seen: of a watch, the lock as it was last reported.
@@ -165,14 +145,22 @@ class Query(msgspec.Struct, eq=False):
         member: the shell's: refers to the member that hears of changes in its group.
     """
 
-    asked: Question
+    kind: QueryKind
+    name: str
+    slot: int
     exchange: QueryExchange
+    detail: BreakOrder | OrderOnBehalf | PageRequest | None = None
     done: bool = False
     listing: ListProgress | None = None
     seen: LockRecord | None = None
     restarted: bool = False
     subscription: GroupSubscription | None = None
     member: MemberReference | None = None
+
+    @property
+    def page(self) -> PageRequest | None:
+        """The page that is asked for, None if that is not the question."""
+        return self.detail if isinstance(self.detail, PageRequest) else None
 
     def message(self, request: int, version: int) -> Message:
         """Return the message that asks it.
@@ -181,62 +169,60 @@ class Query(msgspec.Struct, eq=False):
             request: its number.
             version: of the client's routes.
         """
-        asked = self.asked
-        match asked.kind:
+        match self.kind:
             case QueryKind.DESCRIBE:
-                return Describe(request, asked.name, version)
+                return Describe(request, self.name, version)
             case QueryKind.WATCH:
-                return Watch(request, asked.name, version)
+                return Watch(request, self.name, version)
             case QueryKind.BREAK:
-                assert isinstance(asked.detail, BreakOrder)
-                return Break(request, asked.name, asked.detail.generation, asked.detail.force, version)
+                assert isinstance(self.detail, BreakOrder)
+                return Break(request, self.name, self.detail.generation, self.detail.force, version)
             case QueryKind.STATE:
                 return GetState(request)
             case QueryKind.DRAIN:
-                return Drain(request, asked.name)
+                return Drain(request, self.name)
             case QueryKind.UNDRAIN:
-                return Undrain(request, asked.name)
+                return Undrain(request, self.name)
             case QueryKind.LOOK:
-                return DescribeGroup(request, asked.name, version)
+                return DescribeGroup(request, self.name, version)
             case QueryKind.FOLLOW:
                 assert self.subscription is not None
                 ticket = self.subscription.ticket
                 return FollowGroup(
                     request,
-                    name=asked.name,
+                    name=self.name,
                     session=ticket.session.id,
                     acquisition=ticket.acquisition,
                     view=self.subscription.seen,
                     version=version,
                 )
             case QueryKind.RENEW:
-                return _renewal(asked, request, version)
+                return self._renewal(request, version)
             case QueryKind.RELEASE:
-                assert isinstance(asked.detail, OrderOnBehalf)
-                return Release(request, asked.detail.session, ONLY_ACQUISITION, asked.name, version)
+                assert isinstance(self.detail, OrderOnBehalf)
+                return Release(request, self.detail.session, ONLY_ACQUISITION, self.name, version)
             case QueryKind.PAGE:
-                assert isinstance(asked.detail, PageRequest)
-                page = asked.detail
-                return List(request, asked.name, page.from_slot, page.after_name, page.limit)
+                assert isinstance(self.detail, PageRequest)
+                page = self.detail
+                return List(request, self.name, page.from_slot, page.after_name, page.limit)
             case QueryKind.LIST:
                 assert self.listing is not None
-                return List(request, asked.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
+                return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
 
-
-def _renewal(asked: Question, request: int, version: int) -> Message:
-    assert isinstance(asked.detail, OrderOnBehalf)
-    return Keepalive(
-        request,
-        session=asked.detail.session,
-        ttl_ms=asked.detail.ttl_ms,
-        owner="",
-        through=ONLY_ACQUISITION,
-        count=1,
-        digest=mix(ONLY_ACQUISITION),
-        slots=[],
-        listed=[(asked.slot, [(ONLY_ACQUISITION, asked.name)])],
-        version=version,
-    )
+    def _renewal(self, request: int, version: int) -> Message:
+        assert isinstance(self.detail, OrderOnBehalf)
+        return Keepalive(
+            request,
+            session=self.detail.session,
+            ttl_ms=self.detail.ttl_ms,
+            owner="",
+            through=ONLY_ACQUISITION,
+            count=1,
+            digest=mix(ONLY_ACQUISITION),
+            slots=[],
+            listed=[(self.slot, [(ONLY_ACQUISITION, self.name)])],
+            version=version,
+        )
 
 
 def query_about_lock(
@@ -248,16 +234,14 @@ def query_about_lock(
     detail: BreakOrder | OrderOnBehalf | None = None,
 ) -> Query:
     """Return a query that the primary of a lock answers."""
-    question = Question(kind, name, slot_of(name), now_ns, detail)
-    return Query(question, QueryExchange(give_up_at_ns=give_up_at_ns))
+    return Query(kind, name, slot_of(name), QueryExchange(now_ns, give_up_at_ns), detail)
 
 
 def query_anywhere(
     kind: QueryKind, name: str, now_ns: int, give_up_at_ns: int, *, page: PageRequest | None = None
 ) -> Query:
     """Return a query that any server answers, or for a page the member that has it."""
-    question = Question(kind, name, ANYWHERE, now_ns, page)
-    return Query(question, QueryExchange(give_up_at_ns=give_up_at_ns))
+    return Query(kind, name, ANYWHERE, QueryExchange(now_ns, give_up_at_ns), page)
 
 
 class ListProgress(msgspec.Struct, eq=False):

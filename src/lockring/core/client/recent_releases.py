@@ -55,7 +55,7 @@ class RecentReleases:
         unconfirmed: list[Ticket] = []
         for _ in range(len(entries)):
             ticket, _, node = entry = entries.popleft()
-            if table[ticket.asked.slot] is node and node is not lost:
+            if table[ticket.slot] is node and node is not lost:
                 entries.append(entry)
             else:
                 unconfirmed.append(ticket)

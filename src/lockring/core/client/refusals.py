@@ -46,7 +46,7 @@ class Refusals:
                 self._outstanding.retry(item, refusal, now_ns)
             else:
                 item.exchange.link = 0
-                error = from_code(refusal.code, refusal.text, name=item.asked.name)
+                error = from_code(refusal.code, refusal.text, name=item.name)
                 self._outstanding.end_query(item, None, error)
         elif isinstance(item, Ticket):
             if item.state == PENDING:
@@ -61,13 +61,11 @@ class Refusals:
         assert ticket.share is not None
         ticket.share.leave(ticket)
         # A program behind this client gets the refusal at once: it may go to another server.
-        is_impatient = (
-            ticket.asked.wait_until_ns == ticket.asked.started_at_ns or ticket.session.on_behalf is not None
-        )
+        is_impatient = ticket.exchange.terms.wait_ms == 0 or ticket.session.on_behalf is not None
         if may_retry and not (is_impatient and refusal.code == "overloaded"):
             link = ticket.exchange.link
             self._outstanding.close_acquire(ticket)
-            if ticket.exchange.overdue:
+            if ticket.exchange.delay is not None and ticket.exchange.delay.overdue:
                 ticket.exchange.backoff = Backoff((refusal.code, refusal.text))
                 self._endings.fail_late(ticket, now_ns)
                 return
@@ -75,7 +73,7 @@ class Refusals:
             self._outstanding.retry(ticket, refusal, now_ns)
             return
         if refusal.code == "timeout":
-            error: LockringError = AcquireTimeout(refusal.text, name=ticket.asked.name)
+            error: LockringError = AcquireTimeout(refusal.text, name=ticket.name)
         else:
-            error = from_code(refusal.code, refusal.text, name=ticket.asked.name)
+            error = from_code(refusal.code, refusal.text, name=ticket.name)
         self._endings.fail(ticket, error)

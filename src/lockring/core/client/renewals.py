@@ -77,8 +77,8 @@ class ClientRenewals:
         # case that the answer does not come.
         share = ticket.share
         assert share is not None
-        exchange.late = share.late = True
-        self._requests.send_lists(share, link, [ticket.asked.slot], now_ns)
+        exchange.ensure_delay().late = share.late = True
+        self._requests.send_lists(share, link, [ticket.slot], now_ns)
 
     def _begin(self, ticket: Ticket, generation: int, deadline_ns: int, basis: int) -> None:
         """Make a waiting ticket a held one; `basis` is the request that the promise answers."""
@@ -88,7 +88,7 @@ class ClientRenewals:
         if exchange.request != exchange.first_request:
             del link.acquires[exchange.first_request]
         exchange.link = 0
-        if ticket.asked.wait_until_ns != DISTANT_FUTURE_NS:
+        if ticket.exchange.terms.wait_ms >= 0:
             self._outstanding.alarms.abandon()
         share = ticket.share
         assert share is not None
@@ -194,18 +194,19 @@ class ClientRenewals:
             if verdict in _FINAL and (verdict != Verdict.HELD or reply.promise_ms > 0):
                 self._outstanding.end_query(query, reply, None)
                 return
-        refusal = Refusal(
-            0, "unavailable", f"the primary of {query.asked.name!r} may not speak of it at present"
-        )
+        refusal = Refusal(0, "unavailable", f"the primary of {query.name!r} may not speak of it at present")
         self._outstanding.retry(query, refusal, now_ns)
 
     def _ask_again_for_late(self, share: NodeShare, request: int, link: NodeLink, now_ns: int) -> None:
         """Repeat the acquires whose grants came too late, where the node has agreed but said nothing about them."""
         assert link.node is not None
         share.late = False
-        for ticket in [t for t in share.tickets.values() if t.exchange.late and t.state == PENDING]:
+        for ticket in list(share.tickets.values()):
+            delay = ticket.exchange.delay
+            if delay is None or not delay.late or ticket.state != PENDING:
+                continue
             if ticket.covered_after < request:
-                ticket.exchange.late = False
+                delay.late = False
                 self._requests.send_acquire(ticket, link.node, link, now_ns)
             else:
                 share.late = True

@@ -130,14 +130,14 @@ class RouteTable:
     def where(self, item: Ticket | Query) -> Node | NodeLink | None:
         """Return where an item goes: a node, whose link may not be ready, a link to use at once, or None."""
         if isinstance(item, Ticket):
-            return self.table[item.asked.slot]
+            return self.table[item.slot]
         if item.listing is not None:
             return self.nodes.get(item.listing.todo[0]) if item.listing.todo else None
-        if item.asked.page is not None:
-            return self.nodes.get(item.asked.page.replica)
-        if item.asked.slot != ANYWHERE:
-            return self.table[item.asked.slot]
-        if item.asked.kind in (QueryKind.DRAIN, QueryKind.UNDRAIN):
+        if item.page is not None:
+            return self.nodes.get(item.page.replica)
+        if item.slot != ANYWHERE:
+            return self.table[item.slot]
+        if item.kind in (QueryKind.DRAIN, QueryKind.UNDRAIN):
             # The coordinator does it; where there is no link to it, any node passes it on.
             for link in self._links.by_id.values():
                 if link.is_to_coordinator:

@@ -73,10 +73,10 @@ def _check_share(share: NodeShare, routes: RouteTable) -> None:
         assert ticket.acquisition == acquisition <= share.session.used
         assert ticket.share is share
         assert ticket.state in (PENDING, HELD)
-        assert folded or not ticket.mixed, "folded tickets come first"
-        folded = bool(ticket.mixed)
+        assert folded or not ticket.exchange.mixed, "folded tickets come first"
+        folded = bool(ticket.exchange.mixed)
         if ticket.state == HELD:
             assert share.check_at_ns <= deadline_ns_of(ticket)
             assert not ticket.exchange.link
-        node = routes.table[ticket.asked.slot]
+        node = routes.table[ticket.slot]
         assert (node.replica if node is not None else None) == share.replica, "a ticket is where its route is"

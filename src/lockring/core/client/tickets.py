@@ -50,68 +50,43 @@ RELEASING: Final = TicketState.RELEASING
 ENDED: Final = TicketState.ENDED
 
 
-class LockTerms(msgspec.Struct, frozen=True, gc=False):
-    """The terms on which a lock was asked for; they never change.
-
-    Attributes:
-        name: the lock's name.
-        slot: the lock's slot.
-        mode: how the lock is wanted.
-        permits: of a semaphore, how many there are.
-        started_at_ns: when the caller asked.
-        wait_until_ns: end of the wait that the caller allows, `DISTANT_FUTURE_NS` for none.
-        payload: what others see of the holder.
-    """
-
-    # `gc=False`: with numbers and texts alone it is never part of a cycle, and without the collector's header it is
-    # 16 bytes smaller.
-    name: str
-    slot: int
-    mode: int
-    permits: int
-    started_at_ns: int
-    wait_until_ns: int = DISTANT_FUTURE_NS
-    payload: bytes = b""
-
-
 class Ticket(msgspec.Struct, eq=False):
     """One acquisition. Made by `ClientCore.acquire`; shells read it, and only the core changes it.
 
-    A client may hold a million tickets, and each record is one more allocation for every lock. Hence three and no more,
-    cut by who changes them: what was asked for never changes, the exchange changes with each request, and the rest with
-    the grant. `Backoff` is made on demand.
+    A client may hold a million tickets, and each record is one more allocation for every lock. Hence two and no more:
+    what is held is here, what is open for it is its exchange.
 
     Attributes:
         session: the session that it belongs to.
         acquisition: its number in the session, never used twice.
-        asked: what was asked for.
-        exchange: what is open with a node.
+        name: the lock's name.
+        slot: the lock's slot.
+        exchange: the call on it, and what is open with a node.
         state: see `TicketState`; other threads may read it without a lock.
         generation: the fencing token once held.
         deadline_ns: the ticket's own deadline; see `deadline_ns_of` for the one that counts.
         covered_after: keepalives with a higher request number cover this ticket, if it is held.
         share: where it is counted now, if anywhere.
-        mixed: its number in the share's digest, 0 while not folded in.
         reason: why it was lost.
         holder: the shell's: refers to the grant or membership that hears of a loss, once there is one.
     """
 
     session: ClientSession
     acquisition: int
-    asked: LockTerms
+    name: str
+    slot: int
     exchange: TicketExchange
     state: int = 0
     generation: int = 0
     deadline_ns: int = 0
     covered_after: int = 0
     share: NodeShare | None = None
-    mixed: int = 0
     reason: str = ""
     holder: HolderReference | None = None
 
     def __repr__(self) -> str:
         state = TicketState(self.state).name
-        return f"<Ticket {self.session.id}/{self.acquisition} {self.asked.name!r} {state} g{self.generation}>"
+        return f"<Ticket {self.session.id}/{self.acquisition} {self.name!r} {state} g{self.generation}>"
 
 
 class OnBehalf(msgspec.Struct, frozen=True):
@@ -205,19 +180,21 @@ class NodeShare(msgspec.Struct, eq=False):
                 ticket.deadline_ns = self.promised_until_ns
         del self.tickets[ticket.acquisition]
         ticket.share = None
-        if ticket.mixed:
-            self.digest ^= ticket.mixed
-            ticket.mixed = 0
+        exchange = ticket.exchange
+        if exchange.mixed:
+            self.digest ^= exchange.mixed
+            exchange.mixed = 0
 
     def fold(self) -> int:
         """Fold new tickets into the digest and return it; O(tickets that came since the last call)."""
         digest = self.digest
         for ticket in reversed(self.tickets.values()):
             # The dictionary keeps the order of entry, so the first folded ticket from the end is the last of them.
-            if ticket.mixed:
+            exchange = ticket.exchange
+            if exchange.mixed:
                 break
-            ticket.mixed = mix(ticket.acquisition)
-            digest ^= ticket.mixed
+            exchange.mixed = mix(ticket.acquisition)
+            digest ^= exchange.mixed
         self.digest = digest
         return digest
 
@@ -225,8 +202,8 @@ class NodeShare(msgspec.Struct, eq=False):
         """Return slot, count and digest for each slot in which the share has a ticket, by slot."""
         sums: dict[int, tuple[int, int]] = {}
         for ticket in self.tickets.values():
-            count, digest = sums.get(ticket.asked.slot, (0, 0))
-            sums[ticket.asked.slot] = (count + 1, digest ^ mix(ticket.acquisition))
+            count, digest = sums.get(ticket.slot, (0, 0))
+            sums[ticket.slot] = (count + 1, digest ^ mix(ticket.acquisition))
         return [(slot, *sums[slot]) for slot in sorted(sums)]
 
     def listed(self, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
@@ -238,8 +215,8 @@ class NodeShare(msgspec.Struct, eq=False):
         lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
         for share in self.session.shares.values():
             for ticket in share.tickets.values():
-                if ticket.asked.slot in lists:
-                    lists[ticket.asked.slot].append((ticket.acquisition, ticket.asked.name))
+                if ticket.slot in lists:
+                    lists[ticket.slot].append((ticket.acquisition, ticket.name))
         return list(lists.items())
 
     def find_expired(self, now_ns: int) -> list[Ticket]:
@@ -283,7 +260,7 @@ def is_believed(ticket: Ticket, now_ns: int) -> bool:
 
 def not_held(ticket: Ticket) -> LockringError:
     """Return the error for a ticket that should be held and is not."""
-    name = ticket.asked.name
+    name = ticket.name
     if ticket.reason:
         return LockLost(
             f"the lock {name!r} was lost: {LockLost.explained(ticket.reason)}",

@@ -107,7 +107,7 @@ def _apply_to_slots(
     renewed = {slot for slot, verdict in reply.slots if verdict == Verdict.HELD}
     if renewed and outcome.until_ns > now_ns:
         for ticket in share.tickets.values():
-            if ticket.asked.slot in renewed and ticket.state == HELD and ticket.covered_after < request:
+            if ticket.slot in renewed and ticket.state == HELD and ticket.covered_after < request:
                 ticket.deadline_ns = max(ticket.deadline_ns, outcome.until_ns)
     for slot, verdict in reply.slots:
         if verdict in (Verdict.MOVED, Verdict.RETRY):

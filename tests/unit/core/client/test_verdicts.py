@@ -6,9 +6,9 @@ import pytest
 
 from lockring.core.client import Ticket, TicketState, deadline_ns_of
 from lockring.core.client.exchanges import TicketExchange
-from lockring.core.client.tickets import ClientSession, LockTerms, NodeShare
+from lockring.core.client.tickets import ClientSession, NodeShare
 from lockring.core.client.verdicts import KeepaliveOutcome, apply_keepalive
-from lockring.protocol import KeepaliveReply, Mode, Verdict
+from lockring.protocol import KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS
 from tests.unit.core.client.world import TTL_MS
 
@@ -22,8 +22,7 @@ TOKEN = 7
 def share_with(state: TicketState, *, after: int = 1) -> tuple[NodeShare, Ticket]:
     """A share with one ticket, covered by keepalives numbered above `after`."""
     share = NodeShare(ClientSession("s", TTL_MS, 1), None)
-    asked = LockTerms("x", slot=3, mode=Mode.EXCLUSIVE, permits=1, started_at_ns=0)
-    ticket = Ticket(share.session, 1, asked, TicketExchange(), state=state, generation=TOKEN)
+    ticket = Ticket(share.session, 1, "x", 3, TicketExchange(0), state=state, generation=TOKEN)
     ticket.deadline_ns = SENT_AT_NS + NS_PER_MS if state == TicketState.HELD else 0
     share.enter(ticket, after)
     return share, ticket
