@@ -53,7 +53,7 @@ class Backoff(msgspec.Struct, eq=False):
 
 
 class GrantDelay(msgspec.Struct, eq=False):
-    """What has kept a grant from coming, or from beginning when it came.
+    """The delay of a grant: it has not come, or came too late to begin.
 
     Attributes:
         queued: whether the node that serves the slot has reported other holders.
