@@ -6,8 +6,8 @@ from typing import Any
 
 from lockring.core.client import renewals as client_renewals
 from lockring.core.client.dialing import DialPlan
-from lockring.core.client.endings import Endings
 from lockring.core.client.links import Links
+from lockring.core.client.losses import Losses
 from lockring.core.client.outlook import Outlooks
 from lockring.core.client.outstanding import OutstandingCalls
 from lockring.core.client.renewals import ClientRenewals
@@ -183,18 +183,18 @@ def drill_client_from_response() -> None:
 def revive() -> list[Change]:
     """A late answer revives a lock whose deadline has passed."""
     answered = ClientRenewals.answered
-    lose_expired = Endings.lose_expired
+    lose_expired = Losses.lose_expired
 
     def late_answered(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
-        vars(self._endings)["reviving"] = True
+        vars(self._losses)["reviving"] = True
         answered(self, link, message, now_ns)
-        vars(self._endings)["reviving"] = False
+        vars(self._losses)["reviving"] = False
 
-    def late_lose_expired(self: Endings, share: Any, now_ns: int) -> None:
+    def late_lose_expired(self: Losses, share: Any, now_ns: int) -> None:
         if not vars(self).get("reviving"):
             lose_expired(self, share, now_ns)
 
-    return [(ClientRenewals, "answered", late_answered), (Endings, "lose_expired", late_lose_expired)]
+    return [(ClientRenewals, "answered", late_answered), (Losses, "lose_expired", late_lose_expired)]
 
 
 @drill

@@ -8,7 +8,7 @@ import msgspec
 
 from lockring.cluster_state import Replica, SlotState
 from lockring.core.coordinator import CoordinatorCore, transitions
-from lockring.core.coordinator import planner as planning
+from lockring.core.coordinator import reconciler_runs as planning
 from lockring.core.coordinator import slot_requests as asks
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.core.node.grants import NodeGrants

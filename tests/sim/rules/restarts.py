@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from lockring.cluster_state import SlotState
-from lockring.core.coordinator import planner as planning
+from lockring.core.coordinator import reconciler_runs as planning
 from lockring.core.coordinator import term
-from lockring.core.coordinator.membership import MemberLeases
+from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler import PlanInput
 from lockring.core.coordinator.term import Term
 from lockring.core.farewells import Farewells

@@ -20,7 +20,7 @@ The parts know nothing of the core, and only of the parts before them:
     OutgoingRequests              messages, and the numbers and times of requests
     GroupMemberships              subscriptions of members to their groups
     OutstandingCalls              tickets and queries that wait for an answer, and where
-    Endings                       losses and failures
+    Losses, CallEndings           how a held lock ends against its holder's will, and a call without what it asked for
     ClientRenewals                grants, keepalives, promises
     Shutdown, Refusals, Moves     what follows from a close, a refusal, and a change of links, routes or cluster
     Inbox                         which part takes which message
@@ -33,13 +33,14 @@ from typing import Final
 from zlib import crc32
 
 from lockring.core.client.agenda import Agenda
+from lockring.core.client.call_endings import CallEndings
 from lockring.core.client.dialing import DialPlan
-from lockring.core.client.effects import ClientEffect, Resolve
-from lockring.core.client.endings import Endings
+from lockring.core.client.effects import ClientEffect
 from lockring.core.client.exchanges import EXCLUSIVE, LockTerms, TicketExchange
 from lockring.core.client.groups import GroupMemberships, subscription_of
 from lockring.core.client.inbox import Inbox
 from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink
+from lockring.core.client.losses import Losses
 from lockring.core.client.moves import Moves
 from lockring.core.client.outlook import Outlooks, Wait
 from lockring.core.client.outstanding import Item, OutstandingCalls
@@ -130,11 +131,12 @@ class ClientCore:
         self._outstanding = outstanding = OutstandingCalls(
             agenda, links, routes, requests, memberships, sessions=sessions
         )
-        self._endings = endings = Endings(
+        losses = Losses(agenda, memberships, outstanding)
+        self._endings = endings = CallEndings(
             agenda,
             links,
             Outlooks(links, routes, dialing),
-            memberships,
+            losses,
             outstanding,
             connect_timeout_ns=connect_timeout_ns,
         )
@@ -146,7 +148,7 @@ class ClientCore:
             sessions=sessions,
             requests=requests,
             outstanding=outstanding,
-            endings=endings,
+            losses=losses,
         )
         self._shutdown = Shutdown(agenda, log, links, routes)
         self._moves = Moves(
@@ -158,13 +160,14 @@ class ClientCore:
             sessions=sessions,
             outstanding=outstanding,
             endings=endings,
+            losses=losses,
             renewals=renewals,
             memberships=memberships,
         )
         self._inbox = Inbox(
             agenda=agenda,
             outstanding=outstanding,
-            endings=endings,
+            losses=losses,
             renewals=renewals,
             memberships=memberships,
             refusals=Refusals(outstanding, endings, renewals, self._shutdown),
@@ -246,7 +249,7 @@ class ClientCore:
             NotHeld: it was released before, or never held.
         """
         if ticket.state == HELD and deadline_ns_of(ticket) <= now_ns:
-            self._endings.lose(ticket, "local-deadline", now_ns)
+            self._renewals.expire(ticket, now_ns)
         if ticket.state != HELD:
             raise not_held(ticket)
         share = ticket.share
@@ -374,21 +377,7 @@ class ClientCore:
         if self._shutdown.is_begun:
             return
         self._outstanding.is_closed = True
-        for item in list(self._open_items()):
-            error = ClientClosed("the client was closed", name=item.name)
-            if isinstance(item, Query):
-                self._outstanding.end_query(item, None, error)
-            elif item.state == PENDING:
-                self._endings.fail(item, error)
-            elif item.state == HELD:
-                assert item.share is not None
-                item.share.leave(item)
-                self._endings.end_held(item, "session-ended")
-            elif item.state == RELEASING:
-                # The end of its session releases it.
-                item.state = ENDED
-                self._agenda.effects.append(Resolve(item, None))
-        self._outstanding.parked.clear()
+        self._endings.end_all(list(self._open_items()))
         self._shutdown.begin(now_ns)
         self._shutdown.close_links(now_ns)
 
@@ -449,8 +438,7 @@ class ClientCore:
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due. See `Machine`."""
         self._agenda.wake_at_ns = DISTANT_FUTURE_NS
-        for share in self._sessions.shares():
-            self._endings.lose_expired(share, now_ns)
+        self._renewals.expire_all(now_ns)
         self._endings.on_timer(now_ns)
         self._renewals.on_timer(now_ns)
         self._requests.check_links(now_ns)

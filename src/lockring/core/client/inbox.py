@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lockring.core.client.agenda import Agenda
-from lockring.core.client.endings import Endings
 from lockring.core.client.groups import REPLACED, GroupMemberships
 from lockring.core.client.links import READY, ClosingSession, LinkTrouble, NodeLink
+from lockring.core.client.losses import Losses
 from lockring.core.client.moves import Moves
 from lockring.core.client.outstanding import OutstandingCalls
 from lockring.core.client.queries import REPLIES, Query
@@ -40,7 +40,7 @@ class Inbox:
         *,
         agenda: Agenda,
         outstanding: OutstandingCalls,
-        endings: Endings,
+        losses: Losses,
         renewals: ClientRenewals,
         memberships: GroupMemberships,
         refusals: Refusals,
@@ -49,7 +49,7 @@ class Inbox:
     ) -> None:
         self._agenda = agenda
         self._outstanding = outstanding
-        self._endings = endings
+        self._losses = losses
         self._renewals = renewals
         self._memberships = memberships
         self._refusals = refusals
@@ -143,4 +143,4 @@ class Inbox:
         """Acknowledge a group's newest view if that may be done now, and lose a membership that it replaces."""
         replaced = self._memberships.acknowledge(query, now_ns)
         if replaced is not None:
-            self._endings.lose(replaced, REPLACED, now_ns)
+            self._losses.lose(replaced, REPLACED, now_ns)

@@ -14,11 +14,12 @@ from typing import Final
 
 from lockring.cluster_state import Replica
 from lockring.core.client.agenda import Agenda
+from lockring.core.client.call_endings import CallEndings
 from lockring.core.client.dialing import DialPlan
 from lockring.core.client.effects import Disconnect
-from lockring.core.client.endings import Endings
 from lockring.core.client.groups import GroupMemberships
 from lockring.core.client.links import READY, Links, NodeLink
+from lockring.core.client.losses import Losses
 from lockring.core.client.outstanding import OutstandingCalls
 from lockring.core.client.queries import ListProgress, Query, QueryKind
 from lockring.core.client.renewals import ClientRenewals
@@ -46,7 +47,8 @@ class Moves:
         dialing: DialPlan,
         sessions: ClientSessions,
         outstanding: OutstandingCalls,
-        endings: Endings,
+        endings: CallEndings,
+        losses: Losses,
         renewals: ClientRenewals,
         memberships: GroupMemberships,
     ) -> None:
@@ -58,6 +60,7 @@ class Moves:
         self._sessions = sessions
         self._outstanding = outstanding
         self._endings = endings
+        self._losses = losses
         self._renewals = renewals
         self._memberships = memberships
 
@@ -178,7 +181,7 @@ class Moves:
         for share in self._sessions.shares():
             for ticket in list(share.tickets.values()):  # all are held: the waiting ones are parked already
                 share.leave(ticket)
-                self._endings.end_held(ticket, OTHER_CLUSTER)
+                self._losses.end_held(ticket, OTHER_CLUSTER)
                 self._outstanding.forget(ticket)
         for item in list(self._outstanding.parked):
             if isinstance(item, Query):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lockring.core.client.endings import Endings
+from lockring.core.client.call_endings import CallEndings
 from lockring.core.client.exchanges import Backoff
 from lockring.core.client.links import ClosingSession, NodeLink, OpenKeepalive, PromptRequest
 from lockring.core.client.outstanding import OutstandingCalls
@@ -23,7 +23,11 @@ class Refusals:
     """Takes refusals of requests."""
 
     def __init__(
-        self, outstanding: OutstandingCalls, endings: Endings, renewals: ClientRenewals, shutdown: Shutdown
+        self,
+        outstanding: OutstandingCalls,
+        endings: CallEndings,
+        renewals: ClientRenewals,
+        shutdown: Shutdown,
     ) -> None:
         self._outstanding = outstanding
         self._endings = endings

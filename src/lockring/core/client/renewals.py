@@ -15,8 +15,8 @@ from typing import Final
 
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.effects import LossOnBehalf, Resolve
-from lockring.core.client.endings import Endings
 from lockring.core.client.links import Links, NodeLink, OpenKeepalive
+from lockring.core.client.losses import LOCAL_DEADLINE, Losses
 from lockring.core.client.outstanding import RETRY_NS_MIN, OutstandingCalls
 from lockring.core.client.queries import Query
 from lockring.core.client.request_log import RequestLog
@@ -46,7 +46,7 @@ class ClientRenewals:
         sessions: ClientSessions,
         requests: OutgoingRequests,
         outstanding: OutstandingCalls,
-        endings: Endings,
+        losses: Losses,
     ) -> None:
         self._agenda = agenda
         self._log = log
@@ -55,7 +55,7 @@ class ClientRenewals:
         self._sessions = sessions
         self._requests = requests
         self._outstanding = outstanding
-        self._endings = endings
+        self._losses = losses
 
     # ------------------------------------------------------------------ grants
 
@@ -128,10 +128,21 @@ class ClientRenewals:
             if ticket.state == HELD:
                 # Only from where it is held: a former primary may end, late, what lives on at its successor.
                 if link.node is not None and share.replica == link.node.replica:
-                    self._endings.lose(ticket, notice.reason, now_ns)
+                    self._losses.lose(ticket, notice.reason, now_ns)
             elif link.node is not None and link.id == ticket.exchange.link:
                 self._requests.send_acquire(ticket, link.node, link, now_ns)
             return
+
+    # ------------------------------------------------------------------ deadlines
+
+    def expire(self, ticket: Ticket, now_ns: int) -> None:
+        """Lose a held ticket whose deadline has passed."""
+        self._losses.lose(ticket, LOCAL_DEADLINE, now_ns)
+
+    def expire_all(self, now_ns: int) -> None:
+        """Lose every held ticket whose deadline has passed."""
+        for share in self._sessions.shares():
+            self._losses.lose_expired(share, now_ns)
 
     # ------------------------------------------------------------------ keepalives
 
@@ -164,10 +175,10 @@ class ClientRenewals:
             # The session was forgotten meanwhile. What it lacks is not given up: a program may hold it.
             return
         # First: an answer revives nothing that has expired before it came.
-        self._endings.lose_expired(share, now_ns)
+        self._losses.lose_expired(share, now_ns)
         outcome = apply_keepalive(share, reply.request, asked.sent_at_ns, reply, now_ns)
         for ticket in outcome.lost:
-            self._endings.lose(ticket, "expired", now_ns)
+            self._losses.lose(ticket, "expired", now_ns)
         for ticket, generation in outcome.granted:
             self._begin(ticket, generation, outcome.until_ns, reply.request)
         node = link.node

@@ -10,8 +10,8 @@ from typing import Final
 
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.effects import SendTo
+from lockring.core.client.link_checks import LinkChecks
 from lockring.core.client.links import DOUBT_NS, IDLE_NS, Links, Node, NodeLink, OpenKeepalive
-from lockring.core.client.liveness import LinkChecks
 from lockring.core.client.queries import STREAMS, Query
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.routes import RouteTable

@@ -8,7 +8,7 @@ Its parts know nothing of each other; this module joins them:
 - `membership`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
 - `slot_requests`: changes of single slots that nodes request.
-- `planner` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
+- `reconciler_runs` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
 - `state_broadcast`: the encoded state, and when it was sent to which node.
 
 Rules that hold here:
@@ -33,8 +33,8 @@ from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.membership import MemberLeases
-from lockring.core.coordinator.planner import Planner, lives_in
+from lockring.core.coordinator.member_leases import MemberLeases
+from lockring.core.coordinator.reconciler_runs import ReconcilerRuns, lives_in
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.slot_requests import SlotRequestQueue, check_requests
 from lockring.core.coordinator.state_broadcast import StateBroadcast
@@ -123,7 +123,7 @@ class CoordinatorCore:
         self._heartbeats = Heartbeats()
         self._slot_requests = SlotRequestQueue()
         self.farewells = Farewells(boot)
-        self._planner = Planner(timing, self._membership, now_ns=now_ns)
+        self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
 
@@ -142,7 +142,7 @@ class CoordinatorCore:
     @property
     def note(self) -> str:
         """A sentence on what the coordinator waits for, "" if for nothing."""
-        return note_of(self._term, self._roster, self._planner)
+        return note_of(self._term, self._roster, self._runs)
 
     def take_store_news(self) -> list[StoreNews]:
         """Return the lines for the log about the store since the last call, in order, and forget them."""
@@ -150,12 +150,12 @@ class CoordinatorCore:
 
     def left_ms(self, now_ns: int) -> int:
         """Return how much longer the wait in `note` takes at most, in milliseconds, 0 if that is unknown."""
-        return left_ms_of(self._planner, now_ns)
+        return left_ms_of(self._runs, now_ns)
 
     def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
         """Return a snapshot for people, as of `now_ns` or of the last input, whichever is later."""
         moment = max(now_ns, self._clocks.now_ns)
-        return status_of(self._term, self._roster, self._membership, self._planner, moment)
+        return status_of(self._term, self._roster, self._membership, self._runs, moment)
 
     def check_invariants(self) -> None:
         """Assert what must hold after every input. For tests and the simulation: it looks at every slot.
@@ -226,7 +226,7 @@ class CoordinatorCore:
         self._enter(now_ns)
         self._clients.drop(sender)
         self._drop(sender)
-        self._planner.reschedule(now_ns=now_ns)
+        self._runs.reschedule(now_ns=now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """Return when to call `on_timer`, None if never."""
@@ -234,7 +234,7 @@ class CoordinatorCore:
         if self._term.is_active:
             # While an operation is under way its own deadline stands; its result starts the next one.
             if not self._term.is_writing:
-                deadlines.append(self._planner.next_deadline_ns())
+                deadlines.append(self._runs.next_deadline_ns())
             if not self._term.is_confirming:
                 deadlines.append(
                     self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=self._clocks.now_ns)
@@ -370,7 +370,7 @@ class CoordinatorCore:
         self._roster.connect(sender, node)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
-        self._planner.reschedule(now_ns=now_ns)
+        self._runs.reschedule(now_ns=now_ns)
         welcome = self._welcome(state, join.node, join.incarnation)
         self._effects += (Send(sender, welcome), Send(sender, self._broadcast.message(state)))
 
@@ -380,7 +380,7 @@ class CoordinatorCore:
             refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
         if refusal is not None:
             self._effects.append(Send(sender, refusal))
-        self._planner.reschedule(now_ns=now_ns)
+        self._runs.reschedule(now_ns=now_ns)
 
     def _welcome(self, state: ClusterState, node: str = "", incarnation: int = 0) -> Welcome:
         """Return the answer to an accepted first message; a node gets its own id and incarnation back."""
@@ -418,7 +418,7 @@ class CoordinatorCore:
         node = self._roster.node_of(sender)
         if node is not None:
             if self._membership.hear(node.replica, now_ns=now_ns):
-                self._planner.reschedule(now_ns=now_ns)
+                self._runs.reschedule(now_ns=now_ns)
         return node
 
     def _heartbeat(self, sender: Connection, heartbeat: Heartbeat, now_ns: int) -> None:
@@ -461,8 +461,8 @@ class CoordinatorCore:
 
     def _acknowledge(self, now_ns: int) -> None:
         state = self._state()
-        waiting, left_ms = self._planner.waits(now_ns=now_ns)
-        why = wait_reason_of(self._term, self._planner)
+        waiting, left_ms = self._runs.waits(now_ns=now_ns)
+        why = wait_reason_of(self._term, self._runs)
         for connection, sequence in self._heartbeats.take_confirmed().items():
             node = self._roster.node_of(connection)
             # An acknowledgement is a lease. A node that a write under way deposes must not get one: the write gives its
@@ -493,9 +493,9 @@ class CoordinatorCore:
     def _install(self, now_ns: int, *, is_own: bool) -> None:
         """Put a state into force that is in the store, and send it to every node and client."""
         state = self._state()
-        self._planner.learn(state, now_ns=now_ns, is_own=is_own)
+        self._runs.learn(state, now_ns=now_ns, is_own=is_own)
         self.farewells.learn(state)
-        self._planner.reschedule(now_ns=now_ns)
+        self._runs.reschedule(now_ns=now_ns)
         self._broadcast.published(now_ns=now_ns)
         for client in self._clients.drop_strangers(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
@@ -511,14 +511,14 @@ class CoordinatorCore:
         self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
         version = self._term.version_at(self._clocks.wall_ns(now_ns))
         members = self._roster.next_members(state)
-        slots = self._slot_requests.apply(state, self._planner.reachability, version=version, now_ns=now_ns)
+        slots = self._slot_requests.apply(state, self._runs.reachability, version=version, now_ns=now_ns)
         farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=self._clocks.wall_ns(now_ns))
         if members is not state.members or slots is not state.slots or farewell is not state.farewell:
             state = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
         deposed: frozenset[Replica] = frozenset()
-        due_ns = self._planner.next_deadline_ns()
+        due_ns = self._runs.next_deadline_ns()
         if due_ns is not None and now_ns >= due_ns:
-            step = self._planner.run(
+            step = self._runs.run(
                 state,
                 version=version,
                 lease_wait_ns=self._term.lease_wait_ns,

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Replica
-from lockring.core.coordinator.joins import PendingJoins
-from lockring.core.coordinator.membership import MemberLeases
+from lockring.core.coordinator.member_leases import MemberLeases
+from lockring.core.coordinator.pending_joins import PendingJoins
 from lockring.core.effects import Connection
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
 from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply

@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
-from lockring.core.coordinator.membership import MemberLeases
-from lockring.core.coordinator.planner import Planner
+from lockring.core.coordinator.member_leases import MemberLeases
+from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Term
 from lockring.protocol import ServerStatus
@@ -49,19 +49,19 @@ _UNKNOWN: Final = (
 _GONE: Final = "all copies are gone, and what was held may still be held"
 
 
-def wait_reason_of(term: Term, planner: Planner) -> str:
+def wait_reason_of(term: Term, runs: ReconcilerRuns) -> str:
     """Return why slots wait for earlier leases to end, "" if none do."""
-    if not planner.waiting:
+    if not runs.waiting:
         return ""
     return _UNKNOWN if term.knows_no_past else _GONE
 
 
-def left_ms_of(planner: Planner, now_ns: int) -> int:
+def left_ms_of(runs: ReconcilerRuns, now_ns: int) -> int:
     """Return how much longer slots wait for leases at most, in milliseconds."""
-    return planner.waits(now_ns=now_ns)[1]
+    return runs.waits(now_ns=now_ns)[1]
 
 
-def note_of(term: Term, roster: Roster, planner: Planner) -> str:
+def note_of(term: Term, roster: Roster, runs: ReconcilerRuns) -> str:
     """Return a sentence on what the coordinator waits for, "" if for nothing."""
     if term.problem:
         return term.problem
@@ -74,13 +74,13 @@ def note_of(term: Term, roster: Roster, planner: Planner) -> str:
             f"{' and '.join(roster.stranded)} cannot be drained, since no other node is there: start another one, or"
             f" make it active again with lockring undrain {roster.stranded[0]}"
         )
-    if planner.waiting:
-        return f"{planner.waiting} slots are not served: {wait_reason_of(term, planner)}"
+    if runs.waiting:
+        return f"{runs.waiting} slots are not served: {wait_reason_of(term, runs)}"
     return "" if term.state.members else "no node has joined yet"
 
 
 def status_of(
-    term: Term, roster: Roster, membership: MemberLeases, planner: Planner, now_ns: int
+    term: Term, roster: Roster, membership: MemberLeases, runs: ReconcilerRuns, now_ns: int
 ) -> CoordinatorStatus:
     """Return a snapshot of the coordinator."""
     members = {} if term.state is None else term.state.members
@@ -95,13 +95,13 @@ def status_of(
             absent.append(node)
     return CoordinatorStatus(
         phase=term.phase.value,
-        note=note_of(term, roster, planner),
+        note=note_of(term, roster, runs),
         version=0 if term.state is None else term.state.version,
         connected=tuple(sorted(replica.node for replica in roster.lives())),
         settled=tuple(replica.node for replica in membership.settled),
         ring_updates=membership.updates,
-        learning=planner.learning,
-        waiting=planner.waiting,
+        learning=runs.learning,
+        waiting=runs.waiting,
         absent=tuple(absent),
         heard=tuple(heard),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lockring.cluster_state import ClusterState, Replica, SlotState
-from lockring.core.coordinator.membership import MemberLeases
+from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.reconciler import Liveness, PlanInput, SlotPlan, plan
 from lockring.core.coordinator.transitions import lives_of
@@ -19,7 +19,7 @@ from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
 
-class Planner:
+class ReconcilerRuns:
     """The reconciler's memory between its runs. Not safe for use by several tasks.
 
     Attributes:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockring.cluster_state import Condition, Member, Replica
-from lockring.core.coordinator.membership import MemberLeases
+from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.timing import Timing
 from lockring.units import NS_PER_S
 

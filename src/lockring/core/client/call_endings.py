@@ -1,7 +1,6 @@
-"""How a ticket or a query ends for its caller: it is lost, it fails, or it is given up.
+"""How a call ends for its caller without what it asked for: it fails, is given up, or ends with the client.
 
-This is the one place in which a held ticket is lost. A loss is reported before anything is done about it: the program
-must stop before the release that follows can let another holder in.
+The loss of a lock that is held already is in `losses`.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from lockring.core.client.agenda import Agenda
-from lockring.core.client.effects import GrantLost, Resolve
-from lockring.core.client.groups import GroupMemberships
+from lockring.core.client.effects import Resolve
 from lockring.core.client.links import Links
+from lockring.core.client.losses import Losses
 from lockring.core.client.outlook import Outlooks, Wait
 from lockring.core.client.outstanding import Item, OutstandingCalls, is_open
 from lockring.core.client.queries import Query
-from lockring.core.client.tickets import ENDED, PENDING, RELEASING, NodeShare, Ticket
+from lockring.core.client.tickets import ENDED, HELD, PENDING, RELEASING, Ticket
 from lockring.core.timing import DISTANT_FUTURE_NS
-from lockring.errors import LockringError
+from lockring.errors import ClientClosed, LockringError
 from lockring.units import NS_PER_MS
 
 VERDICT_NS: Final = 250 * NS_PER_MS
@@ -26,15 +25,15 @@ VERDICT_NS: Final = 250 * NS_PER_MS
 later; it then says who holds the lock, or that it may not serve the slot any more."""
 
 
-class Endings:
-    """Ends tickets and queries for their callers."""
+class CallEndings:
+    """Ends waiting tickets and queries for their callers."""
 
     def __init__(
         self,
         agenda: Agenda,
         links: Links,
         outlooks: Outlooks,
-        memberships: GroupMemberships,
+        losses: Losses,
         outstanding: OutstandingCalls,
         *,
         connect_timeout_ns: int,
@@ -42,34 +41,9 @@ class Endings:
         self._agenda = agenda
         self._links = links
         self._outlooks = outlooks
-        self._memberships = memberships
+        self._losses = losses
         self._outstanding = outstanding
         self._connect_timeout_ns = connect_timeout_ns
-
-    # ------------------------------------------------------------------ losses
-
-    def lose(self, ticket: Ticket, reason: str, now_ns: int) -> None:
-        """Lose a held ticket, and release it at its node at once: others need not wait for the node's own clock."""
-        assert ticket.share is not None
-        ticket.share.leave(ticket)
-        self.end_held(ticket, reason)
-        self._outstanding.begin_release(ticket, now_ns)
-
-    def lose_expired(self, share: NodeShare, now_ns: int) -> None:
-        """Lose the tickets of a share whose deadline has passed."""
-        if share.check_at_ns <= now_ns:
-            for ticket in share.find_expired(now_ns):
-                self.lose(ticket, "local-deadline", now_ns)
-
-    def end_held(self, ticket: Ticket, reason: str) -> None:
-        """Report a held ticket, which is in no share any more, as lost; its group membership ends first."""
-        query = self._memberships.query_of(ticket)
-        if query is not None:
-            self._memberships.end(query)
-            self._outstanding.drop_query(query)
-        ticket.reason = reason
-        ticket.state = ENDED
-        self._agenda.effects.append(GrantLost(ticket, reason))
 
     # ------------------------------------------------------------------ failures
 
@@ -103,6 +77,23 @@ class Endings:
             self._outstanding.begin_release(ticket, now_ns)
         else:
             self._outstanding.forget(ticket)
+
+    def end_all(self, items: Iterable[Item]) -> None:
+        """End everything for its callers, since the client is closed; the end of the sessions releases what is held."""
+        for item in items:
+            error = ClientClosed("the client was closed", name=item.name)
+            if isinstance(item, Query):
+                self._outstanding.end_query(item, None, error)
+            elif item.state == PENDING:
+                self.fail(item, error)
+            elif item.state == HELD:
+                assert item.share is not None
+                item.share.leave(item)
+                self._losses.end_held(item, "session-ended")
+            elif item.state == RELEASING:
+                item.state = ENDED
+                self._agenda.effects.append(Resolve(item, None))
+        self._outstanding.parked.clear()
 
     # ------------------------------------------------------------------ time
 
