@@ -3,7 +3,7 @@
 Rules:
 
 - A ticket is one acquisition, from the call to acquire until nothing of it can be left at any node.
-- A *share* is what one session has at one node: the tickets, held and waiting, that its keepalives there speak of.
+- A *share* is what one session has at one node: the tickets, held and waiting, that its keepalives there cover.
   A waiting ticket enters a share when its Acquire is sent there, a held one when its slot is routed there.
   Either leaves when it is given up, lost, or routed elsewhere.
   Messages on one connection arrive in the order in which they were sent, so the node's view follows the share.
@@ -30,7 +30,7 @@ from lockring.units import NS_PER_MS
 
 
 class TicketState(IntEnum):
-    """How far a ticket is. It only grows.
+    """The stage of a ticket. It only grows.
 
     PENDING: not granted yet. HELD: granted, and valid until its deadline. RELEASING: the caller waits for the release.
     ENDED: over for the caller, though a release may still be under way.
@@ -52,8 +52,8 @@ ENDED: Final = TicketState.ENDED
 class Ticket(msgspec.Struct, eq=False):
     """One acquisition. Made by `ClientCore.acquire`; shells read it, and only the core changes it.
 
-    It is one flat record of many fields: a client may hold a million tickets, and each part of its own would be one more
-    allocation for every lock.
+    It is one flat record of many fields: a client may hold a million tickets, and each part as an object of its own
+    would be one more allocation for every lock.
 
     Attributes:
         session: the session that it belongs to.
@@ -62,9 +62,9 @@ class Ticket(msgspec.Struct, eq=False):
         slot: the lock's slot.
         mode: how the lock is wanted.
         permits: of a semaphore, how many there are.
-        started_at_ns: when the caller asked.
+        started_at_ns: when the call to acquire began.
         wait_until_ns: end of the wait that the caller allows, `DISTANT_FUTURE_NS` for none.
-        give_up_at_ns: when the core stops trying: to acquire, or later to release.
+        give_up_at_ns: when the core stops trying to acquire, or later to release.
         state: see `TicketState`; other threads may read it without a lock.
         generation: the fencing token once held.
         deadline_ns: the ticket's own deadline; see `deadline_ns_of` for the one that counts.
@@ -73,7 +73,7 @@ class Ticket(msgspec.Struct, eq=False):
         link: number of the link on which its open request was sent, 0 if none is open.
         request: number of that request, or of the last one.
         first_request: number of the first Acquire on that link; the answer may name either.
-        sent_at_ns: when that was sent.
+        sent_at_ns: when `request` was sent.
         was_sent: whether any node may know of it.
         queued: whether the node that serves the slot has reported other holders.
         overdue: whether its time is over, and only that node's last word is still awaited.
@@ -86,7 +86,7 @@ class Ticket(msgspec.Struct, eq=False):
         reason: why it was lost.
         call: the shell's: the call that waits for the grant or the release. Its type is the shell's own.
         holder: the shell's: refers to the grant or membership that hears of a loss, once there is one.
-        payload: what others see of the holder.
+        payload: the data that other clients see of the holder.
     """
 
     session: ClientSession
@@ -147,7 +147,7 @@ class ClientSession(msgspec.Struct, eq=False):
         id: random, and unique forever.
         ttl_ms: the lease that its acquisitions ask for.
         used: highest acquisition number used.
-        shares: what it has, by node; under None what it holds in slots that have no primary at present.
+        shares: its tickets by node; under None those in slots that have no primary at present.
         on_behalf: the program to which its acquisition belongs, None if that is the client's own.
     """
 
