@@ -200,7 +200,7 @@ class GrantState(ProcessBound):
     @property
     def shared(self) -> bool:
         """Whether the lock is held for reading, so that other readers can hold it at the same time."""
-        return self._ticket.mode == Mode.SHARED
+        return self._ticket.exchange.terms.mode == Mode.SHARED
 
     @property
     def acquired_at(self) -> datetime:

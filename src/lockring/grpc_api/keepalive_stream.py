@@ -92,7 +92,7 @@ class KeepStream:
             self._known[each.wire_session] = each
             request = self._driver.begin(functools.partial(_renewal_of, each))
             self._renewals[request] = None
-            request.call.add_done_callback(functools.partial(self._renewed, sequence, each, request))
+            request.exchange.call.add_done_callback(functools.partial(self._renewed, sequence, each, request))
         if not locks:
             self._ready.setdefault(sequence, [])
             self._unsent += 1

@@ -114,7 +114,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         return pb.LockResponse(
             generation=ticket.generation,
             lease_ms=lease_ms(ticket.deadline_ns, arrived_ns, monotonic_ns()),
-            primary=self._driver.node_at(ticket.link),
+            primary=self._driver.node_at(ticket.exchange.link),
         )
 
     @_unary
@@ -128,7 +128,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         )
         answer: ReleaseReply = await self._driver.answer_to(query)
         # Asked more than once, an earlier question may have done it.
-        if not answer.dropped and query.sent == 1:
+        if not answer.dropped and query.exchange.sent == 1:
             raise NotHeld(f"lock {name!r} is not held under this session and key", name=name)
         return pb.UnlockResponse()
 

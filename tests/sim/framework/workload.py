@@ -155,7 +155,7 @@ class ClientShell(Shell):
     def _watch(self, name: str) -> None:
         assert self.core is not None
         request = self.core.watch(name, now_ns=self.now_ns())
-        request.call = self.watches[name] = Seen(self.checkers.watches, self.name, name)
+        request.exchange.call = self.watches[name] = Seen(self.checkers.watches, self.name, name)
 
     def _new_id(self) -> str:
         self._ids += 1
@@ -369,7 +369,7 @@ class ClientShell(Shell):
             ticket.generation,
             lambda: self.believes(ticket, life),
             self.world.now,
-            shared=ticket.mode == Mode.SHARED,
+            shared=ticket.exchange.terms.mode == Mode.SHARED,
         )
         if self.world.story is not None:
             self.world.tell(self.name, f"HOLDS {ticket!r}")
@@ -451,7 +451,7 @@ class ClientShell(Shell):
         if self.world.story is not None:
             told = [(LockEventKind(each.kind).name, each.session, each.acquisition) for each in update.events]
             self.world.tell(self.name, f"sees {update.lock.name!r}: {told}{' GAP' if update.gap else ''}")
-        update.request.call.update(update)
+        update.request.exchange.call.update(update)
 
     def _dialed(self, link: int, end: End | None) -> None:
         assert self.core is not None

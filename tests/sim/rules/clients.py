@@ -151,7 +151,7 @@ def client_from_response() -> list[Change]:
     def late_granted(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
         ticket = link.acquires.get(message.request)
         if ticket is not None:
-            ticket.sent_at_ns = now_ns
+            ticket.exchange.sent_at_ns = now_ns
         granted(self, link, message, now_ns)
 
     def late_apply(share: NodeShare, request: int, sent_at_ns: int, reply: Any, now_ns: int) -> Any:

@@ -15,7 +15,7 @@ def withdrawn_for_all() -> list[Change]:
     """A call that ends takes the acquisition back, even if a repetition of the call asked for it since."""
 
     def changed(self: OutstandingCalls, ticket: Ticket, now_ns: int) -> None:
-        link = self._links.by_id.get(ticket.link)
+        link = self._links.by_id.get(ticket.exchange.link)
         if link is not None:
             self._requests.send_release(ticket, link, now_ns)
 

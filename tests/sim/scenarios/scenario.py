@@ -284,7 +284,8 @@ class Scenario:
     @staticmethod
     def pause_left_s(client: ClientShell, task: Task) -> float:
         """For how long a refused acquire is not sent again."""
-        return 0 if task.ticket is None else (task.ticket.retry_at_ns - client.now_ns()) / S
+        backoff = task.ticket.exchange.backoff if task.ticket is not None else None
+        return 0 if backoff is None else (backoff.retry_at_ns - client.now_ns()) / S
 
     def set_back_the_clock(self, process: Process, seconds: float = 3600) -> None:
         """Set a process's wall clock back."""

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from lockring.core.client import Backlog, Query, QueryKind, Update
+from lockring.core.client.queries import query_about_lock
 from lockring.core.client.watches import apply_notice, difference
 from lockring.core.node import lock_events
 from lockring.protocol import (
@@ -243,7 +244,7 @@ def lock(holders: list[tuple[str, int]], waiters: list[str] = []) -> LockRecord:
 
 
 def watch() -> Query:
-    return Query(QueryKind.WATCH, "x", slot_of("x"), 0, 0)
+    return query_about_lock(QueryKind.WATCH, "x", 0)
 
 
 def test_the_first_update_has_no_events() -> None:

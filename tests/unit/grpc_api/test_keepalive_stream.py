@@ -33,9 +33,9 @@ class RefusingDriver:
 
     def begin(self, question: Callable[[ClientCore, int], Query]) -> Query:
         query = question(self._core, 0)
-        query.call = asyncio.get_running_loop().create_future()
+        query.exchange.call = asyncio.get_running_loop().create_future()
         if self.at_once:
-            query.call.set_result((None, self.error))
+            query.exchange.call.set_result((None, self.error))
         return query
 
     def abandon(self, request: Query) -> None:

@@ -31,7 +31,6 @@ NOT_YET = (
     "src/lockring/client/blocking/section.py",
     "src/lockring/client/blocking/spinning.py",
     "src/lockring/client/decorators.py",
-    "src/lockring/core/client/tickets.py",
     "src/lockring/server/node_life.py",
     "tests/sim/framework/node_shell.py",
     "tests/unit/grpc_api",

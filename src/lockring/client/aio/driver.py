@@ -193,7 +193,7 @@ class AsyncDriver:
             on_behalf=on_behalf,
         )
         outcome: Outcome = loop.create_future()
-        ticket.call = outcome
+        ticket.exchange.call = outcome
         if not self._is_flush_planned:
             self._plan_flush(loop)
         try:
@@ -225,7 +225,7 @@ class AsyncDriver:
         self._plan_flush(loop)
         self._core.release(ticket, now_ns=monotonic_ns())
         outcome: Outcome = loop.create_future()
-        ticket.call = outcome
+        ticket.exchange.call = outcome
         try:
             await outcome
         except BaseException:
@@ -245,14 +245,14 @@ class AsyncDriver:
         """Begin a query; its `call` is the future of its answer and its error."""
         loop = self._usable()
         request = question(self._core, monotonic_ns())
-        request.call = loop.create_future()
+        request.exchange.call = loop.create_future()
         self._plan_flush(loop)
         return request
 
     async def answer_to(self, request: Query) -> Any:
         """Wait for the answer to what was begun; an early end of the wait withdraws it."""
         try:
-            answer, error = await request.call
+            answer, error = await request.exchange.call
         except BaseException:
             self.abandon(request)
             raise
@@ -270,7 +270,7 @@ class AsyncDriver:
         """Begin to watch a lock; of a slow reader's updates at most `unread_max` wait."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
-        watching = request.call = WatchReader(request, unread_max)
+        watching = request.exchange.call = WatchReader(request, unread_max)
         self._plan_flush(loop)
         return watching
 
@@ -407,7 +407,7 @@ class AsyncDriver:
                         frame = encode_frame(effect.message)  # type: ignore[union-attr]
                         pieces.setdefault(effect.link, []).append(frame)  # type: ignore[union-attr]
                     elif kind is Resolve:
-                        outcome: Outcome = effect.ticket.call  # type: ignore[union-attr]
+                        outcome: Outcome = effect.ticket.exchange.call  # type: ignore[union-attr]
                         if not outcome.done():
                             outcome.set_result(effect.error)  # type: ignore[union-attr]
                     else:
@@ -428,14 +428,14 @@ class AsyncDriver:
                 self.tell_lost(ticket)
             case CallResult(request, answer, error):
                 if request.kind is QueryKind.WATCH:
-                    reader: WatchReader = request.call
+                    reader: WatchReader = request.exchange.call
                     reader.error, reader.over = error, True
                     reader.wake()
-                elif not request.call.done():
-                    request.call.set_result((answer, error))
+                elif not request.exchange.call.done():
+                    request.exchange.call.set_result((answer, error))
             case Update(request):
-                request.call.backlog.add(effect)
-                request.call.wake()
+                request.exchange.call.backlog.add(effect)
+                request.exchange.call.wake()
             case GroupChange():
                 self.tell_regrouped(effect)
             case Connect(link, address):

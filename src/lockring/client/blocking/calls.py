@@ -115,7 +115,7 @@ class Calls(Section):
         if wire is not None:
             if wire.taken and not wire.closed:
                 self._feed(wire, now_ns, call)
-            if not call.done and not wire.closed and (item.link == wire.link or call.is_over):
+            if not call.done and not wire.closed and (item.exchange.link == wire.link or call.is_over):
                 return
             self._stop_reading(wire, call, now_ns)
         if call.done:
@@ -125,7 +125,7 @@ class Calls(Section):
             else:
                 self._leave(call, now_ns)
         else:
-            self._take(item.link, call, now_ns)
+            self._take(item.exchange.link, call, now_ns)
 
     # ------------------------------------------------------------------ who reads
 

@@ -84,10 +84,10 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        ticket.call, call.item = call, ticket
+        ticket.exchange.call, call.item = call, ticket
         self._carry_out(now_ns, call)
         if not call.done:
-            self._take(ticket.link, call, now_ns)
+            self._take(ticket.exchange.link, call, now_ns)
 
     def release(self, ticket: Ticket) -> None:
         """Release a held ticket.
@@ -118,11 +118,11 @@ class BlockingDriver(DriverBase):
             call.error = error
             self._carry_out(now_ns, None)
             return
-        ticket.call, call.item = call, ticket
+        ticket.exchange.call, call.item = call, ticket
         self._carry_out(now_ns, call)
         if call.done or ((self._choring or self._openers) and not self._may_begin(call)):
             return
-        self._take(ticket.link, call, now_ns)
+        self._take(ticket.exchange.link, call, now_ns)
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer."""
@@ -178,10 +178,10 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        request.call, call.item, call.core = call, request, self._core
+        request.exchange.call, call.item, call.core = call, request, self._core
         self._carry_out(now_ns, call)
         if not call.done:
-            self._take(request.link, call, now_ns)
+            self._take(request.exchange.link, call, now_ns)
 
     def watch(self, name: str) -> Call:
         """Begin to watch a lock."""
@@ -206,7 +206,7 @@ class BlockingDriver(DriverBase):
         except LockringError as error:
             call.error = error
             return
-        request.call, call.item, call.core = call, request, self._core
+        request.exchange.call, call.item, call.core = call, request, self._core
         self._watches[call] = None
         self._carry_out(now_ns, call)
 
@@ -229,7 +229,7 @@ class BlockingDriver(DriverBase):
         if not call.done:
             call.thread = threading.get_ident()
             assert call.item is not None
-            self._take(call.item.link, call, now_ns)
+            self._take(call.item.exchange.link, call, now_ns)
 
     def _take_updates(self, _now_ns: int, call: Call) -> list[Update]:
         assert call.backlog is not None

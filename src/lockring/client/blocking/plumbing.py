@@ -219,7 +219,7 @@ class DriverBase(Calls):
                         self._watch(wire, wire.events | selectors.EVENT_WRITE)
                 frames = []
             elif type(effect) is Resolve:
-                call: Call = effect.ticket.call
+                call: Call = effect.ticket.exchange.call
                 call.error = effect.error
                 self._finish(call, me)
             else:
@@ -233,12 +233,12 @@ class DriverBase(Calls):
             case GrantLost(ticket):
                 tell_lost(ticket.holder)
             case CallResult(request, answer, error):
-                call: Call = request.call
+                call: Call = request.exchange.call
                 call.answer, call.error = answer, error
                 self._finish(call, me)
                 self._watches.pop(call, None)
             case Update(request):
-                call = request.call
+                call = request.exchange.call
                 assert call.backlog is not None
                 call.backlog.add(effect)
                 self._finish(call, me)

@@ -36,6 +36,7 @@ from lockring.core.client.agenda import Agenda
 from lockring.core.client.dialing import DialPlan
 from lockring.core.client.effects import ClientEffect, Resolve
 from lockring.core.client.endings import Endings
+from lockring.core.client.exchanges import EXCLUSIVE, LockTerms, TicketExchange
 from lockring.core.client.groups import GroupMemberships, subscription_of
 from lockring.core.client.inbox import Inbox
 from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink
@@ -43,7 +44,9 @@ from lockring.core.client.moves import Moves
 from lockring.core.client.outlook import Outlooks, Wait
 from lockring.core.client.outstanding import Item, OutstandingCalls
 from lockring.core.client.queries import (
+    BreakOrder,
     ListProgress,
+    OrderOnBehalf,
     PageRequest,
     Query,
     QueryKind,
@@ -206,13 +209,13 @@ class ClientCore:
         session.used = acquisition = session.used + 1
         # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
         slot = crc32(name.encode()) % SLOTS
-        ticket = Ticket(session, acquisition, name, slot, mode=mode, permits=permits, started_at_ns=now_ns)
-        if payload:
-            ticket.payload = payload
+        exchange = TicketExchange(now_ns)
+        if wait_ms >= 0 or payload or permits != 1 or mode != EXCLUSIVE:
+            exchange.terms = LockTerms(mode, permits, wait_ms, payload)
+        ticket = Ticket(session, acquisition, name, slot, exchange)
         if wait_ms >= 0:
             wait_ns = wait_ms * NS_PER_MS
-            ticket.wait_until_ns = now_ns + wait_ns
-            ticket.give_up_at_ns = at_ns = now_ns + (wait_ns if wait_ns > ANSWER_NS else ANSWER_NS)
+            exchange.give_up_at_ns = at_ns = now_ns + (wait_ns if wait_ns > ANSWER_NS else ANSWER_NS)
             self._outstanding.alarm(at_ns, ticket)
         elif not self._links.was_ready:
             self._endings.limit(ticket, now_ns)
@@ -281,8 +284,8 @@ class ClientCore:
         self, name: str, generation: int, *, force: bool, give_up_at_ns: int, now_ns: int
     ) -> Query:
         """End a holder's lease by its generation; the answer is a `BreakReply`."""
-        query = query_about_lock(QueryKind.BREAK, name, now_ns, give_up_at_ns)
-        query.generation, query.force = generation, force
+        order = BreakOrder(generation, force)
+        query = query_about_lock(QueryKind.BREAK, name, now_ns, give_up_at_ns, detail=order)
         return self._ask(query, now_ns)
 
     def get_state(self, *, give_up_at_ns: int, now_ns: int) -> Query:
@@ -304,8 +307,8 @@ class ClientCore:
 
     def _ask(self, query: Query, now_ns: int) -> Query:
         self._check_open()
-        if query.give_up_at_ns != DISTANT_FUTURE_NS:
-            self._outstanding.alarm(query.give_up_at_ns, query)
+        if query.exchange.give_up_at_ns != DISTANT_FUTURE_NS:
+            self._outstanding.alarm(query.exchange.give_up_at_ns, query)
         else:
             self._endings.limit(query, now_ns)
         self._outstanding.dispatch(query, now_ns)
@@ -318,8 +321,8 @@ class ClientCore:
 
         The answer is a `KeepaliveReply` that speaks of it. The program counts the promise from before it asked.
         """
-        query = query_about_lock(QueryKind.RENEW, name, now_ns, give_up_at_ns)
-        query.session, query.ttl_ms = session, ttl_ms
+        order = OrderOnBehalf(session, ttl_ms)
+        query = query_about_lock(QueryKind.RENEW, name, now_ns, give_up_at_ns, detail=order)
         return self._ask(query, now_ns)
 
     def release_for(self, session: str, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
@@ -327,14 +330,13 @@ class ClientCore:
 
         The answer is a `ReleaseReply`. If the query was `sent` more than once, an earlier request may have released it.
         """
-        query = query_about_lock(QueryKind.RELEASE, name, now_ns, give_up_at_ns)
-        query.session = session
+        order = OrderOnBehalf(session)
+        query = query_about_lock(QueryKind.RELEASE, name, now_ns, give_up_at_ns, detail=order)
         return self._ask(query, now_ns)
 
     def list_page(self, prefix: str, page: PageRequest, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask one member for one page of its locks; the answer is a `ListReply`, or `StaleVersion` if it has left."""
-        query = query_anywhere(QueryKind.PAGE, prefix, now_ns, give_up_at_ns)
-        query.page = page
+        query = query_anywhere(QueryKind.PAGE, prefix, now_ns, give_up_at_ns, page=page)
         return self._ask(query, now_ns)
 
     # ------------------------------------------------------------------ groups
@@ -429,8 +431,9 @@ class ClientCore:
         link = self._links.by_id.get(sender)
         if link is None:
             return
-        link.heard_at_ns = now_ns
-        if link.doubt_at_ns != DISTANT_FUTURE_NS:
+        health = link.health
+        health.heard_at_ns = now_ns
+        if health.doubt_at_ns != DISTANT_FUTURE_NS:
             self._links.trust(link)
         kind = type(message)
         # The two answers of the hot path come first, and never raise.
@@ -440,8 +443,8 @@ class ClientCore:
             self._inbox.released(link, message, now_ns)  # type: ignore[arg-type]
         else:
             self._inbox.receive(link, message, now_ns)
-        if link.asked_at_ns:
-            link.asked_at_ns = now_ns if link.requests else 0
+        if health.asked_at_ns:
+            health.asked_at_ns = now_ns if link.requests else 0
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due. See `Machine`."""

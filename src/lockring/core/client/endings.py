@@ -99,7 +99,7 @@ class Endings:
             self._outstanding.take_back(ticket, now_ns)
         self._outstanding.withdraw(ticket)
         ticket.state = ENDED
-        if ticket.was_sent and is_own:
+        if ticket.exchange.request and is_own:
             self._outstanding.begin_release(ticket, now_ns)
         else:
             self._outstanding.forget(ticket)
@@ -124,17 +124,18 @@ class Endings:
             is_over = self._end_release_if_due(item, now_ns)
         else:
             is_over = self._end_call_if_due(item, now_ns)
-        if not is_over and item.retry_at_ns and now_ns >= item.retry_at_ns:
+        backoff = item.exchange.backoff
+        if not is_over and backoff is not None and 0 < backoff.retry_at_ns <= now_ns:
             self._outstanding.dispatch(item, now_ns)
 
     def _end_release_if_due(self, ticket: Ticket, now_ns: int) -> bool:
         """End a release that has taken long enough; return whether all is done for it."""
-        if ticket.state == RELEASING and now_ns >= min(ticket.deadline_ns, ticket.give_up_at_ns):
+        if ticket.state == RELEASING and now_ns >= min(ticket.deadline_ns, ticket.exchange.give_up_at_ns):
             # The lease has ended, so the lock is free anyway. The release goes on, for a node whose clock is slow.
             ticket.state = ENDED
             self._agenda.effects.append(Resolve(ticket, None))
-        if now_ns >= ticket.give_up_at_ns and ticket in self._outstanding.parked:
-            ticket.unreleased = False
+        if now_ns >= ticket.exchange.give_up_at_ns and ticket in self._outstanding.parked:
+            ticket.exchange.unreleased = False
             del self._outstanding.parked[ticket]
             self._outstanding.forget(ticket)
             return True
@@ -142,15 +143,21 @@ class Endings:
 
     def _end_call_if_due(self, item: Item, now_ns: int) -> bool:
         """Give a call up whose time is over; return whether it was not left to be tried again."""
-        if item.give_up_at_ns == DISTANT_FUTURE_NS:
-            if self._links.was_ready or now_ns < item.started_at_ns + self._connect_timeout_ns:
+        if item.exchange.give_up_at_ns == DISTANT_FUTURE_NS:
+            if self._links.was_ready or now_ns < item.exchange.started_at_ns + self._connect_timeout_ns:
                 return False
-        elif now_ns < item.give_up_at_ns:
+        elif now_ns < item.exchange.give_up_at_ns:
             return False
-        elif isinstance(item, Ticket) and item.queued and item.link and not item.overdue:
-            item.overdue = True
-            item.give_up_at_ns = now_ns + VERDICT_NS
-            self._outstanding.alarm(item.give_up_at_ns, item)
+        elif (
+            isinstance(item, Ticket)
+            and item.exchange.link
+            and (delay := item.exchange.delay) is not None
+            and delay.queued
+            and not delay.overdue
+        ):
+            delay.overdue = True
+            item.exchange.give_up_at_ns = now_ns + VERDICT_NS
+            self._outstanding.alarm(item.exchange.give_up_at_ns, item)
             return True
         self.give_up(item, self._outlooks.too_late(item, now_ns), now_ns)
         return True

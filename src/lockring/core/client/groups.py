@@ -10,6 +10,7 @@ from typing import Final
 
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.effects import GroupChange, SendTo
+from lockring.core.client.exchanges import reset_attempts
 from lockring.core.client.group_view import NO_SLOTS, GroupSubscription, GroupView
 from lockring.core.client.links import Links, NodeLink
 from lockring.core.client.queries import Query, QueryKind, query_about_lock
@@ -68,7 +69,7 @@ class GroupMemberships:
         """Return the subscriptions that are open at another node than their slot's primary."""
         found = []
         for query in self._queries.values():
-            link = self._links.by_id.get(query.link)
+            link = self._links.by_id.get(query.exchange.link)
             if link is not None and link.node is not routes.table[query.slot]:
                 found.append(query)
         return found
@@ -80,7 +81,7 @@ class GroupMemberships:
         query = link.acquires.get(news.request)
         if not isinstance(query, Query) or query.subscription is None:
             return None
-        query.attempts = 0
+        reset_attempts(query.exchange)
         subscription = query.subscription
         view, settled = subscription.ownership.view, True
         if isinstance(news, View):
@@ -109,7 +110,7 @@ class GroupMemberships:
         subscription.seen = view.number
         if view.has_replaced(ticket.generation):
             return ticket
-        link = self._links.by_id.get(query.link)
+        link = self._links.by_id.get(query.exchange.link)
         if link is not None:
             number = self._log.next_number(now_ns)
             message = ViewAck(number, ticket.name, ticket.session.id, ticket.acquisition, view.number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.endings import Endings
 from lockring.core.client.groups import REPLACED, GroupMemberships
-from lockring.core.client.links import READY, ClosingSession, NodeLink
+from lockring.core.client.links import READY, ClosingSession, LinkTrouble, NodeLink
 from lockring.core.client.moves import Moves
 from lockring.core.client.outstanding import OutstandingCalls
 from lockring.core.client.queries import REPLIES, Query
@@ -101,9 +101,9 @@ class Inbox:
             case QueueNotice():
                 ticket = link.acquires.get(message.request)
                 if isinstance(ticket, Ticket):
-                    ticket.queued = True
+                    ticket.exchange.ensure_delay().queued = True
             case TroubleNotice():
-                link.trouble, link.trouble_at_ns = (message if message.reason else None), now_ns
+                link.trouble = LinkTrouble(message, now_ns) if message.reason else None
             case Welcome():
                 raise ProtocolError(f"{link.address} answered the greeting twice")
             case _:
@@ -126,7 +126,7 @@ class Inbox:
         query = link.requests.pop(request, None)
         if not isinstance(query, Query) or type(message) is not REPLIES.get(query.kind):
             return
-        query.link = 0
+        query.exchange.link = 0
         if query.listing is None:
             self._outstanding.end_query(query, message, None)
             return

@@ -84,6 +84,29 @@ class Node(msgspec.Struct, eq=False):
     wanted: bool = False
 
 
+class LinkHealth(msgspec.Struct, eq=False):
+    """The times by which a link is trusted, doubted or checked.
+
+    Attributes:
+        asked_at_ns: since when a prompt request has been open with nothing heard, 0 if none is.
+        heard_at_ns: when something came last.
+        doubt_at_ns: when a rival is opened, `DISTANT_FUTURE_NS` while the link is trusted, 0 once it was opened.
+        check_at_ns: when to make sure that the node of open acquires still answers, `DISTANT_FUTURE_NS` for none.
+    """
+
+    asked_at_ns: int = 0
+    heard_at_ns: int = 0
+    doubt_at_ns: int = DISTANT_FUTURE_NS
+    check_at_ns: int = DISTANT_FUTURE_NS
+
+
+class LinkTrouble(NamedTuple):
+    """The trouble that keeps a link's node from serving, as the node reported it, and when it did."""
+
+    notice: TroubleNotice
+    at_ns: int
+
+
 class NodeLink(msgspec.Struct, eq=False):
     """One connection that the core asked for.
 
@@ -94,17 +117,12 @@ class NodeLink(msgspec.Struct, eq=False):
         number: of the greeting sent on it; a node drops the lower ones of a client.
         state: CONNECTING, GREETING or READY.
         node: which node answered, None before the greeting and for a coordinator.
-        coordinator: whether a coordinator answered.
         acquires: open requests that may stay open for long, by request number.
         requests: all other open requests: these are answered promptly.
-        asked_at_ns: since when such a request has been open with nothing heard, 0 if none is.
-        heard_at_ns: when something came last.
-        doubt_at_ns: when a rival is opened, `DISTANT_FUTURE_NS` while the link is trusted, 0 once it was opened.
+        health: when it was last heard, and what its silence means.
         rival: the link that may take its place.
         rival_of: the link whose place it may take.
-        check_at_ns: when to make sure that the node of open acquires still answers, `DISTANT_FUTURE_NS` for none.
-        trouble: what keeps its node from serving, as the node reported it.
-        trouble_at_ns: when it did.
+        trouble: what keeps its node from serving, None if nothing does.
     """
 
     id: int
@@ -113,17 +131,17 @@ class NodeLink(msgspec.Struct, eq=False):
     number: int = 0
     state: int = CONNECTING
     node: Node | None = None
-    coordinator: bool = False
     acquires: dict[int, LastingRequest] = msgspec.field(default_factory=dict)
     requests: dict[int, PromptRequest] = msgspec.field(default_factory=dict)
-    asked_at_ns: int = 0
-    heard_at_ns: int = 0
-    doubt_at_ns: int = DISTANT_FUTURE_NS
+    health: LinkHealth = msgspec.field(default_factory=LinkHealth)
     rival: NodeLink | None = None
     rival_of: NodeLink | None = None
-    check_at_ns: int = DISTANT_FUTURE_NS
-    trouble: TroubleNotice | None = None
-    trouble_at_ns: int = 0
+    trouble: LinkTrouble | None = None
+
+    @property
+    def is_to_coordinator(self) -> bool:
+        """Whether a coordinator answered: every other server is a node."""
+        return self.state == READY and self.node is None
 
 
 class Links:
@@ -170,8 +188,8 @@ class Links:
         for link in self.by_id.values():
             if link.state != READY:
                 limit_ns = link.since_ns + GREETING_NS
-            elif link.asked_at_ns:
-                limit_ns = link.asked_at_ns + self.silence_ns
+            elif link.health.asked_at_ns:
+                limit_ns = link.health.asked_at_ns + self.silence_ns
             else:
                 continue
             if limit_ns <= now_ns:
@@ -215,7 +233,7 @@ class Links:
             raise WrongCluster(f"{link.address} belongs to the cluster {message.cluster}, not {self.cluster}")
         self.cluster = self.cluster or message.cluster
         link.state = READY
-        link.since_ns = link.heard_at_ns = now_ns
+        link.since_ns = link.health.heard_at_ns = now_ns
         self.was_ready = True
         self.alone_since_ns = 0
 
@@ -265,9 +283,9 @@ class Links:
         """Send a request that is answered promptly, and remember its subject."""
         link.requests[request] = subject
         wait_ns = self.silence_ns
-        if not link.asked_at_ns:
-            link.asked_at_ns = now_ns
-            if now_ns - link.heard_at_ns >= IDLE_NS:
+        if not link.health.asked_at_ns:
+            link.health.asked_at_ns = now_ns
+            if now_ns - link.health.heard_at_ns >= IDLE_NS:
                 self.doubt(link, now_ns)
                 wait_ns = DOUBT_NS
         self._agenda.effects.append(SendTo(link.id, message))
@@ -275,12 +293,12 @@ class Links:
 
     def doubt(self, link: NodeLink, now_ns: int) -> None:
         """Plan a rival of an idle link on which something is asked, in case that the answer is late."""
-        if link.doubt_at_ns == DISTANT_FUTURE_NS and link.rival is None:
-            link.doubt_at_ns = now_ns + DOUBT_NS
+        if link.health.doubt_at_ns == DISTANT_FUTURE_NS and link.rival is None:
+            link.health.doubt_at_ns = now_ns + DOUBT_NS
 
     def trust(self, link: NodeLink) -> None:
         """Stop doubting a link on which something came, and close its rival while the node has not heard of that."""
-        link.doubt_at_ns = DISTANT_FUTURE_NS
+        link.health.doubt_at_ns = DISTANT_FUTURE_NS
         rival = link.rival
         if rival is not None and rival.state == CONNECTING:
             self.drop(rival, "the connection that was there answers after all")
@@ -288,12 +306,12 @@ class Links:
     def open_rivals(self, now_ns: int) -> None:
         """Open the rivals that are due."""
         for link in list(self.by_id.values()):
-            if not 0 < link.doubt_at_ns < DISTANT_FUTURE_NS:
+            if not 0 < link.health.doubt_at_ns < DISTANT_FUTURE_NS:
                 continue
-            if link.doubt_at_ns > now_ns:
-                self._agenda.wake(link.doubt_at_ns)
+            if link.health.doubt_at_ns > now_ns:
+                self._agenda.wake(link.health.doubt_at_ns)
                 continue
-            link.doubt_at_ns = 0
+            link.health.doubt_at_ns = 0
             rival = link.rival = self._new(link.address, now_ns)
             rival.rival_of = link
             self._agenda.wake(now_ns + GREETING_NS)
@@ -310,4 +328,4 @@ class Links:
             assert link.rival_of is None or link.state != READY
             assert link.state == READY or (link.node is None and not link.acquires and not link.requests)
             assert link.node is None or link.node.link is link
-            assert not link.asked_at_ns or link.requests
+            assert not link.health.asked_at_ns or link.requests

@@ -31,23 +31,23 @@ class LinkChecks:
 
     def watch_over(self, link: NodeLink, now_ns: int) -> None:
         """Check a link from now on, as long as a request that may stay open for long is open on it."""
-        if now_ns - link.heard_at_ns >= IDLE_NS and not link.asked_at_ns:
+        if now_ns - link.health.heard_at_ns >= IDLE_NS and not link.health.asked_at_ns:
             self._ping(link, now_ns)
-        if link.check_at_ns == DISTANT_FUTURE_NS:
-            link.check_at_ns = now_ns + CHECK_FIRST_NS
-            self._agenda.wake(link.check_at_ns)
+        if link.health.check_at_ns == DISTANT_FUTURE_NS:
+            link.health.check_at_ns = now_ns + CHECK_FIRST_NS
+            self._agenda.wake(link.health.check_at_ns)
 
     def on_timer(self, now_ns: int) -> None:
         """Ping the nodes at which something waits, and which have been silent."""
         for link in self._links.by_id.values():
-            if link.check_at_ns <= now_ns:
+            if link.health.check_at_ns <= now_ns:
                 if not link.acquires:
-                    link.check_at_ns = DISTANT_FUTURE_NS
+                    link.health.check_at_ns = DISTANT_FUTURE_NS
                     continue
-                link.check_at_ns = now_ns + CHECK_NS
-                if now_ns - link.heard_at_ns >= CHECK_FIRST_NS and not link.asked_at_ns:
+                link.health.check_at_ns = now_ns + CHECK_NS
+                if now_ns - link.health.heard_at_ns >= CHECK_FIRST_NS and not link.health.asked_at_ns:
                     self._ping(link, now_ns)
-            self._agenda.wake(link.check_at_ns)
+            self._agenda.wake(link.health.check_at_ns)
 
     def _ping(self, link: NodeLink, now_ns: int) -> None:
         # The cheapest question that every node answers: the end of a watch that does not exist, since no request has

@@ -75,7 +75,6 @@ class Moves:
         if welcome.coordinator and not routes.version:
             routes.coordinator = welcome.coordinator
         if welcome.role == "coordinator":
-            link.coordinator = True
             useless = [link.rival_of] if link.rival_of is not None else []
         else:
             node = routes.ensure_node(Replica(welcome.node, welcome.incarnation), link.address)
@@ -153,8 +152,8 @@ class Moves:
         self._agenda.wake(now_ns)
         for query in self._memberships.misrouted(self._routes):
             # A former primary that only this client can reach any more would say nothing of the move.
-            link = self._links.by_id[query.link]
-            link.acquires.pop(query.request, None)
+            link = self._links.by_id[query.exchange.link]
+            link.acquires.pop(query.exchange.request, None)
             self._outstanding.dispatch(query, now_ns)
 
     def _move_tickets(self, share: NodeShare, reached: dict[int, NodeShare], now_ns: int) -> None:

@@ -81,12 +81,13 @@ class Outlooks:
     def too_late(self, item: Ticket | Query, now_ns: int) -> LockringError:
         """Return the error for a call that was not answered in its time."""
         name = item.name
-        if item.refusal is not None and item.refusal[0] == "overloaded":
-            return from_code(*item.refusal, name=name)
+        backoff = item.exchange.backoff
+        if backoff is not None and backoff.refusal[0] == "overloaded":
+            return from_code(*backoff.refusal, name=name)
         found = self.outlook_of(item)
         if found.reason == BEHIND_OTHERS:
             assert isinstance(item, Ticket)
-            waited_s = (item.wait_until_ns - item.started_at_ns) / NS_PER_S
+            waited_s = item.exchange.terms.wait_ms * NS_PER_MS / NS_PER_S
             return AcquireTimeout(f"{name!r} was not granted within {waited_s:g} s: {found.text}", name=name)
         if found.reason == "unreachable" and self._links.any_ready() is None:
             error = self._dialing.unreachable(now_ns)
@@ -100,11 +101,11 @@ class Outlooks:
 
     def outlook_of(self, item: Ticket | Query) -> Outlook:
         """Return what a call waits for."""
-        link = self._links.by_id.get(item.link)
+        link = self._links.by_id.get(item.exchange.link)
         if link is not None:
             return _of_sent(link, item)
         if self._links.any_ready() is None:
-            since_ns = self._links.alone_since_ns or item.started_at_ns
+            since_ns = self._links.alone_since_ns or item.exchange.started_at_ns
             return Outlook("unreachable", str(self._dialing.unreachable()), since_ns)
         target = self._routes.where(item)
         if target is None:
@@ -121,51 +122,54 @@ class Outlooks:
         text = (
             f"node {node.replica.node} at {node.address}, which serves {_about(item)}, cannot be reached{why}"
         )
-        return Outlook("unreachable", text, max(item.started_at_ns, self._dialing.stuck_since_ns))
+        return Outlook("unreachable", text, max(item.exchange.started_at_ns, self._dialing.stuck_since_ns))
 
     def _of_unserved(self, item: Ticket | Query) -> Outlook:
         for link in self._links.by_id.values():
-            if link.state == READY and link.trouble is not None and not link.trouble.all:
+            if link.state == READY and link.trouble is not None and not link.trouble.notice.all:
                 return _of_trouble(link)
         slot = f"slot {item.slot}" if item.slot != ANYWHERE else "any slot"
         text = f"no node serves {slot} at present" + (
             f", which has {item.name!r}" if item.slot != ANYWHERE else ""
         )
-        return Outlook("no-primary", text, self._routes.unserved_since_ns or item.started_at_ns)
+        return Outlook("no-primary", text, self._routes.unserved_since_ns or item.exchange.started_at_ns)
 
 
 def _of_sent(link: NodeLink, item: Ticket | Query) -> Outlook:
     """Return what an item waits for that was sent and has no answer."""
-    if link.trouble is not None and link.trouble.all:
+    if link.trouble is not None and link.trouble.notice.all:
         return _of_trouble(link)
     if isinstance(item, Ticket):
-        sent_at_ns = item.sent_at_ns
-        if item.queued:
-            return Outlook(BEHIND_OTHERS, f"the lock {item.name!r} is held by others", item.started_at_ns)
+        sent_at_ns = item.exchange.sent_at_ns
+        if item.exchange.delay is not None and item.exchange.delay.queued:
+            return Outlook(
+                BEHIND_OTHERS, f"the lock {item.name!r} is held by others", item.exchange.started_at_ns
+            )
     else:
-        sent_at_ns = link.asked_at_ns or item.started_at_ns
-    if link.heard_at_ns <= sent_at_ns:
+        sent_at_ns = link.health.asked_at_ns or item.exchange.started_at_ns
+    if link.health.heard_at_ns <= sent_at_ns:
         return Outlook("silent", f"{link.address} did not answer in time", sent_at_ns)
     return Outlook("failover", f"{link.address} has not answered about {_about(item)} yet", sent_at_ns)
 
 
 def _of_refused(link: NodeLink, item: Ticket | Query) -> Outlook:
     """Return what an item waits for that was refused and will be tried again."""
-    if link.trouble is not None and link.trouble.all:
+    if link.trouble is not None and link.trouble.notice.all:
         return _of_trouble(link)
+    backoff = item.exchange.backoff
     text = (
-        item.refusal[1]
-        if item.refusal is not None
+        backoff.refusal[1]
+        if backoff is not None
         else f"{link.address} has not been asked about {_about(item)} yet"
     )
-    return Outlook("failover", text, item.started_at_ns)
+    return Outlook("failover", text, item.exchange.started_at_ns)
 
 
 def _of_trouble(link: NodeLink) -> Outlook:
-    trouble = link.trouble
-    assert trouble is not None
-    since_ns = link.trouble_at_ns - trouble.since_ms * NS_PER_MS
-    until_ns = None if trouble.left_ms < 0 else link.trouble_at_ns + trouble.left_ms * NS_PER_MS
+    assert link.trouble is not None
+    trouble, at_ns = link.trouble
+    since_ns = at_ns - trouble.since_ms * NS_PER_MS
+    until_ns = None if trouble.left_ms < 0 else at_ns + trouble.left_ms * NS_PER_MS
     return Outlook(trouble.reason, trouble.text, since_ns, until_ns)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.effects import CallResult, Resolve
+from lockring.core.client.exchanges import Backoff, reset_attempts
 from lockring.core.client.groups import GroupMemberships
 from lockring.core.client.links import Links, Node, NodeLink, PingQuery
 from lockring.core.client.queries import STREAMS, Query
@@ -82,7 +83,9 @@ class OutstandingCalls:
 
     def dispatch(self, item: Item, now_ns: int) -> None:
         """Send an item that is open nowhere, or park it."""
-        item.retry_at_ns = 0
+        backoff = item.exchange.backoff
+        if backoff is not None:
+            backoff.retry_at_ns = 0
         target = self._aim(item)
         if isinstance(item, Query) and item.listing is not None and target is None:
             if item.listing.is_complete:
@@ -107,14 +110,14 @@ class OutstandingCalls:
 
     def park(self, item: Item, now_ns: int) -> None:
         """Keep an item until it can be sent."""
-        item.link = 0
+        item.exchange.link = 0
         target = self._aim(item)
         if isinstance(target, Node):
             target.wanted = True
         if item not in self.parked:
             self.parked[item] = None
-            if isinstance(item, Ticket) and item.unreleased:
-                self.alarm(item.give_up_at_ns, item)
+            if isinstance(item, Ticket) and item.exchange.unreleased:
+                self.alarm(item.exchange.give_up_at_ns, item)
                 if item.state == RELEASING:
                     # Its caller waits no longer than the lease lasts: after that the lock is free anyway.
                     self.alarm(item.deadline_ns, item)
@@ -128,16 +131,18 @@ class OutstandingCalls:
 
     def retry(self, item: Item, refused: Refusal, now_ns: int) -> None:
         """Try a refused item again after a pause that grows with each refusal."""
-        item.refusal = (refused.code, refused.text)
+        exchange = item.exchange
+        backoff = exchange.backoff = exchange.backoff or Backoff(("", ""))
+        backoff.refusal = (refused.code, refused.text)
         node = self._routes.table[item.slot] if item.slot >= 0 else None
         if refused.code == "moved" and node is not None:
-            if node.link is None or node.link.id != item.link:
+            if node.link is None or node.link.id != item.exchange.link:
                 self.dispatch(item, now_ns)  # the routes have changed since it was sent
                 return
-        item.retry_at_ns = now_ns + min(RETRY_NS_MAX, RETRY_NS_MIN << min(item.attempts, 10))
-        item.attempts += 1
+        backoff.retry_at_ns = now_ns + min(RETRY_NS_MAX, RETRY_NS_MIN << min(backoff.attempts, 10))
+        backoff.attempts += 1
         self.park(item, now_ns)
-        self.alarm(item.retry_at_ns, item)
+        self.alarm(backoff.retry_at_ns, item)
 
     def unpark(self, now_ns: int, *, rerouted: bool = False) -> None:
         """Send what can be sent now.
@@ -148,9 +153,9 @@ class OutstandingCalls:
                 routes do not relieve.
         """
         for item in list(self.parked):
-            if item.retry_at_ns > now_ns and not (
-                rerouted and item.refusal is not None and item.refusal[0] != "overloaded"
-            ):
+            backoff = item.exchange.backoff
+            is_paused = backoff is not None and backoff.retry_at_ns > now_ns
+            if backoff is not None and is_paused and not (rerouted and backoff.refusal[0] != "overloaded"):
                 continue
             self.dispatch(item, now_ns)
 
@@ -165,17 +170,19 @@ class OutstandingCalls:
                 self.park(subject, now_ns)
         link.acquires.clear()
         link.requests.clear()
-        link.asked_at_ns = 0
+        link.health.asked_at_ns = 0
 
     # ------------------------------------------------------------------ tickets
 
     def begin_release(self, ticket: Ticket, now_ns: int) -> None:
         """Begin to release a ticket at its node; repeated until answered, or until nothing of it can be left there."""
-        ticket.unreleased = True
+        exchange = ticket.exchange
+        exchange.unreleased = True
         # The acquire's pause: left standing, it would send the release a second time while the first is open.
-        ticket.retry_at_ns = 0
+        if exchange.backoff is not None:
+            exchange.backoff.retry_at_ns = 0
         # A lease ends at its node one TTL after the last request that it handled, lengthened for its clock.
-        ticket.give_up_at_ns = now_ns + 2 * ticket.session.ttl_ns
+        exchange.give_up_at_ns = now_ns + 2 * ticket.session.ttl_ns
         node = self._routes.table[ticket.slot]
         if node is not None and node.link is not None:
             self._requests.send_release(ticket, node.link, now_ns)
@@ -192,13 +199,14 @@ class OutstandingCalls:
         table = self._routes.table
         for ticket in self.recent_releases.take_unconfirmed(table, lost=lost, now_ns=now_ns):
             if not self.is_closed:
-                ticket.attempts = 0
+                reset_attempts(ticket.exchange)
                 self.begin_release(ticket, now_ns)
 
     def finish_release(self, ticket: Ticket) -> None:
         """End a release that is confirmed, or that nothing has to be done for."""
-        ticket.unreleased = False
-        ticket.link = 0
+        exchange = ticket.exchange
+        exchange.unreleased = False
+        exchange.link = 0
         if ticket.state == RELEASING:
             ticket.state = ENDED
             self._agenda.effects.append(Resolve(ticket, None))
@@ -220,17 +228,18 @@ class OutstandingCalls:
             ticket.share.leave(ticket)
         if ticket.state == PENDING:
             self.close_acquire(ticket)
-            if ticket.wait_until_ns != DISTANT_FUTURE_NS:
+            if ticket.exchange.terms.wait_ms >= 0:
                 self.alarms.abandon()
             self.parked.pop(ticket, None)
 
     def close_acquire(self, ticket: Ticket) -> None:
         """Close the open acquire of a waiting ticket; later answers to it are ignored."""
-        link = self._links.by_id.get(ticket.link)
+        exchange = ticket.exchange
+        link = self._links.by_id.get(exchange.link)
         if link is not None:
-            link.acquires.pop(ticket.request, None)
-            link.acquires.pop(ticket.first_request, None)
-        ticket.link = 0
+            link.acquires.pop(exchange.request, None)
+            link.acquires.pop(exchange.first_request, None)
+        exchange.link = 0
 
     # ------------------------------------------------------------------ queries
 
@@ -244,7 +253,7 @@ class OutstandingCalls:
 
     def abandon_query(self, query: Query, now_ns: int) -> None:
         """End a query that its caller does not want any more."""
-        link = self._links.by_id.get(query.link)
+        link = self._links.by_id.get(query.exchange.link)
         if query.kind in STREAMS and link is not None and not query.done:
             self._requests.end_stream(query, link, now_ns)
         self.drop_query(query)
@@ -255,13 +264,13 @@ class OutstandingCalls:
             return
         query.done = True
         self.parked.pop(query, None)
-        link = self._links.by_id.get(query.link)
+        link = self._links.by_id.get(query.exchange.link)
         if link is not None:
-            link.acquires.pop(query.request, None)
-            if query.request in link.requests:
+            link.acquires.pop(query.exchange.request, None)
+            if query.exchange.request in link.requests:
                 # It stays there until it is answered: the silence of its node would mean the same as before.
-                link.requests[query.request] = PingQuery()
-        if query.give_up_at_ns != DISTANT_FUTURE_NS:
+                link.requests[query.exchange.request] = PingQuery()
+        if query.exchange.give_up_at_ns != DISTANT_FUTURE_NS:
             self.alarms.abandon()
 
 
@@ -269,4 +278,4 @@ def is_open(item: Item, _at_ns: int) -> bool:
     """Return whether an item still needs to be looked at."""
     if isinstance(item, Query):
         return not item.done
-    return item.state == PENDING or item.unreleased
+    return item.state == PENDING or item.exchange.unreleased

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from lockring.cluster_state import Replica
+from lockring.core.client.exchanges import QueryExchange
 from lockring.core.client.group_view import GroupSubscription
 from lockring.core.client.listeners import MemberReference
 from lockring.core.digest import mix
@@ -113,6 +114,20 @@ class PageRequest(msgspec.Struct, frozen=True):
     limit: int
 
 
+class BreakOrder(msgspec.Struct, frozen=True):
+    """Which holder's lease a break ends, by its generation, and whether at once."""
+
+    generation: int
+    force: bool
+
+
+class OrderOnBehalf(msgspec.Struct, frozen=True):
+    """The session on whose only acquisition a query acts, and the lease to renew, 0 if it releases."""
+
+    session: str
+    ttl_ms: int = 0
+
+
 class Query(msgspec.Struct, eq=False):
     """One question or order, from the call to its answer. Shells read it; only the core changes it.
 
@@ -120,51 +135,32 @@ class Query(msgspec.Struct, eq=False):
         kind: what is asked.
         name: the lock, prefix or node in question, "" where there is none.
         slot: the slot whose primary is asked, `ANYWHERE` for others.
-        started_at_ns: when the caller asked.
-        give_up_at_ns: when the core stops trying, `DISTANT_FUTURE_NS` for never.
-        generation: of a break, the lease to end.
-        force: of a break, whether at once.
+        exchange: the call, and what is open with a server.
+        detail: of a break, a page, a renewal or a release, what else its message says.
         done: whether the caller has its answer, or has given up.
-        link: number of the link on which it is open, 0 if it is not.
-        request: number under which it is open there.
-        retry_at_ns: when to try again after a refusal, 0 if no refusal pauses it.
-        attempts: refusals in a row.
-        refusal: the last refusal's code and text.
-        sent: how often it was sent.
-        session: on whose acquisition it acts, if it renews or releases.
-        ttl_ms: of that acquisition.
-        page: which page is asked for.
         listing: of a list, its progress.
         seen: of a watch, the lock as it was last reported.
         restarted: of a watch, whether it has been sent since then.
         subscription: of a follow, what the member knows of its group.
-        call: the shell's: the call that waits for the answer, or reads the watch. Its type is the shell's own.
         member: the shell's: refers to the member that hears of changes in its group.
     """
 
     kind: QueryKind
     name: str
     slot: int
-    started_at_ns: int
-    give_up_at_ns: int = DISTANT_FUTURE_NS
-    generation: int = 0
-    force: bool = False
+    exchange: QueryExchange
+    detail: BreakOrder | OrderOnBehalf | PageRequest | None = None
     done: bool = False
-    link: int = 0
-    request: int = 0
-    retry_at_ns: int = 0
-    attempts: int = 0
-    refusal: tuple[str, str] | None = None
-    sent: int = 0
-    session: str = ""
-    ttl_ms: int = 0
-    page: PageRequest | None = None
     listing: ListProgress | None = None
     seen: LockRecord | None = None
     restarted: bool = False
     subscription: GroupSubscription | None = None
-    call: Any = None
     member: MemberReference | None = None
+
+    @property
+    def page(self) -> PageRequest | None:
+        """The page that is asked for, None if that is not the question."""
+        return self.detail if isinstance(self.detail, PageRequest) else None
 
     def message(self, request: int, version: int) -> Message:
         """Return the message that asks it.
@@ -179,7 +175,8 @@ class Query(msgspec.Struct, eq=False):
             case QueryKind.WATCH:
                 return Watch(request, self.name, version)
             case QueryKind.BREAK:
-                return Break(request, self.name, self.generation, self.force, version)
+                assert isinstance(self.detail, BreakOrder)
+                return Break(request, self.name, self.detail.generation, self.detail.force, version)
             case QueryKind.STATE:
                 return GetState(request)
             case QueryKind.DRAIN:
@@ -202,20 +199,22 @@ class Query(msgspec.Struct, eq=False):
             case QueryKind.RENEW:
                 return self._renewal(request, version)
             case QueryKind.RELEASE:
-                return Release(request, self.session, ONLY_ACQUISITION, self.name, version)
+                assert isinstance(self.detail, OrderOnBehalf)
+                return Release(request, self.detail.session, ONLY_ACQUISITION, self.name, version)
             case QueryKind.PAGE:
-                page = self.page
-                assert page is not None
+                assert isinstance(self.detail, PageRequest)
+                page = self.detail
                 return List(request, self.name, page.from_slot, page.after_name, page.limit)
             case QueryKind.LIST:
                 assert self.listing is not None
                 return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
 
     def _renewal(self, request: int, version: int) -> Message:
+        assert isinstance(self.detail, OrderOnBehalf)
         return Keepalive(
             request,
-            session=self.session,
-            ttl_ms=self.ttl_ms,
+            session=self.detail.session,
+            ttl_ms=self.detail.ttl_ms,
             owner="",
             through=ONLY_ACQUISITION,
             count=1,
@@ -227,15 +226,22 @@ class Query(msgspec.Struct, eq=False):
 
 
 def query_about_lock(
-    kind: QueryKind, name: str, now_ns: int, give_up_at_ns: int = DISTANT_FUTURE_NS
+    kind: QueryKind,
+    name: str,
+    now_ns: int,
+    give_up_at_ns: int = DISTANT_FUTURE_NS,
+    *,
+    detail: BreakOrder | OrderOnBehalf | None = None,
 ) -> Query:
     """Return a query that the primary of a lock answers."""
-    return Query(kind, name, slot_of(name), now_ns, give_up_at_ns)
+    return Query(kind, name, slot_of(name), QueryExchange(now_ns, give_up_at_ns), detail)
 
 
-def query_anywhere(kind: QueryKind, name: str, now_ns: int, give_up_at_ns: int) -> Query:
-    """Return a query that any server answers."""
-    return Query(kind, name, ANYWHERE, now_ns, give_up_at_ns)
+def query_anywhere(
+    kind: QueryKind, name: str, now_ns: int, give_up_at_ns: int, *, page: PageRequest | None = None
+) -> Query:
+    """Return a query that any server answers, or for a page the member that has it."""
+    return Query(kind, name, ANYWHERE, QueryExchange(now_ns, give_up_at_ns), page)
 
 
 class ListProgress(msgspec.Struct, eq=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.client.endings import Endings
+from lockring.core.client.exchanges import Backoff
 from lockring.core.client.links import ClosingSession, NodeLink, OpenKeepalive, PromptRequest
 from lockring.core.client.outstanding import OutstandingCalls
 from lockring.core.client.queries import Query
@@ -44,7 +45,7 @@ class Refusals:
             if may_retry:
                 self._outstanding.retry(item, refusal, now_ns)
             else:
-                item.link = 0
+                item.exchange.link = 0
                 error = from_code(refusal.code, refusal.text, name=item.name)
                 self._outstanding.end_query(item, None, error)
         elif isinstance(item, Ticket):
@@ -60,15 +61,15 @@ class Refusals:
         assert ticket.share is not None
         ticket.share.leave(ticket)
         # A program behind this client gets the refusal at once: it may go to another server.
-        is_impatient = ticket.wait_until_ns == ticket.started_at_ns or ticket.session.on_behalf is not None
+        is_impatient = ticket.exchange.terms.wait_ms == 0 or ticket.session.on_behalf is not None
         if may_retry and not (is_impatient and refusal.code == "overloaded"):
-            link = ticket.link
+            link = ticket.exchange.link
             self._outstanding.close_acquire(ticket)
-            if ticket.overdue:
-                ticket.refusal = (refusal.code, refusal.text)
+            if ticket.exchange.delay is not None and ticket.exchange.delay.overdue:
+                ticket.exchange.backoff = Backoff((refusal.code, refusal.text))
                 self._endings.fail_late(ticket, now_ns)
                 return
-            ticket.link = link  # `retry` compares it with the route
+            ticket.exchange.link = link  # `retry` compares it with the route
             self._outstanding.retry(ticket, refusal, now_ns)
             return
         if refusal.code == "timeout":

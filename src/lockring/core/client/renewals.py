@@ -65,8 +65,9 @@ class ClientRenewals:
         if not isinstance(ticket, Ticket):
             return
         basis = reply.basis
-        sent_at_ns: int | None = ticket.sent_at_ns
-        if basis != ticket.request:
+        exchange = ticket.exchange
+        sent_at_ns: int | None = exchange.sent_at_ns
+        if basis != exchange.request:
             sent_at_ns = self._log.sent_no_earlier_than_ns(basis)
         deadline_ns = 0 if sent_at_ns is None else sent_at_ns + reply.promise_ms * NS_PER_MS
         if deadline_ns > now_ns:
@@ -76,17 +77,18 @@ class ClientRenewals:
         # case that the answer does not come.
         share = ticket.share
         assert share is not None
-        ticket.late = share.late = True
+        exchange.ensure_delay().late = share.late = True
         self._requests.send_lists(share, link, [ticket.slot], now_ns)
 
     def _begin(self, ticket: Ticket, generation: int, deadline_ns: int, basis: int) -> None:
         """Make a waiting ticket a held one; `basis` is the request that the promise answers."""
-        link = self._links.by_id[ticket.link]
-        del link.acquires[ticket.request]
-        if ticket.request != ticket.first_request:
-            del link.acquires[ticket.first_request]
-        ticket.link = 0
-        if ticket.wait_until_ns != DISTANT_FUTURE_NS:
+        exchange = ticket.exchange
+        link = self._links.by_id[exchange.link]
+        del link.acquires[exchange.request]
+        if exchange.request != exchange.first_request:
+            del link.acquires[exchange.first_request]
+        exchange.link = 0
+        if ticket.exchange.terms.wait_ms >= 0:
             self._outstanding.alarms.abandon()
         share = ticket.share
         assert share is not None
@@ -109,7 +111,7 @@ class ClientRenewals:
 
         The ticket keeps its link: a caller that has gone takes the grant back (`ClientCore.cancel`).
         """
-        ticket.link = link.id
+        ticket.exchange.link = link.id
         share.leave(ticket)
         self._outstanding.forget(ticket)
 
@@ -127,7 +129,7 @@ class ClientRenewals:
                 # Only from where it is held: a former primary may end, late, what lives on at its successor.
                 if link.node is not None and share.replica == link.node.replica:
                     self._endings.lose(ticket, notice.reason, now_ns)
-            elif link.node is not None and link.id == ticket.link:
+            elif link.node is not None and link.id == ticket.exchange.link:
                 self._requests.send_acquire(ticket, link.node, link, now_ns)
             return
 
@@ -199,9 +201,12 @@ class ClientRenewals:
         """Repeat the acquires whose grants came too late, where the node has agreed but said nothing about them."""
         assert link.node is not None
         share.late = False
-        for ticket in [t for t in share.tickets.values() if t.late and t.state == PENDING]:
+        for ticket in list(share.tickets.values()):
+            delay = ticket.exchange.delay
+            if delay is None or not delay.late or ticket.state != PENDING:
+                continue
             if ticket.covered_after < request:
-                ticket.late = False
+                delay.late = False
                 self._requests.send_acquire(ticket, link.node, link, now_ns)
             else:
                 share.late = True

@@ -140,7 +140,7 @@ class RouteTable:
         if item.kind in (QueryKind.DRAIN, QueryKind.UNDRAIN):
             # The coordinator does it; where there is no link to it, any node passes it on.
             for link in self._links.by_id.values():
-                if link.coordinator:
+                if link.is_to_coordinator:
                     return link
         return self._links.any_ready()
 

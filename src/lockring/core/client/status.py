@@ -56,15 +56,15 @@ def check_invariants_of(
             assert share.replica == replica
             _check_share(share, routes)
     for item in outstanding.parked:
-        assert not item.link
-        assert isinstance(item, Query) or item.state == PENDING or item.unreleased
+        assert not item.exchange.link
+        assert isinstance(item, Query) or item.state == PENDING or item.exchange.unreleased
     for link in links.by_id.values():
         for number, item in link.acquires.items():
-            assert item.link == link.id
+            assert item.exchange.link == link.id
             if isinstance(item, Ticket):
                 assert item.state == PENDING
                 assert item.share is not None
-                assert number in (item.request, item.first_request)
+                assert number in (item.exchange.request, item.exchange.first_request)
 
 
 def _check_share(share: NodeShare, routes: RouteTable) -> None:
@@ -73,10 +73,10 @@ def _check_share(share: NodeShare, routes: RouteTable) -> None:
         assert ticket.acquisition == acquisition <= share.session.used
         assert ticket.share is share
         assert ticket.state in (PENDING, HELD)
-        assert folded or not ticket.mixed, "folded tickets come first"
-        folded = bool(ticket.mixed)
+        assert folded or not ticket.exchange.mixed, "folded tickets come first"
+        folded = bool(ticket.exchange.mixed)
         if ticket.state == HELD:
             assert share.check_at_ns <= deadline_ns_of(ticket)
-            assert not ticket.link
+            assert not ticket.exchange.link
         node = routes.table[ticket.slot]
         assert (node.replica if node is not None else None) == share.replica, "a ticket is where its route is"

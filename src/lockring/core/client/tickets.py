@@ -3,7 +3,7 @@
 Rules:
 
 - A ticket is one acquisition, from the call to acquire until nothing of it can be left at any node.
-- A *share* is what one session has at one node: the tickets, held and waiting, that its keepalives there cover.
+- A *share* is what one session has at one node: the tickets, held and waiting, that its keepalives there speak of.
   A waiting ticket enters a share when its Acquire is sent there, a held one when its slot is routed there.
   Either leaves when it is given up, lost, or routed elsewhere.
   Messages on one connection arrive in the order in which they were sent, so the node's view follows the share.
@@ -17,11 +17,12 @@ The digest is folded lazily: a ticket that comes and goes between two keepalives
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from lockring.cluster_state import Replica
+from lockring.core.client.exchanges import TicketExchange
 from lockring.core.client.listeners import HolderReference
 from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
@@ -30,7 +31,7 @@ from lockring.units import NS_PER_MS
 
 
 class TicketState(IntEnum):
-    """The stage of a ticket. It only grows.
+    """How far a ticket is. It only grows.
 
     PENDING: not granted yet. HELD: granted, and valid until its deadline. RELEASING: the caller waits for the release.
     ENDED: over for the caller, though a release may still be under way.
@@ -52,74 +53,36 @@ ENDED: Final = TicketState.ENDED
 class Ticket(msgspec.Struct, eq=False):
     """One acquisition. Made by `ClientCore.acquire`; shells read it, and only the core changes it.
 
-    It is one flat record of many fields: a client may hold a million tickets, and each part as an object of its own
-    would be one more allocation for every lock.
+    A client may hold a million tickets, and each record is one more allocation for every lock. Hence two and no more:
+    what is held is here, what is open for it is its exchange.
 
     Attributes:
         session: the session that it belongs to.
         acquisition: its number in the session, never used twice.
         name: the lock's name.
         slot: the lock's slot.
-        mode: how the lock is wanted.
-        permits: of a semaphore, how many there are.
-        started_at_ns: when the call to acquire began.
-        wait_until_ns: end of the wait that the caller allows, `DISTANT_FUTURE_NS` for none.
-        give_up_at_ns: when the core stops trying to acquire, or later to release.
+        exchange: the call on it, and what is open with a node.
         state: see `TicketState`; other threads may read it without a lock.
         generation: the fencing token once held.
         deadline_ns: the ticket's own deadline; see `deadline_ns_of` for the one that counts.
         covered_after: keepalives with a higher request number cover this ticket, if it is held.
         share: where it is counted now, if anywhere.
-        link: number of the link on which its open request was sent, 0 if none is open.
-        request: number of that request, or of the last one.
-        first_request: number of the first Acquire on that link; the answer may name either.
-        sent_at_ns: when `request` was sent.
-        was_sent: whether any node may know of it.
-        queued: whether the node that serves the slot has reported other holders.
-        overdue: whether its time is over, and only that node's last word is still awaited.
-        late: whether a grant came too late to begin with, so that a keepalive asks about it.
-        unreleased: whether a release must still be sent or answered.
-        retry_at_ns: when to try again after a refusal, 0 if no refusal pauses it.
-        attempts: refusals in a row.
-        refusal: the last refusal's code and text.
-        mixed: its number in the share's digest, 0 while not folded in.
         reason: why it was lost.
-        call: the shell's: the call that waits for the grant or the release. Its type is the shell's own.
         holder: the shell's: refers to the grant or membership that hears of a loss, once there is one.
-        payload: the data that other clients see of the holder.
     """
 
     session: ClientSession
     acquisition: int
     name: str
     slot: int
-    mode: int
-    permits: int
-    started_at_ns: int
-    wait_until_ns: int = DISTANT_FUTURE_NS
-    give_up_at_ns: int = DISTANT_FUTURE_NS
+    exchange: TicketExchange
     state: int = 0
     generation: int = 0
     deadline_ns: int = 0
     covered_after: int = 0
     share: NodeShare | None = None
-    link: int = 0
-    request: int = 0
-    first_request: int = 0
-    sent_at_ns: int = 0
-    was_sent: bool = False
-    queued: bool = False
-    overdue: bool = False
-    late: bool = False
-    unreleased: bool = False
-    retry_at_ns: int = 0
-    attempts: int = 0
-    refusal: tuple[str, str] | None = None
-    mixed: int = 0
     reason: str = ""
-    call: Any = None
     holder: HolderReference | None = None
-    payload: bytes = b""
 
     def __repr__(self) -> str:
         state = TicketState(self.state).name
@@ -147,7 +110,7 @@ class ClientSession(msgspec.Struct, eq=False):
         id: random, and unique forever.
         ttl_ms: the lease that its acquisitions ask for.
         used: highest acquisition number used.
-        shares: its tickets by node; under None those in slots that have no primary at present.
+        shares: what it has, by node; under None what it holds in slots that have no primary at present.
         on_behalf: the program to which its acquisition belongs, None if that is the client's own.
     """
 
@@ -217,19 +180,21 @@ class NodeShare(msgspec.Struct, eq=False):
                 ticket.deadline_ns = self.promised_until_ns
         del self.tickets[ticket.acquisition]
         ticket.share = None
-        if ticket.mixed:
-            self.digest ^= ticket.mixed
-            ticket.mixed = 0
+        exchange = ticket.exchange
+        if exchange.mixed:
+            self.digest ^= exchange.mixed
+            exchange.mixed = 0
 
     def fold(self) -> int:
         """Fold new tickets into the digest and return it; O(tickets that came since the last call)."""
         digest = self.digest
         for ticket in reversed(self.tickets.values()):
             # The dictionary keeps the order of entry, so the first folded ticket from the end is the last of them.
-            if ticket.mixed:
+            exchange = ticket.exchange
+            if exchange.mixed:
                 break
-            ticket.mixed = mix(ticket.acquisition)
-            digest ^= ticket.mixed
+            exchange.mixed = mix(ticket.acquisition)
+            digest ^= exchange.mixed
         self.digest = digest
         return digest
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.client.effects import Update
+from lockring.core.client.exchanges import reset_attempts
 from lockring.core.client.queries import Query
 from lockring.protocol import HolderRecord, LockEvent, LockEventKind, LockRecord, WaiterRecord, WatchNotice
 
@@ -26,7 +27,7 @@ def apply_notice(watch: Query, notice: WatchNotice) -> Update:
     """Advance a watch to a node's news, and return what that means for its caller."""
     before, watch.seen = watch.seen, notice.lock
     restarted, watch.restarted = watch.restarted, False
-    watch.attempts = 0
+    reset_attempts(watch.exchange)
     if before is None:
         return Update(watch, notice.lock, [], gap=False)
     if restarted or notice.gap:

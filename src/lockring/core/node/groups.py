@@ -369,7 +369,8 @@ def _members_in(slot: NodeSlot, name: str) -> dict[LockHolder, GroupMember]:
     if lock is None or lock.mode != Mode.SHARED:
         return found
     for holder in lock.holders:
-        membership = membership_of(holder.payload) if holder.payload else None
+        payload = slot.table.payload_of(holder)
+        membership = membership_of(payload) if payload else None
         if membership is not None and len(found) < MEMBERS_MAX:
             found[holder] = GroupMember(
                 membership.id,

@@ -23,7 +23,6 @@ from lockring.core.node.locks import (
     HOLDERS_MAX,
     LockEntry,
     LockHolder,
-    LockHolderWithPayload,
     LockWaiter,
     OpenRequest,
     Session,
@@ -63,6 +62,7 @@ class LockTable:
 
     __slots__ = (
         "_arrivals",
+        "_payloads",
         "_sessions",
         "broken",
         "highest",
@@ -83,6 +83,8 @@ class LockTable:
         self.served = False
         self._sessions = sessions
         self._arrivals = 0
+        # Of the few holders that have one.
+        self._payloads: dict[LockHolder, bytes] = {}
 
     # ------------------------------------------------------------------ looking
 
@@ -90,6 +92,10 @@ class LockTable:
         """Return the holder or waiter of this acquisition, None if there is none."""
         share = self.shares.get(session_id)
         return None if share is None else share.entries.get(acquisition)
+
+    def payload_of(self, holder: LockHolder) -> bytes:
+        """Return the bytes that a holder's client has published with its grant."""
+        return self._payloads.get(holder, b"")
 
     def holders(self) -> Iterator[LockHolder]:
         """Return every holder, lock by lock."""
@@ -155,6 +161,8 @@ class LockTable:
         share.discard(holder.acquisition, not holder.broken, self.served)
         if self.broken:
             self.broken.pop(holder, None)
+        if self._payloads:
+            self._payloads.pop(holder, None)
         lock = holder.lock
         lock.drop(holder)
         lock.seq += 1
@@ -270,12 +278,13 @@ class LockTable:
         self.broken = {}
         self.shares = {}
         self.highest = 0
+        self._payloads = {}
 
     # ------------------------------------------------------------------ describing
 
     def snapshot(self, now_ns: int) -> list[Put | Revoke]:
         """Return every holder as a mutation, and then which are revoked, in an order that the history alone decides."""
-        found: list[Put | Revoke] = [put_of(holder, now_ns) for holder in self.holders()]
+        found: list[Put | Revoke] = [self._put_of(holder, now_ns) for holder in self.holders()]
         found += [revoke_of(holder) for holder in self.broken]
         return found
 
@@ -298,7 +307,7 @@ class LockTable:
                 held_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
                 ttl_ms=holder.session.ttl_ms,
                 left_ms=_left_ms(holder.session, now_ns),
-                payload=holder.payload,
+                payload=self.payload_of(holder),
             )
             for holder in lock.holders
             if expired or holder.session.deadline_ns > now_ns
@@ -343,6 +352,8 @@ class LockTable:
         for holder in self.broken:
             assert holder.broken
             assert self.find(holder.session.id, holder.acquisition) is holder
+        for holder in self._payloads:
+            assert self.find(holder.session.id, holder.acquisition) is holder
         for session_id, share in self.shares.items():
             assert share.entries, f"empty share of session {session_id}"
             assert share.session.id == session_id
@@ -354,15 +365,29 @@ class LockTable:
         self, lock: LockEntry, share: Share, wanted: Put | Acquire | LockWaiter, generation: int, at_ns: int
     ) -> LockHolder:
         acquisition, payload = wanted.acquisition, wanted.payload
+        holder = LockHolder(lock, share.session, acquisition, generation, at_ns)
         if payload:
-            holder: LockHolder = LockHolderWithPayload(
-                lock, share.session, acquisition, generation, at_ns, payload
-            )
-        else:
-            holder = LockHolder(lock, share.session, acquisition, generation, at_ns)
+            self._payloads[holder] = payload
         lock.add(holder, wanted.mode, wanted.permits)
         share.add(acquisition, holder, self.served)
         return holder
+
+    def _put_of(self, holder: LockHolder, now_ns: int) -> Put:
+        """Return the mutation that adds this holder."""
+        lock, session = holder.lock, holder.session
+        return Put(
+            name=lock.name,
+            mode=lock.mode,
+            permits=lock.permits,
+            session=session.id,
+            acquisition=holder.acquisition,
+            owner=session.owner,
+            ttl_ms=session.ttl_ms,
+            generation=holder.generation,
+            seq=lock.seq,
+            age_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
+            payload=self.payload_of(holder),
+        )
 
     def _share(self, session: Session) -> Share:
         share = self.shares.get(session.id)
@@ -406,21 +431,3 @@ def _left_ms(session: Session, now_ns: int) -> int:
 def revoke_of(holder: LockHolder) -> Revoke:
     """Return the mutation that ends the renewal of this holder."""
     return Revoke(holder.session.id, holder.acquisition)
-
-
-def put_of(holder: LockHolder, now_ns: int) -> Put:
-    """Return the mutation that adds this holder."""
-    lock, session = holder.lock, holder.session
-    return Put(
-        name=lock.name,
-        mode=lock.mode,
-        permits=lock.permits,
-        session=session.id,
-        acquisition=holder.acquisition,
-        owner=session.owner,
-        ttl_ms=session.ttl_ms,
-        generation=holder.generation,
-        seq=lock.seq,
-        age_ms=ns_to_ms_floor(now_ns - holder.granted_at_ns),
-        payload=holder.payload,
-    )

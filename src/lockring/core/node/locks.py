@@ -114,12 +114,11 @@ class LockHolder:
         generation: its fencing token.
         granted_at_ns: when it was granted, by this node's clock; for an inherited grant an estimate.
         broken: whether an operator ended it, so that it is not renewed any more.
-        payload: bytes that the client has published with it.
     """
 
+    # Nearly all grants have no payload. Those of the others are in `LockTable`, so that a grant without one costs
+    # nothing for it.
     __slots__ = ("acquisition", "broken", "generation", "granted_at_ns", "lock", "session")
-
-    payload: bytes = b""
 
     def __init__(
         self, lock: LockEntry, session: Session, acquisition: int, generation: int, granted_at_ns: int
@@ -130,24 +129,6 @@ class LockHolder:
         self.generation = generation
         self.granted_at_ns = granted_at_ns
         self.broken = False
-
-
-class LockHolderWithPayload(LockHolder):
-    """A grant with a payload. It has a class of its own so that other grants, nearly all, save the memory."""
-
-    __slots__ = ("payload",)
-
-    def __init__(
-        self,
-        lock: LockEntry,
-        session: Session,
-        acquisition: int,
-        generation: int,
-        granted_at_ns: int,
-        payload: bytes,
-    ) -> None:
-        super().__init__(lock, session, acquisition, generation, granted_at_ns)
-        self.payload = payload
 
 
 class OpenRequest:

@@ -85,7 +85,7 @@ class TestAcquire:
     def test_a_second_grant_of_the_same_request_changes_nothing(self) -> None:
         world = connected()
         ticket = world.hold(generation=5)
-        assert world.say(A, GrantReply(ticket.request, 6, TTL_MS, ticket.request)) == []
+        assert world.say(A, GrantReply(ticket.exchange.request, 6, TTL_MS, ticket.exchange.request)) == []
         assert ticket.generation == 5
 
     def test_acquisitions_count_per_session_and_each_ttl_has_its_own_session(self) -> None:
@@ -150,7 +150,7 @@ class TestAcquire:
         # The node pushes its newer routes before it refuses.
         again = only(world.say(A, routes(3, 1), moved(request.request, 3)), Acquire)
         assert again.name == "x"
-        assert ticket.link == world.link_of[B]
+        assert ticket.exchange.link == world.link_of[B]
 
     def test_unavailable_is_retried_and_new_routes_end_the_pause(self) -> None:
         world = connected()
@@ -332,9 +332,11 @@ class TestWaiting:
         core, link, now_ns = world.core, world.link_of[A], world.now_ns
         for _ in range(5_000):
             ticket = world.acquire(wait_ms=3_600_000)
-            core.receive(link, GrantReply(ticket.request, 1, TTL_MS, ticket.request), now_ns=now_ns)
+            core.receive(
+                link, GrantReply(ticket.exchange.request, 1, TTL_MS, ticket.exchange.request), now_ns=now_ns
+            )
             core.release(ticket, now_ns=now_ns)
-            core.receive(link, ReleaseReply(ticket.request, True), now_ns=now_ns)
+            core.receive(link, ReleaseReply(ticket.exchange.request, True), now_ns=now_ns)
         assert len(core._outstanding.alarms) < 3_000
         world.take()
 

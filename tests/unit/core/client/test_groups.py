@@ -53,10 +53,10 @@ class Member:
     def view(
         self, number: int, members: list[GroupMember], *, settled: bool = False, address: str = A
     ) -> list[ClientEffect]:
-        return self.world.say(address, View(self.request.request, number, settled, members))
+        return self.world.say(address, View(self.request.exchange.request, number, settled, members))
 
     def settled(self, number: int) -> list[ClientEffect]:
-        return self.world.say(A, SettlementNotice(self.request.request, number))
+        return self.world.say(A, SettlementNotice(self.request.exchange.request, number))
 
     def owns(self) -> frozenset[int]:
         return self.world.core.owned(self.request, self.world.now_ns)
@@ -212,7 +212,7 @@ def test_an_acknowledgement_that_a_broken_connection_kept_is_part_of_the_next_su
 
 
 def test_a_member_follows_at_the_new_primary_and_ignores_the_former_one(owner: Member) -> None:
-    before = owner.request.request
+    before = owner.request.exchange.request
     owner.world.say(A, routes(2, 1))
     assert only(owner.world.accept(B), FollowGroup).view == 10
     assert owner.world.say(A, View(before, 40, True, BOTH)) == []
@@ -222,13 +222,13 @@ def test_a_member_follows_at_the_new_primary_and_ignores_the_former_one(owner: M
 
 
 def test_a_node_that_may_not_serve_is_asked_again(owner: Member) -> None:
-    owner.world.say(A, Refusal(owner.request.request, "unavailable", "not now", LOCK))
+    owner.world.say(A, Refusal(owner.request.exchange.request, "unavailable", "not now", LOCK))
     assert only(owner.world.pass_s(0.1), FollowGroup).view == 10
     assert owner.owns() == EVERYTHING
 
 
 def test_a_permanent_refusal_ends_the_subscription_but_not_the_membership(owner: Member) -> None:
-    effects = owner.world.say(A, Refusal(owner.request.request, "invalid", "no groups here", LOCK))
+    effects = owner.world.say(A, Refusal(owner.request.exchange.request, "invalid", "no groups here", LOCK))
     assert changes(effects) == [(frozenset(), EVERYTHING)]
     assert str(owner.following.error) == "no groups here"
     assert owner.owns() == frozenset()

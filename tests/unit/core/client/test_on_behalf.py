@@ -202,7 +202,7 @@ def test_a_release_on_behalf_says_what_it_found_and_how_often_it_was_asked() -> 
     again = only(world.accept(A), Release)
     reply = ReleaseReply(again.request, False)
     assert world.say(A, reply) == [CallResult(query, reply, None)]
-    assert query.sent == 2
+    assert query.exchange.sent == 2
 
 
 # --------------------------------------------------------------------------- pages

@@ -129,7 +129,7 @@ class TestAnswersOfAnotherCluster:
         assert not world.believes(held)
         world.pass_s(2)
         world.accept(A, routes(1))
-        assert request.link
+        assert request.exchange.link
 
     def test_a_client_that_holds_nothing_goes_on_with_the_other_cluster(self) -> None:
         world = connected()
@@ -139,7 +139,7 @@ class TestAnswersOfAnotherCluster:
         assert answers(world.cut(A, error=WrongCluster("another cluster"))) == []
         world.pass_s(0.1)
         world.accept(A, routes(1))
-        assert request.link
+        assert request.exchange.link
 
     def test_an_unreachable_server_beside_it_is_still_waited_for(self) -> None:
         world = connected(first=routes(1, {0: 1}))

@@ -90,7 +90,7 @@ class TestKeepalives:
         world.take()
         world.say(
             A,
-            GrantReply(young.request, 1, 100, young.request),
+            GrantReply(young.exchange.request, 1, 100, young.exchange.request),
             KeepaliveReply(keepalive.request, TTL_MS, True),
         )
         assert world.believes(young)
@@ -109,7 +109,7 @@ class TestKeepalives:
         world.say(
             A,
             KeepaliveReply(keepalive.request, TTL_MS, True),
-            GrantReply(ticket.request, 1, 500, keepalive.request),
+            GrantReply(ticket.exchange.request, 1, 500, keepalive.request),
         )
         world.now_ns += 500 * NS_PER_MS
         assert not world.believes(ticket)
@@ -253,7 +253,7 @@ class TestKeepalives:
         effects = world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 12)]))
         assert resolved(effects) == [(ticket, None)]
         assert ticket.generation == 12
-        assert not ticket.link
+        assert not ticket.exchange.link
 
     def test_where_the_node_may_not_serve_just_now_it_is_asked_again_soon_but_not_at_once(self) -> None:
         world = connected()
@@ -328,7 +328,7 @@ class TestDeadlines:
         ticket = world.acquire()
         world.take()
         world.pass_s(2)
-        world.say(A, GrantReply(ticket.request, 1, TTL_MS, ticket.request))
+        world.say(A, GrantReply(ticket.exchange.request, 1, TTL_MS, ticket.exchange.request))
         world.now_ns += TTL_NS - 2 * NS_PER_S - 1
         assert world.believes(ticket)
         world.now_ns += 1
@@ -365,7 +365,7 @@ class TestDeadlines:
             kept_at = world.now_ns
             world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
         world.pass_s(1)
-        effects = world.say(A, GrantReply(ticket.request, 1, TTL_MS, keepalive.request))
+        effects = world.say(A, GrantReply(ticket.exchange.request, 1, TTL_MS, keepalive.request))
         assert resolved(effects) == [(ticket, None)]
         world.now_ns = kept_at + TTL_NS - 1
         assert world.believes(ticket)
@@ -379,7 +379,7 @@ class TestDeadlines:
         for _ in range(4):
             keepalive = only(world.pass_s(3), Keepalive)
             world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True))
-        effects = world.say(A, GrantReply(ticket.request, 5, TTL_MS, ticket.request))
+        effects = world.say(A, GrantReply(ticket.exchange.request, 5, TTL_MS, ticket.exchange.request))
         assert resolved(effects) == []
         listed = only(effects, Keepalive)
         assert listed.listed == [(slot_of("x"), [(2, "x")])]
@@ -392,7 +392,9 @@ class TestDeadlines:
         ticket = world.acquire()
         world.take()
         world.pass_s(3)
-        listed = only(world.say(A, GrantReply(ticket.request, 5, 100, ticket.request)), Keepalive)
+        listed = only(
+            world.say(A, GrantReply(ticket.exchange.request, 5, 100, ticket.exchange.request)), Keepalive
+        )
         again = only(world.say(A, KeepaliveReply(listed.request, TTL_MS, True)), Acquire)
         assert again.acquisition == ticket.acquisition
         assert resolved(world.say(A, GrantReply(again.request, 5, TTL_MS, again.request))) == [(ticket, None)]
@@ -404,7 +406,9 @@ class TestDeadlines:
         ticket = world.acquire()
         world.take()
         world.now_ns += 200 * NS_PER_MS
-        listed = only(world.say(A, GrantReply(ticket.request, 5, 100, ticket.request)), Keepalive)
+        listed = only(
+            world.say(A, GrantReply(ticket.exchange.request, 5, 100, ticket.exchange.request)), Keepalive
+        )
         assert sent(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, True)), Acquire) == []
         assert len(sent(world.say(A, KeepaliveReply(listed.request, TTL_MS, True)), Acquire)) == 1
 
@@ -413,7 +417,9 @@ class TestDeadlines:
         ticket = world.acquire()
         world.take()
         world.now_ns += 200 * NS_PER_MS
-        listed = only(world.say(A, GrantReply(ticket.request, 5, 100, ticket.request)), Keepalive)
+        listed = only(
+            world.say(A, GrantReply(ticket.exchange.request, 5, 100, ticket.exchange.request)), Keepalive
+        )
         world.now_ns += 200 * NS_PER_MS
         kept = KeepaliveReply(listed.request, 100, False, [], [(2, Verdict.HELD, 5)])
         assert resolved(world.say(A, kept)) == []
@@ -423,8 +429,8 @@ class TestDeadlines:
         world = connected()
         ticket = world.acquire()
         world.take()
-        assert resolved(world.say(A, GrantReply(ticket.request, 5, TTL_MS, 10**9))) == []
-        assert resolved(world.say(A, GrantReply(ticket.request, 5, TTL_MS, 0))) == []
+        assert resolved(world.say(A, GrantReply(ticket.exchange.request, 5, TTL_MS, 10**9))) == []
+        assert resolved(world.say(A, GrantReply(ticket.exchange.request, 5, TTL_MS, 0))) == []
 
     def test_the_log_of_sending_times_is_bounded_and_never_late(self) -> None:
         log = RequestLog()
@@ -491,7 +497,7 @@ class TestMoves:
         other = world.acquire("y")
         world.take()
         world.accept(B)
-        world.say(B, GrantReply(other.request, 1, TTL_MS, other.request))
+        world.say(B, GrantReply(other.exchange.request, 1, TTL_MS, other.exchange.request))
         ticket = world.hold("x")
         keepalives = sent(world.pass_s(3), Keepalive)
         at_b = next(each for each in keepalives if each.digest == digest_of(other.acquisition))

@@ -175,7 +175,7 @@ def test_a_member_of_a_group_owns_no_keys_any_more() -> None:
     ticket = world.hold("g", mode=Mode.SHARED)
     request = world.core.follow(ticket, now_ns=world.now_ns)
     world.take()
-    world.say(A, View(request.request, 3, True, [], []))
+    world.say(A, View(request.exchange.request, 3, True, [], []))
     world.cut(A)
     effects = refuse(world, A)
     assert [each for each in effects if isinstance(each, GroupChange)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockring.core.client import Ticket, TicketState, deadline_ns_of
+from lockring.core.client.exchanges import TicketExchange
 from lockring.core.client.tickets import ClientSession, NodeShare
 from lockring.core.client.verdicts import KeepaliveOutcome, apply_keepalive
 from lockring.protocol import KeepaliveReply, Verdict
@@ -21,7 +22,7 @@ TOKEN = 7
 def share_with(state: TicketState, *, after: int = 1) -> tuple[NodeShare, Ticket]:
     """A share with one ticket, covered by keepalives numbered above `after`."""
     share = NodeShare(ClientSession("s", TTL_MS, 1), None)
-    ticket = Ticket(share.session, 1, "x", 3, 0, 1, 0, state=state, generation=TOKEN)
+    ticket = Ticket(share.session, 1, "x", 3, TicketExchange(0), state=state, generation=TOKEN)
     ticket.deadline_ns = SENT_AT_NS + NS_PER_MS if state == TicketState.HELD else 0
     share.enter(ticket, after)
     return share, ticket

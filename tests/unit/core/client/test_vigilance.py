@@ -181,7 +181,7 @@ class TestWaiting:
         ]
         ticket = world.acquire("y")
         assert len(sent(world.take())) == 1, "one question is enough"
-        assert ticket.link
+        assert ticket.exchange.link
 
 
 class TestReconnecting:

@@ -178,7 +178,10 @@ class World:
         """Acquire a lock and have it granted at once by the server at `address`, which is linked."""
         ticket = self.acquire(name, **options)
         self.take()
-        self.say(address, GrantReply(ticket.request, generation, ticket.session.ttl_ms, ticket.request))
+        self.say(
+            address,
+            GrantReply(ticket.exchange.request, generation, ticket.session.ttl_ms, ticket.exchange.request),
+        )
         assert self.believes(ticket)
         return ticket
 
@@ -192,8 +195,8 @@ def connected(seeds: list[str] | None = None, first: Routes | None = None, **opt
     world = World(seeds, **options)
     ticket = world.acquire("warm up")
     world.accept(A, routes(1) if first is None else first)
-    if ticket.link:
-        world.say(A, GrantReply(ticket.request, 1, TTL_MS, ticket.request))
+    if ticket.exchange.link:
+        world.say(A, GrantReply(ticket.exchange.request, 1, TTL_MS, ticket.exchange.request))
         request = only(world.release(ticket), Message).request  # type: ignore[attr-defined]
         world.say(A, ReleaseReply(request, True))
     else:

@@ -306,6 +306,15 @@ def test_a_primarys_grant_has_the_effect_of_its_mutation_on_a_copy(payload: byte
     assert tables[0] == tables[1]
 
 
+def test_payload_goes_with_its_grant(table: LockTable) -> None:
+    table.put(Put("a", Mode.EXCLUSIVE, 1, "s1", 1, "s1", 1_000, 1, 0, payload=b"mine"), 0)
+    assert [holder.payload for holder in table.describe("a", "N", 0, expired=True).holders] == [b"mine"]
+    table.remove("s1", 1)
+    table.check_invariants()
+    again = table.put(put("a", "s1", 1, 2), 0)
+    assert table.payload_of(again) == b""
+
+
 def test_free_lock_and_idle_session_cost_nothing(table: LockTable, sessions: Sessions) -> None:
     table.put(put("a", "s1", 1, 1), 0)
     table.remove("s1", 1)

@@ -1,0 +1,132 @@
+"""The call that a ticket or a query is open for: its terms, its request at a server, and what delays the answer.
+
+Both kinds of exchange name alike what they have in common, so that sending, parking and repeating need not tell them
+apart. What most calls never need, a refusal or a delay, is a record that is made on demand.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.protocol import WAIT_FOREVER, Mode
+
+# Looking up a member of an enum costs more than a global name, and every acquire compares its mode.
+EXCLUSIVE: Final = Mode.EXCLUSIVE
+
+
+class LockTerms(msgspec.Struct, frozen=True, gc=False):
+    """The terms on which a lock was asked for; they never change.
+
+    Attributes:
+        mode: how the lock is wanted.
+        permits: of a semaphore, how many there are.
+        wait_ms: how long the caller waits for other holders, `WAIT_FOREVER` for without end.
+        payload: what others see of the holder.
+    """
+
+    # `gc=False`: numbers and texts are never part of a cycle, and without the collector's header it is smaller.
+    mode: int = EXCLUSIVE
+    permits: int = 1
+    wait_ms: int = WAIT_FOREVER
+    payload: bytes = b""
+
+
+PLAIN_TERMS: Final = LockTerms()
+"""Those of nearly all tickets, which share this one."""
+
+
+class Backoff(msgspec.Struct, eq=False):
+    """The refusals of a request, and the pause that they cause.
+
+    Attributes:
+        refusal: the last refusal's code and text.
+        attempts: refusals in a row.
+        retry_at_ns: when to try again, 0 if no refusal pauses the request.
+    """
+
+    refusal: tuple[str, str]
+    attempts: int = 0
+    retry_at_ns: int = 0
+
+
+class GrantDelay(msgspec.Struct, eq=False):
+    """The delay of a grant: it has not come, or came too late to begin.
+
+    Attributes:
+        queued: whether the node that serves the slot has reported other holders.
+        overdue: whether the ticket's time is over, and only that node's last word is still awaited.
+        late: whether a grant came too late to begin with, so that a keepalive asks about it.
+    """
+
+    queued: bool = False
+    overdue: bool = False
+    late: bool = False
+
+
+class TicketExchange(msgspec.Struct, eq=False):
+    """The call on a ticket, and the requests by which it is acquired and later released, one at a time.
+
+    Attributes:
+        started_at_ns: when the caller asked.
+        terms: what the caller asked for.
+        give_up_at_ns: when the core stops trying: to acquire, or later to release.
+        link: number of the link on which the request is open, 0 if none is open.
+        request: number of that request, or of the last one, 0 before the first.
+        first_request: number of the first Acquire on that link; the answer may name either.
+        sent_at_ns: when the last Acquire was sent.
+        unreleased: whether a release must still be sent or answered.
+        mixed: the ticket's number in the digest that its node is asked to confirm, 0 while not folded in.
+        delay: what the wait has met with, None while nothing is known.
+        backoff: the refusals, None before the first.
+        call: the shell's: the call that waits for the grant or the release. Its type is the shell's own.
+    """
+
+    started_at_ns: int
+    terms: LockTerms = PLAIN_TERMS
+    give_up_at_ns: int = DISTANT_FUTURE_NS
+    link: int = 0
+    request: int = 0
+    first_request: int = 0
+    sent_at_ns: int = 0
+    unreleased: bool = False
+    mixed: int = 0
+    delay: GrantDelay | None = None
+    backoff: Backoff | None = None
+    call: Any = None
+
+    def ensure_delay(self) -> GrantDelay:
+        """Return the record of what delays the grant, made now if there is none."""
+        if self.delay is None:
+            self.delay = GrantDelay()
+        return self.delay
+
+
+class QueryExchange(msgspec.Struct, eq=False):
+    """The call of a query, and the requests by which it is asked, one at a time.
+
+    Attributes:
+        started_at_ns: when the caller asked.
+        give_up_at_ns: when the core stops trying, `DISTANT_FUTURE_NS` for never.
+        link: number of the link on which the request is open, 0 if none is open.
+        request: number of that request, or of the last one, 0 before the first.
+        sent: how often it was sent.
+        backoff: the refusals, None before the first.
+        call: the shell's: the call that waits for the answer, or reads the watch. Its type is the shell's own.
+    """
+
+    started_at_ns: int
+    give_up_at_ns: int = DISTANT_FUTURE_NS
+    link: int = 0
+    request: int = 0
+    sent: int = 0
+    backoff: Backoff | None = None
+    call: Any = None
+
+
+def reset_attempts(exchange: TicketExchange | QueryExchange) -> None:
+    """Let the next refusal pause the request for the shortest time again."""
+    if exchange.backoff is not None:
+        exchange.backoff.attempts = 0
