@@ -332,7 +332,7 @@ class BlockingDriver(DriverBase):
     def begin_close(self) -> Any:
         """End the sessions and tell the nodes; return the background thread for `finish_close` to wait for, if any.
 
-        None also if the close was left to the end of the section that this thread is in.
+        None as well where the close was left to the end of the section that this thread is in.
         """
         keeper = self._keeper
         try:

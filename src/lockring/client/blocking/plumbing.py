@@ -88,7 +88,7 @@ class DriverBase(Calls):
         self.start_writing = functools.partial(
             self._chores.append, functools.partial(start_writing, self._openers)
         )
-        """Starts writing the log, after the section. It does not refer to the driver, so that a core may refer to it."""
+        """Starts writing the log, after the section. It does not refer to the driver, so that a core may hold it."""
         self._core = self._new_core()
         self._wires: dict[int, ClientConnection] = {}
         self._callers: dict[int, Call] = {}
