@@ -1,6 +1,6 @@
 """Generates the stubs in `src/lockring/grpc_api/v1` from the `.proto` files here: `make proto`.
 
-The stubs are committed, so that nobody needs a compiler to install lockring. A test generates them again and compares.
+The stubs are committed, so that installing lockring needs no compiler. A test generates them again and compares.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def group(name: str, as_json: bool, **given: Any) -> None:
     say(f"{count(len(info.members), 'member')}, version {info.version or 'not known yet'}, {summary(info)}")
     if settings.key is not None:
         owner = info.owner(settings.key)
-        say(f"{quoted(settings.key)} belongs to {'nobody' if owner is None else quoted(owner)}")
+        say(f"{quoted(settings.key)} {'has no owner' if owner is None else f'belongs to {quoted(owner)}'}")
 
 
 def _state(info: GroupInfo, member: str) -> str:

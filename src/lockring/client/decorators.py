@@ -1,12 +1,12 @@
-"""What `Lock.synchronized` makes of a function: no part of it runs without the lock.
+"""The functions that `Lock.synchronized` returns: no part of the decorated function runs without the lock.
 
 Rules:
 
-- What a call leaves to be run later counts, not only the call. Generators, asynchronous ones too, hold the lock from their first
-  step to their end; before each further step they see to it that the lock has not been lost meanwhile.
-- What cannot be held open is refused: when it is decorated where that can be seen, else when the function returns it,
-  alone or in a tuple, list, set, deque or dict. Deeper nesting, and what a partial or an object of the program's own
-  does when it is called, cannot be judged.
+- Code that a call leaves to run later counts, not only the call. Generators, including asynchronous ones, hold the
+  lock from their first step to their end; before each further step they check that the lock has not been lost.
+- Code for which the lock cannot be held that long is refused: when the function is decorated if that can be seen then,
+  else when the function returns it, alone or in a tuple, list, set, deque or dict. Deeper nesting cannot be judged, nor
+  can calls of a partial or of an object of the program's own.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AsyncLockToEnter(Protocol):
 
 
 _OF_ITERATORS: Final = frozenset({"send", "throw", "close", "asend", "athrow", "aclose", "from_iterable"})
-"""What an object may offer besides iteration and still be nothing but an iterator."""
+"""Public methods that an object may have and still be nothing but an iterator."""
 
 
 def synchronized(lock: LockToEnter, function: Any) -> Any:
@@ -149,7 +149,7 @@ def synchronized_async(lock: AsyncLockToEnter, function: Any) -> Any:
         return steps
     if not is_kind(inspect.iscoroutinefunction, function):
         raise InvalidRequest(
-            f"{_name(function)} is no coroutine function: use lockring.Client, or wrap it in an `async def`",
+            f"{_name(function)} is not a coroutine function: use lockring.Client, or wrap it in an `async def`",
             name=lock.name,
         )
 
@@ -164,7 +164,7 @@ def synchronized_async(lock: AsyncLockToEnter, function: Any) -> Any:
 def _check_function(function: Any) -> None:
     if inspect.isclass(function) or not callable(function):
         raise InvalidRequest(
-            f"synchronized decorates functions and methods, not {function!r}: decorate what is to run under the lock"
+            f"synchronized decorates functions and methods, not {function!r}: decorate what must run under the lock"
         )
 
 
@@ -173,10 +173,10 @@ def _name(function: AnyFunction) -> str:
 
 
 def _over(lock: str, function: AnyFunction, result: Any) -> Any:
-    """Return a result of a function that ends now, and the lock with it.
+    """Check and return the result of a function that ends now, as does its hold of the lock.
 
     Raises:
-        InvalidRequest: it is something that would run later, without the lock.
+        InvalidRequest: the result is code that would run later, without the lock.
     """
     if result is None:
         return result
@@ -198,7 +198,7 @@ def _over(lock: str, function: AnyFunction, result: Any) -> Any:
 
 
 def _suspects(result: Any) -> list[Any]:
-    """Return the items of a container that may be code that has still to run."""
+    """Return the items of a container that may be code still to run."""
     if isinstance(result, dict):
         items: Iterable[Any] = itertools.chain(result.values(), result)
         kinds = {*map(type, result.values()), *map(type, result)}
@@ -212,7 +212,7 @@ def _suspects(result: Any) -> list[Any]:
 
 
 def _may_be_lazy(kind: type) -> bool:
-    """Return whether objects of this type may be what `_lazy` finds."""
+    """Return whether `_lazy` may find objects of this type."""
     if any(hasattr(kind, name) for name in ("__next__", "__anext__", "__await__", "__aenter__")):
         return True
     futures = sys.modules.get("concurrent.futures")
@@ -222,7 +222,7 @@ def _may_be_lazy(kind: type) -> bool:
 
 
 def _lazy(result: Any) -> str | None:
-    """What a result is, if it is code that has still to run; else None."""
+    """Return a description of a result that is code still to run, None for any other result."""
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         return "a generator"
     if inspect.isawaitable(result):

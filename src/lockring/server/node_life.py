@@ -1,7 +1,7 @@
 """One life of a node: the core of one incarnation, and the connections that it talks over.
 
-A node that has to begin a new life (its incarnation was outlived by another) makes a new object and drops
-this one, and with it every connection: nothing that was said to the former life may reach the new one.
+A node that must begin a new life (the cluster knows a later incarnation) makes a new object and drops this one, and
+with it every connection: no message to the former life may reach the new one.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ log = logging.getLogger("lockring.node")
 
 
 class Answerable(Protocol):
-    """What a message can be sent to: a connection, or somebody in this very process.
+    """A receiver of messages: a connection, or a client in this very process.
 
     Attributes:
-        remote: HOST:PORT of its other end, or what it is.
+        remote: HOST:PORT of its other end, or a description of the client.
     """
 
     remote: str
@@ -48,10 +48,10 @@ class Answerable(Protocol):
 
 
 class Guest(Answerable, Protocol):
-    """One of those that come to the node: an accepted connection, or a client in this very process."""
+    """A visitor of the node: an accepted connection, or a client in this very process."""
 
     def turn_away(self, error: LockringError) -> None:
-        """Say why it is not served, then end."""
+        """Send the reason for which it is not served, then end."""
 
 
 class DialedPeer:
@@ -82,7 +82,7 @@ class DialedPeer:
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
-        """See `Caller`: an attempt is no event."""
+        """See `Caller`. The core does not learn of a failed attempt."""
         self._tell(f"no connection to {self._peer.node}: {error}")
 
     def opened(self, address: str, welcome: Welcome) -> None:
@@ -117,10 +117,10 @@ class NodeLife:
     Args:
         replica: id and incarnation.
         outbox: where writes wait for the flush.
-        guest_of: finds an accepted connection by its number.
-        coordinator: the connection to the coordinator if there is one that has welcomed this node.
+        guest_of: finds a guest by its number.
+        coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
         on_state: called for each new cluster state.
-        on_depart: called when the node may stop, with why.
+        on_depart: called when the node may stop, with the reason.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class NodeLife:
     # ----------------------------------------------------------------------- what comes in
 
     def receive(self, sender: Replica, messages: list[Message]) -> None:
-        """Messages of a peer, over either of the two connections."""
+        """Hand the core a peer's messages, from either of the two connections."""
         now_ns = monotonic_ns()
         for message in messages:
             self.core.receive(sender, message, now_ns=now_ns)
@@ -171,7 +171,7 @@ class NodeLife:
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """Let the core admit or refuse a connection by its first message, and carry that out at once.
 
-        At once, since what follows on the connection is read by the bounds of its role.
+        The next messages on the connection are read by the bounds of its role, so it must be admitted before them.
         """
         self.accept(guest.number)
         self.core.receive(guest.number, hello, now_ns=monotonic_ns())
@@ -183,14 +183,14 @@ class NodeLife:
         self.core.connected(number, now_ns=monotonic_ns())
 
     def receive_on(self, number: int, messages: list[Message]) -> None:
-        """Hand the core what has come on an accepted connection."""
+        """Hand the core the messages that have come on an accepted connection."""
         now_ns = monotonic_ns()
         for message in messages:
             self.core.receive(number, message, now_ns=now_ns)
         self.pump.flush_if_idle(now_ns)
 
     def guest_left(self, guest: AcceptedConnection) -> None:
-        """Report that an accepted connection has ended; harmless for one of another life."""
+        """Report that an accepted connection has ended. Does nothing for a connection of another life."""
         if guest.number in self.accepted:
             if isinstance(guest.tag, Replica) and self._incoming.get(guest.tag) is guest:
                 del self._incoming[guest.tag]
@@ -247,7 +247,7 @@ class NodeLife:
         if guest is not None:
             guest.turn_away(error)
         if not isinstance(guest, AcceptedConnection) or guest.role is None:
-            self.accepted.discard(number)  # the end of one that was not admitted is not reported
+            self.accepted.discard(number)  # the end of a connection that was not admitted is not reported
 
     def _admit(self, effect: Admit) -> None:
         guest = self._guest_of(effect.to)

@@ -373,5 +373,5 @@ class GroupCheckers:
                 return f"{member.name} has others in view {view.number} than there are"
             owned |= member.owns()
         if present and owned != set(range(SLOTS)):
-            return f"nobody owns {sorted(set(range(SLOTS)) - owned)}"
+            return f"no member owns {sorted(set(range(SLOTS)) - owned)}"
         return None

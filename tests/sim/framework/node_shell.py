@@ -1,4 +1,4 @@
-"""A lock node in the simulation: what the real server does around the core, without I/O."""
+"""A lock node in the simulation: the work of the real server around the core, without I/O."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _from_coordinator = msgspec.msgpack.Decoder(FromCoordinator)
 
 
 PATIENCE_NS = 1 << 50
-"""How long a drain may take: nothing in a run is given up for want of time."""
+"""How long a drain may take: longer than any run, so that no drain is given up."""
 
 
 def _is_heartbeat(message: Message) -> bool:
@@ -60,25 +60,25 @@ def _is_heartbeat(message: Message) -> bool:
 
 
 class Tap(Protocol):
-    """Who looks at what clients and nodes say to each other."""
+    """An observer of the messages between clients and nodes."""
 
     def node_received(self, node: NodeShell, sender: int, message: Message) -> None:
-        """A client's message is handed to the core."""
+        """Note a client's message, just before the core receives it."""
 
     def node_sent(self, node: NodeShell, to: int, message: Message) -> None:
-        """A client is answered."""
+        """Note a message to a client."""
 
     def client_gone(self, node: NodeShell, sender: int) -> None:
-        """A client's connection is gone."""
+        """Note the end of a client's connection."""
 
 
 class NodeShell(Shell):
     """A lock node.
 
     Attributes:
-        core: the real one; None while the process is down.
-        draining: the node was told to leave: it exits once nothing is left on it.
-        wished_to_leave: the lives that were.
+        core: the real core; None before the first start.
+        draining: whether the node was asked to leave: it exits once nothing is left on it.
+        wished_to_leave: the lives of the node that were asked to leave.
     """
 
     core: NodeCore | None
@@ -139,7 +139,7 @@ class NodeShell(Shell):
             self.wake(1_000)
 
     def gone(self) -> bool:
-        """Exit if the core says that the node may; whether it did."""
+        """Exit if the core says that the node may; return whether it did."""
         if self.alive and self._may_stop:
             self.world.stats["drained"] += 1
             self.network.process_crashed(self, power=False)
@@ -150,19 +150,19 @@ class NodeShell(Shell):
     # ------------------------------------------------------------------ for the checkers
 
     def has(self, slot: int, session: str, acquisition: int) -> bool:
-        """Whether the acquisition is a holder in this node's table, as primary or as copy."""
+        """Return whether the acquisition is a holder in this node's table, as primary or as copy."""
         assert self.core is not None
         data = self.core.slots.get(slot)
         return data is not None and isinstance(data.table.find(session, acquisition), LockHolder)
 
     def is_waiting(self, slot: int, session: str, acquisition: int) -> bool:
-        """Whether the acquisition waits in this node's table."""
+        """Return whether the acquisition waits in this node's table."""
         assert self.core is not None
         data = self.core.slots.get(slot)
         return data is not None and isinstance(data.table.find(session, acquisition), LockWaiter)
 
     def serving(self, among: Collection[int] | None = None) -> list[int]:
-        """The slots, or those of some, that this node may serve at this true time, by its own clock."""
+        """Return the slots (of `among`, if given) that this node may serve at this true time, by its own clock."""
         core = self.core
         if core is None or not self.alive:
             return []
@@ -176,7 +176,7 @@ class NodeShell(Shell):
         ]
 
     def leftovers(self) -> list[str]:
-        """What is still in the tables and sessions."""
+        """Return descriptions of what is still in the tables and sessions."""
         core = self.core
         if core is None:
             return []
@@ -241,14 +241,14 @@ class NodeShell(Shell):
                 if self.draining:
                     self.wished_to_leave.add(self.core.replica)
             case Refusal(code="stale", hint=hint) if hint > self.core.replica.incarnation:
-                # Another life of this node is known that is not over for the coordinator: begin a new one.
+                # The coordinator knows another life of this node that is not over: begin a new one.
                 self.world.stats["join_stale"] += 1
                 self.incarnation_min = hint
                 self.network.process_crashed(self, power=False)
                 self.crash()
                 self.world.after(MS, self._restart, self.life)
             case Refusal(code="duplicate-node" | "wrong-cluster"):
-                # The real process ends with a message; whoever supervises it starts it again.
+                # The real process ends with a message; its supervisor starts it again.
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self.network.process_crashed(self, power=False)
                 self.crash()

@@ -370,7 +370,7 @@ def drill_released_once() -> None:
     cluster.crash(cluster.primary())
     wanted = other.take(cluster.name, ttl_ms=TTL_MS)
     cluster.run(6)
-    cluster.demand(wanted.outcome == "held", "P7", f"{cluster.name!r} was given back, and nobody gets it")
+    cluster.demand(wanted.outcome == "held", "P7", f"{cluster.name!r} was given back, and no client gets it")
 
 
 @pair(_unlisted_stays, released_once)
@@ -395,7 +395,7 @@ def drill_unlisted_stays() -> None:
     cluster.crash(cluster.primary())
     wanted = other.take(second, ttl_ms=TTL_MS)
     cluster.run(15)
-    cluster.demand(wanted.outcome == "held", "P7", f"{second!r} was given back, and nobody gets it")
+    cluster.demand(wanted.outcome == "held", "P7", f"{second!r} was given back, and no client gets it")
     assert held.outcome == "held"
 
 

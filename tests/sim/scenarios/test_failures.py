@@ -102,7 +102,7 @@ def test_without_a_coordinator_held_and_new_locks_go_on_for_the_coordinator_leas
     again = other.take(cluster.name, ttl_ms=TTL_MS)
     cluster.wait(lambda: again.outcome == "held", 1)
     cluster.run(30)
-    assert again.outcome == "local-deadline", "nobody may serve, so nobody can renew"
+    assert again.outcome == "local-deadline", "no node may serve, so no client can renew"
     cluster.simulation.coordinators[0].start()
     cluster.quiet()
     late = one.take(cluster.name, ttl_ms=TTL_MS)
@@ -167,7 +167,7 @@ def test_after_the_loss_of_the_store_all_slots_are_assigned_again_above_all_toke
     cluster.simulation.store.wipe()
     coordinator.start()
     cluster.run(12)
-    assert held.outcome == "local-deadline", "nobody may serve any more, and the holder knows in time"
+    assert held.outcome == "local-deadline", "no node may serve any more, and the holder knows in time"
     again = other.take(cluster.name, ttl_ms=TTL_MS)
     took = cluster.wait(lambda: again.outcome == "held", 40)
     assert took > 15, "not before every lease from before is over"
@@ -183,7 +183,7 @@ def test_what_cannot_be_replicated_leaves_the_primary_working() -> None:
     cluster.silence(backup, cluster.coordinator, 30)  # it cannot ask for what it hears nothing of
     wanted = other.take(cluster.names(2)[1], ttl_ms=TTL_MS)
     took = cluster.wait(lambda: wanted.outcome == "held", 8)
-    assert took < 3, "once the backup is dropped, nobody waits for it"
+    assert took < 3, "once the backup is dropped, no request waits for it"
     cluster.run(5)
     assert cluster.primary() is primary
     assert (held.outcome, cluster.slot().backup) == ("held", None)

@@ -151,7 +151,7 @@ class Simulation:
             if not missing:
                 return self.world.now - begun
             if self.world.now - begun > bound:
-                raise Violation("P7", f"{what}: slots {missing} are served by nobody after {bound / S:.1f} s")
+                raise Violation("P7", f"{what}: slots {missing} are not served after {bound / S:.1f} s")
             self.world.run_until(self.world.now + 20 * MS)
 
     def unserved(self) -> list[int]:
@@ -279,7 +279,7 @@ class Simulation:
                 slot = slot_of(name)
                 node = next((each for each in self.nodes if slot in each.serving()), None)
                 if node is None or node.core is None:
-                    found.append(f"{name!r} is served by nobody")
+                    found.append(f"{name!r} is not served by any node")
                     continue
                 lock = node.core.slots[slot].table.describe(name, node.name, node.now_ns(), expired=True)
                 picture = (holders_of(lock), waiters_of(lock))

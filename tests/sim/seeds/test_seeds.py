@@ -72,7 +72,7 @@ def test_a_rule_that_is_switched_off_is_missed(name: str) -> None:
     with applied(name):
         results = map(run_seed, range(100))
         first = next((each for each in results if each.violation), None)
-        assert first is not None, f"nobody misses {name}"
+        assert first is not None, f"no run misses {name}"
         assert first.what != "CRASH", first.violation
 
 

@@ -1,4 +1,4 @@
-"""What gRPC clients send is checked before anything comes of it."""
+"""Requests of gRPC clients are checked before they have any effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connection to the own node: no socket, and the same order of events as on one."""
+"""The connection of the gRPC service to its own node: no socket, and the same order of events as on one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream of renewals remembers of the locks that were listed on it."""
+"""The memory that a stream of renewals has of the locks that were listed on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lockring.grpc_api.v1 import lockring_pb2 as pb
 
 
 class RefusingDriver:
-    """A driver whose every question ends in the same error, at once or when it is let go."""
+    """A driver whose every query ends in the same error, at once or when the test releases it."""
 
     def __init__(self, error: LockringError, *, at_once: bool = True) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""Who does not serve gRPC does not load it: it costs a tenth of a second, and memory."""
+"""A process that does not serve gRPC does not load it: loading takes a tenth of a second, and memory."""
 
 from __future__ import annotations
 

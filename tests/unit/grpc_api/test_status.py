@@ -22,7 +22,7 @@ HERE = SlotPlace("N2", "10.0.0.2:9501", "10.0.0.2:9601", 17)
 
 
 def codes_of(kind: type[LockringError]) -> set[str]:
-    # What is built on the client is in no node's process.
+    # The errors of applications do not occur in a node's process: applications are built on the client.
     children = [child for child in kind.__subclasses__() if not child.__module__.startswith("lockring.apps")]
     return {kind.code} | {code for child in children for code in codes_of(child)}
 
@@ -49,9 +49,9 @@ def test_the_page_has_the_same_table() -> None:
 
 
 def test_the_reason_is_the_code_of_the_error_and_the_message_its_text() -> None:
-    status = status_of(NotHeld("nobody has it", name="x"), HERE)
-    assert (status.code, status.message) == (code_pb2.FAILED_PRECONDITION, "nobody has it")
-    info = details_of(NotHeld("nobody has it", name="x"), HERE)["ErrorInfo"]
+    status = status_of(NotHeld("no client holds it", name="x"), HERE)
+    assert (status.code, status.message) == (code_pb2.FAILED_PRECONDITION, "no client holds it")
+    info = details_of(NotHeld("no client holds it", name="x"), HERE)["ErrorInfo"]
     assert (info.reason, info.domain, dict(info.metadata)) == ("not-held", "lockring", {"name": "x"})
 
 
@@ -64,5 +64,5 @@ def test_what_may_be_tried_again_says_after_what_time() -> None:
 def test_what_has_moved_says_where_to() -> None:
     moved = details_of(Moved("elsewhere"), HERE)["MovedTo"]
     assert SlotPlace(moved.node, moved.address, moved.grpc_address, moved.version) == HERE
-    assert "MovedTo" not in details_of(NotHeld("nobody"), HERE)
+    assert "MovedTo" not in details_of(NotHeld("no client holds it"), HERE)
     assert "MovedTo" not in details_of(Unavailable("nothing in particular"))

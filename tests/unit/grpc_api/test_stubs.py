@@ -1,4 +1,4 @@
-"""The committed stubs are those of the .proto files, and these document everything."""
+"""The committed stubs are those of the .proto files, which document everything."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_stubs_are_what_make_proto_would_write(tmp_path: Path) -> None:
 
 
 def undocumented(text: str) -> list[str]:
-    """Messages' fields, values and calls of a .proto file without a comment above them."""
+    """Return the fields, values and calls in a .proto file that have no comment above them."""
     lines = [line.strip() for line in text.splitlines()]
     declares = re.compile(r"^(rpc \w+|(optional |repeated )?[\w.]+ \w+ = \d+;|\w+ = \d+;)")
     return [line for before, line in pairwise(lines) if declares.match(line) and not before.startswith("//")]

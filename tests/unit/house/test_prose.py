@@ -22,28 +22,12 @@ PAGES = [
 HELD = ("bench", "client_sync", "src/lockring", "tests")
 """Files and folders of Python whose comments and docstrings are held to the list of phrases."""
 
-NOT_YET = (
-    "src/lockring/client/blocking/background.py",
-    "src/lockring/client/blocking/calls.py",
-    "src/lockring/client/blocking/connection.py",
-    "src/lockring/client/blocking/driver.py",
-    "src/lockring/client/blocking/plumbing.py",
-    "src/lockring/client/blocking/section.py",
-    "src/lockring/client/blocking/spinning.py",
-    "src/lockring/client/decorators.py",
-    "src/lockring/server/node_life.py",
-    "tests/sim/framework/node_shell.py",
-    "tests/unit/grpc_api",
-)
-"""Files and folders within them that are not held to it yet. The list only gets shorter, as does `pyproject.toml`'s."""
-
 MODULES = [
     path
     for place in map(ROOT.joinpath, HELD)
     for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))
     if path.name not in {"prose.py", "test_prose.py"}  # they quote the phrases
     and not is_generated(path)
-    and not any(path.is_relative_to(ROOT / place) for place in NOT_YET)
 ]
 SOURCES = [path for path in MODULES if path.is_relative_to(ROOT / "src")]
 
@@ -80,15 +64,6 @@ def test_worn_phrases_do_not_come_back_to_messages(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_lines_of_comments_and_docstrings_are_short(path: Path) -> None:
     assert list(prose.long_prose(path.read_text(encoding="utf-8"))) == []
-
-
-@pytest.mark.parametrize("place", NOT_YET)
-def test_a_place_that_keeps_the_rules_is_taken_off_the_list(place: str) -> None:
-    paths = [ROOT / place] if place.endswith(".py") else sorted((ROOT / place).rglob("*.py"))
-    texts = [path.read_text(encoding="utf-8") for path in paths if not is_generated(path)]
-    assert any(
-        [*prose.long_prose(text), *prose.worn_phrases(prose.comments_and_docstrings(text))] for text in texts
-    )
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 Rules:
 
-- It refers to its engine weakly while it sleeps, so that a client that is forgotten can be noticed. Who notices makes the
-  engine its `heir`: the thread then closes it, and ends.
-- It does not end on an error. A section that failed is mended by the next one, which tells those concerned; what fails
-  outside of sections is tried again, ever more slowly, and after some failures everything is given up and begun again.
+- It refers to its engine weakly while it sleeps, so that a forgotten client can be noticed. The engine's finalizer
+  then makes the engine the thread's `heir`: the thread closes it, and ends.
+- It does not end on an error. A section that failed is mended by the next one, which reports the error to the calls
+  concerned. After a failure outside sections, the thread tries again, at growing intervals; after several such
+  failures, the client gives everything up and starts over.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final, Protocol
 from lockring.client.blocking.connection import ClientConnection, Watcher
 
 _FAILURES_MAX: Final = 3
-"""So many failures outside of sections, one after the other, are taken for lasting."""
+"""After more failures than this outside sections, one after the other, the client starts over."""
 _PAUSE_S_MIN: Final = 0.01
 _PAUSE_S_MAX: Final = 1.0
 
@@ -36,14 +37,14 @@ class KeptDriver(Protocol):
         """Read or write on a connection that no caller reads."""
 
     def tear(self, cause: BaseException) -> None:
-        """Trust nothing of the present state any more: the next section gives it up and begins again."""
+        """Mark the whole state as unreliable: the next section gives it up and starts over."""
 
 
 class Keeper:
-    """One such thread, not started yet.
+    """The background thread of one client, not started yet.
 
     Attributes:
-        watcher: what it sleeps at; any thread may wake it there.
+        watcher: the selector at which it sleeps; any thread may wake it there.
         ident: its thread's number, 0 before it runs.
         heir: the engine, once nothing else refers to it.
 
@@ -60,7 +61,7 @@ class Keeper:
         self.thread = threading.Thread(target=self._run, name="lockring-client", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, and wait until it runs; so not in a section.
+        """Start the thread, and wait until it runs. Must not be called in a section.
 
         Raises:
             RuntimeError: the system has no threads left.
@@ -73,11 +74,11 @@ class Keeper:
         self.ident = self.thread.ident or 0
 
     def wake(self) -> None:
-        """Let it look what there is to do."""
+        """Wake the thread, so that it checks what is due."""
         self.watcher.wake()
 
     def round(self) -> bool:
-        """Do what is due, sleep until something happens, and see to that; False at the end."""
+        """Do what is due, sleep until something happens, and handle that; return False at the end."""
         try:
             engine = self.heir or self._engine()
             timeout_s = None if engine is None else engine.do_due(self)
@@ -89,12 +90,12 @@ class Keeper:
                 for wire, events in found:
                     engine.serve(wire, events)
             self._failures = 0
-        except BaseException as error:  # noqa: BLE001 - it goes on; who is concerned is told by the section that mends
+        except BaseException as error:  # noqa: BLE001 - it goes on; the section that mends reports to the calls
             self._endure(error)
         return True
 
     def _run(self) -> None:
-        self.ident = threading.get_ident()  # the thread that starts this one may not have come to it
+        self.ident = threading.get_ident()  # the starting thread may not have set it yet
         try:
             while self.round():
                 pass

@@ -1,17 +1,18 @@
 """Calls that wait: which of them reads which connection, and what becomes of one that another interrupts.
 
-A call that finds its connection unread reads it, for all that wait there; the others wait at a gate of their own, and the one
-that leaves lets the next one in.
+A call that finds its connection without a reader reads it, for all calls that wait there. The others wait, each at a
+gate of its own, and a reader that leaves lets the next one in.
 
-A signal's handler or a finalizer may call the client in a thread that waits already. Then that thread's calls lie on top of
-each other, and only the top one runs:
+A signal's handler or a finalizer may call the client in a thread that waits already. Then that thread's calls form a
+stack, and only the top one runs:
 
-- If one beneath reads a connection, the top one reads that connection for it, whatever its own answer comes on: others wait
-  for what comes there. It takes no second one: nobody would read that once it is done. When it leaves, the one beneath looks again.
-- If those beneath only wait, the top one does as any other call. Nobody lets those beneath in meanwhile; when it
-  leaves, the next one beneath looks for itself.
-- In the background thread, the top one goes on with that thread's work until it is done.
-- In a thread that opens a connection it is refused: it could wait for that very connection.
+- If a call beneath reads a connection, the top one reads that connection for it, even if its own answer comes on
+  another one: other calls wait for what comes there. It does not read a second connection, which would be left
+  without a reader once the top call is done. When it leaves, the call beneath looks again.
+- If the calls beneath only wait, the top one behaves like any other call. No reader lets those beneath in meanwhile;
+  when the top one leaves, the next one beneath looks for itself.
+- In the background thread, the top call goes on with that thread's work until the call is done.
+- In a thread that opens a connection, a call is refused: it could wait for that very connection.
 """
 
 from __future__ import annotations
@@ -31,25 +32,26 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One caller that waits.
+    """One waiting call to the client.
 
     Attributes:
         done: whether it may go on: its ticket or request is decided, or (of a watch) there is news.
-        error: what to raise, if anything.
-        answer: what to return.
+        error: the exception to raise, if any.
+        answer: the value to return.
         item: its ticket or request, once it has one.
-        backlog: of a watch, what it has seen and its caller has not.
-        gate: what it waits at while it does not read a socket itself; `gated` says whether it does.
+        backlog: of a watch, the updates that have come and that its caller has not taken yet.
+        gate: the lock at which it waits while it does not read a socket itself; `gated` says whether it does so now.
         queued: the connection at which it waits to be let in.
         reading: the connection that its thread reads.
         is_over: whether it reads that for a call beneath it.
         keeps: whether it does the background thread's work until it is done.
-        waits: whether it is one of its thread's calls, beneath it `beneath`.
-        thread: which thread that is.
-        core: the core that its request was given to.
+        waits: whether it is on its thread's stack of calls.
+        beneath: the call under it on that stack.
+        thread: the number of its thread.
+        core: the core to which its request was given.
     """
 
-    # Defaults of the class, and not of each call: most calls change two or three.
+    # Defaults stand in the class, so that a new call costs little: most calls change two or three.
     done = gated = is_over = keeps = waits = False
     error: LockringError | None = None
     answer: Any = None
@@ -66,7 +68,7 @@ class Call:
 
 
 class Calls(Section):
-    """The calls of all threads, and the connections that they read; see the module for the rules."""
+    """The calls of all threads, and the connections that they read. The module's docstring has the rules."""
 
     _wires: dict[int, ClientConnection]
     _callers: dict[int, Call]
@@ -106,7 +108,7 @@ class Calls(Section):
             self._inside(self._look, call)
 
     def _look(self, now_ns: int, call: Call) -> None:
-        """A call has been woken, or something has come: feed it, and see how to go on."""
+        """Feed the core what has come for a call that woke up, and decide how the call goes on."""
         item = call.item
         assert item is not None
         wire = call.reading
@@ -153,7 +155,7 @@ class Calls(Section):
             call.queued = wire
 
     def _take_over(self, call: Call, now_ns: int) -> bool:
-        """Let a call wait on top of what its thread does already; False if it may wait as any other."""
+        """Let a call wait on top of what its thread does already; return False if it may wait like any other call."""
         if self._keeper is not None and self._keeper.ident == call.thread:
             call.keeps = True
             return True
@@ -161,16 +163,17 @@ class Calls(Section):
         while beneath is not None:
             if beneath.reading is not None and not beneath.reading.closed:
                 call.reading, call.is_over = beneath.reading, True
-                self._wake()  # what this call waits for may come on a connection that nobody reads
+                self._wake()  # the answer to this call may come on a connection without a reader
                 return True
             beneath = beneath.beneath
         for wire in self._wires.values():
             if wire.reader is None and not self._let_next_in(wire, now_ns):
-                self._wake()  # one beneath may have been let in, and does not run: somebody has to read for it
+                # A call beneath may have been let in, and cannot run now: the background thread must read instead.
+                self._wake()
         return False
 
     def _stop_reading(self, wire: ClientConnection, call: Call, now_ns: int) -> None:
-        """A call stops reading: let the next one in that waits for something on that connection."""
+        """Let a call stop reading, and let in the next call that waits for something on that connection."""
         call.reading = None
         if call.is_over:
             call.is_over = False
@@ -186,10 +189,13 @@ class Calls(Section):
         if wire.waiting and self._let_next_in(wire, now_ns):
             return
         if self._sleeping_until_ns > now_ns + 2 * IDLE_NS:
-            self._wake()  # somebody has to look after this connection from now on
+            self._wake()  # from now on, the background thread looks after this connection
 
     def _let_next_in(self, wire: ClientConnection, now_ns: int) -> bool:
-        """Let one go on that waits for a connection without a reader, if there is one that runs."""
+        """Let in the first waiting call that is on top of its thread's stack; return whether there is one.
+
+        For a connection without a reader.
+        """
         while wire.waiting:
             other: Call = next(iter(wire.waiting))
             del wire.waiting[other]
@@ -199,7 +205,7 @@ class Calls(Section):
         return False
 
     def _leave(self, call: Call, now_ns: int) -> None:
-        """A call is over for its thread: the one beneath it looks for itself again."""
+        """Take a call off its thread's stack, and let the call beneath look for itself again."""
         if not call.waits:
             return
         call.waits = False
@@ -222,7 +228,7 @@ class Calls(Section):
             call.gate.release()
 
     def _finish(self, call: Call, me: Call | None) -> None:
-        """A call may go on: wake its thread, unless that is ours."""
+        """Let a call go on: mark it as done, and wake its thread unless that is this one."""
         call.done = True
         if call is me:
             return

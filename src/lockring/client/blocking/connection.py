@@ -25,36 +25,37 @@ AnyCall = Any
 """A `Call`. Connections only store calls, and `calls` imports this module."""
 
 CONNECT_S: Final = 3.0
-"""How long one address may take to answer a connection."""
+"""How long one address may take to accept a connection."""
 IDLE_NS: Final = 10 * NS_PER_MS
-"""After so long without use by a caller, the background thread watches a connection."""
+"""The background thread watches a connection that no caller has used for this long."""
 NAP_S: Final = 0.5
-"""How long the main thread sleeps at a time. A signal that comes in the moment before it falls asleep does not wake it, and its
-handler would not be called until something else does."""
+"""How long the main thread sleeps at a time. A signal that arrives just before the thread falls asleep does not wake
+it, and the signal's handler would not be called until something else wakes the thread."""
 READ_BYTES: Final = 256 * 1024
 
 decoder: Final = msgspec.msgpack.Decoder(ToClient)
 
 
 class ClientConnection:
-    """A connected, non-blocking socket, its frames, and who reads it at present.
+    """A connected, non-blocking socket, its frames, and its present reader.
 
-    All fields but the socket itself are guarded by the engine's lock; `receive` is called by the one reader, without it,
-    and by what interrupts that reader in its own thread.
+    All fields but the socket itself are guarded by the engine's lock. `receive` is called without that lock: by the one
+    reader, and by calls that interrupt the reader in its own thread.
 
     Attributes:
         link: the core's number for it.
-        address: where it leads.
+        address: HOST:PORT of the server.
         reader: the call whose thread reads it, None if the background thread may.
-        waiting: calls whose answer is to come here while another reads, first come first.
-        events: what the background thread's selector watches it for.
-        outgoing: what the socket did not take yet.
+        waiting: calls whose answers come on this connection while another call reads it, in order of arrival.
+        events: the events for which the background thread's selector watches it.
+        outgoing: bytes that the socket did not take yet.
         used_at_ns: when a caller last used it.
-        closed: whether it is over; whoever reads it lets go, and the last one closes the socket.
-        greeted: whether the other side has said anything that makes sense.
-        taken: how many bytes have left the socket and were not fed yet: one number, or none. They are at the start of `view`;
-            none is the end of the stream.
-        grant_spin, reply_spin: how soon grants have come lately, and all other answers.
+        closed: whether it is over. Its reader then stops reading and closes the socket.
+        greeted: whether a valid message has come from the other side.
+        taken: the number of bytes that have left the socket and were not fed yet, in a list that is empty if there are
+            none. They are at the start of `view`; a number of 0 is the end of the stream.
+        grant_spin: how soon grants have come lately.
+        reply_spin: how soon all other answers have come lately.
     """
 
     __slots__ = (
@@ -101,7 +102,7 @@ class ClientConnection:
         self._poll = self._new_poll()
 
     def receive(self, budget: SpinBudget) -> None:
-        """Wait until something has come and take it, or until woken up.
+        """Wait until bytes have come and take them, or until woken up.
 
         Args:
             budget: how often to look before going to sleep.
@@ -112,11 +113,10 @@ class ClientConnection:
         self._sleep(self._poll, NAP_S if is_main else None)
 
     def receive_over(self, timeout_s: float | None) -> None:
-        """Like `receive`, for a call that runs on top of the reader, in the same thread: at once or asleep."""
+        """Receive for a call that runs on top of the reader, in the same thread: like `receive`, without spinning."""
         if not self.receive_now():
-            self._sleep(
-                self._new_poll(), timeout_s
-            )  # the poll object below may be in use, and does not bear a second
+            # The reader beneath may be using its poll object, which cannot be used twice at a time.
+            self._sleep(self._new_poll(), timeout_s)
 
     def _sleep(self, poll: select.poll, timeout_s: float | None) -> None:
         ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
@@ -127,12 +127,12 @@ class ClientConnection:
             self.receive_now()
 
     def receive_now(self) -> bool:
-        """Take what has come, without waiting, if what came before was fed; whether there is something to feed."""
+        """Take what has come, without waiting, if all earlier bytes were fed; return whether there are any to feed."""
         step = map(self._receive_into, self._buffers)
         if not self.taken:
             try:
-                # One step for the interpreter: a handler or a finalizer that reads on comes before or after it, and
-                # finds all that has left the socket either there or here.
+                # One step for the interpreter: a handler or a finalizer that reads here runs before or after it, so
+                # all bytes are either still in the socket or already in `view`.
                 self.taken.extend(step)
             except (BlockingIOError, InterruptedError):
                 return False
@@ -147,13 +147,13 @@ class ClientConnection:
         return poll
 
     def wake(self) -> None:
-        """Make `receive` return in the thread that is in it."""
+        """Make `receive` return in the reader's thread."""
         if self._wake_in >= 0:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._wake_in, b"\0")
 
     def send(self, data: bytes) -> None:
-        """Send, or keep what the socket does not take now. A broken connection shows at the next read."""
+        """Send bytes, and keep those that the socket does not take now. A broken connection shows at the next read."""
         if self.outgoing:
             self.outgoing += data
             return
@@ -167,12 +167,12 @@ class ClientConnection:
             self.outgoing = data[sent:]
 
     def flush(self) -> None:
-        """Send what was kept."""
+        """Send the bytes that were kept."""
         kept, self.outgoing = self.outgoing, b""
         self.send(kept)
 
     def close(self) -> None:
-        """Close the socket, and what belongs to it. Leaves the peer's side of a forked socket alone."""
+        """Close the socket and its pipe. If the socket is shared with another process, the connection stays open."""
         self.closed = True
         if self._wake_in >= 0:
             os.close(self._wake_in)
@@ -181,13 +181,13 @@ class ClientConnection:
         self.sock.close()
 
     def hang_up(self) -> None:
-        """End the connection so that a thread that reads it comes back."""
+        """End the connection so that a thread that reads it wakes up."""
         self.closed = True
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
 
     def wanted_events(self, now_ns: int) -> int:
-        """What the selector should watch it for."""
+        """Return the events for which the selector should watch it."""
         events = selectors.EVENT_WRITE if self.outgoing else 0
         if self.reader is None and now_ns - self.used_at_ns >= IDLE_NS:
             events |= selectors.EVENT_READ
@@ -198,8 +198,8 @@ class Watcher:
     """A selector that can be woken by other threads, for one background thread.
 
     Attributes:
-        selector: what it waits with.
-        stale: whether it is not known any more what that watches, so that nothing is to be changed until `renew`.
+        selector: the selector itself.
+        stale: whether it is unknown what the selector watches. Then nothing may be changed until `renew`.
     """
 
     __slots__ = ("_closed", "_wake_in", "_wake_out", "selector", "stale")
@@ -216,14 +216,14 @@ class Watcher:
         self._closed = False
 
     def renew(self) -> None:
-        """Watch nothing, with a selector of which everything is known; for the thread that waits here."""
+        """Replace the selector by one that watches no connection. Only the thread that waits here may call this."""
         self.selector.close()
         self.selector = selectors.DefaultSelector()
         self.selector.register(self._wake_out, selectors.EVENT_READ, None)
         self.stale = False
 
     def wait(self, timeout_s: float) -> list[tuple[ClientConnection, int]]:
-        """The connections that something has happened to; nothing if only woken, or when the time is over."""
+        """Return the connections that are ready, with their events; none if only woken, or after the timeout."""
         found: list[tuple[ClientConnection, int]] = []
         for key, events in self.selector.select(timeout_s):
             if key.data is None:
@@ -252,7 +252,7 @@ class Watcher:
                 os.write(self._wake_in, b"\0")
 
     def close(self) -> None:
-        """Give its descriptors back."""
+        """Close its descriptors."""
         if self._closed:
             return
         self._closed = True
@@ -262,7 +262,7 @@ class Watcher:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe of which neither end blocks: where to read, and where to write."""
+    """Return the ends of a non-blocking pipe: where to read, and where to write."""
     out, into = os.pipe()
     os.set_blocking(out, False)
     os.set_blocking(into, False)
@@ -273,7 +273,7 @@ def connect(address: str) -> socket.socket:
     """Open a connection; blocks, so call it from a thread that may wait.
 
     Raises:
-        Unavailable: nobody answers there.
+        Unavailable: the connection could not be opened.
     """
     try:
         sock = socket.create_connection(split_address(address), timeout=CONNECT_S)
@@ -285,7 +285,7 @@ def connect(address: str) -> socket.socket:
 
 
 def not_understood(address: str, error: ProtocolError, greeted: bool) -> ProtocolError:
-    """What it means that the bytes from an address could not be read."""
+    """Return the error for bytes from an address that could not be decoded."""
     if greeted:
         return error
-    return ProtocolError(f"{address} is no lockring server: {error}")
+    return ProtocolError(f"{address} is not a lockring server: {error}")

@@ -1,14 +1,15 @@
 """The blocking client's machinery: the core in one section at a time, and callers that do their own I/O.
 
-A caller sends its request itself, and if nobody reads that connection, it also waits for the answer at the socket
-itself: no other thread is between it and the node. Whoever reads hands every message to the core, whomever it is
-for. Callers that find a reader wait at a gate of their own, and the one who leaves lets the next one in.
+A caller sends its request itself. If no other call reads the connection, the caller also waits for the answer at the
+socket, so that no other thread is between it and the node. The reader of a connection hands every message to the core,
+including the answers to other calls. A caller that finds a reader waits at a gate of its own, and a reader that leaves
+lets the next caller in.
 
 One background thread keeps leases alive: it runs the core's timer, and reads the connections that no caller has
 used for some milliseconds. Connections are opened by short-lived threads, since looking names up may block.
 
-A call that a signal's handler or a finalizer makes in the middle of a section is refused if it needs an answer; a release, a
-close and the like are done at the end of that section, without waiting for the answer.
+A call that a signal's handler or a finalizer makes in the middle of a section is refused if it needs an answer. A
+release, a close and the like are done at the end of that section, without waiting for the answer.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from lockring.units import NS_PER_S
 
 _CLOSE_NS: Final = 3 * NS_PER_S
 _LOOK_S: Final = 0.05
-"""How often a close that reads for those beneath it looks whether it is done."""
+"""How long a close or another wait that reads for a call beneath it sleeps at a time, before it looks again."""
 
 G = TypeVar("G")
 
@@ -55,7 +56,7 @@ class BlockingDriver(DriverBase):
     ) -> G:
         """Acquire a lock and return its `grant`, made of the driver and the ticket.
 
-        Whatever ends this early leaves nothing behind.
+        An exception, even a signal handler's, leaves nothing behind.
         """
         call = Call()
         try:
@@ -136,7 +137,7 @@ class BlockingDriver(DriverBase):
             self._carry_out(now_ns, None)
 
     def _let_go_later(self, ticket: Ticket) -> None:
-        grant = listener_of(ticket.holder)  # kept until then: it was not dropped
+        grant = listener_of(ticket.holder)  # kept alive until then, so that it does not count as dropped
 
         def let_go(now_ns: int, _grant: object = grant) -> None:
             self._let_go(now_ns, ticket)
@@ -150,11 +151,11 @@ class BlockingDriver(DriverBase):
         self.let_go(ticket)
 
     def _knows(self, ticket: Ticket) -> bool:
-        """Whether a ticket is one of this core, and not of one that was given up."""
+        """Return whether a ticket belongs to the present core, and not to one that was given up."""
         return any(session is ticket.session for session in self._core.sessions())
 
     def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
-        """Ask something of the core, given it and the time, and wait for the answer."""
+        """Make a query of the core and wait for the answer. `question` makes it, from the core and the time."""
         call = Call()
         try:
             if self._keeper is None:
@@ -210,7 +211,7 @@ class BlockingDriver(DriverBase):
         self._carry_out(now_ns, call)
 
     def next_updates(self, call: Call) -> list[Update]:
-        """Wait for news of a watch."""
+        """Return the next updates of a watch; wait until there are any."""
         assert call.backlog is not None
         try:
             self._inside(self._begin_next, call)
@@ -261,11 +262,14 @@ class BlockingDriver(DriverBase):
         return None
 
     def told(self, core: ClientCore, request: Query) -> None:
-        """The one that follows was told of a change. `core` is the one that it follows by; another one knows nothing of it."""
+        """Report to the core that a member's callbacks have finished for a change of its group.
+
+        Does nothing if `core`, by which the member follows the group, is no longer the driver's.
+        """
         self._on(core, lambda now_ns: core.told(request, now_ns=now_ns))
 
     def unfollow(self, core: ClientCore, request: Query) -> None:
-        """A member is about to leave: it owns nothing any more."""
+        """End a member's ownership of keys, because it is about to leave its group."""
         self._on(core, lambda now_ns: core.leave(request, now_ns=now_ns))
 
     def _on(self, core: ClientCore, act: Callable[[int], None]) -> None:
@@ -277,14 +281,17 @@ class BlockingDriver(DriverBase):
         self._inside(work)
 
     def notice_expiry(self) -> None:
-        """Find out what has expired by now. In the middle of a section that is left to the clock: it tells as much."""
+        """Find out which leases have expired.
+
+        In the middle of a section, only wake the background thread, which finds out: `held` goes by the clock anyway.
+        """
         try:
             self._inside(self._notice_expiry)
         except ReentrantCall:
             self._rouse()
 
     def waits(self) -> list[Wait]:
-        """What the calls wait for that are not answered yet.
+        """Return the reasons for which the unanswered calls wait.
 
         Raises:
             ReentrantCall: a signal handler or a finalizer asks, in the middle of the client's own work.
@@ -299,7 +306,7 @@ class BlockingDriver(DriverBase):
         self._carry_out(now_ns, None)
 
     def _may_begin(self, call: Call) -> bool:
-        """Whether a call may wait for an answer; says why not in its `error`."""
+        """Return whether a call may wait for an answer; if it may not, set its `error`."""
         if self._keeper is None and not self._closing:
             call.error = ReentrantCall(
                 "a signal handler forked the process in the middle of this call, so nothing was done: try again"
@@ -311,7 +318,7 @@ class BlockingDriver(DriverBase):
         return call.error is None
 
     def _is_opening(self, thread: int) -> bool:
-        """Return whether this thread is about to open a connection, or is waited for, so that it must not wait."""
+        """Return whether this thread must not wait: it opens a connection, or another thread waits for its start."""
         return self._is_choring() or any(opener.ident == thread for opener in list(self._openers))
 
     # ------------------------------------------------------------------ the end
@@ -323,7 +330,10 @@ class BlockingDriver(DriverBase):
             self.finish_close(keeper, monotonic_ns() + _CLOSE_NS)
 
     def begin_close(self) -> Any:
-        """End the sessions and tell the nodes; returns what `finish_close` waits for, None if there is nothing."""
+        """End the sessions and tell the nodes; return the background thread for `finish_close` to wait for, if any.
+
+        None as well where the close was left to the end of the section that this thread is in.
+        """
         keeper = self._keeper
         try:
             self._inside(self._begin_close)
@@ -339,7 +349,7 @@ class BlockingDriver(DriverBase):
         self._wake()
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
-        """At the end of the program: begin to close; returns what waits for the end of that, until a time."""
+        """Begin to close at the end of the program; return a function that waits for the end of that, until a time."""
         keeper = self.begin_close()
         return None if keeper is None else functools.partial(self.finish_close, keeper)
 
@@ -359,13 +369,17 @@ class BlockingDriver(DriverBase):
                 self._inside(self._feed_over, wire)
 
     def wait_at(self, gate: threading.Lock, until_ns: int | None) -> None:
-        """Wait until a gate is opened, or until a time, or for no reason; also in the middle of what this thread does here."""
+        """Wait until a gate is opened, or until a time. May return early.
+
+        A thread that is already in a call to this client may wait here, too: meanwhile it does the background thread's
+        work if it is that thread, or reads for its call beneath.
+        """
         me = threading.get_ident()
         keeper = self._keeper
         if keeper is not None and keeper.ident == me:
             keeper.round()
             return
-        # Not in a section: an interrupt in one costs all that is held, and only this thread changes its own calls.
+        # Outside a section: an interrupt in one costs all that is held, and only this thread changes its own calls.
         wire = self._reading_beneath(me)
         if wire is not None:
             wire.receive_over(_LOOK_S)
@@ -375,7 +389,7 @@ class BlockingDriver(DriverBase):
             gate.acquire(timeout=min(left_s, NAP_S))
 
     def _reading_beneath(self, thread: int) -> ClientConnection | None:
-        """Return the connection that a call of this thread reads."""
+        """Return the connection that a call of a thread reads, None if there is none."""
         call = self._callers.get(thread)
         while call is not None:
             if call.reading is not None and not call.reading.closed:
@@ -388,11 +402,11 @@ class BlockingDriver(DriverBase):
             self._feed(wire, now_ns, None)
 
     def __del__(self) -> None:
-        """Nothing refers to the client any more, nor to what it gave out: close it, and say that it was forgotten."""
+        """Close a client to which, as to its grants, nothing refers any more, and warn that it was forgotten."""
         keeper = getattr(self, "_keeper", None)
         if keeper is None or self._closing:
             return
-        self._closing = True  # no second time
+        self._closing = True  # only once
         keeper.heir = self
         self._defer(self._begin_close)
         warnings.warn(
@@ -403,7 +417,7 @@ class BlockingDriver(DriverBase):
         )
 
     def _withdraw(self, call: Call) -> None:
-        """A caller gives up, or was interrupted: leave nothing behind."""
+        """Leave nothing behind of a call whose caller gave up or was interrupted."""
         try:
             if call.waits or call.item is not None:
                 self._inside(self._give_up, call)

@@ -1,7 +1,8 @@
-"""Between the client core and the sockets: what the blocking client does whoever's thread it runs on.
+"""The layer between the client core and the sockets: the work of the blocking client that any thread may do.
 
-Everything here runs in sections (see `section`), but for opening connections. What cannot be had from the system (a thread, a
-descriptor) is an error of the call that needs it, or of the connection; it never leaves a section half done.
+Everything here runs in sections (see `section`), except that connections are opened outside them. If the system refuses
+a thread or a descriptor, that is an error of the call that needs it, or of the connection; it never leaves a section
+half done.
 """
 
 from __future__ import annotations
@@ -53,19 +54,20 @@ from lockring.units import NS_PER_MS, NS_PER_S
 
 _STALL_NS: Final = 100 * NS_PER_MS
 _STALL_S: Final = 0.005
-"""A background thread that comes back so much too late lets everybody read what has arrived before it judges silence."""
+"""A background thread that wakes up `_STALL_NS` too late reads what has arrived, and gives the callers `_STALL_S` to do
+the same, before it judges silence."""
 _SWEEP_NS: Final = 2 * NS_PER_S
-"""How often to look for grants that were dropped and whose `__del__` failed."""
+"""How often to look for dropped grants whose `__del__` failed."""
 _SPAWN_AGAIN_NS: Final = 50 * NS_PER_MS
 """How often to try again to start a thread that the system refused."""
 
 
 class DriverBase(Calls):
-    """Runs one client core over sockets.
+    """One client core over sockets: the base of the driver, without its calls.
 
     Args:
-        addresses: of the servers.
-        owner: gives the label, asked again after a fork.
+        addresses: the servers' addresses.
+        owner: returns the client's label; called again after a fork.
         connect_timeout_ns: as for the core.
     """
 
@@ -78,7 +80,7 @@ class DriverBase(Calls):
         remember(self)
 
     def _begin(self) -> None:
-        """Start over with nothing: at first, and in the child of a fork."""
+        """Start with an empty state: at first, and in the child of a fork."""
         self._open_sections()
         self.owner = self._owner_of()
         self._openers: set[threading.Thread] = set()
@@ -86,14 +88,14 @@ class DriverBase(Calls):
         self.start_writing = functools.partial(
             self._chores.append, functools.partial(start_writing, self._openers)
         )
-        """Has the log written, after the section. It does not refer to the driver, so that a core may refer to it."""
+        """Starts writing the log, after the section. It does not refer to the driver, so that a core may hold it."""
         self._core = self._new_core()
         self._wires: dict[int, ClientConnection] = {}
         self._callers: dict[int, Call] = {}
         self._watches: dict[Call, None] = {}
         self._connecting: dict[int, object] = {}
         self._unstarted: deque[tuple[Callable[[], object], str]] = deque()
-        """What is to run in a thread that the system did not give yet, with the thread's name."""
+        """Work for threads that the system has refused so far, with each thread's name."""
         self._keeper: Keeper | None = None
         self._sleeping_until_ns = 0
         self._planned_ns = DISTANT_FUTURE_NS
@@ -114,12 +116,12 @@ class DriverBase(Calls):
     # ------------------------------------------------------------------ sections that ended in their middle
 
     def tear(self, cause: BaseException) -> None:
-        """Trust nothing of what is there any more: the next section gives it up and begins again."""
+        """Mark the whole state as unreliable: the next section gives it up and starts over."""
         self._torn = cause
         self._rouse()
 
     def begin_goodbye(self) -> Callable[[int], None] | None:
-        """At the end of the program: begin to close."""
+        """Begin to close at the end of the program."""
         raise NotImplementedError
 
     def _rouse(self) -> None:
@@ -128,10 +130,10 @@ class DriverBase(Calls):
             keeper.wake()
 
     def _mend(self, now_ns: int, cause: BaseException) -> None:
-        """Give everything up and go on with a new core: what is held is lost, and whoever waits is told why.
+        """Give everything up and go on with a new core: what is held is lost, and waiting calls raise the reason.
 
-        A signal's handler may raise between any two lines that the main thread runs (Ctrl-C does), and any line may find no
-        memory. Nothing of what was there is relied on.
+        A signal's handler may raise between any two lines that the main thread runs (Ctrl-C does), and any line may run
+        out of memory. So nothing of the former state is relied on.
         """
         old, self._core = self._core, self._new_core()
         if self._closing:
@@ -173,7 +175,7 @@ class DriverBase(Calls):
     # ------------------------------------------------------------------ between core and sockets (all under the lock)
 
     def _feed(self, wire: ClientConnection, now_ns: int, me: Call | None) -> None:
-        """Give the core what came on a connection."""
+        """Feed the core the bytes that came on a connection."""
         data = wire.view[: wire.taken.pop()]
         wire.used_at_ns = now_ns
         core = self._core
@@ -197,7 +199,7 @@ class DriverBase(Calls):
         self._carry_out(now_ns, me)
 
     def _carry_out(self, now_ns: int, me: Call | None) -> None:
-        """Do what the core wants done. `me` is the call of this thread, which needs no waking."""
+        """Carry out the core's effects. `me` is the call of this thread, which needs no waking."""
         core = self._core
         effects = core.take_effects(now_ns=now_ns)
         frames: list[bytes] = []
@@ -266,23 +268,23 @@ class DriverBase(Calls):
             self._openers.discard(opener)
             self._inside(self._connected, link, mark, None, f"cannot be connected to: {reason_of(error)}")
         except BaseException:
-            # A signal handler's: the thread may not have been started. If it has, the second one is too late.
+            # Raised by a signal handler: the thread may not have started. If it has, the second one comes too late.
             self._chores.append(functools.partial(self._open, link, address, mark))
             self._rouse()
             raise
 
     def _connect(self, link: int, address: str, mark: object) -> None:
-        """Open a connection. `mark` tells whether it is still wanted then."""
+        """Open a connection. `mark` shows whether it is still wanted once it is open."""
         wire, reason = None, ""
         try:
             sock = connect(address)
             try:
-                # Nobody has asked anything on it yet: let the background thread watch it at once.
+                # No call has used it yet: let the background thread watch it at once.
                 wire = ClientConnection(link, address, sock, monotonic_ns() - IDLE_NS)
             except BaseException:
                 sock.close()
                 raise
-        except BaseException as error:  # noqa: BLE001 - whatever it was, this connection has failed, and the core is to know
+        except BaseException as error:  # noqa: BLE001 - any error is this connection's, and the core must learn of it
             reason = (
                 str(error)
                 if isinstance(error, Unavailable)
@@ -311,7 +313,7 @@ class DriverBase(Calls):
             self._watch(wire, wire.wanted_events(now_ns))
 
     def _drop(self, wire: ClientConnection) -> None:
-        """A connection is over."""
+        """End a connection, and let the calls that wait at it look for another one."""
         del self._wires[wire.link]
         self._watch(wire, 0)
         wire.hang_up()
@@ -331,7 +333,7 @@ class DriverBase(Calls):
     # ------------------------------------------------------------------ the background thread
 
     def _start(self) -> None:
-        """Start the thread, as there is none.
+        """Start the background thread, as there is none.
 
         Each thread that finds none starts one, and the first becomes the client's. The others end at once. They do not
         wait for each other: one of them may be a finalizer on the thread that is being started.
@@ -355,14 +357,14 @@ class DriverBase(Calls):
             self._inside(self._adopt, keeper)
 
     def _adopt(self, _now_ns: int, keeper: Keeper) -> None:
-        """Make a thread that has been started the client's, unless it has one."""
+        """Make a started thread the client's background thread, unless it has one."""
         if self._keeper is None and not self._closing:
             self._keeper = keeper
             self._planned_ns = DISTANT_FUTURE_NS
             self._chores.append(expect_end)
 
     def spawn(self, work: Callable[[], object], name: str) -> None:
-        """Run something in a daemon thread of its own, after the section: now, or as soon as the system has one."""
+        """Run `work` in a daemon thread of its own, after the section: now, or once the system has a thread for it."""
         self._chores.append(functools.partial(self._start_thread, work, name))
         self._see_to_chores()
 
@@ -374,7 +376,7 @@ class DriverBase(Calls):
             work()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
-        # The background thread may be the one that starts it: a finalizer that calls over there must not wait for it.
+        # The background thread may be starting this one: a finalizer that calls the client here must not wait for it.
         openers.add(thread)
         try:
             thread.start()
@@ -389,7 +391,7 @@ class DriverBase(Calls):
             self._keeper.wake()
 
     def do_due(self, keeper: Keeper) -> float | None:
-        """For the background thread: do what is due; returns how long to sleep in seconds, None at its end."""
+        """Do what is due, in the background thread; return how long to sleep in seconds, None at its end."""
         return self._inside(self._do_due, keeper)
 
     def _do_due(self, now_ns: int, keeper: Keeper) -> float | None:
@@ -401,7 +403,7 @@ class DriverBase(Calls):
             for wire in self._wires.values():
                 wire.events = 0
         if now_ns - self._planned_ns > _STALL_NS:
-            # The process was stopped. What came meanwhile is to be read first, by whoever reads there.
+            # The process was stopped. First, what came meanwhile must be read: here, and by the calls that read.
             self._catch_up(now_ns)
             return _STALL_S
         if self._unstarted and now_ns >= self._spawn_again_at_ns:
@@ -415,7 +417,7 @@ class DriverBase(Calls):
         return timeout_s
 
     def _sweep(self, now_ns: int) -> None:
-        """Give up what is held for grants that are gone, before it is renewed; O(held)."""
+        """Give up the tickets whose grants are gone, before they are renewed; O(held)."""
         self._sweep_at_ns = now_ns + _SWEEP_NS
         dropped = dropped_tickets(self._core)
         for ticket in dropped:
@@ -425,7 +427,7 @@ class DriverBase(Calls):
             self._carry_out(now_ns, None)
 
     def _catch_up(self, now_ns: int) -> None:
-        """Read what no caller reads, whether or not it is watched."""
+        """Read the connections that no caller reads, whether or not they are watched."""
         for wire in list(self._wires.values()):
             if wire.reader is None and not wire.closed:
                 if wire.receive_now():
@@ -433,7 +435,7 @@ class DriverBase(Calls):
         self._planned_ns = now_ns + _STALL_NS
 
     def _turn(self, now_ns: int) -> float | None:
-        """Do what is due; returns how long to sleep, None if the client is closed."""
+        """Do what is due; return how long to sleep in seconds, None if the client is closed."""
         due_ns = self._core.next_deadline_ns()
         if due_ns is not None and due_ns <= now_ns:
             if now_ns >= self._sweep_at_ns:
@@ -449,14 +451,15 @@ class DriverBase(Calls):
         for wire in self._wires.values():
             self._watch(wire, wire.wanted_events(now_ns))
             if not wire.events & selectors.EVENT_READ:
-                # In use: look again soon, unless somebody is waiting there for long and will say when not any more.
+                # In use: look again soon, unless a call has been reading it for long; that call wakes this thread at
+                # its end.
                 if wire.reader is None or now_ns - wire.used_at_ns < IDLE_NS:
                     sleep_ns = min(sleep_ns, IDLE_NS)
         self._sleeping_until_ns = self._planned_ns = now_ns + sleep_ns
         return sleep_ns / NS_PER_S
 
     def serve(self, wire: ClientConnection, events: int) -> None:
-        """For the background thread: a connection that no caller reads has something, or takes something."""
+        """Read or write on a connection that no caller reads, in the background thread."""
         self._inside(self._serve, wire, events)
 
     def _serve(self, now_ns: int, wire: ClientConnection, events: int) -> None:
@@ -466,14 +469,14 @@ class DriverBase(Calls):
             wire.flush()
         if events & selectors.EVENT_READ and wire.reader is None and wire.receive_now():
             self._feed(wire, now_ns, None)
-            wire.used_at_ns = now_ns - IDLE_NS  # still idle, as far as callers are concerned
+            wire.used_at_ns = now_ns - IDLE_NS  # no caller has used it: it stays idle
 
     # ------------------------------------------------------------------ fork
 
     def after_fork(self) -> None:
-        """In the child of a fork, where no other thread lives: what was held is the parent's; start afresh.
+        """Start afresh in the child of a fork, where no other thread lives: what was held is the parent's.
 
-        The parent's connections are closed here without a word on them, so that it does not notice.
+        The parent's connections are closed here without sending anything, so that the parent does not notice.
         """
         losers = abandon_held(self._core, "forked")
         for wire in self._wires.values():

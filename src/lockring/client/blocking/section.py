@@ -1,18 +1,22 @@
-"""One section at a time, whatever comes in the middle of it.
+"""One section at a time, whatever interrupts it.
 
-Everything that the blocking client has is changed in sections, under one lock. Three things may come between any two steps of
-a section, in its own thread: a signal's handler or a finalizer that calls the client again, an exception that one of them
-raises (as Ctrl-C does), and an error of the section itself. None of them may leave a thread waiting:
+The state of the blocking client is changed in sections, under one lock. Three things may come between any two steps
+of a section, in its own thread: a signal's handler or a finalizer that calls the client again, an exception that one
+of them raises (as Ctrl-C does), and an error of the section itself. None of them may leave a thread waiting:
 
-- The lock lets its own thread in again, so that no thread waits for itself. What comes in so finds things half done. It may
-  leave what needs no answer to the end of the section (`_defer`); anything else is refused at once (`ReentrantCall`).
-- A thread that is in one client's section does not wait for another client's: two threads could wait for each other. It is
-  treated as one that comes in again.
-- A section that ends with an exception has left things half done. The next one mends that first, and is told what it was.
-- No thread waits for another one in a section: a finalizer over there may call the client, and wait for the section. What
-  starts threads, sets events or writes logs waits for others, so it is done after the section, as a chore.
+- The lock lets its own thread in again, so that no thread waits for itself. Such a reentrant call finds things half
+  done. It may leave work that needs no answer to the end of the section (`_defer`); any other call is refused at once
+  (`ReentrantCall`).
+- A thread that is in one client's section does not wait for another client's: two threads could wait for each other.
+  Its call is treated as a reentrant one.
+- A section that ends with an exception has left things half done. The next section mends that first, and is given the
+  exception.
+- No thread waits for another one while in a section: a finalizer in the other thread may call the client, and wait for
+  the section. Starting threads, setting events and writing logs may wait for others, so these are chores, done after
+  the section.
 
-The clock is read inside, after the network: so no answer is judged by an older time than another thread has already seen.
+The clock is read inside, after the network, so that no answer is judged by an older time than another thread has
+already seen.
 """
 
 from __future__ import annotations
@@ -31,22 +35,23 @@ R = TypeVar("R")
 
 
 class Section:
-    """What sections need; for a class that does its work in them to inherit from.
+    """The base of a class that does its work in sections.
 
     Attributes:
-        _lock: held in each section; also guards what is only read or added to (see `locked`).
+        _lock: held in each section; also guards state that is only read or added to (see `locked`).
         _busy: whether some thread is in a section.
-        _torn: what ended a section in its middle, until that is mended.
-        _later: what was left to the end of a section.
-        _chores: what is to be done outside of sections, by the next thread that leaves one.
-        _choring: by thread, a lock that it holds while it does some: what it waits for may be what it was about to do.
+        _torn: the exception that ended a section in its middle, until that is mended.
+        _later: work that was left to the end of a section.
+        _chores: work for outside sections, done by the next thread that leaves one.
+        _choring: by thread, a lock that the thread holds while it does chores. A call that interrupts it there must not
+            wait, since it may wait for the rest of those chores.
     """
 
     def __init__(self) -> None:
         self._open_sections()
 
     def _open_sections(self) -> None:
-        """Begin with an open lock: at first, and in the child of a fork."""
+        """Start with a lock that no thread holds: at first, and in the child of a fork."""
         self._lock = threading.RLock()
         self._busy = False
         self._torn: BaseException | None = None
@@ -57,7 +62,7 @@ class Section:
         _sections[key] = weakref.ref(self, lambda _: _sections.pop(key, None))
 
     def _mend(self, now_ns: int, cause: BaseException) -> None:
-        """Put in order what a section left half done that ended with `cause`."""
+        """Mend the state that a section left half done when it ended with `cause`."""
         raise NotImplementedError
 
     def _rouse(self) -> None:
@@ -65,7 +70,7 @@ class Section:
         raise NotImplementedError
 
     def _inside(self, work: Callable[[int, *Ts], R], *arguments: *Ts) -> R:
-        """Do something in a section; it is given the time first. What it raises tears the section.
+        """Do `work` in a section. Its first argument is the time; an exception that it raises tears the section.
 
         Raises:
             ReentrantCall: this thread is in a section already, and nothing was done.
@@ -73,7 +78,7 @@ class Section:
         if self._busy and not self._may_enter():
             raise self._reentrant()
         with self._lock:
-            # No handler and no finalizer comes between these steps: the interpreter looks for them after calls.
+            # No handler or finalizer runs between these two steps: the interpreter checks for them after calls.
             self._busy = True
             try:
                 now_ns = monotonic_ns()
@@ -100,21 +105,21 @@ class Section:
         )
 
     def _defer(self, work: Callable[[int], object]) -> None:
-        """Leave something to the end of the section that this thread is in, or that keeps it from entering."""
+        """Leave work to the end of the section that this thread is in, or that keeps it from entering."""
         self._later.append(work)
         self._rouse()
 
     def _may_enter(self) -> bool:
-        """Whether this thread may wait for the section: it is in none, neither here nor in another client."""
+        """Return whether this thread may wait for the section: it is in no section, here or in another client."""
         others = [reference() for reference in list(_sections.values())]
         return not any(each is not None and each._busy and _is_ours(each._lock) for each in (self, *others))
 
     def do_after(self, chore: Callable[[], object]) -> None:
-        """Have something done after the section that this thread is in."""
+        """Leave a chore to be done after the section that this thread is in."""
         self._chores.append(chore)
 
     def _see_to_chores(self) -> None:
-        """Do the chores, or have them done by another thread if this one is in the middle of a section or of a chore."""
+        """Do the chores; in the middle of a section or of a chore, leave them to another thread."""
         if self._may_enter() and not self._is_choring():
             self._do_chores()
         else:
@@ -122,8 +127,8 @@ class Section:
 
     def _do_chores(self) -> None:
         me = threading.get_ident()
-        # A lock, not a set with this thread in it: a handler may raise before the last line, and the interpreter then
-        # gives the lock back all the same.
+        # A lock, not a set with this thread in it: a handler may raise before the last line, and the `with` statement
+        # still releases the lock.
         mark = self._choring[me] = threading.RLock()
         with mark:
             while self._chores:
@@ -140,7 +145,7 @@ class Section:
         return mark is not None and _is_ours(mark)
 
     def guarded(self, work: Callable[[], R]) -> R:
-        """Do something in a section that has nothing to do with the core.
+        """Do work in a section that has nothing to do with the core.
 
         Raises:
             ReentrantCall: this thread is in a section already, and nothing was done.
@@ -148,12 +153,13 @@ class Section:
         return self._inside(lambda _now_ns: work())
 
     def locked(self) -> Any:
-        """The lock that guards everything here, as a context manager, for single steps.
+        """Return the lock that guards everything here, as a context manager, for single steps.
 
-        Nothing may be called or made in it: a handler or a finalizer that comes there would wait with the lock held.
+        Do not call functions or create objects while it is held: a handler or a finalizer that runs there would wait
+        with the lock held.
 
         Raises:
-            ReentrantCall: this thread is in another client's section, which it could make wait for ever.
+            ReentrantCall: this thread is in another client's section, which it could make wait forever.
         """
         if self._busy and not _is_ours(self._lock) and not self._may_enter():
             raise ReentrantCall(
@@ -163,9 +169,9 @@ class Section:
 
 
 def _is_ours(lock: Any) -> bool:
-    """Whether this thread holds a lock that lets its own thread in again; what `threading.Condition` asks it, too."""
+    """Return whether this thread holds a reentrant lock, by the method that `threading.Condition` uses, too."""
     return bool(lock._is_owned())
 
 
 _sections: dict[int, weakref.ref[Section]] = {}
-"""All that live, but for those that were forgotten and are being closed."""
+"""All live sections, except those of forgotten clients that are being closed."""

@@ -1,11 +1,11 @@
-"""Looking for an answer a few times before going to sleep until it comes.
+"""Short spins: looking for an answer a few times before going to sleep until it comes.
 
-Putting a thread to sleep and waking it costs more than a node on the same machine takes to answer. There it is better to
-look again a few times, and to yield the processor in between to a process that needs it, which may be the node.
+Putting a thread to sleep and waking it takes longer than a node on the same machine needs to answer. There it is better
+to look again a few times, and to yield the processor in between to a process that needs it, which may be the node.
 
-Where the answer did not come that soon, since a network is between or other clients hold the lock, the budget is used ever
-more rarely: after 1, 3, 7, … waits. It is hardly ever used on a busy machine, where other processes keep a processor that was
-yielded to them for milliseconds.
+Where the answer did not come that soon, because of a network or because other clients hold the lock, the budget is used
+ever more rarely: after 1, 3, 7, … waits. It is hardly ever used on a busy machine, where other processes keep a
+processor for milliseconds once it is yielded to them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from lockring.units import NS_PER_MS
 
 _yield: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not every system has it
 _SPINS: Final = 60
-"""Looks at a socket; each takes one or two microseconds."""
+"""The number of looks at a socket; each takes one or two microseconds."""
 _FAILURES_MAX: Final = 10
 _PREEMPTED_NS: Final = NS_PER_MS // 2
-"""More than a node, or a client that wants the same lock, takes to do its part."""
+"""Longer than a node, or a client that wants the same lock, takes to do its part."""
 
 
 class SpinBudget:
-    """How often one kind of answer on one connection is looked for before going to sleep."""
+    """The number of looks for one kind of answer on one connection before going to sleep."""
 
     __slots__ = ("_failures", "_skips")
 
@@ -38,7 +38,7 @@ class SpinBudget:
         """Call `look` as often as the budget allows; return whether it has found something."""
         for number in range(self.spend()):
             if look():
-                if number:  # what is there at the first look does not show how soon later answers come
+                if number:  # an answer at the first look does not show how soon later answers come
                     self.was_short()
                 return True
             before_ns = monotonic_ns()

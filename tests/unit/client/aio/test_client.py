@@ -537,7 +537,7 @@ def test_an_unreachable_server_and_a_foreign_one_give_different_errors(factory: 
         async with await asyncio.start_server(talk, "127.0.0.1", 0) as other:
             stranger = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
             async with Client(stranger) as client:
-                with pytest.raises(ProtocolError, match=f"{stranger} is no lockring server"):
+                with pytest.raises(ProtocolError, match=f"{stranger} is not a lockring server"):
                     await client.lock("x").acquire()
 
     with asyncio.Runner(loop_factory=factory) as runner:

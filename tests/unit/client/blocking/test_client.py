@@ -780,7 +780,7 @@ class TestServers:
             port = listener.getsockname()[1]
             with (
                 lockring.Client(f"127.0.0.1:{port}") as client,
-                pytest.raises(ProtocolError, match=f"{port} is no lockring server"),
+                pytest.raises(ProtocolError, match=f"{port} is not a lockring server"),
             ):
                 client.lock("x").acquire()
             listener.shutdown(socket.SHUT_RDWR)

@@ -182,12 +182,12 @@ class TestWrongServers:
         world = World([A, B])
         world.acquire()
         world.take()
-        world.cut(A, error=ProtocolError(f"{A} is no lockring server"))
+        world.cut(A, error=ProtocolError(f"{A} is not a lockring server"))
         world.pass_s(0.3)
-        [(_, error)] = resolved(world.cut(B, error=ProtocolError(f"{B} is no lockring server")))
+        [(_, error)] = resolved(world.cut(B, error=ProtocolError(f"{B} is not a lockring server")))
         assert isinstance(error, Unavailable)
-        assert f"{A} is no lockring server" in str(error)
-        assert f"{B} is no lockring server" in str(error)
+        assert f"{A} is not a lockring server" in str(error)
+        assert f"{B} is not a lockring server" in str(error)
 
     def test_a_wrong_server_beside_an_unreachable_one_does_not_end_the_call(self) -> None:
         world = World([A, B])
