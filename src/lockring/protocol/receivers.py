@@ -1,4 +1,4 @@
-"""What each kind of receiver accepts: a node, a coordinator, a client."""
+"""The messages that each kind of receiver accepts: a node, a coordinator, a client."""
 
 from __future__ import annotations
 
