@@ -1,11 +1,15 @@
 """The interface of a store: one state, read whole, and replaced only by a writer that has seen the latest version.
 
+A *shared* store is open to several coordinators at once. It says which of them leads, by a lease that it measures
+with its own clock. That lease keeps the others from interfering; it makes nothing safe. Safe is the comparison inside
+`write`: a former leader writes nothing, however late its request arrives.
+
 Stores block. A coordinator's shell calls them in a worker thread, one call at a time.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from lockring.cluster_state import ClusterState
 
@@ -31,6 +35,7 @@ class Store(Protocol):
     def write(self, expected_version: int, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one; 0 stands for an empty store.
 
+        A shared store also compares the leader: the state's term must be the one that leads.
         After a return of True, the state survives the process and the machine, as far as the store promises that.
 
         Returns:
@@ -43,4 +48,52 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release the store, which cannot be used afterwards. Closing twice is harmless."""
+        ...
+
+
+class Leader(NamedTuple):
+    """The coordinator that leads.
+
+    Attributes:
+        term: name of its term: random, unique to this start of its process.
+        address: HOST:PORT at which nodes and clients reach it.
+    """
+
+    term: str
+    address: str
+
+
+@runtime_checkable
+class SharedStore(Store, Protocol):
+    """A store for several coordinators, one of which leads."""
+
+    def campaign(self, candidate: Leader, ttl_ms: int) -> Leader:
+        """Take the lead if it is free or its time is over, or renew it if it is the candidate's.
+
+        Args:
+            candidate: the coordinator that wants to lead.
+            ttl_ms: how long the lead lasts unless it is renewed, by the store's clock, in milliseconds (1,000–60,000).
+
+        Returns:
+            The leader as it is after the call: the candidate, or the one before which it stands by.
+
+        Raises:
+            StoreError: the store does not answer, or it is unknown what became of the call.
+        """
+        ...
+
+    def leader(self) -> Leader | None:
+        """Return the leader whose time is not over, None if there is none.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        ...
+
+    def resign(self, term: str) -> None:
+        """Give up the lead if it is this term's, so that a standby need not wait for the end of its time.
+
+        Raises:
+            StoreError: the store does not answer; the lead then ends with its time.
+        """
         ...
