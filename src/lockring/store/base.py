@@ -51,11 +51,11 @@ class Store(Protocol):
         ...
 
 
-class Leader(NamedTuple):
-    """The coordinator that leads.
+class Candidate(NamedTuple):
+    """A coordinator that leads, or stands by to lead.
 
     Attributes:
-        term: name of its term: random, unique to this start of its process.
+        term: the name that its term has, or would have: random, and used for one term only.
         address: HOST:PORT at which nodes and clients reach it.
     """
 
@@ -63,27 +63,39 @@ class Leader(NamedTuple):
     address: str
 
 
+class Election(NamedTuple):
+    """What the store knows of the coordinators at one moment.
+
+    Attributes:
+        leader: the coordinator whose lead is not over, None if there is none.
+        standbys: the others that have campaigned within their time, by address.
+    """
+
+    leader: Candidate | None
+    standbys: tuple[Candidate, ...] = ()
+
+
 @runtime_checkable
 class SharedStore(Store, Protocol):
     """A store for several coordinators, one of which leads."""
 
-    def campaign(self, candidate: Leader, ttl_ms: int) -> Leader:
-        """Take the lead if it is free or its time is over, or renew it if it is the candidate's.
+    def campaign(self, candidate: Candidate, ttl_ms: int) -> Election:
+        """Take the lead if it is free or its time is over, or renew it if it is the candidate's; else stand by.
 
         Args:
             candidate: the coordinator that wants to lead.
-            ttl_ms: how long the lead lasts unless it is renewed, by the store's clock, in milliseconds (1,000–60,000).
+            ttl_ms: how long the call counts unless it is repeated, by the store's clock, in milliseconds (1,000–60,000).
 
         Returns:
-            The leader as it is after the call: the candidate, or the one before which it stands by.
+            The coordinators as they are after the call. There is a leader: the candidate, or the one it stands by for.
 
         Raises:
             StoreError: the store does not answer, or it is unknown what became of the call.
         """
         ...
 
-    def leader(self) -> Leader | None:
-        """Return the leader whose time is not over, None if there is none.
+    def election(self) -> Election:
+        """Return the coordinators as the store knows them now, and change nothing.
 
         Raises:
             StoreError: the store does not answer.
@@ -91,9 +103,9 @@ class SharedStore(Store, Protocol):
         ...
 
     def resign(self, term: str) -> None:
-        """Give up the lead if it is this term's, so that a standby need not wait for the end of its time.
+        """Give up the lead or the candidacy of this term, so that a standby need not wait for the end of its time.
 
         Raises:
-            StoreError: the store does not answer; the lead then ends with its time.
+            StoreError: the store does not answer; what is given up then ends with its time.
         """
         ...

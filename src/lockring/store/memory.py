@@ -8,7 +8,7 @@ from time import monotonic_ns
 
 from lockring.cluster_state import ClusterState
 from lockring.errors import StoreError
-from lockring.store.base import Leader
+from lockring.store.base import Candidate, Election
 from lockring.units import ms_to_ns
 
 
@@ -29,8 +29,8 @@ class MemoryStore:
         self._lock = Lock()
         self._clock_ns = clock_ns
         self._state = state
-        self._leader: Leader | None = None
-        self._leads_until_ns = 0
+        self._leader: Candidate | None = None
+        self._until_ns: dict[Candidate, int] = {}
         self._is_closed = False
         self.created = state is None
 
@@ -61,8 +61,8 @@ class MemoryStore:
             self._state = state
             return True
 
-    def campaign(self, candidate: Leader, ttl_ms: int) -> Leader:
-        """Take or renew the lead, and return the leader as it is afterwards. See `SharedStore`.
+    def campaign(self, candidate: Candidate, ttl_ms: int) -> Election:
+        """Take or renew the lead, or stand by. See `SharedStore`.
 
         Raises:
             StoreError: the store is closed.
@@ -70,36 +70,41 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             now_ns = self._clock_ns()
-            if self._leader is None or self._leader.term == candidate.term or self._leads_until_ns <= now_ns:
+            self._until_ns[candidate] = now_ns + ms_to_ns(ttl_ms)
+            if self._leader is None or self._until_ns.get(self._leader, 0) <= now_ns:
                 self._leader = candidate
-                self._leads_until_ns = now_ns + ms_to_ns(ttl_ms)
-            return self._leader
+            return self._election(now_ns)
 
-    def leader(self) -> Leader | None:
-        """Return the leader whose time is not over, None if there is none.
+    def election(self) -> Election:
+        """Return the coordinators as the store knows them now.
 
         Raises:
             StoreError: the store is closed.
         """
         with self._lock:
             self._check_open()
-            return self._leader if self._clock_ns() < self._leads_until_ns else None
+            return self._election(self._clock_ns())
 
     def resign(self, term: str) -> None:
-        """End this term's lead, if it leads.
+        """End this term's lead or candidacy.
 
         Raises:
             StoreError: the store is closed.
         """
         with self._lock:
             self._check_open()
-            if self._leader is not None and self._leader.term == term:
-                self._leads_until_ns = 0
+            self._until_ns = {each: until for each, until in self._until_ns.items() if each.term != term}
 
     def close(self) -> None:
         """Refuse all further calls."""
         with self._lock:
             self._is_closed = True
+
+    def _election(self, now_ns: int) -> Election:
+        self._until_ns = {each: until_ns for each, until_ns in self._until_ns.items() if now_ns < until_ns}
+        leader = self._leader if self._leader in self._until_ns else None
+        standbys = sorted((each for each in self._until_ns if each != leader), key=lambda each: each.address)
+        return Election(leader, tuple(standbys))
 
     def _check_open(self) -> None:
         if self._is_closed:
