@@ -9,9 +9,10 @@ Stores block. A coordinator's shell calls them in a worker thread, one call at a
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from lockring.cluster_state import ClusterState
+from lockring.core.election import Candidate, Election
 
 
 class Store(Protocol):
@@ -49,30 +50,6 @@ class Store(Protocol):
     def close(self) -> None:
         """Release the store, which cannot be used afterwards. Closing twice is harmless."""
         ...
-
-
-class Candidate(NamedTuple):
-    """A coordinator that leads, or stands by to lead.
-
-    Attributes:
-        term: the name that its term has, or would have: random, and used for one term only.
-        address: HOST:PORT at which nodes and clients reach it.
-    """
-
-    term: str
-    address: str
-
-
-class Election(NamedTuple):
-    """What the store knows of the coordinators at one moment.
-
-    Attributes:
-        leader: the coordinator whose lead is not over, None if there is none.
-        standbys: the others that have campaigned within their time, by address.
-    """
-
-    leader: Candidate | None
-    standbys: tuple[Candidate, ...] = ()
 
 
 @runtime_checkable

@@ -7,8 +7,8 @@ from threading import Lock
 from time import monotonic_ns
 
 from lockring.cluster_state import ClusterState
+from lockring.core.election import Candidate, Election
 from lockring.errors import StoreError
-from lockring.store.base import Candidate, Election
 from lockring.units import ms_to_ns
 
 
