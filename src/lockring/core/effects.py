@@ -6,6 +6,7 @@ import enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.election import Candidate
 from lockring.protocol import Message, Refusal, Welcome
 
 
@@ -124,6 +125,23 @@ class StoreWrite(NamedTuple):
     state: ClusterState
 
 
+class StoreCampaign(NamedTuple):
+    """Take or renew the lead among the coordinators of a shared store, or stand by.
+
+    Answer with `election_result(operation, election, …)`: the coordinators as they are now, None if that is unknown.
+    """
+
+    operation: int
+    candidate: Candidate
+    ttl_ms: int
+
+
+class StoreResign(NamedTuple):
+    """Give up the lead or the candidacy of a term. No answer: if it fails, the lead ends with its time."""
+
+    term: str
+
+
 class Note(NamedTuple):
     """A line for the log, on an event that an operator needs to know.
 
@@ -138,4 +156,18 @@ class Note(NamedTuple):
     is_warning: bool = False
 
 
-Effect = Admit | Refuse | Depart | Broadcast | Send | Close | Reply | Publish | StoreRead | StoreWrite | Note
+Effect = (
+    Admit
+    | Refuse
+    | Depart
+    | Broadcast
+    | Send
+    | Close
+    | Reply
+    | Publish
+    | StoreRead
+    | StoreWrite
+    | StoreCampaign
+    | StoreResign
+    | Note
+)

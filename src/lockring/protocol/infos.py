@@ -118,7 +118,8 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     it. `lease_left_ms` is the rest of the coordinator's lease, 0 if there is none. `lease_over_ms` is how long ago the
     lease ended, `away_ms` how long the node has been out of touch with the coordinator; -1 if not so.
     Of a coordinator: `waiting` counts the slots that wait for leases to end; `heard` has `[node, ms]` for each member:
-    the time since its last heartbeat, -1 if none. `note` is a sentence on what the server is waiting for, "" if
+    the time since its last heartbeat, -1 if none; `leader` is the address of the one that leads, and `standbys` are
+    those of the others, where several share a store. `note` is a sentence on what the server is waiting for, "" if
     nothing.
     """
 
@@ -137,3 +138,5 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     sessions: int = 0
     waiting: int = 0
     heard: list[tuple[str, int]] = []
+    leader: str = ""
+    standbys: list[str] = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lockring.core.coordinator.candidate import CandidateCore
 from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.status import CoordinatorStatus
 from lockring.core.coordinator.store_health import StoreNews
 
-__all__ = ["CoordinatorCore", "CoordinatorStatus", "StoreNews"]
+__all__ = ["CandidateCore", "CoordinatorCore", "CoordinatorStatus", "StoreNews"]

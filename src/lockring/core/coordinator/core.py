@@ -50,6 +50,7 @@ from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.core.effects import Admit, Broadcast, Close, Connection, Effect, Note, Publish, Refuse, Send
+from lockring.core.election import Election
 from lockring.core.farewells import Farewells
 from lockring.core.timing import Timing, with_time_left
 from lockring.errors import LockringError, ProtocolError, WrongRole
@@ -126,6 +127,8 @@ class CoordinatorCore:
         self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
+        self.election = Election(None)
+        """The coordinators of the store, where it is shared; for people."""
 
     # ----------------------------------------------------------------------- queries
 
@@ -138,6 +141,11 @@ class CoordinatorCore:
     def is_active(self) -> bool:
         """Whether this coordinator decides, as far as it knows."""
         return self._term.is_active
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the term has ended: this machine decides nothing more, for good."""
+        return self._term.phase is Phase.PASSIVE
 
     @property
     def note(self) -> str:
@@ -201,6 +209,13 @@ class CoordinatorCore:
         wall_ns = self._clocks.wall_ns(now_ns)
         result = self._term.take_result
         self._act_on(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
+
+    def step_down(self, *, now_ns: int) -> None:
+        """Decide nothing more, for good, since another coordinator leads; refuse what is open."""
+        self._enter(now_ns)
+        if not self.is_over:
+            self._term.step_down("another coordinator leads")
+            self._retire()
 
     def connected(self, connection: Connection, /, *, now_ns: int) -> None:
         """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
@@ -303,7 +318,7 @@ class CoordinatorCore:
                 note = with_time_left(self.note, self.left_ms(now_ns))
                 self._effects.append(Send(sender, StateReply(message.request, state, note)))
             case GetStatus():
-                status = server_status_of(self.status(now_ns=now_ns))
+                status = server_status_of(self.status(now_ns=now_ns), self.election)
                 self._effects.append(Send(sender, StatusReply(message.request, status)))
             case _:
                 self._refuse_role(sender, message, "a client")

@@ -10,6 +10,7 @@ from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Term
+from lockring.core.election import Election
 from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
 
@@ -18,7 +19,7 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
     """A snapshot of a coordinator, for people.
 
     Attributes:
-        phase: "idle", "reading", "claiming", "active" or "passive".
+        phase: "idle", "reading", "claiming", "active", "passive" or "standby".
         note: a sentence on what it waits for, "" if for nothing.
         version: of the state that it has in the store, 0 before the first.
         connected: ids of the nodes that are connected.
@@ -107,8 +108,29 @@ def status_of(
     )
 
 
-def server_status_of(status: CoordinatorStatus) -> ServerStatus:
-    """Return the status as it goes to clients."""
+def standby_status(note: str, version: int) -> CoordinatorStatus:
+    """Return the snapshot of a coordinator that stands by.
+
+    Args:
+        note: a sentence on why it decides nothing.
+        version: of the newest state that it has read, 0 before the first.
+    """
+    return CoordinatorStatus(
+        phase="standby",
+        note=note,
+        version=version,
+        connected=(),
+        settled=(),
+        ring_updates=0,
+        learning=0,
+        waiting=0,
+        absent=(),
+        heard=(),
+    )
+
+
+def server_status_of(status: CoordinatorStatus, election: Election) -> ServerStatus:
+    """Return the status as it goes to clients, with the coordinators of a shared store."""
     return ServerStatus(
         role="coordinator",
         node="",
@@ -117,4 +139,6 @@ def server_status_of(status: CoordinatorStatus) -> ServerStatus:
         note=status.note,
         waiting=status.waiting,
         heard=list(status.heard),
+        leader="" if election.leader is None else election.leader.address,
+        standbys=[each.address for each in election.standbys],
     )

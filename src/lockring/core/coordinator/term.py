@@ -197,6 +197,17 @@ class Term:
         assert not self.is_confirming
         self._operations.confirm(now_ns)
 
+    def step_down(self, reason: str) -> None:
+        """End the term, for good.
+
+        Args:
+            reason: a sentence for people.
+        """
+        self.phase = Phase.PASSIVE
+        self.deposed = frozenset()
+        self._operations.give_up()
+        self.problem = reason
+
     def on_timer(self, *, now_ns: int) -> News:
         """Give up operations without an answer, and try a failed store again. Return what that means."""
         operations = self._operations
@@ -331,11 +342,8 @@ class Term:
         return News.STARTED if before is None else News.RESUMED
 
     def _end(self, stored: ClusterState) -> News:
-        self.phase = Phase.PASSIVE
-        self.deposed = frozenset()
-        self._operations.give_up()
         where = f" at {stored.coordinator}" if stored.coordinator else ""
-        self.problem = f"another coordinator{where} has taken over"
+        self.step_down(f"another coordinator{where} has taken over")
         return News.ENDED
 
     # ----------------------------------------------------------------------- small things

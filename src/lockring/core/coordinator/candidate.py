@@ -1,0 +1,337 @@
+"""A coordinator process: it stands by while another one leads, and decides while it leads.
+
+- It *decides* as a `CoordinatorCore`, one for each lead. Each has a term of its own, so nothing of a former lead can be
+  mistaken for the present one's: results of store operations go to the core that began them, or nowhere.
+- It *stands by* at a `StandbyDesk`. The store is read once a second, for clients and for people.
+- It ends a lead when the store names another leader, or when its core finds that its term is over. Every connection
+  ends with it: nodes and clients find the leader again by dialing.
+
+A store that is not shared names no leader: its one coordinator leads from the start, and a term that is over stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from lockring.cluster_state import ClusterState
+from lockring.core.coordinator.core import CoordinatorCore
+from lockring.core.coordinator.leadership import LEAD_MS, Leadership
+from lockring.core.coordinator.operations import OPERATION_TIMEOUT_NS
+from lockring.core.coordinator.standby import StandbyDesk
+from lockring.core.coordinator.status import CoordinatorStatus, standby_status
+from lockring.core.coordinator.store_health import StoreNews
+from lockring.core.effects import (
+    Close,
+    Connection,
+    Effect,
+    Note,
+    StoreCampaign,
+    StoreRead,
+    StoreResign,
+    StoreWrite,
+)
+from lockring.core.election import Candidate, Election
+from lockring.protocol import Message
+from lockring.units import NS_PER_S
+
+READ_NS: Final = NS_PER_S
+"""How often a coordinator that stands by reads the state."""
+
+
+class MakeCore(Protocol):
+    """Makes the machine that decides during one lead."""
+
+    def __call__(self, term: str, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
+        """Return the machine.
+
+        Args:
+            term: name of its term.
+            now_ns: the monotonic clock, in nanoseconds.
+            wall_ns: the wall clock, in nanoseconds.
+        """
+
+
+class CandidateCore:
+    """The machine of a coordinator process. See `core.machine` for how a shell drives it. Not safe for several tasks.
+
+    Args:
+        address: HOST:PORT at which nodes and clients reach it.
+        is_shared: whether the store names a leader among several coordinators.
+        new_term: returns a random name for a term, another one at each call.
+        make_core: makes the machine that decides while this process leads.
+        now_ns: the monotonic clock, in nanoseconds.
+        wall_ns: the wall clock, in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        is_shared: bool,
+        new_term: Callable[[], str],
+        make_core: MakeCore,
+        now_ns: int,
+        wall_ns: int,
+    ) -> None:
+        self._is_shared = is_shared
+        self._make_core = make_core
+        self._effects: list[Effect] = []
+        self._leadership = Leadership(address, new_term, now_ns=now_ns)
+        self._desk = StandbyDesk(address, self._effects, now_ns=now_ns)
+        self._core: CoordinatorCore | None = None
+        self._connections: dict[Connection, None] = {}
+        self._operations = _Operations()
+        self._reading: tuple[int, int] | None = None
+        self._read_at_ns = now_ns
+        self._wall_offset_ns = wall_ns - now_ns
+
+    # ----------------------------------------------------------------------- queries
+
+    @property
+    def deciding(self) -> CoordinatorCore | None:
+        """The machine that decides, None while this process stands by. Read it only."""
+        return self._core
+
+    @property
+    def candidate(self) -> Candidate:
+        """The name of the present or next term, with the address of this coordinator."""
+        return self._leadership.candidate
+
+    @property
+    def election(self) -> Election:
+        """The coordinators, as far as this one knows."""
+        return self._leadership.election
+
+    @property
+    def has_farewells(self) -> bool:
+        """Whether nodes that stop have reported promises that are not in the store yet."""
+        return self._core is not None and self._core.farewells.is_open
+
+    def take_store_news(self) -> list[StoreNews]:
+        """Return the lines for the log about the store since the last call, in order, and forget them."""
+        return [] if self._core is None else self._core.take_store_news()
+
+    def status(self, *, now_ns: int) -> CoordinatorStatus:
+        """Return a snapshot for people."""
+        if self._core is not None:
+            return self._core.status(now_ns=now_ns)
+        return standby_status(self._desk.note, self._desk.version)
+
+    def check_invariants(self) -> None:
+        """Assert what must hold after every input. For tests and the simulation.
+
+        Raises:
+            AssertionError: a bug.
+        """
+        if self._core is not None:
+            self._core.check_invariants()
+            assert self._leadership.is_leading or not self._is_shared
+
+    # ----------------------------------------------------------------------- inputs
+
+    def set_wall_clock(self, *, wall_ns: int, now_ns: int) -> None:
+        """Set what the wall clock shows at `now_ns`. Call it before any input if the clock may have been set."""
+        self._wall_offset_ns = wall_ns - now_ns
+        if self._core is not None:
+            self._core.set_wall_clock(wall_ns=wall_ns, now_ns=now_ns)
+
+    def start(self, *, now_ns: int) -> None:
+        """Begin to campaign, or to lead where the store is not shared. Call this once, before all other inputs."""
+        if not self._is_shared:
+            self._lead(now_ns)
+
+    def connected(self, connection: Connection, /, *, now_ns: int) -> None:
+        """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
+        self._connections[connection] = None
+        if self._core is not None:
+            self._core.connected(connection, now_ns=now_ns)
+
+    def receive(self, sender: Connection, message: Message, /, *, now_ns: int) -> None:
+        """Handle a message; one that comes after this machine has closed the connection is ignored."""
+        if sender not in self._connections:
+            return
+        if self._core is not None:
+            self._core.receive(sender, message, now_ns=now_ns)
+            self._end_if_over(now_ns)
+        else:
+            self._desk.receive(sender, message)
+
+    def disconnected(self, sender: Connection, /, *, now_ns: int) -> None:
+        """Note that a connection has ended. Unknown ones are ignored."""
+        if sender in self._connections:
+            del self._connections[sender]
+            self._desk.drop(sender)
+            if self._core is not None:
+                self._core.disconnected(sender, now_ns=now_ns)
+
+    def store_result(
+        self,
+        operation: int,
+        *,
+        ok: bool,
+        state: ClusterState | None,
+        problem: str = "",
+        now_ns: int,
+    ) -> None:
+        """Handle the result of a `StoreRead` or `StoreWrite`. See `CoordinatorCore.store_result`."""
+        if self._reading is not None and self._reading[0] == operation:
+            self._reading = None
+            if ok:
+                self._desk.learn(state)
+            return
+        number = self._operations.take(operation, self._core)
+        if number is not None and self._core is not None:
+            self._core.store_result(number, ok=ok, state=state, problem=problem, now_ns=now_ns)
+            self._end_if_over(now_ns)
+
+    def election_result(
+        self, operation: int, election: Election | None, *, problem: str = "", now_ns: int
+    ) -> None:
+        """Handle the result of a `StoreCampaign`.
+
+        Args:
+            operation: the effect's number.
+            election: the coordinators after it; None if that is unknown.
+            problem: why it is unknown.
+            now_ns: the monotonic clock, in nanoseconds.
+        """
+        was_led_by = self._leadership.election.leader
+        if not self._leadership.take_result(operation, election, problem, now_ns):
+            return
+        leader = self._leadership.election.leader
+        if self._leadership.is_leading and self._core is None:
+            self._lead(now_ns)
+        elif self._core is not None and election is not None and not self._leadership.is_leading:
+            self._stand_by(now_ns)
+        elif self._core is None and leader is not None and leader != was_led_by:
+            self._effects.append(Note(f"the coordinator at {leader.address} leads; this one stands by"))
+        self._tell_election()
+
+    def next_deadline_ns(self) -> int | None:
+        """Return when to call `on_timer`, None if never."""
+        deadlines = [] if self._core is None else [self._core.next_deadline_ns()]
+        if self._is_shared:
+            deadlines.append(self._leadership.next_deadline_ns())
+            if self._core is None:
+                deadlines.append(self._read_due_ns())
+        return min((each for each in deadlines if each is not None), default=None)
+
+    def on_timer(self, *, now_ns: int) -> None:
+        """Do what is due at `next_deadline_ns`. Calling it earlier or later is harmless."""
+        if self._core is not None:
+            self._core.on_timer(now_ns=now_ns)
+            self._end_if_over(now_ns)
+
+    def take_effects(self, *, now_ns: int) -> list[Effect]:
+        """Begin due campaigns, reads and writes, and return all effects since the last call."""
+        if self._is_shared:
+            self._campaign_if_due(now_ns)
+        if self._core is not None:
+            self._take_from_core(now_ns)
+        elif self._is_shared and now_ns >= self._read_due_ns():
+            self._reading = self._operations.next(), now_ns
+            self._read_at_ns = now_ns + READ_NS
+            self._effects.append(StoreRead(self._reading[0]))
+        effects, self._effects[:] = self._effects[:], []
+        return effects
+
+    # ----------------------------------------------------------------------- leading and standing by
+
+    def _lead(self, now_ns: int) -> None:
+        """Begin to decide under the term of the candidate."""
+        self._reading = None
+        self._close_all("this coordinator leads now: connect again")
+        term = self._leadership.candidate.term
+        self._core = self._make_core(term, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
+        self._core.start(now_ns=now_ns)
+        if self._is_shared:
+            self._effects.append(Note(f"this coordinator leads, under term {term}"))
+
+    def _end_if_over(self, now_ns: int) -> None:
+        """End a lead whose term is over."""
+        if self._core is not None and self._core.is_over and self._is_shared:
+            self._effects.append(StoreResign(self._leadership.candidate.term))
+            self._stand_by(now_ns)
+
+    def _stand_by(self, now_ns: int) -> None:
+        """Decide nothing more."""
+        assert self._core is not None
+        self._core.step_down(now_ns=now_ns)
+        self._take_from_core(now_ns)
+        self._core = None
+        self._close_all("this coordinator leads no more: connect to the one that does")
+        self._leadership.renounce(now_ns)
+        self._read_at_ns = now_ns
+        leader = self._leadership.election.leader
+        where = "" if leader is None else f": the one at {leader.address} does"
+        self._effects.append(Note(f"this coordinator leads no more{where}", is_warning=True))
+        self._tell_election()
+
+    def _close_all(self, reason: str) -> None:
+        for connection in self._connections:
+            self._effects.append(Close(connection, reason))
+            self._desk.drop(connection)
+        self._connections.clear()
+
+    def _tell_election(self) -> None:
+        """Let both faces of this process show the coordinators as they are now."""
+        election = self._leadership.election
+        self._desk.election = election
+        if self._leadership.problem:
+            self._desk.note = self._leadership.problem
+        elif election.leader is None:
+            self._desk.note = "no coordinator leads at present"
+        else:
+            self._desk.note = f"the coordinator at {election.leader.address} leads, and this one stands by"
+        if self._core is not None:
+            self._core.election = election
+
+    # ----------------------------------------------------------------------- the store
+
+    def _campaign_if_due(self, now_ns: int) -> None:
+        if self._leadership.is_due(now_ns):
+            number = self._operations.next()
+            self._leadership.begin(number, now_ns)
+            self._effects.append(StoreCampaign(number, self._leadership.candidate, LEAD_MS))
+
+    def _take_from_core(self, now_ns: int) -> None:
+        """Take the effects of the machine that decides, with its operations under numbers of this process."""
+        core = self._core
+        assert core is not None
+        for effect in core.take_effects(now_ns=now_ns):
+            match effect:
+                case StoreRead(operation) | StoreWrite(operation, _, _):
+                    number = self._operations.assign(core, operation)
+                    self._effects.append(effect._replace(operation=number))
+                case _:
+                    self._effects.append(effect)
+
+    def _read_due_ns(self) -> int:
+        if self._reading is None:
+            return self._read_at_ns
+        return self._reading[1] + OPERATION_TIMEOUT_NS
+
+
+class _Operations:
+    """The numbers of store operations in one process, and the machines that they belong to."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._open: dict[int, tuple[CoordinatorCore, int]] = {}
+
+    def next(self) -> int:
+        """Return the next number."""
+        self._count += 1
+        return self._count
+
+    def assign(self, core: CoordinatorCore, operation: int) -> int:
+        """Return the number in this process of a machine's own operation."""
+        number = self.next()
+        self._open[number] = core, operation
+        return number
+
+    def take(self, number: int, present: CoordinatorCore | None) -> int | None:
+        """Return the machine's own number of an operation that has ended, None if the machine decides no more."""
+        core, operation = self._open.pop(number, (None, 0))
+        return operation if core is present and core is not None else None

@@ -1,0 +1,81 @@
+"""The lead as one coordinator sees it: when it campaigns, and what came of that.
+
+The lead keeps coordinators of one store from interfering with one another. It makes nothing safe: that is the matter
+of the term, which is compared in the store with each write. A leader that was paused may take itself for the leader
+for any length of time, and harms nothing by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from lockring.core.coordinator.operations import OPERATION_TIMEOUT_NS
+from lockring.core.election import Candidate, Election
+from lockring.units import NS_PER_S
+
+LEAD_MS: Final = 3_000
+"""How long a lead lasts that is not renewed. A new leader decides about a second after that, while nodes go on serving
+for the coordinator lease."""
+CAMPAIGN_NS: Final = NS_PER_S
+"""How often a coordinator campaigns: two campaigns may fail before a lead is over."""
+
+
+class Leadership:
+    """The campaigns of one coordinator. Not safe for use by several tasks.
+
+    Args:
+        address: HOST:PORT at which nodes and clients reach it.
+        new_term: returns a random name, another one at each call.
+        now_ns: the monotonic clock, in nanoseconds.
+
+    Attributes:
+        candidate: this coordinator, under the name of its present or next term.
+        election: the newest that the store has said of the coordinators.
+        problem: a sentence on why the store says nothing, "" if it does.
+    """
+
+    def __init__(self, address: str, new_term: Callable[[], str], *, now_ns: int) -> None:
+        self._new_term = new_term
+        self._due_ns = now_ns
+        self._asked: tuple[int, int] | None = None
+        self.candidate = Candidate(new_term(), address)
+        self.election = Election(None)
+        self.problem = ""
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether this coordinator leads, as far as it knows."""
+        return self.election.leader == self.candidate
+
+    def is_due(self, now_ns: int) -> bool:
+        """Return whether the next campaign is due."""
+        return now_ns >= self.next_deadline_ns()
+
+    def next_deadline_ns(self) -> int:
+        """Return when the next campaign is due."""
+        return self._due_ns if self._asked is None else self._asked[1] + OPERATION_TIMEOUT_NS
+
+    def begin(self, operation: int, now_ns: int) -> None:
+        """Note that a campaign begins; one without an answer so far is given up."""
+        self._asked = operation, now_ns
+        self._due_ns = now_ns + CAMPAIGN_NS
+
+    def take_result(self, operation: int, election: Election | None, problem: str, now_ns: int) -> bool:
+        """Take the result of a campaign; return whether it was that of the present one."""
+        if self._asked is None or self._asked[0] != operation:
+            return False
+        self._asked = None
+        self._due_ns = max(self._due_ns, now_ns)
+        self.problem = problem
+        if election is not None:
+            self.election = election
+        return True
+
+    def renounce(self, now_ns: int) -> None:
+        """Campaign under another name, after a pause: a term that has ended does not come back."""
+        if self.is_leading:
+            self.election = Election(None, self.election.standbys)
+        self.candidate = Candidate(self._new_term(), self.candidate.address)
+        self._asked = None
+        self._due_ns = now_ns + CAMPAIGN_NS

@@ -1,0 +1,141 @@
+"""The answers of a coordinator that stands by: what it has read in the store, and which coordinator leads.
+
+It decides nothing. Clients get routes and states from it as from the leader, up to a second old. Nodes are sent on,
+since only the leader can give them leases, and so are operators with orders.
+"""
+
+from __future__ import annotations
+
+from lockring.cluster_state import ClusterState
+from lockring.core.coordinator.clients import Clients, why_not_greet
+from lockring.core.coordinator.state_broadcast import StateBroadcast
+from lockring.core.effects import Admit, Close, Connection, Effect, Refuse, Send
+from lockring.core.election import Election
+from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.protocol import (
+    PROTOCOL,
+    ClientHello,
+    Drain,
+    GetState,
+    GetStatus,
+    Heartbeat,
+    Join,
+    Leave,
+    Message,
+    PeerHello,
+    Refusal,
+    ServerStatus,
+    SlotRequests,
+    StateReply,
+    StatusReply,
+    Undrain,
+    Welcome,
+)
+
+
+class StandbyDesk:
+    """Serves the clients of a coordinator that stands by. Not safe for use by several tasks.
+
+    Args:
+        address: HOST:PORT of this coordinator.
+        effects: the machine's effects, to which answers are appended.
+        now_ns: the monotonic clock, in nanoseconds.
+
+    Attributes:
+        note: a sentence on why this coordinator decides nothing.
+        election: the coordinators, as far as they are known.
+    """
+
+    def __init__(self, address: str, effects: list[Effect], *, now_ns: int) -> None:
+        self.note = "the coordinator is still reading its store"
+        self.election = Election(None)
+        self._address = address
+        self._effects = effects
+        self._clients = Clients(now_ns=now_ns)
+        self._broadcast = StateBroadcast(now_ns=now_ns)
+        self._state = ClusterState()
+
+    @property
+    def version(self) -> int:
+        """The version of the newest state that was read, 0 before the first."""
+        return self._state.version
+
+    def learn(self, state: ClusterState | None) -> None:
+        """Take a state that was read in the store, and send clients their new routes; older ones are ignored."""
+        if state is None or state.version <= self._state.version:
+            return
+        self._state = state
+        for client in self._clients.drop_strangers(state.cluster):
+            self._effects.append(Close(client, "the cluster has another id than this client was given"))
+        self._effects += self._clients.publish(state)
+
+    def receive(self, sender: Connection, message: Message) -> None:
+        """Answer a message, or refuse it and end its connection."""
+        if sender in self._clients:
+            self._answer(sender, message)
+        elif isinstance(message, ClientHello):
+            self._greet(sender, message)
+        elif isinstance(message, Join | Heartbeat | SlotRequests | Leave):
+            self._effects.append(Refuse(sender, self._not_leading(0)))
+        elif isinstance(message, PeerHello):
+            self._refuse(sender, WrongRole(f"{self._address} is a coordinator, not node {message.to_node}"))
+        else:
+            self._refuse(
+                sender,
+                ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}"),
+            )
+
+    def drop(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self._clients.drop(connection)
+
+    def _greet(self, sender: Connection, hello: ClientHello) -> None:
+        error = why_not_greet(hello, self._state.cluster)
+        if error is not None:
+            self._refuse(sender, error)
+            return
+        leader = self.election.leader
+        welcome = Welcome(
+            protocol=PROTOCOL,
+            cluster=self._state.cluster,
+            role="coordinator",
+            node="",
+            incarnation=0,
+            version=self._state.version,
+            coordinator=self._address if leader is None else leader.address,
+        )
+        self._effects.append(Admit(sender, is_member=False, welcome=welcome))
+        self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
+
+    def _answer(self, sender: Connection, message: Message) -> None:
+        match message:
+            case GetState():
+                state = self._broadcast.message(self._state).state
+                self._effects.append(Send(sender, StateReply(message.request, state, self.note)))
+            case GetStatus():
+                self._effects.append(Send(sender, StatusReply(message.request, self._status())))
+            case Drain() | Undrain():
+                self._effects.append(Send(sender, self._not_leading(message.request)))
+            case _:
+                self._clients.drop(sender)
+                what = type(message).__name__
+                error = WrongRole(f"{self._address} is a coordinator; it does not take {what} from a client")
+                self._refuse(sender, error)
+
+    def _status(self) -> ServerStatus:
+        leader = self.election.leader
+        return ServerStatus(
+            role="coordinator",
+            node="",
+            incarnation=0,
+            version=self._state.version,
+            note=self.note,
+            leader="" if leader is None else leader.address,
+            standbys=[each.address for each in self.election.standbys],
+        )
+
+    def _not_leading(self, request: int) -> Refusal:
+        return Refusal(request, "not-coordinator", f"{self._address} does not lead: {self.note}")
+
+    def _refuse(self, sender: Connection, error: LockringError) -> None:
+        self._effects.append(Refuse(sender, Refusal(0, error.code, str(error))))
