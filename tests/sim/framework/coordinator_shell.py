@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import ClusterState
-from lockring.core.coordinator import CoordinatorCore
+from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.effects import (
     Admit,
     Broadcast,
@@ -15,9 +15,12 @@ from lockring.core.effects import (
     Publish,
     Refuse,
     Send,
+    StoreCampaign,
     StoreRead,
+    StoreResign,
     StoreWrite,
 )
+from lockring.core.election import Election
 from lockring.core.timing import Timing
 from lockring.protocol import (
     ToCoordinator,
@@ -33,7 +36,7 @@ _to_coordinator = msgspec.msgpack.Decoder(ToCoordinator)
 class CoordinatorShell(Shell):
     """A coordinator: the real core, connections, and a store that it shares with its rivals."""
 
-    core: CoordinatorCore | None
+    core: CandidateCore | None
 
     def __init__(
         self,
@@ -56,21 +59,36 @@ class CoordinatorShell(Shell):
         self.boot = f"boot of {name}'s machine"
         self.core = None
 
+    @property
+    def deciding(self) -> CoordinatorCore | None:
+        """The machine that decides, None while the process stands by."""
+        return None if self.core is None else self.core.deciding
+
     def on_start(self) -> None:
         self._ends: dict[int, End] = {}
-        self.core = CoordinatorCore(
+        self.core = CandidateCore(
             address=self.address,
-            term=f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}",
-            cluster_if_new=f"cluster-{self.rng.getrandbits(32):x}",
-            timing=self.timing,
-            new_cluster=self.new_cluster,
-            boot=self.boot,
-            replication=self.replication,  # type: ignore[arg-type]
+            is_shared=self.store.is_shared,
+            new_term=lambda: f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}",
+            make_core=self._make_core,
             now_ns=self.now_ns(),
             wall_ns=self.wall_ns(),
         )
         self.network.listen(self.address, self, self._accepted)
         self.core.start(now_ns=self.now_ns())
+
+    def _make_core(self, term: str, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
+        return CoordinatorCore(
+            address=self.address,
+            term=term,
+            cluster_if_new=f"cluster-{self.rng.getrandbits(32):x}",
+            timing=self.timing,
+            new_cluster=self.new_cluster,
+            boot=self.boot,
+            replication=self.replication,  # type: ignore[arg-type]
+            now_ns=now_ns,
+            wall_ns=wall_ns,
+        )
 
     def on_timer(self) -> None:
         assert self.core is not None
@@ -101,6 +119,11 @@ class CoordinatorShell(Shell):
         assert self.core is not None
         self.core.store_result(operation, ok=ok, state=state, now_ns=self._read_clocks())
 
+    def _election_answer(self, operation: int, election: Election | None) -> None:
+        assert self.core is not None
+        problem = "" if election is not None else "the store does not answer"
+        self.core.election_result(operation, election, problem=problem, now_ns=self._read_clocks())
+
     def carry_out(self, effect: Effect) -> None:
         match effect:
             case Admit(to, _, welcome):
@@ -127,6 +150,10 @@ class CoordinatorShell(Shell):
                 self.store.read(self, operation, self._store_answer)
             case StoreWrite(operation, expected, state):
                 self.store.write(self, operation, expected, state, self._store_answer)
+            case StoreCampaign(operation, candidate, ttl_ms):
+                self.store.campaign(self, operation, candidate, ttl_ms, self._election_answer)
+            case StoreResign(term):
+                self.store.resign(self, term)
             case _:
                 raise AssertionError(f"a coordinator asks for {effect}")
 

@@ -91,7 +91,11 @@ class Movement:
 
     def _see_members(self, state: ClusterState) -> None:
         core = next(
-            (each.core for each in self._coordinators if each.core and each.core._term.name == state.term),
+            (
+                each.deciding
+                for each in self._coordinators
+                if each.deciding and each.deciding._term.name == state.term
+            ),
             None,
         )
         if state.term != self._term or core is None:

@@ -120,18 +120,18 @@ class Operator(Shell):
         self.transmit(end, order)
         self.later(_PATIENCE, too_slow)
 
-    def undrain_all(self, coordinator: str) -> None:
+    def undrain_all(self, coordinators: Sequence[str]) -> None:
         """Give up what is under way, and make all nodes active again that may be drained, one after the other."""
         self._is_asking = False
-        self._undrain_next(coordinator)
+        self._undrain_next(coordinators)
 
-    def _undrain_next(self, coordinator: str) -> None:
+    def _undrain_next(self, coordinators: Sequence[str]) -> None:
         if not self.drained:
             self._number += 1
             return
         if not self._is_asking:
-            self.undrain(next(iter(self.drained)), [coordinator])
-        self.later(_AGAIN, self._undrain_next, coordinator)
+            self.undrain(next(iter(self.drained)), coordinators)
+        self.later(_AGAIN, self._undrain_next, coordinators)
 
 
 class Consent:

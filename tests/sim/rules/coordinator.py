@@ -70,7 +70,7 @@ def drill_ack_deposed() -> None:
     backup.start()
     cluster.run(25)
     simulation.store.timeout, simulation.store.write_delay = 9 * S, 8 * S
-    core = coordinator.core
+    core = coordinator.deciding
     assert core is not None
     cluster.wait(lambda: core._term.deposed, 15)
     simulation.network.heal()
@@ -180,7 +180,7 @@ def drill_no_bump() -> None:
     backup.start()
     cluster.run(25)
     simulation.store.timeout, simulation.store.write_delay = 9 * S, 8 * S
-    core = first.core
+    core = first.deciding
     assert core is not None
     cluster.wait(lambda: core._term.deposed, 15)
     cluster.run(5.5)

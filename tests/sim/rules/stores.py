@@ -17,7 +17,7 @@ def no_store_pause() -> list[Change]:
 def _full_disk() -> None:
     cluster = Scenario()
     simulation = cluster.simulation
-    core = cluster.coordinator.core
+    core = cluster.coordinator.deciding
     assert core is not None
     simulation.store.full = True
     cluster.crash(cluster.backup())

@@ -163,7 +163,7 @@ class Scenario:
 
     def ring_updates(self) -> int:
         """How often the coordinator has made a new ring of its members."""
-        core = self.coordinator.core
+        core = self.coordinator.deciding
         assert core is not None
         return core.status().ring_updates
 

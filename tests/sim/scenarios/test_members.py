@@ -39,7 +39,7 @@ def test_a_drop_and_a_join_within_the_window_are_one_update_of_the_ring() -> Non
     cluster = Scenario(nodes=3, late_nodes=1)
     held = cluster.simulation.clients[0].take(cluster.name, ttl_ms=TTL_MS)
     cluster.run(0.5)
-    core = cluster.simulation.coordinators[0].core
+    core = cluster.simulation.coordinators[0].deciding
     assert core is not None
     before = core.status().ring_updates
     leaving = next(n for n in cluster.simulation.nodes if n not in (cluster.primary(), cluster.backup()))

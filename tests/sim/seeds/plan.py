@@ -26,6 +26,7 @@ class Plan(NamedTuple):
         late_nodes: how many nodes may join later.
         wipe: whether the store may be lost.
         alone: whether there is only one fault (see `alone`).
+        standbys: whether the store names a leader among the coordinators; else each claims the term when it starts.
         group: habits of the members of a group, None in most runs.
         sprint: whether it is a small cluster, whose troubles follow fast, and which is not looked at for long
             afterwards.
@@ -44,6 +45,7 @@ class Plan(NamedTuple):
     wipe: bool
     alone: bool = False
     sprint: bool = False
+    standbys: bool = False
     group: GroupHabits | None = None
 
 
@@ -135,10 +137,16 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         trouble = rng.randrange(S // 2, 2 * S)
     elif rng.random() < 0.1:
         trouble = 3 * trouble
+    clients = rng.choice((1, 2, 2) if sprint else (1, 2, 2, 3, 4))
+    coordinators = 1 if alone else rng.choice((1, 1, 2))
+    leading = world.rng("standbys")
+    standbys = coordinators > 1 and leading.random() < 0.7
+    if standbys:
+        coordinators = leading.choice((2, 3))
     return Plan(
         nodes=nodes,
-        clients=rng.choice((1, 2, 2) if sprint else (1, 2, 2, 3, 4)),
-        coordinators=1 if alone else rng.choice((1, 1, 2)),
+        clients=clients,
+        coordinators=coordinators,
         timing=timing,
         replication=rng.choice(("sync",) * 14 + ("async",)),
         habits=habits,
@@ -149,5 +157,6 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         wipe=wipe,
         alone=alone,
         sprint=sprint,
+        standbys=standbys,
         group=draw_group(world, slots, ttls),
     )

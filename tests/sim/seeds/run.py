@@ -43,6 +43,7 @@ class Simulation:
         self.slowness = Slowness()
         self.network = Network(world, self.weather)
         self.store = SimStore(world)
+        self.store.is_shared = self.plan.standbys
         self.store.timeout = min(2 * S, self.plan.timing.coordinator_lease_ns // 2)
         self.nodes: list[NodeShell] = []
         self.clients: list[ClientShell] = []
@@ -114,7 +115,7 @@ class Simulation:
 
     def has_left(self, process: Process) -> bool:
         """Whether a process is not to be started again."""
-        return process in self.coordinators[1:] and self._healed
+        return process in self.coordinators[1:] and self._healed and not self.plan.standbys
 
     _healed = False
     _half_open = 0  # for how long who is at one end of a dead connection may not know it, since the faults
@@ -124,7 +125,7 @@ class Simulation:
             if not process.gone():
                 self.checkers.after_node(process)
         elif self._healed and isinstance(process, CoordinatorShell) and process is self.coordinators[0]:
-            if process.core is not None and process.core.status().phase == "passive":
+            if process.deciding is not None and process.deciding.is_over:
                 self._begin_again(process)
 
     def _begin_again(self, process: Process) -> None:
@@ -197,7 +198,7 @@ class Simulation:
         return faults
 
     def heal(self) -> None:
-        """End all faults, and start every process that is missing. One coordinator is left."""
+        """End all faults, and start every process that is missing. One coordinator is left if none stands by."""
         if self.world.story is not None:
             self.world.tell("!!", "HEAL")
         self._healed = True
@@ -209,14 +210,21 @@ class Simulation:
         self.slowness.__dict__.update(Slowness().__dict__)
         for process in self.processes():
             process.resume()
-        for rival in self.coordinators[1:]:
-            self.network.process_crashed(rival, power=False)
-            rival.crash()
         first = self.coordinators[0]
-        if first.alive and first.core is not None and not first.core.is_active:
+        for rival in self.coordinators[1:]:
+            if not self.plan.standbys:
+                self.network.process_crashed(rival, power=False)
+                rival.crash()
+        if (
+            not self.plan.standbys
+            and first.alive
+            and first.deciding is not None
+            and not first.deciding.is_active
+        ):
             self.network.process_crashed(first, power=False)
             first.crash()
-        for process in [*self.nodes, *self.clients, first]:
+        left = self.coordinators if self.plan.standbys else [first]
+        for process in [*self.nodes, *self.clients, *left]:
             if not process.alive and not (isinstance(process, NodeShell) and process.draining):
                 process.start()
         for node in self.nodes:
@@ -225,7 +233,7 @@ class Simulation:
                 node.crash()
                 node.start()
 
-        self.operator.undrain_all(first.address)
+        self.operator.undrain_all([each.address for each in left])
 
     def recovery_bound(self) -> int:
         """Within this time after all faults every slot must be served: the longest wait of the rules, and some more."""
