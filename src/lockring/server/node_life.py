@@ -116,6 +116,7 @@ class NodeLife:
 
     Args:
         replica: id and incarnation.
+        has_standbys: whether there are several coordinators to dial.
         outbox: where writes wait for the flush.
         guest_of: finds a guest by its number.
         coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
@@ -127,13 +128,14 @@ class NodeLife:
         self,
         replica: Replica,
         *,
+        has_standbys: bool,
         outbox: Outbox,
         guest_of: Callable[[int], Guest | None],
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
     ) -> None:
-        self.core = NodeCore(replica, timing=Timing(), now_ns=monotonic_ns())
+        self.core = NodeCore(replica, timing=Timing(), has_standbys=has_standbys, now_ns=monotonic_ns())
         self.outbox = outbox
         self.accepted: set[int] = set()
         """The accepted connections that the core knows."""

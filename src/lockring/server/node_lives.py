@@ -61,6 +61,7 @@ class NodeLives:
         listener: LifeListener,
     ) -> None:
         self._node = settings.id
+        self._has_standbys = len(settings.coordinators) > 1
         self._outbox = outbox
         self._guest_of = guest_of
         self._listener = listener
@@ -136,6 +137,7 @@ class NodeLives:
     def _begin(self, incarnation: int) -> NodeLife:
         life = NodeLife(
             Replica(self._node, incarnation),
+            has_standbys=self._has_standbys,
             outbox=self._outbox,
             guest_of=self._guest_of,
             coordinator=lambda: self._link.connection,

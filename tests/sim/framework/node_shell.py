@@ -122,7 +122,12 @@ class NodeShell(Shell):
         self._welcomed = False
         self._may_stop = False
         incarnation, self.incarnation_min = max(self.incarnation_min, self.wall_ns() // 1000), 1
-        self.core = NodeCore(Replica(self.name, incarnation), timing=self.timing, now_ns=self.now_ns())
+        self.core = NodeCore(
+            Replica(self.name, incarnation),
+            timing=self.timing,
+            has_standbys=len(self.coordinators) > 1,
+            now_ns=self.now_ns(),
+        )
         self._dial_coordinator()
 
     def on_timer(self) -> None:

@@ -7,7 +7,7 @@ that the part returns, and that `core` or `service` passes on.
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState, Replica, encode_state, routes_of
-from lockring.core.effects import Close, Connection, Effect, Endpoint, Note, Publish, Reply, Send
+from lockring.core.effects import Close, Connection, Coordinator, Effect, Endpoint, Note, Publish, Reply, Send
 from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import Timing
@@ -34,8 +34,8 @@ class NodeOutbox:
         """Answer a peer on the connection that the peer opened."""
         self.effects.append(Reply(to, message))
 
-    def close(self, connection: Connection, reason: str) -> None:
-        """Close an accepted connection after what was sent on it before."""
+    def close(self, connection: Connection | Coordinator, reason: str) -> None:
+        """Close an accepted connection, or the one to the coordinator, after what was sent on it before."""
         self.effects.append(Close(connection, reason))
 
     def note(self, text: str, asked_by: Connection | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from lockring.core.effects import COORDINATOR
 from lockring.core.node.context import NodeContext
 from lockring.core.node.leases import SentTimes
@@ -9,9 +11,16 @@ from lockring.core.node.roles import ReleasedSlots
 from lockring.protocol import Heartbeat, HeartbeatAck, SlotRequest, SlotRequestKind, SlotRequests
 from lockring.units import NS_PER_MS
 
+SILENT_HEARTBEATS: Final = 3
+"""Heartbeats in a row without an acknowledgement after which a node looks for another coordinator. Its lease lasts for
+ten or more."""
+
 
 class CoordinatorTie:
     """The connection to the coordinator, as the node's rights depend on it.
+
+    A coordinator that stands still keeps its connections. Where there are several, the node hangs up after a few
+    heartbeats without an answer, and finds the one that leads by dialing. Where there is one, waiting is all it can do.
 
     Attributes:
         away_since_ns: since when no connection stands on which the coordinator has welcomed the node; None while one
@@ -19,8 +28,10 @@ class CoordinatorTie:
         heartbeat_at_ns: when the next heartbeat is due, while it does.
     """
 
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: NodeContext, *, has_others: bool) -> None:
         self._context = context
+        self._has_others = has_others
+        self._unanswered = 0
         self._heartbeats = SentTimes()
         self._why_away = "waiting for the coordinator"
         self.away_since_ns: int | None = context.now_ns
@@ -43,6 +54,7 @@ class CoordinatorTie:
     def connected(self) -> None:
         """Note that the coordinator has welcomed the node."""
         self.away_since_ns = None
+        self._unanswered = 0
 
     def disconnected(self, now_ns: int) -> None:
         """Note that the connection to the coordinator is gone."""
@@ -50,7 +62,7 @@ class CoordinatorTie:
             self.away_since_ns = now_ns
 
     def heartbeat(self, *, waiters: int, sessions: int, released: ReleasedSlots, now_ns: int) -> None:
-        """Send a heartbeat.
+        """Send a heartbeat, or hang up on a coordinator that has not acknowledged the last ones.
 
         Args:
             waiters: requests that wait for locks at this node.
@@ -59,6 +71,10 @@ class CoordinatorTie:
             now_ns: the time, from which the lease that is asked for counts.
         """
         context = self._context
+        if self._has_others and self._unanswered >= SILENT_HEARTBEATS:
+            self._unanswered = 0
+            context.outbox.close(COORDINATOR, f"it has not acknowledged {SILENT_HEARTBEATS} heartbeats")
+        self._unanswered += 1
         lease_ms = context.state.coordinator_lease_ms
         self.heartbeat_at_ns = now_ns + context.timing.heartbeat_for_ns(lease_ms)
         context.outbox.send(
@@ -79,6 +95,7 @@ class CoordinatorTie:
         sent_at_ns = self._heartbeats.pop(message.sequence)
         if sent_at_ns is None:
             return False
+        self._unanswered = 0
         context = self._context
         lease_ns = context.state.coordinator_lease_ms * NS_PER_MS
         context.rights.coordinator_lease.acknowledged(

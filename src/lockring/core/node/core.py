@@ -68,17 +68,20 @@ class NodeCore:
         service: what clients see.
     """
 
-    def __init__(self, replica: Replica, *, timing: Timing | None = None, now_ns: int) -> None:
+    def __init__(
+        self, replica: Replica, *, timing: Timing | None = None, has_standbys: bool = False, now_ns: int
+    ) -> None:
         """Make a node that knows no cluster yet.
 
         Args:
             replica: its id and incarnation.
             timing: how long things take; the two leases are the cluster state's.
+            has_standbys: whether there are several coordinators to dial.
             now_ns: the time.
         """
         self._context = NodeContext(replica, timing if timing is not None else Timing(), now_ns)
         self.sessions = Sessions()
-        self._coordinator = CoordinatorTie(self._context)
+        self._coordinator = CoordinatorTie(self._context, has_others=has_standbys)
         self._orders = OperatorOrders(self._context, self._coordinator)
         self.service = ClientService(self._context, self.sessions, self._coordinator, self._orders)
         self._replicator = Replicator(self._context)
