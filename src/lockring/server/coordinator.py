@@ -1,4 +1,4 @@
-"""The coordinator process: a `CoordinatorCore` with a port and a store."""
+"""The coordinator process: a `CandidateCore` with a port and a store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState
-from lockring.core.coordinator import CoordinatorCore
+from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.effects import (
     Admit,
     Broadcast,
@@ -19,9 +19,12 @@ from lockring.core.effects import (
     Publish,
     Refuse,
     Send,
+    StoreCampaign,
     StoreRead,
+    StoreResign,
     StoreWrite,
 )
+from lockring.core.election import Election
 from lockring.errors import Overloaded, ProtocolError, from_code
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
 from lockring.net.connection import Outbox
@@ -60,9 +63,9 @@ class CoordinatorServer:
         self._listener = Listener(self, self._outbox, ports=ports)
         # `start` makes these three, before the first connection is accepted.
         self._store: StoreWorker
-        self._core: CoordinatorCore
+        self._core: CandidateCore
         self._pump: CoreLoop[Effect]
-        self._has_store = self._is_started = False
+        self._has_store = self._is_started = self._is_shared = False
         self._reporter = StateReporter(
             log, None, lambda state: whole(state, self._absent()), absent=self._absent
         )
@@ -85,15 +88,27 @@ class CoordinatorServer:
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
         log.info("coordinator listens on %s", listening)
-        self._core = core = CoordinatorCore(
+        self._is_shared = opened.is_shared
+
+        def make_core(term: str, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
+            return CoordinatorCore(
+                address=self.address,
+                term=term,
+                cluster_if_new=secrets.token_hex(8),
+                timing=settings.timing(),
+                new_cluster=opened.is_new,
+                boot=boot_id(),
+                is_as_left=opened.is_as_left,
+                replication=settings.replication,
+                now_ns=now_ns,
+                wall_ns=wall_ns,
+            )
+
+        self._core = core = CandidateCore(
             address=self.address,
-            term=secrets.token_hex(8),
-            cluster_if_new=secrets.token_hex(8),
-            timing=settings.timing(),
-            new_cluster=opened.is_new,
-            boot=boot_id(),
-            is_as_left=opened.is_as_left,
-            replication=settings.replication,
+            is_shared=opened.is_shared,
+            new_term=lambda: secrets.token_hex(8),
+            make_core=make_core,
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
         )
@@ -124,6 +139,8 @@ class CoordinatorServer:
         self._listener.close("the coordinator stops")
         await self._listener.closed(_CLOSE_S_MAX)
         if self._has_store:
+            if self._is_started and self._is_shared:
+                self._store.resign(self._core.candidate.term)
             await self._store.close()
         if self._is_started:
             self._reporter.flush()
@@ -132,7 +149,7 @@ class CoordinatorServer:
     async def _farewells(self) -> None:
         """Let the last reports of nodes arrive and be stored, which takes some turns of the loop."""
         for _ in range(_FAREWELL_LOOKS_MAX):
-            if not self._core.farewells.is_open:
+            if not self._core.has_farewells:
                 return
             await asyncio.sleep(_FAREWELL_LOOK_S)
 
@@ -194,12 +211,20 @@ class CoordinatorServer:
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
                 self._reporter.report(state)
-            case Note(text=text):
-                log.info("%s", text)
+            case Note(text=text, is_warning=is_warning):
+                log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
             case StoreRead(operation=operation):
                 self._store.read(lambda outcome: self._stored(operation, outcome))
             case StoreWrite(operation=operation, expected_version=expected, state=state):
                 self._store.write(expected, state, lambda outcome: self._stored(operation, outcome))
+            case StoreCampaign(operation=operation, candidate=candidate, ttl_ms=ttl_ms):
+                self._store.campaign(
+                    candidate,
+                    ttl_ms,
+                    lambda election, problem: self._elected(operation, election, problem),
+                )
+            case StoreResign(term=term):
+                self._store.resign(term)
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
@@ -232,6 +257,10 @@ class CoordinatorServer:
             now_ns=self._now_ns(),
         )
         self._tell_of_store()
+        self._pump.schedule()
+
+    def _elected(self, operation: int, election: Election | None, problem: str) -> None:
+        self._core.election_result(operation, election, problem=problem, now_ns=self._now_ns())
         self._pump.schedule()
 
     def _tell_of_store(self) -> None:

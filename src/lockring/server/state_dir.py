@@ -76,11 +76,13 @@ class OpenStore(NamedTuple):
         is_new: whether an empty store means a new cluster.
         is_as_left: whether it is as its last coordinator left it, as far as can be seen: not changed, and not restored
             from a copy.
+        is_shared: whether it names a leader among several coordinators.
     """
 
     store: Store
     is_new: bool
     is_as_left: bool
+    is_shared: bool = False
 
 
 def open_store(settings: CoordinatorSettings, log: logging.Logger) -> OpenStore:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from lockring.cluster_state import ClusterState
-from lockring.errors import LockringError
-from lockring.store.base import Store
+from lockring.core.election import Candidate, Election
+from lockring.errors import LockringError, StoreError
+from lockring.store.base import SharedStore, Store
 
 
 class StoreOutcome(NamedTuple):
@@ -52,6 +54,24 @@ class StoreWorker:
 
         self._run(operation, done)
 
+    def campaign(
+        self, candidate: Candidate, ttl_ms: int, done: Callable[[Election | None, str], None]
+    ) -> None:
+        """Take or renew the lead, or stand by; `done` is called in the event loop, with a problem if that failed."""
+        store = self._shared()
+        future = self._loop.run_in_executor(self._executor, store.campaign, candidate, ttl_ms)
+        future.add_done_callback(lambda each: self._elected(each, done))
+
+    def resign(self, term: str) -> None:
+        """Give up the lead or the candidacy of a term; a failure is left to the end of its time."""
+        store = self._shared()
+
+        def operation() -> None:
+            with contextlib.suppress(StoreError):
+                store.resign(term)
+
+        self._loop.run_in_executor(self._executor, operation)
+
     async def close(self) -> None:
         """Finish all operations, and close the store."""
         await self._loop.run_in_executor(self._executor, self._store.close)
@@ -60,6 +80,23 @@ class StoreWorker:
     def _run(self, operation: Callable[[], StoreOutcome], done: Callable[[StoreOutcome], None]) -> None:
         future = self._loop.run_in_executor(self._executor, operation)
         future.add_done_callback(lambda each: self._finished(each, done))
+
+    def _shared(self) -> SharedStore:
+        assert isinstance(self._store, SharedStore), "only a shared store is asked to name a leader"
+        return self._store
+
+    def _elected(
+        self, future: asyncio.Future[Election], done: Callable[[Election | None, str], None]
+    ) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            done(future.result(), "")
+        elif isinstance(error, (LockringError, OSError)):
+            done(None, str(error))
+        else:
+            raise error
 
     def _finished(self, future: asyncio.Future[StoreOutcome], done: Callable[[StoreOutcome], None]) -> None:
         if future.cancelled():
