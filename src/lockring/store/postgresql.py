@@ -1,0 +1,392 @@
+"""A store in PostgreSQL: one row for a cluster, and one for each of its coordinators.
+
+- *Compare-and-set in one statement.* The `UPDATE` names the version that is expected and the term that leads. A former
+  leader writes nothing, however late its statement arrives.
+- *Leadership by the database's clock.* Coordinators need not agree on the time. No advisory lock of a session is used:
+  behind a pooler it belongs to whichever session the pooler picks.
+- *One message, one transaction.* Each operation is sent as a whole, with its own settings: poolers may hand it to any
+  session, and it happens either completely or not at all. Nothing is prepared.
+- *The outcome of a commit.* If the connection breaks during a write, the row is read back on a new one. The write has
+  taken place if its version is there, and cannot any more if yet another one is. Otherwise its outcome is unknown,
+  and reported so: a statement may still wait in a server's socket.
+- *A deadline for each operation.* libpq has none for answers, so a timer shuts the socket down.
+
+`synchronous_commit` is on for each write, whatever the server's default is. Where the server's standbys are asynchronous,
+its failover may lose the newest states: coordinators notice an older state, and wait for all leases to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import psycopg
+
+from lockring.cluster_state import ClusterState, decode_state, encode_state
+from lockring.core.election import Candidate, Election
+from lockring.errors import ProtocolError, StoreError
+
+DEADLINE_S: Final = 6.0
+"""Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
+_CONNECT_S: Final = 2
+"""Longest time to connect to one host, in whole seconds, as libpq counts."""
+_NAME_MAX: Final = 200
+
+_BEGIN: Final = (
+    "BEGIN",
+    "SET LOCAL synchronous_commit TO on",
+    f"SET LOCAL statement_timeout TO {int(DEADLINE_S * 1000)}",
+)
+_ARE_THERE: Final = "SELECT to_regclass('lockring_coordinators') IS NOT NULL"
+_LOCK_TABLES: Final = "SELECT pg_advisory_xact_lock(hashtext('lockring_clusters'))"
+_CLUSTERS: Final = """
+CREATE TABLE IF NOT EXISTS lockring_clusters (
+    name text PRIMARY KEY,
+    version bigint NOT NULL,
+    state bytea NOT NULL,
+    term text NOT NULL
+)
+"""
+_COORDINATORS: Final = """
+CREATE TABLE IF NOT EXISTS lockring_coordinators (
+    name text NOT NULL,
+    term text NOT NULL,
+    address text NOT NULL,
+    until timestamptz NOT NULL,
+    PRIMARY KEY (name, term)
+)
+"""
+_READ: Final = "SELECT version, state FROM lockring_clusters WHERE name = %(name)s"
+_WRITE: Final = """
+UPDATE lockring_clusters SET version = %(version)s, state = %(state)s
+WHERE name = %(name)s AND version = %(expected)s AND term = %(term)s
+"""
+_BOOK: Final = """
+INSERT INTO lockring_coordinators (name, term, address, until)
+VALUES (%(name)s, %(term)s, %(address)s, clock_timestamp() + %(ttl_ms)s * interval '1 millisecond')
+ON CONFLICT (name, term) DO UPDATE SET until = EXCLUDED.until
+"""
+_MAKE_ROW: Final = """
+INSERT INTO lockring_clusters (name, version, state, term) VALUES (%(name)s, 0, '', '') ON CONFLICT (name) DO NOTHING
+"""
+_LOCK_ROW: Final = "SELECT FROM lockring_clusters WHERE name = %(name)s FOR UPDATE"
+_LEAD: Final = """
+UPDATE lockring_clusters AS cluster SET term = %(term)s
+WHERE cluster.name = %(name)s AND cluster.term <> %(term)s AND NOT EXISTS (
+    SELECT FROM lockring_coordinators AS leader
+    WHERE leader.name = cluster.name AND leader.term = cluster.term AND leader.until > clock_timestamp()
+)
+"""
+_CLEAN: Final = "DELETE FROM lockring_coordinators WHERE name = %(name)s AND until <= clock_timestamp()"
+_ELECTION: Final = """
+SELECT each.term, each.address, each.term = cluster.term
+FROM lockring_coordinators AS each JOIN lockring_clusters AS cluster USING (name)
+WHERE name = %(name)s AND each.until > clock_timestamp() ORDER BY each.address
+"""
+_RESIGN: Final = "DELETE FROM lockring_coordinators WHERE name = %(name)s AND term = %(term)s"
+
+
+class _Result(NamedTuple):
+    """What one statement of an operation has given."""
+
+    changed: int
+    rows: list[tuple[Any, ...]]
+
+
+class PostgresStore:
+    """Keeps the state of one cluster in a PostgreSQL database. Thread-safe; operations wait for one another.
+
+    Args:
+        url: `postgresql://…` as libpq has it: several hosts, TLS and a service file included; `#NAME` at its end names
+            the cluster, "lockring" without it. The role needs the right to create tables at the first start only.
+
+    Attributes:
+        created: whether this start made the tables.
+
+    Raises:
+        StoreError: the database cannot be reached, or does not let this role in. The text does not show the password.
+    """
+
+    def __init__(self, url: str) -> None:
+        conninfo, self._name = _split(url)
+        self._conninfo = conninfo
+        self._where = f"PostgreSQL ({_shown(url)})"
+        self._mutex = threading.Lock()
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._cached: tuple[int, ClusterState] | None = None
+        self._is_closed = False
+        self.created = False
+        try:
+            self.created = self._make_tables()
+        except BaseException:
+            self.close()
+            raise
+
+    # ----------------------------------------------------------------------- the state
+
+    def read(self) -> ClusterState | None:
+        """Return the stored state, None if there is none.
+
+        Raises:
+            StoreError: it cannot be read, or is damaged.
+        """
+        (result,) = self._run("read", _READ)
+        return self._decoded(*_row_of(result))
+
+    def write(self, expected_version: int, state: ClusterState) -> bool:
+        """Store the state if the stored version is the expected one and its term leads; return whether it was stored.
+
+        Raises:
+            StoreError: it could not be written, or it is unknown whether it was.
+        """
+        values = {
+            "name": self._name,
+            "version": state.version,
+            "state": encode_state(state),
+            "expected": expected_version,
+            "term": state.term,
+        }
+        with self._mutex:
+            until_s = time.monotonic() + DEADLINE_S
+            try:
+                (result,) = self._attempt([_WRITE], values, until_s)
+                is_stored = result.changed == 1
+            except psycopg.Error as error:
+                if not self._may_have_happened(error):
+                    raise self._failed("written", error) from error
+                is_stored = self._what_became_of_it(expected_version, values, error, until_s)
+            if is_stored:
+                self._cached = state.version, state
+            return is_stored
+
+    # ----------------------------------------------------------------------- the lead
+
+    def campaign(self, candidate: Candidate, ttl_ms: int) -> Election:
+        """Take or renew the lead, or stand by. See `SharedStore`.
+
+        Raises:
+            StoreError: the database does not answer, or it is unknown what became of the call.
+        """
+        values = {"term": candidate.term, "address": candidate.address, "ttl_ms": ttl_ms}
+        # Campaigns come one after the other. The lock is a statement of its own: the next one sees what was committed
+        # while this one waited.
+        results = self._run(
+            "asked for the leader", _MAKE_ROW, _LOCK_ROW, _LEAD, _BOOK, _CLEAN, _ELECTION, **values
+        )
+        return _election_of(results[-1])
+
+    def election(self) -> Election:
+        """Return the coordinators as the database knows them now.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        (result,) = self._run("asked for the leader", _ELECTION)
+        return _election_of(result)
+
+    def resign(self, term: str) -> None:
+        """End this term's lead or candidacy.
+
+        Raises:
+            StoreError: the database does not answer; what is given up ends with its time.
+        """
+        self._run("written", _RESIGN, term=term)
+
+    def close(self) -> None:
+        """End the connection, and refuse all further calls. Closing twice is harmless."""
+        with self._mutex:
+            self._is_closed = True
+            self._drop()
+
+    # ----------------------------------------------------------------------- operations
+
+    def _make_tables(self) -> bool:
+        """Make the tables unless they are there, and return whether they were not."""
+        (found,) = self._run("opened", _ARE_THERE)
+        if found.rows[0] == (True,):
+            return False
+        # Two coordinators that start at once must not trip over each other's tables.
+        results = self._run("opened", _LOCK_TABLES, _ARE_THERE, _CLUSTERS, _COORDINATORS)
+        return results[1].rows[0] == (False,)
+
+    def _decoded(self, version: int, data: bytes) -> ClusterState | None:
+        if not version:
+            return None
+        # A version names one state forever, so an unchanged one need not be decoded again.
+        if self._cached is not None and self._cached[0] == version:
+            return self._cached[1]
+        try:
+            state = decode_state(data)
+            if state.version != version:
+                raise ProtocolError(f"it bears version {state.version}, not {version}")
+        except ProtocolError as error:
+            raise StoreError(
+                f"the state of {self._name!r} in {self._where} is damaged: {error}; restore the row from a backup, or name"
+                " another cluster after # in --store"
+            ) from error
+        self._cached = version, state
+        return state
+
+    # ----------------------------------------------------------------------- the connection
+
+    def _run(self, verb: str, *statements: str, **values: object) -> list[_Result]:
+        """Run an operation that may be repeated, on a new connection if the present one turns out to be broken."""
+        values["name"] = self._name
+        with self._mutex:
+            until_s = time.monotonic() + DEADLINE_S
+            had_connection = self._connection is not None
+            try:
+                return self._attempt(statements, values, until_s)
+            except psycopg.OperationalError as error:
+                # A connection that was idle may have been cut long ago: that says nothing about the database.
+                if not had_connection or self._connection is not None or time.monotonic() >= until_s:
+                    raise self._failed(verb, error) from error
+            except psycopg.Error as error:
+                raise self._failed(verb, error) from error
+            try:
+                return self._attempt(statements, values, until_s)
+            except psycopg.Error as error:
+                raise self._failed(verb, error) from error
+
+    def _attempt(
+        self, statements: Sequence[str], values: Mapping[str, object], until_s: float
+    ) -> list[_Result]:
+        """Run statements in one transaction and one round trip; a connection that breaks in it is dropped."""
+        if self._is_closed:
+            raise StoreError(f"{self._where} is closed")
+        connection = self._connect(until_s)
+        script = ";".join((*_BEGIN, *statements, "COMMIT"))
+        try:
+            with _shut_down_at(connection, until_s), psycopg.ClientCursor(connection) as cursor:
+                cursor.execute(script.encode(), values)
+                return _results_of(cursor)[len(_BEGIN) : -1]
+        except BaseException:
+            self._clear()
+            raise
+
+    def _connect(self, until_s: float) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._connection is None:
+            left_s = max(1, min(_CONNECT_S, int(until_s - time.monotonic())))
+            self._connection = psycopg.connect(
+                self._conninfo,
+                autocommit=True,
+                connect_timeout=left_s,
+                prepare_threshold=None,
+                application_name="lockring coordinator",
+                target_session_attrs="read-write",
+            )
+        return self._connection
+
+    def _clear(self) -> None:
+        """Make the connection fit for the next operation after one that has failed, or drop it."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            with _shut_down_at(connection, time.monotonic() + 1):
+                connection.rollback()
+        except psycopg.Error:
+            self._drop()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _may_have_happened(self, error: psycopg.Error) -> bool:
+        """Return whether the database may have committed although the call failed: its answer did not arrive."""
+        return self._connection is None and error.sqlstate is None
+
+    def _what_became_of_it(
+        self, expected: int, values: dict[str, Any], cause: psycopg.Error, until_s: float
+    ) -> bool:
+        """Find out whether a write has taken place whose answer was lost."""
+        try:
+            (result,) = self._attempt([_READ], values, max(until_s, time.monotonic() + 1))
+        except psycopg.Error as error:
+            raise self._unknown(cause) from error
+        version, data = _row_of(result)
+        if version == values["version"] and data == values["state"]:
+            return True
+        if version == expected:
+            raise self._unknown(cause)
+        return False
+
+    def _unknown(self, cause: psycopg.Error) -> StoreError:
+        return StoreError(f"it is unknown whether {self._where} has taken the new state: {_text_of(cause)}")
+
+    def _failed(self, verb: str, error: psycopg.Error) -> StoreError:
+        return StoreError(f"{self._where} cannot be {verb}: {_text_of(error)}")
+
+
+def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:
+    results: list[_Result] = []
+    while True:
+        rows = cursor.fetchall() if cursor.description is not None else []
+        results.append(_Result(cursor.rowcount, rows))
+        if not cursor.nextset():
+            return results
+
+
+def _row_of(result: _Result) -> tuple[int, bytes]:
+    """Return the stored version and state; 0 for none."""
+    return (result.rows[0][0], bytes(result.rows[0][1])) if result.rows else (0, b"")
+
+
+def _election_of(result: _Result) -> Election:
+    leader: Candidate | None = None
+    standbys: list[Candidate] = []
+    for term, address, is_leading in result.rows:
+        if is_leading:
+            leader = Candidate(term, address)
+        else:
+            standbys.append(Candidate(term, address))
+    return Election(leader, tuple(standbys))
+
+
+@contextlib.contextmanager
+def _shut_down_at(connection: psycopg.Connection[tuple[Any, ...]], until_s: float) -> Iterator[None]:
+    """Shut the connection's socket down if the block takes too long: the call in it then fails."""
+    end = socket.socket(fileno=os.dup(connection.fileno()))
+
+    def shut_down() -> None:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, until_s - time.monotonic()), shut_down)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        end.close()
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Return what libpq takes of a URL, and the name of the cluster."""
+    base, _, fragment = url.partition("#")
+    name = unquote(fragment) or "lockring"
+    if len(name) > _NAME_MAX or not name.isprintable():
+        raise StoreError(f"a cluster's name after # is 1 to {_NAME_MAX} printable characters, not {name!r}")
+    return base, name
+
+
+def _shown(url: str) -> str:
+    """Return a URL without its password and its parameters."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username or ""
+    return urlunsplit(("postgresql", f"{user}@{host}" if user else host, parts.path, "", parts.fragment))
+
+
+def _text_of(error: psycopg.Error) -> str:
+    """Return what the database or the library says, in one line."""
+    text = " ".join(str(error).split())
+    return text.removeprefix("ERROR: ").removeprefix("FATAL: ") or type(error).__name__

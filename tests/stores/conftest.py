@@ -1,0 +1,53 @@
+"""Real servers, started once for all tests that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lockring.store.base import Store
+from lockring.store.memory import MemoryStore
+from lockring.store.postgresql import PostgresStore
+from lockring.store.sqlite import SqliteStore
+from tests.stores.servers import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A name for the cluster of one test: they share a server."""
+    return str(request.node.name)
+
+
+MakeStore = Callable[[], Store]
+
+
+@pytest.fixture
+def stores(request: pytest.FixtureRequest, kind: str, name: str, tmp_path: Path) -> Iterator[MakeStore]:
+    """Opens stores of one kind in the same place, and closes them at the end."""
+    opened: list[Store] = []
+    memory = MemoryStore()
+
+    def make() -> Store:
+        store: Store
+        if kind == "memory":
+            store = memory
+        elif kind == "sqlite":
+            store = SqliteStore(tmp_path / "state")
+        else:
+            server: PostgresServer = request.getfixturevalue("postgresql")
+            store = PostgresStore(server.url(name=name))
+        opened.append(store)
+        return store
+
+    yield make
+    for store in opened:
+        store.close()

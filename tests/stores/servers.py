@@ -1,0 +1,134 @@
+"""Real servers for the tests of stores: each in a directory of its own, on loopback, and killed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from lockring.server.local.children import free_ports
+
+HOST = "127.0.0.1"
+STARTED_S_MAX = 60
+"""A server that is not there after this time will not come any more; it takes one second on a quiet machine."""
+
+
+class ServerFailed(Exception):
+    """A server is not installed, or does not start."""
+
+
+def postgresql_programs() -> Path:
+    """The directory of the newest PostgreSQL server's programs, which Debian keeps off the PATH."""
+    found = [path for path in Path("/usr/lib/postgresql").glob("*/bin/initdb") if path.parts[-3].isdigit()]
+    if found:
+        return max(found, key=lambda path: int(path.parts[-3])).parent
+    on_path = shutil.which("initdb")
+    if on_path is None:
+        raise ServerFailed("there is no PostgreSQL server; `make stores` installs it")
+    return Path(on_path).parent
+
+
+class PostgresServer:
+    """One PostgreSQL server, which may be killed, frozen and started again on the same data."""
+
+    def __init__(self) -> None:
+        # Not below pytest's directory, which the server's own user cannot enter.
+        self.directory = directory = Path(tempfile.mkdtemp(prefix="lockring-postgresql-"))
+        (self.port,) = free_ports(HOST, 1)
+        self._programs = postgresql_programs()
+        # The server refuses to run as root.
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._user is not None:
+            entry = pwd.getpwnam(self._user)
+            os.chown(directory, entry.pw_uid, entry.pw_gid)
+        password = directory / "password"
+        password.write_text("s3cret\n")
+        password.chmod(0o644)
+        self._run("initdb", "-D", self._data, "-U", "lockring", "-A", "scram-sha-256", "--pwfile", password)
+        self.start()
+
+    @property
+    def _data(self) -> Path:
+        return self.directory / "data"
+
+    def url(self, *, password: str = "s3cret", name: str = "", port: int = 0) -> str:
+        """The URL of a store in it."""
+        where = f"postgresql://lockring:{password}@{HOST}:{port or self.port}/postgres"
+        return f"{where}#{name}" if name else where
+
+    def _run(self, program: str, *arguments: object) -> None:
+        done = subprocess.run(
+            [str(self._programs / program), *map(str, arguments)],
+            user=self._user,
+            group=self._user,
+            extra_groups=None if self._user is None else [],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise ServerFailed(f"{program}: {done.stderr.strip()}")
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        settings = {"listen_addresses": HOST, "unix_socket_directories": "", "port": str(self.port)}
+        flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._programs / "postgres"), "-D", str(self._data), *flags],
+                user=self._user,
+                group=self._user,
+                extra_groups=None if self._user is None else [],
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        ready = [str(self._programs / "pg_isready"), "-h", HOST, "-p", str(self.port), "-q"]
+        until_s = time.monotonic() + STARTED_S_MAX
+        while subprocess.run(ready).returncode:
+            if self._process.poll() is not None or time.monotonic() > until_s:
+                raise ServerFailed(
+                    f"PostgreSQL does not start: {(self.directory / 'log').read_text()[-2000:]}"
+                )
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Kill it and all of its processes, with whatever they are doing."""
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        """Kill it, and remove what it has stored."""
+        self.kill()
+        shutil.rmtree(self.directory)
+
+    def freeze(self) -> None:
+        """Let it, and all of its processes, stand still: the kernel goes on taking connections and data."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.signal(signal.SIGCONT)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the server."""
+        assert self._process is not None
+        # The workers are in sessions of their own.
+        pids = {self._process.pid}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError, IndexError):
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == self._process.pid:
+                    pids.add(int(stat.parent.name))
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
