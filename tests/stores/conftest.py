@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from lockring.store.base import Store
+from lockring.store.etcd.store import EtcdStore
 from lockring.store.memory import MemoryStore
 from lockring.store.postgresql import PostgresStore
 from lockring.store.sqlite import SqliteStore
 from tests.stores.servers import PostgresServer
+from tests.stores.servers_etcd import EtcdServer
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +21,13 @@ def postgresql() -> Iterator[PostgresServer]:
     server = PostgresServer()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -42,6 +51,9 @@ def stores(request: pytest.FixtureRequest, kind: str, name: str, tmp_path: Path)
             store = memory
         elif kind == "sqlite":
             store = SqliteStore(tmp_path / "state")
+        elif kind == "etcd":
+            cluster: EtcdServer = request.getfixturevalue("etcd")
+            store = EtcdStore(cluster.url(name))
         else:
             server: PostgresServer = request.getfixturevalue("postgresql")
             store = PostgresStore(server.url(name=name))

@@ -14,11 +14,11 @@ from lockring.errors import StoreError
 from lockring.store.base import SharedStore, Store
 from tests.stores.conftest import MakeStore
 
-SHARED = ("memory", "postgresql")
-SEVERAL = ("postgresql",)
+SHARED = ("memory", "etcd", "postgresql")
+SEVERAL = ("etcd", "postgresql")
 """Kinds that several processes can open at once."""
 
-every_kind = pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
+every_kind = pytest.mark.parametrize("kind", ["memory", "sqlite", "etcd", "postgresql"])
 shared_kinds = pytest.mark.parametrize("kind", SHARED)
 several_kinds = pytest.mark.parametrize("kind", SEVERAL)
 
@@ -109,7 +109,7 @@ def test_every_process_sees_the_newest_state(stores: MakeStore) -> None:
     assert two.read() == state(4)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", "etcd", "postgresql"])
 def test_a_state_outlives_the_process(stores: MakeStore) -> None:
     store = stores()
     lead(store)

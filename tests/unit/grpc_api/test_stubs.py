@@ -8,9 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from tests.unit.house.rules import ROOT
 
 PROTO = ROOT / "proto" / "lockring" / "v1" / "lockring.proto"
+ETCD_PROTO = ROOT / "proto" / "lockring" / "store" / "etcd" / "etcd.proto"
 
 
 def generator() -> ModuleType:
@@ -22,11 +25,12 @@ def generator() -> ModuleType:
     return module
 
 
-def test_the_stubs_are_what_make_proto_would_write(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("function", "target"), [("generate", "TARGET"), ("generate_etcd", "ETCD_TARGET")])
+def test_the_stubs_are_what_make_proto_would_write(tmp_path: Path, function: str, target: str) -> None:
     module = generator()
-    module.generate(tmp_path)
+    getattr(module, function)(tmp_path)
     fresh = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    committed = {path.name: path.read_text() for path in module.TARGET.glob("*_pb2*")}
+    committed = {path.name: path.read_text() for path in getattr(module, target).glob("*_pb2*")}
     assert sorted(fresh) == sorted(committed)
     stale = [name for name, text in fresh.items() if committed[name] != text]
     assert stale == [], "run `make proto`"
@@ -39,8 +43,13 @@ def undocumented(text: str) -> list[str]:
     return [line for before, line in pairwise(lines) if declares.match(line) and not before.startswith("//")]
 
 
-def test_every_call_and_every_field_has_its_meaning_beside_it() -> None:
-    assert undocumented(PROTO.read_text()) == []
+@pytest.mark.parametrize("proto", [PROTO, ETCD_PROTO], ids=lambda path: path.stem)
+def test_every_call_and_every_field_has_its_meaning_beside_it(proto: Path) -> None:
+    assert undocumented(proto.read_text()) == []
+
+
+def test_the_messages_for_etcd_bear_a_name_of_our_own() -> None:
+    assert re.findall(r"^package (.+);", ETCD_PROTO.read_text(), re.MULTILINE) == ["lockring.store.etcd"]
 
 
 def test_a_field_without_a_comment_would_be_found() -> None:
