@@ -1,7 +1,7 @@
 """Calls to the members of an etcd cluster: one channel a member, a deadline for each call, no outcome that is hidden.
 
-- *A call either may be repeated, or is made once.* `repeat` asks one member after the other until one answers, within
-  one deadline. `once` asks the member that answered last, and says if the outcome is unknown. gRPC repeats nothing by itself.
+- *A call either may be repeated, or is made once.* `repeat` asks one member after the other until one answers.
+  `once` asks the member that answered last, and says if the outcome is unknown. gRPC repeats nothing by itself.
 - *A channel that failed is closed.* The next call makes another one.
   So nothing waits for a back-off of gRPC's, and no call is put into a connection that is known to be broken.
 - *New certificates, new channels.* gRPC reads certificates once. So each call looks whether the files have changed.

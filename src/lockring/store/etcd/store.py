@@ -67,7 +67,7 @@ _WRITE_S_MIN: Final = 0.5
 _READ_BACKS_MAX: Final = 3
 _READ_BACK_PAUSE_S: Final = 0.2
 STATE_BYTES_MAX: Final = 1_500 * 1024
-"""Longest state: etcd takes requests of up to 1.5 MiB, of which the rest of the request needs little."""
+"""Longest state: etcd takes requests of up to 1.5 MiB, and the rest of the request needs little."""
 _CAMPAIGN_TRIES_MAX: Final = 3
 """How often a campaign begins again because its lease ended meanwhile."""
 
@@ -302,7 +302,7 @@ class EtcdStore:
                 break
             if now.revision != before.revision:
                 return now.state == state
-            if isinstance(cause, OutOfSpace):  # etcd has answered, so what it has done is to be seen
+            if isinstance(cause, OutOfSpace):  # etcd has answered, so a read shows all that it did
                 raise cause
             if time.monotonic() > until_s:
                 break
