@@ -56,6 +56,11 @@ class Store(Protocol):
 class SharedStore(Store, Protocol):
     """A store for several coordinators, one of which leads."""
 
+    @property
+    def place(self) -> str:
+        """The engine and where it is, for people, without a password."""
+        ...
+
     def campaign(self, candidate: Candidate, ttl_ms: int) -> Election:
         """Take the lead if it is free or its time is over, or renew it if it is the candidate's; else stand by.
 
