@@ -54,7 +54,7 @@ class Store(Protocol):
 
 @runtime_checkable
 class SharedStore(Store, Protocol):
-    """A store for several coordinators, one of which leads."""
+    """A store for several coordinators. It says which one leads."""
 
     @property
     def place(self) -> str:
@@ -66,7 +66,7 @@ class SharedStore(Store, Protocol):
 
         Args:
             candidate: the coordinator that wants to lead.
-            ttl_ms: how long the call counts unless it is repeated, by the store's clock, in milliseconds (1,000–60,000).
+            ttl_ms: how long the call counts unless it is repeated, in milliseconds of the store's clock (1,000–60,000).
 
         Returns:
             The coordinators as they are after the call. There is a leader: the candidate, or the one it stands by for.

@@ -11,8 +11,9 @@
   and reported so: a statement may still wait in a server's socket.
 - *A deadline for each operation.* libpq has none for answers, so a timer shuts the socket down.
 
-`synchronous_commit` is on for each write, whatever the server's default is. Where the server's standbys are asynchronous,
-its failover may lose the newest states: coordinators notice an older state, and wait for all leases to end.
+`synchronous_commit` is on for each write, whatever the server's default is. Where the server's standbys are
+asynchronous, its failover may lose the newest states: coordinators notice an older state, and wait for all leases to
+end.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ _RESIGN: Final = "DELETE FROM lockring_coordinators WHERE name = %(name)s AND te
 
 
 class _Result(NamedTuple):
-    """What one statement of an operation has given."""
+    """The outcome of one statement of an operation."""
 
     changed: int
     rows: list[tuple[Any, ...]]
