@@ -1,4 +1,4 @@
-"""What every store promises, and what every shared one does besides."""
+"""The promises of every store, and those of every shared one."""
 
 from __future__ import annotations
 

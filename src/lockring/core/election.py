@@ -18,7 +18,7 @@ class Candidate(NamedTuple):
 
 
 class Election(NamedTuple):
-    """What the store knows of the coordinators at one moment.
+    """The coordinators at one moment, as their store knows them.
 
     Attributes:
         leader: the coordinator whose lead is not over, None if there is none.

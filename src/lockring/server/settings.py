@@ -39,6 +39,10 @@ _DATA_DIR_KEPT: Final = (
     "Directory of the coordinator's state (SQLite). By default one named after the command and the port, in "
     "$STATE_DIRECTORY or the user's directory for state."
 )
+_STORE: Final = (
+    "Database that several coordinators share, instead of --data-dir: postgresql://USER@HOST/DATABASE#CLUSTER. One of them"
+    " leads, and the others stand by."
+)
 _IN_MEMORY: Final = "Keep no state: each start waits until every earlier lease must have ended, unless --new-cluster is given."
 _NEW_CLUSTER: Final = (
     "Declare that there was no cluster here before: if no state is found, do not wait for earlier leases."
@@ -78,6 +82,7 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
     )
     advertise: Annotated[str, setting(_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
     data_dir: Annotated[str | None, setting(_DATA_DIR, metavar="DIR", check=_directory)] = None
+    store: Annotated[str, setting(_STORE, metavar="URL")] = ""
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     replication: Annotated[Literal["sync", "async"], setting(_REPLICATION)] = "sync"
     backup_lease_s: Annotated[float, setting(_BACKUP_LEASE, unit="seconds", minimum=0.2, maximum=60)] = 2.0
@@ -90,6 +95,8 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
+        if self.store and self.data_dir is not None:
+            raise ConfigError(f"--store contradicts --data-dir {self.data_dir}: leave one of them out")
 
     def timing(self) -> Timing:
         """Return the durations as the coordinator core takes them."""

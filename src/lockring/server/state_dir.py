@@ -21,6 +21,7 @@ from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSetti
 from lockring.store.base import Store
 from lockring.store.memory import MemoryStore
 from lockring.store.sqlite import SqliteStore
+from lockring.store.urls import open_store as open_shared
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
@@ -92,6 +93,10 @@ def open_store(settings: CoordinatorSettings, log: logging.Logger) -> OpenStore:
         StoreError: the data directory cannot be used.
     """
     wait_s = up(settings.timing().coordinator_lease_ns) / NS_PER_S
+    if settings.store:
+        shared = open_shared(settings.store)
+        log.info("the cluster's state is in %s, which several coordinators may share", shared.place)
+        return OpenStore(shared, settings.new_cluster or shared.created, True, True)
     if settings.data_dir is None:
         if settings.new_cluster:
             log.info("this is a new cluster: it does not wait for locks of an earlier one")

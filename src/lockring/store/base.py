@@ -54,14 +54,19 @@ class Store(Protocol):
 
 @runtime_checkable
 class SharedStore(Store, Protocol):
-    """A store for several coordinators, one of which leads."""
+    """A store for several coordinators. It says which one leads."""
+
+    @property
+    def place(self) -> str:
+        """The engine and where it is, for people, without a password."""
+        ...
 
     def campaign(self, candidate: Candidate, ttl_ms: int) -> Election:
         """Take the lead if it is free or its time is over, or renew it if it is the candidate's; else stand by.
 
         Args:
             candidate: the coordinator that wants to lead.
-            ttl_ms: how long the call counts unless it is repeated, by the store's clock, in milliseconds (1,000–60,000).
+            ttl_ms: how long the call counts unless it is repeated, in milliseconds of the store's clock (1,000–60,000).
 
         Returns:
             The coordinators as they are after the call. There is a leader: the candidate, or the one it stands by for.

@@ -21,6 +21,7 @@ class MemoryStore:
 
     Attributes:
         created: whether it was empty at first.
+        place: where it is, for people.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class MemoryStore:
         self._until_ns: dict[Candidate, int] = {}
         self._is_closed = False
         self.created = state is None
+        self.place = "memory"
 
     def read(self) -> ClusterState | None:
         """Return the stored state, None if there is none.

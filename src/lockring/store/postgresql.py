@@ -11,8 +11,9 @@
   and reported so: a statement may still wait in a server's socket.
 - *A deadline for each operation.* libpq has none for answers, so a timer shuts the socket down.
 
-`synchronous_commit` is on for each write, whatever the server's default is. Where the server's standbys are asynchronous,
-its failover may lose the newest states: coordinators notice an older state, and wait for all leases to end.
+`synchronous_commit` is on for each write, whatever the server's default is. Where the server's standbys are
+asynchronous, its failover may lose the newest states: coordinators notice an older state, and wait for all leases to
+end.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ _RESIGN: Final = "DELETE FROM lockring_coordinators WHERE name = %(name)s AND te
 
 
 class _Result(NamedTuple):
-    """What one statement of an operation has given."""
+    """The outcome of one statement of an operation."""
 
     changed: int
     rows: list[tuple[Any, ...]]
@@ -108,6 +109,7 @@ class PostgresStore:
 
     Attributes:
         created: whether this start made the tables.
+        place: the engine and where it is, for people.
 
     Raises:
         StoreError: the database cannot be reached, or does not let this role in. The text does not show the password.
@@ -116,7 +118,7 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         conninfo, self._name = _split(url)
         self._conninfo = conninfo
-        self._where = f"PostgreSQL ({_shown(url)})"
+        self.place = f"PostgreSQL ({_shown(url)})"
         self._mutex = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._cached: tuple[int, ClusterState] | None = None
@@ -227,7 +229,7 @@ class PostgresStore:
                 raise ProtocolError(f"it bears version {state.version}, not {version}")
         except ProtocolError as error:
             raise StoreError(
-                f"the state of {self._name!r} in {self._where} is damaged: {error}; restore the row from a backup, or name"
+                f"the state of {self._name!r} in {self.place} is damaged: {error}; restore the row from a backup, or name"
                 " another cluster after # in --store"
             ) from error
         self._cached = version, state
@@ -259,7 +261,7 @@ class PostgresStore:
     ) -> list[_Result]:
         """Run statements in one transaction and one round trip; a connection that breaks in it is dropped."""
         if self._is_closed:
-            raise StoreError(f"{self._where} is closed")
+            raise StoreError(f"{self.place} is closed")
         connection = self._connect(until_s)
         script = ";".join((*_BEGIN, *statements, "COMMIT"))
         try:
@@ -319,10 +321,10 @@ class PostgresStore:
         return False
 
     def _unknown(self, cause: psycopg.Error) -> StoreError:
-        return StoreError(f"it is unknown whether {self._where} has taken the new state: {_text_of(cause)}")
+        return StoreError(f"it is unknown whether {self.place} has taken the new state: {_text_of(cause)}")
 
     def _failed(self, verb: str, error: psycopg.Error) -> StoreError:
-        return StoreError(f"{self._where} cannot be {verb}: {_text_of(error)}")
+        return StoreError(f"{self.place} cannot be {verb}: {_text_of(error)}")
 
 
 def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:

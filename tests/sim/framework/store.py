@@ -14,7 +14,7 @@ from tests.sim.framework.world import MS, Process, S, World
 
 Answer = Callable[[int, bool, ClusterState | None], None]
 Act = Callable[[], Callable[[], None]]
-"""What an operation does to the store; it returns the answer to give."""
+"""Does the work of an operation in the store, and returns the answer to give."""
 Watcher = Callable[[ClusterState | None, ClusterState | None], None]
 
 

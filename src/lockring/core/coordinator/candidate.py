@@ -79,7 +79,7 @@ class CandidateCore:
         self._effects: list[Effect] = []
         self._leadership = Leadership(address, new_term, now_ns=now_ns)
         self._desk = StandbyDesk(address, self._effects, now_ns=now_ns)
-        self._core: CoordinatorCore | None = None
+        self._decider: CoordinatorCore | None = None
         self._connections: dict[Connection, None] = {}
         self._operations = _Operations()
         self._reading: tuple[int, int] | None = None
@@ -91,7 +91,7 @@ class CandidateCore:
     @property
     def deciding(self) -> CoordinatorCore | None:
         """The machine that decides, None while this process stands by. Read it only."""
-        return self._core
+        return self._decider
 
     @property
     def candidate(self) -> Candidate:
@@ -106,16 +106,16 @@ class CandidateCore:
     @property
     def has_farewells(self) -> bool:
         """Whether nodes that stop have reported promises that are not in the store yet."""
-        return self._core is not None and self._core.farewells.is_open
+        return self._decider is not None and self._decider.farewells.is_open
 
     def take_store_news(self) -> list[StoreNews]:
         """Return the lines for the log about the store since the last call, in order, and forget them."""
-        return [] if self._core is None else self._core.take_store_news()
+        return [] if self._decider is None else self._decider.take_store_news()
 
     def status(self, *, now_ns: int) -> CoordinatorStatus:
         """Return a snapshot for people."""
-        if self._core is not None:
-            return self._core.status(now_ns=now_ns)
+        if self._decider is not None:
+            return self._decider.status(now_ns=now_ns)
         return standby_status(self._desk.note, self._desk.version)
 
     def check_invariants(self) -> None:
@@ -124,8 +124,8 @@ class CandidateCore:
         Raises:
             AssertionError: a bug.
         """
-        if self._core is not None:
-            self._core.check_invariants()
+        if self._decider is not None:
+            self._decider.check_invariants()
             assert self._leadership.is_leading or not self._is_shared
 
     # ----------------------------------------------------------------------- inputs
@@ -133,8 +133,8 @@ class CandidateCore:
     def set_wall_clock(self, *, wall_ns: int, now_ns: int) -> None:
         """Set what the wall clock shows at `now_ns`. Call it before any input if the clock may have been set."""
         self._wall_offset_ns = wall_ns - now_ns
-        if self._core is not None:
-            self._core.set_wall_clock(wall_ns=wall_ns, now_ns=now_ns)
+        if self._decider is not None:
+            self._decider.set_wall_clock(wall_ns=wall_ns, now_ns=now_ns)
 
     def start(self, *, now_ns: int) -> None:
         """Begin to campaign, or to lead where the store is not shared. Call this once, before all other inputs."""
@@ -144,15 +144,15 @@ class CandidateCore:
     def connected(self, connection: Connection, /, *, now_ns: int) -> None:
         """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
         self._connections[connection] = None
-        if self._core is not None:
-            self._core.connected(connection, now_ns=now_ns)
+        if self._decider is not None:
+            self._decider.connected(connection, now_ns=now_ns)
 
     def receive(self, sender: Connection, message: Message, /, *, now_ns: int) -> None:
         """Handle a message; one that comes after this machine has closed the connection is ignored."""
         if sender not in self._connections:
             return
-        if self._core is not None:
-            self._core.receive(sender, message, now_ns=now_ns)
+        if self._decider is not None:
+            self._decider.receive(sender, message, now_ns=now_ns)
             self._end_if_over(now_ns)
         else:
             self._desk.receive(sender, message)
@@ -162,8 +162,8 @@ class CandidateCore:
         if sender in self._connections:
             del self._connections[sender]
             self._desk.drop(sender)
-            if self._core is not None:
-                self._core.disconnected(sender, now_ns=now_ns)
+            if self._decider is not None:
+                self._decider.disconnected(sender, now_ns=now_ns)
 
     def store_result(
         self,
@@ -180,9 +180,9 @@ class CandidateCore:
             if ok:
                 self._desk.learn(state)
             return
-        number = self._operations.take(operation, self._core)
-        if number is not None and self._core is not None:
-            self._core.store_result(number, ok=ok, state=state, problem=problem, now_ns=now_ns)
+        number = self._operations.take(operation, self._decider)
+        if number is not None and self._decider is not None:
+            self._decider.store_result(number, ok=ok, state=state, problem=problem, now_ns=now_ns)
             self._end_if_over(now_ns)
 
     def election_result(
@@ -200,35 +200,35 @@ class CandidateCore:
         if not self._leadership.take_result(operation, election, problem, now_ns):
             return
         leader = self._leadership.election.leader
-        if self._leadership.is_leading and self._core is None:
+        if self._leadership.is_leading and self._decider is None:
             self._lead(now_ns)
-        elif self._core is not None and election is not None and not self._leadership.is_leading:
+        elif self._decider is not None and election is not None and not self._leadership.is_leading:
             self._stand_by(now_ns)
-        elif self._core is None and leader is not None and leader != was_led_by:
+        elif self._decider is None and leader is not None and leader != was_led_by:
             self._effects.append(Note(f"the coordinator at {leader.address} leads; this one stands by"))
         self._tell_election()
 
     def next_deadline_ns(self) -> int | None:
         """Return when to call `on_timer`, None if never."""
-        deadlines = [] if self._core is None else [self._core.next_deadline_ns()]
+        deadlines = [] if self._decider is None else [self._decider.next_deadline_ns()]
         if self._is_shared:
             deadlines.append(self._leadership.next_deadline_ns())
-            if self._core is None:
+            if self._decider is None:
                 deadlines.append(self._read_due_ns())
         return min((each for each in deadlines if each is not None), default=None)
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due at `next_deadline_ns`. Calling it earlier or later is harmless."""
-        if self._core is not None:
-            self._core.on_timer(now_ns=now_ns)
+        if self._decider is not None:
+            self._decider.on_timer(now_ns=now_ns)
             self._end_if_over(now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Begin due campaigns, reads and writes, and return all effects since the last call."""
         if self._is_shared:
             self._campaign_if_due(now_ns)
-        if self._core is not None:
-            self._take_from_core(now_ns)
+        if self._decider is not None:
+            self._take_from_decider(now_ns)
         elif self._is_shared and now_ns >= self._read_due_ns():
             self._reading = self._operations.next(), now_ns
             self._read_at_ns = now_ns + READ_NS
@@ -243,23 +243,23 @@ class CandidateCore:
         self._reading = None
         self._close_all("this coordinator leads now: connect again")
         term = self._leadership.candidate.term
-        self._core = self._make_core(term, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
-        self._core.start(now_ns=now_ns)
+        self._decider = self._make_core(term, now_ns=now_ns, wall_ns=now_ns + self._wall_offset_ns)
+        self._decider.start(now_ns=now_ns)
         if self._is_shared:
             self._effects.append(Note(f"this coordinator leads, under term {term}"))
 
     def _end_if_over(self, now_ns: int) -> None:
         """End a lead whose term is over."""
-        if self._core is not None and self._core.is_over and self._is_shared:
+        if self._decider is not None and self._decider.is_over and self._is_shared:
             self._effects.append(StoreResign(self._leadership.candidate.term))
             self._stand_by(now_ns)
 
     def _stand_by(self, now_ns: int) -> None:
         """Decide nothing more."""
-        assert self._core is not None
-        self._core.step_down(now_ns=now_ns)
-        self._take_from_core(now_ns)
-        self._core = None
+        assert self._decider is not None
+        self._decider.step_down(now_ns=now_ns)
+        self._take_from_decider(now_ns)
+        self._decider = None
         self._close_all("this coordinator leads no more: connect to the one that does")
         self._leadership.renounce(now_ns)
         self._read_at_ns = now_ns
@@ -284,8 +284,8 @@ class CandidateCore:
             self._desk.note = "no coordinator leads at present"
         else:
             self._desk.note = f"the coordinator at {election.leader.address} leads, and this one stands by"
-        if self._core is not None:
-            self._core.election = election
+        if self._decider is not None:
+            self._decider.note_election(election)
 
     # ----------------------------------------------------------------------- the store
 
@@ -295,9 +295,9 @@ class CandidateCore:
             self._leadership.begin(number, now_ns)
             self._effects.append(StoreCampaign(number, self._leadership.candidate, LEAD_MS))
 
-    def _take_from_core(self, now_ns: int) -> None:
+    def _take_from_decider(self, now_ns: int) -> None:
         """Take the effects of the machine that decides, with its operations under numbers of this process."""
-        core = self._core
+        core = self._decider
         assert core is not None
         for effect in core.take_effects(now_ns=now_ns):
             match effect:

@@ -127,8 +127,6 @@ class CoordinatorCore:
         self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
-        self.election = Election(None)
-        """The coordinators of the store, where it is shared; for people."""
 
     # ----------------------------------------------------------------------- queries
 
@@ -209,6 +207,10 @@ class CoordinatorCore:
         wall_ns = self._clocks.wall_ns(now_ns)
         result = self._term.take_result
         self._act_on(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
+
+    def note_election(self, election: Election) -> None:
+        """Note the coordinators of a shared store, for people."""
+        self._term.election = election
 
     def step_down(self, *, now_ns: int) -> None:
         """Decide nothing more, for good, since another coordinator leads; refuse what is open."""
@@ -318,7 +320,7 @@ class CoordinatorCore:
                 note = with_time_left(self.note, self.left_ms(now_ns))
                 self._effects.append(Send(sender, StateReply(message.request, state, note)))
             case GetStatus():
-                status = server_status_of(self.status(now_ns=now_ns), self.election)
+                status = server_status_of(self.status(now_ns=now_ns), self._term.election)
                 self._effects.append(Send(sender, StatusReply(message.request, status)))
             case _:
                 self._refuse_role(sender, message, "a client")

@@ -23,6 +23,7 @@ from lockring.core.coordinator.store_health import StoreHealth
 from lockring.core.coordinator.store_past import StorePast
 from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replicated_from_now_on
 from lockring.core.effects import Effect
+from lockring.core.election import Election
 from lockring.core.farewells import is_trusted
 from lockring.core.timing import Timing, up
 from lockring.units import NS_PER_MS, NS_PER_S, ms_to_ns
@@ -90,6 +91,7 @@ class Term:
         deposed: lives of nodes from which the write under way takes slots; they are not acknowledged meanwhile.
         problem: a sentence on why the term makes no progress, "" if it does.
         health: the store's record of failures.
+        election: the coordinators of a shared store, for people.
     """
 
     def __init__(self, settings: TermSettings, effects: list[Effect]) -> None:
@@ -99,6 +101,7 @@ class Term:
         self.deposed: frozenset[Replica] = frozenset()
         self.problem = ""
         self.health = StoreHealth()
+        self.election = Election(None)
         self._settings = settings
         self._cluster = settings.cluster_if_new
         self._operations = StoreOperations(effects)
