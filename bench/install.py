@@ -116,20 +116,34 @@ def prepare(wanted: Sequence[str], *, may_install: bool, say: Callable[[str], No
         say: receives a sentence on each step.
     """
     needs = {PEERS[peer].module for peer in wanted if peer not in OURS}
-    absent = [NEEDS[each] for each in NEEDS if each in needs and not NEEDS[each].is_there()]
-    why_not = ""
-    if absent:
-        why_not = obstacle(may_install, os.geteuid(), shutil.which("apt-get"))
-        if not why_not:
-            packages = [package for need in absent for package in need.packages]
-            say(f"installing {', '.join(packages)} …")
-            why_not = _install(packages, [service for need in absent for service in need.services])
+    why_not = install_missing(
+        [NEEDS[each] for each in NEEDS if each in needs], may_install=may_install, say=say
+    )
     left_out = {}
     for module in needs:
         if sentence := lack(NEEDS[module], why_not):
             left_out[module] = sentence
     peers = tuple(peer for peer in PEERS if peer in wanted and PEERS[peer].module not in left_out)
     return Ready(peers, list(left_out.values()), _versions(peers))
+
+
+def install_missing(needs: Iterable[Need], *, may_install: bool, say: Callable[[str], None]) -> str:
+    """Install the servers that are missing, and return the reason if that failed, as the end of a sentence.
+
+    Args:
+        needs: the servers in question.
+        may_install: whether Debian's packages may be installed.
+        say: receives a sentence on each step.
+    """
+    absent = [need for need in needs if not need.is_there()]
+    if not absent:
+        return ""
+    why_not = obstacle(may_install, os.geteuid(), shutil.which("apt-get"))
+    if why_not:
+        return why_not
+    packages = [package for need in absent for package in need.packages]
+    say(f"installing {', '.join(packages)} …")
+    return _install(packages, [service for need in absent for service in need.services])
 
 
 def obstacle(may_install: bool, user_id: int, apt_get: str | None) -> str:

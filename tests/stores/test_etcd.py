@@ -20,7 +20,6 @@ from lockring.store.etcd.etcd_pb2 import (
     PutRequest,
     RangeRequest,
     TxnRequest,
-    TxnResponse,
 )
 from lockring.store.etcd.store import DEADLINE_S, STATE_BYTES_MAX, EtcdStore
 from tests.middlebox import Middlebox
@@ -503,7 +502,7 @@ def test_the_write_that_uses_up_the_space_has_taken_place(
     store = leading(etcd.url(name))
     real = store._calls.once
 
-    def refuse(method: Method[Any, Any], request: Any, until_s: float) -> TxnResponse:
+    def refuse(method: Method[Any, Any], request: Any, until_s: float) -> Any:
         answer = real(method, request, until_s)
         if method is TXN:
             raise OutOfSpace("no space left")

@@ -9,6 +9,12 @@ from lockring.errors import StoreError
 from lockring.store.base import SharedStore
 
 
+def _open_etcd(url: str) -> SharedStore:
+    from lockring.store.etcd.store import EtcdStore
+
+    return EtcdStore(url)
+
+
 def _open_postgresql(url: str) -> SharedStore:
     from lockring.store.postgresql import PostgresStore
 
@@ -16,6 +22,8 @@ def _open_postgresql(url: str) -> SharedStore:
 
 
 _ENGINES: Final[dict[str, tuple[str, Callable[[str], SharedStore]]]] = {
+    "etcd": ("etcd", _open_etcd),
+    "etcds": ("etcd", _open_etcd),
     "postgresql": ("postgresql", _open_postgresql),
     "postgres": ("postgresql", _open_postgresql),
 }
@@ -35,7 +43,7 @@ def open_store(url: str) -> SharedStore:
     """Open a shared store.
 
     Args:
-        url: `postgresql://…`; see the engine's class.
+        url: `etcd://…`, `etcds://…` or `postgresql://…`; see the engine's class.
 
     Raises:
         StoreError: there is no such engine, its library is not installed, or it cannot be opened.

@@ -98,8 +98,9 @@ def parse(url: str, environ: Mapping[str, str] = os.environ) -> EtcdPlace:
     """
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise StoreError(f"the URL of the store is malformed; expected {_FORM}") from error
+    except ValueError:
+        # The error's text has a part of the URL, which may be the password.
+        raise StoreError(f"the URL of the store is malformed; expected {_FORM}") from None
     if parts.scheme not in ("etcd", "etcds") or parts.fragment:
         raise StoreError(f"the URL of the store is malformed; expected {_FORM}")
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -134,12 +135,12 @@ def _endpoint(host: str) -> str:
         if host.startswith("[") and host.endswith("]"):
             return format_address(host[1:-1], PORT)
         return format_address(*split_address(host if ":" in host else f"{host}:{PORT}"))
-    except InvalidRequest as error:
-        # This may be a part of a password with a slash or a sign in it that should have been escaped.
+    except InvalidRequest:
+        # The host may be a part of a password with a slash or another sign in it that was not escaped.
         raise StoreError(
             f"the URL of the store has a host that is not HOST or HOST:PORT; expected {_FORM}, with / ? # @ and % in a"
             " password written as %2F %3F %23 %40 and %25"
-        ) from error
+        ) from None
 
 
 def _prefix(parts: SplitResult) -> str:
