@@ -1,6 +1,7 @@
 """Installs the servers that the tests of stores start: `python -m tests.stores.install`.
 
-With them comes openssl, which makes certificates. Only the programs are wanted. The packages' services are neither started nor enabled.
+With them comes openssl, which makes certificates.
+Only the programs are wanted: the packages' services are neither started nor enabled.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +11,8 @@ from lockring.store.base import SharedStore
 
 
 def _open_etcd(url: str) -> SharedStore:
+    # Without this, gRPC writes lines of its own about each failure; the store's errors say the same, in the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from lockring.store.etcd.store import EtcdStore
 
     return EtcdStore(url)

@@ -196,7 +196,10 @@ class EtcdStore:
                 if self._is_renewed(coordinators, candidate, ttl_s, until_s):
                     return self._election(coordinators)
                 with contextlib.suppress(LeaseGone):
-                    return self._election(self._candidacy(coordinators, candidate, ttl_s, until_s))
+                    coordinators = self._candidacy(coordinators, candidate, ttl_s, until_s)
+                    # None leads if the leader's lease has ended between the read and the transaction.
+                    if coordinators.leader is not None:
+                        return self._election(coordinators)
             raise StoreError(f"a lease of {ttl_s} s ends before it can be used: etcd is too slow")
 
     def election(self) -> Election:
