@@ -124,11 +124,11 @@ def test_a_node_that_was_not_the_first_to_fail_is_not_called_failed() -> None:
 def test_a_cluster_is_announced_only_while_its_nodes_serve_whatever_the_state_says() -> None:
     with LocalCluster(nodes=1, stabilization_s=0.3) as cluster:
         coordinator, nodes = cluster.address_of(COORDINATOR), [cluster.address_of("N1")]
-        assert state_if_served(coordinator, nodes) is not None
+        assert state_if_served([coordinator], nodes) is not None
         cluster.kill("N1")
         assert all(slot.primary is not None for slot in ask_state(coordinator).state.slots)
         with pytest.raises(lockring.Unavailable):
-            state_if_served(coordinator, nodes)
+            state_if_served([coordinator], nodes)
         cluster.restart("N1")  # a new life, which waits for the leases of the former one
         eventually(lambda: answers(nodes[0]), cluster.logs)
-        assert state_if_served(coordinator, nodes) is None
+        assert state_if_served([coordinator], nodes) is None

@@ -236,27 +236,40 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
 
 
 class UpSettings(_Server, frozen=True, kw_only=True):
-    """The settings of `lockring up`: a coordinator and `nodes` nodes on one machine, on consecutive ports."""
+    """The settings of `lockring up`: coordinators and `nodes` nodes on one machine, on consecutive ports."""
 
     nodes: Annotated[int, setting("How many nodes to start.", minimum=1, maximum=50)] = 3
     host: Annotated[str, setting("Address that all of them listen on.", metavar="HOST")] = "127.0.0.1"
     port: Annotated[
         int,
         setting(
-            "The coordinator's port; the nodes take the next ones. With 0, all take free ones.",
+            "The first coordinator's port; the others and the nodes take the next ones. With 0, all take free ones.",
             minimum=0,
             maximum=PORT_MAX,
         ),
     ] = 9500
+    coordinators: Annotated[
+        int, setting("How many coordinators to start; more than one need --store.", minimum=1, maximum=9)
+    ] = 1
+    store: Annotated[str, setting(_STORE, metavar="URL")] = ""
     data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
     in_memory: Annotated[bool, setting(_IN_MEMORY)] = False
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     grpc: Annotated[bool, setting("Whether the nodes serve the gRPC API, each at its own port + 100.")] = True
 
     def __post_init__(self) -> None:
-        if self.port and self.port + self.nodes + GRPC_PORT_OFFSET * self.grpc > PORT_MAX:
+        if self.coordinators > 1 and not self.store:
             raise ConfigError(
-                f"--port {self.port} leaves no room for {self.nodes} nodes on the ports after it; choose a lower one"
+                f"--coordinators {self.coordinators} needs a store that they share: name one with --store URL"
+            )
+        if self.store and (self.data_dir is not None or self.in_memory):
+            raise ConfigError("--store contradicts --data-dir and --in-memory: leave them out")
+        if (
+            self.port
+            and self.port + self.coordinators - 1 + self.nodes + GRPC_PORT_OFFSET * self.grpc > PORT_MAX
+        ):
+            raise ConfigError(
+                f"--port {self.port} leaves no room for {self.coordinators} coordinators and {self.nodes} nodes on the ports from it on; choose a lower one"
             )
         if self.host in WILDCARDS:
             raise ConfigError(

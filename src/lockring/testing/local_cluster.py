@@ -25,8 +25,8 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError
-from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_undrain
-from lockring.server.local.children import command_of
+from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain
+from lockring.server.local.children import command_of, variables_of
 from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
 from lockring.slots import SLOTS, slot_of
 from lockring.testing.network import Loopback, Network, Place
@@ -50,7 +50,8 @@ class ClusterFailed(RuntimeError):
 class LocalCluster:
     """A coordinator and some nodes on free loopback ports. Not thread-safe.
 
-    Processes are named "coordinator", "N1", "N2", …; they never outlive the test, whatever happens to it.
+    Processes are named "coordinator", "N1", "N2", …, and coordinators that share a store "C1", "C2", …. They never outlive
+    the test, whatever happens to it.
 
     Args:
         nodes: how many nodes to start with.
@@ -63,6 +64,8 @@ class LocalCluster:
         directory: for logs and the coordinator's state; by default a temporary one, removed at the end.
         network: gives the processes their addresses; by default free ports of the loopback interface.
         grpc: whether the nodes serve the gRPC API, each at a free port: see `grpc_address_of`.
+        store: URL of a store that the coordinators share, "" for a directory.
+        coordinators: how many there are; more than one need a store.
     """
 
     def __init__(
@@ -78,7 +81,10 @@ class LocalCluster:
         directory: str | os.PathLike[str] | None = None,
         network: Network | None = None,
         grpc: bool = False,
+        store: str = "",
+        coordinators: int = 1,
     ) -> None:
+        assert store or coordinators == 1, "several coordinators need a store that they share"
         self._nodes_at_start = nodes
         self._is_own_directory = directory is None
         self.directory = Path(tempfile.mkdtemp(prefix="lockring-") if directory is None else directory)
@@ -87,7 +93,8 @@ class LocalCluster:
         self._log_level: LogLevel = log_level
         self._grpc_places: dict[str, Place] | None = {} if grpc else None
         self._coordinator_settings = CoordinatorSettings(
-            data_dir=str(self.directory / "data"),
+            data_dir=None if store else str(self.directory / "data"),
+            store=store,
             replication=replication,
             backup_lease_s=backup_lease_s,
             coordinator_lease_s=coordinator_lease_s,
@@ -95,6 +102,10 @@ class LocalCluster:
             member_lease_s=member_lease_s,
             log_level=log_level,
         )
+        self.coordinators = (
+            [f"C{number}" for number in range(1, coordinators + 1)] if store else [COORDINATOR]
+        )
+        """The names of the coordinators."""
         self._processes: dict[str, TestedProcess] = {}
         # The system ends a child with the *thread* that started it: so a thread that lives as long as the cluster does.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-cluster")
@@ -136,10 +147,12 @@ class LocalCluster:
                 self._end_all()
 
     def _start_all(self) -> None:
-        place = self._network.place(COORDINATOR)
-        # There was no cluster before, even if a first attempt has left an empty directory.
-        command = self._coordinator_command(place, new_cluster=True)
-        self._add(COORDINATOR, TestedProcess(place, command, self._log(COORDINATOR)))
+        for name in self.coordinators:
+            place = self._network.place(name)
+            # There was no cluster before, even if a first attempt has left an empty directory.
+            command = self._coordinator_command(place, new_cluster=True)
+            variables = variables_of(self._coordinator_settings)
+            self._add(name, TestedProcess(place, command, self._log(name), variables))
         for number in range(1, self._nodes_at_start + 1):
             self._add_node(f"N{number}", 1)
 
@@ -164,13 +177,25 @@ class LocalCluster:
     def servers(self) -> str:
         """The nodes' addresses, in the form that a client takes."""
         return ",".join(
-            process.place.public for name, process in self._processes.items() if name != COORDINATOR
+            process.place.public for name, process in self._processes.items() if name not in self.coordinators
         )
 
     @property
     def nodes(self) -> list[str]:
         """The names of all nodes ever started, running or not."""
-        return [name for name in list(self._processes) if name != COORDINATOR]
+        return [name for name in list(self._processes) if name not in self.coordinators]
+
+    @property
+    def leader(self) -> str:
+        """The name of the coordinator that leads, by the word of any of them; "" if none is known."""
+        addresses = {self.address_of(name): name for name in self.coordinators}
+        for name in self.coordinators:
+            process = self._process(name)
+            if process.is_running and not process.is_frozen:
+                with contextlib.suppress(LockringError):
+                    status = ask_status(process.address, timeout_s=_ANSWER_S_MAX)
+                    return addresses.get(status.leader, "")
+        return ""
 
     def address_of(self, name: str) -> str:
         """Return HOST:PORT that a process listens on, the same after a restart."""
@@ -255,7 +280,7 @@ class LocalCluster:
         """
         process = self._process(name)
         process.kill()
-        if name == COORDINATOR:
+        if name in self.coordinators:
             process.command = self._coordinator_command(process.place, new_cluster=False)
         elif weight is not None:
             process.command = self._node_command(name, process.place, weight)
@@ -269,12 +294,12 @@ class LocalCluster:
 
     def drain(self, name: str) -> None:
         """Ask the coordinator to move everything off a node. Does not wait; see `wait_until_stable`."""
-        ask_drain(self.address_of(COORDINATOR), name)
+        ask_drain(self.address_of(self.leader or COORDINATOR), name)
         self._process(name).is_draining = True
 
     def undrain(self, name: str) -> None:
         """Ask the coordinator to let a drained node have slots again. Does not wait; see `wait_until_stable`."""
-        ask_undrain(self.address_of(COORDINATOR), name)
+        ask_undrain(self.address_of(self.leader or COORDINATOR), name)
         self._process(name).is_draining = False
 
     def wait_for_exit(self, name: str, *, timeout_s: float = 30.0) -> int:
@@ -322,9 +347,10 @@ class LocalCluster:
     def _unstable(self) -> tuple[str, ClusterState]:
         """Return what keeps the cluster from being stable, "" if nothing; and the coordinator's state."""
         nobody = ClusterState()
-        coordinator = self._view(COORDINATOR)
-        if coordinator is None:
-            return "the coordinator does not answer", nobody
+        views = [view for name in self.coordinators if (view := self._view(name)) is not None]
+        if not views:
+            return "no coordinator answers", nobody
+        coordinator = next((view for view in views if not view.note), views[0])
         state = coordinator.state
         if coordinator.note:
             return coordinator.note, state
@@ -391,7 +417,7 @@ class LocalCluster:
             grpc_advertise=grpc_advertise,
             listen=place.listen,
             advertise=place.advertise,
-            coordinators=(self._process(COORDINATOR).place.public,),
+            coordinators=tuple(self._process(each).place.public for each in self.coordinators),
             weight=weight,
             log_level=self._log_level,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +22,15 @@ class TestedProcess:
         command: its command line, without the place's prefix; a change takes effect at the next start.
     """
 
-    def __init__(self, place: Place, command: list[str], log_path: Path) -> None:
+    def __init__(
+        self, place: Place, command: list[str], log_path: Path, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.place = place
         self.command = command
         self.is_frozen = False
         self.is_draining = False
         self._log_path = log_path
+        self._variables = variables
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,7 +68,7 @@ class TestedProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=child_environment(),
+                env=child_environment(self._variables),
                 start_new_session=True,
             )
 

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -19,8 +20,12 @@ PORTS: Final = range(20_000, 32_000)
 _ATTEMPTS_MAX: Final = 1_000
 
 
+SECRET_FIELDS: Final = frozenset({"store"})
+"""Settings that may contain a password. They go by variables, since all users of a machine see command lines."""
+
+
 def command_of(role: str, settings: msgspec.Struct) -> list[str]:
-    """Return the command line that runs a server with these settings, all given as flags.
+    """Return the command line that runs a server with these settings, given as flags but for `variables_of`.
 
     Args:
         role: "coordinator", "node" or another command of `lockring`.
@@ -29,7 +34,7 @@ def command_of(role: str, settings: msgspec.Struct) -> list[str]:
     command = [sys.executable, "-m", "lockring", role]
     for setting in settings_of(type(settings)):
         value = getattr(settings, setting.field)
-        if value == setting.default:
+        if value == setting.default or setting.field in SECRET_FIELDS:
             continue
         match setting.kind:
             case "switch":
@@ -41,9 +46,25 @@ def command_of(role: str, settings: msgspec.Struct) -> list[str]:
     return command
 
 
-def child_environment() -> dict[str, str]:
-    """Return the environment of a child that must not outlive this process; no variable sets any of its settings."""
+def variables_of(settings: msgspec.Struct) -> dict[str, str]:
+    """Return the settings that a child gets by variables."""
+    found: dict[str, str] = {}
+    for setting in settings_of(type(settings)):
+        value = getattr(settings, setting.field)
+        if setting.field in SECRET_FIELDS and value != setting.default:
+            assert setting.variable is not None
+            found[setting.variable] = str(value)
+    return found
+
+
+def child_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a child that must not outlive this process.
+
+    Args:
+        variables: those that set its settings, None for none; no others do.
+    """
     environ = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLE_PREFIX)}
+    environ.update(variables or {})
     environ[PARENT_VARIABLE] = str(os.getpid())
     environ["PYTHONUNBUFFERED"] = "1"
     return environ

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TextIO
 
 from lockring import exits
@@ -61,6 +61,7 @@ class SupervisedChild:
         command: its command line.
         printer: prints its lines.
         on_hopeless: called with its exit code when a restart would end the same way.
+        variables: of its environment, that set what its command line must not show.
     """
 
     def __init__(
@@ -69,11 +70,14 @@ class SupervisedChild:
         command: Sequence[str],
         printer: LinePrinter,
         on_hopeless: Callable[[str, int], None],
+        *,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._command = command
         self._printer = printer
         self._on_hopeless = on_hopeless
+        self._variables = variables
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -130,7 +134,7 @@ class SupervisedChild:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=child_environment(),
+            env=child_environment(self._variables),
             limit=_LINE_BYTES_MAX,
             start_new_session=True,  # the supervisor decides what to do with Ctrl-C in the terminal
         )

@@ -12,13 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from lockring.addresses import format_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState
 from lockring.errors import CannotListen, LockringError
 from lockring.net.oneshot import ask_state, ask_status
 from lockring.ring_picture import draw
-from lockring.server.local.children import command_of, free_ports, is_free
+from lockring.server.local.children import command_of, free_ports, is_free, variables_of
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
 from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
 from lockring.server.state_dir import StatePlace, kept_by_up
@@ -44,7 +46,7 @@ class UpServer:
     def __init__(self, settings: UpSettings) -> None:
         self._settings = settings
         self._temporary_dir = ""
-        self._coordinator: SupervisedChild | None = None
+        self._coordinators: list[SupervisedChild] = []
         self._nodes: list[SupervisedChild] = []
         self._announcement: asyncio.Task[None] | None = None
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -57,26 +59,36 @@ class UpServer:
             StoreError: the default data directory cannot be used.
         """
         settings = self._settings
-        names = ["coordinator", *(f"N{number}" for number in range(1, settings.nodes + 1))]
-        addresses = dict(zip(names, self._addresses(names), strict=True))
-        kept = kept_by_up(settings)
-        coordinator = CoordinatorSettings(
-            listen=addresses["coordinator"],
-            data_dir=kept.data_dir or self._temporary(kept),
-            new_cluster=kept.is_new and kept.data_dir is not None,
-            log_level=settings.log_level,
-        )
+        leaders = [f"C{number}" for number in range(1, settings.coordinators + 1)]
+        if settings.coordinators == 1:
+            leaders = ["coordinator"]
+        names = [*leaders, *(f"N{number}" for number in range(1, settings.nodes + 1))]
+        addresses = dict(zip(names, self._addresses(names, len(leaders)), strict=True))
+        if settings.store:
+            coordinator = CoordinatorSettings(
+                store=settings.store, new_cluster=settings.new_cluster, log_level=settings.log_level
+            )
+        else:
+            kept = kept_by_up(settings)
+            coordinator = CoordinatorSettings(
+                data_dir=kept.data_dir or self._temporary(kept),
+                new_cluster=kept.is_new and kept.data_dir is not None,
+                log_level=settings.log_level,
+            )
         in_colour = takes_colour(sys.stderr)
         printer = LinePrinter(names, in_colour=in_colour)
-        self._coordinator = SupervisedChild(
-            "coordinator", command_of("coordinator", coordinator), printer, self._hopeless
-        )
-        self._coordinator.start()
-        for name in names[1:]:
+        for name in leaders:
+            command = command_of("coordinator", msgspec.structs.replace(coordinator, listen=addresses[name]))
+            child = SupervisedChild(
+                name, command, printer, self._hopeless, variables=variables_of(coordinator)
+            )
+            self._coordinators.append(child)
+            child.start()
+        for name in names[len(leaders) :]:
             node = NodeSettings(
                 id=name,
                 listen=addresses[name],
-                coordinators=(addresses["coordinator"],),
+                coordinators=tuple(addresses[each] for each in leaders),
                 grpc=settings.grpc,
                 log_level=settings.log_level,
             )
@@ -104,9 +116,9 @@ class UpServer:
             node.tell(signal.SIGTERM if keeps_state else signal.SIGQUIT)
         timeout_s = _DRAIN_S_MAX if keeps_state else _STOP_S_MAX
         await asyncio.gather(*(node.ended(timeout_s=timeout_s) for node in self._nodes))
-        if self._coordinator is not None:
-            self._coordinator.tell(signal.SIGTERM)
-            await self._coordinator.ended(timeout_s=_STOP_S_MAX)
+        for coordinator in self._coordinators:
+            coordinator.tell(signal.SIGTERM)
+        await asyncio.gather(*(each.ended(timeout_s=_STOP_S_MAX) for each in self._coordinators))
         if self._temporary_dir:
             await asyncio.to_thread(shutil.rmtree, self._temporary_dir, ignore_errors=True)
 
@@ -125,7 +137,7 @@ class UpServer:
             )
         return os.path.join(self._temporary_dir, "state") if kept.is_new else self._temporary_dir
 
-    def _addresses(self, names: list[str]) -> list[str]:
+    def _addresses(self, names: list[str], coordinators: int) -> list[str]:
         host, port = self._settings.host, self._settings.port
         if port == 0:
             return [format_address(host, free) for free in free_ports(host, len(names))]
@@ -136,7 +148,7 @@ class UpServer:
                     "or the address is not of this machine; choose other ports with --port"
                 )
             grpc_port = port + place + GRPC_PORT_OFFSET
-            if place > 0 and self._settings.grpc and not is_free(host, grpc_port):
+            if place >= coordinators and self._settings.grpc and not is_free(host, grpc_port):
                 raise CannotListen(
                     f"cannot listen on {format_address(host, grpc_port)} (gRPC of {name}): the port is already taken; "
                     "choose other ports with --port, or --no-grpc"
@@ -150,14 +162,14 @@ class UpServer:
 
     async def _announce(self, addresses: dict[str, str]) -> None:
         """Wait until the cluster serves, and print how to reach it."""
-        coordinator = addresses["coordinator"]
-        nodes = [address for name, address in addresses.items() if name != "coordinator"]
+        count = self._settings.coordinators
+        coordinators, nodes = list(addresses.values())[:count], list(addresses.values())[count:]
         state: ClusterState | None = None
         trouble = RepeatedTrouble()
         while state is None:
             await asyncio.sleep(_POLL_S)
             try:
-                state = await asyncio.to_thread(state_if_served, coordinator, nodes)
+                state = await asyncio.to_thread(state_if_served, coordinators, nodes)
             except LockringError as error:
                 text = trouble.fails(str(error), now_ns=monotonic_ns())
                 if text:
@@ -167,9 +179,11 @@ class UpServer:
         drawing = draw(state, width=min(shutil.get_terminal_size().columns, _WIDTH_MAX), colour=colour)
         apis = ",".join(member.grpc for _, member in sorted(state.members.items()) if member.grpc)
         grpc = f"; the gRPC API is at {apis}" if apis else ""
-        count = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
+        leaders = ", ".join(coordinators)
+        where = f"the coordinator is at {leaders}" if count == 1 else f"the coordinators are at {leaders}"
+        ready = "1 node" if self._settings.nodes == 1 else f"{self._settings.nodes} nodes"
         print(
-            f"\n{drawing}\n\n{count} ready; the coordinator is at {coordinator}{grpc}. In another terminal:\n\n"
+            f"\n{drawing}\n\n{ready} ready; {where}{grpc}. In another terminal:\n\n"
             f"    export LOCKRING_SERVER={servers}\n"
             f"    lockring lock demo -- sh -c 'echo token $LOCKRING_FENCING_TOKEN; sleep 5'\n"
             f"    lockring status\n\n"
@@ -178,13 +192,13 @@ class UpServer:
         )
 
 
-def state_if_served(coordinator: str, nodes: Sequence[str]) -> ClusterState | None:
+def state_if_served(coordinators: Sequence[str], nodes: Sequence[str]) -> ClusterState | None:
     """Return the cluster state once the nodes serve every slot, each with a backup if there are nodes for it. Blocks.
 
     The state alone only says which nodes should serve. After a restart those are the earlier ones, which wait for the
     end of the earlier leases.
     """
-    state = ask_state(coordinator).state
+    state = max((ask_state(each).state for each in coordinators), key=lambda state: state.version)
     if len(nodes) > 1 and any(slot.backup is None for slot in state.slots):
         return None
     return state if sum(ask_status(address).serving for address in nodes) == SLOTS else None

@@ -1,0 +1,169 @@
+"""Several coordinators on one store, as real processes: whichever dies, stands still or loses the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import lockring
+from lockring.net.oneshot import ask_status
+from lockring.testing import LocalCluster
+from tests.processes import eventually
+from tests.stores.servers import PostgresServer
+
+pytestmark = [pytest.mark.timeout(400)]
+
+SETTLED_S = 60.0
+LOCKS = 200
+
+
+@pytest.fixture
+def cluster(postgresql: PostgresServer, name: str) -> Iterator[LocalCluster]:
+    with LocalCluster(
+        nodes=3, coordinators=3, store=postgresql.url(name=name), stabilization_s=0.3
+    ) as cluster:
+        yield cluster
+
+
+class Holder:
+    """A client that holds many locks, and checks that none was lost and no token has changed."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.client = lockring.Client(cluster.servers, ttl=10)
+        self.grants = [self.client.lock(f"job/{number}").acquire(timeout=60) for number in range(LOCKS)]
+        self.tokens = [grant.fencing_token for grant in self.grants]
+        self.lost: list[str] = []
+        for grant in self.grants:
+            grant.on_lost(lambda lost: self.lost.append(lost.name))
+
+    def check(self, after: str) -> None:
+        """Nothing is lost, and the node has every grant under its token."""
+        assert self.lost == [], after
+        assert all(grant.held for grant in self.grants), after
+        assert all(grant.verify() for grant in self.grants), after
+        assert [grant.fencing_token for grant in self.grants] == self.tokens, after
+
+
+@pytest.fixture
+def holder(cluster: LocalCluster) -> Iterator[Holder]:
+    holder = Holder(cluster)
+    yield holder
+    holder.client.close()
+
+
+def reigns(cluster: LocalCluster) -> list[int]:
+    """When each slot's primary began: a moved slot shows here."""
+    return [slot.since for slot in cluster.state().slots]
+
+
+def leader_other_than(cluster: LocalCluster, former: str) -> str:
+    """Wait until another coordinator leads and the nodes have its state."""
+
+    def other() -> str:
+        leader = cluster.leader
+        return leader if leader != former else ""
+
+    leader = eventually(other, cluster.logs)
+    cluster.wait_until_stable(timeout_s=SETTLED_S)
+    return leader
+
+
+def test_one_coordinator_leads_and_the_others_say_so(cluster: LocalCluster) -> None:
+    leader = cluster.leader
+    standbys = [name for name in cluster.coordinators if name != leader]
+    assert len(standbys) == 2
+    for name in cluster.coordinators:
+        status = ask_status(cluster.address_of(name))
+        assert status.leader == cluster.address_of(leader)
+        assert sorted(status.standbys) == sorted(map(cluster.address_of, standbys))
+        assert bool(status.note) == (name != leader)
+
+
+def test_a_leader_that_is_killed_is_followed_without_a_moved_slot_or_a_lost_lock(
+    cluster: LocalCluster, holder: Holder
+) -> None:
+    before = reigns(cluster)
+    former = cluster.leader
+    cluster.kill(former)
+    leader_other_than(cluster, former)
+    holder.check("the leader was killed")
+    assert reigns(cluster) == before
+    cluster.restart(former)
+    cluster.wait_until_stable(timeout_s=SETTLED_S)
+    assert cluster.leader != former
+    holder.check("the former leader came back")
+
+
+def test_a_leader_that_stands_still_is_followed_and_writes_nothing_when_it_goes_on(
+    cluster: LocalCluster, holder: Holder
+) -> None:
+    before = reigns(cluster)
+    former = cluster.leader
+    cluster.freeze(former)
+    leader = leader_other_than(cluster, former)
+    holder.check("the leader stands still")
+    term = cluster.state().term
+    cluster.thaw(former)
+    eventually(
+        lambda: ask_status(cluster.address_of(former)).leader == cluster.address_of(leader), cluster.logs
+    )
+    cluster.wait_until_stable(timeout_s=SETTLED_S)
+    assert cluster.state().term == term
+    assert reigns(cluster) == before
+    holder.check("the former leader goes on")
+
+
+def test_a_leader_that_is_stopped_in_order_is_followed_at_once(cluster: LocalCluster, holder: Holder) -> None:
+    former = cluster.leader
+    cluster.terminate(former)
+    assert cluster.wait_for_exit(former) == 0
+    leader_other_than(cluster, former)
+    holder.check("the leader was stopped")
+
+
+def test_the_loss_of_every_coordinator_at_once_loses_no_lock(cluster: LocalCluster, holder: Holder) -> None:
+    for name in cluster.coordinators:
+        cluster.kill(name)
+    time.sleep(2)  # the cluster is without a coordinator for a while
+    holder.check("no coordinator is there")
+    for name in cluster.coordinators:
+        cluster.restart(name)
+    cluster.wait_until_stable(timeout_s=SETTLED_S)
+    holder.check("the coordinators are back")
+
+
+def test_a_node_that_joins_under_a_new_leader_gets_slots(cluster: LocalCluster, holder: Holder) -> None:
+    former = cluster.leader
+    cluster.kill(former)
+    leader_other_than(cluster, former)
+    cluster.add_node()
+    cluster.wait_until_stable(timeout_s=SETTLED_S)
+    holder.check("a node has joined")
+
+
+def test_the_restart_of_the_whole_store_loses_no_lock(name: str) -> None:
+    store = PostgresServer()
+    try:
+        with LocalCluster(
+            nodes=3, coordinators=3, store=store.url(name=name), stabilization_s=0.3
+        ) as cluster:
+            holder = Holder(cluster)
+            for freeze in (False, True):
+                if freeze:
+                    store.freeze()
+                else:
+                    store.kill()
+                time.sleep(5)  # the store is away for a while, for which the nodes' leases suffice
+                holder.check("the store is away")
+                if freeze:
+                    store.thaw()
+                else:
+                    store.start()
+                eventually(lambda: cluster.leader, cluster.logs)
+                cluster.wait_until_stable(timeout_s=SETTLED_S)
+                holder.check("the store is back")
+            holder.client.close()
+    finally:
+        store.remove()
