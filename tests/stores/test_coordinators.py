@@ -12,6 +12,7 @@ from lockring.net.oneshot import ask_status
 from lockring.testing import LocalCluster
 from tests.processes import eventually
 from tests.stores.servers import PostgresServer
+from tests.stores.servers_etcd import EtcdServer
 
 pytestmark = [pytest.mark.timeout(400)]
 
@@ -19,11 +20,10 @@ SETTLED_S = 60.0
 LOCKS = 200
 
 
-@pytest.fixture
-def cluster(postgresql: PostgresServer, name: str) -> Iterator[LocalCluster]:
-    with LocalCluster(
-        nodes=3, coordinators=3, store=postgresql.url(name=name), stabilization_s=0.3
-    ) as cluster:
+@pytest.fixture(params=["etcd", "postgresql"])
+def cluster(request: pytest.FixtureRequest, name: str) -> Iterator[LocalCluster]:
+    server: EtcdServer | PostgresServer = request.getfixturevalue(request.param)
+    with LocalCluster(nodes=3, coordinators=3, store=server.url(name=name), stabilization_s=0.3) as cluster:
         yield cluster
 
 
