@@ -40,8 +40,8 @@ _DATA_DIR_KEPT: Final = (
     "$STATE_DIRECTORY or the user's directory for state."
 )
 _STORE: Final = (
-    "Database that several coordinators share, instead of --data-dir: postgresql://USER@HOST/DATABASE#CLUSTER. One of them"
-    " leads, and the others stand by."
+    "Store that several coordinators share, instead of --data-dir: etcd://HOST,HOST,HOST/PREFIX or"
+    " postgresql://USER@HOST/DATABASE#CLUSTER. One of them leads, and the others stand by."
 )
 _IN_MEMORY: Final = "Keep no state: each start waits until every earlier lease must have ended, unless --new-cluster is given."
 _NEW_CLUSTER: Final = (

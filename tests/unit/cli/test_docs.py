@@ -12,6 +12,7 @@ from lockring import exits
 from lockring.cli.app import root
 from lockring.cli.sections import sections
 from lockring.config import settings_of
+from lockring.store.etcd.place import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 
 PAGE = Path(__file__).parents[3].joinpath("docs", "cli.md").read_text(encoding="utf-8")
 COMMANDS = root.list_commands(click.Context(root))
@@ -34,6 +35,7 @@ def test_every_command_and_flag_is_on_the_page(name):
 def test_every_flag_on_the_page_exists():
     there = {flag for name in COMMANDS for flag in flags_of(name)} | {"--full"}  # of an example's own command
     there |= {"--no-" + flag.removeprefix("--") for flag in there}
+    there |= {"--auto-compaction-retention", "--prefix"}  # of etcd
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE))
     assert named - there == set()
 
@@ -44,7 +46,9 @@ def test_the_page_has_exactly_the_variables_that_exist():
     for_the_command = {
         f"LOCKRING_{each}" for each in ("FENCING_TOKEN", "NAME", "OWNER", "SESSION", "TTL", "MODE", "TOKENS")
     }
-    assert set(re.findall(r"LOCKRING_[A-Z_]+\b", PAGE)) - {"LOCKRING_"} == there | for_the_command
+    for_the_store = {PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE}
+    named = set(re.findall(r"LOCKRING_[A-Z_]+\b", PAGE)) - {"LOCKRING_"}
+    assert named == there | for_the_command | for_the_store
 
 
 @pytest.mark.parametrize("section", sections())
