@@ -96,7 +96,8 @@ class CoordinatorServer:
                 term=term,
                 cluster_if_new=secrets.token_hex(8),
                 timing=settings.timing(),
-                new_cluster=opened.is_new,
+                # A process may lead several times, and the store may lose the cluster's state between two of them.
+                new_cluster=opened.is_new and not self._store.has_shown_a_state,
                 boot=boot_id(),
                 is_as_left=opened.is_as_left,
                 replication=settings.replication,

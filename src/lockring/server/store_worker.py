@@ -33,9 +33,13 @@ class StoreWorker:
 
     Args:
         store: from now on used in the worker's thread only.
+
+    Attributes:
+        has_shown_a_state: whether a read or write has ever found a state: if the store is empty later, it was lost.
     """
 
     def __init__(self, store: Store) -> None:
+        self.has_shown_a_state = False
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-store")
@@ -103,7 +107,9 @@ class StoreWorker:
             return
         error = future.exception()
         if error is None:
-            done(future.result())
+            outcome = future.result()
+            self.has_shown_a_state = self.has_shown_a_state or outcome.state is not None
+            done(outcome)
             return
         if not isinstance(error, (LockringError, OSError)):
             raise error

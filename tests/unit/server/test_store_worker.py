@@ -45,6 +45,19 @@ def test_operations_are_done_in_the_order_in_which_they_were_asked_for() -> None
     assert [outcome.state and outcome.state.version for outcome in outcomes] == [None, 1, 2, 2]
 
 
+def test_a_store_that_has_shown_a_state_is_never_taken_for_a_new_one_again() -> None:
+    shown: list[bool] = []
+
+    async def test(worker: StoreWorker, outcomes: list[StoreOutcome]) -> None:
+        worker.read(lambda _: shown.append(worker.has_shown_a_state))
+        worker.write(7, state_of(8), lambda _: shown.append(worker.has_shown_a_state))
+        worker.write(0, state_of(1), lambda _: shown.append(worker.has_shown_a_state))
+        worker.write(7, state_of(8), lambda _: shown.append(worker.has_shown_a_state))
+
+    work(test, MemoryStore())
+    assert shown == [False, False, True, True]
+
+
 def test_a_refused_write_comes_with_what_is_stored() -> None:
     async def test(worker: StoreWorker, outcomes: list[StoreOutcome]) -> None:
         worker.write(7, state_of(8), outcomes.append)

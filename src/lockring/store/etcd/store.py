@@ -13,8 +13,8 @@
   longer than asked, for one after a change of its own leader. That is harmless: only the comparison counts.
 - *Reads are linearizable*: they show whatever any member has confirmed.
 - *The outcome of a write.* If no answer arrives, the state is read back. The write has taken place if it is there. If
-  the key has another revision, the write can never succeed. Otherwise its outcome is unknown, and reported so: the
-  request may still be on its way. It is not sent a second time.
+  another state is there, the write can no longer succeed, or was replaced already: it counts as not stored. Otherwise
+  its outcome is unknown, and reported so: the request may still be on its way. It is not sent a second time.
 - *A campaign may be repeated.* It writes the same keys with the same lease, and none once that lease has ended.
 
 Reads are no transactions: a member without space refuses even one that writes nothing.
@@ -60,7 +60,7 @@ from lockring.store.etcd.place import parse
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
-_READ_BACK_S: Final = 2.0
+_READ_BACK_S: Final = 3.0
 """The part of it that is kept for reading back."""
 _WRITE_S_MIN: Final = 0.5
 """A write that has less time than this is not begun: its outcome would too likely be unknown."""
@@ -165,7 +165,7 @@ class EtcdStore:
             # The read has found a member that answers. Without time for its answer, nothing is sent.
             write_until_s = until_s - _READ_BACK_S
             if time.monotonic() > write_until_s - _WRITE_S_MIN:
-                raise Unanswered("the state was read too slowly for a write within the time that is left")
+                raise StoreError("the state was read too slowly to leave time for a write")
             request = TxnRequest(
                 compare=[
                     Compare(target=Compare.MOD, key=self._key(_STATE), mod_revision=before.revision),
