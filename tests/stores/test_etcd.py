@@ -312,6 +312,29 @@ def test_a_write_that_never_arrives_while_another_coordinator_writes_has_not_tak
     other.close()
 
 
+def test_a_write_that_arrives_after_another_one_is_refused(
+    etcd: EtcdServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = leading(etcd.url(name)), EtcdStore(etcd.url(name))
+    once(monkeypatch, store, lambda: other.write(1, state(5)))
+    assert not store.write(1, state(2))
+    assert store.read() == state(5)
+    store.close()
+    other.close()
+
+
+def test_a_first_write_that_arrives_after_another_one_is_refused(
+    etcd: EtcdServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = EtcdStore(etcd.url(name)), EtcdStore(etcd.url(name))
+    assert store.campaign(ONE, 60_000).leader == ONE
+    once(monkeypatch, store, lambda: other.write(0, state(5)))
+    assert not store.write(0, state(2))
+    assert store.read() == state(5)
+    store.close()
+    other.close()
+
+
 def test_a_write_that_cannot_be_read_back_is_of_unknown_outcome(
     own: EtcdServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
