@@ -6,10 +6,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from lockring.errors import ProtocolError
+from lockring.net.oneshot import ask_status
+from lockring.slots import SLOTS
 from lockring.testing import LocalCluster
 from tests.processes import eventually
+from tests.stores.servers import HOST
 from tests.stores.servers_etcd import EtcdServer
 from tests.stores.test_coordinators import SETTLED_S, Holder, reigns
 
@@ -63,3 +68,42 @@ def test_members_of_the_store_come_and_go_without_a_moved_slot_or_a_lost_lock(th
         settle("the store is back")
         assert reigns(cluster) == before
         holder.client.close()
+
+
+def test_a_standby_that_takes_over_a_store_without_its_state_grants_nothing_that_may_be_held(
+    etcd: EtcdServer, name: str
+) -> None:
+    with LocalCluster(nodes=2, coordinators=2, store=etcd.url(name), stabilization_s=0.3) as cluster:
+        former = cluster.leader
+        (standby,) = (each for each in cluster.coordinators if each != former)
+        # It has read the state, and knows that this cluster is not new any more.
+        eventually(lambda: ask_status(cluster.address_of(standby)).version, cluster.logs)
+        # Nor does a node say so.
+        frozen = [former, *cluster.nodes]
+        for each in frozen:
+            cluster.freeze(each)
+        delete(etcd, f"{name}/state")
+        assert eventually(lambda: waiting_under(cluster, standby), cluster.logs) == [SLOTS]
+        for each in frozen:
+            cluster.thaw(each)
+
+
+def waiting_under(cluster: LocalCluster, name: str) -> list[int]:
+    """How many slots wait for earlier leases to end once this coordinator leads; empty before."""
+    try:
+        status = ask_status(cluster.address_of(name))
+    except ProtocolError:  # it closes all connections when it begins to lead
+        return []
+    return [status.waiting] if status.leader == cluster.address_of(name) and status.version else []
+
+
+def delete(server: EtcdServer, key: str) -> None:
+    """Delete a key, which lockring never does, by a message that is written by hand: its field 1 is the key."""
+    request = b"\x0a" + bytes([len(key)]) + key.encode()
+    with grpc.insecure_channel(
+        f"{HOST}:{server.ports[0]}", options=[("grpc.enable_http_proxy", 0)]
+    ) as channel:
+        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/etcdserverpb.KV/DeleteRange"
+        )
+        method(request, timeout=30)
