@@ -18,6 +18,7 @@ from lockring.cli.status import living, replica_of
 from lockring.config import setting
 from lockring.errors import InvalidRequest, LockringError
 from lockring.exits import NOT_ACQUIRED, OK
+from lockring.ids import NodeId
 from lockring.names import check_node_id
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_undrain
 from lockring.terminals import takes_colour
@@ -90,7 +91,7 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
         raise InvalidRequest("--timeout limits the wait of --wait: give both")
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     cluster = client_settings(given)
-    ask(cluster, lambda server, timeout_s: ask_drain(server, node, timeout_s=timeout_s))
+    ask(cluster, lambda server, timeout_s: ask_drain(server, NodeId(node), timeout_s=timeout_s))
     left = _left_on_draining(node, cluster)
     told = None
     while wait and left.any and (end_s is None or time.monotonic() < end_s):
@@ -120,7 +121,10 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
 def undrain(node: str, as_json: bool, **given: Any) -> None:
     """Let a drained node have slots again. Changes nothing if it was not drained."""
     check_node_id(node)
-    ask(client_settings(given), lambda server, timeout_s: ask_undrain(server, node, timeout_s=timeout_s))
+    ask(
+        client_settings(given),
+        lambda server, timeout_s: ask_undrain(server, NodeId(node), timeout_s=timeout_s),
+    )
     if as_json:
         print_json({"node": node, "drained": False})
     else:

@@ -16,12 +16,13 @@ from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ClientCore, HolderReference, Ticket, TicketState, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
+from lockring.ids import RequestNumber
 from lockring.net.frames import encode_frame
 from lockring.protocol import CloseSession, LockRecord, Mode
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
-_LAST_REQUEST: Final = 1 << 53
+_LAST_REQUEST: Final = RequestNumber(1 << 53)
 """Above every request number."""
 
 ListenerT = TypeVar("ListenerT")

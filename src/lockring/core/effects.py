@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError
+from lockring.ids import ConnectionId, Version
 from lockring.protocol import Message, Welcome
 
 
@@ -16,7 +17,7 @@ class Coordinator(NamedTuple):
 
 COORDINATOR: Final = Coordinator()
 
-Connection = int
+Connection = ConnectionId
 """An accepted connection, numbered by the shell. No number is used twice."""
 
 Endpoint = Connection | Replica | Coordinator
@@ -121,7 +122,7 @@ class StoreWrite(NamedTuple):
     """
 
     operation: int
-    expected_version: int
+    expected_version: Version
     state: ClusterState
 
 

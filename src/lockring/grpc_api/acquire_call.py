@@ -20,6 +20,7 @@ from lockring.core.digest import mix
 from lockring.errors import Moved, Unavailable
 from lockring.grpc_api.channels import ChannelCall, NodeChannel
 from lockring.grpc_api.router import AGAIN, Forwarder, checked
+from lockring.ids import AcquisitionNumber, Generation, NodeId, RequestNumber, SessionId, Version
 from lockring.protocol import (
     WAIT_FOREVER,
     Acquire,
@@ -33,7 +34,7 @@ from lockring.protocol import (
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
 
-ACQUISITION: Final = 1
+ACQUISITION: Final = AcquisitionNumber(1)
 """The number of the only acquisition of each session here."""
 
 _ANSWER_NS: Final = NS_PER_S
@@ -44,7 +45,7 @@ class AcquireParams(NamedTuple):
     """What a `Lock` call asks for, checked. `session` is the one on the wire; the wait is None for no bound."""
 
     name: str
-    session: str
+    session: SessionId
     ttl_ms: int
     owner: str
     wait_ms: int | None
@@ -57,14 +58,14 @@ class AcquireParams(NamedTuple):
 class PromisedGrant(NamedTuple):
     """A lock that is held: for `promise_ms` from `sent_at_ns`, by this node's clock."""
 
-    generation: int
+    generation: Generation
     sent_at_ns: int
     promise_ms: int
     primary: str
 
 
 def keepalive_of(
-    number: int, version: int, *, name: str, session: str, ttl_ms: int, owner: str = ""
+    number: RequestNumber, version: Version, *, name: str, session: SessionId, ttl_ms: int, owner: str = ""
 ) -> Message:
     """The message that renews one acquisition and asks what became of it."""
     return Keepalive(
@@ -102,7 +103,7 @@ class AcquireCall:
         self._slot = slot_of(wanted.name)
         self._keepalive_ns = wanted.ttl_ms * NS_PER_MS // 3
         self._wait_until_ns = None if wanted.wait_ms is None else arrived_ns + wanted.wait_ms * NS_PER_MS
-        self._asked: tuple[NodeChannel, int] | None = None
+        self._asked: tuple[NodeChannel, RequestNumber] | None = None
 
     async def granted(self) -> PromisedGrant:
         """Wait for the lock. Whatever ends this early leaves nothing behind.
@@ -150,7 +151,7 @@ class AcquireCall:
     def _is_too_late(self, now_ns: int) -> bool:
         return self._wait_until_ns is not None and now_ns >= self._give_up_at_ns()
 
-    def _acquire(self, number: int) -> Message:
+    def _acquire(self, number: RequestNumber) -> Message:
         wanted, now_ns = self._wanted, monotonic_ns()
         left_ms = WAIT_FOREVER
         if self._wait_until_ns is not None:
@@ -211,7 +212,9 @@ class AcquireCall:
         # The promise counts from some keepalive, or is nearly over: a new one is certain.
         return await self._confirmed(port, primary.node)
 
-    async def _keep_waiting(self, port: NodeChannel, acquire: ChannelCall, node: str) -> PromisedGrant | None:
+    async def _keep_waiting(
+        self, port: NodeChannel, acquire: ChannelCall, node: NodeId
+    ) -> PromisedGrant | None:
         """Keep the waiter alive; the grant, if it is one by now.
 
         Raises:
@@ -227,7 +230,7 @@ class AcquireCall:
                 raise Unavailable(f"the wait for {self._wanted.name!r} was not kept alive")
         return None
 
-    async def _confirmed(self, port: NodeChannel, node: str) -> PromisedGrant:
+    async def _confirmed(self, port: NodeChannel, node: NodeId) -> PromisedGrant:
         kept, sent_at_ns = await self._keepalive(port, None)
         if isinstance(kept, KeepaliveReply):
             for _, verdict, generation in kept.acquisitions:

@@ -18,6 +18,7 @@ from lockring._version import __version__
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import AcquireTimeout, LockringError, StaleVersion, Unavailable
+from lockring.ids import NO_REQUEST, RequestNumber
 from lockring.net.connection import Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import (
@@ -45,7 +46,7 @@ _LOOK_S: Final = 1.0
 _SILENCE_NS_MAX: Final = 3 * NS_PER_S
 _SOFTWARE: Final = f"lockring-grpc {__version__}"
 
-Make = Callable[[int], Message]
+Make = Callable[[RequestNumber], Message]
 """Makes a request, given its number."""
 
 Sink = Callable[[WatchNotice | Refusal | None], None]
@@ -61,7 +62,7 @@ class ChannelCall(NamedTuple):
         answer: the answer, which may be a refusal; None if the port broke before it came.
     """
 
-    number: int
+    number: RequestNumber
     sent_at_ns: int
     answer: asyncio.Future[Message | None]
 
@@ -105,8 +106,8 @@ class NodeChannel:
     def __init__(self, on_lost: Callable[[LossNotice], None]) -> None:
         self._on_lost = on_lost
         self._numbers = 0
-        self._calls: dict[int, asyncio.Future[Message | None]] = {}
-        self._watches: dict[int, Sink] = {}
+        self._calls: dict[RequestNumber, asyncio.Future[Message | None]] = {}
+        self._watches: dict[RequestNumber, Sink] = {}
         self._queued: set[int] = set()
         self.trouble: TroubleNotice | None = None
         """What keeps the node from serving, as it has told."""
@@ -136,7 +137,7 @@ class NodeChannel:
         self._transmit(make(number))
         return call
 
-    def watch(self, make: Make, sink: Sink) -> int:
+    def watch(self, make: Make, sink: Sink) -> RequestNumber:
         """Send a request that is answered again and again, and return its number for `unwatch`.
 
         Raises:
@@ -147,7 +148,7 @@ class NodeChannel:
         self._transmit(make(number))
         return number
 
-    def unwatch(self, number: int) -> None:
+    def unwatch(self, number: RequestNumber) -> None:
         """End a watch. Harmless if it has ended."""
         if self._watches.pop(number, None) is not None and self.is_up:
             self.ask(lambda request: Unwatch(request, number))
@@ -203,11 +204,11 @@ class NodeChannel:
         for sink in watches.values():
             sink(None)
 
-    def _next(self) -> int:
+    def _next(self) -> RequestNumber:
         if not self.is_up:
             raise Unavailable("there is no connection to the lock's primary at present")
         self._numbers += 1
-        return self._numbers
+        return RequestNumber(self._numbers)
 
     def _transmit(self, message: Message) -> None:
         raise NotImplementedError
@@ -317,7 +318,9 @@ class RemoteChannel(NodeChannel):
         elif now_ns - self.heard_at_ns > _SILENCE_NS_MAX and not was_stalled:
             self._dialer.hang_up(f"{self._peer.node} did not answer in time")
         else:
-            self.ask(lambda request: Unwatch(request, 0))  # the cheapest question: no request has this number
+            self.ask(
+                lambda request: Unwatch(request, NO_REQUEST)
+            )  # the cheapest question: no request has this number
 
     # ----------------------------------------------------------------------- Caller
 

@@ -16,6 +16,7 @@ from lockring.errors import InternalError, LockringError
 from lockring.grpc_api.acquire_call import keepalive_of
 from lockring.grpc_api.router import AGAIN, Forwarder
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.ids import Generation, SessionId
 from lockring.protocol import KeepaliveReply, LossNotice, Verdict
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -45,9 +46,9 @@ class KeptLock(NamedTuple):
     name: str
     session: str
     key: str
-    wire_session: str
+    wire_session: SessionId
     ttl_ms: int
-    generation: int
+    generation: Generation
 
 
 class KeepStream:
@@ -63,7 +64,7 @@ class KeepStream:
         self._change = asyncio.Event()
         self._room = asyncio.Event()
         self._renewals: set[asyncio.Task[None]] = set()
-        self._known: dict[str, KeptLock] = {}
+        self._known: dict[SessionId, KeptLock] = {}
         self._error: LockringError | None = None
         self._is_over = False
         self._unsent = 0
@@ -130,7 +131,7 @@ class KeepStream:
 
     # ----------------------------------------------------------------------- inner
 
-    def _forget(self, session: str) -> None:
+    def _forget(self, session: SessionId) -> None:
         if self._known.pop(session, None) is not None:
             self._forwarder.unlisten(session, self._lost)
 

@@ -17,6 +17,7 @@ from lockring.errors import InvalidRequest, Unavailable
 from lockring.grpc_api.converters import lock_of
 from lockring.grpc_api.router import AGAIN, Forwarder
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.ids import NO_NODE, NodeId, SlotNumber
 from lockring.protocol import List, ListReply
 from lockring.slots import SLOTS
 
@@ -29,8 +30,8 @@ _ASKED_MAX: Final = 50
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    node: str = ""
-    slot: int = 0
+    node: NodeId = NodeId("")
+    slot: SlotNumber = SlotNumber(0)
     after: str = ""
 
 
@@ -54,7 +55,7 @@ async def list_page(
     place: _Place | None = _decoded(request.page_token)
     page = pb.ListLocksResponse()
     size = 0
-    if _node_from(forwarder, "") is None:
+    if _node_from(forwarder, NO_NODE) is None:
         raise Unavailable("no node serves any slot at present", reason="no-primary")
     for _ in range(_ASKED_MAX):
         assert place is not None
@@ -66,7 +67,7 @@ async def list_page(
             place = _Place(node)
         listed = await _ask(forwarder, request.prefix, place, min(room, _ASKED_LOCKS), until_ns)
         if listed is None:
-            place = _Place(node + "\0")  # it has left: go on with the one after it
+            place = _Place(NodeId(node + "\0"))  # it has left: go on with the one after it
             continue
         for lock in listed.locks:
             found = lock_of(lock, in_list=True)
@@ -79,7 +80,7 @@ async def list_page(
         else:
             place = _Place(node, listed.next_slot, listed.next_name)
             if listed.next_slot < 0:
-                place = _Place(node + "\0")
+                place = _Place(NodeId(node + "\0"))
         if room <= 0 or size >= _PAGE_BYTES:
             break
     if place is not None and _node_from(forwarder, place.node) is not None:
@@ -116,12 +117,13 @@ async def _ask(
         attempts += 1
 
 
-def _node_from(forwarder: Forwarder, node: str) -> str | None:
+def _node_from(forwarder: Forwarder, node: NodeId) -> NodeId | None:
     """The first member that is primary of something, by its id, from `node` on."""
     primaries: set[Replica | None] = {slot.primary for slot in forwarder.state.slots}
     members = forwarder.state.members
     return min(
-        (each for each in members if each >= node and members[each].replica in primaries), default=None
+        (each.replica.node for name, each in members.items() if name >= node and each.replica in primaries),
+        default=None,
     )
 
 

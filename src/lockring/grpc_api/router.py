@@ -15,6 +15,7 @@ from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError, Moved, NotCoordinator, StaleVersion, Unavailable, from_code
 from lockring.grpc_api.channels import LocalChannel, NodeChannel, NodeHost, RemoteChannel
+from lockring.ids import NO_NODE, NodeId, RequestNumber, SessionId, SlotNumber, Version
 from lockring.protocol import LossNotice, Message, Refusal
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -29,17 +30,17 @@ _CONNECT_S_MAX: Final = 2.0
 AGAIN: Final = (Moved, Unavailable, StaleVersion, NotCoordinator)
 """Refusals after which the same thing may be asked again."""
 
-Made = Callable[[int, int], Message]
+Made = Callable[[RequestNumber, Version], Message]
 """Makes a request, given its number and the version of the state by which it is sent."""
 
 
 class Where(NamedTuple):
     """Which node has a slot: "" where none has, and for addresses that are not known."""
 
-    node: str
+    node: NodeId
     address: str
     grpc: str
-    version: int
+    version: Version
 
 
 class Forwarder:
@@ -87,16 +88,16 @@ class Forwarder:
         wait_ns = min(_PAUSE_NS_MAX, _PAUSE_NS_MIN << min(attempts, 10), max(0, until_ns - monotonic_ns()))
         await asyncio.wait({self._news}, timeout=wait_ns / NS_PER_S)
 
-    def primary_of(self, slot: int) -> Replica | None:
+    def primary_of(self, slot: SlotNumber) -> Replica | None:
         """The primary of a slot by the newest state."""
         return self.state.slots[slot].primary
 
-    def where(self, slot: int) -> Where:
+    def where(self, slot: SlotNumber) -> Where:
         """Where a slot is by the newest state."""
         primary = self.primary_of(slot)
         member = None if primary is None else self.state.members.get(primary.node)
         if member is None or member.replica != primary:
-            return Where("" if primary is None else primary.node, "", "", self.state.version)
+            return Where(NO_NODE if primary is None else primary.node, "", "", self.state.version)
         return Where(member.replica.node, member.address, member.grpc, self.state.version)
 
     async def port_of(self, replica: Replica | None, until_ns: int) -> NodeChannel:
@@ -165,11 +166,11 @@ class Forwarder:
 
     # ----------------------------------------------------------------------- what nodes push
 
-    def listen(self, session: str, listener: Callable[[LossNotice], None]) -> None:
+    def listen(self, session: SessionId, listener: Callable[[LossNotice], None]) -> None:
         """Call `listener` with each loss that a node tells of this session."""
         self._listeners.setdefault(session, {})[listener] = None
 
-    def unlisten(self, session: str, listener: Callable[[LossNotice], None]) -> None:
+    def unlisten(self, session: SessionId, listener: Callable[[LossNotice], None]) -> None:
         """Undo `listen`."""
         listeners = self._listeners.get(session)
         if listeners is not None:

@@ -14,6 +14,7 @@ from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Moved, Unavailable
 from lockring.grpc_api.channels import NodeChannel
 from lockring.grpc_api.router import AGAIN, PATIENCE_NS, Forwarder, error_of
+from lockring.ids import RequestNumber
 from lockring.protocol import Refusal, Watch, WatchNotice
 from lockring.slots import slot_of
 
@@ -37,7 +38,7 @@ class WatchCall:
         self._ended: LockringError | None = None
         self._gap = False
         self._woken = asyncio.Event()
-        self._open: tuple[NodeChannel, int] | None = None
+        self._open: tuple[NodeChannel, RequestNumber] | None = None
 
     def close(self) -> None:
         """Watch no more."""

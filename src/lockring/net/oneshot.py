@@ -14,6 +14,7 @@ from lockring.addresses import split_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica, decode_state
 from lockring.errors import ProtocolError, Unavailable, from_code
+from lockring.ids import NodeId, RequestNumber, SessionId
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     FRAME_BYTES_MAX,
@@ -38,7 +39,7 @@ from lockring.protocol import (
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S, seconds_to_ns
 
-_REQUEST: Final = 1
+_REQUEST: Final = RequestNumber(1)
 _READ_BYTES: Final = 256 * 1024
 
 
@@ -74,7 +75,7 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     return ServerView(welcome.role, replica, decode_state(answer.state), answer.note)
 
 
-def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
+def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
     """Ask a node or a coordinator to move everything off a node. Blocks; may be called from any thread.
 
     Raises:
@@ -88,7 +89,7 @@ def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
         ask(Drain(_REQUEST, node), DrainReply)
 
 
-def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
+def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
     """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
 
     Raises:
@@ -116,7 +117,7 @@ def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
     return answer.status
 
 
-def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:
+def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> None:
     """Give up everything that a session has, at every node of a cluster. Blocks; may be called from any thread.
 
     For a supervisor that knows that the session's client is gone. A node that does not answer keeps the session until

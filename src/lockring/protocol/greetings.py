@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockring.ids import Incarnation, NodeId, RequestNumber, Version
 from lockring.protocol.base import Message
 
 
@@ -24,10 +25,10 @@ class PeerHello(Message, tag=2):
 
     protocol: int
     cluster: str
-    node: str
-    incarnation: int
-    to_node: str
-    to_incarnation: int
+    node: NodeId
+    incarnation: Incarnation
+    to_node: NodeId
+    to_incarnation: Incarnation
 
 
 class Welcome(Message, tag=3):
@@ -36,9 +37,9 @@ class Welcome(Message, tag=3):
     protocol: int
     cluster: str
     role: str
-    node: str
-    incarnation: int
-    version: int
+    node: NodeId
+    incarnation: Incarnation
+    version: Version
     coordinator: str = ""
 
 
@@ -49,7 +50,7 @@ class Refusal(Message, tag=4):
     incarnation that will be accepted; for "moved": the version whose routes lead to the primary).
     """
 
-    request: int
+    request: RequestNumber
     code: str
     text: str
     name: str = ""

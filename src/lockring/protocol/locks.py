@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from lockring.ids import AcquisitionNumber, Generation, RequestNumber, SessionId, SlotNumber, Version
 from lockring.protocol.base import WAIT_FOREVER, Message
 from lockring.protocol.infos import Mode
 
@@ -33,17 +34,17 @@ class Acquire(Message, tag=10):
     the holder for others to see, at most `infos.PAYLOAD_BYTES_MAX`.
     """
 
-    request: int
-    session: str
+    request: RequestNumber
+    session: SessionId
     ttl_ms: int
     owner: str
-    acquisition: int
+    acquisition: AcquisitionNumber
     name: str
     mode: int = Mode.EXCLUSIVE
     permits: int = 1
     wait_ms: int = WAIT_FOREVER
     waited_ms: int = 0
-    version: int = 0
+    version: Version = Version(0)
     payload: bytes = b""
 
 
@@ -53,12 +54,12 @@ class Release(Message, tag=11):
     With `acquire`, the number of an Acquire request: only if no later request asked for the acquisition.
     """
 
-    request: int
-    session: str
-    acquisition: int
+    request: RequestNumber
+    session: SessionId
+    acquisition: AcquisitionNumber
     name: str
-    version: int = 0
-    acquire: int = 0
+    version: Version = Version(0)
+    acquire: RequestNumber = RequestNumber(0)
 
 
 class Keepalive(Message, tag=12):
@@ -71,38 +72,38 @@ class Keepalive(Message, tag=12):
     given up.
     """
 
-    request: int
-    session: str
+    request: RequestNumber
+    session: SessionId
     ttl_ms: int
     owner: str
-    through: int
+    through: AcquisitionNumber
     count: int
     digest: int
-    slots: list[tuple[int, int, int]] = []
-    listed: list[tuple[int, list[tuple[int, str]]]] = []
-    version: int = 0
+    slots: list[tuple[SlotNumber, int, int]] = []
+    listed: list[tuple[SlotNumber, list[tuple[AcquisitionNumber, str]]]] = []
+    version: Version = Version(0)
 
 
 class CloseSession(Message, tag=13):
     """Give up everything that the session has at this node. Answered `ReleaseReply`."""
 
-    request: int
-    session: str
+    request: RequestNumber
+    session: SessionId
 
 
 class GrantReply(Message, tag=20):
     """The acquisition is held. The promise counts from when the client *sent* the request numbered `basis`."""
 
-    request: int
-    generation: int
+    request: RequestNumber
+    generation: Generation
     promise_ms: int
-    basis: int
+    basis: RequestNumber
 
 
 class ReleaseReply(Message, tag=21):
     """The answer to `Release`; `dropped` says whether the node still knew the acquisition."""
 
-    request: int
+    request: RequestNumber
     dropped: bool
 
 
@@ -114,11 +115,11 @@ class KeepaliveReply(Message, tag=22):
     acquisition (`[acquisition, verdict, generation]`). An empty answer without `agreed` asks for `slots`.
     """
 
-    request: int
+    request: RequestNumber
     promise_ms: int
     agreed: bool
-    slots: list[tuple[int, int]] = []
-    acquisitions: list[tuple[int, int, int]] = []
+    slots: list[tuple[SlotNumber, int]] = []
+    acquisitions: list[tuple[AcquisitionNumber, int, Generation]] = []
 
 
 class QueueNotice(Message, tag=36):
@@ -127,13 +128,13 @@ class QueueNotice(Message, tag=36):
     Pushed for an acquire that has waited for a moment.
     """
 
-    request: int
+    request: RequestNumber
 
 
 class LossNotice(Message, tag=28):
     """The acquisition ended (`reason` as in `errors.LockLost`). Pushed to its holder, which may release it at once."""
 
-    session: str
-    acquisition: int
+    session: SessionId
+    acquisition: AcquisitionNumber
     name: str
     reason: str

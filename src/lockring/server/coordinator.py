@@ -22,6 +22,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.errors import Overloaded, ProtocolError
+from lockring.ids import ConnectionId
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
@@ -205,7 +206,7 @@ class CoordinatorServer:
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
-    def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
+    def _admit(self, number: ConnectionId, role: Role, welcome: Welcome | None) -> None:
         guest = self._listener.connection(number)
         if guest is None:
             return

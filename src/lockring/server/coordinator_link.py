@@ -19,6 +19,7 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
+from lockring.ids import NO_REQUEST, Incarnation, RequestNumber
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import (
@@ -75,7 +76,7 @@ class Joiner(Protocol):
     def is_leaving(self) -> bool:
         """Whether it waits for an answer to its own wish to leave."""
 
-    def begin_life(self, incarnation: int) -> None:
+    def begin_life(self, incarnation: Incarnation) -> None:
         """Be another incarnation, since the present one was outlived."""
 
     def joined(self) -> None:
@@ -112,7 +113,7 @@ class CoordinatorLink:
             pause_s_max=_PAUSE_S_MAX,
         )
         self._was_joined = False
-        self._asked: dict[int, Answer] = {}
+        self._asked: dict[RequestNumber, Answer] = {}
         self._requests = 0
         self._problem = ""
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
@@ -143,14 +144,17 @@ class CoordinatorLink:
         kind = type(order)
         self._ask(lambda request: kind(request, order.node), answer, name=order.node)
 
-    def _ask(self, make: Callable[[int], Message], answer: Answer, *, name: str = "") -> None:
+    def _ask(self, make: Callable[[RequestNumber], Message], answer: Answer, *, name: str = "") -> None:
         connection = self._dialer.connection
         if connection is None:
-            answer(Refusal(0, Unavailable.code, f"the coordinator cannot be asked: {self.note}", name))
+            answer(
+                Refusal(NO_REQUEST, Unavailable.code, f"the coordinator cannot be asked: {self.note}", name)
+            )
             return
         self._requests += 1
-        self._asked[self._requests] = answer
-        connection.send(make(self._requests))
+        request = RequestNumber(self._requests)
+        self._asked[request] = answer
+        connection.send(make(request))
         connection.write_out()
 
     # ----------------------------------------------------------------------- Caller
@@ -175,7 +179,7 @@ class CoordinatorLink:
         match error:
             case StaleVersion() if hint > self._node.replica.incarnation:
                 log.info("%s: beginning a new life", error)
-                self._node.begin_life(hint)
+                self._node.begin_life(Incarnation(hint))
             case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
             case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
@@ -234,7 +238,7 @@ class CoordinatorLink:
         self._wait(Unavailable(f"lost the connection: {reason}"))
         asked, self._asked = self._asked, {}
         for answer in asked.values():
-            answer(Refusal(0, Unavailable.code, "the coordinator went away before it answered"))
+            answer(Refusal(NO_REQUEST, Unavailable.code, "the coordinator went away before it answered"))
         self._node.coordinator_lost()
 
     def _wait(self, error: LockringError) -> None:

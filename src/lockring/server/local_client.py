@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
+from lockring.ids import ConnectionId
 from lockring.protocol import Message
 from lockring.server.node_life import NodeLife
 
@@ -21,7 +22,11 @@ class LocalClient:
     """
 
     def __init__(
-        self, number: int, life: NodeLife, receive: Callable[[Message], None], end: Callable[[], None]
+        self,
+        number: ConnectionId,
+        life: NodeLife,
+        receive: Callable[[Message], None],
+        end: Callable[[], None],
     ) -> None:
         self.remote = "a gRPC client"
         self._number = number

@@ -14,6 +14,7 @@ from lockring.errors import (
     LockringError,
     ProtocolError,
 )
+from lockring.ids import ConnectionId, Incarnation, NodeId
 from lockring.net.accepted import CLIENT, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.listener import Listener
@@ -77,11 +78,11 @@ class NodeServer:
         self._settings = settings
         self._outbox = Outbox()
         self._listener = Listener(self, self._outbox, ports=ports)
-        self._locals: dict[int, LocalClient] = {}
+        self._locals: dict[ConnectionId, LocalClient] = {}
         self._locals_count = 0
         self._grpc: GrpcServer | None = None
         self._coordinator = CoordinatorLink(self, settings.coordinators, self._outbox)
-        self._life = self._new_life(wall_ns() // NS_PER_US)
+        self._life = self._new_life(Incarnation(wall_ns() // NS_PER_US))
         self._reporter = self._new_reporter()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._joined_ever = False
@@ -229,12 +230,12 @@ class NodeServer:
         """See `Joiner`."""
         return self._life.core.is_leaving
 
-    def begin_life(self, incarnation: int) -> None:
+    def begin_life(self, incarnation: Incarnation) -> None:
         """See `Joiner`."""
         self._life.end("this node begins a new life")
         self._has_lease = False
         self._reporter.flush()
-        self._life = self._new_life(max(incarnation, wall_ns() // NS_PER_US))
+        self._life = self._new_life(Incarnation(max(incarnation, wall_ns() // NS_PER_US)))
         self._reporter = self._new_reporter()
         self._go_on_leaving()
 
@@ -279,7 +280,7 @@ class NodeServer:
             ended: called once no more will come, since the life has ended; it may connect again.
         """
         self._locals_count += 1
-        number = -self._locals_count  # those of accepted connections are positive
+        number = ConnectionId(-self._locals_count)  # those of accepted connections are positive
 
         def end() -> None:
             if self._locals.pop(number, None) is not None:
@@ -293,12 +294,12 @@ class NodeServer:
 
     # ----------------------------------------------------------------------- inner
 
-    def _guest(self, number: int) -> Guest | None:
+    def _guest(self, number: ConnectionId) -> Guest | None:
         return self._listener.connection(number) if number > 0 else self._locals.get(number)
 
-    def _new_life(self, incarnation: int) -> NodeLife:
+    def _new_life(self, incarnation: Incarnation) -> NodeLife:
         return NodeLife(
-            Replica(self._settings.id, incarnation),
+            Replica(NodeId(self._settings.id), incarnation),
             outbox=self._outbox,
             guest_of=self._guest,
             coordinator=lambda: self._coordinator.connection,

@@ -70,6 +70,7 @@ from lockring.core.client.tickets import (
 )
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import ClientClosed, LockringError, Unavailable
+from lockring.ids import AcquisitionNumber, Generation, NodeId, SlotNumber
 from lockring.protocol import (
     WAIT_FOREVER,
     GrantReply,
@@ -198,9 +199,10 @@ class ClientCore:
         session = self._sessions.by_ttl_ms.get(ttl_ms)
         if session is None or self._shutdown.is_begun:
             session = self._open_session(ttl_ms)
-        session.used = acquisition = session.used + 1
+        acquisition: AcquisitionNumber = session.used + 1  # type: ignore[assignment]  # born here, once per acquire
+        session.used = acquisition
         # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
-        slot = crc32(name.encode()) % SLOTS
+        slot: SlotNumber = crc32(name.encode()) % SLOTS  # type: ignore[assignment]  # as `slot_of`, without its call
         ticket = Ticket(session, acquisition, name, slot, mode=mode, permits=permits, started_at_ns=now_ns)
         if payload:
             ticket.payload = payload
@@ -277,14 +279,14 @@ class ClientCore:
     ) -> Query:
         """End a holder's lease by its generation; the answer is a `BreakReply`."""
         query = query_about_lock(QueryKind.BREAK, name, now_ns, give_up_at_ns)
-        query.generation, query.force = generation, force
+        query.generation, query.force = Generation(generation), force
         return self._ask(query, now_ns)
 
     def get_state(self, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask any server for the cluster state; the answer is a `StateReply`."""
         return self._ask(query_anywhere(QueryKind.STATE, "", now_ns, give_up_at_ns), now_ns)
 
-    def drain(self, node: str, *, undo: bool = False, give_up_at_ns: int, now_ns: int) -> Query:
+    def drain(self, node: NodeId, *, undo: bool = False, give_up_at_ns: int, now_ns: int) -> Query:
         """Move everything off a node (`DrainReply`), or with `undo` let it have slots again (`UndrainReply`)."""
         kind = QueryKind.UNDRAIN if undo else QueryKind.DRAIN
         return self._ask(query_anywhere(kind, node, now_ns, give_up_at_ns), now_ns)

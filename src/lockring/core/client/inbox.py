@@ -15,6 +15,7 @@ from lockring.core.client.shutdown import Shutdown
 from lockring.core.client.tickets import Ticket
 from lockring.core.client.watches import apply_notice
 from lockring.errors import LockringError, ProtocolError, from_code
+from lockring.ids import NO_REQUEST
 from lockring.protocol import (
     KeepaliveReply,
     ListReply,
@@ -132,7 +133,7 @@ class Inbox:
         query.listing.add_page(message)
         if query.listing.found_nothing_served():
             query.listing.start_over()
-            refusal = Refusal(0, "unavailable", "no node serves any slot at present")
+            refusal = Refusal(NO_REQUEST, "unavailable", "no node serves any slot at present")
             self._outstanding.retry(query, refusal, now_ns)
         else:
             self._outstanding.dispatch(query, now_ns)

@@ -23,6 +23,7 @@ from lockring.core.client.queries import Query
 from lockring.core.client.tickets import ClientSession, NodeShare, Ticket
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import ProtocolError, WrongCluster
+from lockring.ids import RequestNumber
 from lockring.protocol import PROTOCOL, ClientHello, Message, TroubleNotice, Welcome
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -260,7 +261,7 @@ class Links:
     # ------------------------------------------------------------------ prompt requests, and trust
 
     def ask(
-        self, link: NodeLink, request: int, subject: PromptRequest, message: Message, now_ns: int
+        self, link: NodeLink, request: RequestNumber, subject: PromptRequest, message: Message, now_ns: int
     ) -> None:
         """Send a request that is answered promptly, and remember its subject."""
         link.requests[request] = subject

@@ -19,6 +19,7 @@ from lockring.cluster_state import Replica
 from lockring.core.client.group_view import GroupSubscription
 from lockring.core.client.listeners import MemberReference
 from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.ids import Generation, NodeId, RequestNumber, SlotNumber, Version
 from lockring.protocol import (
     Break,
     BreakReply,
@@ -42,7 +43,7 @@ from lockring.protocol import (
 )
 from lockring.slots import SLOTS, slot_of
 
-ANYWHERE: Final = -1
+ANYWHERE: Final = SlotNumber(-1)
 """The slot of a query that any server answers."""
 LIST_ROUNDS_MAX: Final = 3
 """How often a list starts over because the routes have changed. More would let a busy cluster keep it from ending."""
@@ -108,14 +109,14 @@ class Query(msgspec.Struct, eq=False):
 
     kind: QueryKind
     name: str
-    slot: int
+    slot: SlotNumber
     started_at_ns: int
     give_up_at_ns: int = DISTANT_FUTURE_NS
-    generation: int = 0
+    generation: Generation = Generation(0)
     force: bool = False
     done: bool = False
     link: int = 0
-    request: int = 0
+    request: RequestNumber = RequestNumber(0)
     retry_at_ns: int = 0
     attempts: int = 0
     refusal: tuple[str, str] | None = None
@@ -126,7 +127,7 @@ class Query(msgspec.Struct, eq=False):
     call: Any = None
     member: MemberReference | None = None
 
-    def message(self, request: int, version: int) -> Message:
+    def message(self, request: RequestNumber, version: Version) -> Message:
         """Return the message that asks it.
 
         Args:
@@ -143,9 +144,9 @@ class Query(msgspec.Struct, eq=False):
             case QueryKind.STATE:
                 return GetState(request)
             case QueryKind.DRAIN:
-                return Drain(request, self.name)
+                return Drain(request, NodeId(self.name))
             case QueryKind.UNDRAIN:
-                return Undrain(request, self.name)
+                return Undrain(request, NodeId(self.name))
             case QueryKind.LOOK:
                 return DescribeGroup(request, self.name, version)
             case QueryKind.FOLLOW:
@@ -189,7 +190,7 @@ class ListProgress(msgspec.Struct, eq=False):
         unserved: in how many slots no node could look.
     """
 
-    version: int = -1
+    version: Version = Version(-1)
     rounds: int = 0
     todo: list[Replica] = []
     from_slot: int = 0
@@ -202,7 +203,7 @@ class ListProgress(msgspec.Struct, eq=False):
         """Whether every member has been asked."""
         return bool(self.rounds) and not self.todo
 
-    def begin(self, version: int, primaries: Sequence[Replica], *, unserved: int) -> None:
+    def begin(self, version: Version, primaries: Sequence[Replica], *, unserved: int) -> None:
         """Start a round over these members; what an earlier one found is found again."""
         self.version = version
         self.rounds += 1
@@ -213,7 +214,7 @@ class ListProgress(msgspec.Struct, eq=False):
 
     def start_over(self) -> None:
         """Forget all progress."""
-        self.version, self.rounds, self.todo = -1, 0, []
+        self.version, self.rounds, self.todo = Version(-1), 0, []
 
     def found_nothing_served(self) -> bool:
         """Return whether every member was asked, and no node could look in any slot."""

@@ -23,6 +23,7 @@ from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket
 from lockring.core.client.verdicts import apply_keepalive
 from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.ids import Generation, RequestNumber
 from lockring.protocol import GrantReply, KeepaliveReply, LossNotice
 from lockring.units import NS_PER_MS
 
@@ -73,7 +74,7 @@ class ClientRenewals:
         ticket.late = share.late = True
         self._requests.send_lists(share, link, [ticket.slot], now_ns)
 
-    def _begin(self, ticket: Ticket, generation: int, deadline_ns: int, basis: int) -> None:
+    def _begin(self, ticket: Ticket, generation: Generation, deadline_ns: int, basis: RequestNumber) -> None:
         """Make a waiting ticket a held one; `basis` is the request that the promise answers."""
         link = self._links.by_id[ticket.link]
         del link.acquires[ticket.request]
@@ -162,7 +163,9 @@ class ClientRenewals:
         if repeat:
             self.repeat_soon(share, now_ns)
 
-    def _ask_again_for_late(self, share: NodeShare, request: int, link: NodeLink, now_ns: int) -> None:
+    def _ask_again_for_late(
+        self, share: NodeShare, request: RequestNumber, link: NodeLink, now_ns: int
+    ) -> None:
         """Repeat the acquires whose grants came too late, where the node has agreed but said nothing about them."""
         assert link.node is not None
         share.late = False

@@ -18,6 +18,7 @@ from lockring.core.client.routes import RouteTable
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare, Ticket
 from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.ids import AcquisitionNumber, RequestNumber, SlotNumber
 from lockring.protocol import WAIT_FOREVER, Acquire, Keepalive, Release, Unwatch
 from lockring.units import NS_PER_MS
 
@@ -83,7 +84,7 @@ class OutgoingRequests:
         if link.check_at_ns == DISTANT_FUTURE_NS or now_ns - link.heard_at_ns >= IDLE_NS:
             self._checks.watch_over(link, now_ns)
 
-    def _acquire(self, ticket: Ticket, request: int, now_ns: int) -> Acquire:
+    def _acquire(self, ticket: Ticket, request: RequestNumber, now_ns: int) -> Acquire:
         session = ticket.session
         wait_ms = WAIT_FOREVER
         if ticket.wait_until_ns != DISTANT_FUTURE_NS:
@@ -147,7 +148,7 @@ class OutgoingRequests:
         link: NodeLink,
         level: int,
         now_ns: int,
-        listed: list[tuple[int, list[tuple[int, str]]]] | None = None,
+        listed: list[tuple[SlotNumber, list[tuple[AcquisitionNumber, str]]]] | None = None,
     ) -> None:
         """Renew what a session has at a node.
 
@@ -161,10 +162,10 @@ class OutgoingRequests:
         session = share.session
         # Its own time, to the nanosecond: what the keepalive renews counts from there.
         request = self._log.next_number(now_ns, exact=True)
-        slots: list[tuple[int, int, int]] = []
+        slots: list[tuple[SlotNumber, int, int]] = []
         if level == PER_SLOT:
             # Where nothing is left here but the node knows something, an empty slot says so.
-            slots = share.per_slot() or [(0, 0, 0)]
+            slots = share.per_slot() or [(SlotNumber(0), 0, 0)]
         message = Keepalive(
             request,
             session=session.id,
@@ -180,9 +181,9 @@ class OutgoingRequests:
         self._links.ask(link, request, OpenKeepalive(share, now_ns, level), message, now_ns)
         self._agenda.wake(share.keepalive_at_ns)
 
-    def send_lists(self, share: NodeShare, link: NodeLink, slots: list[int], now_ns: int) -> None:
+    def send_lists(self, share: NodeShare, link: NodeLink, slots: list[SlotNumber], now_ns: int) -> None:
         """Tell a node what a share has in these slots, in keepalives of bounded size."""
-        part: list[tuple[int, list[tuple[int, str]]]] = []
+        part: list[tuple[SlotNumber, list[tuple[AcquisitionNumber, str]]]] = []
         size = 0
         for slot, entries in share.listed(slots):
             part.append((slot, entries))

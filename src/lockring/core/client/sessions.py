@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from lockring.cluster_state import Replica
 from lockring.core.client.links import Node
 from lockring.core.client.tickets import ClientSession, NodeShare
+from lockring.ids import SessionId
 
 
 class ClientSessions:
@@ -33,7 +34,7 @@ class ClientSessions:
 
     def open(self, ttl_ms: int) -> ClientSession:
         """Open a session, which later acquisitions with its TTL share unless each has its own."""
-        session = ClientSession(self._new_id(), ttl_ms)
+        session = ClientSession(SessionId(self._new_id()), ttl_ms)
         self.by_id[session.id] = session
         if not self.per_acquisition:
             self.by_ttl_ms[ttl_ms] = session

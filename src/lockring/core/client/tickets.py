@@ -26,6 +26,7 @@ from lockring.core.client.listeners import HolderReference
 from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, LockringError, NotHeld
+from lockring.ids import AcquisitionNumber, Generation, RequestNumber, SessionId, SlotNumber
 from lockring.units import NS_PER_MS
 
 
@@ -90,21 +91,21 @@ class Ticket(msgspec.Struct, eq=False):
     """
 
     session: ClientSession
-    acquisition: int
+    acquisition: AcquisitionNumber
     name: str
-    slot: int
+    slot: SlotNumber
     mode: int
     permits: int
     started_at_ns: int
     wait_until_ns: int = DISTANT_FUTURE_NS
     give_up_at_ns: int = DISTANT_FUTURE_NS
     state: int = 0
-    generation: int = 0
+    generation: Generation = Generation(0)
     deadline_ns: int = 0
     covered_after: int = 0
     share: NodeShare | None = None
     link: int = 0
-    request: int = 0
+    request: RequestNumber = RequestNumber(0)
     first_request: int = 0
     sent_at_ns: int = 0
     was_sent: bool = False
@@ -136,9 +137,9 @@ class ClientSession(msgspec.Struct, eq=False):
         shares: what it has, by node; under None what it holds in slots that have no primary at present.
     """
 
-    id: str
+    id: SessionId
     ttl_ms: int
-    used: int = 0
+    used: AcquisitionNumber = AcquisitionNumber(0)
     shares: dict[Replica | None, NodeShare] = msgspec.field(default_factory=dict)
 
     @property
@@ -217,21 +218,21 @@ class NodeShare(msgspec.Struct, eq=False):
         self.digest = digest
         return digest
 
-    def per_slot(self) -> list[tuple[int, int, int]]:
+    def per_slot(self) -> list[tuple[SlotNumber, int, int]]:
         """Return slot, count and digest for each slot in which the share has a ticket, by slot."""
-        sums: dict[int, tuple[int, int]] = {}
+        sums: dict[SlotNumber, tuple[int, int]] = {}
         for ticket in self.tickets.values():
             count, digest = sums.get(ticket.slot, (0, 0))
             sums[ticket.slot] = (count + 1, digest ^ mix(ticket.acquisition))
         return [(slot, *sums[slot]) for slot in sorted(sums)]
 
-    def listed(self, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
+    def listed(self, slots: list[SlotNumber]) -> list[tuple[SlotNumber, list[tuple[AcquisitionNumber, str]]]]:
         """Return the session's acquisitions in each of these slots; an empty list says that all was given up there.
 
         Tickets of the session's other shares are included. Where the client has newer routes than this node, it already
         expects them elsewhere; leaving them out would make this node drop them as given up.
         """
-        lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
+        lists: dict[SlotNumber, list[tuple[AcquisitionNumber, str]]] = {slot: [] for slot in slots}
         for share in self.session.shares.values():
             for ticket in share.tickets.values():
                 if ticket.slot in lists:

@@ -53,6 +53,7 @@ from lockring.core.effects import Admit, Broadcast, Close, Connection, Effect, N
 from lockring.core.farewells import Farewells
 from lockring.core.timing import Timing, with_time_left
 from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, RequestNumber
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -271,7 +272,13 @@ class CoordinatorCore:
                 error = why_not_greet(message, state.cluster)
                 if error is None:
                     welcome = Welcome(
-                        PROTOCOL, state.cluster, "coordinator", "", 0, state.version, self._term.address
+                        PROTOCOL,
+                        state.cluster,
+                        "coordinator",
+                        NO_NODE,
+                        NO_INCARNATION,
+                        state.version,
+                        self._term.address,
                     )
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
                     self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
@@ -280,12 +287,12 @@ class CoordinatorCore:
                 error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
             case Heartbeat() | SlotRequests() | Leave():
                 if self._term.phase is Phase.PASSIVE:
-                    self._refuse(sender, self._not_coordinator(0))
+                    self._refuse(sender, self._not_coordinator(NO_REQUEST))
                     return
                 error = ProtocolError("a node joins before it sends anything else")
             case _:
                 error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
-        self._refuse(sender, Refusal(0, error.code, str(error)))
+        self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
 
     def _admit_node(self, sender: Connection, join: Join, now_ns: int) -> None:
         if not (sender in self._clients or self._roster.node_of(sender)):
@@ -322,14 +329,14 @@ class CoordinatorCore:
     def _refuse_role(self, sender: Connection, message: Message, what: str) -> None:
         text = f"{self._term.address} is a coordinator; it does not take {type(message).__name__} from {what}"
         self._clients.drop(sender)
-        self._refuse(sender, Refusal(0, WrongRole.code, text))
+        self._refuse(sender, Refusal(NO_REQUEST, WrongRole.code, text))
 
     # ----------------------------------------------------------------------- joining and leaving
 
     def _join(self, sender: Connection, join: Join, now_ns: int) -> None:
         refusal = malformed(join)
         if refusal is None and self._term.phase is Phase.PASSIVE:
-            refusal = self._not_coordinator(0)
+            refusal = self._not_coordinator(NO_REQUEST)
         if refusal is not None:
             self._refuse(sender, refusal)
             return
@@ -397,7 +404,7 @@ class CoordinatorCore:
         self._drop(sender)
         self._effects += (Send(sender, refusal), Close(sender, refusal.text))
 
-    def _not_coordinator(self, request: int) -> Refusal:
+    def _not_coordinator(self, request: RequestNumber) -> Refusal:
         return Refusal(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
@@ -419,7 +426,7 @@ class CoordinatorCore:
         if node is None:
             return
         if not 0 <= heartbeat.version <= VERSION_MAX:
-            self._refuse(sender, Refusal(0, "protocol", f"no state has version {heartbeat.version}"))
+            self._refuse(sender, Refusal(NO_REQUEST, "protocol", f"no state has version {heartbeat.version}"))
             return
         self._heartbeats.add(sender, heartbeat.sequence)
         self.farewells.take(node.replica, heartbeat, now_ns)
@@ -442,7 +449,7 @@ class CoordinatorCore:
         try:
             check_ask(ask)
         except ProtocolError as error:
-            self._refuse(sender, Refusal(0, error.code, str(error)))
+            self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
             return
         self._slot_requests.add(node.replica, ask)
 
@@ -539,7 +546,7 @@ class CoordinatorCore:
         """The term is another's: say so to everyone, and be done."""
         self._effects += [Send(to, self._not_coordinator(each)) for to, each in self._roster.unanswered()]
         for connection in [*self._roster.connections(), *self._roster.pending.connections()]:
-            self._refuse(connection, self._not_coordinator(0))
+            self._refuse(connection, self._not_coordinator(NO_REQUEST))
 
     # ----------------------------------------------------------------------- small things
 

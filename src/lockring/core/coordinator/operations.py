@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState
 from lockring.core.effects import Effect, StoreRead, StoreWrite
+from lockring.ids import Version
 from lockring.units import NS_PER_S
 
 OPERATION_TIMEOUT_NS: Final = 10 * NS_PER_S
@@ -59,7 +60,7 @@ class StoreOperations:
         self.current = self._begin(now_ns)
         self._effects.append(StoreRead(self.current.number))
 
-    def write(self, expected_version: int, state: ClusterState, now_ns: int) -> None:
+    def write(self, expected_version: Version, state: ClusterState, now_ns: int) -> None:
         """Write a state, provided that the store has the version that is expected."""
         self.writing = state
         self.current = self._begin(now_ns)

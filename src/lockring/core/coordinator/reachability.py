@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lockring.cluster_state import Copy, Member, Replica
+from lockring.ids import Version
 from lockring.units import NS_PER_S
 
 DROPS_MAX: Final = 2
@@ -35,7 +36,7 @@ class Reachability:
     def __init__(self) -> None:
         self._records: dict[tuple[Replica, Replica], _Record] = {}
 
-    def dropped(self, primary: Replica, copy: Copy, *, version: int, now_ns: int) -> None:
+    def dropped(self, primary: Replica, copy: Copy, *, version: Version, now_ns: int) -> None:
         """The copy is dropped in the state of this version because its primary cannot reach it.
 
         The slots of one pair are dropped one by one, in several states: only the drop of a tenure that began

@@ -37,6 +37,7 @@ from lockring.core.coordinator.transitions import (
     swapped,
     with_copies,
 )
+from lockring.ids import Version
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
@@ -91,7 +92,7 @@ class PlanInput(NamedTuple):
     """
 
     state: ClusterState
-    version: int
+    version: Version
     now_ns: int
     target: HashRing | None
     standing: Callable[[Replica], Liveness]

@@ -20,6 +20,7 @@ from lockring.core.coordinator.joins import PendingJoins
 from lockring.core.coordinator.membership import MemberLeases
 from lockring.core.effects import Connection
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
+from lockring.ids import NO_NODE, NodeId, RequestNumber
 from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply
 
 Answer = DrainReply | UndrainReply
@@ -73,7 +74,7 @@ class Roster:
         """All connections of nodes, each with the node as it described itself."""
         return list(self._nodes.items())
 
-    def connections_of(self, node: str) -> list[Connection]:
+    def connections_of(self, node: NodeId) -> list[Connection]:
         """The connections of all lives of a node."""
         return [each for each, member in self._nodes.items() if member.replica.node == node]
 
@@ -95,7 +96,7 @@ class Roster:
         if not _is_known(node, state):
             self._arrived[node.replica.node] = node
 
-    def newest_life(self, node: str, state: ClusterState) -> Replica | None:
+    def newest_life(self, node: NodeId, state: ClusterState) -> Replica | None:
         """The newest life of a node, in the state or on its way there."""
         member = self._arrived.get(node) or state.members.get(node)
         return None if member is None else member.replica
@@ -148,7 +149,7 @@ class Roster:
         wish.answers.append((sender, answer))
 
     def _why_not_drain(
-        self, node: str, state: ClusterState, membership: MemberLeases, now_ns: int
+        self, node: NodeId, state: ClusterState, membership: MemberLeases, now_ns: int
     ) -> tuple[str, str] | None:
         """Code and text against an operator's drain of a node."""
         others = [each.replica for each in self.others(node, state)]
@@ -163,7 +164,7 @@ class Roster:
             )
         return None
 
-    def _last_one(self, node: str, failed: list[str], state: ClusterState) -> str:
+    def _last_one(self, node: NodeId, failed: list[str], state: ClusterState) -> str:
         drained = sorted({*state.members, *self._arrived} - {node, *failed})
         why = [f"{', '.join(sorted(failed))} failed"] if failed else []
         advice = "let another node join first"
@@ -201,7 +202,7 @@ class Roster:
         One that has failed is waited for until the ring does without it: it may be back.
         """
         is_last = not any(
-            membership.is_expected(other.replica, now_ns=now_ns) for other in self.others("", state)
+            membership.is_expected(other.replica, now_ns=now_ns) for other in self.others(NO_NODE, state)
         )
         self.is_stopping = bool(self._leaving) and is_last
         self.stranded = tuple(
@@ -216,7 +217,7 @@ class Roster:
         )
         return frozenset(self._leaving) if self.is_stopping else frozenset()
 
-    def others(self, node: str, state: ClusterState) -> Iterator[Member]:
+    def others(self, node: NodeId, state: ClusterState) -> Iterator[Member]:
         """Members besides this one that are not draining, nor to be drained."""
         for other, member in {**state.members, **self._arrived}.items():
             if other != node and not self._is_to_drain(member):
@@ -299,7 +300,7 @@ class Roster:
                 answers += self._wishes.pop(life).answers
         return answers
 
-    def unanswered(self) -> list[tuple[Connection, int]]:
+    def unanswered(self) -> list[tuple[Connection, RequestNumber]]:
         """Take the requests that were not carried out, as connection, request."""
         unanswered = [
             (connection, answer.request)

@@ -8,6 +8,7 @@ once per process: afterwards no node serves on the strength of what was lost, an
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
+from lockring.ids import Version
 
 
 class StorePast:
@@ -43,24 +44,24 @@ class StorePast:
         if stored.version == 0 and not may_be_empty:
             self.has_lost = True
 
-    def find_older(self, version: int) -> None:
+    def find_older(self, version: Version) -> None:
         """Take in that the store was set back below a version that this very process wrote: nothing in it can be relied on."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost, self.is_quarantined = True, False
 
-    def see(self, version: int) -> None:
+    def see(self, version: Version) -> None:
         """Take in that a node has seen a version which the store does not account for."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost = True
 
-    def claimed(self, version: int) -> None:
+    def claimed(self, version: Version) -> None:
         """Take in that a claim of this version is in the store, and with it the quarantine if something was lost."""
         if self.has_lost:
             self.has_lost, self.is_quarantined = False, True
         if self._first_version is None:
             self._first_version = version
 
-    def accounts_for(self, version: int, newest: int) -> bool:
+    def accounts_for(self, version: Version, newest: int) -> bool:
         """Return whether a version that a node has seen was this store's: an inherited one, or one of this process.
 
         Args:

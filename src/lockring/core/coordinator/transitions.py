@@ -22,6 +22,7 @@ from lockring.cluster_state import (
     Replica,
     SlotState,
 )
+from lockring.ids import Epoch, Generation, Version
 from lockring.slots import SLOTS
 
 VERSION_MAX: Final = (GENERATION_MAX - 1_000 * GENERATIONS_PER_REIGN) * 1_000
@@ -30,20 +31,20 @@ VERSION_MAX: Final = (GENERATION_MAX - 1_000 * GENERATIONS_PER_REIGN) * 1_000
 _NS_PER_US: Final = 1_000
 
 
-def _fresh_range(slot: SlotState, version: int) -> tuple[int, int]:
-    first = max(slot.generation_below, version // _NS_PER_US)
-    below = first + GENERATIONS_PER_REIGN
+def _fresh_range(slot: SlotState, version: Version) -> tuple[Generation, Generation]:
+    first = Generation(max(slot.generation_below, version // _NS_PER_US))
+    below = Generation(first + GENERATIONS_PER_REIGN)
     assert below <= GENERATION_MAX, "the generations of a slot are used up"
     return first, below
 
 
-def _inherited_range(slot: SlotState, version: int, lagging: bool) -> tuple[int, int]:
+def _inherited_range(slot: SlotState, version: Version, lagging: bool) -> tuple[Generation, Generation]:
     if lagging:
         return _fresh_range(slot, version)
     return slot.generation_from, slot.generation_below
 
 
-def promoted(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
+def promoted(slot: SlotState, version: Version, *, lagging: bool) -> SlotState:
     """The backup reigns alone: its primary failed, or fell silent.
 
     Args:
@@ -53,41 +54,41 @@ def promoted(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
     """
     assert slot.backup is not None
     first, below = _inherited_range(slot, version, lagging)
-    return SlotState(version, version, slot.base, slot.backup.replica, None, None, first, below)
+    return SlotState(Epoch(version), version, slot.base, slot.backup.replica, None, None, first, below)
 
 
-def swapped(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
+def swapped(slot: SlotState, version: Version, *, lagging: bool) -> SlotState:
     """A planned move: backup and primary change places, so there is never one copy only."""
     assert slot.primary is not None
     assert slot.backup is not None
     first, below = _inherited_range(slot, version, lagging)
     former = Copy(slot.primary, version)
-    return SlotState(version, version, slot.base, slot.backup.replica, former, None, first, below)
+    return SlotState(Epoch(version), version, slot.base, slot.backup.replica, former, None, first, below)
 
 
-def assigned_empty(slot: SlotState, version: int, primary: Replica) -> SlotState:
+def assigned_empty(slot: SlotState, version: Version, primary: Replica) -> SlotState:
     """A reign without data: nobody has, or can still rely on, what the slot held before."""
     first, below = _fresh_range(slot, version)
-    return SlotState(version, version, version, primary, None, None, first, below)
+    return SlotState(Epoch(version), version, version, primary, None, None, first, below)
 
 
-def released(slot: SlotState, version: int) -> SlotState:
+def released(slot: SlotState, version: Version) -> SlotState:
     """Nobody has the slot any more; what was reserved stays reserved."""
     return SlotState(
-        version, version, slot.base, None, None, None, slot.generation_from, slot.generation_below
+        Epoch(version), version, slot.base, None, None, None, slot.generation_from, slot.generation_below
     )
 
 
-def forgotten(slot: SlotState, version: int) -> SlotState:
+def forgotten(slot: SlotState, version: Version) -> SlotState:
     """The slot after the loss of the store: who has it is unknown, so it waits like one whose copies are all gone."""
     below = slot.generation_below
-    return SlotState(version, version, version, None, None, None, below, below)
+    return SlotState(Epoch(version), version, version, None, None, None, below, below)
 
 
-def with_copies(slot: SlotState, version: int, backup: Copy | None, learner: Copy | None) -> SlotState:
+def with_copies(slot: SlotState, version: Version, backup: Copy | None, learner: Copy | None) -> SlotState:
     """The same reign with other copies."""
     return SlotState(
-        version,
+        Epoch(version),
         slot.since,
         slot.base,
         slot.primary,
@@ -100,7 +101,7 @@ def with_copies(slot: SlotState, version: int, backup: Copy | None, learner: Cop
 
 def extended(slot: SlotState) -> SlotState:
     """The same reign with as many generations again. The epoch stays: see the module."""
-    below = slot.generation_below + GENERATIONS_PER_REIGN
+    below = Generation(slot.generation_below + GENERATIONS_PER_REIGN)
     assert below <= GENERATION_MAX, "the generations of a slot are used up"
     return SlotState(
         slot.epoch,
@@ -118,7 +119,7 @@ def replicated_from_now_on(slot: SlotState) -> SlotState:
     """The slot when `async` replication becomes `sync`: the reign goes on above everything it may have granted unseen."""
     if slot.primary is None:
         return slot
-    below = slot.generation_below + GENERATIONS_PER_REIGN
+    below = Generation(slot.generation_below + GENERATIONS_PER_REIGN)
     assert below <= GENERATION_MAX, "the generations of a slot are used up"
     return SlotState(
         slot.epoch,
@@ -138,7 +139,7 @@ def lives_of(slot: SlotState) -> tuple[Replica, ...]:
     return tuple(copies) if slot.primary is None else (slot.primary, *copies)
 
 
-def check_slot(number: int, slot: SlotState, version: int) -> None:
+def check_slot(number: int, slot: SlotState, version: Version) -> None:
     """Assert what holds of every slot in every state.
 
     Raises:

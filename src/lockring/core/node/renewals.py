@@ -13,6 +13,7 @@ from lockring.core.node.grants import NodeGrants
 from lockring.core.node.locks import LockHolder, LockWaiter, PromiseBasis, Session
 from lockring.core.node.session_leases import SessionLeases
 from lockring.errors import InvalidRequest
+from lockring.ids import NO_GENERATION, AcquisitionNumber, ConnectionId, Generation, SlotNumber
 from lockring.protocol import CloseSession, Keepalive, KeepaliveReply, ReleaseReply, Verdict
 from lockring.slots import SLOTS
 
@@ -28,7 +29,7 @@ class Renewals:
         self._grants = grants
         self._leases = leases
 
-    def keepalive(self, connection: int, message: Keepalive, now_ns: int) -> None:
+    def keepalive(self, connection: ConnectionId, message: Keepalive, now_ns: int) -> None:
         """Renew what client and node agree on, and find out what they do not."""
         context = self._context
         left_ns = context.rights.coordinator_lease_left_ns(now_ns)
@@ -41,8 +42,8 @@ class Renewals:
         if message.request > session.basis.request or session.basis.at_ns == 0:
             session.basis = PromiseBasis(message.request, promise_ms, now_ns)
         agreed = False
-        slots: list[tuple[int, int]] = []
-        acquisitions: list[tuple[int, int, int]] = []
+        slots: list[tuple[SlotNumber, int]] = []
+        acquisitions: list[tuple[AcquisitionNumber, int, Generation]] = []
         if message.listed:
             if len({number for number, _ in message.listed}) < len(message.listed):
                 raise InvalidRequest("a keepalive lists a slot once")
@@ -63,10 +64,10 @@ class Renewals:
         )
 
     def _compare_slots(
-        self, session: Session, expected: list[tuple[int, int, int]], now_ns: int
-    ) -> list[tuple[int, int]]:
-        verdicts: list[tuple[int, int]] = []
-        named: dict[int, None] = {}
+        self, session: Session, expected: list[tuple[SlotNumber, int, int]], now_ns: int
+    ) -> list[tuple[SlotNumber, int]]:
+        verdicts: list[tuple[SlotNumber, int]] = []
+        named: dict[SlotNumber, None] = {}
         for number, count, digest in expected:
             named[number] = None
             verdict = self._verdict_of_slot(number, now_ns)
@@ -84,22 +85,27 @@ class Renewals:
         return verdicts
 
     def _compare_list(
-        self, session: Session, number: int, listed: list[tuple[int, str]], through: int, now_ns: int
-    ) -> list[tuple[int, int, int]]:
+        self,
+        session: Session,
+        number: SlotNumber,
+        listed: list[tuple[AcquisitionNumber, str]],
+        through: AcquisitionNumber,
+        now_ns: int,
+    ) -> list[tuple[AcquisitionNumber, int, Generation]]:
         verdict = self._verdict_of_slot(number, now_ns)
         if verdict is not Verdict.HELD:
-            return [(acquisition, verdict, 0) for acquisition, _ in listed]
+            return [(acquisition, verdict, NO_GENERATION) for acquisition, _ in listed]
         slot = self._context.slots[number]
         assert slot.reign is not None
         share = session.served.get(number)
         known = {} if share is None else dict(share.entries)
-        answers: list[tuple[int, int, int]] = []
+        answers: list[tuple[AcquisitionNumber, int, Generation]] = []
         for acquisition, name in listed:
             entry = known.pop(acquisition, None)
             if entry is None or entry.lock.name != name or (isinstance(entry, LockHolder) and entry.broken):
-                answers.append((acquisition, Verdict.LOST, 0))
+                answers.append((acquisition, Verdict.LOST, NO_GENERATION))
             elif isinstance(entry, LockWaiter) or entry in slot.reign.unanswered:
-                answers.append((acquisition, Verdict.WAITING, 0))
+                answers.append((acquisition, Verdict.WAITING, NO_GENERATION))
             else:
                 answers.append((acquisition, Verdict.HELD, entry.generation))
         for acquisition, entry in known.items():
@@ -107,7 +113,7 @@ class Renewals:
                 self._grants.drop(slot, entry, now_ns)
         return answers
 
-    def _verdict_of_slot(self, number: int, now_ns: int) -> Verdict:
+    def _verdict_of_slot(self, number: SlotNumber, now_ns: int) -> Verdict:
         if not 0 <= number < SLOTS:
             raise InvalidRequest(f"there is no slot {number}")
         context = self._context
@@ -115,7 +121,7 @@ class Renewals:
             return Verdict.MOVED
         return Verdict.HELD if context.rights.may_serve(number, now_ns=now_ns) else Verdict.RETRY
 
-    def close_session(self, connection: int, message: CloseSession, now_ns: int) -> None:
+    def close_session(self, connection: ConnectionId, message: CloseSession, now_ns: int) -> None:
         """End a session here, with all that it has in the slots served here."""
         dropped = self._leases.close(message.session, now_ns)
         self._context.outbox.send(connection, ReleaseReply(message.request, dropped))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from lockring.core.node.leases import Lease
 from lockring.core.node.slot import NodeSlot
+from lockring.ids import SlotNumber
 
 
 class Rights:
@@ -24,12 +25,12 @@ class Rights:
         coordinator_lease: the lease that the coordinator gives.
     """
 
-    def __init__(self, slots: dict[int, NodeSlot]) -> None:
+    def __init__(self, slots: dict[SlotNumber, NodeSlot]) -> None:
         self.coordinator_lease = Lease()
         self._slots = slots
         self._needed: dict[Lease, int] | None = None
 
-    def may_serve(self, number: int, *, now_ns: int) -> bool:
+    def may_serve(self, number: SlotNumber, *, now_ns: int) -> bool:
         """Return whether this node is a slot's active primary and cannot have been replaced by `now_ns`."""
         slot = self._slots.get(number)
         reign = None if slot is None else slot.reign

@@ -29,6 +29,7 @@ from lockring.core.node.sessions import Sessions
 from lockring.core.node.trouble import Troubles
 from lockring.core.node.validation import check_acquire
 from lockring.core.node.watches import Watches
+from lockring.ids import ConnectionId
 from lockring.protocol import (
     Acquire,
     Break,
@@ -99,7 +100,7 @@ class ClientService:
 
     # ------------------------------------------------------------------ connections
 
-    def connected(self, connection: int, client: str, number: int) -> None:
+    def connected(self, connection: ConnectionId, client: str, number: int) -> None:
         """Serve a client that was welcomed. Its older connections end here; an older one that comes late is closed."""
         reason = "superseded by a newer connection of this client"
         if self.clients.is_outdated(client, number):
@@ -114,7 +115,7 @@ class ClientService:
         self.clients.add(connection, client, number)
         self._context.outbox.send(connection, self._context.routes())
 
-    def disconnected(self, connection: int) -> None:
+    def disconnected(self, connection: ConnectionId) -> None:
         """End what a connection's client waits for and watches; its holders stay, since its lease lasts."""
         client = self.clients.remove(connection)
         if client is None:
@@ -128,7 +129,7 @@ class ClientService:
         for connection in self.clients.by_connection:
             self._context.outbox.send(connection, self._context.routes())
 
-    def _unwatch(self, connection: int, message: Unwatch, now_ns: int) -> None:
+    def _unwatch(self, connection: ConnectionId, message: Unwatch, now_ns: int) -> None:
         """End a watch, be it of a lock or of a group: clients number both alike."""
         known = self._watches.unwatch(connection, message.watch) or self.groups.unfollow(
             connection, message.watch
