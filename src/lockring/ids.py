@@ -1,7 +1,7 @@
-"""What is only an int or a str at run time, told apart by the type checker.
+"""Types for what is only an int or a str at run time, so that the type checker distinguishes them.
 
-A slot is not a version, and a session is not a node: two arguments that are swapped do not type-check. They cost nothing
-at run time (`typing.NewType`), and each is made where it is born: drawn, counted, decoded, or read from a setting.
+A slot is not a version, and a session is not a node: two arguments that are swapped do not type-check.
+Each value gets its type where it is drawn, counted, decoded or read from a setting.
 """
 
 from __future__ import annotations

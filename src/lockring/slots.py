@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 from zlib import crc32
 
 from lockring.ids import SlotNumber
@@ -11,9 +10,6 @@ from lockring.names import LOCK_NAME_BYTES_MAX, check_lock_name
 
 SLOTS: Final = 4096
 """Number of slots. Fixed, because every client and every node computes a name's slot by itself."""
-
-ALL_SLOTS: Final = cast("Sequence[SlotNumber]", range(SLOTS))
-"""The numbers of all slots, rising."""
 
 
 def slot_of(name: str) -> SlotNumber:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
 
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.node.clients import ConnectedClients
@@ -24,7 +24,7 @@ from lockring.protocol import (
     ListReply,
     LockRecord,
 )
-from lockring.slots import ALL_SLOTS, SLOTS, slot_of
+from lockring.slots import SLOTS, slot_of
 from lockring.units import NS_PER_S, ns_to_ms_floor
 
 LIST_LIMIT_MAX: Final = 10_000
@@ -88,7 +88,7 @@ class Queries:
         serves_all = context.rights.may_serve_everything(now_ns)
         page = _Page(message)
         after = message.after_name
-        for number in ALL_SLOTS[message.from_slot :]:
+        for number in cast("Iterable[SlotNumber]", range(message.from_slot, SLOTS)):
             slot = context.slots.get(number)
             if slot is None or not (
                 (serves_all and slot.reign is not None) or context.rights.may_serve(number, now_ns=now_ns)

@@ -9,7 +9,8 @@ What the rest of the node has to do about a change is returned as a list of chan
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 from lockring.cluster_state import ClusterState, SlotState
 from lockring.core.deadlines import DeadlineQueue
@@ -23,7 +24,7 @@ from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import SlotNumber
 from lockring.protocol import HandOver, HandOverSlot
-from lockring.slots import ALL_SLOTS, SLOTS
+from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
 
@@ -84,7 +85,7 @@ class SlotRoles:
     def change(self, old: ClusterState, new: ClusterState, now_ns: int) -> list[SlotChange]:
         """Take the roles of a state that the node has just learned of."""
         changes: list[SlotChange] = []
-        for number in ALL_SLOTS:
+        for number in cast("Iterable[SlotNumber]", range(SLOTS)):
             before, after = old.slots[number], new.slots[number]
             if before is after:
                 continue
