@@ -17,6 +17,7 @@ from typing import Final, Literal
 import msgspec
 
 from lockring.errors import ProtocolError
+from lockring.ids import NO_CLUSTER, ClusterId, Epoch, Generation, Incarnation, NodeId, Version
 from lockring.protocol import Routes
 from lockring.slots import SLOTS
 
@@ -38,8 +39,8 @@ class Replica(msgspec.Struct, frozen=True, array_like=True, order=True):
         incarnation: raised at each start of the node's process, so that a restart is never mistaken for a return.
     """
 
-    node: str
-    incarnation: int
+    node: NodeId
+    incarnation: Incarnation
 
     def __str__(self) -> str:
         return f"{self.node}#{self.incarnation}"
@@ -55,7 +56,7 @@ class Copy(msgspec.Struct, frozen=True, array_like=True):
     """
 
     replica: Replica
-    joined: int
+    joined: Version
 
 
 class SlotState(msgspec.Struct, frozen=True, array_like=True):
@@ -72,14 +73,14 @@ class SlotState(msgspec.Struct, frozen=True, array_like=True):
         generation_below: end of that range, exclusive.
     """
 
-    epoch: int = 0
-    since: int = 0
-    base: int = 0
+    epoch: Epoch = Epoch(0)
+    since: Version = Version(0)
+    base: Version = Version(0)
     primary: Replica | None = None
     backup: Copy | None = None
     learner: Copy | None = None
-    generation_from: int = 0
-    generation_below: int = 0
+    generation_from: Generation = Generation(0)
+    generation_below: Generation = Generation(0)
 
     def copy_of(self, replica: Replica) -> Copy | None:
         """Return the replica's tenure as backup or learner here, or None."""
@@ -123,7 +124,7 @@ class Farewell(msgspec.Struct, frozen=True, array_like=True):
     until_ns: int
     at_ns: int
     at_wall_ns: int
-    version: int
+    version: Version
 
 
 class ClusterState(msgspec.Struct, frozen=True):
@@ -142,10 +143,10 @@ class ClusterState(msgspec.Struct, frozen=True):
         farewell: what the nodes of a stopped cluster reported about their promises, None if nothing.
     """
 
-    cluster: str = ""
-    version: int = 0
+    cluster: ClusterId = NO_CLUSTER
+    version: Version = Version(0)
     term: str = ""
-    members: dict[str, Member] = {}
+    members: dict[NodeId, Member] = {}
     slots: tuple[SlotState, ...] = (SlotState(),) * SLOTS
     replication: Replication = "sync"
     backup_lease_ms: int = 2_000
@@ -165,8 +166,8 @@ class ClusterState(msgspec.Struct, frozen=True):
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
-    cluster: str
-    version: int
+    cluster: ClusterId
+    version: Version
     term: str
     members: list[Member]
     different: list[SlotState]

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from lockring.errors import InvalidRequest
+from lockring.ids import NodeId
 
 LOCK_NAME_BYTES_MAX: Final = 1024
 OWNER_BYTES_MAX: Final = 256
@@ -100,7 +101,7 @@ def check_owner(owner: object) -> str:
     return owner
 
 
-def check_node_id(node: object) -> str:
+def check_node_id(node: object) -> NodeId:
     """Return the node id if it is 1 to 63 letters, digits, dots, dashes or underscores.
 
     Raises:
@@ -110,4 +111,4 @@ def check_node_id(node: object) -> str:
         raise InvalidRequest(
             f"invalid node id {node!r}: use 1 to 63 letters, digits, '.', '-' or '_', starting with a letter or digit"
         )
-    return node
+    return NodeId(node)

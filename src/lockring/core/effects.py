@@ -6,6 +6,7 @@ import enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.ids import ConnectionId, OperationNumber, Version
 from lockring.protocol import Message, Refusal, Welcome
 
 
@@ -15,7 +16,7 @@ class Coordinator(NamedTuple):
 
 COORDINATOR: Final = Coordinator()
 
-Connection = int
+Connection = ConnectionId
 """The number of an accepted connection, given by the shell and never reused."""
 
 Endpoint = Connection | Replica | Coordinator
@@ -110,7 +111,7 @@ class Publish(NamedTuple):
 class StoreRead(NamedTuple):
     """Read the stored state; answer with `store_result(operation, ok=True, state=…)`, or ok=False on failure."""
 
-    operation: int
+    operation: OperationNumber
 
 
 class StoreWrite(NamedTuple):
@@ -119,8 +120,8 @@ class StoreWrite(NamedTuple):
     Answer with `store_result(operation, ok=written, state=…)`: the state that is stored now, None if that is unknown.
     """
 
-    operation: int
-    expected_version: int
+    operation: OperationNumber
+    expected_version: Version
     state: ClusterState
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded, ProtocolError
+from lockring.ids import NO_REQUEST, ConnectionId, RequestNumber
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.frames import HEADER_BYTES, FrameReader
 from lockring.net.limits import ConnectionLimits, RefusalLog
@@ -91,7 +92,7 @@ class PortContext:
     limits: ConnectionLimits
     turns: TurnScheduler
     refusals: RefusalLog
-    connections: dict[int, AcceptedConnection]
+    connections: dict[ConnectionId, AcceptedConnection]
     emptied: asyncio.Event
 
 
@@ -108,7 +109,9 @@ class AcceptedConnection(FramedConnection):
         tag: free for the handler's own use.
     """
 
-    def __init__(self, port: PortContext, number: int, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+    def __init__(
+        self, port: PortContext, number: ConnectionId, decoder: msgspec.msgpack.Decoder[Any]
+    ) -> None:
         super().__init__(
             port.outbox,
             decoder,
@@ -141,7 +144,7 @@ class AcceptedConnection(FramedConnection):
         if welcome is not None:
             self.send(welcome)
 
-    def refuse(self, error: LockringError, *, request: int = 0, hint: int = 0) -> None:
+    def refuse(self, error: LockringError, *, request: RequestNumber = NO_REQUEST, hint: int = 0) -> None:
         """Send the reason and end the connection."""
         self.send(Refusal(request, error.code, str(error), error.name, hint))
         self.close(str(error))

@@ -23,6 +23,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.errors import Overloaded, ProtocolError, from_code
+from lockring.ids import ClusterId, ConnectionId, OperationNumber
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
@@ -88,7 +89,7 @@ class CoordinatorServer:
         self._core = core = CoordinatorCore(
             address=self.address,
             term=secrets.token_hex(8),
-            cluster_if_new=secrets.token_hex(8),
+            cluster_if_new=ClusterId(secrets.token_hex(8)),
             timing=settings.timing(),
             new_cluster=opened.is_new,
             boot=boot_id(),
@@ -203,7 +204,7 @@ class CoordinatorServer:
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
-    def _refuse(self, number: int, refusal: Refusal) -> None:
+    def _refuse(self, number: ConnectionId, refusal: Refusal) -> None:
         guest = self._listener.connection(number)
         if guest is not None:
             if guest.tag is None:  # the end of a node that was welcomed is logged when it has come
@@ -213,7 +214,7 @@ class CoordinatorServer:
             guest.send(refusal)
             guest.close(refusal.text)
 
-    def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
+    def _admit(self, number: ConnectionId, role: Role, welcome: Welcome | None) -> None:
         guest = self._listener.connection(number)
         if guest is None:
             return
@@ -223,7 +224,7 @@ class CoordinatorServer:
             guest.refuse(error)
             self._core.disconnected(number, now_ns=self._now_ns())
 
-    def _stored(self, operation: int, outcome: StoreOutcome) -> None:
+    def _stored(self, operation: OperationNumber, outcome: StoreOutcome) -> None:
         self._core.store_result(
             operation,
             ok=outcome.ok,

@@ -20,6 +20,7 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
+from lockring.ids import Incarnation
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import (
@@ -67,7 +68,7 @@ class Joiner(Protocol):
     def state(self) -> ClusterState:
         """The newest cluster state that the node knows."""
 
-    def begin_life(self, incarnation: int) -> None:
+    def begin_life(self, incarnation: Incarnation) -> None:
         """Begin another life with a new incarnation, since the cluster has seen a later one than the present."""
 
     def joined(self) -> None:
@@ -155,7 +156,7 @@ class CoordinatorLink:
         match error:
             case StaleVersion() if hint > self._node.replica.incarnation:
                 log.info("%s: beginning a new life", error)
-                self._node.begin_life(hint)
+                self._node.begin_life(Incarnation(hint))
             case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
             case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:

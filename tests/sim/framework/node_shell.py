@@ -24,6 +24,7 @@ from lockring.core.effects import (
 from lockring.core.node import NodeCore
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.timing import Timing
+from lockring.ids import SessionId, SlotNumber
 from lockring.protocol import (
     PROTOCOL,
     FromCoordinator,
@@ -149,13 +150,13 @@ class NodeShell(Shell):
 
     # ------------------------------------------------------------------ for the checkers
 
-    def has(self, slot: int, session: str, acquisition: int) -> bool:
+    def has(self, slot: SlotNumber, session: SessionId, acquisition: int) -> bool:
         """Return whether the acquisition is a holder in this node's table, as primary or as copy."""
         assert self.core is not None
         data = self.core.slots.get(slot)
         return data is not None and isinstance(data.table.find(session, acquisition), LockHolder)
 
-    def is_waiting(self, slot: int, session: str, acquisition: int) -> bool:
+    def is_waiting(self, slot: SlotNumber, session: SessionId, acquisition: int) -> bool:
         """Return whether the acquisition waits in this node's table."""
         assert self.core is not None
         data = self.core.slots.get(slot)

@@ -11,6 +11,7 @@ from lockring.core.node.clients import ConnectedClient
 from lockring.core.node.groups import Groups
 from lockring.core.node.reign import Reign
 from lockring.core.node.watches import Watches
+from lockring.ids import ConnectionId
 from lockring.protocol import AdvanceGeneration
 from tests.sim import SLOTS_SIMULATED
 from tests.sim.framework.groups import GroupHabits, GroupProgram, Member, group_lock_beside
@@ -181,7 +182,7 @@ def gone_when_unheard() -> list[Change]:
     """A member whose connection is gone is not waited for, though its lease lasts."""
     disconnected = Groups.disconnected
 
-    def changed(self: Groups, connection: int, client: ConnectedClient) -> None:
+    def changed(self: Groups, connection: ConnectionId, client: ConnectedClient) -> None:
         for request, name in client.follows.items():
             group = self._groups[name]
             group.awaited.pop(group.followers[connection, request].holder, None)

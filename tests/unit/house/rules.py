@@ -16,7 +16,18 @@ ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
 _WORDS: Final = frozenset(
-    {"addresses", "errors", "names", "native", "protocol", "slots", "system_errors", "troubles", "units"}
+    {
+        "addresses",
+        "errors",
+        "ids",
+        "names",
+        "native",
+        "protocol",
+        "slots",
+        "system_errors",
+        "troubles",
+        "units",
+    }
 )
 _PURE_WORDS: Final = _WORDS - {"native", "system_errors"}
 
@@ -27,11 +38,12 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "cluster_state": _PURE_WORDS,
     "errors": frozenset(),
     "exits": frozenset({"errors"}),
-    "names": frozenset({"errors"}),
+    "ids": frozenset(),
+    "names": frozenset({"errors", "ids"}),
     "native": frozenset(),
-    "protocol": frozenset(),
+    "protocol": frozenset({"ids"}),
     "ring_picture": _PURE_WORDS | {"cluster_state", "ring"},
-    "slots": frozenset({"names"}),
+    "slots": frozenset({"ids", "names"}),
     "system_errors": frozenset(),
     "terminals": frozenset(),
     "troubles": frozenset({"units"}),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockring.errors import InvalidRequest
+from lockring.ids import NodeId
 from lockring.ring.hash_ring import Counts, HashRing
 from lockring.slots import SLOTS, slot_of
 from tests.unit.ring.rings import backup_shares, check_balance, check_whole, equal
@@ -138,7 +139,7 @@ def test_invalid_slots_are_refused(slot):
 
 def test_an_assignment_of_another_size_is_refused():
     with pytest.raises(InvalidRequest, match="4096"):
-        HashRing.resume(equal(2), ["n1"], [None] * SLOTS)
+        HashRing.resume(equal(2), [NodeId("n1")], [None] * SLOTS)
     with pytest.raises(InvalidRequest, match="4096"):
         HashRing.resume(equal(2), [None] * SLOTS, [])
 
@@ -179,7 +180,7 @@ def test_weights_are_respected(members):
 def test_a_member_may_outweigh_all_others():
     ring = HashRing({"big": 100, "a": 1, "b": 1})
     check_balance(ring)
-    assert ring.counts()["big"].primary == 4016
+    assert ring.counts()[NodeId("big")].primary == 4016
     assert backup_shares(ring)["a"] > 2000, "the small ones back up nearly everything"
 
 

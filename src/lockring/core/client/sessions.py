@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from lockring.cluster_state import Replica
 from lockring.core.client.links import Node
 from lockring.core.client.tickets import ClientSession, NodeShare, OnBehalf
+from lockring.ids import SessionId
 
 
 class ClientSessions:
@@ -28,9 +29,9 @@ class ClientSessions:
         per_acquisition: whether each acquisition has its own session.
     """
 
-    def __init__(self, new_id: Callable[[], str], *, per_acquisition: bool = False) -> None:
+    def __init__(self, new_id: Callable[[], SessionId], *, per_acquisition: bool = False) -> None:
         self.by_ttl_ms: dict[int, ClientSession] = {}
-        self.by_id: dict[str, ClientSession] = {}
+        self.by_id: dict[SessionId, ClientSession] = {}
         self.on_behalf: dict[ClientSession, None] = {}
         self.shortest_ttl_ms = 0
         self.per_acquisition = per_acquisition

@@ -9,6 +9,7 @@ import msgspec
 from lockring.cluster_state import ClusterState, routes_of
 from lockring.core.effects import Broadcast, Connection, Effect
 from lockring.errors import LockringError, ProtocolError, WrongCluster
+from lockring.ids import ClusterId
 from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice
 from lockring.units import NS_PER_S
 
@@ -45,7 +46,7 @@ class Clients:
         """Forget a client whose connection has ended; others are ignored."""
         self._connections.pop(connection, None)
 
-    def drop_strangers(self, cluster: str) -> list[Connection]:
+    def drop_strangers(self, cluster: ClusterId) -> list[Connection]:
         """Forget all clients if the cluster has another id than they were given, and return their connections.
 
         A client keeps the first id that it receives, so it must reconnect to learn the one that counts.
@@ -93,7 +94,7 @@ class Clients:
         return [Broadcast(tuple(self._connections), message)] if self._connections else []
 
 
-def why_not_greet(hello: ClientHello, cluster: str) -> LockringError | None:
+def why_not_greet(hello: ClientHello, cluster: ClusterId) -> LockringError | None:
     """Return the error that keeps a client out, None if it is admitted.
 
     Args:

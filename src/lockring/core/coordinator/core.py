@@ -53,6 +53,17 @@ from lockring.core.effects import Admit, Broadcast, Close, Connection, Effect, N
 from lockring.core.farewells import Farewells
 from lockring.core.timing import Timing, with_time_left
 from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.ids import (
+    NO_CLUSTER,
+    NO_INCARNATION,
+    NO_NODE,
+    NO_REQUEST,
+    ClusterId,
+    Incarnation,
+    NodeId,
+    OperationNumber,
+    RequestNumber,
+)
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -95,7 +106,7 @@ class CoordinatorCore:
         *,
         address: str,
         term: str,
-        cluster_if_new: str,
+        cluster_if_new: ClusterId,
         timing: Timing | None = None,
         new_cluster: bool = False,
         boot: str = "",
@@ -181,7 +192,7 @@ class CoordinatorCore:
 
     def store_result(
         self,
-        operation: int,
+        operation: OperationNumber,
         *,
         ok: bool,
         state: ClusterState | None,
@@ -280,12 +291,12 @@ class CoordinatorCore:
                 error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
             case Heartbeat() | SlotRequests() | Leave():
                 if self._term.phase is Phase.PASSIVE:
-                    self._refuse(sender, self._not_coordinator(0))
+                    self._refuse(sender, self._not_coordinator(NO_REQUEST))
                     return
                 error = ProtocolError("a node joins before it sends anything else")
             case _:
                 error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
-        self._refuse(sender, Refusal(0, error.code, str(error)))
+        self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
 
     def _admit_node(self, sender: Connection, join: Join, now_ns: int) -> None:
         if not (sender in self._clients or self._roster.node_of(sender)):
@@ -322,14 +333,14 @@ class CoordinatorCore:
     def _refuse_role(self, sender: Connection, message: Message, what: str) -> None:
         text = f"{self._term.address} is a coordinator; it does not take {type(message).__name__} from {what}"
         self._clients.drop(sender)
-        self._refuse(sender, Refusal(0, WrongRole.code, text))
+        self._refuse(sender, Refusal(NO_REQUEST, WrongRole.code, text))
 
     # ----------------------------------------------------------------------- joining and leaving
 
     def _join(self, sender: Connection, join: Join, now_ns: int) -> None:
         refusal = malformed(join)
         if refusal is None and self._term.phase is Phase.PASSIVE:
-            refusal = self._not_coordinator(0)
+            refusal = self._not_coordinator(NO_REQUEST)
         if refusal is not None:
             self._refuse(sender, refusal)
             return
@@ -351,7 +362,7 @@ class CoordinatorCore:
                 for connection, node in self._roster.nodes():
                     self._refuse(connection, outdated(node.replica.node, node.replica.incarnation))
             self._term.begin_above(
-                join.version, cluster="" if refusal is None else join.cluster, now_ns=now_ns
+                join.version, cluster=NO_CLUSTER if refusal is None else join.cluster, now_ns=now_ns
             )
             self._act_on(News.INTERRUPTED, now_ns)
             return
@@ -382,7 +393,9 @@ class CoordinatorCore:
             self._effects.append(Send(sender, refusal))
         self._runs.reschedule(now_ns=now_ns)
 
-    def _welcome(self, state: ClusterState, node: str = "", incarnation: int = 0) -> Welcome:
+    def _welcome(
+        self, state: ClusterState, node: NodeId = NO_NODE, incarnation: Incarnation = NO_INCARNATION
+    ) -> Welcome:
         """Return the answer to an accepted first message; a node gets its own id and incarnation back."""
         return Welcome(
             protocol=PROTOCOL,
@@ -404,7 +417,7 @@ class CoordinatorCore:
         self._drop(sender)
         self._effects.append(Refuse(sender, refusal))
 
-    def _not_coordinator(self, request: int) -> Refusal:
+    def _not_coordinator(self, request: RequestNumber) -> Refusal:
         return Refusal(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
@@ -426,7 +439,7 @@ class CoordinatorCore:
         if node is None:
             return
         if not 0 <= heartbeat.version <= VERSION_MAX:
-            self._refuse(sender, Refusal(0, "protocol", f"no state has version {heartbeat.version}"))
+            self._refuse(sender, Refusal(NO_REQUEST, "protocol", f"no state has version {heartbeat.version}"))
             return
         self._heartbeats.add(sender, heartbeat.sequence)
         self.farewells.record_promise(node.replica, heartbeat, now_ns)
@@ -450,7 +463,7 @@ class CoordinatorCore:
         try:
             check_requests(ask)
         except ProtocolError as error:
-            self._refuse(sender, Refusal(0, error.code, str(error)))
+            self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
             return
         self._slot_requests.add(node.replica, ask)
 
@@ -552,7 +565,7 @@ class CoordinatorCore:
             Send(to, self._not_coordinator(each)) for to, each in self._roster.take_unanswered()
         ]
         for connection in [*self._roster.connections(), *self._roster.pending.connections()]:
-            self._refuse(connection, self._not_coordinator(0))
+            self._refuse(connection, self._not_coordinator(NO_REQUEST))
 
     # ----------------------------------------------------------------------- small things
 

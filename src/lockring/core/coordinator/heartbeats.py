@@ -11,17 +11,18 @@ from collections.abc import Callable
 
 from lockring.core.coordinator.store_health import PAUSE_NS_MIN
 from lockring.core.effects import Connection
+from lockring.ids import SequenceNumber
 
 
 class Heartbeats:
     """The newest heartbeat of every connection, and those being confirmed. Not safe for use by several tasks."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Connection, int] = {}
-        self._confirming: dict[Connection, int] = {}
+        self._waiting: dict[Connection, SequenceNumber] = {}
+        self._confirming: dict[Connection, SequenceNumber] = {}
         self._confirm_from_ns: int | None = None
 
-    def add(self, connection: Connection, sequence: int) -> None:
+    def add(self, connection: Connection, sequence: SequenceNumber) -> None:
         """Let a heartbeat wait for the next read."""
         self._waiting[connection] = sequence
 
@@ -46,7 +47,7 @@ class Heartbeats:
             del self._waiting[connection]
         return bool(self._confirming)
 
-    def take_confirmed(self) -> dict[Connection, int]:
+    def take_confirmed(self) -> dict[Connection, SequenceNumber]:
         """Hand out what a successful read allows to be acknowledged, as sequence by connection."""
         confirmed, self._confirming = self._confirming, {}
         return confirmed

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lockring.core.effects import Connection
+from lockring.ids import ClusterId
 from lockring.protocol import Join
 
 
@@ -18,7 +19,7 @@ class PendingJoins:
 
     def __init__(self) -> None:
         self._held: dict[Connection, Join] = {}
-        self._former_clusters: list[str] = []
+        self._former_clusters: list[ClusterId] = []
 
     def hold(self, connection: Connection, join: Join) -> None:
         """Keep a join until the term is in the store."""
@@ -41,10 +42,10 @@ class PendingJoins:
         held, self._held = self._held, {}
         return held.items()
 
-    def give_up_cluster(self, cluster: str) -> None:
+    def give_up_cluster(self, cluster: ClusterId) -> None:
         """Remember an id that this process chose for the cluster before it learned the right one."""
         self._former_clusters.append(cluster)
 
-    def is_given_up(self, cluster: str) -> bool:
+    def is_given_up(self, cluster: ClusterId) -> bool:
         """Return whether this process has given up this id, so that a node bearing it must begin a new life."""
         return cluster in self._former_clusters

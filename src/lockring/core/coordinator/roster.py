@@ -20,6 +20,7 @@ from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.pending_joins import PendingJoins
 from lockring.core.effects import Connection
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
+from lockring.ids import NO_NODE, NodeId, RequestNumber
 from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply
 
 Answer = DrainReply | UndrainReply
@@ -47,7 +48,7 @@ class Roster:
         self.pending = PendingJoins()
         self._nodes: dict[Connection, Member] = {}
         self._connections: dict[Replica, Connection] = {}
-        self._arrived: dict[str, Member] = {}
+        self._arrived: dict[NodeId, Member] = {}
         self._changes: dict[Replica, _MemberChange] = {}
         self._leaving: dict[Replica, None] = {}
 
@@ -73,7 +74,7 @@ class Roster:
         """Return all connections of nodes, each with the node as it described itself."""
         return list(self._nodes.items())
 
-    def connections_of(self, node: str) -> list[Connection]:
+    def connections_of(self, node: NodeId) -> list[Connection]:
         """Return the connections of all lives of a node."""
         return [each for each, member in self._nodes.items() if member.replica.node == node]
 
@@ -95,7 +96,7 @@ class Roster:
         if not _is_known(node, state):
             self._arrived[node.replica.node] = node
 
-    def newest_life(self, node: str, state: ClusterState) -> Replica | None:
+    def newest_life(self, node: NodeId, state: ClusterState) -> Replica | None:
         """Return the newest life of a node, in the state or about to be."""
         member = self._arrived.get(node) or state.members.get(node)
         return None if member is None else member.replica
@@ -149,7 +150,7 @@ class Roster:
         change.answers.append((sender, answer))
 
     def _drain_problem(
-        self, node: str, state: ClusterState, membership: MemberLeases, now_ns: int
+        self, node: NodeId, state: ClusterState, membership: MemberLeases, now_ns: int
     ) -> tuple[str, str] | None:
         """Return code and text of the refusal of an operator's drain, None if it may be granted."""
         others = [each.replica for each in self.others(node, state)]
@@ -164,7 +165,7 @@ class Roster:
             )
         return None
 
-    def _last_one(self, node: str, failed: list[str], state: ClusterState) -> str:
+    def _last_one(self, node: NodeId, failed: list[NodeId], state: ClusterState) -> str:
         drained = sorted({*state.members, *self._arrived} - {node, *failed})
         why = [f"{', '.join(sorted(failed))} failed"] if failed else []
         advice = "let another node join first"
@@ -203,7 +204,7 @@ class Roster:
         until the ring does without it: it may return.
         """
         is_last = not any(
-            membership.is_expected(other.replica, now_ns=now_ns) for other in self.others("", state)
+            membership.is_expected(other.replica, now_ns=now_ns) for other in self.others(NO_NODE, state)
         )
         self.is_stopping = bool(self._leaving) and is_last
         self.stranded = tuple(
@@ -218,7 +219,7 @@ class Roster:
         )
         return frozenset(self._leaving) if self.is_stopping else frozenset()
 
-    def others(self, node: str, state: ClusterState) -> Iterator[Member]:
+    def others(self, node: NodeId, state: ClusterState) -> Iterator[Member]:
         """Yield the members besides this one that neither drain nor will with the next state."""
         for other, member in {**state.members, **self._arrived}.items():
             if other != node and not self._will_drain(member):
@@ -228,7 +229,7 @@ class Roster:
         change = self._changes.get(member.replica)
         return member.condition == "draining" if change is None else change.draining
 
-    def next_members(self, state: ClusterState) -> dict[str, Member]:
+    def next_members(self, state: ClusterState) -> dict[NodeId, Member]:
         """Return the members of the next state; the present state's own if nothing has changed."""
         if not self._arrived and not self._changes:
             return state.members
@@ -248,11 +249,11 @@ class Roster:
 
     def without_departed(
         self,
-        members: dict[str, Member],
+        members: dict[NodeId, Member],
         named: Iterable[Replica],
         membership: MemberLeases,
         now_ns: int,
-    ) -> dict[str, Member]:
+    ) -> dict[NodeId, Member]:
         """Return the members without those that have left, or are gone for good, and that no slot names in any life.
 
         Args:
@@ -301,7 +302,7 @@ class Roster:
                 answers += self._changes.pop(life).answers
         return answers
 
-    def take_unanswered(self) -> list[tuple[Connection, int]]:
+    def take_unanswered(self) -> list[tuple[Connection, RequestNumber]]:
         """Remove the requests that were not carried out, and return them as connection, request."""
         unanswered = [
             (connection, answer.request)

@@ -27,6 +27,7 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
+from lockring.ids import NO_REQUEST, ClusterId
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -82,7 +83,7 @@ class Admission:
         if peer is not None and type(message) not in FROM_PEER:
             self.disconnected(connection)
             text = f"a node does not accept {type(message).__name__} from another node"
-            self._context.outbox.add(Refuse(connection, Refusal(0, ProtocolError.code, text)))
+            self._context.outbox.add(Refuse(connection, Refusal(NO_REQUEST, ProtocolError.code, text)))
             return None
         return peer
 
@@ -112,7 +113,7 @@ class Admission:
                 case _:
                     raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
         except LockringError as error:
-            outbox.add(Refuse(connection, Refusal(0, error.code, str(error), error.name)))
+            outbox.add(Refuse(connection, Refusal(NO_REQUEST, error.code, str(error), error.name)))
         return None
 
     def _admit_peer(self, connection: Connection, peer: Replica) -> None:
@@ -139,7 +140,7 @@ class Admission:
         if not context.state.cluster:
             raise Unavailable(f"node {context.replica.node} has not joined a cluster yet")
         if hello.cluster != context.state.cluster:
-            self._check_cluster(hello.cluster or "(none)", f"node {hello.node}")
+            self._check_cluster(hello.cluster or ClusterId("(none)"), f"node {hello.node}")
         if Replica(hello.to_node, hello.to_incarnation) != context.replica:
             text = f"this is {context.replica}, not {hello.to_node}#{hello.to_incarnation}"
             raise StaleVersion(text, name=hello.to_node)
@@ -147,7 +148,7 @@ class Admission:
         if known is not None and known.replica.incarnation > hello.incarnation:
             raise StaleVersion(f"the cluster knows a later life of {hello.node}", name=hello.node)
 
-    def _check_cluster(self, cluster: str, sender: str) -> None:
+    def _check_cluster(self, cluster: ClusterId, sender: str) -> None:
         mine = self._context.state.cluster
         if cluster and mine and cluster != mine:
             raise WrongCluster(

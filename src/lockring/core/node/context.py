@@ -11,6 +11,7 @@ from lockring.core.effects import Close, Connection, Effect, Endpoint, Note, Pub
 from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import Timing
+from lockring.ids import SlotNumber
 from lockring.protocol import Message, Routes, SlotRequest, SlotRequestKind
 
 
@@ -78,7 +79,7 @@ class NodeContext:
         self.replica = replica
         self.timing = timing
         self.state = ClusterState()
-        self.slots: dict[int, NodeSlot] = {}
+        self.slots: dict[SlotNumber, NodeSlot] = {}
         self.rights = Rights(self.slots)
         self.outbox = NodeOutbox()
         self.now_ns = now_ns

@@ -38,6 +38,7 @@ from lockring.core.node.slot import NodeSlot
 from lockring.core.node.status import NodeStatus
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
+from lockring.ids import SlotNumber
 from lockring.protocol import (
     Acquire,
     DrainReply,
@@ -101,7 +102,7 @@ class NodeCore:
             now_ns: the time.
         """
         self._enter(now_ns)
-        if isinstance(endpoint, Connection):
+        if isinstance(endpoint, int):
             self._admission.connected(endpoint)
         elif isinstance(endpoint, Coordinator):
             self._coordinator.connected()
@@ -119,7 +120,7 @@ class NodeCore:
             now_ns: the time, read after the message had arrived.
         """
         self._enter(now_ns)
-        if isinstance(sender, Connection):
+        if isinstance(sender, int):
             if sender in self.service.clients.by_connection:
                 self.service.requests.receive(sender, message, now_ns)
                 return
@@ -184,7 +185,7 @@ class NodeCore:
             now_ns: the time.
         """
         self._enter(now_ns)
-        if isinstance(endpoint, Connection):
+        if isinstance(endpoint, int):
             self._admission.disconnected(endpoint)
             self.service.disconnected(endpoint)
         elif isinstance(endpoint, Coordinator):
@@ -306,11 +307,11 @@ class NodeCore:
         return self._context.state
 
     @property
-    def slots(self) -> dict[int, NodeSlot]:
+    def slots(self) -> dict[SlotNumber, NodeSlot]:
         """By number, the slots in which the node has, or had, a role."""
         return self._context.slots
 
-    def may_serve(self, number: int, *, now_ns: int) -> bool:
+    def may_serve(self, number: SlotNumber, *, now_ns: int) -> bool:
         """Return whether this node is a slot's active primary and cannot have been replaced by `now_ns`."""
         return self._context.rights.may_serve(number, now_ns=now_ns)
 

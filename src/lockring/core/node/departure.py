@@ -17,10 +17,11 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.roles import ReleasedSlots
 from lockring.core.timing import ASK_AGAIN_NS
+from lockring.ids import NO_REQUEST
 from lockring.protocol import DrainReply, Leave, Refusal
 from lockring.units import NS_PER_MS, NS_PER_S
 
-LEAVE_REQUEST: Final = 0
+LEAVE_REQUEST: Final = NO_REQUEST
 """The number of a node's own request: those that it passes on for others count from 1."""
 
 COORDINATOR_AWAY_NS_MAX: Final = 5 * NS_PER_S

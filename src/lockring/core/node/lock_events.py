@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.node.locks import LockHolder, LockWaiter
+from lockring.ids import NO_GENERATION, ConnectionId, RequestNumber
 from lockring.protocol import LockEvent, LockEventKind
 
 EVENTS_MAX: Final = 1_000
@@ -28,7 +29,7 @@ class WatchedLock:
     __slots__ = ("events", "gap", "grouped", "watchers")
 
     def __init__(self) -> None:
-        self.watchers: dict[tuple[int, int], bool] = {}
+        self.watchers: dict[tuple[ConnectionId, RequestNumber], bool] = {}
         self.events: list[LockEvent] = []
         self.gap = False
         self.grouped = False
@@ -80,7 +81,7 @@ class LockEvents:
         if isinstance(entry, LockHolder):
             mode, generation = lock.mode, entry.generation
         else:
-            mode, generation = entry.mode, 0
+            mode, generation = entry.mode, NO_GENERATION
         session = entry.session
         watched.events.append(
             LockEvent(kind, session.owner, session.id, entry.acquisition, mode, generation, reason)

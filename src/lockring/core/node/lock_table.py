@@ -18,6 +18,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from operator import attrgetter
+from typing import Final
 
 from lockring.core.node.locks import (
     HOLDERS_MAX,
@@ -30,6 +31,7 @@ from lockring.core.node.locks import (
 )
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import up
+from lockring.ids import FIRST_GENERATION, NO_GENERATION, AcquisitionNumber, Generation, SessionId, SlotNumber
 from lockring.protocol import (
     SEQ_FREE,
     Acquire,
@@ -45,6 +47,8 @@ from lockring.protocol import (
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 _place = attrgetter("place")
+
+_FIRST_GENERATION: Final = Generation(1)
 
 
 class LockTable:
@@ -73,13 +77,13 @@ class LockTable:
         "slot",
     )
 
-    def __init__(self, slot: int, sessions: Sessions) -> None:
+    def __init__(self, slot: SlotNumber, sessions: Sessions) -> None:
         self.slot = slot
         self.locks: dict[str, LockEntry] = {}
         self.broken: dict[LockHolder, None] = {}
-        self.shares: dict[str, Share] = {}
-        self.highest = 0
-        self.inherited = 0
+        self.shares: dict[SessionId, Share] = {}
+        self.highest = NO_GENERATION
+        self.inherited = NO_GENERATION
         self.served = False
         self._sessions = sessions
         self._arrivals = 0
@@ -88,7 +92,7 @@ class LockTable:
 
     # ------------------------------------------------------------------ looking
 
-    def find(self, session_id: str, acquisition: int) -> LockHolder | LockWaiter | None:
+    def find(self, session_id: SessionId, acquisition: AcquisitionNumber) -> LockHolder | LockWaiter | None:
         """Return the holder or waiter of this acquisition, None if there is none."""
         share = self.shares.get(session_id)
         return None if share is None else share.entries.get(acquisition)
@@ -126,7 +130,7 @@ class LockTable:
         name: str,
         session: Session,
         wanted: Acquire | LockWaiter,
-        generation: int,
+        generation: Generation,
         now_ns: int,
     ) -> LockHolder:
         """Add a new holder with a generation above all in the slot: what `put` of the same mutation does, for a primary
@@ -146,7 +150,7 @@ class LockTable:
         lock.generation = self.highest = generation
         return self._hold(lock, share, wanted, generation, now_ns)
 
-    def remove(self, session_id: str, acquisition: int) -> LockHolder | None:
+    def remove(self, session_id: SessionId, acquisition: AcquisitionNumber) -> LockHolder | None:
         """Take a holder out; None if it is not there (a late or repeated removal changes nothing)."""
         share = self.shares.get(session_id)
         holder = None if share is None else share.entries.get(acquisition)
@@ -168,7 +172,7 @@ class LockTable:
         lock.seq += 1
         self._tidy(lock, share)
 
-    def touch(self, generation: int) -> None:
+    def touch(self, generation: Generation) -> None:
         """Note that a generation was used: every later one is greater."""
         self.highest = max(self.highest, generation)
 
@@ -198,7 +202,7 @@ class LockTable:
         self,
         name: str,
         session: Session,
-        acquisition: int,
+        acquisition: AcquisitionNumber,
         *,
         mode: int,
         permits: int,
@@ -247,14 +251,14 @@ class LockTable:
 
     # ------------------------------------------------------------------ serving or not
 
-    def start_serving(self, generation_from: int = 1) -> None:
+    def start_serving(self, generation_from: Generation = FIRST_GENERATION) -> None:
         """Let sessions count their acquisitions in this table from now on.
 
         Args:
             generation_from: where the generations of this reign begin, if it goes not on in those of the one before.
         """
         self.served = True
-        self.inherited = max(self.highest, generation_from - 1)
+        self.inherited = Generation(max(self.highest, generation_from - 1))
         for share in self.shares.values():
             share.session.serve(self.slot, share)
 
@@ -277,7 +281,7 @@ class LockTable:
         self.locks = {}
         self.broken = {}
         self.shares = {}
-        self.highest = 0
+        self.highest = NO_GENERATION
         self._payloads = {}
 
     # ------------------------------------------------------------------ describing
@@ -362,7 +366,12 @@ class LockTable:
     # ------------------------------------------------------------------ inner
 
     def _hold(
-        self, lock: LockEntry, share: Share, wanted: Put | Acquire | LockWaiter, generation: int, at_ns: int
+        self,
+        lock: LockEntry,
+        share: Share,
+        wanted: Put | Acquire | LockWaiter,
+        generation: Generation,
+        at_ns: int,
     ) -> LockHolder:
         acquisition, payload = wanted.acquisition, wanted.payload
         holder = LockHolder(lock, share.session, acquisition, generation, at_ns)

@@ -15,6 +15,7 @@ from lockring.core.effects import COORDINATOR, Connection
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.errors import Unavailable
+from lockring.ids import RequestNumber
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
 
 
@@ -27,7 +28,7 @@ class PassedOnOrder(NamedTuple):
     """
 
     connection: Connection
-    request: int
+    request: RequestNumber
 
 
 class OperatorOrders:
@@ -36,7 +37,7 @@ class OperatorOrders:
     def __init__(self, context: NodeContext, tie: CoordinatorTie) -> None:
         self._context = context
         self._tie = tie
-        self._open: dict[int, PassedOnOrder] = {}
+        self._open: dict[RequestNumber, PassedOnOrder] = {}
         self._count = 0
 
     def pass_on(self, connection: Connection, order: Drain | Undrain, now_ns: int) -> None:
@@ -47,10 +48,11 @@ class OperatorOrders:
             self._refuse(PassedOnOrder(connection, order.request), text, order.node)
             return
         self._count += 1
-        self._open[self._count] = PassedOnOrder(connection, order.request)
+        number = RequestNumber(self._count)
+        self._open[number] = PassedOnOrder(connection, order.request)
         # The kind of message stays, whichever node it is about: an operator's drain of this very node is refused where
         # the node's own wish to leave is not.
-        self._context.outbox.send(COORDINATOR, type(order)(self._count, order.node))
+        self._context.outbox.send(COORDINATOR, type(order)(number, order.node))
 
     def answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
         """Pass an answer of the coordinator to the operator; one to an unknown request is dropped."""

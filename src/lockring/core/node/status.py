@@ -7,6 +7,7 @@ import msgspec
 from lockring.cluster_state import Replica
 from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS
+from lockring.ids import Version
 from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
 
@@ -30,7 +31,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """
 
     replica: Replica
-    version: int
+    version: Version
     primary_slots: int
     active_slots: int
     serving_slots: int

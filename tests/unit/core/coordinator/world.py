@@ -21,6 +21,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.timing import Timing
+from lockring.ids import ConnectionId
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -258,7 +259,7 @@ class World:
 
     def connection(self) -> Connection:
         self._connections += 1
-        return self._connections
+        return ConnectionId(self._connections)
 
     def client(self, cluster: str = "") -> Connection:
         """The connection of a client, greeted."""

@@ -13,6 +13,7 @@ from lockring.core.node.departure import (
     COORDINATOR_SILENT_NS_MAX,
     LEAVE_REQUEST,
 )
+from lockring.ids import NodeId
 from lockring.protocol import DrainReply, Leave, Refusal
 from tests.unit.core.node.world import MS, Nodes, S
 
@@ -60,7 +61,7 @@ def give_to_b(nodes: Nodes, core: NodeCore) -> list[Effect]:
     """Let the coordinator give all of A's slots to B, with A draining."""
     version = nodes.state.version + 1
     members = dict(nodes.state.members)
-    members["A"] = msgspec.structs.replace(members["A"], condition="draining")
+    members[NodeId("A")] = msgspec.structs.replace(members[NodeId("A")], condition="draining")
     b = nodes.replicas["B"]
     slots = tuple(
         msgspec.structs.replace(slot, epoch=version, since=version, primary=b, backup=None)

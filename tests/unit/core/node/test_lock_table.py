@@ -12,6 +12,7 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import NO_DEADLINE, LockHolder, LockWaiter, OpenRequest
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import up
+from lockring.ids import SessionId
 from lockring.protocol import SEQ_FREE, Acquire, Mode, Put, Remove
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS
@@ -148,7 +149,7 @@ class TwinTables(RuleBasedStateMachine):
             digest = 0
             for acquisition in mine:
                 digest ^= mix(acquisition)
-            session = self.sessions.by_id.get(session_id)
+            session = self.sessions.by_id.get(SessionId(session_id))
             assert (
                 (len(mine), digest) == (0, 0)
                 if session is None
