@@ -209,7 +209,7 @@ def test_every_machine_and_python_places_alike():
     """Golden checksums. If this fails, clusters of mixed versions would disagree: change it only knowingly."""
     ring = HashRing(equal(10))
     assert checksum(ring) == GOLDEN[0]
-    ring = HashRing({**equal(9, start=2), "größer": 3}, ring)
+    ring = HashRing({**equal(9, start=2), NodeId("größer"): 3}, ring)
     assert checksum(ring) == GOLDEN[1]
     assert checksum(HashRing({f"m{number}": number for number in range(1, 101)})) == GOLDEN[2]
     assert ring.successors(0)[:3] == GOLDEN_SUCCESSORS

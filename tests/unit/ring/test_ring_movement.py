@@ -102,8 +102,8 @@ def test_nothing_moves_if_nothing_changed():
 
 @pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 1), (1, 100), (100, 1), (10, 11)])
 def test_a_change_of_weight_moves_slots_only_towards_or_away_from_that_member(old, new):
-    before = HashRing({**equal(9), "x": old})
-    after = HashRing({**equal(9), "x": new}, before)
+    before = HashRing({**equal(9), NodeId("x"): old})
+    after = HashRing({**equal(9), NodeId("x"): new}, before)
     for move in moves(before, after).primaries:
         assert (move.after if new > old else move.before) == "x"
     assert abs(len(after.slots_of("x")) - shares(after)["x"]) <= 1
@@ -112,8 +112,8 @@ def test_a_change_of_weight_moves_slots_only_towards_or_away_from_that_member(ol
 
 
 def test_weight_passed_on_from_one_to_another_moves_slots_between_those_two():
-    before = HashRing({**equal(8), "x": 1, "y": 5})
-    after = HashRing({**equal(8), "x": 5, "y": 1}, before)
+    before = HashRing({**equal(8), NodeId("x"): 1, NodeId("y"): 5})
+    after = HashRing({**equal(8), NodeId("x"): 5, NodeId("y"): 1}, before)
     assert all((move.before, move.after) == ("y", "x") for move in moves(before, after).primaries)
     check_balance(after)
 

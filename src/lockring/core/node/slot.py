@@ -68,7 +68,7 @@ class NodeSlot:
         self.reign: Reign | None = None
         self.not_before_ns = DISTANT_PAST_NS
         self._parts: list[Put | Revoke] = []
-        self._parts_of: tuple[int, int, int] | None = None
+        self._parts_of: tuple[Version, Version, MutationIndex] | None = None
 
     def clear(self, base: Version = NO_BASE) -> None:
         """Hold nothing, as of `base`."""
