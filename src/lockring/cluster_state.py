@@ -17,7 +17,17 @@ from typing import Final, Literal
 import msgspec
 
 from lockring.errors import ProtocolError
-from lockring.ids import NO_CLUSTER, ClusterId, Epoch, Generation, Incarnation, NodeId, Version
+from lockring.ids import (
+    NO_CLUSTER,
+    NO_TERM,
+    ClusterId,
+    Epoch,
+    Generation,
+    Incarnation,
+    NodeId,
+    TermId,
+    Version,
+)
 from lockring.protocol import Routes
 from lockring.slots import SLOTS
 
@@ -145,7 +155,7 @@ class ClusterState(msgspec.Struct, frozen=True):
 
     cluster: ClusterId = NO_CLUSTER
     version: Version = Version(0)
-    term: str = ""
+    term: TermId = NO_TERM
     members: dict[NodeId, Member] = {}
     slots: tuple[SlotState, ...] = (SlotState(),) * SLOTS
     replication: Replication = "sync"
@@ -168,7 +178,7 @@ class ClusterState(msgspec.Struct, frozen=True):
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
     cluster: ClusterId
     version: Version
-    term: str
+    term: TermId
     members: list[Member]
     different: list[SlotState]
     index: bytes

@@ -20,6 +20,9 @@ NodeId = NewType("NodeId", str)
 ClusterId = NewType("ClusterId", str)
 """A cluster's random id, drawn when its first state is written; "" while there is none."""
 
+TermId = NewType("TermId", str)
+"""A coordinator's term: the random text that it claims the store with; "" before the first claim."""
+
 ClientId = NewType("ClientId", str)
 """A client's random id, the same on each of its connections; "" for a client that does not give one."""
 
@@ -63,7 +66,7 @@ LinkId = NewType("LinkId", int)
 """A client's connection to a server, numbered by the client and never used again."""
 
 ConnectionId = NewType("ConnectionId", int)
-"""A connection, numbered by its owner and never used again."""
+"""The number of an accepted connection, given by the shell and never reused."""
 
 NO_REQUEST: Final = RequestNumber(0)
 """Numbers what no request asked for: the refusal of a greeting, or a message that expects no answer."""
@@ -94,6 +97,9 @@ FIRST_GENERATION: Final = Generation(1)
 
 NO_CLUSTER: Final = ClusterId("")
 """The id of a cluster that has none yet, or of any cluster."""
+
+NO_TERM: Final = TermId("")
+"""The term of a state that no coordinator has claimed."""
 
 NO_LINK: Final = LinkId(0)
 """The number of no link."""

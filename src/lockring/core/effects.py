@@ -16,10 +16,7 @@ class Coordinator(NamedTuple):
 
 COORDINATOR: Final = Coordinator()
 
-Connection = ConnectionId
-"""The number of an accepted connection, given by the shell and never reused."""
-
-Endpoint = Connection | Replica | Coordinator
+Endpoint = ConnectionId | Replica | Coordinator
 
 
 class Admit(NamedTuple):
@@ -32,7 +29,7 @@ class Admit(NamedTuple):
         peer: the life of a peer that it comes from, if that is known.
     """
 
-    to: Connection
+    to: ConnectionId
     is_member: bool
     welcome: Welcome | None
     peer: Replica | None = None
@@ -41,7 +38,7 @@ class Admit(NamedTuple):
 class Broadcast(NamedTuple):
     """Send one message to many connections; the shell encodes it once."""
 
-    to: tuple[Connection, ...]
+    to: tuple[ConnectionId, ...]
     message: Message
 
 
@@ -62,7 +59,7 @@ class Close(NamedTuple):
 class Refuse(NamedTuple):
     """Send the reason on an accepted connection, and close the connection once that is out."""
 
-    to: Connection
+    to: ConnectionId
     refusal: Refusal
 
 
@@ -135,7 +132,7 @@ class Note(NamedTuple):
     """
 
     text: str
-    asked_by: Connection | None = None
+    asked_by: ConnectionId | None = None
     is_warning: bool = False
 
 

@@ -99,7 +99,7 @@ class LockRecord(msgspec.Struct, array_like=True, gc=False):
 
     name: str
     slot: SlotNumber
-    primary: str
+    primary: NodeId
     mode: int
     permits: int
     generation: Generation
@@ -147,4 +147,4 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     waiters: int = 0
     sessions: int = 0
     waiting: int = 0
-    heard: list[tuple[str, int]] = []
+    heard: list[tuple[NodeId, int]] = []

@@ -23,7 +23,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.errors import Overloaded, ProtocolError, from_code
-from lockring.ids import ClusterId, ConnectionId, OperationNumber
+from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
@@ -88,7 +88,7 @@ class CoordinatorServer:
         log.info("coordinator listens on %s", listening)
         self._core = core = CoordinatorCore(
             address=self.address,
-            term=secrets.token_hex(8),
+            term=TermId(secrets.token_hex(8)),
             cluster_if_new=ClusterId(secrets.token_hex(8)),
             timing=settings.timing(),
             new_cluster=opened.is_new,

@@ -11,10 +11,10 @@ import pytest
 from lockring.cluster_state import Replica
 from lockring.core.client import ClientCore, ClientEffect, ClientStatus, TicketState
 from lockring.core.coordinator import CoordinatorCore, CoordinatorStatus
-from lockring.core.effects import Connection, Effect, Endpoint
+from lockring.core.effects import Effect, Endpoint
 from lockring.core.machine import Machine
 from lockring.core.node import NodeCore, NodeStatus
-from lockring.ids import LinkId
+from lockring.ids import ConnectionId, LinkId
 from lockring.net.core_loop import CoreLoop
 from tests.sim.framework.world import Process
 from tests.unit.core.client.world import World as ClientWorld
@@ -65,7 +65,7 @@ def test_a_node_is_a_machine() -> None:
 
 def test_a_coordinator_is_a_machine() -> None:
     world = CoordinatorWorld()
-    machine: Machine[Connection, Effect, CoordinatorStatus] = world.core
+    machine: Machine[ConnectionId, Effect, CoordinatorStatus] = world.core
     machine.on_timer(now_ns=world.read_clocks())
     machine.check_invariants()
     assert machine.status(now_ns=world.now_ns).phase == "active"

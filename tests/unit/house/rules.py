@@ -274,6 +274,7 @@ TYPE_OF: Final[dict[str, str]] = {
     "sequence": "SequenceNumber",
     "session": "SessionId",
     "slot": "SlotNumber",
+    "term": "TermId",
     "version": "Version",
     "view": "Generation",
 }

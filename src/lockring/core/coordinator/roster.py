@@ -18,9 +18,8 @@ import msgspec
 from lockring.cluster_state import ClusterState, Member, Replica
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.pending_joins import PendingJoins
-from lockring.core.effects import Connection
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
-from lockring.ids import NO_NODE, NodeId, RequestNumber
+from lockring.ids import NO_NODE, ConnectionId, NodeId, RequestNumber
 from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply
 
 Answer = DrainReply | UndrainReply
@@ -30,7 +29,7 @@ class _MemberChange(msgspec.Struct):
     """A node's requested condition, and the answers that are due once the state has it."""
 
     draining: bool
-    answers: list[tuple[Connection, Answer]] = []
+    answers: list[tuple[ConnectionId, Answer]] = []
 
 
 class Roster:
@@ -44,17 +43,17 @@ class Roster:
 
     def __init__(self) -> None:
         self.is_stopping = False
-        self.stranded: tuple[str, ...] = ()
+        self.stranded: tuple[NodeId, ...] = ()
         self.pending = PendingJoins()
-        self._nodes: dict[Connection, Member] = {}
-        self._connections: dict[Replica, Connection] = {}
+        self._nodes: dict[ConnectionId, Member] = {}
+        self._connections: dict[Replica, ConnectionId] = {}
         self._arrived: dict[NodeId, Member] = {}
         self._changes: dict[Replica, _MemberChange] = {}
         self._leaving: dict[Replica, None] = {}
 
     # ----------------------------------------------------------------------- connections
 
-    def node_of(self, connection: Connection) -> Member | None:
+    def node_of(self, connection: ConnectionId) -> Member | None:
         """Return the node that joined on this connection, as it described itself."""
         return self._nodes.get(connection)
 
@@ -66,24 +65,24 @@ class Roster:
         """Return all lives that are connected."""
         return list(self._connections)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[ConnectionId]:
         """Return all connections of nodes."""
         return list(self._nodes)
 
-    def nodes(self) -> list[tuple[Connection, Member]]:
+    def nodes(self) -> list[tuple[ConnectionId, Member]]:
         """Return all connections of nodes, each with the node as it described itself."""
         return list(self._nodes.items())
 
-    def connections_of(self, node: NodeId) -> list[Connection]:
+    def connections_of(self, node: NodeId) -> list[ConnectionId]:
         """Return the connections of all lives of a node."""
         return [each for each, member in self._nodes.items() if member.replica.node == node]
 
-    def connect(self, connection: Connection, node: Member) -> None:
+    def connect(self, connection: ConnectionId, node: Member) -> None:
         """Add a node that has joined on this connection; older connections of its id are gone already."""
         self._nodes[connection] = node
         self._connections[node.replica] = connection
 
-    def disconnect(self, connection: Connection) -> None:
+    def disconnect(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended; one on which no node joined is ignored."""
         node = self._nodes.pop(connection, None)
         if node is not None:
@@ -103,7 +102,7 @@ class Roster:
 
     def ask(
         self,
-        sender: Connection,
+        sender: ConnectionId,
         order: Leave | Drain | Undrain,
         state: ClusterState,
         membership: MemberLeases,
@@ -144,7 +143,7 @@ class Roster:
         self._request(life, isinstance(order, Drain), sender, answer)
         return None
 
-    def _request(self, life: Replica, draining: bool, sender: Connection, answer: Answer) -> None:
+    def _request(self, life: Replica, draining: bool, sender: ConnectionId, answer: Answer) -> None:
         change = self._changes.setdefault(life, _MemberChange(draining))
         change.draining = draining
         change.answers.append((sender, answer))
@@ -285,13 +284,13 @@ class Roster:
             membership.is_failed(member.replica, now_ns=now_ns) and member.replica not in membership.settled
         )
 
-    def settle(self, state: ClusterState) -> list[tuple[Connection, Answer]]:
+    def settle(self, state: ClusterState) -> list[tuple[ConnectionId, Answer]]:
         """Drop the changes that a stored state contains or has made void, and return the answers that are due."""
         self._arrived = {
             node: member for node, member in self._arrived.items() if not _is_known(member, state)
         }
         self._leaving = {each: None for each in self._leaving if each == self.newest_life(each.node, state)}
-        answers: list[tuple[Connection, Answer]] = []
+        answers: list[tuple[ConnectionId, Answer]] = []
         for life, change in list(self._changes.items()):
             member = state.members.get(life.node)
             if member is None:
@@ -302,7 +301,7 @@ class Roster:
                 answers += self._changes.pop(life).answers
         return answers
 
-    def take_unanswered(self) -> list[tuple[Connection, RequestNumber]]:
+    def take_unanswered(self) -> list[tuple[ConnectionId, RequestNumber]]:
         """Remove the requests that were not carried out, and return them as connection, request."""
         unanswered = [
             (connection, answer.request)

@@ -13,7 +13,7 @@ from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
 from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.transitions import extended, promoted, with_copies
 from lockring.errors import ProtocolError
-from lockring.ids import Version
+from lockring.ids import SlotNumber, Version
 from lockring.protocol import SlotRequest, SlotRequestKind, SlotRequests
 from lockring.slots import SLOTS
 
@@ -38,7 +38,7 @@ class SlotRequestQueue:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[Replica, int, int], SlotRequest] = {}
+        self._waiting: dict[tuple[Replica, int, SlotNumber], SlotRequest] = {}
 
     def add(self, sender: Replica, ask: SlotRequests) -> None:
         """Keep the requests of this life of a node; they have passed `check_requests`."""

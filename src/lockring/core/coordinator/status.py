@@ -10,7 +10,7 @@ from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Term
-from lockring.ids import NO_INCARNATION, NO_NODE, NO_VERSION, Version
+from lockring.ids import NO_INCARNATION, NO_NODE, NO_VERSION, NodeId, Version
 from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
 
@@ -34,13 +34,13 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
     phase: str
     note: str
     version: Version
-    connected: tuple[str, ...]
-    settled: tuple[str, ...]
+    connected: tuple[NodeId, ...]
+    settled: tuple[NodeId, ...]
     ring_updates: int
     learning: int
     waiting: int
-    absent: tuple[str, ...]
-    heard: tuple[tuple[str, int], ...]
+    absent: tuple[NodeId, ...]
+    heard: tuple[tuple[NodeId, int], ...]
 
 
 _UNKNOWN: Final = (
@@ -85,8 +85,8 @@ def status_of(
 ) -> CoordinatorStatus:
     """Return a snapshot of the coordinator."""
     members = {} if term.state is None else term.state.members
-    heard: list[tuple[str, int]] = []
-    absent: list[str] = []
+    heard: list[tuple[NodeId, int]] = []
+    absent: list[NodeId] = []
     for node, member in sorted(members.items()):
         ago_ns = membership.heard_ago_ns(member.replica, now_ns=now_ns)
         heard.append((node, -1 if ago_ns is None else ns_to_ms_floor(ago_ns)))

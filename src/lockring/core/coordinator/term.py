@@ -25,7 +25,7 @@ from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replic
 from lockring.core.effects import Effect
 from lockring.core.farewells import is_trusted
 from lockring.core.timing import Timing, up
-from lockring.ids import NO_CLUSTER, ClusterId, OperationNumber, Version
+from lockring.ids import NO_CLUSTER, ClusterId, OperationNumber, TermId, Version
 from lockring.units import NS_PER_MS, NS_PER_S, ms_to_ns
 
 _SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
@@ -69,7 +69,7 @@ class TermSettings(NamedTuple):
     """
 
     address: str
-    name: str
+    name: TermId
     cluster_if_new: ClusterId
     timing: Timing
     new_cluster: bool
@@ -108,7 +108,7 @@ class Term:
     # ----------------------------------------------------------------------- queries
 
     @property
-    def name(self) -> str:
+    def name(self) -> TermId:
         """The name of the term, as in the state."""
         return self._settings.name
 

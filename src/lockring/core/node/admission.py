@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import Replica
-from lockring.core.effects import Admit, Connection, Refuse
+from lockring.core.effects import Admit, Refuse
 from lockring.core.node.context import NodeContext
 from lockring.errors import (
     LockringError,
@@ -27,7 +27,7 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
-from lockring.ids import NO_REQUEST, ClusterId
+from lockring.ids import NO_REQUEST, ClusterId, ConnectionId
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -52,16 +52,16 @@ class Admission:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._strangers: dict[Connection, None] = {}
-        self._welcomed_without_id: dict[Connection, None] = {}
-        self._peers: dict[Connection, Replica] = {}
-        self._connection_of: dict[Replica, Connection] = {}
+        self._strangers: dict[ConnectionId, None] = {}
+        self._welcomed_without_id: dict[ConnectionId, None] = {}
+        self._peers: dict[ConnectionId, Replica] = {}
+        self._connection_of: dict[Replica, ConnectionId] = {}
 
-    def connected(self, connection: Connection) -> None:
+    def connected(self, connection: ConnectionId) -> None:
         """Await a hello on an accepted connection."""
         self._strangers[connection] = None
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended."""
         self._strangers.pop(connection, None)
         self._welcomed_without_id.pop(connection, None)
@@ -69,12 +69,12 @@ class Admission:
         if peer is not None and self._connection_of.get(peer) == connection:
             del self._connection_of[peer]
 
-    def pop_welcomed_without_id(self) -> list[Connection]:
+    def pop_welcomed_without_id(self) -> list[ConnectionId]:
         """Forget the clients that were welcomed before the node had joined a cluster, and return their connections."""
         connections, self._welcomed_without_id = list(self._welcomed_without_id), {}
         return connections
 
-    def sender(self, connection: Connection, message: Message) -> Replica | None:
+    def sender(self, connection: ConnectionId, message: Message) -> Replica | None:
         """Return the peer that sends this message, None if the message must be ignored.
 
         A peer that sends any other message than those of `FROM_PEER` is refused.
@@ -87,7 +87,7 @@ class Admission:
             return None
         return peer
 
-    def greet(self, connection: Connection, hello: Message) -> ClientHello | None:
+    def greet(self, connection: ConnectionId, hello: Message) -> ClientHello | None:
         """Admit or refuse a connection by its first message.
 
         Returns:
@@ -116,7 +116,7 @@ class Admission:
             outbox.add(Refuse(connection, Refusal(NO_REQUEST, error.code, str(error), error.name)))
         return None
 
-    def _admit_peer(self, connection: Connection, peer: Replica) -> None:
+    def _admit_peer(self, connection: ConnectionId, peer: Replica) -> None:
         outbox = self._context.outbox
         older = self._connection_of.get(peer)
         if older is not None:

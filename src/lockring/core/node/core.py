@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
-from lockring.core.effects import Connection, Coordinator, Effect, Endpoint
+from lockring.core.effects import Coordinator, Effect, Endpoint
 from lockring.core.node.admission import Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
@@ -38,7 +38,7 @@ from lockring.core.node.slot import NodeSlot
 from lockring.core.node.status import NodeStatus
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
-from lockring.ids import SlotNumber
+from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import (
     Acquire,
     DrainReply,
@@ -159,7 +159,7 @@ class NodeCore:
             case Refusal():
                 self._context.outbox.warn(f"the coordinator refuses: {message.text}")
 
-    def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> int:
+    def requests(self, connection: ConnectionId, messages: list[Message], *, now_ns: int) -> int:
         """Take requests of a client in as `receive` would, but in fewer steps.
 
         An input beside the contract's, for clients that send many requests at once: an acquire or a release in a

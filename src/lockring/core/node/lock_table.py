@@ -31,7 +31,15 @@ from lockring.core.node.locks import (
 )
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import up
-from lockring.ids import FIRST_GENERATION, NO_GENERATION, AcquisitionNumber, Generation, SessionId, SlotNumber
+from lockring.ids import (
+    FIRST_GENERATION,
+    NO_GENERATION,
+    AcquisitionNumber,
+    Generation,
+    NodeId,
+    SessionId,
+    SlotNumber,
+)
 from lockring.protocol import (
     SEQ_FREE,
     Acquire,
@@ -292,7 +300,7 @@ class LockTable:
         found += [revoke_of(holder) for holder in self.broken]
         return found
 
-    def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockRecord:
+    def describe(self, name: str, primary: NodeId, now_ns: int, *, expired: bool = False) -> LockRecord:
         """Return a lock for people and observers, held or free; an expired holder is shown only on demand.
 
         Descriptions of one lock never decrease in the order of `(generation, seq)`. The table keeps no record of free

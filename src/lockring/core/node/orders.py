@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lockring.core.effects import COORDINATOR, Connection
+from lockring.core.effects import COORDINATOR
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.errors import Unavailable
-from lockring.ids import RequestNumber
+from lockring.ids import ConnectionId, RequestNumber
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
 
 
@@ -27,7 +27,7 @@ class PassedOnOrder(NamedTuple):
         request: the number of the request there.
     """
 
-    connection: Connection
+    connection: ConnectionId
     request: RequestNumber
 
 
@@ -40,7 +40,7 @@ class OperatorOrders:
         self._open: dict[RequestNumber, PassedOnOrder] = {}
         self._count = 0
 
-    def pass_on(self, connection: Connection, order: Drain | Undrain, now_ns: int) -> None:
+    def pass_on(self, connection: ConnectionId, order: Drain | Undrain, now_ns: int) -> None:
         """Ask the coordinator for what an operator wants; without a coordinator the request is refused."""
         del now_ns
         if not self._tie.is_up:
