@@ -7,7 +7,7 @@ A slot is not a version, and a session is not a node: two arguments that are swa
 - The decoder of messages gives the types for nothing: it sees an int or a str.
 - At run time a type is a function that returns its argument. Where acquire, release, keepalive or replicate counts a
   number, the call would cost each of them about 60 ns, so the sum is declared to be of the type:
-  `# type: ignore[assignment]  # born here`. Two casts do the same for a whole series: `slots.ALL_SLOTS`, and the
+  `# type: ignore[assignment]  # born here`. Two casts do the same for a whole series: `slots.all_slots`, and the
   numbers that `net.listener` draws for connections.
 """
 

@@ -12,8 +12,10 @@ from lockring.names import LOCK_NAME_BYTES_MAX, check_lock_name
 SLOTS: Final = 4096
 """Number of slots. Fixed, because every client and every node computes a name's slot by itself."""
 
-ALL_SLOTS: Final = cast("Sequence[SlotNumber]", range(SLOTS))
-"""All slots, in order. A cast, since a `range` counts in plain ints, and its numbers are born in no code of ours."""
+
+def all_slots() -> Sequence[SlotNumber]:
+    """Return all slots, in order."""
+    return cast("Sequence[SlotNumber]", range(SLOTS))  # born here
 
 
 def slot_of(name: str) -> SlotNumber:

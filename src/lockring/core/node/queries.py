@@ -24,7 +24,7 @@ from lockring.protocol import (
     ListReply,
     LockRecord,
 )
-from lockring.slots import ALL_SLOTS, SLOTS, slot_of
+from lockring.slots import SLOTS, all_slots, slot_of
 from lockring.units import NS_PER_S, ns_to_ms_floor
 
 LIST_LIMIT_MAX: Final = 10_000
@@ -88,7 +88,7 @@ class Queries:
         serves_all = context.rights.may_serve_everything(now_ns)
         page = _Page(message)
         after = message.after_name
-        for number in ALL_SLOTS[message.from_slot :]:
+        for number in all_slots()[message.from_slot :]:
             slot = context.slots.get(number)
             if slot is None or not (
                 (serves_all and slot.reign is not None) or context.rights.may_serve(number, now_ns=now_ns)

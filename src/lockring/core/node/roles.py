@@ -23,7 +23,7 @@ from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import SlotNumber
 from lockring.protocol import HandOver, HandOverSlot
-from lockring.slots import ALL_SLOTS, SLOTS
+from lockring.slots import SLOTS, all_slots
 from lockring.units import NS_PER_MS
 
 
@@ -84,7 +84,7 @@ class SlotRoles:
     def change(self, old: ClusterState, new: ClusterState, now_ns: int) -> list[SlotChange]:
         """Take the roles of a state that the node has just learned of."""
         changes: list[SlotChange] = []
-        for number in ALL_SLOTS:
+        for number in all_slots():
             before, after = old.slots[number], new.slots[number]
             if before is after:
                 continue

@@ -12,7 +12,7 @@ from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS, with_time_left
 from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import HeartbeatAck, TroubleNotice
-from lockring.slots import ALL_SLOTS, SLOTS
+from lockring.slots import SLOTS, all_slots
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 
@@ -94,7 +94,7 @@ class Troubles:
         state = self._context.state
         if state is not self._counted:
             self._counted = state
-            self._unassigned = sum(not _has_primary(state, slot) for slot in ALL_SLOTS)
+            self._unassigned = sum(not _has_primary(state, slot) for slot in all_slots())
         if not self._unassigned:
             return ""
         return "leases" if self._waiting else "no-primary"
