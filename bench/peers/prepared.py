@@ -47,7 +47,18 @@ class BlockingClient:
         """Acquire a free lock, and return the function that releases it."""
         number = AcquisitionNumber(next(self._numbers))
         request, session = RequestNumber(2 * number), SessionId("bench")
-        self._ask(encode_frame(Acquire(request, session, self._ttl_ms, "bench", number, name)))
+        self._ask(
+            encode_frame(
+                Acquire(
+                    request=request,
+                    session=session,
+                    ttl_ms=self._ttl_ms,
+                    owner="bench",
+                    acquisition=number,
+                    name=name,
+                )
+            )
+        )
         return lambda: self._ask(encode_frame(Release(RequestNumber(request + 1), session, number, name)))
 
     def hold_many(self) -> None:
