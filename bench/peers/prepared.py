@@ -14,7 +14,15 @@ import msgspec
 
 from bench.peers.base import HOST, Endpoint
 from bench.peers.lockring import OneNode
-from lockring.ids import NO_CLUSTER, AcquisitionNumber, ClientId, GreetingNumber, RequestNumber, SessionId
+from lockring.ids import (
+    NO_CLUSTER,
+    AcquisitionNumber,
+    ClientId,
+    GreetingNumber,
+    LockName,
+    RequestNumber,
+    SessionId,
+)
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import PROTOCOL, Acquire, ClientHello, Release, Routes, ToClient
 
@@ -47,6 +55,7 @@ class BlockingClient:
         """Acquire a free lock, and return the function that releases it."""
         number = AcquisitionNumber(next(self._numbers))
         request, session = RequestNumber(2 * number), SessionId("bench")
+        lock = LockName(name)
         self._ask(
             encode_frame(
                 Acquire(
@@ -55,11 +64,11 @@ class BlockingClient:
                     ttl_ms=self._ttl_ms,
                     owner="bench",
                     acquisition=number,
-                    name=name,
+                    name=lock,
                 )
             )
         )
-        return lambda: self._ask(encode_frame(Release(RequestNumber(request + 1), session, number, name)))
+        return lambda: self._ask(encode_frame(Release(RequestNumber(request + 1), session, number, lock)))
 
     def hold_many(self) -> None:
         """Do nothing: this client needs no preparation."""

@@ -45,6 +45,9 @@ Incarnation = NewType("Incarnation", int)
 Generation = NewType("Generation", int)
 """A fencing token: grows with each grant of a lock."""
 
+LockName = NewType("LockName", str)
+"""A lock's name: 1 to 1,024 bytes of UTF-8."""
+
 AcquisitionNumber = NewType("AcquisitionNumber", int)
 """Numbers a session's acquisitions from 1; none is used twice."""
 

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from lockring.errors import InvalidRequest
-from lockring.ids import NodeId
+from lockring.ids import LockName, NodeId
 
 LOCK_NAME_BYTES_MAX: Final = 1024
 OWNER_BYTES_MAX: Final = 256
@@ -40,7 +40,7 @@ def _utf8(text: str, what: str) -> bytes:
     return text.encode()
 
 
-def check_lock_name(name: object) -> str:
+def check_lock_name(name: object) -> LockName:
     """Return the name if a lock may have it.
 
     Raises:
@@ -55,10 +55,10 @@ def check_lock_name(name: object) -> str:
         raise InvalidRequest(
             f"lock name {name[:40]!r}… is too long: {size} bytes in UTF-8, the limit is {LOCK_NAME_BYTES_MAX}"
         )
-    return name
+    return LockName(name)
 
 
-def lock_of_group(group: object) -> str:
+def lock_of_group(group: object) -> LockName:
     """Return the name of a group's lock if the group's own name is valid.
 
     Raises:

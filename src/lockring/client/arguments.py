@@ -12,7 +12,7 @@ from typing import Any, Final
 from lockring.addresses import split_address
 from lockring.cluster_state import GENERATION_MAX
 from lockring.errors import ConfigError, InvalidRequest
-from lockring.ids import Generation
+from lockring.ids import Generation, LockName
 from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name, check_owner
 from lockring.native import from_native
 from lockring.protocol import WAIT_FOREVER
@@ -147,7 +147,7 @@ def answer_to_ns(timeout: Seconds) -> int:
     return seconds_to_ms(timeout, "timeout") * NS_PER_MS
 
 
-def lock_names(names: Iterable[str]) -> list[str]:
+def lock_names(names: Iterable[str]) -> list[LockName]:
     """Return a list of lock names.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from lockring.core.client import OnBehalf, Ticket
 from lockring.grpc_api.driver import NodeDriver
-from lockring.ids import SessionId
+from lockring.ids import LockName, SessionId
 from lockring.protocol import WAIT_FOREVER
 from lockring.units import NS_PER_MS
 
@@ -21,7 +21,7 @@ _SLOWEST: Final = (100, 105)
 class AcquireParams(NamedTuple):
     """A `Lock` call, checked. `session` is the one on the wire; the wait is None for no bound."""
 
-    name: str
+    name: LockName
     session: SessionId
     ttl_ms: int
     owner: str

@@ -16,7 +16,7 @@ from lockring.core.client import ClientCore, LossOnBehalf, Query
 from lockring.errors import LockringError
 from lockring.grpc_api.driver import AGAIN, LossHandler
 from lockring.grpc_api.v1 import lockring_pb2 as pb
-from lockring.ids import Generation, SessionId
+from lockring.ids import Generation, LockName, SessionId
 from lockring.protocol import KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -55,7 +55,7 @@ class Renewer(Protocol):
 class KeptLock(NamedTuple):
     """A lock that a client lists, checked. `wire_session` is the one on the wire."""
 
-    name: str
+    name: LockName
     session: str
     key: str
     wire_session: SessionId

@@ -6,7 +6,15 @@ from typing import Final
 
 import msgspec
 
-from lockring.ids import NO_GENERATION, AcquisitionNumber, Generation, RequestNumber, SessionId, Version
+from lockring.ids import (
+    NO_GENERATION,
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    RequestNumber,
+    SessionId,
+    Version,
+)
 from lockring.protocol.base import Message
 
 MEMBER_PAYLOAD_BYTES_MAX: Final = 768
@@ -64,7 +72,7 @@ class DescribeGroup(Message, tag=31):
     """Ask for the members of the group whose lock is `name`. Answered `View`."""
 
     request: RequestNumber
-    name: str
+    name: LockName
     version: Version = Version(0)
 
 
@@ -76,7 +84,7 @@ class FollowGroup(Message, tag=32):
     """
 
     request: RequestNumber
-    name: str
+    name: LockName
     session: SessionId
     acquisition: AcquisitionNumber
     view: Generation = NO_GENERATION
@@ -87,7 +95,7 @@ class ViewAck(Message, tag=33):
     """The member has let go of what the `view` of that number takes from it. Not answered."""
 
     request: RequestNumber
-    name: str
+    name: LockName
     session: SessionId
     acquisition: AcquisitionNumber
     view: Generation

@@ -13,6 +13,7 @@ from lockring.ids import (
     AcquisitionNumber,
     Generation,
     Incarnation,
+    LockName,
     NodeId,
     SessionId,
     SlotNumber,
@@ -97,7 +98,7 @@ class LockRecord(msgspec.Struct, array_like=True, gc=False):
     is `SEQ_FREE`. For a group's lock, `view` is the number of the present view.
     """
 
-    name: str
+    name: LockName
     slot: SlotNumber
     primary: NodeId
     mode: int

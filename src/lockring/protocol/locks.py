@@ -6,7 +6,15 @@ from enum import IntEnum
 
 import msgspec
 
-from lockring.ids import AcquisitionNumber, Generation, RequestNumber, SessionId, SlotNumber, Version
+from lockring.ids import (
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    RequestNumber,
+    SessionId,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol.base import WAIT_FOREVER, Message
 from lockring.protocol.infos import Mode
 
@@ -41,7 +49,7 @@ class Acquire(Message, tag=10):
     ttl_ms: int
     owner: str
     acquisition: AcquisitionNumber
-    name: str
+    name: LockName
     mode: int = Mode.EXCLUSIVE
     permits: int = 1
     wait_ms: int = WAIT_FOREVER
@@ -59,7 +67,7 @@ class Release(Message, tag=11):
     request: RequestNumber
     session: SessionId
     acquisition: AcquisitionNumber
-    name: str
+    name: LockName
     version: Version = Version(0)
     acquire: RequestNumber = RequestNumber(0)
 
@@ -76,7 +84,7 @@ class ListedAcquisition(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """One acquisition of a session, and the lock that it is of."""
 
     acquisition: AcquisitionNumber
-    name: str
+    name: LockName
 
 
 class SlotList(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -174,5 +182,5 @@ class LossNotice(Message, tag=28):
 
     session: SessionId
     acquisition: AcquisitionNumber
-    name: str
+    name: LockName
     reason: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockring.ids import FIRST_SLOT, Generation, RequestNumber, SlotNumber, Version
+from lockring.ids import FIRST_SLOT, Generation, LockName, RequestNumber, SlotNumber, Version
 from lockring.protocol.base import Message
 from lockring.protocol.infos import LockEvent, LockRecord
 
@@ -11,7 +11,7 @@ class Describe(Message, tag=14):
     """Ask for one lock, held or free. Answered `DescribeReply`."""
 
     request: RequestNumber
-    name: str
+    name: LockName
     version: Version = Version(0)
 
 
@@ -52,7 +52,7 @@ class Watch(Message, tag=16):
     """Subscribe to a lock: `WatchNotice` now and after every change, until `Unwatch`, or `Refusal` when it moves."""
 
     request: RequestNumber
-    name: str
+    name: LockName
     version: Version = Version(0)
 
 
@@ -84,7 +84,7 @@ class Break(Message, tag=18):
     """
 
     request: RequestNumber
-    name: str
+    name: LockName
     generation: Generation
     force: bool = False
     version: Version = Version(0)

@@ -7,6 +7,7 @@ import msgspec
 from lockring.ids import (
     AcquisitionNumber,
     Generation,
+    LockName,
     MutationIndex,
     SequenceNumber,
     SessionId,
@@ -19,7 +20,7 @@ from lockring.protocol.base import Message
 class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
     """A holder was added. `age_ms` is its age when this was written; `payload` is as in `Acquire`."""
 
-    name: str
+    name: LockName
     mode: int
     permits: int
     session: SessionId
@@ -35,7 +36,7 @@ class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
 class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):
     """A holder was removed: released, expired or broken."""
 
-    name: str
+    name: LockName
     session: SessionId
     acquisition: AcquisitionNumber
 
@@ -43,7 +44,7 @@ class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):
 class AdvanceGeneration(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=2):
     """A generation was used without a grant: as the number of a view of the group whose lock is `name`."""
 
-    name: str
+    name: LockName
     generation: Generation
 
 

@@ -11,7 +11,7 @@ from lockring.core.node.clients import ConnectedClient
 from lockring.core.node.groups import Groups
 from lockring.core.node.reign import Reign
 from lockring.core.node.watches import Watches
-from lockring.ids import ConnectionId
+from lockring.ids import ConnectionId, LockName
 from lockring.protocol import AdvanceGeneration
 from tests.sim import SLOTS_SIMULATED
 from tests.sim.framework.groups import GroupHabits, GroupProgram, Member, group_lock_beside
@@ -293,7 +293,7 @@ def _gone_without_the_right() -> list[Change]:
     """A node waits no more for members that have run out there, though it may not serve the slot."""
     send_news = Watches.send_news
 
-    def changed(self: Watches, now_ns: int) -> list[str]:
+    def changed(self: Watches, now_ns: int) -> list[LockName]:
         events = self._events
         grouped = [name for name in events.changed if events.watched[name].grouped]
         send_news(self, now_ns)

@@ -59,7 +59,7 @@ from lockring.core.client import (
     Wait,
 )
 from lockring.errors import ClientClosed, LockringError
-from lockring.ids import LinkId
+from lockring.ids import LinkId, LockName
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message, Mode
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -158,7 +158,7 @@ class AsyncDriver:
     async def acquire(
         self,
         grant: Callable[[Any, Ticket], G],
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
@@ -172,7 +172,7 @@ class AsyncDriver:
 
     async def acquire_ticket(
         self,
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int,
@@ -267,7 +267,7 @@ class AsyncDriver:
             self._core.abandon(request, now_ns=monotonic_ns())
             self._plan_flush(self._usable())
 
-    def watch(self, name: str, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
+    def watch(self, name: LockName, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
         """Begin to watch a lock; of a slow reader's updates at most `unread_max` wait."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())

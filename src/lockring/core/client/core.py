@@ -81,6 +81,7 @@ from lockring.ids import (
     ClientId,
     Generation,
     LinkId,
+    LockName,
     NodeId,
     SessionId,
     SlotNumber,
@@ -191,7 +192,7 @@ class ClientCore:
 
     def acquire(
         self,
-        name: str,
+        name: LockName,
         *,
         ttl_ms: int,
         now_ns: int,
@@ -282,7 +283,7 @@ class ClientCore:
 
     # ------------------------------------------------------------------ queries
 
-    def describe(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
+    def describe(self, name: LockName, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask for one lock; the answer is a `DescribeReply`."""
         return self._ask(query_about_lock(QueryKind.DESCRIBE, name, now_ns, give_up_at_ns), now_ns)
 
@@ -292,12 +293,12 @@ class ClientCore:
         query.listing = ListProgress()
         return self._ask(query, now_ns)
 
-    def watch(self, name: str, *, now_ns: int) -> Query:
+    def watch(self, name: LockName, *, now_ns: int) -> Query:
         """Watch one lock: `Update` comes at once and after every change, until `abandon` or a `CallResult`."""
         return self._ask(query_about_lock(QueryKind.WATCH, name, now_ns), now_ns)
 
     def break_lock(
-        self, name: str, generation: Generation, *, force: bool, give_up_at_ns: int, now_ns: int
+        self, name: LockName, generation: Generation, *, force: bool, give_up_at_ns: int, now_ns: int
     ) -> Query:
         """End a holder's lease by its generation; the answer is a `BreakReply`."""
         order = BreakOrder(generation, force)
@@ -313,7 +314,7 @@ class ClientCore:
         kind = QueryKind.UNDRAIN if undo else QueryKind.DRAIN
         return self._ask(query_anywhere(kind, node, now_ns, give_up_at_ns), now_ns)
 
-    def look(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
+    def look(self, name: LockName, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask for the members of the group whose lock is `name`; the answer is a `View`."""
         return self._ask(query_about_lock(QueryKind.LOOK, name, now_ns, give_up_at_ns), now_ns)
 
@@ -333,7 +334,7 @@ class ClientCore:
     # ------------------------------------------------------------------ on behalf of others
 
     def renew_for(
-        self, session: SessionId, name: str, *, ttl_ms: int, give_up_at_ns: int, now_ns: int
+        self, session: SessionId, name: LockName, *, ttl_ms: int, give_up_at_ns: int, now_ns: int
     ) -> Query:
         """Renew the only acquisition of a session, which this client need not have made.
 
@@ -343,7 +344,7 @@ class ClientCore:
         query = query_about_lock(QueryKind.RENEW, name, now_ns, give_up_at_ns, detail=order)
         return self._ask(query, now_ns)
 
-    def release_for(self, session: SessionId, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
+    def release_for(self, session: SessionId, name: LockName, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Release the only acquisition of a session, which this client need not have made.
 
         The answer is a `ReleaseReply`. If the query was `sent` more than once, an earlier request may have released it.

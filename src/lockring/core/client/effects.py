@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
-from lockring.ids import LinkId, SessionId
+from lockring.ids import LinkId, LockName, SessionId
 from lockring.protocol import LockEvent, LockRecord, Message
 
 
@@ -58,7 +58,7 @@ class LossOnBehalf(NamedTuple):
     """A node ended an acquisition of a program behind this client. `reason` is as in `errors.LockLost`."""
 
     session: SessionId
-    name: str
+    name: LockName
     reason: str
 
 

@@ -28,6 +28,7 @@ from lockring.ids import (
     FIRST_SLOT,
     AcquisitionNumber,
     Generation,
+    LockName,
     NodeId,
     RequestNumber,
     SessionId,
@@ -181,14 +182,15 @@ class Query(msgspec.Struct, eq=False):
             request: its number.
             version: of the client's routes.
         """
+        name = LockName(self.name)  # if the question is about a lock
         match self.kind:
             case QueryKind.DESCRIBE:
-                return Describe(request, self.name, version)
+                return Describe(request, name, version)
             case QueryKind.WATCH:
-                return Watch(request, self.name, version)
+                return Watch(request, name, version)
             case QueryKind.BREAK:
                 assert isinstance(self.detail, BreakOrder)
-                return Break(request, self.name, self.detail.generation, self.detail.force, version)
+                return Break(request, name, self.detail.generation, self.detail.force, version)
             case QueryKind.STATE:
                 return GetState(request)
             case QueryKind.DRAIN:
@@ -196,13 +198,13 @@ class Query(msgspec.Struct, eq=False):
             case QueryKind.UNDRAIN:
                 return Undrain(request, NodeId(self.name))
             case QueryKind.LOOK:
-                return DescribeGroup(request, self.name, version)
+                return DescribeGroup(request, name, version)
             case QueryKind.FOLLOW:
                 assert self.subscription is not None
                 ticket = self.subscription.ticket
                 return FollowGroup(
                     request,
-                    name=self.name,
+                    name=name,
                     session=ticket.session.id,
                     acquisition=ticket.acquisition,
                     view=self.subscription.seen,
@@ -212,7 +214,7 @@ class Query(msgspec.Struct, eq=False):
                 return self._renewal(request, version)
             case QueryKind.RELEASE:
                 assert isinstance(self.detail, OrderOnBehalf)
-                return Release(request, self.detail.session, ONLY_ACQUISITION, self.name, version)
+                return Release(request, self.detail.session, ONLY_ACQUISITION, name, version)
             case QueryKind.PAGE:
                 assert isinstance(self.detail, PageRequest)
                 page = self.detail
@@ -232,14 +234,14 @@ class Query(msgspec.Struct, eq=False):
             count=1,
             digest=mix(ONLY_ACQUISITION),
             slots=[],
-            listed=[SlotList(self.slot, [ListedAcquisition(ONLY_ACQUISITION, self.name)])],
+            listed=[SlotList(self.slot, [ListedAcquisition(ONLY_ACQUISITION, LockName(self.name))])],
             version=version,
         )
 
 
 def query_about_lock(
     kind: QueryKind,
-    name: str,
+    name: LockName,
     now_ns: int,
     give_up_at_ns: int = DISTANT_FUTURE_NS,
     *,
@@ -274,7 +276,7 @@ class ListProgress(msgspec.Struct, eq=False):
     todo: list[Replica] = []
     from_slot: SlotNumber = FIRST_SLOT
     after_name: str = ""
-    locks: dict[str, LockRecord] = {}
+    locks: dict[LockName, LockRecord] = {}
     unserved: int = 0
 
     @property

@@ -27,7 +27,15 @@ from lockring.core.client.listeners import HolderReference
 from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, LockringError, NotHeld
-from lockring.ids import NO_REQUEST, AcquisitionNumber, Generation, RequestNumber, SessionId, SlotNumber
+from lockring.ids import (
+    NO_REQUEST,
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    RequestNumber,
+    SessionId,
+    SlotNumber,
+)
 from lockring.protocol import ListedAcquisition, SlotDigest, SlotList
 from lockring.units import NS_PER_MS
 
@@ -75,7 +83,7 @@ class Ticket(msgspec.Struct, eq=False):
 
     session: ClientSession
     acquisition: AcquisitionNumber
-    name: str
+    name: LockName
     slot: SlotNumber
     exchange: TicketExchange
     state: int = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import LockHolder, LockWaiter
-from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, RequestNumber
+from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, LockName, RequestNumber
 from lockring.protocol import LossNotice, Refusal
 from lockring.slots import slot_of
 
@@ -28,8 +28,8 @@ class ConnectedClient:
         self.client = client
         self.number = number
         self.waiters: dict[LockWaiter, None] = {}
-        self.watches: dict[RequestNumber, str] = {}
-        self.follows: dict[RequestNumber, str] = {}
+        self.watches: dict[RequestNumber, LockName] = {}
+        self.follows: dict[RequestNumber, LockName] = {}
 
 
 class ConnectedClients:
@@ -72,7 +72,7 @@ class ConnectedClients:
         refusal = Refusal(getattr(message, "request", NO_REQUEST), code, text, getattr(message, "name", ""))
         self._context.outbox.send(connection, refusal)
 
-    def refuse_moved(self, connection: ConnectionId, request: RequestNumber, name: str) -> None:
+    def refuse_moved(self, connection: ConnectionId, request: RequestNumber, name: LockName) -> None:
         """Refuse a request because another node serves the lock's slot."""
         if connection not in self.by_connection:
             return

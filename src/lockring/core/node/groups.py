@@ -29,7 +29,7 @@ from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, NotHeld, Overloaded
-from lockring.ids import NO_GENERATION, ConnectionId, Generation, RequestNumber, SlotNumber
+from lockring.ids import NO_GENERATION, ConnectionId, Generation, LockName, RequestNumber, SlotNumber
 from lockring.names import GROUP_PREFIX, check_lock_name
 from lockring.protocol import (
     MEMBERS_MAX,
@@ -97,7 +97,7 @@ class FollowedGroup:
         "view",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: LockName) -> None:
         self.name = name
         self.view = NO_GENERATION
         self.index = 0
@@ -129,16 +129,16 @@ class Groups:
         self._clients = clients
         self._generations = generations
         self._events = events
-        self._groups: dict[str, FollowedGroup] = {}
-        self._in_slot: dict[SlotNumber, dict[str, None]] = {}
-        self.open: dict[str, None] = {}
+        self._groups: dict[LockName, FollowedGroup] = {}
+        self._in_slot: dict[SlotNumber, dict[LockName, None]] = {}
+        self.open: dict[LockName, None] = {}
         self.has_more = False
         self.windows: DeadlineQueue[FollowedGroup] = DeadlineQueue(lambda group, at_ns: group.due_ns == at_ns)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: LockName) -> bool:
         return name in self._groups
 
-    def view_of(self, name: str) -> Generation:
+    def view_of(self, name: LockName) -> Generation:
         """Return the number of the newest view of the group with this lock, 0 for none."""
         group = self._groups.get(name)
         return group.view if group is not None and group.announced else NO_GENERATION
@@ -209,7 +209,7 @@ class Groups:
         for request, name in client.follows.items():
             self._forget_follower(name, (connection, request))
 
-    def _forget_follower(self, name: str, follower: tuple[ConnectionId, RequestNumber]) -> None:
+    def _forget_follower(self, name: LockName, follower: tuple[ConnectionId, RequestNumber]) -> None:
         group = self._groups[name]
         del group.followers[follower]
         if not group.followers:
@@ -242,12 +242,12 @@ class Groups:
     def _slot_of(self, group: FollowedGroup) -> NodeSlot:
         return self._context.slots[slot_of(group.name)]
 
-    def locks_changed(self, names: Iterable[str], now_ns: int) -> None:
+    def locks_changed(self, names: Iterable[LockName], now_ns: int) -> None:
         """Look for other members in groups whose locks have changed."""
         for name in names:
             self._lock_changed(name, now_ns)
 
-    def _lock_changed(self, name: str, now_ns: int) -> None:
+    def _lock_changed(self, name: LockName, now_ns: int) -> None:
         group = self._groups[name]
         slot = self._slot_of(group)
         for (connection, request), follower in list(group.followers.items()):
@@ -365,7 +365,7 @@ class Groups:
         assert self.open.keys() <= self._groups.keys()
 
 
-def _members_in(slot: NodeSlot, name: str) -> dict[LockHolder, GroupMember]:
+def _members_in(slot: NodeSlot, name: LockName) -> dict[LockHolder, GroupMember]:
     """Return the present members of a group, in the order in which they joined."""
     lock = slot.table.locks.get(name)
     found: dict[LockHolder, GroupMember] = {}

@@ -36,6 +36,7 @@ from lockring.ids import (
     NO_GENERATION,
     AcquisitionNumber,
     Generation,
+    LockName,
     NodeId,
     SessionId,
     SlotNumber,
@@ -87,7 +88,7 @@ class LockTable:
 
     def __init__(self, slot: SlotNumber, sessions: Sessions) -> None:
         self.slot = slot
-        self.locks: dict[str, LockEntry] = {}
+        self.locks: dict[LockName, LockEntry] = {}
         self.broken: dict[LockHolder, None] = {}
         self.shares: dict[SessionId, Share] = {}
         self.highest = NO_GENERATION
@@ -135,7 +136,7 @@ class LockTable:
 
     def grant(
         self,
-        name: str,
+        name: LockName,
         session: Session,
         wanted: Acquire | LockWaiter,
         generation: Generation,
@@ -280,7 +281,7 @@ class LockTable:
         found += [revoke_of(holder) for holder in self.broken]
         return found
 
-    def describe(self, name: str, primary: NodeId, now_ns: int, *, expired: bool = False) -> LockRecord:
+    def describe(self, name: LockName, primary: NodeId, now_ns: int, *, expired: bool = False) -> LockRecord:
         """Return a lock for people and observers, held or free; an expired holder is shown only on demand.
 
         Descriptions of one lock never decrease in the order of `(generation, seq)`. The table keeps no record of free

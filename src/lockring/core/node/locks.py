@@ -22,6 +22,7 @@ from lockring.ids import (
     AcquisitionNumber,
     ConnectionId,
     Generation,
+    LockName,
     RequestNumber,
     SessionId,
     SlotNumber,
@@ -53,7 +54,7 @@ class LockEntry:
 
     __slots__ = ("_held", "generation", "mode", "name", "permits", "seq", "waiters")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: LockName) -> None:
         self.name = name
         self.mode: int = Mode.EXCLUSIVE
         self.permits = 1

@@ -14,7 +14,7 @@ from lockring.core.node.lock_table import revoke_of
 from lockring.core.node.locks import HOLDERS_MAX, LockHolder
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest
-from lockring.ids import ConnectionId, SlotNumber
+from lockring.ids import ConnectionId, LockName, SlotNumber
 from lockring.protocol import (
     Break,
     BreakReply,
@@ -70,7 +70,7 @@ class Queries:
         for holder in slot.table.broken:
             self.broken.push(now_ns + holder.session.lifetime_ns, (slot.number, holder))
 
-    def _record_of(self, name: str, slot: NodeSlot, now_ns: int) -> LockRecord:
+    def _record_of(self, name: LockName, slot: NodeSlot, now_ns: int) -> LockRecord:
         record = slot.table.describe(name, self._context.replica.node, now_ns)
         record.view = self._groups.view_of(name)
         return record

@@ -20,7 +20,7 @@ from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, Overloaded
-from lockring.ids import ConnectionId, RequestNumber, SlotNumber
+from lockring.ids import ConnectionId, LockName, RequestNumber, SlotNumber
 from lockring.protocol import Watch, WatchNotice
 from lockring.slots import slot_of
 
@@ -38,7 +38,7 @@ class Watches:
         self._clients = clients
         self._events = events
         self._leases = leases
-        self._watched_in: dict[SlotNumber, dict[str, None]] = {}
+        self._watched_in: dict[SlotNumber, dict[LockName, None]] = {}
 
     def watch(self, connection: ConnectionId, message: Watch, slot: NodeSlot, now_ns: int) -> None:
         """Send a lock at the end of this turn, and after each change."""
@@ -78,7 +78,7 @@ class Watches:
                 self._forget(name, (connection, watch))
                 self._clients.refuse_moved(connection, watch, name)
 
-    def _forget(self, name: str, watch: tuple[ConnectionId, RequestNumber]) -> None:
+    def _forget(self, name: LockName, watch: tuple[ConnectionId, RequestNumber]) -> None:
         watched = self._events.watched[name]
         del watched.watchers[watch]
         if not watched.watchers:
@@ -91,14 +91,14 @@ class Watches:
 
     # ------------------------------------------------------------------ news
 
-    def send_news(self, now_ns: int) -> list[str]:
+    def send_news(self, now_ns: int) -> list[LockName]:
         """Send the locks that have changed to their watches, as far as this node may.
 
         Returns:
             The names of those that are locks of groups, in order: their groups may have other members.
         """
         context = self._context
-        grouped: list[str] = []
+        grouped: list[LockName] = []
         for name in list(self._events.changed):
             number = slot_of(name)
             if not context.rights.may_serve(number, now_ns=now_ns):

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from lockring.core.node import groups as node_groups
+from lockring.ids import LockName
 from lockring.protocol import (
     CloseSession,
     Describe,
@@ -31,7 +32,7 @@ from lockring.slots import slot_of
 from tests.unit.core.node import world as world
 from tests.unit.core.node.world import MS, Client, Nodes, S, of
 
-LOCK = "group:g"
+LOCK = LockName("group:g")
 
 
 @pytest.fixture(autouse=True)

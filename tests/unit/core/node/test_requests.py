@@ -9,6 +9,7 @@ from lockring.core.digest import mix
 from lockring.core.effects import COORDINATOR
 from lockring.core.node import acquires, parking
 from lockring.core.timing import up
+from lockring.ids import LockName
 from lockring.net.frames import encode_frame
 from lockring.protocol import (
     Break,
@@ -467,7 +468,7 @@ def test_client_that_goes_leaves_no_waiter_of_its_own_granted(alone: Nodes) -> N
     alone.cores["A"].disconnected(both.connection, now_ns=alone.now)
     alone.settle()
     assert len(of(GrantReply, last.inbox)) == 1
-    assert len(alone.cores["A"].slots[slot_of("x")].table.locks["x"].holders) == 2
+    assert len(alone.cores["A"].slots[slot_of("x")].table.locks[LockName("x")].holders) == 2
 
 
 def test_grant_that_was_broken_before_its_answer_is_not_answered_with_a_promise(pair: Nodes) -> None:
