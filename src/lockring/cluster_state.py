@@ -19,7 +19,9 @@ import msgspec
 from lockring.errors import ProtocolError
 from lockring.ids import (
     NO_CLUSTER,
+    NO_GENERATION,
     NO_TERM,
+    NO_VERSION,
     ClusterId,
     Epoch,
     Generation,
@@ -84,13 +86,13 @@ class SlotState(msgspec.Struct, frozen=True, array_like=True):
     """
 
     epoch: Epoch = Epoch(0)
-    since: Version = Version(0)
-    base: Version = Version(0)
+    since: Version = NO_VERSION
+    base: Version = NO_VERSION
     primary: Replica | None = None
     backup: Copy | None = None
     learner: Copy | None = None
-    generation_from: Generation = Generation(0)
-    generation_below: Generation = Generation(0)
+    generation_from: Generation = NO_GENERATION
+    generation_below: Generation = NO_GENERATION
 
     def copy_of(self, replica: Replica) -> Copy | None:
         """Return the replica's tenure as backup or learner here, or None."""
@@ -154,7 +156,7 @@ class ClusterState(msgspec.Struct, frozen=True):
     """
 
     cluster: ClusterId = NO_CLUSTER
-    version: Version = Version(0)
+    version: Version = NO_VERSION
     term: TermId = NO_TERM
     members: dict[NodeId, Member] = {}
     slots: tuple[SlotState, ...] = (SlotState(),) * SLOTS

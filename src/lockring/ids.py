@@ -90,8 +90,8 @@ NO_INCARNATION: Final = Incarnation(0)
 NO_INDEX: Final = MutationIndex(0)
 """The index before the first mutation of a reign."""
 
-NO_POSITION: Final = MutationIndex(-1)
-"""Stands for a table that follows no reign at any index: it needs a snapshot."""
+NEEDS_SNAPSHOT: Final = MutationIndex(-1)
+"""The index of a copy that has nothing of the reign yet."""
 
 FIRST_SLOT: Final = SlotNumber(0)
 """Where a walk over all slots begins."""

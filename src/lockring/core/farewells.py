@@ -64,18 +64,16 @@ class Farewells:
         before, self._state = self._state, state
         if before is None or before.slots is state.slots:
             return
-        for number, (old, new) in enumerate(zip(before.slots, state.slots, strict=True)):
+        for place, (old, new) in enumerate(zip(before.slots, state.slots, strict=True)):
             if old is new:
                 continue
-            slot_number = SlotNumber(number)
+            number = SlotNumber(place)
             if is_release(old, new):
                 assert old.primary is not None
-                self._digests[old.primary] = self._digests.get(old.primary, 0) ^ mark_of(
-                    SlotNumber(number), old
-                )
-                self._released_by[slot_number] = old.primary
+                self._digests[old.primary] = self._digests.get(old.primary, 0) ^ mark_of(number, old)
+                self._released_by[number] = old.primary
             elif old != new:
-                self._released_by.pop(slot_number, None)
+                self._released_by.pop(number, None)
 
     def record_promise(self, replica: Replica, heartbeat: Heartbeat, now_ns: int) -> None:
         """Record when the last promise of a node ends, if its heartbeat reports that."""

@@ -7,6 +7,10 @@ from enum import IntEnum
 import msgspec
 
 from lockring.ids import (
+    NO_GENERATION,
+    NO_INCARNATION,
+    NO_NODE,
+    NO_VERSION,
     ClusterId,
     Epoch,
     Generation,
@@ -181,10 +185,10 @@ class SlotRequest(msgspec.Struct, array_like=True, gc=False):
 
     slot: SlotNumber
     epoch: Epoch
-    node: NodeId = NodeId("")
-    incarnation: Incarnation = Incarnation(0)
-    joined: Version = Version(0)
-    below: Generation = Generation(0)
+    node: NodeId = NO_NODE
+    incarnation: Incarnation = NO_INCARNATION
+    joined: Version = NO_VERSION
+    below: Generation = NO_GENERATION
 
 
 class SlotRequests(Message, tag=42):

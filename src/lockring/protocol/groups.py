@@ -8,6 +8,7 @@ import msgspec
 
 from lockring.ids import (
     NO_GENERATION,
+    NO_VERSION,
     AcquisitionNumber,
     Generation,
     LockName,
@@ -73,7 +74,7 @@ class DescribeGroup(Message, tag=31):
 
     request: RequestNumber
     name: LockName
-    version: Version = Version(0)
+    version: Version = NO_VERSION
 
 
 class FollowGroup(Message, tag=32):
@@ -88,7 +89,7 @@ class FollowGroup(Message, tag=32):
     session: SessionId
     acquisition: AcquisitionNumber
     view: Generation = NO_GENERATION
-    version: Version = Version(0)
+    version: Version = NO_VERSION
 
 
 class ViewAck(Message, tag=33):

@@ -87,7 +87,7 @@ class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
     session: SessionId
     acquisition: AcquisitionNumber
     mode: int
-    generation: Generation = Generation(0)
+    generation: Generation = NO_GENERATION
     reason: str = ""
 
 

@@ -7,6 +7,8 @@ from enum import IntEnum
 import msgspec
 
 from lockring.ids import (
+    NO_REQUEST,
+    NO_VERSION,
     AcquisitionNumber,
     Generation,
     LockName,
@@ -54,7 +56,7 @@ class Acquire(Message, tag=10):
     permits: int = 1
     wait_ms: int = WAIT_FOREVER
     waited_ms: int = 0
-    version: Version = Version(0)
+    version: Version = NO_VERSION
     payload: bytes = b""
 
 
@@ -68,8 +70,8 @@ class Release(Message, tag=11):
     session: SessionId
     acquisition: AcquisitionNumber
     name: LockName
-    version: Version = Version(0)
-    acquire: RequestNumber = RequestNumber(0)
+    version: Version = NO_VERSION
+    acquire: RequestNumber = NO_REQUEST
 
 
 class SlotDigest(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -112,7 +114,7 @@ class Keepalive(Message, tag=12):
     digest: int
     slots: list[SlotDigest] = []
     listed: list[SlotList] = []
-    version: Version = Version(0)
+    version: Version = NO_VERSION
 
 
 class CloseSession(Message, tag=13):

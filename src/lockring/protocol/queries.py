@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockring.ids import FIRST_SLOT, Generation, LockName, RequestNumber, SlotNumber, Version
+from lockring.ids import FIRST_SLOT, NO_VERSION, Generation, LockName, RequestNumber, SlotNumber, Version
 from lockring.protocol.base import Message
 from lockring.protocol.infos import LockEvent, LockRecord
 
@@ -12,7 +12,7 @@ class Describe(Message, tag=14):
 
     request: RequestNumber
     name: LockName
-    version: Version = Version(0)
+    version: Version = NO_VERSION
 
 
 class DescribeReply(Message, tag=24):
@@ -53,7 +53,7 @@ class Watch(Message, tag=16):
 
     request: RequestNumber
     name: LockName
-    version: Version = Version(0)
+    version: Version = NO_VERSION
 
 
 class Unwatch(Message, tag=17):
@@ -87,7 +87,7 @@ class Break(Message, tag=18):
     name: LockName
     generation: Generation
     force: bool = False
-    version: Version = Version(0)
+    version: Version = NO_VERSION
 
 
 class BreakReply(Message, tag=27):

@@ -136,9 +136,7 @@ class ClientCore:
         self._links = links = Links(agenda, client=ClientId(new_id()), software=software)
         self._routes = routes = RouteTable(links)
         dialing = DialPlan(agenda, links, routes, seeds=seeds, origin=origin)
-        self._sessions = sessions = ClientSessions(
-            lambda: SessionId(new_id()), per_acquisition=session_per_acquisition
-        )
+        self._sessions = sessions = ClientSessions(new_id, per_acquisition=session_per_acquisition)
         self._requests = requests = OutgoingRequests(agenda, log, links, routes, sessions, owner=owner)
         self._memberships = memberships = GroupMemberships(agenda, log, links)
         self._outstanding = outstanding = OutstandingCalls(

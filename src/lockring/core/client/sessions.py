@@ -29,7 +29,7 @@ class ClientSessions:
         per_acquisition: whether each acquisition has its own session.
     """
 
-    def __init__(self, new_id: Callable[[], SessionId], *, per_acquisition: bool = False) -> None:
+    def __init__(self, new_id: Callable[[], str], *, per_acquisition: bool = False) -> None:
         self.by_ttl_ms: dict[int, ClientSession] = {}
         self.by_id: dict[SessionId, ClientSession] = {}
         self.on_behalf: dict[ClientSession, None] = {}
@@ -44,7 +44,7 @@ class ClientSessions:
             session = ClientSession(on_behalf.session, ttl_ms, on_behalf=on_behalf)
             self.on_behalf[session] = None
         else:
-            session = ClientSession(self._new_id(), ttl_ms)
+            session = ClientSession(SessionId(self._new_id()), ttl_ms)
             self.by_id[session.id] = session
         if not self.per_acquisition:
             self.by_ttl_ms[ttl_ms] = session

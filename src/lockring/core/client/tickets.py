@@ -28,6 +28,7 @@ from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, LockringError, NotHeld
 from lockring.ids import (
+    NO_GENERATION,
     NO_REQUEST,
     AcquisitionNumber,
     Generation,
@@ -87,7 +88,7 @@ class Ticket(msgspec.Struct, eq=False):
     slot: SlotNumber
     exchange: TicketExchange
     state: int = 0
-    generation: Generation = Generation(0)
+    generation: Generation = NO_GENERATION
     deadline_ns: int = 0
     covered_after: RequestNumber = NO_REQUEST
     share: NodeShare | None = None

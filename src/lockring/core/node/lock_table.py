@@ -18,7 +18,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Final
 
 from lockring.core.node.locks import (
     HOLDERS_MAX,
@@ -56,8 +55,6 @@ from lockring.protocol import (
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 _place = attrgetter("place")
-
-_FIRST_GENERATION: Final = Generation(1)
 
 
 class LockTable:

@@ -18,7 +18,7 @@ from lockring.core.node.leases import Lease
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder, OpenRequest
 from lockring.core.node.peer_news import PeerNews
-from lockring.ids import NO_INDEX, NO_POSITION, MutationIndex, Version
+from lockring.ids import NEEDS_SNAPSHOT, NO_INDEX, MutationIndex, Version
 from lockring.protocol import HandOverSlot, Mutation, Remove, Resume, Snapshot, Tail
 
 SNAPSHOT_PART_HOLDERS: Final = 500
@@ -186,7 +186,7 @@ class Reign:
         for stream in self.streams.values():
             if stream.required:
                 if stream.acked is None:
-                    return NO_POSITION
+                    return NEEDS_SNAPSHOT
                 least = min(least, stream.acked)
         return least
 

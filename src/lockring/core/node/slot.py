@@ -14,7 +14,15 @@ from lockring.core.node.locks import LockWaiter
 from lockring.core.node.reign import Reign
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.ids import NO_GENERATION, NO_INDEX, NO_POSITION, Generation, MutationIndex, SlotNumber, Version
+from lockring.ids import (
+    NEEDS_SNAPSHOT,
+    NO_GENERATION,
+    NO_INDEX,
+    Generation,
+    MutationIndex,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol import HandOverSlot, Put, Resume, Revoke, Snapshot, StreamPart, Tail
 
 NO_BASE: Final = Version(-1)
@@ -99,12 +107,12 @@ class NodeSlot:
         if isinstance(stream, Resume):
             if self.following != tenure:
                 if self.content != (stream.ended_since, stream.ended_index) or self.base != base:
-                    return NO_POSITION
+                    return NEEDS_SNAPSHOT
                 self._follow(tenure, NO_INDEX)
         elif self.following == tenure:
             self._apply_tail(stream, now_ns)
         else:
-            return NO_POSITION
+            return NEEDS_SNAPSHOT
         content = self.content  # every message of a primary comes by here: no call for it
         assert content is not None
         return content[1]
@@ -131,7 +139,7 @@ class NodeSlot:
             self._parts_of = key
             self._parts = []
         if self._parts_of != key:
-            return NO_POSITION
+            return NEEDS_SNAPSHOT
         self._parts.extend(part.holders)
         if not part.last:
             return None
