@@ -22,6 +22,7 @@ class CoordinatorTie:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._heartbeats = SentTimes()
+        self._requests = 0
         self._why_away = "waiting for the coordinator"
         self.away_since_ns: int | None = context.now_ns
         self.heartbeat_at_ns = context.now_ns
@@ -48,6 +49,15 @@ class CoordinatorTie:
         """Note that the connection to the coordinator is gone."""
         if self.away_since_ns is None:
             self.away_since_ns = now_ns
+
+    def number_request(self) -> int:
+        """Return the number of the next request, be it an operator's or this node's own.
+
+        They count from 1, in one sequence, since the coordinator answers all of them on one connection. A refusal with
+        the number 0 answers no request: it is about the connection.
+        """
+        self._requests += 1
+        return self._requests
 
     def heartbeat(self, *, waiters: int, sessions: int, released: ReleasedSlots, now_ns: int) -> None:
         """Send a heartbeat.

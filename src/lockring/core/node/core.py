@@ -26,7 +26,7 @@ from lockring.core.node.admission import Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
-from lockring.core.node.departure import LEAVE_REQUEST, Departure, is_drained
+from lockring.core.node.departure import Departure, is_drained
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
@@ -151,12 +151,18 @@ class NodeCore:
                 if self._coordinator.acknowledged(message, now_ns):
                     self.service.troubles.acknowledged(message, now_ns)
                     self.service.requests.retry_parked(now_ns)
-            case DrainReply() | UndrainReply() | Refusal() if message.request != LEAVE_REQUEST:
-                self._orders.answered(message)
-            case DrainReply() | Refusal() if self._departure is not None:
-                self._departure.answered(message, now_ns)
+            case DrainReply() | UndrainReply() | Refusal() if message.request:
+                self._answered(message, now_ns)
             case Refusal():
                 self._context.outbox.warn(f"the coordinator refuses: {message.text}")
+
+    def _answered(self, answer: DrainReply | UndrainReply | Refusal, now_ns: int) -> None:
+        """Give an answer of the coordinator to the part that has asked."""
+        departure = self._departure
+        if departure is None or not departure.awaits(answer.request):
+            self._orders.answered(answer)
+        elif not isinstance(answer, UndrainReply):
+            departure.answered(answer, now_ns)
 
     def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> int:
         """Take requests of a client in as `receive` would, but in fewer steps.

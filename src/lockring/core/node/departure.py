@@ -20,9 +20,6 @@ from lockring.core.timing import ASK_AGAIN_NS
 from lockring.protocol import DrainReply, Leave, Refusal
 from lockring.units import NS_PER_MS, NS_PER_S
 
-LEAVE_REQUEST: Final = 0
-"""The number of a node's own request: those that it passes on for others count from 1."""
-
 COORDINATOR_AWAY_NS_MAX: Final = 5 * NS_PER_S
 """How long a node that leaves goes without its coordinator before it stops without moving anything."""
 
@@ -55,6 +52,7 @@ class Departure:
         self._until_ns = until_ns
         self._ended_before = released.locks
         self._has_begun = False
+        self._request: int | None = None
         self._asked_at_ns: int | None = None
         self._is_refused = False
         self._trouble = ""
@@ -79,7 +77,11 @@ class Departure:
     def coordinator_lost(self) -> None:
         """Ask again on the next connection to the coordinator."""
         self._has_begun = False
-        self._asked_at_ns = None
+        self._request = self._asked_at_ns = None
+
+    def awaits(self, request: int) -> bool:
+        """Return whether an answer with this number is to the node's own request to leave."""
+        return request == self._request
 
     def answered(self, answer: DrainReply | Refusal, now_ns: int) -> None:
         """Note the coordinator's answer to this node's request to leave."""
@@ -101,7 +103,8 @@ class Departure:
         if asked_at_ns is None or (self._is_refused and now_ns - asked_at_ns >= ASK_AGAIN_NS):
             self._asked_at_ns = now_ns
             self._is_refused = False
-            self._context.outbox.send(COORDINATOR, Leave(LEAVE_REQUEST))
+            self._request = self._tie.number_request()
+            self._context.outbox.send(COORDINATOR, Leave(self._request))
 
     def _end_if_drained(self) -> bool:
         """End if nothing is left that could go to another node, and return whether that is so."""
