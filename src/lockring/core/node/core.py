@@ -26,7 +26,7 @@ from lockring.core.node.admission import Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
-from lockring.core.node.departure import Departure, is_drained
+from lockring.core.node.departure import Departure
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
@@ -343,10 +343,6 @@ class NodeCore:
     def coordinator_lease_left_ns(self, now_ns: int) -> int:
         """Return what is left of the coordinator's lease; negative once it is over."""
         return self._context.rights.coordinator_lease_left_ns(now_ns)
-
-    def is_drained(self) -> bool:
-        """Return whether no slot of the state names this node any more."""
-        return is_drained(self.state, self.replica)
 
     def status(self, *, now_ns: int = 0) -> NodeStatus:
         """Return this node in figures, its rights as of `now_ns` or the last input, if that was later."""
