@@ -84,7 +84,7 @@ class CoordinatorTie:
             ),
         )
 
-    def acknowledged(self, message: HeartbeatAck, now_ns: int) -> bool:
+    def acknowledged(self, message: HeartbeatAck) -> bool:
         """Extend the lease by an acknowledgement. Returns whether the heartbeat that it answers is still known."""
         sent_at_ns = self._heartbeats.pop(message.sequence)
         if sent_at_ns is None:

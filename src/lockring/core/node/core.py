@@ -148,21 +148,21 @@ class NodeCore:
             case State():
                 self._receive_state(message, now_ns)
             case HeartbeatAck():
-                if self._coordinator.acknowledged(message, now_ns):
+                if self._coordinator.acknowledged(message):
                     self.service.troubles.acknowledged(message, now_ns)
                     self.service.requests.retry_parked(now_ns)
             case DrainReply() | UndrainReply() | Refusal() if message.request:
-                self._answered(message, now_ns)
+                self._answered(message)
             case Refusal():
                 self._context.outbox.warn(f"the coordinator refuses: {message.text}")
 
-    def _answered(self, answer: DrainReply | UndrainReply | Refusal, now_ns: int) -> None:
+    def _answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
         """Give an answer of the coordinator to the part that has asked."""
         departure = self._departure
         if departure is None or not departure.awaits(answer.request):
             self._orders.answered(answer)
         elif not isinstance(answer, UndrainReply):
-            departure.answered(answer, now_ns)
+            departure.answered(answer)
 
     def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> int:
         """Take requests of a client in as `receive` would, but in fewer steps.

@@ -83,7 +83,7 @@ class Departure:
         """Return whether an answer with this number is to the node's own request to leave."""
         return request == self._request
 
-    def answered(self, answer: DrainReply | Refusal, now_ns: int) -> None:
+    def answered(self, answer: DrainReply | Refusal) -> None:
         """Note the coordinator's answer to this node's request to leave."""
         if isinstance(answer, DrainReply):
             self._has_begun = True
