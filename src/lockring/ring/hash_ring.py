@@ -163,10 +163,6 @@ class HashRing:
         """Return the primary of a key's slot."""
         return self._primaries[slot_of(key)]
 
-    def backup_of(self, key: str) -> str | None:
-        """Return the backup of a key's slot."""
-        return self._backups[slot_of(key)]
-
     def successors(self, slot: int) -> tuple[str, ...]:
         """Return all members in clockwise order from a slot's place: candidates if primary and backup are out.
 
