@@ -4,6 +4,7 @@
   takes the slots back at once, and the locks in them end with the node.
 - Without the coordinator nothing can move. A node on which nothing is need not wait for it; one on which something is
   gives a coordinator that is being restarted, or hangs, some seconds; one whose lease is over has nothing left to keep.
+- A node that has to begin another life meanwhile has lost what it had, and need not join only to leave.
 - It never waits longer than it was given.
 """
 
@@ -66,7 +67,9 @@ class Departure:
         if self._has_begun and self._end_if_drained():
             return
         away_since_ns = self._tie.away_since_ns
-        if now_ns >= self._until_ns:
+        if away_since_ns is not None and not self._context.state.cluster:
+            self._end(DepartureEnd.NEW_LIFE)
+        elif now_ns >= self._until_ns:
             self._end(DepartureEnd.TIMED_OUT)
         elif away_since_ns is not None:
             away_ns = now_ns - away_since_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from lockring.cluster_state import SlotState
+from lockring.cluster_state import Replica, SlotState
 from lockring.core.effects import COORDINATOR, Depart, DepartureEnd, Effect, Note, Send
 from lockring.core.node import NodeCore
 from lockring.core.node.departure import COORDINATOR_AWAY_NS_MAX, COORDINATOR_SILENT_NS_MAX
@@ -150,6 +150,20 @@ def test_a_node_that_has_nothing_need_not_wait_for_a_coordinator_that_is_away(no
     nodes.slots(lambda slot: SlotState(epoch=slot.epoch))
     nodes.cores["A"].disconnected(COORDINATOR, now_ns=nodes.now)
     assert ends(leave(nodes)) == [DepartureEnd.NOTHING_HERE]
+
+
+@pytest.mark.parametrize("timeout_ns", [0, 3600 * S])
+def test_a_life_that_has_not_joined_yet_has_nothing_to_hand_over(timeout_ns: int) -> None:
+    core = NodeCore(Replica("A", 2), now_ns=S)
+    core.leave(timeout_ns=timeout_ns, now_ns=S)
+    assert ends(core.take_effects(now_ns=S)) == [DepartureEnd.NEW_LIFE]
+
+
+def test_a_life_that_is_just_joining_waits_for_its_first_state() -> None:
+    core = NodeCore(Replica("A", 2), now_ns=S)
+    core.connected(COORDINATOR, now_ns=S)
+    core.leave(timeout_ns=3600 * S, now_ns=S)
+    assert ends(core.take_effects(now_ns=S)) == []
 
 
 def test_a_coordinator_that_acknowledges_nothing_is_given_up(nodes: Nodes) -> None:
