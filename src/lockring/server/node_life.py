@@ -78,7 +78,12 @@ class DialedPeer:
         """See `Caller`."""
         me, peer = self._life.core.replica, self._peer
         return PeerHello(
-            PROTOCOL, self._life.core.state.cluster, me.node, me.incarnation, peer.node, peer.incarnation
+            protocol=PROTOCOL,
+            cluster=self._life.core.state.cluster,
+            node=me.node,
+            incarnation=me.incarnation,
+            to_node=peer.node,
+            to_incarnation=peer.incarnation,
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
