@@ -72,6 +72,8 @@ class DepartureEnd(enum.Enum):
     """It serves nothing, and no other node can take its copies: the last one goes on alone."""
     NOTHING_HERE = enum.auto()
     """Nothing is on it, and the coordinator is away."""
+    NEW_LIFE = enum.auto()
+    """It has begun another life, which has not learned of its cluster yet and so has nothing to hand over."""
     TIMED_OUT = enum.auto()
     """The time is up that it was given."""
     COORDINATOR_AWAY = enum.auto()

@@ -64,7 +64,10 @@ class ConnectionHandler(Protocol):
     """The server behind a port: what it does with accepted connections."""
 
     def greet(self, connection: AcceptedConnection, hello: Message) -> None:
-        """Answer a first message: call `admit` or `turn_away`, or raise a `LockringError` to refuse the connection."""
+        """Answer a first message: call `admit` or `turn_away`, or raise a `LockringError` to refuse the connection.
+
+        Call `require_client_room` before anything changes for a client, and `admit` before this returns.
+        """
 
     def deliver(self, connection: AcceptedConnection, messages: list[Message]) -> None:
         """Handle messages of an admitted connection. May raise a `LockringError` to end it."""
@@ -125,15 +128,20 @@ class AcceptedConnection(FramedConnection):
         self._early = bytearray()
         self._deadline: asyncio.TimerHandle | None = None
 
+    def require_client_room(self) -> None:
+        """Check that the port can admit this connection as a client's.
+
+        Raises:
+            Overloaded: the port has as many clients as it may have.
+        """
+        self._port.limits.require_client_room()
+
     def admit(self, role: Role, welcome: Welcome | None) -> None:
-        """Accept the first message.
+        """Accept the first message. For a client, `require_client_room` must have found room just before.
 
         Args:
             role: the connection's role from now on.
             welcome: the answer; None to give it later.
-
-        Raises:
-            Overloaded: the port has too many clients.
         """
         if not role.is_member:
             self._port.limits.count_client()

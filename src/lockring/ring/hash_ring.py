@@ -164,10 +164,6 @@ class HashRing:
         """Return the primary of a key's slot."""
         return self._primaries[slot_of(key)]
 
-    def backup_of(self, key: str) -> str | None:
-        """Return the backup of a key's slot."""
-        return self._backups[slot_of(key)]
-
     def successors(self, slot: int) -> tuple[NodeId, ...]:
         """Return all members in clockwise order from a slot's place: candidates if primary and backup are out.
 

@@ -159,14 +159,12 @@ class CoordinatorLink:
                 self._node.begin_life(Incarnation(hint))
             case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
-            case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
+            case WrongRole() | ProtocolError() if not self._was_joined and address not in str(error):
                 # The other end may not know by which address it was reached, and the settings here name that.
-                where = (
-                    ""
-                    if address in str(error)
-                    else f" (the answer of {address}, where a coordinator was expected)"
-                )
-                self._node.fail(type(error)(f"{error}{where}", name=error.name))
+                where = f"the answer of {address}, where a coordinator was expected"
+                self._node.fail(type(error)(f"{error} ({where})", name=error.name))
+            case WrongRole() | ProtocolError() | WrongCluster() | InvalidRequest() if not self._was_joined:
+                self._node.fail(error)
             case _:
                 self._wait(error)
 

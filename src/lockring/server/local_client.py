@@ -66,7 +66,7 @@ class LocalClient:
 
     def turn_away(self, error: LockringError) -> None:
         """See `Answerable`: give the reason why the node does not serve this client, then end."""
-        self._receive(Refusal(NO_REQUEST, error.code, str(error)))
+        self._receive(Refusal(NO_REQUEST, error.code, str(error), error.name))
         self._end("it was refused")
 
     def close(self, reason: str) -> None:
@@ -163,9 +163,8 @@ class OrderingClient:
             self._line.hang_up()
 
     def _ended(self, reason: str) -> None:
-        self._finish(
-            Refusal(NO_REQUEST, Unavailable.code, "the node began a new life before the coordinator answered")
-        )
+        text = f"the node ended the connection before the coordinator answered: {reason}"
+        self._finish(Refusal(NO_REQUEST, Unavailable.code, text))
 
     def _finish(self, message: DrainReply | UndrainReply | Refusal) -> None:
         answer, self._answer = self._answer, None

@@ -21,7 +21,7 @@ from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
-from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, Welcome
+from lockring.protocol import PROTOCOL, ClientHello, FromPeer, Message, PeerHello, Welcome
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -178,7 +178,13 @@ class NodeLife:
         """Let the core admit or refuse a connection by its first message, and carry that out at once.
 
         The next messages on the connection are read by the bounds of its role, so it must be admitted before them.
+
+        Raises:
+            Overloaded: the port has too many clients, which the listener alone counts.
         """
+        if isinstance(hello, ClientHello):
+            # Before the core hears of it: there, a client's new connection ends its older one.
+            guest.require_client_room()
         self.accept(guest.number)
         self.core.receive(guest.number, hello, now_ns=monotonic_ns())
         self.pump.flush()
@@ -264,12 +270,7 @@ class NodeLife:
             if guest is not None and effect.welcome is not None:
                 guest.send(effect.welcome)  # a client in this process, which nothing bounds
             return
-        try:
-            guest.admit(PEER if effect.is_member else CLIENT, effect.welcome)
-        except LockringError as error:  # too many clients, which the listener alone counts
-            self._refuse(effect.to, error)
-            self.core.disconnected(effect.to, now_ns=monotonic_ns())
-            return
+        guest.admit(PEER if effect.is_member else CLIENT, effect.welcome)
         if effect.peer is not None:
             guest.tag = effect.peer
             self._incoming[effect.peer] = guest

@@ -48,7 +48,7 @@ class NodeLives:
 
     Attributes:
         present: the life that is lived now.
-        log: what is reported of it.
+        log: what is reported of all of them.
         has_joined: whether any life has joined the cluster.
     """
 
@@ -100,9 +100,8 @@ class NodeLives:
     def begin_life(self, incarnation: Incarnation) -> None:
         """See `Joiner`."""
         self.present.end("this node begins a new life")
-        self.log.flush()
         self.present = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
-        self.log = NodeLog(self.present.core)
+        self.log.begin_life(self.present.core)
         self._go_on_leaving()
 
     def joined(self) -> None:

@@ -254,7 +254,7 @@ class NodeShell(Shell):
                 self.network.process_crashed(self, power=False)
                 self.crash()
                 self.world.after(self.rng.randrange(500 * MS, 2000 * MS), self._restart, self.life)
-            case Refusal(request=0) if not (self._welcomed and self.draining):
+            case Refusal(request=0):
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._leave_coordinator(end)
             case _ if self._welcomed:

@@ -273,9 +273,9 @@ def _coordinator_ack_counts() -> list[Change]:
     """A coordinator's acknowledgement at a newer state than the node's counts at once."""
     acknowledged = CoordinatorTie.acknowledged
 
-    def changed(self: CoordinatorTie, message: Any, now_ns: int) -> bool:
+    def changed(self: CoordinatorTie, message: Any) -> bool:
         message.version = min(message.version, self._context.state.version)
-        return acknowledged(self, message, now_ns)
+        return acknowledged(self, message)
 
     return [(CoordinatorTie, "acknowledged", changed)]
 
@@ -358,10 +358,10 @@ def lease_from_ack() -> list[Change]:
             link.sent._at_ns[message.sequence] = now_ns
         peer(self, sender, message, now_ns)
 
-    def from_coordinator(self: CoordinatorTie, message: Any, now_ns: int) -> bool:
+    def from_coordinator(self: CoordinatorTie, message: Any) -> bool:
         if message.sequence in self._heartbeats._at_ns:
-            self._heartbeats._at_ns[message.sequence] = now_ns
-        return coordinator(self, message, now_ns)
+            self._heartbeats._at_ns[message.sequence] = self._context.now_ns
+        return coordinator(self, message)
 
     return [(Replicator, "acknowledged", from_peer), (CoordinatorTie, "acknowledged", from_coordinator)]
 

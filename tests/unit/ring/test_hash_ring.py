@@ -36,7 +36,7 @@ def test_the_empty_ring_has_no_member_for_any_slot():
     ring = HashRing.empty()
     check_whole(ring)
     assert ring == HashRing({}) and dict(ring.members) == {} and ring.counts() == {}
-    assert ring.owner("x") is None and ring.backup_of("x") is None and ring.successors(0) == ()
+    assert ring.owner("x") is None and ring.backup(0) is None and ring.successors(0) == ()
 
 
 def test_a_single_member_has_all_slots_and_no_backup():
@@ -52,11 +52,10 @@ def test_two_members_have_half_the_slots_each_and_back_each_other_up():
     assert ring.counts() == {"n1": Counts(2048, 2048), "n2": Counts(2048, 2048)}
 
 
-def test_a_key_belongs_to_the_members_of_its_slot():
+def test_a_key_belongs_to_the_primary_of_its_slot():
     ring = HashRing(equal(5))
     for key in ("nightly", "ключ", "a" * 1000):
         assert ring.owner(key) == ring.primary(slot_of(key))
-        assert ring.backup_of(key) == ring.backup(slot_of(key))
 
 
 def test_slots_and_counts_agree_with_the_assignment():

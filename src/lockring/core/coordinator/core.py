@@ -232,7 +232,7 @@ class CoordinatorCore:
         elif self._roster.node_of(sender) is not None or self._roster.pending.holds(sender):
             self._from_node(sender, message, now_ns)
         else:
-            self._greet(sender, message, now_ns)
+            self._greet(sender, message)
 
     def disconnected(self, sender: ConnectionId, /, *, now_ns: int) -> None:
         """Note that a connection has ended. Unknown ones are ignored."""
@@ -277,7 +277,7 @@ class CoordinatorCore:
 
     # ----------------------------------------------------------------------- first messages
 
-    def _greet(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
+    def _greet(self, sender: ConnectionId, message: Message) -> None:
         """Handle the first message of a connection that is not a `Join`."""
         error: LockringError | None
         match message:

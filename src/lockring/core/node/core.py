@@ -26,7 +26,7 @@ from lockring.core.node.admission import Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
-from lockring.core.node.departure import LEAVE_REQUEST, Departure, is_drained
+from lockring.core.node.departure import Departure
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
@@ -149,15 +149,21 @@ class NodeCore:
             case State():
                 self._receive_state(message, now_ns)
             case HeartbeatAck():
-                if self._coordinator.acknowledged(message, now_ns):
+                if self._coordinator.acknowledged(message):
                     self.service.troubles.acknowledged(message, now_ns)
                     self.service.requests.retry_parked(now_ns)
-            case DrainReply() | UndrainReply() | Refusal() if message.request != LEAVE_REQUEST:
-                self._orders.answered(message)
-            case DrainReply() | Refusal() if self._departure is not None:
-                self._departure.answered(message, now_ns)
+            case DrainReply() | UndrainReply() | Refusal() if message.request:
+                self._answered(message)
             case Refusal():
                 self._context.outbox.warn(f"the coordinator refuses: {message.text}")
+
+    def _answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
+        """Give an answer of the coordinator to the part that has asked."""
+        departure = self._departure
+        if departure is None or not departure.awaits(answer.request):
+            self._orders.answered(answer)
+        elif not isinstance(answer, UndrainReply):
+            departure.answered(answer)
 
     def requests(self, connection: ConnectionId, messages: list[Message], *, now_ns: int) -> int:
         """Take requests of a client in as `receive` would, but in fewer steps.
@@ -338,10 +344,6 @@ class NodeCore:
     def coordinator_lease_left_ns(self, now_ns: int) -> int:
         """Return what is left of the coordinator's lease; negative once it is over."""
         return self._context.rights.coordinator_lease_left_ns(now_ns)
-
-    def is_drained(self) -> bool:
-        """Return whether no slot of the state names this node any more."""
-        return is_drained(self.state, self.replica)
 
     def status(self, *, now_ns: int = 0) -> NodeStatus:
         """Return this node in figures, its rights as of `now_ns` or the last input, if that was later."""

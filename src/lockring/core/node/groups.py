@@ -135,9 +135,6 @@ class Groups:
         self.has_more = False
         self.windows: DeadlineQueue[FollowedGroup] = DeadlineQueue(lambda group, at_ns: group.due_ns == at_ns)
 
-    def __contains__(self, name: LockName) -> bool:
-        return name in self._groups
-
     def view_of(self, name: LockName) -> Generation:
         """Return the number of the newest view of the group with this lock, 0 for none."""
         group = self._groups.get(name)

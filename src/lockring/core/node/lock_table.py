@@ -4,7 +4,8 @@ Rules:
 
 - A lock exists while it has a holder or a waiter; a free lock costs nothing.
 - A grant is a `Put`, its end a `Remove`: primary and copies apply the same mutations to the same kind of table. A view
-  of a group is a `Touch`: nothing but its number. A `Revoke` says that an operator has ended the renewal of a grant.
+  of a group is an `AdvanceGeneration`: nothing but its number. A `Revoke` says that an operator has ended the renewal
+  of a grant.
 - `(generation, seq)` of a lock only rises: `generation` at each grant, `seq` at each mutation within one.
 - Waiters stand in the order of the time since when they wait, which for new ones is the order of arrival.
 - The first waiter is granted when the holders admit it; none passes it, so readers never starve a writer.

@@ -1,6 +1,7 @@
 """Operators' requests that a node passes on: it asks the coordinator on the operators' behalf.
 
-- Requests of operators count from 1, so that the coordinator tells them from the node's own wish to leave.
+- Requests get their numbers from the sequence that the node's own wish to leave is numbered by: an answer is to one of
+  them.
 - An answer goes back under the number that the operator's client has given the request. An operator whose connection
   has ended meanwhile gets none: the shell drops what is sent there.
 - Whether the coordinator carries out a request whose answer was lost is unknown. The refusal says so, and the operator
@@ -38,7 +39,6 @@ class OperatorOrders:
         self._context = context
         self._tie = tie
         self._open: dict[RequestNumber, PassedOnOrder] = {}
-        self._count = 0
 
     def pass_on(self, connection: ConnectionId, order: Drain | Undrain, now_ns: int) -> None:
         """Ask the coordinator for what an operator wants; without a coordinator the request is refused."""
@@ -47,8 +47,7 @@ class OperatorOrders:
             text = f"the coordinator cannot be asked: {self._tie.note}"
             self._refuse(PassedOnOrder(connection, order.request), text, order.node)
             return
-        self._count += 1
-        number = RequestNumber(self._count)
+        number = self._tie.number_request()
         self._open[number] = PassedOnOrder(connection, order.request)
         # The kind of message stays, whichever node it is about: an operator's drain of this very node is refused where
         # the node's own wish to leave is not.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.grants import NodeGrants
@@ -20,7 +19,6 @@ class NodeReports:
         self,
         context: NodeContext,
         tie: CoordinatorTie,
-        clients: ConnectedClients,
         *,
         troubles: Troubles,
         sessions: Sessions,
@@ -28,7 +26,6 @@ class NodeReports:
     ) -> None:
         self._context = context
         self._tie = tie
-        self._clients = clients
         self._troubles = troubles
         self._sessions = sessions
         self._grants = grants
@@ -39,7 +36,6 @@ class NodeReports:
             self._context,
             waiters=self._grants.waiters,
             sessions=len(self._sessions),
-            clients=len(self._clients.by_connection),
             now_ns=max(now_ns, self._context.now_ns),
         )
 

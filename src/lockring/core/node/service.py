@@ -86,7 +86,7 @@ class ClientService:
         acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
         renewals = Renewals(context, self.clients, self.grants, self._leases)
         self.reports = NodeReports(
-            context, tie, self.clients, troubles=self.troubles, sessions=sessions, grants=self.grants
+            context, tie, troubles=self.troubles, sessions=sessions, grants=self.grants
         )
         self.requests = ClientRequests(
             context,
