@@ -28,7 +28,7 @@ log = logging.getLogger("lockring.client")
 
 
 class KeeperWork(Protocol):
-    """What the background thread does; each method in a section of its own."""
+    """The work of the background thread; each method in a section of its own."""
 
     def do_due(self, keeper: Keeper) -> float | None:
         """Do what is due; return how long to sleep in seconds, None at the end."""

@@ -88,7 +88,7 @@ Feed = Callable[[ClientConnection, int, Call | None], None]
 
 
 class Calls:
-    """The calls that wait in all threads, and who of them reads. The module's docstring has the rules.
+    """The calls that wait in all threads, and the connections that they read. The module's docstring has the rules.
 
     All methods but `wait` and `serve_beneath` are called in sections.
     """

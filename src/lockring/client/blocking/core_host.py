@@ -162,7 +162,7 @@ class CoreHost:
     # ------------------------------------------------------------------ what callers want at once, without waiting
 
     def expire(self, now_ns: int) -> None:
-        """Let the core do what is due by now."""
+        """Let the core do what is due."""
         self.core.on_timer(now_ns=now_ns)
         self.carry_out(now_ns, None)
 

@@ -14,15 +14,15 @@ release, a close and the like are done at the end of that section, without waiti
 The driver is composed of parts, each with one job:
 
 - `Section`: one section at a time, whatever interrupts it, and the chores after it;
-- `ThreadStarter`: threads for callbacks, also where the system refuses one at first;
+- `ThreadStarter`: threads for callbacks, started later if the system refuses them at first;
 - `Background`: the place of the background thread, which wakes it;
 - `Connections`: opens and drops connections;
-- `Calls`: which waiting call reads which connection;
+- `Calls`: decides which waiting call reads which connection;
 - `CoreHost`: feeds the core and carries its effects out;
-- `Upkeep`: what the background thread does.
+- `Upkeep`: does the background thread's work.
 
-No part refers to the driver, so that a client to which the program no longer refers is noticed and closed. In the child
-of a fork, the driver begins again with new parts.
+No part keeps the driver alive, so that a client to which the program no longer refers is noticed and closed. In the
+child of a fork, the driver begins again with new parts.
 """
 
 from __future__ import annotations

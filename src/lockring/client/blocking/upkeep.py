@@ -1,4 +1,4 @@
-"""What the background thread does for a client: renewals, idle connections, and the end of everything."""
+"""The work of the background thread: the core's deadlines, idle connections, and the end of everything."""
 
 from __future__ import annotations
 
