@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from lockring.core.client import renewals as client_renewals
@@ -14,13 +16,14 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare
+from lockring.core.digest import mix
 from lockring.core.node import NodeCore
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.dispatch import ClientRequests
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.lock_table import LockTable
-from lockring.core.node.locks import LockHolder
+from lockring.core.node.locks import LockHolder, Share
 from lockring.core.node.parking import ParkedRequest
 from lockring.core.node.renewals import Renewals
 from lockring.core.node.rights import Rights
@@ -283,7 +286,7 @@ def lost_from_anyone() -> list[Change]:
             ticket = share.tickets.get(lost.acquisition)
             if ticket is not None:
                 if ticket.generation:
-                    self._endings.lose(ticket, lost.reason, now_ns)
+                    self._losses.lose(ticket, lost.reason, now_ns)
                 return
 
     def notify_lost(self: ConnectedClients, entry: Any, reason: str) -> None:
@@ -509,8 +512,15 @@ def broken_renewed() -> list[Change]:
         holder.broken = False
         drop(self, slot, holder, now_ns, reason)
 
+    def counted(self: Share) -> tuple[int, int]:
+        return len(self.entries), functools.reduce(operator.xor, map(mix, self.entries), 0)
+
     drop = NodeGrants.drop_holder
-    return [(LockTable, "break_holder", break_holder), (NodeGrants, "drop_holder", drop_holder)]
+    return [
+        (LockTable, "break_holder", break_holder),
+        (NodeGrants, "drop_holder", drop_holder),
+        (Share, "counted", counted),
+    ]
 
 
 @drill
