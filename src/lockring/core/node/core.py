@@ -8,7 +8,7 @@ It is made of parts that know nothing of each other, and this module is what joi
 - `copies`: the node as a copy of others' slots.
 - `replicator`: its links to peers, and the streams to the copies of its own slots.
 - `orders`: what operators want of the coordinator.
-- `admission`: which connections are clients' and peers'.
+- `admission`: which connections are clients' and peers'; `greetings`: which servers the node works with.
 - `service`: all that clients see.
 - `departure`: what a node that leaves still waits for.
 
@@ -27,6 +27,7 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
 from lockring.core.node.departure import LEAVE_REQUEST, Departure, is_drained
+from lockring.core.node.greetings import check_coordinator, check_peer, hello_to
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
@@ -44,12 +45,14 @@ from lockring.protocol import (
     HandOver,
     HeartbeatAck,
     Message,
+    PeerHello,
     Refusal,
     Release,
     Replicate,
     ReplicateAck,
     State,
     UndrainReply,
+    Welcome,
 )
 from lockring.units import NS_PER_MS
 
@@ -294,6 +297,26 @@ class NodeCore:
         return effects
 
     # ------------------------------------------------------------------ for shells
+
+    def hello_to(self, peer: Replica) -> PeerHello:
+        """Return the first message on this node's own connection to one life of a peer."""
+        return hello_to(peer, me=self.replica, state=self.state)
+
+    def check_peer(self, peer: Replica, welcome: Welcome, *, address: str) -> None:
+        """Check the answer to `hello_to`, before the core hears that the connection is open.
+
+        Raises:
+            LockringError: the connection must end, since another life has answered.
+        """
+        check_peer(welcome, peer, address)
+
+    def check_coordinator(self, welcome: Welcome, *, address: str) -> None:
+        """Check the answer to a `Join`, before the core hears that the connection is open.
+
+        Raises:
+            LockringError: the connection must end, since this node may not join what has answered.
+        """
+        check_coordinator(welcome, self.state.cluster, address)
 
     @property
     def replica(self) -> Replica:
