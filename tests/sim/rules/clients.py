@@ -280,7 +280,7 @@ def lost_from_anyone() -> list[Change]:
             ticket = share.tickets.get(lost.acquisition)
             if ticket is not None:
                 if ticket.generation:
-                    self._endings.lose(ticket, lost.reason, now_ns)
+                    self._losses.lose(ticket, lost.reason, now_ns)
                 return
 
     def notify_lost(self: ConnectedClients, entry: Any, reason: str) -> None:
