@@ -14,6 +14,7 @@ import msgspec
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.client.links import Links, NodeLink
 from lockring.core.coordinator import core as coordinator_core
+from lockring.core.coordinator.admission import not_the_latest
 from lockring.core.coordinator.clients import Clients
 from lockring.core.coordinator.pending_joins import PendingJoins
 from lockring.core.coordinator.roster import Roster
@@ -304,7 +305,6 @@ def drill_former_id_again() -> None:
 @mutant
 def late_join() -> list[Change]:
     """A former life of a node may join after a later one."""
-    not_the_latest = coordinator_core.not_the_latest
 
     def changed(join: Join, known: Any, is_running: Any) -> Any:
         refusal = not_the_latest(join, known, is_running)
@@ -335,7 +335,6 @@ def drill_late_join() -> None:
 @mutant
 def two_of_one_id() -> list[Change]:
     """A process may join under the id of a node that is running."""
-    not_the_latest = coordinator_core.not_the_latest
 
     def changed(join: Join, known: Any, is_running: Any) -> Any:
         return not_the_latest(join, known, lambda replica: False)

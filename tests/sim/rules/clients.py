@@ -14,6 +14,7 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare
+from lockring.core.client.verdicts import apply_keepalive
 from lockring.core.node import NodeCore
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
@@ -146,7 +147,6 @@ def drill_grant_by_session() -> None:
 def client_from_response() -> list[Change]:
     """A client's deadlines count from the response, not from its request."""
     granted = ClientRenewals.granted
-    apply_keepalive = client_renewals.apply_keepalive
 
     def late_granted(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
         ticket = link.acquires.get(message.request)

@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
-from lockring.cluster_state import Replica, SlotState
+from lockring.cluster_state import GENERATIONS_PER_REIGN, Replica, SlotState
 from lockring.core.coordinator import CoordinatorCore, transitions
 from lockring.core.coordinator import reconciler_runs as planning
 from lockring.core.coordinator import slot_requests as asks
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.core.node.grants import NodeGrants
 from lockring.core.timing import up
+from lockring.ring.hash_ring import HashRing
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
@@ -201,7 +202,7 @@ def orig_gen() -> list[Change]:
 
     def _fresh_range(slot: SlotState, version: int) -> tuple[int, int]:
         first = version // 1_000
-        return first, max(first + transitions.GENERATIONS_PER_REIGN, slot.generation_below)
+        return first, max(first + GENERATIONS_PER_REIGN, slot.generation_below)
 
     return [(transitions, "_fresh_range", _fresh_range)]
 
@@ -406,7 +407,7 @@ def ring_from_scratch() -> list[Change]:
         (
             planning,
             "_target_of",
-            lambda settled, state, previous: planning.HashRing(
+            lambda settled, state, previous: HashRing(
                 {replica.node: weight for replica, weight in settled.items()}
             ),
         )
