@@ -92,6 +92,7 @@ from lockring.protocol.queries import (
     Watch,
     WatchNotice,
 )
+from lockring.protocol.receivers import FromCoordinator, FromPeer, ToClient, ToCoordinator, ToNode
 from lockring.protocol.replication import (
     AdvanceGeneration,
     HandOver,
@@ -107,7 +108,6 @@ from lockring.protocol.replication import (
     StreamPart,
     Tail,
 )
-from lockring.protocol.unions import FromCoordinator, FromPeer, ToClient, ToCoordinator, ToNode
 
 __all__ = [
     "FRAME_BYTES_MAX",

@@ -247,7 +247,8 @@ class SessionTotals:
     def add_share(self, share: Share) -> None:
         """Count a share whose slot is now served here."""
         self.count += share.count
-        self._digest ^= share.digest
+        # Not `^=`, which would read the own digest before the share's, and the share's brings both up to date.
+        self._digest = self.digest ^ share.digest
 
     def remove_share(self, share: Share) -> None:
         """Stop counting a share whose slot is not served here any more."""
@@ -271,6 +272,14 @@ class SessionTotals:
             return False
         self._digest ^= mix(acquisition)
         return True
+
+    def peek(self, share: Share | None = None) -> int:
+        """Return the digest, or that of one share that is counted here, and bring nothing up to date; for checks."""
+        digest = self._digest if share is None else share.mixed
+        for acquisition, place in self._fresh.items():
+            if share is None or share is place:
+                digest ^= mix(acquisition)
+        return digest
 
     def fold(self) -> None:
         """Bring all digests up to date."""
@@ -368,6 +377,15 @@ class Share:
         """Digest of what `count` counts."""
         self.session.totals.fold()
         return self.mixed
+
+    def counted(self) -> tuple[int, int]:
+        """Return the number and the digest of what keepalives should agree on, counted one by one; for checks."""
+        count = digest = 0
+        for acquisition, entry in self.entries.items():
+            if not (isinstance(entry, LockHolder) and entry.broken):
+                count += 1
+                digest ^= mix(acquisition)
+        return count, digest
 
     def add(self, acquisition: int, entry: LockHolder | LockWaiter, served: bool) -> None:
         """Add an entry, counted in the session's totals if the slot is served here."""

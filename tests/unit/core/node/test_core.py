@@ -138,6 +138,19 @@ def test_renewal_during_a_move_keeps_the_generation_and_succeeds(pair: Nodes) ->
     assert listed.acquisitions == [(1, Verdict.HELD, generation)]
 
 
+def test_a_takeover_keeps_what_a_session_has_just_acquired_in_other_slots_in_its_digest() -> None:
+    nodes = Nodes("A", "B")
+    nodes.assign("A", "B", "x")
+    nodes.assign("B", None, "y")
+    nodes.settle()
+    nodes.client("A", "s", client="c").acquire("x", 1)
+    at_b = nodes.client("B", "s", client="c")
+    at_b.acquire("y", 2)
+    nodes.promote("B", "x")
+    nodes.advance(2_500 * MS)
+    assert of(KeepaliveReply, at_b.keep(through=2, count=2, digest=mix(1) ^ mix(2)))[0].agreed
+
+
 def test_a_crash_of_the_backup_disturbs_no_client_once_it_is_dropped(pair: Nodes) -> None:
     client = pair.client("A", "one")
     granted(client.acquire("x", 1))

@@ -1,4 +1,4 @@
-"""The messages that each kind of connection accepts."""
+"""The messages that each kind of receiver accepts: a node, a coordinator, a client."""
 
 from __future__ import annotations
 
