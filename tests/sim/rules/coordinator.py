@@ -145,7 +145,7 @@ def no_bump() -> list[Change]:
     def starts(self: Term, ok: bool, stored: Any, now_ns: int, wall_ns: int) -> News:
         if not ok or stored is None or self._past.has_lost or self.state is not None:
             return read(self, ok, stored, now_ns, wall_ns)
-        self._past.find(stored, is_own=False, may_be_empty=True)
+        self._past.record_found(stored, is_own=False, may_be_empty=True)
         self.lease_wait_ns = max(self.lease_wait_ns, up(ms_to_ns(stored.coordinator_lease_ms)))
         self.phase = Phase.CLAIMING
         claimed = msgspec.structs.replace(stored, term=self.name, coordinator=self.address)

@@ -29,7 +29,7 @@ class StorePast:
         self._inherited_version = 0
         self._first_version: int | None = None
 
-    def find(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
+    def record_found(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
         """Record the state of the store just before a claim.
 
         Args:
@@ -44,7 +44,7 @@ class StorePast:
         if stored.version == 0 and not may_be_empty:
             self.has_lost = True
 
-    def find_older(self, version: int) -> None:
+    def record_older(self, version: int) -> None:
         """Record that the store was set back below a version that this very process wrote: it cannot be relied on."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost, self.is_quarantined = True, False

@@ -22,7 +22,7 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
 from lockring.core.effects import Connection, Coordinator, Effect, Endpoint
-from lockring.core.node.admission import Admission
+from lockring.core.node.admission import FROM_PEER, Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
@@ -126,11 +126,14 @@ class NodeCore:
             if sender in self.service.clients.by_connection:
                 self.service.requests.receive(sender, message, now_ns)
                 return
-            peer = self._admission.sender(sender, message)
+            peer = self._admission.peer_on(sender)
             if peer is None:
                 hello = self._admission.greet(sender, message)
                 if hello is not None:
                     self.service.connected(sender, hello.client, hello.connection)
+                return
+            if type(message) not in FROM_PEER:
+                self._admission.refuse_message(sender, message)
                 return
             sender = peer
         if isinstance(sender, Coordinator):
@@ -281,7 +284,7 @@ class NodeCore:
             self._look_at_departure(now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
-        """Return the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
+        """Hand out the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
         context = self._context
         if self._armed_ns is not None:
             self._enter(now_ns)  # nothing has come in before

@@ -21,7 +21,7 @@ class Generations:
         self._exhausted: dict[int, None] = {}
 
     def reserve(self, slot: NodeSlot) -> int | None:
-        """Return a generation that the slot has not used, and ask for more in time.
+        """Choose a generation that the slot has not used, and ask for more in time.
 
         Returns:
             A number for the next grant or view; None while the coordinator has reserved no more.

@@ -30,7 +30,7 @@ class SentTimes:
         self._at_ns: dict[int, int] = {}
 
     def add(self, now_ns: int) -> int:
-        """Return the number of the message that is sent now."""
+        """Give a number to the message that is sent now, and return it."""
         self.sequence += 1
         self._at_ns[self.sequence] = now_ns
         if len(self._at_ns) > _SENT_KEPT_MAX:
@@ -38,7 +38,7 @@ class SentTimes:
         return self.sequence
 
     def pop(self, sequence: int) -> int | None:
-        """Return when that message was sent, and forget it and all before it; None if it is not known."""
+        """Forget a message and all before it, and return when it was sent; None if it is not known."""
         at_ns = self._at_ns.get(sequence)
         if at_ns is not None:
             for each in list(self._at_ns):
