@@ -513,6 +513,7 @@ def broken_renewed() -> list[Change]:
 def drill_broken_renewed() -> None:
     """An operator ends a lease, and the notice to its holder is lost with the connection."""
     cluster = Scenario()
+    cluster.trust_nothing_inside()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=3000)
     cluster.wait(lambda: held.outcome == "held", 1)

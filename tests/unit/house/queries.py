@@ -1,9 +1,9 @@
 """Queries that change something: a method that answers a question by its name or its docstring, and assigns.
 
 A method is a query if it is a property, if its name asks (`is_…`, `why_…`, `…_of`), or if its docstring begins with
-"Return". It *changes* an object if it assigns to an attribute or an item of one of its arguments, changes a collection
-there, or calls a method that does. Names stand for methods: a call of `x.name()` changes something if every class with a
-method of this name changes something in it.
+"Return". It *changes* something if it assigns to an attribute or an item of one of its arguments, changes a
+collection there, or calls a method that does. Names stand for methods: a call of `x.name()` changes something if every
+class with a method of this name changes something in it.
 """
 
 from __future__ import annotations

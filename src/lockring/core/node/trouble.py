@@ -1,7 +1,7 @@
 """The reasons why a node cannot serve, for its clients, which cannot see the coordinator and would not know them.
 
-The node looks for trouble with every tick, and before it gives a reason. It notifies every client of a change. Trouble of single slots, for the
-second or two of a failover, is not reported.
+The node looks for trouble with every tick, and before it gives a reason. It notifies every client of a change. Trouble
+of single slots, for the second or two of a failover, is not reported.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Troubles:
         return f"node {context.replica.node} may not serve slot {number} at present; {why}"
 
     def note(self, now_ns: int) -> str:
-        """Return a sentence on the trouble at the last `look`, and how long it may still last; "" if there is none."""
+        """Return a sentence on the trouble at the last `look`, and how long it may last; "" if there is none."""
         trouble = self.message(now_ns)
         return with_time_left(trouble.text, trouble.left_ms) if trouble.reason else ""
 
