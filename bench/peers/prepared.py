@@ -43,7 +43,18 @@ class BlockingClient:
     def acquire(self, name: str) -> Callable[[], object]:
         """Acquire a free lock, and return the function that releases it."""
         number = next(self._numbers)
-        self._ask(encode_frame(Acquire(2 * number, "bench", self._ttl_ms, "bench", number, name)))
+        self._ask(
+            encode_frame(
+                Acquire(
+                    request=2 * number,
+                    session="bench",
+                    ttl_ms=self._ttl_ms,
+                    owner="bench",
+                    acquisition=number,
+                    name=name,
+                )
+            )
+        )
         return lambda: self._ask(encode_frame(Release(2 * number + 1, "bench", number, name)))
 
     def hold_many(self) -> None:

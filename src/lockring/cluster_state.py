@@ -187,17 +187,17 @@ def encode_state(state: ClusterState) -> bytes:
     different, index = _deduplicate(state.slots)
     return _encoder.encode(
         _Wire(
-            state.cluster,
-            state.version,
-            state.term,
-            list(state.members.values()),
-            different,
-            index,
-            state.replication,
-            state.backup_lease_ms,
-            state.coordinator_lease_ms,
-            state.coordinator,
-            state.farewell,
+            cluster=state.cluster,
+            version=state.version,
+            term=state.term,
+            members=list(state.members.values()),
+            different=different,
+            index=index,
+            replication=state.replication,
+            backup_lease_ms=state.backup_lease_ms,
+            coordinator_lease_ms=state.coordinator_lease_ms,
+            coordinator=state.coordinator,
+            farewell=state.farewell,
         )
     )
 
@@ -217,16 +217,16 @@ def decode_state(data: bytes) -> ClusterState:
     if len(slots) != SLOTS:
         raise ProtocolError(f"a cluster state has {SLOTS} slots, not {len(slots)}")
     return ClusterState(
-        wire.cluster,
-        wire.version,
-        wire.term,
-        {member.replica.node: member for member in wire.members},
-        slots,
-        wire.replication,
-        wire.backup_lease_ms,
-        wire.coordinator_lease_ms,
-        wire.coordinator,
-        wire.farewell,
+        cluster=wire.cluster,
+        version=wire.version,
+        term=wire.term,
+        members={member.replica.node: member for member in wire.members},
+        slots=slots,
+        replication=wire.replication,
+        backup_lease_ms=wire.backup_lease_ms,
+        coordinator_lease_ms=wire.coordinator_lease_ms,
+        coordinator=wire.coordinator,
+        farewell=wire.farewell,
     )
 
 

@@ -145,7 +145,14 @@ class _Diagnosis:
         since_s = None
         if condition == "down":
             since_s = self._down_since_s()
-        return Health(condition, served, since_s, reasons, remarks, min(left_ms) / 1000 if left_ms else None)
+        return Health(
+            condition=condition,
+            slots_served=served,
+            since_s=since_s,
+            reasons=reasons,
+            remarks=remarks,
+            lease_left_s=min(left_ms) / 1000 if left_ms else None,
+        )
 
     def _is_fading(self, status: ServerStatus) -> bool:
         """Return whether a node's lease has been left to run down: it is renewed several times in its length."""

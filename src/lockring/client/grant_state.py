@@ -93,12 +93,12 @@ def holding_of_each(lock: LockRecord) -> list[Holder]:
     """Return the holders of a lock in their public form, in the order of their grants."""
     return [
         Holder(
-            each.owner,
-            each.session,
-            each.generation,
-            each.held_ms / 1000,
-            each.ttl_ms / 1000,
-            each.left_ms / 1000,
+            owner=each.owner,
+            session=each.session,
+            fencing_token=each.generation,
+            held_s=each.held_ms / 1000,
+            ttl_s=each.ttl_ms / 1000,
+            ttl_left_s=each.left_ms / 1000,
         )
         for each in lock.holders
     ]

@@ -143,14 +143,14 @@ class CoordinatorLink:
         place = self._place
         replica, state = self._node.replica, self._node.state
         return Join(
-            PROTOCOL,
-            state.cluster,
-            replica.node,
-            replica.incarnation,
-            place.address,
-            place.weight,
-            state.version,
-            place.grpc,
+            protocol=PROTOCOL,
+            cluster=state.cluster,
+            node=replica.node,
+            incarnation=replica.incarnation,
+            address=place.address,
+            weight=place.weight,
+            version=state.version,
+            grpc=place.grpc,
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
@@ -188,12 +188,11 @@ class CoordinatorLink:
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far or not self._was_joined:
             log.info(
-                "%s cluster %s of the coordinator at %s as %s%s",
+                "%s cluster %s of the coordinator at %s as %s",
                 "in touch again with" if self._was_joined else "joined",
                 welcome.cluster,
                 address,
-                self._node.replica,
-                f" ({so_far})" if so_far else "",
+                f"{self._node.replica} ({so_far})" if so_far else self._node.replica,
             )
         self._was_joined = True
         self._duplicate_since_s = None

@@ -431,9 +431,8 @@ def wait_begins_anew() -> list[Change]:
     """A waiter that has waited at another node before still goes to the end of the queue."""
     enqueue = LockTable.enqueue
 
-    def changed(self: LockTable, name: str, session: Any, acquisition: int, **rest: Any) -> Any:
-        rest["since_ns"] = 0
-        return enqueue(self, name, session, acquisition, **rest)
+    def changed(self: LockTable, *wanted: Any, since_ns: int) -> Any:
+        return enqueue(self, *wanted, since_ns=0)
 
     return [
         (LockTable, "enqueue", changed),

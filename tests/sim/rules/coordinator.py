@@ -231,13 +231,13 @@ def range_ignored() -> list[Change]:
     """A primary hands out generations beyond those that are reserved for it."""
     grant = NodeGrants.grant
 
-    def changed(self: NodeGrants, slot: Any, *rest: Any) -> Any:
+    def changed(self: NodeGrants, slot: Any, *rest: Any, now_ns: int) -> Any:
         before = self._context.state
         slots = list(before.slots)
         slots[slot.number] = msgspec.structs.replace(slots[slot.number], generation_below=1 << 52)
         self._context.state = msgspec.structs.replace(before, slots=tuple(slots))
         try:
-            return grant(self, slot, *rest)
+            return grant(self, slot, *rest, now_ns=now_ns)
         finally:
             self._context.state = before
 

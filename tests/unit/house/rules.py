@@ -393,3 +393,25 @@ def hubs(tree: ast.AST) -> list[str]:
         and node.value.id == "self"
         and node.attr in {"_node", "_service", "_core"}
     ]
+
+
+POSITIONAL_MAX: Final = 5
+
+LONG_CALLS: Final[dict[tuple[str, str], str]] = {
+    ("client/blocking/driver.py", "self._inside"): "the section hands on what a blocking acquire is given",
+    ("core/node/grants.py", "Put"): "the one constructor of the mutation that each replicated grant makes",
+}
+"""Calls on the measured hot path, by module and function called. The figure stands beside each of them."""
+
+
+def long_calls(tree: ast.AST) -> list[tuple[int, str]]:
+    """Calls whose arguments only their positions name, and that are too many for a reader to count.
+
+    Returns:
+        The line and the function called, of each.
+    """
+    return [
+        (node.lineno, ast.unparse(node.func))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and len(node.args) > POSITIONAL_MAX
+    ]

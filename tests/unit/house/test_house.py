@@ -84,6 +84,22 @@ def test_twins_are_those_of_the_two_clients_alone() -> None:
     assert len(places) == 2 * len(TWINS)
 
 
+@every_module_with_bench
+def test_no_call_passes_more_by_position_than_a_reader_can_count(path: Path) -> None:
+    found = [
+        f"line {line}: {function}"
+        for line, function in rules.long_calls(tree_of(path))
+        if (name_of(path), function) not in rules.LONG_CALLS
+    ]
+    assert found == [], "pass them by keyword"
+
+
+@pytest.mark.parametrize(("module", "function"), rules.LONG_CALLS)
+def test_an_exception_for_a_long_call_is_needed_once(module: str, function: str) -> None:
+    calls = [called for _, called in rules.long_calls(tree_of(rules.SOURCE / module))]
+    assert calls.count(function) == 1, "take it off the list if it is not needed; make the call in one place"
+
+
 @every_module
 def test_no_class_is_named_by_a_participle(path: Path) -> None:
     assert rules.named_by_participles(tree_of(path)) == []

@@ -160,3 +160,10 @@ def test_a_class_that_is_called_like_a_verb_is_found_unless_it_is_an_error() -> 
         "line 2: Parked",
         "line 4: Ring",
     ]
+
+
+def test_a_call_with_too_many_positional_arguments_is_found() -> None:
+    code = (
+        "f(1, 2, 3, 4, 5)\nself.g(1, 2, 3, 4, 5, 6)\nf(1, 2, 3, 4, 5, last=6)\nf(g(1, 2, 3, *rest, 5, 6), 2)"
+    )
+    assert rules.long_calls(ast.parse(code)) == [(2, "self.g"), (4, "g")]

@@ -62,6 +62,8 @@ class BlockingDriver(DriverBase):
         try:
             if self._keeper is None:
                 self._start()
+            # By position: a closure over these arguments adds 0.3 µs or more to the 1.0 µs of a section that does
+            # nothing (CPython 3.11), on the path of every acquire.
             self._inside(self._begin_acquire, call, name, ttl_ms, wait_ms, mode, payload)
             if call.waits:
                 self._wait(call)

@@ -58,7 +58,7 @@ class Acquisitions:
             self._leases.expire_holders(slot, lock, now_ns)
             lock = slot.table.locks.get(message.name)
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
-            if self._grants.grant(slot, message.name, session, message, request, now_ns):
+            if self._grants.grant(slot, message.name, session, message, request, now_ns=now_ns):
                 return
         if message.wait_ms == 0:
             self._refuse_at_once(connection, message, lock, slot, now_ns)

@@ -161,7 +161,13 @@ class Admission:
     def _welcome(self) -> Welcome:
         me, state = self._context.replica, self._context.state
         return Welcome(
-            PROTOCOL, state.cluster, "node", me.node, me.incarnation, state.version, state.coordinator
+            protocol=PROTOCOL,
+            cluster=state.cluster,
+            role="node",
+            node=me.node,
+            incarnation=me.incarnation,
+            version=state.version,
+            coordinator=state.coordinator,
         )
 
 

@@ -16,7 +16,14 @@ from lockring.protocol import PROTOCOL, PeerHello, Welcome
 
 def hello_to(peer: Replica, *, me: Replica, state: ClusterState) -> PeerHello:
     """Return the first message on a connection to one life of a peer."""
-    return PeerHello(PROTOCOL, state.cluster, me.node, me.incarnation, peer.node, peer.incarnation)
+    return PeerHello(
+        protocol=PROTOCOL,
+        cluster=state.cluster,
+        node=me.node,
+        incarnation=me.incarnation,
+        to_node=peer.node,
+        to_incarnation=peer.incarnation,
+    )
 
 
 def check_peer(welcome: Welcome, peer: Replica, address: str) -> None:

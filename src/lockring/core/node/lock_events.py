@@ -83,7 +83,15 @@ class LockEvents:
             mode, generation = entry.mode, 0
         session = entry.session
         watched.events.append(
-            LockEvent(kind, session.owner, session.id, entry.acquisition, mode, generation, reason)
+            LockEvent(
+                kind,
+                owner=session.owner,
+                session=session.id,
+                acquisition=entry.acquisition,
+                mode=mode,
+                generation=generation,
+                reason=reason,
+            )
         )
 
     def add_end(self, holder: LockHolder, reason: str) -> None:

@@ -195,42 +195,22 @@ class LockTable:
     # ------------------------------------------------------------------ waiters
 
     def enqueue(
-        self,
-        name: str,
-        session: Session,
-        acquisition: int,
-        *,
-        mode: int,
-        permits: int,
-        since_ns: int,
-        deadline_ns: int | None,
-        request: OpenRequest,
-        payload: bytes = b"",
+        self, session: Session, wanted: Acquire, request: OpenRequest, *, since_ns: int
     ) -> LockWaiter:
-        """Add a waiter behind all waiters that have waited longer."""
+        """Add a waiter, without a deadline, behind all waiters that have waited longer."""
+        name = wanted.name
         lock = self.locks.get(name)
         if lock is None:
             lock = self.locks[name] = LockEntry(name)
         self._arrivals += 1
-        waiter = LockWaiter(
-            lock,
-            session,
-            acquisition,
-            mode,
-            permits,
-            since_ns,
-            deadline_ns,
-            request,
-            self._arrivals,
-            payload,
-        )
+        waiter = LockWaiter(lock, session, wanted, request, (since_ns, self._arrivals))
         if lock.waiters is None:
             lock.waiters = [waiter]
         elif lock.waiters[-1].place < waiter.place:
             lock.waiters.append(waiter)
         else:
             insort(lock.waiters, waiter, key=_place)
-        self._share(session).add(acquisition, waiter, self.served)
+        self._share(session).add(waiter.acquisition, waiter, self.served)
         return waiter
 
     def dequeue(self, waiter: LockWaiter) -> None:
@@ -296,8 +276,7 @@ class LockTable:
         """
         lock = self.locks.get(name)
         if lock is None:
-            last = max(self.highest, self.inherited)
-            return LockRecord(name, self.slot, primary, Mode.EXCLUSIVE, 1, last, SEQ_FREE, [], [])
+            lock = LockEntry(name)  # free, and not kept
         holders = [
             HolderRecord(
                 owner=holder.session.owner,
@@ -330,7 +309,15 @@ class LockTable:
             # before.
             generation = max(generation, self.inherited)
         return LockRecord(
-            name, self.slot, primary, lock.mode, lock.permits, generation, seq, holders, waiters
+            name=name,
+            slot=self.slot,
+            primary=primary,
+            mode=lock.mode,
+            permits=lock.permits,
+            generation=generation,
+            seq=seq,
+            holders=holders,
+            waiters=waiters,
         )
 
     def check_invariants(self) -> None:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from lockring.core.digest import mix
 from lockring.core.timing import up
-from lockring.protocol import Mode
+from lockring.protocol import Acquire, Mode
 from lockring.units import NS_PER_MS, ms_to_ns, ns_to_ms_floor
 
 NO_DEADLINE: Final = -1
@@ -163,7 +163,7 @@ class LockWaiter:
         permits: the permits that it expects, in semaphore mode.
         since_ns: since when it waits, here or elsewhere, by this node's clock.
         place: its place in the queue's order: by `since_ns`, then by arrival.
-        deadline_ns: when it is answered with a time-out, None for never.
+        deadline_ns: when it is answered with a time-out, None for never, as at first.
         request: where to answer.
         payload: bytes to publish with its grant.
     """
@@ -185,25 +185,20 @@ class LockWaiter:
         self,
         lock: LockEntry,
         session: Session,
-        acquisition: int,
-        mode: int,
-        permits: int,
-        since_ns: int,
-        deadline_ns: int | None,
+        wanted: Acquire,
         request: OpenRequest,
-        arrival: int,
-        payload: bytes,
+        place: tuple[int, int],
     ) -> None:
         self.lock = lock
         self.session = session
-        self.acquisition = acquisition
-        self.mode = mode
-        self.permits = permits
-        self.since_ns = since_ns
-        self.place = (since_ns, arrival)
-        self.deadline_ns = deadline_ns
+        self.acquisition = wanted.acquisition
+        self.mode = wanted.mode
+        self.permits = wanted.permits
+        self.since_ns = place[0]
+        self.place = place
+        self.deadline_ns: int | None = None
         self.request = request
-        self.payload = payload
+        self.payload = wanted.payload
 
 
 class PromiseBasis(NamedTuple):

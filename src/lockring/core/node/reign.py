@@ -230,7 +230,14 @@ class Reign:
         assert at >= 0
         mutations = self._log[at : at + TAIL_MUTATIONS_MAX]
         stream.sent = after + len(mutations)
-        return Tail(self.table.slot, self.since, stream.copy.joined, after, self.table.highest, mutations)
+        return Tail(
+            slot=self.table.slot,
+            since=self.since,
+            joined=stream.copy.joined,
+            after=after,
+            highest=self.table.highest,
+            mutations=mutations,
+        )
 
     def _start_snapshot(self, stream: CopyStream, now_ns: int) -> Snapshot:
         holders = self.table.snapshot(now_ns)

@@ -43,16 +43,9 @@ def wait(
     permits: int = 1,
     since_ns: int = 0,
 ) -> LockWaiter:
-    return table.enqueue(
-        name,
-        sessions.open(session, session, 1_000),
-        acquisition,
-        mode=mode,
-        permits=permits,
-        since_ns=since_ns,
-        deadline_ns=None,
-        request=OpenRequest(1, acquisition, 0, 1_000),
-    )
+    wanted = Acquire(acquisition, session, 1_000, session, acquisition, name, mode=mode, permits=permits)
+    request = OpenRequest(1, acquisition, 0, 1_000)
+    return table.enqueue(sessions.open(session, session, 1_000), wanted, request, since_ns=since_ns)
 
 
 class TwinTables(RuleBasedStateMachine):
