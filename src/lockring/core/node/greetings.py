@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import StaleVersion, WrongCluster, WrongRole
+from lockring.ids import ClusterId
 from lockring.protocol import PROTOCOL, PeerHello, Welcome
 
 
@@ -32,7 +33,7 @@ def check_peer(welcome: Welcome, peer: Replica, address: str) -> None:
         raise StaleVersion(f"{address} is {welcome.node}#{welcome.incarnation}, not {peer}")
 
 
-def check_coordinator(welcome: Welcome, cluster: str, address: str) -> None:
+def check_coordinator(welcome: Welcome, cluster: ClusterId, address: str) -> None:
     """Raise `WrongRole` or `WrongCluster` unless a coordinator of the cluster ("" for any) has answered a join."""
     if welcome.role != "coordinator":
         raise WrongRole(f"{address} is a {welcome.role}, not a coordinator")
