@@ -71,6 +71,9 @@ class Joiner(Protocol):
     def begin_life(self, incarnation: Incarnation) -> None:
         """Begin another life with a new incarnation, since the cluster has seen a later one than the present."""
 
+    def check_coordinator(self, welcome: Welcome, address: str) -> None:
+        """Raise a `LockringError` if the node may not join the server at an address, which has welcomed it."""
+
     def joined(self) -> None:
         """Handle the coordinator's welcome."""
 
@@ -180,11 +183,7 @@ class CoordinatorLink:
 
     def opened(self, address: str, welcome: Welcome) -> None:
         """See `Caller`."""
-        cluster = self._node.state.cluster
-        if welcome.role != "coordinator":
-            raise WrongRole(f"{address} is a {welcome.role}, not a coordinator")
-        if cluster and welcome.cluster != cluster:
-            raise WrongCluster(f"{address} belongs to cluster {welcome.cluster}, this node to {cluster}")
+        self._node.check_coordinator(welcome, address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far or not self._was_joined:
             log.info(

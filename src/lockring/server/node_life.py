@@ -15,13 +15,13 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Admit, Close, Depart, Effect, Endpoint, Note, Publish, Refuse, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
-from lockring.errors import LockringError, StaleVersion, from_code
+from lockring.errors import LockringError, from_code
 from lockring.ids import ConnectionId
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
-from lockring.protocol import PROTOCOL, ClientHello, FromPeer, Message, PeerHello, Welcome
+from lockring.protocol import ClientHello, FromPeer, Message, Welcome
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -77,24 +77,15 @@ class DialedPeer:
 
     def hello(self) -> Message:
         """See `Caller`."""
-        me, peer = self._life.core.replica, self._peer
-        return PeerHello(
-            protocol=PROTOCOL,
-            cluster=self._life.core.state.cluster,
-            node=me.node,
-            incarnation=me.incarnation,
-            to_node=peer.node,
-            to_incarnation=peer.incarnation,
-        )
+        return self._life.core.hello_to(self._peer)
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
         """See `Caller`. The core does not learn of a failed attempt."""
         self._tell(f"no connection to {self._peer.node}: {error}")
 
     def opened(self, address: str, welcome: Welcome) -> None:
-        """See `Caller`."""
-        if Replica(welcome.node, welcome.incarnation) != self._peer:
-            raise StaleVersion(f"{address} is {welcome.node}#{welcome.incarnation}, not {self._peer}")
+        """See `Caller`. The core says whether the life of the peer has answered that is meant."""
+        self._life.core.check_peer(self._peer, welcome, address=address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
             log.info("connected to %s again (%s)", self._peer.node, so_far)

@@ -16,7 +16,7 @@ from lockring.core.effects import COORDINATOR, Depart
 from lockring.errors import LockringError
 from lockring.ids import ConnectionId, Incarnation, NodeId
 from lockring.net.connection import Outbox
-from lockring.protocol import Message
+from lockring.protocol import Message, Welcome
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.node_life import Guest, NodeLife
 from lockring.server.node_log import NodeLog
@@ -103,6 +103,10 @@ class NodeLives:
         self.present = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
         self.log.begin_life(self.present.core)
         self._go_on_leaving()
+
+    def check_coordinator(self, welcome: Welcome, address: str) -> None:
+        """See `Joiner`."""
+        self.present.core.check_coordinator(welcome, address=address)
 
     def joined(self) -> None:
         """See `Joiner`."""

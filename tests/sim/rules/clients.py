@@ -16,6 +16,7 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare
+from lockring.core.client.verdicts import apply_keepalive
 from lockring.core.digest import mix
 from lockring.core.node import NodeCore
 from lockring.core.node.acquires import Acquisitions
@@ -150,7 +151,6 @@ def drill_grant_by_session() -> None:
 def client_from_response() -> list[Change]:
     """A client's deadlines count from the response, not from its request."""
     granted = ClientRenewals.granted
-    apply_keepalive = client_renewals.apply_keepalive
 
     def late_granted(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
         ticket = link.acquires.get(message.request)
@@ -527,6 +527,7 @@ def broken_renewed() -> list[Change]:
 def drill_broken_renewed() -> None:
     """An operator ends a lease, and the notice to its holder is lost with the connection."""
     cluster = Scenario()
+    cluster.trust_nothing_inside()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=3000)
     cluster.wait(lambda: held.outcome == "held", 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from lockring.cluster_state import Replica, SlotState
+from lockring.cluster_state import GENERATIONS_PER_REIGN, Replica, SlotState
 from lockring.core.coordinator import CoordinatorCore, transitions
 from lockring.core.coordinator import reconciler_runs as planning
 from lockring.core.coordinator import slot_requests as asks
@@ -14,6 +14,7 @@ from lockring.core.coordinator.term import News, Phase, Term
 from lockring.core.node.grants import NodeGrants
 from lockring.core.timing import up
 from lockring.ids import Version
+from lockring.ring.hash_ring import HashRing
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
@@ -145,7 +146,7 @@ def no_bump() -> list[Change]:
     def starts(self: Term, ok: bool, stored: Any, now_ns: int, wall_ns: int) -> News:
         if not ok or stored is None or self._past.has_lost or self.state is not None:
             return read(self, ok, stored, now_ns, wall_ns)
-        self._past.find(stored, is_own=False, may_be_empty=True)
+        self._past.record_found(stored, is_own=False, may_be_empty=True)
         self.lease_wait_ns = max(self.lease_wait_ns, up(ms_to_ns(stored.coordinator_lease_ms)))
         self.phase = Phase.CLAIMING
         claimed = msgspec.structs.replace(stored, term=self.name, coordinator=self.address)
@@ -202,7 +203,7 @@ def orig_gen() -> list[Change]:
 
     def _fresh_range(slot: SlotState, version: Version) -> tuple[int, int]:
         first = version // 1_000
-        return first, max(first + transitions.GENERATIONS_PER_REIGN, slot.generation_below)
+        return first, max(first + GENERATIONS_PER_REIGN, slot.generation_below)
 
     return [(transitions, "_fresh_range", _fresh_range)]
 
@@ -411,7 +412,7 @@ def ring_from_scratch() -> list[Change]:
         (
             planning,
             "_target_of",
-            lambda settled, state, previous: planning.HashRing(
+            lambda settled, state, previous: HashRing(
                 {replica.node: weight for replica, weight in settled.items()}
             ),
         )

@@ -18,11 +18,12 @@ from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import SlotNumber, Version
 from lockring.protocol import AcquisitionVerdict, Put, Resume, SlotList, Verdict
+from lockring.slots import slot_of
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
-from tests.sim.scenarios.scenario import TTL_MS, Scenario, slot_of
+from tests.sim.scenarios.scenario import TTL_MS, Scenario
 from tests.sim.seeds.alone import watch
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from lockring.cluster_state import SlotState
+from lockring.core.coordinator import reconciler, term
 from lockring.core.coordinator import reconciler_runs as planning
-from lockring.core.coordinator import term
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler import PlanInput
 from lockring.core.coordinator.term import Term
@@ -92,9 +92,8 @@ def _aged(change: Callable[[Any, int], Any]) -> list[Change]:
     """Replace `PlanInput.age_ns` wherever a plan_input is made."""
 
     def plan(plan_input: PlanInput) -> Any:
-        return original(plan_input._replace(age_ns=change(plan_input.age_ns, plan_input.version)))
+        return reconciler.plan(plan_input._replace(age_ns=change(plan_input.age_ns, plan_input.version)))
 
-    original = planning.plan
     return [(planning, "plan", plan)]
 
 

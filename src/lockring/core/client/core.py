@@ -472,7 +472,7 @@ class ClientCore:
         return wake_at_ns if wake_at_ns != DISTANT_FUTURE_NS else None
 
     def take_effects(self, *, now_ns: int) -> list[ClientEffect]:
-        """Return the effects since the last call, in order, and forget them.
+        """Hand out the effects since the last call, in order, and forget them.
 
         The time changes nothing here: a client gives no promises that could run out on the way.
         """

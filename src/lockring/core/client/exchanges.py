@@ -99,7 +99,7 @@ class TicketExchange(msgspec.Struct, eq=False):
     call: Any = None
 
     def ensure_delay(self) -> GrantDelay:
-        """Return the record of what delays the grant, made now if there is none."""
+        """Keep a record of what delays the grant from now on, and return it."""
         if self.delay is None:
             self.delay = GrantDelay()
         return self.delay

@@ -53,5 +53,5 @@ class LinkChecks:
     def _ping(self, link: NodeLink, now_ns: int) -> None:
         # The cheapest question that every node answers: the end of a watch that does not exist, since no request has
         # the number 0.
-        number = self._log.next_number(now_ns)
+        number = self._log.take_number(now_ns)
         self._links.ask(link, number, PingQuery(), Unwatch(number, NO_REQUEST), now_ns)

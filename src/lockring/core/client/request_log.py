@@ -32,8 +32,8 @@ class RequestLog:
         self._times_ns: list[int] = []
         self._logged_at_ns = -LOG_GRAIN_NS
 
-    def next_number(self, now_ns: int, *, exact: bool = False) -> RequestNumber:
-        """Return the number of the request that is sent now, and log when it was.
+    def take_number(self, now_ns: int, *, exact: bool = False) -> RequestNumber:
+        """Give a number to the request that is sent now, log when that was, and return the number.
 
         Args:
             now_ns: the time.

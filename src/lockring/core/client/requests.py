@@ -56,7 +56,7 @@ class OutgoingRequests:
     def send_acquire(self, ticket: Ticket, node: Node, link: NodeLink, now_ns: int) -> None:
         """Ask a node for a lock, or repeat that under the same acquisition number."""
         session = ticket.session
-        request = self._log.next_number(now_ns)
+        request = self._log.take_number(now_ns)
         share = node.shares.get(session)
         if share is None:
             share = self._sessions.ensure_share(session, node)
@@ -119,7 +119,7 @@ class OutgoingRequests:
         """Give a lock back at a node, held or waiting."""
         links = self._links
         exchange = ticket.exchange
-        exchange.request = request = self._log.next_number(now_ns)
+        exchange.request = request = self._log.take_number(now_ns)
         exchange.link = link.id
         link.requests[request] = ticket
         # As `Links.ask`, without the call: one in forty of what an acquire and its release take.
@@ -144,7 +144,7 @@ class OutgoingRequests:
         link = self._links.by_id.get(ticket.exchange.link)
         if link is None:
             return
-        number = self._log.next_number(now_ns)
+        number = self._log.take_number(now_ns)
         message = Release(
             request=number,
             session=ticket.session.id,
@@ -157,7 +157,7 @@ class OutgoingRequests:
 
     def send_query(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Ask a server something else."""
-        number = self._log.next_number(now_ns)
+        number = self._log.take_number(now_ns)
         exchange = query.exchange
         exchange.link, exchange.request = link.id, number
         exchange.sent += 1
@@ -172,7 +172,7 @@ class OutgoingRequests:
 
     def end_stream(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Have a node send nothing more for a watch or a subscription."""
-        number = self._log.next_number(now_ns)
+        number = self._log.take_number(now_ns)
         self._links.ask(link, number, None, Unwatch(number, query.exchange.request), now_ns)
 
     def send_keepalive(
@@ -194,7 +194,7 @@ class OutgoingRequests:
         """
         session = share.session
         # Its own time, to the nanosecond: what the keepalive renews counts from there.
-        request = self._log.next_number(now_ns, exact=True)
+        request = self._log.take_number(now_ns, exact=True)
         slots: list[SlotDigest] = []
         if level == PER_SLOT:
             # Where nothing is left here but the node knows something, an empty slot says so.

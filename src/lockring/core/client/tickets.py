@@ -230,8 +230,8 @@ class NodeShare(msgspec.Struct, eq=False):
                     lists[ticket.slot].append(ListedAcquisition(ticket.acquisition, ticket.name))
         return [SlotList(slot, acquisitions) for slot, acquisitions in lists.items()]
 
-    def find_expired(self, now_ns: int) -> list[Ticket]:
-        """Find the held tickets whose deadline has passed, which stay counted, and plan the next look.
+    def check_deadlines(self, now_ns: int) -> list[Ticket]:
+        """Plan the next check, and return the held tickets whose deadline has passed; they stay counted.
 
         O(tickets), but needed only when the earliest known deadline comes: about every two thirds of a TTL.
         """

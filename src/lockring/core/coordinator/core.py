@@ -158,7 +158,7 @@ class CoordinatorCore:
         return note_of(self._term, self._roster, self._runs)
 
     def take_store_news(self) -> list[StoreNews]:
-        """Return the lines for the log about the store since the last call, in order, and forget them."""
+        """Hand out the lines for the log about the store since the last call, in order, and forget them."""
         return self._term.health.take_news()
 
     def left_ms(self, now_ns: int) -> int:
@@ -533,11 +533,13 @@ class CoordinatorCore:
         deposed: frozenset[Replica] = frozenset()
         due_ns = self._runs.next_deadline_ns()
         if due_ns is not None and now_ns >= due_ns:
+            self._runs.observe(state, now_ns=now_ns)
+            self._roster.judge_drains(before, self._membership, now_ns)
             step = self._runs.run(
                 state,
                 version=version,
                 lease_wait_ns=self._term.lease_wait_ns,
-                leaving=lambda: self._roster.leaving(before, self._membership, now_ns),
+                leaving=self._roster.released(),
                 connected=self._roster.is_connected,
                 now_ns=now_ns,
             )

@@ -184,7 +184,7 @@ class _PlanRun:
         self._equal: dict[SlotState, SlotState] = {}
 
     def run(self) -> SlotPlan:
-        """Return the next step of all slots."""
+        """Plan the next step of all slots."""
         plan_input = self._input
         before = plan_input.state.slots
         after = list(before)
@@ -248,7 +248,7 @@ class _PlanRun:
             return self._swapped(slot, backup)
         if backup is not None and self._is_unwanted(backup):
             backup = None
-        if learner is not None and (self._is_unwanted(learner) or self._is_overdue(primary, learner)):
+        if learner is not None and (self._is_unwanted(learner) or self._time_out_if_due(primary, learner)):
             learner = None
         desired = self._desired_copy(number, primary, backup)
         if desired is None and backup is not None and self._has_no_other_place(number, primary, backup):
@@ -319,7 +319,8 @@ class _PlanRun:
         is_draining = member is not None and member.condition == "draining"
         return is_draining and plan_input.target is not None and plan_input.target.backup(number) is None
 
-    def _is_overdue(self, primary: Replica, learner: Copy) -> bool:
+    def _time_out_if_due(self, primary: Replica, learner: Copy) -> bool:
+        """Time out a learner that has had its time, or plan to look again then; return whether it timed out."""
         age_ns = self._input.age_ns(learner.joined)
         if age_ns < LEARNER_PATIENCE_NS:
             self._waits.add(LEARNER_PATIENCE_NS - age_ns)

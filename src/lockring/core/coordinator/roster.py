@@ -196,11 +196,14 @@ class Roster:
             )
         return None
 
-    def leaving(self, state: ClusterState, membership: MemberLeases, now_ns: int) -> frozenset[Replica]:
-        """Update `is_stopping` and `stranded`, and return the lives whose slots may be released.
+    def released(self) -> frozenset[Replica]:
+        """Return the lives whose slots may be released: the leaving ones, while no other member could take over."""
+        return frozenset(self._leaving) if self.is_stopping else frozenset()
 
-        Those are the leaving ones, while no other member could take over. A member that has failed counts as able to
-        until the ring does without it: it may return.
+    def judge_drains(self, state: ClusterState, membership: MemberLeases, now_ns: int) -> None:
+        """Update `is_stopping` and `stranded` by whether any other member could take over.
+
+        A member that has failed counts as able to until the ring does without it: it may return.
         """
         is_last = not any(
             membership.is_expected(other.replica, now_ns=now_ns) for other in self.others(NO_NODE, state)
@@ -216,7 +219,6 @@ class Roster:
                 and self._will_drain(member)
             )
         )
-        return frozenset(self._leaving) if self.is_stopping else frozenset()
 
     def others(self, node: NodeId, state: ClusterState) -> Iterator[Member]:
         """Yield the members besides this one that neither drain nor will with the next state."""

@@ -90,6 +90,6 @@ class StoreHealth:
             self._news.append(StoreNews(False, f"the store {what} ({so_far})"))
 
     def take_news(self) -> list[StoreNews]:
-        """Return the lines for the log since the last call, in order, and forget them."""
+        """Hand out the lines for the log since the last call, in order, and forget them."""
         news, self._news = self._news, []
         return news

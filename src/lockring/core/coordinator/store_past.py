@@ -30,7 +30,7 @@ class StorePast:
         self._inherited_version = 0
         self._first_version: Version | None = None
 
-    def find(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
+    def record_found(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
         """Record the state of the store just before a claim.
 
         Args:
@@ -45,7 +45,7 @@ class StorePast:
         if stored.version == 0 and not may_be_empty:
             self.has_lost = True
 
-    def find_older(self, version: Version) -> None:
+    def record_older(self, version: Version) -> None:
         """Record that the store was set back below a version that this very process wrote: it cannot be relied on."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost, self.is_quarantined = True, False

@@ -289,9 +289,9 @@ class Term:
         self.phase = Phase.CLAIMING
         settings, past = self._settings, self._past
         if self.state is not None and stored.version < self.state.version:
-            past.find_older(self.state.version)
+            past.record_older(self.state.version)
         version = self._version_after(stored.version, wall_ns)
-        past.find(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
+        past.record_found(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
         # Leases are chosen once: a node that waits one out cannot know that another one still uses a different length.
         backup_lease_ms = settings.timing.backup_lease_ns // NS_PER_MS
         coordinator_lease_ms = settings.timing.coordinator_lease_ns // NS_PER_MS

@@ -74,18 +74,15 @@ class Admission:
         connections, self._welcomed_without_id = list(self._welcomed_without_id), {}
         return connections
 
-    def sender(self, connection: ConnectionId, message: Message) -> Replica | None:
-        """Return the peer that sends this message, None if the message must be ignored.
+    def peer_on(self, connection: ConnectionId) -> Replica | None:
+        """Return the peer that was admitted on a connection, None if none was."""
+        return self._peers.get(connection)
 
-        A peer that sends any other message than those of `FROM_PEER` is refused.
-        """
-        peer = self._peers.get(connection)
-        if peer is not None and type(message) not in FROM_PEER:
-            self.disconnected(connection)
-            text = f"a node does not accept {type(message).__name__} from another node"
-            self._context.outbox.add(Refuse(connection, Refusal(NO_REQUEST, ProtocolError.code, text)))
-            return None
-        return peer
+    def refuse_message(self, connection: ConnectionId, message: Message) -> None:
+        """Refuse a peer that sends any other message than those of `FROM_PEER`."""
+        self.disconnected(connection)
+        text = f"a node does not accept {type(message).__name__} from another node"
+        self._context.outbox.add(Refuse(connection, Refusal(NO_REQUEST, ProtocolError.code, text)))
 
     def greet(self, connection: ConnectionId, hello: Message) -> ClientHello | None:
         """Admit or refuse a connection by its first message.

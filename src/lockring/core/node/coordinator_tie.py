@@ -52,7 +52,7 @@ class CoordinatorTie:
             self.away_since_ns = now_ns
 
     def number_request(self) -> RequestNumber:
-        """Return the number of the next request, be it an operator's or this node's own.
+        """Give the next request its number, be it an operator's or this node's own, and return that.
 
         They count from 1, in one sequence, since the coordinator answers all of them on one connection. A refusal with
         the number 0 answers no request: it is about the connection.

@@ -8,7 +8,7 @@ It is made of parts that know nothing of each other, and this module is what joi
 - `copies`: the node as a copy of others' slots.
 - `replicator`: its links to peers, and the streams to the copies of its own slots.
 - `orders`: what operators want of the coordinator.
-- `admission`: which connections are clients' and peers'.
+- `admission`: which connections are clients' and peers'; `greetings`: which servers the node works with.
 - `service`: all that clients see.
 - `departure`: what a node that leaves still waits for.
 
@@ -22,11 +22,12 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
 from lockring.core.effects import Coordinator, Effect, Endpoint
-from lockring.core.node.admission import Admission
+from lockring.core.node.admission import FROM_PEER, Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
 from lockring.core.node.departure import Departure
+from lockring.core.node.greetings import check_coordinator, check_peer, hello_to
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
@@ -45,12 +46,14 @@ from lockring.protocol import (
     HandOver,
     HeartbeatAck,
     Message,
+    PeerHello,
     Refusal,
     Release,
     Replicate,
     ReplicateAck,
     State,
     UndrainReply,
+    Welcome,
 )
 from lockring.units import NS_PER_MS
 
@@ -124,11 +127,14 @@ class NodeCore:
             if sender in self.service.clients.by_connection:
                 self.service.requests.receive(sender, message, now_ns)
                 return
-            peer = self._admission.sender(sender, message)
+            peer = self._admission.peer_on(sender)
             if peer is None:
                 hello = self._admission.greet(sender, message)
                 if hello is not None:
                     self.service.connected(sender, hello.client, hello.connection)
+                return
+            if type(message) not in FROM_PEER:
+                self._admission.refuse_message(sender, message)
                 return
             sender = peer
         if isinstance(sender, Coordinator):
@@ -285,7 +291,7 @@ class NodeCore:
             self._look_at_departure(now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
-        """Return the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
+        """Hand out the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
         context = self._context
         if self._armed_ns is not None:
             self._enter(now_ns)  # nothing has come in before
@@ -301,6 +307,26 @@ class NodeCore:
         return effects
 
     # ------------------------------------------------------------------ for shells
+
+    def hello_to(self, peer: Replica) -> PeerHello:
+        """Return the first message on this node's own connection to one life of a peer."""
+        return hello_to(peer, me=self.replica, state=self.state)
+
+    def check_peer(self, peer: Replica, welcome: Welcome, *, address: str) -> None:
+        """Check the answer to `hello_to`, before the core hears that the connection is open.
+
+        Raises:
+            LockringError: the connection must end, since another life has answered.
+        """
+        check_peer(welcome, peer, address)
+
+    def check_coordinator(self, welcome: Welcome, *, address: str) -> None:
+        """Check the answer to a `Join`, before the core hears that the connection is open.
+
+        Raises:
+            LockringError: the connection must end, since this node may not join what has answered.
+        """
+        check_coordinator(welcome, self.state.cluster, address)
 
     @property
     def replica(self) -> Replica:

@@ -139,6 +139,7 @@ class ClientRequests:
                 if parked.connection not in self._clients.by_connection:
                     continue
                 if now_ns - parked.arrived_ns >= PARKED_NS:
+                    self._troubles.look(context.now_ns)
                     text = self._troubles.why_not_served(number)
                     self._clients.refuse(parked.connection, parked.message, "unavailable", text)
                 elif is_served or (has_moved and parked.message.version <= context.state.version):

@@ -22,7 +22,7 @@ class Generations:
         self._exhausted: dict[SlotNumber, None] = {}
 
     def reserve(self, slot: NodeSlot) -> Generation | None:
-        """Return a generation that the slot has not used, and ask for more in time.
+        """Choose a generation that the slot has not used, and ask for more in time.
 
         Returns:
             A number for the next grant or view; None while the coordinator has reserved no more.

@@ -234,6 +234,7 @@ class NodeGrants:
         if self._context.rights.may_serve(number, now_ns=now_ns):
             refusal = Refusal(request.request, "timeout", why_not_granted(waiter.lock, waiter), name)
         else:
+            self._troubles.look(self._context.now_ns)
             refusal = Refusal(request.request, "unavailable", self._troubles.why_not_served(number), name)
         waiter.deadline_ns = None
         self.withdraw(waiter, "timeout")

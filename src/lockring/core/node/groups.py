@@ -178,7 +178,7 @@ class Groups:
         follows[message.request] = name
         group.followers[connection, message.request] = GroupFollower(holder)
         self.open[name] = None
-        self._has_seen(group, holder, message.view)
+        self._mark_seen(group, holder, message.view)
 
     def view_acknowledged(self, connection: ConnectionId, message: ViewAck, now_ns: int) -> None:
         """Note that a member has let go of what a view takes from it."""
@@ -187,9 +187,9 @@ class Groups:
             return
         holder = self._slot_of(group).table.find(message.session, message.acquisition)
         if isinstance(holder, LockHolder):
-            self._has_seen(group, holder, message.view)
+            self._mark_seen(group, holder, message.view)
 
-    def _has_seen(self, group: FollowedGroup, holder: LockHolder, view: Generation) -> None:
+    def _mark_seen(self, group: FollowedGroup, holder: LockHolder, view: Generation) -> None:
         if view == group.view and holder in group.awaited:
             del group.awaited[holder]
             self.open[group.name] = None

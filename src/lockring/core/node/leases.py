@@ -31,7 +31,7 @@ class SentTimes:
         self._at_ns: dict[SequenceNumber, int] = {}
 
     def add(self, now_ns: int) -> SequenceNumber:
-        """Return the number of the message that is sent now."""
+        """Give a number to the message that is sent now, and return it."""
         self.sequence += 1  # type: ignore[assignment]  # born here
         self._at_ns[self.sequence] = now_ns
         if len(self._at_ns) > _SENT_KEPT_MAX:
@@ -39,7 +39,7 @@ class SentTimes:
         return self.sequence
 
     def pop(self, sequence: SequenceNumber) -> int | None:
-        """Return when that message was sent, and forget it and all before it; None if it is not known."""
+        """Forget a message and all before it, and return when it was sent; None if it is not known."""
         at_ns = self._at_ns.get(sequence)
         if at_ns is not None:
             for each in list(self._at_ns):

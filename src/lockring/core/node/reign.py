@@ -201,7 +201,7 @@ class Reign:
             del self._log[: keep_from - self._log_start]
             self._log_start = keep_from
 
-    def hand_over(self, replica: Replica) -> HandOverSlot | None:
+    def end_for(self, replica: Replica) -> HandOverSlot | None:
         """Return what a successor needs to go on from where this reign ends; None if it is too far behind."""
         stream = self.streams.get(replica)
         if stream is None or stream.acked is None:
@@ -216,8 +216,8 @@ class Reign:
             mutations=self._log[stream.acked - self._log_start :],
         )
 
-    def start_of(self, stream: CopyStream, now_ns: int) -> Snapshot | Resume:
-        """Return what starts a stream, or the next part of it, and count it as sent."""
+    def take_start(self, stream: CopyStream, now_ns: int) -> Snapshot | Resume:
+        """Count the start of a stream, or the next part of it, as sent, and return it."""
         if stream.parts:
             return stream.parts.pop(0)
         if stream.resumable and self.inherits is not None and self._log_start == 0:
@@ -226,8 +226,8 @@ class Reign:
         stream.resumable = False
         return self._start_snapshot(stream, now_ns)
 
-    def tail_of(self, stream: CopyStream) -> Tail | None:
-        """Return the next mutations of a started stream and count them as sent; None if there are none."""
+    def take_tail(self, stream: CopyStream) -> Tail | None:
+        """Count the next mutations of a started stream as sent, and return them; None if there are none."""
         assert stream.sent is not None
         after = stream.sent
         if after == self.index:

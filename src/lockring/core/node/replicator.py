@@ -150,7 +150,7 @@ class Replicator:
         while news.starting and link.budget.has_room(cost) and len(parts) < STREAMS_PER_MESSAGE:
             number = next(iter(news.starting))
             stream = link.streams[number]
-            part = stream.reign.start_of(stream, now_ns)
+            part = stream.reign.take_start(stream, now_ns)
             parts.append(part)
             started.append(stream)
             cost += 1 + len(part.holders) if isinstance(part, Snapshot) else 1
@@ -163,7 +163,7 @@ class Replicator:
             stream = link.streams[number]
             if stream.must_start():
                 continue
-            tail = stream.reign.tail_of(stream)
+            tail = stream.reign.take_tail(stream)
             if tail is not None:
                 parts.append(tail)
                 if stream.sent != stream.reign.index:
@@ -289,7 +289,7 @@ class Replicator:
 
     def hand_over(self, reign: Reign, successor: Replica, now_ns: int) -> None:
         """Send the successor in a slot the end of this node's reign, until news of its own reign arrives."""
-        end = reign.hand_over(successor)
+        end = reign.end_for(successor)
         if end is not None:
             self._link(successor, now_ns).hand_overs.add(end)
 

@@ -41,7 +41,10 @@ class NodeReports:
 
     def send_state(self, connection: ConnectionId, message: GetState, now_ns: int) -> None:
         """Send the newest state, and why this node cannot serve as it should."""
-        note = self._tie.note or self._troubles.note(now_ns)
+        note = self._tie.note
+        if not note:
+            self._troubles.look(now_ns)
+            note = self._troubles.note(now_ns)
         reply = StateReply(message.request, self._context.encoded_state(), note)
         self._context.outbox.send(connection, reply)
 

@@ -23,7 +23,7 @@ class Sessions:
         return len(self.by_id)
 
     def open(self, session_id: SessionId, owner: str, ttl_ms: int) -> Session:
-        """Return the session of this id. Create it if it is not known."""
+        """Open the session of this id unless it is open already, and return it."""
         session = self.by_id.get(session_id)
         if session is None:
             session = self.by_id[session_id] = Session(session_id, owner, ttl_ms)

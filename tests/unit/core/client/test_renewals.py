@@ -476,8 +476,8 @@ class TestDeadlines:
         sent_at = {}
         for step in range(3 * LOG_ENTRIES_MAX):
             now = step * 5 * NS_PER_MS
-            sent_at[log.next_number(now)] = now
-            sent_at[log.next_number(now + NS_PER_MS)] = now + NS_PER_MS
+            sent_at[log.take_number(now)] = now
+            sent_at[log.take_number(now + NS_PER_MS)] = now + NS_PER_MS
         assert len(log._numbers) <= 2 * LOG_ENTRIES_MAX
         for request, at in list(sent_at.items())[-4_000:]:
             known = log.sent_no_earlier_than_ns(request)
