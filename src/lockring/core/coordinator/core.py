@@ -212,10 +212,10 @@ class CoordinatorCore:
         An invalid request is answered with `Refusal`; a violation of the protocol also ends the connection.
         """
         self._enter(now_ns)
-        if isinstance(message, Join):
-            self._admit_node(sender, message, now_ns)
-        elif sender in self._clients:
+        if sender in self._clients:
             self._from_client(sender, message, now_ns)
+        elif isinstance(message, Join):
+            self._admit_node(sender, message, now_ns)
         elif self._roster.node_of(sender) is not None or self._roster.pending.holds(sender):
             self._from_node(sender, message, now_ns)
         else:
@@ -288,7 +288,7 @@ class CoordinatorCore:
         self._refuse(sender, Refusal(0, error.code, str(error)))
 
     def _admit_node(self, sender: Connection, join: Join, now_ns: int) -> None:
-        if not (sender in self._clients or self._roster.node_of(sender)):
+        if self._roster.node_of(sender) is None:
             self._effects.append(Admit(sender, is_member=True, welcome=None))
         self._join(sender, join, now_ns)
 

@@ -27,6 +27,8 @@ from lockring.protocol import (
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import World
 
+JOIN = Join(PROTOCOL, "", "n", 1, "n:9501", 1, 0)
+
 
 def answers(world: World, connection: int) -> list[Message]:
     return [message for to, message in world.sent if to == connection]
@@ -98,13 +100,15 @@ def test_a_connection_that_begins_wrongly_learns_why_and_is_ended(hello: Message
     assert connection not in world.admitted
 
 
-def test_a_client_may_not_speak_as_a_node() -> None:
+@pytest.mark.parametrize("message", [Heartbeat(1, 1), JOIN], ids=["heartbeat", "join"])
+def test_a_client_may_not_speak_as_a_node(message: Message) -> None:
     world = World()
     world.cluster("a", "b")
     client = world.client()
-    world.receive(client, Heartbeat(1, 1))
-    world.settle()
+    world.receive(client, message)
+    world.run(2)
     assert refused(world, client) == "wrong-role"
+    assert set(world.state.members) == {"a", "b"}
 
 
 def test_a_node_may_not_send_what_only_copies_take() -> None:
