@@ -132,6 +132,7 @@ class AcceptedConnection(FramedConnection):
         Raises:
             Overloaded: the port has too many clients.
         """
+        assert self.role is None, "a second role would count a client twice, and uncount it once"
         if not role.is_member:
             self._port.limits.count_client()
         self.role = role

@@ -17,7 +17,9 @@ REPORT_NS: Final = NS_PER_S
 
 
 class Clients:
-    """The greeted clients and the routes and notices sent to them. Not safe for use by several tasks.
+    """The connections of strangers and clients, and the routes and notices that clients get.
+
+    A stranger is a connection whose first message is still to come. Not safe for use by several tasks.
 
     Args:
         now_ns: the monotonic clock, in nanoseconds. The first report is due `REPORT_NS` later: most waits at a start
@@ -25,6 +27,7 @@ class Clients:
     """
 
     def __init__(self, *, now_ns: int) -> None:
+        self._strangers: dict[Connection, None] = {}
         self._connections: dict[Connection, None] = {}
         self._cluster = ""
         self._routes: Routes | None = None
@@ -35,6 +38,14 @@ class Clients:
     def __contains__(self, connection: Connection) -> bool:
         return connection in self._connections
 
+    def await_hello(self, connection: Connection) -> None:
+        """Add a stranger."""
+        self._strangers[connection] = None
+
+    def awaits_hello(self, connection: Connection) -> bool:
+        """Return whether a connection is a stranger's."""
+        return connection in self._strangers
+
     def admit(self, connection: Connection) -> list[Message]:
         """Add a client, and return the messages that follow its welcome."""
         self._connections[connection] = None
@@ -42,10 +53,11 @@ class Clients:
         return messages + ([self._trouble] if self._trouble.reason else [])
 
     def drop(self, connection: Connection) -> None:
-        """Forget a client whose connection has ended; others are ignored."""
+        """Forget a stranger that was greeted, or a client that is gone; other connections are ignored."""
+        self._strangers.pop(connection, None)
         self._connections.pop(connection, None)
 
-    def drop_strangers(self, cluster: str) -> list[Connection]:
+    def pop_misled(self, cluster: str) -> list[Connection]:
         """Forget all clients if the cluster has another id than they were given, and return their connections.
 
         A client keeps the first id that it receives, so it must reconnect to learn the one that counts.

@@ -3,7 +3,7 @@
 Its parts know nothing of each other; this module joins them:
 
 - `term`: the right to write, all reads and writes of the store, versions.
-- `clients`: which clients are connected, and which routes and notices they have.
+- `clients`: which connections await a hello, which are clients', and which routes and notices these have.
 - `roster`: which nodes are connected or wait for the term to join, and the members of the next state.
 - `membership`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
@@ -205,20 +205,20 @@ class CoordinatorCore:
     def connected(self, connection: Connection, /, *, now_ns: int) -> None:
         """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
         self._enter(now_ns)
+        self._clients.await_hello(connection)
 
     def receive(self, sender: Connection, message: Message, /, *, now_ns: int) -> None:
         """Handle a message: a `ClientHello` or a `Join` first, then requests of clients and nodes.
 
-        An invalid request is answered with `Refusal`; a violation of the protocol also ends the connection.
+        An invalid request is answered with `Refusal`; a violation of the protocol also ends the connection, and the
+        messages that arrived behind it are ignored.
         """
         self._enter(now_ns)
         if sender in self._clients:
             self._from_client(sender, message, now_ns)
-        elif isinstance(message, Join):
-            self._admit_node(sender, message, now_ns)
         elif self._roster.node_of(sender) is not None or self._roster.pending.holds(sender):
             self._from_node(sender, message, now_ns)
-        else:
+        elif self._clients.awaits_hello(sender):
             self._greet(sender, message, now_ns)
 
     def disconnected(self, sender: Connection, /, *, now_ns: int) -> None:
@@ -265,9 +265,15 @@ class CoordinatorCore:
     # ----------------------------------------------------------------------- first messages
 
     def _greet(self, sender: Connection, message: Message, now_ns: int) -> None:
-        """Handle the first message of a connection that is not a `Join`."""
+        """Admit or refuse a connection by its first message."""
+        # A connection has one first message: a second hello behind a refusal must not admit what is being closed.
+        self._clients.drop(sender)
         error: LockringError | None
         match message:
+            case Join():
+                self._effects.append(Admit(sender, is_member=True, welcome=None))
+                self._join(sender, message, now_ns)
+                return
             case ClientHello():
                 state = self._term.state or ClusterState()
                 error = why_not_greet(message, state.cluster)
@@ -287,11 +293,6 @@ class CoordinatorCore:
                 error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
         self._refuse(sender, Refusal(0, error.code, str(error)))
 
-    def _admit_node(self, sender: Connection, join: Join, now_ns: int) -> None:
-        if self._roster.node_of(sender) is None:
-            self._effects.append(Admit(sender, is_member=True, welcome=None))
-        self._join(sender, join, now_ns)
-
     # ----------------------------------------------------------------------- what clients and nodes send
 
     def _from_client(self, sender: Connection, message: Message, now_ns: int) -> None:
@@ -310,6 +311,8 @@ class CoordinatorCore:
 
     def _from_node(self, sender: Connection, message: Message, now_ns: int) -> None:
         match message:
+            case Join():
+                self._join(sender, message, now_ns)
             case Heartbeat():
                 self._heartbeat(sender, message, now_ns)
             case SlotRequests():
@@ -497,7 +500,7 @@ class CoordinatorCore:
         self.farewells.learn(state)
         self._runs.reschedule(now_ns=now_ns)
         self._broadcast.published(now_ns=now_ns)
-        for client in self._clients.drop_strangers(state.cluster):
+        for client in self._clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
         nodes = tuple(self._roster.connections())
         if nodes:

@@ -120,6 +120,30 @@ def test_a_node_may_not_send_what_only_copies_take() -> None:
     assert refused(world, node) == "wrong-role"
 
 
+@pytest.mark.parametrize(
+    "late", [ClientHello(PROTOCOL, "", "one", 2), JOIN, GetState(1)], ids=["hello", "join", "question"]
+)
+@pytest.mark.parametrize(
+    "hello", [ClientHello(PROTOCOL, "", "one", 1), JOIN, None], ids=["client", "node", "stranger"]
+)
+def test_messages_behind_a_refused_one_are_ignored(hello: Message | None, late: Message) -> None:
+    """They may be in the same write, and then they arrive although the connection is being closed."""
+    world = World()
+    world.cluster("a", "b")
+    connection = world.connection()
+    if hello is not None:
+        world.receive(connection, hello)
+        world.settle()
+    world.receive(connection, Replicate(1, 1, True, []))
+    world.receive(connection, late)
+    world.settle()
+    refused(world, connection)
+    count = len(answers(world, connection))
+    world.receive(connection, late)
+    world.settle()
+    assert len(answers(world, connection)) == count
+
+
 def test_a_client_that_is_refused_gets_nothing_more() -> None:
     world = World()
     world.cluster("a")

@@ -304,9 +304,10 @@ def test_a_coordinator_that_lost_its_term_is_passive_for_good() -> None:
     answer = world.drain("a")
     assert isinstance(answer, Refusal)
     assert answer.code == "not-coordinator"
-    world.receive(99, SlotRequests(SlotRequestKind.DROP, []))
+    stranger = world.connection()
+    world.receive(stranger, SlotRequests(SlotRequestKind.DROP, []))
     world.settle()
-    assert world.sent[-1][0] == 99
+    assert world.sent[-1][0] == stranger
     assert isinstance(world.sent[-1][1], Refusal)
     assert world.sent[-1][1].code == "not-coordinator"
     world.run(100)
