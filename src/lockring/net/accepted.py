@@ -157,13 +157,13 @@ class AcceptedConnection(FramedConnection):
         """The connection's name in a sentence."""
         return self.role.title if self.role is not None else "a stranger"
 
-    def turn_away(self, error: LockringError) -> None:
-        """Refuse the connection as `refuse` does, and log that."""
+    def turn_away(self, error: LockringError, *, request: int = 0, hint: int = 0) -> None:
+        """Refuse the connection as `refuse` does, and log that: as a warning if it had been admitted."""
         if self.role is None:
             self.log_refusal(logging.INFO, "refused", error)
         else:
             self.log_refusal(logging.WARNING, "closed the connection of", error)
-        self.refuse(error)
+        self.refuse(error, request=request, hint=hint)
 
     # ----------------------------------------------------------------------- FramedConnection
 

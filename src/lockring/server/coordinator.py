@@ -22,7 +22,7 @@ from lockring.core.effects import (
     StoreRead,
     StoreWrite,
 )
-from lockring.errors import Overloaded, ProtocolError, from_code
+from lockring.errors import Overloaded, WrongRole, from_code
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
@@ -188,9 +188,7 @@ class CoordinatorServer:
             case Close(to=int() as number, reason=reason):
                 guest = self._listener.connection(number)
                 if guest is not None:
-                    if guest.tag is None:
-                        guest.log_refusal(logging.INFO, "closed the connection of", ProtocolError(reason))
-                    guest.close(reason)
+                    guest.close(reason)  # the end of a node's connection is logged when it has come
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
                 self._reporter.report(state)
@@ -205,13 +203,16 @@ class CoordinatorServer:
 
     def _refuse(self, number: int, refusal: Refusal) -> None:
         guest = self._listener.connection(number)
-        if guest is not None:
-            if guest.tag is None:  # the end of a node that was welcomed is logged when it has come
-                guest.log_refusal(
-                    logging.INFO, "refused", from_code(refusal.code, refusal.text, name=refusal.name)
-                )
-            guest.send(refusal)
-            guest.close(refusal.text)
+        if guest is None:
+            return
+        error = from_code(refusal.code, refusal.text, name=refusal.name)
+        if guest.role is not PEER or isinstance(error, WrongRole):
+            guest.turn_away(error, request=refusal.request, hint=refusal.hint)
+            return
+        # A node that may not join has broken no rule, and the end of one that was welcomed is logged when it has come.
+        if guest.tag is None:
+            guest.log_refusal(logging.INFO, "refused", error)
+        guest.refuse(error, request=refusal.request, hint=refusal.hint)
 
     def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
         guest = self._listener.connection(number)
@@ -220,7 +221,7 @@ class CoordinatorServer:
         try:
             guest.admit(role, welcome)
         except Overloaded as error:
-            guest.refuse(error)
+            guest.turn_away(error)
             self._core.disconnected(number, now_ns=self._now_ns())
 
     def _stored(self, operation: int, outcome: StoreOutcome) -> None:
