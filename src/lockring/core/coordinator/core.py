@@ -546,7 +546,7 @@ class CoordinatorCore:
             return
         left_ms = self.left_ms(now_ns)
         self._effects += self._clients.report(note, left_ms=left_ms, now_ns=now_ns)
-        if note and not self._term.problem:  # a problem of the store is in the log already
+        if note and note != self._term.health.last_failure:  # a failure of the store has lines of its own
             self._effects.append(Note(with_time_left(note, left_ms)))
 
     def _retire(self) -> None:
