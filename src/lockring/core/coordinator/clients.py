@@ -32,7 +32,6 @@ class Clients:
         self._cluster = ""
         self._routes: Routes | None = None
         self._note = ""
-        self._trouble = TroubleNotice("")
         self._reported_at_ns = now_ns
 
     def __contains__(self, connection: Connection) -> bool:
@@ -46,11 +45,18 @@ class Clients:
         """Return whether a connection is a stranger's."""
         return connection in self._strangers
 
-    def admit(self, connection: Connection) -> list[Message]:
-        """Add a client, and return the messages that follow its welcome."""
+    def admit(self, connection: Connection, note: str, *, left_ms: int) -> list[Message]:
+        """Add a client, and return the messages that follow its welcome.
+
+        Args:
+            connection: the client's.
+            note: a sentence on what the coordinator waits for, "" if for nothing.
+            left_ms: how much longer that takes at most, 0 if that is unknown.
+        """
         self._connections[connection] = None
         messages: list[Message] = [] if self._routes is None else [self._routes]
-        return messages + ([self._trouble] if self._trouble.reason else [])
+        # As of now: the last report may be old, and the longest time left in it with it.
+        return [*messages, _notice(note, left_ms)] if note else messages
 
     def drop(self, connection: Connection) -> None:
         """Forget a stranger that was greeted, or a client that is gone; other connections are ignored."""
@@ -93,16 +99,19 @@ class Clients:
             now_ns: the monotonic clock, in nanoseconds.
         """
         self._note, self._reported_at_ns = note, now_ns
-        if not note:
-            self._trouble = TroubleNotice("")
-        elif left_ms:
-            self._trouble = TroubleNotice("leases", note, left_ms=left_ms)
-        else:
-            self._trouble = TroubleNotice("no-primary", note)
-        return self._to_all(self._trouble)
+        return self._to_all(_notice(note, left_ms))
 
     def _to_all(self, message: Message) -> list[Effect]:
         return [Broadcast(tuple(self._connections), message)] if self._connections else []
+
+
+def _notice(note: str, left_ms: int) -> TroubleNotice:
+    """Return what the coordinator waits for as clients get it."""
+    if not note:
+        return TroubleNotice("")
+    if left_ms:
+        return TroubleNotice("leases", note, left_ms=left_ms)
+    return TroubleNotice("no-primary", note)
 
 
 def why_not_greet(hello: ClientHello, cluster: str) -> LockringError | None:

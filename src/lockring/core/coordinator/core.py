@@ -280,7 +280,8 @@ class CoordinatorCore:
                 if error is None:
                     welcome = self._welcome(state)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-                    self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
+                    follows = self._clients.admit(sender, self.note, left_ms=self.left_ms(now_ns))
+                    self._effects += [Send(sender, each) for each in follows]
                     return
             case PeerHello():
                 error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
