@@ -5,7 +5,7 @@ Its parts know nothing of each other; this module joins them:
 - `term`: the right to write, all reads and writes of the store, versions.
 - `clients`: which connections await a hello, which are clients', and which routes and notices these have.
 - `roster`: which nodes are connected or wait for the term to join, and the members of the next state.
-- `membership`: when each member was heard and acknowledged, and the stabilization window.
+- `member_leases`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
 - `slot_requests`: changes of single slots that nodes request.
 - `reconciler_runs` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
