@@ -7,8 +7,9 @@ from typing import Final
 import msgspec
 
 from lockring.cluster_state import ClusterState, routes_of
-from lockring.core.effects import Broadcast, Connection, Effect
+from lockring.core.effects import Broadcast, Effect
 from lockring.errors import LockringError, ProtocolError, WrongCluster
+from lockring.ids import ClusterId, ConnectionId
 from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice
 from lockring.units import NS_PER_S
 
@@ -27,25 +28,25 @@ class Clients:
     """
 
     def __init__(self, *, now_ns: int) -> None:
-        self._strangers: dict[Connection, None] = {}
-        self._connections: dict[Connection, None] = {}
+        self._strangers: dict[ConnectionId, None] = {}
+        self._connections: dict[ConnectionId, None] = {}
         self._cluster = ""
         self._routes: Routes | None = None
         self._note = ""
         self._reported_at_ns = now_ns
 
-    def __contains__(self, connection: Connection) -> bool:
+    def __contains__(self, connection: ConnectionId) -> bool:
         return connection in self._connections
 
-    def await_hello(self, connection: Connection) -> None:
+    def await_hello(self, connection: ConnectionId) -> None:
         """Add a stranger."""
         self._strangers[connection] = None
 
-    def awaits_hello(self, connection: Connection) -> bool:
+    def awaits_hello(self, connection: ConnectionId) -> bool:
         """Return whether a connection is a stranger's."""
         return connection in self._strangers
 
-    def admit(self, connection: Connection, note: str, *, left_ms: int) -> list[Message]:
+    def admit(self, connection: ConnectionId, note: str, *, left_ms: int) -> list[Message]:
         """Add a client, and return the messages that follow its welcome.
 
         Args:
@@ -58,12 +59,12 @@ class Clients:
         # As of now: the last report may be old, and the longest time left in it with it.
         return [*messages, _notice(note, left_ms)] if note else messages
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: ConnectionId) -> None:
         """Forget a stranger that was greeted, or a client that is gone; other connections are ignored."""
         self._strangers.pop(connection, None)
         self._connections.pop(connection, None)
 
-    def pop_misled(self, cluster: str) -> list[Connection]:
+    def pop_misled(self, cluster: ClusterId) -> list[ConnectionId]:
         """Forget all clients if the cluster has another id than they were given, and return their connections.
 
         A client keeps the first id that it receives, so it must reconnect to learn the one that counts.
@@ -114,7 +115,7 @@ def _notice(note: str, left_ms: int) -> TroubleNotice:
     return TroubleNotice("no-primary", note)
 
 
-def why_not_greet(hello: ClientHello, cluster: str) -> LockringError | None:
+def why_not_greet(hello: ClientHello, cluster: ClusterId) -> LockringError | None:
     """Return the error that keeps a client out, None if it is admitted.
 
     Args:
