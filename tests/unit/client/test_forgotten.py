@@ -221,6 +221,16 @@ class TestAFinalizerThatFails:
         assert kept.held
         kept.release()
 
+    def test_of_the_blocking_client_itself(self, server: LockServer) -> None:
+        client = lockring.Client(server.address)
+        client.lock("x", ttl=1).acquire().release()
+        box: list[object] = [client]
+        del client
+        with pytest.raises(RecursionError):
+            drop_at_the_limit(box)
+        server.wait_until(lambda: server.count(CloseSession) == 1)
+        wait_for_threads()
+
     @pytest.mark.parametrize("own_thread", [False, True])
     def test_of_the_asyncio_client(self, server: LockServer, own_thread: bool) -> None:
         async def main() -> None:

@@ -468,7 +468,10 @@ def hubs(tree: ast.AST) -> list[str]:
 POSITIONAL_MAX: Final = 5
 
 LONG_CALLS: Final[dict[tuple[str, str], str]] = {
-    ("client/blocking/driver.py", "self._inside"): "the section hands on what a blocking acquire is given",
+    (
+        "client/blocking/driver.py",
+        "self._section.inside",
+    ): "the section hands on what a blocking acquire is given",
     ("core/node/grants.py", "Put"): "the one constructor of the mutation that each replicated grant makes",
 }
 """Calls on the measured hot path, by module and function called. The figure stands beside each of them."""

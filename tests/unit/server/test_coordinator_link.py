@@ -1,4 +1,4 @@
-"""What a node makes of the answers of a server that it took for its coordinator."""
+"""The answers of a server that a node took for its coordinator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADDRESS = "10.0.0.1:9500"
 
 
 class Joiner:
-    """A node that notes what its link to the coordinator asks of it."""
+    """A node that records the calls of its link to the coordinator."""
 
     replica = Replica("N1", 5)
     state = ClusterState()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import operator
 import secrets
 import warnings
 import weakref
@@ -87,6 +88,7 @@ class AsyncDriver:
         owner: returns the label that other clients see.
         connect_timeout_ns: how long an acquire without a timeout waits for the very first server.
         core: the client core to run, None for one of this client's own.
+        notify: calls the listeners of losses and of changes of groups: at once, or on another loop.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class AsyncDriver:
         connect_timeout_ns: int,
         *,
         core: ClientCore | None = None,
+        notify: Callable[[Callable[[], object]], object] = operator.call,
     ) -> None:
         self.addresses = addresses
         self.owner = owner()
@@ -108,6 +111,7 @@ class AsyncDriver:
             origin=origin_of(addresses),
             start_writing=start_writing,
         )
+        self._notify = notify
         self._sweep_at_ns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wires: dict[LinkId, AsyncConnection] = {}
@@ -129,16 +133,6 @@ class AsyncDriver:
     def is_forked(self) -> bool:
         """Whether this is the child of a fork, and the driver belongs to the parent."""
         return self._forked
-
-    def tell_lost(self, ticket: Ticket) -> None:
-        """Notify the listener of a ticket that the ticket was lost."""
-        tell_lost(ticket.holder)
-
-    def tell_regrouped(self, news: GroupChange) -> None:
-        """Notify the member that follows a group of a change in it."""
-        member = listener_of(news.request.member)
-        if member is not None:
-            member._on_regrouped(news.gained, news.lost, news.awaited)
 
     def _usable(self) -> asyncio.AbstractEventLoop:
         """Return the running loop, which must be the one to which this client belongs."""
@@ -426,7 +420,9 @@ class AsyncDriver:
         assert self._loop is not None
         match effect:
             case GrantLost(ticket):
-                self.tell_lost(ticket)
+                loser = listener_of(ticket.holder)
+                if loser is not None:
+                    self._notify(loser._on_ticket_lost)
             case CallResult(request, answer, error):
                 if request.kind is QueryKind.WATCH:
                     reader: WatchReader = request.exchange.call
@@ -437,8 +433,10 @@ class AsyncDriver:
             case Update(request):
                 request.exchange.call.backlog.add(effect)
                 request.exchange.call.wake()
-            case GroupChange():
-                self.tell_regrouped(effect)
+            case GroupChange(request, gained, lost, awaited):
+                member = listener_of(request.member)
+                if member is not None:
+                    self._notify(functools.partial(member._on_regrouped, gained, lost, awaited))
             case Connect(link, address):
                 name = f"lockring-connect-{address}"
                 task = self._loop.create_task(self._connect(self._loop, link, address), name=name)

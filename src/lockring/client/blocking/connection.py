@@ -40,7 +40,7 @@ decoder: Final = msgspec.msgpack.Decoder(ToClient)
 class ClientConnection:
     """A connected, non-blocking socket, its frames, and its present reader.
 
-    All fields but the socket itself are guarded by the engine's lock. `receive` is called without that lock: by the one
+    All fields but the socket itself are guarded by the client's section. `receive` is called outside of it: by the one
     reader, and by calls that interrupt the reader in its own thread.
 
     Attributes:
@@ -186,6 +186,12 @@ class ClientConnection:
         self.closed = True
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
+
+    def let_all_in(self) -> None:
+        """Have the calls that wait for its reader to leave look again: this connection has ended."""
+        waiting, self.waiting = self.waiting, {}
+        for call in waiting:
+            call.open_gate()
 
     def wanted_events(self, now_ns: int) -> int:
         """Return the events for which the selector should watch it."""
