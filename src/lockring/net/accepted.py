@@ -143,6 +143,7 @@ class AcceptedConnection(FramedConnection):
             role: the connection's role from now on.
             welcome: the answer; None to give it later.
         """
+        assert self.role is None, "a second role would count a client twice, and uncount it once"
         if not role.is_member:
             self._port.limits.count_client()
         self.role = role
@@ -167,13 +168,13 @@ class AcceptedConnection(FramedConnection):
         """The connection's name in a sentence."""
         return self.role.title if self.role is not None else "a stranger"
 
-    def turn_away(self, error: LockringError) -> None:
-        """Refuse the connection as `refuse` does, and log that."""
+    def turn_away(self, error: LockringError, *, request: RequestNumber = NO_REQUEST, hint: int = 0) -> None:
+        """Refuse the connection as `refuse` does, and log that: as a warning if it had been admitted."""
         if self.role is None:
             self.log_refusal(logging.INFO, "refused", error)
         else:
             self.log_refusal(logging.WARNING, "closed the connection of", error)
-        self.refuse(error)
+        self.refuse(error, request=request, hint=hint)
 
     # ----------------------------------------------------------------------- FramedConnection
 

@@ -22,7 +22,7 @@ from lockring.core.effects import (
     StoreRead,
     StoreWrite,
 )
-from lockring.errors import ProtocolError, from_code
+from lockring.errors import WrongRole, from_code
 from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
@@ -193,9 +193,7 @@ class CoordinatorServer:
             case Close(to=int() as number, reason=reason):
                 guest = self._listener.connection(number)
                 if guest is not None:
-                    if guest.tag is None:
-                        guest.log_refusal(logging.INFO, "closed the connection of", ProtocolError(reason))
-                    guest.close(reason)
+                    guest.close(reason)  # the end of a node's connection is logged when it has come
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
                 self._reporter.report(state)
@@ -210,13 +208,16 @@ class CoordinatorServer:
 
     def _refuse(self, number: ConnectionId, refusal: Refusal) -> None:
         guest = self._listener.connection(number)
-        if guest is not None:
-            if guest.tag is None:  # the end of a node that was welcomed is logged when it has come
-                guest.log_refusal(
-                    logging.INFO, "refused", from_code(refusal.code, refusal.text, name=refusal.name)
-                )
-            guest.send(refusal)
-            guest.close(refusal.text)
+        if guest is None:
+            return
+        error = from_code(refusal.code, refusal.text, name=refusal.name)
+        if guest.role is not PEER or isinstance(error, WrongRole):
+            guest.turn_away(error, request=refusal.request, hint=refusal.hint)
+            return
+        # A node that may not join has broken no rule, and the end of one that was welcomed is logged when it has come.
+        if guest.tag is None:
+            guest.log_refusal(logging.INFO, "refused", error)
+        guest.refuse(error, request=refusal.request, hint=refusal.hint)
 
     def _stored(self, operation: OperationNumber, outcome: StoreOutcome) -> None:
         self._core.store_result(

@@ -59,6 +59,7 @@ class CoordinatorShell(Shell):
 
     def on_start(self) -> None:
         self._ends: dict[int, End] = {}
+        self._admitted: dict[int, None] = {}
         self.core = CoordinatorCore(
             address=self.address,
             term=f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}",
@@ -105,6 +106,8 @@ class CoordinatorShell(Shell):
     def carry_out(self, effect: Effect) -> None:
         match effect:
             case Admit(to, _, welcome):
+                assert to not in self._admitted, "a connection has one role"
+                self._admitted[to] = None
                 if welcome is not None:
                     self.transmit(self._ends.get(to), welcome)
             case Broadcast(connections, message):

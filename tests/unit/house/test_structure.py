@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,18 @@ def test_no_machine_imports_another(machine: str) -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_shells_import_the_face_of_a_machine_alone(machine: str) -> None:
     assert list(imports_from(f"lockring.core.{machine}")) == []
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_parts_that_a_machine_lists_exist(machine: str) -> None:
+    path = rules.SOURCE / "core" / machine / "core.py"
+    head = ast.get_docstring(tree_of(path)) or ""
+    listed = [
+        name
+        for line in re.findall(r"^- (`.*?):", head, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", line)
+    ]
+    assert [name for name in listed if not path.with_name(f"{name}.py").exists()] == []
 
 
 def floors_of_the_node() -> list[list[str]]:

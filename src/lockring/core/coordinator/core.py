@@ -3,9 +3,9 @@
 Its parts know nothing of each other; this module joins them:
 
 - `term`: the right to write, all reads and writes of the store, versions.
-- `clients`: which clients are connected, and which routes and notices they have.
+- `clients`: which connections await a hello, which are clients', and which routes and notices these have.
 - `roster`: which nodes are connected or wait for the term to join, and the members of the next state.
-- `membership`: when each member was heard and acknowledged, and the stabilization window.
+- `member_leases`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
 - `slot_requests`: changes of single slots that nodes request.
 - `reconciler_runs` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
@@ -218,21 +218,21 @@ class CoordinatorCore:
     def connected(self, connection: ConnectionId, /, *, now_ns: int) -> None:
         """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
         self._enter(now_ns)
+        self._clients.await_hello(connection)
 
     def receive(self, sender: ConnectionId, message: Message, /, *, now_ns: int) -> None:
         """Handle a message: a `ClientHello` or a `Join` first, then requests of clients and nodes.
 
-        An invalid request is answered with `Refusal`; a violation of the protocol also ends the connection.
+        An invalid request is answered with `Refusal`; a violation of the protocol also ends the connection, and the
+        messages that arrived behind it are ignored.
         """
         self._enter(now_ns)
-        if isinstance(message, Join):
-            self._admit_node(sender, message, now_ns)
-        elif sender in self._clients:
+        if sender in self._clients:
             self._from_client(sender, message, now_ns)
         elif self._roster.node_of(sender) is not None or self._roster.pending.holds(sender):
             self._from_node(sender, message, now_ns)
-        else:
-            self._greet(sender, message)
+        elif self._clients.awaits_hello(sender):
+            self._greet(sender, message, now_ns)
 
     def disconnected(self, sender: ConnectionId, /, *, now_ns: int) -> None:
         """Note that a connection has ended. Unknown ones are ignored."""
@@ -277,17 +277,24 @@ class CoordinatorCore:
 
     # ----------------------------------------------------------------------- first messages
 
-    def _greet(self, sender: ConnectionId, message: Message) -> None:
-        """Handle the first message of a connection that is not a `Join`."""
+    def _greet(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
+        """Admit or refuse a connection by its first message."""
+        # A connection has one first message: a second hello behind a refusal must not admit what is being closed.
+        self._clients.drop(sender)
         error: LockringError | None
         match message:
+            case Join():
+                self._effects.append(Admit(sender, is_member=True, welcome=None))
+                self._join(sender, message, now_ns)
+                return
             case ClientHello():
                 state = self._term.state or ClusterState()
                 error = why_not_greet(message, state.cluster)
                 if error is None:
                     welcome = self._welcome(state)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-                    self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
+                    follows = self._clients.admit(sender, self.note, left_ms=self.left_ms(now_ns))
+                    self._effects += [Send(sender, each) for each in follows]
                     return
             case PeerHello():
                 error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
@@ -299,11 +306,6 @@ class CoordinatorCore:
             case _:
                 error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
         self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
-
-    def _admit_node(self, sender: ConnectionId, join: Join, now_ns: int) -> None:
-        if not (sender in self._clients or self._roster.node_of(sender)):
-            self._effects.append(Admit(sender, is_member=True, welcome=None))
-        self._join(sender, join, now_ns)
 
     # ----------------------------------------------------------------------- what clients and nodes send
 
@@ -323,6 +325,8 @@ class CoordinatorCore:
 
     def _from_node(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         match message:
+            case Join():
+                self._join(sender, message, now_ns)
             case Heartbeat():
                 self._heartbeat(sender, message, now_ns)
             case SlotRequests():
@@ -512,7 +516,7 @@ class CoordinatorCore:
         self.farewells.learn(state)
         self._runs.reschedule(now_ns=now_ns)
         self._broadcast.published(now_ns=now_ns)
-        for client in self._clients.drop_strangers(state.cluster):
+        for client in self._clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
         nodes = tuple(self._roster.connections())
         if nodes:
@@ -560,7 +564,7 @@ class CoordinatorCore:
             return
         left_ms = self.left_ms(now_ns)
         self._effects += self._clients.report(note, left_ms=left_ms, now_ns=now_ns)
-        if note and not self._term.problem:  # a problem of the store is in the log already
+        if note and note != self._term.health.last_failure:  # a failure of the store has lines of its own
             self._effects.append(Note(with_time_left(note, left_ms)))
 
     def _retire(self) -> None:

@@ -30,9 +30,14 @@ class StoreNews(NamedTuple):
 
 
 class StoreHealth:
-    """The record of failures of one coordinator's store. Not safe for use by several tasks."""
+    """The record of failures of one coordinator's store. Not safe for use by several tasks.
+
+    Attributes:
+        last_failure: the sentence for the newest failure, whether or not it has ended; "" before the first.
+    """
 
     def __init__(self) -> None:
+        self.last_failure = ""
         # Failures in a row, on which the pause depends.
         self._reads_failed = self._writes_failed = 0
         self._trouble = RepeatedTrouble()
@@ -71,6 +76,7 @@ class StoreHealth:
             self._fails_writes = True
         else:
             self._reads_failed += 1
+        self.last_failure = reason
         text = self._trouble.fails(reason, now_ns=now_ns)
         if text:
             self._news.append(StoreNews(True, text))

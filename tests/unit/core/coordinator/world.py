@@ -164,6 +164,8 @@ class World:
             case Note(text):
                 self.notes.append(text)
             case Admit(connection, is_member, welcome):
+                assert connection not in self.admitted, "a connection has one role"
+                assert connection not in self.closed, "a connection that is being closed has no role"
                 self.admitted[connection] = is_member
                 if welcome is not None:
                     self.deliver(connection, welcome)
@@ -257,13 +259,15 @@ class World:
     # ------------------------------------------------------------------- nodes
 
     def connection(self) -> ConnectionId:
+        """A connection that was accepted."""
         self._connections += 1
-        return ConnectionId(self._connections)
+        connection = ConnectionId(self._connections)
+        self.core.connected(connection, now_ns=self.read_clocks())
+        return connection
 
     def client(self, cluster: str = "") -> ConnectionId:
         """The connection of a client, greeted."""
         connection = self.connection()
-        self.core.connected(connection, now_ns=self.read_clocks())
         self.receive(connection, ClientHello(PROTOCOL, cluster, f"client-{connection}", 1))
         self.settle()
         return connection
