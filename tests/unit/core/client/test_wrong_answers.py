@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 
-from lockring.core.client import CallResult, ClientEffect, Query, Resolve
+from lockring.core.client import CallResult, ClientEffect, Query, Resolve, TicketState
 from lockring.protocol import (
     BreakReply,
     DescribeReply,
@@ -114,3 +115,17 @@ def test_a_late_answer_to_a_query_that_was_given_up_is_harmless(late: str) -> No
     request = asked(world).request
     world.core.abandon(query, now_ns=world.now_ns)
     assert world.say(A, REPLIES[late](request)) == []
+
+
+@pytest.mark.parametrize("state", [TicketState.PENDING, TicketState.HELD])
+@pytest.mark.parametrize("verdicts", list(product([Verdict.HELD, Verdict.LOST, Verdict.WAITING], repeat=2)))
+def test_two_verdicts_on_one_acquisition_close_the_link_and_change_nothing(
+    state: TicketState, verdicts: tuple[Verdict, Verdict]
+) -> None:
+    world = connected()
+    ticket = world.acquire() if state == TicketState.PENDING else world.hold()
+    request = only(world.pass_s(TTL_MS / 3000 + 0.01), Keepalive).request
+    first, second = verdicts
+    twice = [(ticket.acquisition, int(first), 7), (ticket.acquisition, int(second), 8)]
+    assert disconnects(world.say(A, KeepaliveReply(request, TTL_MS, False, [], twice)))
+    assert ticket.state == state
