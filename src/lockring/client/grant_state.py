@@ -18,12 +18,13 @@ from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ClientCore, HolderReference, Ticket, TicketState, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
+from lockring.ids import RequestNumber
 from lockring.net.frames import encode_frame
 from lockring.protocol import CloseSession, LockRecord, Mode
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
-_LAST_REQUEST: Final = 1 << 53
+_LAST_REQUEST: Final = RequestNumber(1 << 53)
 """Greater than every request number: no answer to the last message is expected."""
 _FRAMES_OF_DROP: Final = 100
 """Free stack frames that giving up a grant may need."""

@@ -20,6 +20,7 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
+from lockring.ids import Incarnation
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import (
@@ -67,7 +68,7 @@ class Joiner(Protocol):
     def state(self) -> ClusterState:
         """The newest cluster state that the node knows."""
 
-    def begin_life(self, incarnation: int) -> None:
+    def begin_life(self, incarnation: Incarnation) -> None:
         """Begin another life with a new incarnation, since the cluster has seen a later one than the present."""
 
     def joined(self) -> None:
@@ -155,17 +156,15 @@ class CoordinatorLink:
         match error:
             case StaleVersion() if hint > self._node.replica.incarnation:
                 log.info("%s: beginning a new life", error)
-                self._node.begin_life(hint)
+                self._node.begin_life(Incarnation(hint))
             case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
-            case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
+            case WrongRole() | ProtocolError() if not self._was_joined and address not in str(error):
                 # The other end may not know by which address it was reached, and the settings here name that.
-                where = (
-                    ""
-                    if address in str(error)
-                    else f" (the answer of {address}, where a coordinator was expected)"
-                )
-                self._node.fail(type(error)(f"{error}{where}", name=error.name))
+                where = f"the answer of {address}, where a coordinator was expected"
+                self._node.fail(type(error)(f"{error} ({where})", name=error.name))
+            case WrongRole() | ProtocolError() | WrongCluster() | InvalidRequest() if not self._was_joined:
+                self._node.fail(error)
             case _:
                 self._wait(error)
 

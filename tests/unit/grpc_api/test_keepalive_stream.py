@@ -13,7 +13,7 @@ from lockring.grpc_api import keepalive_stream as keeping
 from lockring.grpc_api.driver import LossHandler
 from lockring.grpc_api.keepalive_stream import KeepStream, KeptLock
 from lockring.grpc_api.v1 import lockring_pb2 as pb
-from lockring.protocol import KeepaliveReply, Verdict
+from lockring.protocol import AcquisitionVerdict, KeepaliveReply, Verdict
 
 
 class ScriptedDriver:
@@ -120,7 +120,9 @@ def test_an_answer_that_cannot_be_passed_on_ends_its_stream_and_nothing_else(
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         beyond = 2**70  # more than the answer's field can hold
-        reply = KeepaliveReply(1, 5_000, False, [], [(ONLY_ACQUISITION, Verdict.HELD, beyond)])
+        reply = KeepaliveReply(
+            1, 5_000, False, [], [AcquisitionVerdict(ONLY_ACQUISITION, Verdict.HELD, beyond)]
+        )
         stream = KeepStream(ScriptedDriver(None, reply=reply))
         stream.renew(1, [listed(3, 7_000)])
         stream.end()

@@ -47,6 +47,13 @@ def test_times_in_cores_carry_their_unit(path: Path) -> None:
     assert rules.without_unit(tree_of(path)) == []
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if rules.part_of(path) in rules.TYPED], ids=name_of
+)
+def test_numbers_and_names_of_the_protocol_have_types_of_their_own(path: Path) -> None:
+    assert rules.plain_ids(tree_of(path)) == []
+
+
 @every_module_with_bench
 def test_public_names_are_documented(path: Path) -> None:
     assert rules.undocumented(tree_of(path)) == []

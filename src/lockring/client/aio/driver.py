@@ -60,6 +60,7 @@ from lockring.core.client import (
     Wait,
 )
 from lockring.errors import ClientClosed, LockringError
+from lockring.ids import LinkId, LockName
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message, Mode
 from lockring.units import NS_PER_S
@@ -106,8 +107,8 @@ class AsyncDriver:
         )
         self._sweep_at_ns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wires: dict[int, AsyncConnection] = {}
-        self._connecting: dict[int, asyncio.Task[None]] = {}
+        self._wires: dict[LinkId, AsyncConnection] = {}
+        self._connecting: dict[LinkId, asyncio.Task[None]] = {}
         self._timer = StallTimer(self)
         self._is_flush_planned = False
         self._is_flushing = False
@@ -153,7 +154,7 @@ class AsyncDriver:
     async def acquire(
         self,
         grant: Callable[[Any, Ticket], G],
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
@@ -167,7 +168,7 @@ class AsyncDriver:
 
     async def acquire_ticket(
         self,
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int,
@@ -258,7 +259,7 @@ class AsyncDriver:
         """Withdraw what was begun; its answer is not wanted any more; from any thread."""
         self._clean_up(lambda: self._core.abandon(request, now_ns=monotonic_ns()))
 
-    def watch(self, name: str, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
+    def watch(self, name: LockName, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
         """Begin to watch a lock; of a slow reader's updates at most `unread_max` wait."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
@@ -368,7 +369,7 @@ class AsyncDriver:
             # repeats unanswered requests on another connection.
             wire.transport.close()
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop, link: int, address: str) -> None:
+    async def _connect(self, loop: asyncio.AbstractEventLoop, link: LinkId, address: str) -> None:
         wire = AsyncConnection(self, link, address)
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -409,7 +410,7 @@ class AsyncDriver:
             return
         self._is_flushing = True
         try:
-            pieces: dict[int, list[bytes]] = {}
+            pieces: dict[LinkId, list[bytes]] = {}
             while effects := self._core.take_effects(now_ns=monotonic_ns()):
                 for effect in effects:
                     kind = type(effect)

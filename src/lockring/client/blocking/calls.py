@@ -25,6 +25,7 @@ from lockring.client.blocking.connection import IDLE_NS, NAP_S, ClientConnection
 from lockring.client.blocking.section import Section
 from lockring.core.client import PENDING, Backlog, Query, Ticket
 from lockring.errors import LockringError
+from lockring.ids import LinkId
 
 if TYPE_CHECKING:
     from lockring.client.blocking.background import Keeper
@@ -129,7 +130,7 @@ class Calls(Section):
 
     # ------------------------------------------------------------------ who reads
 
-    def _take(self, link: int, call: Call, now_ns: int) -> None:
+    def _take(self, link: LinkId, call: Call, now_ns: int) -> None:
         """Make a call the reader of its connection; if it cannot be, prepare its gate."""
         if not call.waits:
             call.waits = True

@@ -30,6 +30,7 @@ from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, Backlog, ClientCore, Query, Ticket, Update, Wait, not_held
 from lockring.errors import LockringError, ReentrantCall
+from lockring.ids import LockName
 from lockring.protocol import Mode
 from lockring.units import NS_PER_S
 
@@ -48,7 +49,7 @@ class BlockingDriver(DriverBase):
     def acquire(
         self,
         grant: Callable[[Any, Ticket], G],
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
@@ -75,7 +76,7 @@ class BlockingDriver(DriverBase):
         raise call.error
 
     def _begin_acquire(
-        self, now_ns: int, call: Call, name: str, ttl_ms: int, wait_ms: int, mode: int, payload: bytes
+        self, now_ns: int, call: Call, name: LockName, ttl_ms: int, wait_ms: int, mode: int, payload: bytes
     ) -> None:
         if (self._keeper is None or self._choring or self._openers) and not self._may_begin(call):
             return
@@ -185,7 +186,7 @@ class BlockingDriver(DriverBase):
         if not call.done:
             self._take(request.exchange.link, call, now_ns)
 
-    def watch(self, name: str) -> Call:
+    def watch(self, name: LockName) -> Call:
         """Begin to watch a lock."""
         call = Call()
         call.backlog = Backlog()
@@ -200,7 +201,7 @@ class BlockingDriver(DriverBase):
             raise call.error
         return call
 
-    def _begin_watch(self, now_ns: int, call: Call, name: str) -> None:
+    def _begin_watch(self, now_ns: int, call: Call, name: LockName) -> None:
         if (self._keeper is None or self._choring or self._openers) and not self._may_begin(call):
             return
         try:

@@ -48,6 +48,7 @@ from lockring.core.client import (
 )
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import ProtocolError, Unavailable
+from lockring.ids import LinkId
 from lockring.net.frames import encode_frame
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -257,7 +258,7 @@ class DriverBase(Calls):
 
     # ------------------------------------------------------------------ opening connections
 
-    def _open(self, link: int, address: str, mark: object) -> None:
+    def _open(self, link: LinkId, address: str, mark: object) -> None:
         """Begin to open a connection, in a thread of its own."""
         work = functools.partial(self._connect, link, address, mark)
         opener = threading.Thread(target=work, name=f"lockring-connect-{address}", daemon=True)
@@ -273,7 +274,7 @@ class DriverBase(Calls):
             self._rouse()
             raise
 
-    def _connect(self, link: int, address: str, mark: object) -> None:
+    def _connect(self, link: LinkId, address: str, mark: object) -> None:
         """Open a connection. `mark` shows whether it is still wanted once it is open."""
         wire, reason = None, ""
         try:
@@ -295,7 +296,7 @@ class DriverBase(Calls):
         self._inside(self._connected, link, mark, wire, reason)
 
     def _connected(
-        self, now_ns: int, link: int, mark: object, wire: ClientConnection | None, reason: str
+        self, now_ns: int, link: LinkId, mark: object, wire: ClientConnection | None, reason: str
     ) -> None:
         if self._connecting.get(link) is not mark:
             if wire is not None:

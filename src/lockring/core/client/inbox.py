@@ -22,6 +22,7 @@ from lockring.core.client.shutdown import Shutdown
 from lockring.core.client.tickets import Ticket
 from lockring.core.client.watches import apply_notice
 from lockring.errors import LockringError, ProtocolError, from_code
+from lockring.ids import NO_LINK, NO_REQUEST, RequestNumber
 from lockring.protocol import (
     KeepaliveReply,
     ListReply,
@@ -135,7 +136,7 @@ class Inbox:
             ProtocolError: what it answers is open, and is a request of another kind.
         """
         # Every answer has a request; pushed news that is not known here has none.
-        request = getattr(message, "request", 0)
+        request: RequestNumber = getattr(message, "request", NO_REQUEST)
         query = link.requests.get(request)
         if query is not None and not isinstance(query, PingQuery):
             if not isinstance(query, Query) or type(message) is not REPLIES.get(query.kind):
@@ -144,7 +145,7 @@ class Inbox:
         link.requests.pop(request, None)
         if not isinstance(query, Query):
             return  # the caller has given up, or never wanted the answer
-        query.exchange.link = 0
+        query.exchange.link = NO_LINK
         if query.kind is QueryKind.RENEW:
             assert isinstance(message, KeepaliveReply)
             self._renewals.answered_on_behalf(query, message, now_ns)
@@ -156,7 +157,7 @@ class Inbox:
         query.listing.add_page(message)
         if query.listing.found_nothing_served():
             query.listing.start_over()
-            refusal = Refusal(0, "unavailable", "no node serves any slot at present")
+            refusal = Refusal(NO_REQUEST, "unavailable", "no node serves any slot at present")
             self._outstanding.retry(query, refusal, now_ns)
         else:
             self._outstanding.dispatch(query, now_ns)

@@ -17,6 +17,7 @@ from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
 from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.node.trouble import Troubles
+from lockring.ids import Generation, LockName, SlotNumber
 from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS
@@ -44,7 +45,7 @@ class NodeGrants:
         self._troubles = troubles
         self._generations = generations
         self._events = events
-        self.unanswered: dict[int, None] = {}
+        self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting)
         self.waiters = 0
         # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
@@ -56,7 +57,7 @@ class NodeGrants:
     def grant(
         self,
         slot: NodeSlot,
-        name: str,
+        name: LockName,
         session: Session,
         wanted: Acquire | LockWaiter,
         request: OpenRequest,
@@ -349,7 +350,7 @@ class NodeGrants:
             client.waiters.pop(waiter, None)
 
 
-def _put(name: str, session: Session, wanted: Acquire | LockWaiter, generation: int) -> Put:
+def _put(name: LockName, session: Session, wanted: Acquire | LockWaiter, generation: Generation) -> Put:
     """Return the mutation of a new grant.
 
     By position: with keywords the constructor takes 0.20 µs instead of 0.13 (CPython 3.11), on the path of every

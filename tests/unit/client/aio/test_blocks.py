@@ -180,16 +180,17 @@ class Interrupt(BaseException):
     """Ends a call from outside, as a cancellation or the end of the program does."""
 
 
-async def a_question(client: Client) -> Coroutine[Any, Any, Any]:
+async def a_question(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
     return client.describe("x")
 
 
-async def an_acquire(client: Client) -> Coroutine[Any, Any, Any]:
+async def an_acquire(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
     return client.lock("x").acquire()
 
 
-async def a_release_of_several(client: Client) -> Coroutine[Any, Any, Any]:
+async def a_release_of_several(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
     grants = await client.acquire_all(["x", "y", "z"])
+    kept.append(grants)  # or they would be dropped before the client's own thread has let go of them
     return grants.release()
 
 
@@ -209,14 +210,15 @@ def throw_on_a_loop(call: Coroutine[Any, Any, Any]) -> None:
 def test_a_call_that_is_ended_in_another_thread_ends_with_its_own_error_and_leaves_nothing(
     server: LockServer,
     own_thread: bool,
-    begin: Callable[[Client], Coroutine[Any, Any, Coroutine[Any, Any, Any]]],
+    begin: Callable[[Client, list[Any]], Coroutine[Any, Any, Coroutine[Any, Any, Any]]],
     interrupt: Callable[[Coroutine[Any, Any, Any]], None],
 ) -> None:
     async def main() -> None:
         async with Client(server.address, own_thread=own_thread) as client:
             async with client.lock("warm up"):
                 pass
-            call = await begin(client)
+            kept: list[Any] = []
+            call = await begin(client, kept)
             call.send(None)  # it waits for its answer, and no task drives it
             with pytest.raises(Interrupt):
                 await asyncio.to_thread(interrupt, call)

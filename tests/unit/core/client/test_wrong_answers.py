@@ -10,6 +10,7 @@ import pytest
 
 from lockring.core.client import CallResult, ClientEffect, Query, Resolve, TicketState
 from lockring.protocol import (
+    AcquisitionVerdict,
     BreakReply,
     DescribeReply,
     Keepalive,
@@ -28,7 +29,9 @@ from tests.unit.core.client.world import TTL_MS, A, World, connected, disconnect
 
 REPLIES: dict[str, Callable[[int], Message]] = {
     "released": lambda request: ReleaseReply(request, True),
-    "kept": lambda request: KeepaliveReply(request, TTL_MS, False, [], [(1, Verdict.HELD, 7)]),
+    "kept": lambda request: KeepaliveReply(
+        request, TTL_MS, False, [], [AcquisitionVerdict(1, Verdict.HELD, 7)]
+    ),
     "described": lambda request: DescribeReply(request, lock_info("x")),
     "listed": lambda request: ListReply(request, [], -1, ""),
     "broken": lambda request: BreakReply(request, True, 0),
@@ -126,6 +129,9 @@ def test_two_verdicts_on_one_acquisition_close_the_link_and_change_nothing(
     ticket = world.acquire() if state == TicketState.PENDING else world.hold()
     request = only(world.pass_s(TTL_MS / 3000 + 0.01), Keepalive).request
     first, second = verdicts
-    twice = [(ticket.acquisition, int(first), 7), (ticket.acquisition, int(second), 8)]
+    twice = [
+        AcquisitionVerdict(ticket.acquisition, first, 7),
+        AcquisitionVerdict(ticket.acquisition, second, 8),
+    ]
     assert disconnects(world.say(A, KeepaliveReply(request, TTL_MS, False, [], twice)))
     assert ticket.state == state
