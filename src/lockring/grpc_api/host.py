@@ -20,6 +20,13 @@ class LocalConnection(Protocol):
         """End the connection."""
 
 
+class OpenOrder(Protocol):
+    """An operator's request that waits for the coordinator's answer."""
+
+    def hang_up(self) -> None:
+        """End the wait, and the connection on which it was sent. Harmless after the answer."""
+
+
 class NodeHost(Protocol):
     """The node of this process."""
 
@@ -42,8 +49,8 @@ class NodeHost(Protocol):
 
     def pass_on(
         self, order: Drain | Undrain, answer: Callable[[DrainReply | UndrainReply | Refusal], None]
-    ) -> None:
-        """Give an operator's request to the coordinator; its answer goes to `answer`."""
+    ) -> OpenOrder:
+        """Give an operator's request to the coordinator; its answer goes to `answer`, unless the caller hangs up."""
 
 
 class SlotPlace(NamedTuple):

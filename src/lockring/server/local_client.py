@@ -133,9 +133,15 @@ class LocalClients:
         life.accept(number)
         return local
 
-    def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
-        """Ask for what an operator wants as any client would, and call `answer` once with what comes back."""
-        OrderingClient(self, answer).ask(order)
+    def pass_on(self, order: Drain | Undrain, answer: Answer) -> OrderingClient:
+        """Ask for what an operator wants as any client would, and call `answer` once with what comes back.
+
+        Returns:
+            The client that waits for the answer, so that the operator can hang up before it has come.
+        """
+        client = OrderingClient(self, answer)
+        client.ask(order)
+        return client
 
 
 class OrderingClient:
@@ -156,6 +162,11 @@ class OrderingClient:
     def ask(self, order: Drain | Undrain) -> None:
         """Send the request."""
         self._line.ask(type(order)(RequestNumber(1), order.node))
+
+    def hang_up(self) -> None:
+        """End the wait for the answer, which is not passed on any more. Harmless after the answer."""
+        self._answer = None
+        self._line.hang_up()
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, (DrainReply, UndrainReply, Refusal)):

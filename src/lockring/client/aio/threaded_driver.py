@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -103,7 +102,7 @@ class ThreadedDriver:
         except RuntimeError:  # another loop runs here than the client's, or none
             if ticket.state != HELD:
                 raise
-            self.call_at_home(functools.partial(self.let_go, ticket))
+            self.let_go(ticket)
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer."""
@@ -292,7 +291,7 @@ class ThreadedDriver:
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function called in the inner driver's thread."""
-        if self._loop is not None:
+        if self._loop is not None and not self._inner.is_forked:
             with contextlib.suppress(RuntimeError):  # it is closed
                 self._loop.call_soon_threadsafe(function, *arguments)
 

@@ -273,8 +273,11 @@ class ClientCore:
     def cancel(self, ticket: Ticket, *, now_ns: int) -> None:
         """Withdraw a ticket whatever its state, so that nothing of it is left; no `Resolve` follows.
 
-        Of a release this ends only the wait: the release itself goes on.
+        Of a release this ends only the wait: the release itself goes on. A membership stops following its group.
         """
+        query = self._memberships.query_of(ticket)
+        if query is not None:
+            self.leave(query, now_ns=now_ns)
         if ticket.state in (PENDING, HELD):
             self._endings.retract(ticket, now_ns)
         ticket.state = ENDED

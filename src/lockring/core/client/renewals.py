@@ -165,12 +165,9 @@ class ClientRenewals:
         self._requests.send_keepalive(share, node.link, DIGEST, now_ns)
 
     def answered(self, link: NodeLink, reply: KeepaliveReply, now_ns: int) -> None:
-        """Apply the answer to a keepalive."""
-        asked = link.requests.pop(reply.request, None)
-        if not isinstance(asked, OpenKeepalive):
-            if isinstance(asked, Query):
-                self._answered_on_behalf(asked, reply, now_ns)
-            return
+        """Apply the answer to a keepalive that is open on the link."""
+        asked = link.requests.pop(reply.request)
+        assert isinstance(asked, OpenKeepalive)
         share = asked.share
         if share.session.shares.get(share.replica) is not share:
             # The session was forgotten meanwhile. What it lacks is not given up: a program may hold it.
@@ -200,7 +197,7 @@ class ClientRenewals:
         if repeat:
             self.repeat_soon(share, now_ns)
 
-    def _answered_on_behalf(self, query: Query, reply: KeepaliveReply, now_ns: int) -> None:
+    def answered_on_behalf(self, query: Query, reply: KeepaliveReply, now_ns: int) -> None:
         """Answer a program's keepalive if the node has said something of its acquisition, else repeat it."""
         for each in reply.acquisitions:
             if each.verdict in _FINAL and (each.verdict != Verdict.HELD or reply.promise_ms > 0):

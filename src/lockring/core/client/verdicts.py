@@ -21,6 +21,7 @@ from enum import Enum
 from typing import Final
 
 from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket
+from lockring.errors import ProtocolError
 from lockring.ids import Generation, RequestNumber, SlotNumber
 from lockring.protocol import KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS
@@ -87,7 +88,12 @@ def apply_keepalive(
         sent_at_ns: when it was sent.
         reply: the answer.
         now_ns: the time.
+
+    Raises:
+        ProtocolError: the answer contradicts itself. Nothing is changed.
     """
+    if len({each.acquisition for each in reply.acquisitions}) < len(reply.acquisitions):
+        raise ProtocolError("the answer to a keepalive has two verdicts on one acquisition")
     until_ns = sent_at_ns + reply.promise_ms * NS_PER_MS
     outcome = KeepaliveOutcome(until_ns)
     if reply.agreed and request > share.promised_by and until_ns > share.promised_until_ns:

@@ -197,6 +197,15 @@ def test_a_loss_that_a_node_reports_of_a_programs_session_is_passed_on() -> None
     assert connected().say(A, notice) == [], "a client of its own has nothing to do with others' sessions"
 
 
+def test_a_loss_is_passed_on_while_another_call_of_the_same_session_waits() -> None:
+    world = acting()
+    waiting = acquire_for(world, "theirs")
+    world.take()
+    notice = LossNotice("theirs", ONLY_ACQUISITION, "x", "broken")
+    assert world.say(A, notice) == [LossOnBehalf("theirs", "x", "broken")]
+    assert waiting.state == TicketState.PENDING
+
+
 def test_a_release_on_behalf_says_what_it_found_and_how_often_it_was_asked() -> None:
     world = acting()
     query = world.core.release_for(
