@@ -591,6 +591,6 @@ _ending: set[asyncio.Task[None]] = set()
 
 
 def _on_timer(reference: weakref.ref[AsyncDriver], may_wait: bool) -> None:
-    engine = reference()
-    if engine is not None:
-        engine.on_timer(may_wait)
+    driver = reference()
+    if driver is not None:
+        driver.on_timer(may_wait)
