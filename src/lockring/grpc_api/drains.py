@@ -13,6 +13,7 @@ from typing import Final
 from lockring.clock import monotonic_ns
 from lockring.errors import Unavailable, from_code
 from lockring.grpc_api.host import NodeHost
+from lockring.ids import NO_REQUEST
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
 from lockring.units import NS_PER_S
 
@@ -54,4 +55,4 @@ async def _ask_once(
         async with asyncio.timeout(max(0.0, (until_ns - monotonic_ns()) / NS_PER_S)):
             return await answered
     except TimeoutError:
-        return Refusal(0, Unavailable.code, "the coordinator did not answer in time", wanted.node)
+        return Refusal(NO_REQUEST, Unavailable.code, "the coordinator did not answer in time", wanted.node)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.ids import SlotNumber, Version
 from lockring.protocol import Drain, DrainReply, Message, Refusal, Undrain, UndrainReply
 
 
@@ -51,10 +52,10 @@ class SlotPlace(NamedTuple):
     node: str
     address: str
     grpc: str
-    version: int
+    version: Version
 
 
-def place_of(state: ClusterState, slot: int) -> SlotPlace:
+def place_of(state: ClusterState, slot: SlotNumber) -> SlotPlace:
     """Return where a slot is by a cluster state."""
     primary = state.slots[slot].primary
     member = None if primary is None else state.members.get(primary.node)

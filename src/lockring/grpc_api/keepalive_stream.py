@@ -16,6 +16,7 @@ from lockring.core.client import ClientCore, LossOnBehalf, Query
 from lockring.errors import LockringError
 from lockring.grpc_api.driver import AGAIN, LossHandler
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.ids import Generation, LockName, SessionId
 from lockring.protocol import KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -44,22 +45,22 @@ class Renewer(Protocol):
     def abandon(self, request: Query) -> None:
         """Withdraw what was begun."""
 
-    def listen(self, session: str, handler: LossHandler) -> None:
+    def listen(self, session: SessionId, handler: LossHandler) -> None:
         """Call `handler` with each loss that a node reports of this session."""
 
-    def unlisten(self, session: str, handler: LossHandler) -> None:
+    def unlisten(self, session: SessionId, handler: LossHandler) -> None:
         """Undo `listen`."""
 
 
 class KeptLock(NamedTuple):
     """A lock that a client lists, checked. `wire_session` is the one on the wire."""
 
-    name: str
+    name: LockName
     session: str
     key: str
-    wire_session: str
+    wire_session: SessionId
     ttl_ms: int
-    generation: int
+    generation: Generation
 
 
 class KeepStream:
@@ -75,7 +76,7 @@ class KeepStream:
         self._change = asyncio.Event()
         self._room = asyncio.Event()
         self._renewals: dict[Query, None] = {}
-        self._known: dict[str, KeptLock] = {}
+        self._known: dict[SessionId, KeptLock] = {}
         self._error: LockringError | None = None
         self._is_over = False
         self._unsent = 0
@@ -143,7 +144,7 @@ class KeepStream:
 
     # ----------------------------------------------------------------------- inner
 
-    def _forget(self, session: str) -> None:
+    def _forget(self, session: SessionId) -> None:
         if self._known.pop(session, None) is not None:
             self._driver.unlisten(session, self._lost)
 
@@ -191,7 +192,8 @@ def _renewal_of(lock: KeptLock, core: ClientCore, now_ns: int) -> Query:
 
 def _verdict_on(lock: KeptLock, reply: KeepaliveReply) -> pb.KeptLock:
     """Return the meaning of a node's answer for the client."""
-    for _, verdict, generation in reply.acquisitions:
+    for answer in reply.acquisitions:
+        verdict, generation = answer.verdict, answer.generation
         if verdict == Verdict.HELD and lock.generation not in (0, generation):
             return pb.KeptLock(verdict=pb.VERDICT_LOST, reason="regranted")
         if verdict == Verdict.HELD:

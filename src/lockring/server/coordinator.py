@@ -22,13 +22,14 @@ from lockring.core.effects import (
     StoreRead,
     StoreWrite,
 )
-from lockring.errors import Overloaded, ProtocolError, from_code
-from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
+from lockring.errors import ProtocolError, from_code
+from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId
+from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
-from lockring.protocol import Message, Refusal, Welcome
+from lockring.protocol import ClientHello, Message, Refusal, Welcome
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
@@ -87,8 +88,8 @@ class CoordinatorServer:
         log.info("coordinator listens on %s", listening)
         self._core = core = CoordinatorCore(
             address=self.address,
-            term=secrets.token_hex(8),
-            cluster_if_new=secrets.token_hex(8),
+            term=TermId(secrets.token_hex(8)),
+            cluster_if_new=ClusterId(secrets.token_hex(8)),
             timing=settings.timing(),
             new_cluster=opened.is_new,
             boot=boot_id(),
@@ -140,6 +141,8 @@ class CoordinatorServer:
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """See `ConnectionHandler`. The core decides, at once."""
+        if isinstance(hello, ClientHello):
+            guest.require_client_room()  # before the core hears of it, which cannot count the port's clients
         now_ns = self._now_ns()
         self._core.connected(guest.number, now_ns=now_ns)
         self._core.receive(guest.number, hello, now_ns=now_ns)
@@ -169,7 +172,9 @@ class CoordinatorServer:
     def _carry_out_one(self, effect: Effect) -> None:
         match effect:
             case Admit(number, is_member, welcome):
-                self._admit(number, PEER if is_member else CLIENT, welcome)
+                guest = self._listener.connection(number)
+                if guest is not None:
+                    guest.admit(PEER if is_member else CLIENT, welcome)
             case Send(to=int() as number, message=message):
                 guest = self._listener.connection(number)
                 if guest is not None:
@@ -203,7 +208,7 @@ class CoordinatorServer:
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
-    def _refuse(self, number: int, refusal: Refusal) -> None:
+    def _refuse(self, number: ConnectionId, refusal: Refusal) -> None:
         guest = self._listener.connection(number)
         if guest is not None:
             if guest.tag is None:  # the end of a node that was welcomed is logged when it has come
@@ -213,17 +218,7 @@ class CoordinatorServer:
             guest.send(refusal)
             guest.close(refusal.text)
 
-    def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
-        guest = self._listener.connection(number)
-        if guest is None:
-            return
-        try:
-            guest.admit(role, welcome)
-        except Overloaded as error:
-            guest.refuse(error)
-            self._core.disconnected(number, now_ns=self._now_ns())
-
-    def _stored(self, operation: int, outcome: StoreOutcome) -> None:
+    def _stored(self, operation: OperationNumber, outcome: StoreOutcome) -> None:
         self._core.store_result(
             operation,
             ok=outcome.ok,

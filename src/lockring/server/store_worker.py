@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from lockring.cluster_state import ClusterState
 from lockring.errors import LockringError
+from lockring.ids import Version
 from lockring.store.base import Store
 
 
@@ -42,7 +43,9 @@ class StoreWorker:
         """Read the state; `done` is called in the event loop."""
         self._run(lambda: StoreOutcome(True, self._store.read()), done)
 
-    def write(self, expected_version: int, state: ClusterState, done: Callable[[StoreOutcome], None]) -> None:
+    def write(
+        self, expected_version: Version, state: ClusterState, done: Callable[[StoreOutcome], None]
+    ) -> None:
         """Compare-and-set the state; `done` is called in the event loop."""
 
         def operation() -> StoreOutcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lockring.cluster_state import ClusterState
+from lockring.ids import Version
 
 
 class Store(Protocol):
@@ -28,7 +29,7 @@ class Store(Protocol):
         """
         ...
 
-    def write(self, expected_version: int, state: ClusterState) -> bool:
+    def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one; 0 stands for an empty store.
 
         After a return of True, the state survives the process and the machine, as far as the store promises that.

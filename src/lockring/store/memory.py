@@ -6,6 +6,7 @@ from threading import Lock
 
 from lockring.cluster_state import ClusterState
 from lockring.errors import StoreError
+from lockring.ids import Version
 
 
 class MemoryStore:
@@ -31,7 +32,7 @@ class MemoryStore:
             self._check_open()
             return self._state
 
-    def write(self, expected_version: int, state: ClusterState) -> bool:
+    def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one, and return whether it was stored.
 
         Raises:

@@ -19,6 +19,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.timing import Timing
+from lockring.ids import ConnectionId
 from lockring.protocol import (
     ToCoordinator,
 )
@@ -130,7 +131,7 @@ class CoordinatorShell(Shell):
             case _:
                 raise AssertionError(f"a coordinator asks for {effect}")
 
-    def _close(self, connection: int, reason: str) -> None:
+    def _close(self, connection: ConnectionId, reason: str) -> None:
         end = self._ends.get(connection)
         if end is None:
             return

@@ -14,6 +14,7 @@ from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler import PlanInput
 from lockring.core.coordinator.term import Term
 from lockring.core.farewells import Farewells
+from lockring.ids import Version
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, mutant
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -128,7 +129,7 @@ def drill_restart_empty() -> None:
 def wipe_no_wait() -> list[Change]:
     """A coordinator whose store was lost assigns the slots at once. (To be run with lost stores.)"""
 
-    def forgotten(slot: SlotState, version: int) -> SlotState:
+    def forgotten(slot: SlotState, version: Version) -> SlotState:
         return SlotState(version, version, 0, None, None, None, slot.generation_below, slot.generation_below)
 
     return [(term, "forgotten", forgotten)]

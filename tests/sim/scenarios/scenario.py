@@ -226,7 +226,7 @@ class Scenario:
         assert node._coordinator is not None
         assert node.core is not None
         node.wished_to_leave.add(node.core.replica)
-        node.transmit(node._coordinator, Leave(0))
+        node.transmit(node._coordinator, Leave(1))
 
     def make_anew(self, *, new_cluster: bool) -> None:
         """End all servers and start them again at their addresses, with a store that knows nothing.

@@ -75,6 +75,33 @@ def test_shells_import_the_face_of_a_machine_alone(machine: str) -> None:
     assert list(imports_from(f"lockring.core.{machine}")) == []
 
 
+def floors_of_the_node() -> list[list[str]]:
+    """The modules on each floor of the node in the architecture page's picture, from the top."""
+    page = (rules.SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    _, picture, _ = page.split("The node's machine stands on ")[1].split("```", 2)
+    core, service, *floors = picture.strip().splitlines()
+    return [core.split()[:1], service.split()[:1], *(floor.split()[1:] for floor in floors)]
+
+
+def test_the_picture_of_the_node_shows_each_of_its_modules_once() -> None:
+    modules = sorted(path.stem for path in (rules.SOURCE / "core" / "node").glob("[!_]*.py"))
+    assert sorted(module for floor in floors_of_the_node() for module in floor) == modules
+
+
+def test_no_module_of_the_node_imports_one_from_a_floor_above_it() -> None:
+    package = "lockring.core.node."
+    height = {
+        package + module: -depth for depth, floor in enumerate(floors_of_the_node()) for module in floor
+    }
+    upwards = [
+        (name, target)
+        for name in height
+        for target in sorted(GRAPH[name])
+        if target in height and height[target] > height[name]
+    ]
+    assert upwards == []
+
+
 @every_core_module
 def test_no_part_holds_the_whole(path: Path) -> None:
     assert rules.hubs(tree_of(path)) == []

@@ -60,6 +60,7 @@ from lockring.core.client import (
     Wait,
 )
 from lockring.errors import ClientClosed, LockringError
+from lockring.ids import LinkId, LockName
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message, Mode
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -113,8 +114,8 @@ class AsyncDriver:
         self._notify = notify
         self._sweep_at_ns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wires: dict[int, AsyncConnection] = {}
-        self._connecting: dict[int, asyncio.Task[None]] = {}
+        self._wires: dict[LinkId, AsyncConnection] = {}
+        self._connecting: dict[LinkId, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._is_flush_planned = False
@@ -151,7 +152,7 @@ class AsyncDriver:
     async def acquire(
         self,
         grant: Callable[[Any, Ticket], G],
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
@@ -165,7 +166,7 @@ class AsyncDriver:
 
     async def acquire_ticket(
         self,
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int,
@@ -260,7 +261,7 @@ class AsyncDriver:
             self._core.abandon(request, now_ns=monotonic_ns())
             self._plan_flush(self._usable())
 
-    def watch(self, name: str, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
+    def watch(self, name: LockName, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
         """Begin to watch a lock; of a slow reader's updates at most `unread_max` wait."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
@@ -352,7 +353,7 @@ class AsyncDriver:
             # repeats unanswered requests on another connection.
             wire.transport.close()
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop, link: int, address: str) -> None:
+    async def _connect(self, loop: asyncio.AbstractEventLoop, link: LinkId, address: str) -> None:
         wire = AsyncConnection(self, link, address)
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -393,7 +394,7 @@ class AsyncDriver:
             return
         self._is_flushing = True
         try:
-            pieces: dict[int, list[bytes]] = {}
+            pieces: dict[LinkId, list[bytes]] = {}
             while effects := self._core.take_effects(now_ns=monotonic_ns()):
                 for effect in effects:
                     kind = type(effect)

@@ -29,6 +29,7 @@ from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, ClientCore, Query, Ticket, Update, Wait
 from lockring.errors import ClientClosed, ReentrantCall, Unavailable
+from lockring.ids import LockName
 from lockring.protocol import Mode
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
@@ -76,7 +77,7 @@ class ThreadedDriver:
     async def acquire(
         self,
         grant: Callable[[Any, Ticket], G],
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
@@ -112,7 +113,7 @@ class ThreadedDriver:
         """Begin a query, which `question` makes of the core and the time, and wait for its answer."""
         return await self._across(lambda: self._inner.ask(question))
 
-    def watch(self, name: str) -> WatchReader:
+    def watch(self, name: LockName) -> WatchReader:
         """Begin to watch a lock."""
         return self._now(self._start(), lambda: self._inner.watch(name))
 

@@ -28,6 +28,7 @@ from lockring.client.blocking.connections import Connections
 from lockring.client.blocking.section import Section
 from lockring.core.client import PENDING, Backlog, ClientCore, Query, Ticket
 from lockring.errors import LockringError
+from lockring.ids import LinkId
 
 
 class Call:
@@ -169,7 +170,7 @@ class Calls:
         if wire.taken and not wire.closed:
             feed(wire, now_ns, None)
 
-    def take(self, link: int, call: Call) -> None:
+    def take(self, link: LinkId, call: Call) -> None:
         """Make a call the reader of its connection; if it cannot be, prepare its gate."""
         if not call.waits:
             call.waits = True

@@ -15,6 +15,7 @@ import msgspec
 from lockring.addresses import split_address
 from lockring.client.blocking.spinning import SpinBudget
 from lockring.errors import ProtocolError, Unavailable
+from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message, ToClient
@@ -81,7 +82,7 @@ class ClientConnection:
         "waiting",
     )
 
-    def __init__(self, link: int, address: str, sock: socket.socket, now_ns: int) -> None:
+    def __init__(self, link: LinkId, address: str, sock: socket.socket, now_ns: int) -> None:
         self.link = link
         self.address = address
         self.sock = sock

@@ -12,9 +12,10 @@ from lockring.client.blocking.section import Section
 from lockring.client.blocking.thread_starter import ThreadStarter
 from lockring.clock import monotonic_ns
 from lockring.errors import Unavailable
+from lockring.ids import LinkId
 from lockring.system_errors import reason_of
 
-Opened = Callable[[int, int, ClientConnection | None, str], None]
+Opened = Callable[[int, LinkId, ClientConnection | None, str], None]
 """Given in a section: the time, the link, its connection, None if it failed, and then why."""
 
 
@@ -33,16 +34,16 @@ class Connections:
         self._section = section
         self._background = background
         self._starter = starter
-        self.wires: dict[int, ClientConnection] = {}
+        self.wires: dict[LinkId, ClientConnection] = {}
         self._marks: dict[int, object] = {}
         """By link, what stands for the attempt to open it. A link may be given up and be wanted again meanwhile."""
 
-    def open(self, link: int, address: str, opened: Opened) -> None:
+    def open(self, link: LinkId, address: str, opened: Opened) -> None:
         """Begin to open a connection after this section; `opened` gets it, unless it is given up before."""
         mark = self._marks[link] = object()
         self._section.do_after(functools.partial(self._start_opener, link, address, mark, opened))
 
-    def hang_up(self, link: int) -> None:
+    def hang_up(self, link: LinkId) -> None:
         """Give up a link, whether or not it is open yet."""
         self._marks.pop(link, None)
         wire = self.wires.get(link)
@@ -67,7 +68,7 @@ class Connections:
 
     # ------------------------------------------------------------------ in threads of their own, outside sections
 
-    def _start_opener(self, link: int, address: str, mark: object, opened: Opened) -> None:
+    def _start_opener(self, link: LinkId, address: str, mark: object, opened: Opened) -> None:
         work = functools.partial(self._connect, link, address, mark, opened)
         opener = threading.Thread(target=work, name=f"lockring-connect-{address}", daemon=True)
         openers = self._starter.openers
@@ -84,7 +85,7 @@ class Connections:
             self._background.rouse()
             raise
 
-    def _connect(self, link: int, address: str, mark: object, opened: Opened) -> None:
+    def _connect(self, link: LinkId, address: str, mark: object, opened: Opened) -> None:
         wire, reason = None, ""
         try:
             sock = connect(address)
@@ -107,7 +108,7 @@ class Connections:
     def _hand_over(
         self,
         now_ns: int,
-        link: int,
+        link: LinkId,
         mark: object,
         wire: ClientConnection | None,
         reason: str,

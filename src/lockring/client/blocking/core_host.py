@@ -29,6 +29,7 @@ from lockring.core.client import (
     Update,
 )
 from lockring.errors import ProtocolError, Unavailable
+from lockring.ids import LinkId
 from lockring.net.frames import encode_frame
 
 
@@ -152,7 +153,7 @@ class CoreHost:
             case Disconnect(link, _):
                 self._connections.hang_up(link)
 
-    def _opened(self, now_ns: int, link: int, wire: ClientConnection | None, reason: str) -> None:
+    def _opened(self, now_ns: int, link: LinkId, wire: ClientConnection | None, reason: str) -> None:
         if wire is None:
             self.core.disconnected(link, now_ns=now_ns, reason=reason)
         else:

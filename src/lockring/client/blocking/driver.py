@@ -53,6 +53,7 @@ from lockring.client.logs import LoggedCore, start_writing
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, Backlog, ClientCore, Query, Ticket, Update, Wait, not_held
 from lockring.errors import LockringError, ReentrantCall
+from lockring.ids import LockName
 from lockring.protocol import Mode
 from lockring.units import NS_PER_S
 
@@ -124,7 +125,7 @@ class BlockingDriver:
     def acquire(
         self,
         grant: Callable[[Any, Ticket], G],
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
@@ -138,6 +139,8 @@ class BlockingDriver:
         try:
             if self._background.keeper is None:
                 self._upkeep.start()
+            # By position: a closure over these arguments adds 0.3 µs or more to the 1.0 µs of a section that does
+            # nothing (CPython 3.11), on the path of every acquire.
             self._section.inside(self._begin_acquire, call, name, ttl_ms, wait_ms, mode, payload)
             if call.waits:
                 self._calls.wait(call, self._host.feed)
@@ -149,7 +152,7 @@ class BlockingDriver:
         raise call.error
 
     def _begin_acquire(
-        self, now_ns: int, call: Call, name: str, ttl_ms: int, wait_ms: int, mode: int, payload: bytes
+        self, now_ns: int, call: Call, name: LockName, ttl_ms: int, wait_ms: int, mode: int, payload: bytes
     ) -> None:
         if (
             self._background.keeper is None or self._section.choring or self._starter.openers
@@ -284,7 +287,7 @@ class BlockingDriver:
         request.exchange.call, call.item, call.core = call, request, core
         return True
 
-    def watch(self, name: str) -> Call:
+    def watch(self, name: LockName) -> Call:
         """Begin to watch a lock."""
         call = Call()
         call.backlog = Backlog()
@@ -299,7 +302,7 @@ class BlockingDriver:
             raise call.error
         return call
 
-    def _begin_watch(self, now_ns: int, call: Call, name: str) -> None:
+    def _begin_watch(self, now_ns: int, call: Call, name: LockName) -> None:
         if self._begin_query(now_ns, call, lambda core, now_ns: core.watch(name, now_ns=now_ns)):
             self._host.watches[call] = None
             self._host.carry_out(now_ns, None)

@@ -15,6 +15,7 @@ from lockring.core.client.shutdown import Shutdown
 from lockring.core.client.tickets import Ticket
 from lockring.core.client.watches import apply_notice
 from lockring.errors import LockringError, ProtocolError, from_code
+from lockring.ids import NO_LINK, NO_REQUEST, RequestNumber
 from lockring.protocol import (
     KeepaliveReply,
     ListReply,
@@ -120,13 +121,12 @@ class Inbox:
 
     def _answered(self, link: NodeLink, message: Message, now_ns: int) -> None:
         """Handle the answer to a query."""
-        request = getattr(
-            message, "request", 0
-        )  # every answer has one; pushed news that is not known here has none
+        # Every answer has one; pushed news that is not known here has none.
+        request: RequestNumber = getattr(message, "request", NO_REQUEST)
         query = link.requests.pop(request, None)
         if not isinstance(query, Query) or type(message) is not REPLIES.get(query.kind):
             return
-        query.exchange.link = 0
+        query.exchange.link = NO_LINK
         if query.listing is None:
             self._outstanding.end_query(query, message, None)
             return
@@ -134,7 +134,7 @@ class Inbox:
         query.listing.add_page(message)
         if query.listing.found_nothing_served():
             query.listing.start_over()
-            refusal = Refusal(0, "unavailable", "no node serves any slot at present")
+            refusal = Refusal(NO_REQUEST, "unavailable", "no node serves any slot at present")
             self._outstanding.retry(query, refusal, now_ns)
         else:
             self._outstanding.dispatch(query, now_ns)

@@ -18,7 +18,8 @@ from lockring.core.client.routes import RouteTable
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare, Ticket
 from lockring.core.timing import DISTANT_FUTURE_NS
-from lockring.protocol import WAIT_FOREVER, Acquire, Keepalive, Release, Unwatch
+from lockring.ids import FIRST_SLOT, RequestNumber, SlotNumber
+from lockring.protocol import WAIT_FOREVER, Acquire, Keepalive, Release, SlotDigest, SlotList, Unwatch
 from lockring.units import NS_PER_MS
 
 DIGEST: Final = 0
@@ -85,7 +86,7 @@ class OutgoingRequests:
         if health.check_at_ns == DISTANT_FUTURE_NS or now_ns - health.heard_at_ns >= IDLE_NS:
             self._checks.watch_over(link, now_ns)
 
-    def _acquire(self, ticket: Ticket, request: int, now_ns: int) -> Acquire:
+    def _acquire(self, ticket: Ticket, request: RequestNumber, now_ns: int) -> Acquire:
         session = ticket.session
         on_behalf = session.on_behalf
         exchange = ticket.exchange
@@ -180,7 +181,7 @@ class OutgoingRequests:
         link: NodeLink,
         level: int,
         now_ns: int,
-        listed: list[tuple[int, list[tuple[int, str]]]] | None = None,
+        listed: list[SlotList] | None = None,
     ) -> None:
         """Renew what a session has at a node.
 
@@ -194,10 +195,10 @@ class OutgoingRequests:
         session = share.session
         # Its own time, to the nanosecond: what the keepalive renews counts from there.
         request = self._log.next_number(now_ns, exact=True)
-        slots: list[tuple[int, int, int]] = []
+        slots: list[SlotDigest] = []
         if level == PER_SLOT:
             # Where nothing is left here but the node knows something, an empty slot says so.
-            slots = share.per_slot() or [(0, 0, 0)]
+            slots = share.per_slot() or [SlotDigest(FIRST_SLOT, 0, 0)]
         message = Keepalive(
             request,
             session=session.id,
@@ -213,13 +214,13 @@ class OutgoingRequests:
         self._links.ask(link, request, OpenKeepalive(share, now_ns, level), message, now_ns)
         self._agenda.wake(share.keepalive_at_ns)
 
-    def send_lists(self, share: NodeShare, link: NodeLink, slots: list[int], now_ns: int) -> None:
+    def send_lists(self, share: NodeShare, link: NodeLink, slots: list[SlotNumber], now_ns: int) -> None:
         """Tell a node what a share has in these slots, in keepalives of bounded size."""
-        part: list[tuple[int, list[tuple[int, str]]]] = []
+        part: list[SlotList] = []
         size = 0
-        for slot, entries in share.listed(slots):
-            part.append((slot, entries))
-            size += _ENTRY_BYTES + sum(_ENTRY_BYTES + 4 * len(name) for _, name in entries)
+        for listing in share.listed(slots):
+            part.append(listing)
+            size += _ENTRY_BYTES + sum(_ENTRY_BYTES + 4 * len(each.name) for each in listing.acquisitions)
             if size > LISTED_BYTES_MAX:
                 self.send_keepalive(share, link, LISTED, now_ns, part)
                 part, size = [], 0

@@ -7,8 +7,9 @@ from typing import Final
 import msgspec
 
 from lockring.cluster_state import ClusterState, routes_of
-from lockring.core.effects import Broadcast, Connection, Effect
+from lockring.core.effects import Broadcast, Effect
 from lockring.errors import LockringError, ProtocolError, WrongCluster
+from lockring.ids import ClusterId, ConnectionId
 from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice
 from lockring.units import NS_PER_S
 
@@ -25,27 +26,27 @@ class Clients:
     """
 
     def __init__(self, *, now_ns: int) -> None:
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[ConnectionId, None] = {}
         self._cluster = ""
         self._routes: Routes | None = None
         self._note = ""
         self._trouble = TroubleNotice("")
         self._reported_at_ns = now_ns
 
-    def __contains__(self, connection: Connection) -> bool:
+    def __contains__(self, connection: ConnectionId) -> bool:
         return connection in self._connections
 
-    def admit(self, connection: Connection) -> list[Message]:
+    def admit(self, connection: ConnectionId) -> list[Message]:
         """Add a client, and return the messages that follow its welcome."""
         self._connections[connection] = None
         messages: list[Message] = [] if self._routes is None else [self._routes]
         return messages + ([self._trouble] if self._trouble.reason else [])
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: ConnectionId) -> None:
         """Forget a client whose connection has ended; others are ignored."""
         self._connections.pop(connection, None)
 
-    def drop_strangers(self, cluster: str) -> list[Connection]:
+    def drop_strangers(self, cluster: ClusterId) -> list[ConnectionId]:
         """Forget all clients if the cluster has another id than they were given, and return their connections.
 
         A client keeps the first id that it receives, so it must reconnect to learn the one that counts.
@@ -93,7 +94,7 @@ class Clients:
         return [Broadcast(tuple(self._connections), message)] if self._connections else []
 
 
-def why_not_greet(hello: ClientHello, cluster: str) -> LockringError | None:
+def why_not_greet(hello: ClientHello, cluster: ClusterId) -> LockringError | None:
     """Return the error that keeps a client out, None if it is admitted.
 
     Args:

@@ -14,6 +14,7 @@ from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.reconciler import Liveness, PlanInput, SlotPlan, plan
 from lockring.core.coordinator.transitions import lives_of
 from lockring.core.timing import Timing
+from lockring.ids import NodeId, Version
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
@@ -73,7 +74,7 @@ class ReconcilerRuns:
         self,
         state: ClusterState,
         *,
-        version: int,
+        version: Version,
         lease_wait_ns: int,
         leaving: Callable[[], frozenset[Replica]],
         connected: Callable[[Replica], bool],
@@ -163,7 +164,7 @@ def _target_of(
     """
     if not settled:
         return None
-    members = {replica.node: weight for replica, weight in settled.items()}
+    members: dict[NodeId, int] = {replica.node: weight for replica, weight in settled.items()}
     if previous is not None:
         return HashRing(members, previous=previous)
     return HashRing.resume(

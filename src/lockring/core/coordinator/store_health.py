@@ -40,11 +40,6 @@ class StoreHealth:
         self._news: list[StoreNews] = []
 
     @property
-    def is_troubled(self) -> bool:
-        """Whether the store has failed and has not worked since in the direction that failed."""
-        return self._trouble.is_on
-
-    @property
     def pause_ns(self) -> int:
         """The pause before the store is tried again, in nanoseconds; 0 if nothing has failed."""
         in_a_row = max(self._reads_failed, self._writes_failed)

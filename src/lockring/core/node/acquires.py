@@ -16,6 +16,7 @@ from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.core.node.trouble import Troubles
 from lockring.errors import InvalidRequest
+from lockring.ids import ConnectionId
 from lockring.protocol import WAIT_FOREVER, Acquire, Release, ReleaseReply
 from lockring.units import NS_PER_MS, ms_to_ns
 
@@ -40,7 +41,7 @@ class Acquisitions:
         self._grants = grants
         self._leases = leases
 
-    def acquire(self, connection: int, message: Acquire, slot: NodeSlot, now_ns: int) -> None:
+    def acquire(self, connection: ConnectionId, message: Acquire, slot: NodeSlot, now_ns: int) -> None:
         """Grant, queue or refuse an acquire. A repeated one gets the acquisition's present state as its answer."""
         session = self._leases.touch(message, connection, now_ns)
         # Counted from now, and never longer than the coordinator's lease: what a lone primary promises must have ended
@@ -58,7 +59,7 @@ class Acquisitions:
             self._leases.expire_holders(slot, lock, now_ns)
             lock = slot.table.locks.get(message.name)
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
-            if self._grants.grant(slot, message.name, session, message, request, now_ns):
+            if self._grants.grant(slot, message.name, session, message, request, now_ns=now_ns):
                 return
         refusal = self._refusal(message, lock, slot, now_ns)
         if refusal is not None:
@@ -96,7 +97,7 @@ class Acquisitions:
             return "overloaded", f"{WAITERS_MAX} requests wait at this node already"
         return None
 
-    def release(self, connection: int, message: Release, slot: NodeSlot, now_ns: int) -> None:
+    def release(self, connection: ConnectionId, message: Release, slot: NodeSlot, now_ns: int) -> None:
         """Drop an acquisition, held or waiting, and answer at once.
 
         Its copies hear of the end with the next grant: a client repeats its latest releases should a crash undo them.

@@ -6,6 +6,7 @@ from lockring.core.effects import COORDINATOR
 from lockring.core.node.context import NodeContext
 from lockring.core.node.leases import SentTimes
 from lockring.core.node.roles import ReleasedSlots
+from lockring.ids import RequestNumber
 from lockring.protocol import Heartbeat, HeartbeatAck, SlotRequest, SlotRequestKind, SlotRequests
 from lockring.units import NS_PER_MS
 
@@ -22,6 +23,7 @@ class CoordinatorTie:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._heartbeats = SentTimes()
+        self._requests = 0
         self._why_away = "waiting for the coordinator"
         self.away_since_ns: int | None = context.now_ns
         self.heartbeat_at_ns = context.now_ns
@@ -49,6 +51,15 @@ class CoordinatorTie:
         if self.away_since_ns is None:
             self.away_since_ns = now_ns
 
+    def number_request(self) -> RequestNumber:
+        """Return the number of the next request, be it an operator's or this node's own.
+
+        They count from 1, in one sequence, since the coordinator answers all of them on one connection. A refusal with
+        the number 0 answers no request: it is about the connection.
+        """
+        self._requests += 1
+        return RequestNumber(self._requests)
+
     def heartbeat(self, *, waiters: int, sessions: int, released: ReleasedSlots, now_ns: int) -> None:
         """Send a heartbeat.
 
@@ -74,7 +85,7 @@ class CoordinatorTie:
             ),
         )
 
-    def acknowledged(self, message: HeartbeatAck, now_ns: int) -> bool:
+    def acknowledged(self, message: HeartbeatAck) -> bool:
         """Extend the lease by an acknowledgement. Returns whether the heartbeat that it answers is still known."""
         sent_at_ns = self._heartbeats.pop(message.sequence)
         if sent_at_ns is None:

@@ -21,12 +21,12 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
-from lockring.core.effects import Connection, Coordinator, Effect, Endpoint
+from lockring.core.effects import Coordinator, Effect, Endpoint
 from lockring.core.node.admission import Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
-from lockring.core.node.departure import LEAVE_REQUEST, Departure, is_drained
+from lockring.core.node.departure import Departure
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
@@ -38,6 +38,7 @@ from lockring.core.node.slot import NodeSlot
 from lockring.core.node.status import NodeStatus
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
+from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import (
     Acquire,
     DrainReply,
@@ -101,7 +102,7 @@ class NodeCore:
             now_ns: the time.
         """
         self._enter(now_ns)
-        if isinstance(endpoint, Connection):
+        if isinstance(endpoint, int):
             self._admission.connected(endpoint)
         elif isinstance(endpoint, Coordinator):
             self._coordinator.connected()
@@ -119,7 +120,7 @@ class NodeCore:
             now_ns: the time, read after the message had arrived.
         """
         self._enter(now_ns)
-        if isinstance(sender, Connection):
+        if isinstance(sender, int):
             if sender in self.service.clients.by_connection:
                 self.service.requests.receive(sender, message, now_ns)
                 return
@@ -148,17 +149,23 @@ class NodeCore:
             case State():
                 self._receive_state(message, now_ns)
             case HeartbeatAck():
-                if self._coordinator.acknowledged(message, now_ns):
+                if self._coordinator.acknowledged(message):
                     self.service.troubles.acknowledged(message, now_ns)
                     self.service.requests.retry_parked(now_ns)
-            case DrainReply() | UndrainReply() | Refusal() if message.request != LEAVE_REQUEST:
-                self._orders.answered(message)
-            case DrainReply() | Refusal() if self._departure is not None:
-                self._departure.answered(message, now_ns)
+            case DrainReply() | UndrainReply() | Refusal() if message.request:
+                self._answered(message)
             case Refusal():
                 self._context.outbox.warn(f"the coordinator refuses: {message.text}")
 
-    def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> int:
+    def _answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
+        """Give an answer of the coordinator to the part that has asked."""
+        departure = self._departure
+        if departure is None or not departure.awaits(answer.request):
+            self._orders.answered(answer)
+        elif not isinstance(answer, UndrainReply):
+            departure.answered(answer)
+
+    def requests(self, connection: ConnectionId, messages: list[Message], *, now_ns: int) -> int:
         """Take requests of a client in as `receive` would, but in fewer steps.
 
         An input beside the contract's, for clients that send many requests at once: an acquire or a release in a
@@ -184,7 +191,7 @@ class NodeCore:
             now_ns: the time.
         """
         self._enter(now_ns)
-        if isinstance(endpoint, Connection):
+        if isinstance(endpoint, int):
             self._admission.disconnected(endpoint)
             self.service.disconnected(endpoint)
         elif isinstance(endpoint, Coordinator):
@@ -306,11 +313,11 @@ class NodeCore:
         return self._context.state
 
     @property
-    def slots(self) -> dict[int, NodeSlot]:
+    def slots(self) -> dict[SlotNumber, NodeSlot]:
         """By number, the slots in which the node has, or had, a role."""
         return self._context.slots
 
-    def may_serve(self, number: int, *, now_ns: int) -> bool:
+    def may_serve(self, number: SlotNumber, *, now_ns: int) -> bool:
         """Return whether this node is a slot's active primary and cannot have been replaced by `now_ns`."""
         return self._context.rights.may_serve(number, now_ns=now_ns)
 
@@ -337,10 +344,6 @@ class NodeCore:
     def coordinator_lease_left_ns(self, now_ns: int) -> int:
         """Return what is left of the coordinator's lease; negative once it is over."""
         return self._context.rights.coordinator_lease_left_ns(now_ns)
-
-    def is_drained(self) -> bool:
-        """Return whether no slot of the state names this node any more."""
-        return is_drained(self.state, self.replica)
 
     def status(self, *, now_ns: int = 0) -> NodeStatus:
         """Return this node in figures, its rights as of `now_ns` or the last input, if that was later."""

@@ -10,8 +10,9 @@ from lockring.cluster_state import ClusterState
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS, with_time_left
+from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import HeartbeatAck, TroubleNotice
-from lockring.slots import SLOTS
+from lockring.slots import SLOTS, all_slots
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 
@@ -43,13 +44,13 @@ class Troubles:
         for connection in self._clients.by_connection:
             self._context.outbox.send(connection, self.message(now_ns))
 
-    def greet(self, connection: int, now_ns: int) -> None:
+    def greet(self, connection: ConnectionId, now_ns: int) -> None:
         """Notify a new client of the trouble, if there is any."""
         self.look(now_ns)
         if self._reason:
             self._context.outbox.send(connection, self.message(now_ns))
 
-    def why_not_served(self, number: int) -> str:
+    def why_not_served(self, number: SlotNumber) -> str:
         """Return a sentence for the client whose request about a slot cannot be answered."""
         context = self._context
         self.look(context.now_ns)
@@ -93,13 +94,13 @@ class Troubles:
         state = self._context.state
         if state is not self._counted:
             self._counted = state
-            self._unassigned = sum(not _has_primary(state, slot) for slot in range(SLOTS))
+            self._unassigned = sum(not _has_primary(state, slot) for slot in all_slots())
         if not self._unassigned:
             return ""
         return "leases" if self._waiting else "no-primary"
 
 
-def _has_primary(state: ClusterState, slot: int) -> bool:
+def _has_primary(state: ClusterState, slot: SlotNumber) -> bool:
     """Return whether a slot has a primary that is a member. A former life of one serves nothing any more."""
     primary = state.slots[slot].primary
     return primary is not None and state.is_current(primary)

@@ -9,6 +9,7 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.peer_link import LINK_COST_MAX, PeerLink
 from lockring.core.node.reign import SNAPSHOT_PART_HOLDERS, CopyStream, Reign
 from lockring.core.node.sessions import Sessions
+from lockring.ids import MutationIndex
 from lockring.protocol import Put, Resume, Snapshot, Tail
 
 B, C = Replica("B", 1), Replica("C", 1)
@@ -54,7 +55,7 @@ def test_mutations_after_a_snapshot_are_kept_until_the_copy_has_acknowledged_it(
     tail = reign.tail_of(late)
     assert tail is not None
     assert (tail.after, len(tail.mutations)) == (4, 2)
-    other.sent = 6
+    other.sent = MutationIndex(6)
     other.acknowledged(6)
     reign.trim()
     late.acknowledged(4)
