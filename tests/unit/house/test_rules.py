@@ -26,7 +26,7 @@ from tests.unit.house import rules
         ("server", "from lockring import Client"),
         ("errors", "from lockring.names import SLOTS"),
         ("store", "if True:\n    import lockring.cli"),
-        ("apps", "from lockring.client.blocking.driver import Engine"),
+        ("apps", "from lockring.client.blocking.driver import BlockingDriver"),
         ("apps", "from lockring.cli import output"),
         ("server", "from lockring.apps.cleaner import worker"),
     ],

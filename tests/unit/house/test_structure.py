@@ -134,3 +134,19 @@ def test_no_class_of_a_core_inherits_from_another() -> None:
         if names & {ast.unparse(base).rpartition(".")[2] for base in each.bases}
     ]
     assert found == []
+
+
+def test_the_drivers_of_the_clients_are_composed_and_inherit_from_no_part() -> None:
+    drivers = ["lockring.client.blocking.driver", "lockring.client.aio.threaded_driver"]
+    reached: list[str] = []
+    while drivers:
+        name = drivers.pop()
+        reached.append(name)
+        near = ("lockring.client.blocking.", "lockring.client.aio.")
+        drivers += [target for target in GRAPH[name] if target.startswith(near) and target not in reached]
+    classes = [
+        each for path in MODULES if dotted(path) in reached for each in rules.classes_of(tree_of(path))
+    ]
+    names = {each.name for each in classes}
+    assert {"BlockingDriver", "Section", "AsyncDriver", "ThreadedDriver"} <= names
+    assert [each.name for each in classes if names & {ast.unparse(base) for base in each.bases}] == []
