@@ -78,7 +78,7 @@ class Connections:
         except (RuntimeError, MemoryError, OSError) as error:
             openers.discard(opener)
             reason = f"cannot be connected to: {reason_of(error)}"
-            self._section.inside(self._hand_over, link, mark, None, reason, opened)
+            self._finish_opening(link, mark, opened, None, reason)
         except BaseException:
             # Raised by a signal handler: the thread may not have started. If it has, the second one comes too late.
             self._section.do_after(functools.partial(self._start_opener, link, address, mark, opened))
@@ -103,11 +103,19 @@ class Connections:
             )
         finally:
             self._starter.openers.discard(threading.current_thread())
-        self._section.inside(self._hand_over, link, mark, wire, reason, opened)
+        self._finish_opening(link, mark, opened, wire, reason)
+
+    def _finish_opening(
+        self, link: LinkId, mark: object, opened: Opened, wire: ClientConnection | None, reason: str
+    ) -> None:
+        self._section.inside(
+            functools.partial(self._hand_over, link=link, mark=mark, wire=wire, reason=reason, opened=opened)
+        )
 
     def _hand_over(
         self,
         now_ns: int,
+        *,
         link: LinkId,
         mark: object,
         wire: ClientConnection | None,
