@@ -355,7 +355,7 @@ def drill_two_of_one_id() -> None:
 @mutant
 def client_kept_under_former_id() -> list[Change]:
     """A coordinator that learns its cluster's id keeps the clients to which it gave another one."""
-    return [(Clients, "drop_strangers", lambda self, cluster: [])]
+    return [(Clients, "pop_misled", lambda self, cluster: [])]
 
 
 @drill
