@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.core.node.greetings import check_coordinator
 from lockring.errors import (
     DuplicateNode,
     InvalidRequest,
@@ -38,6 +39,9 @@ class Joiner:
 
     def begin_life(self, incarnation: int) -> None:
         self.lives.append(incarnation)
+
+    def check_coordinator(self, welcome: Welcome, address: str) -> None:
+        check_coordinator(welcome, self.state.cluster, address)
 
     def joined(self) -> None:
         self.joins += 1
