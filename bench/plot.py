@@ -50,12 +50,12 @@ PANELS: Final = (
         "to_another_per_s",
     ),
     Panel(
-        "Two processes taking turns:\nms from release to the other's grant (less is better)",
-        "relay",
-        "2",
-        "median_us",
-        1e-3,
-        "{:.2f}",
+        title="Two processes taking turns:\nms from release to the other's grant (less is better)",
+        workload="relay",
+        variant="2",
+        name="median_us",
+        scale=1e-3,
+        format="{:.2f}",
     ),
 )
 

@@ -14,6 +14,15 @@ import msgspec
 
 from bench.peers.base import HOST, Endpoint
 from bench.peers.lockring import OneNode
+from lockring.ids import (
+    NO_CLUSTER,
+    AcquisitionNumber,
+    ClientId,
+    GreetingNumber,
+    LockName,
+    RequestNumber,
+    SessionId,
+)
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import PROTOCOL, Acquire, ClientHello, Release, Routes, ToClient
 
@@ -35,16 +44,31 @@ class BlockingClient:
         self._numbers = count(1)
         self._sock = socket.create_connection((HOST, endpoint.port))
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.sendall(encode_frame(ClientHello(PROTOCOL, "", "bench", 1, "bench")))
+        self._sock.sendall(
+            encode_frame(ClientHello(PROTOCOL, NO_CLUSTER, ClientId("bench"), GreetingNumber(1), "bench"))
+        )
         reader: FrameReader[object] = FrameReader(msgspec.msgpack.Decoder(ToClient))
         while not any(isinstance(message, Routes) for message in reader.feed(self._sock.recv(_READ_BYTES))):
             continue
 
     def acquire(self, name: str) -> Callable[[], object]:
         """Acquire a free lock, and return the function that releases it."""
-        number = next(self._numbers)
-        self._ask(encode_frame(Acquire(2 * number, "bench", self._ttl_ms, "bench", number, name)))
-        return lambda: self._ask(encode_frame(Release(2 * number + 1, "bench", number, name)))
+        number = AcquisitionNumber(next(self._numbers))
+        request, session = RequestNumber(2 * number), SessionId("bench")
+        lock = LockName(name)
+        self._ask(
+            encode_frame(
+                Acquire(
+                    request=request,
+                    session=session,
+                    ttl_ms=self._ttl_ms,
+                    owner="bench",
+                    acquisition=number,
+                    name=lock,
+                )
+            )
+        )
+        return lambda: self._ask(encode_frame(Release(RequestNumber(request + 1), session, number, lock)))
 
     def hold_many(self) -> None:
         """Do nothing: this client needs no preparation."""

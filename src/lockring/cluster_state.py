@@ -17,6 +17,19 @@ from typing import Final, Literal
 import msgspec
 
 from lockring.errors import ProtocolError
+from lockring.ids import (
+    NO_CLUSTER,
+    NO_GENERATION,
+    NO_TERM,
+    NO_VERSION,
+    ClusterId,
+    Epoch,
+    Generation,
+    Incarnation,
+    NodeId,
+    TermId,
+    Version,
+)
 from lockring.protocol import Routes
 from lockring.slots import SLOTS
 
@@ -38,8 +51,8 @@ class Replica(msgspec.Struct, frozen=True, array_like=True, order=True):
         incarnation: raised at each start of the node's process, so that a restart is never mistaken for a return.
     """
 
-    node: str
-    incarnation: int
+    node: NodeId
+    incarnation: Incarnation
 
     def __str__(self) -> str:
         return f"{self.node}#{self.incarnation}"
@@ -55,7 +68,7 @@ class Copy(msgspec.Struct, frozen=True, array_like=True):
     """
 
     replica: Replica
-    joined: int
+    joined: Version
 
 
 class SlotState(msgspec.Struct, frozen=True, array_like=True):
@@ -72,14 +85,14 @@ class SlotState(msgspec.Struct, frozen=True, array_like=True):
         generation_below: end of that range, exclusive.
     """
 
-    epoch: int = 0
-    since: int = 0
-    base: int = 0
+    epoch: Epoch = Epoch(0)
+    since: Version = NO_VERSION
+    base: Version = NO_VERSION
     primary: Replica | None = None
     backup: Copy | None = None
     learner: Copy | None = None
-    generation_from: int = 0
-    generation_below: int = 0
+    generation_from: Generation = NO_GENERATION
+    generation_below: Generation = NO_GENERATION
 
     def copy_of(self, replica: Replica) -> Copy | None:
         """Return the replica's tenure as backup or learner here, or None."""
@@ -123,7 +136,7 @@ class Farewell(msgspec.Struct, frozen=True, array_like=True):
     until_ns: int
     at_ns: int
     at_wall_ns: int
-    version: int
+    version: Version
 
 
 class ClusterState(msgspec.Struct, frozen=True):
@@ -142,10 +155,10 @@ class ClusterState(msgspec.Struct, frozen=True):
         farewell: what the nodes of a stopped cluster reported about their promises, None if nothing.
     """
 
-    cluster: str = ""
-    version: int = 0
-    term: str = ""
-    members: dict[str, Member] = {}
+    cluster: ClusterId = NO_CLUSTER
+    version: Version = NO_VERSION
+    term: TermId = NO_TERM
+    members: dict[NodeId, Member] = {}
     slots: tuple[SlotState, ...] = (SlotState(),) * SLOTS
     replication: Replication = "sync"
     backup_lease_ms: int = 2_000
@@ -165,9 +178,9 @@ class ClusterState(msgspec.Struct, frozen=True):
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
-    cluster: str
-    version: int
-    term: str
+    cluster: ClusterId
+    version: Version
+    term: TermId
     members: list[Member]
     different: list[SlotState]
     index: bytes
@@ -187,17 +200,17 @@ def encode_state(state: ClusterState) -> bytes:
     different, index = _deduplicate(state.slots)
     return _encoder.encode(
         _Wire(
-            state.cluster,
-            state.version,
-            state.term,
-            list(state.members.values()),
-            different,
-            index,
-            state.replication,
-            state.backup_lease_ms,
-            state.coordinator_lease_ms,
-            state.coordinator,
-            state.farewell,
+            cluster=state.cluster,
+            version=state.version,
+            term=state.term,
+            members=list(state.members.values()),
+            different=different,
+            index=index,
+            replication=state.replication,
+            backup_lease_ms=state.backup_lease_ms,
+            coordinator_lease_ms=state.coordinator_lease_ms,
+            coordinator=state.coordinator,
+            farewell=state.farewell,
         )
     )
 
@@ -217,16 +230,16 @@ def decode_state(data: bytes) -> ClusterState:
     if len(slots) != SLOTS:
         raise ProtocolError(f"a cluster state has {SLOTS} slots, not {len(slots)}")
     return ClusterState(
-        wire.cluster,
-        wire.version,
-        wire.term,
-        {member.replica.node: member for member in wire.members},
-        slots,
-        wire.replication,
-        wire.backup_lease_ms,
-        wire.coordinator_lease_ms,
-        wire.coordinator,
-        wire.farewell,
+        cluster=wire.cluster,
+        version=wire.version,
+        term=wire.term,
+        members={member.replica.node: member for member in wire.members},
+        slots=slots,
+        replication=wire.replication,
+        backup_lease_ms=wire.backup_lease_ms,
+        coordinator_lease_ms=wire.coordinator_lease_ms,
+        coordinator=wire.coordinator,
+        farewell=wire.farewell,
     )
 
 

@@ -204,7 +204,18 @@ def setting(
         variable: whether a `LOCKRING_*` variable sets it.
         file: whether the file may set it.
     """
-    return _Declaration(text, metavar, unit, minimum, maximum, check, key, short, variable, file)
+    return _Declaration(
+        help=text,
+        metavar=metavar,
+        unit=unit,
+        minimum=minimum,
+        maximum=maximum,
+        check=check,
+        key=key,
+        short=short,
+        variable=variable,
+        file=file,
+    )
 
 
 @lru_cache(maxsize=32)
@@ -222,7 +233,16 @@ def settings_of(struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
         base, declared = get_args(hints[field])[:2]
         kind, choices = _kind_of(base)
         key = declared.key or (field.removesuffix("_s") if declared.unit == "seconds" else field)
-        found.append(Setting(field, key, kind, defaults.get(field, msgspec.NODEFAULT), choices, declared))
+        found.append(
+            Setting(
+                field=field,
+                key=key,
+                kind=kind,
+                default=defaults.get(field, msgspec.NODEFAULT),
+                choices=choices,
+                declared=declared,
+            )
+        )
     return tuple(found)
 
 

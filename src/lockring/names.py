@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from lockring.errors import InvalidRequest
+from lockring.ids import LockName, NodeId
 
 LOCK_NAME_BYTES_MAX: Final = 1024
 OWNER_BYTES_MAX: Final = 256
@@ -39,7 +40,7 @@ def _utf8(text: str, what: str) -> bytes:
     return text.encode()
 
 
-def check_lock_name(name: object) -> str:
+def check_lock_name(name: object) -> LockName:
     """Return the name if a lock may have it.
 
     Raises:
@@ -54,10 +55,10 @@ def check_lock_name(name: object) -> str:
         raise InvalidRequest(
             f"lock name {name[:40]!r}… is too long: {size} bytes in UTF-8, the limit is {LOCK_NAME_BYTES_MAX}"
         )
-    return name
+    return LockName(name)
 
 
-def lock_of_group(group: object) -> str:
+def lock_of_group(group: object) -> LockName:
     """Return the name of a group's lock if the group's own name is valid.
 
     Raises:
@@ -100,7 +101,7 @@ def check_owner(owner: object) -> str:
     return owner
 
 
-def check_node_id(node: object) -> str:
+def check_node_id(node: object) -> NodeId:
     """Return the node id if it is 1 to 63 letters, digits, dots, dashes or underscores.
 
     Raises:
@@ -110,4 +111,4 @@ def check_node_id(node: object) -> str:
         raise InvalidRequest(
             f"invalid node id {node!r}: use 1 to 63 letters, digits, '.', '-' or '_', starting with a letter or digit"
         )
-    return node
+    return NodeId(node)

@@ -10,6 +10,7 @@ from itertools import groupby, pairwise
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState
+from lockring.ids import NodeId
 from lockring.slots import SLOTS
 
 ROWS: Final = 4
@@ -70,7 +71,7 @@ class LegendRow(NamedTuple):
     """
 
     letter: str
-    node: str
+    node: NodeId
     primary: int
     share: float
     backup: int

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lockring.errors import LockringError
+from lockring.ids import NodeId
 from lockring.net.oneshot import ask_state
 from lockring.protocol import Acquire, GrantReply, Welcome
 from lockring.testing import COORDINATOR, LocalCluster
@@ -182,11 +183,11 @@ def test_a_drain_that_does_not_come_to_an_end_is_given_up_and_says_what_is_left(
 
 
 def test_a_killed_node_is_replaced_and_comes_back_as_another_life(quick: LocalCluster) -> None:
-    before = quick.state().members["N2"].replica
+    before = quick.state().members[NodeId("N2")].replica
     quick.kill("N2")
     assert quick.wait_until_stable(timeout_s=PATIENCE_S).members.keys() == {"N1", "N3"}
     quick.restart("N2")
-    after = quick.wait_until_stable(timeout_s=PATIENCE_S).members["N2"].replica
+    after = quick.wait_until_stable(timeout_s=PATIENCE_S).members[NodeId("N2")].replica
     assert after.incarnation > before.incarnation
 
 

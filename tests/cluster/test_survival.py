@@ -17,6 +17,7 @@ import pytest
 
 import lockring
 from lockring.errors import LockLost
+from lockring.ids import NodeId
 from lockring.testing import COORDINATOR, LocalCluster
 from tests.processes import eventually
 
@@ -166,7 +167,7 @@ def test_locks_are_renewed_and_acquired_while_slots_move_to_a_joining_node(clust
         would_have_ended.start()
         joining = cluster.add_node()
         tokens: list[int] = []
-        while not cluster.state().members.get(joining) or len(tokens) < 200:
+        while not cluster.state().members.get(NodeId(joining)) or len(tokens) < 200:
             with client.lock("busy").acquire(timeout=30) as busy:
                 tokens.append(busy.fencing_token)
         cluster.wait_until_stable(timeout_s=SETTLED_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -23,11 +23,17 @@ from lockring.protocol import (
 
 
 class Wire:
-    """One connection to a server."""
+    """One connection to a server.
 
-    def __init__(self, address: str, *, timeout_s: float = 60.0) -> None:
+    Args:
+        address: HOST:PORT of the server.
+        accepted: the messages that may come: those to a client, unless a node is played.
+        timeout_s: how long a read or a write may take.
+    """
+
+    def __init__(self, address: str, *, accepted: Any = ToClient, timeout_s: float = 60.0) -> None:
         self._sock = socket.create_connection(split_address(address), timeout=timeout_s)
-        self._reader: FrameReader[Message] = FrameReader(msgspec.msgpack.Decoder(ToClient), FRAME_BYTES_MAX)
+        self._reader: FrameReader[Message] = FrameReader(msgspec.msgpack.Decoder(accepted), FRAME_BYTES_MAX)
         self._read: list[Message] = []
 
     def __enter__(self) -> Self:

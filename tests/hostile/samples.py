@@ -175,17 +175,16 @@ class Sampler:
                 count = self._rng.choice((0, 1, 1, 2, 5, 40 if is_extreme else 8))
                 return [self._value(item, name) for _ in range(count)]
             case inspect.TupleType(item_types=items):
-                return self._tuple(items, name)
+                return self._tuple(items)
             case inspect.StructType():
                 return self._struct(kind, {})
             case inspect.UnionType(types=types):
                 return self._value(self._rng.choice(types), name)
         raise AssertionError(f"a message has a field of a new kind, {kind}: teach the sampler to draw it")
 
-    def _tuple(self, items: tuple[inspect.Type, ...], name: str) -> list[Any]:
-        # Tuples of the wire begin with a slot or an acquisition; their other parts have no names.
-        first = "slot" if name in ("slots", "listed", "positions") else name
-        return [self._value(each, first if at == 0 else "name") for at, each in enumerate(items)]
+    def _tuple(self, items: tuple[inspect.Type, ...]) -> list[Any]:
+        # Tuples of the wire begin with a node; their other parts have no names.
+        return [self._value(each, "node" if at == 0 else "name") for at, each in enumerate(items)]
 
     def _int(self, name: str) -> int:
         rng, facts = self._rng, self._facts
@@ -201,7 +200,7 @@ class Sampler:
             case "since" | "joined" | "epoch" | "base" | "ended_since":
                 slot = rng.choice(facts.state.slots)
                 return rng.choice((slot.since, slot.backup.joined if slot.backup else 0, slot.epoch))
-            case "acquisition" | "through" | "count":
+            case "acquisition" | "through" | "count" | "reached":
                 return rng.randrange(1, 40)
         return rng.randrange(2000)
 

@@ -146,7 +146,7 @@ def test_routes_name_each_slot_s_primary_by_its_place_among_the_members() -> Non
     slots[0], slots[1], slots[2] = SlotState(primary=n1), SlotState(primary=n2), SlotState(primary=gone)
     state = ClusterState(
         version=7,
-        members={"n1": Member(n1, "h1:1"), "n2": Member(n2, "h2:2", condition="draining")},
+        members={n1.node: Member(n1, "h1:1"), n2.node: Member(n2, "h2:2", condition="draining")},
         slots=tuple(slots),
         coordinator="c:9500",
     )
@@ -159,7 +159,7 @@ def test_routes_name_each_slot_s_primary_by_its_place_among_the_members() -> Non
 
 def test_a_life_of_a_node_is_known_by_its_incarnation() -> None:
     now, before = Replica("n1", 2), Replica("n1", 1)
-    state = ClusterState(members={"n1": Member(now, "h:1")})
+    state = ClusterState(members={now.node: Member(now, "h:1")})
     assert state.is_current(now)
     assert not state.is_current(before)
     assert not state.is_current(Replica("n9", 2))

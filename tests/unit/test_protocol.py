@@ -29,6 +29,8 @@ each_message = pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind._
 
 def strategy_of(kind: Any) -> st.SearchStrategy[Any]:
     """Draw any value that a field of this type may have."""
+    if isinstance(kind, typing.NewType):
+        return strategy_of(kind.__supertype__)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return st.one_of([strategy_of(each) for each in args])
@@ -36,6 +38,10 @@ def strategy_of(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(strategy_of(args[0]), max_size=3)
     if origin is tuple:
         return st.tuples(*[strategy_of(each) for each in args])
+    if isinstance(kind, type) and issubclass(kind, tuple):
+        return st.builds(
+            kind, **{name: strategy_of(each) for name, each in typing.get_type_hints(kind).items()}
+        )
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         fields = msgspec.structs.fields(kind)
         return st.builds(kind, **{field.encode_name: strategy_of(field.type) for field in fields})

@@ -18,6 +18,7 @@ from lockring.cli.status import living, replica_of
 from lockring.config import setting
 from lockring.errors import InvalidRequest, LockringError
 from lockring.exits import NOT_ACQUIRED, OK
+from lockring.ids import NodeId
 from lockring.names import check_node_id
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_undrain
 from lockring.terminals import takes_colour
@@ -86,22 +87,22 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
 
     Refused for the last node that can serve. Reversed by lockring undrain.
     """
-    check_node_id(node)
+    node_id = check_node_id(node)
     settings = read_settings(DrainSettings, "drain", given)
     wait = settings.wait
     if settings.timeout_s is not None and not wait:
         raise InvalidRequest("--timeout limits the wait of --wait: give both")
     end_s = None if settings.timeout_s is None else time.monotonic() + settings.timeout_s
     cluster = client_settings(given)
-    ask(cluster, lambda server, timeout_s: ask_drain(server, node, timeout_s=timeout_s))
-    left = _left_on_draining(node, cluster)
+    ask(cluster, lambda server, timeout_s: ask_drain(server, node_id, timeout_s=timeout_s))
+    left = _left_on_draining(node_id, cluster)
     told = None
     while wait and left.any and (end_s is None or time.monotonic() < end_s):
         if left != told and not as_json:
             say(left.sentence(node))
             told = left
         time.sleep(_LOOK_S)
-        left = _left_on(node, cluster)
+        left = _left_on(node_id, cluster)
     if left.condition == "active":
         raise LockringError(f"node {node} is no longer draining: it was made active again", name=node)
     if as_json:
@@ -122,8 +123,8 @@ def drain(node: str, as_json: bool, **given: Any) -> int:
 @client_options()
 def undrain(node: str, as_json: bool, **given: Any) -> None:
     """Let a drained node have slots again. Changes nothing if it was not drained."""
-    check_node_id(node)
-    ask(client_settings(given), lambda server, timeout_s: ask_undrain(server, node, timeout_s=timeout_s))
+    node_id = check_node_id(node)
+    ask(client_settings(given), lambda server, timeout_s: ask_undrain(server, node_id, timeout_s=timeout_s))
     if as_json:
         print_json({"node": node, "drained": False})
     else:
@@ -155,7 +156,7 @@ class _Remainder(NamedTuple):
         )
 
 
-def _left_on_draining(node: str, cluster: ClientSettings) -> _Remainder:
+def _left_on_draining(node: NodeId, cluster: ClientSettings) -> _Remainder:
     """Return the remainder once the queried server knows of the drain; one other than the coordinator may lag."""
     until_s = time.monotonic() + cluster.connect_timeout_s
     while (left := _left_on(node, cluster)).condition == "active" and time.monotonic() < until_s:
@@ -163,7 +164,7 @@ def _left_on_draining(node: str, cluster: ClientSettings) -> _Remainder:
     return left
 
 
-def _left_on(node: str, cluster: ClientSettings) -> _Remainder:
+def _left_on(node: NodeId, cluster: ClientSettings) -> _Remainder:
     state = ask(cluster, ask_view).state
     member = state.members.get(node)
     condition = "gone" if member is None else "draining" if member.condition == "draining" else "active"

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from lockring.cli.output import count, duration
 from lockring.cluster_state import ClusterState, Member, Replica, SlotState
+from lockring.ids import NodeId
 from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S, NS_PER_US
@@ -77,7 +78,7 @@ def own_status(member: Member, answer: ServerAnswer) -> ServerStatus | None:
 
 
 def diagnose(
-    state: ClusterState, nodes: Mapping[str, ServerAnswer], coordinator: ServerAnswer, *, wall_ns: int
+    state: ClusterState, nodes: Mapping[NodeId, ServerAnswer], coordinator: ServerAnswer, *, wall_ns: int
 ) -> Health:
     """Judge a cluster.
 
@@ -92,7 +93,11 @@ def diagnose(
 
 class _Diagnosis:
     def __init__(
-        self, state: ClusterState, nodes: Mapping[str, ServerAnswer], coordinator: ServerAnswer, wall_ns: int
+        self,
+        state: ClusterState,
+        nodes: Mapping[NodeId, ServerAnswer],
+        coordinator: ServerAnswer,
+        wall_ns: int,
     ) -> None:
         self._state = state
         self._nodes = nodes
@@ -145,7 +150,14 @@ class _Diagnosis:
         since_s = None
         if condition == "down":
             since_s = self._down_since_s()
-        return Health(condition, served, since_s, reasons, remarks, min(left_ms) / 1000 if left_ms else None)
+        return Health(
+            condition=condition,
+            slots_served=served,
+            since_s=since_s,
+            reasons=reasons,
+            remarks=remarks,
+            lease_left_s=min(left_ms) / 1000 if left_ms else None,
+        )
 
     def _is_fading(self, status: ServerStatus) -> bool:
         """Return whether a node's lease has been left to run down: it is renewed several times in its length."""
@@ -160,7 +172,7 @@ class _Diagnosis:
             return None
         return min(known_s)
 
-    def _why_not(self, node: str, status: ServerStatus | None) -> str:
+    def _why_not(self, node: NodeId, status: ServerStatus | None) -> str:
         """Return why a member does not serve all of its slots; "" if it does."""
         slots = self._primary[node]
         if not slots:
@@ -181,7 +193,7 @@ class _Diagnosis:
         self._ended_s.append(status.lease_over_ms / 1000)
         return f"{node} has been without the coordinator's lease for {duration(status.lease_over_ms / 1000)}"
 
-    def _why_silent(self, node: str, slots: int) -> str:
+    def _why_silent(self, node: NodeId, slots: int) -> str:
         member, answer = self._state.members[node], self._nodes.get(node, NO_ANSWER)
         heard_ms = -1
         if self._coordinator.status is not None:
@@ -211,7 +223,7 @@ class _Diagnosis:
             reasons.append(f"the coordinator says: {self._coordinator.status.note}")
         return reasons
 
-    def _about_coordinator(self, statuses: Mapping[str, ServerStatus | None]) -> list[str]:
+    def _about_coordinator(self, statuses: Mapping[NodeId, ServerStatus | None]) -> list[str]:
         away = {
             node: status
             for node, status in sorted(statuses.items())

@@ -25,7 +25,7 @@ def _warn_of_misspelt_variables() -> None:
 def coordinator(**given: Any) -> int:
     """Run the coordinator, which decides which node has which slots.
 
-    Locks survive its stop: nodes go on for the coordinator lease. SIGTERM or Ctrl-C ends it.
+    Locks survive its stop: nodes go on for the coordinator lease. SIGTERM, SIGHUP or Ctrl-C ends it.
     """
     settings = read_settings(CoordinatorSettings, "coordinator", given)
     _warn_of_misspelt_variables()
@@ -39,7 +39,8 @@ def coordinator(**given: Any) -> int:
 def node(**given: Any) -> int:
     """Run a node, which keeps locks and serves clients.
 
-    SIGTERM or Ctrl-C drains it: its slots move to the other nodes before it leaves. A second one ends it at once.
+    SIGTERM, SIGHUP or Ctrl-C drains it: its slots move to the other nodes before it leaves. A second one ends it at
+    once.
     """
     settings = read_settings(NodeSettings, "node", given)
     _warn_of_misspelt_variables()

@@ -20,6 +20,7 @@ from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Copy, Replica
 from lockring.errors import LockringError
 from lockring.exits import OK, UNAVAILABLE
+from lockring.ids import NodeId
 from lockring.net.oneshot import ask_state, ask_status
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
@@ -37,7 +38,7 @@ class _Look(NamedTuple):
 
     state: ClusterState
     note: str
-    nodes: Mapping[str, ServerAnswer]
+    nodes: Mapping[NodeId, ServerAnswer]
     coordinator: ServerAnswer
     health: Health
 
@@ -82,7 +83,7 @@ def _ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, 
 
 def _ask_all(
     state: ClusterState, server: str, timeout_s: float
-) -> tuple[ServerAnswer, dict[str, ServerAnswer]]:
+) -> tuple[ServerAnswer, dict[NodeId, ServerAnswer]]:
     """Ask the coordinator and every member for their status, all at the same time."""
     where = {node: member.address for node, member in state.members.items()}
     addresses = [state.coordinator or server, *where.values()]

@@ -12,6 +12,7 @@ from typing import Any, Final
 from lockring.addresses import split_address
 from lockring.cluster_state import GENERATION_MAX
 from lockring.errors import ConfigError, InvalidRequest
+from lockring.ids import Generation, LockName
 from lockring.names import OWNER_BYTES_MAX, TTL_MS_MIN, check_lock_name, check_owner
 from lockring.native import from_native
 from lockring.protocol import WAIT_FOREVER
@@ -146,7 +147,7 @@ def answer_to_ns(timeout: Seconds) -> int:
     return seconds_to_ms(timeout, "timeout") * NS_PER_MS
 
 
-def lock_names(names: Iterable[str]) -> list[str]:
+def lock_names(names: Iterable[str]) -> list[LockName]:
     """Return a list of lock names.
 
     Raises:
@@ -172,7 +173,7 @@ def check_prefix(prefix: object) -> str:
     return "" if prefix == "" else check_lock_name(prefix)
 
 
-def check_token(token: object) -> int:
+def check_token(token: object) -> Generation:
     """Return a fencing token.
 
     Raises:
@@ -180,4 +181,4 @@ def check_token(token: object) -> int:
     """
     if isinstance(token, bool) or not isinstance(token, int) or not 0 < token <= GENERATION_MAX:
         raise InvalidRequest(f"a fencing token is a positive whole number, not {token!r}")
-    return token
+    return Generation(token)

@@ -36,15 +36,15 @@ class SessionOwner(Protocol):
         """Begin to close. Returns a function that waits for the end of that, at most until a time in ns."""
 
 
-_engines: dict[int, weakref.ref[SessionOwner]] = {}
+_drivers: dict[int, weakref.ref[SessionOwner]] = {}
 _pids: set[int] = set()
 """Processes of `multiprocessing` that say goodbye by a finalizer, since they end without `atexit`."""
 
 
-def remember(engine: SessionOwner) -> None:
-    """End an engine's sessions at the end of the program, if the engine still exists then."""
-    key = id(engine)
-    _engines[key] = weakref.ref(engine, lambda _: _engines.pop(key, None))
+def remember(driver: SessionOwner) -> None:
+    """End a driver's sessions at the end of the program, if the driver still exists then."""
+    key = id(driver)
+    _drivers[key] = weakref.ref(driver, lambda _: _drivers.pop(key, None))
 
 
 def expect_end() -> None:
@@ -62,10 +62,10 @@ def say_goodbye() -> None:
     """End the sessions of all clients, and wait for the answers for about a second in all."""
     until_ns = monotonic_ns() + _BOUND_NS
     ends = []
-    for reference in list(_engines.values()):
-        engine = reference()
+    for reference in list(_drivers.values()):
+        driver = reference()
         try:
-            end = None if engine is None else engine.begin_goodbye()
+            end = None if driver is None else driver.begin_goodbye()
         except Exception:
             log.exception("the sessions of a client could not be ended at the end of the program")
             continue

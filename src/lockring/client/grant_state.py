@@ -18,12 +18,13 @@ from lockring.client.process_bound import ProcessBound
 from lockring.clock import monotonic_ns, wall_ns
 from lockring.core.client import ClientCore, HolderReference, Ticket, TicketState, deadline_ns_of, not_held
 from lockring.errors import InvalidRequest, LockLost, LockringError
+from lockring.ids import RequestNumber
 from lockring.net.frames import encode_frame
 from lockring.protocol import CloseSession, LockRecord, Mode
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
-_LAST_REQUEST: Final = 1 << 53
+_LAST_REQUEST: Final = RequestNumber(1 << 53)
 """Greater than every request number: no answer to the last message is expected."""
 _FRAMES_OF_DROP: Final = 100
 """Free stack frames that giving up a grant may need."""
@@ -93,12 +94,12 @@ def holding_of_each(lock: LockRecord) -> list[Holder]:
     """Return the holders of a lock in their public form, in the order of their grants."""
     return [
         Holder(
-            each.owner,
-            each.session,
-            each.generation,
-            each.held_ms / 1000,
-            each.ttl_ms / 1000,
-            each.left_ms / 1000,
+            owner=each.owner,
+            session=each.session,
+            fencing_token=each.generation,
+            held_s=each.held_ms / 1000,
+            ttl_s=each.ttl_ms / 1000,
+            ttl_left_s=each.left_ms / 1000,
         )
         for each in lock.holders
     ]

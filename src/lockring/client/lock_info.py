@@ -103,18 +103,18 @@ def mode_name(mode: int) -> str:
 def lock_info(lock: WireLockInfo) -> LockInfo:
     """Return a node's description of a lock in its public form."""
     return LockInfo(
-        lock.name,
-        mode_name(lock.mode),
-        lock.permits,
-        holding_of_each(lock),
-        [
+        name=lock.name,
+        mode=mode_name(lock.mode),
+        permits=lock.permits,
+        holders=holding_of_each(lock),
+        waiters=[
             Waiter(each.owner, each.session, mode_name(each.mode), each.waited_ms / 1000)
             for each in lock.waiters
         ],
-        lock.generation,
-        None if lock.seq == SEQ_FREE else lock.seq,
-        lock.slot,
-        lock.primary,
+        fencing_token_last=lock.generation,
+        change=None if lock.seq == SEQ_FREE else lock.seq,
+        slot=lock.slot,
+        primary=lock.primary,
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 from lockring.client.grant_state import loss_of, report_in_thread
 from lockring.core.client import CONNECTING, ClientCore, Ticket
 from lockring.errors import LockringError
+from lockring.ids import LinkId
 
 _RECORDS_MAX: Final = 1000
 """How many records may wait to be written. Beyond it the oldest are dropped: a client may lose many locks at once."""
@@ -43,7 +44,7 @@ class LoggedCore(ClientCore):
         self._start_writing = start_writing
         self._lost_addresses: set[str] = set()
 
-    def connected(self, endpoint: int, /, *, now_ns: int) -> None:
+    def connected(self, endpoint: LinkId, /, *, now_ns: int) -> None:
         """Log that a connection is open, and greet the server."""
         link = self.link(endpoint)
         if link is not None:
@@ -56,7 +57,7 @@ class LoggedCore(ClientCore):
 
     def disconnected(
         self,
-        endpoint: int,
+        endpoint: LinkId,
         /,
         *,
         now_ns: int,

@@ -74,10 +74,10 @@ def shown_update(update: Update) -> WatchUpdate:
 
 def _shown_event(event: LockEvent) -> WatchEvent:
     return WatchEvent(
-        LockEventKind(event.kind).name.lower(),
-        event.owner,
-        event.session,
-        event.generation,
-        event.mode == Mode.SHARED,
-        event.reason,
+        kind=LockEventKind(event.kind).name.lower(),
+        owner=event.owner,
+        session=event.session,
+        fencing_token=event.generation,
+        shared=event.mode == Mode.SHARED,
+        reason=event.reason,
     )

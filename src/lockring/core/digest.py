@@ -11,9 +11,9 @@ from __future__ import annotations
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
-def mix(acquisition: int) -> int:
-    """Return the 64-bit number of one acquisition id."""
-    z = (acquisition + 1) * 0x9E37_79B9_7F4A_7C15 & _MASK
+def mix(number: int) -> int:
+    """Return the 64-bit number that stands for an acquisition, or another number, in a digest."""
+    z = (number + 1) * 0x9E37_79B9_7F4A_7C15 & _MASK
     z = (z ^ (z >> 30)) * 0xBF58_476D_1CE4_E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D0_49BB_1331_11EB & _MASK
     return z ^ (z >> 31)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.election import Candidate
+from lockring.ids import ConnectionId, OperationNumber, TermId, Version
 from lockring.protocol import Message, Refusal, Welcome
 
 
@@ -16,10 +17,7 @@ class Coordinator(NamedTuple):
 
 COORDINATOR: Final = Coordinator()
 
-Connection = int
-"""The number of an accepted connection, given by the shell and never reused."""
-
-Endpoint = Connection | Replica | Coordinator
+Endpoint = ConnectionId | Replica | Coordinator
 
 
 class Admit(NamedTuple):
@@ -32,7 +30,7 @@ class Admit(NamedTuple):
         peer: the life of a peer that it comes from, if that is known.
     """
 
-    to: Connection
+    to: ConnectionId
     is_member: bool
     welcome: Welcome | None
     peer: Replica | None = None
@@ -41,7 +39,7 @@ class Admit(NamedTuple):
 class Broadcast(NamedTuple):
     """Send one message to many connections; the shell encodes it once."""
 
-    to: tuple[Connection, ...]
+    to: tuple[ConnectionId, ...]
     message: Message
 
 
@@ -62,7 +60,7 @@ class Close(NamedTuple):
 class Refuse(NamedTuple):
     """Send the reason on an accepted connection, and close the connection once that is out."""
 
-    to: Connection
+    to: ConnectionId
     refusal: Refusal
 
 
@@ -75,6 +73,8 @@ class DepartureEnd(enum.Enum):
     """It serves nothing, and no other node can take its copies: the last one goes on alone."""
     NOTHING_HERE = enum.auto()
     """Nothing is on it, and the coordinator is away."""
+    NEW_LIFE = enum.auto()
+    """It has begun another life, which has not learned of its cluster yet and so has nothing to hand over."""
     TIMED_OUT = enum.auto()
     """The time is up that it was given."""
     COORDINATOR_AWAY = enum.auto()
@@ -111,7 +111,7 @@ class Publish(NamedTuple):
 class StoreRead(NamedTuple):
     """Read the stored state; answer with `store_result(operation, ok=True, state=…)`, or ok=False on failure."""
 
-    operation: int
+    operation: OperationNumber
 
 
 class StoreWrite(NamedTuple):
@@ -120,8 +120,8 @@ class StoreWrite(NamedTuple):
     Answer with `store_result(operation, ok=written, state=…)`: the state that is stored now, None if that is unknown.
     """
 
-    operation: int
-    expected_version: int
+    operation: OperationNumber
+    expected_version: Version
     state: ClusterState
 
 
@@ -131,7 +131,7 @@ class StoreCampaign(NamedTuple):
     Answer with `election_result(operation, election, …)`: the coordinators as they are now, None if that is unknown.
     """
 
-    operation: int
+    operation: OperationNumber
     candidate: Candidate
     ttl_ms: int
 
@@ -139,7 +139,7 @@ class StoreCampaign(NamedTuple):
 class StoreResign(NamedTuple):
     """Give up the lead or the candidacy of a term. No answer: if it fails, the lead ends with its time."""
 
-    term: str
+    term: TermId
 
 
 class Note(NamedTuple):
@@ -152,7 +152,7 @@ class Note(NamedTuple):
     """
 
     text: str
-    asked_by: Connection | None = None
+    asked_by: ConnectionId | None = None
     is_warning: bool = False
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lockring.ids import TermId
+
 
 class Candidate(NamedTuple):
     """A coordinator that leads, or stands by to lead.
@@ -13,7 +15,7 @@ class Candidate(NamedTuple):
         address: HOST:PORT at which nodes and clients reach it.
     """
 
-    term: str
+    term: TermId
     address: str
 
 

@@ -20,6 +20,7 @@ from typing import Final
 from lockring.cluster_state import ClusterState, Farewell, Replica, SlotState
 from lockring.core.digest import mix
 from lockring.core.timing import up
+from lockring.ids import SlotNumber
 from lockring.protocol import Heartbeat
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -32,7 +33,7 @@ def is_release(before: SlotState, after: SlotState) -> bool:
     return before.primary is not None and after.primary is None and before.base == after.base
 
 
-def mark_of(number: int, slot: SlotState) -> int:
+def mark_of(number: SlotNumber, slot: SlotState) -> int:
     """Return the number that stands for one slot in one reign in a digest."""
     return mix(mix(number) ^ slot.since)
 
@@ -54,7 +55,7 @@ class Farewells:
     def __init__(self, boot: str) -> None:
         self._boot = boot
         self._state: ClusterState | None = None
-        self._released_by: dict[int, Replica] = {}
+        self._released_by: dict[SlotNumber, Replica] = {}
         self._digests: dict[Replica, int] = {}
         self._words: dict[Replica, tuple[int, int]] = {}
 
@@ -63,9 +64,10 @@ class Farewells:
         before, self._state = self._state, state
         if before is None or before.slots is state.slots:
             return
-        for number, (old, new) in enumerate(zip(before.slots, state.slots, strict=True)):
+        for place, (old, new) in enumerate(zip(before.slots, state.slots, strict=True)):
             if old is new:
                 continue
+            number = SlotNumber(place)
             if is_release(old, new):
                 assert old.primary is not None
                 self._digests[old.primary] = self._digests.get(old.primary, 0) ^ mark_of(number, old)

@@ -84,7 +84,7 @@ class Machine(Protocol[EndpointT, EffectT, StatusT]):
         """
 
     def take_effects(self, *, now_ns: int) -> list[EffectT]:
-        """Return the effects since the last call, and forget them.
+        """Hand out the effects since the last call, and forget them.
 
         Args:
             now_ns: the monotonic clock, read again for this call: promises that the machine may no longer give are

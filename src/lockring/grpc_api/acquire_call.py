@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from lockring.core.client import OnBehalf, Ticket
 from lockring.grpc_api.driver import NodeDriver
+from lockring.ids import LockName, SessionId
 from lockring.protocol import WAIT_FOREVER
 from lockring.units import NS_PER_MS
 
@@ -20,8 +21,8 @@ _SLOWEST: Final = (100, 105)
 class AcquireParams(NamedTuple):
     """A `Lock` call, checked. `session` is the one on the wire; the wait is None for no bound."""
 
-    name: str
-    session: str
+    name: LockName
+    session: SessionId
     ttl_ms: int
     owner: str
     wait_ms: int | None

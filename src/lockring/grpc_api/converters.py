@@ -11,6 +11,7 @@ from lockring.errors import InvalidRequest
 from lockring.grpc_api.acquire_call import AcquireParams
 from lockring.grpc_api.keepalive_stream import LOCKS_PER_REQUEST_MAX, KeptLock
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.ids import Generation, SessionId
 from lockring.names import TTL_MS_MIN, check_lock_name, check_owner
 from lockring.protocol import PAYLOAD_BYTES_MAX, LockEvent, LockEventKind, LockRecord, Mode
 from lockring.units import DURATION_MS_MAX
@@ -50,7 +51,7 @@ _EVENTS: Final[dict[int, pb.EventKind.ValueType]] = {
 }
 
 
-def wire_session(session: str, key: str, name: str) -> str:
+def wire_session(session: str, key: str, name: str) -> SessionId:
     """Return the session on the wire of one acquisition: a key is for one lock only, so the name is part of it.
 
     Raises:
@@ -64,10 +65,10 @@ def wire_session(session: str, key: str, name: str) -> str:
         raise InvalidRequest(
             f"an idempotency_key is 1 to 50 letters, digits, '.', '-' or '_', new for each acquisition; not {key[:80]!r}"
         )
-    return f"{session}/{key}/{blake2b(name.encode(), digest_size=6).hexdigest()}"
+    return SessionId(f"{session}/{key}/{blake2b(name.encode(), digest_size=6).hexdigest()}")
 
 
-def _parts(session: str) -> tuple[str, str]:
+def _parts(session: SessionId) -> tuple[str, str]:
     """Return session and key of a session on the wire; no key for a client that does not use gRPC."""
     own, _, rest = session.partition("/")
     return own, rest.partition("/")[0]
@@ -121,14 +122,14 @@ def _listed(lock: pb.HeldLock, ttl_ms_max: int) -> KeptLock:
             key=lock.idempotency_key,
             wire_session=wire_session(lock.session, lock.idempotency_key, lock.name),
             ttl_ms=_ttl_ms(lock.ttl_ms, ttl_ms_max),
-            generation=lock.generation,
+            generation=Generation(lock.generation),
         )
     except InvalidRequest as error:
         which = f"lock {lock.name[:40]!r} under key {lock.idempotency_key[:40]!r}"
         raise InvalidRequest(f"{which}: {error}", name=lock.name) from error
 
 
-def generation_of(number: int) -> int:
+def generation_of(number: int) -> Generation:
     """Return a fencing token, checked.
 
     Raises:
@@ -136,7 +137,7 @@ def generation_of(number: int) -> int:
     """
     if not 1 <= number <= GENERATION_MAX:
         raise InvalidRequest(f"a generation is 1 to {GENERATION_MAX}, not {number}")
-    return number
+    return Generation(number)
 
 
 def lock_of(lock: LockRecord, *, in_list: bool = False) -> pb.LockInfo:

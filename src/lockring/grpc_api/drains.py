@@ -13,6 +13,7 @@ from typing import Final
 from lockring.clock import monotonic_ns
 from lockring.errors import Unavailable, from_code
 from lockring.grpc_api.host import NodeHost
+from lockring.ids import NO_REQUEST
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
 from lockring.units import NS_PER_S
 
@@ -49,9 +50,11 @@ async def _ask_once(
         if not answered.done():
             answered.set_result(answer)
 
-    host.pass_on(wanted, take)
+    open_order = host.pass_on(wanted, take)
     try:
         async with asyncio.timeout(max(0.0, (until_ns - monotonic_ns()) / NS_PER_S)):
             return await answered
     except TimeoutError:
-        return Refusal(0, Unavailable.code, "the coordinator did not answer in time", wanted.node)
+        return Refusal(NO_REQUEST, Unavailable.code, "the coordinator did not answer in time", wanted.node)
+    finally:
+        open_order.hang_up()  # too late, or cancelled: the node would keep the connection for its whole life

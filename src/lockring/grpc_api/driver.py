@@ -22,6 +22,7 @@ from lockring.client.aio.driver import AsyncDriver
 from lockring.core.client import ClientCore, LossOnBehalf
 from lockring.errors import Moved, NotCoordinator, StaleVersion, Unavailable
 from lockring.grpc_api.host import LocalConnection, NodeHost
+from lockring.ids import LinkId, SessionId
 from lockring.net.frames import FrameReader
 from lockring.protocol import Message, ToNode
 from lockring.units import NS_PER_S
@@ -126,18 +127,18 @@ class NodeDriver(AsyncDriver):
         )
         super().__init__([host.address], lambda: "", _FOREVER_NS, core=core)
         self._host = host
-        self._loss_handlers: dict[str, dict[LossHandler, None]] = {}
+        self._loss_handlers: dict[SessionId, dict[LossHandler, None]] = {}
 
-    def node_at(self, link: int) -> str:
+    def node_at(self, link: LinkId) -> str:
         """Return the id of the node behind a link, "" if it is closed."""
         found = self._core.link(link)
         return "" if found is None or found.node is None else found.node.replica.node
 
-    def listen(self, session: str, handler: LossHandler) -> None:
+    def listen(self, session: SessionId, handler: LossHandler) -> None:
         """Call `handler` with each loss that a node reports of this session."""
         self._loss_handlers.setdefault(session, {})[handler] = None
 
-    def unlisten(self, session: str, handler: LossHandler) -> None:
+    def unlisten(self, session: SessionId, handler: LossHandler) -> None:
         """Undo `listen`."""
         handlers = self._loss_handlers.get(session)
         if handlers is not None:

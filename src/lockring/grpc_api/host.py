@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from lockring.cluster_state import ClusterState, Replica
+from lockring.ids import SlotNumber, Version
 from lockring.protocol import Drain, DrainReply, Message, Refusal, Undrain, UndrainReply
 
 
@@ -17,6 +18,13 @@ class LocalConnection(Protocol):
 
     def hang_up(self) -> None:
         """End the connection."""
+
+
+class OpenOrder(Protocol):
+    """An operator's request that waits for the coordinator's answer."""
+
+    def hang_up(self) -> None:
+        """End the wait, and the connection on which it was sent. Harmless after the answer."""
 
 
 class NodeHost(Protocol):
@@ -41,8 +49,8 @@ class NodeHost(Protocol):
 
     def pass_on(
         self, order: Drain | Undrain, answer: Callable[[DrainReply | UndrainReply | Refusal], None]
-    ) -> None:
-        """Give an operator's request to the coordinator; its answer goes to `answer`."""
+    ) -> OpenOrder:
+        """Give an operator's request to the coordinator; its answer goes to `answer`, unless the caller hangs up."""
 
 
 class SlotPlace(NamedTuple):
@@ -51,10 +59,10 @@ class SlotPlace(NamedTuple):
     node: str
     address: str
     grpc: str
-    version: int
+    version: Version
 
 
-def place_of(state: ClusterState, slot: int) -> SlotPlace:
+def place_of(state: ClusterState, slot: SlotNumber) -> SlotPlace:
     """Return where a slot is by a cluster state."""
     primary = state.slots[slot].primary
     member = None if primary is None else state.members.get(primary.node)

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 from lockring.core.client import ClientCore, LossOnBehalf, Query
-from lockring.errors import LockringError
+from lockring.errors import InternalError, LockringError
 from lockring.grpc_api.driver import AGAIN, LossHandler
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.ids import Generation, LockName, SessionId
 from lockring.protocol import KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS, NS_PER_S
+
+log = logging.getLogger("lockring.grpc")
 
 LOCKS_PER_REQUEST_MAX: Final = 1_000
 OPEN_MAX: Final = 2_000
@@ -44,22 +48,22 @@ class Renewer(Protocol):
     def abandon(self, request: Query) -> None:
         """Withdraw what was begun."""
 
-    def listen(self, session: str, handler: LossHandler) -> None:
+    def listen(self, session: SessionId, handler: LossHandler) -> None:
         """Call `handler` with each loss that a node reports of this session."""
 
-    def unlisten(self, session: str, handler: LossHandler) -> None:
+    def unlisten(self, session: SessionId, handler: LossHandler) -> None:
         """Undo `listen`."""
 
 
 class KeptLock(NamedTuple):
     """A lock that a client lists, checked. `wire_session` is the one on the wire."""
 
-    name: str
+    name: LockName
     session: str
     key: str
-    wire_session: str
+    wire_session: SessionId
     ttl_ms: int
-    generation: int
+    generation: Generation
 
 
 class KeepStream:
@@ -75,7 +79,7 @@ class KeepStream:
         self._change = asyncio.Event()
         self._room = asyncio.Event()
         self._renewals: dict[Query, None] = {}
-        self._known: dict[str, KeptLock] = {}
+        self._known: dict[SessionId, KeptLock] = {}
         self._error: LockringError | None = None
         self._is_over = False
         self._unsent = 0
@@ -143,7 +147,7 @@ class KeepStream:
 
     # ----------------------------------------------------------------------- inner
 
-    def _forget(self, session: str) -> None:
+    def _forget(self, session: SessionId) -> None:
         if self._known.pop(session, None) is not None:
             self._driver.unlisten(session, self._lost)
 
@@ -156,16 +160,11 @@ class KeepStream:
     ) -> None:
         if answered.cancelled() or self._renewals.pop(request, self) is self:
             return  # the stream was closed
-        reply, error = answered.result()
-        if error is None:
-            kept = _verdict_on(lock, reply)
-        elif isinstance(error, AGAIN):
-            kept = pb.KeptLock(verdict=pb.VERDICT_UNKNOWN)
-        else:
-            # Something is wrong with how this one is listed; the others are none the worse for it.
-            kept = pb.KeptLock(verdict=pb.VERDICT_REFUSED, reason=str(error))
         self._room.set()
-        self._tell(sequence, lock, kept)
+        try:
+            self._tell(sequence, lock, _kept(lock, *answered.result()))
+        except Exception as error:  # noqa: BLE001 - logged; it must end this stream, and not the node
+            self._fail("a renewal", error)
 
     def _tell(self, sequence: int, lock: KeptLock, kept: pb.KeptLock) -> None:
         kept.name, kept.session, kept.idempotency_key = lock.name, lock.session, lock.key
@@ -178,7 +177,25 @@ class KeepStream:
     def _lost(self, lost: LossOnBehalf) -> None:
         lock = self._known.get(lost.session)
         if lock is not None and lock.name == lost.name:
-            self._tell(0, lock, pb.KeptLock(verdict=pb.VERDICT_LOST, reason=lost.reason))
+            try:
+                self._tell(0, lock, pb.KeptLock(verdict=pb.VERDICT_LOST, reason=lost.reason))
+            except Exception as error:  # noqa: BLE001 - logged; it must not keep the driver from its other work
+                self._fail("the report of a loss", error)
+
+    def _fail(self, what: str, error: Exception) -> None:
+        """End the stream because of a bug: its client must not wait for an answer that does not come."""
+        log.error("this is a bug in lockring: %s has failed", what, exc_info=error)
+        self.end(InternalError(f"{what} has failed; the node's log says more"))
+
+
+def _kept(lock: KeptLock, reply: KeepaliveReply, error: LockringError | None) -> pb.KeptLock:
+    """Return the answer about a lock: what its primary says of it, or the lack of that."""
+    if error is None:
+        return _verdict_on(lock, reply)
+    if isinstance(error, AGAIN):
+        return pb.KeptLock(verdict=pb.VERDICT_UNKNOWN)
+    # Something is wrong with how this one is listed; the others are none the worse for it.
+    return pb.KeptLock(verdict=pb.VERDICT_REFUSED, reason=str(error))
 
 
 def _renewal_of(lock: KeptLock, core: ClientCore, now_ns: int) -> Query:
@@ -191,7 +208,8 @@ def _renewal_of(lock: KeptLock, core: ClientCore, now_ns: int) -> Query:
 
 def _verdict_on(lock: KeptLock, reply: KeepaliveReply) -> pb.KeptLock:
     """Return the meaning of a node's answer for the client."""
-    for _, verdict, generation in reply.acquisitions:
+    for answer in reply.acquisitions:
+        verdict, generation = answer.verdict, answer.generation
         if verdict == Verdict.HELD and lock.generation not in (0, generation):
             return pb.KeptLock(verdict=pb.VERDICT_LOST, reason="regranted")
         if verdict == Verdict.HELD:

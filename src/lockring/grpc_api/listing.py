@@ -21,6 +21,7 @@ from lockring.grpc_api.converters import lock_of
 from lockring.grpc_api.driver import AGAIN, NodeDriver
 from lockring.grpc_api.host import NodeHost
 from lockring.grpc_api.v1 import lockring_pb2 as pb
+from lockring.ids import FIRST_SLOT, NO_NODE, NodeId, SlotNumber
 from lockring.protocol import ListReply
 from lockring.slots import SLOTS
 
@@ -35,8 +36,8 @@ _PAUSE_S: Final = 0.1
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    node: str = ""
-    slot: int = 0
+    node: NodeId = NO_NODE
+    slot: SlotNumber = FIRST_SLOT
     after: str = ""
 
 
@@ -70,7 +71,7 @@ class Lister:
         place: _Place | None = _decoded(request.page_token)
         page = pb.ListLocksResponse()
         size = 0
-        if self._node_from("") is None:
+        if self._node_from(NO_NODE) is None:
             raise Unavailable("no node serves any slot at present", reason="no-primary")
         for _ in range(_ASKED_MAX):
             assert place is not None
@@ -82,7 +83,7 @@ class Lister:
                 place = _Place(node)
             listed = await self._ask(request.prefix, place, min(room, _ASKED_LOCKS), until_ns)
             if listed is None:
-                place = _Place(node + "\0")  # it has left: go on with the one after it
+                place = _Place(NodeId(node + "\0"))  # it has left: go on with the one after it
                 continue
             for lock in listed.locks:
                 found = lock_of(lock, in_list=True)
@@ -95,7 +96,7 @@ class Lister:
             else:
                 place = _Place(node, listed.next_slot, listed.next_name)
                 if listed.next_slot < 0:
-                    place = _Place(node + "\0")
+                    place = _Place(NodeId(node + "\0"))
             if room <= 0 or size >= _PAGE_BYTES:
                 break
         if place is not None and self._node_from(place.node) is not None:
@@ -124,7 +125,7 @@ class Lister:
                     raise
             await asyncio.sleep(_PAUSE_S)
 
-    def _node_from(self, node: str) -> str | None:
+    def _node_from(self, node: NodeId) -> NodeId | None:
         """Return the first member, by its id and from `node` on, that is primary of something."""
         state = self._host.state
         primaries: set[Replica | None] = {slot.primary for slot in state.slots}

@@ -36,6 +36,7 @@ from lockring.grpc_api.status import Context, abort
 from lockring.grpc_api.v1 import lockring_pb2 as pb
 from lockring.grpc_api.v1 import lockring_pb2_grpc
 from lockring.grpc_api.watch_call import states_of
+from lockring.ids import NO_REQUEST
 from lockring.names import check_lock_name, check_node_id
 from lockring.protocol import BreakReply, DescribeReply, Drain, ReleaseReply, Undrain
 from lockring.slots import slot_of
@@ -211,7 +212,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
     @_unary
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:  # noqa: N802
         """Move everything off a node."""
-        await order(self._host, Drain(0, check_node_id(request.node)), self._until_ns(context))
+        await order(self._host, Drain(NO_REQUEST, check_node_id(request.node)), self._until_ns(context))
         return pb.DrainNodeResponse()
 
     @_unary
@@ -221,7 +222,7 @@ class LockServicer(lockring_pb2_grpc.LockServiceServicer):
         context: Context,
     ) -> pb.UndrainNodeResponse:
         """Let a drained node have slots again."""
-        await order(self._host, Undrain(0, check_node_id(request.node)), self._until_ns(context))
+        await order(self._host, Undrain(NO_REQUEST, check_node_id(request.node)), self._until_ns(context))
         return pb.UndrainNodeResponse()
 
     async def refuse(self, context: Context, error: LockringError, request: object) -> NoReturn:

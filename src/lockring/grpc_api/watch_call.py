@@ -13,13 +13,14 @@ from typing import Final
 from lockring.core.client import Update
 from lockring.errors import Unavailable
 from lockring.grpc_api.driver import PATIENCE_NS, NodeDriver
+from lockring.ids import LockName
 from lockring.units import NS_PER_S
 
 UNREAD_MAX: Final = 100
 """States that wait for a client that reads slowly; more become one, with a gap."""
 
 
-async def states_of(driver: NodeDriver, name: str) -> AsyncGenerator[Update]:
+async def states_of(driver: NodeDriver, name: LockName) -> AsyncGenerator[Update]:
     """Yield the lock now, and after each change.
 
     Raises:

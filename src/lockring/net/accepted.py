@@ -17,6 +17,7 @@ import msgspec
 
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError, Overloaded, ProtocolError
+from lockring.ids import NO_REQUEST, ConnectionId, RequestNumber
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.frames import HEADER_BYTES, FrameReader
 from lockring.net.limits import ConnectionLimits, RefusalLog
@@ -63,7 +64,10 @@ class ConnectionHandler(Protocol):
     """The server behind a port: what it does with accepted connections."""
 
     def greet(self, connection: AcceptedConnection, hello: Message) -> None:
-        """Answer a first message: call `admit` or `turn_away`, or raise a `LockringError` to refuse the connection."""
+        """Answer a first message: call `admit` or `turn_away`, or raise a `LockringError` to refuse the connection.
+
+        Call `require_client_room` before anything changes for a client, and `admit` before this returns.
+        """
 
     def deliver(self, connection: AcceptedConnection, messages: list[Message]) -> None:
         """Handle messages of an admitted connection. May raise a `LockringError` to end it."""
@@ -91,7 +95,7 @@ class PortContext:
     limits: ConnectionLimits
     turns: TurnScheduler
     refusals: RefusalLog
-    connections: dict[int, AcceptedConnection]
+    connections: dict[ConnectionId, AcceptedConnection]
     emptied: asyncio.Event
 
 
@@ -108,7 +112,9 @@ class AcceptedConnection(FramedConnection):
         tag: free for the handler's own use.
     """
 
-    def __init__(self, port: PortContext, number: int, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+    def __init__(
+        self, port: PortContext, number: ConnectionId, decoder: msgspec.msgpack.Decoder[Any]
+    ) -> None:
         super().__init__(
             port.outbox,
             decoder,
@@ -122,16 +128,22 @@ class AcceptedConnection(FramedConnection):
         self._early = bytearray()
         self._deadline: asyncio.TimerHandle | None = None
 
+    def require_client_room(self) -> None:
+        """Check that the port can admit this connection as a client's.
+
+        Raises:
+            Overloaded: the port has as many clients as it may have.
+        """
+        self._port.limits.require_client_room()
+
     def admit(self, role: Role, welcome: Welcome | None) -> None:
-        """Accept the first message.
+        """Accept the first message. For a client, `require_client_room` must have found room just before.
 
         Args:
             role: the connection's role from now on.
             welcome: the answer; None to give it later.
-
-        Raises:
-            Overloaded: the port has too many clients.
         """
+        assert self.role is None, "a second role would count a client twice, and uncount it once"
         if not role.is_member:
             self._port.limits.count_client()
         self.role = role
@@ -141,7 +153,7 @@ class AcceptedConnection(FramedConnection):
         if welcome is not None:
             self.send(welcome)
 
-    def refuse(self, error: LockringError, *, request: int = 0, hint: int = 0) -> None:
+    def refuse(self, error: LockringError, *, request: RequestNumber = NO_REQUEST, hint: int = 0) -> None:
         """Send the reason and end the connection."""
         self.send(Refusal(request, error.code, str(error), error.name, hint))
         self.close(str(error))
@@ -156,13 +168,13 @@ class AcceptedConnection(FramedConnection):
         """The connection's name in a sentence."""
         return self.role.title if self.role is not None else "a stranger"
 
-    def turn_away(self, error: LockringError) -> None:
-        """Refuse the connection as `refuse` does, and log that."""
+    def turn_away(self, error: LockringError, *, request: RequestNumber = NO_REQUEST, hint: int = 0) -> None:
+        """Refuse the connection as `refuse` does, and log that: as a warning if it had been admitted."""
         if self.role is None:
             self.log_refusal(logging.INFO, "refused", error)
         else:
             self.log_refusal(logging.WARNING, "closed the connection of", error)
-        self.refuse(error)
+        self.refuse(error, request=request, hint=hint)
 
     # ----------------------------------------------------------------------- FramedConnection
 

@@ -52,14 +52,18 @@ class ConnectionLimits:
         if self._connections > self._clients_max + self._reserved:
             raise self._refuse(f"{self._connections - 1} connections")
 
-    def count_client(self) -> None:
-        """Count an open connection as a client's.
+    def require_client_room(self) -> None:
+        """Check that there is room for one more client, and log once that clients are refused if there is none.
 
         Raises:
-            Overloaded: the port has too many clients.
+            Overloaded: the port has as many clients as it may have.
         """
         if self._clients >= self._clients_max:
             raise self._refuse(f"{self._clients} client connections")
+
+    def count_client(self) -> None:
+        """Count an open connection as a client's. There must be room for it."""
+        assert self._clients < self._clients_max
         self._clients += 1
 
     def count_closed(self, *, is_client: bool) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
 from lockring.addresses import format_address, split_address
 from lockring.errors import CannotListen
+from lockring.ids import ConnectionId
 from lockring.net.accepted import AcceptedConnection, ConnectionHandler, PortContext
 from lockring.net.connection import Outbox
 from lockring.net.descriptors import CLIENTS_MAX, room_for
@@ -50,7 +51,7 @@ class Listener:
         # The messages to any server: a message to the wrong kind of server is then not mistaken for garbage.
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToNode | ToCoordinator)
         self._ports = ports
-        self._numbers: Callable[[], int] = itertools.count(1).__next__
+        self._numbers = cast("Callable[[], ConnectionId]", itertools.count(1).__next__)
         self._server: asyncio.Server | None = None
         self._address = ""
 
@@ -111,7 +112,7 @@ class Listener:
         for connection in list(self._connections.values()):
             connection.abort("the server stops")
 
-    def connection(self, number: int) -> AcceptedConnection | None:
+    def connection(self, number: ConnectionId) -> AcceptedConnection | None:
         """Return the open connection of that number, None if it has ended."""
         return self._connections.get(number)
 

@@ -14,6 +14,7 @@ from lockring.addresses import split_address
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica, decode_state
 from lockring.errors import ProtocolError, Unavailable, from_code
+from lockring.ids import NO_CLUSTER, ClientId, ClusterId, GreetingNumber, NodeId, RequestNumber, SessionId
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     FRAME_BYTES_MAX,
@@ -38,7 +39,7 @@ from lockring.protocol import (
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S, seconds_to_ns
 
-_REQUEST: Final = 1
+_REQUEST: Final = RequestNumber(1)
 _READ_BYTES: Final = 256 * 1024
 
 
@@ -66,7 +67,7 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
-        welcome = ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        welcome = ask(_hello(), Welcome)
         answer = ask(GetState(_REQUEST), StateReply)
     assert isinstance(welcome, Welcome)
     assert isinstance(answer, StateReply)
@@ -74,7 +75,7 @@ def ask_state(address: str, *, timeout_s: float = 5.0) -> ServerView:
     return ServerView(welcome.role, replica, decode_state(answer.state), answer.note)
 
 
-def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
+def ask_drain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
     """Ask a node or a coordinator to move everything off a node. Blocks; may be called from any thread.
 
     Raises:
@@ -84,11 +85,11 @@ def ask_drain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
-        ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        ask(_hello(), Welcome)
         ask(Drain(_REQUEST, node), DrainReply)
 
 
-def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
+def ask_undrain(address: str, node: NodeId, *, timeout_s: float = 5.0) -> None:
     """Ask a node or a coordinator to let a drained node have slots again. Blocks; may be called from any thread.
 
     Raises:
@@ -98,7 +99,7 @@ def ask_undrain(address: str, node: str, *, timeout_s: float = 5.0) -> None:
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
-        ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        ask(_hello(), Welcome)
         ask(Undrain(_REQUEST, node), UndrainReply)
 
 
@@ -110,13 +111,13 @@ def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
         LockringError: the server refuses.
     """
     with _connection(address, timeout_s) as ask:
-        ask(ClientHello(PROTOCOL, "", secrets.token_hex(8), 1, "lockring"), Welcome)
+        ask(_hello(), Welcome)
         answer = ask(GetStatus(_REQUEST), StatusReply)
     assert isinstance(answer, StatusReply)
     return answer.status
 
 
-def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:
+def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> None:
     """Give up everything that a session has, at every node of a cluster. Blocks; may be called from any thread.
 
     For a supervisor that knows that the session's client is gone. A node that does not answer keeps the session until
@@ -134,8 +135,13 @@ def end_session(address: str, session: str, *, timeout_s: float = 2.0) -> None:
     state = ask_state(address, timeout_s=timeout_s).state
     for member in state.members.values():
         with contextlib.suppress(Unavailable), _connection(member.address, timeout_s) as ask:
-            ask(ClientHello(PROTOCOL, state.cluster, secrets.token_hex(8), 1, "lockring"), Welcome)
+            ask(_hello(state.cluster), Welcome)
             ask(CloseSession(_REQUEST, session), ReleaseReply)
+
+
+def _hello(cluster: ClusterId = NO_CLUSTER) -> ClientHello:
+    """Return the first message of a client that asks once; without a cluster, any cluster may answer."""
+    return ClientHello(PROTOCOL, cluster, ClientId(secrets.token_hex(8)), GreetingNumber(1), "lockring")
 
 
 @contextlib.contextmanager

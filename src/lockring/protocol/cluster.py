@@ -6,6 +6,21 @@ from enum import IntEnum
 
 import msgspec
 
+from lockring.ids import (
+    NO_GENERATION,
+    NO_INCARNATION,
+    NO_NODE,
+    NO_VERSION,
+    ClusterId,
+    Epoch,
+    Generation,
+    Incarnation,
+    NodeId,
+    RequestNumber,
+    SequenceNumber,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol.base import Message
 from lockring.protocol.infos import ServerStatus
 
@@ -13,7 +28,7 @@ from lockring.protocol.infos import ServerStatus
 class GetState(Message, tag=19):
     """Ask any server for the whole cluster state. Answered `StateReply`."""
 
-    request: int
+    request: RequestNumber
 
 
 class StateReply(Message, tag=29):
@@ -22,7 +37,7 @@ class StateReply(Message, tag=29):
     `note` is a sentence on what the server is waiting for, "" if nothing.
     """
 
-    request: int
+    request: RequestNumber
     state: bytes
     note: str = ""
 
@@ -34,8 +49,8 @@ class Routes(Message, tag=30):
     into `members`, or 0xFFFF for none.
     """
 
-    version: int
-    members: list[tuple[str, int, str]]
+    version: Version
+    members: list[tuple[NodeId, Incarnation, str]]
     primaries: bytes
     coordinator: str
 
@@ -43,13 +58,13 @@ class Routes(Message, tag=30):
 class GetStatus(Message, tag=46):
     """Ask a server for its own status at this moment. Answered `StatusReply`."""
 
-    request: int
+    request: RequestNumber
 
 
 class StatusReply(Message, tag=56):
     """The answer to `GetStatus`."""
 
-    request: int
+    request: RequestNumber
     status: ServerStatus
 
 
@@ -70,29 +85,29 @@ class TroubleNotice(Message, tag=37):
 class Drain(Message, tag=43):
     """An operator's order to move everything off a node. A node forwards it to its coordinator unchanged."""
 
-    request: int
-    node: str
+    request: RequestNumber
+    node: NodeId
 
 
 class DrainReply(Message, tag=53):
     """The drain of `node` has begun, now or earlier."""
 
-    request: int
-    node: str
+    request: RequestNumber
+    node: NodeId
 
 
 class Undrain(Message, tag=45):
     """An operator's order to let a drained node have slots again. A node forwards it to its coordinator unchanged."""
 
-    request: int
-    node: str
+    request: RequestNumber
+    node: NodeId
 
 
 class UndrainReply(Message, tag=54):
     """`node` may have slots again, or already could."""
 
-    request: int
-    node: str
+    request: RequestNumber
+    node: NodeId
 
 
 class Join(Message, tag=40):
@@ -102,12 +117,12 @@ class Join(Message, tag=40):
     """
 
     protocol: int
-    cluster: str
-    node: str
-    incarnation: int
+    cluster: ClusterId
+    node: NodeId
+    incarnation: Incarnation
     address: str
     weight: int
-    version: int
+    version: Version
     grpc: str = ""
 
 
@@ -117,7 +132,7 @@ class Leave(Message, tag=44):
     It concerns the life that sends it and no other, and is never forwarded.
     """
 
-    request: int
+    request: RequestNumber
 
 
 class Heartbeat(Message, tag=41):
@@ -127,8 +142,8 @@ class Heartbeat(Message, tag=41):
     `promised_ms` how long clients may still trust grants in them; -1 if unknown. See `core.farewells`.
     """
 
-    sequence: int
-    version: int
+    sequence: SequenceNumber
+    version: Version
     locks: int = 0
     waiters: int = 0
     sessions: int = 0
@@ -142,8 +157,8 @@ class HeartbeatAck(Message, tag=51):
     `waiting` slots have no primary until leases have surely ended, in at most `left_ms`. `why` says so for people.
     """
 
-    sequence: int
-    version: int
+    sequence: SequenceNumber
+    version: Version
     waiting: int = 0
     left_ms: int = 0
     why: str = ""
@@ -168,12 +183,12 @@ class SlotRequest(msgspec.Struct, array_like=True, gc=False):
     For EXTEND, `below` is the end of the range that is running out.
     """
 
-    slot: int
-    epoch: int
-    node: str = ""
-    incarnation: int = 0
-    joined: int = 0
-    below: int = 0
+    slot: SlotNumber
+    epoch: Epoch
+    node: NodeId = NO_NODE
+    incarnation: Incarnation = NO_INCARNATION
+    joined: Version = NO_VERSION
+    below: Generation = NO_GENERATION
 
 
 class SlotRequests(Message, tag=42):

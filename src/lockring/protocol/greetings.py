@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockring.ids import ClientId, ClusterId, GreetingNumber, Incarnation, NodeId, RequestNumber, Version
 from lockring.protocol.base import Message
 
 
@@ -13,9 +14,9 @@ class ClientHello(Message, tag=1):
     """
 
     protocol: int
-    cluster: str
-    client: str
-    connection: int
+    cluster: ClusterId
+    client: ClientId
+    connection: GreetingNumber
     software: str = ""
 
 
@@ -23,22 +24,22 @@ class PeerHello(Message, tag=2):
     """First message of a node to a peer: the sender, and the life of the peer that it wants to reach."""
 
     protocol: int
-    cluster: str
-    node: str
-    incarnation: int
-    to_node: str
-    to_incarnation: int
+    cluster: ClusterId
+    node: NodeId
+    incarnation: Incarnation
+    to_node: NodeId
+    to_incarnation: Incarnation
 
 
 class Welcome(Message, tag=3):
     """The hello or join is accepted. `role` is "node" or "coordinator"; `coordinator` is its HOST:PORT."""
 
     protocol: int
-    cluster: str
+    cluster: ClusterId
     role: str
-    node: str
-    incarnation: int
-    version: int
+    node: NodeId
+    incarnation: Incarnation
+    version: Version
     coordinator: str = ""
 
 
@@ -49,7 +50,7 @@ class Refusal(Message, tag=4):
     incarnation that will be accepted; for "moved": the version whose routes lead to the primary).
     """
 
-    request: int
+    request: RequestNumber
     code: str
     text: str
     name: str = ""

@@ -6,6 +6,16 @@ from typing import Final
 
 import msgspec
 
+from lockring.ids import (
+    NO_GENERATION,
+    NO_VERSION,
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    RequestNumber,
+    SessionId,
+    Version,
+)
 from lockring.protocol.base import Message
 
 MEMBER_PAYLOAD_BYTES_MAX: Final = 768
@@ -39,7 +49,7 @@ class GroupMember(msgspec.Struct, array_like=True, gc=False, frozen=True):
     weight: int
     payload: bytes
     owner: str
-    fencing_token: int
+    fencing_token: Generation
 
 
 def membership_of(payload: bytes) -> MemberRecord | None:
@@ -62,9 +72,9 @@ _memberships: Final = msgspec.msgpack.Decoder(MemberRecord)
 class DescribeGroup(Message, tag=31):
     """Ask for the members of the group whose lock is `name`. Answered `View`."""
 
-    request: int
-    name: str
-    version: int = 0
+    request: RequestNumber
+    name: LockName
+    version: Version = NO_VERSION
 
 
 class FollowGroup(Message, tag=32):
@@ -74,22 +84,22 @@ class FollowGroup(Message, tag=32):
     number (0: none) and let go of what that takes from it.
     """
 
-    request: int
-    name: str
-    session: str
-    acquisition: int
-    view: int = 0
-    version: int = 0
+    request: RequestNumber
+    name: LockName
+    session: SessionId
+    acquisition: AcquisitionNumber
+    view: Generation = NO_GENERATION
+    version: Version = NO_VERSION
 
 
 class ViewAck(Message, tag=33):
     """The member has let go of what the `view` of that number takes from it. Not answered."""
 
-    request: int
-    name: str
-    session: str
-    acquisition: int
-    view: int
+    request: RequestNumber
+    name: LockName
+    session: SessionId
+    acquisition: AcquisitionNumber
+    view: Generation
 
 
 class View(Message, tag=34):
@@ -99,8 +109,8 @@ class View(Message, tag=34):
     has the ids of those that have not yet answered, for observers.
     """
 
-    request: int
-    view: int
+    request: RequestNumber
+    view: Generation
     settled: bool
     members: list[GroupMember]
     awaited: list[str] = []
@@ -109,5 +119,5 @@ class View(Message, tag=34):
 class SettlementNotice(Message, tag=35):
     """The view that the member has is settled."""
 
-    request: int
-    view: int
+    request: RequestNumber
+    view: Generation

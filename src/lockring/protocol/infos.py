@@ -8,6 +8,18 @@ from typing import Final
 
 import msgspec
 
+from lockring.ids import (
+    NO_GENERATION,
+    AcquisitionNumber,
+    Generation,
+    Incarnation,
+    LockName,
+    NodeId,
+    SessionId,
+    SlotNumber,
+    Version,
+)
+
 PAYLOAD_BYTES_MAX: Final = 1024
 """Longest payload of a holder. A node keeps each in memory, twice."""
 
@@ -31,9 +43,9 @@ class HolderRecord(msgspec.Struct, array_like=True, gc=False):
     """
 
     owner: str
-    session: str
-    acquisition: int
-    generation: int
+    session: SessionId
+    acquisition: AcquisitionNumber
+    generation: Generation
     held_ms: int
     ttl_ms: int
     left_ms: int
@@ -44,8 +56,8 @@ class WaiterRecord(msgspec.Struct, array_like=True, gc=False):
     """One waiter, in queue order; `mode` is how it wants the lock."""
 
     owner: str
-    session: str
-    acquisition: int
+    session: SessionId
+    acquisition: AcquisitionNumber
     waited_ms: int
     mode: int = Mode.EXCLUSIVE
 
@@ -72,10 +84,10 @@ class LockEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
     kind: int
     owner: str
-    session: str
-    acquisition: int
+    session: SessionId
+    acquisition: AcquisitionNumber
     mode: int
-    generation: int = 0
+    generation: Generation = NO_GENERATION
     reason: str = ""
 
 
@@ -86,16 +98,16 @@ class LockRecord(msgspec.Struct, array_like=True, gc=False):
     is `SEQ_FREE`. For a group's lock, `view` is the number of the present view.
     """
 
-    name: str
-    slot: int
-    primary: str
+    name: LockName
+    slot: SlotNumber
+    primary: NodeId
     mode: int
     permits: int
-    generation: int
+    generation: Generation
     seq: int
     holders: list[HolderRecord]
     waiters: list[WaiterRecord]
-    view: int = 0
+    view: Generation = NO_GENERATION
 
 
 class LockRecords(list[LockRecord]):
@@ -124,9 +136,9 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     """
 
     role: str
-    node: str
-    incarnation: int
-    version: int
+    node: NodeId
+    incarnation: Incarnation
+    version: Version
     note: str = ""
     serving: int = 0
     primary: int = 0
@@ -137,6 +149,6 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     waiters: int = 0
     sessions: int = 0
     waiting: int = 0
-    heard: list[tuple[str, int]] = []
+    heard: list[tuple[NodeId, int]] = []
     leader: str = ""
     standbys: list[str] = []

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import msgspec
+
+from lockring.ids import (
+    NO_REQUEST,
+    NO_VERSION,
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    RequestNumber,
+    SessionId,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol.base import WAIT_FOREVER, Message
 from lockring.protocol.infos import Mode
 
@@ -33,17 +46,17 @@ class Acquire(Message, tag=10):
     the holder for others to see, at most `infos.PAYLOAD_BYTES_MAX`.
     """
 
-    request: int
-    session: str
+    request: RequestNumber
+    session: SessionId
     ttl_ms: int
     owner: str
-    acquisition: int
-    name: str
+    acquisition: AcquisitionNumber
+    name: LockName
     mode: int = Mode.EXCLUSIVE
     permits: int = 1
     wait_ms: int = WAIT_FOREVER
     waited_ms: int = 0
-    version: int = 0
+    version: Version = NO_VERSION
     payload: bytes = b""
 
 
@@ -53,12 +66,34 @@ class Release(Message, tag=11):
     With `acquire`, the number of an Acquire request: only if no later request asked for the acquisition.
     """
 
-    request: int
-    session: str
-    acquisition: int
-    name: str
-    version: int = 0
-    acquire: int = 0
+    request: RequestNumber
+    session: SessionId
+    acquisition: AcquisitionNumber
+    name: LockName
+    version: Version = NO_VERSION
+    acquire: RequestNumber = NO_REQUEST
+
+
+class SlotDigest(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A session's acquisitions in one slot in short, as the client believes."""
+
+    slot: SlotNumber
+    count: int
+    digest: int
+
+
+class ListedAcquisition(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One acquisition of a session, and the lock that it is of."""
+
+    acquisition: AcquisitionNumber
+    name: LockName
+
+
+class SlotList(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """All acquisitions of a session in one slot, as the client believes."""
+
+    slot: SlotNumber
+    acquisitions: list[ListedAcquisition]
 
 
 class Keepalive(Message, tag=12):
@@ -66,59 +101,73 @@ class Keepalive(Message, tag=12):
 
     `count` and `digest` (see `core.digest`) cover all acquisitions that, as the client believes, it holds or waits
     for at this node; `through` is the highest acquisition number it has used. If the node disagrees, the client
-    repeats the message with `slots`, the same per slot as `[slot, count, digest]`; and where those differ, with
-    `listed`: `[slot, [[acquisition, name], …]]`. Acquisitions up to `through` that a listed slot does not list were
-    given up.
+    repeats the message with `slots`, the same per slot; and where those differ, with `listed`. Acquisitions up to
+    `through` that a listed slot does not list were given up.
     """
 
-    request: int
-    session: str
+    request: RequestNumber
+    session: SessionId
     ttl_ms: int
     owner: str
-    through: int
+    through: AcquisitionNumber
     count: int
     digest: int
-    slots: list[tuple[int, int, int]] = []
-    listed: list[tuple[int, list[tuple[int, str]]]] = []
-    version: int = 0
+    slots: list[SlotDigest] = []
+    listed: list[SlotList] = []
+    version: Version = NO_VERSION
 
 
 class CloseSession(Message, tag=13):
     """Give up everything that the session has at this node. Answered `ReleaseReply`."""
 
-    request: int
-    session: str
+    request: RequestNumber
+    session: SessionId
 
 
 class GrantReply(Message, tag=20):
     """The acquisition is held. The promise counts from when the client *sent* the request numbered `basis`."""
 
-    request: int
-    generation: int
+    request: RequestNumber
+    generation: Generation
     promise_ms: int
-    basis: int
+    basis: RequestNumber
 
 
 class ReleaseReply(Message, tag=21):
     """The answer to `Release`; `dropped` says whether the node still knew the acquisition."""
 
-    request: int
+    request: RequestNumber
     dropped: bool
+
+
+class SlotVerdict(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A node's `Verdict` on what a session has in one slot."""
+
+    slot: SlotNumber
+    verdict: int
+
+
+class AcquisitionVerdict(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A node's `Verdict` on one acquisition; with HELD, the grant's generation."""
+
+    acquisition: AcquisitionNumber
+    verdict: int
+    generation: Generation
 
 
 class KeepaliveReply(Message, tag=22):
     """The answer to a keepalive. The promise counts from when the client sent it.
 
     `agreed`: the digests agree and the node may serve all of these slots, so the promise is for every acquisition
-    that the keepalive covered. Otherwise it is for those with verdict HELD: of a slot (`[slot, verdict]`) or of one
-    acquisition (`[acquisition, verdict, generation]`). An empty answer without `agreed` asks for `slots`.
+    that the keepalive covered. Otherwise it is for those with verdict HELD, of a slot or of one acquisition. An empty
+    answer without `agreed` asks for `slots`.
     """
 
-    request: int
+    request: RequestNumber
     promise_ms: int
     agreed: bool
-    slots: list[tuple[int, int]] = []
-    acquisitions: list[tuple[int, int, int]] = []
+    slots: list[SlotVerdict] = []
+    acquisitions: list[AcquisitionVerdict] = []
 
 
 class QueueNotice(Message, tag=36):
@@ -127,13 +176,13 @@ class QueueNotice(Message, tag=36):
     Pushed for an acquire that has waited for a moment.
     """
 
-    request: int
+    request: RequestNumber
 
 
 class LossNotice(Message, tag=28):
     """The acquisition ended (`reason` as in `errors.LockLost`). Pushed to its holder, which may release it at once."""
 
-    session: str
-    acquisition: int
-    name: str
+    session: SessionId
+    acquisition: AcquisitionNumber
+    name: LockName
     reason: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockring.ids import FIRST_SLOT, NO_VERSION, Generation, LockName, RequestNumber, SlotNumber, Version
 from lockring.protocol.base import Message
 from lockring.protocol.infos import LockEvent, LockRecord
 
@@ -9,15 +10,15 @@ from lockring.protocol.infos import LockEvent, LockRecord
 class Describe(Message, tag=14):
     """Ask for one lock, held or free. Answered `DescribeReply`."""
 
-    request: int
-    name: str
-    version: int = 0
+    request: RequestNumber
+    name: LockName
+    version: Version = NO_VERSION
 
 
 class DescribeReply(Message, tag=24):
     """The answer to `Describe`."""
 
-    request: int
+    request: RequestNumber
     lock: LockRecord
 
 
@@ -27,9 +28,9 @@ class List(Message, tag=15):
     Start with slot 0 and name ""; continue from where `ListReply` says. `limit` is 1 to 10,000.
     """
 
-    request: int
+    request: RequestNumber
     prefix: str
-    from_slot: int = 0
+    from_slot: SlotNumber = FIRST_SLOT
     after_name: str = ""
     limit: int = 1000
 
@@ -40,9 +41,9 @@ class ListReply(Message, tag=25):
     `unserved` counts those slots of this page that this node is the primary of but may not answer for at present.
     """
 
-    request: int
+    request: RequestNumber
     locks: list[LockRecord]
-    next_slot: int
+    next_slot: SlotNumber
     next_name: str
     unserved: int = 0
 
@@ -50,16 +51,16 @@ class ListReply(Message, tag=25):
 class Watch(Message, tag=16):
     """Subscribe to a lock: `WatchNotice` now and after every change, until `Unwatch`, or `Refusal` when it moves."""
 
-    request: int
-    name: str
-    version: int = 0
+    request: RequestNumber
+    name: LockName
+    version: Version = NO_VERSION
 
 
 class Unwatch(Message, tag=17):
     """End the watch or the subscription that the request numbered `watch` started. Answered `ReleaseReply`."""
 
-    request: int
-    watch: int
+    request: RequestNumber
+    watch: RequestNumber
 
 
 class WatchNotice(Message, tag=26):
@@ -69,7 +70,7 @@ class WatchNotice(Message, tag=26):
     are missing.
     """
 
-    request: int
+    request: RequestNumber
     lock: LockRecord
     events: list[LockEvent] = []
     gap: bool = True
@@ -82,16 +83,16 @@ class Break(Message, tag=18):
     believe that they hold it.
     """
 
-    request: int
-    name: str
-    generation: int
+    request: RequestNumber
+    name: LockName
+    generation: Generation
     force: bool = False
-    version: int = 0
+    version: Version = NO_VERSION
 
 
 class BreakReply(Message, tag=27):
     """The answer to `Break`. `freed`: the lock is free already; otherwise it will be within `within_ms`."""
 
-    request: int
+    request: RequestNumber
     freed: bool
     within_ms: int

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import msgspec
 
+from lockring.ids import (
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    MutationIndex,
+    SequenceNumber,
+    SessionId,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol.base import Message
 
 
 class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
     """A holder was added. `age_ms` is its age when this was written; `payload` is as in `Acquire`."""
 
-    name: str
+    name: LockName
     mode: int
     permits: int
-    session: str
-    acquisition: int
+    session: SessionId
+    acquisition: AcquisitionNumber
     owner: str
     ttl_ms: int
-    generation: int
+    generation: Generation
     seq: int
     age_ms: int = 0
     payload: bytes = b""
@@ -26,23 +36,23 @@ class Put(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=0):
 class Remove(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=1):
     """A holder was removed: released, expired or broken."""
 
-    name: str
-    session: str
-    acquisition: int
+    name: LockName
+    session: SessionId
+    acquisition: AcquisitionNumber
 
 
 class AdvanceGeneration(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=2):
     """A generation was used without a grant: as the number of a view of the group whose lock is `name`."""
 
-    name: str
-    generation: int
+    name: LockName
+    generation: Generation
 
 
 class Revoke(msgspec.Struct, array_like=True, gc=False, frozen=True, tag=3):
     """An operator ended a grant: no keepalive renews it any more, at any primary."""
 
-    session: str
-    acquisition: int
+    session: SessionId
+    acquisition: AcquisitionNumber
 
 
 Mutation = Put | Remove | AdvanceGeneration | Revoke
@@ -54,12 +64,12 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
     The revocations come after all holders.
     """
 
-    slot: int
-    since: int
-    joined: int
-    base: int
-    index: int
-    highest: int
+    slot: SlotNumber
+    since: Version
+    joined: Version
+    base: Version
+    index: MutationIndex
+    highest: Generation
     part: int
     last: bool
     holders: list[Put | Revoke]
@@ -68,11 +78,11 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False, tag=0):
 class Tail(msgspec.Struct, array_like=True, gc=False, tag=1):
     """The mutations `after` + 1, `after` + 2, … of a reign; may be empty."""
 
-    slot: int
-    since: int
-    joined: int
-    after: int
-    highest: int
+    slot: SlotNumber
+    since: Version
+    joined: Version
+    after: MutationIndex
+    highest: Generation
     mutations: list[Mutation]
 
 
@@ -82,11 +92,11 @@ class Resume(msgspec.Struct, array_like=True, gc=False, tag=2):
     A copy that ended there (the former primary of a planned move) is at index 0; any other needs a snapshot.
     """
 
-    slot: int
-    since: int
-    joined: int
-    ended_since: int
-    ended_index: int
+    slot: SlotNumber
+    since: Version
+    joined: Version
+    ended_since: Version
+    ended_index: MutationIndex
 
 
 StreamPart = Snapshot | Tail | Resume
@@ -95,12 +105,12 @@ StreamPart = Snapshot | Tail | Resume
 class HandOverSlot(msgspec.Struct, array_like=True, gc=False):
     """The end of a reign: its mutations after `after`, which end at `index`; `highest` is its highest generation."""
 
-    slot: int
-    since: int
-    joined: int
-    after: int
-    index: int
-    highest: int
+    slot: SlotNumber
+    since: Version
+    joined: Version
+    after: MutationIndex
+    index: MutationIndex
+    highest: Generation
     mutations: list[Mutation]
 
 
@@ -111,25 +121,41 @@ class Replicate(Message, tag=60):
     lease).
     """
 
-    sequence: int
-    version: int
+    sequence: SequenceNumber
+    version: Version
     serving: bool
     streams: list[StreamPart]
+
+
+class Position(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """The progress of a copy of one slot.
+
+    Attributes:
+        slot: the slot.
+        since: the reign that the copy follows.
+        joined: the tenure of the copy.
+        reached: index of the last mutation that it has; -1 asks for a snapshot.
+    """
+
+    slot: SlotNumber
+    since: Version
+    joined: Version
+    reached: MutationIndex
 
 
 class ReplicateAck(Message, tag=61):
     """Acknowledges `Replicate` number `sequence`, and so extends the sender's lease; `version` is the copy's state.
 
-    `positions` has `[slot, since, joined, index]` for the slots in it: index -1 asks for a snapshot.
+    `positions` has one entry for each slot in it that the sender follows.
     """
 
-    sequence: int
-    version: int
-    positions: list[tuple[int, int, int, int]]
+    sequence: SequenceNumber
+    version: Version
+    positions: list[Position]
 
 
 class HandOver(Message, tag=62):
     """From a former primary to its successor: the sender will never serve these slots in that reign again."""
 
-    version: int
+    version: Version
     slots: list[HandOverSlot]

@@ -59,7 +59,7 @@ class Assignment:
                 self.backup_loads[backups[slot]] += 1
             if primary != NOBODY:
                 self.loads[primary] += 1
-                self._row(slot)[slot] = None
+                self._ensure_row(slot)[slot] = None
         self.fine: list[int] = []
         self.backup_shares: list[int] = []
         self.aim()
@@ -93,7 +93,7 @@ class Assignment:
 
     def vacate(self, slot: int) -> None:
         """Take a slot from its primary."""
-        del self._row(slot)[slot]
+        del self._ensure_row(slot)[slot]
         self.loads[self.primaries[slot]] -= 1
         self.primaries[slot] = NOBODY
 
@@ -103,13 +103,13 @@ class Assignment:
             self.backups[slot] = NOBODY
             self.backup_loads[member] -= 1
         self.primaries[slot] = member
-        self._row(slot)[slot] = None
+        self._ensure_row(slot)[slot] = None
 
     def set_backup(self, slot: int, backup: int) -> None:
         """Make a member, or `NOBODY`, the backup of a slot that has a primary."""
-        del self._row(slot)[slot]
+        del self._ensure_row(slot)[slot]
         former, self.backups[slot] = self.backups[slot], backup
-        self._row(slot)[slot] = None
+        self._ensure_row(slot)[slot] = None
         if former != NOBODY:
             self.backup_loads[former] -= 1
         if backup != NOBODY:
@@ -144,6 +144,6 @@ class Assignment:
                 chosen += sorted(row[backup], key=distance)[:number]
         return chosen
 
-    def _row(self, slot: int) -> dict[int, None]:
-        """Return the slots with the same primary and backup as this slot."""
+    def _ensure_row(self, slot: int) -> dict[int, None]:
+        """Keep a row for the primary and backup of a slot from now on, and return its slots."""
         return self.rows[self.primaries[slot]].setdefault(self.backups[slot], {})

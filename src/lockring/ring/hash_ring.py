@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, NoReturn, Self
 
 from lockring.errors import InvalidRequest
+from lockring.ids import NodeId
 from lockring.protocol import WEIGHT_MAX
 from lockring.ring.assignment import NOBODY, Assignment
 from lockring.ring.backups import settle_backups
@@ -21,7 +22,7 @@ from lockring.slots import SLOTS, slot_of
 
 WEIGHT_MIN: Final = 1
 
-_NONE: Final[tuple[str | None, ...]] = (None,) * SLOTS
+_NONE: Final[tuple[NodeId | None, ...]] = (None,) * SLOTS
 _CACHED_MEMBERS_MAX: Final = 256
 
 
@@ -50,15 +51,15 @@ class HashRing:
 
     __slots__ = ("_backups", "_circle", "_clockwise", "_ids", "_members", "_primaries")
 
-    _backups: tuple[str | None, ...]
+    _backups: tuple[NodeId | None, ...]
     _circle: Circle
-    _clockwise: dict[int, tuple[str, ...]]
-    _ids: tuple[str, ...]
-    _members: Mapping[str, int]
-    _primaries: tuple[str | None, ...]
+    _clockwise: dict[int, tuple[NodeId, ...]]
+    _ids: tuple[NodeId, ...]
+    _members: Mapping[NodeId, int]
+    _primaries: tuple[NodeId | None, ...]
 
     def __init__(
-        self, members: Mapping[str, int] | Iterable[tuple[str, int]], previous: HashRing | None = None
+        self, members: Mapping[NodeId, int] | Iterable[tuple[NodeId, int]], previous: HashRing | None = None
     ) -> None:
         weights = _checked(members)
         if previous is None:
@@ -76,9 +77,9 @@ class HashRing:
     @classmethod
     def resume(
         cls,
-        members: Mapping[str, int] | Iterable[tuple[str, int]],
-        primaries: Sequence[str | None],
-        backups: Sequence[str | None],
+        members: Mapping[NodeId, int] | Iterable[tuple[NodeId, int]],
+        primaries: Sequence[NodeId | None],
+        backups: Sequence[NodeId | None],
     ) -> Self:
         """Start from an existing assignment, of any origin.
 
@@ -108,9 +109,9 @@ class HashRing:
 
     def _settle(
         self,
-        weights: dict[str, int],
-        primaries: Sequence[str | None],
-        backups: Sequence[str | None],
+        weights: dict[NodeId, int],
+        primaries: Sequence[NodeId | None],
+        backups: Sequence[NodeId | None],
         changed: Sequence[bool] | None,
     ) -> None:
         self._members = MappingProxyType(weights)
@@ -120,7 +121,7 @@ class HashRing:
         if not weights:
             self._primaries = self._backups = _NONE
             return
-        numbers: dict[str | None, int] = {member: number for number, member in enumerate(self._ids)}
+        numbers: dict[NodeId | None, int] = {member: number for number, member in enumerate(self._ids)}
         now = Assignment(
             self._circle,
             [numbers.get(member, NOBODY) for member in primaries],
@@ -132,30 +133,30 @@ class HashRing:
             settle_primaries(now, changed)
         if len(weights) > 1:
             settle_backups(now, changed)
-        names: list[str | None] = [*self._ids, None]  # -1, for no member, indexes the last one
+        names: list[NodeId | None] = [*self._ids, None]  # -1, for no member, indexes the last one
         self._primaries = tuple([names[number] for number in now.primaries])
         self._backups = tuple([names[number] for number in now.backups])
 
     @property
-    def members(self) -> Mapping[str, int]:
+    def members(self) -> Mapping[NodeId, int]:
         """Weights by id, in the order of the ids; read-only."""
         return self._members
 
     @property
-    def primaries(self) -> tuple[str | None, ...]:
+    def primaries(self) -> tuple[NodeId | None, ...]:
         """The primary of every slot, by number."""
         return self._primaries
 
     @property
-    def backups(self) -> tuple[str | None, ...]:
+    def backups(self) -> tuple[NodeId | None, ...]:
         """The backup of every slot, by number."""
         return self._backups
 
-    def primary(self, slot: int) -> str | None:
+    def primary(self, slot: int) -> NodeId | None:
         """Return the member that should serve a slot; None without members."""
         return self._primaries[_checked_slot(slot)]
 
-    def backup(self, slot: int) -> str | None:
+    def backup(self, slot: int) -> NodeId | None:
         """Return the member that should have a slot's copy, and so inherit it; None with fewer than two members."""
         return self._backups[_checked_slot(slot)]
 
@@ -163,11 +164,7 @@ class HashRing:
         """Return the primary of a key's slot."""
         return self._primaries[slot_of(key)]
 
-    def backup_of(self, key: str) -> str | None:
-        """Return the backup of a key's slot."""
-        return self._backups[slot_of(key)]
-
-    def successors(self, slot: int) -> tuple[str, ...]:
+    def successors(self, slot: int) -> tuple[NodeId, ...]:
         """Return all members in clockwise order from a slot's place: candidates if primary and backup are out.
 
         The order ignores loads and history, so the first two are not necessarily the primary and the backup.
@@ -182,11 +179,11 @@ class HashRing:
                 self._clockwise[start] = found
         return found
 
-    def slots_of(self, member: str) -> tuple[int, ...]:
+    def slots_of(self, member: NodeId) -> tuple[int, ...]:
         """Return the slots that a member is primary of, ascending; none if it is not a member."""
         return tuple([slot for slot, primary in enumerate(self._primaries) if primary == member])
 
-    def counts(self) -> dict[str, Counts]:
+    def counts(self) -> dict[NodeId, Counts]:
         """Return, for each member in the order of the ids, how many slots it is primary and backup of."""
         primaries, backups = dict.fromkeys(self._ids, 0), dict.fromkeys(self._ids, 0)
         for primary, backup in zip(self._primaries, self._backups, strict=True):
@@ -215,9 +212,9 @@ class HashRing:
         return f"HashRing({shown}{more})"
 
 
-def _checked(members: Mapping[str, int] | Iterable[tuple[str, int]]) -> dict[str, int]:
+def _checked(members: Mapping[NodeId, int] | Iterable[tuple[NodeId, int]]) -> dict[NodeId, int]:
     """Return the members in the order of their ids."""
-    weights: dict[str, int] = {}
+    weights: dict[NodeId, int] = {}
     for member, weight in members.items() if isinstance(members, Mapping) else members:
         if not isinstance(member, str) or not member:
             _refuse(f"a ring member's id must be text and not empty, got {member!r}")
@@ -231,7 +228,7 @@ def _checked(members: Mapping[str, int] | Iterable[tuple[str, int]]) -> dict[str
             _refuse(
                 f"the weight of {member!r} must be a whole number from {WEIGHT_MIN} to {WEIGHT_MAX}, got {weight!r}"
             )
-        weights[member] = weight
+        weights[NodeId(member)] = weight
     return dict(sorted(weights.items()))
 
 

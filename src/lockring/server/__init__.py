@@ -8,7 +8,7 @@ __all__ = ["run_coordinator", "run_node", "run_serve", "run_up"]
 
 
 def run_node(settings: NodeSettings) -> int:
-    """Run a node. SIGTERM or SIGINT drains it; a second one, or SIGQUIT, stops it at once."""
+    """Run a node. SIGTERM, SIGINT or SIGHUP drains it; a second one, or SIGQUIT, stops it at once."""
     from lockring.server.lifecycle import run_service
     from lockring.server.node import NodeServer
 

@@ -25,13 +25,14 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.election import Election
-from lockring.errors import Overloaded, ProtocolError, from_code
-from lockring.net.accepted import CLIENT, PEER, AcceptedConnection, Role
+from lockring.errors import WrongRole, from_code
+from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId
+from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.frames import encode_frame
 from lockring.net.listener import Listener
-from lockring.protocol import Message, Refusal, Welcome
+from lockring.protocol import ClientHello, Message, Refusal, Welcome
 from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
@@ -90,11 +91,11 @@ class CoordinatorServer:
         log.info("coordinator listens on %s", listening)
         self._is_shared = opened.is_shared
 
-        def make_core(term: str, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
+        def make_core(term: TermId, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
             return CoordinatorCore(
                 address=self.address,
                 term=term,
-                cluster_if_new=secrets.token_hex(8),
+                cluster_if_new=ClusterId(secrets.token_hex(8)),
                 timing=settings.timing(),
                 # A process may lead several times, and the store may lose the cluster's state between two of them.
                 new_cluster=opened.is_new and not self._store.has_shown_a_state,
@@ -108,7 +109,7 @@ class CoordinatorServer:
         self._core = core = CandidateCore(
             address=self.address,
             is_shared=opened.is_shared,
-            new_term=lambda: secrets.token_hex(8),
+            new_term=lambda: TermId(secrets.token_hex(8)),
             make_core=make_core,
             now_ns=monotonic_ns(),
             wall_ns=wall_ns(),
@@ -158,6 +159,8 @@ class CoordinatorServer:
 
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         """See `ConnectionHandler`. The core decides, at once."""
+        if isinstance(hello, ClientHello):
+            guest.require_client_room()  # before the core hears of it, which cannot count the port's clients
         now_ns = self._now_ns()
         self._core.connected(guest.number, now_ns=now_ns)
         self._core.receive(guest.number, hello, now_ns=now_ns)
@@ -187,7 +190,9 @@ class CoordinatorServer:
     def _carry_out_one(self, effect: Effect) -> None:
         match effect:
             case Admit(number, is_member, welcome):
-                self._admit(number, PEER if is_member else CLIENT, welcome)
+                guest = self._listener.connection(number)
+                if guest is not None:
+                    guest.admit(PEER if is_member else CLIENT, welcome)
             case Send(to=int() as number, message=message):
                 guest = self._listener.connection(number)
                 if guest is not None:
@@ -206,9 +211,7 @@ class CoordinatorServer:
             case Close(to=int() as number, reason=reason):
                 guest = self._listener.connection(number)
                 if guest is not None:
-                    if guest.tag is None:
-                        guest.log_refusal(logging.INFO, "closed the connection of", ProtocolError(reason))
-                    guest.close(reason)
+                    guest.close(reason)  # the end of a node's connection is logged when it has come
             case Publish(state=state):
                 self._say_if_leases_are_others(state)
                 self._reporter.report(state)
@@ -229,27 +232,20 @@ class CoordinatorServer:
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
-    def _refuse(self, number: int, refusal: Refusal) -> None:
-        guest = self._listener.connection(number)
-        if guest is not None:
-            if guest.tag is None:  # the end of a node that was welcomed is logged when it has come
-                guest.log_refusal(
-                    logging.INFO, "refused", from_code(refusal.code, refusal.text, name=refusal.name)
-                )
-            guest.send(refusal)
-            guest.close(refusal.text)
-
-    def _admit(self, number: int, role: Role, welcome: Welcome | None) -> None:
+    def _refuse(self, number: ConnectionId, refusal: Refusal) -> None:
         guest = self._listener.connection(number)
         if guest is None:
             return
-        try:
-            guest.admit(role, welcome)
-        except Overloaded as error:
-            guest.refuse(error)
-            self._core.disconnected(number, now_ns=self._now_ns())
+        error = from_code(refusal.code, refusal.text, name=refusal.name)
+        if guest.role is not PEER or isinstance(error, WrongRole):
+            guest.turn_away(error, request=refusal.request, hint=refusal.hint)
+            return
+        # A node that may not join has broken no rule, and the end of one that was welcomed is logged when it has come.
+        if guest.tag is None:
+            guest.log_refusal(logging.INFO, "refused", error)
+        guest.refuse(error, request=refusal.request, hint=refusal.hint)
 
-    def _stored(self, operation: int, outcome: StoreOutcome) -> None:
+    def _stored(self, operation: OperationNumber, outcome: StoreOutcome) -> None:
         self._core.store_result(
             operation,
             ok=outcome.ok,
@@ -260,7 +256,7 @@ class CoordinatorServer:
         self._tell_of_store()
         self._pump.schedule()
 
-    def _elected(self, operation: int, election: Election | None, problem: str) -> None:
+    def _elected(self, operation: OperationNumber, election: Election | None, problem: str) -> None:
         self._core.election_result(operation, election, problem=problem, now_ns=self._now_ns())
         self._pump.schedule()
 

@@ -20,6 +20,7 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
+from lockring.ids import Incarnation
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.dialer import Dialer
 from lockring.protocol import (
@@ -67,8 +68,11 @@ class Joiner(Protocol):
     def state(self) -> ClusterState:
         """The newest cluster state that the node knows."""
 
-    def begin_life(self, incarnation: int) -> None:
+    def begin_life(self, incarnation: Incarnation) -> None:
         """Begin another life with a new incarnation, since the cluster has seen a later one than the present."""
+
+    def check_coordinator(self, welcome: Welcome, address: str) -> None:
+        """Raise a `LockringError` if the node may not join the server at an address, which has welcomed it."""
 
     def joined(self) -> None:
         """Handle the coordinator's welcome."""
@@ -140,14 +144,14 @@ class CoordinatorLink:
         place = self._place
         replica, state = self._node.replica, self._node.state
         return Join(
-            PROTOCOL,
-            state.cluster,
-            replica.node,
-            replica.incarnation,
-            place.address,
-            place.weight,
-            state.version,
-            place.grpc,
+            protocol=PROTOCOL,
+            cluster=state.cluster,
+            node=replica.node,
+            incarnation=replica.incarnation,
+            address=place.address,
+            weight=place.weight,
+            version=state.version,
+            grpc=place.grpc,
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
@@ -155,17 +159,15 @@ class CoordinatorLink:
         match error:
             case StaleVersion() if hint > self._node.replica.incarnation:
                 log.info("%s: beginning a new life", error)
-                self._node.begin_life(hint)
+                self._node.begin_life(Incarnation(hint))
             case DuplicateNode() if self._is_out_of_patience():
                 self._node.fail(error)
-            case WrongRole() | WrongCluster() | ProtocolError() | InvalidRequest() if not self._was_joined:
+            case WrongRole() | ProtocolError() if not self._was_joined and address not in str(error):
                 # The other end may not know by which address it was reached, and the settings here name that.
-                where = (
-                    ""
-                    if address in str(error)
-                    else f" (the answer of {address}, where a coordinator was expected)"
-                )
-                self._node.fail(type(error)(f"{error}{where}", name=error.name))
+                where = f"the answer of {address}, where a coordinator was expected"
+                self._node.fail(type(error)(f"{error} ({where})", name=error.name))
+            case WrongRole() | ProtocolError() | WrongCluster() | InvalidRequest() if not self._was_joined:
+                self._node.fail(error)
             case _:
                 self._wait(error)
 
@@ -181,20 +183,15 @@ class CoordinatorLink:
 
     def opened(self, address: str, welcome: Welcome) -> None:
         """See `Caller`."""
-        cluster = self._node.state.cluster
-        if welcome.role != "coordinator":
-            raise WrongRole(f"{address} is a {welcome.role}, not a coordinator")
-        if cluster and welcome.cluster != cluster:
-            raise WrongCluster(f"{address} belongs to cluster {welcome.cluster}, this node to {cluster}")
+        self._node.check_coordinator(welcome, address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far or not self._was_joined:
             log.info(
-                "%s cluster %s of the coordinator at %s as %s%s",
+                "%s cluster %s of the coordinator at %s as %s",
                 "in touch again with" if self._was_joined else "joined",
                 welcome.cluster,
                 address,
-                self._node.replica,
-                f" ({so_far})" if so_far else "",
+                f"{self._node.replica} ({so_far})" if so_far else self._node.replica,
             )
         self._was_joined = True
         self._duplicate_since_s = None

@@ -34,6 +34,8 @@ def report_departure(depart: Depart, *, left: str, is_last: bool) -> int:
             log.info("drained but for copies, which no other node can take: the last one goes on alone")
         case DepartureEnd.NOTHING_HERE:
             log.info("nothing is on this node: it stops without the coordinator")
+        case DepartureEnd.NEW_LIFE:
+            log.info("a new life of this node has nothing to hand over: it stops without joining the cluster")
         case DepartureEnd.TIMED_OUT:
             log.warning("not drained in time; this node still %s", left)
             return exits.NOT_DRAINED

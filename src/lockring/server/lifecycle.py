@@ -39,7 +39,7 @@ class ServerProcess(Protocol):
         """Wait until the server has ended by itself, and return the exit code. May raise a `LockringError`."""
 
     def leave(self) -> bool:
-        """Begin a graceful end (SIGTERM, SIGINT). Returns False if there is nothing to do first: stop now."""
+        """Begin a graceful end (SIGTERM, SIGINT, SIGHUP). Returns False if there is nothing to do first: stop now."""
 
     async def stop(self) -> None:
         """End everything now. Called exactly once, even after a failed start."""
@@ -50,7 +50,7 @@ def run_service(
 ) -> int:
     """Run a server until it ends or is stopped. Blocks; for the main thread only.
 
-    SIGTERM or SIGINT starts a graceful end; a second one, or SIGQUIT, ends the server at once.
+    SIGTERM, SIGINT or SIGHUP starts a graceful end; a second one of them, or SIGQUIT, ends the server at once.
 
     Args:
         make: makes the server; called in the event loop. May raise a `LockringError`.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError, Unavailable
+from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, RequestNumber
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -37,7 +38,11 @@ class LocalClient:
     """
 
     def __init__(
-        self, number: int, life: NodeLife, receive: Callable[[Message], None], end: Callable[[str], None]
+        self,
+        number: ConnectionId,
+        life: NodeLife,
+        receive: Callable[[Message], None],
+        end: Callable[[str], None],
     ) -> None:
         self.remote = "a gRPC client"
         self._number = number
@@ -61,7 +66,7 @@ class LocalClient:
 
     def turn_away(self, error: LockringError) -> None:
         """See `Answerable`: give the reason why the node does not serve this client, then end."""
-        self._receive(Refusal(0, error.code, str(error)))
+        self._receive(Refusal(NO_REQUEST, error.code, str(error), error.name))
         self._end("it was refused")
 
     def close(self, reason: str) -> None:
@@ -87,7 +92,7 @@ class LocalClients:
     def __init__(self, present: Callable[[], NodeLife], place: NodePlace) -> None:
         self._present = present
         self._place = place
-        self._clients: dict[int, LocalClient] = {}
+        self._clients: dict[ConnectionId, LocalClient] = {}
         self._count = 0
 
     @property
@@ -105,7 +110,7 @@ class LocalClients:
         """The newest state that the node has."""
         return self._present().core.state
 
-    def get(self, number: int) -> LocalClient | None:
+    def get(self, number: ConnectionId) -> LocalClient | None:
         """Return a client by the number of its connection; None once that has ended."""
         return self._clients.get(number)
 
@@ -117,7 +122,7 @@ class LocalClients:
             ended: called with the reason once no more will come; the client may connect again.
         """
         self._count += 1
-        number = -self._count  # those of accepted connections are positive
+        number = ConnectionId(-self._count)  # those of accepted connections are positive
 
         def end(reason: str) -> None:
             if self._clients.pop(number, None) is not None:
@@ -128,9 +133,15 @@ class LocalClients:
         life.accept(number)
         return local
 
-    def pass_on(self, order: Drain | Undrain, answer: Answer) -> None:
-        """Ask for what an operator wants as any client would, and call `answer` once with what comes back."""
-        OrderingClient(self, answer).ask(order)
+    def pass_on(self, order: Drain | Undrain, answer: Answer) -> OrderingClient:
+        """Ask for what an operator wants as any client would, and call `answer` once with what comes back.
+
+        Returns:
+            The client that waits for the answer, so that the operator can hang up before it has come.
+        """
+        client = OrderingClient(self, answer)
+        client.ask(order)
+        return client
 
 
 class OrderingClient:
@@ -144,11 +155,18 @@ class OrderingClient:
     def __init__(self, host: LocalClients, answer: Answer) -> None:
         self._answer: Answer | None = answer
         self._line = host.connect_local(self._receive, self._ended)
-        self._line.ask(ClientHello(PROTOCOL, host.state.cluster, secrets.token_hex(8), 1))
+        self._line.ask(
+            ClientHello(PROTOCOL, host.state.cluster, ClientId(secrets.token_hex(8)), GreetingNumber(1))
+        )
 
     def ask(self, order: Drain | Undrain) -> None:
         """Send the request."""
-        self._line.ask(type(order)(1, order.node))
+        self._line.ask(type(order)(RequestNumber(1), order.node))
+
+    def hang_up(self) -> None:
+        """End the wait for the answer, which is not passed on any more. Harmless after the answer."""
+        self._answer = None
+        self._line.hang_up()
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, (DrainReply, UndrainReply, Refusal)):
@@ -156,9 +174,8 @@ class OrderingClient:
             self._line.hang_up()
 
     def _ended(self, reason: str) -> None:
-        self._finish(
-            Refusal(0, Unavailable.code, "the node began a new life before the coordinator answered")
-        )
+        text = f"the node ended the connection before the coordinator answered: {reason}"
+        self._finish(Refusal(NO_REQUEST, Unavailable.code, text))
 
     def _finish(self, message: DrainReply | UndrainReply | Refusal) -> None:
         answer, self._answer = self._answer, None

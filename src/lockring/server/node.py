@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from lockring.clock import monotonic_ns
 from lockring.core.effects import Depart
 from lockring.errors import LockringError
+from lockring.ids import ConnectionId, NodeId
 from lockring.net.connection import Outbox
 from lockring.server.coordinator_link import NodePlace
 from lockring.server.departure import report_departure
@@ -125,7 +126,7 @@ class NodeServer:
 
     # ----------------------------------------------------------------------- inner
 
-    def _guest_of(self, number: int) -> Guest | None:
+    def _guest_of(self, number: ConnectionId) -> Guest | None:
         return self._port.listener.connection(number) if number > 0 else self._locals.get(number)
 
     def _look(self) -> None:
@@ -134,7 +135,7 @@ class NodeServer:
         now_ns = monotonic_ns()
         if self._grpc is not None:
             core = self._lives.present.core
-            me = core.state.members.get(self._settings.id)
+            me = core.state.members.get(NodeId(self._settings.id))
             is_draining = core.is_leaving or (me is not None and me.condition == "draining")
             self._grpc.note_serving(core.coordinator_lease_left_ns(now_ns) > 0 and not is_draining)
         self._lives.log.look(now_ns)

@@ -15,12 +15,13 @@ from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import Admit, Close, Depart, Effect, Endpoint, Note, Publish, Refuse, Reply, Send
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
-from lockring.errors import LockringError, StaleVersion, from_code
+from lockring.errors import LockringError, from_code
+from lockring.ids import ConnectionId
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
-from lockring.protocol import PROTOCOL, FromPeer, Message, PeerHello, Welcome
+from lockring.protocol import ClientHello, FromPeer, Message, Welcome
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -76,19 +77,15 @@ class DialedPeer:
 
     def hello(self) -> Message:
         """See `Caller`."""
-        me, peer = self._life.core.replica, self._peer
-        return PeerHello(
-            PROTOCOL, self._life.core.state.cluster, me.node, me.incarnation, peer.node, peer.incarnation
-        )
+        return self._life.core.hello_to(self._peer)
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:
         """See `Caller`. The core does not learn of a failed attempt."""
         self._tell(f"no connection to {self._peer.node}: {error}")
 
     def opened(self, address: str, welcome: Welcome) -> None:
-        """See `Caller`."""
-        if Replica(welcome.node, welcome.incarnation) != self._peer:
-            raise StaleVersion(f"{address} is {welcome.node}#{welcome.incarnation}, not {self._peer}")
+        """See `Caller`. The core says whether the life of the peer has answered that is meant."""
+        self._life.core.check_peer(self._peer, welcome, address=address)
         so_far = self._trouble.ends(now_ns=monotonic_ns())
         if so_far:
             log.info("connected to %s again (%s)", self._peer.node, so_far)
@@ -130,14 +127,14 @@ class NodeLife:
         *,
         has_standbys: bool,
         outbox: Outbox,
-        guest_of: Callable[[int], Guest | None],
+        guest_of: Callable[[ConnectionId], Guest | None],
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
     ) -> None:
         self.core = NodeCore(replica, timing=Timing(), has_standbys=has_standbys, now_ns=monotonic_ns())
         self.outbox = outbox
-        self.accepted: set[int] = set()
+        self.accepted: set[ConnectionId] = set()
         """The accepted connections that the core knows."""
         self.pump = CoreLoop(self.core, self._carry_out)
         self._guest_of = guest_of
@@ -174,17 +171,23 @@ class NodeLife:
         """Let the core admit or refuse a connection by its first message, and carry that out at once.
 
         The next messages on the connection are read by the bounds of its role, so it must be admitted before them.
+
+        Raises:
+            Overloaded: the port has too many clients, which the listener alone counts.
         """
+        if isinstance(hello, ClientHello):
+            # Before the core hears of it: there, a client's new connection ends its older one.
+            guest.require_client_room()
         self.accept(guest.number)
         self.core.receive(guest.number, hello, now_ns=monotonic_ns())
         self.pump.flush()
 
-    def accept(self, number: int) -> None:
+    def accept(self, number: ConnectionId) -> None:
         """Report an accepted connection to the core."""
         self.accepted.add(number)
         self.core.connected(number, now_ns=monotonic_ns())
 
-    def receive_on(self, number: int, messages: list[Message]) -> None:
+    def receive_on(self, number: ConnectionId, messages: list[Message]) -> None:
         """Hand the core the messages that have come on an accepted connection."""
         now_ns = monotonic_ns()
         for message in messages:
@@ -198,7 +201,7 @@ class NodeLife:
                 del self._incoming[guest.tag]
             self.left(guest.number)
 
-    def left(self, number: int) -> None:
+    def left(self, number: ConnectionId) -> None:
         """Report the end of a connection that the core knows."""
         self.accepted.discard(number)
         self.core.disconnected(number, now_ns=monotonic_ns())
@@ -211,7 +214,10 @@ class NodeLife:
             # Plain tests of the type: this runs once for every message that the node sends.
             if type(effect) is Send:
                 to = effect.to
-                connection = self._guest_of(to) if type(to) is int else self._connection_to(to)
+                if type(to) is int:  # a ConnectionId, which the checker does not see
+                    connection = self._guest_of(to)  # type: ignore[unreachable]
+                else:
+                    connection = self._connection_to(to)
                 if connection is not None:
                     connection.send(effect.message)
             else:
@@ -244,7 +250,7 @@ class NodeLife:
             case _:
                 raise AssertionError(f"a node core asked for {effect}")
 
-    def _refuse(self, number: int, error: LockringError) -> None:
+    def _refuse(self, number: ConnectionId, error: LockringError) -> None:
         guest = self._guest_of(number)
         if guest is not None:
             guest.turn_away(error)
@@ -257,12 +263,7 @@ class NodeLife:
             if guest is not None and effect.welcome is not None:
                 guest.send(effect.welcome)  # a client in this process, which nothing bounds
             return
-        try:
-            guest.admit(PEER if effect.is_member else CLIENT, effect.welcome)
-        except LockringError as error:  # too many clients, which the listener alone counts
-            self._refuse(effect.to, error)
-            self.core.disconnected(effect.to, now_ns=monotonic_ns())
-            return
+        guest.admit(PEER if effect.is_member else CLIENT, effect.welcome)
         if effect.peer is not None:
             guest.tag = effect.peer
             self._incoming[effect.peer] = guest

@@ -14,8 +14,9 @@ from lockring.clock import monotonic_ns, wall_ns
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.effects import COORDINATOR, Depart
 from lockring.errors import LockringError
+from lockring.ids import ConnectionId, Incarnation, NodeId
 from lockring.net.connection import Outbox
-from lockring.protocol import Message
+from lockring.protocol import Message, Welcome
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from lockring.server.node_life import Guest, NodeLife
 from lockring.server.node_log import NodeLog
@@ -47,7 +48,7 @@ class NodeLives:
 
     Attributes:
         present: the life that is lived now.
-        log: what is reported of it.
+        log: what is reported of all of them.
         has_joined: whether any life has joined the cluster.
     """
 
@@ -57,10 +58,10 @@ class NodeLives:
         place: NodePlace,
         outbox: Outbox,
         *,
-        guest_of: Callable[[int], Guest | None],
+        guest_of: Callable[[ConnectionId], Guest | None],
         listener: LifeListener,
     ) -> None:
-        self._node = settings.id
+        self._node = NodeId(settings.id)
         self._has_standbys = len(settings.coordinators) > 1
         self._outbox = outbox
         self._guest_of = guest_of
@@ -68,7 +69,7 @@ class NodeLives:
         self._link = CoordinatorLink(self, place, settings.coordinators, outbox)
         self._leave_until_ns: int | None = None
         self.has_joined = False
-        self.present = self._begin(wall_ns() // NS_PER_US)
+        self.present = self._begin(Incarnation(wall_ns() // NS_PER_US))
         self.log = NodeLog(self.present.core)
 
     def start(self) -> None:
@@ -97,13 +98,16 @@ class NodeLives:
         """See `Joiner`."""
         return self.present.core.state
 
-    def begin_life(self, incarnation: int) -> None:
+    def begin_life(self, incarnation: Incarnation) -> None:
         """See `Joiner`."""
         self.present.end("this node begins a new life")
-        self.log.flush()
-        self.present = self._begin(max(incarnation, wall_ns() // NS_PER_US))
-        self.log = NodeLog(self.present.core)
+        self.present = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
+        self.log.begin_life(self.present.core)
         self._go_on_leaving()
+
+    def check_coordinator(self, welcome: Welcome, address: str) -> None:
+        """See `Joiner`."""
+        self.present.core.check_coordinator(welcome, address=address)
 
     def joined(self) -> None:
         """See `Joiner`."""
@@ -134,7 +138,7 @@ class NodeLives:
 
     # ----------------------------------------------------------------------- inner
 
-    def _begin(self, incarnation: int) -> NodeLife:
+    def _begin(self, incarnation: Incarnation) -> NodeLife:
         life = NodeLife(
             Replica(self._node, incarnation),
             has_standbys=self._has_standbys,

@@ -16,17 +16,23 @@ log: Final = logging.getLogger("lockring.node")
 
 
 class NodeLog:
-    """The reports of one life of a node. Lives in one event loop.
+    """The reports of a node, over all of its lives. Lives in one event loop.
+
+    The cluster state, the node's share and its takeovers are reported as each life comes to know them. The right to
+    serve is the node's: a lease that one life has lost may come back in another.
 
     Args:
-        core: of that life.
+        core: of its first life.
     """
 
     def __init__(self, core: NodeCore) -> None:
-        self._core = core
-        self._states = StateReporter(log, core.replica.node, self._share)
-        self._lease_over_told = False
-        self._beginning_since_ns: int | None = None
+        self._is_lease_reported_over = False
+        self._follow(core)
+
+    def begin_life(self, core: NodeCore) -> None:
+        """Report another life from now on, after what was collected of the former one."""
+        self.flush()
+        self._follow(core)
 
     def state_changed(self, state: ClusterState) -> None:
         """Report a new cluster state, together with those that follow at once."""
@@ -41,6 +47,11 @@ class NodeLog:
         self._tell_of_lease(now_ns)
         self._tell_of_takeovers(now_ns)
 
+    def _follow(self, core: NodeCore) -> None:
+        self._core = core
+        self._states = StateReporter(log, core.replica.node, self._share)
+        self._beginning_since_ns: int | None = None
+
     def _share(self, state: ClusterState) -> str:
         core = self._core
         # At the very beginning the first lease is on its way.
@@ -51,11 +62,11 @@ class NodeLog:
         """Log once when the coordinator's lease is over, and once when there is one again."""
         core = self._core
         has_lease = core.coordinator_lease_left_ns(now_ns) > 0
-        if has_lease and self._lease_over_told:
-            self._lease_over_told = False
+        if has_lease and self._is_lease_reported_over:
+            self._is_lease_reported_over = False
             log.info("serving again: the coordinator has given this node its lease")
-        elif not has_lease and not self._lease_over_told and core.had_lease:
-            self._lease_over_told = True
+        elif not has_lease and not self._is_lease_reported_over and core.had_lease:
+            self._is_lease_reported_over = True
             away_since_ns = core.away_since_ns
             log.error(
                 "serving no more: the coordinator's lease of %g s is over, and %s",

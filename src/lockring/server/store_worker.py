@@ -11,6 +11,7 @@ from typing import NamedTuple
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
 from lockring.errors import LockringError, StoreError
+from lockring.ids import TermId, Version
 from lockring.store.base import SharedStore, Store
 
 
@@ -48,7 +49,9 @@ class StoreWorker:
         """Read the state; `done` is called in the event loop."""
         self._run(lambda: StoreOutcome(True, self._store.read()), done)
 
-    def write(self, expected_version: int, state: ClusterState, done: Callable[[StoreOutcome], None]) -> None:
+    def write(
+        self, expected_version: Version, state: ClusterState, done: Callable[[StoreOutcome], None]
+    ) -> None:
         """Compare-and-set the state; `done` is called in the event loop."""
 
         def operation() -> StoreOutcome:
@@ -66,7 +69,7 @@ class StoreWorker:
         future = self._loop.run_in_executor(self._executor, store.campaign, candidate, ttl_ms)
         future.add_done_callback(lambda each: self._elected(each, done))
 
-    def resign(self, term: str) -> None:
+    def resign(self, term: TermId) -> None:
         """Give up the lead or the candidacy of a term; a failure is left to the end of its time."""
         store = self._shared()
 

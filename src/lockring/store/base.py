@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
+from lockring.ids import TermId, Version
 
 
 class Store(Protocol):
@@ -33,7 +34,7 @@ class Store(Protocol):
         """
         ...
 
-    def write(self, expected_version: int, state: ClusterState) -> bool:
+    def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one; 0 stands for an empty store.
 
         A shared store also compares the leader: the state's term must be the one that leads.
@@ -84,7 +85,7 @@ class SharedStore(Store, Protocol):
         """
         ...
 
-    def resign(self, term: str) -> None:
+    def resign(self, term: TermId) -> None:
         """Give up the lead or the candidacy of this term, so that a standby need not wait for the end of its time.
 
         Raises:

@@ -9,6 +9,7 @@ from time import monotonic_ns
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
 from lockring.errors import StoreError
+from lockring.ids import TermId, Version
 from lockring.units import ms_to_ns
 
 
@@ -46,7 +47,7 @@ class MemoryStore:
             self._check_open()
             return self._state
 
-    def write(self, expected_version: int, state: ClusterState) -> bool:
+    def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one and its term leads; return whether it was stored.
 
         Where no coordinator has ever campaigned, only the version counts.
@@ -87,7 +88,7 @@ class MemoryStore:
             self._check_open()
             return self._election(self._clock_ns())
 
-    def resign(self, term: str) -> None:
+    def resign(self, term: TermId) -> None:
         """End this term's lead or candidacy.
 
         Raises:

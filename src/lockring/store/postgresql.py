@@ -32,6 +32,7 @@ import psycopg
 from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
+from lockring.ids import TermId, Version
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
@@ -141,7 +142,7 @@ class PostgresStore:
         (result,) = self._run("read", _READ)
         return self._decoded(*_row_of(result))
 
-    def write(self, expected_version: int, state: ClusterState) -> bool:
+    def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one and its term leads; return whether it was stored.
 
         Raises:
@@ -192,7 +193,7 @@ class PostgresStore:
         (result,) = self._run("asked for the leader", _ELECTION)
         return _election_of(result)
 
-    def resign(self, term: str) -> None:
+    def resign(self, term: TermId) -> None:
         """End this term's lead or candidacy.
 
         Raises:

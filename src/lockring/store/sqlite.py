@@ -25,6 +25,7 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.errors import ProtocolError, StoreError
+from lockring.ids import Version
 from lockring.system_errors import reason_of
 
 DATABASE_NAME: Final = "state.db"
@@ -91,7 +92,7 @@ class SqliteStore:
         self._cached = (version, state)
         return state
 
-    def write(self, expected_version: int, state: ClusterState) -> bool:
+    def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state durably if the stored version is the expected one, and return whether it was stored.
 
         Raises:
@@ -251,7 +252,7 @@ class SqliteStore:
         if not in_place:
             raise StoreError(f"the data directory {self._dir} was deleted or replaced while it was in use")
 
-    def _decoded(self, version: int, data: object) -> ClusterState:
+    def _decoded(self, version: Version, data: object) -> ClusterState:
         try:
             if not isinstance(data, bytes):
                 raise ProtocolError("not bytes")

@@ -25,6 +25,7 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.errors import LockringError
+from lockring.ids import NodeId
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain
 from lockring.server.local.children import command_of, variables_of
 from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
@@ -294,12 +295,12 @@ class LocalCluster:
 
     def drain(self, name: str) -> None:
         """Ask the coordinator to move everything off a node. Does not wait; see `wait_until_stable`."""
-        ask_drain(self.address_of(self.leader or COORDINATOR), name)
+        ask_drain(self.address_of(self.leader or COORDINATOR), NodeId(name))
         self._process(name).is_draining = True
 
     def undrain(self, name: str) -> None:
         """Ask the coordinator to let a drained node have slots again. Does not wait; see `wait_until_stable`."""
-        ask_undrain(self.address_of(self.leader or COORDINATOR), name)
+        ask_undrain(self.address_of(self.leader or COORDINATOR), NodeId(name))
         self._process(name).is_draining = False
 
     def wait_for_exit(self, name: str, *, timeout_s: float = 30.0) -> int:
@@ -366,7 +367,7 @@ class LocalCluster:
                 return f"{name} does not answer", state
             if view.state.version != state.version:
                 return f"{name} does not have the newest state", state
-            member = state.members.get(name)
+            member = state.members.get(NodeId(name))
             if member is None or member.replica != view.replica:
                 return f"{name} is not a member", state
             if member.condition == "joining":

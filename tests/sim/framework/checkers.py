@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
 from lockring.core.client import OTHER_CLUSTER
+from lockring.ids import Generation, SessionId, SlotNumber, Version
 from lockring.protocol import Acquire, GrantReply, LossNotice, Message, Refusal
 from lockring.slots import slot_of
 from tests.sim.framework.groups import GroupCheckers
@@ -49,9 +50,9 @@ class Belief:
         self,
         client: str,
         name: str,
-        session: str,
+        session: SessionId,
         acquisition: int,
-        generation: int,
+        generation: Generation,
         current: Callable[[], bool],
         began: int,
         *,
@@ -294,7 +295,7 @@ class Checkers:
 class _Queue:
     """The requests for one lock in one reign, in the order of their arrival."""
 
-    def __init__(self, since: int, slot: int) -> None:
+    def __init__(self, since: Version, slot: SlotNumber) -> None:
         self.since = since
         self.slot = slot
         self.waiting: dict[tuple[str, int], tuple[int, int]] = {}

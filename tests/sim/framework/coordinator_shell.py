@@ -22,6 +22,7 @@ from lockring.core.effects import (
 )
 from lockring.core.election import Election
 from lockring.core.timing import Timing
+from lockring.ids import ConnectionId, TermId
 from lockring.protocol import (
     ToCoordinator,
 )
@@ -66,10 +67,11 @@ class CoordinatorShell(Shell):
 
     def on_start(self) -> None:
         self._ends: dict[int, End] = {}
+        self._admitted: dict[int, None] = {}
         self.core = CandidateCore(
             address=self.address,
             is_shared=self.store.is_shared,
-            new_term=lambda: f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}",
+            new_term=lambda: TermId(f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}"),
             make_core=self._make_core,
             now_ns=self.now_ns(),
             wall_ns=self.wall_ns(),
@@ -77,7 +79,7 @@ class CoordinatorShell(Shell):
         self.network.listen(self.address, self, self._accepted)
         self.core.start(now_ns=self.now_ns())
 
-    def _make_core(self, term: str, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
+    def _make_core(self, term: TermId, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
         return CoordinatorCore(
             address=self.address,
             term=term,
@@ -127,6 +129,8 @@ class CoordinatorShell(Shell):
     def carry_out(self, effect: Effect) -> None:
         match effect:
             case Admit(to, _, welcome):
+                assert to not in self._admitted, "a connection has one role"
+                self._admitted[to] = None
                 if welcome is not None:
                     self.transmit(self._ends.get(to), welcome)
             case Broadcast(connections, message):
@@ -157,7 +161,7 @@ class CoordinatorShell(Shell):
             case _:
                 raise AssertionError(f"a coordinator asks for {effect}")
 
-    def _close(self, connection: int, reason: str) -> None:
+    def _close(self, connection: ConnectionId, reason: str) -> None:
         end = self._ends.get(connection)
         if end is None:
             return

@@ -24,6 +24,8 @@ from lockring.core.effects import (
 from lockring.core.node import NodeCore
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.timing import Timing
+from lockring.errors import LockringError
+from lockring.ids import SessionId, SlotNumber
 from lockring.protocol import (
     PROTOCOL,
     FromCoordinator,
@@ -32,7 +34,6 @@ from lockring.protocol import (
     HeartbeatAck,
     Join,
     Message,
-    PeerHello,
     Refusal,
     Replicate,
     ReplicateAck,
@@ -77,6 +78,7 @@ class NodeShell(Shell):
 
     Attributes:
         core: the real core; None before the first start.
+        id: the node's id: its process's name, unless two processes got one id by mistake.
         draining: whether the node was asked to leave: it exits once nothing is left on it.
         wished_to_leave: the lives of the node that were asked to leave.
     """
@@ -98,6 +100,7 @@ class NodeShell(Shell):
     ) -> None:
         super().__init__(world, network, name, slowness=slowness, drift=drift)
         self.tap = tap
+        self.id = name
         self.address = f"{name}:9501"
         self.coordinators = coordinators
         self.timing = timing
@@ -123,7 +126,7 @@ class NodeShell(Shell):
         self._may_stop = False
         incarnation, self.incarnation_min = max(self.incarnation_min, self.wall_ns() // 1000), 1
         self.core = NodeCore(
-            Replica(self.name, incarnation),
+            Replica(self.id, incarnation),
             timing=self.timing,
             has_standbys=len(self.coordinators) > 1,
             now_ns=self.now_ns(),
@@ -154,13 +157,13 @@ class NodeShell(Shell):
 
     # ------------------------------------------------------------------ for the checkers
 
-    def has(self, slot: int, session: str, acquisition: int) -> bool:
+    def has(self, slot: SlotNumber, session: SessionId, acquisition: int) -> bool:
         """Return whether the acquisition is a holder in this node's table, as primary or as copy."""
         assert self.core is not None
         data = self.core.slots.get(slot)
         return data is not None and isinstance(data.table.find(session, acquisition), LockHolder)
 
-    def is_waiting(self, slot: int, session: str, acquisition: int) -> bool:
+    def is_waiting(self, slot: SlotNumber, session: SessionId, acquisition: int) -> bool:
         """Return whether the acquisition waits in this node's table."""
         assert self.core is not None
         data = self.core.slots.get(slot)
@@ -241,6 +244,12 @@ class NodeShell(Shell):
             return
         match message:
             case Welcome():
+                try:
+                    self.core.check_coordinator(message, address=end.other.process.name)
+                except LockringError as error:
+                    self.world.stats[f"coordinator_answer_{error.code}"] += 1
+                    self._leave_coordinator(end)
+                    return
                 self._welcomed = True
                 self.core.connected(COORDINATOR, now_ns=self.turn_now)
                 if self.draining:
@@ -258,7 +267,7 @@ class NodeShell(Shell):
                 self.network.process_crashed(self, power=False)
                 self.crash()
                 self.world.after(self.rng.randrange(500 * MS, 2000 * MS), self._restart, self.life)
-            case Refusal(request=0) if not (self._welcomed and self.draining):
+            case Refusal(request=0):
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._leave_coordinator(end)
             case _ if self._welcomed:
@@ -324,7 +333,7 @@ class NodeShell(Shell):
             self.core.disconnected(replica, now_ns=self.turn_now)
         for member in members.values():
             replica = member.replica
-            if replica.node != self.name and replica not in self._links and replica not in self._dialing:
+            if replica.node != self.id and replica not in self._links and replica not in self._dialing:
                 self._dialing.add(replica)
                 self._dial_peer(replica)
 
@@ -344,15 +353,9 @@ class NodeShell(Shell):
         if end is None:
             self._peer_again(replica)
             return
-        me = self.core.replica
         end.label = replica
         end.on_message, end.on_closed = self._peer_welcome, self._peer_hello_closed
-        self.transmit(
-            end,
-            PeerHello(
-                PROTOCOL, self.core.state.cluster, me.node, me.incarnation, replica.node, replica.incarnation
-            ),
-        )
+        self.transmit(end, self.core.hello_to(replica))
 
     def _peer_hello_closed(self, end: End) -> None:
         assert isinstance(end.label, Replica)
@@ -361,16 +364,26 @@ class NodeShell(Shell):
     def _peer_welcome(self, end: End, payload: bytes) -> None:
         assert self.core is not None
         assert isinstance(end.label, Replica)
-        message = _from_peer.decode(payload)
-        if isinstance(message, Refusal):
+        if not self._is_welcome(end.label, _from_peer.decode(payload)):
             end.close()
             self._peer_hello_closed(end)
             return
-        assert isinstance(message, Welcome), message
         self._dialing.discard(end.label)
         self._links[end.label] = end
         end.on_message, end.on_closed = self._from_link, self._link_closed
         self.core.connected(end.label, now_ns=self.turn_now)
+
+    def _is_welcome(self, peer: Replica, answer: Message) -> bool:
+        assert self.core is not None
+        if isinstance(answer, Refusal):
+            return False
+        assert isinstance(answer, Welcome), answer
+        try:
+            self.core.check_peer(peer, answer, address=peer.node)
+        except LockringError as error:
+            self.world.stats[f"peer_answer_{error.code}"] += 1
+            return False
+        return True
 
     def _from_link(self, end: End, payload: bytes) -> None:
         assert self.core is not None

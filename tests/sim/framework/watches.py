@@ -7,6 +7,7 @@ the lock's primary.
 from __future__ import annotations
 
 from lockring.core.client import Update
+from lockring.ids import Generation
 from lockring.protocol import LockEventKind, LockRecord, Mode
 from tests.sim.framework.world import Violation
 
@@ -122,7 +123,7 @@ class Watches:
         self._grants = 0
         self._stretches: list[Stretch] = []
 
-    def granted(self, name: str, generation: int) -> None:
+    def granted(self, name: str, generation: Generation) -> None:
         """Note that a client came to believe that it holds a lock."""
         self._grants += 1
         self._granted.setdefault(name, {})[generation] = self._grants

@@ -23,6 +23,7 @@ from lockring.core.client import (
     Update,
 )
 from lockring.errors import LockringError
+from lockring.ids import SessionId
 from lockring.protocol import WAIT_FOREVER, LockEventKind, Mode, ToClient
 from tests.sim.framework.checkers import Belief, Checkers
 from tests.sim.framework.groups import GroupHabits, GroupProgram
@@ -279,27 +280,27 @@ class ClientShell(Shell):
     def _act_for_others(self) -> None:
         self.core = ClientCore(self.seeds, owner="", new_id=self._new_id, session_per_acquisition=True)
 
-    def take_for(self, session: str, name: str, *, ttl_ms: int) -> Task:
+    def take_for(self, session: SessionId, name: str, *, ttl_ms: int) -> Task:
         """Acquire a lock for a program, whose session it names; the task has the outcome."""
         task = Task(len(self.tasks), scripted=True)
         self.tasks.append(task)
         self.post(self._take, task, name, ttl_ms, WAIT_FOREVER, Mode.EXCLUSIVE, OnBehalf(session))
         return task
 
-    def renew_for(self, session: str, name: str, *, ttl_ms: int) -> None:
+    def renew_for(self, session: SessionId, name: str, *, ttl_ms: int) -> None:
         """Renew a program's lock, acquired here or elsewhere; `answers` gets the answer."""
         self.post(self._renew_for, session, name, ttl_ms)
 
-    def _renew_for(self, session: str, name: str, ttl_ms: int) -> None:
+    def _renew_for(self, session: SessionId, name: str, ttl_ms: int) -> None:
         assert self.core is not None
         now_ns = self.now_ns()
         self.core.renew_for(session, name, ttl_ms=ttl_ms, give_up_at_ns=now_ns + 2 * S, now_ns=now_ns)
 
-    def release_for(self, session: str, name: str) -> None:
+    def release_for(self, session: SessionId, name: str) -> None:
         """Release a program's lock, acquired here or elsewhere; `answers` gets the answer."""
         self.post(self._release_for, session, name)
 
-    def _release_for(self, session: str, name: str) -> None:
+    def _release_for(self, session: SessionId, name: str) -> None:
         assert self.core is not None
         now_ns = self.now_ns()
         self.core.release_for(session, name, give_up_at_ns=now_ns + 5 * S, now_ns=now_ns)

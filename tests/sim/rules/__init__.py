@@ -16,6 +16,12 @@ for want of a find:
   the same node has replaced it, so its process is gone. It stays, for two processes that were given one id by mistake.
 - *A write whose outcome is unknown starts the term again.* The compare-and-set on the version would refuse the next
   one, and until then the confirming read finds a version that is not the coordinator's.
+- *A node refuses a peer if the cluster knows a later life of it.* A message of a former life does no more harm than
+  one that was long under way, and such messages may come at any time.
+- *A peer sends what primaries send, and nothing else; a hello names the protocol; a join has values in their bounds.*
+  Our own servers do so. It stays, against others (`make fuzz`).
+- *A node leaves a coordinator of another cluster that has welcomed it.* The coordinator would have refused it
+  (`join_of_another_cluster`), and a node takes no state of another cluster.
 - *Digests are compared per slot, then one by one.* A node that may serve a slot knows all that its clients hold in
   it, except what an operator has ended (`broken_renewed`): so what differs is what the client has given up
   (`unlisted_stays`).
@@ -24,6 +30,7 @@ for want of a find:
 from __future__ import annotations
 
 from tests.sim.rules import (
+    admission,
     clients,
     coordinator,
     copies,
@@ -77,5 +84,17 @@ MODEL_SWITCHES = {
 }
 """The switches of the protocol's executable model, and the mutants that are the same here."""
 
-FILES = (rights, copies, coordinator, restarts, drains, stores, clients, on_behalf, modes, groups)
+FILES = (
+    rights,
+    copies,
+    coordinator,
+    restarts,
+    admission,
+    drains,
+    stores,
+    clients,
+    on_behalf,
+    modes,
+    groups,
+)
 """Where the rules are, by what they are about."""

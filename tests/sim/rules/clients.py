@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from lockring.core.client import renewals as client_renewals
@@ -14,13 +16,15 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.request_log import RequestLog
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare
+from lockring.core.client.verdicts import apply_keepalive
+from lockring.core.digest import mix
 from lockring.core.node import NodeCore
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.dispatch import ClientRequests
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.lock_table import LockTable
-from lockring.core.node.locks import LockHolder
+from lockring.core.node.locks import LockHolder, Share
 from lockring.core.node.parking import ParkedRequest
 from lockring.core.node.renewals import Renewals
 from lockring.core.node.rights import Rights
@@ -28,7 +32,8 @@ from lockring.core.node.service import ClientService
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import AcquireTimeout
-from lockring.protocol import LossNotice
+from lockring.ids import AcquisitionNumber, ConnectionId, RequestNumber, SlotNumber
+from lockring.protocol import ListedAcquisition, LossNotice, SlotList
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -39,7 +44,7 @@ def session_only() -> list[Change]:
     """A keepalive is answered per session, not per lock: a node agrees whatever it has."""
     keepalive = Renewals.keepalive
 
-    def changed(self: Renewals, connection: int, message: Any, now_ns: int) -> None:
+    def changed(self: Renewals, connection: ConnectionId, message: Any, now_ns: int) -> None:
         if not message.slots and not message.listed:
             totals = self._leases.touch(message, connection, now_ns).totals
             message.count, message.digest = totals.count, totals.digest
@@ -146,7 +151,6 @@ def drill_grant_by_session() -> None:
 def client_from_response() -> list[Change]:
     """A client's deadlines count from the response, not from its request."""
     granted = ClientRenewals.granted
-    apply_keepalive = client_renewals.apply_keepalive
 
     def late_granted(self: ClientRenewals, link: Any, message: Any, now_ns: int) -> None:
         ticket = link.acquires.get(message.request)
@@ -154,7 +158,7 @@ def client_from_response() -> list[Change]:
             ticket.exchange.sent_at_ns = now_ns
         granted(self, link, message, now_ns)
 
-    def late_apply(share: NodeShare, request: int, sent_at_ns: int, reply: Any, now_ns: int) -> Any:
+    def late_apply(share: NodeShare, request: RequestNumber, sent_at_ns: int, reply: Any, now_ns: int) -> Any:
         return apply_keepalive(share, request, now_ns, reply, now_ns)
 
     return [
@@ -214,7 +218,9 @@ def release_by_key() -> list[Change]:
     """A release names the lock and the session, not the acquisition."""
     release = Acquisitions.release
 
-    def changed(self: Acquisitions, connection: int, message: Any, slot: NodeSlot, now_ns: int) -> None:
+    def changed(
+        self: Acquisitions, connection: ConnectionId, message: Any, slot: NodeSlot, now_ns: int
+    ) -> None:
         lock = slot.table.locks.get(message.name)
         for holder in lock.holders if lock is not None else ():
             if holder.session.id == message.session:
@@ -240,12 +246,12 @@ def drill_release_by_key() -> None:
 def list_of_one_share() -> list[Change]:
     """A client lists for a slot only the tickets of its share there, not those that it expects elsewhere."""
 
-    def listed(self: NodeShare, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
-        lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
+    def listed(self: NodeShare, slots: list[SlotNumber]) -> list[SlotList]:
+        lists: dict[SlotNumber, list[ListedAcquisition]] = {slot: [] for slot in slots}
         for ticket in self.tickets.values():
             if ticket.slot in lists:
-                lists[ticket.slot].append((ticket.acquisition, ticket.name))
-        return list(lists.items())
+                lists[ticket.slot].append(ListedAcquisition(ticket.acquisition, ticket.name))
+        return [SlotList(slot, acquisitions) for slot, acquisitions in lists.items()]
 
     return [(NodeShare, "listed", listed)]
 
@@ -280,7 +286,7 @@ def lost_from_anyone() -> list[Change]:
             ticket = share.tickets.get(lost.acquisition)
             if ticket is not None:
                 if ticket.generation:
-                    self._endings.lose(ticket, lost.reason, now_ns)
+                    self._losses.lose(ticket, lost.reason, now_ns)
                 return
 
     def notify_lost(self: ConnectedClients, entry: Any, reason: str) -> None:
@@ -347,8 +353,8 @@ def _unlisted_stays() -> list[Change]:
     """A node keeps acquisitions that a client's list shows as given up."""
     compare = Renewals._compare_list
 
-    def changed(self: Renewals, session: Any, number: int, listed: Any, through: int, now_ns: int) -> Any:
-        return compare(self, session, number, listed, 0, now_ns)
+    def changed(self: Renewals, session: Any, listing: Any, through: Any, now_ns: int) -> Any:
+        return compare(self, session, listing, AcquisitionNumber(0), now_ns)
 
     return [(Renewals, "_compare_list", changed)]
 
@@ -431,9 +437,8 @@ def wait_begins_anew() -> list[Change]:
     """A waiter that has waited at another node before still goes to the end of the queue."""
     enqueue = LockTable.enqueue
 
-    def changed(self: LockTable, name: str, session: Any, acquisition: int, **rest: Any) -> Any:
-        rest["since_ns"] = 0
-        return enqueue(self, name, session, acquisition, **rest)
+    def changed(self: LockTable, *wanted: Any, since_ns: int) -> Any:
+        return enqueue(self, *wanted, since_ns=0)
 
     return [
         (LockTable, "enqueue", changed),
@@ -465,7 +470,9 @@ def readers_pass() -> list[Change]:
     """A reader that could share the lock with its holders passes the writers in the queue."""
     acquire = Acquisitions.acquire
 
-    def changed(self: Acquisitions, connection: int, message: Any, slot: NodeSlot, now_ns: int) -> None:
+    def changed(
+        self: Acquisitions, connection: ConnectionId, message: Any, slot: NodeSlot, now_ns: int
+    ) -> None:
         lock = slot.table.locks.get(message.name)
         if lock is None or not lock.holders or not lock.admits(message.mode, message.permits):
             acquire(self, connection, message, slot, now_ns)
@@ -505,14 +512,22 @@ def broken_renewed() -> list[Change]:
         holder.broken = False
         drop(self, slot, holder, now_ns, reason)
 
+    def counted(self: Share) -> tuple[int, int]:
+        return len(self.entries), functools.reduce(operator.xor, map(mix, self.entries), 0)
+
     drop = NodeGrants.drop_holder
-    return [(LockTable, "break_holder", break_holder), (NodeGrants, "drop_holder", drop_holder)]
+    return [
+        (LockTable, "break_holder", break_holder),
+        (NodeGrants, "drop_holder", drop_holder),
+        (Share, "counted", counted),
+    ]
 
 
 @drill
 def drill_broken_renewed() -> None:
     """An operator ends a lease, and the notice to its holder is lost with the connection."""
     cluster = Scenario()
+    cluster.trust_nothing_inside()
     one, other = cluster.simulation.clients
     held = one.take(cluster.name, ttl_ms=3000)
     cluster.wait(lambda: held.outcome == "held", 1)
@@ -602,7 +617,7 @@ def _ttl_may_change() -> list[Change]:
     """A node lets a session change its TTL, which its copies do not hear of."""
     touch = SessionLeases.touch
 
-    def changed(self: SessionLeases, message: Any, connection: int, now_ns: int) -> Any:
+    def changed(self: SessionLeases, message: Any, connection: ConnectionId, now_ns: int) -> Any:
         session = self._sessions.by_id.get(message.session)
         if session is not None:
             session.ttl_ms = message.ttl_ms
@@ -638,11 +653,11 @@ def drill_session_of_many_ttls() -> None:
 def old_connections_speak() -> list[Change]:
     """A client's older connection is still listened to when a newer one has greeted the node."""
 
-    def connected(self: ClientService, connection: int, client: str, number: int) -> None:
+    def connected(self: ClientService, connection: ConnectionId, client: str, number: SlotNumber) -> None:
         self.clients.add(connection, client, number)
         self._context.outbox.send(connection, self._context.routes())
 
-    def remove(self: ConnectedClients, connection: int) -> ConnectedClient | None:
+    def remove(self: ConnectedClients, connection: ConnectionId) -> ConnectedClient | None:
         client = self.by_connection.pop(connection, None)
         if client is not None and self._connection_of.get(client.client) == connection:
             del self._connection_of[client.client]

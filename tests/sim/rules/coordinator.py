@@ -6,13 +6,15 @@ from typing import Any
 
 import msgspec
 
-from lockring.cluster_state import Replica, SlotState
+from lockring.cluster_state import GENERATIONS_PER_REIGN, Replica, SlotState
 from lockring.core.coordinator import CoordinatorCore, transitions
 from lockring.core.coordinator import reconciler_runs as planning
 from lockring.core.coordinator import slot_requests as asks
 from lockring.core.coordinator.term import News, Phase, Term
 from lockring.core.node.grants import NodeGrants
 from lockring.core.timing import up
+from lockring.ids import Version
+from lockring.ring.hash_ring import HashRing
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
@@ -84,7 +86,7 @@ def range_again() -> list[Change]:
     """A reign that begins empty hands out the generations of the one before again."""
     fresh = transitions._fresh_range
 
-    def _fresh_range(slot: SlotState, version: int) -> tuple[int, int]:
+    def _fresh_range(slot: SlotState, version: Version) -> tuple[int, int]:
         if slot.generation_below:
             return slot.generation_from, slot.generation_below
         return fresh(slot, version)
@@ -144,7 +146,7 @@ def no_bump() -> list[Change]:
     def starts(self: Term, ok: bool, stored: Any, now_ns: int, wall_ns: int) -> News:
         if not ok or stored is None or self._past.has_lost or self.state is not None:
             return read(self, ok, stored, now_ns, wall_ns)
-        self._past.find(stored, is_own=False, may_be_empty=True)
+        self._past.record_found(stored, is_own=False, may_be_empty=True)
         self.lease_wait_ns = max(self.lease_wait_ns, up(ms_to_ns(stored.coordinator_lease_ms)))
         self.phase = Phase.CLAIMING
         claimed = msgspec.structs.replace(stored, term=self.name, coordinator=self.address)
@@ -199,9 +201,9 @@ def drill_no_bump() -> None:
 def orig_gen() -> list[Change]:
     """The generations of a reign that begins empty come from its version alone, not from what was reserved before."""
 
-    def _fresh_range(slot: SlotState, version: int) -> tuple[int, int]:
+    def _fresh_range(slot: SlotState, version: Version) -> tuple[int, int]:
         first = version // 1_000
-        return first, max(first + transitions.GENERATIONS_PER_REIGN, slot.generation_below)
+        return first, max(first + GENERATIONS_PER_REIGN, slot.generation_below)
 
     return [(transitions, "_fresh_range", _fresh_range)]
 
@@ -230,13 +232,13 @@ def range_ignored() -> list[Change]:
     """A primary hands out generations beyond those that are reserved for it."""
     grant = NodeGrants.grant
 
-    def changed(self: NodeGrants, slot: Any, *rest: Any) -> Any:
+    def changed(self: NodeGrants, slot: Any, *rest: Any, now_ns: int) -> Any:
         before = self._context.state
         slots = list(before.slots)
         slots[slot.number] = msgspec.structs.replace(slots[slot.number], generation_below=1 << 52)
         self._context.state = msgspec.structs.replace(before, slots=tuple(slots))
         try:
-            return grant(self, slot, *rest)
+            return grant(self, slot, *rest, now_ns=now_ns)
         finally:
             self._context.state = before
 
@@ -273,7 +275,7 @@ def drill_range_ignored() -> None:
 def range_of_laggards() -> list[Change]:
     """With `async` replication too, a promoted copy goes on in the generations of the reign before."""
 
-    def _inherited_range(slot: SlotState, version: int, lagging: bool) -> tuple[int, int]:
+    def _inherited_range(slot: SlotState, version: Version, lagging: bool) -> tuple[int, int]:
         return slot.generation_from, slot.generation_below
 
     return [(transitions, "_inherited_range", _inherited_range)]
@@ -344,7 +346,9 @@ def _any_epoch() -> list[Change]:
     """A request about an earlier epoch of a slot is granted."""
     granted = asks._granted
 
-    def changed(state: Any, slot: SlotState, sender: Any, kind: int, item: Any, version: int) -> SlotState:
+    def changed(
+        state: Any, slot: SlotState, sender: Any, kind: int, item: Any, version: Version
+    ) -> SlotState:
         item = msgspec.structs.replace(item, epoch=slot.epoch)
         return granted(state, slot, sender, kind, item, version=version)
 
@@ -355,7 +359,9 @@ def _any_tenure() -> list[Change]:
     """A request about an earlier tenure of a copy is granted for its present one."""
     granted = asks._granted
 
-    def changed(state: Any, slot: SlotState, sender: Any, kind: int, item: Any, version: int) -> SlotState:
+    def changed(
+        state: Any, slot: SlotState, sender: Any, kind: int, item: Any, version: Version
+    ) -> SlotState:
         for copy in (slot.backup, slot.learner):
             if copy is not None and copy.replica == Replica(item.node, item.incarnation):
                 item = msgspec.structs.replace(item, joined=copy.joined)
@@ -406,7 +412,7 @@ def ring_from_scratch() -> list[Change]:
         (
             planning,
             "_target_of",
-            lambda settled, state, previous: planning.HashRing(
+            lambda settled, state, previous: HashRing(
                 {replica.node: weight for replica, weight in settled.items()}
             ),
         )

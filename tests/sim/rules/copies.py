@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from lockring.core.node.copies import Copies
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.reign import CopyStream, Reign
@@ -14,12 +16,14 @@ from lockring.core.node.roles import ReignBegan, SlotChange, SlotRoles
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.protocol import Put, Resume, Verdict
+from lockring.ids import SlotNumber, Version
+from lockring.protocol import AcquisitionVerdict, Put, Resume, SlotList, Verdict
+from lockring.slots import slot_of
 from lockring.units import ms_to_ns
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant, pair
-from tests.sim.scenarios.scenario import TTL_MS, Scenario, slot_of
+from tests.sim.scenarios.scenario import TTL_MS, Scenario
 from tests.sim.seeds.alone import watch
 
 
@@ -212,7 +216,7 @@ def copy_expires() -> list[Change]:
     """A copy runs timers on what it holds, and begins its reign without what had run out there."""
     begin_reign = NodeSlot.begin_reign
 
-    def changed(self: NodeSlot, since: int, base: int, generation_from: int, now_ns: int) -> Reign:
+    def changed(self: NodeSlot, since: Version, base: int, generation_from: int, now_ns: int) -> Reign:
         for holder in list(self.table.holders()):
             if now_ns - holder.granted_at_ns > ms_to_ns(holder.session.ttl_ms):
                 self.table.remove(holder.session.id, holder.acquisition)
@@ -270,7 +274,7 @@ def _reigns_only() -> list[Change]:
                 stream.joined = copy.joined
         replicated(self, primary, message, now_ns)
 
-    def change(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> Any:
+    def change(self: SlotRoles, number: SlotNumber, before: Any, after: Any, now_ns: int) -> Any:
         slot = self._context.slots.get(number)
         copy = after.copy_of(self._context.replica)
         if slot is not None and copy is not None and slot.content is not None:
@@ -280,10 +284,10 @@ def _reigns_only() -> list[Change]:
 
     def count(self: Replicator, peer: Any, message: Any, now_ns: int) -> None:
         link = self.links.get(peer)
-        for at, (number, since, _, index) in enumerate(message.positions):
-            stream = None if link is None else link.streams.get(number)
+        for at, position in enumerate(message.positions):
+            stream = None if link is None else link.streams.get(position.slot)
             if stream is not None:
-                message.positions[at] = (number, since, stream.copy.joined, index)
+                message.positions[at] = msgspec.structs.replace(position, joined=stream.copy.joined)
         acknowledged(self, peer, message, now_ns)
 
     return [
@@ -347,7 +351,7 @@ def inactive_sync() -> list[Change]:
                     began.append(ReignBegan(slot))
         return began
 
-    def serves_later(self: Rights, number: int, *, now_ns: int) -> bool:
+    def serves_later(self: Rights, number: SlotNumber, *, now_ns: int) -> bool:
         return may_serve(self, number, now_ns=now_ns) and self._slots[number].not_before_ns <= now_ns
 
     def handed_over(self: SlotRoles, message: Any, now_ns: int) -> list[SlotChange]:
@@ -428,7 +432,7 @@ def order_gen_seq() -> list[Change]:
                 merge(self, mutation, now_ns)
             self.content = (tail.since, max(index, tail.after + len(tail.mutations)))
 
-    def keeps(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> Any:
+    def keeps(self: SlotRoles, number: SlotNumber, before: Any, after: Any, now_ns: int) -> Any:
         slot = self._context.slots.get(number)
         clear = NodeSlot.clear
         if slot is not None and after.copy_of(self._context.replica) is not None and slot.base == after.base:
@@ -456,7 +460,7 @@ def clear_on_swap() -> list[Change]:
     """A former primary forgets its table at once, not only when its successor's has taken its place."""
     change_slot = SlotRoles._change_slot
 
-    def changed(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> Any:
+    def changed(self: SlotRoles, number: SlotNumber, before: Any, after: Any, now_ns: int) -> Any:
         ended = change_slot(self, number, before, after, now_ns)
         slot = self._context.slots.get(number)
         copy = after.copy_of(self._context.replica)
@@ -488,7 +492,7 @@ def in_sync_nearly() -> list[Change]:
     """A learner is reported in sync as soon as it is required, not once it has what there was by then."""
     check = Replicator._check_learner
 
-    def changed(self: Replicator, slot: int, reign: Reign, now_ns: int) -> None:
+    def changed(self: Replicator, slot: SlotNumber, reign: Reign, now_ns: int) -> None:
         check(self, slot, reign, now_ns)
         for stream in reign.streams.values():
             if stream.required_from:
@@ -528,13 +532,13 @@ def answered_when_asked() -> list[Change]:
     """A grant that its copies do not have yet is shown as held to a client that lists it."""
     compare = Renewals._compare_list
 
-    def changed(self: Renewals, session: Any, slot: int, *rest: Any) -> list[tuple[int, int, int]]:
-        answers = compare(self, session, slot, *rest)
-        share = session.served.get(slot)
-        for at, (acquisition, verdict, _) in enumerate(answers):
-            entry = None if share is None else share.entries.get(acquisition)
-            if verdict == Verdict.WAITING and isinstance(entry, LockHolder):
-                answers[at] = (acquisition, Verdict.HELD, entry.generation)
+    def changed(self: Renewals, session: Any, listing: SlotList, *rest: Any) -> list[AcquisitionVerdict]:
+        answers = compare(self, session, listing, *rest)
+        share = session.served.get(listing.slot)
+        for at, answer in enumerate(answers):
+            entry = None if share is None else share.entries.get(answer.acquisition)
+            if answer.verdict == Verdict.WAITING and isinstance(entry, LockHolder):
+                answers[at] = AcquisitionVerdict(answer.acquisition, Verdict.HELD, entry.generation)
         return answers
 
     return [(Renewals, "_compare_list", changed)]

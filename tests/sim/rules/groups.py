@@ -11,6 +11,7 @@ from lockring.core.node.clients import ConnectedClient
 from lockring.core.node.groups import Groups
 from lockring.core.node.reign import Reign
 from lockring.core.node.watches import Watches
+from lockring.ids import ConnectionId, LockName
 from lockring.protocol import AdvanceGeneration
 from tests.sim import SLOTS_SIMULATED
 from tests.sim.framework.groups import GroupHabits, GroupProgram, Member, group_lock_beside
@@ -181,7 +182,7 @@ def gone_when_unheard() -> list[Change]:
     """A member whose connection is gone is not waited for, though its lease lasts."""
     disconnected = Groups.disconnected
 
-    def changed(self: Groups, connection: int, client: ConnectedClient) -> None:
+    def changed(self: Groups, connection: ConnectionId, client: ConnectedClient) -> None:
         for request, name in client.follows.items():
             group = self._groups[name]
             group.awaited.pop(group.followers[connection, request].holder, None)
@@ -292,7 +293,7 @@ def _gone_without_the_right() -> list[Change]:
     """A node waits no more for members that have run out there, though it may not serve the slot."""
     send_news = Watches.send_news
 
-    def changed(self: Watches, now_ns: int) -> list[str]:
+    def changed(self: Watches, now_ns: int) -> list[LockName]:
         events = self._events
         grouped = [name for name in events.changed if events.watched[name].grouped]
         send_news(self, now_ns)

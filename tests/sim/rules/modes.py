@@ -10,6 +10,7 @@ from lockring.core.client.watches import apply_notice
 from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter
+from lockring.ids import NO_GENERATION
 from lockring.protocol import LockEventKind, LockRecord, Mode, Put, WatchNotice
 from tests.sim.rules.switches import Change, drill, mutant
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -162,7 +163,7 @@ def watch_forgets_tokens() -> list[Change]:
     ) -> LockRecord:
         lock = describe(self, name, primary, now_ns, expired=expired)
         if not lock.holders:
-            lock.generation = lock.seq = 0
+            lock.generation, lock.seq = NO_GENERATION, 0
         return lock
 
     return [(LockTable, "describe", changed)]

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from lockring.cluster_state import SlotState
+from lockring.core.coordinator import reconciler, term
 from lockring.core.coordinator import reconciler_runs as planning
-from lockring.core.coordinator import term
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler import PlanInput
 from lockring.core.coordinator.term import Term
 from lockring.core.farewells import Farewells
+from lockring.ids import Version
 from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, mutant
 from tests.sim.scenarios.scenario import TTL_MS, Scenario
@@ -91,9 +92,8 @@ def _aged(change: Callable[[Any, int], Any]) -> list[Change]:
     """Replace `PlanInput.age_ns` wherever a plan_input is made."""
 
     def plan(plan_input: PlanInput) -> Any:
-        return original(plan_input._replace(age_ns=change(plan_input.age_ns, plan_input.version)))
+        return reconciler.plan(plan_input._replace(age_ns=change(plan_input.age_ns, plan_input.version)))
 
-    original = planning.plan
     return [(planning, "plan", plan)]
 
 
@@ -128,7 +128,7 @@ def drill_restart_empty() -> None:
 def wipe_no_wait() -> list[Change]:
     """A coordinator whose store was lost assigns the slots at once. (To be run with lost stores.)"""
 
-    def forgotten(slot: SlotState, version: int) -> SlotState:
+    def forgotten(slot: SlotState, version: Version) -> SlotState:
         return SlotState(version, version, 0, None, None, None, slot.generation_below, slot.generation_below)
 
     return [(term, "forgotten", forgotten)]

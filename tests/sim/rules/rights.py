@@ -17,6 +17,7 @@ from lockring.core.node.replicator import Replicator
 from lockring.core.node.rights import Rights
 from lockring.core.node.roles import SlotRoles
 from lockring.core.timing import DISTANT_PAST_NS
+from lockring.ids import SlotNumber
 from lockring.protocol import SlotRequest, SlotRequestKind, State
 from lockring.units import ms_to_ns
 from tests.sim.framework.world import Process, S
@@ -28,7 +29,7 @@ from tests.sim.scenarios.scenario import TTL_MS, Scenario
 def no_backup_lease() -> list[Change]:
     """A primary with copies serves without their lease."""
 
-    def may_serve(self: Rights, number: int, *, now_ns: int) -> bool:
+    def may_serve(self: Rights, number: SlotNumber, *, now_ns: int) -> bool:
         slot = self._slots.get(number)
         return slot is not None and slot.reign is not None and self.coordinator_lease_left_ns(now_ns) > 0
 
@@ -58,7 +59,7 @@ def no_coordinator_lease() -> list[Change]:
     def coordinator_lease_left_ns(self: Rights, now_ns: int) -> int:
         return max(left(self, now_ns), 10 * S)
 
-    def may_serve(self: Rights, number: int, *, now_ns: int) -> bool:
+    def may_serve(self: Rights, number: SlotNumber, *, now_ns: int) -> bool:
         lease, self.coordinator_lease = self.coordinator_lease, Lease()
         self.coordinator_lease.until_ns = now_ns + S
         answer = may(self, number, now_ns=now_ns)
@@ -100,7 +101,7 @@ def learner_late() -> list[Change]:
     """A learner is required only once the state says that it is the backup, not from before that is asked for."""
     check = Replicator._check_learner
 
-    def _check_learner(self: Replicator, slot: int, reign: Reign, now_ns: int) -> None:
+    def _check_learner(self: Replicator, slot: SlotNumber, reign: Reign, now_ns: int) -> None:
         check(self, slot, reign, now_ns)
         learner = self._context.state.slots[slot].learner
         if learner is not None and learner.replica in reign.streams:
@@ -136,7 +137,7 @@ def drill_learner_late() -> None:
 def snap_any() -> list[Change]:
     """A learner is reported in sync before it has anything."""
 
-    def _check_learner(self: Replicator, slot: int, reign: Reign, now_ns: int) -> None:
+    def _check_learner(self: Replicator, slot: SlotNumber, reign: Reign, now_ns: int) -> None:
         state = self._context.state.slots[slot]
         learner = state.learner
         stream = None if learner is None else reign.streams.get(learner.replica)
@@ -272,9 +273,9 @@ def _coordinator_ack_counts() -> list[Change]:
     """A coordinator's acknowledgement at a newer state than the node's counts at once."""
     acknowledged = CoordinatorTie.acknowledged
 
-    def changed(self: CoordinatorTie, message: Any, now_ns: int) -> bool:
+    def changed(self: CoordinatorTie, message: Any) -> bool:
         message.version = min(message.version, self._context.state.version)
-        return acknowledged(self, message, now_ns)
+        return acknowledged(self, message)
 
     return [(CoordinatorTie, "acknowledged", changed)]
 
@@ -357,10 +358,10 @@ def lease_from_ack() -> list[Change]:
             link.sent._at_ns[message.sequence] = now_ns
         peer(self, sender, message, now_ns)
 
-    def from_coordinator(self: CoordinatorTie, message: Any, now_ns: int) -> bool:
+    def from_coordinator(self: CoordinatorTie, message: Any) -> bool:
         if message.sequence in self._heartbeats._at_ns:
-            self._heartbeats._at_ns[message.sequence] = now_ns
-        return coordinator(self, message, now_ns)
+            self._heartbeats._at_ns[message.sequence] = self._context.now_ns
+        return coordinator(self, message)
 
     return [(Replicator, "acknowledged", from_peer), (CoordinatorTie, "acknowledged", from_coordinator)]
 
@@ -422,7 +423,7 @@ def orig_swap() -> list[Change]:
     """
     change_slot = SlotRoles._change_slot
 
-    def changed(self: SlotRoles, number: int, before: Any, after: Any, now_ns: int) -> Any:
+    def changed(self: SlotRoles, number: SlotNumber, before: Any, after: Any, now_ns: int) -> Any:
         ended = change_slot(self, number, before, after, now_ns)
         slot = self._context.slots.get(number)
         if slot is None or after.primary != self._context.replica or after.since == before.since:

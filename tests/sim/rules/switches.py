@@ -70,10 +70,15 @@ def drill_by_chance(seeds: range) -> Callable[[Callable[[int], None]], Callable[
 
 @contextmanager
 def replaced(changes: list[Change]) -> Iterator[None]:
-    """Run with these attributes replaced."""
+    """Run with these attributes replaced.
+
+    Raises:
+        AssertionError: an owner does not define its attribute, so that the change would switch nothing off.
+    """
     before = []
     try:
         for owner, attribute, value in changes:
+            assert attribute in vars(owner), f"{owner.__name__} defines no {attribute}"
             before.append((owner, attribute, owner.__dict__[attribute]))
             setattr(owner, attribute, value)
         yield

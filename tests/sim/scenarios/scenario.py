@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import msgspec
 
-from lockring.cluster_state import ClusterState, SlotState, encode_state
+from lockring.cluster_state import ClusterState, Replica, SlotState, encode_state
 from lockring.core.coordinator import transitions
 from lockring.core.effects import COORDINATOR
 from lockring.core.node import acquires, generations, lock_events
 from lockring.core.timing import Timing
-from lockring.protocol import Break, Leave, Release, State
+from lockring.protocol import PROTOCOL, Break, Join, Leave, Release, State
 from lockring.slots import slot_of
 from tests.sim.framework.coordinator_shell import CoordinatorShell
 from tests.sim.framework.network import End
@@ -226,7 +226,7 @@ class Scenario:
         assert node._coordinator is not None
         assert node.core is not None
         node.wished_to_leave.add(node.core.replica)
-        node.transmit(node._coordinator, Leave(0))
+        node.transmit(node._coordinator, Leave(1))
 
     def make_anew(self, *, new_cluster: bool) -> None:
         """End all servers and start them again at their addresses, with a store that knows nothing.
@@ -274,6 +274,15 @@ class Scenario:
         for end in list(one.ends.values()):
             if end.dialed and end.other.process is other:
                 self.simulation.network.reset(end)
+
+    def notice_the_end(self, one: Process, other: Process) -> None:
+        """Let one process alone notice that the connections which it opened to another have ended.
+
+        To the other they stay open, and what is under way to it arrives.
+        """
+        for end in list(one.ends.values()):
+            if end.dialed and end.other.process is other:
+                one.post(self.simulation.network._noticed, end)
 
     def delay(self, source: Process, target: Process, seconds: float) -> None:
         """Let what is sent next on the present connections from one process to another arrive only so much later."""
@@ -349,9 +358,9 @@ class Scenario:
 
     def trust_nothing_inside(self) -> None:
         """Ask no core for its invariants any more: only what can be seen from outside counts."""
-        for node in self.simulation.nodes:
-            if node.core is not None:
-                node.core.check_invariants = lambda: None  # type: ignore[method-assign]
+        for process in (*self.simulation.nodes, *self.simulation.coordinators):
+            if process.core is not None:
+                process.core.check_invariants = lambda: None  # type: ignore[method-assign]
 
     # ------------------------------------------------------------------ what comes late, or twice
 
@@ -399,6 +408,17 @@ class Scenario:
         assert node.core is not None
         node.core.receive(COORDINATOR, State(encode_state(state)), now_ns=node.now_ns())
         node.wake(1_000)
+
+    def join_again(self, life: Replica) -> None:
+        """Let the join of a node's former life reach the coordinator late, on a connection that stays silent."""
+        coordinator, connection = self.coordinator, 1 << 40
+        assert coordinator.core is not None
+        node = self.node(life.node)
+        now_ns = coordinator.now_ns()
+        join = Join(PROTOCOL, "", life.node, life.incarnation, node.address, node.weight, 0)
+        coordinator.core.connected(connection, now_ns=now_ns)
+        coordinator.core.receive(connection, join, now_ns=now_ns)
+        coordinator.wake(1_000)
 
     def table(self, node: NodeShell) -> set[tuple[str, str, int, int]]:
         """Return the holders in the lock's slot at a node: name, session, acquisition and generation of every

@@ -170,7 +170,7 @@ def test_a_lock_acquired_for_a_program_is_renewed_and_released_through_any_other
         second.renew_for("program", cluster.name, ttl_ms=TTL_MS)
         cluster.run(TTL_MS / 3000)
     replies = [each.answer for each in second.answers if each.error is None]
-    assert {reply.acquisitions[0][1] for reply in replies} == {Verdict.HELD}
+    assert {reply.acquisitions[0].verdict for reply in replies} == {Verdict.HELD}
     assert len(replies) >= 6, "only the crash may have left one or two without an answer"
     assert wanted.outcome == "waiting"
     second.release_for("program", cluster.name)

@@ -104,10 +104,12 @@ class Simulation:
         self.nodes.append(node)
         return node
 
-    def add_node(self) -> None:
-        """One more node joins, if there are not enough already."""
+    def add_node(self, node_id: str = "") -> None:
+        """One more node joins, if there are not enough already, under its process's name or another node's id."""
         if len(self.nodes) < self.plan.nodes + self.plan.late_nodes:
-            self._make_node().start()
+            node = self._make_node()
+            node.id = node_id or node.name
+            node.start()
 
     def processes(self) -> list[Process]:
         """Return all processes."""

@@ -9,12 +9,22 @@ else.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from lockring.cluster_state import Copy, Replica, decode_state
-from lockring.protocol import HandOver, Message, Replicate, ReplicateAck, Routes, SlotRequests, State
+from lockring.protocol import (
+    HandOver,
+    Message,
+    Position,
+    Replicate,
+    ReplicateAck,
+    Routes,
+    SlotRequests,
+    State,
+)
 from lockring.slots import slot_of
 from tests.sim.framework.world import MS, S
 from tests.sim.scenarios.scenario import Scenario
@@ -102,7 +112,7 @@ class Transcript:
                 kept: list[Any] = [each for each in streams if each.slot == self._slot]
                 return replace(message, streams=kept) if kept else None
             case ReplicateAck(positions=positions):
-                kept = [each for each in positions if each[0] == self._slot]
+                kept = [each for each in positions if each.slot == self._slot]
                 return replace(message, positions=kept) if kept else None
             case SlotRequests(items=items):
                 kept = [each for each in items if each.slot == self._slot]
@@ -148,10 +158,11 @@ class Transcript:
             return repr(value)
         return str(getattr(value, "name", value))
 
-    def _positions(self, value: list[Any] | tuple[Any, ...]) -> str:
+    def _positions(self, value: Sequence[Position]) -> str:
         return ", ".join(
-            f"slot {slot} since {self._name('v', since)} joined {self._name('v', joined)} at {index}"
-            for slot, since, joined, index in value
+            f"slot {each.slot} since {self._name('v', each.since)} joined {self._name('v', each.joined)}"
+            f" at {each.reached}"
+            for each in value
         )
 
     def _place(self, news: State | Routes) -> str:

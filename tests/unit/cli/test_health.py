@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lockring.cli.health import Health, ServerAnswer, diagnose
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
+from lockring.ids import NodeId
 from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
@@ -54,7 +55,7 @@ def coordinator(note: str = "", **heard_ms: int) -> ServerAnswer:
 
 
 def judge(where: ClusterState, a: ServerAnswer, b: ServerAnswer, of_coordinator: ServerAnswer) -> Health:
-    return diagnose(where, {"a": a, "b": b}, of_coordinator, wall_ns=NOW)
+    return diagnose(where, {NodeId("a"): a, NodeId("b"): b}, of_coordinator, wall_ns=NOW)
 
 
 WHOLE = state(slot(A, B), slot(B, A))

@@ -14,6 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from lockring.cluster_state import ClusterState, encode_state
+from lockring.ids import Incarnation, NodeId
 from lockring.net.frames import FrameReader, encode_frame
 from lockring.protocol import (
     PROTOCOL,
@@ -201,7 +202,7 @@ class LockServer:
             case ClientHello():
                 self.greeted += 1
                 self._send(connection, Welcome(PROTOCOL, "cluster", "node", "a", 1, 1))
-                answer = Routes(1, [("a", 1, self.address)], b"\0\0" * SLOTS, "")
+                answer = Routes(1, [(NodeId("a"), Incarnation(1), self.address)], b"\0\0" * SLOTS, "")
             case Acquire():
                 self._acquire(connection, message)
                 return

@@ -96,6 +96,19 @@ class TestBlocking:
             del grant
             wait_for_threads()
 
+    def test_no_part_of_a_client_keeps_its_driver_alive(self, server: LockServer) -> None:
+        client = lockring.Client(server.address)
+        client.lock("x").acquire().release()
+        client.close()
+        wait_for_threads()
+        gone = weakref.ref(client._driver)
+        gc.disable()  # counted references alone must do
+        try:
+            del client
+            assert gone() is None
+        finally:
+            gc.enable()
+
     def test_a_closed_client_and_one_that_was_never_used_may_be_forgotten(self, server: LockServer) -> None:
         lockring.Client(server.address)
         client = lockring.Client(server.address)
@@ -220,6 +233,16 @@ class TestAFinalizerThatFails:
             server.wait_until(lambda: server.holders("x") == [] and len(warned) == 1)
         assert kept.held
         kept.release()
+
+    def test_of_the_blocking_client_itself(self, server: LockServer) -> None:
+        client = lockring.Client(server.address)
+        client.lock("x", ttl=1).acquire().release()
+        box: list[object] = [client]
+        del client
+        with pytest.raises(RecursionError):
+            drop_at_the_limit(box)
+        server.wait_until(lambda: server.count(CloseSession) == 1)
+        wait_for_threads()
 
     @pytest.mark.parametrize("own_thread", [False, True])
     def test_of_the_asyncio_client(self, server: LockServer, own_thread: bool) -> None:

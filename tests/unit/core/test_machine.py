@@ -11,9 +11,10 @@ import pytest
 from lockring.cluster_state import Replica
 from lockring.core.client import ClientCore, ClientEffect, ClientStatus, TicketState
 from lockring.core.coordinator import CoordinatorCore, CoordinatorStatus
-from lockring.core.effects import Connection, Effect, Endpoint
+from lockring.core.effects import Effect, Endpoint
 from lockring.core.machine import Machine
 from lockring.core.node import NodeCore, NodeStatus
+from lockring.ids import ConnectionId, LinkId
 from lockring.net.core_loop import CoreLoop
 from tests.sim.framework.world import Process
 from tests.unit.core.client.world import World as ClientWorld
@@ -64,7 +65,7 @@ def test_a_node_is_a_machine() -> None:
 
 def test_a_coordinator_is_a_machine() -> None:
     world = CoordinatorWorld()
-    machine: Machine[Connection, Effect, CoordinatorStatus] = world.core
+    machine: Machine[ConnectionId, Effect, CoordinatorStatus] = world.core
     machine.on_timer(now_ns=world.read_clocks())
     machine.check_invariants()
     assert machine.status(now_ns=world.now_ns).phase == "active"
@@ -72,7 +73,7 @@ def test_a_coordinator_is_a_machine() -> None:
 
 def test_a_client_is_a_machine_whose_endpoints_are_links() -> None:
     world = ClientWorld()
-    machine: Machine[int, ClientEffect, ClientStatus] = world.core
+    machine: Machine[LinkId, ClientEffect, ClientStatus] = world.core
     ticket = world.acquire()
     machine.check_invariants()
     assert machine.next_deadline_ns() == world.now_ns

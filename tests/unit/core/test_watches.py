@@ -11,6 +11,7 @@ from lockring.core.client import Backlog, Query, QueryKind, Update
 from lockring.core.client.queries import query_about_lock
 from lockring.core.client.watches import apply_notice, difference
 from lockring.core.node import lock_events
+from lockring.ids import SessionId
 from lockring.protocol import (
     Acquire,
     Break,
@@ -68,7 +69,7 @@ class Watcher:
         self.changes: list[WatchNotice] = []
         self.look()
 
-    def look(self) -> list[tuple[str, str, str]]:
+    def look(self) -> list[tuple[str, SessionId, str]]:
         """Return kind, client and reason of each event since the last call, and check that they fit the picture."""
         new = [
             change

@@ -16,7 +16,18 @@ ROOT: Final = Path(__file__).parents[3]
 SOURCE: Final = ROOT / "src" / "lockring"
 
 _WORDS: Final = frozenset(
-    {"addresses", "errors", "names", "native", "protocol", "slots", "system_errors", "troubles", "units"}
+    {
+        "addresses",
+        "errors",
+        "ids",
+        "names",
+        "native",
+        "protocol",
+        "slots",
+        "system_errors",
+        "troubles",
+        "units",
+    }
 )
 _PURE_WORDS: Final = _WORDS - {"native", "system_errors"}
 
@@ -27,11 +38,12 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "cluster_state": _PURE_WORDS,
     "errors": frozenset(),
     "exits": frozenset({"errors"}),
-    "names": frozenset({"errors"}),
+    "ids": frozenset(),
+    "names": frozenset({"errors", "ids"}),
     "native": frozenset(),
-    "protocol": frozenset(),
+    "protocol": frozenset({"ids"}),
     "ring_picture": _PURE_WORDS | {"cluster_state", "ring"},
-    "slots": frozenset({"names"}),
+    "slots": frozenset({"ids", "names"}),
     "system_errors": frozenset(),
     "terminals": frozenset(),
     "troubles": frozenset({"units"}),
@@ -92,6 +104,12 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
 PURE: Final = frozenset({"cluster_state", "ring", "core"})
 PURE_INSIDE: Final = frozenset({"apps/cleaner/core"})
 """Folders inside of other parts that keep the rules of the cores."""
+
+TYPED: Final = frozenset({"cluster_state", "core", "net", "protocol", "server", "slots", "store"})
+"""The parts in which a number or a name of the protocol has a type of its own, see `plain_ids`.
+
+Not the client's face and the command line, whose users write plain numbers and text; nor the ring, which calculates.
+"""
 
 PURE_MAY_IMPORT: Final = frozenset(
     {
@@ -238,6 +256,58 @@ def without_unit(tree: ast.AST) -> list[str]:
             if _NAMED_FOR_TIME & set(words) and not _UNITS & set(words):
                 found.append(f"line {getattr(node, 'lineno', 0)}: {name} has no unit (_ns, _ms or _s)")
     return found
+
+
+TYPE_OF: Final[dict[str, str]] = {
+    "acquisition": "AcquisitionNumber",
+    "client": "ClientId",
+    "cluster": "ClusterId",
+    "connection": "ConnectionId",
+    "epoch": "Epoch",
+    "generation": "Generation",
+    "incarnation": "Incarnation",
+    "index": "MutationIndex",
+    "link": "LinkId",
+    "node": "NodeId",
+    "operation": "OperationNumber",
+    "request": "RequestNumber",
+    "sequence": "SequenceNumber",
+    "session": "SessionId",
+    "slot": "SlotNumber",
+    "term": "TermId",
+    "version": "Version",
+    "view": "Generation",
+}
+"""The type in `lockring.ids` of a value whose name ends in this word."""
+
+
+def plain_ids(tree: ast.AST) -> list[str]:
+    """Arguments, fields, variables and results that are annotated int or str where `lockring.ids` has a type for them.
+
+    Records of three or more plain numbers are found too: nothing tells such numbers apart.
+    """
+    found = []
+    for node in ast.walk(tree):
+        for name, annotation in _annotations(node):
+            kind, word = ast.unparse(annotation).removesuffix(" | None"), name.rpartition("_")[2]
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                word = name.removesuffix("_of")  # `drop_session` returns no session, `slot_of` returns a slot
+            if kind in ("int", "str") and word in TYPE_OF:
+                found.append(f"line {annotation.lineno}: {name} is a plain {kind}, not a {TYPE_OF[word]}")
+            if re.search(r"\btuple\[int(, int){2,}\]", kind):
+                found.append(f"line {annotation.lineno}: {name} is {kind}: name its parts")
+    return found
+
+
+def _annotations(node: ast.AST) -> list[tuple[str, ast.expr]]:
+    """Return what a node annotates, with its names."""
+    if isinstance(node, ast.arg) and node.annotation is not None:
+        return [(node.arg, node.annotation)]
+    if isinstance(node, ast.AnnAssign):
+        return [(ast.unparse(node.target).rpartition(".")[2], node.annotation)]
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
+        return [(node.name, node.returns)]
+    return []
 
 
 def classes_of(tree: ast.AST) -> list[ast.ClassDef]:
@@ -392,4 +462,29 @@ def hubs(tree: ast.AST) -> list[str]:
         and isinstance(node.value, ast.Name)
         and node.value.id == "self"
         and node.attr in {"_node", "_service", "_core"}
+    ]
+
+
+POSITIONAL_MAX: Final = 5
+
+LONG_CALLS: Final[dict[tuple[str, str], str]] = {
+    (
+        "client/blocking/driver.py",
+        "self._section.inside",
+    ): "the section hands on what a blocking acquire is given",
+    ("core/node/grants.py", "Put"): "the one constructor of the mutation that each replicated grant makes",
+}
+"""Calls on the measured hot path, by module and function called. The figure stands beside each of them."""
+
+
+def long_calls(tree: ast.AST) -> list[tuple[int, str]]:
+    """Calls whose arguments only their positions name, and that are too many for a reader to count.
+
+    Returns:
+        The line and the function called, of each.
+    """
+    return [
+        (node.lineno, ast.unparse(node.func))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and len(node.args) > POSITIONAL_MAX
     ]

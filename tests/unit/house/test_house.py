@@ -47,6 +47,13 @@ def test_times_in_cores_carry_their_unit(path: Path) -> None:
     assert rules.without_unit(tree_of(path)) == []
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if rules.part_of(path) in rules.TYPED], ids=name_of
+)
+def test_numbers_and_names_of_the_protocol_have_types_of_their_own(path: Path) -> None:
+    assert rules.plain_ids(tree_of(path)) == []
+
+
 @every_module_with_bench
 def test_public_names_are_documented(path: Path) -> None:
     assert rules.undocumented(tree_of(path)) == []
@@ -82,6 +89,22 @@ def test_twins_are_those_of_the_two_clients_alone() -> None:
     }
     assert {Path(path).parent.as_posix() for _, path in places} == {"client/aio", "client/blocking"}
     assert len(places) == 2 * len(TWINS)
+
+
+@every_module_with_bench
+def test_no_call_passes_more_by_position_than_a_reader_can_count(path: Path) -> None:
+    found = [
+        f"line {line}: {function}"
+        for line, function in rules.long_calls(tree_of(path))
+        if (name_of(path), function) not in rules.LONG_CALLS
+    ]
+    assert found == [], "pass them by keyword"
+
+
+@pytest.mark.parametrize(("module", "function"), rules.LONG_CALLS)
+def test_an_exception_for_a_long_call_is_needed_once(module: str, function: str) -> None:
+    calls = [called for _, called in rules.long_calls(tree_of(rules.SOURCE / module))]
+    assert calls.count(function) == 1, "take it off the list if it is not needed; make the call in one place"
 
 
 @every_module

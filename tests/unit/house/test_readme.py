@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from lockring import ids
 from lockring.cli.app import root
 from lockring.cli.sections import read_file, sections
 from lockring.config import load
@@ -170,14 +171,20 @@ def test_dotted_names_of_the_package_exist(page: Path) -> None:
 
 @functools.cache
 def class_names() -> set[str]:
-    """Every class of the sources, every word of the .proto file, and what Python and Google's API name."""
+    """Every class and type of the sources, every word of the .proto file, and what Python and Google's API name."""
     names = {
         each.name
         for path in SOURCE.rglob("*.py")
         for each in classes_of(ast.parse(path.read_text(encoding="utf-8")))
     }
     proto = (ROOT / "proto" / "lockring" / "v1" / "lockring.proto").read_text(encoding="utf-8")
-    return names | set(re.findall(r"\w+", proto)) | set(dir(builtins)) | {"ErrorInfo", "RetryInfo"}
+    return (
+        names
+        | set(dir(ids))
+        | set(re.findall(r"\w+", proto))
+        | set(dir(builtins))
+        | {"ErrorInfo", "RetryInfo"}
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=label)

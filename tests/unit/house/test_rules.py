@@ -26,7 +26,7 @@ from tests.unit.house import rules
         ("server", "from lockring import Client"),
         ("errors", "from lockring.names import SLOTS"),
         ("store", "if True:\n    import lockring.cli"),
-        ("apps", "from lockring.client.blocking.driver import Engine"),
+        ("apps", "from lockring.client.blocking.driver import BlockingDriver"),
         ("apps", "from lockring.cli import output"),
         ("server", "from lockring.apps.cleaner import worker"),
     ],
@@ -142,6 +142,33 @@ def test_times_with_a_unit_and_other_numbers_are_fine(code: str) -> None:
     assert rules.without_unit(ast.parse(code)) == []
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def grant(self, *, generation: int) -> None: ...",
+        "def drain(self, node: str | None) -> None: ...",
+        "def slot_of(name: str) -> int: ...",
+        "class Copy:\n    since_version: int = 0",
+        "self.first_request: int = 0",
+        "positions: list[tuple[int, int, int, int]] = []",
+    ],
+)
+def test_a_number_or_a_name_of_the_protocol_without_its_type_is_found(code: str) -> None:
+    assert len(rules.plain_ids(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def grant(self, *, generation: Generation, version: Version | None) -> None: ...",
+        "def drop_session(self, session: Session) -> int: ...",
+        "def f(slots: int, name: str, counts: tuple[int, int]) -> None: ...",
+    ],
+)
+def test_typed_numbers_and_counts_are_fine(code: str) -> None:
+    assert rules.plain_ids(ast.parse(code)) == []
+
+
 @pytest.mark.parametrize("word", ["TO" + "DO", "FIX" + "ME:", "issue " + "#3", "see /work" + "/main"])
 def test_a_note_to_oneself_is_found(word: str) -> None:
     assert len(rules.banned_words(f"fine\n# {word} later\n")) == 1
@@ -160,3 +187,10 @@ def test_a_class_that_is_called_like_a_verb_is_found_unless_it_is_an_error() -> 
         "line 2: Parked",
         "line 4: Ring",
     ]
+
+
+def test_a_call_with_too_many_positional_arguments_is_found() -> None:
+    code = (
+        "f(1, 2, 3, 4, 5)\nself.g(1, 2, 3, 4, 5, 6)\nf(1, 2, 3, 4, 5, last=6)\nf(g(1, 2, 3, *rest, 5, 6), 2)"
+    )
+    assert rules.long_calls(ast.parse(code)) == [(2, "self.g"), (4, "g")]

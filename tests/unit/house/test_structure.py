@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,45 @@ def test_shells_import_the_face_of_a_machine_alone(machine: str) -> None:
     assert list(imports_from(f"lockring.core.{machine}")) == []
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_parts_that_a_machine_lists_exist(machine: str) -> None:
+    path = rules.SOURCE / "core" / machine / "core.py"
+    head = ast.get_docstring(tree_of(path)) or ""
+    listed = [
+        name
+        for line in re.findall(r"^- (`.*?):", head, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", line)
+    ]
+    assert [name for name in listed if not path.with_name(f"{name}.py").exists()] == []
+
+
+def floors_of_the_node() -> list[list[str]]:
+    """The modules on each floor of the node in the architecture page's picture, from the top."""
+    page = (rules.SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    _, picture, _ = page.split("The node's machine stands on ")[1].split("```", 2)
+    core, service, *floors = picture.strip().splitlines()
+    return [core.split()[:1], service.split()[:1], *(floor.split()[1:] for floor in floors)]
+
+
+def test_the_picture_of_the_node_shows_each_of_its_modules_once() -> None:
+    modules = sorted(path.stem for path in (rules.SOURCE / "core" / "node").glob("[!_]*.py"))
+    assert sorted(module for floor in floors_of_the_node() for module in floor) == modules
+
+
+def test_no_module_of_the_node_imports_one_from_a_floor_above_it() -> None:
+    package = "lockring.core.node."
+    height = {
+        package + module: -depth for depth, floor in enumerate(floors_of_the_node()) for module in floor
+    }
+    upwards = [
+        (name, target)
+        for name in height
+        for target in sorted(GRAPH[name])
+        if target in height and height[target] > height[name]
+    ]
+    assert upwards == []
+
+
 @every_core_module
 def test_no_part_holds_the_whole(path: Path) -> None:
     assert rules.hubs(tree_of(path)) == []
@@ -94,3 +134,19 @@ def test_no_class_of_a_core_inherits_from_another() -> None:
         if names & {ast.unparse(base).rpartition(".")[2] for base in each.bases}
     ]
     assert found == []
+
+
+def test_the_drivers_of_the_clients_are_composed_and_inherit_from_no_part() -> None:
+    drivers = ["lockring.client.blocking.driver", "lockring.client.aio.threaded_driver"]
+    reached: list[str] = []
+    while drivers:
+        name = drivers.pop()
+        reached.append(name)
+        near = ("lockring.client.blocking.", "lockring.client.aio.")
+        drivers += [target for target in GRAPH[name] if target.startswith(near) and target not in reached]
+    classes = [
+        each for path in MODULES if dotted(path) in reached for each in rules.classes_of(tree_of(path))
+    ]
+    names = {each.name for each in classes}
+    assert {"BlockingDriver", "Section", "AsyncDriver", "ThreadedDriver"} <= names
+    assert [each.name for each in classes if names & {ast.unparse(base) for base in each.bases}] == []

@@ -71,6 +71,8 @@ class EchoHost:
     def greet(self, guest: AcceptedConnection, hello: Message) -> None:
         if not isinstance(hello, (ClientHello, PeerHello)):
             raise ProtocolError("no hello")
+        if isinstance(hello, ClientHello):
+            guest.require_client_room()
         guest.admit(
             CLIENT if isinstance(hello, ClientHello) else PEER, Welcome(PROTOCOL, "c", "node", "N1", 1, 1)
         )

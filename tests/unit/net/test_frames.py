@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from lockring.errors import ProtocolError
 from lockring.net.frames import FrameReader, encode_frame
-from lockring.protocol import FRAME_BYTES_MAX, GetState, Keepalive, Message, Release, ToNode
+from lockring.protocol import (
+    FRAME_BYTES_MAX,
+    GetState,
+    Keepalive,
+    ListedAcquisition,
+    Message,
+    Release,
+    SlotList,
+    ToNode,
+)
 
 decoder = msgspec.msgpack.Decoder(ToNode)
 
@@ -52,7 +61,8 @@ def test_many_frames_in_one_read_and_the_rest_of_another_come_out_at_once() -> N
 
 
 def test_a_large_frame_in_small_pieces_is_gathered_without_looking_at_it_again() -> None:
-    message = Keepalive(1, "s", 1, "o", 1, 1, 1, [], [(1, [(n, "n" * 100) for n in range(50_000)])])
+    listed = [ListedAcquisition(number, "n" * 100) for number in range(50_000)]
+    message = Keepalive(1, "s", 1, "o", 1, 1, 1, [], [SlotList(1, listed)])
     stream = encode_frame(message)
     frames = reader()
     for place in range(0, len(stream) - 1_000, 1_000):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 
+from lockring.ids import NodeId
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
 from tests.unit.ring.moves import moves
 
 
-def equal(count: int, start: int = 1) -> dict[str, int]:
+def equal(count: int, start: int = 1) -> dict[NodeId, int]:
     """So many members of weight 1, from number `start` on."""
-    return {f"n{number}": 1 for number in range(start, start + count)}
+    return {NodeId(f"n{number}"): 1 for number in range(start, start + count)}
 
 
 def shares(ring: HashRing) -> dict[str, Fraction]:
@@ -52,8 +53,8 @@ def check_balance(ring: HashRing) -> None:
         excess = abs(counts[member].primary * total - SLOTS * weight) - total
         assert excess * 100 <= SLOTS * weight * 5, member
     if len(ring.members) > 1:
-        for member, share in backup_shares(ring).items():
-            assert abs(counts[member].backup - share) <= share * 1.1 - share + 2 + 1e-6, member
+        for each, share in backup_shares(ring).items():
+            assert abs(counts[NodeId(each)].backup - share) <= share * 1.1 - share + 2 + 1e-6, each
 
 
 def check_step(before: HashRing, after: HashRing) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from lockring.ids import NodeId
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
 from tests.unit.ring.moves import Move, Moves, moves
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 SIZES = [3, 4, 10, 30, 64, 99]
 
 
-def without(ring: HashRing, *members: str) -> dict[str, int]:
+def without(ring: HashRing, *members: str) -> dict[NodeId, int]:
     return {member: weight for member, weight in ring.members.items() if member not in members}
 
 
@@ -53,7 +54,7 @@ def test_backups_change_only_where_the_leaving_member_was_primary_or_backup(memb
 @pytest.mark.parametrize("members", SIZES)
 def test_a_joining_member_takes_its_share_and_nothing_else_moves(members):
     before = HashRing(equal(members))
-    after = HashRing({**before.members, "new": 1}, before)
+    after = HashRing({**before.members, NodeId("new"): 1}, before)
     moved = moves(before, after)
     assert all(move.after == "new" for move in moved.primaries)
     assert shares(after)["new"] - 1 < len(moved.primaries) <= shares(after)["new"] * 105 / 100
@@ -64,7 +65,7 @@ def test_a_joining_member_takes_its_share_and_nothing_else_moves(members):
 @pytest.mark.parametrize("members", SIZES)
 def test_the_old_primary_backs_up_what_a_joining_member_takes(members):
     before = HashRing(equal(members))
-    after = HashRing({**before.members, "new": 1}, before)
+    after = HashRing({**before.members, NodeId("new"): 1}, before)
     for slot in after.slots_of("new"):
         assert after.backup(slot) == before.primary(slot)
     others = [move for move in moves(before, after).backups if after.primary(move.slot) != "new"]
@@ -75,7 +76,7 @@ def test_the_old_primary_backs_up_what_a_joining_member_takes(members):
 @pytest.mark.parametrize("members", SIZES)
 def test_a_joiner_in_place_of_a_leaver_takes_its_slots_and_moves_no_others(members):
     before = HashRing(equal(members))
-    after = HashRing({**without(before, "n1"), "new": 1}, before)
+    after = HashRing({**without(before, "n1"), NodeId("new"): 1}, before)
     for move in moves(before, after).primaries:
         assert move.before == "n1"
     assert len(after.slots_of("new")) >= shares(after)["new"] - 1
@@ -101,8 +102,8 @@ def test_nothing_moves_if_nothing_changed():
 
 @pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 1), (1, 100), (100, 1), (10, 11)])
 def test_a_change_of_weight_moves_slots_only_towards_or_away_from_that_member(old, new):
-    before = HashRing({**equal(9), "x": old})
-    after = HashRing({**equal(9), "x": new}, before)
+    before = HashRing({**equal(9), NodeId("x"): old})
+    after = HashRing({**equal(9), NodeId("x"): new}, before)
     for move in moves(before, after).primaries:
         assert (move.after if new > old else move.before) == "x"
     assert abs(len(after.slots_of("x")) - shares(after)["x"]) <= 1
@@ -111,8 +112,8 @@ def test_a_change_of_weight_moves_slots_only_towards_or_away_from_that_member(ol
 
 
 def test_weight_passed_on_from_one_to_another_moves_slots_between_those_two():
-    before = HashRing({**equal(8), "x": 1, "y": 5})
-    after = HashRing({**equal(8), "x": 5, "y": 1}, before)
+    before = HashRing({**equal(8), NodeId("x"): 1, NodeId("y"): 5})
+    after = HashRing({**equal(8), NodeId("x"): 5, NodeId("y"): 1}, before)
     assert all((move.before, move.after) == ("y", "x") for move in moves(before, after).primaries)
     check_balance(after)
 
@@ -153,13 +154,13 @@ def test_resuming_without_a_member_is_like_its_leaving():
 
 def test_resuming_with_a_new_member_is_like_its_joining():
     ring = HashRing(equal(12))
-    joined = {**ring.members, "new": 1}
+    joined = {**ring.members, NodeId("new"): 1}
     assert HashRing.resume(joined, ring.primaries, ring.backups) == HashRing(joined, ring)
 
 
 def test_resuming_in_the_middle_of_a_join_goes_on_with_it():
     before = HashRing(equal(12))
-    joined = {**before.members, "new": 1}
+    joined = {**before.members, NodeId("new"): 1}
     target = HashRing(joined, before)
     half = [target.primary(slot) if slot % 2 else before.primary(slot) for slot in range(SLOTS)]
     resumed = HashRing.resume(joined, half, before.backups)
@@ -184,7 +185,7 @@ def test_resuming_after_a_failover_leaves_every_promoted_backup_in_place():
 
 def test_resuming_repairs_what_no_ring_would_have():
     """All on one member, backed up by itself: the first has everything to give, the others take their share."""
-    ring = HashRing.resume(equal(4), ["n1"] * SLOTS, ["n1"] * SLOTS)
+    ring = HashRing.resume(equal(4), [NodeId("n1")] * SLOTS, [NodeId("n1")] * SLOTS)
     check_whole(ring)
     check_balance(ring)
     assert len(ring.slots_of("n1")) == 1024
@@ -192,7 +193,9 @@ def test_resuming_repairs_what_no_ring_would_have():
 
 def test_resuming_repairs_backups_that_are_all_on_one_member():
     primaries = HashRing(equal(5)).primaries
-    ring = HashRing.resume(equal(5), primaries, ["n2" if each == "n1" else "n1" for each in primaries])
+    ring = HashRing.resume(
+        equal(5), primaries, [NodeId("n2" if each == "n1" else "n1") for each in primaries]
+    )
     assert ring.primaries == primaries
     check_whole(ring)
     check_balance(ring)
@@ -281,10 +284,10 @@ def test_light_members_do_not_bear_what_is_little_for_heavy_ones(seed):
     keep = rng.randint(3, 6)
     while len(ring.members) > keep:
         ring = HashRing(without(ring, rng.choice(list(ring.members))), ring)
-    ring = HashRing({**ring.members, "light1": 1, "light2": rng.choice((1, 2))}, ring)
+    ring = HashRing({**ring.members, NodeId("light1"): 1, NodeId("light2"): rng.choice((1, 2))}, ring)
     check_balance(ring)
     for joining in range(3):
-        more = {f"more{joining}-{number}": 100 for number in range(rng.randint(1, 6))}
+        more = {NodeId(f"more{joining}-{number}"): 100 for number in range(rng.randint(1, 6))}
         ring = HashRing({**ring.members, **more}, ring)
         check_balance(ring)
         heavy = [member for member, weight in ring.members.items() if weight == 100]
@@ -299,13 +302,13 @@ def test_backups_of_each_primary_stay_spread_after_a_long_history():
         members = without(ring, rng.choice(list(ring.members)))
         if len(members) < 12:
             number += 1
-            members[f"n{number}"] = 1
+            members[NodeId(f"n{number}")] = 1
         ring = HashRing(members, ring)
     pairs = Counter(zip(ring.primaries, ring.backups, strict=True))
     mean = SLOTS / 12 / 11
     for primary in ring.members:
         for backup in without(ring, primary):
-            assert abs(pairs[primary, backup] - mean) <= mean / 2
+            assert abs(pairs[primary, NodeId(backup)] - mean) <= mean / 2
 
 
 class History(RuleBasedStateMachine):
@@ -319,9 +322,9 @@ class History(RuleBasedStateMachine):
     @initialize(count=st.integers(1, 30), weight=st.integers(1, 100))
     def start(self, count: int, weight: int) -> None:
         self.number = count
-        self.go_on({f"n{number}": weight for number in range(count)})
+        self.go_on({NodeId(f"n{number}"): weight for number in range(count)})
 
-    def go_on(self, members: dict[str, int]) -> None:
+    def go_on(self, members: dict[NodeId, int]) -> None:
         after = HashRing(members, self.ring)
         if self.ring.members:
             check_step(self.ring, after)
@@ -330,7 +333,7 @@ class History(RuleBasedStateMachine):
     @rule(weight=st.integers(1, 100))
     def join(self, weight: int) -> None:
         self.number += 1
-        self.go_on({**self.ring.members, f"n{self.number}": weight})
+        self.go_on({**self.ring.members, NodeId(f"n{self.number}"): weight})
 
     @precondition(lambda self: self.ring.members)
     @rule(data=st.data())
@@ -342,7 +345,7 @@ class History(RuleBasedStateMachine):
     def replace(self, data: st.DataObject, weight: int) -> None:
         self.number += 1
         left = without(self.ring, data.draw(st.sampled_from(list(self.ring.members))))
-        self.go_on({**left, f"n{self.number}": weight})
+        self.go_on({**left, NodeId(f"n{self.number}"): weight})
 
     @precondition(lambda self: self.ring.members)
     @rule(data=st.data(), weight=st.integers(1, 100))

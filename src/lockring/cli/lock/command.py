@@ -102,7 +102,7 @@ def lock(ctx: click.Context, /, names: tuple[str, ...], as_json: bool, **given: 
         ttl_s=settings.ttl_s,
         servers=cluster.servers,
     ) as supervisor:
-        return _run(supervisor, command[0], names, settings, cluster, say)
+        return _run(supervisor, command[0], names, settings, cluster=cluster, say=say)
 
 
 def _run(
@@ -110,6 +110,7 @@ def _run(
     command: str,
     names: Sequence[str],
     settings: LockSettings,
+    *,
     cluster: ClientSettings,
     say: StderrReporter,
 ) -> int:

@@ -37,6 +37,7 @@ from lockring.cli.inherited import Inheritance
 from lockring.cli.lock.programs import replace_process
 from lockring.clock import monotonic_ns
 from lockring.errors import LockringError
+from lockring.ids import SessionId
 from lockring.net.oneshot import end_session
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -156,7 +157,7 @@ class _Guardian:
                 with contextlib.suppress(
                     LockringError
                 ):  # try the next server; otherwise the lease ends by itself
-                    end_session(server, session)
+                    end_session(server, SessionId(session))
                     break
 
     def _is_done(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from lockring.client.blocking.connection import CONNECT_S, decoder, not_understood
 from lockring.errors import LockringError, ProtocolError
+from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message
@@ -32,7 +33,7 @@ class AsyncConnection(asyncio.Protocol):
     It refers to its driver weakly: the loop keeps the connection, and a client that is forgotten must be noticed.
     """
 
-    def __init__(self, owner: ConnectionOwner, link: int, address: str) -> None:
+    def __init__(self, owner: ConnectionOwner, link: LinkId, address: str) -> None:
         self._owner = weakref.ref(owner)
         self._frames: FrameReader[Message] = FrameReader(decoder)
         self._greeted = False

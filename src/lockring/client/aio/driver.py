@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import operator
 import secrets
 import warnings
 import weakref
@@ -24,6 +25,7 @@ from lockring.addresses import split_address
 from lockring.client.aio.connection import AsyncConnection, why_not_connected
 from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.forks import expect_forks
+from lockring.client.aio.stall_timer import StallTimer
 from lockring.client.aio.watching import WatchReader
 from lockring.client.arguments import origin_of
 from lockring.client.blocking.connection import CONNECT_S
@@ -59,9 +61,10 @@ from lockring.core.client import (
     Wait,
 )
 from lockring.errors import ClientClosed, LockringError
+from lockring.ids import LinkId, LockName
 from lockring.net.frames import encode_frame
 from lockring.protocol import Message, Mode
-from lockring.units import NS_PER_MS, NS_PER_S
+from lockring.units import NS_PER_S
 
 _CLOSE_S: Final = 3.0
 
@@ -70,10 +73,6 @@ R = TypeVar("R")
 
 _SWEEP_NS: Final = 2 * NS_PER_S
 """How often to look for grants that were dropped and whose `__del__` failed."""
-_STALL_NS: Final = 100 * NS_PER_MS
-"""A timer that fires this late has seen a stall of the process or the loop."""
-_STALL_S: Final = 0.005
-"""How long the loop may then read what has arrived, before the core judges any server silent."""
 
 Outcome = asyncio.Future[LockringError | None]
 
@@ -86,6 +85,7 @@ class AsyncDriver:
         owner: returns the label that other clients see.
         connect_timeout_ns: how long an acquire without a timeout waits for the very first server.
         core: the client core to run, None for one of this client's own.
+        notify: calls the listeners of losses and of changes of groups: at once, or on another loop.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class AsyncDriver:
         connect_timeout_ns: int,
         *,
         core: ClientCore | None = None,
+        notify: Callable[[Callable[[], object]], object] = operator.call,
     ) -> None:
         self.addresses = addresses
         self.owner = owner()
@@ -107,12 +108,12 @@ class AsyncDriver:
             origin=origin_of(addresses),
             start_writing=start_writing,
         )
+        self._notify = notify
         self._sweep_at_ns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wires: dict[int, AsyncConnection] = {}
-        self._connecting: dict[int, asyncio.Task[None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = 0
+        self._wires: dict[LinkId, AsyncConnection] = {}
+        self._connecting: dict[LinkId, asyncio.Task[None]] = {}
+        self._timer = StallTimer(self)
         self._is_flush_planned = False
         self._is_flushing = False
         self._is_busy = False
@@ -128,16 +129,6 @@ class AsyncDriver:
     def is_forked(self) -> bool:
         """Whether this is the child of a fork, and the driver belongs to the parent."""
         return self._forked
-
-    def tell_lost(self, ticket: Ticket) -> None:
-        """Notify the listener of a ticket that the ticket was lost."""
-        tell_lost(ticket.holder)
-
-    def tell_regrouped(self, news: GroupChange) -> None:
-        """Notify the member that follows a group of a change in it."""
-        member = listener_of(news.request.member)
-        if member is not None:
-            member._on_regrouped(news.gained, news.lost, news.awaited)
 
     def _usable(self) -> asyncio.AbstractEventLoop:
         """Return the running loop, which must be the one to which this client belongs."""
@@ -157,7 +148,7 @@ class AsyncDriver:
     async def acquire(
         self,
         grant: Callable[[Any, Ticket], G],
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
@@ -171,7 +162,7 @@ class AsyncDriver:
 
     async def acquire_ticket(
         self,
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int,
@@ -199,8 +190,7 @@ class AsyncDriver:
         try:
             error = await outcome
         except BaseException:
-            self._core.cancel(ticket, now_ns=monotonic_ns())
-            self._plan_flush(loop)
+            self.let_go(ticket)
             raise
         if error is not None:
             raise error
@@ -217,7 +207,7 @@ class AsyncDriver:
         except RuntimeError:  # another loop runs here than the client's, or none
             if ticket.state != HELD:
                 raise
-            self.call_at_home(functools.partial(self.let_go, ticket))
+            self.let_go(ticket)
 
     async def release_here(self, ticket: Ticket) -> None:
         """Release a held ticket on the client's loop."""
@@ -229,13 +219,12 @@ class AsyncDriver:
         try:
             await outcome
         except BaseException:
-            self._core.cancel(ticket, now_ns=monotonic_ns())
+            self.let_go(ticket)
             raise
 
     def let_go(self, ticket: Ticket) -> None:
-        """Release a ticket, whatever its state, without waiting for the answer."""
-        self._core.cancel(ticket, now_ns=monotonic_ns())
-        self._plan_flush(self._usable())
+        """Release a ticket, whatever its state, without waiting for the answer; from any thread."""
+        self._clean_up(lambda: self._core.cancel(ticket, now_ns=monotonic_ns()))
 
     async def ask(self, question: Callable[[ClientCore, int], Query]) -> Any:
         """Begin a query, which `question` makes of the core and the time, and wait for its answer."""
@@ -261,12 +250,10 @@ class AsyncDriver:
         return answer
 
     def abandon(self, request: Query) -> None:
-        """Withdraw what was begun; its answer is not wanted any more."""
-        if not self._gone:
-            self._core.abandon(request, now_ns=monotonic_ns())
-            self._plan_flush(self._usable())
+        """Withdraw what was begun; its answer is not wanted any more; from any thread."""
+        self._clean_up(lambda: self._core.abandon(request, now_ns=monotonic_ns()))
 
-    def watch(self, name: str, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
+    def watch(self, name: LockName, *, unread_max: int = BACKLOG_MAX) -> WatchReader:
         """Begin to watch a lock; of a slow reader's updates at most `unread_max` wait."""
         loop = self._usable()
         request = self._core.watch(name, now_ns=monotonic_ns())
@@ -279,10 +266,8 @@ class AsyncDriver:
         return await watching.next_updates(self._usable())
 
     def unwatch(self, watching: WatchReader) -> None:
-        """End a watch."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._core.abandon(watching.request, now_ns=monotonic_ns())
-            self._plan_flush(self._loop)
+        """End a watch; from any thread."""
+        self.abandon(watching.request)
 
     def follow(self, ticket: Ticket, member: GroupListener) -> None:
         """Begin to follow the group whose membership a held ticket is; `member` is notified of changes from now on."""
@@ -294,15 +279,35 @@ class AsyncDriver:
 
     def told(self, core: ClientCore, request: Query) -> None:
         """Record that the callbacks of a group's change have returned. `core` is the one that follows the group."""
-        if not self._gone and core is self._core:
-            self._core.told(request, now_ns=monotonic_ns())
-            self._plan_flush(self._usable())
+        if core is self._core:
+            self._clean_up(lambda: core.told(request, now_ns=monotonic_ns()))
 
     async def unfollow(self, core: ClientCore, request: Query) -> None:
         """Give up all keys of a member that is about to leave; `_on_regrouped` notifies it."""
         self._usable()
         core.leave(request, now_ns=monotonic_ns())
         self._flush()
+
+    def _clean_up(self, work: Callable[[], object]) -> None:
+        """Have the core do something on the client's loop: at once if that runs here, soon from elsewhere.
+
+        A call that ends early comes here, and its coroutine may be closed on another loop, in another thread, or past
+        the end of the client. An error from here would take the place of the one that ends the call, so there is none.
+        """
+        loop = self._loop
+        if loop is None or self._gone:
+            return
+        if self._is_flushing or self._is_busy:
+            # The garbage collector may close a coroutine in the middle of the core's work.
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._clean_up, work)
+            return
+        call_on_loop(loop, functools.partial(self._clean_up_here, loop, work))
+
+    def _clean_up_here(self, loop: asyncio.AbstractEventLoop, work: Callable[[], object]) -> None:
+        if not self._gone:
+            work()
+            self._plan_flush(loop)
 
     def guarded(self, work: Callable[[], R]) -> R:
         """Call a function that the driver must not interrupt. On an event loop it cannot, so no lock is needed."""
@@ -358,7 +363,7 @@ class AsyncDriver:
             # repeats unanswered requests on another connection.
             wire.transport.close()
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop, link: int, address: str) -> None:
+    async def _connect(self, loop: asyncio.AbstractEventLoop, link: LinkId, address: str) -> None:
         wire = AsyncConnection(self, link, address)
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -399,7 +404,7 @@ class AsyncDriver:
             return
         self._is_flushing = True
         try:
-            pieces: dict[int, list[bytes]] = {}
+            pieces: dict[LinkId, list[bytes]] = {}
             while effects := self._core.take_effects(now_ns=monotonic_ns()):
                 for effect in effects:
                     kind = type(effect)
@@ -425,7 +430,9 @@ class AsyncDriver:
         assert self._loop is not None
         match effect:
             case GrantLost(ticket):
-                self.tell_lost(ticket)
+                loser = listener_of(ticket.holder)
+                if loser is not None:
+                    self._notify(loser._on_ticket_lost)
             case CallResult(request, answer, error):
                 if request.kind is QueryKind.WATCH:
                     reader: WatchReader = request.exchange.call
@@ -436,8 +443,10 @@ class AsyncDriver:
             case Update(request):
                 request.exchange.call.backlog.add(effect)
                 request.exchange.call.wake()
-            case GroupChange():
-                self.tell_regrouped(effect)
+            case GroupChange(request, gained, lost, awaited):
+                member = listener_of(request.member)
+                if member is not None:
+                    self._notify(functools.partial(member._on_regrouped, gained, lost, awaited))
             case Connect(link, address):
                 name = f"lockring-connect-{address}"
                 task = self._loop.create_task(self._connect(self._loop, link, address), name=name)
@@ -451,38 +460,22 @@ class AsyncDriver:
                     self._hang_up(wire)
 
     def _arm(self) -> None:
-        """Arm the timer for the core's next deadline. A timer that fires too early is left alone: it costs less."""
+        """Arm the timer for the core's next deadline."""
         loop = self._loop
         if loop is None or loop.is_closed():
             return
         if self._core.is_closed:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._timer.disarm()
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(None)
             return
         due_ns = self._core.next_deadline_ns()
-        if due_ns is None:
-            return
-        if self._timer is not None:
-            if self._timer_ns <= due_ns:
-                return
-            self._timer.cancel()
-        self._timer_ns = due_ns
-        delay_s = max(0, due_ns - monotonic_ns()) / NS_PER_S
-        self._timer = loop.call_later(delay_s, _on_timer, weakref.ref(self), True)
+        if due_ns is not None:
+            self._timer.arm(loop, due_ns)
 
-    def on_timer(self, may_wait: bool) -> None:
+    def on_timer(self) -> None:
         """Let the core process the deadlines that have passed."""
         now_ns = monotonic_ns()
-        assert self._loop is not None
-        if may_wait and now_ns - self._timer_ns > _STALL_NS:
-            # The process or the loop was stopped. The loop must first read the messages that arrived meanwhile,
-            # or the core would judge a server silent that has answered.
-            self._timer = self._loop.call_later(_STALL_S, _on_timer, weakref.ref(self), False)
-            return
-        self._timer = None
         dropped: Sequence[Ticket] = ()
         self._is_busy = True
         try:
@@ -590,9 +583,3 @@ class AsyncDriver:
 
 _ending: set[asyncio.Task[None]] = set()
 """The tasks that close forgotten clients. The event loop refers to tasks only weakly."""
-
-
-def _on_timer(reference: weakref.ref[AsyncDriver], may_wait: bool) -> None:
-    engine = reference()
-    if engine is not None:
-        engine.on_timer(may_wait)

@@ -74,6 +74,8 @@ def _call_back(callbacks: Sequence[LossCallback], loss: LockLost) -> None:
     for callback in callbacks:
         try:
             callback(loss)
-        except Exception as error:  # noqa: BLE001 - reported; the other callbacks must be called
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - reported
+            # The other callbacks must be called, and the driver has more to do. A callback may well raise the
+            # cancellation of a task whose result it reads.
             context = {"message": "a lockring on_lost callback failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)

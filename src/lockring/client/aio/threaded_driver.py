@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -25,11 +24,11 @@ from typing import Any, Final, TypeVar
 from lockring.client.aio.driver import AsyncDriver
 from lockring.client.aio.event_loops import call_on_loop, guard_of
 from lockring.client.aio.watching import WatchReader
-from lockring.client.grant_state import listener_of
 from lockring.client.group_state import GroupListener
 from lockring.clock import monotonic_ns
-from lockring.core.client import HELD, ClientCore, GroupChange, Query, Ticket, Update, Wait
+from lockring.core.client import HELD, ClientCore, Query, Ticket, Update, Wait
 from lockring.errors import ClientClosed, ReentrantCall, Unavailable
+from lockring.ids import LockName
 from lockring.protocol import Mode
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
@@ -45,41 +44,14 @@ G = TypeVar("G")
 T = TypeVar("T")
 
 
-class _InnerDriver(AsyncDriver):
-    """A driver whose grants live on another loop.
+class _Home:
+    """The program's event loop, where listeners are notified. Known from the first call on."""
 
-    Attributes:
-        home: the program's loop.
-    """
+    loop: asyncio.AbstractEventLoop | None = None
 
-    home: asyncio.AbstractEventLoop
-
-    def tell_lost(self, ticket: Ticket) -> None:
-        """Notify the listener of a ticket, on the program's loop, that the ticket was lost."""
-        loser = listener_of(ticket.holder)
-        if loser is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and no code is left to notify
-                self.home.call_soon_threadsafe(loser._on_ticket_lost)
-
-    def tell_regrouped(self, news: GroupChange) -> None:
-        """Notify the member that follows a group, on the program's loop, of a change in it."""
-        member = listener_of(news.request.member)
-        if member is not None:
-            with contextlib.suppress(RuntimeError):
-                self.home.call_soon_threadsafe(member._on_regrouped, news.gained, news.lost, news.awaited)
-
-    async def run_until_over(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set or the program's loop is closed, then close."""
-        while not self.home.is_closed():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _LOOK_S)
-                break
-        await self.close()
-        calls = asyncio.all_tasks() - {asyncio.current_task()}
-        if calls:
-            await asyncio.wait(
-                calls, timeout=_ANSWER_S
-            )  # closing has decided them; their callers get the outcome
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function on the program's loop: at once if that runs here, not at all if it is closed."""
+        call_on_loop(self.loop, function)
 
 
 class ThreadedDriver:
@@ -90,7 +62,8 @@ class ThreadedDriver:
 
     def __init__(self, addresses: Sequence[str], owner: Callable[[], str], connect_timeout_ns: int) -> None:
         self.addresses = addresses
-        self._inner = _InnerDriver(addresses, owner, connect_timeout_ns)
+        self._home = _Home()  # not this driver, to which the inner one must not refer: it may be forgotten
+        self._inner = AsyncDriver(addresses, owner, connect_timeout_ns, notify=self._home.call)
         self.owner = self._inner.owner
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -103,7 +76,7 @@ class ThreadedDriver:
     async def acquire(
         self,
         grant: Callable[[Any, Ticket], G],
-        name: str,
+        name: LockName,
         ttl_ms: int,
         wait_ms: int,
         mode: int = Mode.EXCLUSIVE,
@@ -129,7 +102,7 @@ class ThreadedDriver:
         except RuntimeError:  # another loop runs here than the client's, or none
             if ticket.state != HELD:
                 raise
-            self.call_at_home(functools.partial(self.let_go, ticket))
+            self.let_go(ticket)
 
     def let_go(self, ticket: Ticket) -> None:
         """Release a ticket, whatever its state, without waiting for the answer."""
@@ -139,7 +112,7 @@ class ThreadedDriver:
         """Begin a query, which `question` makes of the core and the time, and wait for its answer."""
         return await self._across(lambda: self._inner.ask(question))
 
-    def watch(self, name: str) -> WatchReader:
+    def watch(self, name: LockName) -> WatchReader:
         """Begin to watch a lock."""
         return self._now(self._start(), lambda: self._inner.watch(name))
 
@@ -172,7 +145,7 @@ class ThreadedDriver:
     def call_at_home(self, function: Callable[[], object]) -> None:
         """Call a function on the program's loop: at once if that runs here."""
         if self._loop is not None:
-            call_on_loop(self._inner.home, function)
+            self._home.call(function)
 
     def notice_expiry(self) -> None:
         """Find out which leases have expired."""
@@ -238,11 +211,11 @@ class ThreadedDriver:
         if self._is_closed:
             raise ClientClosed("the client is closed")
         if self._loop is None:
-            self._inner.home = home
+            self._home.loop = home
             self._stop = asyncio.Event()
             self._loop = loop = asyncio.new_event_loop()
             thread = threading.Thread(
-                target=_run, args=(loop, self._inner, self._stop), name="lockring-client", daemon=True
+                target=_run, args=(loop, self._inner, home, self._stop), name="lockring-client", daemon=True
             )
             try:
                 thread.start()
@@ -254,7 +227,7 @@ class ThreadedDriver:
                 ) from error
             self._thread = thread
             self._guard = guard_of(self)
-        elif self._inner.home is not home:
+        elif self._home.loop is not home:
             raise ClientClosed("the client belongs to another event loop: make one for each loop")
         elif self._inner.is_forked:
             raise ClientClosed(
@@ -318,7 +291,7 @@ class ThreadedDriver:
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function called in the inner driver's thread."""
-        if self._loop is not None:
+        if self._loop is not None and not self._inner.is_forked:
             with contextlib.suppress(RuntimeError):  # it is closed
                 self._loop.call_soon_threadsafe(function, *arguments)
 
@@ -356,10 +329,28 @@ class ThreadedDriver:
         return results[0]
 
 
-def _run(loop: asyncio.AbstractEventLoop, engine: _InnerDriver, stop: asyncio.Event) -> None:
+def _run(
+    loop: asyncio.AbstractEventLoop,
+    driver: AsyncDriver,
+    home: asyncio.AbstractEventLoop,
+    stop: asyncio.Event,
+) -> None:
     """Run the loop of the inner driver in its thread until the driver is closed."""
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(engine.run_until_over(stop))
+        loop.run_until_complete(_run_until_over(driver, home, stop))
     finally:
         loop.close()
+
+
+async def _run_until_over(driver: AsyncDriver, home: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Wait until `stop` is set or the program's loop is closed, then close the driver."""
+    while not home.is_closed():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _LOOK_S)
+            break
+    await driver.close()
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    if calls:
+        # Closing has decided them; their callers get the outcome.
+        await asyncio.wait(calls, timeout=_ANSWER_S)

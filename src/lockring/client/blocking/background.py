@@ -1,9 +1,9 @@
-"""The background thread of a blocking client: it runs the core's timer, and reads what no caller reads.
+"""The background thread of a blocking client: how it is started, sleeps and is woken.
 
 Rules:
 
-- It refers to its engine weakly while it sleeps, so that a forgotten client can be noticed. The engine's finalizer
-  then makes the engine the thread's `heir`: the thread closes it, and ends.
+- It refers to nothing that refers to the driver, so that a forgotten client is noticed: the driver's finalizer has the
+  thread close the client, and stays alive as the thread's `heir` until that is done.
 - It does not end on an error. A section that failed is mended by the next one, which reports the error to the calls
   concerned. After a failure outside sections, the thread tries again, at growing intervals; after several such
   failures, the client gives everything up and starts over.
@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import weakref
 from typing import Final, Protocol
 
 from lockring.client.blocking.connection import ClientConnection, Watcher
+from lockring.core.timing import DISTANT_FUTURE_NS
 
 _FAILURES_MAX: Final = 3
 """After more failures than this outside sections, one after the other, the client starts over."""
@@ -27,8 +27,8 @@ _PAUSE_S_MAX: Final = 1.0
 log = logging.getLogger("lockring.client")
 
 
-class KeptDriver(Protocol):
-    """The driver, as its background thread sees it."""
+class KeeperWork(Protocol):
+    """The work of the background thread; each method in a section of its own."""
 
     def do_due(self, keeper: Keeper) -> float | None:
         """Do what is due; return how long to sleep in seconds, None at the end."""
@@ -46,16 +46,16 @@ class Keeper:
     Attributes:
         watcher: the selector at which it sleeps; any thread may wake it there.
         ident: its thread's number, 0 before it runs.
-        heir: the engine, once nothing else refers to it.
+        heir: the driver of a forgotten client, until the thread has closed it.
 
     Raises:
         OSError: the system has no descriptors left.
     """
 
-    def __init__(self, engine: KeptDriver) -> None:
-        self._engine = weakref.ref(engine)
+    def __init__(self, work: KeeperWork) -> None:
+        self._work = work
         self._failures = 0
-        self.heir: KeptDriver | None = None
+        self.heir: object = None
         self.ident = 0
         self.watcher = Watcher()
         self.thread = threading.Thread(target=self._run, name="lockring-client", daemon=True)
@@ -80,15 +80,11 @@ class Keeper:
     def round(self) -> bool:
         """Do what is due, sleep until something happens, and handle that; return False at the end."""
         try:
-            engine = self.heir or self._engine()
-            timeout_s = None if engine is None else engine.do_due(self)
+            timeout_s = self._work.do_due(self)
             if timeout_s is None:
                 return False
-            del engine
-            found = self.watcher.wait(timeout_s)
-            if found and (engine := self.heir or self._engine()) is not None:
-                for wire, events in found:
-                    engine.serve(wire, events)
+            for wire, events in self.watcher.wait(timeout_s):
+                self._work.serve(wire, events)
             self._failures = 0
         except BaseException as error:  # noqa: BLE001 - it goes on; the section that mends reports to the calls
             self._endure(error)
@@ -106,9 +102,48 @@ class Keeper:
     def _endure(self, error: BaseException) -> None:
         self._failures += 1
         if self._failures > _FAILURES_MAX:
-            engine = self.heir or self._engine()
-            if engine is not None:
-                engine.tear(error)
+            self._work.tear(error)
         if self._failures == 1:
             log.error("the thread that keeps leases failed and goes on: %r", error, exc_info=error)
         time.sleep(min(_PAUSE_S_MAX, _PAUSE_S_MIN * 2 ** min(self._failures, 10)))
+
+
+class Background:
+    """The place of the background thread, empty until the first call: what wakes the thread, and what it watches.
+
+    Attributes:
+        keeper: the thread, None if there is none.
+        sleeping_until_ns: until when it sleeps unless it is woken; 0 if it is awake, or will be soon.
+        planned_ns: when it meant to wake up, from which a stop of the process is seen.
+    """
+
+    __slots__ = ("keeper", "planned_ns", "sleeping_until_ns")
+
+    def __init__(self) -> None:
+        self.keeper: Keeper | None = None
+        self.sleeping_until_ns = 0
+        self.planned_ns = DISTANT_FUTURE_NS
+
+    def rouse(self) -> None:
+        """Have the thread do a round, from outside a section, where it is not known whether it sleeps."""
+        keeper = self.keeper
+        if keeper is not None:
+            keeper.wake()
+
+    def wake(self) -> None:
+        """Wake the thread if it sleeps; in a section."""
+        if self.keeper is not None and self.sleeping_until_ns:
+            self.sleeping_until_ns = 0
+            self.keeper.wake()
+
+    def watch(self, wire: ClientConnection, events: int) -> None:
+        """Let the thread watch a connection for these events."""
+        if self.keeper is not None:
+            self.keeper.watcher.watch(wire, events)
+
+    def distrust_watcher(self) -> None:
+        """Have the thread begin to watch from nothing, since a section was interrupted."""
+        if self.keeper is not None:
+            self.keeper.watcher.stale = True
+            self.sleeping_until_ns = 0
+            self.keeper.wake()

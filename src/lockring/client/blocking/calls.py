@@ -19,16 +19,16 @@ from __future__ import annotations
 
 import selectors
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Final
 
+from lockring.client.blocking.background import Background
 from lockring.client.blocking.connection import IDLE_NS, NAP_S, ClientConnection
+from lockring.client.blocking.connections import Connections
 from lockring.client.blocking.section import Section
-from lockring.core.client import PENDING, Backlog, Query, Ticket
+from lockring.core.client import PENDING, Backlog, ClientCore, Query, Ticket
 from lockring.errors import LockringError
-
-if TYPE_CHECKING:
-    from lockring.client.blocking.background import Keeper
-    from lockring.core.client import ClientCore
+from lockring.ids import LinkId
 
 
 class Call:
@@ -66,34 +66,51 @@ class Call:
     def __init__(self) -> None:
         self.thread = threading.get_ident()
 
+    def prepare_gate(self) -> None:
+        """Have the call wait at its gate until that is opened."""
+        if self.gate is None:
+            self.gate = threading.Lock()
+            self.gate.acquire()
+        self.gated = True
 
-class Calls(Section):
-    """The calls of all threads, and the connections that they read. The module's docstring has the rules."""
+    def open_gate(self) -> None:
+        """Let the call look again, if it waits at its gate."""
+        if self.gated:
+            self.gated = False
+            assert self.gate is not None
+            self.gate.release()
 
-    _wires: dict[int, ClientConnection]
-    _callers: dict[int, Call]
-    """The top call of each thread that has any."""
-    _keeper: Keeper | None
-    _sleeping_until_ns: int
 
-    def _feed(self, wire: ClientConnection, now_ns: int, me: Call | None) -> None:
-        raise NotImplementedError
+_LOOK_S: Final = 0.05
+"""How long a wait that reads for a call beneath it sleeps at a time, before it looks again."""
 
-    def _watch(self, wire: ClientConnection, events: int) -> None:
-        raise NotImplementedError
+Feed = Callable[[ClientConnection, int, Call | None], None]
+"""Feeds the core what has come on a connection: with the time, and the call of this thread, which needs no waking."""
 
-    def _wake(self) -> None:
-        raise NotImplementedError
 
-    # ------------------------------------------------------------------ waiting
+class Calls:
+    """The calls that wait in all threads, and the connections that they read. The module's docstring has the rules.
 
-    def _wait(self, call: Call) -> None:
-        """Wait until a call is done, reading a connection where there is one to read."""
+    All methods but `wait` and `serve_beneath` are called in sections.
+    """
+
+    __slots__ = ("_background", "_connections", "_section", "_tops")
+
+    def __init__(self, section: Section, background: Background, connections: Connections) -> None:
+        self._section = section
+        self._connections = connections
+        self._background = background
+        self._tops: dict[int, Call] = {}
+        """The top call of each thread that has any."""
+
+    def wait(self, call: Call, feed: Feed) -> None:
+        """Wait, outside sections, until a call is done, reading a connection where there is one to read."""
         while call.waits:
             wire = call.reading
             if wire is None:
-                if call.keeps and self._keeper is not None:
-                    self._keeper.round()
+                keeper = self._background.keeper
+                if call.keeps and keeper is not None:
+                    keeper.round()
                 else:
                     assert call.gate is not None
                     nap_s = NAP_S if call.thread == threading.main_thread().ident else -1
@@ -105,74 +122,97 @@ class Calls(Section):
                 item = call.item
                 is_acquire = type(item) is Ticket and item.state == PENDING
                 wire.receive(wire.grant_spin if is_acquire else wire.reply_spin)
-            self._inside(self._look, call)
+            self._section.inside(self._look, call, feed)
 
-    def _look(self, now_ns: int, call: Call) -> None:
+    def _look(self, now_ns: int, call: Call, feed: Feed) -> None:
         """Feed the core what has come for a call that woke up, and decide how the call goes on."""
         item = call.item
         assert item is not None
         wire = call.reading
         if wire is not None:
             if wire.taken and not wire.closed:
-                self._feed(wire, now_ns, call)
+                feed(wire, now_ns, call)
             if not call.done and not wire.closed and (item.exchange.link == wire.link or call.is_over):
                 return
-            self._stop_reading(wire, call, now_ns)
+            self.stop_reading(wire, call, now_ns)
         if call.done:
             if call.beneath is None and call.queued is None and not call.keeps:
-                call.waits = False
-                self._callers.pop(call.thread, None)
+                call.waits = False  # as `leave` does it, for most calls
+                self._tops.pop(call.thread, None)
             else:
-                self._leave(call, now_ns)
+                self.leave(call)
         else:
-            self._take(item.exchange.link, call, now_ns)
+            self.take(item.exchange.link, call)
 
-    # ------------------------------------------------------------------ who reads
+    def serve_beneath(self, feed: Feed) -> bool:
+        """Do, outside sections, what the calls of this thread would do for others meanwhile; for a moment.
 
-    def _take(self, link: int, call: Call, now_ns: int) -> None:
+        For a wait that is not a call. Returns False if this thread is neither in a call that reads nor the background
+        thread, so that it may sleep.
+        """
+        me = threading.get_ident()
+        keeper = self._background.keeper
+        if keeper is not None and keeper.ident == me:
+            keeper.round()
+            return True
+        # Outside a section: an interrupt in one costs all that is held, and only this thread changes its own calls.
+        call = self._tops.get(me)
+        while call is not None:
+            wire = call.reading
+            if wire is not None and not wire.closed:
+                wire.receive_over(_LOOK_S)
+                self._section.inside(self._feed_over, wire, feed)
+                return True
+            call = call.beneath
+        return False
+
+    def _feed_over(self, now_ns: int, wire: ClientConnection, feed: Feed) -> None:
+        if wire.taken and not wire.closed:
+            feed(wire, now_ns, None)
+
+    def take(self, link: LinkId, call: Call) -> None:
         """Make a call the reader of its connection; if it cannot be, prepare its gate."""
         if not call.waits:
             call.waits = True
-            call.beneath = self._callers.get(call.thread)
-            self._callers[call.thread] = call
-        keeper = self._keeper
+            call.beneath = self._tops.get(call.thread)
+            self._tops[call.thread] = call
+        background = self._background
+        keeper = background.keeper
         if call.beneath is not None or (keeper is not None and keeper.ident == call.thread):
-            if self._take_over(call, now_ns):
+            if self._take_over(call):
                 return
-        wire = self._wires.get(link)
+        wire = self._connections.wires.get(link)
         if wire is not None and wire.reader is None and call.backlog is None:
             wire.reader, call.reading = call, wire
             if wire.events & selectors.EVENT_READ:
-                self._watch(wire, wire.events & ~selectors.EVENT_READ)
-                self._wake()  # the background thread looks after idle connections again
+                background.watch(wire, wire.events & ~selectors.EVENT_READ)
+                background.wake()  # it looks after idle connections again
             return
-        if call.gate is None:
-            call.gate = threading.Lock()
-            call.gate.acquire()
-        call.gated = True
+        call.prepare_gate()
         if wire is not None and call.backlog is None:
             wire.waiting[call] = None
             call.queued = wire
 
-    def _take_over(self, call: Call, now_ns: int) -> bool:
+    def _take_over(self, call: Call) -> bool:
         """Let a call wait on top of what its thread does already; return False if it may wait like any other call."""
-        if self._keeper is not None and self._keeper.ident == call.thread:
+        background = self._background
+        if background.keeper is not None and background.keeper.ident == call.thread:
             call.keeps = True
             return True
         beneath = call.beneath
         while beneath is not None:
             if beneath.reading is not None and not beneath.reading.closed:
                 call.reading, call.is_over = beneath.reading, True
-                self._wake()  # the answer to this call may come on a connection without a reader
+                background.wake()  # the answer to this call may come on a connection without a reader
                 return True
             beneath = beneath.beneath
-        for wire in self._wires.values():
-            if wire.reader is None and not self._let_next_in(wire, now_ns):
+        for wire in self._connections.wires.values():
+            if wire.reader is None and not self._let_next_in(wire):
                 # A call beneath may have been let in, and cannot run now: the background thread must read instead.
-                self._wake()
+                background.wake()
         return False
 
-    def _stop_reading(self, wire: ClientConnection, call: Call, now_ns: int) -> None:
+    def stop_reading(self, wire: ClientConnection, call: Call, now_ns: int) -> None:
         """Let a call stop reading, and let in the next call that waits for something on that connection."""
         call.reading = None
         if call.is_over:
@@ -182,16 +222,14 @@ class Calls(Section):
         wire.reader = None
         if wire.closed:
             wire.close()
-            waiting, wire.waiting = wire.waiting, {}
-            for other in waiting:
-                self._open_gate(other)
+            wire.let_all_in()
             return
-        if wire.waiting and self._let_next_in(wire, now_ns):
+        if wire.waiting and self._let_next_in(wire):
             return
-        if self._sleeping_until_ns > now_ns + 2 * IDLE_NS:
-            self._wake()  # from now on, the background thread looks after this connection
+        if self._background.sleeping_until_ns > now_ns + 2 * IDLE_NS:
+            self._background.wake()  # from now on, it looks after this connection
 
-    def _let_next_in(self, wire: ClientConnection, now_ns: int) -> bool:
+    def _let_next_in(self, wire: ClientConnection) -> bool:
         """Let in the first waiting call that is on top of its thread's stack; return whether there is one.
 
         For a connection without a reader.
@@ -199,12 +237,12 @@ class Calls(Section):
         while wire.waiting:
             other: Call = next(iter(wire.waiting))
             del wire.waiting[other]
-            if not other.done and self._callers.get(other.thread) is other:
-                self._open_gate(other)
+            if not other.done and self._tops.get(other.thread) is other:
+                other.open_gate()
                 return True
         return False
 
-    def _leave(self, call: Call, now_ns: int) -> None:
+    def leave(self, call: Call) -> None:
         """Take a call off its thread's stack, and let the call beneath look for itself again."""
         if not call.waits:
             return
@@ -212,22 +250,17 @@ class Calls(Section):
         if call.queued is not None:
             call.queued.waiting.pop(call, None)
             call.queued = None
-        if call.keeps and self._keeper is not None:
-            self._keeper.wake()  # the round beneath planned its sleep before this call's rounds
+        keeper = self._background.keeper
+        if call.keeps and keeper is not None:
+            keeper.wake()  # the round beneath planned its sleep before this call's rounds
         beneath, call.beneath = call.beneath, None
         if beneath is None:
-            self._callers.pop(call.thread, None)
+            self._tops.pop(call.thread, None)
         else:
-            self._callers[call.thread] = beneath
-            self._open_gate(beneath)
+            self._tops[call.thread] = beneath
+            beneath.open_gate()
 
-    def _open_gate(self, call: Call) -> None:
-        if call.gated:
-            call.gated = False
-            assert call.gate is not None
-            call.gate.release()
-
-    def _finish(self, call: Call, me: Call | None) -> None:
+    def finish(self, call: Call, me: Call | None) -> None:
         """Let a call go on: mark it as done, and wake its thread unless that is this one."""
         call.done = True
         if call is me:
@@ -235,7 +268,11 @@ class Calls(Section):
         if call.reading is not None:
             call.reading.wake()
         elif call.keeps:
-            if self._keeper is not None:
-                self._keeper.wake()
+            self._background.rouse()
         else:
-            self._open_gate(call)
+            call.open_gate()
+
+    def forget_all(self) -> list[Call]:
+        """Take all calls off their stacks, and return the top ones; those beneath hang from them."""
+        tops, self._tops = self._tops, {}
+        return list(tops.values())

@@ -35,6 +35,7 @@ from lockring.client.watch_updates import WatchUpdate, shown_update
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, decode_state
 from lockring.core.client import Wait
+from lockring.ids import LockName
 from lockring.names import GROUP_PREFIX, check_lock_name, check_node_id
 from lockring.protocol import WAIT_FOREVER, LockRecords, Mode
 from lockring.units import NS_PER_MS
@@ -254,7 +255,7 @@ class Client(ProcessBound):
         """
         return WatchUpdates(self._watch(check_lock_name(name)))
 
-    def _watch(self, name: str) -> Generator[WatchUpdate, None, None]:
+    def _watch(self, name: LockName) -> Generator[WatchUpdate, None, None]:
         watch = self._driver.watch(name)
         try:
             while True:

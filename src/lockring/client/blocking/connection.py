@@ -15,6 +15,7 @@ import msgspec
 from lockring.addresses import split_address
 from lockring.client.blocking.spinning import SpinBudget
 from lockring.errors import ProtocolError, Unavailable
+from lockring.ids import LinkId
 from lockring.net.frames import FrameReader
 from lockring.net.sockets import tune
 from lockring.protocol import Message, ToClient
@@ -39,7 +40,7 @@ decoder: Final = msgspec.msgpack.Decoder(ToClient)
 class ClientConnection:
     """A connected, non-blocking socket, its frames, and its present reader.
 
-    All fields but the socket itself are guarded by the engine's lock. `receive` is called without that lock: by the one
+    All fields but the socket itself are guarded by the client's section. `receive` is called outside of it: by the one
     reader, and by calls that interrupt the reader in its own thread.
 
     Attributes:
@@ -81,7 +82,7 @@ class ClientConnection:
         "waiting",
     )
 
-    def __init__(self, link: int, address: str, sock: socket.socket, now_ns: int) -> None:
+    def __init__(self, link: LinkId, address: str, sock: socket.socket, now_ns: int) -> None:
         self.link = link
         self.address = address
         self.sock = sock
@@ -185,6 +186,12 @@ class ClientConnection:
         self.closed = True
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
+
+    def let_all_in(self) -> None:
+        """Have the calls that wait for its reader to leave look again: this connection has ended."""
+        waiting, self.waiting = self.waiting, {}
+        for call in waiting:
+            call.open_gate()
 
     def wanted_events(self, now_ns: int) -> int:
         """Return the events for which the selector should watch it."""

@@ -13,6 +13,7 @@ from lockring.client.blocks import Blocks, waits_for_itself
 from lockring.client.decorators import Function, synchronized
 from lockring.client.process_bound import ProcessBound
 from lockring.errors import AcquireTimeout
+from lockring.ids import LockName
 from lockring.protocol import WAIT_FOREVER, Mode
 
 
@@ -30,7 +31,7 @@ class Lock(ProcessBound):
 
     __slots__ = ("_blocks", "_driver", "_mode", "_name", "_other", "_ttl_ms")
 
-    def __init__(self, driver: Driver, name: str, ttl_ms: int, mode: Mode = Mode.EXCLUSIVE) -> None:
+    def __init__(self, driver: Driver, name: LockName, ttl_ms: int, mode: Mode = Mode.EXCLUSIVE) -> None:
         self._driver = driver
         self._name = name
         self._ttl_ms = ttl_ms
@@ -134,7 +135,7 @@ class RWLock(ProcessBound):
 
     __slots__ = ("_name", "_read", "_ttl_ms", "_write")
 
-    def __init__(self, driver: Driver, name: str, ttl_ms: int) -> None:
+    def __init__(self, driver: Driver, name: LockName, ttl_ms: int) -> None:
         self._name = name
         self._ttl_ms = ttl_ms
         self._read = Lock(driver, name, ttl_ms, Mode.SHARED)

@@ -5,7 +5,7 @@ of a section, in its own thread: a signal's handler or a finalizer that calls th
 of them raises (as Ctrl-C does), and an error of the section itself. None of them may leave a thread waiting:
 
 - The lock lets its own thread in again, so that no thread waits for itself. Such a reentrant call finds things half
-  done. It may leave work that needs no answer to the end of the section (`_defer`); any other call is refused at once
+  done. It may leave work that needs no answer to the end of the section (`defer`); any other call is refused at once
   (`ReentrantCall`).
 - A thread that is in one client's section does not wait for another client's: two threads could wait for each other.
   Its call is treated as a reentrant one.
@@ -21,6 +21,7 @@ already seen.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -35,114 +36,78 @@ R = TypeVar("R")
 
 
 class Section:
-    """The base of a class that does its work in sections.
+    """The critical section of one client, with the work that is left for its end and for after it.
+
+    Args:
+        rouse: has some thread enter a section soon.
 
     Attributes:
-        _lock: held in each section; also guards state that is only read or added to (see `locked`).
-        _busy: whether some thread is in a section.
-        _torn: the exception that ended a section in its middle, until that is mended.
-        _later: work that was left to the end of a section.
-        _chores: work for outside sections, done by the next thread that leaves one.
-        _choring: by thread, a lock that the thread holds while it does chores. A call that interrupts it there must not
+        mend: given the time and the exception that ended a section in its middle, mends what that left half done. To
+            be set before the first section.
+        torn: the exception that ended a section in its middle, until that is mended.
+        chores: work for outside sections, done by the next thread that leaves one.
+        choring: by thread, a lock that the thread holds while it does chores. A call that interrupts it there must not
             wait, since it may wait for the rest of those chores.
     """
 
-    def __init__(self) -> None:
-        self._open_sections()
+    __slots__ = (
+        "__weakref__",
+        "_is_busy",
+        "_later",
+        "_lock",
+        "_rouse",
+        "chores",
+        "choring",
+        "mend",
+        "torn",
+    )
 
-    def _open_sections(self) -> None:
-        """Start with a lock that no thread holds: at first, and in the child of a fork."""
+    def __init__(self, rouse: Callable[[], None]) -> None:
+        self._rouse = rouse
+        self.mend: Callable[[int, BaseException], None] | None = None
         self._lock = threading.RLock()
-        self._busy = False
-        self._torn: BaseException | None = None
+        self._is_busy = False
+        self.torn: BaseException | None = None
         self._later: deque[Callable[[int], object]] = deque()
-        self._chores: deque[Callable[[], object]] = deque()
-        self._choring: dict[int, Any] = {}
+        self.chores: deque[Callable[[], object]] = deque()
+        self.choring: dict[int, Any] = {}
         key = id(self)
         _sections[key] = weakref.ref(self, lambda _: _sections.pop(key, None))
 
-    def _mend(self, now_ns: int, cause: BaseException) -> None:
-        """Mend the state that a section left half done when it ended with `cause`."""
-        raise NotImplementedError
+    # ------------------------------------------------------------------ sections
 
-    def _rouse(self) -> None:
-        """Have some thread enter a section soon."""
-        raise NotImplementedError
-
-    def _inside(self, work: Callable[[int, *Ts], R], *arguments: *Ts) -> R:
+    def inside(self, work: Callable[[int, *Ts], R], *arguments: *Ts) -> R:
         """Do `work` in a section. Its first argument is the time; an exception that it raises tears the section.
+
+        This is a function, and not a context manager of its own around its callers' lines: a handler could raise at
+        the first step of an `__exit__` in Python, before that releases the lock. The lock's own `__exit__` is one step.
 
         Raises:
             ReentrantCall: this thread is in a section already, and nothing was done.
         """
-        if self._busy and not self._may_enter():
-            raise self._reentrant()
+        if self._is_busy and not self.may_enter():
+            raise reentrant_call()
         with self._lock:
             # No handler or finalizer runs between these two steps: the interpreter checks for them after calls.
-            self._busy = True
+            self._is_busy = True
             try:
                 now_ns = monotonic_ns()
-                if self._torn is not None:
-                    self._mend(now_ns, self._torn)
-                    self._torn = None
+                if self.torn is not None:
+                    assert self.mend is not None
+                    self.mend(now_ns, self.torn)
+                    self.torn = None
                 result = work(now_ns, *arguments)
                 while self._later:
                     self._later.popleft()(now_ns)
-                self._busy = False
+                self._is_busy = False
             except BaseException as error:
-                self._busy = False
-                self._torn = error
+                # Every exception tears it, even one of the client's own kind: a handler may have raised it.
+                self._is_busy = False
+                self.torn = error
                 raise
-        if self._chores:
-            self._see_to_chores()
+        if self.chores:
+            self.see_to_chores()
         return result
-
-    @staticmethod
-    def _reentrant() -> ReentrantCall:
-        return ReentrantCall(
-            "a signal handler or a finalizer called the client while its thread was in the middle of the client's own"
-            " work, so nothing was done: try again later, or from another thread"
-        )
-
-    def _defer(self, work: Callable[[int], object]) -> None:
-        """Leave work to the end of the section that this thread is in, or that keeps it from entering."""
-        self._later.append(work)
-        self._rouse()
-
-    def _may_enter(self) -> bool:
-        """Return whether this thread may wait for the section: it is in no section, here or in another client."""
-        others = [reference() for reference in list(_sections.values())]
-        return not any(each is not None and each._busy and _is_ours(each._lock) for each in (self, *others))
-
-    def do_after(self, chore: Callable[[], object]) -> None:
-        """Leave a chore to be done after the section that this thread is in."""
-        self._chores.append(chore)
-
-    def _see_to_chores(self) -> None:
-        """Do the chores; in the middle of a section or of a chore, leave them to another thread."""
-        if self._may_enter() and not self._is_choring():
-            self._do_chores()
-        else:
-            self._rouse()
-
-    def _do_chores(self) -> None:
-        me = threading.get_ident()
-        # A lock, not a set with this thread in it: a handler may raise before the last line, and the `with` statement
-        # still releases the lock.
-        mark = self._choring[me] = threading.RLock()
-        with mark:
-            while self._chores:
-                try:
-                    chore = self._chores.popleft()
-                except IndexError:  # another thread has taken the last one
-                    break
-                chore()
-        self._choring.pop(me, None)
-
-    def _is_choring(self) -> bool:
-        """Return whether this thread is in the middle of a chore."""
-        mark = self._choring.get(threading.get_ident())
-        return mark is not None and _is_ours(mark)
 
     def guarded(self, work: Callable[[], R]) -> R:
         """Do work in a section that has nothing to do with the core.
@@ -150,7 +115,7 @@ class Section:
         Raises:
             ReentrantCall: this thread is in a section already, and nothing was done.
         """
-        return self._inside(lambda _now_ns: work())
+        return self.inside(lambda _now_ns: work())
 
     def locked(self) -> Any:
         """Return the lock that guards everything here, as a context manager, for single steps.
@@ -161,17 +126,79 @@ class Section:
         Raises:
             ReentrantCall: this thread is in another client's section, which it could make wait forever.
         """
-        if self._busy and not _is_ours(self._lock) and not self._may_enter():
+        if self._is_busy and not self.is_ours() and not self.may_enter():
             raise ReentrantCall(
                 "a finalizer in the middle of one client's work cannot wait for another client"
             )
         return self._lock
 
+    def defer(self, work: Callable[[int], object]) -> None:
+        """Leave work to the end of the section that this thread is in, or that keeps it from entering."""
+        self._later.append(work)
+        self._rouse()
 
-def _is_ours(lock: Any) -> bool:
+    def tear(self, cause: BaseException) -> None:
+        """Mark the whole state as unreliable: the next section mends it."""
+        self.torn = cause
+        self._rouse()
+
+    def is_ours(self) -> bool:
+        """Return whether this thread holds the lock."""
+        return _holds(self._lock)
+
+    def may_enter(self) -> bool:
+        """Return whether this thread may wait for the section: it is in no section, here or in another client."""
+        others = [reference() for reference in list(_sections.values())]
+        return not any(each is not None and each._is_busy and each.is_ours() for each in (self, *others))
+
+    # ------------------------------------------------------------------ chores
+
+    def do_after(self, chore: Callable[[], object]) -> None:
+        """Leave a chore to be done after the section that this thread is in."""
+        self.chores.append(chore)
+
+    def see_to_chores(self) -> None:
+        """Do the chores; in the middle of a section or of a chore, leave them to another thread."""
+        if self.may_enter() and not self.is_choring():
+            self._do_chores()
+        else:
+            self._rouse()
+
+    def _do_chores(self) -> None:
+        me = threading.get_ident()
+        # A lock, not a set with this thread in it: a handler may raise before the last line, and the `with` statement
+        # still releases the lock.
+        mark = self.choring[me] = threading.RLock()
+        with mark:
+            while self.chores:
+                try:
+                    chore = self.chores.popleft()
+                except IndexError:  # another thread has taken the last one
+                    break
+                chore()
+        self.choring.pop(me, None)
+
+    def is_choring(self) -> bool:
+        """Return whether this thread is in the middle of a chore."""
+        mark = self.choring.get(threading.get_ident())
+        return mark is not None and _holds(mark)
+
+
+def reentrant_call() -> ReentrantCall:
+    """Return the error for a call that came in the middle of a section, in that section's thread."""
+    return ReentrantCall(
+        "a signal handler or a finalizer called the client while its thread was in the middle of the client's own"
+        " work, so nothing was done: try again later, or from another thread"
+    )
+
+
+def _holds(lock: Any) -> bool:
     """Return whether this thread holds a reentrant lock, by the method that `threading.Condition` uses, too."""
     return bool(lock._is_owned())
 
 
 _sections: dict[int, weakref.ref[Section]] = {}
-"""All live sections, except those of forgotten clients that are being closed."""
+"""All live sections. In the child of a fork, those of the parent do not count: each client begins with a new one."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_sections.clear)

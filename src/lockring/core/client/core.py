@@ -76,6 +76,17 @@ from lockring.core.client.tickets import (
 )
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import ClientClosed, LockringError, Unavailable
+from lockring.ids import (
+    AcquisitionNumber,
+    ClientId,
+    Generation,
+    LinkId,
+    LockName,
+    NodeId,
+    SessionId,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol import (
     WAIT_FOREVER,
     GrantReply,
@@ -122,7 +133,7 @@ class ClientCore:
         assert seeds
         self._agenda = agenda = Agenda()
         log = RequestLog()
-        self._links = links = Links(agenda, client=new_id(), software=software)
+        self._links = links = Links(agenda, client=ClientId(new_id()), software=software)
         self._routes = routes = RouteTable(links)
         dialing = DialPlan(agenda, links, routes, seeds=seeds, origin=origin)
         self._sessions = sessions = ClientSessions(new_id, per_acquisition=session_per_acquisition)
@@ -179,7 +190,7 @@ class ClientCore:
 
     def acquire(
         self,
-        name: str,
+        name: LockName,
         *,
         ttl_ms: int,
         now_ns: int,
@@ -209,9 +220,10 @@ class ClientCore:
         session = self._sessions.by_ttl_ms.get(ttl_ms)
         if session is None or self._shutdown.is_begun:
             session = self._open_session(ttl_ms, on_behalf)
-        session.used = acquisition = session.used + 1
+        acquisition: AcquisitionNumber = session.used + 1  # type: ignore[assignment]  # born here
+        session.used = acquisition
         # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
-        slot = crc32(name.encode()) % SLOTS
+        slot: SlotNumber = crc32(name.encode()) % SLOTS  # type: ignore[assignment]  # born here
         exchange = TicketExchange(now_ns)
         if wait_ms >= 0 or payload or permits != 1 or mode != EXCLUSIVE:
             exchange.terms = LockTerms(mode, permits, wait_ms, payload)
@@ -261,15 +273,18 @@ class ClientCore:
     def cancel(self, ticket: Ticket, *, now_ns: int) -> None:
         """Withdraw a ticket whatever its state, so that nothing of it is left; no `Resolve` follows.
 
-        Of a release this ends only the wait: the release itself goes on.
+        Of a release this ends only the wait: the release itself goes on. A membership stops following its group.
         """
+        query = self._memberships.query_of(ticket)
+        if query is not None:
+            self.leave(query, now_ns=now_ns)
         if ticket.state in (PENDING, HELD):
             self._endings.retract(ticket, now_ns)
         ticket.state = ENDED
 
     # ------------------------------------------------------------------ queries
 
-    def describe(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
+    def describe(self, name: LockName, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask for one lock; the answer is a `DescribeReply`."""
         return self._ask(query_about_lock(QueryKind.DESCRIBE, name, now_ns, give_up_at_ns), now_ns)
 
@@ -279,12 +294,12 @@ class ClientCore:
         query.listing = ListProgress()
         return self._ask(query, now_ns)
 
-    def watch(self, name: str, *, now_ns: int) -> Query:
+    def watch(self, name: LockName, *, now_ns: int) -> Query:
         """Watch one lock: `Update` comes at once and after every change, until `abandon` or a `CallResult`."""
         return self._ask(query_about_lock(QueryKind.WATCH, name, now_ns), now_ns)
 
     def break_lock(
-        self, name: str, generation: int, *, force: bool, give_up_at_ns: int, now_ns: int
+        self, name: LockName, generation: Generation, *, force: bool, give_up_at_ns: int, now_ns: int
     ) -> Query:
         """End a holder's lease by its generation; the answer is a `BreakReply`."""
         order = BreakOrder(generation, force)
@@ -295,12 +310,12 @@ class ClientCore:
         """Ask any server for the cluster state; the answer is a `StateReply`."""
         return self._ask(query_anywhere(QueryKind.STATE, "", now_ns, give_up_at_ns), now_ns)
 
-    def drain(self, node: str, *, undo: bool = False, give_up_at_ns: int, now_ns: int) -> Query:
+    def drain(self, node: NodeId, *, undo: bool = False, give_up_at_ns: int, now_ns: int) -> Query:
         """Move everything off a node (`DrainReply`), or with `undo` let it have slots again (`UndrainReply`)."""
         kind = QueryKind.UNDRAIN if undo else QueryKind.DRAIN
         return self._ask(query_anywhere(kind, node, now_ns, give_up_at_ns), now_ns)
 
-    def look(self, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
+    def look(self, name: LockName, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Ask for the members of the group whose lock is `name`; the answer is a `View`."""
         return self._ask(query_about_lock(QueryKind.LOOK, name, now_ns, give_up_at_ns), now_ns)
 
@@ -319,7 +334,9 @@ class ClientCore:
 
     # ------------------------------------------------------------------ on behalf of others
 
-    def renew_for(self, session: str, name: str, *, ttl_ms: int, give_up_at_ns: int, now_ns: int) -> Query:
+    def renew_for(
+        self, session: SessionId, name: LockName, *, ttl_ms: int, give_up_at_ns: int, now_ns: int
+    ) -> Query:
         """Renew the only acquisition of a session, which this client need not have made.
 
         The answer is a `KeepaliveReply` that speaks of it. The program counts the promise from before it asked.
@@ -328,7 +345,7 @@ class ClientCore:
         query = query_about_lock(QueryKind.RENEW, name, now_ns, give_up_at_ns, detail=order)
         return self._ask(query, now_ns)
 
-    def release_for(self, session: str, name: str, *, give_up_at_ns: int, now_ns: int) -> Query:
+    def release_for(self, session: SessionId, name: LockName, *, give_up_at_ns: int, now_ns: int) -> Query:
         """Release the only acquisition of a session, which this client need not have made.
 
         The answer is a `ReleaseReply`. If the query was `sent` more than once, an earlier request may have released it.
@@ -388,7 +405,7 @@ class ClientCore:
 
     # ------------------------------------------------------------------ what the shell reports
 
-    def connected(self, endpoint: int, /, *, now_ns: int) -> None:
+    def connected(self, endpoint: LinkId, /, *, now_ns: int) -> None:
         """Greet the server on a link whose connection is open. See `Machine`."""
         link = self._links.by_id.get(endpoint)
         if link is not None:
@@ -396,7 +413,7 @@ class ClientCore:
 
     def disconnected(
         self,
-        endpoint: int,
+        endpoint: LinkId,
         /,
         *,
         now_ns: int,
@@ -415,7 +432,7 @@ class ClientCore:
         if link is not None:
             self._moves.link_lost(link, error or Unavailable(reason), now_ns)
 
-    def receive(self, sender: int, message: Message, /, *, now_ns: int) -> None:
+    def receive(self, sender: LinkId, message: Message, /, *, now_ns: int) -> None:
         """Take one message from a link. See `Machine`."""
         link = self._links.by_id.get(sender)
         if link is None:
@@ -458,7 +475,7 @@ class ClientCore:
         return wake_at_ns if wake_at_ns != DISTANT_FUTURE_NS else None
 
     def take_effects(self, *, now_ns: int) -> list[ClientEffect]:
-        """Return the effects since the last call, in order, and forget them.
+        """Hand out the effects since the last call, in order, and forget them.
 
         The time changes nothing here: a client gives no promises that could run out on the way.
         """
@@ -469,7 +486,7 @@ class ClientCore:
     # ------------------------------------------------------------------ the state of things
 
     @property
-    def version(self) -> int:
+    def version(self) -> Version:
         """Version of the newest routes, 0 before the first."""
         return self._routes.version
 
@@ -477,7 +494,7 @@ class ClientCore:
         """Return the sessions that were opened."""
         return self._sessions.all()
 
-    def link(self, number: int) -> NodeLink | None:
+    def link(self, number: LinkId) -> NodeLink | None:
         """Return a link by its number, None if it is closed. Read it only."""
         return self._links.by_id.get(number)
 

@@ -12,27 +12,28 @@ from typing import Any, NamedTuple
 from lockring.core.client.queries import Query
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
+from lockring.ids import LinkId, LockName, SessionId
 from lockring.protocol import LockEvent, LockRecord, Message
 
 
 class Connect(NamedTuple):
     """Open a connection to HOST:PORT; then call `connected(link)`, or `disconnected(link, reason=…)` if it fails."""
 
-    link: int
+    link: LinkId
     address: str
 
 
 class Disconnect(NamedTuple):
     """Close a link, or stop trying to open it. The core has forgotten it already: report nothing more of it."""
 
-    link: int
+    link: LinkId
     reason: str
 
 
 class SendTo(NamedTuple):
     """Send a message on a link."""
 
-    link: int
+    link: LinkId
     message: Message
 
 
@@ -56,8 +57,8 @@ class GrantLost(NamedTuple):
 class LossOnBehalf(NamedTuple):
     """A node ended an acquisition of a program behind this client. `reason` is as in `errors.LockLost`."""
 
-    session: str
-    name: str
+    session: SessionId
+    name: LockName
     reason: str
 
 

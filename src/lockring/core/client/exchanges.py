@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.ids import NO_LINK, NO_REQUEST, LinkId, RequestNumber
 from lockring.protocol import WAIT_FOREVER, Mode
 
 # Looking up a member of an enum costs more than a global name, and every acquire compares its mode.
@@ -87,9 +88,9 @@ class TicketExchange(msgspec.Struct, eq=False):
     started_at_ns: int
     terms: LockTerms = PLAIN_TERMS
     give_up_at_ns: int = DISTANT_FUTURE_NS
-    link: int = 0
-    request: int = 0
-    first_request: int = 0
+    link: LinkId = NO_LINK
+    request: RequestNumber = NO_REQUEST
+    first_request: RequestNumber = NO_REQUEST
     sent_at_ns: int = 0
     unreleased: bool = False
     mixed: int = 0
@@ -98,7 +99,7 @@ class TicketExchange(msgspec.Struct, eq=False):
     call: Any = None
 
     def ensure_delay(self) -> GrantDelay:
-        """Return the record of what delays the grant, made now if there is none."""
+        """Keep a record of what delays the grant from now on, and return it."""
         if self.delay is None:
             self.delay = GrantDelay()
         return self.delay
@@ -119,8 +120,8 @@ class QueryExchange(msgspec.Struct, eq=False):
 
     started_at_ns: int
     give_up_at_ns: int = DISTANT_FUTURE_NS
-    link: int = 0
-    request: int = 0
+    link: LinkId = NO_LINK
+    request: RequestNumber = NO_REQUEST
     sent: int = 0
     backoff: Backoff | None = None
     call: Any = None

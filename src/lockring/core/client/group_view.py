@@ -23,6 +23,7 @@ import msgspec
 
 from lockring.core.client.tickets import Ticket
 from lockring.errors import LockringError
+from lockring.ids import NO_GENERATION, Generation
 from lockring.protocol import GroupMember
 from lockring.ring.key_ring import KeyRing
 
@@ -37,7 +38,7 @@ class GroupView:
         members: in the order in which they joined.
     """
 
-    def __init__(self, number: int, members: tuple[GroupMember, ...]) -> None:
+    def __init__(self, number: Generation, members: tuple[GroupMember, ...]) -> None:
         self.number = number
         self.members = members
 
@@ -56,19 +57,19 @@ class GroupView:
         """Which member should own which keys."""
         return KeyRing({member.id: member.weight for member in self.by_id.values()})
 
-    def given_to(self, generation: int) -> frozenset[int]:
+    def given_to(self, generation: Generation) -> frozenset[int]:
         """Return the slots that the view gives to the member with this token: none if it is absent or replaced."""
         for member in self.by_id.values():
             if member.fencing_token == generation:
                 return self.ring.slots_of(member.id)
         return NO_SLOTS
 
-    def has_replaced(self, generation: int) -> bool:
+    def has_replaced(self, generation: Generation) -> bool:
         """Return whether the view lists the member with this token beside a newer one with the same id."""
         replaced = next((member for member in self.members if member.fencing_token == generation), None)
         return replaced is not None and self.by_id[replaced.id].fencing_token > generation
 
-    def has(self, generation: int) -> bool:
+    def has(self, generation: Generation) -> bool:
         """Return whether the view lists the member with this token."""
         return any(member.fencing_token == generation for member in self.members)
 
@@ -87,7 +88,7 @@ class KeyOwnership(NamedTuple):
     owned: frozenset[int]
 
 
-NO_OWNERSHIP: Final = KeyOwnership(GroupView(0, ()), False, NO_SLOTS)
+NO_OWNERSHIP: Final = KeyOwnership(GroupView(NO_GENERATION, ()), False, NO_SLOTS)
 
 
 class GroupSubscription(msgspec.Struct, eq=False):
@@ -105,7 +106,7 @@ class GroupSubscription(msgspec.Struct, eq=False):
 
     ticket: Ticket
     ownership: KeyOwnership = NO_OWNERSHIP
-    seen: int = 0
+    seen: Generation = NO_GENERATION
     has_callback: bool = False
     callbacks_pending: int = 0
     ended: bool = False

@@ -36,7 +36,7 @@ class GroupMemberships:
     # ------------------------------------------------------------------ begin and end
 
     def begin(self, ticket: Ticket, now_ns: int) -> Query:
-        """Return the query by which a held ticket's group is followed from now on.
+        """Follow a held ticket's group from now on, and return the query by which to do it.
 
         Raises:
             LockLost, NotHeld: the ticket is not held.
@@ -112,7 +112,7 @@ class GroupMemberships:
             return ticket
         link = self._links.by_id.get(query.exchange.link)
         if link is not None:
-            number = self._log.next_number(now_ns)
+            number = self._log.take_number(now_ns)
             message = ViewAck(number, ticket.name, ticket.session.id, ticket.acquisition, view.number)
             self._agenda.effects.append(SendTo(link.id, message))
         return None

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from lockring.core.client.agenda import Agenda
 from lockring.core.client.groups import REPLACED, GroupMemberships
-from lockring.core.client.links import READY, ClosingSession, LinkTrouble, NodeLink
+from lockring.core.client.links import (
+    READY,
+    ClosingSession,
+    LinkTrouble,
+    NodeLink,
+    OpenKeepalive,
+    PingQuery,
+)
 from lockring.core.client.losses import Losses
 from lockring.core.client.moves import Moves
 from lockring.core.client.outstanding import OutstandingCalls
-from lockring.core.client.queries import REPLIES, Query
+from lockring.core.client.queries import REPLIES, Query, QueryKind
 from lockring.core.client.refusals import Refusals
 from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.shutdown import Shutdown
 from lockring.core.client.tickets import Ticket
 from lockring.core.client.watches import apply_notice
 from lockring.errors import LockringError, ProtocolError, from_code
+from lockring.ids import NO_LINK, NO_REQUEST, RequestNumber
 from lockring.protocol import (
     KeepaliveReply,
     ListReply,
@@ -65,8 +73,11 @@ class Inbox:
                 self._outstanding.recent_releases.add(subject, link.node, now_ns)
         elif isinstance(subject, ClosingSession):
             self._shutdown.close_links(now_ns)
-        elif isinstance(subject, Query):
+        elif isinstance(subject, Query) and subject.kind is QueryKind.RELEASE:
             self._outstanding.end_query(subject, reply, None)
+        elif subject is not None and not isinstance(subject, PingQuery):
+            link.requests[reply.request] = subject  # still open: it is asked elsewhere
+            self._moves.close_link(link, _wrong_answer(link, reply), now_ns)
 
     def receive(self, link: NodeLink, message: Message, now_ns: int) -> None:
         """Handle any message but `GrantReply` and `ReleaseReply`; a link with bad input is closed."""
@@ -80,7 +91,7 @@ class Inbox:
 
     def _take(self, link: NodeLink, message: Message, now_ns: int) -> None:
         match message:
-            case KeepaliveReply():
+            case KeepaliveReply() if isinstance(link.requests.get(message.request), OpenKeepalive):
                 self._renewals.answered(link, message, now_ns)
             case Routes():
                 self._moves.rerouted(message, now_ns)
@@ -119,14 +130,26 @@ class Inbox:
             raise ProtocolError(f"{link.address} is not a lockring server: it did not answer the greeting")
 
     def _answered(self, link: NodeLink, message: Message, now_ns: int) -> None:
-        """Handle the answer to a query."""
-        request = getattr(
-            message, "request", 0
-        )  # every answer has one; pushed news that is not known here has none
-        query = link.requests.pop(request, None)
-        if not isinstance(query, Query) or type(message) is not REPLIES.get(query.kind):
+        """Handle the answer to a query.
+
+        Raises:
+            ProtocolError: what it answers is open, and is a request of another kind.
+        """
+        # Every answer has a request; pushed news that is not known here has none.
+        request: RequestNumber = getattr(message, "request", NO_REQUEST)
+        query = link.requests.get(request)
+        if query is not None and not isinstance(query, PingQuery):
+            if not isinstance(query, Query) or type(message) is not REPLIES.get(query.kind):
+                # It stays open, and the end of the link has it asked elsewhere.
+                raise _wrong_answer(link, message)
+        link.requests.pop(request, None)
+        if not isinstance(query, Query):
+            return  # the caller has given up, or never wanted the answer
+        query.exchange.link = NO_LINK
+        if query.kind is QueryKind.RENEW:
+            assert isinstance(message, KeepaliveReply)
+            self._renewals.answered_on_behalf(query, message, now_ns)
             return
-        query.exchange.link = 0
         if query.listing is None:
             self._outstanding.end_query(query, message, None)
             return
@@ -134,7 +157,7 @@ class Inbox:
         query.listing.add_page(message)
         if query.listing.found_nothing_served():
             query.listing.start_over()
-            refusal = Refusal(0, "unavailable", "no node serves any slot at present")
+            refusal = Refusal(NO_REQUEST, "unavailable", "no node serves any slot at present")
             self._outstanding.retry(query, refusal, now_ns)
         else:
             self._outstanding.dispatch(query, now_ns)
@@ -144,3 +167,10 @@ class Inbox:
         replaced = self._memberships.acknowledge(query, now_ns)
         if replaced is not None:
             self._losses.lose(replaced, REPLACED, now_ns)
+
+
+def _wrong_answer(link: NodeLink, message: Message) -> ProtocolError:
+    """Return the error of a link whose server answers a request as if it were one of another kind."""
+    return ProtocolError(
+        f"{link.address} answered a request with {type(message).__name__}, which is for others"
+    )

@@ -12,6 +12,7 @@ from lockring.core.client.agenda import Agenda
 from lockring.core.client.links import IDLE_NS, Links, NodeLink, PingQuery
 from lockring.core.client.request_log import RequestLog
 from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.ids import NO_REQUEST
 from lockring.protocol import Unwatch
 from lockring.units import NS_PER_S
 
@@ -52,5 +53,5 @@ class LinkChecks:
     def _ping(self, link: NodeLink, now_ns: int) -> None:
         # The cheapest question that every node answers: the end of a watch that does not exist, since no request has
         # the number 0.
-        number = self._log.next_number(now_ns)
-        self._links.ask(link, number, PingQuery(), Unwatch(number, 0), now_ns)
+        number = self._log.take_number(now_ns)
+        self._links.ask(link, number, PingQuery(), Unwatch(number, NO_REQUEST), now_ns)

@@ -23,6 +23,7 @@ from lockring.core.client.queries import Query
 from lockring.core.client.tickets import ClientSession, NodeShare, Ticket
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import ProtocolError, WrongCluster
+from lockring.ids import NO_CLUSTER, ClientId, GreetingNumber, LinkId, RequestNumber
 from lockring.protocol import PROTOCOL, ClientHello, Message, TroubleNotice, Welcome
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -125,14 +126,14 @@ class NodeLink(msgspec.Struct, eq=False):
         trouble: what keeps its node from serving, None if nothing does.
     """
 
-    id: int
+    id: LinkId
     address: str
     since_ns: int
-    number: int = 0
+    number: GreetingNumber = GreetingNumber(0)
     state: int = CONNECTING
     node: Node | None = None
-    acquires: dict[int, LastingRequest] = msgspec.field(default_factory=dict)
-    requests: dict[int, PromptRequest] = msgspec.field(default_factory=dict)
+    acquires: dict[RequestNumber, LastingRequest] = msgspec.field(default_factory=dict)
+    requests: dict[RequestNumber, PromptRequest] = msgspec.field(default_factory=dict)
     health: LinkHealth = msgspec.field(default_factory=LinkHealth)
     rival: NodeLink | None = None
     rival_of: NodeLink | None = None
@@ -158,11 +159,11 @@ class Links:
         opened: how many links were opened.
     """
 
-    def __init__(self, agenda: Agenda, *, client: str, software: str) -> None:
-        self.by_id: dict[int, NodeLink] = {}
+    def __init__(self, agenda: Agenda, *, client: ClientId, software: str) -> None:
+        self.by_id: dict[LinkId, NodeLink] = {}
         self.by_address: dict[str, NodeLink] = {}
         self.client = client
-        self.cluster = ""
+        self.cluster = NO_CLUSTER
         self.was_ready = False
         self.alone_since_ns = 0
         self.silence_ns = SILENCE_NS_MAX
@@ -209,7 +210,8 @@ class Links:
 
     def _new(self, address: str, now_ns: int) -> NodeLink:
         self.opened += 1
-        link = self.by_id[self.opened] = NodeLink(self.opened, address, now_ns)
+        link_id = LinkId(self.opened)
+        link = self.by_id[link_id] = NodeLink(link_id, address, now_ns)
         self._agenda.effects.append(Connect(link.id, address))
         return link
 
@@ -217,8 +219,8 @@ class Links:
         """Greet the server at the other end, now that the connection is open."""
         link.state = GREETING
         self._greetings += 1
-        link.number = self._greetings
-        hello = ClientHello(PROTOCOL, self.cluster, self.client, self._greetings, self._software)
+        link.number = GreetingNumber(self._greetings)
+        hello = ClientHello(PROTOCOL, self.cluster, self.client, link.number, self._software)
         self._agenda.effects.append(SendTo(link.id, hello))
 
     def admit(self, link: NodeLink, message: Welcome, now_ns: int) -> None:
@@ -278,7 +280,7 @@ class Links:
     # ------------------------------------------------------------------ prompt requests, and trust
 
     def ask(
-        self, link: NodeLink, request: int, subject: PromptRequest, message: Message, now_ns: int
+        self, link: NodeLink, request: RequestNumber, subject: PromptRequest, message: Message, now_ns: int
     ) -> None:
         """Send a request that is answered promptly, and remember its subject."""
         link.requests[request] = subject

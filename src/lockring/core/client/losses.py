@@ -36,7 +36,7 @@ class Losses:
     def lose_expired(self, share: NodeShare, now_ns: int) -> None:
         """Lose the tickets of a share whose deadline has passed."""
         if share.check_at_ns <= now_ns:
-            for ticket in share.find_expired(now_ns):
+            for ticket in share.check_deadlines(now_ns):
                 self.lose(ticket, LOCAL_DEADLINE, now_ns)
 
     def end_held(self, ticket: Ticket, reason: str) -> None:

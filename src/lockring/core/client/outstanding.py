@@ -23,6 +23,7 @@ from lockring.core.client.tickets import ENDED, PENDING, RELEASING, Ticket
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, StaleVersion
+from lockring.ids import NO_LINK
 from lockring.protocol import Refusal
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -110,7 +111,7 @@ class OutstandingCalls:
 
     def park(self, item: Item, now_ns: int) -> None:
         """Keep an item until it can be sent."""
-        item.exchange.link = 0
+        item.exchange.link = NO_LINK
         target = self._aim(item)
         if isinstance(target, Node):
             target.wanted = True
@@ -206,7 +207,7 @@ class OutstandingCalls:
         """End a release that is confirmed, or that nothing has to be done for."""
         exchange = ticket.exchange
         exchange.unreleased = False
-        exchange.link = 0
+        exchange.link = NO_LINK
         if ticket.state == RELEASING:
             ticket.state = ENDED
             self._agenda.effects.append(Resolve(ticket, None))
@@ -239,7 +240,7 @@ class OutstandingCalls:
         if link is not None:
             link.acquires.pop(exchange.request, None)
             link.acquires.pop(exchange.first_request, None)
-        exchange.link = 0
+        exchange.link = NO_LINK
 
     # ------------------------------------------------------------------ queries
 

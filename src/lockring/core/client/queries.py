@@ -24,6 +24,17 @@ from lockring.core.client.group_view import GroupSubscription
 from lockring.core.client.listeners import MemberReference
 from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.ids import (
+    FIRST_SLOT,
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    NodeId,
+    RequestNumber,
+    SessionId,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol import (
     Break,
     BreakReply,
@@ -37,12 +48,14 @@ from lockring.protocol import (
     Keepalive,
     KeepaliveReply,
     List,
+    ListedAcquisition,
     ListReply,
     LockRecord,
     LockRecords,
     Message,
     Release,
     ReleaseReply,
+    SlotList,
     StateReply,
     Undrain,
     UndrainReply,
@@ -51,9 +64,9 @@ from lockring.protocol import (
 )
 from lockring.slots import SLOTS, slot_of
 
-ANYWHERE: Final = -1
+ANYWHERE: Final = SlotNumber(-1)
 """The slot of a query that any server answers."""
-ONLY_ACQUISITION: Final = 1
+ONLY_ACQUISITION: Final = AcquisitionNumber(1)
 """The number of the acquisition in a session that has no other."""
 LIST_ROUNDS_MAX: Final = 3
 """How often a list starts over because the routes have changed. More would let a busy cluster keep it from ending."""
@@ -109,7 +122,7 @@ class PageRequest(msgspec.Struct, frozen=True):
     """
 
     replica: Replica
-    from_slot: int
+    from_slot: SlotNumber
     after_name: str
     limit: int
 
@@ -117,14 +130,14 @@ class PageRequest(msgspec.Struct, frozen=True):
 class BreakOrder(msgspec.Struct, frozen=True):
     """Which holder's lease a break ends, by its generation, and whether at once."""
 
-    generation: int
+    generation: Generation
     force: bool
 
 
 class OrderOnBehalf(msgspec.Struct, frozen=True):
     """The session on whose only acquisition a query acts, and the lease to renew, 0 if it releases."""
 
-    session: str
+    session: SessionId
     ttl_ms: int = 0
 
 
@@ -147,7 +160,7 @@ class Query(msgspec.Struct, eq=False):
 
     kind: QueryKind
     name: str
-    slot: int
+    slot: SlotNumber
     exchange: QueryExchange
     detail: BreakOrder | OrderOnBehalf | PageRequest | None = None
     done: bool = False
@@ -162,35 +175,36 @@ class Query(msgspec.Struct, eq=False):
         """The page that is asked for, None if that is not the question."""
         return self.detail if isinstance(self.detail, PageRequest) else None
 
-    def message(self, request: int, version: int) -> Message:
+    def message(self, request: RequestNumber, version: Version) -> Message:
         """Return the message that asks it.
 
         Args:
             request: its number.
             version: of the client's routes.
         """
+        name = LockName(self.name)  # if the question is about a lock
         match self.kind:
             case QueryKind.DESCRIBE:
-                return Describe(request, self.name, version)
+                return Describe(request, name, version)
             case QueryKind.WATCH:
-                return Watch(request, self.name, version)
+                return Watch(request, name, version)
             case QueryKind.BREAK:
                 assert isinstance(self.detail, BreakOrder)
-                return Break(request, self.name, self.detail.generation, self.detail.force, version)
+                return Break(request, name, self.detail.generation, self.detail.force, version)
             case QueryKind.STATE:
                 return GetState(request)
             case QueryKind.DRAIN:
-                return Drain(request, self.name)
+                return Drain(request, NodeId(self.name))
             case QueryKind.UNDRAIN:
-                return Undrain(request, self.name)
+                return Undrain(request, NodeId(self.name))
             case QueryKind.LOOK:
-                return DescribeGroup(request, self.name, version)
+                return DescribeGroup(request, name, version)
             case QueryKind.FOLLOW:
                 assert self.subscription is not None
                 ticket = self.subscription.ticket
                 return FollowGroup(
                     request,
-                    name=self.name,
+                    name=name,
                     session=ticket.session.id,
                     acquisition=ticket.acquisition,
                     view=self.subscription.seen,
@@ -200,7 +214,7 @@ class Query(msgspec.Struct, eq=False):
                 return self._renewal(request, version)
             case QueryKind.RELEASE:
                 assert isinstance(self.detail, OrderOnBehalf)
-                return Release(request, self.detail.session, ONLY_ACQUISITION, self.name, version)
+                return Release(request, self.detail.session, ONLY_ACQUISITION, name, version)
             case QueryKind.PAGE:
                 assert isinstance(self.detail, PageRequest)
                 page = self.detail
@@ -209,7 +223,7 @@ class Query(msgspec.Struct, eq=False):
                 assert self.listing is not None
                 return List(request, self.name, self.listing.from_slot, self.listing.after_name, PAGE_LOCKS)
 
-    def _renewal(self, request: int, version: int) -> Message:
+    def _renewal(self, request: RequestNumber, version: Version) -> Message:
         assert isinstance(self.detail, OrderOnBehalf)
         return Keepalive(
             request,
@@ -220,14 +234,14 @@ class Query(msgspec.Struct, eq=False):
             count=1,
             digest=mix(ONLY_ACQUISITION),
             slots=[],
-            listed=[(self.slot, [(ONLY_ACQUISITION, self.name)])],
+            listed=[SlotList(self.slot, [ListedAcquisition(ONLY_ACQUISITION, LockName(self.name))])],
             version=version,
         )
 
 
 def query_about_lock(
     kind: QueryKind,
-    name: str,
+    name: LockName,
     now_ns: int,
     give_up_at_ns: int = DISTANT_FUTURE_NS,
     *,
@@ -257,12 +271,12 @@ class ListProgress(msgspec.Struct, eq=False):
         unserved: in how many slots no node could look.
     """
 
-    version: int = -1
+    version: Version = Version(-1)
     rounds: int = 0
     todo: list[Replica] = []
-    from_slot: int = 0
+    from_slot: SlotNumber = FIRST_SLOT
     after_name: str = ""
-    locks: dict[str, LockRecord] = {}
+    locks: dict[LockName, LockRecord] = {}
     unserved: int = 0
 
     @property
@@ -270,18 +284,18 @@ class ListProgress(msgspec.Struct, eq=False):
         """Whether every member has been asked."""
         return bool(self.rounds) and not self.todo
 
-    def begin(self, version: int, primaries: Sequence[Replica], *, unserved: int) -> None:
+    def begin(self, version: Version, primaries: Sequence[Replica], *, unserved: int) -> None:
         """Start a round over these members; what an earlier one found is found again."""
         self.version = version
         self.rounds += 1
         self.todo = list(primaries)
         self.locks = {}
         self.unserved = unserved
-        self.from_slot, self.after_name = 0, ""
+        self.from_slot, self.after_name = FIRST_SLOT, ""
 
     def start_over(self) -> None:
         """Forget all progress."""
-        self.version, self.rounds, self.todo = -1, 0, []
+        self.version, self.rounds, self.todo = Version(-1), 0, []
 
     def found_nothing_served(self) -> bool:
         """Return whether every member was asked, and no node could look in any slot."""
@@ -297,7 +311,7 @@ class ListProgress(msgspec.Struct, eq=False):
                 self.locks[lock.name] = lock
         if page.next_slot < 0:
             del self.todo[0]
-            self.from_slot, self.after_name = 0, ""
+            self.from_slot, self.after_name = FIRST_SLOT, ""
         else:
             self.from_slot, self.after_name = page.next_slot, page.next_name
 

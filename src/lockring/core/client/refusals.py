@@ -13,6 +13,7 @@ from lockring.core.client.renewals import ClientRenewals
 from lockring.core.client.shutdown import Shutdown
 from lockring.core.client.tickets import PENDING, Ticket
 from lockring.errors import AcquireTimeout, LockringError, from_code
+from lockring.ids import NO_LINK
 from lockring.protocol import Refusal
 
 RETRYABLE: Final = frozenset({"moved", "unavailable", "overloaded", "stale", "not-coordinator"})
@@ -49,7 +50,7 @@ class Refusals:
             if may_retry:
                 self._outstanding.retry(item, refusal, now_ns)
             else:
-                item.exchange.link = 0
+                item.exchange.link = NO_LINK
                 error = from_code(refusal.code, refusal.text, name=item.name)
                 self._outstanding.end_query(item, None, error)
         elif isinstance(item, Ticket):

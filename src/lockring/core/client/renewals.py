@@ -26,6 +26,7 @@ from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket
 from lockring.core.client.verdicts import apply_keepalive
 from lockring.core.timing import DISTANT_FUTURE_NS
+from lockring.ids import NO_LINK, NO_REQUEST, Generation, RequestNumber
 from lockring.protocol import GrantReply, KeepaliveReply, LossNotice, Refusal, Verdict
 from lockring.units import NS_PER_MS
 
@@ -80,14 +81,14 @@ class ClientRenewals:
         exchange.ensure_delay().late = share.late = True
         self._requests.send_lists(share, link, [ticket.slot], now_ns)
 
-    def _begin(self, ticket: Ticket, generation: int, deadline_ns: int, basis: int) -> None:
+    def _begin(self, ticket: Ticket, generation: Generation, deadline_ns: int, basis: RequestNumber) -> None:
         """Make a waiting ticket a held one; `basis` is the request that the promise answers."""
         exchange = ticket.exchange
         link = self._links.by_id[exchange.link]
         del link.acquires[exchange.request]
         if exchange.request != exchange.first_request:
             del link.acquires[exchange.first_request]
-        exchange.link = 0
+        exchange.link = NO_LINK
         if ticket.exchange.terms.wait_ms >= 0:
             self._outstanding.alarms.abandon()
         share = ticket.share
@@ -164,12 +165,9 @@ class ClientRenewals:
         self._requests.send_keepalive(share, node.link, DIGEST, now_ns)
 
     def answered(self, link: NodeLink, reply: KeepaliveReply, now_ns: int) -> None:
-        """Apply the answer to a keepalive."""
-        asked = link.requests.pop(reply.request, None)
-        if not isinstance(asked, OpenKeepalive):
-            if isinstance(asked, Query):
-                self._answered_on_behalf(asked, reply, now_ns)
-            return
+        """Apply the answer to a keepalive that is open on the link."""
+        asked = link.requests.pop(reply.request)
+        assert isinstance(asked, OpenKeepalive)
         share = asked.share
         if share.session.shares.get(share.replica) is not share:
             # The session was forgotten meanwhile. What it lacks is not given up: a program may hold it.
@@ -199,16 +197,20 @@ class ClientRenewals:
         if repeat:
             self.repeat_soon(share, now_ns)
 
-    def _answered_on_behalf(self, query: Query, reply: KeepaliveReply, now_ns: int) -> None:
+    def answered_on_behalf(self, query: Query, reply: KeepaliveReply, now_ns: int) -> None:
         """Answer a program's keepalive if the node has said something of its acquisition, else repeat it."""
-        for _, verdict, _ in reply.acquisitions:
-            if verdict in _FINAL and (verdict != Verdict.HELD or reply.promise_ms > 0):
+        for each in reply.acquisitions:
+            if each.verdict in _FINAL and (each.verdict != Verdict.HELD or reply.promise_ms > 0):
                 self._outstanding.end_query(query, reply, None)
                 return
-        refusal = Refusal(0, "unavailable", f"the primary of {query.name!r} may not speak of it at present")
+        refusal = Refusal(
+            NO_REQUEST, "unavailable", f"the primary of {query.name!r} may not speak of it at present"
+        )
         self._outstanding.retry(query, refusal, now_ns)
 
-    def _ask_again_for_late(self, share: NodeShare, request: int, link: NodeLink, now_ns: int) -> None:
+    def _ask_again_for_late(
+        self, share: NodeShare, request: RequestNumber, link: NodeLink, now_ns: int
+    ) -> None:
         """Repeat the acquires whose grants came too late, where the node has agreed but said nothing about them."""
         assert link.node is not None
         share.late = False

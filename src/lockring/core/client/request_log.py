@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final
 
+from lockring.ids import NO_REQUEST, RequestNumber
 from lockring.units import NS_PER_MS
 
 LOG_GRAIN_NS: Final = 4 * NS_PER_MS
@@ -25,20 +26,21 @@ class RequestLog:
     """
 
     def __init__(self) -> None:
-        self.last_number = 0
+        self.last_number = NO_REQUEST
         # As (number, time), both rising.
-        self._numbers: list[int] = []
+        self._numbers: list[RequestNumber] = []
         self._times_ns: list[int] = []
         self._logged_at_ns = -LOG_GRAIN_NS
 
-    def next_number(self, now_ns: int, *, exact: bool = False) -> int:
-        """Return the number of the request that is sent now, and log when it was.
+    def take_number(self, now_ns: int, *, exact: bool = False) -> RequestNumber:
+        """Give a number to the request that is sent now, log when that was, and return the number.
 
         Args:
             now_ns: the time.
             exact: log this very time, and not just one shortly before it.
         """
-        self.last_number = number = self.last_number + 1
+        number: RequestNumber = self.last_number + 1  # type: ignore[assignment]  # born here
+        self.last_number = number
         if exact or now_ns - self._logged_at_ns >= LOG_GRAIN_NS:
             self._logged_at_ns = now_ns
             self._numbers.append(number)
@@ -48,7 +50,7 @@ class RequestLog:
                 del self._times_ns[:LOG_ENTRIES_MAX]
         return number
 
-    def sent_no_earlier_than_ns(self, number: int) -> int | None:
+    def sent_no_earlier_than_ns(self, number: RequestNumber) -> int | None:
         """Return a time at or shortly before the sending of a request; None if it is too old or was never sent."""
         if number > self.last_number:
             return None

@@ -18,7 +18,8 @@ from lockring.core.client.routes import RouteTable
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import NodeShare, Ticket
 from lockring.core.timing import DISTANT_FUTURE_NS
-from lockring.protocol import WAIT_FOREVER, Acquire, Keepalive, Release, Unwatch
+from lockring.ids import FIRST_SLOT, RequestNumber, SlotNumber
+from lockring.protocol import WAIT_FOREVER, Acquire, Keepalive, Release, SlotDigest, SlotList, Unwatch
 from lockring.units import NS_PER_MS
 
 DIGEST: Final = 0
@@ -55,7 +56,7 @@ class OutgoingRequests:
     def send_acquire(self, ticket: Ticket, node: Node, link: NodeLink, now_ns: int) -> None:
         """Ask a node for a lock, or repeat that under the same acquisition number."""
         session = ticket.session
-        request = self._log.next_number(now_ns)
+        request = self._log.take_number(now_ns)
         share = node.shares.get(session)
         if share is None:
             share = self._sessions.ensure_share(session, node)
@@ -85,7 +86,7 @@ class OutgoingRequests:
         if health.check_at_ns == DISTANT_FUTURE_NS or now_ns - health.heard_at_ns >= IDLE_NS:
             self._checks.watch_over(link, now_ns)
 
-    def _acquire(self, ticket: Ticket, request: int, now_ns: int) -> Acquire:
+    def _acquire(self, ticket: Ticket, request: RequestNumber, now_ns: int) -> Acquire:
         session = ticket.session
         on_behalf = session.on_behalf
         exchange = ticket.exchange
@@ -118,7 +119,7 @@ class OutgoingRequests:
         """Give a lock back at a node, held or waiting."""
         links = self._links
         exchange = ticket.exchange
-        exchange.request = request = self._log.next_number(now_ns)
+        exchange.request = request = self._log.take_number(now_ns)
         exchange.link = link.id
         link.requests[request] = ticket
         # As `Links.ask`, without the call: one in forty of what an acquire and its release take.
@@ -143,7 +144,7 @@ class OutgoingRequests:
         link = self._links.by_id.get(ticket.exchange.link)
         if link is None:
             return
-        number = self._log.next_number(now_ns)
+        number = self._log.take_number(now_ns)
         message = Release(
             request=number,
             session=ticket.session.id,
@@ -156,7 +157,7 @@ class OutgoingRequests:
 
     def send_query(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Ask a server something else."""
-        number = self._log.next_number(now_ns)
+        number = self._log.take_number(now_ns)
         exchange = query.exchange
         exchange.link, exchange.request = link.id, number
         exchange.sent += 1
@@ -171,7 +172,7 @@ class OutgoingRequests:
 
     def end_stream(self, query: Query, link: NodeLink, now_ns: int) -> None:
         """Have a node send nothing more for a watch or a subscription."""
-        number = self._log.next_number(now_ns)
+        number = self._log.take_number(now_ns)
         self._links.ask(link, number, None, Unwatch(number, query.exchange.request), now_ns)
 
     def send_keepalive(
@@ -180,7 +181,7 @@ class OutgoingRequests:
         link: NodeLink,
         level: int,
         now_ns: int,
-        listed: list[tuple[int, list[tuple[int, str]]]] | None = None,
+        listed: list[SlotList] | None = None,
     ) -> None:
         """Renew what a session has at a node.
 
@@ -193,11 +194,11 @@ class OutgoingRequests:
         """
         session = share.session
         # Its own time, to the nanosecond: what the keepalive renews counts from there.
-        request = self._log.next_number(now_ns, exact=True)
-        slots: list[tuple[int, int, int]] = []
+        request = self._log.take_number(now_ns, exact=True)
+        slots: list[SlotDigest] = []
         if level == PER_SLOT:
             # Where nothing is left here but the node knows something, an empty slot says so.
-            slots = share.per_slot() or [(0, 0, 0)]
+            slots = share.per_slot() or [SlotDigest(FIRST_SLOT, 0, 0)]
         message = Keepalive(
             request,
             session=session.id,
@@ -213,13 +214,13 @@ class OutgoingRequests:
         self._links.ask(link, request, OpenKeepalive(share, now_ns, level), message, now_ns)
         self._agenda.wake(share.keepalive_at_ns)
 
-    def send_lists(self, share: NodeShare, link: NodeLink, slots: list[int], now_ns: int) -> None:
+    def send_lists(self, share: NodeShare, link: NodeLink, slots: list[SlotNumber], now_ns: int) -> None:
         """Tell a node what a share has in these slots, in keepalives of bounded size."""
-        part: list[tuple[int, list[tuple[int, str]]]] = []
+        part: list[SlotList] = []
         size = 0
-        for slot, entries in share.listed(slots):
-            part.append((slot, entries))
-            size += _ENTRY_BYTES + sum(_ENTRY_BYTES + 4 * len(name) for _, name in entries)
+        for listing in share.listed(slots):
+            part.append(listing)
+            size += _ENTRY_BYTES + sum(_ENTRY_BYTES + 4 * len(each.name) for each in listing.acquisitions)
             if size > LISTED_BYTES_MAX:
                 self.send_keepalive(share, link, LISTED, now_ns, part)
                 part, size = [], 0

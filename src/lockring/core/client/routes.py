@@ -13,6 +13,7 @@ from lockring.core.client.links import Links, Node, NodeLink
 from lockring.core.client.queries import ANYWHERE, LIST_ROUNDS_MAX, Query, QueryKind
 from lockring.core.client.tickets import Ticket
 from lockring.errors import ProtocolError
+from lockring.ids import NO_CLUSTER, NO_VERSION
 from lockring.protocol import Routes
 from lockring.slots import SLOTS
 
@@ -34,7 +35,7 @@ class RouteTable:
 
     def __init__(self, links: Links) -> None:
         self.table: list[Node | None] = [None] * SLOTS
-        self.version = 0
+        self.version = NO_VERSION
         self.coordinator = ""
         self.members: list[Replica] = []
         self.nodes: dict[Replica, Node] = {}
@@ -96,8 +97,8 @@ class RouteTable:
 
     def forget_cluster(self) -> None:
         """Start over with whatever cluster answers next."""
-        self._links.cluster = ""
-        self.version = 0
+        self._links.cluster = NO_CLUSTER
+        self.version = NO_VERSION
         self.table = [None] * SLOTS
         self.members = []
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from lockring.cluster_state import Replica
 from lockring.core.client.links import Node
 from lockring.core.client.tickets import ClientSession, NodeShare, OnBehalf
+from lockring.ids import SessionId
 
 
 class ClientSessions:
@@ -30,7 +31,7 @@ class ClientSessions:
 
     def __init__(self, new_id: Callable[[], str], *, per_acquisition: bool = False) -> None:
         self.by_ttl_ms: dict[int, ClientSession] = {}
-        self.by_id: dict[str, ClientSession] = {}
+        self.by_id: dict[SessionId, ClientSession] = {}
         self.on_behalf: dict[ClientSession, None] = {}
         self.shortest_ttl_ms = 0
         self.per_acquisition = per_acquisition
@@ -43,7 +44,7 @@ class ClientSessions:
             session = ClientSession(on_behalf.session, ttl_ms, on_behalf=on_behalf)
             self.on_behalf[session] = None
         else:
-            session = ClientSession(self._new_id(), ttl_ms)
+            session = ClientSession(SessionId(self._new_id()), ttl_ms)
             self.by_id[session.id] = session
         if not self.per_acquisition:
             self.by_ttl_ms[ttl_ms] = session

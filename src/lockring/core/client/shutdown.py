@@ -45,7 +45,7 @@ class Shutdown:
                 # A session on behalf of a program may hold its lock by another call: the end of the link ends the wait.
                 is_own = session.on_behalf is None
                 if is_own and node.link is not None and share.keepalive_at_ns != DISTANT_FUTURE_NS:
-                    number = self._log.next_number(now_ns)
+                    number = self._log.take_number(now_ns)
                     message = CloseSession(number, session.id)
                     self._links.ask(node.link, number, ClosingSession(session), message, now_ns)
                 share.keepalive_at_ns = DISTANT_FUTURE_NS

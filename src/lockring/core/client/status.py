@@ -10,6 +10,7 @@ from lockring.core.client.queries import Query
 from lockring.core.client.routes import RouteTable
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket, deadline_ns_of
+from lockring.ids import Version
 
 
 class ClientStatus(NamedTuple):
@@ -23,7 +24,7 @@ class ClientStatus(NamedTuple):
         parked: how many calls wait for a route or a link.
     """
 
-    version: int
+    version: Version
     links: tuple[tuple[str, bool], ...]
     held: int
     waiting: int

@@ -27,6 +27,17 @@ from lockring.core.client.listeners import HolderReference
 from lockring.core.digest import mix
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, LockringError, NotHeld
+from lockring.ids import (
+    NO_GENERATION,
+    NO_REQUEST,
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    RequestNumber,
+    SessionId,
+    SlotNumber,
+)
+from lockring.protocol import ListedAcquisition, SlotDigest, SlotList
 from lockring.units import NS_PER_MS
 
 
@@ -72,14 +83,14 @@ class Ticket(msgspec.Struct, eq=False):
     """
 
     session: ClientSession
-    acquisition: int
-    name: str
-    slot: int
+    acquisition: AcquisitionNumber
+    name: LockName
+    slot: SlotNumber
     exchange: TicketExchange
     state: int = 0
-    generation: int = 0
+    generation: Generation = NO_GENERATION
     deadline_ns: int = 0
-    covered_after: int = 0
+    covered_after: RequestNumber = NO_REQUEST
     share: NodeShare | None = None
     reason: str = ""
     holder: HolderReference | None = None
@@ -98,7 +109,7 @@ class OnBehalf(msgspec.Struct, frozen=True):
         waited_ms: how long the program had waited elsewhere before it came here.
     """
 
-    session: str
+    session: SessionId
     owner: str = ""
     waited_ms: int = 0
 
@@ -114,9 +125,9 @@ class ClientSession(msgspec.Struct, eq=False):
         on_behalf: the program to which its acquisition belongs, None if that is the client's own.
     """
 
-    id: str
+    id: SessionId
     ttl_ms: int
-    used: int = 0
+    used: AcquisitionNumber = AcquisitionNumber(0)
     shares: dict[Replica | None, NodeShare] = msgspec.field(default_factory=dict)
     on_behalf: OnBehalf | None = None
 
@@ -151,17 +162,17 @@ class NodeShare(msgspec.Struct, eq=False):
 
     session: ClientSession
     replica: Replica | None
-    tickets: dict[int, Ticket] = msgspec.field(default_factory=dict)
+    tickets: dict[AcquisitionNumber, Ticket] = msgspec.field(default_factory=dict)
     digest: int = 0
     promised_until_ns: int = 0
-    promised_by: int = 0
+    promised_by: RequestNumber = NO_REQUEST
     check_at_ns: int = DISTANT_FUTURE_NS
     keepalive_at_ns: int = DISTANT_FUTURE_NS
     touched: bool = False
     late: bool = False
     unsettled: int = 0
 
-    def enter(self, ticket: Ticket, after: int) -> None:
+    def enter(self, ticket: Ticket, after: RequestNumber) -> None:
         """Count a ticket here; keepalives numbered above `after` cover it."""
         assert ticket.share is None
         self.tickets[ticket.acquisition] = ticket
@@ -198,29 +209,29 @@ class NodeShare(msgspec.Struct, eq=False):
         self.digest = digest
         return digest
 
-    def per_slot(self) -> list[tuple[int, int, int]]:
-        """Return slot, count and digest for each slot in which the share has a ticket, by slot."""
-        sums: dict[int, tuple[int, int]] = {}
+    def per_slot(self) -> list[SlotDigest]:
+        """Return count and digest for each slot in which the share has a ticket, by slot."""
+        sums: dict[SlotNumber, tuple[int, int]] = {}
         for ticket in self.tickets.values():
             count, digest = sums.get(ticket.slot, (0, 0))
             sums[ticket.slot] = (count + 1, digest ^ mix(ticket.acquisition))
-        return [(slot, *sums[slot]) for slot in sorted(sums)]
+        return [SlotDigest(slot, *sums[slot]) for slot in sorted(sums)]
 
-    def listed(self, slots: list[int]) -> list[tuple[int, list[tuple[int, str]]]]:
+    def listed(self, slots: list[SlotNumber]) -> list[SlotList]:
         """Return the session's acquisitions in each of these slots; an empty list says that all was given up there.
 
         Tickets of the session's other shares are included. Where the client has newer routes than this node, it already
         expects them elsewhere; leaving them out would make this node drop them as given up.
         """
-        lists: dict[int, list[tuple[int, str]]] = {slot: [] for slot in slots}
+        lists: dict[SlotNumber, list[ListedAcquisition]] = {slot: [] for slot in slots}
         for share in self.session.shares.values():
             for ticket in share.tickets.values():
                 if ticket.slot in lists:
-                    lists[ticket.slot].append((ticket.acquisition, ticket.name))
-        return list(lists.items())
+                    lists[ticket.slot].append(ListedAcquisition(ticket.acquisition, ticket.name))
+        return [SlotList(slot, acquisitions) for slot, acquisitions in lists.items()]
 
-    def find_expired(self, now_ns: int) -> list[Ticket]:
-        """Find the held tickets whose deadline has passed, which stay counted, and plan the next look.
+    def check_deadlines(self, now_ns: int) -> list[Ticket]:
+        """Plan the next check, and return the held tickets whose deadline has passed; they stay counted.
 
         O(tickets), but needed only when the earliest known deadline comes: about every two thirds of a TTL.
         """

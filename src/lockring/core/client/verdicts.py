@@ -21,6 +21,8 @@ from enum import Enum
 from typing import Final
 
 from lockring.core.client.tickets import HELD, PENDING, NodeShare, Ticket
+from lockring.errors import ProtocolError
+from lockring.ids import Generation, RequestNumber, SlotNumber
 from lockring.protocol import KeepaliveReply, Verdict
 from lockring.units import NS_PER_MS
 
@@ -69,14 +71,14 @@ class KeepaliveOutcome:
     def __init__(self, until_ns: int) -> None:
         self.until_ns = until_ns
         self.lost: list[Ticket] = []
-        self.granted: list[tuple[Ticket, int]] = []
+        self.granted: list[tuple[Ticket, Generation]] = []
         self.unknown: list[Ticket] = []
-        self.to_list: list[int] = []
+        self.to_list: list[SlotNumber] = []
         self.repeat = False
 
 
 def apply_keepalive(
-    share: NodeShare, request: int, sent_at_ns: int, reply: KeepaliveReply, now_ns: int
+    share: NodeShare, request: RequestNumber, sent_at_ns: int, reply: KeepaliveReply, now_ns: int
 ) -> KeepaliveOutcome:
     """Apply a node's answer to a share, whose expired tickets were removed before.
 
@@ -86,7 +88,12 @@ def apply_keepalive(
         sent_at_ns: when it was sent.
         reply: the answer.
         now_ns: the time.
+
+    Raises:
+        ProtocolError: the answer contradicts itself. Nothing is changed.
     """
+    if len({each.acquisition for each in reply.acquisitions}) < len(reply.acquisitions):
+        raise ProtocolError("the answer to a keepalive has two verdicts on one acquisition")
     until_ns = sent_at_ns + reply.promise_ms * NS_PER_MS
     outcome = KeepaliveOutcome(until_ns)
     if reply.agreed and request > share.promised_by and until_ns > share.promised_until_ns:
@@ -94,30 +101,30 @@ def apply_keepalive(
         # covers, and tickets that came later have a promise of their own.
         share.promised_until_ns, share.promised_by = until_ns, request
     _apply_to_slots(share, request, reply, outcome, now_ns)
-    for acquisition, verdict, generation in reply.acquisitions:
-        ticket = share.tickets.get(acquisition)
+    for each in reply.acquisitions:
+        ticket = share.tickets.get(each.acquisition)
         if ticket is not None and ticket.covered_after < request:
-            _apply_to_ticket(ticket, verdict, generation, outcome, now_ns)
+            _apply_to_ticket(ticket, each.verdict, each.generation, outcome, now_ns)
     return outcome
 
 
 def _apply_to_slots(
-    share: NodeShare, request: int, reply: KeepaliveReply, outcome: KeepaliveOutcome, now_ns: int
+    share: NodeShare, request: RequestNumber, reply: KeepaliveReply, outcome: KeepaliveOutcome, now_ns: int
 ) -> None:
-    renewed = {slot for slot, verdict in reply.slots if verdict == Verdict.HELD}
+    renewed = {each.slot for each in reply.slots if each.verdict == Verdict.HELD}
     if renewed and outcome.until_ns > now_ns:
         for ticket in share.tickets.values():
             if ticket.slot in renewed and ticket.state == HELD and ticket.covered_after < request:
                 ticket.deadline_ns = max(ticket.deadline_ns, outcome.until_ns)
-    for slot, verdict in reply.slots:
-        if verdict in (Verdict.MOVED, Verdict.RETRY):
+    for each in reply.slots:
+        if each.verdict in (Verdict.MOVED, Verdict.RETRY):
             outcome.repeat = True
-        elif verdict != Verdict.HELD:
-            outcome.to_list.append(slot)
+        elif each.verdict != Verdict.HELD:
+            outcome.to_list.append(each.slot)
 
 
 def _apply_to_ticket(
-    ticket: Ticket, verdict: int, generation: int, outcome: KeepaliveOutcome, now_ns: int
+    ticket: Ticket, verdict: int, generation: Generation, outcome: KeepaliveOutcome, now_ns: int
 ) -> None:
     action = _ACTIONS.get((ticket.state, verdict), _Action.REPEAT)
     if action is _Action.RENEW and ticket.generation != generation:

@@ -8,6 +8,7 @@ from lockring.addresses import split_address
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.errors import InvalidRequest
+from lockring.ids import NO_REQUEST, Incarnation, NodeId
 from lockring.names import check_node_id
 from lockring.protocol import PROTOCOL, WEIGHT_MAX, Join, Refusal
 from lockring.ring.hash_ring import WEIGHT_MIN
@@ -48,7 +49,7 @@ def foreign(join: Join, state: ClusterState) -> Refusal | None:
     )
 
 
-def outdated(node: str, incarnation: int) -> Refusal:
+def outdated(node: NodeId, incarnation: Incarnation) -> Refusal:
     """Return the refusal of a life that received an id for the cluster which turned out to be wrong.
 
     Nothing was assigned under that id. The node must begin a new life, since it takes no state of another cluster.
@@ -91,4 +92,4 @@ def not_the_latest(
 
 
 def _refused(code: str, text: str, name: str, *, hint: int = 0) -> Refusal:
-    return Refusal(request=0, code=code, text=text, name=name, hint=hint)
+    return Refusal(request=NO_REQUEST, code=code, text=text, name=name, hint=hint)

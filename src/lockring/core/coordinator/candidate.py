@@ -23,7 +23,6 @@ from lockring.core.coordinator.status import CoordinatorStatus, standby_status
 from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.effects import (
     Close,
-    Connection,
     Effect,
     Note,
     StoreCampaign,
@@ -32,6 +31,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.election import Candidate, Election
+from lockring.ids import ConnectionId, OperationNumber, TermId
 from lockring.protocol import Message
 from lockring.units import NS_PER_S
 
@@ -42,7 +42,7 @@ READ_NS: Final = NS_PER_S
 class MakeCore(Protocol):
     """Makes the machine that decides during one lead."""
 
-    def __call__(self, term: str, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
+    def __call__(self, term: TermId, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
         """Return the machine.
 
         Args:
@@ -69,7 +69,7 @@ class CandidateCore:
         *,
         address: str,
         is_shared: bool,
-        new_term: Callable[[], str],
+        new_term: Callable[[], TermId],
         make_core: MakeCore,
         now_ns: int,
         wall_ns: int,
@@ -80,9 +80,9 @@ class CandidateCore:
         self._leadership = Leadership(address, new_term, now_ns=now_ns)
         self._desk = StandbyDesk(address, self._effects, now_ns=now_ns)
         self._decider: CoordinatorCore | None = None
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[ConnectionId, None] = {}
         self._operations = _Operations()
-        self._reading: tuple[int, int] | None = None
+        self._reading: tuple[OperationNumber, int] | None = None
         self._read_at_ns = now_ns
         self._wall_offset_ns = wall_ns - now_ns
 
@@ -141,13 +141,15 @@ class CandidateCore:
         if not self._is_shared:
             self._lead(now_ns)
 
-    def connected(self, connection: Connection, /, *, now_ns: int) -> None:
+    def connected(self, connection: ConnectionId, /, *, now_ns: int) -> None:
         """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
         self._connections[connection] = None
         if self._decider is not None:
             self._decider.connected(connection, now_ns=now_ns)
+        else:
+            self._desk.connected(connection)
 
-    def receive(self, sender: Connection, message: Message, /, *, now_ns: int) -> None:
+    def receive(self, sender: ConnectionId, message: Message, /, *, now_ns: int) -> None:
         """Handle a message; one that comes after this machine has closed the connection is ignored."""
         if sender not in self._connections:
             return
@@ -157,7 +159,7 @@ class CandidateCore:
         else:
             self._desk.receive(sender, message)
 
-    def disconnected(self, sender: Connection, /, *, now_ns: int) -> None:
+    def disconnected(self, sender: ConnectionId, /, *, now_ns: int) -> None:
         """Note that a connection has ended. Unknown ones are ignored."""
         if sender in self._connections:
             del self._connections[sender]
@@ -167,7 +169,7 @@ class CandidateCore:
 
     def store_result(
         self,
-        operation: int,
+        operation: OperationNumber,
         *,
         ok: bool,
         state: ClusterState | None,
@@ -186,7 +188,7 @@ class CandidateCore:
             self._end_if_over(now_ns)
 
     def election_result(
-        self, operation: int, election: Election | None, *, problem: str = "", now_ns: int
+        self, operation: OperationNumber, election: Election | None, *, problem: str = "", now_ns: int
     ) -> None:
         """Handle the result of a `StoreCampaign`.
 
@@ -230,7 +232,7 @@ class CandidateCore:
         if self._decider is not None:
             self._take_from_decider(now_ns)
         elif self._is_shared and now_ns >= self._read_due_ns():
-            self._reading = self._operations.next(), now_ns
+            self._reading = self._operations.take_number(), now_ns
             self._read_at_ns = now_ns + READ_NS
             self._effects.append(StoreRead(self._reading[0]))
         effects, self._effects[:] = self._effects[:], []
@@ -291,7 +293,7 @@ class CandidateCore:
 
     def _campaign_if_due(self, now_ns: int) -> None:
         if self._leadership.is_due(now_ns):
-            number = self._operations.next()
+            number = self._operations.take_number()
             self._leadership.begin(number, now_ns)
             self._effects.append(StoreCampaign(number, self._leadership.candidate, LEAD_MS))
 
@@ -317,21 +319,21 @@ class _Operations:
     """The numbers of store operations in one process, and the machines that they belong to."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._open: dict[int, tuple[CoordinatorCore, int]] = {}
+        self._count = OperationNumber(0)
+        self._open: dict[OperationNumber, tuple[CoordinatorCore, OperationNumber]] = {}
 
-    def next(self) -> int:
-        """Return the next number."""
-        self._count += 1
+    def take_number(self) -> OperationNumber:
+        """Take the next number."""
+        self._count = OperationNumber(self._count + 1)
         return self._count
 
-    def assign(self, core: CoordinatorCore, operation: int) -> int:
-        """Return the number in this process of a machine's own operation."""
-        number = self.next()
+    def assign(self, core: CoordinatorCore, operation: OperationNumber) -> OperationNumber:
+        """Give a machine's own operation a number in this process."""
+        number = self.take_number()
         self._open[number] = core, operation
         return number
 
-    def take(self, number: int, present: CoordinatorCore | None) -> int | None:
-        """Return the machine's own number of an operation that has ended, None if the machine decides no more."""
-        core, operation = self._open.pop(number, (None, 0))
+    def take(self, number: OperationNumber, present: CoordinatorCore | None) -> OperationNumber | None:
+        """End an operation: give its machine's own number, None if that machine decides no more."""
+        core, operation = self._open.pop(number, (None, number))
         return operation if core is present and core is not None else None

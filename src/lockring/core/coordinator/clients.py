@@ -7,8 +7,9 @@ from typing import Final
 import msgspec
 
 from lockring.cluster_state import ClusterState, routes_of
-from lockring.core.effects import Broadcast, Connection, Effect
+from lockring.core.effects import Broadcast, Effect
 from lockring.errors import LockringError, ProtocolError, WrongCluster
+from lockring.ids import ClusterId, ConnectionId
 from lockring.protocol import PROTOCOL, ClientHello, Message, Routes, TroubleNotice
 from lockring.units import NS_PER_S
 
@@ -17,7 +18,9 @@ REPORT_NS: Final = NS_PER_S
 
 
 class Clients:
-    """The greeted clients and the routes and notices sent to them. Not safe for use by several tasks.
+    """The connections of strangers and clients, and the routes and notices that clients get.
+
+    A stranger is a connection whose first message is still to come. Not safe for use by several tasks.
 
     Args:
         now_ns: the monotonic clock, in nanoseconds. The first report is due `REPORT_NS` later: most waits at a start
@@ -25,27 +28,43 @@ class Clients:
     """
 
     def __init__(self, *, now_ns: int) -> None:
-        self._connections: dict[Connection, None] = {}
+        self._strangers: dict[ConnectionId, None] = {}
+        self._connections: dict[ConnectionId, None] = {}
         self._cluster = ""
         self._routes: Routes | None = None
         self._note = ""
-        self._trouble = TroubleNotice("")
         self._reported_at_ns = now_ns
 
-    def __contains__(self, connection: Connection) -> bool:
+    def __contains__(self, connection: ConnectionId) -> bool:
         return connection in self._connections
 
-    def admit(self, connection: Connection) -> list[Message]:
-        """Add a client, and return the messages that follow its welcome."""
+    def await_hello(self, connection: ConnectionId) -> None:
+        """Add a stranger."""
+        self._strangers[connection] = None
+
+    def awaits_hello(self, connection: ConnectionId) -> bool:
+        """Return whether a connection is a stranger's."""
+        return connection in self._strangers
+
+    def admit(self, connection: ConnectionId, note: str, *, left_ms: int) -> list[Message]:
+        """Add a client, and return the messages that follow its welcome.
+
+        Args:
+            connection: the client's.
+            note: a sentence on what the coordinator waits for, "" if for nothing.
+            left_ms: how much longer that takes at most, 0 if that is unknown.
+        """
         self._connections[connection] = None
         messages: list[Message] = [] if self._routes is None else [self._routes]
-        return messages + ([self._trouble] if self._trouble.reason else [])
+        # As of now: the last report may be old, and the longest time left in it with it.
+        return [*messages, _notice(note, left_ms)] if note else messages
 
-    def drop(self, connection: Connection) -> None:
-        """Forget a client whose connection has ended; others are ignored."""
+    def drop(self, connection: ConnectionId) -> None:
+        """Forget a stranger that was greeted, or a client that is gone; other connections are ignored."""
+        self._strangers.pop(connection, None)
         self._connections.pop(connection, None)
 
-    def drop_strangers(self, cluster: str) -> list[Connection]:
+    def pop_misled(self, cluster: ClusterId) -> list[ConnectionId]:
         """Forget all clients if the cluster has another id than they were given, and return their connections.
 
         A client keeps the first id that it receives, so it must reconnect to learn the one that counts.
@@ -81,19 +100,22 @@ class Clients:
             now_ns: the monotonic clock, in nanoseconds.
         """
         self._note, self._reported_at_ns = note, now_ns
-        if not note:
-            self._trouble = TroubleNotice("")
-        elif left_ms:
-            self._trouble = TroubleNotice("leases", note, left_ms=left_ms)
-        else:
-            self._trouble = TroubleNotice("no-primary", note)
-        return self._to_all(self._trouble)
+        return self._to_all(_notice(note, left_ms))
 
     def _to_all(self, message: Message) -> list[Effect]:
         return [Broadcast(tuple(self._connections), message)] if self._connections else []
 
 
-def why_not_greet(hello: ClientHello, cluster: str) -> LockringError | None:
+def _notice(note: str, left_ms: int) -> TroubleNotice:
+    """Return what the coordinator waits for as clients get it."""
+    if not note:
+        return TroubleNotice("")
+    if left_ms:
+        return TroubleNotice("leases", note, left_ms=left_ms)
+    return TroubleNotice("no-primary", note)
+
+
+def why_not_greet(hello: ClientHello, cluster: ClusterId) -> LockringError | None:
     """Return the error that keeps a client out, None if it is admitted.
 
     Args:

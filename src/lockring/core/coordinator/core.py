@@ -3,9 +3,9 @@
 Its parts know nothing of each other; this module joins them:
 
 - `term`: the right to write, all reads and writes of the store, versions.
-- `clients`: which clients are connected, and which routes and notices they have.
+- `clients`: which connections await a hello, which are clients', and which routes and notices these have.
 - `roster`: which nodes are connected or wait for the term to join, and the members of the next state.
-- `membership`: when each member was heard and acknowledged, and the stabilization window.
+- `member_leases`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
 - `slot_requests`: changes of single slots that nodes request.
 - `reconciler_runs` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
@@ -49,11 +49,24 @@ from lockring.core.coordinator.status import (
 from lockring.core.coordinator.store_health import StoreNews
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
-from lockring.core.effects import Admit, Broadcast, Close, Connection, Effect, Note, Publish, Refuse, Send
+from lockring.core.effects import Admit, Broadcast, Close, Effect, Note, Publish, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.farewells import Farewells
 from lockring.core.timing import Timing, with_time_left
 from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.ids import (
+    NO_CLUSTER,
+    NO_INCARNATION,
+    NO_NODE,
+    NO_REQUEST,
+    ClusterId,
+    ConnectionId,
+    Incarnation,
+    NodeId,
+    OperationNumber,
+    RequestNumber,
+    TermId,
+)
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -95,8 +108,8 @@ class CoordinatorCore:
         self,
         *,
         address: str,
-        term: str,
-        cluster_if_new: str,
+        term: TermId,
+        cluster_if_new: ClusterId,
         timing: Timing | None = None,
         new_cluster: bool = False,
         boot: str = "",
@@ -151,7 +164,7 @@ class CoordinatorCore:
         return note_of(self._term, self._roster, self._runs)
 
     def take_store_news(self) -> list[StoreNews]:
-        """Return the lines for the log about the store since the last call, in order, and forget them."""
+        """Hand out the lines for the log about the store since the last call, in order, and forget them."""
         return self._term.health.take_news()
 
     def left_ms(self, now_ns: int) -> int:
@@ -187,7 +200,7 @@ class CoordinatorCore:
 
     def store_result(
         self,
-        operation: int,
+        operation: OperationNumber,
         *,
         ok: bool,
         state: ClusterState | None,
@@ -219,26 +232,26 @@ class CoordinatorCore:
             self._term.step_down("another coordinator leads")
             self._retire()
 
-    def connected(self, connection: Connection, /, *, now_ns: int) -> None:
+    def connected(self, connection: ConnectionId, /, *, now_ns: int) -> None:
         """Note an accepted connection. Its first message shows whether it is a node's or a client's."""
         self._enter(now_ns)
+        self._clients.await_hello(connection)
 
-    def receive(self, sender: Connection, message: Message, /, *, now_ns: int) -> None:
+    def receive(self, sender: ConnectionId, message: Message, /, *, now_ns: int) -> None:
         """Handle a message: a `ClientHello` or a `Join` first, then requests of clients and nodes.
 
-        An invalid request is answered with `Refusal`; a violation of the protocol also ends the connection.
+        An invalid request is answered with `Refusal`; a violation of the protocol also ends the connection, and the
+        messages that arrived behind it are ignored.
         """
         self._enter(now_ns)
-        if isinstance(message, Join):
-            self._admit_node(sender, message, now_ns)
-        elif sender in self._clients:
+        if sender in self._clients:
             self._from_client(sender, message, now_ns)
         elif self._roster.node_of(sender) is not None or self._roster.pending.holds(sender):
             self._from_node(sender, message, now_ns)
-        else:
+        elif self._clients.awaits_hello(sender):
             self._greet(sender, message, now_ns)
 
-    def disconnected(self, sender: Connection, /, *, now_ns: int) -> None:
+    def disconnected(self, sender: ConnectionId, /, *, now_ns: int) -> None:
         """Note that a connection has ended. Unknown ones are ignored."""
         self._enter(now_ns)
         self._clients.drop(sender)
@@ -281,37 +294,39 @@ class CoordinatorCore:
 
     # ----------------------------------------------------------------------- first messages
 
-    def _greet(self, sender: Connection, message: Message, now_ns: int) -> None:
-        """Handle the first message of a connection that is not a `Join`."""
+    def _greet(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
+        """Admit or refuse a connection by its first message."""
+        # A connection has one first message: a second hello behind a refusal must not admit what is being closed.
+        self._clients.drop(sender)
         error: LockringError | None
         match message:
+            case Join():
+                self._effects.append(Admit(sender, is_member=True, welcome=None))
+                self._join(sender, message, now_ns)
+                return
             case ClientHello():
                 state = self._term.state or ClusterState()
                 error = why_not_greet(message, state.cluster)
                 if error is None:
                     welcome = self._welcome(state)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-                    self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
+                    follows = self._clients.admit(sender, self.note, left_ms=self.left_ms(now_ns))
+                    self._effects += [Send(sender, each) for each in follows]
                     return
             case PeerHello():
                 error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
             case Heartbeat() | SlotRequests() | Leave():
                 if self._term.phase is Phase.PASSIVE:
-                    self._refuse(sender, self._not_coordinator(0))
+                    self._refuse(sender, self._not_coordinator(NO_REQUEST))
                     return
                 error = ProtocolError("a node joins before it sends anything else")
             case _:
                 error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
-        self._refuse(sender, Refusal(0, error.code, str(error)))
-
-    def _admit_node(self, sender: Connection, join: Join, now_ns: int) -> None:
-        if not (sender in self._clients or self._roster.node_of(sender)):
-            self._effects.append(Admit(sender, is_member=True, welcome=None))
-        self._join(sender, join, now_ns)
+        self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
 
     # ----------------------------------------------------------------------- what clients and nodes send
 
-    def _from_client(self, sender: Connection, message: Message, now_ns: int) -> None:
+    def _from_client(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         match message:
             case Drain() | Undrain():
                 self._order(sender, message, now_ns)
@@ -325,8 +340,10 @@ class CoordinatorCore:
             case _:
                 self._refuse_role(sender, message, "a client")
 
-    def _from_node(self, sender: Connection, message: Message, now_ns: int) -> None:
+    def _from_node(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         match message:
+            case Join():
+                self._join(sender, message, now_ns)
             case Heartbeat():
                 self._heartbeat(sender, message, now_ns)
             case SlotRequests():
@@ -336,17 +353,17 @@ class CoordinatorCore:
             case _:
                 self._refuse_role(sender, message, "a node")
 
-    def _refuse_role(self, sender: Connection, message: Message, what: str) -> None:
+    def _refuse_role(self, sender: ConnectionId, message: Message, what: str) -> None:
         text = f"{self._term.address} is a coordinator; it does not take {type(message).__name__} from {what}"
         self._clients.drop(sender)
-        self._refuse(sender, Refusal(0, WrongRole.code, text))
+        self._refuse(sender, Refusal(NO_REQUEST, WrongRole.code, text))
 
     # ----------------------------------------------------------------------- joining and leaving
 
-    def _join(self, sender: Connection, join: Join, now_ns: int) -> None:
+    def _join(self, sender: ConnectionId, join: Join, now_ns: int) -> None:
         refusal = malformed(join)
         if refusal is None and self._term.phase is Phase.PASSIVE:
-            refusal = self._not_coordinator(0)
+            refusal = self._not_coordinator(NO_REQUEST)
         if refusal is not None:
             self._refuse(sender, refusal)
             return
@@ -368,7 +385,7 @@ class CoordinatorCore:
                 for connection, node in self._roster.nodes():
                     self._refuse(connection, outdated(node.replica.node, node.replica.incarnation))
             self._term.begin_above(
-                join.version, cluster="" if refusal is None else join.cluster, now_ns=now_ns
+                join.version, cluster=NO_CLUSTER if refusal is None else join.cluster, now_ns=now_ns
             )
             self._act_on(News.INTERRUPTED, now_ns)
             return
@@ -391,7 +408,7 @@ class CoordinatorCore:
         welcome = self._welcome(state, join.node, join.incarnation)
         self._effects += (Send(sender, welcome), Send(sender, self._broadcast.message(state)))
 
-    def _order(self, sender: Connection, order: Leave | Drain | Undrain, now_ns: int) -> None:
+    def _order(self, sender: ConnectionId, order: Leave | Drain | Undrain, now_ns: int) -> None:
         refusal: Refusal | None = self._not_coordinator(order.request)
         if self._term.is_active:
             refusal = self._roster.ask(sender, order, self._state(), self._membership, now_ns)
@@ -399,7 +416,9 @@ class CoordinatorCore:
             self._effects.append(Send(sender, refusal))
         self._runs.reschedule(now_ns=now_ns)
 
-    def _welcome(self, state: ClusterState, node: str = "", incarnation: int = 0) -> Welcome:
+    def _welcome(
+        self, state: ClusterState, node: NodeId = NO_NODE, incarnation: Incarnation = NO_INCARNATION
+    ) -> Welcome:
         """Return the answer to an accepted first message; a node gets its own id and incarnation back."""
         return Welcome(
             protocol=PROTOCOL,
@@ -411,17 +430,17 @@ class CoordinatorCore:
             coordinator=self._term.address,
         )
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: ConnectionId) -> None:
         self._roster.pending.drop(connection)
         self._broadcast.drop(connection)
         self._heartbeats.drop(connection)
         self._roster.disconnect(connection)
 
-    def _refuse(self, sender: Connection, refusal: Refusal) -> None:
+    def _refuse(self, sender: ConnectionId, refusal: Refusal) -> None:
         self._drop(sender)
         self._effects.append(Refuse(sender, refusal))
 
-    def _not_coordinator(self, request: int) -> Refusal:
+    def _not_coordinator(self, request: RequestNumber) -> Refusal:
         return Refusal(request, "not-coordinator", self.note)
 
     def _is_running(self, replica: Replica) -> bool:
@@ -430,7 +449,7 @@ class CoordinatorCore:
 
     # ----------------------------------------------------------------------- messages of nodes
 
-    def _joined(self, sender: Connection, now_ns: int) -> Member | None:
+    def _joined(self, sender: ConnectionId, now_ns: int) -> Member | None:
         """Note that a connection's node was heard, and return the node; None while its join waits."""
         node = self._roster.node_of(sender)
         if node is not None:
@@ -438,12 +457,12 @@ class CoordinatorCore:
                 self._runs.reschedule(now_ns=now_ns)
         return node
 
-    def _heartbeat(self, sender: Connection, heartbeat: Heartbeat, now_ns: int) -> None:
+    def _heartbeat(self, sender: ConnectionId, heartbeat: Heartbeat, now_ns: int) -> None:
         node = self._joined(sender, now_ns)
         if node is None:
             return
         if not 0 <= heartbeat.version <= VERSION_MAX:
-            self._refuse(sender, Refusal(0, "protocol", f"no state has version {heartbeat.version}"))
+            self._refuse(sender, Refusal(NO_REQUEST, "protocol", f"no state has version {heartbeat.version}"))
             return
         self._heartbeats.add(sender, heartbeat.sequence)
         self.farewells.record_promise(node.replica, heartbeat, now_ns)
@@ -460,18 +479,18 @@ class CoordinatorCore:
             self._broadcast.resent(sender, now_ns=now_ns)
             self._effects.append(Send(sender, self._broadcast.message(state)))
 
-    def _ask(self, sender: Connection, ask: SlotRequests, now_ns: int) -> None:
+    def _ask(self, sender: ConnectionId, ask: SlotRequests, now_ns: int) -> None:
         node = self._joined(sender, now_ns)
         if node is None:
             return
         try:
             check_requests(ask)
         except ProtocolError as error:
-            self._refuse(sender, Refusal(0, error.code, str(error)))
+            self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
             return
         self._slot_requests.add(node.replica, ask)
 
-    def _may_confirm(self, connection: Connection) -> bool:
+    def _may_confirm(self, connection: ConnectionId) -> bool:
         """Return whether a heartbeat on this connection could be acknowledged: the state knows its node."""
         node = self._roster.node_of(connection)
         return node is not None and self._state().is_current(node.replica)
@@ -514,7 +533,7 @@ class CoordinatorCore:
         self.farewells.learn(state)
         self._runs.reschedule(now_ns=now_ns)
         self._broadcast.published(now_ns=now_ns)
-        for client in self._clients.drop_strangers(state.cluster):
+        for client in self._clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
         nodes = tuple(self._roster.connections())
         if nodes:
@@ -535,11 +554,13 @@ class CoordinatorCore:
         deposed: frozenset[Replica] = frozenset()
         due_ns = self._runs.next_deadline_ns()
         if due_ns is not None and now_ns >= due_ns:
+            self._runs.observe(state, now_ns=now_ns)
+            self._roster.judge_drains(before, self._membership, now_ns)
             step = self._runs.run(
                 state,
                 version=version,
                 lease_wait_ns=self._term.lease_wait_ns,
-                leaving=lambda: self._roster.leaving(before, self._membership, now_ns),
+                leaving=self._roster.released(),
                 connected=self._roster.is_connected,
                 now_ns=now_ns,
             )
@@ -560,7 +581,7 @@ class CoordinatorCore:
             return
         left_ms = self.left_ms(now_ns)
         self._effects += self._clients.report(note, left_ms=left_ms, now_ns=now_ns)
-        if note and not self._term.problem:  # a problem of the store is in the log already
+        if note and note != self._term.health.last_failure:  # a failure of the store has lines of its own
             self._effects.append(Note(with_time_left(note, left_ms)))
 
     def _retire(self) -> None:
@@ -569,7 +590,7 @@ class CoordinatorCore:
             Send(to, self._not_coordinator(each)) for to, each in self._roster.take_unanswered()
         ]
         for connection in [*self._roster.connections(), *self._roster.pending.connections()]:
-            self._refuse(connection, self._not_coordinator(0))
+            self._refuse(connection, self._not_coordinator(NO_REQUEST))
 
     # ----------------------------------------------------------------------- small things
 

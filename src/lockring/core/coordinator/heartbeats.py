@@ -10,33 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lockring.core.coordinator.store_health import PAUSE_NS_MIN
-from lockring.core.effects import Connection
+from lockring.ids import ConnectionId, SequenceNumber
 
 
 class Heartbeats:
     """The newest heartbeat of every connection, and those being confirmed. Not safe for use by several tasks."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Connection, int] = {}
-        self._confirming: dict[Connection, int] = {}
+        self._waiting: dict[ConnectionId, SequenceNumber] = {}
+        self._confirming: dict[ConnectionId, SequenceNumber] = {}
         self._confirm_from_ns: int | None = None
 
-    def add(self, connection: Connection, sequence: int) -> None:
+    def add(self, connection: ConnectionId, sequence: SequenceNumber) -> None:
         """Let a heartbeat wait for the next read."""
         self._waiting[connection] = sequence
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: ConnectionId) -> None:
         """Forget the heartbeats of a connection that has ended."""
         self._waiting.pop(connection, None)
         self._confirming.pop(connection, None)
 
-    def next_deadline_ns(self, may_confirm: Callable[[Connection], bool], *, now_ns: int) -> int | None:
+    def next_deadline_ns(self, may_confirm: Callable[[ConnectionId], bool], *, now_ns: int) -> int | None:
         """Return when a read can begin for the waiting heartbeats, None if none waits."""
         if not any(map(may_confirm, self._waiting)):
             return None
         return now_ns if self._confirm_from_ns is None else self._confirm_from_ns
 
-    def begin(self, may_confirm: Callable[[Connection], bool], *, now_ns: int) -> bool:
+    def begin(self, may_confirm: Callable[[ConnectionId], bool], *, now_ns: int) -> bool:
         """Choose the heartbeats that a read begun now confirms, and return whether there are any."""
         if self._confirm_from_ns is not None and now_ns < self._confirm_from_ns:
             return False
@@ -46,7 +46,7 @@ class Heartbeats:
             del self._waiting[connection]
         return bool(self._confirming)
 
-    def take_confirmed(self) -> dict[Connection, int]:
+    def take_confirmed(self) -> dict[ConnectionId, SequenceNumber]:
         """Hand out what a successful read allows to be acknowledged, as sequence by connection."""
         confirmed, self._confirming = self._confirming, {}
         return confirmed
@@ -59,6 +59,6 @@ class Heartbeats:
             self._confirming = {}
             self._confirm_from_ns = now_ns + max(pause_ns, PAUSE_NS_MIN)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[ConnectionId]:
         """Return all connections with heartbeats that are not acknowledged."""
         return [*self._waiting, *self._confirming]

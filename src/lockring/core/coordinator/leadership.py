@@ -12,6 +12,7 @@ from typing import Final
 
 from lockring.core.coordinator.operations import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate, Election
+from lockring.ids import OperationNumber, TermId
 from lockring.units import NS_PER_S
 
 LEAD_MS: Final = 3_000
@@ -35,10 +36,10 @@ class Leadership:
         problem: a sentence on why the store says nothing, "" if it does.
     """
 
-    def __init__(self, address: str, new_term: Callable[[], str], *, now_ns: int) -> None:
+    def __init__(self, address: str, new_term: Callable[[], TermId], *, now_ns: int) -> None:
         self._new_term = new_term
         self._due_ns = now_ns
-        self._asked: tuple[int, int] | None = None
+        self._asked: tuple[OperationNumber, int] | None = None
         self.candidate = Candidate(new_term(), address)
         self.election = Election(None)
         self.problem = ""
@@ -56,12 +57,14 @@ class Leadership:
         """Return when the next campaign is due."""
         return self._due_ns if self._asked is None else self._asked[1] + OPERATION_TIMEOUT_NS
 
-    def begin(self, operation: int, now_ns: int) -> None:
+    def begin(self, operation: OperationNumber, now_ns: int) -> None:
         """Note that a campaign begins; one without an answer so far is given up."""
         self._asked = operation, now_ns
         self._due_ns = now_ns + CAMPAIGN_NS
 
-    def take_result(self, operation: int, election: Election | None, problem: str, now_ns: int) -> bool:
+    def take_result(
+        self, operation: OperationNumber, election: Election | None, problem: str, now_ns: int
+    ) -> bool:
         """Take the result of a campaign; return whether it was that of the present one."""
         if self._asked is None or self._asked[0] != operation:
             return False

@@ -21,6 +21,7 @@ from typing import Final
 
 from lockring.cluster_state import Member, Replica
 from lockring.core.timing import Timing
+from lockring.ids import NodeId
 from lockring.units import NS_PER_MS, NS_PER_S
 
 LATELY_NS: Final = 3 * NS_PER_S
@@ -117,7 +118,7 @@ class MemberLeases:
 
     # ----------------------------------------------------------------------- the window
 
-    def observe(self, members: Mapping[str, Member], *, now_ns: int) -> bool:
+    def observe(self, members: Mapping[NodeId, Member], *, now_ns: int) -> bool:
         """Update the candidates from the members of the state, and return whether `settled` has changed.
 
         Call it after every change of the members, after `hear` returned True, and when `next_deadline_ns` has come.

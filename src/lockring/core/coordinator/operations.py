@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState
 from lockring.core.effects import Effect, StoreRead, StoreWrite
+from lockring.ids import OperationNumber, Version
 from lockring.units import NS_PER_S
 
 OPERATION_TIMEOUT_NS: Final = 10 * NS_PER_S
@@ -24,7 +25,7 @@ class OpenOperation(NamedTuple):
         began_ns: when that was.
     """
 
-    number: int
+    number: OperationNumber
     began_ns: int
 
     def is_overdue(self, now_ns: int) -> bool:
@@ -59,7 +60,7 @@ class StoreOperations:
         self.current = self._begin(now_ns)
         self._effects.append(StoreRead(self.current.number))
 
-    def write(self, expected_version: int, state: ClusterState, now_ns: int) -> None:
+    def write(self, expected_version: Version, state: ClusterState, now_ns: int) -> None:
         """Write a state, provided that the store has the version that is expected."""
         self.writing = state
         self.current = self._begin(now_ns)
@@ -92,4 +93,4 @@ class StoreOperations:
 
     def _begin(self, now_ns: int) -> OpenOperation:
         self._count += 1
-        return OpenOperation(self._count, now_ns)
+        return OpenOperation(OperationNumber(self._count), now_ns)

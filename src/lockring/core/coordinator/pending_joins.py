@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lockring.core.effects import Connection
+from lockring.ids import ClusterId, ConnectionId
 from lockring.protocol import Join
 
 
@@ -17,34 +17,34 @@ class PendingJoins:
     """The waiting joins by connection, in the order of their arrival. Not safe for use by several tasks."""
 
     def __init__(self) -> None:
-        self._held: dict[Connection, Join] = {}
-        self._former_clusters: list[str] = []
+        self._held: dict[ConnectionId, Join] = {}
+        self._former_clusters: list[ClusterId] = []
 
-    def hold(self, connection: Connection, join: Join) -> None:
+    def hold(self, connection: ConnectionId, join: Join) -> None:
         """Keep a join until the term is in the store."""
         self._held[connection] = join
 
-    def holds(self, connection: Connection) -> bool:
+    def holds(self, connection: ConnectionId) -> bool:
         """Return whether a join waits on this connection."""
         return connection in self._held
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[ConnectionId]:
         """Return the connections on which joins wait."""
         return list(self._held)
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: ConnectionId) -> None:
         """Forget the join of a connection that has ended, if there is one."""
         self._held.pop(connection, None)
 
-    def pop_all(self) -> Iterable[tuple[Connection, Join]]:
+    def pop_all(self) -> Iterable[tuple[ConnectionId, Join]]:
         """Remove all waiting joins, and return them with their connections."""
         held, self._held = self._held, {}
         return held.items()
 
-    def give_up_cluster(self, cluster: str) -> None:
+    def give_up_cluster(self, cluster: ClusterId) -> None:
         """Remember an id that this process chose for the cluster before it learned the right one."""
         self._former_clusters.append(cluster)
 
-    def is_given_up(self, cluster: str) -> bool:
+    def is_given_up(self, cluster: ClusterId) -> bool:
         """Return whether this process has given up this id, so that a node bearing it must begin a new life."""
         return cluster in self._former_clusters

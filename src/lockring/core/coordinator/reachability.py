@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lockring.cluster_state import Copy, Member, Replica
+from lockring.ids import NodeId, Version
 from lockring.units import NS_PER_S
 
 DROPS_MAX: Final = 2
@@ -37,7 +38,7 @@ class Reachability:
     def __init__(self) -> None:
         self._records: dict[tuple[Replica, Replica], _Record] = {}
 
-    def dropped(self, primary: Replica, copy: Copy, *, version: int, now_ns: int) -> None:
+    def dropped(self, primary: Replica, copy: Copy, *, version: Version, now_ns: int) -> None:
         """Count a copy that the state of this version drops because its primary cannot reach it.
 
         The slots of one pair are dropped one by one, in several states: only the drop of a tenure that began
@@ -79,7 +80,7 @@ class Reachability:
             default=None,
         )
 
-    def forget_all_but(self, members: Mapping[str, Member]) -> None:
+    def forget_all_but(self, members: Mapping[NodeId, Member]) -> None:
         """Forget all pairs except those of two current members."""
         current = frozenset(member.replica for member in members.values())
         for pair in [each for each in self._records if not current.issuperset(each)]:

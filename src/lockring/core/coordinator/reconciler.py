@@ -37,6 +37,7 @@ from lockring.core.coordinator.transitions import (
     swapped,
     with_copies,
 )
+from lockring.ids import NodeId, SlotNumber, Version
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
@@ -52,7 +53,7 @@ LEARNER_PATIENCE_NS: Final = 15 * NS_PER_S
 """How long a learner may take. A slot's snapshot takes well under a second; longer means that the two do not reach
 each other, or that the primary may not serve."""
 
-_NO_PLACES: Final[tuple[str | None, ...]] = (None,) * SLOTS
+_NO_PLACES: Final[tuple[NodeId | None, ...]] = (None,) * SLOTS
 
 
 class Liveness(NamedTuple):
@@ -90,7 +91,7 @@ class PlanInput(NamedTuple):
     """
 
     state: ClusterState
-    version: int
+    version: Version
     now_ns: int
     target: HashRing | None
     liveness: Callable[[Replica], Liveness]
@@ -115,7 +116,7 @@ class SlotPlan(NamedTuple):
     """
 
     slots: tuple[SlotState, ...]
-    members: dict[str, Member]
+    members: dict[NodeId, Member]
     deposed: frozenset[Replica]
     timed_out: list[tuple[Replica, Copy]]
     waiting: int
@@ -132,7 +133,7 @@ def plan(plan_input: PlanInput) -> SlotPlan:
 class _LearnerRequest(NamedTuple):
     """A slot that needs a learner."""
 
-    number: int
+    number: SlotNumber
     learner: Replica
 
 
@@ -168,7 +169,7 @@ class _PlanRun:
     def __init__(self, plan_input: PlanInput) -> None:
         self._input = plan_input
         self._livenesses: dict[Replica, Liveness] = {}
-        self._usable: dict[str, Replica] = {
+        self._usable: dict[NodeId, Replica] = {
             node: member.replica
             for node, member in plan_input.state.members.items()
             if plan_input.liveness(member.replica).usable
@@ -183,7 +184,7 @@ class _PlanRun:
         self._equal: dict[SlotState, SlotState] = {}
 
     def run(self) -> SlotPlan:
-        """Return the next step of all slots."""
+        """Plan the next step of all slots."""
         plan_input = self._input
         before = plan_input.state.slots
         after = list(before)
@@ -191,14 +192,14 @@ class _PlanRun:
         primaries = _NO_PLACES if target is None else target.primaries
         backups = _NO_PLACES if target is None else target.backups
         # Slots with the same history are the same object, and most slots are as they should be.
-        settled: dict[int, tuple[str | None, str | None]] = {}
+        settled: dict[int, tuple[NodeId | None, NodeId | None]] = {}
         for number, slot in enumerate(before):
             place = settled.get(id(slot))
             if place is None:
                 settled[id(slot)] = place = self._place_of(slot)
             if place[0] is not None and place[0] == primaries[number] and place[1] == backups[number]:
                 continue
-            step = self._step(number, slot)
+            step = self._step(SlotNumber(number), slot)
             if step is not slot:
                 after[number] = self._equal.setdefault(step, step)
         self._start_learners(after)
@@ -220,7 +221,7 @@ class _PlanRun:
         """Whether copies may lack mutations that clients already know of."""
         return self._input.state.replication == "async"
 
-    def _place_of(self, slot: SlotState) -> tuple[str | None, str | None]:
+    def _place_of(self, slot: SlotState) -> tuple[NodeId | None, NodeId | None]:
         """Return primary and backup of a slot that needs nothing but perhaps another place; None, None otherwise."""
         if slot.primary is None or slot.learner is not None or self._is_dead(slot.primary):
             return None, None
@@ -234,7 +235,7 @@ class _PlanRun:
 
     # ----------------------------------------------------------------------- one slot
 
-    def _step(self, number: int, slot: SlotState) -> SlotState:
+    def _step(self, number: SlotNumber, slot: SlotState) -> SlotState:
         plan_input, version = self._input, self._input.version
         primary, backup, learner = slot.primary, slot.backup, slot.learner
         if primary is None or self._is_dead(primary):
@@ -247,7 +248,7 @@ class _PlanRun:
             return self._swapped(slot, backup)
         if backup is not None and self._is_unwanted(backup):
             backup = None
-        if learner is not None and (self._is_unwanted(learner) or self._is_overdue(primary, learner)):
+        if learner is not None and (self._is_unwanted(learner) or self._time_out_if_due(primary, learner)):
             learner = None
         desired = self._desired_copy(number, primary, backup)
         if desired is None and backup is not None and self._has_no_other_place(number, primary, backup):
@@ -269,7 +270,7 @@ class _PlanRun:
             return slot
         return with_copies(slot, version, backup, learner)
 
-    def _without_primary(self, number: int, slot: SlotState) -> SlotState:
+    def _without_primary(self, number: SlotNumber, slot: SlotState) -> SlotState:
         plan_input, version = self._input, self._input.version
         primary, backup = slot.primary, slot.backup
         if primary is not None and backup is not None and not self._is_dead(backup.replica):
@@ -309,7 +310,7 @@ class _PlanRun:
             return slot
         return swapped(slot, self._input.version, lagging=self._lagging)
 
-    def _has_no_other_place(self, number: int, primary: Replica, backup: Copy) -> bool:
+    def _has_no_other_place(self, number: SlotNumber, primary: Replica, backup: Copy) -> bool:
         """Return whether a copy is on a draining member while the ring has no other member for it."""
         plan_input = self._input
         if not self._liveness(primary).connected:
@@ -318,7 +319,8 @@ class _PlanRun:
         is_draining = member is not None and member.condition == "draining"
         return is_draining and plan_input.target is not None and plan_input.target.backup(number) is None
 
-    def _is_overdue(self, primary: Replica, learner: Copy) -> bool:
+    def _time_out_if_due(self, primary: Replica, learner: Copy) -> bool:
+        """Time out a learner that has had its time, or plan to look again then; return whether it timed out."""
         age_ns = self._input.age_ns(learner.joined)
         if age_ns < LEARNER_PATIENCE_NS:
             self._waits.add(LEARNER_PATIENCE_NS - age_ns)
@@ -328,7 +330,7 @@ class _PlanRun:
 
     # ----------------------------------------------------------------------- desired places
 
-    def _desired_copy(self, number: int, primary: Replica, backup: Copy | None) -> Replica | None:
+    def _desired_copy(self, number: SlotNumber, primary: Replica, backup: Copy | None) -> Replica | None:
         """Return the next copy in sync: the future primary, or else the future backup; None to leave it as it is."""
         if self._input.target is None:
             return None
@@ -337,7 +339,7 @@ class _PlanRun:
             return successor
         return self._first_usable(number, self._input.target.backup(number), primary, backup)
 
-    def _desired_primary(self, number: int, primary: Replica) -> Replica:
+    def _desired_primary(self, number: SlotNumber, primary: Replica) -> Replica:
         target = self._input.target
         assert target is not None
         node = target.primary(number)
@@ -352,7 +354,7 @@ class _PlanRun:
         return self._first_usable(number, node, primary, None) or primary
 
     def _first_usable(
-        self, number: int, node: str | None, primary: Replica, backup: Copy | None
+        self, number: SlotNumber, node: NodeId | None, primary: Replica, backup: Copy | None
     ) -> Replica | None:
         """Return the ring's choice if it is usable and reachable, else the next such member on the ring."""
         plan_input, target = self._input, self._input.target
@@ -394,7 +396,7 @@ class _PlanRun:
             step = with_copies(slot, version, slot.backup, Copy(replica, version))
             after[number] = self._equal.setdefault(step, step)
 
-    def _with_active_members(self, after: list[SlotState]) -> dict[str, Member]:
+    def _with_active_members(self, after: list[SlotState]) -> dict[NodeId, Member]:
         members = self._input.state.members
         joining = {node: m for node, m in members.items() if m.condition == "joining"}
         if not joining:

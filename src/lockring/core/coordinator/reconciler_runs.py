@@ -14,6 +14,7 @@ from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.reconciler import Liveness, PlanInput, SlotPlan, plan
 from lockring.core.coordinator.transitions import lives_of
 from lockring.core.timing import Timing
+from lockring.ids import NodeId, Version
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
@@ -69,13 +70,23 @@ class ReconcilerRuns:
                 known_at_ns[version] = self._known_at_ns.get(version, now_ns)
         self._known_at_ns = known_at_ns
 
+    def observe(self, state: ClusterState, *, now_ns: int) -> None:
+        """Begin a run: learn which members have settled, failed or returned, and aim at the ring of those that count.
+
+        `run` follows. Which members it may release depends on the members that count.
+        """
+        self._planned_at_ns = now_ns
+        self._changed_at_ns = None
+        if self._membership.observe(state.members, now_ns=now_ns):
+            self._target = _target_of(self._membership.settled, state, self._target)
+
     def run(
         self,
         state: ClusterState,
         *,
-        version: int,
+        version: Version,
         lease_wait_ns: int,
-        leaving: Callable[[], frozenset[Replica]],
+        leaving: frozenset[Replica],
         connected: Callable[[Replica], bool],
         now_ns: int,
     ) -> SlotPlan:
@@ -85,15 +96,11 @@ class ReconcilerRuns:
             state: the state to go on from.
             version: of the state that the step will make.
             lease_wait_ns: how long a coordinator lease, lengthened, lasts.
-            leaving: returns the members whose slots may be released; called after `settled` is up to date.
+            leaving: the members whose slots may be released.
             connected: reports whether a life has a connection.
             now_ns: the monotonic clock, in nanoseconds.
         """
         membership, reach = self._membership, self.reachability
-        self._planned_at_ns = now_ns
-        self._changed_at_ns = None
-        if membership.observe(state.members, now_ns=now_ns):
-            self._target = _target_of(membership.settled, state, self._target)
         reach.expire(now_ns=now_ns)
         reach.forget_all_but(state.members)
         known_at_ns = self._known_at_ns
@@ -108,7 +115,7 @@ class ReconcilerRuns:
                 age_ns=lambda version: now_ns - known_at_ns.get(version, now_ns),
                 avoided=lambda primary, copy: reach.is_avoided(primary, copy, now_ns=now_ns),
                 lease_wait_ns=lease_wait_ns,
-                leaving=leaving(),
+                leaving=leaving,
             )
         )
         for primary, copy in step.timed_out:
@@ -163,7 +170,7 @@ def _target_of(
     """
     if not settled:
         return None
-    members = {replica.node: weight for replica, weight in settled.items()}
+    members: dict[NodeId, int] = {replica.node: weight for replica, weight in settled.items()}
     if previous is not None:
         return HashRing(members, previous=previous)
     return HashRing.resume(

@@ -18,8 +18,8 @@ import msgspec
 from lockring.cluster_state import ClusterState, Member, Replica
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.pending_joins import PendingJoins
-from lockring.core.effects import Connection
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
+from lockring.ids import NO_NODE, ConnectionId, NodeId, RequestNumber
 from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply
 
 Answer = DrainReply | UndrainReply
@@ -29,7 +29,7 @@ class _MemberChange(msgspec.Struct):
     """A node's requested condition, and the answers that are due once the state has it."""
 
     draining: bool
-    answers: list[tuple[Connection, Answer]] = []
+    answers: list[tuple[ConnectionId, Answer]] = []
 
 
 class Roster:
@@ -43,17 +43,17 @@ class Roster:
 
     def __init__(self) -> None:
         self.is_stopping = False
-        self.stranded: tuple[str, ...] = ()
+        self.stranded: tuple[NodeId, ...] = ()
         self.pending = PendingJoins()
-        self._nodes: dict[Connection, Member] = {}
-        self._connections: dict[Replica, Connection] = {}
-        self._arrived: dict[str, Member] = {}
+        self._nodes: dict[ConnectionId, Member] = {}
+        self._connections: dict[Replica, ConnectionId] = {}
+        self._arrived: dict[NodeId, Member] = {}
         self._changes: dict[Replica, _MemberChange] = {}
         self._leaving: dict[Replica, None] = {}
 
     # ----------------------------------------------------------------------- connections
 
-    def node_of(self, connection: Connection) -> Member | None:
+    def node_of(self, connection: ConnectionId) -> Member | None:
         """Return the node that joined on this connection, as it described itself."""
         return self._nodes.get(connection)
 
@@ -65,24 +65,24 @@ class Roster:
         """Return all lives that are connected."""
         return list(self._connections)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[ConnectionId]:
         """Return all connections of nodes."""
         return list(self._nodes)
 
-    def nodes(self) -> list[tuple[Connection, Member]]:
+    def nodes(self) -> list[tuple[ConnectionId, Member]]:
         """Return all connections of nodes, each with the node as it described itself."""
         return list(self._nodes.items())
 
-    def connections_of(self, node: str) -> list[Connection]:
+    def connections_of(self, node: NodeId) -> list[ConnectionId]:
         """Return the connections of all lives of a node."""
         return [each for each, member in self._nodes.items() if member.replica.node == node]
 
-    def connect(self, connection: Connection, node: Member) -> None:
+    def connect(self, connection: ConnectionId, node: Member) -> None:
         """Add a node that has joined on this connection; older connections of its id are gone already."""
         self._nodes[connection] = node
         self._connections[node.replica] = connection
 
-    def disconnect(self, connection: Connection) -> None:
+    def disconnect(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended; one on which no node joined is ignored."""
         node = self._nodes.pop(connection, None)
         if node is not None:
@@ -95,14 +95,14 @@ class Roster:
         if not _is_known(node, state):
             self._arrived[node.replica.node] = node
 
-    def newest_life(self, node: str, state: ClusterState) -> Replica | None:
+    def newest_life(self, node: NodeId, state: ClusterState) -> Replica | None:
         """Return the newest life of a node, in the state or about to be."""
         member = self._arrived.get(node) or state.members.get(node)
         return None if member is None else member.replica
 
     def ask(
         self,
-        sender: Connection,
+        sender: ConnectionId,
         order: Leave | Drain | Undrain,
         state: ClusterState,
         membership: MemberLeases,
@@ -143,13 +143,13 @@ class Roster:
         self._request(life, isinstance(order, Drain), sender, answer)
         return None
 
-    def _request(self, life: Replica, draining: bool, sender: Connection, answer: Answer) -> None:
+    def _request(self, life: Replica, draining: bool, sender: ConnectionId, answer: Answer) -> None:
         change = self._changes.setdefault(life, _MemberChange(draining))
         change.draining = draining
         change.answers.append((sender, answer))
 
     def _drain_problem(
-        self, node: str, state: ClusterState, membership: MemberLeases, now_ns: int
+        self, node: NodeId, state: ClusterState, membership: MemberLeases, now_ns: int
     ) -> tuple[str, str] | None:
         """Return code and text of the refusal of an operator's drain, None if it may be granted."""
         others = [each.replica for each in self.others(node, state)]
@@ -164,7 +164,7 @@ class Roster:
             )
         return None
 
-    def _last_one(self, node: str, failed: list[str], state: ClusterState) -> str:
+    def _last_one(self, node: NodeId, failed: list[NodeId], state: ClusterState) -> str:
         drained = sorted({*state.members, *self._arrived} - {node, *failed})
         why = [f"{', '.join(sorted(failed))} failed"] if failed else []
         advice = "let another node join first"
@@ -196,14 +196,17 @@ class Roster:
             )
         return None
 
-    def leaving(self, state: ClusterState, membership: MemberLeases, now_ns: int) -> frozenset[Replica]:
-        """Update `is_stopping` and `stranded`, and return the lives whose slots may be released.
+    def released(self) -> frozenset[Replica]:
+        """Return the lives whose slots may be released: the leaving ones, while no other member could take over."""
+        return frozenset(self._leaving) if self.is_stopping else frozenset()
 
-        Those are the leaving ones, while no other member could take over. A member that has failed counts as able to
-        until the ring does without it: it may return.
+    def judge_drains(self, state: ClusterState, membership: MemberLeases, now_ns: int) -> None:
+        """Update `is_stopping` and `stranded` by whether any other member could take over.
+
+        A member that has failed counts as able to until the ring does without it: it may return.
         """
         is_last = not any(
-            membership.is_expected(other.replica, now_ns=now_ns) for other in self.others("", state)
+            membership.is_expected(other.replica, now_ns=now_ns) for other in self.others(NO_NODE, state)
         )
         self.is_stopping = bool(self._leaving) and is_last
         self.stranded = tuple(
@@ -216,9 +219,8 @@ class Roster:
                 and self._will_drain(member)
             )
         )
-        return frozenset(self._leaving) if self.is_stopping else frozenset()
 
-    def others(self, node: str, state: ClusterState) -> Iterator[Member]:
+    def others(self, node: NodeId, state: ClusterState) -> Iterator[Member]:
         """Yield the members besides this one that neither drain nor will with the next state."""
         for other, member in {**state.members, **self._arrived}.items():
             if other != node and not self._will_drain(member):
@@ -228,7 +230,7 @@ class Roster:
         change = self._changes.get(member.replica)
         return member.condition == "draining" if change is None else change.draining
 
-    def next_members(self, state: ClusterState) -> dict[str, Member]:
+    def next_members(self, state: ClusterState) -> dict[NodeId, Member]:
         """Return the members of the next state; the present state's own if nothing has changed."""
         if not self._arrived and not self._changes:
             return state.members
@@ -248,11 +250,11 @@ class Roster:
 
     def without_departed(
         self,
-        members: dict[str, Member],
+        members: dict[NodeId, Member],
         named: Iterable[Replica],
         membership: MemberLeases,
         now_ns: int,
-    ) -> dict[str, Member]:
+    ) -> dict[NodeId, Member]:
         """Return the members without those that have left, or are gone for good, and that no slot names in any life.
 
         Args:
@@ -284,13 +286,13 @@ class Roster:
             membership.is_failed(member.replica, now_ns=now_ns) and member.replica not in membership.settled
         )
 
-    def settle(self, state: ClusterState) -> list[tuple[Connection, Answer]]:
+    def settle(self, state: ClusterState) -> list[tuple[ConnectionId, Answer]]:
         """Drop the changes that a stored state contains or has made void, and return the answers that are due."""
         self._arrived = {
             node: member for node, member in self._arrived.items() if not _is_known(member, state)
         }
         self._leaving = {each: None for each in self._leaving if each == self.newest_life(each.node, state)}
-        answers: list[tuple[Connection, Answer]] = []
+        answers: list[tuple[ConnectionId, Answer]] = []
         for life, change in list(self._changes.items()):
             member = state.members.get(life.node)
             if member is None:
@@ -301,7 +303,7 @@ class Roster:
                 answers += self._changes.pop(life).answers
         return answers
 
-    def take_unanswered(self) -> list[tuple[Connection, int]]:
+    def take_unanswered(self) -> list[tuple[ConnectionId, RequestNumber]]:
         """Remove the requests that were not carried out, and return them as connection, request."""
         unanswered = [
             (connection, answer.request)

@@ -13,6 +13,7 @@ from lockring.cluster_state import ClusterState, Copy, Replica, SlotState
 from lockring.core.coordinator.reachability import Reachability
 from lockring.core.coordinator.transitions import extended, promoted, with_copies
 from lockring.errors import ProtocolError
+from lockring.ids import SlotNumber, Version
 from lockring.protocol import SlotRequest, SlotRequestKind, SlotRequests
 from lockring.slots import SLOTS
 
@@ -37,7 +38,7 @@ class SlotRequestQueue:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[Replica, int, int], SlotRequest] = {}
+        self._waiting: dict[tuple[Replica, int, SlotNumber], SlotRequest] = {}
 
     def add(self, sender: Replica, ask: SlotRequests) -> None:
         """Keep the requests of this life of a node; they have passed `check_requests`."""
@@ -45,7 +46,7 @@ class SlotRequestQueue:
             self._waiting[sender, ask.kind, item.slot] = item
 
     def apply(
-        self, state: ClusterState, reach: Reachability, *, version: int, now_ns: int
+        self, state: ClusterState, reach: Reachability, *, version: Version, now_ns: int
     ) -> tuple[SlotState, ...]:
         """Remove all requests, and return the slots with those granted that still apply.
 
@@ -87,7 +88,7 @@ def _copy_of(item: SlotRequest) -> Copy:
 
 
 def _granted(
-    state: ClusterState, slot: SlotState, sender: Replica, kind: int, item: SlotRequest, *, version: int
+    state: ClusterState, slot: SlotState, sender: Replica, kind: int, item: SlotRequest, *, version: Version
 ) -> SlotState:
     """Return the slot after a request, or the slot itself where the request does not apply."""
     if kind == SlotRequestKind.EXTEND:
@@ -114,7 +115,7 @@ def _granted(
 
 
 def _learn_from(
-    reach: Reachability, slot: SlotState, kind: int, item: SlotRequest, *, version: int, now_ns: int
+    reach: Reachability, slot: SlotState, kind: int, item: SlotRequest, *, version: Version, now_ns: int
 ) -> None:
     if kind == SlotRequestKind.DROP and slot.primary is not None:
         reach.dropped(slot.primary, _copy_of(item), version=version, now_ns=now_ns)

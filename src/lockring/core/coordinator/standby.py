@@ -9,9 +9,10 @@ from __future__ import annotations
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.state_broadcast import StateBroadcast
-from lockring.core.effects import Admit, Close, Connection, Effect, Refuse, Send
+from lockring.core.effects import Admit, Close, Effect, Refuse, Send
 from lockring.core.election import Election
 from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ConnectionId, RequestNumber, Version
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -56,7 +57,7 @@ class StandbyDesk:
         self._state = ClusterState()
 
     @property
-    def version(self) -> int:
+    def version(self) -> Version:
         """The version of the newest state that was read, 0 before the first."""
         return self._state.version
 
@@ -65,18 +66,27 @@ class StandbyDesk:
         if state is None or state.version <= self._state.version:
             return
         self._state = state
-        for client in self._clients.drop_strangers(state.cluster):
+        for client in self._clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
         self._effects += self._clients.publish(state)
 
-    def receive(self, sender: Connection, message: Message) -> None:
-        """Answer a message, or refuse it and end its connection."""
+    def connected(self, connection: ConnectionId) -> None:
+        """Note a connection whose first message is still to come."""
+        self._clients.await_hello(connection)
+
+    def receive(self, sender: ConnectionId, message: Message) -> None:
+        """Answer a message, or refuse it and end its connection; what arrives behind that is ignored."""
         if sender in self._clients:
             self._answer(sender, message)
-        elif isinstance(message, ClientHello):
+        elif self._clients.awaits_hello(sender):
+            self._clients.drop(sender)
+            self._take_first(sender, message)
+
+    def _take_first(self, sender: ConnectionId, message: Message) -> None:
+        if isinstance(message, ClientHello):
             self._greet(sender, message)
         elif isinstance(message, Join | Heartbeat | SlotRequests | Leave):
-            self._effects.append(Refuse(sender, self._not_leading(0)))
+            self._effects.append(Refuse(sender, self._not_leading(NO_REQUEST)))
         elif isinstance(message, PeerHello):
             self._refuse(sender, WrongRole(f"{self._address} is a coordinator, not node {message.to_node}"))
         else:
@@ -85,11 +95,11 @@ class StandbyDesk:
                 ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}"),
             )
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended."""
         self._clients.drop(connection)
 
-    def _greet(self, sender: Connection, hello: ClientHello) -> None:
+    def _greet(self, sender: ConnectionId, hello: ClientHello) -> None:
         error = why_not_greet(hello, self._state.cluster)
         if error is not None:
             self._refuse(sender, error)
@@ -99,15 +109,15 @@ class StandbyDesk:
             protocol=PROTOCOL,
             cluster=self._state.cluster,
             role="coordinator",
-            node="",
-            incarnation=0,
+            node=NO_NODE,
+            incarnation=NO_INCARNATION,
             version=self._state.version,
             coordinator=self._address if leader is None else leader.address,
         )
         self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-        self._effects += [Send(sender, each) for each in self._clients.admit(sender)]
+        self._effects += [Send(sender, each) for each in self._clients.admit(sender, "", left_ms=0)]
 
-    def _answer(self, sender: Connection, message: Message) -> None:
+    def _answer(self, sender: ConnectionId, message: Message) -> None:
         match message:
             case GetState():
                 state = self._broadcast.message(self._state).state
@@ -126,16 +136,16 @@ class StandbyDesk:
         leader = self.election.leader
         return ServerStatus(
             role="coordinator",
-            node="",
-            incarnation=0,
+            node=NO_NODE,
+            incarnation=NO_INCARNATION,
             version=self._state.version,
             note=self.note,
             leader="" if leader is None else leader.address,
             standbys=[each.address for each in self.election.standbys],
         )
 
-    def _not_leading(self, request: int) -> Refusal:
+    def _not_leading(self, request: RequestNumber) -> Refusal:
         return Refusal(request, "not-coordinator", f"{self._address} does not lead: {self.note}")
 
-    def _refuse(self, sender: Connection, error: LockringError) -> None:
-        self._effects.append(Refuse(sender, Refusal(0, error.code, str(error))))
+    def _refuse(self, sender: ConnectionId, error: LockringError) -> None:
+        self._effects.append(Refuse(sender, Refusal(NO_REQUEST, error.code, str(error))))

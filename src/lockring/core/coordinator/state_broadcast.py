@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState, encode_state
-from lockring.core.effects import Connection
+from lockring.ids import ConnectionId, Version
 from lockring.protocol import State
 from lockring.units import NS_PER_S
 
@@ -22,8 +22,8 @@ class StateBroadcast:
 
     def __init__(self, *, now_ns: int) -> None:
         self._published_at_ns = now_ns
-        self._resent_at_ns: dict[Connection, int] = {}
-        self._encoded: tuple[int, State] | None = None
+        self._resent_at_ns: dict[ConnectionId, int] = {}
+        self._encoded: tuple[Version, State] | None = None
 
     def message(self, state: ClusterState) -> State:
         """Return the state as a message, encoded once per version."""
@@ -35,15 +35,15 @@ class StateBroadcast:
         """Note that a new version is being sent to every node."""
         self._published_at_ns = now_ns
 
-    def is_resend_due(self, connection: Connection, *, now_ns: int) -> bool:
+    def is_resend_due(self, connection: ConnectionId, *, now_ns: int) -> bool:
         """Return whether a node that still has an old version should get the state again."""
         last_ns = max(self._published_at_ns, self._resent_at_ns.get(connection, self._published_at_ns))
         return now_ns - last_ns >= RESEND_NS
 
-    def resent(self, connection: Connection, *, now_ns: int) -> None:
+    def resent(self, connection: ConnectionId, *, now_ns: int) -> None:
         """Note that the state is being sent to a node again."""
         self._resent_at_ns[connection] = now_ns
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended."""
         self._resent_at_ns.pop(connection, None)

@@ -11,6 +11,7 @@ from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.term import Term
 from lockring.core.election import Election
+from lockring.ids import NO_INCARNATION, NO_NODE, NO_VERSION, NodeId, Version
 from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
 
@@ -33,14 +34,14 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
 
     phase: str
     note: str
-    version: int
-    connected: tuple[str, ...]
-    settled: tuple[str, ...]
+    version: Version
+    connected: tuple[NodeId, ...]
+    settled: tuple[NodeId, ...]
     ring_updates: int
     learning: int
     waiting: int
-    absent: tuple[str, ...]
-    heard: tuple[tuple[str, int], ...]
+    absent: tuple[NodeId, ...]
+    heard: tuple[tuple[NodeId, int], ...]
 
 
 _UNKNOWN: Final = (
@@ -85,8 +86,8 @@ def status_of(
 ) -> CoordinatorStatus:
     """Return a snapshot of the coordinator."""
     members = {} if term.state is None else term.state.members
-    heard: list[tuple[str, int]] = []
-    absent: list[str] = []
+    heard: list[tuple[NodeId, int]] = []
+    absent: list[NodeId] = []
     for node, member in sorted(members.items()):
         ago_ns = membership.heard_ago_ns(member.replica, now_ns=now_ns)
         heard.append((node, -1 if ago_ns is None else ns_to_ms_floor(ago_ns)))
@@ -97,7 +98,7 @@ def status_of(
     return CoordinatorStatus(
         phase=term.phase.value,
         note=note_of(term, roster, runs),
-        version=0 if term.state is None else term.state.version,
+        version=NO_VERSION if term.state is None else term.state.version,
         connected=tuple(sorted(replica.node for replica in roster.lives())),
         settled=tuple(replica.node for replica in membership.settled),
         ring_updates=membership.updates,
@@ -108,7 +109,7 @@ def status_of(
     )
 
 
-def standby_status(note: str, version: int) -> CoordinatorStatus:
+def standby_status(note: str, version: Version) -> CoordinatorStatus:
     """Return the snapshot of a coordinator that stands by.
 
     Args:
@@ -133,8 +134,8 @@ def server_status_of(status: CoordinatorStatus, election: Election) -> ServerSta
     """Return the status as it goes to clients, with the coordinators of a shared store."""
     return ServerStatus(
         role="coordinator",
-        node="",
-        incarnation=0,
+        node=NO_NODE,
+        incarnation=NO_INCARNATION,
         version=status.version,
         note=status.note,
         waiting=status.waiting,

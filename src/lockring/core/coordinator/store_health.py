@@ -30,19 +30,19 @@ class StoreNews(NamedTuple):
 
 
 class StoreHealth:
-    """The record of failures of one coordinator's store. Not safe for use by several tasks."""
+    """The record of failures of one coordinator's store. Not safe for use by several tasks.
+
+    Attributes:
+        last_failure: the sentence for the newest failure, whether or not it has ended; "" before the first.
+    """
 
     def __init__(self) -> None:
+        self.last_failure = ""
         # Failures in a row, on which the pause depends.
         self._reads_failed = self._writes_failed = 0
         self._trouble = RepeatedTrouble()
         self._fails_writes = False
         self._news: list[StoreNews] = []
-
-    @property
-    def is_troubled(self) -> bool:
-        """Whether the store has failed and has not worked since in the direction that failed."""
-        return self._trouble.is_on
 
     @property
     def pause_ns(self) -> int:
@@ -76,6 +76,7 @@ class StoreHealth:
             self._fails_writes = True
         else:
             self._reads_failed += 1
+        self.last_failure = reason
         text = self._trouble.fails(reason, now_ns=now_ns)
         if text:
             self._news.append(StoreNews(True, text))
@@ -95,6 +96,6 @@ class StoreHealth:
             self._news.append(StoreNews(False, f"the store {what} ({so_far})"))
 
     def take_news(self) -> list[StoreNews]:
-        """Return the lines for the log since the last call, in order, and forget them."""
+        """Hand out the lines for the log since the last call, in order, and forget them."""
         news, self._news = self._news, []
         return news

@@ -9,6 +9,7 @@ higher version is enough.
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
+from lockring.ids import Version
 
 
 class StorePast:
@@ -27,9 +28,9 @@ class StorePast:
         self.is_quarantined = False
         self.cluster_is_chosen_here = False
         self._inherited_version = 0
-        self._first_version: int | None = None
+        self._first_version: Version | None = None
 
-    def find(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
+    def record_found(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
         """Record the state of the store just before a claim.
 
         Args:
@@ -44,24 +45,24 @@ class StorePast:
         if stored.version == 0 and not may_be_empty:
             self.has_lost = True
 
-    def find_older(self, version: int) -> None:
+    def record_older(self, version: Version) -> None:
         """Record that the store was set back below a version that this very process wrote: it cannot be relied on."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost, self.is_quarantined = True, False
 
-    def see(self, version: int) -> None:
+    def see(self, version: Version) -> None:
         """Record that a node has seen a version which the store does not account for."""
         self.version_min = max(self.version_min, version + 1)
         self.has_lost = True
 
-    def claimed(self, version: int) -> None:
+    def claimed(self, version: Version) -> None:
         """Record that a claim of this version is in the store, and with it the quarantine if something was lost."""
         if self.has_lost:
             self.has_lost, self.is_quarantined = False, True
         if self._first_version is None:
             self._first_version = version
 
-    def accounts_for(self, version: int, newest: int) -> bool:
+    def accounts_for(self, version: Version, newest: Version) -> bool:
         """Return whether a version that a node has seen came from this store: inherited, or written by this process.
 
         Args:

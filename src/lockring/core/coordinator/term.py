@@ -26,6 +26,7 @@ from lockring.core.effects import Effect
 from lockring.core.election import Election
 from lockring.core.farewells import is_trusted
 from lockring.core.timing import Timing, up
+from lockring.ids import NO_CLUSTER, ClusterId, OperationNumber, TermId, Version
 from lockring.units import NS_PER_MS, NS_PER_S, ms_to_ns
 
 _SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
@@ -69,8 +70,8 @@ class TermSettings(NamedTuple):
     """
 
     address: str
-    name: str
-    cluster_if_new: str
+    name: TermId
+    cluster_if_new: ClusterId
     timing: Timing
     new_cluster: bool
     boot: str
@@ -110,7 +111,7 @@ class Term:
     # ----------------------------------------------------------------------- queries
 
     @property
-    def name(self) -> str:
+    def name(self) -> TermId:
         """The name of the term, as in the state."""
         return self._settings.name
 
@@ -139,17 +140,17 @@ class Term:
         """Whether a confirming read is under way."""
         return self._operations.confirming is not None
 
-    def version_at(self, wall_ns: int) -> int:
+    def version_at(self, wall_ns: int) -> Version:
         """Return the version that a state written now bears."""
         assert self.state is not None
         return self._version_after(self.state.version, wall_ns)
 
-    def is_behind(self, version: int) -> bool:
+    def is_behind(self, version: Version) -> bool:
         """Return whether a version that a node has seen shows that the store has lost something."""
         assert self.state is not None
         return not self._past.accounts_for(version, self.state.version)
 
-    def may_adopt(self, version: int) -> bool:
+    def may_adopt(self, version: Version) -> bool:
         """Return whether the cluster takes over the id that a node brings which has seen this version.
 
         It does if the store knew no cluster, no slot is assigned, and the node has seen a state: the store was lost.
@@ -171,7 +172,7 @@ class Term:
         self.deposed = frozenset()
         self._operations.read(now_ns)
 
-    def begin_above(self, version: int, *, cluster: str = "", now_ns: int) -> None:
+    def begin_above(self, version: Version, *, cluster: ClusterId = NO_CLUSTER, now_ns: int) -> None:
         """Claim the store with a version above what a node has seen, for the node's cluster if one is given."""
         self._past.see(version)
         if cluster:
@@ -229,7 +230,7 @@ class Term:
 
     def take_result(
         self,
-        operation: int,
+        operation: OperationNumber,
         ok: bool,
         state: ClusterState | None,
         problem: str,
@@ -302,9 +303,9 @@ class Term:
         self.phase = Phase.CLAIMING
         settings, past = self._settings, self._past
         if self.state is not None and stored.version < self.state.version:
-            past.find_older(self.state.version)
+            past.record_older(self.state.version)
         version = self._version_after(stored.version, wall_ns)
-        past.find(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
+        past.record_found(stored, is_own=stored.term == self.name, may_be_empty=settings.new_cluster)
         # Leases are chosen once: a node that waits one out cannot know that another one still uses a different length.
         backup_lease_ms = settings.timing.backup_lease_ns // NS_PER_MS
         coordinator_lease_ms = settings.timing.coordinator_lease_ns // NS_PER_MS
@@ -332,7 +333,7 @@ class Term:
         )
         self._operations.write(stored.version, claimed, now_ns)
 
-    def _known_cluster(self) -> str:
+    def _known_cluster(self) -> ClusterId:
         return self._cluster if self.state is None else self.state.cluster
 
     def _installed(self, state: ClusterState) -> News:
@@ -365,11 +366,11 @@ class Term:
         self.deposed = frozenset()
         self._operations.retry_at(now_ns + pause_ns)
 
-    def _version_after(self, version: int, wall_ns: int) -> int:
-        return max(version + 1, min(wall_ns, VERSION_MAX), self._past.version_min)
+    def _version_after(self, version: Version, wall_ns: int) -> Version:
+        return Version(max(version + 1, min(wall_ns, VERSION_MAX), self._past.version_min))
 
 
-def _forgotten(slots: tuple[SlotState, ...], version: int) -> tuple[SlotState, ...]:
+def _forgotten(slots: tuple[SlotState, ...], version: Version) -> tuple[SlotState, ...]:
     """Return all slots as forgotten; equal ones stay one object."""
     after = {id(slot): forgotten(slot, version) for slot in slots}
     return tuple([after[id(slot)] for slot in slots])

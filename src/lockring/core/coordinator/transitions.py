@@ -24,6 +24,7 @@ from lockring.cluster_state import (
     Replica,
     SlotState,
 )
+from lockring.ids import Epoch, Generation, SlotNumber, Version
 from lockring.slots import SLOTS
 
 VERSION_MAX: Final = (GENERATION_MAX - 1_000 * GENERATIONS_PER_REIGN) * 1_000
@@ -32,20 +33,20 @@ VERSION_MAX: Final = (GENERATION_MAX - 1_000 * GENERATIONS_PER_REIGN) * 1_000
 _NS_PER_US: Final = 1_000
 
 
-def _fresh_range(slot: SlotState, version: int) -> tuple[int, int]:
-    first = max(slot.generation_below, version // _NS_PER_US)
-    below = first + GENERATIONS_PER_REIGN
+def _fresh_range(slot: SlotState, version: Version) -> tuple[Generation, Generation]:
+    first = Generation(max(slot.generation_below, version // _NS_PER_US))
+    below = Generation(first + GENERATIONS_PER_REIGN)
     assert below <= GENERATION_MAX, "the generations of a slot are used up"
     return first, below
 
 
-def _inherited_range(slot: SlotState, version: int, lagging: bool) -> tuple[int, int]:
+def _inherited_range(slot: SlotState, version: Version, lagging: bool) -> tuple[Generation, Generation]:
     if lagging:
         return _fresh_range(slot, version)
     return slot.generation_from, slot.generation_below
 
 
-def promoted(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
+def promoted(slot: SlotState, version: Version, *, lagging: bool) -> SlotState:
     """Return the slot with its backup as lone primary, after the primary failed or fell silent.
 
     Args:
@@ -56,7 +57,7 @@ def promoted(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
     assert slot.backup is not None
     first, below = _inherited_range(slot, version, lagging)
     return SlotState(
-        epoch=version,
+        epoch=Epoch(version),
         since=version,
         base=slot.base,
         primary=slot.backup.replica,
@@ -65,14 +66,14 @@ def promoted(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
     )
 
 
-def swapped(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
+def swapped(slot: SlotState, version: Version, *, lagging: bool) -> SlotState:
     """Return the slot with backup and primary in each other's place: a planned move, with two copies throughout."""
     assert slot.primary is not None
     assert slot.backup is not None
     first, below = _inherited_range(slot, version, lagging)
     former = Copy(slot.primary, version)
     return SlotState(
-        epoch=version,
+        epoch=Epoch(version),
         since=version,
         base=slot.base,
         primary=slot.backup.replica,
@@ -82,11 +83,11 @@ def swapped(slot: SlotState, version: int, *, lagging: bool) -> SlotState:
     )
 
 
-def assigned_empty(slot: SlotState, version: int, primary: Replica) -> SlotState:
+def assigned_empty(slot: SlotState, version: Version, primary: Replica) -> SlotState:
     """Return the slot in a reign without data: no node has, and no client can still rely on, its former locks."""
     first, below = _fresh_range(slot, version)
     return SlotState(
-        epoch=version,
+        epoch=Epoch(version),
         since=version,
         base=version,
         primary=primary,
@@ -95,10 +96,10 @@ def assigned_empty(slot: SlotState, version: int, primary: Replica) -> SlotState
     )
 
 
-def released(slot: SlotState, version: int) -> SlotState:
+def released(slot: SlotState, version: Version) -> SlotState:
     """Return the slot without any replica; reserved generations stay reserved."""
     return SlotState(
-        epoch=version,
+        epoch=Epoch(version),
         since=version,
         base=slot.base,
         generation_from=slot.generation_from,
@@ -106,11 +107,11 @@ def released(slot: SlotState, version: int) -> SlotState:
     )
 
 
-def forgotten(slot: SlotState, version: int) -> SlotState:
+def forgotten(slot: SlotState, version: Version) -> SlotState:
     """Return the slot after the loss of the store: its replicas are unknown, so it waits as if all copies were gone."""
     below = slot.generation_below
     return SlotState(
-        epoch=version,
+        epoch=Epoch(version),
         since=version,
         base=version,
         generation_from=below,
@@ -118,10 +119,10 @@ def forgotten(slot: SlotState, version: int) -> SlotState:
     )
 
 
-def with_copies(slot: SlotState, version: int, backup: Copy | None, learner: Copy | None) -> SlotState:
+def with_copies(slot: SlotState, version: Version, backup: Copy | None, learner: Copy | None) -> SlotState:
     """Return the slot in the same reign with other copies."""
     return SlotState(
-        epoch=version,
+        epoch=Epoch(version),
         since=slot.since,
         base=slot.base,
         primary=slot.primary,
@@ -143,7 +144,7 @@ def replicated_from_now_on(slot: SlotState) -> SlotState:
     """Return the slot as `async` replication becomes `sync`: its reign goes on above every grant no copy has seen."""
     if slot.primary is None:
         return slot
-    below = slot.generation_below + GENERATIONS_PER_REIGN
+    below = Generation(slot.generation_below + GENERATIONS_PER_REIGN)
     assert below <= GENERATION_MAX, "the generations of a slot are used up"
     return msgspec.structs.replace(slot, generation_from=slot.generation_below, generation_below=below)
 
@@ -154,7 +155,7 @@ def lives_of(slot: SlotState) -> tuple[Replica, ...]:
     return tuple(copies) if slot.primary is None else (slot.primary, *copies)
 
 
-def check_slot(number: int, slot: SlotState, version: int) -> None:
+def check_slot(number: SlotNumber, slot: SlotState, version: Version) -> None:
     """Assert the invariants of a slot in any state.
 
     Raises:
@@ -191,7 +192,7 @@ def check_state(state: ClusterState) -> None:
         if id(slot) in checked:
             continue
         checked[id(slot)] = slot
-        check_slot(number, slot, state.version)
+        check_slot(SlotNumber(number), slot, state.version)
         for replica in lives_of(slot):
             known = state.members.get(replica.node)
             assert known is not None, f"slot {number} names {replica}, which is not a member"

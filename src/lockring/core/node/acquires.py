@@ -16,6 +16,7 @@ from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.core.node.trouble import Troubles
 from lockring.errors import InvalidRequest
+from lockring.ids import ConnectionId
 from lockring.protocol import WAIT_FOREVER, Acquire, Release, ReleaseReply
 from lockring.units import NS_PER_MS, ms_to_ns
 
@@ -40,7 +41,7 @@ class Acquisitions:
         self._grants = grants
         self._leases = leases
 
-    def acquire(self, connection: int, message: Acquire, slot: NodeSlot, now_ns: int) -> None:
+    def acquire(self, connection: ConnectionId, message: Acquire, slot: NodeSlot, now_ns: int) -> None:
         """Grant, queue or refuse an acquire. A repeated one gets the acquisition's present state as its answer."""
         session = self._leases.touch(message, connection, now_ns)
         # Counted from now, and never longer than the coordinator's lease: what a lone primary promises must have ended
@@ -58,11 +59,14 @@ class Acquisitions:
             self._leases.expire_holders(slot, lock, now_ns)
             lock = slot.table.locks.get(message.name)
         if lock is None or (lock.waiters is None and lock.admits(message.mode, message.permits)):
-            if self._grants.grant(slot, message.name, session, message, request, now_ns):
+            if self._grants.grant(slot, message.name, session, message, request, now_ns=now_ns):
                 return
-        refusal = self._refusal(message, lock, slot, now_ns)
-        if refusal is not None:
-            self._clients.refuse(connection, message, *refusal)
+        if message.wait_ms == 0:
+            self._refuse_at_once(connection, message, lock, slot, now_ns)
+            return
+        if self._grants.waiters >= WAITERS_MAX:
+            text = f"{WAITERS_MAX} requests wait at this node already"
+            self._clients.refuse(connection, message, "overloaded", text)
             return
         since_ns = now_ns - ms_to_ns(message.waited_ms)
         self._grants.enqueue(slot, session, message, request, since_ns=since_ns, deadline_ns=deadline_ns)
@@ -84,19 +88,18 @@ class Acquisitions:
         else:
             self._grants.wait_again(entry, request, deadline_ns)
 
-    def _refusal(
-        self, message: Acquire, lock: LockEntry | None, slot: NodeSlot, now_ns: int
-    ) -> tuple[str, str] | None:
-        """Return code and text of the refusal of an acquire that cannot be granted; None if it waits."""
-        if message.wait_ms == 0:
-            if lock is not None and self._context.rights.may_serve(slot.number, now_ns=now_ns):
-                return "timeout", why_not_granted(lock, message)
-            return "unavailable", self._troubles.why_not_served(slot.number)
-        if self._grants.waiters >= WAITERS_MAX:
-            return "overloaded", f"{WAITERS_MAX} requests wait at this node already"
-        return None
+    def _refuse_at_once(
+        self, connection: ConnectionId, message: Acquire, lock: LockEntry | None, slot: NodeSlot, now_ns: int
+    ) -> None:
+        """Refuse an acquire that may not wait: its lock is held, or it is unknown here whether it is."""
+        if lock is not None and self._context.rights.may_serve(slot.number, now_ns=now_ns):
+            self._clients.refuse(connection, message, "timeout", why_not_granted(lock, message))
+            return
+        self._troubles.look(self._context.now_ns)
+        text = self._troubles.why_not_served(slot.number)
+        self._clients.refuse(connection, message, "unavailable", text)
 
-    def release(self, connection: int, message: Release, slot: NodeSlot, now_ns: int) -> None:
+    def release(self, connection: ConnectionId, message: Release, slot: NodeSlot, now_ns: int) -> None:
         """Drop an acquisition, held or waiting, and answer at once.
 
         Its copies hear of the end with the next grant: a client repeats its latest releases should a crash undo them.

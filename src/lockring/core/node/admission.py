@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import Replica
-from lockring.core.effects import Admit, Connection, Refuse
+from lockring.core.effects import Admit, Refuse
 from lockring.core.node.context import NodeContext
 from lockring.errors import (
     LockringError,
@@ -27,6 +27,7 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
+from lockring.ids import NO_REQUEST, ClusterId, ConnectionId
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -51,16 +52,16 @@ class Admission:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._strangers: dict[Connection, None] = {}
-        self._welcomed_without_id: dict[Connection, None] = {}
-        self._peers: dict[Connection, Replica] = {}
-        self._connection_of: dict[Replica, Connection] = {}
+        self._strangers: dict[ConnectionId, None] = {}
+        self._welcomed_without_id: dict[ConnectionId, None] = {}
+        self._peers: dict[ConnectionId, Replica] = {}
+        self._connection_of: dict[Replica, ConnectionId] = {}
 
-    def connected(self, connection: Connection) -> None:
+    def connected(self, connection: ConnectionId) -> None:
         """Await a hello on an accepted connection."""
         self._strangers[connection] = None
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended."""
         self._strangers.pop(connection, None)
         self._welcomed_without_id.pop(connection, None)
@@ -68,25 +69,22 @@ class Admission:
         if peer is not None and self._connection_of.get(peer) == connection:
             del self._connection_of[peer]
 
-    def pop_welcomed_without_id(self) -> list[Connection]:
+    def pop_welcomed_without_id(self) -> list[ConnectionId]:
         """Forget the clients that were welcomed before the node had joined a cluster, and return their connections."""
         connections, self._welcomed_without_id = list(self._welcomed_without_id), {}
         return connections
 
-    def sender(self, connection: Connection, message: Message) -> Replica | None:
-        """Return the peer that sends this message, None if the message must be ignored.
+    def peer_on(self, connection: ConnectionId) -> Replica | None:
+        """Return the peer that was admitted on a connection, None if none was."""
+        return self._peers.get(connection)
 
-        A peer that sends any other message than those of `FROM_PEER` is refused.
-        """
-        peer = self._peers.get(connection)
-        if peer is not None and type(message) not in FROM_PEER:
-            self.disconnected(connection)
-            text = f"a node does not accept {type(message).__name__} from another node"
-            self._context.outbox.add(Refuse(connection, Refusal(0, ProtocolError.code, text)))
-            return None
-        return peer
+    def refuse_message(self, connection: ConnectionId, message: Message) -> None:
+        """Refuse a peer that sends any other message than those of `FROM_PEER`."""
+        self.disconnected(connection)
+        text = f"a node does not accept {type(message).__name__} from another node"
+        self._context.outbox.add(Refuse(connection, Refusal(NO_REQUEST, ProtocolError.code, text)))
 
-    def greet(self, connection: Connection, hello: Message) -> ClientHello | None:
+    def greet(self, connection: ConnectionId, hello: Message) -> ClientHello | None:
         """Admit or refuse a connection by its first message.
 
         Returns:
@@ -112,10 +110,10 @@ class Admission:
                 case _:
                     raise ProtocolError(f"a connection begins with a hello, not with {type(hello).__name__}")
         except LockringError as error:
-            outbox.add(Refuse(connection, Refusal(0, error.code, str(error), error.name)))
+            outbox.add(Refuse(connection, Refusal(NO_REQUEST, error.code, str(error), error.name)))
         return None
 
-    def _admit_peer(self, connection: Connection, peer: Replica) -> None:
+    def _admit_peer(self, connection: ConnectionId, peer: Replica) -> None:
         outbox = self._context.outbox
         older = self._connection_of.get(peer)
         if older is not None:
@@ -139,7 +137,7 @@ class Admission:
         if not context.state.cluster:
             raise Unavailable(f"node {context.replica.node} has not joined a cluster yet")
         if hello.cluster != context.state.cluster:
-            self._check_cluster(hello.cluster or "(none)", f"node {hello.node}")
+            self._check_cluster(hello.cluster or ClusterId("(none)"), f"node {hello.node}")
         if Replica(hello.to_node, hello.to_incarnation) != context.replica:
             text = f"this is {context.replica}, not {hello.to_node}#{hello.to_incarnation}"
             raise StaleVersion(text, name=hello.to_node)
@@ -147,7 +145,7 @@ class Admission:
         if known is not None and known.replica.incarnation > hello.incarnation:
             raise StaleVersion(f"the cluster knows a later life of {hello.node}", name=hello.node)
 
-    def _check_cluster(self, cluster: str, sender: str) -> None:
+    def _check_cluster(self, cluster: ClusterId, sender: str) -> None:
         mine = self._context.state.cluster
         if cluster and mine and cluster != mine:
             raise WrongCluster(
@@ -164,7 +162,13 @@ class Admission:
     def _welcome(self) -> Welcome:
         me, state = self._context.replica, self._context.state
         return Welcome(
-            PROTOCOL, state.cluster, "node", me.node, me.incarnation, state.version, state.coordinator
+            protocol=PROTOCOL,
+            cluster=state.cluster,
+            role="node",
+            node=me.node,
+            incarnation=me.incarnation,
+            version=state.version,
+            coordinator=state.coordinator,
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lockring.core.node.context import NodeContext
 from lockring.core.node.locks import LockHolder, LockWaiter
+from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber, LockName, RequestNumber
 from lockring.protocol import LossNotice, Refusal
 from lockring.slots import slot_of
 
@@ -23,12 +24,12 @@ class ConnectedClient:
 
     __slots__ = ("client", "follows", "number", "waiters", "watches")
 
-    def __init__(self, client: str, number: int) -> None:
+    def __init__(self, client: ClientId, number: GreetingNumber) -> None:
         self.client = client
         self.number = number
         self.waiters: dict[LockWaiter, None] = {}
-        self.watches: dict[int, str] = {}
-        self.follows: dict[int, str] = {}
+        self.watches: dict[RequestNumber, LockName] = {}
+        self.follows: dict[RequestNumber, LockName] = {}
 
 
 class ConnectedClients:
@@ -40,24 +41,24 @@ class ConnectedClients:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self.by_connection: dict[int, ConnectedClient] = {}
-        self._connection_of: dict[str, int] = {}
+        self.by_connection: dict[ConnectionId, ConnectedClient] = {}
+        self._connection_of: dict[ClientId, ConnectionId] = {}
 
-    def connection_of(self, client: str) -> int | None:
+    def connection_of(self, client: ClientId) -> ConnectionId | None:
         """Return the present connection of a client, None if it has none."""
         return self._connection_of.get(client)
 
-    def is_outdated(self, client: str, number: int) -> bool:
+    def is_outdated(self, client: ClientId, number: GreetingNumber) -> bool:
         """Return whether the client has opened a newer connection already, so that this hello came late."""
         other = self._connection_of.get(client)
         return other is not None and self.by_connection[other].number > number
 
-    def add(self, connection: int, client: str, number: int) -> None:
+    def add(self, connection: ConnectionId, client: ClientId, number: GreetingNumber) -> None:
         """Serve a client on this connection."""
         self.by_connection[connection] = ConnectedClient(client, number)
         self._connection_of[client] = connection
 
-    def remove(self, connection: int) -> ConnectedClient | None:
+    def remove(self, connection: ConnectionId) -> ConnectedClient | None:
         """Forget a connection, and return what ends with it; None if no client was served on it."""
         client = self.by_connection.pop(connection, None)
         if client is not None:
@@ -66,12 +67,12 @@ class ConnectedClients:
 
     # ------------------------------------------------------------------ refusals and notices
 
-    def refuse(self, connection: int, message: Any, code: str, text: str) -> None:
+    def refuse(self, connection: ConnectionId, message: Any, code: str, text: str) -> None:
         """Refuse a request with an error of `lockring.errors`."""
-        refusal = Refusal(getattr(message, "request", 0), code, text, getattr(message, "name", ""))
+        refusal = Refusal(getattr(message, "request", NO_REQUEST), code, text, getattr(message, "name", ""))
         self._context.outbox.send(connection, refusal)
 
-    def refuse_moved(self, connection: int, request: int, name: str) -> None:
+    def refuse_moved(self, connection: ConnectionId, request: RequestNumber, name: LockName) -> None:
         """Refuse a request because another node serves the lock's slot."""
         if connection not in self.by_connection:
             return

@@ -7,10 +7,11 @@ that the part returns, and that `core` or `service` passes on.
 from __future__ import annotations
 
 from lockring.cluster_state import ClusterState, Replica, encode_state, routes_of
-from lockring.core.effects import Close, Connection, Coordinator, Effect, Endpoint, Note, Publish, Reply, Send
+from lockring.core.effects import Close, Coordinator, Effect, Endpoint, Note, Publish, Reply, Send
 from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import Timing
+from lockring.ids import ConnectionId, NodeId, SlotNumber
 from lockring.protocol import Message, Routes, SlotRequest, SlotRequestKind
 
 
@@ -24,7 +25,7 @@ class NodeOutbox:
 
     def __init__(self) -> None:
         self.effects: list[Effect] = []
-        self.asks: dict[tuple[SlotRequestKind, int, str], SlotRequest] = {}
+        self.asks: dict[tuple[SlotRequestKind, SlotNumber, NodeId], SlotRequest] = {}
 
     def send(self, to: Endpoint, message: Message) -> None:
         """Send a message; to a replica, on the connection that this node opened."""
@@ -34,11 +35,11 @@ class NodeOutbox:
         """Answer a peer on the connection that the peer opened."""
         self.effects.append(Reply(to, message))
 
-    def close(self, connection: Connection | Coordinator, reason: str) -> None:
+    def close(self, connection: ConnectionId | Coordinator, reason: str) -> None:
         """Close an accepted connection, or the one to the coordinator, after what was sent on it before."""
         self.effects.append(Close(connection, reason))
 
-    def note(self, text: str, asked_by: Connection | None = None) -> None:
+    def note(self, text: str, asked_by: ConnectionId | None = None) -> None:
         """Write a line to the log."""
         self.effects.append(Note(text, asked_by))
 
@@ -78,7 +79,7 @@ class NodeContext:
         self.replica = replica
         self.timing = timing
         self.state = ClusterState()
-        self.slots: dict[int, NodeSlot] = {}
+        self.slots: dict[SlotNumber, NodeSlot] = {}
         self.rights = Rights(self.slots)
         self.outbox = NodeOutbox()
         self.now_ns = now_ns

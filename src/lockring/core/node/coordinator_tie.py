@@ -8,6 +8,7 @@ from lockring.core.effects import COORDINATOR
 from lockring.core.node.context import NodeContext
 from lockring.core.node.leases import SentTimes
 from lockring.core.node.roles import ReleasedSlots
+from lockring.ids import RequestNumber
 from lockring.protocol import Heartbeat, HeartbeatAck, SlotRequest, SlotRequestKind, SlotRequests
 from lockring.units import NS_PER_MS
 
@@ -33,6 +34,7 @@ class CoordinatorTie:
         self._has_others = has_others
         self._unanswered = 0
         self._heartbeats = SentTimes()
+        self._requests = 0
         self._why_away = "waiting for the coordinator"
         self.away_since_ns: int | None = context.now_ns
         self.heartbeat_at_ns = context.now_ns
@@ -60,6 +62,15 @@ class CoordinatorTie:
         """Note that the connection to the coordinator is gone."""
         if self.away_since_ns is None:
             self.away_since_ns = now_ns
+
+    def number_request(self) -> RequestNumber:
+        """Give the next request its number, be it an operator's or this node's own, and return that.
+
+        They count from 1, in one sequence, since the coordinator answers all of them on one connection. A refusal with
+        the number 0 answers no request: it is about the connection.
+        """
+        self._requests += 1
+        return RequestNumber(self._requests)
 
     def heartbeat(self, *, waiters: int, sessions: int, released: ReleasedSlots, now_ns: int) -> None:
         """Send a heartbeat, or hang up on a coordinator that has not acknowledged the last ones.
@@ -90,7 +101,7 @@ class CoordinatorTie:
             ),
         )
 
-    def acknowledged(self, message: HeartbeatAck, now_ns: int) -> bool:
+    def acknowledged(self, message: HeartbeatAck) -> bool:
         """Extend the lease by an acknowledgement. Returns whether the heartbeat that it answers is still known."""
         sent_at_ns = self._heartbeats.pop(message.sequence)
         if sent_at_ns is None:

@@ -15,7 +15,8 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.leases import Promises
 from lockring.core.node.replicator import Replicator
 from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS, up
-from lockring.protocol import Replicate, ReplicateAck, SlotRequest, SlotRequestKind, State
+from lockring.ids import SlotNumber, Version
+from lockring.protocol import Position, Replicate, ReplicateAck, SlotRequest, SlotRequestKind, State
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
@@ -33,7 +34,7 @@ class Copies:
         self._context = context
         self._replicator = replicator
         self._promises = promises
-        self._backup_slots: dict[Replica, list[int]] = {}
+        self._backup_slots: dict[Replica, list[SlotNumber]] = {}
         self._not_serving: dict[Replica, None] = {}
         self._asked_at_ns: dict[Replica, int] = {}
         self._behind_since_ns: dict[Replica, int] = {}
@@ -42,7 +43,7 @@ class Copies:
     def replicated(self, primary: Replica, message: Replicate, now_ns: int) -> None:
         """Follow a primary's news and acknowledge them."""
         context = self._context
-        positions: list[tuple[int, int, int, int]] = []
+        positions: list[Position] = []
         for stream in message.streams:
             if not 0 <= stream.slot < SLOTS:
                 continue
@@ -57,7 +58,7 @@ class Copies:
             self._replicator.hand_over_done(primary, stream.slot)
             index = context.slots[stream.slot].apply(stream, state.base, now_ns)
             if index is not None:
-                positions.append((stream.slot, stream.since, stream.joined, index))
+                positions.append(Position(stream.slot, stream.since, stream.joined, index))
         self._promises.acknowledge(primary, now_ns)
         if len(self._promises.heard_at_ns) > self._forget_above:
             self._forget_others(now_ns)
@@ -69,7 +70,7 @@ class Copies:
             self._not_serving[primary] = None
             self.check_primaries(now_ns)
 
-    def _pass_state_on(self, primary: Replica, version: int, now_ns: int) -> None:
+    def _pass_state_on(self, primary: Replica, version: Version, now_ns: int) -> None:
         """Pass the newest state to a primary that has gone on without it, so that it learns that its reigns are over.
 
         Repeated, since a reply is lost with its connection.
@@ -106,7 +107,7 @@ class Copies:
         """Update, by a new state, the primaries that this node backs up. A new one counts as just heard from."""
         me = self._context.replica
         heard = self._promises.heard_at_ns
-        backups: dict[Replica, list[int]] = {}
+        backups: dict[Replica, list[SlotNumber]] = {}
         for number in self._context.slots:
             slot = state.slots[number]
             if slot.primary is not None and slot.backup is not None and slot.backup.replica == me:

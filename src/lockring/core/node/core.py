@@ -8,7 +8,7 @@ It is made of parts that know nothing of each other, and this module is what joi
 - `copies`: the node as a copy of others' slots.
 - `replicator`: its links to peers, and the streams to the copies of its own slots.
 - `orders`: what operators want of the coordinator.
-- `admission`: which connections are clients' and peers'.
+- `admission`: which connections are clients' and peers'; `greetings`: which servers the node works with.
 - `service`: all that clients see.
 - `departure`: what a node that leaves still waits for.
 
@@ -21,12 +21,13 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
-from lockring.core.effects import Connection, Coordinator, Effect, Endpoint
-from lockring.core.node.admission import Admission
+from lockring.core.effects import Coordinator, Effect, Endpoint
+from lockring.core.node.admission import FROM_PEER, Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
-from lockring.core.node.departure import LEAVE_REQUEST, Departure, is_drained
+from lockring.core.node.departure import Departure
+from lockring.core.node.greetings import check_coordinator, check_peer, hello_to
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
@@ -38,18 +39,21 @@ from lockring.core.node.slot import NodeSlot
 from lockring.core.node.status import NodeStatus
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
+from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import (
     Acquire,
     DrainReply,
     HandOver,
     HeartbeatAck,
     Message,
+    PeerHello,
     Refusal,
     Release,
     Replicate,
     ReplicateAck,
     State,
     UndrainReply,
+    Welcome,
 )
 from lockring.units import NS_PER_MS
 
@@ -104,7 +108,7 @@ class NodeCore:
             now_ns: the time.
         """
         self._enter(now_ns)
-        if isinstance(endpoint, Connection):
+        if isinstance(endpoint, int):
             self._admission.connected(endpoint)
         elif isinstance(endpoint, Coordinator):
             self._coordinator.connected()
@@ -122,15 +126,18 @@ class NodeCore:
             now_ns: the time, read after the message had arrived.
         """
         self._enter(now_ns)
-        if isinstance(sender, Connection):
+        if isinstance(sender, int):
             if sender in self.service.clients.by_connection:
                 self.service.requests.receive(sender, message, now_ns)
                 return
-            peer = self._admission.sender(sender, message)
+            peer = self._admission.peer_on(sender)
             if peer is None:
                 hello = self._admission.greet(sender, message)
                 if hello is not None:
                     self.service.connected(sender, hello.client, hello.connection)
+                return
+            if type(message) not in FROM_PEER:
+                self._admission.refuse_message(sender, message)
                 return
             sender = peer
         if isinstance(sender, Coordinator):
@@ -151,17 +158,23 @@ class NodeCore:
             case State():
                 self._receive_state(message, now_ns)
             case HeartbeatAck():
-                if self._coordinator.acknowledged(message, now_ns):
+                if self._coordinator.acknowledged(message):
                     self.service.troubles.acknowledged(message, now_ns)
                     self.service.requests.retry_parked(now_ns)
-            case DrainReply() | UndrainReply() | Refusal() if message.request != LEAVE_REQUEST:
-                self._orders.answered(message)
-            case DrainReply() | Refusal() if self._departure is not None:
-                self._departure.answered(message, now_ns)
+            case DrainReply() | UndrainReply() | Refusal() if message.request:
+                self._answered(message)
             case Refusal():
                 self._context.outbox.warn(f"the coordinator refuses: {message.text}")
 
-    def requests(self, connection: Connection, messages: list[Message], *, now_ns: int) -> int:
+    def _answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
+        """Give an answer of the coordinator to the part that has asked."""
+        departure = self._departure
+        if departure is None or not departure.awaits(answer.request):
+            self._orders.answered(answer)
+        elif not isinstance(answer, UndrainReply):
+            departure.answered(answer)
+
+    def requests(self, connection: ConnectionId, messages: list[Message], *, now_ns: int) -> int:
         """Take requests of a client in as `receive` would, but in fewer steps.
 
         An input beside the contract's, for clients that send many requests at once: an acquire or a release in a
@@ -187,7 +200,7 @@ class NodeCore:
             now_ns: the time.
         """
         self._enter(now_ns)
-        if isinstance(endpoint, Connection):
+        if isinstance(endpoint, int):
             self._admission.disconnected(endpoint)
             self.service.disconnected(endpoint)
         elif isinstance(endpoint, Coordinator):
@@ -281,7 +294,7 @@ class NodeCore:
             self._look_at_departure(now_ns)
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
-        """Return the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
+        """Hand out the pending effects, in order. Rights are checked here, so `now_ns` must be a fresh reading."""
         context = self._context
         if self._armed_ns is not None:
             self._enter(now_ns)  # nothing has come in before
@@ -298,6 +311,26 @@ class NodeCore:
 
     # ------------------------------------------------------------------ for shells
 
+    def hello_to(self, peer: Replica) -> PeerHello:
+        """Return the first message on this node's own connection to one life of a peer."""
+        return hello_to(peer, me=self.replica, state=self.state)
+
+    def check_peer(self, peer: Replica, welcome: Welcome, *, address: str) -> None:
+        """Check the answer to `hello_to`, before the core hears that the connection is open.
+
+        Raises:
+            LockringError: the connection must end, since another life has answered.
+        """
+        check_peer(welcome, peer, address)
+
+    def check_coordinator(self, welcome: Welcome, *, address: str) -> None:
+        """Check the answer to a `Join`, before the core hears that the connection is open.
+
+        Raises:
+            LockringError: the connection must end, since this node may not join what has answered.
+        """
+        check_coordinator(welcome, self.state.cluster, address)
+
     @property
     def replica(self) -> Replica:
         """The node's identity: its id and its incarnation."""
@@ -309,11 +342,11 @@ class NodeCore:
         return self._context.state
 
     @property
-    def slots(self) -> dict[int, NodeSlot]:
+    def slots(self) -> dict[SlotNumber, NodeSlot]:
         """By number, the slots in which the node has, or had, a role."""
         return self._context.slots
 
-    def may_serve(self, number: int, *, now_ns: int) -> bool:
+    def may_serve(self, number: SlotNumber, *, now_ns: int) -> bool:
         """Return whether this node is a slot's active primary and cannot have been replaced by `now_ns`."""
         return self._context.rights.may_serve(number, now_ns=now_ns)
 
@@ -341,16 +374,12 @@ class NodeCore:
         """Return what is left of the coordinator's lease; negative once it is over."""
         return self._context.rights.coordinator_lease_left_ns(now_ns)
 
-    def is_drained(self) -> bool:
-        """Return whether no slot of the state names this node any more."""
-        return is_drained(self.state, self.replica)
-
     def status(self, *, now_ns: int = 0) -> NodeStatus:
         """Return this node in figures, its rights as of `now_ns` or the last input, if that was later."""
         return self.service.reports.status(now_ns)
 
     def check_invariants(self) -> None:
-        """Assert that the parts of this node fit together."""
+        """Assert that the parts of this node fit together. It changes nothing, not even what is computed late."""
         waiters = 0
         counts: dict[str, tuple[int, int]] = {}
         for number, slot in self._context.slots.items():
@@ -365,11 +394,13 @@ class NodeCore:
                 continue
             waiters += sum(len(lock.waiters or ()) for lock in slot.table.locks.values())
             for share in slot.table.shares.values():
+                share_digest = share.session.totals.peek(share)
+                assert (share.count, share_digest) == share.counted()
                 count, digest = counts.get(share.session.id, (0, 0))
-                counts[share.session.id] = (count + share.count, digest ^ share.digest)
+                counts[share.session.id] = (count + share.count, digest ^ share_digest)
         for session in self.sessions.by_id.values():
             totals = session.totals
-            assert (totals.count, totals.digest) == counts.get(session.id, (0, 0))
+            assert (totals.count, totals.peek()) == counts.get(session.id, (0, 0))
             assert session.tables or session.deadline_ns != NO_DEADLINE
         self._replicator.check_invariants()
         self.service.check_invariants(waiters)

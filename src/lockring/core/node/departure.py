@@ -4,6 +4,7 @@
   takes the slots back at once, and the locks in them end with the node.
 - Without the coordinator nothing can move. A node on which nothing is need not wait for it; one on which something is
   gives a coordinator that is being restarted, or hangs, some seconds; one whose lease is over has nothing left to keep.
+- A node that has to begin another life meanwhile has lost what it had, and need not join only to leave.
 - It never waits longer than it was given.
 """
 
@@ -17,11 +18,9 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.roles import ReleasedSlots
 from lockring.core.timing import ASK_AGAIN_NS
+from lockring.ids import RequestNumber
 from lockring.protocol import DrainReply, Leave, Refusal
 from lockring.units import NS_PER_MS, NS_PER_S
-
-LEAVE_REQUEST: Final = 0
-"""The number of a node's own request: those that it passes on for others count from 1."""
 
 COORDINATOR_AWAY_NS_MAX: Final = 5 * NS_PER_S
 """How long a node that leaves goes without its coordinator before it stops without moving anything."""
@@ -55,6 +54,7 @@ class Departure:
         self._until_ns = until_ns
         self._ended_before = released.locks
         self._has_begun = False
+        self._request: RequestNumber | None = None
         self._asked_at_ns: int | None = None
         self._is_refused = False
         self._trouble = ""
@@ -68,7 +68,9 @@ class Departure:
         if self._has_begun and self._end_if_drained():
             return
         away_since_ns = self._tie.away_since_ns
-        if now_ns >= self._until_ns:
+        if away_since_ns is not None and not self._context.state.cluster:
+            self._end(DepartureEnd.NEW_LIFE)
+        elif now_ns >= self._until_ns:
             self._end(DepartureEnd.TIMED_OUT)
         elif away_since_ns is not None:
             away_ns = now_ns - away_since_ns
@@ -79,9 +81,13 @@ class Departure:
     def coordinator_lost(self) -> None:
         """Ask again on the next connection to the coordinator."""
         self._has_begun = False
-        self._asked_at_ns = None
+        self._request = self._asked_at_ns = None
 
-    def answered(self, answer: DrainReply | Refusal, now_ns: int) -> None:
+    def awaits(self, request: RequestNumber) -> bool:
+        """Return whether an answer with this number is to the node's own request to leave."""
+        return request == self._request
+
+    def answered(self, answer: DrainReply | Refusal) -> None:
         """Note the coordinator's answer to this node's request to leave."""
         if isinstance(answer, DrainReply):
             self._has_begun = True
@@ -101,7 +107,8 @@ class Departure:
         if asked_at_ns is None or (self._is_refused and now_ns - asked_at_ns >= ASK_AGAIN_NS):
             self._asked_at_ns = now_ns
             self._is_refused = False
-            self._context.outbox.send(COORDINATOR, Leave(LEAVE_REQUEST))
+            self._request = self._tie.number_request()
+            self._context.outbox.send(COORDINATOR, Leave(self._request))
 
     def _end_if_drained(self) -> bool:
         """End if nothing is left that could go to another node, and return whether that is so."""

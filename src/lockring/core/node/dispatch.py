@@ -16,6 +16,7 @@ from lockring.core.node.context import NodeContext
 from lockring.core.node.parking import PARKED_MAX, PARKED_NS, ParkedRequest, ParkedRequests
 from lockring.core.node.trouble import Troubles
 from lockring.errors import LockringError
+from lockring.ids import ConnectionId
 from lockring.protocol import Message
 from lockring.slots import checked_slot_of
 
@@ -63,7 +64,7 @@ class ClientRequests:
         troubles: Troubles,
         handlers: Mapping[type[Message], RequestHandler],
         *,
-        refuse_kind: Callable[[int, Message], None],
+        refuse_kind: Callable[[ConnectionId, Message], None],
     ) -> None:
         """Make the dispatcher of one node.
 
@@ -82,7 +83,7 @@ class ClientRequests:
         self._refuse_kind = refuse_kind
 
     def receive(
-        self, connection: int, message: Any, now_ns: int, parked: ParkedRequest | None = None
+        self, connection: ConnectionId, message: Any, now_ns: int, parked: ParkedRequest | None = None
     ) -> None:
         """Handle a request of a client; any other message ends its connection.
 
@@ -138,6 +139,7 @@ class ClientRequests:
                 if parked.connection not in self._clients.by_connection:
                     continue
                 if now_ns - parked.arrived_ns >= PARKED_NS:
+                    self._troubles.look(context.now_ns)
                     text = self._troubles.why_not_served(number)
                     self._clients.refuse(parked.connection, parked.message, "unavailable", text)
                 elif is_served or (has_moved and parked.message.version <= context.state.version):

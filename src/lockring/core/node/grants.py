@@ -17,6 +17,7 @@ from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockEntry, LockHolder, LockWaiter, OpenRequest, Session
 from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.node.trouble import Troubles
+from lockring.ids import Generation, LockName, SlotNumber
 from lockring.protocol import Acquire, GrantReply, LockEventKind, Mode, Put, QueueNotice, Refusal, Remove
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS
@@ -44,7 +45,7 @@ class NodeGrants:
         self._troubles = troubles
         self._generations = generations
         self._events = events
-        self.unanswered: dict[int, None] = {}
+        self.unanswered: dict[SlotNumber, None] = {}
         self.timeouts: DeadlineQueue[LockWaiter] = DeadlineQueue(self._is_waiting)
         self.waiters = 0
         # Waiters whose clients have no notice yet that they are in the queue: since the last tick, and since before it.
@@ -56,15 +57,14 @@ class NodeGrants:
     def grant(
         self,
         slot: NodeSlot,
-        name: str,
+        name: LockName,
         session: Session,
         wanted: Acquire | LockWaiter,
         request: OpenRequest,
+        *,
         now_ns: int,
     ) -> bool:
         """Grant a lock, to be answered once its copies have the grant.
-
-        Positional and with six arguments, as the messages below: this is the path of every acquire.
 
         Returns:
             Whether it was granted; False if the slot has no generation left at present.
@@ -131,7 +131,7 @@ class NodeGrants:
 
     def _serve_lock(self, slot: NodeSlot, lock: LockEntry, now_ns: int) -> None:
         while (waiter := slot.table.next_grantable(lock)) is not None:
-            if not self.grant(slot, lock.name, waiter.session, waiter, waiter.request, now_ns):
+            if not self.grant(slot, lock.name, waiter.session, waiter, waiter.request, now_ns=now_ns):
                 return
             self._forget_waiter(waiter)
 
@@ -176,17 +176,8 @@ class NodeGrants:
             since_ns: since when it has been waiting, here or elsewhere.
             deadline_ns: when it times out, None for never.
         """
-        waiter = slot.table.enqueue(
-            message.name,
-            session,
-            message.acquisition,
-            mode=message.mode,
-            permits=message.permits,
-            since_ns=since_ns,
-            deadline_ns=deadline_ns,
-            request=request,
-            payload=message.payload,
-        )
+        waiter = slot.table.enqueue(session, message, request, since_ns=since_ns)
+        waiter.deadline_ns = deadline_ns
         self.waiters += 1
         self._fresh.append(waiter)
         self._clients.by_connection[request.connection].waiters[waiter] = None
@@ -243,6 +234,7 @@ class NodeGrants:
         if self._context.rights.may_serve(number, now_ns=now_ns):
             refusal = Refusal(request.request, "timeout", why_not_granted(waiter.lock, waiter), name)
         else:
+            self._troubles.look(self._context.now_ns)
             refusal = Refusal(request.request, "unavailable", self._troubles.why_not_served(number), name)
         waiter.deadline_ns = None
         self.withdraw(waiter, "timeout")
@@ -359,11 +351,11 @@ class NodeGrants:
             client.waiters.pop(waiter, None)
 
 
-def _put(name: str, session: Session, wanted: Acquire | LockWaiter, generation: int) -> Put:
+def _put(name: LockName, session: Session, wanted: Acquire | LockWaiter, generation: Generation) -> Put:
     """Return the mutation of a new grant.
 
-    By position: with keywords the constructor takes 1.8 µs instead of 1.0 (measured on CPython 3.11), on the path of
-    every replicated grant.
+    By position: with keywords the constructor takes 0.20 µs instead of 0.13 (CPython 3.11), on the path of every
+    replicated grant.
     """
     return Put(
         name,

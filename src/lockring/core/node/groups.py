@@ -29,6 +29,7 @@ from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.locks import LockHolder
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, NotHeld, Overloaded
+from lockring.ids import NO_GENERATION, ConnectionId, Generation, LockName, RequestNumber, SlotNumber
 from lockring.names import GROUP_PREFIX, check_lock_name
 from lockring.protocol import (
     MEMBERS_MAX,
@@ -96,14 +97,14 @@ class FollowedGroup:
         "view",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: LockName) -> None:
         self.name = name
-        self.view = 0
+        self.view = NO_GENERATION
         self.index = 0
         self.announced = False
         self.members: dict[LockHolder, GroupMember] = {}
         self.awaited: dict[LockHolder, None] = {}
-        self.followers: dict[tuple[int, int], GroupFollower] = {}
+        self.followers: dict[tuple[ConnectionId, RequestNumber], GroupFollower] = {}
         self.changed_at_ns: int | None = None
         self.due_ns: int | None = None
 
@@ -128,29 +129,28 @@ class Groups:
         self._clients = clients
         self._generations = generations
         self._events = events
-        self._groups: dict[str, FollowedGroup] = {}
-        self._in_slot: dict[int, dict[str, None]] = {}
-        self.open: dict[str, None] = {}
+        self._groups: dict[LockName, FollowedGroup] = {}
+        self._in_slot: dict[SlotNumber, dict[LockName, None]] = {}
+        self.open: dict[LockName, None] = {}
         self.has_more = False
         self.windows: DeadlineQueue[FollowedGroup] = DeadlineQueue(lambda group, at_ns: group.due_ns == at_ns)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._groups
-
-    def view_of(self, name: str) -> int:
+    def view_of(self, name: LockName) -> Generation:
         """Return the number of the newest view of the group with this lock, 0 for none."""
         group = self._groups.get(name)
-        return group.view if group is not None and group.announced else 0
+        return group.view if group is not None and group.announced else NO_GENERATION
 
     # ------------------------------------------------------------------ requests
 
-    def describe(self, connection: int, message: DescribeGroup, slot: NodeSlot, now_ns: int) -> None:
+    def describe(self, connection: ConnectionId, message: DescribeGroup, slot: NodeSlot, now_ns: int) -> None:
         """Describe a group: its members, and those that have not seen its newest view."""
         group = self._groups.get(message.name)
         if group is None or not group.announced:
             members = list(_members_in(slot, message.name).values())
             awaited = [member.id for member in members]
-            self._context.outbox.send(connection, View(message.request, 0, not members, members, awaited))
+            self._context.outbox.send(
+                connection, View(message.request, NO_GENERATION, not members, members, awaited)
+            )
             return
         awaited = [group.members[holder].id for holder in group.awaited]
         members = list(group.members.values())
@@ -158,7 +158,7 @@ class Groups:
             connection, View(message.request, group.view, not awaited, members, awaited)
         )
 
-    def follow(self, connection: int, message: FollowGroup, slot: NodeSlot, now_ns: int) -> None:
+    def follow(self, connection: ConnectionId, message: FollowGroup, slot: NodeSlot, now_ns: int) -> None:
         """Send a member the views of its group from now on."""
         name = message.name
         holder = slot.table.find(message.session, message.acquisition)
@@ -178,35 +178,35 @@ class Groups:
         follows[message.request] = name
         group.followers[connection, message.request] = GroupFollower(holder)
         self.open[name] = None
-        self._has_seen(group, holder, message.view)
+        self._mark_seen(group, holder, message.view)
 
-    def view_acknowledged(self, connection: int, message: ViewAck, now_ns: int) -> None:
+    def view_acknowledged(self, connection: ConnectionId, message: ViewAck, now_ns: int) -> None:
         """Note that a member has let go of what a view takes from it."""
         group = self._groups.get(message.name)
         if group is None:
             return
         holder = self._slot_of(group).table.find(message.session, message.acquisition)
         if isinstance(holder, LockHolder):
-            self._has_seen(group, holder, message.view)
+            self._mark_seen(group, holder, message.view)
 
-    def _has_seen(self, group: FollowedGroup, holder: LockHolder, view: int) -> None:
+    def _mark_seen(self, group: FollowedGroup, holder: LockHolder, view: Generation) -> None:
         if view == group.view and holder in group.awaited:
             del group.awaited[holder]
             self.open[group.name] = None
 
-    def unfollow(self, connection: int, request: int) -> bool:
+    def unfollow(self, connection: ConnectionId, request: RequestNumber) -> bool:
         """Send a member no more views, and return whether it got them so far."""
         name = self._clients.by_connection[connection].follows.pop(request, None)
         if name is not None:
             self._forget_follower(name, (connection, request))
         return name is not None
 
-    def disconnected(self, connection: int, client: ConnectedClient) -> None:
+    def disconnected(self, connection: ConnectionId, client: ConnectedClient) -> None:
         """End what a connection that is gone has followed."""
         for request, name in client.follows.items():
             self._forget_follower(name, (connection, request))
 
-    def _forget_follower(self, name: str, follower: tuple[int, int]) -> None:
+    def _forget_follower(self, name: LockName, follower: tuple[ConnectionId, RequestNumber]) -> None:
         group = self._groups[name]
         del group.followers[follower]
         if not group.followers:
@@ -225,7 +225,7 @@ class Groups:
             del self._in_slot[number]
         self._events.end_group(group.name)
 
-    def reign_ended(self, number: int) -> None:
+    def reign_ended(self, number: SlotNumber) -> None:
         """Send the followers of groups in a slot that is not served here any more elsewhere."""
         for name in list(self._in_slot.get(number, ())):
             group = self._groups[name]
@@ -239,12 +239,12 @@ class Groups:
     def _slot_of(self, group: FollowedGroup) -> NodeSlot:
         return self._context.slots[slot_of(group.name)]
 
-    def locks_changed(self, names: Iterable[str], now_ns: int) -> None:
+    def locks_changed(self, names: Iterable[LockName], now_ns: int) -> None:
         """Look for other members in groups whose locks have changed."""
         for name in names:
             self._lock_changed(name, now_ns)
 
-    def _lock_changed(self, name: str, now_ns: int) -> None:
+    def _lock_changed(self, name: LockName, now_ns: int) -> None:
         group = self._groups[name]
         slot = self._slot_of(group)
         for (connection, request), follower in list(group.followers.items()):
@@ -362,7 +362,7 @@ class Groups:
         assert self.open.keys() <= self._groups.keys()
 
 
-def _members_in(slot: NodeSlot, name: str) -> dict[LockHolder, GroupMember]:
+def _members_in(slot: NodeSlot, name: LockName) -> dict[LockHolder, GroupMember]:
     """Return the present members of a group, in the order in which they joined."""
     lock = slot.table.locks.get(name)
     found: dict[LockHolder, GroupMember] = {}

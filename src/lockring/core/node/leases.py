@@ -16,6 +16,7 @@ from typing import Final
 
 from lockring.cluster_state import Replica
 from lockring.core.timing import DISTANT_PAST_NS, up
+from lockring.ids import NO_SEQUENCE, NO_VERSION, SequenceNumber, Version
 
 _SENT_KEPT_MAX: Final = 4096
 
@@ -26,19 +27,19 @@ class SentTimes:
     __slots__ = ("_at_ns", "sequence")
 
     def __init__(self) -> None:
-        self.sequence = 0
-        self._at_ns: dict[int, int] = {}
+        self.sequence = NO_SEQUENCE
+        self._at_ns: dict[SequenceNumber, int] = {}
 
-    def add(self, now_ns: int) -> int:
-        """Return the number of the message that is sent now."""
-        self.sequence += 1
+    def add(self, now_ns: int) -> SequenceNumber:
+        """Give a number to the message that is sent now, and return it."""
+        self.sequence += 1  # type: ignore[assignment]  # born here
         self._at_ns[self.sequence] = now_ns
         if len(self._at_ns) > _SENT_KEPT_MAX:
             del self._at_ns[next(iter(self._at_ns))]
         return self.sequence
 
-    def pop(self, sequence: int) -> int | None:
-        """Return when that message was sent, and forget it and all before it; None if it is not known."""
+    def pop(self, sequence: SequenceNumber) -> int | None:
+        """Forget a message and all before it, and return when it was sent; None if it is not known."""
         at_ns = self._at_ns.get(sequence)
         if at_ns is not None:
             for each in list(self._at_ns):
@@ -60,10 +61,10 @@ class Lease:
 
     def __init__(self) -> None:
         self.until_ns = DISTANT_PAST_NS
-        self.version = 0
-        self._set_aside: list[tuple[int, int]] = []
+        self.version = NO_VERSION
+        self._set_aside: list[tuple[int, Version]] = []
 
-    def acknowledged(self, until_ns: int, version: int, known_version: int) -> None:
+    def acknowledged(self, until_ns: int, version: Version, known_version: Version) -> None:
         """Count an acknowledgement that was given at `version`, at a receiver that knows `known_version`."""
         if version > known_version:
             if len(self._set_aside) >= 64:
@@ -73,7 +74,7 @@ class Lease:
         self.until_ns = max(self.until_ns, until_ns)
         self.version = max(self.version, version)
 
-    def learned(self, known_version: int) -> None:
+    def learned(self, known_version: Version) -> None:
         """Count what was set aside until this version is known."""
         if self._set_aside:
             waiting, self._set_aside = self._set_aside, []

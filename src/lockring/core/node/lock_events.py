@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.node.locks import LockHolder, LockWaiter
+from lockring.ids import NO_GENERATION, ConnectionId, LockName, RequestNumber
 from lockring.protocol import LockEvent, LockEventKind
 
 EVENTS_MAX: Final = 1_000
@@ -28,7 +29,7 @@ class WatchedLock:
     __slots__ = ("events", "gap", "grouped", "watchers")
 
     def __init__(self) -> None:
-        self.watchers: dict[tuple[int, int], bool] = {}
+        self.watchers: dict[tuple[ConnectionId, RequestNumber], bool] = {}
         self.events: list[LockEvent] = []
         self.gap = False
         self.grouped = False
@@ -43,28 +44,28 @@ class LockEvents:
     """
 
     def __init__(self) -> None:
-        self.watched: dict[str, WatchedLock] = {}
-        self.changed: dict[str, None] = {}
+        self.watched: dict[LockName, WatchedLock] = {}
+        self.changed: dict[LockName, None] = {}
 
-    def begin(self, name: str) -> WatchedLock:
+    def begin(self, name: LockName) -> WatchedLock:
         """Keep the events of a lock from now on, and return where."""
         watched = self.watched.get(name)
         if watched is None:
             watched = self.watched[name] = WatchedLock()
         return watched
 
-    def end_if_unused(self, name: str) -> None:
+    def end_if_unused(self, name: LockName) -> None:
         """Keep no more events of a lock that has neither a watch nor a group."""
         watched = self.watched[name]
         if not watched.watchers and not watched.grouped:
             del self.watched[name]
             self.changed.pop(name, None)
 
-    def begin_group(self, name: str) -> None:
+    def begin_group(self, name: LockName) -> None:
         """Report changes of this lock to its group too."""
         self.begin(name).grouped = True
 
-    def end_group(self, name: str) -> None:
+    def end_group(self, name: LockName) -> None:
         """Report changes of this lock to its group no more."""
         self.watched[name].grouped = False
         self.end_if_unused(name)
@@ -80,10 +81,18 @@ class LockEvents:
         if isinstance(entry, LockHolder):
             mode, generation = lock.mode, entry.generation
         else:
-            mode, generation = entry.mode, 0
+            mode, generation = entry.mode, NO_GENERATION
         session = entry.session
         watched.events.append(
-            LockEvent(kind, session.owner, session.id, entry.acquisition, mode, generation, reason)
+            LockEvent(
+                kind,
+                owner=session.owner,
+                session=session.id,
+                acquisition=entry.acquisition,
+                mode=mode,
+                generation=generation,
+                reason=reason,
+            )
         )
 
     def add_end(self, holder: LockHolder, reason: str) -> None:

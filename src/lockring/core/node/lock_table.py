@@ -4,7 +4,8 @@ Rules:
 
 - A lock exists while it has a holder or a waiter; a free lock costs nothing.
 - A grant is a `Put`, its end a `Remove`: primary and copies apply the same mutations to the same kind of table. A view
-  of a group is a `Touch`: nothing but its number. A `Revoke` says that an operator has ended the renewal of a grant.
+  of a group is an `AdvanceGeneration`: nothing but its number. A `Revoke` says that an operator has ended the renewal
+  of a grant.
 - `(generation, seq)` of a lock only rises: `generation` at each grant, `seq` at each mutation within one.
 - Waiters stand in the order of the time since when they wait, which for new ones is the order of arrival.
 - The first waiter is granted when the holders admit it; none passes it, so readers never starve a writer.
@@ -30,6 +31,16 @@ from lockring.core.node.locks import (
 )
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import up
+from lockring.ids import (
+    FIRST_GENERATION,
+    NO_GENERATION,
+    AcquisitionNumber,
+    Generation,
+    LockName,
+    NodeId,
+    SessionId,
+    SlotNumber,
+)
 from lockring.protocol import (
     SEQ_FREE,
     Acquire,
@@ -73,13 +84,13 @@ class LockTable:
         "slot",
     )
 
-    def __init__(self, slot: int, sessions: Sessions) -> None:
+    def __init__(self, slot: SlotNumber, sessions: Sessions) -> None:
         self.slot = slot
-        self.locks: dict[str, LockEntry] = {}
+        self.locks: dict[LockName, LockEntry] = {}
         self.broken: dict[LockHolder, None] = {}
-        self.shares: dict[str, Share] = {}
-        self.highest = 0
-        self.inherited = 0
+        self.shares: dict[SessionId, Share] = {}
+        self.highest = NO_GENERATION
+        self.inherited = NO_GENERATION
         self.served = False
         self._sessions = sessions
         self._arrivals = 0
@@ -88,7 +99,7 @@ class LockTable:
 
     # ------------------------------------------------------------------ looking
 
-    def find(self, session_id: str, acquisition: int) -> LockHolder | LockWaiter | None:
+    def find(self, session_id: SessionId, acquisition: AcquisitionNumber) -> LockHolder | LockWaiter | None:
         """Return the holder or waiter of this acquisition, None if there is none."""
         share = self.shares.get(session_id)
         return None if share is None else share.entries.get(acquisition)
@@ -123,10 +134,10 @@ class LockTable:
 
     def grant(
         self,
-        name: str,
+        name: LockName,
         session: Session,
         wanted: Acquire | LockWaiter,
-        generation: int,
+        generation: Generation,
         now_ns: int,
     ) -> LockHolder:
         """Add a new holder with a generation above all in the slot: what `put` of the same mutation does, for a primary
@@ -146,7 +157,7 @@ class LockTable:
         lock.generation = self.highest = generation
         return self._hold(lock, share, wanted, generation, now_ns)
 
-    def remove(self, session_id: str, acquisition: int) -> LockHolder | None:
+    def remove(self, session_id: SessionId, acquisition: AcquisitionNumber) -> LockHolder | None:
         """Take a holder out; None if it is not there (a late or repeated removal changes nothing)."""
         share = self.shares.get(session_id)
         holder = None if share is None else share.entries.get(acquisition)
@@ -168,7 +179,7 @@ class LockTable:
         lock.seq += 1
         self._tidy(lock, share)
 
-    def touch(self, generation: int) -> None:
+    def touch(self, generation: Generation) -> None:
         """Note that a generation was used: every later one is greater."""
         self.highest = max(self.highest, generation)
 
@@ -195,42 +206,22 @@ class LockTable:
     # ------------------------------------------------------------------ waiters
 
     def enqueue(
-        self,
-        name: str,
-        session: Session,
-        acquisition: int,
-        *,
-        mode: int,
-        permits: int,
-        since_ns: int,
-        deadline_ns: int | None,
-        request: OpenRequest,
-        payload: bytes = b"",
+        self, session: Session, wanted: Acquire, request: OpenRequest, *, since_ns: int
     ) -> LockWaiter:
-        """Add a waiter behind all waiters that have waited longer."""
+        """Add a waiter, without a deadline, behind all waiters that have waited longer."""
+        name = wanted.name
         lock = self.locks.get(name)
         if lock is None:
             lock = self.locks[name] = LockEntry(name)
         self._arrivals += 1
-        waiter = LockWaiter(
-            lock,
-            session,
-            acquisition,
-            mode,
-            permits,
-            since_ns,
-            deadline_ns,
-            request,
-            self._arrivals,
-            payload,
-        )
+        waiter = LockWaiter(lock, session, wanted, request, (since_ns, self._arrivals))
         if lock.waiters is None:
             lock.waiters = [waiter]
         elif lock.waiters[-1].place < waiter.place:
             lock.waiters.append(waiter)
         else:
             insort(lock.waiters, waiter, key=_place)
-        self._share(session).add(acquisition, waiter, self.served)
+        self._share(session).add(waiter.acquisition, waiter, self.served)
         return waiter
 
     def dequeue(self, waiter: LockWaiter) -> None:
@@ -247,14 +238,14 @@ class LockTable:
 
     # ------------------------------------------------------------------ serving or not
 
-    def start_serving(self, generation_from: int = 1) -> None:
+    def start_serving(self, generation_from: Generation = FIRST_GENERATION) -> None:
         """Let sessions count their acquisitions in this table from now on.
 
         Args:
             generation_from: where the generations of this reign begin, if it goes not on in those of the one before.
         """
         self.served = True
-        self.inherited = max(self.highest, generation_from - 1)
+        self.inherited = Generation(max(self.highest, generation_from - 1))
         for share in self.shares.values():
             share.session.serve(self.slot, share)
 
@@ -277,7 +268,7 @@ class LockTable:
         self.locks = {}
         self.broken = {}
         self.shares = {}
-        self.highest = 0
+        self.highest = NO_GENERATION
         self._payloads = {}
 
     # ------------------------------------------------------------------ describing
@@ -288,7 +279,7 @@ class LockTable:
         found += [revoke_of(holder) for holder in self.broken]
         return found
 
-    def describe(self, name: str, primary: str, now_ns: int, *, expired: bool = False) -> LockRecord:
+    def describe(self, name: LockName, primary: NodeId, now_ns: int, *, expired: bool = False) -> LockRecord:
         """Return a lock for people and observers, held or free; an expired holder is shown only on demand.
 
         Descriptions of one lock never decrease in the order of `(generation, seq)`. The table keeps no record of free
@@ -296,8 +287,7 @@ class LockTable:
         """
         lock = self.locks.get(name)
         if lock is None:
-            last = max(self.highest, self.inherited)
-            return LockRecord(name, self.slot, primary, Mode.EXCLUSIVE, 1, last, SEQ_FREE, [], [])
+            lock = LockEntry(name)  # free, and not kept
         holders = [
             HolderRecord(
                 owner=holder.session.owner,
@@ -330,7 +320,15 @@ class LockTable:
             # before.
             generation = max(generation, self.inherited)
         return LockRecord(
-            name, self.slot, primary, lock.mode, lock.permits, generation, seq, holders, waiters
+            name=name,
+            slot=self.slot,
+            primary=primary,
+            mode=lock.mode,
+            permits=lock.permits,
+            generation=generation,
+            seq=seq,
+            holders=holders,
+            waiters=waiters,
         )
 
     def check_invariants(self) -> None:
@@ -362,7 +360,12 @@ class LockTable:
     # ------------------------------------------------------------------ inner
 
     def _hold(
-        self, lock: LockEntry, share: Share, wanted: Put | Acquire | LockWaiter, generation: int, at_ns: int
+        self,
+        lock: LockEntry,
+        share: Share,
+        wanted: Put | Acquire | LockWaiter,
+        generation: Generation,
+        at_ns: int,
     ) -> LockHolder:
         acquisition, payload = wanted.acquisition, wanted.payload
         holder = LockHolder(lock, share.session, acquisition, generation, at_ns)

@@ -16,7 +16,18 @@ from typing import Final, NamedTuple
 
 from lockring.core.digest import mix
 from lockring.core.timing import up
-from lockring.protocol import Mode
+from lockring.ids import (
+    NO_GENERATION,
+    NO_REQUEST,
+    AcquisitionNumber,
+    ConnectionId,
+    Generation,
+    LockName,
+    RequestNumber,
+    SessionId,
+    SlotNumber,
+)
+from lockring.protocol import Acquire, Mode
 from lockring.units import NS_PER_MS, ms_to_ns, ns_to_ms_floor
 
 NO_DEADLINE: Final = -1
@@ -43,11 +54,11 @@ class LockEntry:
 
     __slots__ = ("_held", "generation", "mode", "name", "permits", "seq", "waiters")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: LockName) -> None:
         self.name = name
         self.mode: int = Mode.EXCLUSIVE
         self.permits = 1
-        self.generation = 0
+        self.generation = NO_GENERATION
         self.seq = 0
         self._held: LockHolder | list[LockHolder] | None = None
         self.waiters: list[LockWaiter] | None = None
@@ -121,7 +132,12 @@ class LockHolder:
     __slots__ = ("acquisition", "broken", "generation", "granted_at_ns", "lock", "session")
 
     def __init__(
-        self, lock: LockEntry, session: Session, acquisition: int, generation: int, granted_at_ns: int
+        self,
+        lock: LockEntry,
+        session: Session,
+        acquisition: AcquisitionNumber,
+        generation: Generation,
+        granted_at_ns: int,
     ) -> None:
         self.lock = lock
         self.session = session
@@ -144,7 +160,9 @@ class OpenRequest:
 
     __slots__ = ("arrived_ns", "connection", "index", "promise_ms", "request")
 
-    def __init__(self, connection: int, request: int, arrived_ns: int, promise_ms: int) -> None:
+    def __init__(
+        self, connection: ConnectionId, request: RequestNumber, arrived_ns: int, promise_ms: int
+    ) -> None:
         self.connection = connection
         self.request = request
         self.arrived_ns = arrived_ns
@@ -163,7 +181,7 @@ class LockWaiter:
         permits: the permits that it expects, in semaphore mode.
         since_ns: since when it waits, here or elsewhere, by this node's clock.
         place: its place in the queue's order: by `since_ns`, then by arrival.
-        deadline_ns: when it is answered with a time-out, None for never.
+        deadline_ns: when it is answered with a time-out, None for never, as at first.
         request: where to answer.
         payload: bytes to publish with its grant.
     """
@@ -185,25 +203,20 @@ class LockWaiter:
         self,
         lock: LockEntry,
         session: Session,
-        acquisition: int,
-        mode: int,
-        permits: int,
-        since_ns: int,
-        deadline_ns: int | None,
+        wanted: Acquire,
         request: OpenRequest,
-        arrival: int,
-        payload: bytes,
+        place: tuple[int, int],
     ) -> None:
         self.lock = lock
         self.session = session
-        self.acquisition = acquisition
-        self.mode = mode
-        self.permits = permits
-        self.since_ns = since_ns
-        self.place = (since_ns, arrival)
-        self.deadline_ns = deadline_ns
+        self.acquisition = wanted.acquisition
+        self.mode = wanted.mode
+        self.permits = wanted.permits
+        self.since_ns = place[0]
+        self.place = place
+        self.deadline_ns: int | None = None
         self.request = request
-        self.payload = payload
+        self.payload = wanted.payload
 
 
 class PromiseBasis(NamedTuple):
@@ -215,12 +228,12 @@ class PromiseBasis(NamedTuple):
         at_ns: when it was handled.
     """
 
-    request: int
+    request: RequestNumber
     promise_ms: int
     at_ns: int
 
 
-NO_BASIS: Final = PromiseBasis(0, 0, 0)
+NO_BASIS: Final = PromiseBasis(NO_REQUEST, 0, 0)
 
 
 class SessionTotals:
@@ -235,7 +248,7 @@ class SessionTotals:
     def __init__(self) -> None:
         self.count = 0
         self._digest = 0
-        self._fresh: dict[int, Share] = {}
+        self._fresh: dict[AcquisitionNumber, Share] = {}
 
     @property
     def digest(self) -> int:
@@ -247,14 +260,15 @@ class SessionTotals:
     def add_share(self, share: Share) -> None:
         """Count a share whose slot is now served here."""
         self.count += share.count
-        self._digest ^= share.digest
+        # Not `^=`, which would read the own digest before the share's, and the share's brings both up to date.
+        self._digest = self.digest ^ share.digest
 
     def remove_share(self, share: Share) -> None:
         """Stop counting a share whose slot is not served here any more."""
         self.count -= share.count
         self._digest = self.digest ^ share.digest
 
-    def add(self, acquisition: int, share: Share) -> None:
+    def add(self, acquisition: AcquisitionNumber, share: Share) -> None:
         """Count one more in a share that is served."""
         self.count += 1
         fresh = self._fresh
@@ -263,7 +277,7 @@ class SessionTotals:
             fresh = self._fresh
         fresh[acquisition] = share
 
-    def remove(self, acquisition: int, share: Share) -> bool:
+    def remove(self, acquisition: AcquisitionNumber, share: Share) -> bool:
         """Count one less in a share that is served, and return whether a digest had it already."""
         self.count -= 1
         if self._fresh.get(acquisition) is share:
@@ -271,6 +285,14 @@ class SessionTotals:
             return False
         self._digest ^= mix(acquisition)
         return True
+
+    def peek(self, share: Share | None = None) -> int:
+        """Return the digest, or that of one share that is counted here, and bring nothing up to date; for checks."""
+        digest = self._digest if share is None else share.mixed
+        for acquisition, place in self._fresh.items():
+            if share is None or share is place:
+                digest ^= mix(acquisition)
+        return digest
 
     def fold(self) -> None:
         """Bring all digests up to date."""
@@ -317,16 +339,16 @@ class Session:
         "ttl_ms",
     )
 
-    def __init__(self, session_id: str, owner: str, ttl_ms: int) -> None:
+    def __init__(self, session_id: SessionId, owner: str, ttl_ms: int) -> None:
         self.id = session_id
         self.owner = owner
         self.ttl_ms = ttl_ms
         self.lifetime_ns = up(ms_to_ns(ttl_ms))
         self.deadline_ns = NO_DEADLINE
         self.tables = 0
-        self.served: dict[int, Share] = {}
+        self.served: dict[SlotNumber, Share] = {}
         self.totals = SessionTotals()
-        self.connection: int | None = None
+        self.connection: ConnectionId | None = None
         self.basis = NO_BASIS
         self.last_acquire = (0, 0)
         self.in_queue = False
@@ -335,12 +357,12 @@ class Session:
         """Return the TTL that can be promised with so much left of the coordinator's lease: never more than that."""
         return self.ttl_ms if self.ttl_ms * NS_PER_MS <= left_ns else ns_to_ms_floor(left_ns)
 
-    def serve(self, number: int, share: Share) -> None:
+    def serve(self, number: SlotNumber, share: Share) -> None:
         """Count a share whose slot is now served here."""
         self.served[number] = share
         self.totals.add_share(share)
 
-    def unserve(self, number: int) -> None:
+    def unserve(self, number: SlotNumber) -> None:
         """Stop counting a share whose slot is not served here any more."""
         self.totals.remove_share(self.served.pop(number))
 
@@ -359,7 +381,7 @@ class Share:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.entries: dict[int, LockHolder | LockWaiter] = {}
+        self.entries: dict[AcquisitionNumber, LockHolder | LockWaiter] = {}
         self.count = 0
         self.mixed = 0
 
@@ -369,7 +391,16 @@ class Share:
         self.session.totals.fold()
         return self.mixed
 
-    def add(self, acquisition: int, entry: LockHolder | LockWaiter, served: bool) -> None:
+    def counted(self) -> tuple[int, int]:
+        """Return the number and the digest of what keepalives should agree on, counted one by one; for checks."""
+        count = digest = 0
+        for acquisition, entry in self.entries.items():
+            if not (isinstance(entry, LockHolder) and entry.broken):
+                count += 1
+                digest ^= mix(acquisition)
+        return count, digest
+
+    def add(self, acquisition: AcquisitionNumber, entry: LockHolder | LockWaiter, served: bool) -> None:
         """Add an entry, counted in the session's totals if the slot is served here."""
         self.entries[acquisition] = entry
         self.count += 1
@@ -378,13 +409,13 @@ class Share:
         else:
             self.mixed ^= mix(acquisition)
 
-    def discard(self, acquisition: int, counted: bool, served: bool) -> None:
+    def discard(self, acquisition: AcquisitionNumber, counted: bool, served: bool) -> None:
         """Take an entry out."""
         del self.entries[acquisition]
         if counted:
             self.uncount(acquisition, served)
 
-    def uncount(self, acquisition: int, served: bool) -> None:
+    def uncount(self, acquisition: AcquisitionNumber, served: bool) -> None:
         """Keep an entry but let keepalives disagree on it (it was broken)."""
         self.count -= 1
         if not served or self.session.totals.remove(acquisition, self):

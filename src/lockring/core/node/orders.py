@@ -1,6 +1,7 @@
 """Operators' requests that a node passes on: it asks the coordinator on the operators' behalf.
 
-- Requests of operators count from 1, so that the coordinator tells them from the node's own wish to leave.
+- Requests get their numbers from the sequence that the node's own wish to leave is numbered by: an answer is to one of
+  them.
 - An answer goes back under the number that the operator's client has given the request. An operator whose connection
   has ended meanwhile gets none: the shell drops what is sent there.
 - Whether the coordinator carries out a request whose answer was lost is unknown. The refusal says so, and the operator
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lockring.core.effects import COORDINATOR, Connection
+from lockring.core.effects import COORDINATOR
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.errors import Unavailable
+from lockring.ids import ConnectionId, RequestNumber
 from lockring.protocol import Drain, DrainReply, Refusal, Undrain, UndrainReply
 
 
@@ -26,8 +28,8 @@ class PassedOnOrder(NamedTuple):
         request: the number of the request there.
     """
 
-    connection: Connection
-    request: int
+    connection: ConnectionId
+    request: RequestNumber
 
 
 class OperatorOrders:
@@ -36,21 +38,20 @@ class OperatorOrders:
     def __init__(self, context: NodeContext, tie: CoordinatorTie) -> None:
         self._context = context
         self._tie = tie
-        self._open: dict[int, PassedOnOrder] = {}
-        self._count = 0
+        self._open: dict[RequestNumber, PassedOnOrder] = {}
 
-    def pass_on(self, connection: Connection, order: Drain | Undrain, now_ns: int) -> None:
+    def pass_on(self, connection: ConnectionId, order: Drain | Undrain, now_ns: int) -> None:
         """Ask the coordinator for what an operator wants; without a coordinator the request is refused."""
         del now_ns
         if not self._tie.is_up:
             text = f"the coordinator cannot be asked: {self._tie.note}"
             self._refuse(PassedOnOrder(connection, order.request), text, order.node)
             return
-        self._count += 1
-        self._open[self._count] = PassedOnOrder(connection, order.request)
+        number = self._tie.number_request()
+        self._open[number] = PassedOnOrder(connection, order.request)
         # The kind of message stays, whichever node it is about: an operator's drain of this very node is refused where
         # the node's own wish to leave is not.
-        self._context.outbox.send(COORDINATOR, type(order)(self._count, order.node))
+        self._context.outbox.send(COORDINATOR, type(order)(number, order.node))
 
     def answered(self, answer: DrainReply | UndrainReply | Refusal) -> None:
         """Pass an answer of the coordinator to the operator; one to an unknown request is dropped."""

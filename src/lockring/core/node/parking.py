@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import Acquire
 from lockring.units import ms_to_ns
 
@@ -30,7 +31,7 @@ class ParkedRequest:
 
     __slots__ = ("arrived_ns", "connection", "message", "number")
 
-    def __init__(self, connection: int, message: Any, number: int, arrived_ns: int) -> None:
+    def __init__(self, connection: ConnectionId, message: Any, number: SlotNumber, arrived_ns: int) -> None:
         self.connection = connection
         self.message = message
         self.number = number
@@ -46,7 +47,7 @@ class ParkedRequests:
     """All parked requests of a node, by slot."""
 
     def __init__(self) -> None:
-        self._by_slot: dict[int, list[ParkedRequest]] = {}
+        self._by_slot: dict[SlotNumber, list[ParkedRequest]] = {}
         self._count = 0
 
     @property
@@ -54,7 +55,7 @@ class ParkedRequests:
         """Whether no more can be parked."""
         return self._count >= PARKED_MAX
 
-    def slots(self) -> list[int]:
+    def slots(self) -> list[SlotNumber]:
         """Return the numbers of the slots with parked requests."""
         return list(self._by_slot)
 
@@ -63,7 +64,7 @@ class ParkedRequests:
         self._by_slot.setdefault(request.number, []).append(request)
         self._count += 1
 
-    def take(self, number: int) -> list[ParkedRequest]:
+    def take(self, number: SlotNumber) -> list[ParkedRequest]:
         """Take out the requests of a slot: those first whose senders have waited longest."""
         requests = self._by_slot.pop(number)
         self._count -= len(requests)

@@ -15,6 +15,7 @@ from lockring.core.node.leases import Lease, SentTimes
 from lockring.core.node.peer_news import PeerNews
 from lockring.core.node.reign import CopyStream
 from lockring.core.timing import DISTANT_PAST_NS
+from lockring.ids import NO_SEQUENCE, NO_VERSION, SequenceNumber, SlotNumber, Version
 from lockring.protocol import HandOverSlot
 
 LINK_COST_MAX: Final = 2_000
@@ -28,18 +29,18 @@ class SnapshotBudget:
 
     def __init__(self) -> None:
         self._under_way = 0
-        self._by_sequence: dict[int, int] = {}
+        self._by_sequence: dict[SequenceNumber, int] = {}
 
     def has_room(self, more: int) -> bool:
         """Return whether a snapshot may be sent now, beside `more` that is about to be."""
         return self._under_way + more < LINK_COST_MAX
 
-    def spend(self, sequence: int, cost: int) -> None:
+    def spend(self, sequence: SequenceNumber, cost: int) -> None:
         """Count the snapshots in a message as under way."""
         self._under_way += cost
         self._by_sequence[sequence] = cost
 
-    def acknowledged(self, sequence: int) -> None:
+    def acknowledged(self, sequence: SequenceNumber) -> None:
         """Count all snapshots up to a message as arrived."""
         for each in list(self._by_sequence):
             if each > sequence:
@@ -63,15 +64,15 @@ class HandOvers:
     __slots__ = ("by_slot", "due")
 
     def __init__(self) -> None:
-        self.by_slot: dict[int, HandOverSlot] = {}
-        self.due: dict[int, None] = {}
+        self.by_slot: dict[SlotNumber, HandOverSlot] = {}
+        self.due: dict[SlotNumber, None] = {}
 
     def add(self, end: HandOverSlot) -> None:
         """Send an end with the next messages, and on every new connection."""
         self.by_slot[end.slot] = end
         self.due[end.slot] = None
 
-    def drop(self, number: int) -> None:
+    def drop(self, number: SlotNumber) -> None:
         """Send the end of this slot's reign no more."""
         self.by_slot.pop(number, None)
         self.due.pop(number, None)
@@ -94,8 +95,8 @@ class StateSent(NamedTuple):
         after: number of the last message that was sent before it.
     """
 
-    version: int
-    after: int
+    version: Version
+    after: SequenceNumber
 
 
 class PeerLink:
@@ -136,12 +137,12 @@ class PeerLink:
         self.up = False
         self.down_since_ns = now_ns
         self.lease = Lease()
-        self.streams: dict[int, CopyStream] = {}
+        self.streams: dict[SlotNumber, CopyStream] = {}
         self.news = PeerNews()
         self.sent = SentTimes()
         self.heartbeat_at_ns = DISTANT_PAST_NS
         self.hand_overs = HandOvers()
-        self.state_sent = StateSent(0, 0)
+        self.state_sent = StateSent(NO_VERSION, NO_SEQUENCE)
         self.asked_at_ns = DISTANT_PAST_NS
         self.budget = SnapshotBudget()
 
@@ -157,17 +158,17 @@ class PeerLink:
             self.down_since_ns = now_ns
         self._restart()
 
-    def open(self, number: int, stream: CopyStream) -> None:
+    def open(self, number: SlotNumber, stream: CopyStream) -> None:
         """Carry one more stream."""
         self.streams[number] = stream
         self.news.starting[number] = None
 
-    def close(self, number: int) -> None:
+    def close(self, number: SlotNumber) -> None:
         """Carry this stream no more."""
         self.streams.pop(number, None)
         self.news.forget(number)
 
-    def restart_unknown(self, sequence: int) -> None:
+    def restart_unknown(self, sequence: SequenceNumber) -> None:
         """Start the streams again that the peer said nothing of.
 
         Everything up to `sequence` came to the peer before the state that makes it a copy, so that it understood
@@ -180,7 +181,7 @@ class PeerLink:
 
     def _restart(self) -> None:
         self.budget.reset()
-        self.state_sent = StateSent(0, self.state_sent.after)
+        self.state_sent = StateSent(NO_VERSION, self.state_sent.after)
         for number, stream in self.streams.items():
             stream.lost()
             if stream.must_start():

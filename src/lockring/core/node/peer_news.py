@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.timing import DISTANT_PAST_NS
+from lockring.ids import SlotNumber
 from lockring.units import NS_PER_MS
 
 REMOVALS_NS: Final = 20 * NS_PER_MS
@@ -28,12 +29,12 @@ class PeerNews:
     __slots__ = ("dirty", "send_by_ns", "starting", "urgent")
 
     def __init__(self) -> None:
-        self.starting: dict[int, None] = {}
-        self.dirty: dict[int, None] = {}
+        self.starting: dict[SlotNumber, None] = {}
+        self.dirty: dict[SlotNumber, None] = {}
         self.urgent = False
         self.send_by_ns = DISTANT_PAST_NS
 
-    def add(self, number: int, urgent: bool, now_ns: int) -> None:
+    def add(self, number: SlotNumber, urgent: bool, now_ns: int) -> None:
         """Add a slot. News that is not urgent may wait for urgent news."""
         if urgent:
             self.urgent = True
@@ -45,7 +46,7 @@ class PeerNews:
         """Return whether there is something to send that can wait no longer."""
         return self.urgent or bool(self.starting) or (bool(self.dirty) and now_ns >= self.send_by_ns)
 
-    def forget(self, number: int) -> None:
+    def forget(self, number: SlotNumber) -> None:
         """Forget a slot whose stream has ended."""
         self.starting.pop(number, None)
         self.dirty.pop(number, None)

@@ -14,6 +14,7 @@ from lockring.core.node.lock_table import revoke_of
 from lockring.core.node.locks import HOLDERS_MAX, LockHolder
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest
+from lockring.ids import ConnectionId, LockName, SlotNumber
 from lockring.protocol import (
     Break,
     BreakReply,
@@ -23,7 +24,7 @@ from lockring.protocol import (
     ListReply,
     LockRecord,
 )
-from lockring.slots import SLOTS, slot_of
+from lockring.slots import SLOTS, all_slots, slot_of
 from lockring.units import NS_PER_S, ns_to_ms_floor
 
 LIST_LIMIT_MAX: Final = 10_000
@@ -48,7 +49,9 @@ class Queries:
         self._clients = clients
         self._grants = grants
         self._groups = groups
-        self.broken: DeadlineQueue[tuple[int, LockHolder]] = DeadlineQueue(lambda item, _: item[1].broken)
+        self.broken: DeadlineQueue[tuple[SlotNumber, LockHolder]] = DeadlineQueue(
+            lambda item, _: item[1].broken
+        )
 
     def end_broken_due(self, now_ns: int) -> None:
         """Free the locks whose broken leases have run out."""
@@ -67,17 +70,17 @@ class Queries:
         for holder in slot.table.broken:
             self.broken.push(now_ns + holder.session.lifetime_ns, (slot.number, holder))
 
-    def _record_of(self, name: str, slot: NodeSlot, now_ns: int) -> LockRecord:
+    def _record_of(self, name: LockName, slot: NodeSlot, now_ns: int) -> LockRecord:
         record = slot.table.describe(name, self._context.replica.node, now_ns)
         record.view = self._groups.view_of(name)
         return record
 
-    def describe(self, connection: int, message: Describe, slot: NodeSlot, now_ns: int) -> None:
+    def describe(self, connection: ConnectionId, message: Describe, slot: NodeSlot, now_ns: int) -> None:
         """Describe one lock, held or free."""
         record = self._record_of(message.name, slot, now_ns)
         self._context.outbox.send(connection, DescribeReply(message.request, record))
 
-    def list_locks(self, connection: int, message: List, now_ns: int) -> None:
+    def list_locks(self, connection: ConnectionId, message: List, now_ns: int) -> None:
         """Describe the locks in the slots served here, a page at a time."""
         if not 1 <= message.limit <= LIST_LIMIT_MAX or not 0 <= message.from_slot < SLOTS:
             raise InvalidRequest(f"a page has 1 to {LIST_LIMIT_MAX} locks, from slot 0 to {SLOTS - 1}")
@@ -85,7 +88,7 @@ class Queries:
         serves_all = context.rights.may_serve_everything(now_ns)
         page = _Page(message)
         after = message.after_name
-        for number in range(message.from_slot, SLOTS):
+        for number in all_slots()[message.from_slot :]:
             slot = context.slots.get(number)
             if slot is None or not (
                 (serves_all and slot.reign is not None) or context.rights.may_serve(number, now_ns=now_ns)
@@ -115,11 +118,11 @@ class Queries:
             page.end(slot.number, names[room - 1] if room else after)
             return True
         if page.scanned >= LIST_SCAN_MAX and slot.number + 1 < SLOTS:
-            page.end(slot.number + 1, "")
+            page.end(SlotNumber(slot.number + 1), "")
             return True
         return False
 
-    def break_lease(self, connection: int, message: Break, slot: NodeSlot, now_ns: int) -> None:
+    def break_lease(self, connection: ConnectionId, message: Break, slot: NodeSlot, now_ns: int) -> None:
         """End a holder's lease by an operator's order: not renewed any more, or with force gone at once."""
         outbox = self._context.outbox
         lock = slot.table.locks.get(message.name)
@@ -161,10 +164,10 @@ class _Page:
         self.scanned = 0
         self.holders = 0
         self.unserved = 0
-        self._next_slot = -1
+        self._next_slot = SlotNumber(-1)
         self._after = ""
 
-    def end(self, next_slot: int, after: str) -> None:
+    def end(self, next_slot: SlotNumber, after: str) -> None:
         """Let the next page begin in that slot, behind that name."""
         self._next_slot = next_slot
         self._after = after

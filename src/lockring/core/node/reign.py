@@ -18,6 +18,7 @@ from lockring.core.node.leases import Lease
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder, OpenRequest
 from lockring.core.node.peer_news import PeerNews
+from lockring.ids import NEEDS_SNAPSHOT, NO_INDEX, MutationIndex, Version
 from lockring.protocol import HandOverSlot, Mutation, Remove, Resume, Snapshot, Tail
 
 SNAPSHOT_PART_HOLDERS: Final = 500
@@ -80,9 +81,9 @@ class CopyStream:
         self.copy = copy
         self.news = news
         self.lease = lease
-        self.acked: int | None = None
-        self.sent: int | None = None
-        self.begins = 0
+        self.acked: MutationIndex | None = None
+        self.sent: MutationIndex | None = None
+        self.begins = NO_INDEX
         self.parts: list[Snapshot] = []
         self.resumable = resumable
         self.required = required
@@ -94,19 +95,19 @@ class CopyStream:
         self.parts = []
         self.sent = self.acked
 
-    def kept_from(self, index: int) -> int:
+    def kept_from(self, index: MutationIndex) -> MutationIndex:
         """Return the index up to which this stream needs no mutations any more, in a reign that is at `index`."""
         if self.acked is not None:
             return self.acked
         if self.sent is not None:
             return self.begins
-        return 0 if self.resumable else index
+        return NO_INDEX if self.resumable else index
 
     def must_start(self) -> bool:
         """Return whether a snapshot, or what stands for it, is still to be sent (to its end)."""
         return self.sent is None or bool(self.parts)
 
-    def acknowledged(self, index: int) -> None:
+    def acknowledged(self, index: MutationIndex) -> None:
         """Note that the copy has everything up to `index`, maybe from a connection that is gone."""
         self.acked = index if self.acked is None else max(index, self.acked)
         if self.sent is not None:
@@ -146,13 +147,18 @@ class Reign:
     )
 
     def __init__(
-        self, table: LockTable, since: int, base: int, started_ns: int, inherits: tuple[int, int] | None
+        self,
+        table: LockTable,
+        since: Version,
+        base: Version,
+        started_ns: int,
+        inherits: tuple[Version, MutationIndex] | None,
     ) -> None:
         self.table = table
         self.since = since
         self.base = base
         self.started_ns = started_ns
-        self.index = 0
+        self.index = NO_INDEX
         self.inherits = inherits
         self.streams: dict[Replica, CopyStream] = {}
         self.unanswered: dict[LockHolder, OpenRequest] = {}
@@ -161,7 +167,7 @@ class Reign:
 
     def record(self, mutation: Mutation, now_ns: int) -> None:
         """Append a mutation of the table to the log, for every copy."""
-        self.index += 1
+        self.index += 1  # type: ignore[assignment]  # born here
         self._log.append(mutation)
         number = self.table.slot
         urgent = type(mutation) is not Remove  # an answer waits for all others
@@ -171,16 +177,16 @@ class Reign:
     def count(self) -> None:
         """Count a mutation without keeping it, since there is no copy that would need it."""
         assert not self.streams
-        self.index += 1
+        self.index += 1  # type: ignore[assignment]  # born here
         self._log_start = self.index
 
-    def acknowledged_index(self) -> int:
+    def acknowledged_index(self) -> MutationIndex:
         """Return the index that every required copy has acknowledged; -1 while one has nothing."""
         least = self.index
         for stream in self.streams.values():
             if stream.required:
                 if stream.acked is None:
-                    return -1
+                    return NEEDS_SNAPSHOT
                 least = min(least, stream.acked)
         return least
 
@@ -195,7 +201,7 @@ class Reign:
             del self._log[: keep_from - self._log_start]
             self._log_start = keep_from
 
-    def hand_over(self, replica: Replica) -> HandOverSlot | None:
+    def end_for(self, replica: Replica) -> HandOverSlot | None:
         """Return what a successor needs to go on from where this reign ends; None if it is too far behind."""
         stream = self.streams.get(replica)
         if stream is None or stream.acked is None:
@@ -210,18 +216,18 @@ class Reign:
             mutations=self._log[stream.acked - self._log_start :],
         )
 
-    def start_of(self, stream: CopyStream, now_ns: int) -> Snapshot | Resume:
-        """Return what starts a stream, or the next part of it, and count it as sent."""
+    def take_start(self, stream: CopyStream, now_ns: int) -> Snapshot | Resume:
+        """Count the start of a stream, or the next part of it, as sent, and return it."""
         if stream.parts:
             return stream.parts.pop(0)
         if stream.resumable and self.inherits is not None and self._log_start == 0:
-            stream.sent = stream.begins = 0
+            stream.sent = stream.begins = NO_INDEX
             return Resume(self.table.slot, self.since, stream.copy.joined, *self.inherits)
         stream.resumable = False
         return self._start_snapshot(stream, now_ns)
 
-    def tail_of(self, stream: CopyStream) -> Tail | None:
-        """Return the next mutations of a started stream and count them as sent; None if there are none."""
+    def take_tail(self, stream: CopyStream) -> Tail | None:
+        """Count the next mutations of a started stream as sent, and return them; None if there are none."""
         assert stream.sent is not None
         after = stream.sent
         if after == self.index:
@@ -229,8 +235,15 @@ class Reign:
         at = after - self._log_start
         assert at >= 0
         mutations = self._log[at : at + TAIL_MUTATIONS_MAX]
-        stream.sent = after + len(mutations)
-        return Tail(self.table.slot, self.since, stream.copy.joined, after, self.table.highest, mutations)
+        stream.sent = after + len(mutations)  # type: ignore[assignment]  # born here
+        return Tail(
+            slot=self.table.slot,
+            since=self.since,
+            joined=stream.copy.joined,
+            after=after,
+            highest=self.table.highest,
+            mutations=mutations,
+        )
 
     def _start_snapshot(self, stream: CopyStream, now_ns: int) -> Snapshot:
         holders = self.table.snapshot(now_ns)

@@ -13,7 +13,18 @@ from lockring.core.node.grants import NodeGrants
 from lockring.core.node.locks import LockHolder, LockWaiter, PromiseBasis, Session
 from lockring.core.node.session_leases import SessionLeases
 from lockring.errors import InvalidRequest
-from lockring.protocol import CloseSession, Keepalive, KeepaliveReply, ReleaseReply, Verdict
+from lockring.ids import NO_GENERATION, AcquisitionNumber, ConnectionId, SlotNumber
+from lockring.protocol import (
+    AcquisitionVerdict,
+    CloseSession,
+    Keepalive,
+    KeepaliveReply,
+    ReleaseReply,
+    SlotDigest,
+    SlotList,
+    SlotVerdict,
+    Verdict,
+)
 from lockring.slots import SLOTS
 
 
@@ -28,7 +39,7 @@ class Renewals:
         self._grants = grants
         self._leases = leases
 
-    def keepalive(self, connection: int, message: Keepalive, now_ns: int) -> None:
+    def keepalive(self, connection: ConnectionId, message: Keepalive, now_ns: int) -> None:
         """Renew the acquisitions on which client and node agree, and report the others."""
         context = self._context
         left_ns = context.rights.coordinator_lease_left_ns(now_ns)
@@ -41,13 +52,13 @@ class Renewals:
         if message.request > session.basis.request or session.basis.at_ns == 0:
             session.basis = PromiseBasis(message.request, promise_ms, now_ns)
         agreed = False
-        slots: list[tuple[int, int]] = []
-        acquisitions: list[tuple[int, int, int]] = []
+        slots: list[SlotVerdict] = []
+        acquisitions: list[AcquisitionVerdict] = []
         if message.listed:
-            if len({number for number, _ in message.listed}) < len(message.listed):
+            if len({listing.slot for listing in message.listed}) < len(message.listed):
                 raise InvalidRequest("a keepalive lists a slot once")
-            for number, listed in message.listed:
-                acquisitions += self._compare_list(session, number, listed, message.through, now_ns)
+            for listing in message.listed:
+                acquisitions += self._compare_list(session, listing, message.through, now_ns)
         elif message.slots:
             if len(message.slots) > SLOTS:
                 raise InvalidRequest(f"a keepalive compares {SLOTS} slots at most")
@@ -62,52 +73,60 @@ class Renewals:
             connection, KeepaliveReply(message.request, promise_ms, agreed, slots, acquisitions)
         )
 
-    def _compare_slots(
-        self, session: Session, expected: list[tuple[int, int, int]], now_ns: int
-    ) -> list[tuple[int, int]]:
-        verdicts: list[tuple[int, int]] = []
-        named: dict[int, None] = {}
-        for number, count, digest in expected:
+    def _compare_slots(self, session: Session, expected: list[SlotDigest], now_ns: int) -> list[SlotVerdict]:
+        verdicts: list[SlotVerdict] = []
+        named: dict[SlotNumber, None] = {}
+        for each in expected:
+            number = each.slot
             named[number] = None
             verdict = self._verdict_of_slot(number, now_ns)
             if verdict is Verdict.HELD:
                 share = session.served.get(number)
                 here = (0, 0) if share is None else (share.count, share.digest)
-                if here != (count, digest):
+                if here != (each.count, each.digest):
                     verdict = Verdict.DIFFERS
-            verdicts.append((number, verdict))
+            verdicts.append(SlotVerdict(number, verdict))
         verdicts += [
-            (number, Verdict.DIFFERS)
+            SlotVerdict(number, Verdict.DIFFERS)
             for number in session.served
             if number not in named and self._context.rights.may_serve(number, now_ns=now_ns)
         ]
         return verdicts
 
     def _compare_list(
-        self, session: Session, number: int, listed: list[tuple[int, str]], through: int, now_ns: int
-    ) -> list[tuple[int, int, int]]:
+        self, session: Session, listing: SlotList, through: AcquisitionNumber, now_ns: int
+    ) -> list[AcquisitionVerdict]:
+        number = listing.slot
         verdict = self._verdict_of_slot(number, now_ns)
         if verdict is not Verdict.HELD:
-            return [(acquisition, verdict, 0) for acquisition, _ in listed]
+            return [
+                AcquisitionVerdict(listed.acquisition, verdict, NO_GENERATION)
+                for listed in listing.acquisitions
+            ]
         slot = self._context.slots[number]
         assert slot.reign is not None
         share = session.served.get(number)
         known = {} if share is None else dict(share.entries)
-        answers: list[tuple[int, int, int]] = []
-        for acquisition, name in listed:
+        answers: list[AcquisitionVerdict] = []
+        for listed in listing.acquisitions:
+            acquisition = listed.acquisition
             entry = known.pop(acquisition, None)
-            if entry is None or entry.lock.name != name or (isinstance(entry, LockHolder) and entry.broken):
-                answers.append((acquisition, Verdict.LOST, 0))
+            if (
+                entry is None
+                or entry.lock.name != listed.name
+                or (isinstance(entry, LockHolder) and entry.broken)
+            ):
+                answers.append(AcquisitionVerdict(acquisition, Verdict.LOST, NO_GENERATION))
             elif isinstance(entry, LockWaiter) or entry in slot.reign.unanswered:
-                answers.append((acquisition, Verdict.WAITING, 0))
+                answers.append(AcquisitionVerdict(acquisition, Verdict.WAITING, NO_GENERATION))
             else:
-                answers.append((acquisition, Verdict.HELD, entry.generation))
+                answers.append(AcquisitionVerdict(acquisition, Verdict.HELD, entry.generation))
         for acquisition, entry in known.items():
             if acquisition <= through and slot.table.find(session.id, acquisition) is entry:
                 self._grants.drop(slot, entry, now_ns)
         return answers
 
-    def _verdict_of_slot(self, number: int, now_ns: int) -> Verdict:
+    def _verdict_of_slot(self, number: SlotNumber, now_ns: int) -> Verdict:
         if not 0 <= number < SLOTS:
             raise InvalidRequest(f"there is no slot {number}")
         context = self._context
@@ -115,7 +134,7 @@ class Renewals:
             return Verdict.MOVED
         return Verdict.HELD if context.rights.may_serve(number, now_ns=now_ns) else Verdict.RETRY
 
-    def close_session(self, connection: int, message: CloseSession, now_ns: int) -> None:
+    def close_session(self, connection: ConnectionId, message: CloseSession, now_ns: int) -> None:
         """End a session here, with all its acquisitions in the slots served here."""
         dropped = self._leases.close(message.session, now_ns)
         self._context.outbox.send(connection, ReleaseReply(message.request, dropped))

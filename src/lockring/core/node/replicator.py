@@ -8,6 +8,7 @@ from lockring.core.node.peer_link import PeerLink, StateSent
 from lockring.core.node.reign import NEARLY_IN_SYNC, STREAMS_PER_MESSAGE, CopyStream, Reign
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS
+from lockring.ids import SequenceNumber, SlotNumber
 from lockring.protocol import (
     HandOver,
     Replicate,
@@ -30,7 +31,7 @@ class Replicator:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self.links: dict[Replica, PeerLink] = {}
-        self._learners: dict[int, None] = {}
+        self._learners: dict[SlotNumber, None] = {}
         self._in_sync_at_ns = DISTANT_PAST_NS
 
     # ------------------------------------------------------------------ connections
@@ -149,7 +150,7 @@ class Replicator:
         while news.starting and link.budget.has_room(cost) and len(parts) < STREAMS_PER_MESSAGE:
             number = next(iter(news.starting))
             stream = link.streams[number]
-            part = stream.reign.start_of(stream, now_ns)
+            part = stream.reign.take_start(stream, now_ns)
             parts.append(part)
             started.append(stream)
             cost += 1 + len(part.holders) if isinstance(part, Snapshot) else 1
@@ -162,7 +163,7 @@ class Replicator:
             stream = link.streams[number]
             if stream.must_start():
                 continue
-            tail = stream.reign.tail_of(stream)
+            tail = stream.reign.take_tail(stream)
             if tail is not None:
                 parts.append(tail)
                 if stream.sent != stream.reign.index:
@@ -199,12 +200,17 @@ class Replicator:
         lease_ns = context.state.backup_lease_ms * NS_PER_MS
         link.lease.acknowledged(sent_at_ns + lease_ns, message.version, version)
         link.budget.acknowledged(message.sequence)
-        for number, since, joined, index in message.positions:
+        for position in message.positions:
             # The link has the streams of the present reigns only; one of another reign or tenure is out of date.
+            number = position.slot
             stream = link.streams.get(number)
-            if stream is None or stream.reign.since != since or stream.copy.joined != joined:
+            if (
+                stream is None
+                or stream.reign.since != position.since
+                or stream.copy.joined != position.joined
+            ):
                 continue
-            reign = stream.reign
+            reign, index = stream.reign, position.reached
             if message.sequence < stream.started or index > reign.index:
                 continue
             if index < 0:
@@ -218,7 +224,7 @@ class Replicator:
         if message.version < version:
             self._pass_state(link, message.sequence)
 
-    def _pass_state(self, link: PeerLink, sequence: int) -> None:
+    def _pass_state(self, link: PeerLink, sequence: SequenceNumber) -> None:
         """Send the newest state to a peer that does not know it, and again what it could not understand without."""
         context = self._context
         version = context.state.version
@@ -228,7 +234,7 @@ class Replicator:
         if sequence <= link.state_sent.after:
             link.restart_unknown(sequence)
 
-    def _check_learner(self, number: int, reign: Reign, now_ns: int) -> None:
+    def _check_learner(self, number: SlotNumber, reign: Reign, now_ns: int) -> None:
         """Require a learner that has nearly caught up, and report it in sync once it has what there was then.
 
         Required before the coordinator hears of it: else a grant could be answered without it between the coordinator's
@@ -283,17 +289,17 @@ class Replicator:
 
     def hand_over(self, reign: Reign, successor: Replica, now_ns: int) -> None:
         """Send the successor in a slot the end of this node's reign, until news of its own reign arrives."""
-        end = reign.hand_over(successor)
+        end = reign.end_for(successor)
         if end is not None:
             self._link(successor, now_ns).hand_overs.add(end)
 
-    def hand_over_done(self, successor: Replica, number: int) -> None:
+    def hand_over_done(self, successor: Replica, number: SlotNumber) -> None:
         """Stop handing over to a successor that has begun its own reign."""
         link = self.links.get(successor)
         if link is not None and link.hand_overs.by_slot:
             link.hand_overs.drop(number)
 
-    def forget_hand_overs(self, number: int) -> None:
+    def forget_hand_overs(self, number: SlotNumber) -> None:
         """Forget the ends of earlier reigns in a slot that has a new one."""
         for link in self.links.values():
             if link.hand_overs.by_slot:
@@ -317,5 +323,5 @@ class Replicator:
         assert carried == sum(len(slot.reign.streams) for slot in slots.values() if slot.reign is not None)
 
 
-def _item(number: int, state: SlotState, copy: Copy) -> SlotRequest:
+def _item(number: SlotNumber, state: SlotState, copy: Copy) -> SlotRequest:
     return SlotRequest(number, state.epoch, copy.replica.node, copy.replica.incarnation, copy.joined)

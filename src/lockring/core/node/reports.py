@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from lockring.core.effects import Connection
-from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.grants import NodeGrants
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.status import NodeStatus, server_status_of, status_of
 from lockring.core.node.trouble import Troubles
+from lockring.ids import ConnectionId
 from lockring.protocol import GetState, GetStatus, StateReply, StatusReply
 
 
@@ -20,7 +19,6 @@ class NodeReports:
         self,
         context: NodeContext,
         tie: CoordinatorTie,
-        clients: ConnectedClients,
         *,
         troubles: Troubles,
         sessions: Sessions,
@@ -28,7 +26,6 @@ class NodeReports:
     ) -> None:
         self._context = context
         self._tie = tie
-        self._clients = clients
         self._troubles = troubles
         self._sessions = sessions
         self._grants = grants
@@ -39,17 +36,19 @@ class NodeReports:
             self._context,
             waiters=self._grants.waiters,
             sessions=len(self._sessions),
-            clients=len(self._clients.by_connection),
             now_ns=max(now_ns, self._context.now_ns),
         )
 
-    def send_state(self, connection: Connection, message: GetState, now_ns: int) -> None:
+    def send_state(self, connection: ConnectionId, message: GetState, now_ns: int) -> None:
         """Send the newest state, and why this node cannot serve as it should."""
-        note = self._tie.note or self._troubles.note(now_ns)
+        note = self._tie.note
+        if not note:
+            self._troubles.look(now_ns)
+            note = self._troubles.note(now_ns)
         reply = StateReply(message.request, self._context.encoded_state(), note)
         self._context.outbox.send(connection, reply)
 
-    def send_status(self, connection: Connection, message: GetStatus, now_ns: int) -> None:
+    def send_status(self, connection: ConnectionId, message: GetStatus, now_ns: int) -> None:
         """Send the node's status by its own clock and rights."""
         status = server_status_of(
             self.status(now_ns), note=self._tie.note, away_since_ns=self._tie.away_since_ns, now_ns=now_ns

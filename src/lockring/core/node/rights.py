@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from lockring.core.node.leases import Lease
 from lockring.core.node.slot import NodeSlot
+from lockring.ids import NO_VERSION, SlotNumber, Version
 
 
 class Rights:
@@ -24,12 +25,12 @@ class Rights:
         coordinator_lease: the lease that the coordinator gives.
     """
 
-    def __init__(self, slots: dict[int, NodeSlot]) -> None:
+    def __init__(self, slots: dict[SlotNumber, NodeSlot]) -> None:
         self.coordinator_lease = Lease()
         self._slots = slots
-        self._needed: dict[Lease, int] | None = None
+        self._needed: dict[Lease, Version] | None = None
 
-    def may_serve(self, number: int, *, now_ns: int) -> bool:
+    def may_serve(self, number: SlotNumber, *, now_ns: int) -> bool:
         """Return whether this node is a slot's active primary and cannot have been replaced by `now_ns`."""
         slot = self._slots.get(number)
         reign = None if slot is None else slot.reign
@@ -67,11 +68,11 @@ class Rights:
         """Forget which copies are required, since that has changed."""
         self._needed = None
 
-    def _newest_reign_by_lease(self) -> dict[Lease, int]:
-        newest: dict[Lease, int] = {}
+    def _newest_reign_by_lease(self) -> dict[Lease, Version]:
+        newest: dict[Lease, Version] = {}
         for slot in self._slots.values():
             if slot.reign is not None:
                 for stream in slot.reign.streams.values():
                     if stream.required:
-                        newest[stream.lease] = max(newest.get(stream.lease, 0), slot.reign.since)
+                        newest[stream.lease] = max(newest.get(stream.lease, NO_VERSION), slot.reign.since)
         return newest

@@ -21,8 +21,9 @@ from lockring.core.node.replicator import Replicator
 from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import EndedReign, NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
+from lockring.ids import SlotNumber
 from lockring.protocol import HandOver, HandOverSlot
-from lockring.slots import SLOTS
+from lockring.slots import SLOTS, all_slots
 from lockring.units import NS_PER_MS
 
 
@@ -73,9 +74,9 @@ class SlotRoles:
         self._sessions = sessions
         self._replicator = replicator
         self._promises = promises
-        self.to_begin: DeadlineQueue[int] = DeadlineQueue(self._is_to_begin)
-        self._begin_at_ns: dict[int, int] = {}
-        self._early: dict[int, HandOverSlot] = {}
+        self.to_begin: DeadlineQueue[SlotNumber] = DeadlineQueue(self._is_to_begin)
+        self._begin_at_ns: dict[SlotNumber, int] = {}
+        self._early: dict[SlotNumber, HandOverSlot] = {}
         self.released = ReleasedSlots()
 
     # ------------------------------------------------------------------ a new state
@@ -83,7 +84,7 @@ class SlotRoles:
     def change(self, old: ClusterState, new: ClusterState, now_ns: int) -> list[SlotChange]:
         """Take the roles of a state that the node has just learned of."""
         changes: list[SlotChange] = []
-        for number in range(SLOTS):
+        for number in all_slots():
             before, after = old.slots[number], new.slots[number]
             if before is after:
                 continue
@@ -100,7 +101,7 @@ class SlotRoles:
         self._early = {number: end for number, end in self._early.items() if self._may_succeed(number, end)}
         return changes
 
-    def _part_from(self, number: int, state: SlotState) -> None:
+    def _part_from(self, number: SlotNumber, state: SlotState) -> None:
         """Note until when clients may believe in what they hold in a slot that is given up with no successor."""
         slot = self._context.slots.get(number)
         if slot is None or slot.reign is None or slot.reign.since != state.since:
@@ -112,12 +113,12 @@ class SlotRoles:
                 assert share.session.deadline_ns != NO_DEADLINE, "the sessions of a reign run"
                 released.promised_until_ns = max(released.promised_until_ns, share.session.deadline_ns)
 
-    def _may_succeed(self, number: int, end: HandOverSlot) -> bool:
+    def _may_succeed(self, number: SlotNumber, end: HandOverSlot) -> bool:
         slot = self._context.slots[number]
         return slot.reign is None and slot.following == (end.since, end.joined)
 
     def _change_slot(
-        self, number: int, before: SlotState, after: SlotState, now_ns: int
+        self, number: SlotNumber, before: SlotState, after: SlotState, now_ns: int
     ) -> EndedReign | None:
         me, slots = self._context.replica, self._context.slots
         copy = after.copy_of(me)
@@ -201,7 +202,7 @@ class SlotRoles:
         self._begin_at_ns[slot.number] = at_ns
         self.to_begin.push(at_ns, slot.number)
 
-    def _is_to_begin(self, number: int, at_ns: int) -> bool:
+    def _is_to_begin(self, number: SlotNumber, at_ns: int) -> bool:
         return self._begin_at_ns.get(number) == at_ns
 
     def handed_over(self, message: HandOver, now_ns: int) -> list[SlotChange]:

@@ -35,6 +35,7 @@ from lockring.core.node.trouble import Troubles
 from lockring.core.node.validation import check_acquire
 from lockring.core.node.watches import Watches
 from lockring.errors import ProtocolError
+from lockring.ids import NO_REQUEST, ClientId, ConnectionId, GreetingNumber
 from lockring.protocol import (
     Acquire,
     Break,
@@ -85,7 +86,7 @@ class ClientService:
         acquisitions = Acquisitions(context, self.clients, self.troubles, self.grants, self._leases)
         renewals = Renewals(context, self.clients, self.grants, self._leases)
         self.reports = NodeReports(
-            context, tie, self.clients, troubles=self.troubles, sessions=sessions, grants=self.grants
+            context, tie, troubles=self.troubles, sessions=sessions, grants=self.grants
         )
         self.requests = ClientRequests(
             context,
@@ -122,7 +123,7 @@ class ClientService:
 
     # ------------------------------------------------------------------ connections
 
-    def connected(self, connection: int, client: str, number: int) -> None:
+    def connected(self, connection: ConnectionId, client: ClientId, number: GreetingNumber) -> None:
         """Serve a client that was welcomed. Its older connections end here; an older one that comes late is closed."""
         reason = "superseded by a newer connection of this client"
         if self.clients.is_outdated(client, number):
@@ -137,7 +138,7 @@ class ClientService:
         self.clients.add(connection, client, number)
         self._context.outbox.send(connection, self._context.routes())
 
-    def disconnected(self, connection: int) -> None:
+    def disconnected(self, connection: ConnectionId) -> None:
         """End what a connection's client waits for and watches; its holders stay, since its lease lasts."""
         client = self.clients.remove(connection)
         if client is None:
@@ -146,18 +147,18 @@ class ClientService:
         self._watches.disconnected(connection, client)
         self.groups.disconnected(connection, client)
 
-    def _refuse_kind(self, connection: int, message: Message) -> None:
+    def _refuse_kind(self, connection: ConnectionId, message: Message) -> None:
         """End a connection that sends what no client may send: what else it sends cannot be trusted either."""
         self.disconnected(connection)
         text = f"a node does not accept {type(message).__name__} from a client"
-        self._context.outbox.add(Refuse(connection, Refusal(0, ProtocolError.code, text)))
+        self._context.outbox.add(Refuse(connection, Refusal(NO_REQUEST, ProtocolError.code, text)))
 
     def send_routes(self) -> None:
         """Send all clients where the primaries are."""
         for connection in self.clients.by_connection:
             self._context.outbox.send(connection, self._context.routes())
 
-    def _unwatch(self, connection: int, message: Unwatch, now_ns: int) -> None:
+    def _unwatch(self, connection: ConnectionId, message: Unwatch, now_ns: int) -> None:
         """End a watch, be it of a lock or of a group: clients number both alike."""
         known = self._watches.unwatch(connection, message.watch) or self.groups.unfollow(
             connection, message.watch

@@ -12,6 +12,7 @@ from lockring.core.node.sessions import Sessions
 from lockring.core.node.slot import NodeSlot
 from lockring.core.node.validation import check_session
 from lockring.errors import InvalidRequest, Overloaded
+from lockring.ids import ConnectionId, SessionId
 from lockring.protocol import Acquire, Keepalive
 
 SESSIONS_MAX: Final = 250_000
@@ -35,7 +36,7 @@ class SessionLeases:
         self._sessions = sessions
         self._grants = grants
 
-    def touch(self, message: Acquire | Keepalive, connection: int, now_ns: int) -> Session:
+    def touch(self, message: Acquire | Keepalive, connection: ConnectionId, now_ns: int) -> Session:
         """Extend the session that a message names by another TTL, and return it.
 
         A session that is not known starts with nothing, and so does one that has run out: what it had is dropped.
@@ -98,7 +99,7 @@ class SessionLeases:
                 self._clients.notify_lost(holder, "expired")
                 self._grants.drop_holder(slot, holder, now_ns, "expired")
 
-    def close(self, session_id: str, now_ns: int) -> bool:
+    def close(self, session_id: SessionId, now_ns: int) -> bool:
         """End a session as its client wishes.
 
         Returns:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from lockring.core.deadlines import DeadlineQueue
 from lockring.core.node.locks import NO_BASIS, NO_DEADLINE, Session
+from lockring.ids import SessionId
 
 
 class Sessions:
@@ -15,14 +16,14 @@ class Sessions:
     __slots__ = ("by_id", "queue")
 
     def __init__(self) -> None:
-        self.by_id: dict[str, Session] = {}
+        self.by_id: dict[SessionId, Session] = {}
         self.queue: DeadlineQueue[Session] = DeadlineQueue(lambda session, _: session.in_queue)
 
     def __len__(self) -> int:
         return len(self.by_id)
 
-    def open(self, session_id: str, owner: str, ttl_ms: int) -> Session:
-        """Return the session of this id. Create it if it is not known."""
+    def open(self, session_id: SessionId, owner: str, ttl_ms: int) -> Session:
+        """Open the session of this id unless it is open already, and return it."""
         session = self.by_id.get(session_id)
         if session is None:
             session = self.by_id[session_id] = Session(session_id, owner, ttl_ms)

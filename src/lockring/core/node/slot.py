@@ -7,16 +7,25 @@ then, since a copy may be promoted at any moment with what it has.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockWaiter
 from lockring.core.node.reign import Reign
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import DISTANT_PAST_NS
+from lockring.ids import (
+    NEEDS_SNAPSHOT,
+    NO_GENERATION,
+    NO_INDEX,
+    Generation,
+    MutationIndex,
+    SlotNumber,
+    Version,
+)
 from lockring.protocol import HandOverSlot, Put, Resume, Revoke, Snapshot, StreamPart, Tail
 
-NO_BASE = -1
+NO_BASE: Final = Version(-1)
 
 
 class EndedReign(NamedTuple):
@@ -28,7 +37,7 @@ class EndedReign(NamedTuple):
         waiters: taken out of the table, in queue order.
     """
 
-    number: int
+    number: SlotNumber
     reign: Reign
     waiters: list[LockWaiter]
 
@@ -58,18 +67,18 @@ class NodeSlot:
         "table",
     )
 
-    def __init__(self, number: int, sessions: Sessions) -> None:
+    def __init__(self, number: SlotNumber, sessions: Sessions) -> None:
         self.number = number
         self.table = LockTable(number, sessions)
         self.base = NO_BASE
-        self.content: tuple[int, int] | None = None
-        self.following: tuple[int, int] | None = None
+        self.content: tuple[Version, MutationIndex] | None = None
+        self.following: tuple[Version, Version] | None = None
         self.reign: Reign | None = None
         self.not_before_ns = DISTANT_PAST_NS
         self._parts: list[Put | Revoke] = []
-        self._parts_of: tuple[int, int, int] | None = None
+        self._parts_of: tuple[Version, Version, MutationIndex] | None = None
 
-    def clear(self, base: int = NO_BASE) -> None:
+    def clear(self, base: Version = NO_BASE) -> None:
         """Hold nothing, as of `base`."""
         assert self.reign is None
         self.table.clear()
@@ -81,7 +90,7 @@ class NodeSlot:
 
     # ------------------------------------------------------------------ as a copy
 
-    def apply(self, stream: StreamPart, base: int, now_ns: int) -> int | None:
+    def apply(self, stream: StreamPart, base: Version, now_ns: int) -> MutationIndex | None:
         """Take in a primary's news; the caller has checked that the state names this tenure.
 
         Args:
@@ -98,12 +107,12 @@ class NodeSlot:
         if isinstance(stream, Resume):
             if self.following != tenure:
                 if self.content != (stream.ended_since, stream.ended_index) or self.base != base:
-                    return -1
-                self._follow(tenure, 0)
+                    return NEEDS_SNAPSHOT
+                self._follow(tenure, NO_INDEX)
         elif self.following == tenure:
             self._apply_tail(stream, now_ns)
         else:
-            return -1
+            return NEEDS_SNAPSHOT
         content = self.content  # every message of a primary comes by here: no call for it
         assert content is not None
         return content[1]
@@ -120,7 +129,9 @@ class NodeSlot:
         self.not_before_ns = DISTANT_PAST_NS
         return True
 
-    def _apply_snapshot(self, part: Snapshot, tenure: tuple[int, int], now_ns: int) -> int | None:
+    def _apply_snapshot(
+        self, part: Snapshot, tenure: tuple[Version, Version], now_ns: int
+    ) -> MutationIndex | None:
         if self.following == tenure and self._index() >= part.index:
             return self._index()
         key = (*tenure, part.index)
@@ -128,11 +139,11 @@ class NodeSlot:
             self._parts_of = key
             self._parts = []
         if self._parts_of != key:
-            return -1
+            return NEEDS_SNAPSHOT
         self._parts.extend(part.holders)
         if not part.last:
             return None
-        highest = max(part.highest, self.table.highest if self.base == part.base else 0)
+        highest = max(part.highest, self.table.highest if self.base == part.base else NO_GENERATION)
         holders = self._parts
         self.clear(part.base)
         self.table.highest = highest
@@ -148,19 +159,20 @@ class NodeSlot:
         for mutation in tail.mutations[index - tail.after :]:
             self.table.apply(mutation, now_ns)
         self.table.highest = max(self.table.highest, tail.highest)
-        self.content = (tail.since, max(index, tail.after + len(tail.mutations)))
+        reached: MutationIndex = tail.after + len(tail.mutations)  # type: ignore[assignment]  # born here
+        self.content = (tail.since, max(index, reached))
 
-    def _follow(self, tenure: tuple[int, int], index: int) -> None:
+    def _follow(self, tenure: tuple[Version, Version], index: MutationIndex) -> None:
         self.following = tenure
         self.content = (tenure[0], index)
 
-    def _index(self) -> int:
+    def _index(self) -> MutationIndex:
         assert self.content is not None
         return self.content[1]
 
     # ------------------------------------------------------------------ as the primary
 
-    def begin_reign(self, since: int, base: int, generation_from: int, now_ns: int) -> Reign:
+    def begin_reign(self, since: Version, base: Version, generation_from: Generation, now_ns: int) -> Reign:
         """Become active: from now on sessions here count what the table holds."""
         self.reign = Reign(self.table, since, base, now_ns, self.content)
         self.following = None

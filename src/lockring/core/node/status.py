@@ -7,6 +7,7 @@ import msgspec
 from lockring.cluster_state import Replica
 from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS
+from lockring.ids import Version
 from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
 
@@ -18,39 +19,32 @@ class NodeStatus(msgspec.Struct, frozen=True):
         replica: the node's identity: its id and its incarnation.
         version: the version of the newest state that it knows.
         primary_slots: slots whose primary it is by that state.
-        active_slots: slots in which it reigns, though it may lack a lease just now.
         serving_slots: slots that it may serve at this moment.
-        copied_slots: slots whose backup or learner it is by that state.
         locks: locks in the slots in which it reigns.
         waiters: requests that wait for locks there.
         sessions: sessions of clients.
-        clients: connections of clients.
         coordinator_lease_left_ms: what is left of the coordinator's lease; 0 if it is over, or never was.
         coordinator_lease_over_ms: for how long it has been over; -1 if it is not, or never was.
     """
 
     replica: Replica
-    version: int
+    version: Version
     primary_slots: int
-    active_slots: int
     serving_slots: int
-    copied_slots: int
     locks: int
     waiters: int
     sessions: int
-    clients: int
     coordinator_lease_left_ms: int
     coordinator_lease_over_ms: int
 
 
-def status_of(context: NodeContext, *, waiters: int, sessions: int, clients: int, now_ns: int) -> NodeStatus:
+def status_of(context: NodeContext, *, waiters: int, sessions: int, now_ns: int) -> NodeStatus:
     """Return a node's status at `now_ns`. It takes a few milliseconds, since it looks at every slot.
 
     Args:
         context: of the node.
         waiters: requests that wait for locks.
         sessions: sessions of clients.
-        clients: connections of clients.
         now_ns: the time.
     """
     me, state, rights = context.replica, context.state, context.rights
@@ -61,13 +55,10 @@ def status_of(context: NodeContext, *, waiters: int, sessions: int, clients: int
         replica=me,
         version=state.version,
         primary_slots=sum(slot.primary == me for slot in state.slots),
-        active_slots=len(reigning),
         serving_slots=sum(rights.may_serve(slot.number, now_ns=now_ns) for slot in reigning),
-        copied_slots=sum(slot.copy_of(me) is not None for slot in state.slots),
         locks=sum(len(slot.table.locks) for slot in reigning),
         waiters=waiters,
         sessions=sessions,
-        clients=clients,
         coordinator_lease_left_ms=ns_to_ms_floor(left_ns),
         coordinator_lease_over_ms=ns_to_ms_floor(-left_ns) if has_been and left_ns <= 0 else -1,
     )

@@ -1,7 +1,7 @@
 """The reasons why a node cannot serve, for its clients, which cannot see the coordinator and would not know them.
 
-The node looks for trouble with every tick, and notifies every client of a change. Trouble of single slots, for the
-second or two of a failover, is not reported.
+The node looks for trouble with every tick, and before it gives a reason. It notifies every client of a change. Trouble
+of single slots, for the second or two of a failover, is not reported.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from lockring.cluster_state import ClusterState
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.timing import DISTANT_PAST_NS, with_time_left
+from lockring.ids import ConnectionId, SlotNumber
 from lockring.protocol import HeartbeatAck, TroubleNotice
-from lockring.slots import SLOTS
+from lockring.slots import SLOTS, all_slots
 from lockring.units import NS_PER_MS, ns_to_ms_floor
 
 
@@ -36,30 +37,32 @@ class Troubles:
 
     def look(self, now_ns: int) -> None:
         """Look for the present trouble, and notify all clients if it is another one."""
-        reason = self._reason_now(now_ns)
+        state = self._context.state
+        if state is not self._counted:
+            self._counted = state
+            self._unassigned = sum(not _has_primary(state, slot) for slot in all_slots())
+        reason = self._reason_at(now_ns)
         if reason == self._reason:
             return
         self._reason, self._since_ns = reason, now_ns
         for connection in self._clients.by_connection:
             self._context.outbox.send(connection, self.message(now_ns))
 
-    def greet(self, connection: int, now_ns: int) -> None:
+    def greet(self, connection: ConnectionId, now_ns: int) -> None:
         """Notify a new client of the trouble, if there is any."""
         self.look(now_ns)
         if self._reason:
             self._context.outbox.send(connection, self.message(now_ns))
 
-    def why_not_served(self, number: int) -> str:
-        """Return a sentence for the client whose request about a slot cannot be answered."""
+    def why_not_served(self, number: SlotNumber) -> str:
+        """Return a sentence for the client whose request about a slot cannot be answered, as of the last `look`."""
         context = self._context
-        self.look(context.now_ns)
         concerns = self._reason == "no-coordinator" or not _has_primary(context.state, number)
         why = (self._reason and concerns and self.message(context.now_ns).text) or "try again"
         return f"node {context.replica.node} may not serve slot {number} at present; {why}"
 
     def note(self, now_ns: int) -> str:
-        """Return a sentence on the trouble and how long it may still last; "" if there is none."""
-        self.look(now_ns)
+        """Return a sentence on the trouble at the last `look`, and how long it may last; "" if there is none."""
         trouble = self.message(now_ns)
         return with_time_left(trouble.text, trouble.left_ms) if trouble.reason else ""
 
@@ -87,19 +90,15 @@ class Troubles:
                 return TroubleNotice(self._reason, text, False, since_ms)
         return TroubleNotice("")
 
-    def _reason_now(self, now_ns: int) -> str:
+    def _reason_at(self, now_ns: int) -> str:
         if self._context.rights.coordinator_lease_left_ns(now_ns) <= 0:
             return "no-coordinator"
-        state = self._context.state
-        if state is not self._counted:
-            self._counted = state
-            self._unassigned = sum(not _has_primary(state, slot) for slot in range(SLOTS))
         if not self._unassigned:
             return ""
         return "leases" if self._waiting else "no-primary"
 
 
-def _has_primary(state: ClusterState, slot: int) -> bool:
+def _has_primary(state: ClusterState, slot: SlotNumber) -> bool:
     """Return whether a slot has a primary that is a member. A former life of one serves nothing any more."""
     primary = state.slots[slot].primary
     return primary is not None and state.is_current(primary)

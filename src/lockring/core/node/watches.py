@@ -20,6 +20,7 @@ from lockring.core.node.lock_events import LockEvents
 from lockring.core.node.session_leases import SessionLeases
 from lockring.core.node.slot import NodeSlot
 from lockring.errors import InvalidRequest, Overloaded
+from lockring.ids import ConnectionId, LockName, RequestNumber, SlotNumber
 from lockring.protocol import Watch, WatchNotice
 from lockring.slots import slot_of
 
@@ -37,9 +38,9 @@ class Watches:
         self._clients = clients
         self._events = events
         self._leases = leases
-        self._watched_in: dict[int, dict[str, None]] = {}
+        self._watched_in: dict[SlotNumber, dict[LockName, None]] = {}
 
-    def watch(self, connection: int, message: Watch, slot: NodeSlot, now_ns: int) -> None:
+    def watch(self, connection: ConnectionId, message: Watch, slot: NodeSlot, now_ns: int) -> None:
         """Send a lock at the end of this turn, and after each change."""
         name = message.name
         watches = self._clients.by_connection[connection].watches
@@ -55,7 +56,7 @@ class Watches:
         watches[message.request] = name
         self._events.changed[name] = None
 
-    def unwatch(self, connection: int, watch: int) -> bool:
+    def unwatch(self, connection: ConnectionId, watch: RequestNumber) -> bool:
         """End a watch, and return whether there was one under this number."""
         name = self._clients.by_connection[connection].watches.pop(watch, None)
         if name is not None:
@@ -64,12 +65,12 @@ class Watches:
 
     # ------------------------------------------------------------------ what ends watches
 
-    def disconnected(self, connection: int, client: ConnectedClient) -> None:
+    def disconnected(self, connection: ConnectionId, client: ConnectedClient) -> None:
         """End the watches of a connection that is gone."""
         for request, name in client.watches.items():
             self._forget(name, (connection, request))
 
-    def reign_ended(self, number: int) -> None:
+    def reign_ended(self, number: SlotNumber) -> None:
         """Send the watchers of a slot that is not served here any more to its new primary."""
         for name in list(self._watched_in.get(number, ())):
             for connection, watch in list(self._events.watched[name].watchers):
@@ -77,7 +78,7 @@ class Watches:
                 self._forget(name, (connection, watch))
                 self._clients.refuse_moved(connection, watch, name)
 
-    def _forget(self, name: str, watch: tuple[int, int]) -> None:
+    def _forget(self, name: LockName, watch: tuple[ConnectionId, RequestNumber]) -> None:
         watched = self._events.watched[name]
         del watched.watchers[watch]
         if not watched.watchers:
@@ -90,14 +91,14 @@ class Watches:
 
     # ------------------------------------------------------------------ news
 
-    def send_news(self, now_ns: int) -> list[str]:
+    def send_news(self, now_ns: int) -> list[LockName]:
         """Send the locks that have changed to their watches, as far as this node may.
 
         Returns:
             The names of those that are locks of groups, in order: their groups may have other members.
         """
         context = self._context
-        grouped: list[str] = []
+        grouped: list[LockName] = []
         for name in list(self._events.changed):
             number = slot_of(name)
             if not context.rights.may_serve(number, now_ns=now_ns):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -172,5 +172,57 @@ def test_an_acquire_is_not_refused_if_another_task_leaves_the_block(
             async with page.read():
                 with pytest.raises(lockring.InvalidRequest, match="would wait for itself to write"):
                     await write()
+
+    asyncio.run(main())
+
+
+class Interrupt(BaseException):
+    """Ends a call from outside, as a cancellation or the end of the program does."""
+
+
+async def a_question(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
+    return client.describe("x")
+
+
+async def an_acquire(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
+    return client.lock("x").acquire()
+
+
+async def a_release_of_several(client: Client, kept: list[Any]) -> Coroutine[Any, Any, Any]:
+    grants = await client.acquire_all(["x", "y", "z"])
+    kept.append(grants)  # or they would be dropped before the client's own thread has let go of them
+    return grants.release()
+
+
+def throw(call: Coroutine[Any, Any, Any]) -> None:
+    call.throw(Interrupt())
+
+
+def throw_on_a_loop(call: Coroutine[Any, Any, Any]) -> None:
+    async def main() -> None:
+        throw(call)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("interrupt", [throw, throw_on_a_loop])
+@pytest.mark.parametrize("begin", [a_question, an_acquire, a_release_of_several])
+def test_a_call_that_is_ended_in_another_thread_ends_with_its_own_error_and_leaves_nothing(
+    server: LockServer,
+    own_thread: bool,
+    begin: Callable[[Client, list[Any]], Coroutine[Any, Any, Coroutine[Any, Any, Any]]],
+    interrupt: Callable[[Coroutine[Any, Any, Any]], None],
+) -> None:
+    async def main() -> None:
+        async with Client(server.address, own_thread=own_thread) as client:
+            async with client.lock("warm up"):
+                pass
+            kept: list[Any] = []
+            call = await begin(client, kept)
+            call.send(None)  # it waits for its answer, and no task drives it
+            with pytest.raises(Interrupt):
+                await asyncio.to_thread(interrupt, call)
+            for name in ("x", "y", "z"):
+                await asyncio.to_thread(server.wait_until, lambda name=name: server.holders(name) == [])
 
     asyncio.run(main())

@@ -319,6 +319,28 @@ class TestLoss:
 
         asyncio.run(main())
 
+    def test_a_callback_that_reads_a_cancelled_future_keeps_nothing_from_happening(
+        self, server: LockServer
+    ) -> None:
+        async def main() -> None:
+            problems: list[dict[str, Any]] = []
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: problems.append(context))
+            cancelled = loop.create_future()
+            cancelled.cancel()
+            async with Client(server.address) as client:
+                grant = await client.lock("x").acquire()
+                called = asyncio.Event()
+                grant.on_lost(lambda _: cancelled.result())
+                grant.on_lost(lambda _: called.set())
+                server.lose("x")
+                await asyncio.wait_for(called.wait(), PATIENCE_S)
+                async with asyncio.timeout(PATIENCE_S), client.lock("y"):
+                    pass
+            assert [type(each["exception"]) for each in problems] == [asyncio.CancelledError]
+
+        asyncio.run(main())
+
     def test_leaving_a_block_after_a_loss_raises_or_notes(self, run: Run, server: LockServer) -> None:
         async def main(client: Client) -> None:
             with pytest.raises(LockLost):  # noqa: PT012

@@ -309,13 +309,13 @@ class TestWaiting:
 
         waiter = in_thread(wait)
         server.wait_until(lambda: len(server.holders("x")) == 2)
-        original = client._driver._core.acquire
+        original = client._driver._host.core.acquire
 
         def torn(*args: Any, **options: Any) -> None:
             original(*args, **options)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(client._driver._core, "acquire", torn)
+        monkeypatch.setattr(client._driver._host.core, "acquire", torn)
         with pytest.raises(KeyboardInterrupt):
             client.lock("y").acquire()
         with client.lock("y").acquire(timeout=10) as again:

@@ -112,7 +112,7 @@ def test_an_error_in_the_lease_thread_reaches_all_callers_and_the_client_works_a
     def fail(**_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(client._driver._core, "on_timer", fail)
+    monkeypatch.setattr(client._driver._host.core, "on_timer", fail)
     waiter.join(PATIENCE_S)
     assert "interrupt" not in str(waiting[0])
     assert str(error) in str(waiting[0])
@@ -131,7 +131,7 @@ def test_a_failure_outside_of_all_sections_is_outlived(
 ) -> None:
     """As when the program has closed descriptors that are not its own."""
     grant = client.lock("x", ttl=2).acquire()
-    keeper = client._driver._keeper
+    keeper = client._driver._background.keeper
     assert keeper is not None
     keeper.watcher.selector.close()
     lost = grant.lost

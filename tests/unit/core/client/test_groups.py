@@ -275,3 +275,15 @@ def test_keepalives_renew_a_member_like_any_holder(owner: Member) -> None:
         for keepalive in sent(owner.world.pass_s(3), Keepalive):
             owner.world.say(A, KeepaliveReply(keepalive.request, owner.ticket.session.ttl_ms, True))
     assert owner.owns() == EVERYTHING
+
+
+def test_a_membership_that_is_cancelled_follows_its_group_no_more(member: Member) -> None:
+    """A view that was under way must not end the membership a second time."""
+    member.view(1, ALONE, settled=True)
+    effects = member.world.cancel(member.ticket)
+    assert only(effects, Unwatch).watch == member.follow.request
+    assert only(effects, Release).acquisition == member.ticket.acquisition
+    assert changes(effects) == [(frozenset(), EVERYTHING)]
+    assert member.following.ended
+    assert member.view(2, [entry("me", ME), entry("me", OTHER)]) == []
+    assert member.world.core.waits(member.world.now_ns) == []

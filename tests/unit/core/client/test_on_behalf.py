@@ -19,15 +19,18 @@ from lockring.core.digest import mix
 from lockring.errors import Overloaded, StaleVersion, Unavailable
 from lockring.protocol import (
     Acquire,
+    AcquisitionVerdict,
     GrantReply,
     Keepalive,
     KeepaliveReply,
     List,
+    ListedAcquisition,
     ListReply,
     LossNotice,
     Refusal,
     Release,
     ReleaseReply,
+    SlotList,
     Verdict,
 )
 from lockring.slots import slot_of
@@ -56,7 +59,9 @@ def renew_for(world: World, session: str = "theirs") -> Query:
 
 def kept(request: int, verdict: Verdict, *, promise_ms: int = TTL_MS, generation: int = 7) -> KeepaliveReply:
     """A node's answer about the only acquisition of a session."""
-    return KeepaliveReply(request, promise_ms, False, [], [(ONLY_ACQUISITION, verdict, generation)])
+    return KeepaliveReply(
+        request, promise_ms, False, [], [AcquisitionVerdict(ONLY_ACQUISITION, verdict, generation)]
+    )
 
 
 # --------------------------------------------------------------------------- acquiring
@@ -156,7 +161,7 @@ def test_a_lock_that_another_client_acquired_is_renewed_by_its_session() -> None
     query = renew_for(world)
     keepalive = only(world.take(), Keepalive)
     assert (keepalive.session, keepalive.ttl_ms) == ("theirs", TTL_MS)
-    assert keepalive.listed == [(slot_of("x"), [(ONLY_ACQUISITION, "x")])]
+    assert keepalive.listed == [SlotList(slot_of("x"), [ListedAcquisition(ONLY_ACQUISITION, "x")])]
     reply = kept(keepalive.request, Verdict.HELD)
     assert world.say(A, reply) == [CallResult(query, reply, None)]
 
@@ -190,6 +195,15 @@ def test_a_loss_that_a_node_reports_of_a_programs_session_is_passed_on() -> None
     notice = LossNotice("theirs", ONLY_ACQUISITION, "x", "broken")
     assert world.say(A, notice) == [LossOnBehalf("theirs", "x", "broken")]
     assert connected().say(A, notice) == [], "a client of its own has nothing to do with others' sessions"
+
+
+def test_a_loss_is_passed_on_while_another_call_of_the_same_session_waits() -> None:
+    world = acting()
+    waiting = acquire_for(world, "theirs")
+    world.take()
+    notice = LossNotice("theirs", ONLY_ACQUISITION, "x", "broken")
+    assert world.say(A, notice) == [LossOnBehalf("theirs", "x", "broken")]
+    assert waiting.state == TicketState.PENDING
 
 
 def test_a_release_on_behalf_says_what_it_found_and_how_often_it_was_asked() -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from lockring.core.client.request_log import LOG_ENTRIES_MAX, RequestLog
 from lockring.core.client.requests import LISTED_BYTES_MAX
 from lockring.core.digest import mix
+from lockring.ids import FIRST_SLOT
 from lockring.protocol import (
     Acquire,
+    AcquisitionVerdict,
     GrantReply,
     Keepalive,
     KeepaliveReply,
+    ListedAcquisition,
     Message,
     Refusal,
     Release,
     ReleaseReply,
+    SlotDigest,
+    SlotList,
+    SlotVerdict,
     Verdict,
 )
 from lockring.slots import slot_of
@@ -144,12 +150,17 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         expected = {slot_of("x"): (1, digest_of(2)), slot_of("y"): (1, digest_of(3))}
-        assert {slot: (n, digest) for slot, n, digest in per_slot.slots} == expected
-        assert per_slot.slots == sorted(per_slot.slots)
-        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
+        assert {each.slot: (each.count, each.digest) for each in per_slot.slots} == expected
+        assert [each.slot for each in per_slot.slots] == sorted(expected)
+        verdicts: list[SlotVerdict] = [
+            SlotVerdict(slot_of("x"), Verdict.HELD),
+            SlotVerdict(slot_of("y"), Verdict.DIFFERS),
+        ]
         listed = only(world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
-        assert listed.listed == [(slot_of("y"), [(3, "y")])]
-        effects = world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)]))
+        assert listed.listed == [SlotList(slot_of("y"), [ListedAcquisition(3, "y")])]
+        effects = world.say(
+            A, KeepaliveReply(listed.request, TTL_MS, False, [], [AcquisitionVerdict(3, Verdict.LOST, 0)])
+        )
         assert lost(effects) == [(two, "expired")]
         world.now_ns += TTL_NS - 1
         assert world.believes(one)
@@ -160,10 +171,13 @@ class TestKeepalives:
         world.hold("x")
         keepalive = only(world.pass_s(3), Keepalive)
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
-        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (77, Verdict.DIFFERS)]
+        verdicts: list[SlotVerdict] = [
+            SlotVerdict(slot_of("x"), Verdict.HELD),
+            SlotVerdict(77, Verdict.DIFFERS),
+        ]
         assert only(
             world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive
-        ).listed == [(77, [])]
+        ).listed == [SlotList(77, [])]
 
     def test_tickets_that_are_expected_at_another_node_are_listed_too(self) -> None:
         """A node whose routes are older would drop, as given up, whatever it has there and is listed nowhere."""
@@ -173,11 +187,21 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         world.say(A, routes(2, {slot_of("y"): 1}))
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
-        verdicts: list[tuple[int, int]] = [(slot_of("x"), Verdict.HELD), (slot_of("y"), Verdict.DIFFERS)]
+        verdicts: list[SlotVerdict] = [
+            SlotVerdict(slot_of("x"), Verdict.HELD),
+            SlotVerdict(slot_of("y"), Verdict.DIFFERS),
+        ]
         listed = only(world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
-        assert listed.listed == [(slot_of("y"), [(3, "y")])]
+        assert listed.listed == [SlotList(slot_of("y"), [ListedAcquisition(3, "y")])]
         assert (
-            lost(world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(3, Verdict.LOST, 0)])))
+            lost(
+                world.say(
+                    A,
+                    KeepaliveReply(
+                        listed.request, TTL_MS, False, [], [AcquisitionVerdict(3, Verdict.LOST, 0)]
+                    ),
+                )
+            )
             == []
         )
 
@@ -186,7 +210,7 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         assert keepalive.count == 0
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
-        assert per_slot.slots == [(0, 0, 0)]
+        assert per_slot.slots == [SlotDigest(FIRST_SLOT, 0, 0)]
 
     def test_held_of_one_listed_acquisition_renews_just_that(self) -> None:
         world = connected()
@@ -196,13 +220,15 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         listed = only(
-            world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, [(slot, Verdict.DIFFERS)])),
+            world.say(
+                A, KeepaliveReply(per_slot.request, TTL_MS, False, [SlotVerdict(slot, Verdict.DIFFERS)])
+            ),
             Keepalive,
         )
-        verdicts: list[tuple[int, int, int]] = [
-            (one.acquisition, Verdict.HELD, 7),
-            (two.acquisition, Verdict.WAITING, 0),
-            (99, Verdict.HELD, 1),
+        verdicts: list[AcquisitionVerdict] = [
+            AcquisitionVerdict(one.acquisition, Verdict.HELD, 7),
+            AcquisitionVerdict(two.acquisition, Verdict.WAITING, 0),
+            AcquisitionVerdict(99, Verdict.HELD, 1),
         ]
         world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], verdicts))
         world.now_ns += TTL_NS - 1
@@ -215,10 +241,12 @@ class TestKeepalives:
         keepalive = next_keepalive(world)
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         listed = only(
-            world.say(A, KeepaliveReply(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])),
+            world.say(
+                A, KeepaliveReply(per_slot.request, 1, False, [SlotVerdict(slot_of("x"), Verdict.DIFFERS)])
+            ),
             Keepalive,
         )
-        verdict = (ticket.acquisition, Verdict.HELD, 8)
+        verdict = AcquisitionVerdict(ticket.acquisition, Verdict.HELD, 8)
         assert lost(world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [verdict]))) == [
             (ticket, "expired")
         ]
@@ -230,10 +258,12 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         listed = only(
-            world.say(A, KeepaliveReply(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])),
+            world.say(
+                A, KeepaliveReply(per_slot.request, 1, False, [SlotVerdict(slot_of("x"), Verdict.DIFFERS)])
+            ),
             Keepalive,
         )
-        kept = KeepaliveReply(listed.request, TTL_MS, False, [], [(2, Verdict.LOST, 0)])
+        kept = KeepaliveReply(listed.request, TTL_MS, False, [], [AcquisitionVerdict(2, Verdict.LOST, 0)])
         again = only(world.say(A, kept), Acquire)
         assert (again.acquisition, again.waited_ms) == (first.acquisition, 3_000)
         # An answer to what was asked before it was sent again says nothing of it.
@@ -247,10 +277,14 @@ class TestKeepalives:
         keepalive = only(world.pass_s(3), Keepalive)
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         listed = only(
-            world.say(A, KeepaliveReply(per_slot.request, 1, False, [(slot_of("x"), Verdict.DIFFERS)])),
+            world.say(
+                A, KeepaliveReply(per_slot.request, 1, False, [SlotVerdict(slot_of("x"), Verdict.DIFFERS)])
+            ),
             Keepalive,
         )
-        effects = world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 12)]))
+        effects = world.say(
+            A, KeepaliveReply(listed.request, TTL_MS, False, [], [AcquisitionVerdict(2, Verdict.HELD, 12)])
+        )
         assert resolved(effects) == [(ticket, None)]
         assert ticket.generation == 12
         assert not ticket.exchange.link
@@ -263,7 +297,10 @@ class TestKeepalives:
         for _ in range(5):
             per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
             effects = world.say(
-                A, KeepaliveReply(per_slot.request, TTL_MS, False, [(slot_of("x"), int(Verdict.RETRY))])
+                A,
+                KeepaliveReply(
+                    per_slot.request, TTL_MS, False, [SlotVerdict(slot_of("x"), int(Verdict.RETRY))]
+                ),
             )
             assert sent(effects) == []
             before = world.now_ns
@@ -293,13 +330,13 @@ class TestKeepalives:
         world.take()
         keepalive = only(world.pass_s(3), Keepalive)
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
-        verdicts = [(slot, int(Verdict.DIFFERS)) for slot, _, _ in per_slot.slots]
+        verdicts = [SlotVerdict(each.slot, Verdict.DIFFERS) for each in per_slot.slots]
         parts = sent(world.say(A, KeepaliveReply(per_slot.request, TTL_MS, False, verdicts)), Keepalive)
         assert len(parts) > 2
-        listed = [entry for part in parts for _, entries in part.listed for entry in entries]
-        assert sorted(acquisition for acquisition, _ in listed) == list(range(2, 2_502))
+        listed = [each for part in parts for listing in part.listed for each in listing.acquisitions]
+        assert sorted(each.acquisition for each in listed) == list(range(2, 2_502))
         for part in parts:
-            size = sum(len(name) for _, entries in part.listed for _, name in entries)
+            size = sum(len(each.name) for listing in part.listed for each in listing.acquisitions)
             assert size <= LISTED_BYTES_MAX
 
     def test_an_unknown_answer_is_ignored(self) -> None:
@@ -350,7 +387,7 @@ class TestDeadlines:
         per_slot = only(world.say(A, KeepaliveReply(keepalive.request, TTL_MS, False)), Keepalive)
         world.now_ns += 6 * NS_PER_S
         effects = world.say(
-            A, KeepaliveReply(per_slot.request, TTL_MS, False, [(slot_of("x"), Verdict.HELD)])
+            A, KeepaliveReply(per_slot.request, TTL_MS, False, [SlotVerdict(slot_of("x"), Verdict.HELD)])
         )
         assert lost(effects) == [(ticket, "local-deadline")]
 
@@ -382,8 +419,10 @@ class TestDeadlines:
         effects = world.say(A, GrantReply(ticket.exchange.request, 5, TTL_MS, ticket.exchange.request))
         assert resolved(effects) == []
         listed = only(effects, Keepalive)
-        assert listed.listed == [(slot_of("x"), [(2, "x")])]
-        effects = world.say(A, KeepaliveReply(listed.request, TTL_MS, False, [], [(2, Verdict.HELD, 5)]))
+        assert listed.listed == [SlotList(slot_of("x"), [ListedAcquisition(2, "x")])]
+        effects = world.say(
+            A, KeepaliveReply(listed.request, TTL_MS, False, [], [AcquisitionVerdict(2, Verdict.HELD, 5)])
+        )
         assert resolved(effects) == [(ticket, None)]
         assert ticket.generation == 5
 
@@ -421,7 +460,7 @@ class TestDeadlines:
             world.say(A, GrantReply(ticket.exchange.request, 5, 100, ticket.exchange.request)), Keepalive
         )
         world.now_ns += 200 * NS_PER_MS
-        kept = KeepaliveReply(listed.request, 100, False, [], [(2, Verdict.HELD, 5)])
+        kept = KeepaliveReply(listed.request, 100, False, [], [AcquisitionVerdict(2, Verdict.HELD, 5)])
         assert resolved(world.say(A, kept)) == []
         assert not world.believes(ticket)
 
@@ -437,8 +476,8 @@ class TestDeadlines:
         sent_at = {}
         for step in range(3 * LOG_ENTRIES_MAX):
             now = step * 5 * NS_PER_MS
-            sent_at[log.next_number(now)] = now
-            sent_at[log.next_number(now + NS_PER_MS)] = now + NS_PER_MS
+            sent_at[log.take_number(now)] = now
+            sent_at[log.take_number(now + NS_PER_MS)] = now + NS_PER_MS
         assert len(log._numbers) <= 2 * LOG_ENTRIES_MAX
         for request, at in list(sent_at.items())[-4_000:]:
             known = log.sent_no_earlier_than_ns(request)

@@ -6,6 +6,7 @@ import pytest
 
 from lockring.core.client.dialing import BACKOFF_NS_MAX
 from lockring.errors import ProtocolError, Unavailable, WrongCluster
+from lockring.ids import Incarnation, NodeId
 from lockring.protocol import (
     PROTOCOL,
     Acquire,
@@ -240,8 +241,8 @@ class TestWrongServers:
     @pytest.mark.parametrize(
         "bad",
         [
-            Routes(9, [("a", 1, A)], b"\0\0", COORDINATOR),
-            Routes(9, [("a", 1, A)], b"\7\7" * 4096, COORDINATOR),
+            Routes(9, [(NodeId("a"), Incarnation(1), A)], b"\0\0", COORDINATOR),
+            Routes(9, [(NodeId("a"), Incarnation(1), A)], b"\7\7" * 4096, COORDINATOR),
             Refusal(0, "protocol", "could not read a frame"),
             Welcome(PROTOCOL, "cluster", "node", "a", 1, 1),
         ],

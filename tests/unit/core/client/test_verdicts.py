@@ -8,7 +8,7 @@ from lockring.core.client import Ticket, TicketState, deadline_ns_of
 from lockring.core.client.exchanges import TicketExchange
 from lockring.core.client.tickets import ClientSession, NodeShare
 from lockring.core.client.verdicts import KeepaliveOutcome, apply_keepalive
-from lockring.protocol import KeepaliveReply, Verdict
+from lockring.protocol import AcquisitionVerdict, KeepaliveReply, SlotVerdict, Verdict
 from lockring.units import NS_PER_MS
 from tests.unit.core.client.world import TTL_MS
 
@@ -32,7 +32,7 @@ def judge(
     share: NodeShare, verdict: Verdict, *, generation: int = TOKEN, now_ns: int = NOW_NS
 ) -> KeepaliveOutcome:
     """Apply a verdict on the share's ticket."""
-    reply = KeepaliveReply(KEEPALIVE, TTL_MS, False, [], [(1, verdict, generation)])
+    reply = KeepaliveReply(KEEPALIVE, TTL_MS, False, [], [AcquisitionVerdict(1, verdict, generation)])
     return apply_keepalive(share, KEEPALIVE, SENT_AT_NS, reply, now_ns)
 
 
@@ -90,9 +90,10 @@ def test_a_verdict_does_not_speak_of_a_ticket_that_came_after_the_keepalive(verd
 
 def test_slots_that_differ_are_listed_and_slots_that_cannot_be_served_are_asked_again() -> None:
     share, ticket = share_with(TicketState.HELD)
-    slots = [(3, Verdict.HELD), (4, Verdict.DIFFERS), (5, Verdict.LOST), (6, Verdict.MOVED)]
+    verdicts = {3: Verdict.HELD, 4: Verdict.DIFFERS, 5: Verdict.LOST, 6: Verdict.MOVED}
+    slots = [SlotVerdict(slot, verdict) for slot, verdict in verdicts.items()]
     outcome = apply_keepalive(
-        share, KEEPALIVE, SENT_AT_NS, KeepaliveReply(KEEPALIVE, TTL_MS, False, list(slots)), NOW_NS
+        share, KEEPALIVE, SENT_AT_NS, KeepaliveReply(KEEPALIVE, TTL_MS, False, slots), NOW_NS
     )
     assert (outcome.to_list, outcome.repeat) == ([4, 5], True)
     assert deadline_ns_of(ticket) == UNTIL_NS

@@ -27,6 +27,8 @@ from lockring.protocol import (
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import World
 
+JOIN = Join(PROTOCOL, "", "n", 1, "n:9501", 1, 0)
+
 
 def answers(world: World, connection: int) -> list[Message]:
     return [message for to, message in world.sent if to == connection]
@@ -59,7 +61,7 @@ def test_a_client_is_welcomed_and_gets_the_routes() -> None:
 def test_a_client_that_came_before_the_cluster_had_an_id_has_to_come_back_for_it() -> None:
     world = World(starts=False)
     client = world.client()
-    assert [type(each) for each in answers(world, client)] == [Welcome]
+    assert [type(each) for each in answers(world, client)] == [Welcome, TroubleNotice]
     world.core.start(now_ns=world.read_clocks())
     world.settle()
     assert client in world.closed
@@ -98,13 +100,15 @@ def test_a_connection_that_begins_wrongly_learns_why_and_is_ended(hello: Message
     assert connection not in world.admitted
 
 
-def test_a_client_may_not_speak_as_a_node() -> None:
+@pytest.mark.parametrize("message", [Heartbeat(1, 1), JOIN], ids=["heartbeat", "join"])
+def test_a_client_may_not_speak_as_a_node(message: Message) -> None:
     world = World()
     world.cluster("a", "b")
     client = world.client()
-    world.receive(client, Heartbeat(1, 1))
-    world.settle()
+    world.receive(client, message)
+    world.run(2)
     assert refused(world, client) == "wrong-role"
+    assert set(world.state.members) == {"a", "b"}
 
 
 def test_a_node_may_not_send_what_only_copies_take() -> None:
@@ -114,6 +118,30 @@ def test_a_node_may_not_send_what_only_copies_take() -> None:
     world.receive(node, Replicate(1, 1, True, []))
     world.settle()
     assert refused(world, node) == "wrong-role"
+
+
+@pytest.mark.parametrize(
+    "late", [ClientHello(PROTOCOL, "", "one", 2), JOIN, GetState(1)], ids=["hello", "join", "question"]
+)
+@pytest.mark.parametrize(
+    "hello", [ClientHello(PROTOCOL, "", "one", 1), JOIN, None], ids=["client", "node", "stranger"]
+)
+def test_messages_behind_a_refused_one_are_ignored(hello: Message | None, late: Message) -> None:
+    """They may be in the same write, and then they arrive although the connection is being closed."""
+    world = World()
+    world.cluster("a", "b")
+    connection = world.connection()
+    if hello is not None:
+        world.receive(connection, hello)
+        world.settle()
+    world.receive(connection, Replicate(1, 1, True, []))
+    world.receive(connection, late)
+    world.settle()
+    refused(world, connection)
+    count = len(answers(world, connection))
+    world.receive(connection, late)
+    world.settle()
+    assert len(answers(world, connection)) == count
 
 
 def test_a_client_that_is_refused_gets_nothing_more() -> None:
@@ -133,7 +161,7 @@ def test_the_state_and_the_status_are_answered_at_any_time() -> None:
     world.receive(client, GetState(5))
     world.receive(client, GetStatus(6))
     world.settle()
-    _, state, status = answers(world, client)
+    *_, state, status = answers(world, client)
     assert isinstance(state, StateReply)
     assert (state.request, state.note) == (5, "the coordinator is still reading its store")
     assert decode_state(state.state).version == 0
@@ -146,27 +174,37 @@ def test_clients_learn_once_a_second_at_most_what_slots_wait_for() -> None:
     client = world.client()
     world.join("a")
     world.run(0.9)
-    assert troubles(world, client) == []
+    assert len(troubles(world, client)) == 1
     world.run(0.3)
     trouble = troubles(world, client)[-1]
     assert trouble.reason == "leases"
     assert 29_000 < trouble.left_ms < 31_600
     assert any("slots are not served" in each for each in world.notes)
-    late = world.client()
-    assert answers(world, late)[-1] == trouble
     world.run(35)
     assert troubles(world, client)[-1] == TroubleNotice("")
+
+
+def test_a_client_that_comes_late_learns_what_slots_wait_for_at_that_moment() -> None:
+    world = World(new_cluster=False)
+    world.join("a")
+    (first,) = troubles(world, world.client())
+    assert first.reason == "leases"
+    world.run(26)
+    (late,) = troubles(world, world.client())
+    assert (late.reason, late.text) == (first.reason, first.text)
+    assert late.left_ms == world.core.left_ms(world.now_ns) < first.left_ms - 20_000
 
 
 def test_two_reports_are_never_less_than_a_second_apart() -> None:
     world = World()
     client = world.client()
+    assert len(troubles(world, client)) == 1, "the state of things, with the welcome"
     times: list[int] = []
     for step in range(300):
         if step == 110:  # until then, no node has joined
             world.join("a")
         world.run(0.01)
-        if len(troubles(world, client)) > len(times):
+        if len(troubles(world, client)) > 1 + len(times):
             times.append(world.now_ns)
     assert len(times) == 2
     assert times[1] - times[0] >= REPORT_NS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lockring.ids import NodeId
 from lockring.protocol import Drain, DrainReply, Leave, Message, Refusal, Undrain, UndrainReply
 from tests.unit.core.coordinator.world import World
 
@@ -269,5 +270,5 @@ def test_absent_members_are_in_the_status() -> None:
     status = world.core.status(now_ns=world.now_ns)
     assert status.absent == ("b",), "its connection has ended, so its slots are not counted as served"
     heard = dict(status.heard)
-    assert 0 <= heard["a"] <= 1_000
-    assert 0 <= heard["b"] <= 1_000
+    assert 0 <= heard[NodeId("a")] <= 1_000
+    assert 0 <= heard[NodeId("b")] <= 1_000

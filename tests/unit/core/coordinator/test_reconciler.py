@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.core.coordinator.reconciler import LEARNER_PATIENCE_NS, Liveness, PlanInput, SlotPlan, plan
 from lockring.core.coordinator.transitions import check_state
+from lockring.ids import NO_NODE
 from lockring.ring.hash_ring import HashRing
 from lockring.slots import SLOTS
 
@@ -49,8 +50,8 @@ def decide(present: SlotState, *, ring: HashRing | None = RING, **changes: Any) 
             50,
             40,
             30,
-            replicas[RING.primary(number) or ""],
-            Copy(replicas[RING.backup(number) or ""], 45),
+            replicas[RING.primary(number) or NO_NODE],
+            Copy(replicas[RING.backup(number) or NO_NODE], 45),
             None,
             1_000,
             2_000,
@@ -317,7 +318,7 @@ def test_from_anywhere_the_slots_come_to_where_the_ring_wants_them(
         kinds.append(slot(*present[:3]))
     state = ClusterState(
         version=60,
-        members={name: Member(each, "h:1", 1, "active") for name, each in current.items()},
+        members={each.node: Member(each, "h:1", 1, "active") for each in current.values()},
         slots=tuple(kinds[number % len(kinds)] for number in range(SLOTS)),
     )
     livenesses = {current[name]: ALIVE if name in alive else LONG_FAILED for name in "abcd"}

@@ -8,6 +8,7 @@ import pytest
 
 from lockring.cluster_state import Replica, decode_state
 from lockring.core.timing import Timing
+from lockring.ids import NodeId
 from lockring.protocol import (
     PROTOCOL,
     DrainReply,
@@ -75,7 +76,7 @@ def test_a_reconnecting_node_gets_the_state_at_once_and_keeps_its_slots() -> Non
 def test_peers_learn_the_address_at_once_but_slots_wait_for_the_window() -> None:
     world = World()
     world.join("a", address="127.0.0.1:9777")
-    assert world.state.members["a"].address == "127.0.0.1:9777"
+    assert world.state.members[NodeId("a")].address == "127.0.0.1:9777"
     assert [member.condition for member in world.state.members.values()] == ["joining"]
     world.run(0.9)
     assert world.primaries() == {"-": 4096}
@@ -129,15 +130,15 @@ def test_a_changed_weight_moves_slots_and_a_changed_address_does_not() -> None:
     world.kill("b")
     world.join("b", weight=3, address="127.0.0.1:9999")
     world.run_until_quiet()
-    assert world.state.members["b"].address == "127.0.0.1:9999"
-    assert world.state.members["b"].weight == 3
-    assert world.state.members["b"].condition == "active"
+    assert world.state.members[NodeId("b")].address == "127.0.0.1:9999"
+    assert world.state.members[NodeId("b")].weight == 3
+    assert world.state.members[NodeId("b")].condition == "active"
     assert world.primaries()["b"] > 2900
     updates = world.core.status().ring_updates
     world.kill("b")
     world.join("b", weight=3, address="127.0.0.1:9998")
     world.run_until_quiet()
-    assert world.state.members["b"].address == "127.0.0.1:9998"
+    assert world.state.members[NodeId("b")].address == "127.0.0.1:9998"
     assert world.core.status().ring_updates == updates
 
 
@@ -185,7 +186,7 @@ def test_a_second_process_of_the_same_id_is_refused_while_the_first_is_heard() -
         assert refusal.name == "a"
     world.run(1)
     assert world.nodes["a"].closed is None
-    assert world.state.members["a"].replica == Replica("a", 1)
+    assert world.state.members[NodeId("a")].replica == Replica("a", 1)
 
 
 def test_a_restarted_node_replaces_its_former_life_once_that_is_disconnected_or_silent() -> None:
@@ -193,7 +194,7 @@ def test_a_restarted_node_replaces_its_former_life_once_that_is_disconnected_or_
     world.cluster("a", "b")
     world.kill("a")
     assert isinstance(world.join("a", 2).inbox[0], Welcome)
-    assert world.state.members["a"].replica == Replica("a", 2)
+    assert world.state.members[NodeId("a")].replica == Replica("a", 2)
     former = world.nodes["b"]
     former.is_silent = True
     world.run(3.1)
@@ -264,7 +265,7 @@ def test_a_member_that_was_dropped_joins_again_by_its_heartbeats() -> None:
     assert world.primaries() == {"a": 4096}
     world.nodes["b"].is_silent = False
     world.run_until_quiet()
-    assert world.state.members["b"].condition == "active"
+    assert world.state.members[NodeId("b")].condition == "active"
     assert world.primaries()["b"] == 2048
 
 
@@ -340,7 +341,7 @@ def test_a_drain_is_answered_again_when_repeated() -> None:
     world.cluster("a", "b", "c")
     assert world.drain("a", request=1) == DrainReply(1, "a")
     assert world.drain("a", request=2) == DrainReply(2, "a")
-    assert world.state.members["a"].condition == "draining"
+    assert world.state.members[NodeId("a")].condition == "draining"
 
 
 def test_a_drained_node_stays_drained_until_it_starts_again() -> None:
@@ -351,7 +352,7 @@ def test_a_drained_node_stays_drained_until_it_starts_again() -> None:
     node = world.kill("a")
     world.join("a", address=node.address)
     world.run_until_quiet()
-    assert world.state.members["a"].condition == "draining"
+    assert world.state.members[NodeId("a")].condition == "draining"
     assert "a" not in world.primaries()
     world.kill("a")
     world.join("a", 2)

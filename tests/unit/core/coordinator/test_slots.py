@@ -9,6 +9,7 @@ from lockring.cluster_state import Copy, Replica, SlotState
 from lockring.core.coordinator.reconciler import LEARNERS_MAX, LEARNERS_PER_NODE_MAX
 from lockring.core.effects import StoreWrite
 from lockring.core.timing import Timing, up
+from lockring.ids import NodeId
 from lockring.protocol import SlotRequest, SlotRequestKind, SlotRequests
 from lockring.units import NS_PER_S
 from tests.unit.core.coordinator.world import World, copies_in_sync
@@ -52,7 +53,7 @@ def test_a_planned_move_is_learner_in_sync_swap_and_keeps_the_old_primary_as_bac
     assert learning.primary in (A, B)
     assert swapped.backup == Copy(learning.primary, swapped.epoch)
     assert swapped.learner is None
-    assert swapped.since == swapped.epoch
+    assert int(swapped.since) == int(swapped.epoch)
     assert (swapped.generation_from, swapped.generation_below) == (
         learning.generation_from,
         learning.generation_below,
@@ -187,7 +188,7 @@ def test_a_restarted_node_gets_nothing_back_for_its_name() -> None:
     world.run(0.1)
     assert "a" not in world.primaries()
     world.run_until_quiet()
-    assert world.state.members["a"].replica == Replica("a", 2)
+    assert world.state.members[NodeId("a")].replica == Replica("a", 2)
     assert world.primaries()["a"] > 1300
     assert [slot.base for slot in world.state.slots] == bases, "nothing was lost"
 

@@ -27,11 +27,9 @@ def test_a_read_that_works_does_not_end_trouble_with_writes() -> None:
     health.failed("full", is_write=True, now_ns=0)
     health.failed("full", is_write=True, now_ns=S)
     health.worked(is_write=False, now_ns=S)
-    assert health.is_troubled
     assert health.pause_ns == 2 * PAUSE_NS_MIN
     assert told(health) == [(True, "full")]
     health.worked(is_write=True, now_ns=90 * S)
-    assert not health.is_troubled
     assert told(health) == [(False, "the store works again: a write has worked (2 failures in 90 s)")]
 
 
@@ -39,7 +37,6 @@ def test_a_read_that_works_ends_trouble_with_reads() -> None:
     health = StoreHealth()
     health.failed("unreadable", is_write=False, now_ns=0)
     health.worked(is_write=False, now_ns=2 * S)
-    assert not health.is_troubled
     assert health.pause_ns == 0
     assert told(health) == [(True, "unreadable"), (False, "the store can be read again (1 failure in 2 s)")]
 
@@ -76,5 +73,4 @@ def test_a_refused_write_is_not_trouble_and_only_several_in_a_row_make_a_pause()
     assert health.refused() == 2 * PAUSE_NS_MIN
     health.worked(is_write=True, now_ns=0)
     assert health.refused() == 0
-    assert not health.is_troubled
     assert told(health) == []

@@ -304,15 +304,36 @@ def test_a_coordinator_that_lost_its_term_is_passive_for_good() -> None:
     answer = world.drain("a")
     assert isinstance(answer, Refusal)
     assert answer.code == "not-coordinator"
-    world.receive(99, SlotRequests(SlotRequestKind.DROP, []))
+    stranger = world.connection()
+    world.receive(stranger, SlotRequests(SlotRequestKind.DROP, []))
     world.settle()
-    assert world.sent[-1][0] == 99
+    assert world.sent[-1][0] == stranger
     assert isinstance(world.sent[-1][1], Refusal)
     assert world.sent[-1][1].code == "not-coordinator"
     world.run(100)
     assert world.core.next_deadline_ns() is None
     assert len(world.written) == writes
     assert world.core.status().phase == "passive"
+    assert world.notes[-1] == "another coordinator at 10.0.0.9:9500 has taken over"
+
+
+def test_a_store_that_changes_under_every_write_is_reported_as_no_failure_of_the_store_is() -> None:
+    world = World()
+    world.cluster("a")
+    carry_out = world.carry_out
+
+    def racing(effect: Effect) -> None:
+        if isinstance(effect, StoreWrite):
+            assert world.stored is not None
+            world.stored = msgspec.structs.replace(world.stored, version=world.stored.version + 1)
+        carry_out(effect)
+
+    world.carry_out = racing  # type: ignore[method-assign]
+    world.join("b")
+    world.run(3)
+    assert world.core.note == "the store has another version than was expected"
+    assert world.notes[-1] == world.core.note
+    assert world.core.take_store_news() == []
 
 
 def test_a_write_that_comes_too_late_makes_the_coordinator_passive() -> None:
@@ -386,6 +407,7 @@ def test_a_store_that_can_be_read_and_not_written_is_tried_seldom_and_reported_o
     world.run(130)
     assert not world.core.is_active
     assert world.core.note == "a write to the store failed"
+    assert world.core.note not in world.notes, "the news of the store say it"
     assert asked < 2 * 130, "a read and a write, every two seconds"
     news = [each.text for each in world.core.take_store_news()]
     assert len(news) == 3

@@ -11,7 +11,6 @@ from lockring.core.effects import (
     Admit,
     Broadcast,
     Close,
-    Connection,
     Effect,
     Note,
     Publish,
@@ -21,6 +20,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.timing import Timing
+from lockring.ids import ConnectionId
 from lockring.protocol import (
     PROTOCOL,
     ClientHello,
@@ -51,7 +51,7 @@ class Node:
     """A node that heartbeats every second and does what the state says: learners get into sync at once."""
 
     replica: Replica
-    connection: Connection
+    connection: ConnectionId
     address: str
     weight: int = 1
     is_silent: bool = False
@@ -85,13 +85,13 @@ class World:
         self.wall_offset_ns = wall_ns - now_ns
         self.stored = stored
         self.nodes: dict[str, Node] = {}
-        self.by_connection: dict[Connection, Node] = {}
+        self.by_connection: dict[ConnectionId, Node] = {}
         self.written: list[ClusterState] = []
         self.published: list[ClusterState] = []
-        self.sent: list[tuple[Connection, Message]] = []
-        self.closed: list[Connection] = []
+        self.sent: list[tuple[ConnectionId, Message]] = []
+        self.closed: list[ConnectionId] = []
         self.notes: list[str] = []
-        self.admitted: dict[Connection, bool] = {}
+        self.admitted: dict[ConnectionId, bool] = {}
         """Connections that were let in, and whether they belong to the cluster."""
         self.held_back: list[Effect] = []
         self.holds_reads = False
@@ -164,6 +164,8 @@ class World:
             case Note(text):
                 self.notes.append(text)
             case Admit(connection, is_member, welcome):
+                assert connection not in self.admitted, "a connection has one role"
+                assert connection not in self.closed, "a connection that is being closed has no role"
                 self.admitted[connection] = is_member
                 if welcome is not None:
                     self.deliver(connection, welcome)
@@ -180,13 +182,13 @@ class World:
             case _:
                 raise AssertionError(effect)
 
-    def close(self, connection: Connection, reason: str) -> None:
+    def close(self, connection: ConnectionId, reason: str) -> None:
         self.closed.append(connection)
         ended = self.by_connection.pop(connection, None)
         if ended is not None:
             ended.closed = reason
 
-    def deliver(self, connection: Connection, message: Message) -> None:
+    def deliver(self, connection: ConnectionId, message: Message) -> None:
         self.sent.append((connection, message))
         node = self.by_connection.get(connection)
         if node is None:
@@ -256,19 +258,21 @@ class World:
 
     # ------------------------------------------------------------------- nodes
 
-    def connection(self) -> Connection:
+    def connection(self) -> ConnectionId:
+        """A connection that was accepted."""
         self._connections += 1
-        return self._connections
+        connection = ConnectionId(self._connections)
+        self.core.connected(connection, now_ns=self.read_clocks())
+        return connection
 
-    def client(self, cluster: str = "") -> Connection:
+    def client(self, cluster: str = "") -> ConnectionId:
         """The connection of a client, greeted."""
         connection = self.connection()
-        self.core.connected(connection, now_ns=self.read_clocks())
         self.receive(connection, ClientHello(PROTOCOL, cluster, f"client-{connection}", 1))
         self.settle()
         return connection
 
-    def receive(self, connection: Connection, message: Message) -> None:
+    def receive(self, connection: ConnectionId, message: Message) -> None:
         """A message, without what follows from it: call `settle`."""
         self.core.receive(connection, message, now_ns=self.read_clocks())
 
@@ -350,11 +354,11 @@ class World:
         self.settle()
         return node
 
-    def drain(self, name: str, *, by: Connection | None = None, request: int = 7) -> Message:
+    def drain(self, name: str, *, by: ConnectionId | None = None, request: int = 7) -> Message:
         """Ask for a drain as an operator, on a connection of its own or on that of a node; return the answer."""
         return self._order(Drain(request, name), by)
 
-    def undrain(self, name: str, *, by: Connection | None = None, request: int = 7) -> Message:
+    def undrain(self, name: str, *, by: ConnectionId | None = None, request: int = 7) -> Message:
         """The same for the end of a drain."""
         return self._order(Undrain(request, name), by)
 
@@ -362,7 +366,7 @@ class World:
         """A node wants to leave; returns the answer."""
         return self._order(Leave(request), self.nodes[name].connection)
 
-    def _order(self, order: Leave | Drain | Undrain, by: Connection | None) -> Message:
+    def _order(self, order: Leave | Drain | Undrain, by: ConnectionId | None) -> Message:
         connection = self.client() if by is None else by
         self.receive(connection, order)
         self.settle()

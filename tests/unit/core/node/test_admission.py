@@ -90,6 +90,15 @@ def test_messages_of_a_refused_connection_are_ignored(nodes: Nodes) -> None:
     assert [type(effect) for effect in effects] == [Refuse]
 
 
+@pytest.mark.parametrize("late", [ClientHello(PROTOCOL, "c", "x", 2), peer_hello()], ids=["client", "peer"])
+@pytest.mark.parametrize("hello", [ClientHello(PROTOCOL, "c", "x", 1), peer_hello()], ids=["client", "peer"])
+def test_a_second_hello_behind_a_refused_message_admits_nothing(
+    nodes: Nodes, hello: Message, late: Message
+) -> None:
+    effects = greet(nodes, 100, hello, Join(PROTOCOL, "c", "B", 1, "B:1", 1, 1), late)
+    assert [type(each) for each in effects if isinstance(each, (Admit, Refuse))] == [Admit, Refuse]
+
+
 def test_a_peer_counts_as_the_life_that_it_has_named(nodes: Nodes) -> None:
     effects = greet(nodes, 100, peer_hello(), Replicate(7, 1, True, []))
     admitted, reply = effects

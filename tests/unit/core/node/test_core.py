@@ -11,6 +11,7 @@ from lockring.core.node.peer_news import REMOVALS_NS
 from lockring.core.timing import up
 from lockring.protocol import (
     Acquire,
+    AcquisitionVerdict,
     Break,
     BreakReply,
     Describe,
@@ -18,13 +19,17 @@ from lockring.protocol import (
     GrantReply,
     KeepaliveReply,
     List,
+    ListedAcquisition,
     ListReply,
     LossNotice,
     Message,
     Refusal,
     ReleaseReply,
     Routes,
+    SlotDigest,
+    SlotList,
     SlotRequestKind,
+    SlotVerdict,
     Verdict,
     Watch,
     WatchNotice,
@@ -134,8 +139,23 @@ def test_renewal_during_a_move_keeps_the_generation_and_succeeds(pair: Nodes) ->
     at_b = pair.client("B", "one")
     kept = of(KeepaliveReply, at_b.keep(through=1, count=1, digest=mix(1)))[0]
     assert kept.agreed
-    listed = of(KeepaliveReply, at_b.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
-    assert listed.acquisitions == [(1, Verdict.HELD, generation)]
+    listed = of(
+        KeepaliveReply, at_b.keep(through=1, listed=[SlotList(slot_of("x"), [ListedAcquisition(1, "x")])])
+    )[0]
+    assert listed.acquisitions == [AcquisitionVerdict(1, Verdict.HELD, generation)]
+
+
+def test_a_takeover_keeps_what_a_session_has_just_acquired_in_other_slots_in_its_digest() -> None:
+    nodes = Nodes("A", "B")
+    nodes.assign("A", "B", "x")
+    nodes.assign("B", None, "y")
+    nodes.settle()
+    nodes.client("A", "s", client="c").acquire("x", 1)
+    at_b = nodes.client("B", "s", client="c")
+    at_b.acquire("y", 2)
+    nodes.promote("B", "x")
+    nodes.advance(2_500 * MS)
+    assert of(KeepaliveReply, at_b.keep(through=2, count=2, digest=mix(1) ^ mix(2)))[0].agreed
 
 
 def test_a_crash_of_the_backup_disturbs_no_client_once_it_is_dropped(pair: Nodes) -> None:
@@ -250,8 +270,10 @@ def test_release_that_races_a_renewal_leaves_no_ghost(pair: Nodes) -> None:
     renewal_sent_before_the_release = {"through": 1, "count": 1, "digest": mix(1)}
     one.release("x", 1)
     assert not of(KeepaliveReply, one.keep(**renewal_sent_before_the_release))[0].agreed
-    listed = of(KeepaliveReply, one.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
-    assert listed.acquisitions == [(1, Verdict.LOST, 0)]
+    listed = of(
+        KeepaliveReply, one.keep(through=1, listed=[SlotList(slot_of("x"), [ListedAcquisition(1, "x")])])
+    )[0]
+    assert listed.acquisitions == [AcquisitionVerdict(1, Verdict.LOST, 0)]
     granted(two.acquire("x", 1, wait_ms=0))
     assert pair.cores["B"].slots[slot_of("x")].table.find("one", 1) is None
 
@@ -263,8 +285,11 @@ def test_generation_grows_on_each_acquisition_and_stays_on_renewal(pair: Nodes) 
         generation = granted(one.acquire("x", number)).generation
         for _ in range(3):
             pair.advance(3 * S)
-            kept = of(KeepaliveReply, one.keep(through=number, listed=[(slot_of("x"), [(number, "x")])]))[0]
-            assert kept.acquisitions == [(number, Verdict.HELD, generation)]
+            kept = of(
+                KeepaliveReply,
+                one.keep(through=number, listed=[SlotList(slot_of("x"), [ListedAcquisition(number, "x")])]),
+            )[0]
+            assert kept.acquisitions == [AcquisitionVerdict(number, Verdict.HELD, generation)]
         one.release("x", number)
         seen.append(generation)
     assert seen == sorted(set(seen))
@@ -325,20 +350,27 @@ def test_keepalive_finds_differences_and_drops_acquisitions_that_the_client_gave
     one.acquire("y", 2)
     assert not of(KeepaliveReply, one.keep(through=3, count=1, digest=mix(1)))[0].agreed
     slots = of(
-        KeepaliveReply, one.keep(through=3, slots=[(slot_of("x"), 1, mix(1)), (slot_of("z"), 1, mix(3))])
+        KeepaliveReply,
+        one.keep(through=3, slots=[SlotDigest(slot_of("x"), 1, mix(1)), SlotDigest(slot_of("z"), 1, mix(3))]),
     )[0].slots
-    assert dict(slots) == {
+    assert {each.slot: each.verdict for each in slots} == {
         slot_of("x"): Verdict.HELD,
         slot_of("y"): Verdict.DIFFERS,
         slot_of("z"): Verdict.DIFFERS,
     }
-    listed = of(KeepaliveReply, one.keep(through=3, listed=[(slot_of("y"), []), (slot_of("z"), [(3, "z")])]))[
-        0
-    ]
-    assert listed.acquisitions == [(3, Verdict.LOST, 0)]
+    listed = of(
+        KeepaliveReply,
+        one.keep(
+            through=3,
+            listed=[SlotList(slot_of("y"), []), SlotList(slot_of("z"), [ListedAcquisition(3, "z")])],
+        ),
+    )[0]
+    assert listed.acquisitions == [AcquisitionVerdict(3, Verdict.LOST, 0)]
     assert of(KeepaliveReply, one.keep(through=3, count=1, digest=mix(1)))[0].agreed
-    kept = of(KeepaliveReply, one.keep(through=3, listed=[(slot_of("x"), [(1, "x")])]))[0]
-    assert kept.acquisitions == [(1, Verdict.HELD, generation)]
+    kept = of(
+        KeepaliveReply, one.keep(through=3, listed=[SlotList(slot_of("x"), [ListedAcquisition(1, "x")])])
+    )[0]
+    assert kept.acquisitions == [AcquisitionVerdict(1, Verdict.HELD, generation)]
 
 
 def test_keepalive_vouches_only_for_slots_that_the_node_may_serve_now(pair: Nodes) -> None:
@@ -347,8 +379,8 @@ def test_keepalive_vouches_only_for_slots_that_the_node_may_serve_now(pair: Node
     pair.cut |= {("A", "B"), ("B", "A")}
     pair.advance(2_100 * MS)
     assert not of(KeepaliveReply, one.keep(through=1, count=1, digest=mix(1)))[0].agreed
-    kept = of(KeepaliveReply, one.keep(through=1, slots=[(slot_of("x"), 1, mix(1))]))[0]
-    assert kept.slots == [(slot_of("x"), Verdict.RETRY)]
+    kept = of(KeepaliveReply, one.keep(through=1, slots=[SlotDigest(slot_of("x"), 1, mix(1))]))[0]
+    assert kept.slots == [SlotVerdict(slot_of("x"), Verdict.RETRY)]
 
 
 def test_node_that_lags_behind_parks_a_request_until_it_knows_the_state() -> None:
@@ -412,8 +444,10 @@ def test_broken_lease_is_reported_not_renewed_and_freed_when_it_runs_out(pair: N
     assert not answer.freed
     assert of(LossNotice, one.inbox)[0].reason == "broken"
     assert not of(KeepaliveReply, one.keep(through=1, count=1, digest=mix(1)))[0].agreed
-    kept = of(KeepaliveReply, one.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
-    assert kept.acquisitions == [(1, Verdict.LOST, 0)]
+    kept = of(
+        KeepaliveReply, one.keep(through=1, listed=[SlotList(slot_of("x"), [ListedAcquisition(1, "x")])])
+    )[0]
+    assert kept.acquisitions == [AcquisitionVerdict(1, Verdict.LOST, 0)]
     assert of(GrantReply, two.inbox) == []
     one.release("x", 1)
     granted(two.inbox)
@@ -445,8 +479,10 @@ def test_a_broken_lease_is_not_renewed_by_the_next_primary_either(pair: Nodes, h
     assert not kept.agreed
     waiter.acquire("x", 2)
     assert of(GrantReply, waiter.inbox) == []
-    kept = of(KeepaliveReply, again.keep(through=1, listed=[(slot_of("x"), [(1, "x")])]))[0]
-    assert kept.acquisitions == [(1, Verdict.LOST, 0)]
+    kept = of(
+        KeepaliveReply, again.keep(through=1, listed=[SlotList(slot_of("x"), [ListedAcquisition(1, "x")])])
+    )[0]
+    assert kept.acquisitions == [AcquisitionVerdict(1, Verdict.LOST, 0)]
     for _ in range(12):
         pair.advance(S)
         again.keep(through=1, count=1, digest=mix(1))

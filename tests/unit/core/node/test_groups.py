@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from lockring.core.node import groups as node_groups
+from lockring.ids import LockName
 from lockring.protocol import (
     CloseSession,
     Describe,
@@ -31,7 +32,7 @@ from lockring.slots import slot_of
 from tests.unit.core.node import world as world
 from tests.unit.core.node.world import MS, Client, Nodes, S, of
 
-LOCK = "group:g"
+LOCK = LockName("group:g")
 
 
 @pytest.fixture(autouse=True)
@@ -247,7 +248,7 @@ def test_followers_are_sent_on_when_the_slot_moves(pair: Nodes) -> None:
     one = enter(pair, "one")
     pair.promote("B", swap=True)
     assert [refused.code for refused in of(Refusal, one.inbox)] == ["moved"]
-    assert LOCK not in pair.cores["A"].service.groups
+    assert pair.cores["A"].service.groups.view_of(LOCK) == 0
 
 
 def test_follower_must_be_a_member_and_the_name_that_of_a_group(pair: Nodes) -> None:

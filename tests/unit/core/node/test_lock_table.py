@@ -12,6 +12,7 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import NO_DEADLINE, LockHolder, LockWaiter, OpenRequest
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import up
+from lockring.ids import LockName, SessionId
 from lockring.protocol import SEQ_FREE, Acquire, Mode, Put, Remove
 from lockring.slots import slot_of
 from lockring.units import NS_PER_MS
@@ -43,16 +44,9 @@ def wait(
     permits: int = 1,
     since_ns: int = 0,
 ) -> LockWaiter:
-    return table.enqueue(
-        name,
-        sessions.open(session, session, 1_000),
-        acquisition,
-        mode=mode,
-        permits=permits,
-        since_ns=since_ns,
-        deadline_ns=None,
-        request=OpenRequest(1, acquisition, 0, 1_000),
-    )
+    wanted = Acquire(acquisition, session, 1_000, session, acquisition, name, mode=mode, permits=permits)
+    request = OpenRequest(1, acquisition, 0, 1_000)
+    return table.enqueue(sessions.open(session, session, 1_000), wanted, request, since_ns=since_ns)
 
 
 class TwinTables(RuleBasedStateMachine):
@@ -70,7 +64,7 @@ class TwinTables(RuleBasedStateMachine):
         self.generation = 0
 
     def grant_all(self, name: str) -> None:
-        while (lock := self.table.locks.get(name)) and (waiter := self.table.next_grantable(lock)):
+        while (lock := self.table.locks.get(LockName(name))) and (waiter := self.table.next_grantable(lock)):
             first = self.waiters[name].pop(0)
             assert (waiter.session.id, waiter.acquisition, waiter.mode) == first
             assert not self.holders[name] or all(
@@ -132,7 +126,7 @@ class TwinTables(RuleBasedStateMachine):
             (p.name, p.generation, p.session, p.acquisition) for p in self.table.snapshot(0)
         ) == sorted((p.name, p.generation, p.session, p.acquisition) for p in self.copy.snapshot(0))
         for name in NAMES:
-            lock = self.table.locks.get(name)
+            lock = self.table.locks.get(LockName(name))
             held = [] if lock is None else [(h.session.id, h.acquisition) for h in lock.holders]
             assert held == [each[:2] for each in self.holders[name]]
 
@@ -148,7 +142,7 @@ class TwinTables(RuleBasedStateMachine):
             digest = 0
             for acquisition in mine:
                 digest ^= mix(acquisition)
-            session = self.sessions.by_id.get(session_id)
+            session = self.sessions.by_id.get(SessionId(session_id))
             assert (
                 (len(mine), digest) == (0, 0)
                 if session is None
@@ -176,7 +170,7 @@ def test_readers_share_and_a_writer_behind_them_is_not_passed(table: LockTable, 
     table.put(put("a", "s1", 1, 1, mode=Mode.SHARED), 0)
     writer = wait(table, sessions, "a", "s2", 1, mode=Mode.EXCLUSIVE, since_ns=1)
     wait(table, sessions, "a", "s3", 1, mode=Mode.SHARED, since_ns=2)
-    lock = table.locks["a"]
+    lock = table.locks[LockName("a")]
     assert table.next_grantable(lock) is None
     table.remove("s1", 1)
     assert table.next_grantable(lock) is writer
@@ -208,7 +202,7 @@ def test_waiter_that_has_waited_longer_elsewhere_stands_before_younger_ones(
     table.put(put("a", "s1", 1, 1), 0)
     for session, since_ns in (("s1", 50), ("s2", 70), ("s3", 60)):
         wait(table, sessions, "a", session, 9, since_ns=since_ns)
-    assert [waiter.session.id for waiter in table.locks["a"].waiters or ()] == ["s1", "s3", "s2"]
+    assert [waiter.session.id for waiter in table.locks[LockName("a")].waiters or ()] == ["s1", "s3", "s2"]
 
 
 def test_generation_and_seq_of_a_lock_only_rise(table: LockTable, sessions: Sessions) -> None:
@@ -216,9 +210,9 @@ def test_generation_and_seq_of_a_lock_only_rise(table: LockTable, sessions: Sess
     wait(table, sessions, "a", "s3", 1)
     for generation, session in ((1, "s1"), (2, "s2")):
         table.put(put("a", session, 1, generation), 0)
-        seen.append((table.locks["a"].generation, table.locks["a"].seq))
+        seen.append((table.locks[LockName("a")].generation, table.locks[LockName("a")].seq))
         table.remove(session, 1)
-        seen.append((table.locks["a"].generation, table.locks["a"].seq))
+        seen.append((table.locks[LockName("a")].generation, table.locks[LockName("a")].seq))
     assert seen == sorted(set(seen))
 
 
@@ -300,7 +294,7 @@ def test_a_primarys_grant_has_the_effect_of_its_mutation_on_a_copy(payload: byte
                 table.highest,
                 session.totals.count,
                 session.totals.digest,
-                table.locks["a"].waiters,
+                table.locks[LockName("a")].waiters,
             )
         )
     assert tables[0] == tables[1]

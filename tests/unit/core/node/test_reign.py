@@ -9,6 +9,7 @@ from lockring.core.node.lock_table import LockTable
 from lockring.core.node.peer_link import LINK_COST_MAX, PeerLink
 from lockring.core.node.reign import SNAPSHOT_PART_HOLDERS, CopyStream, Reign
 from lockring.core.node.sessions import Sessions
+from lockring.ids import MutationIndex
 from lockring.protocol import Put, Resume, Snapshot, Tail
 
 B, C = Replica("B", 1), Replica("C", 1)
@@ -46,50 +47,50 @@ def test_mutations_after_a_snapshot_are_kept_until_the_copy_has_acknowledged_it(
     for number in range(1, 5):
         grant(reign, number)
     late = stream_to(reign, C)
-    snapshot = reign.start_of(late, 0)
+    snapshot = reign.take_start(late, 0)
     assert isinstance(snapshot, Snapshot)
     assert snapshot.index == 4
     grant(reign, 5)
     grant(reign, 6)
-    tail = reign.tail_of(late)
+    tail = reign.take_tail(late)
     assert tail is not None
     assert (tail.after, len(tail.mutations)) == (4, 2)
-    other.sent = 6
+    other.sent = MutationIndex(6)
     other.acknowledged(6)
     reign.trim()
     late.acknowledged(4)
     reign.check_invariants()
     late.lost()
-    again = reign.tail_of(late)
+    again = reign.take_tail(late)
     assert again is not None
     assert (again.after, len(again.mutations)) == (4, 2)
 
 
 def test_stream_of_a_former_primary_begins_with_resume_and_falls_back_to_a_snapshot(reign: Reign) -> None:
     stream = stream_to(reign, B, joined=5)
-    assert reign.start_of(stream, 0) == Resume(7, 5, 5, 3, 40)
+    assert reign.take_start(stream, 0) == Resume(7, 5, 5, 3, 40)
     grant(reign, 1)
-    tail = reign.tail_of(stream)
+    tail = reign.take_tail(stream)
     assert isinstance(tail, Tail)
     assert tail.after == 0
     stream.refused()
     assert stream.must_start()
-    assert isinstance(reign.start_of(stream, 0), Snapshot)
+    assert isinstance(reign.take_start(stream, 0), Snapshot)
     reign.check_invariants()
 
 
 def test_stream_on_a_new_connection_starts_from_the_acknowledged_index(reign: Reign) -> None:
     link = PeerLink(B, 0)
     stream = stream_to(reign, B, link=link)
-    reign.start_of(stream, 0)
+    reign.take_start(stream, 0)
     stream.acknowledged(0)
     for number in range(1, 4):
         grant(reign, number)
-    reign.tail_of(stream)
+    reign.take_tail(stream)
     link.disconnected(10)
     link.connected()
     assert not stream.must_start()
-    tail = reign.tail_of(stream)
+    tail = reign.take_tail(stream)
     assert tail is not None
     assert len(tail.mutations) == 3
 
@@ -97,16 +98,16 @@ def test_stream_on_a_new_connection_starts_from_the_acknowledged_index(reign: Re
 def test_acknowledgement_that_comes_after_its_connection_broke_is_not_sent_again(reign: Reign) -> None:
     link = PeerLink(B, 0)
     stream = stream_to(reign, B, link=link)
-    reign.start_of(stream, 0)
+    reign.take_start(stream, 0)
     stream.acknowledged(0)
     grant(reign, 1)
-    reign.tail_of(stream)
+    reign.take_tail(stream)
     link.disconnected(10)
     link.connected()
     stream.acknowledged(1)
     reign.trim()
     reign.check_invariants()
-    assert reign.tail_of(stream) is None
+    assert reign.take_tail(stream) is None
 
 
 def test_large_snapshot_goes_in_parts_and_the_link_has_a_bound(reign: Reign) -> None:
@@ -114,10 +115,10 @@ def test_large_snapshot_goes_in_parts_and_the_link_has_a_bound(reign: Reign) -> 
         grant(reign, number)
     link = PeerLink(B, 0)
     stream = stream_to(reign, B, link=link)
-    parts = [reign.start_of(stream, 0)]
+    parts = [reign.take_start(stream, 0)]
     while stream.parts:
         assert stream.must_start()
-        parts.append(reign.start_of(stream, 0))
+        parts.append(reign.take_start(stream, 0))
     assert [part.last for part in parts if isinstance(part, Snapshot)] == [False, False, False, True]
     assert sum(len(part.holders) for part in parts if isinstance(part, Snapshot)) == len(reign.table.locks)
     assert link.budget.has_room(0)
@@ -132,7 +133,7 @@ def test_reign_without_copies_keeps_no_log(reign: Reign) -> None:
         grant(reign, number)
     reign.check_invariants()
     assert reign.acknowledged_index() == 99
-    assert reign.hand_over(B) is None
+    assert reign.end_for(B) is None
 
 
 def test_no_grant_is_answered_while_a_required_copy_has_nothing(reign: Reign) -> None:

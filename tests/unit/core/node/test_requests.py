@@ -9,6 +9,7 @@ from lockring.core.digest import mix
 from lockring.core.effects import COORDINATOR
 from lockring.core.node import acquires, parking
 from lockring.core.timing import up
+from lockring.ids import LockName
 from lockring.net.frames import encode_frame
 from lockring.protocol import (
     Break,
@@ -26,6 +27,8 @@ from lockring.protocol import (
     Mode,
     Refusal,
     ReleaseReply,
+    SlotDigest,
+    SlotList,
     SlotRequestKind,
     Unwatch,
     Watch,
@@ -417,7 +420,7 @@ def test_long_list_without_a_match_is_cut_into_pages(alone: Nodes, monkeypatch: 
 
 
 def test_slot_that_does_not_exist_is_refused_in_a_keepalive(alone: Nodes) -> None:
-    assert codes(alone.client("A", "one").keep(slots=[(5_000, 1, 1)])) == ["invalid"]
+    assert codes(alone.client("A", "one").keep(slots=[SlotDigest(5_000, 1, 1)])) == ["invalid"]
 
 
 def test_a_second_watch_under_the_same_number_is_refused(
@@ -465,7 +468,7 @@ def test_client_that_goes_leaves_no_waiter_of_its_own_granted(alone: Nodes) -> N
     alone.cores["A"].disconnected(both.connection, now_ns=alone.now)
     alone.settle()
     assert len(of(GrantReply, last.inbox)) == 1
-    assert len(alone.cores["A"].slots[slot_of("x")].table.locks["x"].holders) == 2
+    assert len(alone.cores["A"].slots[slot_of("x")].table.locks[LockName("x")].holders) == 2
 
 
 def test_grant_that_was_broken_before_its_answer_is_not_answered_with_a_promise(pair: Nodes) -> None:
@@ -484,7 +487,9 @@ def test_grant_that_was_broken_before_its_answer_is_not_answered_with_a_promise(
 
 def test_keepalive_that_lists_a_slot_twice_is_refused(alone: Nodes) -> None:
     slot = slot_of("x")
-    assert codes(alone.client("A", "one").keep(listed=[(slot, []), (slot, [])])) == ["invalid"]
+    assert codes(alone.client("A", "one").keep(listed=[SlotList(slot, []), SlotList(slot, [])])) == [
+        "invalid"
+    ]
 
 
 def test_generations_that_a_waiter_needs_are_asked_for_until_they_come(alone: Nodes) -> None:
@@ -510,7 +515,7 @@ def test_generations_that_a_waiter_needs_are_asked_for_until_they_come(alone: No
 def test_keepalive_that_compares_more_slots_than_there_are_is_refused(alone: Nodes) -> None:
     """One of a megabyte took a node most of a second."""
     client = alone.client("A", "s")
-    every = [(slot, 0, 0) for slot in range(SLOTS)]
+    every = [SlotDigest(slot, 0, 0) for slot in range(SLOTS)]
     assert isinstance(client.keep(slots=every)[0], KeepaliveReply)
-    (refused,) = client.keep(slots=[*every, (0, 0, 0)])
+    (refused,) = client.keep(slots=[*every, SlotDigest(0, 0, 0)])
     assert refused.code == "invalid"

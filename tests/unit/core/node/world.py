@@ -173,8 +173,8 @@ class Nodes:
             *numbers,
         )
 
-    def promote(self, primary: str, *, swap: bool = False) -> None:
-        """Make the backup the primary of all slots; with `swap` the old primary stays as backup."""
+    def promote(self, primary: str, *names: str, swap: bool = False) -> None:
+        """Make the backup the primary of the names' slots, or of all; with `swap` the old primary stays as backup."""
         version = self.state.version + 1
         self.slots(
             lambda slot: msgspec.structs.replace(
@@ -183,7 +183,8 @@ class Nodes:
                 primary=self.replicas[primary],
                 backup=Copy(slot.primary, version) if swap and slot.primary else None,
                 learner=None,
-            )
+            ),
+            *(slot_of(name) for name in names),
         )
 
     def copy_of(self, node: str) -> Copy:

@@ -1,0 +1,163 @@
+"""One life of a node after the other, without a coordinator: the test says what a coordinator would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lockring.clock import wall_ns
+from lockring.cluster_state import ClusterState, Member, Replica, encode_state
+from lockring.core.effects import Depart, DepartureEnd
+from lockring.errors import DuplicateNode, LockringError
+from lockring.ids import NodeId
+from lockring.net.connection import Outbox
+from lockring.protocol import PROTOCOL, ClientHello, Message, State, Welcome
+from lockring.server.coordinator_link import NodePlace
+from lockring.server.local_client import LocalClients
+from lockring.server.node_lives import NodeLives
+from lockring.server.settings import NodeSettings
+from lockring.units import NS_PER_US
+from tests.unit.net.serving import run
+
+
+class Process:
+    """A node's process without ports: clients are in the process itself."""
+
+    def __init__(self) -> None:
+        place = NodePlace(weight=100)
+        self.locals = LocalClients(lambda: self.lives.present, place)
+        self.lives = NodeLives(
+            NodeSettings(id="N1", coordinators=("127.0.0.1:9",)),
+            place,
+            Outbox(),
+            guest_of=self.locals.get,
+            listener=self,
+        )
+        self.departures: list[Depart] = []
+        self.failures: list[LockringError] = []
+
+    def departed(self, depart: Depart) -> None:
+        self.departures.append(depart)
+
+    def failed(self, error: LockringError) -> None:
+        self.failures.append(error)
+
+    def join(self) -> None:
+        """Let the coordinator welcome the present life, and send it the first state."""
+        me = self.lives.replica
+        state = ClusterState(
+            cluster="c", version=me.incarnation, members={NodeId("N1"): Member(me, "here:1")}
+        )
+        self.lives.joined()
+        self.lives.from_coordinator([State(encode_state(state))])
+        self.lives.present.pump.flush()
+
+
+def in_process(test: Callable[[Process], None]) -> None:
+    """Run a test in an event loop, with a node's process that ends after it."""
+
+    async def main() -> None:
+        process = Process()
+        try:
+            test(process)
+        finally:
+            process.lives.end("the test is over")
+
+    run(main())
+
+
+def test_another_life_has_a_later_incarnation_and_nothing_of_the_former_one() -> None:
+    def main(process: Process) -> None:
+        lives = process.lives
+        process.join()
+        former = lives.present
+        assert lives.state.cluster == "c"
+        lives.begin_life(former.core.replica.incarnation + 10**12)
+        assert lives.replica == Replica("N1", former.core.replica.incarnation + 10**12)
+        assert lives.state == ClusterState()
+        assert lives.present is not former
+        assert lives.has_joined, "one of its lives has"
+
+    in_process(main)
+
+
+def test_another_life_begins_at_the_wall_clock_if_that_is_later_than_the_coordinator_asks() -> None:
+    def main(process: Process) -> None:
+        before_us = wall_ns() // NS_PER_US
+        process.lives.begin_life(7)
+        assert process.lives.replica.incarnation >= before_us
+
+    in_process(main)
+
+
+def test_clients_of_a_life_that_ends_hear_why_and_may_come_back() -> None:
+    def main(process: Process) -> None:
+        heard: list[Message] = []
+        ended: list[str] = []
+        former = process.lives.replica
+        line = process.locals.connect_local(heard.append, ended.append)
+        line.ask(ClientHello(PROTOCOL, "", "client", 1))
+        process.lives.present.pump.flush()
+        process.lives.begin_life(1)
+        assert ended == ["this node begins a new life"]
+        line = process.locals.connect_local(heard.append, ended.append)
+        line.ask(ClientHello(PROTOCOL, "", "client", 2))
+        process.lives.present.pump.flush()
+        welcomes = [message.incarnation for message in heard if isinstance(message, Welcome)]
+        assert welcomes == [former.incarnation, process.lives.replica.incarnation]
+
+    in_process(main)
+
+
+def test_the_log_reports_what_a_life_has_learned_before_the_next_one_begins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "lockring.node")
+
+    def main(process: Process) -> None:
+        log = process.lives.log
+        process.join()
+        assert caplog.messages == [], "changes are collected for a moment"
+        process.lives.begin_life(1)
+        assert any("N1 joined" in line for line in caplog.messages)
+        caplog.clear()
+        process.join()
+        assert process.lives.log is log
+        log.flush()
+        assert any("N1 joined" in line for line in caplog.messages), "the next life knows no former state"
+
+    in_process(main)
+
+
+def test_an_order_to_leave_outlasts_a_life_and_the_next_one_has_nothing_to_hand_over() -> None:
+    def main(process: Process) -> None:
+        process.join()
+        process.lives.leave(60)
+        process.lives.present.pump.flush()
+        assert process.departures == []
+        process.lives.begin_life(1)
+        process.lives.present.pump.flush()
+        assert [depart.end for depart in process.departures] == [DepartureEnd.NEW_LIFE]
+
+    in_process(main)
+
+
+def test_a_life_without_an_order_to_leave_stays() -> None:
+    def main(process: Process) -> None:
+        process.join()
+        process.lives.begin_life(1)
+        process.lives.present.pump.flush()
+        assert process.departures == []
+        assert not process.lives.present.core.is_leaving
+
+    in_process(main)
+
+
+def test_an_error_that_waiting_cannot_mend_ends_the_process() -> None:
+    def main(process: Process) -> None:
+        error = DuplicateNode("a node N1 is running already")
+        process.lives.fail(error)
+        assert process.failures == [error]
+
+    in_process(main)
