@@ -127,7 +127,15 @@ def parse(url: str, environ: Mapping[str, str] = os.environ) -> EtcdPlace:
             f"{shown} names a user, but there is no password; set {PASSWORD_VARIABLE} or {PASSWORD_FILE_VARIABLE}, or add"
             f" ?{_PASSWORD_FILE}=FILE"
         )
-    return EtcdPlace(endpoints, prefix, user, tls, shown, password, password_file)
+    return EtcdPlace(
+        endpoints=endpoints,
+        prefix=prefix,
+        user=user,
+        tls=tls,
+        shown=shown,
+        _password=password,
+        _password_file=password_file,
+    )
 
 
 def _endpoint(host: str) -> str:

@@ -33,6 +33,7 @@ from typing import Final, NamedTuple
 from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
+from lockring.ids import NO_VERSION, TermId, Version
 from lockring.store.etcd.calls import (
     LEASE_GRANT,
     LEASE_KEEP_ALIVE,
@@ -89,15 +90,15 @@ class _StateKey(NamedTuple):
     state: ClusterState | None
 
     @property
-    def version(self) -> int:
-        return 0 if self.state is None else self.state.version
+    def version(self) -> Version:
+        return NO_VERSION if self.state is None else self.state.version
 
 
 class _Coordinators(NamedTuple):
     """The keys of the coordinators."""
 
     leader: KeyValue | None
-    others: dict[str, KeyValue]
+    others: dict[TermId, KeyValue]
 
 
 class EtcdStore:
@@ -143,7 +144,7 @@ class EtcdStore:
         with self._operation("read") as until_s:
             return self._read(until_s).state
 
-    def write(self, expected_version: int, state: ClusterState) -> bool:
+    def write(self, expected_version: Version, state: ClusterState) -> bool:
         """Store the state if the stored version is the expected one and its term leads; return whether it was stored.
 
         Raises:
@@ -211,7 +212,7 @@ class EtcdStore:
         with self._operation("asked for the leader") as until_s:
             return self._election(self._coordinators(until_s))
 
-    def resign(self, term: str) -> None:
+    def resign(self, term: TermId) -> None:
         """End this term's lead or candidacy.
 
         Raises:
@@ -354,18 +355,18 @@ class EtcdStore:
 
     def _sorted(self, found: Iterable[KeyValue]) -> _Coordinators:
         leader, start = None, self._key(_COORDINATORS)
-        others: dict[str, KeyValue] = {}
+        others: dict[TermId, KeyValue] = {}
         for each in found:
             if each.key == self._key(_LEADER):
                 leader = each
             elif each.key.startswith(start):
-                others[_text(each.key.removeprefix(start))] = each
+                others[TermId(_text(each.key.removeprefix(start)))] = each
         return _Coordinators(leader, others)
 
-    def _leads(self, coordinators: _Coordinators, term: str) -> bool:
+    def _leads(self, coordinators: _Coordinators, term: TermId) -> bool:
         return coordinators.leader is not None and coordinators.leader.value == term.encode()
 
-    def _keys_of(self, coordinators: _Coordinators, term: str) -> list[KeyValue]:
+    def _keys_of(self, coordinators: _Coordinators, term: TermId) -> list[KeyValue]:
         """Return the keys of a term: the leader's, if it leads, and its own."""
         own = [coordinators.others[term]] if term in coordinators.others else []
         if coordinators.leader is not None and self._leads(coordinators, term):
@@ -376,7 +377,7 @@ class EtcdStore:
         candidates = [Candidate(term, _text(found.value)) for term, found in coordinators.others.items()]
         leader = None
         if coordinators.leader is not None:
-            term = _text(coordinators.leader.value)
+            term = TermId(_text(coordinators.leader.value))
             leader = next((each for each in candidates if each.term == term), None)
             if leader is None:
                 raise StoreError(
