@@ -15,9 +15,9 @@ import click
 from lockring import exits
 from lockring._version import __version__
 from lockring.cli import streams
-from lockring.cli.endings import SignalEnd, leave
 from lockring.cli.inherited import settle
 from lockring.cli.output import report
+from lockring.cli.signal_end import SignalEnd, leave
 from lockring.errors import InternalError, InvalidRequest, LockringError, OutputFailed, SystemRefused
 from lockring.native import from_native
 from lockring.system_errors import reason_of

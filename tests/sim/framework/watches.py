@@ -42,12 +42,10 @@ class Stretch:
         self.ended_at: int | None = None
         self.seen = {each.generation for each in lock.holders}
         self.first = max(self.seen, default=0) if lock.mode == Mode.EXCLUSIVE else 0
-        self.last = self.first
 
     def granted(self, generations: set[int]) -> None:
         """Note grants that the watch has shown."""
         self.seen |= generations
-        self.last = max(generations | {self.last})
         self.first = self.first or min(generations, default=0)
 
 
@@ -141,10 +139,13 @@ class Watches:
     def check(self) -> None:
         """Check that every grant between two gaps was seen; all grants are known only at the end of a run."""
         for each in self._stretches:
+            granted = self._granted.get(each.name, {})
+            # A grant that was lost with its primary bounds nothing: no client ever believed in it.
+            last = max((generation for generation in each.seen if generation in granted), default=each.first)
             between = {
                 generation
-                for generation, at in self._granted.get(each.name, {}).items()
-                if each.first <= generation <= each.last and (each.ended_at is None or at <= each.ended_at)
+                for generation, at in granted.items()
+                if each.first <= generation <= last and (each.ended_at is None or at <= each.ended_at)
             }
             if not between <= each.seen:
                 raise Violation(

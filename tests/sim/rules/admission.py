@@ -14,8 +14,8 @@ import msgspec
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.client.links import Links, NodeLink
 from lockring.core.coordinator import core as coordinator_core
-from lockring.core.coordinator.admission import not_the_latest
 from lockring.core.coordinator.clients import Clients
+from lockring.core.coordinator.join_checks import not_the_latest
 from lockring.core.coordinator.pending_joins import PendingJoins
 from lockring.core.coordinator.roster import Roster
 from lockring.core.node import NodeCore

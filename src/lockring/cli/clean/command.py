@@ -30,8 +30,8 @@ from lockring.cli.clean.report import CleanProgress, CleanReporter, facts_of, pr
 from lockring.cli.clean.settings import CleanSettings
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import client_options, client_settings, connect
-from lockring.cli.endings import SignalEnd
 from lockring.cli.sections import read_settings
+from lockring.cli.signal_end import SignalEnd
 from lockring.clock import monotonic_ns
 from lockring.errors import ConfigError, InvalidRequest, LockLost, LockringError
 from lockring.names import LOCK_NAME_BYTES_MAX

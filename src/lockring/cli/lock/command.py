@@ -16,7 +16,6 @@ import click
 from lockring import exits
 from lockring.cli.client_settings import ClientSettings
 from lockring.cli.connect import client_options, client_settings, connect
-from lockring.cli.endings import SignalEnd
 from lockring.cli.inherited import caught
 from lockring.cli.lock.programs import unusable
 from lockring.cli.lock.reporter import StderrReporter
@@ -25,6 +24,7 @@ from lockring.cli.lock.settings import LockSettings
 from lockring.cli.lock.supervisor import CommandOutcome, Supervisor, wait_for_signal_or_loss
 from lockring.cli.output import duration, print_json, quoted, token
 from lockring.cli.sections import read_settings
+from lockring.cli.signal_end import SignalEnd
 from lockring.cli.waiting import holders, of_client, telling
 from lockring.errors import AcquireTimeout, ConfigError, InvalidRequest, LockLost, LockringError, NotHeld
 from lockring.names import check_lock_name

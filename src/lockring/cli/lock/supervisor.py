@@ -19,10 +19,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from lockring.cli.endings import SignalEnd
 from lockring.cli.inherited import caught, settle
 from lockring.cli.lock.guardian import GuardianPlan, OnLost, start_guardian
 from lockring.cli.lock.terminal import Terminal
+from lockring.cli.signal_end import SignalEnd
 from lockring.clock import monotonic_ns
 from lockring.errors import InternalError
 from lockring.units import NS_PER_MS, NS_PER_S

@@ -104,22 +104,26 @@ class CoreHost:
         """Carry out the core's effects. `me` is the call of this thread, which needs no waking."""
         core = self.core
         effects = core.take_effects(now_ns=now_ns)
-        frames: list[bytes] = []
-        for place, effect in enumerate(effects, start=1):
+        left = len(effects)
+        ahead: list[bytes] = []
+        for effect in effects:
+            left -= 1
             if type(effect) is SendTo:
-                frames.append(encode_frame(effect.message))
-                if place < len(effects):
-                    after = effects[place]
+                data = encode_frame(effect.message)
+                if left:
+                    after = effects[-left]
                     if type(after) is SendTo and after.link == effect.link:
-                        continue  # what follows leaves in the same write
+                        ahead.append(data)  # what follows leaves in the same write
+                        continue
+                if ahead:
+                    data, ahead = b"".join([*ahead, data]), []
                 wire = self._connections.wires.get(effect.link)
                 if wire is not None:
                     if me is not None:
                         wire.used_at_ns = now_ns
-                    wire.send(frames[0] if len(frames) == 1 else b"".join(frames))
+                    wire.send(data)
                     if wire.outgoing:
                         self._background.watch(wire, wire.events | selectors.EVENT_WRITE)
-                frames = []
             elif type(effect) is Resolve:
                 call: Call = effect.ticket.exchange.call
                 call.error = effect.error

@@ -36,7 +36,7 @@ from lockring.core.client.agenda import Agenda
 from lockring.core.client.call_endings import CallEndings
 from lockring.core.client.dialing import DialPlan
 from lockring.core.client.effects import ClientEffect
-from lockring.core.client.exchanges import EXCLUSIVE, LockTerms, TicketExchange
+from lockring.core.client.exchanges import LockTerms, TicketExchange
 from lockring.core.client.groups import GroupMemberships, subscription_of
 from lockring.core.client.inbox import Inbox
 from lockring.core.client.links import SILENCE_NS_MAX, SILENCE_NS_MIN, Links, NodeLink
@@ -225,7 +225,7 @@ class ClientCore:
         # As `slots.slot_of`, without its check: the name was checked when the lock object was made.
         slot: SlotNumber = crc32(name.encode()) % SLOTS  # type: ignore[assignment]  # born here
         exchange = TicketExchange(now_ns)
-        if wait_ms >= 0 or payload or permits != 1 or mode != EXCLUSIVE:
+        if wait_ms >= 0 or payload or mode:  # an exclusive lock, whose mode is 0, has no permits
             exchange.terms = LockTerms(mode, permits, wait_ms, payload)
         ticket = Ticket(session, acquisition, name, slot, exchange)
         if wait_ms >= 0:
@@ -479,9 +479,10 @@ class ClientCore:
 
         The time changes nothing here: a client gives no promises that could run out on the way.
         """
-        effects = self._agenda.effects[:]
-        self._agenda.effects.clear()
-        return effects
+        effects = self._agenda.effects
+        taken = effects[:]
+        effects.clear()
+        return taken
 
     # ------------------------------------------------------------------ the state of things
 

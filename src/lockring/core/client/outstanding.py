@@ -20,7 +20,7 @@ from lockring.core.client.requests import OutgoingRequests
 from lockring.core.client.routes import RouteTable
 from lockring.core.client.sessions import ClientSessions
 from lockring.core.client.tickets import ENDED, PENDING, RELEASING, Ticket
-from lockring.core.deadlines import DeadlineQueue
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockringError, StaleVersion
 from lockring.ids import NO_LINK

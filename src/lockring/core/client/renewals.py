@@ -89,7 +89,7 @@ class ClientRenewals:
         if exchange.request != exchange.first_request:
             del link.acquires[exchange.first_request]
         exchange.link = NO_LINK
-        if ticket.exchange.terms.wait_ms >= 0:
+        if exchange.terms.wait_ms >= 0:
             self._outstanding.alarms.abandon()
         share = ticket.share
         assert share is not None

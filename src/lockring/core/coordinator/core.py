@@ -28,11 +28,11 @@ from __future__ import annotations
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Replica, Replication
-from lockring.core.coordinator.admission import foreign, malformed, not_the_latest, outdated
 from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
+from lockring.core.coordinator.join_checks import foreign, malformed, not_the_latest, outdated
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns, lives_in
 from lockring.core.coordinator.roster import Roster

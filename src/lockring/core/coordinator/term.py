@@ -18,8 +18,8 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica, Replication, SlotState
-from lockring.core.coordinator.operations import OPERATION_TIMEOUT_NS, StoreOperations
 from lockring.core.coordinator.store_health import StoreHealth
+from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS, StoreOperations
 from lockring.core.coordinator.store_past import StorePast
 from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replicated_from_now_on
 from lockring.core.effects import Effect

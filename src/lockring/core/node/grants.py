@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lockring.core.deadlines import DeadlineQueue
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.generations import Generations

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from lockring.core.deadlines import DeadlineQueue
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.clients import ConnectedClient, ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.generations import Generations

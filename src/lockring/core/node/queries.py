@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from lockring.core.deadlines import DeadlineQueue
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
 from lockring.core.node.grants import NodeGrants

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lockring.cluster_state import ClusterState, SlotState
-from lockring.core.deadlines import DeadlineQueue
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.farewells import is_release, mark_of
 from lockring.core.node.context import NodeContext
 from lockring.core.node.leases import Promises

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.deadlines import DeadlineQueue
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.effects import Refuse
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClients

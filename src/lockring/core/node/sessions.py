@@ -5,7 +5,7 @@ On a copy nothing runs out: sessions are there to name what the records belong t
 
 from __future__ import annotations
 
-from lockring.core.deadlines import DeadlineQueue
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.locks import NO_BASIS, NO_DEADLINE, Session
 from lockring.ids import SessionId
 

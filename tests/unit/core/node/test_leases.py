@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockring.cluster_state import Replica
-from lockring.core.deadlines import DeadlineQueue
+from lockring.core.deadline_queue import DeadlineQueue
 from lockring.core.node.leases import Lease, Promises, SentTimes
 from lockring.core.timing import CLOCK_TICK_NS, DISTANT_PAST_NS, up
 
