@@ -42,10 +42,12 @@ class Stretch:
         self.ended_at: int | None = None
         self.seen = {each.generation for each in lock.holders}
         self.first = max(self.seen, default=0) if lock.mode == Mode.EXCLUSIVE else 0
+        self.last = self.first
 
     def granted(self, generations: set[int]) -> None:
         """Note grants that the watch has shown."""
         self.seen |= generations
+        self.last = max(generations | {self.last})
         self.first = self.first or min(generations, default=0)
 
 
@@ -141,7 +143,8 @@ class Watches:
         for each in self._stretches:
             granted = self._granted.get(each.name, {})
             # A grant that was lost with its primary bounds nothing: no client ever believed in it.
-            last = max((generation for generation in each.seen if generation in granted), default=each.first)
+            believed = [generation for generation in each.seen if generation in granted]
+            last = max((generation for generation in believed if generation <= each.last), default=each.first)
             between = {
                 generation
                 for generation, at in granted.items()
