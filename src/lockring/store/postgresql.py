@@ -32,7 +32,7 @@ import psycopg
 from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
-from lockring.ids import TermId, Version
+from lockring.ids import NO_VERSION, TermId, Version
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
@@ -179,9 +179,8 @@ class PostgresStore:
         values = {"term": candidate.term, "address": candidate.address, "ttl_ms": ttl_ms}
         # Campaigns come one after the other. The lock is a statement of its own: the next one sees what was committed
         # while this one waited.
-        results = self._run(
-            "asked for the leader", _MAKE_ROW, _LOCK_ROW, _LEAD, _BOOK, _CLEAN, _ELECTION, **values
-        )
+        statements = (_MAKE_ROW, _LOCK_ROW, _LEAD, _BOOK, _CLEAN, _ELECTION)
+        results = self._run("asked for the leader", *statements, **values)
         return _election_of(results[-1])
 
     def election(self) -> Election:
@@ -218,7 +217,7 @@ class PostgresStore:
         results = self._run("opened", _LOCK_TABLES, _ARE_THERE, _CLUSTERS, _COORDINATORS)
         return results[1].rows[0] == (False,)
 
-    def _decoded(self, version: int, data: bytes) -> ClusterState | None:
+    def _decoded(self, version: Version, data: bytes) -> ClusterState | None:
         if not version:
             return None
         # A version names one state forever, so an unchanged one need not be decoded again.
@@ -337,9 +336,9 @@ def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:
             return results
 
 
-def _row_of(result: _Result) -> tuple[int, bytes]:
+def _row_of(result: _Result) -> tuple[Version, bytes]:
     """Return the stored version and state; 0 for none."""
-    return (result.rows[0][0], bytes(result.rows[0][1])) if result.rows else (0, b"")
+    return (result.rows[0][0], bytes(result.rows[0][1])) if result.rows else (NO_VERSION, b"")
 
 
 def _election_of(result: _Result) -> Election:

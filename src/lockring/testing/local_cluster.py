@@ -51,8 +51,8 @@ class ClusterFailed(RuntimeError):
 class LocalCluster:
     """A coordinator and some nodes on free loopback ports. Not thread-safe.
 
-    Processes are named "coordinator", "N1", "N2", …, and coordinators that share a store "C1", "C2", …. They never outlive
-    the test, whatever happens to it.
+    Processes are named "coordinator", "N1", "N2", …, and coordinators that share a store "C1", "C2", ….
+    They never outlive the test, whatever happens to it.
 
     Args:
         nodes: how many nodes to start with.

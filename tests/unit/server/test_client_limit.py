@@ -54,7 +54,7 @@ def served(make: Callable[[], Server], test: Callable[[str], Awaitable[None]]) -
             await server.start()
             if isinstance(server, CoordinatorServer):
                 # A client that was welcomed before the cluster had its id has to come back.
-                await until(lambda: server._core.state is not None)
+                await until(lambda: (core := server._core.deciding) is not None and core.state is not None)
             await test(server.address)
         finally:
             await server.stop()

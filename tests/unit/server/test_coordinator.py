@@ -38,7 +38,7 @@ def with_server(test: Callable[[CoordinatorServer], Awaitable[None]]) -> None:
         server = CoordinatorServer(CoordinatorSettings(listen="127.0.0.1:0", new_cluster=True))
         await server.start()
         try:
-            await until(lambda: server._core.is_active)
+            await until(lambda: (core := server._core.deciding) is not None and core.is_active)
             await test(server)
         finally:
             await server.stop()

@@ -17,10 +17,10 @@ from typing import Final, Protocol
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.leadership import LEAD_MS, Leadership
-from lockring.core.coordinator.operations import OPERATION_TIMEOUT_NS
 from lockring.core.coordinator.standby import StandbyDesk
 from lockring.core.coordinator.status import CoordinatorStatus, standby_status
 from lockring.core.coordinator.store_health import StoreNews
+from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
 from lockring.core.effects import (
     Close,
     Effect,

@@ -155,7 +155,7 @@ class CoordinatorCore:
 
     @property
     def is_over(self) -> bool:
-        """Whether the term has ended: this machine decides nothing more, for good."""
+        """Whether the term has ended, for good."""
         return self._term.phase is Phase.PASSIVE
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from lockring.core.coordinator.operations import OPERATION_TIMEOUT_NS
+from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate, Election
 from lockring.ids import OperationNumber, TermId
 from lockring.units import NS_PER_S
