@@ -150,12 +150,18 @@ class Watches:
             granted = self._granted.get(each.name, {})
             # A grant that was lost with its primary bounds nothing: no client ever believed in it, and its token may be
             # given once more.
-            believed = [holder[2] for holder in each.seen if holder in granted and holder[2] <= each.last]
-            last = max(believed, default=each.first)
+            believed = [
+                holder[2]
+                for holder in each.seen
+                if holder in granted and each.first <= holder[2] <= each.last
+            ]
+            if not believed:
+                continue
+            first, last = min(believed), max(believed)
             between = {
                 holder
                 for holder, at in granted.items()
-                if each.first <= holder[2] <= last and (each.ended_at is None or at <= each.ended_at)
+                if first <= holder[2] <= last and (each.ended_at is None or at <= each.ended_at)
             }
             if not between <= each.seen:
                 raise Violation(

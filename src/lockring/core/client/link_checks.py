@@ -46,10 +46,12 @@ class LinkChecks:
 
         Args:
             now_ns: the time.
-            everywhere: whether to check all links that are ready, even those on which nothing waits.
+            everywhere: whether to check all links to nodes that are ready, even those on which nothing waits.
         """
         for link in self._links.by_id.values():
-            if everywhere and link.state == READY and link.health.check_at_ns == DISTANT_FUTURE_NS:
+            # A coordinator takes no such question.
+            is_idle = link.state == READY and not link.is_to_coordinator
+            if everywhere and is_idle and link.health.check_at_ns == DISTANT_FUTURE_NS:
                 link.health.check_at_ns = now_ns
             if link.health.check_at_ns <= now_ns:
                 if not link.acquires and not everywhere:
