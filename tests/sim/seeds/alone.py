@@ -94,7 +94,24 @@ def watch(simulation: Simulation, fault: str, duration: int, gone: NodeShell | N
 
 def _unserved_without(simulation: Simulation, gone: NodeShell | None) -> list[int]:
     served = {slot for node in simulation.nodes if node is not gone for slot in node.serving()}
-    return [slot for slot in range(SLOTS) if slot not in served]
+    left = _slots_left_behind(simulation)
+    return [slot for slot in range(SLOTS) if slot not in served and slot not in left]
+
+
+def _slots_left_behind(simulation: Simulation) -> set[int]:
+    """The slots of nodes that were told to stop, and did so while no coordinator was there to move anything.
+
+    That is two things at once: such a node waits for the coordinator for some seconds, and its slots then wait too.
+    """
+    state = simulation.store.state
+    if state is None or any(each.alive for each in simulation.coordinators):
+        return set()
+    left = {node.id for node in simulation.nodes if node.draining and not node.alive}
+    return {
+        number
+        for number, slot in enumerate(state.slots)
+        if slot.primary is not None and slot.primary.node in left
+    }
 
 
 def _wait_until_whole(simulation: Simulation) -> None:

@@ -16,7 +16,7 @@ from lockring.core.client.links import IDLE_NS, READY, Links, NodeLink, PingQuer
 from lockring.core.client.request_log import RequestLog
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.ids import NO_REQUEST
-from lockring.protocol import Unwatch
+from lockring.protocol import GetStatus, Unwatch
 from lockring.units import NS_PER_S
 
 CHECK_FIRST_NS: Final = NS_PER_S
@@ -42,16 +42,14 @@ class LinkChecks:
             self._agenda.wake(link.health.check_at_ns)
 
     def on_timer(self, now_ns: int, *, everywhere: bool) -> None:
-        """Ping the nodes at which something waits, and which have been silent.
+        """Ping the servers at which something waits, and which have been silent.
 
         Args:
             now_ns: the time.
-            everywhere: whether to check all links to nodes that are ready, even those on which nothing waits.
+            everywhere: whether to check all links that are ready, even those on which nothing waits.
         """
         for link in self._links.by_id.values():
-            # A coordinator takes no such question.
-            is_idle = link.state == READY and not link.is_to_coordinator
-            if everywhere and is_idle and link.health.check_at_ns == DISTANT_FUTURE_NS:
+            if everywhere and link.state == READY and link.health.check_at_ns == DISTANT_FUTURE_NS:
                 link.health.check_at_ns = now_ns
             if link.health.check_at_ns <= now_ns:
                 if not link.acquires and not everywhere:
@@ -64,6 +62,7 @@ class LinkChecks:
 
     def _ping(self, link: NodeLink, now_ns: int) -> None:
         # The cheapest question that every node answers: the end of a watch that does not exist, since no request has
-        # the number 0.
+        # the number 0. A coordinator takes no watches.
         number = self._log.take_number(now_ns)
-        self._links.ask(link, number, PingQuery(), Unwatch(number, NO_REQUEST), now_ns)
+        message = GetStatus(number) if link.is_to_coordinator else Unwatch(number, NO_REQUEST)
+        self._links.ask(link, number, PingQuery(), message, now_ns)
