@@ -100,7 +100,7 @@ def _unserved_without(simulation: Simulation, gone: NodeShell | None) -> list[in
 
 
 def _slots_left_behind(simulation: Simulation) -> set[int]:
-    """The slots with a copy on a node that was told to stop, and did so while no coordinator was there to move it.
+    """The slots with a copy on a node that had to stop, and did so while no coordinator was there to move it.
 
     That is two faults at once: such a node waits for the coordinator for some seconds only, and its slots then wait.
     """
