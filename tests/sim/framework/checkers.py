@@ -123,7 +123,7 @@ class Checkers:
                 raise Violation("P2", f"{belief} after {who} had {generation} at {when / S:.6f}")
         who = f"{belief.client}/{belief.acquisition}"
         history.append((belief.generation, self.world.now, who, belief.shared))
-        self.watches.granted(belief.name, belief.generation)
+        self.watches.granted(belief.name, (belief.session, belief.acquisition, belief.generation))
         if self.sync and not self.wiped:
             self._in_copies(belief)
 

@@ -163,5 +163,6 @@ class Consent:
             for node, member in after.members.items()
             if node in before.members and before.members[node].condition != "draining"
         ]
-        if drained and not wished.intersection(drained):
-            raise Violation("P3", f"an operator has drained the last node: {', '.join(map(str, drained))}")
+        ordered = [replica for replica in drained if replica not in wished]
+        if ordered:
+            raise Violation("P3", f"an operator has drained the last node: {', '.join(map(str, ordered))}")

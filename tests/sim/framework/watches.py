@@ -7,7 +7,6 @@ the lock's primary.
 from __future__ import annotations
 
 from lockring.core.client import Update
-from lockring.ids import Generation
 from lockring.protocol import LockEventKind, LockRecord, Mode
 from tests.sim.framework.world import Violation
 
@@ -40,14 +39,16 @@ class Stretch:
         self.who = who
         self.name = lock.name
         self.ended_at: int | None = None
-        self.seen = {each.generation for each in lock.holders}
-        self.first = max(self.seen, default=0) if lock.mode == Mode.EXCLUSIVE else 0
+        self.seen = holders_of(lock)
+        held = [generation for _, _, generation in self.seen]
+        self.first = max(held, default=0) if lock.mode == Mode.EXCLUSIVE else 0
         self.last = self.first
 
-    def granted(self, generations: set[int]) -> None:
+    def granted(self, holders: set[Holder]) -> None:
         """Note grants that the watch has shown."""
-        self.seen |= generations
-        self.last = max(generations | {self.last})
+        self.seen |= holders
+        generations = [generation for _, _, generation in holders]
+        self.last = max([*generations, self.last])
         self.first = self.first or min(generations, default=0)
 
 
@@ -106,8 +107,13 @@ class Seen:
             self._begin(update.lock)
             return
         assert self._stretch is not None
-        granted = {event.generation for event in update.events if event.kind == LockEventKind.GRANTED}
-        self._stretch.granted(granted)
+        self._stretch.granted(
+            {
+                (event.session, event.acquisition, event.generation)
+                for event in update.events
+                if event.kind == LockEventKind.GRANTED
+            }
+        )
 
     def _begin(self, lock: LockRecord) -> None:
         if self._stretch is not None:
@@ -119,14 +125,14 @@ class Watches:
     """All watches of a run."""
 
     def __init__(self) -> None:
-        self._granted: dict[str, dict[int, int]] = {}
+        self._granted: dict[str, dict[Holder, int]] = {}
         self._grants = 0
         self._stretches: list[Stretch] = []
 
-    def granted(self, name: str, generation: Generation) -> None:
+    def granted(self, name: str, holder: Holder) -> None:
         """Note that a client came to believe that it holds a lock."""
         self._grants += 1
-        self._granted.setdefault(name, {})[generation] = self._grants
+        self._granted.setdefault(name, {})[holder] = self._grants
 
     def begin(self, who: str, lock: LockRecord) -> Stretch:
         """Begin a stretch: a watch shows a lock for the first time, or after a gap."""
@@ -142,13 +148,20 @@ class Watches:
         """Check that every grant between two gaps was seen; all grants are known only at the end of a run."""
         for each in self._stretches:
             granted = self._granted.get(each.name, {})
-            # A grant that was lost with its primary bounds nothing: no client ever believed in it.
-            believed = [generation for generation in each.seen if generation in granted]
-            last = max((generation for generation in believed if generation <= each.last), default=each.first)
+            # A grant that was lost with its primary bounds nothing: no client ever believed in it, and its token may be
+            # given once more.
+            believed = [
+                holder[2]
+                for holder in each.seen
+                if holder in granted and each.first <= holder[2] <= each.last
+            ]
+            if not believed:
+                continue
+            first, last = min(believed), max(believed)
             between = {
-                generation
-                for generation, at in granted.items()
-                if each.first <= generation <= last and (each.ended_at is None or at <= each.ended_at)
+                holder
+                for holder, at in granted.items()
+                if first <= holder[2] <= last and (each.ended_at is None or at <= each.ended_at)
             }
             if not between <= each.seen:
                 raise Violation(

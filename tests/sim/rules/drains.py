@@ -6,6 +6,7 @@ from typing import Any
 
 from lockring.core.coordinator.roster import Roster
 from lockring.protocol import Drain, Leave
+from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, mutant
 from tests.sim.scenarios.scenario import Scenario
 
@@ -41,7 +42,10 @@ def drill_drain_by_connection() -> None:
 @mutant
 def drain_the_last() -> list[Change]:
     """An operator's drain is begun whether or not another node can take the slots."""
-    return [(Roster, "_drain_problem", lambda self, *what: None)]
+    return [
+        (Roster, "_drain_problem", lambda self, *what: None),
+        (Roster, "refuse_overtaken_drains", lambda self, *what: []),
+    ]
 
 
 @drill
@@ -64,6 +68,31 @@ def drill_drain_the_last() -> None:
         cluster.quiet()
     assert operator.answers == ["DrainReply", "last-node", "UndrainReply", "DrainReply"]
     assert cluster.primary() is first
+    assert task.outcome == "held"
+
+
+@mutant
+def overtaken_drain() -> list[Change]:
+    """An operator's drain that was granted is begun although the other node has left before the state has it."""
+    return [(Roster, "refuse_overtaken_drains", lambda self, *what: [])]
+
+
+@drill
+def drill_overtaken_drain() -> None:
+    """While the store is slow with one of three nodes' drain, an operator drains the second, and the third has to
+    leave."""
+    cluster = Scenario(nodes=3, clients=1)
+    task = cluster.hold(cluster.simulation.clients[0], cluster.name)[0]
+    operator, coordinator = cluster.simulation.operator, cluster.coordinator.address
+    cluster.simulation.store.write_delay = S
+    operator.drain(cluster.third().name, [coordinator])
+    cluster.run(0.5)
+    operator.drain(cluster.primary().name, [coordinator])
+    cluster.run(0.2)
+    cluster.ask_to_leave(cluster.backup())
+    cluster.wait(lambda: len(operator.answers) == 2, 10)
+    cluster.quiet()
+    assert sorted(operator.answers) == ["DrainReply", "last-node"]
     assert task.outcome == "held"
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lockring.cluster_state import SlotState
 from lockring.core.timing import up
 from lockring.slots import SLOTS
 from tests.sim.framework.world import MS, Process, S, Violation
@@ -94,7 +95,25 @@ def watch(simulation: Simulation, fault: str, duration: int, gone: NodeShell | N
 
 def _unserved_without(simulation: Simulation, gone: NodeShell | None) -> list[int]:
     served = {slot for node in simulation.nodes if node is not gone for slot in node.serving()}
-    return [slot for slot in range(SLOTS) if slot not in served]
+    left = _slots_left_behind(simulation)
+    return [slot for slot in range(SLOTS) if slot not in served and slot not in left]
+
+
+def _slots_left_behind(simulation: Simulation) -> set[int]:
+    """The slots with a copy on a node that had to stop, and did so while no coordinator was there to move it.
+
+    That is two faults at once: such a node waits for the coordinator for some seconds only, and its slots then wait.
+    """
+    state = simulation.store.state
+    if state is None or any(each.alive for each in simulation.coordinators):
+        return set()
+    left = {node.id for node in simulation.nodes if node.draining and not node.alive}
+
+    def has_lost_a_copy(slot: SlotState) -> bool:
+        copies = [slot.primary, None if slot.backup is None else slot.backup.replica]
+        return any(copy is not None and copy.node in left for copy in copies)
+
+    return {number for number, slot in enumerate(state.slots) if has_lost_a_copy(slot)}
 
 
 def _wait_until_whole(simulation: Simulation) -> None:

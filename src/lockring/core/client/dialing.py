@@ -167,6 +167,11 @@ class DialPlan:
 
     # ------------------------------------------------------------------ verdicts
 
+    @property
+    def has_met_another_cluster(self) -> bool:
+        """Whether a server of another cluster has answered, and none of this one since."""
+        return self._foreign_since_ns != 0
+
     def is_replaced(self, *, has_any: bool) -> bool:
         """Return whether another cluster has taken the place of this one.
 

@@ -2,6 +2,9 @@
 
 A late answer shows it only where an answer is due. A request that may rightly stay open for long (an acquire behind
 other holders, a watch) shows nothing by its silence. So beside it the client asks something that is answered at once.
+
+A link on which nothing waits may be dead for as long as it likes, with one exception: where another cluster has been
+met, the client must learn whether any server of its own is left.
 """
 
 from __future__ import annotations
@@ -9,11 +12,11 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.core.client.agenda import Agenda
-from lockring.core.client.links import IDLE_NS, Links, NodeLink, PingQuery
+from lockring.core.client.links import IDLE_NS, READY, Links, NodeLink, PingQuery
 from lockring.core.client.request_log import RequestLog
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.ids import NO_REQUEST
-from lockring.protocol import Unwatch
+from lockring.protocol import GetStatus, Unwatch
 from lockring.units import NS_PER_S
 
 CHECK_FIRST_NS: Final = NS_PER_S
@@ -38,11 +41,18 @@ class LinkChecks:
             link.health.check_at_ns = now_ns + CHECK_FIRST_NS
             self._agenda.wake(link.health.check_at_ns)
 
-    def on_timer(self, now_ns: int) -> None:
-        """Ping the nodes at which something waits, and which have been silent."""
+    def on_timer(self, now_ns: int, *, everywhere: bool) -> None:
+        """Ping the servers at which something waits, and which have been silent.
+
+        Args:
+            now_ns: the time.
+            everywhere: whether to check all links that are ready, even those on which nothing waits.
+        """
         for link in self._links.by_id.values():
+            if everywhere and link.state == READY and link.health.check_at_ns == DISTANT_FUTURE_NS:
+                link.health.check_at_ns = now_ns
             if link.health.check_at_ns <= now_ns:
-                if not link.acquires:
+                if not link.acquires and not everywhere:
                     link.health.check_at_ns = DISTANT_FUTURE_NS
                     continue
                 link.health.check_at_ns = now_ns + CHECK_NS
@@ -52,6 +62,7 @@ class LinkChecks:
 
     def _ping(self, link: NodeLink, now_ns: int) -> None:
         # The cheapest question that every node answers: the end of a watch that does not exist, since no request has
-        # the number 0.
+        # the number 0. A coordinator takes no watches.
         number = self._log.take_number(now_ns)
-        self._links.ask(link, number, PingQuery(), Unwatch(number, NO_REQUEST), now_ns)
+        message = GetStatus(number) if link.is_to_coordinator else Unwatch(number, NO_REQUEST)
+        self._links.ask(link, number, PingQuery(), message, now_ns)

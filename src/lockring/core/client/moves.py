@@ -123,6 +123,11 @@ class Moves:
         if self._dialing.is_replaced(has_any=self._sessions.has_tickets()):
             self._leave_cluster(now_ns)
 
+    @property
+    def has_met_another_cluster(self) -> bool:
+        """Whether a server of another cluster has answered, and none of this one since."""
+        return self._dialing.has_met_another_cluster
+
     def maintain_links(self, now_ns: int) -> None:
         """Open the links that are needed."""
         self._links.open_rivals(now_ns)

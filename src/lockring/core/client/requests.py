@@ -227,6 +227,6 @@ class OutgoingRequests:
         if part:
             self.send_keepalive(share, link, LISTED, now_ns, part)
 
-    def check_links(self, now_ns: int) -> None:
+    def check_links(self, now_ns: int, *, everywhere: bool) -> None:
         """Ping the nodes at which something waits, and which have been silent."""
-        self._checks.on_timer(now_ns)
+        self._checks.on_timer(now_ns, everywhere=everywhere)

@@ -546,6 +546,8 @@ class CoordinatorCore:
         before = state = self._state()
         self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
         version = self._term.version_at(self._clocks.wall_ns(now_ns))
+        overtaken = self._roster.refuse_overtaken_drains(state, self._membership, now_ns)
+        self._effects += [Send(connection, refusal) for connection, refusal in overtaken]
         members = self._roster.next_members(state)
         slots = self._slot_requests.apply(state, self._runs.reachability, version=version, now_ns=now_ns)
         farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=self._clocks.wall_ns(now_ns))

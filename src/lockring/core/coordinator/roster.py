@@ -164,6 +164,29 @@ class Roster:
             )
         return None
 
+    def refuse_overtaken_drains(
+        self, state: ClusterState, membership: MemberLeases, now_ns: int
+    ) -> list[tuple[ConnectionId, Refusal]]:
+        """Drop the operators' drains that would now leave no node, and return what to answer.
+
+        When such a drain was granted there was another node, but that one has left, or failed, before the state had the
+        drain in it.
+        """
+        refused: list[tuple[ConnectionId, Refusal]] = []
+        for life, change in list(self._changes.items()):
+            member = state.members.get(life.node)
+            is_in_force = member is not None and member.replica == life and member.condition == "draining"
+            if not change.draining or is_in_force or life in self._leaving:
+                continue
+            others = [each.replica for each in self.others(life.node, state)]
+            if not any(not membership.is_failed(each, now_ns=now_ns) for each in others):
+                text = self._last_one(life.node, [each.node for each in others], state)
+                refused += [
+                    (connection, Refusal(answer.request, LastNode.code, text, life.node))
+                    for connection, answer in self._changes.pop(life).answers
+                ]
+        return refused
+
     def _last_one(self, node: NodeId, failed: list[NodeId], state: ClusterState) -> str:
         drained = sorted({*state.members, *self._arrived} - {node, *failed})
         why = [f"{', '.join(sorted(failed))} failed"] if failed else []

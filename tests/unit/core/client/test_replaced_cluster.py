@@ -33,6 +33,7 @@ from tests.unit.core.client.world import (
     World,
     answers,
     connected,
+    is_ping,
     lock_info,
     lost,
     only,
@@ -220,6 +221,17 @@ def test_an_earlier_failure_proves_nothing_about_the_other_addresses() -> None:
     assert world.believes(ticket)
     assert not lost(fail(world, B))
     assert lost(fail(world, C)) == [(ticket, "other-cluster")]
+
+
+def test_an_idle_link_is_checked_once_another_cluster_was_met_and_given_up_if_it_is_dead() -> None:
+    world = connected(first=routes(1, primaries=None))
+    world.acquire("x")
+    silent = world.link_of[A]
+    world.deaf.add(silent)
+    assert not any(is_ping(effect) for effect in world.take() + world.pass_s(6))
+    effects = refuse(world, B) + world.pass_s(12)
+    assert any(is_ping(effect) and effect.link == silent for effect in effects)
+    assert any(isinstance(effect, Disconnect) and effect.link == silent for effect in effects)
 
 
 def test_a_call_that_is_over_stays_over() -> None:

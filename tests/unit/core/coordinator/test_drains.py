@@ -62,6 +62,17 @@ def test_of_two_drains_that_come_at_once_one_is_refused() -> None:
     assert [m.code for c, m in world.sent if c == second and isinstance(m, Refusal)] == ["last-node"]
 
 
+def test_a_drain_is_refused_if_the_other_node_leaves_before_it_is_in_force() -> None:
+    world = World()
+    world.cluster("a", "b")
+    operator = world.client()
+    world.receive(operator, Drain(1, "a"))
+    world.receive(world.nodes["b"].connection, Leave(1))
+    world.settle()
+    assert [m.code for c, m in world.sent if c == operator and isinstance(m, Refusal)] == ["last-node"]
+    assert conditions(world) == {"a": "active", "b": "draining"}
+
+
 def test_a_dead_node_that_was_the_last_one_is_not_said_to_serve() -> None:
     world = World()
     world.cluster("a")
