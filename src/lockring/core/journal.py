@@ -1,0 +1,90 @@
+"""What a node's journal says: the values that the core, the files and the simulation share.
+
+A journal is one more copy of every slot that a node has, kept on disk. It is written in the replication's own words: the
+parts of a stream that a primary would send to a copy. For a slot that the node serves, the node is the sender; for one
+that it copies, the primary's parts are written as they came. So replaying a journal is what a copy does anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from lockring.ids import ClusterId, Incarnation, NodeId, SlotNumber, Version
+from lockring.protocol import HandOverSlot, Resume, Snapshot, Tail
+
+OWN_TENURE: Final = Version(0)
+"""`joined` in the parts of the node's own reigns: no copy's tenure has this version."""
+
+
+class LifeBegan(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """A life of the node began on this journal. What stands before it is of the lives before.
+
+    Attributes:
+        node: the node's id.
+        incarnation: of this life.
+    """
+
+    node: NodeId
+    incarnation: Incarnation
+
+
+class ClusterSeen(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    """The cluster that the node works in, as of the newest state that mattered to it.
+
+    Attributes:
+        cluster: its id.
+        version: of that state.
+        backup_lease_ms: the lease that the node's acknowledgements gave by that state.
+    """
+
+    cluster: ClusterId
+    version: Version
+    backup_lease_ms: int
+
+
+class SlotCleared(msgspec.Struct, array_like=True, frozen=True, tag=12):
+    """The node holds nothing in this slot any more, or begins it without content as of `base`."""
+
+    slot: SlotNumber
+    base: Version
+
+
+class ReignEnded(msgspec.Struct, array_like=True, frozen=True, tag=13):
+    """A former primary's word on how its reign ended, taken in by this node as its successor."""
+
+    end: HandOverSlot
+
+
+JournalEntry = Snapshot | Tail | Resume | LifeBegan | ClusterSeen | SlotCleared | ReignEnded
+
+
+class JournalBatch(NamedTuple):
+    """Entries to be written together.
+
+    Attributes:
+        number: counts the batches of a life from 1.
+        entries: in their order.
+        is_urgent: whether something waits until they are written; others may be synced with the next ones.
+        ends_rewrite: whether everything that the node holds was written again, in this batch and the ones before it,
+            since the last `rewrite`: whatever stands before that is no longer needed.
+    """
+
+    number: int
+    entries: list[JournalEntry]
+    is_urgent: bool
+    ends_rewrite: bool
+
+
+class JournalFound(NamedTuple):
+    """A journal as a new life finds it.
+
+    Attributes:
+        entries: in the order in which they were written, of all former lives.
+        is_complete: whether nothing can be missing that a former life has answered for: the lives are over for certain,
+            what they wrote was durable enough for the way in which they ended, and nothing is damaged or replaced.
+    """
+
+    entries: list[JournalEntry]
+    is_complete: bool
