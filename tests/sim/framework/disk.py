@@ -214,6 +214,15 @@ class SimDisk:
         inode.durable = bytearray(inode.data)
         return True
 
+    def overwrite(self, found: bytes, by: bytes) -> None:
+        """Put one byte in the place of each byte of a text, wherever the segments have it."""
+        self.doubt = "it was altered"
+        for name, inode in self._names.items():
+            if name.endswith(".log"):
+                inode.data = bytearray(inode.data.replace(found, by * len(found)))
+                inode.durable = bytearray(inode.data)
+                inode.pending = []
+
     def _identity(self) -> FileIdentity:
         self._inodes += 1
         generation = self._rng.getrandbits(31) | 1 if self._knows_generations else 0

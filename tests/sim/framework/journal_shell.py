@@ -81,7 +81,7 @@ class JournalShell:
         batch = core.take_journal(now_ns=self._node.now_ns())
         if batch is None:
             if journal.is_due_for_rewrite:
-                self._begin_rewrite()
+                self.begin_rewrite()
             return
         try:
             journal.append(batch)
@@ -101,16 +101,17 @@ class JournalShell:
         if node.world.story is not None:
             node.world.tell(node.name, reason)
         node.core.journal_lost(reason, now_ns=node.now_ns())
-        node.later(node.rng.randrange(*AGAIN_NS), self._begin_rewrite)
+        node.later(node.rng.randrange(*AGAIN_NS), self.begin_rewrite)
 
-    def _begin_rewrite(self) -> None:
+    def begin_rewrite(self) -> None:
+        """Begin a new segment, in which the core writes everything again."""
         node = self._node
         assert node.core is not None
         node.world.stats["journal_rewrites"] += 1
         try:
             self._journal.begin_rewrite()
         except JournalError:
-            node.later(node.rng.randrange(*AGAIN_NS), self._begin_rewrite)
+            node.later(node.rng.randrange(*AGAIN_NS), self.begin_rewrite)
         else:
             self.has_failed = False
             node.core.rewrite(now_ns=node.now_ns())

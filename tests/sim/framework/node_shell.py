@@ -86,6 +86,7 @@ class NodeShell(Shell):
         durability: whether the node keeps a journal, and what its answers wait for.
         disk: where it keeps it; None if it keeps none.
         journal: the present life's use of it.
+        has_patient_operator: whether the directory is kept even if it is of another cluster than the coordinator.
         id: the node's id: its process's name, unless two processes got one id by mistake.
         draining: whether the node was asked to leave: it exits once nothing is left on it.
         wished_to_leave: the lives of the node that were asked to leave.
@@ -118,6 +119,7 @@ class NodeShell(Shell):
         self.wished_to_leave: set[Replica] = set()
         self.incarnation_min = 1
         self.durability = durability
+        self.has_patient_operator = False
         self.disk: SimDisk | None = None
         if durability != "none":
             self.disk = SimDisk(name, world.rng(f"disk of {name}"), is_synced=durability == "disk")
@@ -340,7 +342,11 @@ class NodeShell(Shell):
                 # The real process ends with a message; its supervisor starts it again.
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._end_for(self.rng.randrange(500 * MS, 2000 * MS))
-                if self.disk is not None and message.code == "wrong-cluster":
+                if (
+                    message.code == "wrong-cluster"
+                    and self.disk is not None
+                    and not self.has_patient_operator
+                ):
                     self.disk.lose_directory()  # the operator reads the message, and gives the node another one
             case Refusal(request=0):
                 self.world.stats[f"join_refused_{message.code}"] += 1
