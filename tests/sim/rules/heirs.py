@@ -78,6 +78,11 @@ def learner_bequeaths() -> list[Change]:
     return [(_PlanRun, "_bequeathed", changed)]
 
 
+def _is_learning(cluster: Scenario, node: NodeShell) -> bool:
+    learner = cluster.slot().learner
+    return learner is not None and node.core is not None and learner.replica == node.core.replica
+
+
 @drill
 def drill_learner_bequeaths() -> None:
     """A learner that its primary does not reach is killed, and starts again; then the primary's machine is gone."""
@@ -88,8 +93,7 @@ def drill_learner_bequeaths() -> None:
     cluster.wait(lambda: cluster.slot().backup is None, 10)
     learner.start()
     cluster.silence(primary, learner, 60)
-    cluster.step(lambda: cluster.slot().learner is not None, 10)
-    cluster.wait(lambda: cluster.knows(learner), 5)
+    cluster.wait(lambda: _is_learning(cluster, learner), 10)
     cluster.crash(learner)
     learner.start()
     cluster.run(0.3)
@@ -123,7 +127,8 @@ def drill_heir_in_the_former_reign() -> None:
     primary.start()
     cluster.wait(lambda: cluster.serves(primary), 10)
     wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
-    cluster.wait(lambda: wanted.outcome == "held", 10)
+    cluster.run(3)
+    cluster.demand(wanted.outcome == "held", "P7", "a restarted primary does not grant")
     cluster.crash(primary)
     cluster.wait(lambda: cluster.primary() is backup and cluster.serves(backup), 10)
     _demand_kept(cluster, wanted)
