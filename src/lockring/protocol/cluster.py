@@ -113,7 +113,9 @@ class UndrainReply(Message, tag=54):
 class Join(Message, tag=40):
     """First message of a node to the coordinator.
 
-    `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "".
+    `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "". `former`: earlier
+    lives of this node of which the sender testifies that they are over, and that it has in its journal everything that
+    they have answered for.
     """
 
     protocol: int
@@ -124,15 +126,18 @@ class Join(Message, tag=40):
     weight: int
     version: Version
     grpc: str = ""
+    former: list[Incarnation] = []
 
 
 class Leave(Message, tag=44):
     """A joined node's notice to the coordinator that it stops: move everything off it. Answered `DrainReply`.
 
-    It concerns the life that sends it and no other, and is never forwarded.
+    It concerns the life that sends it and no other, and is never forwarded. `keeps`: what no other node can take is
+    kept in the sender's journal, so that its slots stay the sender's.
     """
 
     request: RequestNumber
+    keeps: bool = False
 
 
 class Heartbeat(Message, tag=41):
