@@ -27,13 +27,12 @@ _MOMENT_NS: Final = 20 * NS_PER_US
 """Shorter than a client's pause between requests; longer than the pause between two connections read in one turn."""
 
 EffectT = TypeVar("EffectT")
-ProducedT = TypeVar("ProducedT", covariant=True)
 
 
-class TakeEffects(Protocol[ProducedT]):
+class TakeEffects(Protocol[EffectT]):
     """Takes a machine's effects, as its `take_effects` does."""
 
-    def __call__(self, *, now_ns: int) -> list[ProducedT]:
+    def __call__(self, *, now_ns: int) -> list[EffectT]:
         """Return the effects of a turn, given the monotonic clock."""
 
 

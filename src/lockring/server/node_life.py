@@ -120,10 +120,10 @@ class NodeLife:
         outbox: where writes wait for the flush.
         guest_of: finds a guest by its number.
         coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
-        journal: the files of the node's journal, None without one.
-        durability: how durable the journal is kept.
         on_state: called for each new cluster state.
         on_depart: called when the node may stop, with the reason.
+        journal: the files of the node's journal, None without one.
+        durability: how durable the journal is kept.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class NodeLife:
         outbox: Outbox,
         guest_of: Callable[[ConnectionId], Guest | None],
         coordinator: Callable[[], FramedConnection | None],
-        journal: Journal | None,
-        durability: Durability,
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
+        journal: Journal | None = None,
+        durability: Durability = "none",
     ) -> None:
         self.core = core = NodeCore(
             replica,

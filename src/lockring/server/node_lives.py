@@ -173,10 +173,10 @@ class NodeLives:
             outbox=self._outbox,
             guest_of=self._guest_of,
             coordinator=lambda: self._link.connection,
-            journal=journal,
-            durability=self._settings.keeps,
             on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,
+            journal=journal,
+            durability=self._settings.keeps,
         )
         if life.journal is not None:
             try:
