@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns, wall_ns
-from lockring.cluster_state import ClusterState, Replica
+from lockring.cluster_state import Replica
 from lockring.core.effects import COORDINATOR, Depart
 from lockring.core.node import JoinFacts
 from lockring.errors import JournalError, LockringError, WrongCluster
