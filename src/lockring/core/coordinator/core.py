@@ -34,7 +34,13 @@ from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.join_checks import foreign, malformed, not_the_latest, outdated
+from lockring.core.coordinator.join_checks import (
+    contradicted,
+    foreign,
+    malformed,
+    not_the_latest,
+    outdated,
+)
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
@@ -171,7 +177,7 @@ class CoordinatorCore:
 
     def left_ms(self, now_ns: int) -> int:
         """Return how much longer the wait in `note` takes at most, in milliseconds, 0 if that is unknown."""
-        return left_ms_of(self._runs, now_ns)
+        return left_ms_of(self._roster, self._runs, now_ns)
 
     def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
         """Return a snapshot for people, as of `now_ns` or of the last input, whichever is later."""
@@ -392,6 +398,8 @@ class CoordinatorCore:
         )
         if refusal is not None:
             self._refuse(sender, refusal)
+            if self._roster.heirs.contradict(Replica(join.node, join.incarnation)):
+                self._effects.append(Note(contradicted(join), is_warning=True))
             return
         # One connection per node, in whatever life: the older one may be half open, and never end by itself.
         self._drop(sender)
@@ -399,7 +407,7 @@ class CoordinatorCore:
             self._drop(connection)
             self._effects.append(Close(connection, f"node {join.node} has opened a newer connection"))
         node = Member(Replica(join.node, join.incarnation), join.address, join.weight, grpc=join.grpc)
-        self._roster.connect(sender, node)
+        self._roster.connect(sender, node, join.former)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
         self._runs.reschedule(now_ns=now_ns)
@@ -496,7 +504,7 @@ class CoordinatorCore:
     def _acknowledge(self, now_ns: int) -> None:
         state = self._state()
         waiting, left_ms = self._runs.waits(now_ns=now_ns)
-        why = wait_reason_of(self._term, self._runs)
+        why = wait_reason_of(self._term, self._roster, self._runs)
         for connection, sequence in self._heartbeats.take_confirmed().items():
             node = self._roster.node_of(connection)
             # An acknowledgement is a lease. A node that a write under way deposes must not get one: the write gives its

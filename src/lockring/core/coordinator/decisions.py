@@ -1,6 +1,6 @@
 """The next state: everything that wants a change goes into one write, in a fixed order.
 
-1. *Members* that have joined, drain, or are to be active again (`roster`).
+1. *Members* that have joined, that drain, or that no longer do (`roster`).
 2. *Requests of nodes* about single slots (`slot_requests`): they do not wait for the reconciler's next turn.
 3. *Farewells* of nodes that have given up their last slots.
 4. *The reconciler's step*, if a run is due. It starts from the members and slots of 1 and 2, so it never contradicts
@@ -40,7 +40,7 @@ class Moment(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What to write, and what to answer without it.
+    """The next state, and answers that do not wait for it.
 
     Attributes:
         state: the next state, still with the version of the present one; the present one itself if nothing changes.
@@ -104,6 +104,7 @@ class Decisions:
             lease_wait_ns=at.lease_wait_ns,
             leaving=self._roster.released(),
             connected=self._roster.is_connected,
+            heir_of=self._roster.heirs.heir_of,
             now_ns=at.now_ns,
         )
         members = self._roster.without_departed(
