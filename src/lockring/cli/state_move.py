@@ -70,8 +70,9 @@ def import_(file: str, force: bool, as_json: bool, **given: Any) -> int:
     the coordinator lease.
     """
     place = _place(given)
+    data = _read(file)
     try:
-        export_ = decode_export(_read(file))
+        export_ = decode_export(data)
     except StoreError as error:
         raise StoreError(f"{_named(file)} cannot be imported: {error}") from error
     outcome = import_state(place, export_, force=force, wall_ns=wall_ns())
@@ -148,7 +149,9 @@ def _read(file: str) -> bytes:
     except OSError as error:
         raise StoreError(f"{_named(file)} cannot be read: {reason_of(error)}") from error
     if len(data) > FILE_BYTES_MAX:
-        raise StoreError(f"it has more than {FILE_BYTES_MAX} bytes, and is not an export of lockring")
+        raise StoreError(
+            f"{_named(file)} has more than {FILE_BYTES_MAX} bytes, so it is not an export of lockring"
+        )
     return data
 
 
