@@ -68,7 +68,7 @@ class SimStore:
 
     @property
     def state(self) -> ClusterState | None:
-        """What is stored."""
+        """The present content."""
         return self._memory._state
 
     @state.setter
