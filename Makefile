@@ -43,7 +43,8 @@ help:
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
 	@echo "make stores    the tests of the stores alone, with real servers of etcd and PostgreSQL, which it installs"
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
-	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again"
+	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again;"
+	@echo "               STORE=etcd|postgresql|none DURABILITY=process|disk|none, else drawn from the seed"
 	@echo "make bench     lockring and its peers measured side by side, into docs/performance.md; QUICK=1 for a first look"
 	@echo "make clean     remove the virtual environment and every cache"
 
@@ -140,11 +141,14 @@ cleaner: $(VENV)/.installed-dev
 
 .PHONY: chaos-short
 chaos-short: $(VENV)/.installed-dev
+	-@$(BIN)/python -m tests.stores.install
 	$(BIN)/pytest tests/chaos
 
 .PHONY: chaos
 chaos: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) $(if $(JSON),--json $(JSON))
+	-@$(BIN)/python -m tests.stores.install
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) \
+	    $(if $(STORE),--store $(STORE)) $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(JSON),--json $(JSON))
 
 # Figures go into the documentation only where all was measured in full.
 .PHONY: bench
