@@ -100,6 +100,7 @@ class Simulation:
             slowness=self.slowness,
             drift=True,
             tap=self.checkers,
+            durability=self.plan.durability,
         )
         self.nodes.append(node)
         return node
@@ -207,6 +208,9 @@ class Simulation:
         self._half_open = self.weather.give_up_max
         self.network.heal()
         self.store.heal()
+        for node in self.nodes:
+            if node.disk is not None:
+                node.disk.heal()
         weather = Weather()
         self.weather.__dict__.update(weather.__dict__)
         self.slowness.__dict__.update(Slowness().__dict__)
