@@ -168,9 +168,8 @@ def test_two_who_hold_a_lock_at_once_are_reported_with_the_story_and_the_logs(tm
 def test_an_interrupted_run_leaves_no_process_and_no_network_behind(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    arguments = ("--minutes", "5", "--seed", "1", "--only", "freeze a node")
-    arguments += ("--store", "etcd", "--durability", "none")
-    with started(tmp_path / "run", *arguments) as run:
+    setup = ("--store", "etcd", "--durability", "none", "--only", "freeze a node")
+    with started(tmp_path / "run", "--minutes", "5", "--seed", "1", *setup) as run:
         run.wait_for("freeze N")
         assert len(run.children()) >= 15, "else this shows nothing"
         run.process.send_signal(number)

@@ -28,12 +28,10 @@ from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain
 from lockring.server.local.children import command_of, variables_of
-from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
+from lockring.server.settings import CoordinatorSettings, Durability, LogLevel, NodeSettings
 from lockring.slots import SLOTS, slot_of
 from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess
-
-Durability = Literal["none", "process", "disk"]
 
 COORDINATOR: Final = "coordinator"
 """Name of the coordinator's process."""
@@ -431,11 +429,10 @@ class LocalCluster:
             coordinators=tuple(self._process(each).place.public for each in self.coordinators),
             weight=weight,
             log_level=self._log_level,
+            data_dir=None if self._durability == "none" else str(self.data_dir_of(name)),
+            durability=None if self._durability == "none" else self._durability,
         )
-        command = command_of("node", settings)
-        if self._durability != "none":
-            command += ["--data-dir", str(self.data_dir_of(name)), "--durability", self._durability]
-        return command
+        return command_of("node", settings)
 
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
