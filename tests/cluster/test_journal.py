@@ -269,7 +269,9 @@ def test_the_directory_of_another_cluster_is_refused(tmp_path: Path) -> None:
     with (
         running("coordinator", "--listen", one, "--new-cluster"),
         running("coordinator", "--listen", other, "--new-cluster"),
+        running("node", "--id", "z", "--listen", address(), "--no-grpc", "--coordinator", other) as settled,
     ):
+        settled.wait_for("joined cluster")
         with running(*node, "--coordinator", one) as process:
             process.wait_for("joined cluster")
             eventually(lambda: "4096 slots" in process.text, lambda: process.text)

@@ -193,9 +193,10 @@ class Seal:
 
     def frame(self, payload: bytes, ordinal: int, durable: int, *, ends_rewrite: bool) -> bytes:
         """Return a frame. `payload` is the encoded list of entries, at most `BATCH_BYTES_MAX` long."""
-        sealed = _SEALED.pack(len(payload), _ENDS_REWRITE if ends_rewrite else _PLAIN, ordinal, durable)
-        crc = crc32(payload, crc32(sealed, self._seed))
-        return _OUTSIDE.pack(self._mark, crc) + sealed + payload
+        sealed = (
+            _SEALED.pack(len(payload), _ENDS_REWRITE if ends_rewrite else _PLAIN, ordinal, durable) + payload
+        )
+        return _OUTSIDE.pack(self._mark, crc32(sealed, self._seed)) + sealed
 
     def read(self, data: memoryview, at: int) -> Frame | Flaw:
         """Return the frame that begins at an offset of `data`, or what stands there instead."""
@@ -208,7 +209,7 @@ class Seal:
         end = start + length
         if end > len(data):
             return Flaw("cut", FRAME_HEAD_BYTES + length)
-        if crc32(data[start:end], crc32(data[at + _SEAL_OFFSET : start], self._seed)) != crc:
+        if crc32(data[at + _SEAL_OFFSET : end], self._seed) != crc:
             return Flaw("damaged")
         return Frame(ordinal, durable, kind == _ENDS_REWRITE, data[start:end], end)
 
@@ -238,9 +239,9 @@ class DurablePosition(NamedTuple):
     closed: int = 0
 
 
-def encode_position(position: DurablePosition) -> bytes:
-    """Encode one record of the position file."""
-    body = _POSITION.pack(position.ordinal, position.closed)
+def encode_position(ordinal: int, closed: int = 0) -> bytes:
+    """Encode one record of the position file: the fields of a `DurablePosition`."""
+    body = _POSITION.pack(ordinal, closed)
     return body + crc32(body).to_bytes(_CRC_BYTES, "big")
 
 

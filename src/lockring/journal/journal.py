@@ -32,7 +32,6 @@ from lockring.journal.codec import (
     HEADER_BYTES,
     POSITION_FILE_BYTES,
     POSITION_OFFSETS,
-    DurablePosition,
     FileIdentity,
     Seal,
     SegmentHeader,
@@ -163,7 +162,9 @@ class Journal:
             raise JournalError(self._problem)
         segment, payload = self._segments[-1], encode_entries(batch.entries)
         if len(payload) > BATCH_BYTES_MAX:
-            raise self._failed(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
+            raise self._failed(
+                self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
+            )
         durable = self._durable if self._waits_for_sync else self._ordinal
         ordinal = self._ordinal + 1
         frame = segment.seal.frame(payload, ordinal, durable, ends_rewrite=batch.ends_rewrite)
@@ -172,10 +173,10 @@ class Journal:
             segment.size += len(frame)
             self._ordinal, self._number = ordinal, batch.number
             if not self._waits_for_sync:
-                self._write_position(DurablePosition(ordinal))
+                self._write_position(ordinal)
                 self._durable = ordinal
         except OSError as error:
-            raise self._failed(reason_of(error)) from error
+            raise self._failed(self._unwritable(reason_of(error))) from error
         if batch.ends_rewrite:
             self._rewrite_bytes = segment.size
             self._obsolete = tuple(each for each in self._names if each != segment.name)
@@ -209,9 +210,9 @@ class Journal:
             self._files.sync_names()
         self.check()
         if self._waits_for_sync:
-            self._write_position(DurablePosition(point.ordinal))
+            self._write_position(point.ordinal)
         for name in point.obsolete:
-            with contextlib.suppress(OSError):  # it takes space, and the next rewrite tries again
+            with contextlib.suppress(OSError):  # it takes space until the first rewrite of the next life
                 self._files.delete(name)
 
     def complete(self, point: SyncPoint) -> bool:
@@ -238,13 +239,13 @@ class Journal:
 
         Bytes that were not durable before are not relied on any more, whatever a later sync may say.
         """
-        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        text = self._unwritable(reason_of(error)) if isinstance(error, OSError) else str(error)
         self._follows = self._durable
         for segment in self._segments:
             segment.file.close()
         self._segments.clear()
         self._close_discarded()
-        return str(self._failed(reason, is_written=False))
+        return str(self._failed(text, is_written=False))
 
     def begin_rewrite(self) -> None:
         """Begin a new segment. The batches from the next one on, up to one that `ends_rewrite`, must hold everything.
@@ -260,9 +261,7 @@ class Journal:
         try:
             self._begin_segment(follows, continues=empty is None or empty.continues)
         except OSError as error:
-            raise JournalError(
-                f"the journal in {self._files.place} cannot be written: {reason_of(error)}"
-            ) from error
+            raise JournalError(self._unwritable(reason_of(error))) from error
         self._problem = ""
         if empty is not None:
             # A disk that stays full makes a segment at each attempt: they must not pile up.
@@ -295,7 +294,7 @@ class Journal:
                 point = self.sync_point()
                 if point is not None:
                     self.perform(point)
-                self._write_position(DurablePosition(self._ordinal, self._segments[-1].number))
+                self._write_position(self._ordinal, closed=self._segments[-1].number)
                 self._position.sync(POSITION_FILE_BYTES)
         self._release()
 
@@ -323,7 +322,7 @@ class Journal:
         assert point is not None, "the new segment is not synced yet"
         self.perform(point)
         self.complete(point)
-        self._write_position(DurablePosition(self._durable))
+        self._write_position(self._durable)
 
     def _evidence(self, newest_number: int) -> Evidence:
         if POSITION_NAME not in self._files.names():
@@ -351,7 +350,7 @@ class Journal:
             return self._files.open(POSITION_NAME)
         file = self._files.create(POSITION_NAME)
         for offset in POSITION_OFFSETS:
-            file.write(encode_position(DurablePosition(0)), offset)
+            file.write(encode_position(0), offset)
         file.sync(POSITION_FILE_BYTES)
         return file
 
@@ -391,19 +390,22 @@ class Journal:
         self._in_place = ((LOCK_NAME, self._lock), (POSITION_NAME, position), (name, itself))
         self._rewrite_bytes = 0
 
-    def _write_position(self, position: DurablePosition) -> None:
+    def _write_position(self, ordinal: int, closed: int = 0) -> None:
         assert self._position is not None
         self._turn = not self._turn
-        self._position.write(encode_position(position), POSITION_OFFSETS[self._turn])
+        self._position.write(encode_position(ordinal, closed), POSITION_OFFSETS[self._turn])
 
-    def _failed(self, reason: str, *, is_written: bool = True) -> JournalError:
+    def _failed(self, text: str, *, is_written: bool = True) -> JournalError:
         """Let nothing be appended to this segment any more, and return the error that says why."""
         if not self._problem:
             self._era += 1
             if is_written:
                 self._follows = self._ordinal
-        self._problem = f"the journal in {self._files.place} cannot be written: {reason}"
-        return JournalError(self._problem)
+        self._problem = text
+        return JournalError(text)
+
+    def _unwritable(self, reason: str) -> str:
+        return f"the journal in {self._files.place} cannot be written: {reason}"
 
     def _close_discarded(self) -> None:
         """Close files that a sync in another thread may have had under way until now."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from lockring.errors import JournalError
@@ -42,9 +42,10 @@ class SyncWorker:
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-journal")
-        self._under_way: asyncio.Future[None] | None = None
+        self._under_way: Future[None] | None = None
+        self._point: SyncPoint | None = None
         self._is_wanted = False
-        self._is_closed = False
+        self._is_finished = False
         self._later: asyncio.TimerHandle | None = None
         self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
 
@@ -54,7 +55,7 @@ class SyncWorker:
         Args:
             is_urgent: whether something waits for it. If not, the sync may begin up to `PATIENCE_S` later.
         """
-        if self._is_closed:
+        if self._is_finished:
             return
         if not is_urgent:
             if self._later is None and not self._is_wanted:
@@ -64,18 +65,18 @@ class SyncWorker:
         if self._under_way is None:
             self._begin()
 
-    async def close(self) -> None:
-        """Wait for the sync that is under way, and end the thread.
+    def finish(self) -> None:
+        """Wait for the sync that is under way, take in its outcome, and end the thread. Blocks.
 
         The journal stays open. No callback comes any more.
         """
-        self._is_closed = True
+        self._is_finished = True
         self._watch.cancel()
         if self._later is not None:
             self._later.cancel()
-        await self._loop.run_in_executor(self._executor, lambda: None)
         self._executor.shutdown()
-        await asyncio.sleep(0)
+        if self._under_way is not None:
+            self._ended(self._under_way)
 
     def _begin(self) -> None:
         self._is_wanted = False
@@ -83,45 +84,38 @@ class SyncWorker:
             self._later.cancel()
             self._later = None
         point = self._journal.sync_point()
-        if point is None:
-            return
-        self._under_way = self._loop.run_in_executor(self._executor, self._journal.perform, point)
-        self._under_way.add_done_callback(lambda future: self._ended(future, point))
-
-    def _ended(self, future: asyncio.Future[None], point: SyncPoint) -> None:
-        self._under_way = None
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is None:
-            if self._journal.complete(point) and not self._is_closed:
-                self._on_synced(point.number)
-        else:
-            self._failed(error)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self._is_wanted and self._under_way is None and not self._is_closed:
-            self._begin()
+        if point is not None:
+            self._run(lambda: self._journal.perform(point), point)
 
     def _check(self) -> None:
         self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
         if self._under_way is None and not self._journal.has_failed:
-            self._under_way = self._loop.run_in_executor(self._executor, self._journal.check)
-            self._under_way.add_done_callback(self._checked)
+            self._run(self._journal.check, None)
 
-    def _checked(self, future: asyncio.Future[None]) -> None:
-        self._under_way = None
-        if future.cancelled():
-            return
+    def _run(self, work: Callable[[], None], point: SyncPoint | None) -> None:
+        self._point = point
+        self._under_way = future = self._executor.submit(work)
+        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._ended, done))
+
+    def _ended(self, future: Future[None]) -> None:
+        if future is not self._under_way:
+            return  # `finish` was faster
+        self._under_way, point = None, self._point
         error = future.exception()
         if error is not None:
             self._failed(error)
+        elif point is not None and self._journal.complete(point) and not self._is_finished:
+            self._on_synced(point.number)
         self._go_on()
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, (OSError, JournalError)):
             raise error
         reason = self._journal.fail(error)
-        if not self._is_closed:
+        if not self._is_finished:
             self._on_failed(reason)
+
+    def _go_on(self) -> None:
+        """Begin the next sync, unless a callback has begun it."""
+        if self._is_wanted and self._under_way is None and not self._is_finished:
+            self._begin()

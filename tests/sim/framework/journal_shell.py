@@ -88,6 +88,8 @@ class JournalShell:
         except JournalError as error:
             self._lost(str(error))
             return
+        if self._node.world.heard is not None:
+            self._node.world.heard(self._node.name, "disk", batch)
         if not self._is_synced:
             core.journaled(batch.number, now_ns=self._node.now_ns())
         if self._is_synced or batch.ends_rewrite or not self._has_begun:

@@ -168,9 +168,8 @@ class NodeShell(Shell):
     def _tell_found(self, journal: JournalShell) -> None:
         self.world.stats["journal_vouched" if journal.found.is_complete else "journal_not_vouched"] += 1
         if self.world.story is not None:
-            assert self.core is not None
-            lives = ", ".join(map(str, self.core.join_facts().former)) or "no life"
-            self.world.tell(self.name, f"finds its journal and vouches for {lives} {journal.reason}".rstrip())
+            why = f": {journal.reason}" if journal.reason else ""
+            self.world.tell(self.name, f"{'does not vouch' if why else 'vouches'} for its journal{why}")
 
     def life_is_durable(self) -> None:
         """Go to the coordinator: this life stands in the journal."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from lockring.core.coordinator.heirs import Heirs
-from lockring.journal import codec, verdict
-from lockring.journal.journal import Journal, SyncPoint
+from msgspec.structs import replace
 
 from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
 from lockring.core.node.journal import NodeJournal
-from lockring.core.node.reign import Reign
+from lockring.journal import codec, verdict
+from lockring.journal.journal import Journal, SyncPoint
 from tests.sim.framework.disk import SimDisk, SimFiles
 from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.node_shell import NodeShell
@@ -36,6 +36,12 @@ def _holding(nodes: int, durability: Durability, *, seed: int = 1) -> tuple[Scen
     return cluster, held
 
 
+def _one_more_node(cluster: Scenario, node_id: str = "") -> NodeShell:
+    cluster.simulation.plan = cluster.simulation.plan._replace(late_nodes=1)
+    cluster.simulation.add_node(node_id)
+    return cluster.simulation.nodes[-1]
+
+
 def _demand_kept(cluster: Scenario, held: Task) -> None:
     """Demand that a lock is still held once everything is served again."""
     cluster.wait(lambda: not cluster.simulation.unserved(), 60)
@@ -48,23 +54,23 @@ def _demand_kept(cluster: Scenario, held: Task) -> None:
 
 @mutant
 def answer_before_write() -> list[Change]:
-    """A grant is answered once the copies have it, whether or not the journal does."""
-    acknowledged_index = Reign.acknowledged_index
+    """A grant is answered once it is handed to the journal, before that has it."""
+    take_batch = NodeJournal.take_batch
 
-    def changed(self: Reign) -> Any:
-        journal, self.journal = self.journal, None
-        try:
-            return acknowledged_index(self)
-        finally:
-            self.journal = journal
+    def changed(self: NodeJournal, now_ns: int) -> Any:
+        batch = take_batch(self, now_ns)
+        if batch is not None:
+            for stream, index in self._under_way[batch.number].reached:
+                stream.acked = index
+        return batch
 
-    return [(Reign, "acknowledged_index", changed)]
+    return [(NodeJournal, "take_batch", changed)]
 
 
-@drill
-def drill_answer_before_write() -> None:
+@drill_by_chance(range(1, 4))
+def drill_answer_before_write(seed: int) -> None:
     """The machine of a lone node with a slow disk loses its power at the moment in which a client has its grant."""
-    cluster, _ = _holding(1, "disk")
+    cluster, _ = _holding(1, "disk", seed=seed)
     (node,) = cluster.simulation.nodes
     _disk_of(node).slow_ns = S
     wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=TTL_MS)
@@ -86,7 +92,7 @@ def sync_skipped() -> list[Change]:
     return [(Journal, "perform", changed)]
 
 
-@drill_by_chance(range(3))
+@drill_by_chance(range(1, 4))
 def drill_sync_skipped(seed: int) -> None:
     """All machines of a cluster lose their power while locks are held."""
     cluster, held = _holding(2, "disk", seed=seed)
@@ -110,7 +116,7 @@ def failed_sync_tried_again() -> list[Change]:
     ]
 
 
-@drill_by_chance(range(3))
+@drill_by_chance(range(1, 4))
 def drill_failed_sync_tried_again(seed: int) -> None:
     """A disk fails for a moment while a lock is asked for. Later the machine loses its power."""
     cluster, _ = _holding(1, "disk", seed=seed)
@@ -133,10 +139,10 @@ def position_before_journaled() -> list[Change]:
     return [(NodeJournal, "number_of_position", lambda self, slot: 0)]
 
 
-@drill
-def drill_position_before_journaled() -> None:
+@drill_by_chance(range(1, 4))
+def drill_position_before_journaled(seed: int) -> None:
     """Two machines lose their power just after a grant, the backup's disk is slow, and the primary's is gone for good."""
-    cluster, _ = _holding(2, "disk")
+    cluster, _ = _holding(2, "disk", seed=seed)
     primary, backup = cluster.primary(), cluster.backup()
     _disk_of(backup).slow_ns = S // 2
     wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
@@ -219,9 +225,7 @@ def drill_testimony_without_lock() -> None:
     cluster, _ = _holding(1, "process")
     (node,) = cluster.simulation.nodes
     cluster.cut(node, cluster.coordinator, 60)
-    cluster.simulation.plan = cluster.simulation.plan._replace(late_nodes=1)
-    cluster.simulation.add_node(node.name)
-    second = cluster.simulation.nodes[-1]
+    second = _one_more_node(cluster, node.name)
     second.crash()
     second.disk = node.disk
     second.start()
@@ -269,7 +273,7 @@ def durability_overrated() -> list[Change]:
     return [(verdict, "_reason_against_host", lambda *what: "")]
 
 
-@drill_by_chance(range(3))
+@drill_by_chance(range(1, 9))
 def drill_durability_overrated(seed: int) -> None:
     """The machine of a lone node loses its power, and answers have waited for writes only."""
     cluster, _ = _holding(1, "process", seed=seed)
@@ -397,10 +401,19 @@ def drill_journal_of_another_cluster() -> None:
     (node,) = cluster.simulation.nodes
     coordinator, store = cluster.coordinator, cluster.simulation.store
     node.has_patient_operator = True
+    for client in cluster.simulation.clients:
+        for process in (node, coordinator):
+            cluster.cut(client, process, 6)
     for process in (node, coordinator):
         cluster.crash(process)
-    own, store.state = store.state, None
-    coordinator.new_cluster = True
+    own = store.state
+    assert own is not None
+    store.state = replace(
+        own,
+        cluster="another",
+        members={},
+        slots=tuple(replace(slot, primary=None, backup=None, learner=None) for slot in own.slots),
+    )
     coordinator.start()
     node.start()
     cluster.run(2)
