@@ -60,6 +60,11 @@ class JournalShell:
         lives = [each.incarnation for each in self.found.entries if isinstance(each, LifeBegan)]
         return max(lives, default=0) + 1
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the directory was deleted while this life used it."""
+        return self._files.is_gone
+
     def over(self) -> None:
         """The process is dead."""
         self._disk.process_died(self._files)

@@ -3,12 +3,12 @@
 A node that starts on its journal testifies, in its `Join`, that former lives of it are over and that it has everything
 for which they have answered. The coordinator then gives it their slots at once, as if it were they. The rules:
 
-- *A testimony is about the sender's own node*, and about lives before the sender's. So no two lives can be heirs of one,
-  but one after the other.
+- *A testimony is about the sender's own node*, and about lives before the sender's. A later heir takes an earlier one's
+  place.
 - *It counts while the connection stands on which it came.* No slot is left to a life that may have ended, and each
   connection brings the testimony again, to each coordinator.
-- *It concerns what the state says, not what was.* A former life that the state no longer names in a slot leaves nothing
-  there: another copy was better. One that was only catching up (a learner) has answered for nothing.
+- *It concerns what the state says, not the past.* A former life that the state no longer names in a slot leaves
+  nothing there: another copy was better. One that was only catching up (a learner) has answered for nothing.
 - *It is believed.* A life that asks to join after its heir has is refused as any old life is, and operators are warned:
   two processes seem to work on copies of one journal.
 """

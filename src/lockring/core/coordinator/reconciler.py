@@ -282,7 +282,7 @@ class _PlanRun:
         return with_copies(slot, version, backup, learner)
 
     def _bequeathed(self, slot: SlotState) -> SlotState:
-        """Return the slot with heirs in the places of former lives."""
+        """Put heirs in the places of former lives, and return the slot as it is then."""
         primary, backup = slot.primary, slot.backup
         if primary is None:
             return slot

@@ -94,8 +94,8 @@ def inherited(
         heir: a later life of the primary's node.
         backup: the copy that stays, or the heir of the one that was there; None for none. Its table and the heir's may
             have ended at the same place, as after a planned move.
-        lagging: whether copies may lack mutations that clients already know of (`async` replication). The heir's copy,
-            its journal, is one of these.
+        lagging: whether copies may lack mutations that clients already know of (`async` replication). The heir lacks
+            no grant that was answered; the new range is for those that observers may have seen earlier.
     """
     assert slot.primary is not None
     first, below = _inherited_range(slot, version, lagging)

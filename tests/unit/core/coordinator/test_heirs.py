@@ -457,7 +457,8 @@ def test_nodes_that_keep_their_slots_are_not_relieved_of_them_when_all_leave(pai
     assert not [slot for slot in pair.state.slots if slot.primary is None]
     assert pair.state.farewell is None
     assert pair.core.note == (
-        "the last node is leaving: a and b keep what they held in their journals, and bring it back when they start again"
+        "the last node is leaving: a and b keep what they held in their journals, and bring it back when they"
+        " start again"
     )
     assert pair.core.left_ms(pair.now_ns) == 0
     pair.run(100)
