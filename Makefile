@@ -44,7 +44,8 @@ help:
 	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs: 20 minutes"
 	@echo "make upgrade   rolling restarts from the previous version to this one and back, under the load of clients of both"
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
-	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again"
+	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again;"
+	@echo "               STORE=etcd|postgresql|none DURABILITY=process|disk|none, else drawn from the seed"
 	@echo "make bench     lockring and its peers measured side by side, into docs/performance.md; QUICK=1 for a first look"
 	@echo "make clean     remove the virtual environment and every cache"
 
@@ -154,11 +155,14 @@ cleaner: $(VENV)/.installed-dev
 
 .PHONY: chaos-short
 chaos-short: $(VENV)/.installed-dev
+	-@$(BIN)/python -m tests.stores.install
 	$(BIN)/pytest tests/chaos
 
 .PHONY: chaos
 chaos: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) $(if $(JSON),--json $(JSON))
+	-@$(BIN)/python -m tests.stores.install
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) \
+	    $(if $(STORE),--store $(STORE)) $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(JSON),--json $(JSON))
 
 # Figures go into the documentation only where all was measured in full.
 .PHONY: bench
