@@ -114,8 +114,8 @@ class Join(Message, tag=40):
     """First message of a node to the coordinator.
 
     `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "". `former`: earlier
-    lives of this node of which the sender testifies that they are over, and that it has in its journal everything that
-    they have answered for.
+    lives of this node. The sender testifies that they are over, and that its journal has everything that they have
+    answered for.
     """
 
     protocol: int

@@ -32,6 +32,10 @@ def report_departure(depart: Depart, *, left: str, is_last: bool) -> int:
             log.info("drained: nothing is left on this node; the other nodes have what it had")
         case DepartureEnd.ONLY_SPARE_COPIES:
             log.info("drained but for copies, which no other node can take: the last one goes on alone")
+        case DepartureEnd.KEPT:
+            log.info(
+                "what is on this node is kept in its data directory, for its next start: no other node goes on"
+            )
         case DepartureEnd.NOTHING_HERE:
             log.info("nothing is on this node: it stops without the coordinator")
         case DepartureEnd.NEW_LIFE:

@@ -75,6 +75,7 @@ class Copies:
             self._forget_others(now_ns)
         self._pass_state_on(primary, message.version, now_ns)
         if journal is not None and (awaited > journal.durable or primary in self._held.by_primary):
+            journal.hurry()
             by_slot = {position.slot: position for position in positions}
             version = context.state.version
             held = HeldAck(message.sequence, version, number=awaited, positions=by_slot, since_ns=now_ns)
@@ -88,7 +89,7 @@ class Copies:
             self.check_primaries(now_ns)
 
     def journaled(self) -> None:
-        """Acknowledge what the journal has by now."""
+        """Acknowledge what is durable."""
         journal, waiting = self._context.journal, self._held
         assert journal is not None
         if not waiting.by_primary:

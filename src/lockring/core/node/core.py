@@ -11,7 +11,7 @@ It is made of parts that know nothing of each other, and this module is what joi
 - `admission`: which connections are clients' and peers'; `greetings`: which servers the node works with.
 - `service`: all that clients see.
 - `departure`: what a node that leaves still waits for.
-- `journal`: what is to be written to disk; `recovery`, `former_lives`: what an earlier life has written.
+- `journal`: entries for the disk; `recovery`, `former_lives`: those of earlier lives.
 
 A node with a journal has two more outputs and inputs. Before each `take_effects` its shell calls `take_journal` and
 writes what that returns; it calls `journaled` once that is as durable as was asked for. Where writing is enough it does
@@ -68,7 +68,7 @@ from lockring.units import NS_PER_MS
 
 
 class JoinFacts(NamedTuple):
-    """What a node says of itself in a `Join`.
+    """A node's word on itself in a `Join`.
 
     Attributes:
         cluster: the one that it belongs to, or to which its journal belongs; "" for any.
@@ -365,7 +365,7 @@ class NodeCore:
         return None if journal is None else journal.take_batch(now_ns)
 
     def journaled(self, number: int, *, now_ns: int) -> None:
-        """Hear that all batches up to one are as durable as was asked for, so that answers which wait for them may leave.
+        """Hear that all batches up to one are as durable as was asked for. Answers that wait for them may leave.
 
         Args:
             number: of the batch.
@@ -379,6 +379,7 @@ class NodeCore:
         if had_trouble and not journal.trouble:
             self._context.outbox.note("the journal has everything again: grants are answered as before")
         self._copies.journaled()
+        self._look_at_departure(now_ns)
 
     def journal_lost(self, reason: str, *, now_ns: int) -> None:
         """Hear that batches after the last durable one are lost, and that nothing can be written for now.

@@ -5,12 +5,12 @@ Rules:
 - The present life vouches for former ones only if their journal is complete: everything that they have answered for is
   in it, and they are over. The coordinator then puts it in their place.
 - It keeps a slot's former content while the cluster state names one of them as primary or backup there, and goes on
-  from that content once the state names itself instead. In any other case another copy was better: the content is
+  from that content once the state names itself instead. In any other case another copy was better, and the content is
   dropped.
 - Former lives have promised, as copies, not to serve in a primary's place for a while. The promise binds this life too,
   counted from its own start, which is later than any of their acknowledgements. It does not in a slot that a former
-  life served itself, in the reign that a state names, if the next state gives the slot to this life: no other node can
-  have had a right in between. That state is no older than any by which they have promised something, since their
+  life served itself, in the reign that a state names, if the next state gives the slot to this life: another node had
+  no right in between. That state is not older than any by which they have promised something, since their
   acknowledgements have waited until the journal had the state's version.
 """
 
@@ -26,7 +26,7 @@ from lockring.units import NS_PER_MS
 
 
 class FormerLives:
-    """What a life knows of those before it.
+    """The lives before the present one.
 
     Attributes:
         lives: those for which it vouches.
@@ -46,7 +46,7 @@ class FormerLives:
         self.lives = tuple(life for life in recovery.lives if life < me.incarnation)
         self.seen = recovery.seen
         self.restored: dict[SlotNumber, bool] = dict.fromkeys(recovery.slots, False)
-        self._node = me.node
+        self._id = me.node
         self._began_ns = now_ns
         self._unbound: dict[SlotNumber, None] = {}
 
@@ -62,7 +62,7 @@ class FormerLives:
         named: dict[Incarnation, None] = {}
         for slot in state.slots:
             for replica in _replicas_of(slot):
-                if replica.node == self._node:
+                if replica.node == self._id:
                     named[replica.incarnation] = None
         return tuple(life for life in self.lives if life in named)
 
@@ -100,7 +100,7 @@ class FormerLives:
         return self._began_ns + up(backup_lease_ms * NS_PER_MS)
 
     def _is_former(self, replica: Replica) -> bool:
-        return replica.node == self._node and replica.incarnation in self.lives
+        return replica.node == self._id and replica.incarnation in self.lives
 
 
 def _replicas_of(slot: SlotState) -> list[Replica]:

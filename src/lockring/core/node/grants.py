@@ -1,8 +1,8 @@
 """A node's grants and queues: what becomes of an acquire once it is admitted, until its end.
 
-A grant is recorded at once and answered later: when its copies and the journal have it, and if the node may then still serve the slot,
-on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm, since
-no client has heard of it.
+A grant is recorded at once and answered later: when its copies and the journal have it, and only if the node may then
+still serve the slot, on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm,
+since no client has heard of it.
 """
 
 from __future__ import annotations

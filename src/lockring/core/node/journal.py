@@ -1,13 +1,13 @@
-"""A node's journal: what is to be written, in which order, and how far the disk is.
+"""A node's journal: its entries, their order, and how far the disk is.
 
-The journal is one more copy of every slot here. Rules:
+The journal is one more copy of every slot here. Its rules:
 
-- What is recorded goes into the next batch, in order. Mutations of slots that are served here are collected when the
-  batch is made, one tail for each slot; what came from primaries was recorded as it came, and stands before them.
+- Entries go into the next batch, in order. Mutations of slots that are served here are collected when the batch is
+  made, one tail for each slot; the news of primaries was recorded as it came, and stands before them.
 - A removal may wait for a while, as on its way to a copy. All else that is recorded for an answer leaves at once.
 - A batch that was handed out is never handed out again. If it is lost, so is everything after the last durable one: all
-  slots are missing from the journal, until a rewrite has said everything again. What is recorded of a missing slot is
-  left out, since the rewrite will contain it.
+  slots are missing from the journal, until a rewrite has said everything again. Of a missing slot nothing is recorded,
+  since the rewrite will contain it.
 - A rewrite goes slot by slot, a bounded number of holders for each batch, and other batches go on meanwhile.
 """
 
@@ -67,7 +67,7 @@ class _Rewrite:
 
 
 class _Batch:
-    """What one batch has, or will have.
+    """The content of one batch, made or in the making.
 
     Attributes:
         entries: in order.
@@ -168,13 +168,15 @@ class NodeJournal:
             self.news.urgent = True
 
     def number_of_position(self, slot: SlotNumber) -> int:
-        """Return the batch with which a copy's present position is durable, and let that leave at once."""
+        """Return the batch with which a copy's present position is durable."""
         if self._lacks(slot):
             return NEVER
-        if not self._next.entries:
-            return self.number
-        self.news.urgent = True
-        return self.number + 1
+        return self.number + 1 if self._next.entries else self.number
+
+    def hurry(self) -> None:
+        """Let what was recorded wait no longer, since an answer waits for it."""
+        if self._next.entries:
+            self.news.urgent = True
 
     @property
     def _is_away(self) -> bool:

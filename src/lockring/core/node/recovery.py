@@ -17,11 +17,11 @@ from lockring.slots import SLOTS
 
 
 class Recovery(NamedTuple):
-    """What a journal says.
+    """The content of a journal.
 
     Attributes:
         slots: by number, those with content.
-        lives: the former lives of which the journal has everything; none if it is not complete, or damaged.
+        lives: the former lives whose every answer is in the journal; none if it is not complete, or damaged.
         seen: the newest cluster state that they knew, None if none.
         damage: a sentence on a contradiction between its entries, "" if there is none.
     """
