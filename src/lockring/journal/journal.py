@@ -300,7 +300,7 @@ class Journal:
     def sync_position(self) -> None:
         """Make the lower bound of what was answered for survive a loss of power. Blocks; may run in any thread.
 
-        Without it, damage to the last batches is taken for torn writes after a loss of power. A later frame says so too,
+        Without it, damage to the last batches is taken for torn writes after a loss of power. A later frame says so,
         so this matters once no more come.
         """
         position = self._position
