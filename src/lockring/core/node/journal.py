@@ -279,7 +279,8 @@ class NodeJournal:
             self._note_state(former.seen)
         self.news.urgent = True
         rewrite.is_active = True
-        rewrite.queue = [number for number, slot in self._slots.items() if not slot.is_empty]
+        # Missing slots may have been cleared, and the journal knows nothing of that.
+        rewrite.queue = [number for number, slot in self._slots.items() if self.trouble or not slot.is_empty]
         rewrite.queue.reverse()
         rewrite.missing = dict.fromkeys(rewrite.queue) if self.trouble else {}
         rewrite.at_ns = now_ns
@@ -311,7 +312,7 @@ class NodeJournal:
             rewrite.missing.pop(number, None)
             slot = self._slots[number]
             parts = slot.snapshot(now_ns)
-            batch.entries += parts
+            batch.entries += parts or [EmptySlot(number, slot.base)]
             cost += 1 + sum(len(part.holders) for part in parts)
             reign = slot.reign
             if reign is not None and reign.journal is not None:
