@@ -188,6 +188,12 @@ class StoreError(LockringError):
     code = "store"
 
 
+class JournalError(LockringError):
+    """A node's journal cannot be opened or written, or its directory belongs to another node or release."""
+
+    code = "journal"
+
+
 class RootMissing(LockringError):
     """The folder or bucket to clean does not exist."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,9 @@ from lockring.ids import (
 )
 from lockring.protocol.base import Message
 from lockring.protocol.infos import ServerStatus
+
+FORMER_LIVES_MAX: Final = 1_000
+"""Former lives for which one life may vouch. A journal rarely has more than a few."""
 
 
 class GetState(Message, tag=19):
@@ -114,8 +118,8 @@ class Join(Message, tag=40):
     """First message of a node to the coordinator.
 
     `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "". `former`: earlier
-    lives of this node. The sender testifies that they are over, and that its journal has everything that they have
-    answered for.
+    lives of this node, at most `FORMER_LIVES_MAX`. The sender testifies that they are over, and that its journal has
+    everything for which they have answered.
     """
 
     protocol: int

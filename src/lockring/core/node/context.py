@@ -72,6 +72,7 @@ class NodeContext:
         rights: until when it may serve.
         outbox: where messages and other effects go.
         journal: the node's journal, None if it keeps none.
+        durability: how durable that is, as a word for people.
         now_ns: time of the last input.
         catching_up_until_ns: until then nothing expires, since the process stood still a moment ago and messages that
             arrived meanwhile are still to be read.
@@ -85,6 +86,7 @@ class NodeContext:
         self.rights = Rights(self.slots)
         self.outbox = NodeOutbox()
         self.journal: NodeJournal | None = None
+        self.durability = "none"
         self.now_ns = now_ns
         self.catching_up_until_ns = now_ns - 100 * timing.stall_ns  # long ago
         # Both are made when they are first asked for: most states are never asked for.

@@ -103,6 +103,7 @@ class NodeCore:
         timing: Timing | None = None,
         has_standbys: bool = False,
         journal: JournalFound | None = None,
+        durability: str = "none",
         now_ns: int,
     ) -> None:
         """Make a node that knows no cluster yet.
@@ -113,10 +114,12 @@ class NodeCore:
             has_standbys: whether there are several coordinators to dial.
             journal: the journal of its former lives, which this one goes on with; None to keep none. Reading it takes
                 some 5 µs for each holder and mutation in it.
+            durability: how durable the shell keeps the journal, as a word for people.
             now_ns: the time.
         """
         self._context = NodeContext(replica, timing if timing is not None else Timing(), now_ns)
         self.sessions = Sessions()
+        self._context.durability = durability
         if journal is not None:
             self._take_up(journal, now_ns)
         self._coordinator = CoordinatorTie(self._context, has_others=has_standbys)
@@ -374,10 +377,7 @@ class NodeCore:
         self._enter(now_ns)
         journal = self._context.journal
         assert journal is not None
-        had_trouble = bool(journal.trouble)
         journal.journaled(number)
-        if had_trouble and not journal.trouble:
-            self._context.outbox.note("the journal has everything again: grants are answered as before")
         self._copies.journaled()
         self._look_at_departure(now_ns)
 
@@ -393,9 +393,7 @@ class NodeCore:
         self._enter(now_ns)
         journal = self._context.journal
         assert journal is not None
-        if not journal.trouble:
-            self._context.outbox.warn(f"the journal cannot be written, so grants wait: {reason}")
-        journal.lost(reason)
+        journal.lost(reason, now_ns)
         self._copies.journal_lost()
 
     def rewrite(self, *, now_ns: int) -> None:
@@ -410,6 +408,12 @@ class NodeCore:
         journal = self._context.journal
         assert journal is not None
         journal.begin_rewrite(self.state, now_ns)
+
+    @property
+    def journal_trouble(self) -> str:
+        """Why something is missing from the journal, as a sentence; "" if nothing is."""
+        journal = self._context.journal
+        return "" if journal is None else journal.trouble
 
     @property
     def journal_is_settled(self) -> bool:

@@ -104,8 +104,10 @@ class FormerLives:
 
 
 def _replicas_of(slot: SlotState) -> list[Replica]:
-    """Return the replicas whose place an heir may take: a learner's is not one."""
+    """Return the replicas whose place an heir may take.
+
+    A learner's is not one, but a primary may have reported it in sync just before its end. Then the next state names it
+    as backup.
+    """
     found = [] if slot.primary is None else [slot.primary]
-    if slot.backup is not None:
-        found.append(slot.backup.replica)
-    return found
+    return found + [copy.replica for copy in (slot.backup, slot.learner) if copy is not None]

@@ -54,9 +54,10 @@ class _Rewrite:
         missing: slots with nothing in the journal that could be relied on, until their turn comes.
         at_ns: when the next batch is due.
         last: number of its last batch, `NEVER` until that is known.
+        lost_at_ns: since when something is missing, where something is.
     """
 
-    __slots__ = ("at_ns", "is_active", "last", "missing", "queue")
+    __slots__ = ("at_ns", "is_active", "last", "lost_at_ns", "missing", "queue")
 
     def __init__(self) -> None:
         self.is_active = False
@@ -64,6 +65,7 @@ class _Rewrite:
         self.missing: dict[SlotNumber, None] = {}
         self.at_ns = 0
         self.last = NEVER
+        self.lost_at_ns = 0
 
 
 class _Batch:
@@ -286,8 +288,15 @@ class NodeJournal:
         rewrite.at_ns = now_ns
         rewrite.last = NEVER
 
-    def lost(self, trouble: str) -> None:
+    @property
+    def lost_at_ns(self) -> int | None:
+        """Since when something is missing from the journal, None if nothing is."""
+        return self._rewrite.lost_at_ns if self.trouble else None
+
+    def lost(self, trouble: str, now_ns: int) -> None:
         """Note that everything after the last durable batch is lost, and that nothing can be written for now."""
+        if not self.trouble:
+            self._rewrite.lost_at_ns = now_ns
         self.trouble = trouble
         self._next = _Batch()
         self._under_way = {}
