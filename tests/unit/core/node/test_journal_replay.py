@@ -61,7 +61,7 @@ def highest_in(slots: dict[SlotNumber, NodeSlot]) -> dict[SlotNumber, int]:
 
 @dataclass
 class Paper:
-    """What a test notes of one journal: what the node held when it made each batch, None where much was missing."""
+    """The notes of a test on one journal: what the node held when it made each batch, None where much was missing."""
 
     held: list[dict[SlotNumber, object] | None] = field(default_factory=list)
     highest: dict[SlotNumber, int] = field(default_factory=dict)
