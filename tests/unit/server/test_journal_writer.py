@@ -31,7 +31,9 @@ from lockring.protocol import (
     Tail,
 )
 from lockring.server.journal_writer import JournalWriter
+from lockring.server.node_log import NodeLog
 from lockring.slots import SLOTS
+from lockring.units import NS_PER_MS
 from tests.journal_faults import SimDisk
 from tests.unit.net.serving import run, until
 
@@ -275,6 +277,24 @@ def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch:
                 break
         await until(lambda: before.isdisjoint(segments(disk)))
         assert life.core.journal_trouble == ""
+
+    in_loop(main)
+
+
+def test_the_log_says_once_how_many_locks_came_back_and_how_long_it_took(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "lockring.node")
+
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk)
+        life.acquire("x", 1)
+        now_ns = monotonic_ns()
+        log = NodeLog(life.core, began_ns=now_ns - 1_250 * NS_PER_MS)
+        log.look(now_ns)
+        log.look(now_ns)
+        (line,) = caplog.messages
+        assert line.startswith("serving again 1.25 s after the journal was opened: 1 lock came back")
 
     in_loop(main)
 
