@@ -61,6 +61,7 @@ WITH_JOURNALS: Final[dict[str, Draw]] = {
     "lose a directory": journal_faults.lose_directory,
     "damage a journal": journal_faults.damage_journal,
     "put back an older directory": journal_faults.put_back_older_directory,
+    "fill a disk": journal_faults.fill_disk,
 }
 """Kinds that need nodes with journals."""
 
