@@ -41,7 +41,7 @@ help:
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
-	@echo "make stores    the tests of the stores alone, with real servers of etcd and PostgreSQL, which it installs"
+	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs: 20 minutes"
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
 	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again;"
 	@echo "               STORE=etcd|postgresql|none DURABILITY=process|disk|none, else drawn from the seed"
@@ -56,7 +56,7 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory check && \
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
-	$(MAKE) --no-print-directory stores && \
+	$(MAKE) --no-print-directory stores-short && \
 	$(MAKE) --no-print-directory cluster && \
 	$(MAKE) --no-print-directory cleaner-short && \
 	$(MAKE) --no-print-directory hostile-short && \
@@ -114,11 +114,15 @@ stories: $(VENV)/.installed-dev
 cluster: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cluster $(SPREAD)
 
-# Each process would start servers of its own.
-.PHONY: stores
+# One process: each would start servers of its own.
+.PHONY: stores-short stores
+stores-short: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.stores.install
+	$(BIN)/pytest tests/stores -m "not slow"
+
 stores: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.stores.install
-	$(BIN)/pytest tests/stores
+	$(BIN)/pytest tests/stores --capture=no
 
 .PHONY: hostile-short fuzz overload
 hostile-short: $(VENV)/.installed-dev

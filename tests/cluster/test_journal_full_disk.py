@@ -107,8 +107,10 @@ def test_while_the_journal_cannot_be_written_held_locks_stay_and_new_ones_wait_a
         held = a.lock("held").acquire(timeout=PATIENCE_S)
         given_back = a.lock("given back").acquire(timeout=PATIENCE_S)
         fault.breaks(process)
+        more: list[lockring.Grant] = []
         with pytest.raises(lockring.LockringError, match=f"(?i){fault.reason}"):
-            b.lock("new").acquire(timeout=2 * TTL_S)
+            for number in range(1_000):  # the last block of a file has room for some more
+                more.append(b.lock(f"more-{number}").acquire(timeout=2 * TTL_S))
         held.check()
         given_back.release()
         status = ask_status(listen)
@@ -127,6 +129,8 @@ def test_while_the_journal_cannot_be_written_held_locks_stay_and_new_ones_wait_a
         assert process.text.count("locks that are held stay held, and new ones wait") == 1, process.text
         fault.mends(process)
         b.lock("new").acquire(timeout=PATIENCE_S).release()
+        for grant in more:
+            grant.release()
         process.wait_for("the journal works again")
         eventually(lambda: not ask_status(listen).journal_trouble, lambda: process.text)
         held.check()

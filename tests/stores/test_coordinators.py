@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-import lockring
 from lockring.errors import ProtocolError
 from lockring.net.oneshot import ask_status
 from lockring.server.local.children import child_environment
 from lockring.testing import LocalCluster
 from tests.processes import eventually
+from tests.stores.load import Holder
 from tests.stores.servers import PostgresServer
 from tests.stores.servers_etcd import EtcdServer
 
@@ -31,28 +31,9 @@ def cluster(request: pytest.FixtureRequest, name: str) -> Iterator[LocalCluster]
         yield cluster
 
 
-class Holder:
-    """A client that holds many locks, and checks that none was lost and no token has changed."""
-
-    def __init__(self, cluster: LocalCluster) -> None:
-        self.client = lockring.Client(cluster.servers, ttl=10)
-        self.grants = [self.client.lock(f"job/{number}").acquire(timeout=60) for number in range(LOCKS)]
-        self.tokens = [grant.fencing_token for grant in self.grants]
-        self.lost: list[str] = []
-        for grant in self.grants:
-            grant.on_lost(lambda lost: self.lost.append(lost.name))
-
-    def check(self, after: str) -> None:
-        """Nothing is lost, and the node has every grant under its token."""
-        assert self.lost == [], after
-        assert all(grant.held for grant in self.grants), after
-        assert all(grant.verify() for grant in self.grants), after
-        assert [grant.fencing_token for grant in self.grants] == self.tokens, after
-
-
 @pytest.fixture
 def holder(cluster: LocalCluster) -> Iterator[Holder]:
-    holder = Holder(cluster)
+    holder = Holder(cluster.servers, LOCKS)
     yield holder
     holder.client.close()
 
@@ -176,7 +157,7 @@ def test_the_restart_of_the_whole_store_loses_no_lock(name: str) -> None:
         with LocalCluster(
             nodes=3, coordinators=3, store=store.url(name=name), stabilization_s=0.3
         ) as cluster:
-            holder = Holder(cluster)
+            holder = Holder(cluster.servers, LOCKS)
             for freeze in (False, True):
                 if freeze:
                     store.freeze()

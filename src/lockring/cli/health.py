@@ -78,7 +78,12 @@ def own_status(member: Member, answer: ServerAnswer) -> ServerStatus | None:
 
 
 def diagnose(
-    state: ClusterState, nodes: Mapping[NodeId, ServerAnswer], coordinator: ServerAnswer, *, wall_ns: int
+    state: ClusterState,
+    nodes: Mapping[NodeId, ServerAnswer],
+    coordinator: ServerAnswer,
+    *,
+    standby: ServerStatus | None = None,
+    wall_ns: int,
 ) -> Health:
     """Judge a cluster.
 
@@ -86,9 +91,25 @@ def diagnose(
         state: the newest state of any server.
         nodes: each member's answer, by its id.
         coordinator: the coordinator's answer.
+        standby: the answer of a coordinator that stands by, where the other one does not answer.
         wall_ns: the wall clock, for ages in the state.
     """
-    return _Diagnosis(state, nodes, coordinator, wall_ns).health()
+    health = _Diagnosis(state, nodes, coordinator, wall_ns).health()
+    remark = _about_store(coordinator.status or standby)
+    if not remark:
+        return health
+    worse: Condition = "degraded" if health.condition == "serving" else health.condition
+    return health._replace(condition=worse, remarks=[*health.remarks, remark])
+
+
+def _about_store(status: ServerStatus | None) -> str:
+    """Return why the coordinator's store does not work, "" if it does or nothing is known of it."""
+    if status is None or status.store_failing_ms < 0:
+        return ""
+    since = duration(status.store_failing_ms / 1000)
+    # The reason most often names the place already.
+    where = "" if status.store in status.store_problem else f" {status.store}"
+    return f"the coordinator's store{where} has not worked for {since}: {status.store_problem}"
 
 
 class _Diagnosis:

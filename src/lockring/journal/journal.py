@@ -323,6 +323,9 @@ class Journal:
         self.perform(point)
         self.complete(point)
         self._write_position(self._durable)
+        if seen.position is None:
+            # Only now, when a segment says that the journal begins afresh. Later writes never leave it without a record.
+            self._position.sync(POSITION_FILE_BYTES)
 
     def _evidence(self, newest_number: int) -> Evidence:
         if POSITION_NAME not in self._files.names():

@@ -133,8 +133,9 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     "" if it can, and `journal_trouble_ms` for how long it has not been able to, -1 if it can.
     Of a coordinator: `waiting` counts the slots that wait for leases to end; `heard` has `[node, ms]` for each member:
     the time since its last heartbeat, -1 if none; `leader` is the address of the one that leads, and `standbys` are
-    those of the others, where several share a store. `note` is a sentence on what the server is waiting for, "" if
-    nothing.
+    those of the others, where several share a store. `store` is the store's engine and place, without a password;
+    `store_failing_ms` is how long it has failed, -1 if it works, and `store_problem` the reason. `note` is a sentence
+    on what the server is waiting for, "" if nothing.
     """
 
     role: str
@@ -157,3 +158,6 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     durability: str = "none"
     journal_trouble: str = ""
     journal_trouble_ms: int = -1
+    store: str = ""
+    store_failing_ms: int = -1
+    store_problem: str = ""

@@ -32,17 +32,10 @@ def report_departure(depart: Depart, *, left: str, locks: int, is_last: bool) ->
         case DepartureEnd.DRAINED:
             log.info("drained: nothing is left on this node; the other nodes have what it had")
         case DepartureEnd.KEPT:
-            log.info(
-                "stopping without a move, since no other node stays: %s in the journal, and the next life of this node has"
-                " them again",
-                "1 lock is" if locks == 1 else f"{locks} locks are",
-            )
+            kept = "1 lock is" if locks == 1 else f"{locks} locks are"
+            log.info("%s kept in the data directory, for this node's next start: no other node goes on", kept)
         case DepartureEnd.ONLY_SPARE_COPIES:
             log.info("drained but for copies, which no other node can take: the last one goes on alone")
-        case DepartureEnd.KEPT:
-            log.info(
-                "what is on this node is kept in its data directory, for its next start: no other node goes on"
-            )
         case DepartureEnd.NOTHING_HERE:
             log.info("nothing is on this node: it stops without the coordinator")
         case DepartureEnd.NEW_LIFE:

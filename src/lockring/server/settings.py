@@ -51,6 +51,8 @@ _STORE: Final = (
     "Store that several coordinators share, instead of --data-dir: etcd://HOST,HOST,HOST/PREFIX or"
     " postgresql://USER@HOST/DATABASE#CLUSTER. One of them leads, and the others stand by."
 )
+_DATA_DIR_OF: Final = "Directory that has the coordinator's state, or takes it (SQLite)."
+_STORE_OF: Final = "Store that has the coordinators' state, or takes it, instead of a directory."
 _IN_MEMORY: Final = "Keep no state: each start waits until every earlier lease must have ended, unless --new-cluster is given."
 _NEW_CLUSTER: Final = (
     "Declare that there was no cluster here before: if no state is found, do not wait for earlier leases."
@@ -103,12 +105,21 @@ class CoordinatorSettings(_Server, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
-        if self.store and self.data_dir is not None:
-            raise ConfigError(f"--store contradicts --data-dir {self.data_dir}: leave one of them out")
+        _check_one_place(self.store, self.data_dir)
 
     def timing(self) -> Timing:
         """Return the durations as the coordinator core takes them."""
         return _timing(self)
+
+
+class StorePlaceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The place of a coordinator's state, for commands that move it. At most one of the two is given."""
+
+    data_dir: Annotated[str | None, setting(_DATA_DIR_OF, metavar="DIR", check=_directory)] = None
+    store: Annotated[str, setting(_STORE_OF, metavar="URL")] = ""
+
+    def __post_init__(self) -> None:
+        _check_one_place(self.store, self.data_dir)
 
 
 class NodeSettings(_Server, frozen=True, kw_only=True):
@@ -350,6 +361,11 @@ def _check_durability(durability: Durability | None, more: str) -> None:
         raise ConfigError(
             f"--durability {durability} needs a directory to keep the locks in: name one with --data-dir DIR{more}"
         )
+
+
+def _check_one_place(store: str, data_dir: str | None) -> None:
+    if store and data_dir is not None:
+        raise ConfigError(f"--store contradicts --data-dir {data_dir}: leave one of them out")
 
 
 def _check_leases(backup_lease_s: float, coordinator_lease_s: float, member_lease_s: float) -> None:

@@ -291,9 +291,16 @@ class LocalCluster:
         process.kill()
         if name in self.coordinators:
             process.command = self._coordinator_command(process.place, new_cluster=False)
+            process.variables = variables_of(self._coordinator_settings)
         elif weight is not None:
             process.command = self._node_command(name, process.place, weight)
         self._spawn(process)
+
+    def use_store(self, url: str = "", *, data_dir: str | None = None) -> None:
+        """Let coordinators use another store from their next start on: a shared one by its URL, or a directory."""
+        self._coordinator_settings = msgspec.structs.replace(
+            self._coordinator_settings, store=url, data_dir=data_dir
+        )
 
     def add_node(self, *, weight: int = 1) -> str:
         """Start one more node, and return its name. Does not wait; see `wait_until_stable`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockring.core.coordinator.heirs import Heirs
 from msgspec.structs import replace
 
+from lockring.core.coordinator.heirs import Heirs
 from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks

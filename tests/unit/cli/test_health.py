@@ -180,6 +180,41 @@ def test_a_cluster_without_members_is_down() -> None:
     assert (health.condition, health.reasons) == ("down", ["no node has joined yet"])
 
 
+def with_store(place: str, failing_ms: int, problem: str) -> ServerStatus:
+    return ServerStatus(
+        "coordinator", "", 0, VERSION, store=place, store_failing_ms=failing_ms, store_problem=problem
+    )
+
+
+def test_a_store_that_does_not_work_makes_a_cluster_degraded_and_names_place_time_and_reason() -> None:
+    status = with_store("etcd (etcd://h/p)", 12_000, "etcd (etcd://h/p) cannot be read: it does not answer")
+    health = judge(WHOLE, node(A, HALF), node(B, HALF), ServerAnswer(status))
+    assert (health.condition, health.remarks) == (
+        "degraded",
+        [
+            "the coordinator's store has not worked for 12 s: etcd (etcd://h/p) cannot be read: it does not answer"
+        ],
+    )
+
+
+def test_a_reason_that_does_not_name_the_store_gets_its_name() -> None:
+    status = with_store("SQLite (/data)", 3_000, "the store has not answered for 10 s")
+    health = judge(WHOLE, node(A, HALF), node(B, HALF), ServerAnswer(status))
+    assert health.remarks == [
+        "the coordinator's store SQLite (/data) has not worked for 3 s: the store has not answered for 10 s"
+    ]
+
+
+def test_a_standby_reports_on_the_store_where_the_leader_is_gone() -> None:
+    standby = with_store("PostgreSQL (postgresql://h/d)", 500, "connection refused")
+    nodes = {NodeId("a"): node(A, HALF), NodeId("b"): node(B, HALF)}
+    health = diagnose(WHOLE, nodes, ServerAnswer(None, REFUSED), standby=standby, wall_ns=NOW)
+    assert health.remarks == [
+        f"the coordinator at c:1 does not answer ({REFUSED}), though the nodes are in touch with it",
+        "the coordinator's store PostgreSQL (postgresql://h/d) has not worked for 0.5 s: connection refused",
+    ]
+
+
 # --------------------------------------------------------------------------- journals
 
 

@@ -17,7 +17,7 @@ LAST_LINES = [
     (Depart(DepartureEnd.DRAINED, 3), True, "the 3 locks that were held here", exits.OK),
     (Depart(DepartureEnd.ONLY_SPARE_COPIES), False, "drained but for copies", exits.OK),
     (Depart(DepartureEnd.NOTHING_HERE), False, "it stops without the coordinator", exits.OK),
-    (Depart(DepartureEnd.KEPT), True, "3 locks are in the journal", exits.OK),
+    (Depart(DepartureEnd.KEPT), True, "3 locks are kept in the data directory", exits.OK),
     (Depart(DepartureEnd.NEW_LIFE), False, "a new life of this node has nothing to hand over", exits.OK),
     (Depart(DepartureEnd.TIMED_OUT), False, "still serves 4 slots", exits.NOT_DRAINED),
     (

@@ -55,7 +55,7 @@ from lockring.core.coordinator.status import (
     status_of,
     wait_reason_of,
 )
-from lockring.core.coordinator.store_health import StoreNews
+from lockring.core.coordinator.store_health import StoreNews, StoreTrouble
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.core.effects import Admit, Broadcast, Close, Effect, Note, Publish, Refuse, Send
@@ -107,6 +107,7 @@ class CoordinatorCore:
         new_cluster: whether an empty store means a new cluster, rather than one that was lost.
         boot: id of this boot of the machine, "" if unknown.
         is_as_left: whether the store is as its last coordinator left it.
+        store: the store, for people.
         replication: "sync" or "async"; part of the state.
         now_ns: monotonic clock.
         wall_ns: wall clock.
@@ -122,6 +123,7 @@ class CoordinatorCore:
         new_cluster: bool = False,
         boot: str = "",
         is_as_left: bool = True,
+        store: str = "",
         replication: Replication = "sync",
         now_ns: int,
         wall_ns: int,
@@ -137,6 +139,7 @@ class CoordinatorCore:
             new_cluster=new_cluster,
             boot=boot if is_as_left else "",
             replication=replication,
+            store=store,
         )
         self._term = Term(settings, self._effects)
         self._roster = Roster()
@@ -229,9 +232,9 @@ class CoordinatorCore:
         result = self._term.take_result
         self._act_on(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
-    def note_election(self, election: Election) -> None:
-        """Note the coordinators of a shared store, for people."""
-        self._term.election = election
+    def note_election(self, election: Election, trouble: StoreTrouble | None) -> None:
+        """Note the coordinators of a shared store, for people, and the trouble of one that does not name them."""
+        self._term.election, self._term.campaign_trouble = election, trouble
 
     def step_down(self, *, now_ns: int) -> None:
         """Decide nothing more, for good, since another coordinator leads; refuse what is open."""
@@ -339,7 +342,7 @@ class CoordinatorCore:
                 note = with_time_left(self.note, self.left_ms(now_ns))
                 self._effects.append(Send(sender, StateReply(message.request, state, note)))
             case GetStatus():
-                status = server_status_of(self.status(now_ns=now_ns), self._term.election)
+                status = server_status_of(self.status(now_ns=now_ns), self._term.store_report, now_ns=now_ns)
                 self._effects.append(Send(sender, StatusReply(message.request, status)))
             case _:
                 self._refuse_role(sender, message, "a client")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from lockring.core.coordinator.store_health import StoreHealth
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate, Election
 from lockring.ids import OperationNumber, TermId
@@ -20,6 +21,8 @@ LEAD_MS: Final = 3_000
 for the coordinator lease."""
 CAMPAIGN_NS: Final = NS_PER_S
 """How often a coordinator campaigns: two campaigns may fail before a lead is over."""
+
+_SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
 
 
 class Leadership:
@@ -33,7 +36,7 @@ class Leadership:
     Attributes:
         candidate: this coordinator, under the name of its present or next term.
         election: the newest that the store has said of the coordinators.
-        problem: a sentence on why the store says nothing, "" if it does.
+        health: the record of the campaigns that the store did not answer.
     """
 
     def __init__(self, address: str, new_term: Callable[[], TermId], *, now_ns: int) -> None:
@@ -42,7 +45,13 @@ class Leadership:
         self._asked: tuple[OperationNumber, int] | None = None
         self.candidate = Candidate(new_term(), address)
         self.election = Election(None)
-        self.problem = ""
+        self.health = StoreHealth()
+
+    @property
+    def problem(self) -> str:
+        """A sentence on why the store says nothing of the coordinators, "" if it does."""
+        trouble = self.health.trouble
+        return "" if trouble is None else trouble.reason
 
     @property
     def is_leading(self) -> bool:
@@ -59,6 +68,8 @@ class Leadership:
 
     def begin(self, operation: OperationNumber, now_ns: int) -> None:
         """Note that a campaign begins; one without an answer so far is given up."""
+        if self._asked is not None:
+            self.health.failed(_SILENT, is_write=False, now_ns=now_ns)
         self._asked = operation, now_ns
         self._due_ns = now_ns + CAMPAIGN_NS
 
@@ -70,8 +81,10 @@ class Leadership:
             return False
         self._asked = None
         self._due_ns = max(self._due_ns, now_ns)
-        self.problem = problem
-        if election is not None:
+        if election is None:
+            self.health.failed(problem, is_write=False, now_ns=now_ns)
+        else:
+            self.health.worked(is_write=False, now_ns=now_ns)
             self.election = election
         return True
 

@@ -9,8 +9,8 @@ import msgspec
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
+from lockring.core.coordinator.store_health import StoreReport
 from lockring.core.coordinator.term import Term
-from lockring.core.election import Election
 from lockring.ids import NO_INCARNATION, NO_NODE, NO_VERSION, NodeId, Version
 from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
@@ -147,8 +147,9 @@ def standby_status(note: str, version: Version) -> CoordinatorStatus:
     )
 
 
-def server_status_of(status: CoordinatorStatus, election: Election) -> ServerStatus:
-    """Return the status as it goes to clients, with the coordinators of a shared store."""
+def server_status_of(status: CoordinatorStatus, store: StoreReport, *, now_ns: int) -> ServerStatus:
+    """Return the status as it goes to clients, with the coordinators of a shared store, and whether it works."""
+    election, trouble = store.election, store.trouble
     return ServerStatus(
         role="coordinator",
         node=NO_NODE,
@@ -159,4 +160,7 @@ def server_status_of(status: CoordinatorStatus, election: Election) -> ServerSta
         heard=list(status.heard),
         leader="" if election.leader is None else election.leader.address,
         standbys=[each.address for each in election.standbys],
+        store=store.place,
+        store_failing_ms=-1 if trouble is None else ns_to_ms_floor(max(0, now_ns - trouble.since_ns)),
+        store_problem="" if trouble is None else trouble.reason,
     )

@@ -164,6 +164,26 @@ def test_a_learner_leaves_nothing_to_its_next_life(pair: World) -> None:
     assert not copies_of(pair.state, B2)
 
 
+def test_a_life_that_is_over_gets_no_place_by_a_request_that_comes_with_its_successor(pair: World) -> None:
+    """What it asked for, and what was asked for it, came before it was known to be over."""
+    pair.kill("b")
+    pair.join("b", 2)
+    pair.nodes["a"].is_obedient = False
+    pair.run(2)
+    number, slot = next((n, each) for n, each in enumerate(pair.state.slots) if each.learner is not None)
+    assert slot.learner is not None
+    pair.holds_writes = True
+    pair.join("c")  # something is being written
+    in_sync = SlotRequest(number, slot.epoch, "b", 2, slot.learner.joined)
+    pair.ask(pair.nodes["a"], SlotRequestKind.IN_SYNC, in_sync)
+    pair.kill("b")
+    pair.join("b", 3)
+    written = len(pair.written)
+    pair.release()
+    assert len(pair.written) > written + 1
+    assert all(state.slots[number].backup is None for state in pair.written[written:])
+
+
 # --------------------------------------------------------------------------- all at once
 
 
