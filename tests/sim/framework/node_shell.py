@@ -44,12 +44,15 @@ from tests.sim.framework.disk import Killed, SimDisk
 from tests.sim.framework.journal_shell import Durability, JournalShell
 from tests.sim.framework.network import End, Network
 from tests.sim.framework.shells import Shell
-from tests.sim.framework.world import MS, Slowness, World
+from tests.sim.framework.world import MS, S, Slowness, World
 
 _to_node = msgspec.msgpack.Decoder(ToNode)
 _from_peer = msgspec.msgpack.Decoder(FromPeer)
 _from_coordinator = msgspec.msgpack.Decoder(FromCoordinator)
 
+
+WELCOME_NS_MAX = 5 * S
+"""How long a coordinator may take to answer a join, as with the real dialer."""
 
 PATIENCE_NS = 1 << 50
 """How long a drain may take: longer than any run, so that no drain is given up."""
@@ -284,6 +287,13 @@ class NodeShell(Shell):
         end.on_message, end.on_closed = self._from_coordinator, self._coordinator_closed
         self._coordinator, self._welcomed = end, False
         self._join(end)
+        self.later(WELCOME_NS_MAX, self._unwelcomed, end)
+
+    def _unwelcomed(self, end: End) -> None:
+        """Try another coordinator if this one has not answered in time."""
+        if end is self._coordinator and not self._welcomed:
+            self.world.stats["coordinator_unwelcoming"] += 1
+            self._leave_coordinator(end)
 
     def _join(self, end: End) -> None:
         assert self.core is not None

@@ -9,6 +9,7 @@ from tests.sim.framework.disk import STYLES
 from tests.sim.framework.world import MS, Process, S
 
 if TYPE_CHECKING:
+    from tests.sim.framework.coordinator_shell import CoordinatorShell
     from tests.sim.framework.disk import SimDisk
     from tests.sim.framework.node_shell import NodeShell
     from tests.sim.seeds.run import Simulation
@@ -44,6 +45,18 @@ KINDS = (
     "hush",
 )
 
+SHARED_STORE_KINDS = (
+    "leader_crash",
+    "leader_pause",
+    "leader_pause",
+    "leader_cut_from_store",
+    "late_write",
+    "unknown_outcomes",
+    "unknown_outcomes",
+    "campaigns_unanswered",
+)
+"""Further faults, for a store that names a leader among several coordinators."""
+
 JOURNAL_KINDS = (
     "all_crash",
     "all_crash",
@@ -67,7 +80,7 @@ class Fault(NamedTuple):
     Attributes:
         number: its place in the schedule.
         at: true time.
-        kind: one of `KINDS` or `JOURNAL_KINDS`, or "wipe".
+        kind: one of `KINDS`, `SHARED_STORE_KINDS` or `JOURNAL_KINDS`, "wipe" or "set_back".
         draw: seed of its own draws (whom it hits).
         duration: for how long, where that means something.
     """
@@ -166,6 +179,50 @@ class Injector:
     def _coordinator_pause(self, rng: random.Random, duration: int) -> None:
         self._pause(rng.choice(self.simulation.coordinators), duration)
 
+    # ------------------------------------------------------------------ the coordinator that leads
+
+    def _leader(self, rng: random.Random) -> CoordinatorShell:
+        """The coordinator that the store names, or any."""
+        leader = self.simulation.store.leader
+        for each in self.simulation.coordinators:
+            if leader is not None and each.address == leader.address:
+                return each
+        return rng.choice(self.simulation.coordinators)
+
+    def _lead_ns(self) -> int:
+        return self.simulation.coordinators[0].lead_ms * MS
+
+    def _leader_crash(self, rng: random.Random, duration: int) -> None:
+        self._crash(self._leader(rng), rng, duration)
+
+    def _leader_pause(self, rng: random.Random, duration: int) -> None:
+        """Freeze the leader, often for longer than its lead lasts, so that it goes on beside its successor."""
+        self._pause(self._leader(rng), duration + rng.choice((0, 2)) * self._lead_ns())
+
+    def _leader_cut_from_store(self, rng: random.Random, duration: int) -> None:
+        self.simulation.store.cut(self._leader(rng), duration + rng.choice((0, 2)) * self._lead_ns())
+
+    def _late_write(self, rng: random.Random, duration: int) -> None:
+        """Let each write for a moment arrive late: when its writer has given up on it, or its lead is over."""
+        store = self.simulation.store
+        delay = rng.randrange(store.timeout // 2, store.timeout + 3 * self._lead_ns())
+        store.write_delay = delay
+        self.world.after(min(duration, rng.randrange(10 * MS, 500 * MS)), self._writes_arrive_in_time, delay)
+
+    def _writes_arrive_in_time(self, delay: int) -> None:
+        if self.simulation.store.write_delay == delay:
+            self.simulation.store.write_delay = 0
+
+    def _unknown_outcomes(self, rng: random.Random, duration: int) -> None:
+        self.simulation.store.unknown = rng.choice((0.2, 0.5, 0.9))
+        self.world.after(duration, self._store_recovers)
+
+    def _campaigns_unanswered(self, rng: random.Random, duration: int) -> None:
+        """Let campaigns take effect without an answer: the leader does not learn that it leads."""
+        del rng
+        self.simulation.store.campaigns_unanswered = True
+        self.world.after(duration, self._store_recovers)
+
     # ------------------------------------------------------------------ network and store
 
     def _cut_pair(self, one: Process, other: Process, duration: int, *, both: bool) -> None:
@@ -236,8 +293,7 @@ class Injector:
         self.world.after(duration, self._store_recovers)
 
     def _store_recovers(self) -> None:
-        self.simulation.store.slow = self.simulation.store.unknown = 0.0
-        self.simulation.store.full = False
+        self.simulation.store.recover()
 
     def _wipe(self, rng: random.Random, duration: int) -> None:
         """The coordinators die and what they stored is lost; once in a run."""
@@ -249,6 +305,18 @@ class Injector:
                 continue
             self._crash(process, rng, duration)
         self.simulation.store.wipe()
+
+    def _set_back(self, rng: random.Random, duration: int) -> None:
+        """The store goes back to an earlier state, perhaps while all coordinators are down; once in a run."""
+        store = self.simulation.store
+        if store.length == 0 or self.world.stats["set_back"]:
+            return
+        for process in self.simulation.coordinators:
+            process.new_cluster = False
+        if rng.random() < 0.3:
+            for process in self.simulation.coordinators:
+                self._crash(process, rng, duration)
+        store.set_back(min(store.length, rng.choice((1, 1, 2, 3, rng.randrange(1, 1 + store.length)))))
 
     # ------------------------------------------------------------------ disks
 
