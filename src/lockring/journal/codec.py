@@ -245,10 +245,16 @@ def encode_position(ordinal: int, closed: int = 0) -> bytes:
     return body + crc32(body).to_bytes(_CRC_BYTES, "big")
 
 
-def decode_positions(data: bytes) -> DurablePosition | None:
-    """Decode the content of the position file: the higher of its records, None if both are damaged."""
-    found = [_decoded(data[offset : offset + POSITION_BYTES]) for offset in POSITION_OFFSETS]
-    return max((each for each in found if each is not None), default=None)
+def decode_positions(data: bytes) -> tuple[DurablePosition | None, int]:
+    """Decode the content of the position file.
+
+    Returns:
+        The higher of its records, None if both are damaged; and which of the two it is.
+    """
+    first, second = (_decoded(data[offset : offset + POSITION_BYTES]) for offset in POSITION_OFFSETS)
+    if first is None or (second is not None and second > first):
+        return second, 1
+    return first, 0
 
 
 def _decoded(record: bytes) -> DurablePosition | None:

@@ -146,10 +146,9 @@ def read_segments(files: Files, node: NodeId) -> JournalContent:
                 continue
             later = [each for _, _, each in opened[place + 1 :] if isinstance(each, SegmentHeader)]
             counts_until = min((each.follows for each in later if each.continues), default=_ALL)
-            if (
-                header.first <= counts_until + 1
-            ):  # else no frame of it was durable when a later segment took its place
+            if header.first <= counts_until + 1:
                 chain.add(_content(name, file, header, counts_until))
+            # Else no frame of it was durable when a later segment took its place.
     finally:
         for _, file, _ in opened:
             file.close()
@@ -173,9 +172,8 @@ class _Chain:
         """Take the next segment."""
         self._size += content.size
         if isinstance(content.header, Flaw):
-            if content.answered:  # something stands there, and without the header no one can read it
-                self._answered = max(self._answered, self._reached + 1)
-                self._gap = self._gap or content.gap
+            # Its making was interrupted; or it is damaged, and the position file calls a missing frame durable.
+            self._gap = self._gap or content.gap
             return
         self._newest = content.header
         self._answered = max(self._answered, content.answered)
@@ -222,14 +220,10 @@ def _header_of(file: OpenFile, place: str, node: NodeId) -> SegmentHeader | Flaw
 
 
 def _headless(name: str, file: OpenFile, flaw: Flaw) -> SegmentContent:
-    """Return what is known of a segment without a header: it was not finished, unless something stands behind it."""
-    size = file.size()
-    has_frames = any(
-        file.read(_CHUNK_BYTES, offset).strip(b"\0") for offset in range(HEADER_BYTES, size, _CHUNK_BYTES)
-    )
-    gap = Gap(name, 0, size, flaw.kind)
+    """Return what is known of a segment without a header: nothing. Its frames cannot be read without the salt."""
+    gap = Gap(name, 0, file.size(), flaw.kind)
     return SegmentContent(
-        name, flaw, file.identity(), [], last=0, begins=False, answered=int(has_frames), gap=gap, size=size
+        name, flaw, file.identity(), [], last=0, begins=False, answered=0, gap=gap, size=gap.size
     )
 
 

@@ -174,21 +174,27 @@ def positions(*records: bytes) -> bytes:
 
 
 def test_the_higher_of_two_positions_counts() -> None:
-    assert decode_positions(positions(encode_position(7), encode_position(9))) == DurablePosition(9)
-    assert decode_positions(positions(encode_position(7, 3), encode_position(6))) == DurablePosition(7, 3)
-    assert decode_positions(positions(encode_position(7), encode_position(7, 3))) == DurablePosition(7, 3)
+    assert decode_positions(positions(encode_position(7), encode_position(9))) == (DurablePosition(9), 1)
+    assert decode_positions(positions(encode_position(7, 3), encode_position(6))) == (
+        DurablePosition(7, 3),
+        0,
+    )
+    assert decode_positions(positions(encode_position(7), encode_position(7, 3))) == (
+        DurablePosition(7, 3),
+        1,
+    )
 
 
 @given(st.integers(0, POSITION_BYTES), st.binary(max_size=POSITION_BYTES))
 def test_a_torn_position_leaves_the_other(cut: int, remains: bytes) -> None:
     torn = encode_position(9)[:cut] + remains[cut:]
     found = decode_positions(positions(encode_position(7), torn))
-    assert found == DurablePosition(9 if cut == POSITION_BYTES else 7)
+    assert found == ((DurablePosition(9), 1) if cut == POSITION_BYTES else (DurablePosition(7), 0))
 
 
 def test_two_damaged_positions_are_none() -> None:
     random = Random(1)
     for _ in range(1000):
-        assert decode_positions(random.randbytes(POSITION_FILE_BYTES)) is None
-    assert decode_positions(b"") is None
-    assert decode_positions(bytes(POSITION_FILE_BYTES)) is None
+        assert decode_positions(random.randbytes(POSITION_FILE_BYTES))[0] is None
+    assert decode_positions(b"")[0] is None
+    assert decode_positions(bytes(POSITION_FILE_BYTES))[0] is None
