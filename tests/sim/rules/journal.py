@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.heirs import Heirs
+from lockring.core.coordinator.join_checks import not_the_latest
 from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
@@ -334,7 +335,6 @@ def drill_heir_without_word() -> None:
 @mutant
 def former_life_is_running() -> list[Change]:
     """A former life counts as running while its connection stands, whatever its successor says."""
-    not_the_latest = coordinator_core.not_the_latest
 
     def changed(join: Any, *rest: Any) -> Any:
         return not_the_latest(replace(join, former=[]), *rest)
