@@ -3,17 +3,17 @@
 How the shell uses it, in this order:
 
     append(batch)                 each turn, before the effects: written when it returns
-    mark()                        each turn, after the effects: records that answers have left
+    mark()                        each turn, after the effects: notes that answers have left
     sync_point() → perform(point) → complete(point)
                                   makes everything appended so far durable; `perform` may run in another thread
     begin_rewrite()               before the core writes everything again: to compact, or after a failure
     close()                       after the last answer
 
 - *One writer.* The directory's lock is held from the start to `close`.
-- *A new life appends to no old segment.* Its last frame may be torn.
+- *A new life appends to no old segment.* Its last record may be torn.
 - *A failed write or sync ends its segment.* A part of a failed write may stand there, and after a failed sync nothing
   that was not synced before may be relied on. So every `append` fails until `begin_rewrite` has made a new segment.
-  Its header says which frames before it still count.
+  Its header says which records before it still count.
 - *Old segments go last.* They are deleted once the end of a rewrite is durable.
   So a crash in between finds too much rather than too little.
 - *Segments are not preallocated.* On ext4, a sync of a growing file took no longer than one of bytes that were there
@@ -64,7 +64,7 @@ class SyncPoint(NamedTuple):
 
     Attributes:
         number: of the last batch, 0 if this life has appended none.
-        ordinal: of its frame.
+        ordinal: of its record.
         era: how many failures came before.
         parts: the files to sync, each with the length up to which that is needed.
         has_new_names: whether the directory must be synced too.
@@ -121,12 +121,12 @@ class Journal:
         self._follows = 0
         self._next_number = 1
         self._in_place: tuple[tuple[str, FileIdentity], ...] = ()
-        self._lock = files.lock()
         self._position: OpenFile | None = None
         self._turn = 0
         self._position_is_unsynced = False
         self._marked = 0
         try:
+            self._lock = files.lock()
             self._open()
         except OSError as error:
             self._release()
@@ -139,7 +139,7 @@ class Journal:
 
     @property
     def durable_ordinal(self) -> int:
-        """The last frame that is as durable as was asked for."""
+        """The last record that is as durable as was asked for."""
         return self._durable
 
     @property
@@ -169,12 +169,12 @@ class Journal:
                 self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
             )
         ordinal = self._ordinal + 1
-        frame = segment.seal.frame(payload, ordinal, self._durable, ends_rewrite=batch.ends_rewrite)
+        record = segment.seal.record(payload, ordinal, self._durable, ends_rewrite=batch.ends_rewrite)
         try:
-            segment.file.write(frame, segment.size)
+            segment.file.write(record, segment.size)
         except OSError as error:
             raise self._failed(self._unwritable(reason_of(error))) from error
-        segment.size += len(frame)
+        segment.size += len(record)
         self._ordinal, self._number = ordinal, batch.number
         if not self._waits_for_sync:
             self._durable = ordinal
@@ -183,9 +183,9 @@ class Journal:
             self._obsolete = tuple(each for each in self._names if each != segment.name)
 
     def mark(self) -> None:
-        """With the durability process, record that everything appended so far may have been answered for.
+        """With the durability process, note that everything appended so far may have been answered for.
 
-        Each frame says so for those before it. So this is about the last ones, and may follow the answers.
+        Each record says so for those before it. So this is about the last ones, and may follow the answers.
         Without it, damage to them is taken for a torn write. With the durability disk, a sync does it.
 
         Raises:
@@ -261,7 +261,7 @@ class Journal:
         for segment in self._segments:
             segment.file.close()
         # Attempts on a disk that goes on failing must not pile up. A segment with which the journal began afresh stays:
-        # the one before it does not count, even if this one has no frame that does.
+        # the one before it does not count, even if this one has no record that does.
         self._void += [each.name for each in self._segments if each.continues and each.first > self._durable]
         self._segments.clear()
         return str(self._failed(text, is_written=False))
@@ -300,7 +300,7 @@ class Journal:
     def sync_position(self) -> None:
         """Make the lower bound of what was answered for survive a loss of power. Blocks; may run in any thread.
 
-        Without it, damage to the last batches is taken for torn writes after a loss of power. A later frame says so,
+        Without it, damage to the last batches is taken for torn writes after a loss of power. A later record says so,
         so this matters once no more come.
         """
         position = self._position
@@ -348,7 +348,7 @@ class Journal:
         assert point is not None, "the new segment is not synced yet"
         self.perform(point)
         self.complete(point)
-        # The first record goes into the place of the lower one, and is safe before the other is overwritten.
+        # The first stamp goes into the place of the lower one, and is safe before the other is overwritten.
         self._write_position(self._durable)
         self._position.sync(POSITION_FILE_BYTES)
 
@@ -463,5 +463,5 @@ class _Segment:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no frame was written to it."""
+        """Whether no record was written to it."""
         return self.size == HEADER_BYTES

@@ -18,8 +18,8 @@ from lockring.journal.codec import HEADER_BYTES
 from lockring.journal.files import LOCK_NAME
 from lockring.journal.journal import POSITION_NAME, Durability, Journal
 from lockring.journal.reading import segment_name
-from tests.journal_faults import ProcessKilled, SimDisk
 from tests.unit.journal.batches import NODE, batch, names_in
+from tests.unit.journal.faulty_disk import FaultyDisk, ProcessKilled
 
 ENDS = ("kill", "torn write", "loss of power", "close")
 
@@ -34,7 +34,7 @@ class Node:
 
     def __init__(self, seed: int, durability: Durability) -> None:
         self.random = Random(seed)
-        self.disk = SimDisk(self.random)
+        self.disk = FaultyDisk(self.random)
         self.durability: Durability = durability
         self.names: set[int] = set()
         self.answered: set[int] = set()
