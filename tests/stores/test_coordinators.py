@@ -21,7 +21,7 @@ SETTLED_S = 60.0
 LOCKS = 200
 
 
-@pytest.fixture(params=["etcd", "postgresql"])
+@pytest.fixture(params=["etcd", pytest.param("postgresql", marks=pytest.mark.slow)])
 def cluster(request: pytest.FixtureRequest, name: str) -> Iterator[LocalCluster]:
     server: EtcdServer | PostgresServer = request.getfixturevalue(request.param)
     with LocalCluster(nodes=3, coordinators=3, store=server.url(name=name), stabilization_s=0.3) as cluster:
@@ -60,6 +60,7 @@ def leader_according_to(cluster: LocalCluster, name: str) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_one_coordinator_leads_and_the_others_say_so(cluster: LocalCluster) -> None:
     leader = cluster.leader
     standbys = [name for name in cluster.coordinators if name != leader]
@@ -86,6 +87,7 @@ def test_a_leader_that_is_killed_is_followed_without_a_moved_slot_or_a_lost_lock
     holder.check("the former leader came back")
 
 
+@pytest.mark.slow
 def test_a_leader_that_stands_still_is_followed_and_writes_nothing_when_it_goes_on(
     cluster: LocalCluster, holder: Holder
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_leader_that_stands_still_is_followed_and_writes_nothing_when_it_goes_
     holder.check("the former leader goes on")
 
 
+@pytest.mark.slow
 def test_a_leader_that_is_stopped_in_order_is_followed_at_once(cluster: LocalCluster, holder: Holder) -> None:
     former = cluster.leader
     cluster.terminate(former)
@@ -111,6 +114,7 @@ def test_a_leader_that_is_stopped_in_order_is_followed_at_once(cluster: LocalClu
     holder.check("the leader was stopped")
 
 
+@pytest.mark.slow
 def test_the_loss_of_every_coordinator_at_once_loses_no_lock(cluster: LocalCluster, holder: Holder) -> None:
     for name in cluster.coordinators:
         cluster.kill(name)
@@ -122,6 +126,7 @@ def test_the_loss_of_every_coordinator_at_once_loses_no_lock(cluster: LocalClust
     holder.check("the coordinators are back")
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_under_a_new_leader_gets_slots(cluster: LocalCluster, holder: Holder) -> None:
     former = cluster.leader
     cluster.kill(former)
@@ -131,6 +136,7 @@ def test_a_node_that_joins_under_a_new_leader_gets_slots(cluster: LocalCluster, 
     holder.check("a node has joined")
 
 
+@pytest.mark.slow
 def test_the_restart_of_the_whole_store_loses_no_lock(name: str) -> None:
     store = PostgresServer()
     try:
