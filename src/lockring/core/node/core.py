@@ -229,11 +229,17 @@ class NodeCore:
         self._departure.look(now_ns)
 
     def adopt(self, state: ClusterState, *, now_ns: int) -> bool:
-        """Take a cluster state that is newer than the one known and of the same cluster, and return whether it is."""
+        """Take a cluster state that is newer than the one known and of the same cluster, and return whether it is.
+
+        One that has skipped the known one comes of a store that went back. The coordinator finds that out by this
+        node's version, and makes another state, which takes the loss into account.
+        """
         self._enter(now_ns)
         context = self._context
         old = context.state
         if state.version <= old.version or (old.cluster and state.cluster != old.cluster):
+            return False
+        if state.has_skipped(old.version):
             return False
         reroutes = routes_differ(old, state)
         context.learn(state, reroutes=reroutes)
