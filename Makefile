@@ -41,10 +41,11 @@ help:
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
-	@echo "make stores    the tests of the stores alone, with real servers of etcd and PostgreSQL, which it installs"
+	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs: 20 minutes"
 	@echo "make upgrade   rolling restarts from the previous version to this one and back, under the load of clients of both"
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
-	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again"
+	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again;"
+	@echo "               STORE=etcd|postgresql|none DURABILITY=process|disk|none, else drawn from the seed"
 	@echo "make bench     lockring and its peers measured side by side, into docs/performance.md; QUICK=1 for a first look"
 	@echo "make clean     remove the virtual environment and every cache"
 
@@ -56,7 +57,7 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory check && \
 	$(MAKE) --no-print-directory coverage && \
 	$(MAKE) --no-print-directory sim-short && \
-	$(MAKE) --no-print-directory stores && \
+	$(MAKE) --no-print-directory stores-short && \
 	$(MAKE) --no-print-directory cluster && \
 	$(MAKE) --no-print-directory upgrade-short && \
 	$(MAKE) --no-print-directory cleaner-short && \
@@ -115,11 +116,15 @@ stories: $(VENV)/.installed-dev
 cluster: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/cluster $(SPREAD)
 
-# Each process would start servers of its own.
-.PHONY: stores
+# One process: each would start servers of its own.
+.PHONY: stores-short stores
+stores-short: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.stores.install
+	$(BIN)/pytest tests/stores -m "not slow"
+
 stores: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.stores.install
-	$(BIN)/pytest tests/stores
+	$(BIN)/pytest tests/stores --capture=no
 
 # The previous version comes from the history: a shallow clone fetches its commit.
 .PHONY: upgrade-short upgrade
@@ -150,11 +155,14 @@ cleaner: $(VENV)/.installed-dev
 
 .PHONY: chaos-short
 chaos-short: $(VENV)/.installed-dev
+	-@$(BIN)/python -m tests.stores.install
 	$(BIN)/pytest tests/chaos
 
 .PHONY: chaos
 chaos: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) $(if $(JSON),--json $(JSON))
+	-@$(BIN)/python -m tests.stores.install
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) \
+	    $(if $(STORE),--store $(STORE)) $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(JSON),--json $(JSON))
 
 # Figures go into the documentation only where all was measured in full.
 .PHONY: bench

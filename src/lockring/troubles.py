@@ -35,6 +35,11 @@ class RepeatedTrouble:
         self._logged_at_ns = 0
         self._logged: set[str] = set()
 
+    @property
+    def since_ns(self) -> int | None:
+        """When the trouble began, by the monotonic clock; None if the last attempt worked."""
+        return self._since_ns if self.is_on else None
+
     def fails(self, reason: str, *, now_ns: int) -> str:
         """Record a failure.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
-import lockring
 from lockring.errors import ProtocolError
 from lockring.net.oneshot import ask_status
+from lockring.server.local.children import child_environment
 from lockring.testing import LocalCluster
 from tests.processes import eventually
+from tests.stores.load import Holder
 from tests.stores.servers import PostgresServer
 from tests.stores.servers_etcd import EtcdServer
 
@@ -28,28 +31,9 @@ def cluster(request: pytest.FixtureRequest, name: str) -> Iterator[LocalCluster]
         yield cluster
 
 
-class Holder:
-    """A client that holds many locks, and checks that none was lost and no token has changed."""
-
-    def __init__(self, cluster: LocalCluster) -> None:
-        self.client = lockring.Client(cluster.servers, ttl=10)
-        self.grants = [self.client.lock(f"job/{number}").acquire(timeout=60) for number in range(LOCKS)]
-        self.tokens = [grant.fencing_token for grant in self.grants]
-        self.lost: list[str] = []
-        for grant in self.grants:
-            grant.on_lost(lambda lost: self.lost.append(lost.name))
-
-    def check(self, after: str) -> None:
-        """Nothing is lost, and the node has every grant under its token."""
-        assert self.lost == [], after
-        assert all(grant.held for grant in self.grants), after
-        assert all(grant.verify() for grant in self.grants), after
-        assert [grant.fencing_token for grant in self.grants] == self.tokens, after
-
-
 @pytest.fixture
 def holder(cluster: LocalCluster) -> Iterator[Holder]:
-    holder = Holder(cluster)
+    holder = Holder(cluster.servers, LOCKS)
     yield holder
     holder.client.close()
 
@@ -141,6 +125,23 @@ def test_the_loss_of_every_coordinator_at_once_loses_no_lock(cluster: LocalClust
     holder.check("the coordinators are back")
 
 
+def test_an_operator_may_name_any_coordinators_if_the_leader_is_among_them(cluster: LocalCluster) -> None:
+    leader = cluster.leader
+    standbys = [name for name in cluster.coordinators if name != leader]
+
+    def run(command: str, *names: str) -> subprocess.CompletedProcess[str]:
+        servers = ",".join(map(cluster.address_of, names))
+        words = [sys.executable, "-m", "lockring", command, "N1", "--server", servers]
+        return subprocess.run(words, capture_output=True, text=True, env=child_environment())
+
+    refused = run("drain", *standbys)
+    assert refused.returncode == 69
+    assert f"the coordinator at {cluster.address_of(leader)} leads" in refused.stderr
+    for command in ("drain", "undrain"):
+        done = run(command, *standbys, leader)
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_node_that_joins_under_a_new_leader_gets_slots(cluster: LocalCluster, holder: Holder) -> None:
     former = cluster.leader
     cluster.kill(former)
@@ -156,7 +157,7 @@ def test_the_restart_of_the_whole_store_loses_no_lock(name: str) -> None:
         with LocalCluster(
             nodes=3, coordinators=3, store=store.url(name=name), stabilization_s=0.3
         ) as cluster:
-            holder = Holder(cluster)
+            holder = Holder(cluster.servers, LOCKS)
             for freeze in (False, True):
                 if freeze:
                     store.freeze()

@@ -14,9 +14,10 @@ from lockring.net.oneshot import ask_status
 from lockring.slots import SLOTS
 from lockring.testing import LocalCluster
 from tests.processes import eventually
+from tests.stores.load import Holder
 from tests.stores.servers import HOST
 from tests.stores.servers_etcd import EtcdServer
-from tests.stores.test_coordinators import SETTLED_S, Holder, reigns
+from tests.stores.test_coordinators import LOCKS, SETTLED_S, reigns
 
 pytestmark = [pytest.mark.timeout(400)]
 
@@ -33,7 +34,7 @@ def three(tmp_path: Path) -> Iterator[EtcdServer]:
 
 def test_members_of_the_store_come_and_go_without_a_moved_slot_or_a_lost_lock(three: EtcdServer) -> None:
     with LocalCluster(nodes=3, coordinators=3, store=three.url(), stabilization_s=0.3) as cluster:
-        holder = Holder(cluster)
+        holder = Holder(cluster.servers, LOCKS)
         before = reigns(cluster)
 
         def settle(after: str) -> None:

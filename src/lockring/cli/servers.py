@@ -11,6 +11,7 @@ import click
 from lockring.cli.options import setting_options
 from lockring.cli.sections import read_settings, sections
 from lockring.config import misspelt_variables, settings_of
+from lockring.exits import OK
 from lockring.server.settings import CoordinatorSettings, NodeSettings, ServeSettings, UpSettings
 
 
@@ -20,13 +21,34 @@ def _warn_of_misspelt_variables() -> None:
         print(f"lockring: unknown variable {name}; did you mean {meant}?", file=sys.stderr)
 
 
-@click.command()
+class _Coordinator(click.Group):
+    """A command of its own, with commands for the state of coordinators that do not run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["export", "import"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        from lockring.cli import state_move
+
+        return state_move.export if cmd_name == "export" else state_move.import_
+
+
+@click.command(
+    cls=_Coordinator, invoke_without_command=True, subcommand_metavar="[export|import]", add_help_option=True
+)
 @setting_options(CoordinatorSettings)
-def coordinator(**given: Any) -> int:
+@click.pass_context
+def coordinator(context: click.Context, /, **given: Any) -> int:
     """Run the coordinator, which decides which node has which slots.
 
     Locks survive its stop: nodes go on for the coordinator lease. SIGTERM, SIGHUP or Ctrl-C ends it.
     """
+    if context.invoked_subcommand is not None:
+        if any(value is not None for value in given.values()):
+            raise click.UsageError(f"flags come after the word {context.invoked_subcommand!r}", context)
+        return OK
     settings = read_settings(CoordinatorSettings, "coordinator", given)
     _warn_of_misspelt_variables()
     from lockring.server import run_coordinator

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ from lockring.errors import LockringError
 from lockring.exits import OK, UNAVAILABLE
 from lockring.ids import NodeId
 from lockring.net.oneshot import ask_state, ask_status
+from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
 
@@ -40,13 +42,19 @@ class _Look(NamedTuple):
     note: str
     nodes: Mapping[NodeId, ServerAnswer]
     coordinator: ServerAnswer
+    standby: ServerStatus | None
     health: Health
+
+    @property
+    def spokesman(self) -> ServerStatus | None:
+        """The answer of the coordinator, or else of one that stands by."""
+        return self.coordinator.status or self.standby
 
 
 @click.command()
 @client_options()
 def status(as_json: bool, **given: Any) -> int:
-    """Show whether the cluster serves, its members, the spread of the slots over them, and what is moving.
+    """Show whether the cluster serves, its members, the spread of the slots, what is moving, and the coordinators.
 
     Asks every node whether it may serve. Exits with 69 if slots are not served.
     """
@@ -73,7 +81,9 @@ def _look(settings: ClientSettings) -> _Look:
         # The queried server is behind, perhaps cut off from the coordinator.
         server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
         coordinator, nodes = _ask_all(state, server, timeout_s)
-    return _Look(state, note, nodes, coordinator, diagnose(state, nodes, coordinator, wall_ns=wall_ns()))
+    standby = None if coordinator.status is not None else _ask_standby(state, settings, timeout_s)
+    health = diagnose(state, nodes, coordinator, standby=standby, wall_ns=wall_ns())
+    return _Look(state, note, nodes, coordinator, standby=standby, health=health)
 
 
 def _ask_state(server: str, timeout_s: float) -> tuple[str, tuple[ClusterState, str]]:
@@ -99,6 +109,23 @@ def _ask_all(
     if coordinator.status is not None and coordinator.status.role != "coordinator":
         coordinator = ServerAnswer(None, "a node answers there")
     return coordinator, dict(zip(where, nodes, strict=True))
+
+
+def _ask_standby(state: ClusterState, settings: ClientSettings, timeout_s: float) -> ServerStatus | None:
+    """Return the answer of a coordinator among the named servers, None if none of them is one that answers."""
+    known = {state.coordinator, *(member.address for member in state.members.values())}
+    others = [each for each in settings.servers if each not in known]
+
+    def answer_of(address: str) -> ServerStatus | None:
+        with suppress(LockringError):
+            status = ask_status(address, timeout_s=timeout_s)
+            return status if status.role == "coordinator" else None
+        return None
+
+    if not others:
+        return None
+    with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(others))) as pool:
+        return next((status for status in pool.map(answer_of, others) if status is not None), None)
 
 
 def facts(look: _Look) -> dict[str, Any]:
@@ -143,8 +170,14 @@ def facts(look: _Look) -> dict[str, Any]:
                 "locks": None if own is None else own.locks,
                 "waiters": None if own is None else own.waiters,
                 "sessions": None if own is None else own.sessions,
+                "durability": None if own is None else own.durability,
+                "journal_problem": None if own is None else own.journal_trouble or None,
+                "journal_problem_s": None
+                if own is None or not own.journal_trouble
+                else own.journal_trouble_ms / 1000,
             }
         )
+    spokesman = look.spokesman
     note = look.note if look.coordinator.status is None else look.coordinator.status.note
     return {
         "serving": health.slots_served >= SLOTS,
@@ -160,6 +193,9 @@ def facts(look: _Look) -> dict[str, Any]:
         "version_age_s": round((wall_ns() - state.version) / NS_PER_S, 3),
         "coordinator": state.coordinator,
         "coordinator_answers": look.coordinator.status is not None,
+        "leader": None if spokesman is None else spokesman.leader or None,
+        "standbys": [] if spokesman is None else spokesman.standbys,
+        "store": None if spokesman is None or not spokesman.store else store_of(spokesman),
         "lease_left_s": health.lease_left_s,
         "term": state.term,
         "replication": state.replication,
@@ -179,6 +215,19 @@ def facts(look: _Look) -> dict[str, Any]:
     }
 
 
+def store_of(status: ServerStatus) -> dict[str, Any]:
+    """Return what a coordinator says of its store, as a JSON object."""
+    works = status.store_failing_ms < 0
+    kind, _, place = status.store.partition(" (")
+    return {
+        "kind": kind,
+        "place": place.removesuffix(")") or None,
+        "works": works,
+        "failing_s": None if works else status.store_failing_ms / 1000,
+        "problem": None if works else status.store_problem,
+    }
+
+
 def living(state: ClusterState, replica: Replica | None) -> str | None:
     """Return the node whose present life this is; an earlier life serves nothing and has nothing."""
     return replica.node if replica is not None and state.is_current(replica) else None
@@ -192,13 +241,20 @@ def replica_of(copy: Copy | None) -> Replica | None:
 _COLUMNS: Final = (
     Column("NODE", least=8),
     Column("CONDITION"),
-    Column("ADDRESS", leaves=4),
-    Column("WEIGHT", True, leaves=2),
+    Column("ADDRESS", leaves=5),
+    Column("WEIGHT", True, leaves=3),
     Column("SERVES", True),
-    Column("PRIMARY OF", True, leaves=5),
-    Column("BACKUP OF", True, leaves=3),
+    Column("PRIMARY OF", True, leaves=6),
+    Column("BACKUP OF", True, leaves=4),
     Column("LEARNING", True, leaves=1),
+    Column("DURABILITY", leaves=2),
 )
+
+
+def _durability(member: dict[str, Any]) -> str:
+    if member["journal_problem"]:
+        return "failing"
+    return member["durability"] or "?"
 
 
 def _print(found: dict[str, Any], health: Health) -> None:
@@ -208,6 +264,7 @@ def _print(found: dict[str, Any], health: Health) -> None:
             [each[key] for key in ("id", "condition", "address", "weight")]
             + ["?" if each["slots_served"] is None else each["slots_served"]]
             + [each[key] for key in ("slots_primary", "slots_backup", "slots_learner")]
+            + [_durability(each)]
             for each in found["members"]
         ],
     )
@@ -223,9 +280,24 @@ def _print(found: dict[str, Any], health: Health) -> None:
         say(
             f"coordinator {found['coordinator']}, cluster {found['cluster']}, version of {found['version_at']} ({age} ago)"
         )
+    _print_coordinators(found)
     say(
         f"{found['replication']} replication, backup lease {duration(found['backup_lease_s'])}, "
         f"coordinator lease {duration(found['coordinator_lease_s'])}"
     )
     if found["note"] and not any(found["note"] in line for line in health.reasons):
         say(f"note: {found['note']}")
+
+
+def _print_coordinators(found: dict[str, Any]) -> None:
+    """Print which coordinators there are where several share a store, and whether the store works."""
+    store = found["store"]
+    if found["leader"]:
+        standbys = ", ".join(found["standbys"])
+        say(f"leader {found['leader']}, " + (f"standing by: {standbys}" if standbys else "none stands by"))
+    elif found["standbys"]:
+        say(f"no coordinator leads; standing by: {', '.join(found['standbys'])}")
+    if store is not None:
+        place = store["kind"] + ("" if store["place"] is None else f" ({store['place']})")
+        state = "works" if store["works"] else f"has not worked for {duration(store['failing_s'])}"
+        say(f"store {place}: {state}")

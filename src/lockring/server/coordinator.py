@@ -101,6 +101,7 @@ class CoordinatorServer:
                 new_cluster=opened.is_new and not self._store.has_shown_a_state,
                 boot=boot_id(),
                 is_as_left=opened.is_as_left,
+                store=opened.store.place,
                 replication=settings.replication,
                 now_ns=now_ns,
                 wall_ns=wall_ns,
@@ -108,6 +109,7 @@ class CoordinatorServer:
 
         self._core = core = CandidateCore(
             address=self.address,
+            store=opened.store.place,
             is_shared=opened.is_shared,
             new_term=lambda: TermId(secrets.token_hex(8)),
             make_core=make_core,

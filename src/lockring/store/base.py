@@ -24,6 +24,11 @@ class Store(Protocol):
         """Whether the store was created just now: then it is empty because the cluster is new."""
         ...
 
+    @property
+    def place(self) -> str:
+        """The engine and where it is, for people, without a password."""
+        ...
+
     def read(self) -> ClusterState | None:
         """Return the stored state, None if there is none.
 
@@ -56,11 +61,6 @@ class Store(Protocol):
 @runtime_checkable
 class SharedStore(Store, Protocol):
     """A store for several coordinators. It says which one leads."""
-
-    @property
-    def place(self) -> str:
-        """The engine and where it is, for people, without a password."""
-        ...
 
     def campaign(self, candidate: Candidate, ttl_ms: int) -> Election:
         """Take the lead if it is free or its time is over, or renew it if it is the candidate's; else stand by.

@@ -50,6 +50,7 @@ class SqliteStore:
 
     Attributes:
         created: whether the directory was missing.
+        place: the engine and where it is, for people.
         is_as_left: whether the database is the very one that the last store here closed in order, unchanged since: not
             one left by a crash, nor a copy put in its place.
 
@@ -65,7 +66,8 @@ class SqliteStore:
         self._lock_fd = -1
         self._database: os.stat_result | None = None
         self._cached: tuple[int, ClusterState] | None = None
-        self.is_as_left = False
+        self.is_as_left = self._has_written = False
+        self.place = f"SQLite ({self._dir})"
         self.created = self._make_directory()
         try:
             self._take_lock()
@@ -108,6 +110,7 @@ class SqliteStore:
                 "INSERT OR REPLACE INTO state (id, version, data) VALUES (1, ?, ?)", (state.version, data)
             )
         self._cached = (state.version, state)
+        self._has_written = True
         return True
 
     def close(self) -> None:
@@ -198,8 +201,11 @@ class SqliteStore:
         return named == _mark_of(path)
 
     def _leave_mark(self) -> None:
-        """Record which file was closed in order. Without the mark, the next start only waits for longer."""
-        if self._database is not None:
+        """Record which file was closed in order. Without the mark, the next start only waits for longer.
+
+        A copy that was put in place gets no mark by being looked at: it may be older than its cluster.
+        """
+        if self._database is not None and (self.is_as_left or self._has_written):
             with contextlib.suppress(OSError):
                 (self._dir / MARK_NAME).write_text(_mark_of(self._dir / DATABASE_NAME))
 

@@ -20,6 +20,7 @@ class TestedProcess:
     Attributes:
         place: its place.
         command: its command line, without the place's prefix; a change takes effect at the next start.
+        variables: set its settings, as the command line does.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class TestedProcess:
         self.is_frozen = False
         self.is_draining = False
         self._log_path = log_path
-        self._variables = variables
+        self.variables = variables
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -68,7 +69,7 @@ class TestedProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=child_environment(self._variables),
+                env=child_environment(self.variables),
                 start_new_session=True,
             )
 

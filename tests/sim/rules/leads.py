@@ -39,12 +39,12 @@ def standby_acknowledges() -> list[Change]:
             Send(sender, state),
         ]
 
-    def later(self: StandbyDesk, sender: ConnectionId, message: Message) -> None:
+    def later(self: StandbyDesk, sender: ConnectionId, message: Message, *, now_ns: int) -> None:
         if isinstance(message, Heartbeat):
             ack = HeartbeatAck(message.sequence, self._state.version)
             self._effects.append(Send(sender, ack))
         else:
-            receive(self, sender, message)
+            receive(self, sender, message, now_ns=now_ns)
 
     return [(StandbyDesk, "_take_first", first), (StandbyDesk, "receive", later)]
 
@@ -66,11 +66,11 @@ def standby_takes_orders() -> list[Change]:
     """A coordinator that stands by answers an operator's drain as if it had been done."""
     answer = StandbyDesk._answer
 
-    def changed(self: StandbyDesk, sender: ConnectionId, message: Message) -> None:
+    def changed(self: StandbyDesk, sender: ConnectionId, message: Message, now_ns: int) -> None:
         if isinstance(message, Drain):
             self._effects.append(Send(sender, DrainReply(message.request, message.node)))
         else:
-            answer(self, sender, message)
+            answer(self, sender, message, now_ns)
 
     return [(StandbyDesk, "_answer", changed)]
 

@@ -18,6 +18,7 @@ from lockring.core.timing import Timing
 from lockring.protocol import PROTOCOL, Break, Join, Leave, Release, State
 from lockring.slots import slot_of
 from tests.sim.framework.coordinator_shell import CoordinatorShell
+from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.network import End
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.workload import ClientShell, Habits, Task
@@ -53,13 +54,14 @@ class Scenario:
         member_lease_s: float = 5,
         lease_s: float = 30,
         slot: int = 0,
+        durability: Durability = "none",
     ) -> None:
         habits = Habits(names_in([slot], 1), (TTL_MS,), 0, S, S, 0.0, 0.0, 0.0)
         timing = Timing(member_lease_ns=int(member_lease_s * S))
         if lease_s != 30:
             timing = timing_of(int(lease_s * S), int(lease_s * S / 2))
         plan = Plan(nodes, clients, coordinators, timing, replication, habits, [], S, S, late_nodes, False)
-        plan = plan._replace(standbys=standbys)
+        plan = plan._replace(durability=durability, standbys=standbys)
         self.simulation = Simulation(seed, story=True, plan=plan)
         self.world = self.simulation.world
         self.name = habits.names[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lockring.cli.health import Health, ServerAnswer, diagnose
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.ids import NodeId
@@ -176,3 +178,67 @@ def test_slots_without_a_backup_are_no_outage() -> None:
 def test_a_cluster_without_members_is_down() -> None:
     health = diagnose(ClusterState(), {}, coordinator(), wall_ns=NOW)
     assert (health.condition, health.reasons) == ("down", ["no node has joined yet"])
+
+
+def with_store(place: str, failing_ms: int, problem: str) -> ServerStatus:
+    return ServerStatus(
+        "coordinator", "", 0, VERSION, store=place, store_failing_ms=failing_ms, store_problem=problem
+    )
+
+
+def test_a_store_that_does_not_work_makes_a_cluster_degraded_and_names_place_time_and_reason() -> None:
+    status = with_store("etcd (etcd://h/p)", 12_000, "etcd (etcd://h/p) cannot be read: it does not answer")
+    health = judge(WHOLE, node(A, HALF), node(B, HALF), ServerAnswer(status))
+    assert (health.condition, health.remarks) == (
+        "degraded",
+        [
+            "the coordinator's store has not worked for 12 s: etcd (etcd://h/p) cannot be read: it does not answer"
+        ],
+    )
+
+
+def test_a_reason_that_does_not_name_the_store_gets_its_name() -> None:
+    status = with_store("SQLite (/data)", 3_000, "the store has not answered for 10 s")
+    health = judge(WHOLE, node(A, HALF), node(B, HALF), ServerAnswer(status))
+    assert health.remarks == [
+        "the coordinator's store SQLite (/data) has not worked for 3 s: the store has not answered for 10 s"
+    ]
+
+
+def test_a_standby_reports_on_the_store_where_the_leader_is_gone() -> None:
+    standby = with_store("PostgreSQL (postgresql://h/d)", 500, "connection refused")
+    nodes = {NodeId("a"): node(A, HALF), NodeId("b"): node(B, HALF)}
+    health = diagnose(WHOLE, nodes, ServerAnswer(None, REFUSED), standby=standby, wall_ns=NOW)
+    assert health.remarks == [
+        f"the coordinator at c:1 does not answer ({REFUSED}), though the nodes are in touch with it",
+        "the coordinator's store PostgreSQL (postgresql://h/d) has not worked for 0.5 s: connection refused",
+    ]
+
+
+# --------------------------------------------------------------------------- journals
+
+
+def with_journal(answer: ServerAnswer, *, trouble: str = "", trouble_ms: int = -1) -> ServerAnswer:
+    assert answer.status is not None
+    status = msgspec.structs.replace(
+        answer.status, durability="process", journal_trouble=trouble, journal_trouble_ms=trouble_ms
+    )
+    return ServerAnswer(status)
+
+
+def test_a_node_that_cannot_write_its_journal_is_named_with_the_reason() -> None:
+    a = with_journal(node(A, HALF), trouble="no space left on device", trouble_ms=12_000)
+    health = judge(WHOLE, a, with_journal(node(B, HALF)), coordinator())
+    assert health.condition == "degraded"
+    (remark,) = health.remarks
+    assert remark.startswith("a has not been able to write its journal for 12 s (no space left on device): ")
+
+
+def test_locks_without_a_backup_outlive_a_crash_where_there_is_a_journal() -> None:
+    alone = state(slot(A), slot(B))
+    health = judge(alone, with_journal(node(A, HALF)), with_journal(node(B, HALF)), coordinator())
+    assert health.remarks == [
+        "4096 slots without a backup: their locks outlive a crash, in the journal of a, b alone"
+    ]
+    health = judge(alone, with_journal(node(A, HALF)), node(B, HALF), coordinator())
+    assert health.remarks == ["4096 slots without a backup: a crash of the primary would lose their locks"]

@@ -6,5 +6,6 @@ from lockring.core.coordinator.candidate import CandidateCore
 from lockring.core.coordinator.core import CoordinatorCore
 from lockring.core.coordinator.status import CoordinatorStatus
 from lockring.core.coordinator.store_health import StoreNews
+from lockring.core.coordinator.transitions import check_state, forgotten
 
-__all__ = ["CandidateCore", "CoordinatorCore", "CoordinatorStatus", "StoreNews"]
+__all__ = ["CandidateCore", "CoordinatorCore", "CoordinatorStatus", "StoreNews", "check_state", "forgotten"]

@@ -57,6 +57,7 @@ class CandidateCore:
 
     Args:
         address: HOST:PORT at which nodes and clients reach it.
+        store: the store, for people.
         is_shared: whether the store names a leader among several coordinators.
         new_term: returns a random name for a term, another one at each call.
         make_core: makes the machine that decides while this process leads.
@@ -69,6 +70,7 @@ class CandidateCore:
         self,
         *,
         address: str,
+        store: str = "",
         is_shared: bool,
         new_term: Callable[[], TermId],
         make_core: MakeCore,
@@ -80,7 +82,7 @@ class CandidateCore:
         self._make_core = make_core
         self._effects: list[Effect] = []
         self._leadership = Leadership(address, new_term, lead_ms=lead_ms, now_ns=now_ns)
-        self._desk = StandbyDesk(address, self._effects, now_ns=now_ns)
+        self._desk = StandbyDesk(address, store, self._effects, now_ns=now_ns)
         self._decider: CoordinatorCore | None = None
         self._connections: dict[ConnectionId, None] = {}
         self._operations = _Operations()
@@ -111,8 +113,10 @@ class CandidateCore:
         return self._decider is not None and self._decider.farewells.is_open
 
     def take_store_news(self) -> list[StoreNews]:
-        """Return the lines for the log about the store since the last call, in order, and forget them."""
-        return [] if self._decider is None else self._decider.take_store_news()
+        """Hand out the lines for the log about the store since the last call, in order, and forget them."""
+        # A leader reads and writes too, and reports that.
+        of_campaigns = self._leadership.health.take_news()
+        return of_campaigns if self._decider is None else self._decider.take_store_news()
 
     def status(self, *, now_ns: int) -> CoordinatorStatus:
         """Return a snapshot for people."""
@@ -159,7 +163,7 @@ class CandidateCore:
             self._decider.receive(sender, message, now_ns=now_ns)
             self._end_if_over(now_ns)
         else:
-            self._desk.receive(sender, message)
+            self._desk.receive(sender, message, now_ns=now_ns)
 
     def disconnected(self, sender: ConnectionId, /, *, now_ns: int) -> None:
         """Note that a connection has ended. Unknown ones are ignored."""
@@ -281,7 +285,8 @@ class CandidateCore:
     def _tell_election(self) -> None:
         """Let both faces of this process show the coordinators as they are now."""
         election = self._leadership.election
-        self._desk.election = election
+        trouble = self._leadership.health.trouble
+        self._desk.election, self._desk.trouble = election, trouble
         if self._leadership.problem:
             self._desk.note = self._leadership.problem
         elif election.leader is None:
@@ -289,7 +294,7 @@ class CandidateCore:
         else:
             self._desk.note = f"the coordinator at {election.leader.address} leads, and this one stands by"
         if self._decider is not None:
-            self._decider.note_election(election)
+            self._decider.note_election(election, trouble)
 
     # ----------------------------------------------------------------------- the store
 

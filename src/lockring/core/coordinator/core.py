@@ -7,7 +7,8 @@ Its parts know nothing of each other; this module joins them:
 - `roster`: which nodes are connected or wait for the term to join, and the members of the next state.
 - `member_leases`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
-- `slot_requests`: changes of single slots that nodes request.
+- `decisions`: the next state, from all that wants a change: members, requests of nodes (`slot_requests`), farewells,
+  and the reconciler.
 - `reconciler_runs` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
 - `state_broadcast`: the encoded state, and when it was sent to which node.
 
@@ -30,13 +31,21 @@ import msgspec
 from lockring.cluster_state import ClusterState, Member, Replica, Replication
 from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
+from lockring.core.coordinator.decisions import Decisions, Moment
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.join_checks import foreign, malformed, not_the_latest, outdated
+from lockring.core.coordinator.join_checks import (
+    contradicted,
+    foreign,
+    malformed,
+    not_the_latest,
+    outdated,
+)
 from lockring.core.coordinator.member_leases import MemberLeases
-from lockring.core.coordinator.reconciler_runs import ReconcilerRuns, lives_in
+from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
+from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
-from lockring.core.coordinator.slot_requests import SlotRequestQueue, check_requests
+from lockring.core.coordinator.slot_requests import check_requests
 from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import (
     CoordinatorStatus,
@@ -46,14 +55,14 @@ from lockring.core.coordinator.status import (
     status_of,
     wait_reason_of,
 )
-from lockring.core.coordinator.store_health import StoreNews
+from lockring.core.coordinator.store_health import StoreNews, StoreTrouble
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.core.effects import Admit, Broadcast, Close, Effect, Note, Publish, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.farewells import Farewells
 from lockring.core.timing import Timing, with_time_left
-from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.errors import LockringError, ProtocolError
 from lockring.ids import (
     NO_CLUSTER,
     NO_INCARNATION,
@@ -78,7 +87,6 @@ from lockring.protocol import (
     Join,
     Leave,
     Message,
-    PeerHello,
     Refusal,
     SlotRequests,
     StateReply,
@@ -99,6 +107,7 @@ class CoordinatorCore:
         new_cluster: whether an empty store means a new cluster, rather than one that was lost.
         boot: id of this boot of the machine, "" if unknown.
         is_as_left: whether the store is as its last coordinator left it.
+        store: the store, for people.
         replication: "sync" or "async"; part of the state.
         now_ns: monotonic clock.
         wall_ns: wall clock.
@@ -114,6 +123,7 @@ class CoordinatorCore:
         new_cluster: bool = False,
         boot: str = "",
         is_as_left: bool = True,
+        store: str = "",
         replication: Replication = "sync",
         now_ns: int,
         wall_ns: int,
@@ -129,15 +139,16 @@ class CoordinatorCore:
             new_cluster=new_cluster,
             boot=boot if is_as_left else "",
             replication=replication,
+            store=store,
         )
         self._term = Term(settings, self._effects)
         self._roster = Roster()
         self._clients = Clients(now_ns=now_ns)
         self._membership = MemberLeases(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats()
-        self._slot_requests = SlotRequestQueue()
         self.farewells = Farewells(boot)
         self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
+        self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells)
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
 
@@ -169,7 +180,7 @@ class CoordinatorCore:
 
     def left_ms(self, now_ns: int) -> int:
         """Return how much longer the wait in `note` takes at most, in milliseconds, 0 if that is unknown."""
-        return left_ms_of(self._runs, now_ns)
+        return left_ms_of(self._roster, self._runs, now_ns)
 
     def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
         """Return a snapshot for people, as of `now_ns` or of the last input, whichever is later."""
@@ -221,9 +232,9 @@ class CoordinatorCore:
         result = self._term.take_result
         self._act_on(result(operation, ok, state, problem, now_ns=now_ns, wall_ns=wall_ns), now_ns)
 
-    def note_election(self, election: Election) -> None:
-        """Note the coordinators of a shared store, for people."""
-        self._term.election = election
+    def note_election(self, election: Election, trouble: StoreTrouble | None) -> None:
+        """Note the coordinators of a shared store, for people, and the trouble of one that does not name them."""
+        self._term.election, self._term.campaign_trouble = election, trouble
 
     def step_down(self, *, now_ns: int) -> None:
         """Decide nothing more, for good, since another coordinator leads; refuse what is open."""
@@ -313,15 +324,11 @@ class CoordinatorCore:
                     follows = self._clients.admit(sender, self.note, left_ms=self.left_ms(now_ns))
                     self._effects += [Send(sender, each) for each in follows]
                     return
-            case PeerHello():
-                error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
-            case Heartbeat() | SlotRequests() | Leave():
-                if self._term.phase is Phase.PASSIVE:
-                    self._refuse(sender, self._not_coordinator(NO_REQUEST))
-                    return
-                error = ProtocolError("a node joins before it sends anything else")
+            case Heartbeat() | SlotRequests() | Leave() if self._term.phase is Phase.PASSIVE:
+                self._refuse(sender, self._not_coordinator(NO_REQUEST))
+                return
             case _:
-                error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
+                error = why_not_first(message, self._term.address)
         self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
 
     # ----------------------------------------------------------------------- what clients and nodes send
@@ -335,7 +342,7 @@ class CoordinatorCore:
                 note = with_time_left(self.note, self.left_ms(now_ns))
                 self._effects.append(Send(sender, StateReply(message.request, state, note)))
             case GetStatus():
-                status = server_status_of(self.status(now_ns=now_ns), self._term.election)
+                status = server_status_of(self.status(now_ns=now_ns), self._term.store_report, now_ns=now_ns)
                 self._effects.append(Send(sender, StatusReply(message.request, status)))
             case _:
                 self._refuse_role(sender, message, "a client")
@@ -354,9 +361,9 @@ class CoordinatorCore:
                 self._refuse_role(sender, message, "a node")
 
     def _refuse_role(self, sender: ConnectionId, message: Message, what: str) -> None:
-        text = f"{self._term.address} is a coordinator; it does not take {type(message).__name__} from {what}"
+        error = why_not_taken(message, self._term.address, what)
         self._clients.drop(sender)
-        self._refuse(sender, Refusal(NO_REQUEST, WrongRole.code, text))
+        self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
 
     # ----------------------------------------------------------------------- joining and leaving
 
@@ -394,6 +401,8 @@ class CoordinatorCore:
         )
         if refusal is not None:
             self._refuse(sender, refusal)
+            if self._roster.heirs.contradict(Replica(join.node, join.incarnation)):
+                self._effects.append(Note(contradicted(join), is_warning=True))
             return
         # One connection per node, in whatever life: the older one may be half open, and never end by itself.
         self._drop(sender)
@@ -401,7 +410,7 @@ class CoordinatorCore:
             self._drop(connection)
             self._effects.append(Close(connection, f"node {join.node} has opened a newer connection"))
         node = Member(Replica(join.node, join.incarnation), join.address, join.weight, grpc=join.grpc)
-        self._roster.connect(sender, node)
+        self._roster.connect(sender, node, join.former)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
         self._runs.reschedule(now_ns=now_ns)
@@ -488,7 +497,7 @@ class CoordinatorCore:
         except ProtocolError as error:
             self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
             return
-        self._slot_requests.add(node.replica, ask)
+        self._decisions.request(node.replica, ask)
 
     def _may_confirm(self, connection: ConnectionId) -> bool:
         """Return whether a heartbeat on this connection could be acknowledged: the state knows its node."""
@@ -498,7 +507,7 @@ class CoordinatorCore:
     def _acknowledge(self, now_ns: int) -> None:
         state = self._state()
         waiting, left_ms = self._runs.waits(now_ns=now_ns)
-        why = wait_reason_of(self._term, self._runs)
+        why = wait_reason_of(self._term, self._roster, self._runs)
         for connection, sequence in self._heartbeats.take_confirmed().items():
             node = self._roster.node_of(connection)
             # An acknowledgement is a lease. A node that a write under way deposes must not get one: the write gives its
@@ -543,37 +552,15 @@ class CoordinatorCore:
 
     def _advance(self, now_ns: int) -> None:
         """Write the next state if it differs from the present one."""
-        before = state = self._state()
+        state = self._state()
         self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
-        version = self._term.version_at(self._clocks.wall_ns(now_ns))
-        overtaken = self._roster.refuse_overtaken_drains(state, self._membership, now_ns)
-        self._effects += [Send(connection, refusal) for connection, refusal in overtaken]
-        members = self._roster.next_members(state)
-        slots = self._slot_requests.apply(state, self._runs.reachability, version=version, now_ns=now_ns)
-        farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=self._clocks.wall_ns(now_ns))
-        if members is not state.members or slots is not state.slots or farewell is not state.farewell:
-            state = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
-        deposed: frozenset[Replica] = frozenset()
-        due_ns = self._runs.next_deadline_ns()
-        if due_ns is not None and now_ns >= due_ns:
-            self._runs.observe(state, now_ns=now_ns)
-            self._roster.judge_drains(before, self._membership, now_ns)
-            step = self._runs.run(
-                state,
-                version=version,
-                lease_wait_ns=self._term.lease_wait_ns,
-                leaving=self._roster.released(),
-                connected=self._roster.is_connected,
-                now_ns=now_ns,
-            )
-            deposed = step.deposed
-            members = self._roster.without_departed(
-                step.members, lives_in(step.slots), self._membership, now_ns
-            )
-            if members is not state.members or step.slots is not state.slots:
-                state = msgspec.structs.replace(state, members=members, slots=step.slots)
-        if state is not before:
-            self._term.write(msgspec.structs.replace(state, version=version), deposed, now_ns=now_ns)
+        wall_ns = self._clocks.wall_ns(now_ns)
+        at = Moment(self._term.version_at(wall_ns), self._term.lease_wait_ns, now_ns, wall_ns)
+        decision = self._decisions.take_next(state, at)
+        self._effects += [Send(connection, refusal) for connection, refusal in decision.refused]
+        if decision.state is not state:
+            after = msgspec.structs.replace(decision.state, version=at.version)
+            self._term.write(after, decision.deposed, now_ns=now_ns)
 
     def _report(self, now_ns: int) -> None:
         """Report to clients and the log what slots or this coordinator wait for, once that has changed."""

@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from lockring.core.coordinator.store_health import StoreHealth
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate, Election
 from lockring.ids import OperationNumber, TermId
-from lockring.units import ms_to_ns
+from lockring.units import NS_PER_S, ms_to_ns
 
 LEAD_MS: Final = 3_000
 """How long a lead lasts that is not renewed. A new leader decides about a second after that, while nodes go on serving
 for the coordinator lease."""
 CAMPAIGNS_PER_LEAD: Final = 3
 """How often a coordinator campaigns within the time of a lead: two campaigns may fail before it is over."""
+
+_SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
 
 
 class Leadership:
@@ -35,7 +38,7 @@ class Leadership:
         lead_ms: the same.
         candidate: this coordinator, under the name of its present or next term.
         election: the newest that the store has said of the coordinators.
-        problem: a sentence on why the store says nothing, "" if it does.
+        health: the record of the campaigns that the store did not answer.
     """
 
     def __init__(self, address: str, new_term: Callable[[], TermId], *, lead_ms: int, now_ns: int) -> None:
@@ -45,7 +48,13 @@ class Leadership:
         self.lead_ms = lead_ms
         self.candidate = Candidate(new_term(), address)
         self.election = Election(None)
-        self.problem = ""
+        self.health = StoreHealth()
+
+    @property
+    def problem(self) -> str:
+        """A sentence on why the store says nothing of the coordinators, "" if it does."""
+        trouble = self.health.trouble
+        return "" if trouble is None else trouble.reason
 
     @property
     def is_leading(self) -> bool:
@@ -62,6 +71,8 @@ class Leadership:
 
     def begin(self, operation: OperationNumber, now_ns: int) -> None:
         """Note that a campaign begins; one without an answer so far is given up."""
+        if self._asked is not None:
+            self.health.failed(_SILENT, is_write=False, now_ns=now_ns)
         self._asked = operation, now_ns
         self._due_ns = now_ns + self._pause_ns()
 
@@ -73,8 +84,10 @@ class Leadership:
             return False
         self._asked = None
         self._due_ns = max(self._due_ns, now_ns)
-        self.problem = problem
-        if election is not None:
+        if election is None:
+            self.health.failed(problem, is_write=False, now_ns=now_ns)
+        else:
+            self.health.worked(is_write=False, now_ns=now_ns)
             self.election = election
         return True
 

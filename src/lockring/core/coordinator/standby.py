@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.clients import Clients, why_not_greet
+from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
 from lockring.core.coordinator.state_broadcast import StateBroadcast
+from lockring.core.coordinator.status import server_status_of, standby_status
+from lockring.core.coordinator.store_health import StoreReport, StoreTrouble
 from lockring.core.effects import Admit, Close, Effect, Refuse, Send
 from lockring.core.election import Election
-from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.errors import LockringError
 from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ConnectionId, RequestNumber, Version
 from lockring.protocol import (
     PROTOCOL,
@@ -23,7 +26,6 @@ from lockring.protocol import (
     Join,
     Leave,
     Message,
-    PeerHello,
     Refusal,
     ServerStatus,
     SlotRequests,
@@ -39,18 +41,22 @@ class StandbyDesk:
 
     Args:
         address: HOST:PORT of this coordinator.
+        store: the store, for people.
         effects: the machine's effects, to which answers are appended.
         now_ns: the monotonic clock, in nanoseconds.
 
     Attributes:
         note: a sentence on why this coordinator decides nothing.
         election: the coordinators, as far as they are known.
+        trouble: the trouble of a store that does not answer, None if it does.
     """
 
-    def __init__(self, address: str, effects: list[Effect], *, now_ns: int) -> None:
+    def __init__(self, address: str, store: str, effects: list[Effect], *, now_ns: int) -> None:
         self.note = "the coordinator is still reading its store"
         self.election = Election(None)
+        self.trouble: StoreTrouble | None = None
         self._address = address
+        self._store = store
         self._effects = effects
         self._clients = Clients(now_ns=now_ns)
         self._broadcast = StateBroadcast(now_ns=now_ns)
@@ -74,10 +80,10 @@ class StandbyDesk:
         """Note a connection whose first message is still to come."""
         self._clients.await_hello(connection)
 
-    def receive(self, sender: ConnectionId, message: Message) -> None:
+    def receive(self, sender: ConnectionId, message: Message, *, now_ns: int) -> None:
         """Answer a message, or refuse it and end its connection; what arrives behind that is ignored."""
         if sender in self._clients:
-            self._answer(sender, message)
+            self._answer(sender, message, now_ns)
         elif self._clients.awaits_hello(sender):
             self._clients.drop(sender)
             self._take_first(sender, message)
@@ -87,13 +93,8 @@ class StandbyDesk:
             self._greet(sender, message)
         elif isinstance(message, Join | Heartbeat | SlotRequests | Leave):
             self._effects.append(Refuse(sender, self._not_leading(NO_REQUEST)))
-        elif isinstance(message, PeerHello):
-            self._refuse(sender, WrongRole(f"{self._address} is a coordinator, not node {message.to_node}"))
         else:
-            self._refuse(
-                sender,
-                ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}"),
-            )
+            self._refuse(sender, why_not_first(message, self._address))
 
     def drop(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended."""
@@ -117,32 +118,22 @@ class StandbyDesk:
         self._effects.append(Admit(sender, is_member=False, welcome=welcome))
         self._effects += [Send(sender, each) for each in self._clients.admit(sender, "", left_ms=0)]
 
-    def _answer(self, sender: ConnectionId, message: Message) -> None:
+    def _answer(self, sender: ConnectionId, message: Message, now_ns: int) -> None:
         match message:
             case GetState():
                 state = self._broadcast.message(self._state).state
                 self._effects.append(Send(sender, StateReply(message.request, state, self.note)))
             case GetStatus():
-                self._effects.append(Send(sender, StatusReply(message.request, self._status())))
+                self._effects.append(Send(sender, StatusReply(message.request, self._status(now_ns))))
             case Drain() | Undrain():
                 self._effects.append(Send(sender, self._not_leading(message.request)))
             case _:
                 self._clients.drop(sender)
-                what = type(message).__name__
-                error = WrongRole(f"{self._address} is a coordinator; it does not take {what} from a client")
-                self._refuse(sender, error)
+                self._refuse(sender, why_not_taken(message, self._address, "a client"))
 
-    def _status(self) -> ServerStatus:
-        leader = self.election.leader
-        return ServerStatus(
-            role="coordinator",
-            node=NO_NODE,
-            incarnation=NO_INCARNATION,
-            version=self._state.version,
-            note=self.note,
-            leader="" if leader is None else leader.address,
-            standbys=[each.address for each in self.election.standbys],
-        )
+    def _status(self, now_ns: int) -> ServerStatus:
+        status = standby_status(self.note, self._state.version)
+        return server_status_of(status, StoreReport(self._store, self.election, self.trouble), now_ns=now_ns)
 
     def _not_leading(self, request: RequestNumber) -> Refusal:
         return Refusal(request, "not-coordinator", f"{self._address} does not lead: {self.note}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from lockring.core.election import Election
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_MS, NS_PER_S
 
@@ -27,6 +28,32 @@ class StoreNews(NamedTuple):
 
     is_trouble: bool
     text: str
+
+
+class StoreTrouble(NamedTuple):
+    """A store that fails.
+
+    Attributes:
+        since_ns: when that began, by the monotonic clock.
+        reason: a sentence for people, by the newest failure.
+    """
+
+    since_ns: int
+    reason: str
+
+
+class StoreReport(NamedTuple):
+    """A coordinator's knowledge of its store, for people.
+
+    Attributes:
+        place: the engine and where it is; "" if unknown.
+        election: the coordinators of a shared store.
+        trouble: the trouble that lasts, None if the store works as far as is known.
+    """
+
+    place: str
+    election: Election
+    trouble: StoreTrouble | None
 
 
 class StoreHealth:
@@ -49,6 +76,12 @@ class StoreHealth:
         """The pause before the store is tried again, in nanoseconds; 0 if nothing has failed."""
         in_a_row = max(self._reads_failed, self._writes_failed)
         return min(PAUSE_NS_MAX, PAUSE_NS_MIN << min(in_a_row - 1, 10)) if in_a_row else 0
+
+    @property
+    def trouble(self) -> StoreTrouble | None:
+        """The trouble that lasts, None if the store works as far as is known."""
+        since_ns = self._trouble.since_ns
+        return None if since_ns is None else StoreTrouble(since_ns, self.last_failure)
 
     def refused(self) -> int:
         """Count a compare-and-set that found another version: not trouble, but several in a row lead to a pause too.

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from lockring.cluster_state import SKIPPED_MAX, ClusterState, Replica, Replication, SlotState
-from lockring.core.coordinator.store_health import StoreHealth
+from lockring.core.coordinator.store_health import StoreHealth, StoreReport, StoreTrouble
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS, StoreOperations
 from lockring.core.coordinator.store_past import StorePast
 from lockring.core.coordinator.transitions import VERSION_MAX, forgotten, replicated_from_now_on
@@ -67,6 +67,7 @@ class TermSettings(NamedTuple):
         new_cluster: whether an empty store means a new cluster, rather than one that was lost.
         boot: id of this boot of the machine, if the store is as its last coordinator left it; else "".
         replication: "sync" or "async".
+        store: the store, for people.
     """
 
     address: str
@@ -76,6 +77,7 @@ class TermSettings(NamedTuple):
     new_cluster: bool
     boot: str
     replication: Replication
+    store: str = ""
 
 
 class Term:
@@ -93,6 +95,7 @@ class Term:
         problem: a sentence on why the term makes no progress, "" if it does.
         health: the store's record of failures.
         election: the coordinators of a shared store, for people.
+        campaign_trouble: the trouble of a shared store that does not say which coordinator leads, None if it does.
     """
 
     def __init__(self, settings: TermSettings, effects: list[Effect]) -> None:
@@ -103,6 +106,7 @@ class Term:
         self.problem = ""
         self.health = StoreHealth()
         self.election = Election(None)
+        self.campaign_trouble: StoreTrouble | None = None
         self._settings = settings
         self._cluster = settings.cluster_if_new
         self._operations = StoreOperations(effects)
@@ -114,6 +118,12 @@ class Term:
     def name(self) -> TermId:
         """The name of the term, as in the state."""
         return self._settings.name
+
+    @property
+    def store_report(self) -> StoreReport:
+        """Knowledge of the store, for people."""
+        trouble = self.health.trouble or self.campaign_trouble
+        return StoreReport(self._settings.store, self.election, trouble)
 
     @property
     def address(self) -> str:

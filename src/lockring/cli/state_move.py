@@ -1,0 +1,178 @@
+"""`lockring coordinator export` and `import`: the move of a cluster's state from one store to another."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from lockring.cli.options import setting_options
+from lockring.cli.output import duration, print_json, say
+from lockring.cli.sections import read_settings
+from lockring.clock import wall_ns
+from lockring.config import load
+from lockring.errors import StoreError
+from lockring.exits import OK
+from lockring.native import to_native
+from lockring.server.settings import StorePlaceSettings
+from lockring.server.state_move import ImportOutcome, described, export_state, import_state
+from lockring.store.export_file import FILE_BYTES_MAX, Export, decode_export, encode_export
+from lockring.system_errors import reason_of
+
+_STDIO: Final = "-"
+"""Stands for standard output or input in the place of a file."""
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _move_options(command: _F) -> _F:
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON, including errors.")(command)
+    return setting_options(StorePlaceSettings)(command)
+
+
+@click.command()
+@click.argument("file")
+@_move_options
+def export(file: str, as_json: bool, **given: Any) -> int:
+    """Write the state of a stopped cluster's coordinators to a FILE, for an import into another store.
+
+    Stop every coordinator first; nodes go on for the coordinator lease. FILE must not exist; - is standard output.
+    """
+    exported = export_state(_place(given), wall_ns=wall_ns())
+    _write(file, encode_export(exported))
+    if file == _STDIO:
+        return OK
+    if as_json:
+        print_json(_facts(exported) | {"file": file})
+        return OK
+    say(f"exported {described(exported.state)}, from {exported.source} to {file}")
+    say(
+        "import it into the other store, and start the coordinators there. Do not start one on the old store again:"
+        f" there would be two clusters. Nodes go on for {duration(exported.state.coordinator_lease_ms / 1_000)} without a"
+        " coordinator"
+    )
+    return OK
+
+
+@click.command("import")
+@click.argument("file")
+@click.option("--force", is_flag=True, help="Replace another state that the store has. It is then lost.")
+@_move_options
+def import_(file: str, force: bool, as_json: bool, **given: Any) -> int:
+    """Write the state in a FILE of `lockring coordinator export` into a store; - is standard input.
+
+    Stop every coordinator first. The locks that are held stay held if coordinators are started on the new store within
+    the coordinator lease.
+    """
+    place = _place(given)
+    data = _read(file)
+    try:
+        export_ = decode_export(data)
+    except StoreError as error:
+        raise StoreError(f"{_named(file)} cannot be imported: {error}") from error
+    outcome = import_state(place, export_, force=force, wall_ns=wall_ns())
+    _warn(outcome)
+    if as_json:
+        print_json(_outcome(outcome, export_))
+    elif outcome.is_unchanged:
+        say(f"{outcome.place} has the state already: {described(outcome.state)}")
+    else:
+        say(f"imported {described(outcome.state)}, from {export_.source} into {outcome.place}")
+    return OK
+
+
+def _place(given: Mapping[str, Any]) -> StorePlaceSettings:
+    """Return the store that a flag names; without one, that of the variables or the settings file.
+
+    A move has two stores, so the variable of one must not stand in the way of the other.
+    """
+    flags = {name: value for name in ("store", "data_dir") if (value := given.get(name)) is not None}
+    if flags:
+        return load(StorePlaceSettings, "coordinator", flags=flags, environ={})
+    return read_settings(StorePlaceSettings, "coordinator", given)
+
+
+def _warn(outcome: ImportOutcome) -> None:
+    """Report a loss on standard error."""
+    if outcome.is_unchanged:
+        return
+    lines = []
+    if outcome.replaced is not None:
+        lines.append(f"the state that {outcome.place} had is lost: {described(outcome.replaced)}")
+    if outcome.why_forgotten:
+        lines.append(
+            f"{outcome.why_forgotten}: locks that were held are not taken over, and the next start waits until every earlier"
+            f" lease must have ended, {duration(outcome.state.coordinator_lease_ms / 1_000)} and a little more"
+        )
+    for line in lines:
+        print(f"lockring: warning: {line}", file=sys.stderr, flush=True)
+
+
+def _facts(export_: Export) -> dict[str, Any]:
+    state = export_.state
+    return {
+        "cluster": state.cluster,
+        "version": str(state.version),
+        "members": sorted(state.members),
+        "source": export_.source,
+    }
+
+
+def _outcome(outcome: ImportOutcome, export_: Export) -> dict[str, Any]:
+    replaced = outcome.replaced if not outcome.is_unchanged else None
+    return _facts(export_) | {
+        "version": str(outcome.state.version),
+        "store": outcome.place,
+        "unchanged": outcome.is_unchanged,
+        "replaced_cluster": None if replaced is None else replaced.cluster,
+        "replaced_version": None if replaced is None else str(replaced.version),
+        "waits": outcome.why_forgotten or None,
+    }
+
+
+def _named(file: str) -> str:
+    return "standard input" if file == _STDIO else file
+
+
+def _read(file: str) -> bytes:
+    try:
+        if file == _STDIO:
+            data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+        else:
+            with Path(to_native(file)).open("rb") as stream:
+                data = stream.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise StoreError(f"{_named(file)} cannot be read: {reason_of(error)}") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise StoreError(
+            f"{_named(file)} has more than {FILE_BYTES_MAX} bytes, so it is not an export of lockring"
+        )
+    return data
+
+
+def _write(file: str, data: bytes) -> None:
+    """Write a new file durably, whole or not at all."""
+    if file == _STDIO:
+        sys.stdout.write(data.decode())
+        return
+    path = Path(to_native(file))
+    try:
+        stream = path.open("xb")
+    except FileExistsError as error:
+        raise StoreError(f"{file} is there already; name another file, or remove it") from error
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {reason_of(error)}") from error
+    try:
+        with stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        raise StoreError(f"{file} cannot be written: {reason_of(error)}") from error

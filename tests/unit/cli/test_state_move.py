@@ -1,0 +1,140 @@
+"""`lockring coordinator export` and `import` as commands: files, streams, flags and messages."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from lockring.cli.app import main
+from lockring.clock import wall_ns
+from lockring.cluster_state import ClusterState
+from lockring.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return store_with(tmp_path / "old", "c1")
+
+
+def store_with(path: Path, cluster: str) -> Path:
+    store = SqliteStore(path)
+    assert store.write(0, ClusterState(cluster=cluster, version=wall_ns(), coordinator="h:1"))
+    store.close()
+    return path
+
+
+def cluster_in(path: Path) -> str:
+    store = SqliteStore(path)
+    state = store.read()
+    store.close()
+    assert state is not None
+    return state.cluster
+
+
+def test_a_state_goes_from_one_directory_to_another(
+    tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, new = str(tmp_path / "state.json"), tmp_path / "new"
+    assert main(["coordinator", "export", "--data-dir", str(old), file]) == 0
+    said = capsys.readouterr()
+    assert "exported cluster c1 (without members), version " in said.out
+    assert "Do not start one on the old store again" in said.out
+    assert main(["coordinator", "import", "--data-dir", str(new), file]) == 0
+    said = capsys.readouterr()
+    assert f"from SQLite ({old}) into SQLite ({new})" in said.out
+    assert said.err == ""
+    assert cluster_in(new) == "c1"
+    assert main(["coordinator", "import", "--data-dir", str(new), file]) == 0
+    assert "has the state already" in capsys.readouterr().out
+
+
+def test_json_has_the_same_facts(tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, new = str(tmp_path / "state.json"), tmp_path / "new"
+    assert main(["coordinator", "export", "--json", "--data-dir", str(old), file]) == 0
+    exported = json.loads(capsys.readouterr().out)
+    assert (exported["cluster"], exported["members"], exported["file"]) == ("c1", [], file)
+    assert main(["coordinator", "import", "--json", "--data-dir", str(new), file]) == 0
+    imported = json.loads(capsys.readouterr().out)
+    assert imported["version"] == exported["version"]
+    assert imported["store"] == f"SQLite ({new})"
+    assert (imported["unchanged"], imported["replaced_cluster"], imported["waits"]) == (False, None, None)
+
+
+def test_a_state_goes_through_a_pipe(
+    tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["coordinator", "export", "--data-dir", str(old), "-"]) == 0
+    data = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data.encode())))
+    assert main(["coordinator", "import", "--data-dir", str(tmp_path / "new"), "-"]) == 0
+    assert cluster_in(tmp_path / "new") == "c1"
+
+
+def test_the_variable_of_one_store_does_not_stand_in_the_way_of_the_other(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, new = str(tmp_path / "state.json"), tmp_path / "new"
+    monkeypatch.setenv("LOCKRING_DATA_DIR", str(old))
+    assert main(["coordinator", "export", file]) == 0
+    monkeypatch.delenv("LOCKRING_DATA_DIR")
+    monkeypatch.setenv("LOCKRING_STORE", "etcd://127.0.0.1:1/x")
+    assert main(["coordinator", "import", "--data-dir", str(new), file]) == 0
+
+
+def test_no_file_is_written_over(tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "state.json"
+    file.write_text("precious")
+    assert main(["coordinator", "export", "--data-dir", str(old), str(file)]) == 1
+    assert "is there already; name another file, or remove it" in capsys.readouterr().err
+    assert file.read_text() == "precious"
+
+
+def test_a_forced_import_says_what_is_lost(
+    tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, new = str(tmp_path / "state.json"), store_with(tmp_path / "new", "c2")
+    assert main(["coordinator", "export", "--data-dir", str(old), file]) == 0
+    assert main(["coordinator", "import", "--data-dir", str(new), file]) == 1
+    assert "has a state already, of cluster c2" in capsys.readouterr().err
+    assert cluster_in(new) == "c2"
+    assert main(["coordinator", "import", "--data-dir", str(new), "--force", file]) == 0
+    assert f"warning: the state that SQLite ({new}) had is lost: cluster c2" in capsys.readouterr().err
+    assert cluster_in(new) == "c1"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (["export", "state.json"], 64, "name the store"),
+        (
+            ["import", "--data-dir", "d", "missing.json"],
+            1,
+            "lockring: missing.json cannot be read: no such file",
+        ),
+        (
+            ["import", "--data-dir", "d", "other.json"],
+            1,
+            "other.json cannot be imported: it is not an export",
+        ),
+        (["export", "--data-dir", "d", "--store", "etcd://h", "x"], 64, "contradicts"),
+        (["export", "--store", "redis://h", "x"], 1, "named by a URL of one of these kinds"),
+        (["--data-dir", "d", "export", "x"], 64, "flags come after the word 'export'"),
+        (["exprot"], 64, "no such command 'exprot'"),
+    ],
+)
+def test_mistakes_are_named(
+    words: list[str],
+    code: int,
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.json").write_text("{}")
+    assert main(["coordinator", *words]) == code
+    assert why in capsys.readouterr().err
+    assert not Path("d").exists()

@@ -1,0 +1,193 @@
+"""The move of a state between stores: what it keeps, what it refuses, and when the placement counts for nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lockring.cluster_state import ClusterState, Copy, Farewell, Member, Replica, SlotState
+from lockring.core.coordinator import check_state
+from lockring.errors import ConfigError, StoreError
+from lockring.server.settings import StorePlaceSettings
+from lockring.server.state_move import export_state, import_state, merged
+from lockring.slots import SLOTS
+from lockring.store.export_file import Export
+from lockring.store.sqlite import DATABASE_NAME, MARK_NAME, SqliteStore
+from lockring.units import NS_PER_S
+
+V = 1_800_000_000_000_000_000
+NOW = V + 3_600 * NS_PER_S
+A, B = Replica("a", 1), Replica("b", 7)
+SLOT = SlotState(V, V - 5, 7, A, Copy(B, V - 5), None, 1_000, 5_000)
+STATE = ClusterState(
+    cluster="c1",
+    version=V,
+    term="t",
+    members={
+        each.replica.node: each
+        for each in (Member(A, "h:1", condition="active"), Member(B, "h:2", condition="active"))
+    },
+    slots=(SLOT,) * SLOTS,
+    coordinator="h:9500",
+    farewell=Farewell("boot", 1, 1, 1, V),
+)
+OTHERS = msgspec.structs.replace(STATE, cluster="c2", version=V + 50)
+
+
+def directory(path: Path, state: ClusterState | None = None) -> StorePlaceSettings:
+    """A place with a state, as a coordinator that was stopped leaves it."""
+    if state is not None:
+        store = SqliteStore(path)
+        assert store.write(0, state)
+        store.close()
+    return StorePlaceSettings(data_dir=str(path))
+
+
+def stored(path: Path) -> ClusterState:
+    store = SqliteStore(path)
+    state = store.read()
+    store.close()
+    assert state is not None
+    return state
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Export:
+    return export_state(directory(tmp_path / "old", STATE), wall_ns=NOW)
+
+
+def is_placed_as_before(state: ClusterState) -> bool:
+    return state.slots == STATE.slots
+
+
+def is_forgotten(state: ClusterState) -> bool:
+    check_state(state)
+    return all(slot.primary is None and slot.since == state.version for slot in state.slots)
+
+
+# --------------------------------------------------------------------------- export
+
+
+def test_an_export_has_all_but_the_farewell_and_leaves_the_store_as_it_was(
+    tmp_path: Path, export: Export
+) -> None:
+    assert export.state == msgspec.structs.replace(STATE, farewell=None)
+    assert export.source == f"SQLite ({tmp_path / 'old'})"
+    assert stored(tmp_path / "old") == STATE
+
+
+def test_there_is_nothing_to_export_where_there_is_no_state(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"there is no state in .*missing"):
+        export_state(directory(tmp_path / "missing"), wall_ns=NOW)
+    assert not (tmp_path / "missing").exists()
+    SqliteStore(tmp_path / "empty").close()
+    with pytest.raises(StoreError, match=r"there is no state in .*empty"):
+        export_state(directory(tmp_path / "empty"), wall_ns=NOW)
+
+
+def test_a_directory_in_use_is_neither_exported_nor_imported(tmp_path: Path, export: Export) -> None:
+    coordinator = SqliteStore(tmp_path / "new")
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        import_state(directory(tmp_path / "new"), export, force=True, wall_ns=NOW)
+    assert coordinator.write(0, STATE)
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        export_state(directory(tmp_path / "new"), wall_ns=NOW)
+    coordinator.close()
+
+
+def test_a_store_must_be_named() -> None:
+    with pytest.raises(ConfigError, match=r"--data-dir DIR .* or --store URL"):
+        export_state(StorePlaceSettings(), wall_ns=NOW)
+    with pytest.raises(ConfigError, match="contradicts"):
+        StorePlaceSettings(data_dir="d", store="etcd://h")
+
+
+def test_a_look_at_a_copy_does_not_make_it_the_store_that_was_left_there(
+    tmp_path: Path, export: Export
+) -> None:
+    """Else a farewell in a backup that was put back would be trusted: the cluster may have gone on since."""
+    place = tmp_path / "old"
+    assert (place / MARK_NAME).exists()
+    data = (place / DATABASE_NAME).read_bytes()
+    (place / DATABASE_NAME).unlink()
+    (place / DATABASE_NAME).write_bytes(data)
+    export_state(directory(place), wall_ns=NOW)
+    store = SqliteStore(place)
+    assert not store.is_as_left
+    store.close()
+
+
+# --------------------------------------------------------------------------- import
+
+
+def test_an_import_keeps_the_version_and_the_placement(tmp_path: Path, export: Export) -> None:
+    outcome = import_state(directory(tmp_path / "new"), export, force=False, wall_ns=NOW + 20 * NS_PER_S)
+    assert (outcome.replaced, outcome.is_unchanged, outcome.why_forgotten) == (None, False, "")
+    state = stored(tmp_path / "new")
+    assert state == outcome.state
+    assert state.term not in ("", STATE.term), "no coordinator of the old store is a leader here"
+    assert msgspec.structs.replace(state, term=STATE.term) == export.state
+
+
+def test_an_import_that_is_repeated_changes_nothing(tmp_path: Path, export: Export) -> None:
+    place = directory(tmp_path / "new")
+    first = import_state(place, export, force=False, wall_ns=NOW)
+    again = import_state(place, export, force=True, wall_ns=NOW)
+    assert again.is_unchanged
+    assert stored(tmp_path / "new") == first.state
+
+
+def test_another_state_is_replaced_on_demand_only(tmp_path: Path, export: Export) -> None:
+    place = directory(tmp_path / "new", OTHERS)
+    with pytest.raises(StoreError, match=r"has a state already, of cluster c2 \(a, b\).*--force"):
+        import_state(place, export, force=False, wall_ns=NOW)
+    assert stored(tmp_path / "new") == OTHERS
+    outcome = import_state(place, export, force=True, wall_ns=NOW)
+    assert outcome.replaced == OTHERS
+    assert is_placed_as_before(stored(tmp_path / "new"))
+
+
+def test_an_older_state_of_the_same_cluster_gives_way_without_a_wait(tmp_path: Path, export: Export) -> None:
+    older = msgspec.structs.replace(STATE, version=V - 1, slots=(SlotState(),) * SLOTS)
+    outcome = import_state(directory(tmp_path / "new", older), export, force=True, wall_ns=NOW)
+    assert outcome.why_forgotten == ""
+    assert outcome.state.version == V
+    assert is_placed_as_before(outcome.state)
+
+
+def test_a_newer_state_of_the_same_cluster_is_never_set_back(tmp_path: Path, export: Export) -> None:
+    """Neither the version nor a token falls, and no node serves by what the newer state may have changed."""
+    high = msgspec.structs.replace(SLOT, generation_below=9_000)
+    newer = msgspec.structs.replace(STATE, version=V + 30, slots=(high, *(SLOT,) * (SLOTS - 1)))
+    outcome = import_state(directory(tmp_path / "new", newer), export, force=True, wall_ns=NOW)
+    state = stored(tmp_path / "new")
+    assert "newer state of the same cluster" in outcome.why_forgotten
+    assert state.version > newer.version
+    assert is_forgotten(state)
+    assert (state.slots[0].generation_from, state.slots[1].generation_from) == (9_000, 5_000)
+
+
+@pytest.mark.parametrize("late_s", [-3_600, -32, 32, 86_400])
+def test_an_export_that_may_be_older_than_its_cluster_keeps_no_placement(export: Export, late_s: int) -> None:
+    state, why = merged(export, None, wall_ns=NOW + late_s * NS_PER_S)
+    assert "may have gone on since" in why
+    assert state.version > STATE.version
+    assert is_forgotten(state)
+    assert all(slot.generation_from == SLOT.generation_below for slot in state.slots)
+
+
+@pytest.mark.parametrize("late_s", [-29, 0, 29])
+def test_an_export_of_the_last_lease_keeps_its_placement(export: Export, late_s: int) -> None:
+    state, why = merged(export, None, wall_ns=NOW + late_s * NS_PER_S)
+    assert why == ""
+    assert is_placed_as_before(state)
+
+
+def test_an_old_export_is_not_taken_for_what_the_store_has_already(tmp_path: Path, export: Export) -> None:
+    place = directory(tmp_path / "old")
+    with pytest.raises(StoreError, match="has a state already"):
+        import_state(place, export, force=False, wall_ns=NOW + 3_600 * NS_PER_S)
+    outcome = import_state(place, export, force=True, wall_ns=NOW + 3_600 * NS_PER_S)
+    assert is_forgotten(outcome.state)
