@@ -268,12 +268,16 @@ class NodeCore:
     def adopt(self, state: ClusterState, *, now_ns: int) -> bool:
         """Take a cluster state that is newer than the one known and of the same cluster, and return whether it is.
 
-        One that is older than what a former life knew is not taken either.
+        One that is older than what a former life knew is not taken either. Nor is one that has skipped the known one,
+        as that of a store that went back does: the coordinator finds that out by this node's version, and makes
+        another state, which takes the loss into account.
         """
         self._enter(now_ns)
         context = self._context
         old = context.state
         if state.version <= old.version or (old.cluster and state.cluster != old.cluster):
+            return False
+        if state.has_skipped(old.version):
             return False
         if context.journal is not None and context.journal.former.refuses(state):
             return False
