@@ -309,13 +309,15 @@ class FaultyFile:
         self._disk.syncs += 1
         if inode.is_poisoned:
             return
-        durable, left = bytearray(inode.durable), []
-        for offset, data in inode.writes:
+        # A worker may sync while the process goes on to write: what is appended meanwhile stays.
+        durable, left, found = bytearray(inode.durable), [], inode.writes[:]
+        for offset, data in found:
             kept = data[: max(0, size - offset)]
             _write(durable, offset, kept)
             if len(kept) < len(data):
                 left.append((offset + len(kept), data[len(kept) :]))
-        inode.durable, inode.writes = bytes(durable), left
+        inode.durable = bytes(durable)
+        inode.writes[: len(found)] = left
 
     def size(self) -> int:
         return len(self._inode.content)
