@@ -61,7 +61,7 @@ class FileIdentity(msgspec.Struct, array_like=True, frozen=True):
     """The numbers by which a file differs from a copy of it.
 
     Attributes:
-        device: the file system's number; it may differ after a boot.
+        device: the file system's number; it may differ after a boot, and for some file systems after a mount.
         inode: the file's number there, which another file may get once this one is deleted.
         edition: tells such files apart, 0 where the file system does not say.
     """

@@ -494,6 +494,38 @@ def test_a_mark_tells_a_damaged_last_batch_from_a_torn_one(place: Place, marked:
     assert again.found.is_complete == (not marked)
 
 
+def test_a_bad_batch_is_damage_if_a_later_one_calls_it_durable(place: Place) -> None:
+    journal = place.start()
+    ends = []
+    for number in (1, 2, 3):
+        journal.append(batch(number))
+        ends.append(place.path(1).stat().st_size)
+    journal.close(in_order=False)
+    content = bytearray(place.path(1).read_bytes())
+    content[ends[0] + 20] ^= 1
+    place.path(1).write_bytes(content)
+    again = place.start()
+    assert names_in(again.found.entries) == [1]
+    assert "batches up to 2 were answered for, but it can be read up to 1 only" in again.reason
+
+
+def test_a_bad_batch_is_torn_if_a_later_one_knows_only_earlier_ones_as_durable(place: Place) -> None:
+    """Unsynced bytes reach the disk in any order."""
+    journal = place.start(durability="disk")
+    journal.append(batch(1))
+    sync(journal)
+    end = place.path(1).stat().st_size
+    journal.append(batch(2))
+    journal.append(batch(3))
+    journal.close(in_order=False)
+    content = bytearray(place.path(1).read_bytes())
+    content[end + 20] ^= 1
+    place.path(1).write_bytes(content)
+    again = place.start(durability="disk", host=REBOOTED)
+    assert names_in(again.found.entries) == [1]
+    assert again.found.is_complete
+
+
 def test_a_segment_that_is_missing_is_damage(place: Place) -> None:
     for life in range(1, 4):
         place.start().append(batch(1, life))

@@ -165,7 +165,7 @@ def test_a_learner_leaves_nothing_to_its_next_life(pair: World) -> None:
 
 
 def test_a_life_that_is_over_gets_no_place_by_a_request_that_comes_with_its_successor(pair: World) -> None:
-    """What it asked for, and what was asked for it, came before it was known to be over."""
+    """Its requests, and those about it, came before it was known to be over."""
     pair.kill("b")
     pair.join("b", 2)
     pair.nodes["a"].is_obedient = False
