@@ -15,7 +15,7 @@ import lockring
 from lockring.errors import LockringError
 from lockring.journal.codec import (
     HEADER_BYTES,
-    Frame,
+    Record,
     Seal,
     SegmentHeader,
     decode_header,
@@ -208,14 +208,14 @@ def test_a_node_without_durability_ends_its_locks_as_before(tmp_path: Path) -> N
 
 def synced_bytes(segment: Path, position: Path) -> int:
     """Return up to where a segment is synced for certain."""
-    durable = decode_positions(position.read_bytes())
+    durable, _ = decode_positions(position.read_bytes())
     data = memoryview(segment.read_bytes())
     header = decode_header(bytes(data[:HEADER_BYTES]))
     assert isinstance(header, SegmentHeader)
     assert durable is not None
     seal, at = Seal(header.salt), HEADER_BYTES
-    while isinstance(frame := seal.read(data, at), Frame) and frame.ordinal <= durable.ordinal:
-        at = frame.end
+    while isinstance(record := seal.read(data, at), Record) and record.ordinal <= durable.ordinal:
+        at = record.end
     return at
 
 
