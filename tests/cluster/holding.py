@@ -3,7 +3,7 @@
     python -m tests.cluster.holding SERVERS CLIENTS LOCKS_OF_EACH TTL
 
 It prints one JSON object for each line that it reads, the first one without being asked, once it holds all locks:
-`held`, how many it may believe in; `lost`, the reasons of losses that it was told of; `tokens`, of each lock by its name.
+`held`, how many it may believe in; `lost`, the reasons of the losses that it learned of; `tokens`, by the locks' names.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Writes the journal of one life of a node, before anything leaves that depends on it.
 
 - Each turn the core is asked for its batch, which is written; only then are the effects taken. With the durability
-  process they may already rest on that batch, so an answer is no turn later than without a journal.
+  process they may already rest on that batch, so an answer leaves in the same turn as without a journal.
 - With the durability disk, a thread syncs what was written, one sync at a time, and the core hears of it afterwards.
-  What is written meanwhile waits for the next sync, all together.
+  Batches that are written meanwhile share the next sync.
 - A failure loses everything since the last durable batch. From then on a new segment is tried, and once there is one,
   the core writes everything again.
 - The clock is read again after a write, which may have taken long: rights are checked at the moment of the effects.
@@ -47,6 +47,7 @@ class JournalWriter:
     def __init__(
         self, core: NodeCore, journal: Journal, *, waits_for_sync: bool, wake: Callable[[], None]
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._core = core
         self._journal = journal
         self._waits_for_sync = waits_for_sync
@@ -55,6 +56,7 @@ class JournalWriter:
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._pause_s = _PAUSE_S_MIN
         self._retry: asyncio.TimerHandle | None = None
+        self._is_over = False
 
     def begin(self) -> None:
         """Make the beginning of this life durable, which must come before it joins. Blocks.
@@ -84,6 +86,7 @@ class JournalWriter:
 
     def end(self) -> None:
         """Write and sync what is left, and leave the directory to others. Blocks."""
+        self._is_over = True
         self._worker.finish()
         if self._retry is not None:
             self._retry.cancel()
@@ -104,10 +107,19 @@ class JournalWriter:
             self._worker.request(is_urgent=batch.is_urgent)
         else:
             self._durable(batch.number)
+            self._loop.call_soon(self._mark)  # after the effects of this turn have left
             if batch.ends_rewrite:
                 self._worker.request()  # only then are the old segments deleted
         if self._journal.is_due_for_rewrite:
             self._begin_rewrite()
+
+    def _mark(self) -> None:
+        if self._is_over:
+            return
+        try:
+            self._journal.mark()
+        except JournalError as error:
+            self._lost(str(error))
 
     def _durable(self, number: int) -> None:
         core = self._core
@@ -134,7 +146,7 @@ class JournalWriter:
         if told:
             log.error("%s", told)
         if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(self._pause_s, self._try_again)
+            self._retry = self._loop.call_later(self._pause_s, self._try_again)
             self._pause_s = min(2 * self._pause_s, _PAUSE_S_MAX)
         self._wake()
 
