@@ -29,6 +29,9 @@ from lockring.units import NS_PER_S
 
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 2.0
+_MARK_S: Final = 0.005
+"""How long the last batches that were written may go unmarked: damage to them is taken for a torn write until then."""
+
 _CALM_NS: Final = 10 * NS_PER_S
 
 log: Final = logging.getLogger("lockring.node")
@@ -56,6 +59,7 @@ class JournalWriter:
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._pause_s = _PAUSE_S_MIN
         self._retry: asyncio.TimerHandle | None = None
+        self._is_mark_due = False
         self._is_over = False
 
     def begin(self) -> None:
@@ -81,8 +85,7 @@ class JournalWriter:
         batch = self._core.take_journal(now_ns=now_ns)
         if batch is None:
             return self._core.take_effects(now_ns=now_ns)
-        self._write(batch)
-        return self._core.take_effects(now_ns=monotonic_ns())
+        return self._core.take_effects(now_ns=self._write(batch))
 
     def end(self) -> None:
         """Write and sync what is left, and leave the directory to others. Blocks."""
@@ -97,23 +100,29 @@ class JournalWriter:
 
     # ----------------------------------------------------------------------- inner
 
-    def _write(self, batch: JournalBatch) -> None:
+    def _write(self, batch: JournalBatch) -> int:
+        """Write a batch, and return the time after that."""
         try:
             self._journal.append(batch)
         except JournalError as error:
             self._lost(str(error))
-            return
+            return monotonic_ns()
+        now_ns = monotonic_ns()
         if self._waits_for_sync:
             self._worker.request(is_urgent=batch.is_urgent)
         else:
-            self._durable(batch.number)
-            self._loop.call_soon(self._mark)  # after the effects of this turn have left
+            self._durable(batch.number, now_ns)
+            if not self._is_mark_due:
+                self._is_mark_due = True
+                self._loop.call_later(_MARK_S, self._mark)
             if batch.ends_rewrite:
                 self._worker.request()  # only then are the old segments deleted
         if self._journal.is_due_for_rewrite:
             self._begin_rewrite()
+        return now_ns
 
     def _mark(self) -> None:
+        self._is_mark_due = False
         if self._is_over:
             return
         try:
@@ -121,18 +130,18 @@ class JournalWriter:
         except JournalError as error:
             self._lost(str(error))
 
-    def _durable(self, number: int) -> None:
+    def _durable(self, number: int, now_ns: int) -> None:
         core = self._core
-        core.journaled(number, now_ns=monotonic_ns())
+        core.journaled(number, now_ns=now_ns)
         if self._trouble.is_on and not core.journal_trouble:
             self._pause_s = _PAUSE_S_MIN
-            so_far = self._trouble.ends(now_ns=monotonic_ns())
+            so_far = self._trouble.ends(now_ns=now_ns)
             if so_far:
                 log.info("the journal works again: everything that is held was written again (%s)", so_far)
 
     def _synced(self, number: int) -> None:
         if self._waits_for_sync:
-            self._durable(number)
+            self._durable(number, monotonic_ns())
             self._wake()
 
     def _lost(self, reason: str) -> None:
