@@ -186,10 +186,6 @@ class NodeShell(Shell):
             self.world.stats["killed_writing"] += 1
             self._end_for(self.rng.randrange(MS, 500 * MS))
 
-    def mark_journal(self) -> None:
-        assert self.journal is not None
-        self.journal.mark()
-
     def on_crash(self) -> None:
         self.keeps_journal = False
         if self.journal is not None:

@@ -298,6 +298,7 @@ def drill_torn_record_applied() -> None:
     cluster, held = _holding(1, "process")
     (node,) = cluster.simulation.nodes
     assert held.ticket is not None
+    cluster.run(0.1)
     cluster.crash(node)
     _disk_of(node).overwrite(held.ticket.session.id.encode(), b"0")
     node.start()

@@ -99,8 +99,11 @@ class Node:
         point = self.journal.sync_point()
         if point is None:
             return
-        if self.random.random() < 0.3:
+        chance = self.random.random()
+        if chance < 0.3:
             self.add()
+        if chance < 0.1:
+            self.rewrite()
         try:
             self.journal.perform(point)
         except OSError as error:
@@ -292,6 +295,20 @@ def test_an_older_copy_is_found_whenever_it_was_made(in_place: bool) -> None:
 
 def node_durability(seed: int) -> Durability:
     return "disk" if seed % 2 else "process"
+
+
+def test_a_position_file_without_a_valid_stamp_is_repaired_for_good() -> None:
+    for seed in range(20):
+        node = Node(seed, "disk")
+        node.live(5)
+        node.end("kill")
+        node.disk.truncate(POSITION_NAME, 0)
+        node.start()
+        assert not node.journal.found.is_complete
+        node.live(5)
+        node.end("loss of power")
+        node.start()
+        assert node.journal.found.is_complete
 
 
 def test_a_file_that_is_lost_is_never_overlooked() -> None:

@@ -16,7 +16,7 @@ from lockring.core.journal import ClusterSeen, JournalBatch
 from lockring.errors import JournalError
 from lockring.journal import codec
 from lockring.journal import journal as journal_module
-from lockring.journal.codec import HEADER_BYTES
+from lockring.journal.codec import HEADER_BYTES, POSITION_BYTES, POSITION_OFFSETS
 from lockring.journal.files import LOCK_NAME, DirectoryFiles
 from lockring.journal.host import Host
 from lockring.journal.journal import POSITION_NAME, Durability, Journal
@@ -475,6 +475,18 @@ def test_a_batch_that_was_answered_for_and_is_gone_is_damage(place: Place, harm:
         f"the journal in {place.directory} is damaged: batches up to 2 were answered for, but it can be read up to 1 only"
         f" ({segment_name(1)}, from byte {before} of {size} on: {words})"
     )
+
+
+def test_the_two_stamps_of_the_position_are_written_in_turn_over_the_lower_one(place: Place) -> None:
+    for _ in range(2):
+        journal = place.start()
+        for number in range(1, 4):
+            content = (place.directory / POSITION_NAME).read_bytes()
+            higher = max(content[offset : offset + POSITION_BYTES] for offset in POSITION_OFFSETS)
+            journal.append(batch(number))
+            journal.mark()
+            assert higher in (place.directory / POSITION_NAME).read_bytes()
+        journal.close(in_order=False)
 
 
 @pytest.mark.parametrize("marked", [False, True])
