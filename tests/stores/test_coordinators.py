@@ -24,7 +24,7 @@ SETTLED_S = 60.0
 LOCKS = 200
 
 
-@pytest.fixture(params=["etcd", "postgresql"])
+@pytest.fixture(params=["etcd", pytest.param("postgresql", marks=pytest.mark.slow)])
 def cluster(request: pytest.FixtureRequest, name: str) -> Iterator[LocalCluster]:
     server: EtcdServer | PostgresServer = request.getfixturevalue(request.param)
     with LocalCluster(nodes=3, coordinators=3, store=server.url(name=name), stabilization_s=0.3) as cluster:
@@ -63,6 +63,7 @@ def leader_according_to(cluster: LocalCluster, name: str) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_one_coordinator_leads_and_the_others_say_so(cluster: LocalCluster) -> None:
     leader = cluster.leader
     standbys = [name for name in cluster.coordinators if name != leader]
@@ -89,6 +90,7 @@ def test_a_leader_that_is_killed_is_followed_without_a_moved_slot_or_a_lost_lock
     holder.check("the former leader came back")
 
 
+@pytest.mark.slow
 def test_a_leader_that_stands_still_is_followed_and_writes_nothing_when_it_goes_on(
     cluster: LocalCluster, holder: Holder
 ) -> None:
@@ -106,6 +108,7 @@ def test_a_leader_that_stands_still_is_followed_and_writes_nothing_when_it_goes_
     holder.check("the former leader goes on")
 
 
+@pytest.mark.slow
 def test_a_leader_that_is_stopped_in_order_is_followed_at_once(cluster: LocalCluster, holder: Holder) -> None:
     former = cluster.leader
     cluster.terminate(former)
@@ -114,6 +117,7 @@ def test_a_leader_that_is_stopped_in_order_is_followed_at_once(cluster: LocalClu
     holder.check("the leader was stopped")
 
 
+@pytest.mark.slow
 def test_the_loss_of_every_coordinator_at_once_loses_no_lock(cluster: LocalCluster, holder: Holder) -> None:
     for name in cluster.coordinators:
         cluster.kill(name)
@@ -142,6 +146,7 @@ def test_an_operator_may_name_any_coordinators_if_the_leader_is_among_them(clust
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_under_a_new_leader_gets_slots(cluster: LocalCluster, holder: Holder) -> None:
     former = cluster.leader
     cluster.kill(former)
@@ -151,6 +156,7 @@ def test_a_node_that_joins_under_a_new_leader_gets_slots(cluster: LocalCluster, 
     holder.check("a node has joined")
 
 
+@pytest.mark.slow
 def test_the_restart_of_the_whole_store_loses_no_lock(name: str) -> None:
     store = PostgresServer()
     try:

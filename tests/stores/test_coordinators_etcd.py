@@ -32,6 +32,7 @@ def three(tmp_path: Path) -> Iterator[EtcdServer]:
     server.kill()
 
 
+@pytest.mark.slow
 def test_members_of_the_store_come_and_go_without_a_moved_slot_or_a_lost_lock(three: EtcdServer) -> None:
     with LocalCluster(nodes=3, coordinators=3, store=three.url(), stabilization_s=0.3) as cluster:
         holder = Holder(cluster.servers, LOCKS)

@@ -102,11 +102,13 @@ def three(tmp_path: Path) -> Iterator[EtcdServer]:
 # ---------------------------------------------------------------------------- members
 
 
+@pytest.mark.slow
 def test_each_member_alone_may_be_killed_while_coordinators_go_on(three: EtcdServer) -> None:
     store = leading(three.url())
     for version, member in enumerate(three.members, start=1):
         three.kill(member)
-        assert store.read() == state(version)
+        # A call may last for longer than its deadline while the other two elect a leader on a busy machine.
+        assert eventually_read(store) == state(version)
         eventually_written(store, version, state(version + 1))
         assert store.campaign(ONE, 60_000).leader == ONE
         three.start(member)
@@ -136,6 +138,7 @@ def eventually_read(store: EtcdStore) -> ClusterState | None:
             assert time.monotonic() < until_s
 
 
+@pytest.mark.slow
 def test_without_a_majority_nothing_is_read_and_with_it_everything_is_there_again(three: EtcdServer) -> None:
     store = leading(three.url())
     three.kill(0, 1)
@@ -169,6 +172,7 @@ def test_state_and_lead_outlive_a_restart_of_the_whole_cluster(three: EtcdServer
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", [0, 1, 2])
 def test_a_member_that_stands_still_is_passed_over(three: EtcdServer, member: int) -> None:
     store = leading(three.url())
@@ -209,6 +213,7 @@ def test_a_store_goes_on_after_its_only_member_was_killed_and_started_again(own:
     store.close()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_stands_still_fails_a_call_in_time(own: EtcdServer) -> None:
     store = leading(own.url())
     own.freeze()
@@ -295,6 +300,7 @@ def test_a_write_into_a_connection_that_is_cut_is_of_unknown_outcome_or_stored(
     store.close()
 
 
+@pytest.mark.slow
 def test_a_write_that_never_arrives_while_another_coordinator_writes_has_not_taken_place(
     box: Middlebox, etcd: EtcdServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

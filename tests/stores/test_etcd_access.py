@@ -104,6 +104,7 @@ def test_a_token_that_etcd_forgot_is_renewed_without_an_error(guarded: EtcdServe
     store.close()
 
 
+@pytest.mark.slow
 def test_a_restarted_member_knows_no_token_and_gets_a_new_one(tmp_path: Path) -> None:
     server = EtcdServer(tmp_path / "etcd")
     try:
@@ -121,6 +122,7 @@ def test_a_restarted_member_knows_no_token_and_gets_a_new_one(tmp_path: Path) ->
         server.kill()
 
 
+@pytest.mark.slow
 def test_users_may_be_introduced_while_a_coordinator_works(tmp_path: Path) -> None:
     server = EtcdServer(tmp_path / "etcd")
     try:

@@ -100,6 +100,7 @@ def test_locks_stay_held_while_the_state_moves_from_a_directory_to_etcd_to_postg
     holder.client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["etcd", "postgresql"])
 def test_a_store_that_coordinators_use_is_neither_exported_nor_imported(
     request: pytest.FixtureRequest, kind: str, name: str, tmp_path: Path
@@ -129,6 +130,7 @@ def test_a_store_that_coordinators_use_is_neither_exported_nor_imported(
         assert "is in use" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["etcd", "postgresql"])
 def test_a_forced_import_raises_the_version_and_leaves_the_store_to_the_next_coordinator(
     request: pytest.FixtureRequest, kind: str, name: str, tmp_path: Path

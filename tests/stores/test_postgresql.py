@@ -101,6 +101,7 @@ def test_a_connection_that_was_cut_while_idle_is_opened_again_without_an_error(
     store.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_stands_still_fails_a_call_in_time(own: PostgresServer) -> None:
     store = PostgresStore(own.url())
     assert store.campaign(ONE, 60_000).leader == ONE
@@ -138,6 +139,7 @@ def test_a_write_that_never_arrives_is_of_unknown_outcome(
     store.close()
 
 
+@pytest.mark.slow
 def test_a_write_that_never_arrives_while_another_coordinator_writes_has_not_taken_place(
     box: Middlebox, postgresql: PostgresServer, name: str
 ) -> None:

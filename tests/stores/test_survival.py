@@ -57,10 +57,17 @@ class Drill:
         self._judge(fault, decided_s, f"a new leader has decided, and a node has it after {heard_s:.2f} s")
 
     def leases_again(self, fault: str) -> None:
-        """Wait until a leader, be it the former one, gives leases again that had run down; then until all is calm."""
+        """Wait until a leader, be it the former one, gives leases again that had run down; then until all is calm.
+
+        Call it when the store answers again.
+        """
+        answers_s = time.monotonic() - self._began_s
         leased_s = self._seconds_until(self._has_new_lease, self.cluster.nodes)
         is_new = self.cluster.state().term != self._before.term
-        self._judge(fault, leased_s, f"a node has a lease of {'a new' if is_new else 'the former'} leader")
+        what = f"a node has a lease of {'a new' if is_new else 'the former'} leader"
+        self._judge(
+            fault, leased_s - answers_s, f"{what}, {leased_s:.2f} s after the store began to come back"
+        )
 
     def _judge(self, fault: str, took_s: float, what: str) -> None:
         starved_s = sum(
@@ -124,7 +131,7 @@ def drill(url: str) -> Iterator[Drill]:
             yield found
             holder.take_again()
         holder.client.close()
-        print(f"{turns.visits} visits of contended locks, {turns.refusals} in vain")
+        print(f"{turns.visits} visits of contended locks, {turns.refusals} that did not get one")
 
 
 def lose_coordinators(drill: Drill) -> None:
@@ -175,10 +182,10 @@ def test_nothing_is_lost_on_three_members_of_etcd(tmp_path: Path) -> None:
                 store.kill(*lost)
                 time.sleep(AWAY_S)
                 each.check(f"{len(lost)} of etcd's members are away")
+                each.begin()
                 for member in lost:
                     store.start(member)
                 store.wait()
-                each.begin()
                 each.leases_again(f"{len(lost)} of etcd's members are back")
     finally:
         store.kill()
@@ -196,11 +203,11 @@ def test_nothing_is_lost_on_postgresql() -> None:
                     store.freeze()
                 time.sleep(AWAY_S)
                 each.check("PostgreSQL is away")
+                each.begin()
                 if is_killed:
                     store.start()
                 else:
                     store.thaw()
-                each.begin()
                 each.leases_again("PostgreSQL is back")
     finally:
         store.remove()

@@ -378,12 +378,18 @@ class NodeCore:
             number: of the batch.
             now_ns: the time.
         """
-        self._enter(now_ns)
-        journal = self._context.journal
-        assert journal is not None
-        journal.journaled(number)
-        self._copies.journaled()
-        self._look_at_departure(now_ns)
+        context = self._context
+        if self._armed_ns is not None:
+            self._enter(now_ns)
+        elif now_ns > context.now_ns:
+            context.now_ns = now_ns
+        assert context.journal is not None
+        context.journal.journaled(number)
+        # With a lone grant, each call that can be left out is felt in its time.
+        if self._copies.held.by_primary:
+            self._copies.journaled()
+        if self._departure is not None:
+            self._departure.look(now_ns)
 
     def journal_lost(self, reason: str, *, now_ns: int) -> None:
         """Hear that batches after the last durable one are lost, and that nothing can be written for now.
