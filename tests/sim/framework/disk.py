@@ -27,10 +27,10 @@ from lockring.journal.host import Host
 from tests.sim.framework.world import MS
 
 SECTOR_BYTES: Final = 512
-"""What a disk writes at once or not at all."""
+"""The bytes that a disk writes at once or not at all."""
 
 _WRITES_KEPT: Final = 64
-"""A system does not keep written bytes in memory for ever: of more writes than this, the oldest reach the disk."""
+"""A system does not keep written bytes in memory forever: of more writes than this, the oldest reach the disk."""
 
 _LONG_NS: Final = 1 << 60
 
@@ -117,7 +117,7 @@ class SimDisk:
         fails: whether syncs fail.
         slow_ns: longest time that a sync takes; the shortest is a tenth of it.
         tears: whether the next write to a segment kills its process halfway.
-        doubt: what has happened to the directory that makes it doubtful, "" for nothing. Whoever reads it clears it.
+        doubt: an event that makes the directory doubtful, "" for none. The life that reads it clears it.
     """
 
     def __init__(self, name: str, rng: random.Random, *, is_synced: bool) -> None:
@@ -345,7 +345,7 @@ class SimFile:
         return bytes(self._inode.data[offset : offset + size])
 
     def sync(self, size: int) -> None:
-        """Make the first `size` bytes survive a loss of power; those alone, since later ones may come too late for it."""
+        """Make the first `size` bytes survive a loss of power. Later ones may have come too late for it."""
         assert self._is_open, "a closed file is synced"
         assert not self._files.is_over, "a dead process syncs"
         if self._disk.fails:

@@ -1,8 +1,8 @@
 """The journal of a simulated node: the real `Journal` on a simulated disk, driven as the real server drives it.
 
-Each turn writes what the core has for it before the effects are taken, and marks how far it is once they have left. With the durability disk, a sync follows, one at
-a time and beside the turns; the core hears of its end in a later turn. A journal that fails is begun anew until that
-works, and the core then writes everything again.
+Each turn writes the core's batch before the effects are taken, and marks how far the journal is once they have left.
+With the durability disk, a sync follows, one at a time and beside the turns; the core hears of its end in a later turn.
+A journal that fails is begun afresh until that works, and the core then writes everything again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Durability = Literal["none", "process", "disk"]
 """Whether a node keeps a journal, and what its answers wait for: the write, or the sync."""
 
 AGAIN_NS = (20 * MS, S)
-"""How long after a failure the journal is begun anew: the shortest and the longest time."""
+"""How long after a failure the journal is begun afresh: the shortest and the longest time."""
 
 
 class JournalShell:

@@ -137,7 +137,7 @@ class Process:
         life: counts the starts; what belongs to an earlier life is dropped.
         alive: whether it runs (perhaps paused).
         lost_power: whether its machine stopped with it when it last crashed.
-        keeps_journal: whether `write_journal` is to be called in each turn.
+        keeps_journal: whether each turn calls `write_journal` and `mark_journal`.
         ends: its open ends of connections.
     """
 

@@ -526,6 +526,27 @@ def test_a_bad_batch_is_torn_if_a_later_one_knows_only_earlier_ones_as_durable(p
     assert again.found.is_complete
 
 
+def test_a_batch_that_is_missing_before_a_later_segment_is_damage_even_if_the_position_is_older(
+    place: Place,
+) -> None:
+    journal = place.start(durability="disk")
+    position = (place.directory / POSITION_NAME).read_bytes()
+    journal.append(batch(1))
+    sync(journal)
+    end = place.path(1).stat().st_size
+    journal.append(batch(2))
+    journal.begin_rewrite()
+    journal.append(batch(3))
+    sync(journal)
+    journal.append(batch(4))
+    journal.close(in_order=False)
+    place.path(1).write_bytes(place.path(1).read_bytes()[:end])
+    (place.directory / POSITION_NAME).write_bytes(position)
+    again = place.start(durability="disk")
+    assert names_in(again.found.entries) == [1]
+    assert "batches up to 3 were answered for, but it can be read up to 1 only" in again.reason
+
+
 def test_a_segment_that_is_missing_is_damage(place: Place) -> None:
     for life in range(1, 4):
         place.start().append(batch(1, life))

@@ -22,6 +22,7 @@ from lockring.core.node.recovery import Recovery
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS, up
 from lockring.ids import Incarnation, SlotNumber
+from lockring.protocol import FORMER_LIVES_MAX
 from lockring.units import NS_PER_MS
 
 
@@ -43,7 +44,7 @@ class FormerLives:
             recovery: what the journal says; its slots are kept.
             now_ns: when the present life begins.
         """
-        self.lives = tuple(life for life in recovery.lives if life < me.incarnation)
+        self.lives = _bounded(tuple(life for life in recovery.lives if life < me.incarnation))
         self.seen = recovery.seen
         self.restored: dict[SlotNumber, bool] = dict.fromkeys(recovery.slots, False)
         self._id = me.node
@@ -104,6 +105,18 @@ class FormerLives:
 
     def _is_former(self, replica: Replica) -> bool:
         return replica.node == self._id and replica.incarnation in self.lives
+
+
+def _bounded(lives: tuple[Incarnation, ...]) -> tuple[Incarnation, ...]:
+    """Return as many lives as one may vouch for.
+
+    If a node has started again and again, its coordinator was either there, and the state names one of the last, or it
+    was not, and the state still names one of the first.
+    """
+    if len(lives) <= FORMER_LIVES_MAX:
+        return lives
+    half = FORMER_LIVES_MAX // 2
+    return lives[:half] + lives[-half:]
 
 
 def _replicas_of(slot: SlotState) -> list[Replica]:
