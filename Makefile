@@ -42,8 +42,10 @@ help:
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
 	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs: 20 minutes"
+	@echo "make upgrade   rolling restarts from the previous version to this one and back, under the load of clients of both"
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
-	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again"
+	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again;"
+	@echo "               STORE=etcd|postgresql|none DURABILITY=process|disk|none, else drawn from the seed"
 	@echo "make bench     lockring and its peers measured side by side, into docs/performance.md; QUICK=1 for a first look"
 	@echo "make clean     remove the virtual environment and every cache"
 
@@ -57,10 +59,11 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory sim-short && \
 	$(MAKE) --no-print-directory stores-short && \
 	$(MAKE) --no-print-directory cluster && \
+	$(MAKE) --no-print-directory upgrade-short && \
 	$(MAKE) --no-print-directory cleaner-short && \
 	$(MAKE) --no-print-directory hostile-short && \
 	$(MAKE) --no-print-directory chaos-short || { echo "make test: FAILED, see above" >&2; exit 1; }; \
-	echo "make test: check, unit, coverage, simulation, store, cluster, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
+	echo "make test: check, unit, coverage, simulation, store, cluster, upgrade, hostile and chaos tests passed in $$(($$(date +%s) - start)) s"
 
 check: $(VENV)/.installed-dev
 	@mkdir -p build && cp requirements/constraints.txt build/constraints.txt && $(COMPILE) --output-file build/constraints.txt && \
@@ -123,6 +126,14 @@ stores: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.stores.install
 	$(BIN)/pytest tests/stores --capture=no
 
+# The previous version comes from the history: a shallow clone fetches its commit.
+.PHONY: upgrade-short upgrade
+upgrade-short: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/upgrade -m "not slow"
+
+upgrade: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/upgrade
+
 .PHONY: hostile-short fuzz overload
 hostile-short: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/hostile
@@ -144,11 +155,14 @@ cleaner: $(VENV)/.installed-dev
 
 .PHONY: chaos-short
 chaos-short: $(VENV)/.installed-dev
+	-@$(BIN)/python -m tests.stores.install
 	$(BIN)/pytest tests/chaos
 
 .PHONY: chaos
 chaos: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) $(if $(JSON),--json $(JSON))
+	-@$(BIN)/python -m tests.stores.install
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LINKS),--links $(LINKS)) \
+	    $(if $(STORE),--store $(STORE)) $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(JSON),--json $(JSON))
 
 # Figures go into the documentation only where all was measured in full.
 .PHONY: bench

@@ -46,6 +46,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         python: Python's version.
         versions: versions of servers and client libraries, by name.
         busy: the share of processor time that other programs used in the second before the run, 0 to 1.
+        disk: the file system and device of the servers' files; "" if no workload was about them.
     """
 
     date: str
@@ -54,6 +55,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     versions: dict[str, str] = {}
     busy: float = 0.0
+    disk: str = ""
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +74,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     scale: str = "full"
 
 
-def environment(versions: dict[str, str], busy: float) -> Environment:
+def environment(versions: dict[str, str], busy: float, disk: str = "") -> Environment:
     """Return the present machine's environment."""
     return Environment(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -81,6 +83,7 @@ def environment(versions: dict[str, str], busy: float) -> Environment:
         python=platform.python_version(),
         versions=versions,
         busy=busy,
+        disk=disk,
     )
 
 
@@ -113,9 +116,10 @@ def merged(runs: list[Results]) -> Results:
         for each in run.measurements
         if last[each.workload, each.variant, each.peer] == n
     ]
+    disk = next((run.environment.disk for run in reversed(runs) if run.environment.disk), "")
     versions = {name: text for run in runs for name, text in run.environment.versions.items()}
     return Results(
-        environment=msgspec.structs.replace(runs[-1].environment, versions=versions),
+        environment=msgspec.structs.replace(runs[-1].environment, versions=versions, disk=disk),
         measurements=measurements,
         left_out=list(dict.fromkeys(line for run in runs for line in run.left_out)),
         scale=runs[-1].scale,

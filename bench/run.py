@@ -14,6 +14,7 @@ import msgspec
 
 from bench import results
 from bench.children import ChildFailed
+from bench.disk import Disk, NoDisk, find_disk
 from bench.floor import floor_us
 from bench.install import Ready
 from bench.peers import server_class
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 _BRIEF: Final = (
     *("pairs_per_s", "to_another_per_s", "median_us", "p99_us", "fairness", "locks_per_s", "bytes_per_lock"),
-    *("seconds", "during_p99_us", "server_cpu_us", "client_cpu_us"),
+    *("seconds", "during_p99_us", "server_cpu_us", "client_cpu_us", "sync_us"),
 )
 """The figures that are shown during the run."""
 
@@ -111,15 +112,24 @@ def measure_all(
     Raises:
         Overlapped: two processes held one lock at once.
     """
+    left_out = list(ready.left_out)
+    disk: Disk | None = None
+    if any(step.workload.on_disk for step in steps):
+        try:
+            disk = find_disk()
+        except NoDisk as error:
+            steps = [step for step in steps if not step.workload.on_disk]
+            left_out.append(str(error))
     found = Results(
-        environment=results.environment(ready.versions, busy),
+        environment=results.environment(ready.versions, busy, "" if disk is None else str(disk)),
         measurements=[],
-        left_out=list(ready.left_out),
+        left_out=left_out,
         scale=scale_name,
     )
     total = sum(len(step.variants) for step in steps)
     for step in steps:
-        for measurement in _take(step, scale, found.left_out):
+        directory = disk.directory if disk is not None and step.workload.on_disk else None
+        for measurement in _take(step, scale, directory, found.left_out):
             found.measurements.append(measurement)
             say(f"[dim]{len(found.measurements):>4}/{total}[/dim] {line(measurement)}")
         if json is not None:
@@ -127,10 +137,11 @@ def measure_all(
     return found
 
 
-def _take(step: Step, scale: Scale, left_out: list[str]) -> Iterator[Measurement]:
+def _take(step: Step, scale: Scale, directory: Path | None, left_out: list[str]) -> Iterator[Measurement]:
+    """Yield the measurements of a step, with the server's files in a directory; None leaves the place to the server."""
     variant = step.variants[0]
     try:
-        with server_class(step.peer)() as server:
+        with server_class(step.peer)(directory) as server:
             for variant in step.variants:
                 yield _measure(step, server, variant, scale)
     except (ServerFailed, ChildFailed, ClusterFailed, ImportError) as error:
@@ -155,7 +166,7 @@ def _measure(step: Step, server: Server, variant: str, scale: Scale) -> Measurem
 
 def line(measurement: Measurement) -> str:
     """Return a measurement as one line for a terminal."""
-    head = f"round {measurement.round + 1}  {measurement.workload:<9} {measurement.variant:<13} {measurement.peer:<15}"
+    head = f"round {measurement.round + 1}  {measurement.workload:<9} {measurement.variant:<13} {measurement.peer:<18}"
     return f"{head} {_brief(measurement.values)}"
 
 

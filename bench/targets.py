@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 from bench.figures import Summary, ratio
 from bench.peers import OURS
 from bench.workloads.base import ONE_CORE
+from bench.workloads.durability import ONE_CLIENT, ONE_NODE, OVERLAPPING, SYNCED, THREE_NODES
 from bench.workloads.killed import CLIENT_KILLED, CLIENT_TOLD, COMMAND, HOLDER, PRIMARY
 from bench.workloads.many import MILLION
 from bench.workloads.single import UNPINNED
@@ -39,6 +40,9 @@ class Target(NamedTuple):
             return "not measured"
         is_reached = value <= self.bound if self.sense == "at most" else value >= self.bound
         return "reached" if is_reached else "missed"
+
+
+_SYNCED_NAMES: Final = {"redis+sync": "synced Redis", "zookeeper": "ZooKeeper", "etcd": "etcd"}
 
 
 def _of(workload: str, variant: str, name: str, ours: str, theirs: str) -> Callable[[Summary], float | None]:
@@ -193,6 +197,30 @@ def _targets() -> Iterator[Target]:
         "µs",
         _plain("rebalance", "3 to 4 nodes", three, "during_p99_us"),
     )
+    yield from _durability_targets()
+
+
+def _durability_targets() -> Iterator[Target]:
+    for variant in (ONE_CLIENT, ONE_CORE, *OVERLAPPING):
+        for (none, process, disk), nodes in ((ONE_NODE, ""), (THREE_NODES, ", three nodes")):
+            pair = f"durability, {variant}{' overlapping' if variant in OVERLAPPING else ''}{nodes}"
+            yield Target(
+                f"{pair}, `process`: multiple of the time with `none`",
+                "at most",
+                1.1,
+                "",
+                _of("durability", variant, "median_us", process, none),
+            )
+            if variant == ONE_CORE:  # a wait for the disk takes no core
+                continue
+            for peer in SYNCED:
+                yield Target(
+                    f"{pair}, `disk`: part of {_SYNCED_NAMES[peer]}'s time",
+                    "at most",
+                    1.0,
+                    "",
+                    _of("durability", variant, "median_us", disk, peer),
+                )
 
 
 TARGETS: Final = tuple(_targets())

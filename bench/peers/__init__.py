@@ -35,7 +35,12 @@ PEERS: Final[dict[str, Peer]] = {
     "lockring": Peer("lockring", "OneNode"),
     "lockring-3": Peer("lockring", "ThreeNodes"),
     "lockring+frames": Peer("prepared", "NodeAlone"),
+    "lockring+process": Peer("lockring", "OneNodeWritten"),
+    "lockring+disk": Peer("lockring", "OneNodeSynced"),
+    "lockring-3+process": Peer("lockring", "ThreeNodesWritten"),
+    "lockring-3+disk": Peer("lockring", "ThreeNodesSynced"),
     "redis": Peer("redis", "RedisServer"),
+    "redis+sync": Peer("redis", "RedisSynced"),
     "postgres": Peer("postgres", "PostgresServer"),
     "zookeeper": Peer("zookeeper", "ZooKeeperServer", has_asyncio=False),
     "etcd": Peer("etcd", "EtcdServer", waits_in_asyncio=True),
@@ -43,7 +48,8 @@ PEERS: Final[dict[str, Peer]] = {
     "etcd+tmpfs": Peer("etcd", "EtcdInMemory", waits_in_asyncio=True),
 }
 
-OURS: Final = ("lockring", "lockring-3", "lockring+frames")
+OURS: Final = tuple(name for name in PEERS if name.startswith("lockring"))
+"""The servers of this project; the first two are those with which all others are compared."""
 
 
 def server_class(peer: str) -> type[Server]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import lockring
 import lockring.aio
 from bench.peers.base import Endpoint, Server
-from lockring.testing import COORDINATOR, LocalCluster
+from lockring.testing import COORDINATOR, Durability, LocalCluster
 
 
 class OneNode(Server):
@@ -19,10 +19,13 @@ class OneNode(Server):
     title = "lockring, one node"
     renewals = "session"
     nodes: ClassVar[int] = 1
+    durability: ClassVar[Durability] = "none"
 
     def __init__(self, directory: Path | None = None) -> None:
         super().__init__(directory)
-        self.cluster = LocalCluster(nodes=self.nodes, directory=self.directory, log_level="warning")
+        self.cluster = LocalCluster(
+            nodes=self.nodes, durability=self.durability, directory=self.directory, log_level="warning"
+        )
 
     def start(self) -> None:
         """Start the cluster, and wait until every slot is served."""
@@ -54,6 +57,38 @@ class ThreeNodes(OneNode):
     peer = "lockring-3"
     title = "lockring, three nodes, sync"
     nodes = 3
+
+
+class OneNodeWritten(OneNode):
+    """The same, with each grant written to the node's journal before it is answered: it survives the process."""
+
+    peer = "lockring+process"
+    title = "lockring, one node, process"
+    durability = "process"
+
+
+class OneNodeSynced(OneNode):
+    """The same, with each grant synced to disk before it is answered: it survives the loss of power."""
+
+    peer = "lockring+disk"
+    title = "lockring, one node, disk"
+    durability = "disk"
+
+
+class ThreeNodesWritten(ThreeNodes):
+    """Each grant is in two nodes' journals before it is answered."""
+
+    peer = "lockring-3+process"
+    title = "lockring, three nodes, sync, process"
+    durability = "process"
+
+
+class ThreeNodesSynced(ThreeNodes):
+    """Each grant is on two nodes' disks before it is answered."""
+
+    peer = "lockring-3+disk"
+    title = "lockring, three nodes, sync, disk"
+    durability = "disk"
 
 
 class BlockingClient:

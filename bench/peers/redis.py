@@ -1,10 +1,11 @@
-"""Redis as shipped (occasional snapshots, no waits for writes), through redis-py's `Lock`."""
+"""Redis as shipped (occasional snapshots, no waits for writes) or with synced writes, through redis-py's `Lock`."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import ClassVar
 
 import redis
 import redis.asyncio
@@ -20,14 +21,13 @@ class RedisServer(Server):
     peer = "redis"
     title = "redis-py Lock"
     renewals = "lock"
+    flags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, directory: Path | None = None) -> None:
         super().__init__(directory)
         (self._port,) = free_ports(HOST, 1)
-        self._process = ServerProcess(
-            ["redis-server", "--bind", HOST, "--port", str(self._port), "--dir", str(self.directory)],
-            self.directory / "log",
-        )
+        place = ("--bind", HOST, "--port", str(self._port), "--dir", str(self.directory))
+        self._process = ServerProcess(["redis-server", *place, *self.flags], self.directory / "log")
 
     def start(self) -> None:
         """Start the server, and wait until it answers PING."""
@@ -50,6 +50,14 @@ class RedisServer(Server):
     def address(self) -> str:
         """The address that it listens on."""
         return f"{HOST}:{self._port}"
+
+
+class RedisSynced(RedisServer):
+    """The same server with a log of all changes, synced before each answer."""
+
+    peer = "redis+sync"
+    title = "redis-py Lock, appendfsync always"
+    flags = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class BlockingClient:

@@ -42,6 +42,7 @@ class Workload(NamedTuple):
         rounds: the number of rounds at a scale.
         has_floor: whether the floor is taken beside it.
         one_server: whether the variants may follow each other on one server.
+        on_disk: whether the servers' files must be on a disk, and not on a file system in memory.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Workload(NamedTuple):
     rounds: Callable[[Scale], int]
     has_floor: bool = True
     one_server: bool = True
+    on_disk: bool = False
 
 
 def cores_of(variant: str) -> tuple[int, ...]:

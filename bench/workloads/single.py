@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bench import peers
@@ -19,13 +20,32 @@ UNPINNED = "unpinned"
 def measure(server: Any, variant: str, scale: Scale) -> Outcome:
     """Measure latency of a pair, pairs per second, and processor time per pair."""
     endpoint = server.endpoint(cores_of(variant))
-    return Outcome(run_in_child(_client, endpoint, scale.single_s, server.warm_up_s))
+    values = run_in_child(
+        one_at_a_time, endpoint, peers.blocking, seconds=scale.single_s, warm_up_s=server.warm_up_s
+    )
+    return Outcome(values)
 
 
-def _client(inbox: Inbox, endpoint: Endpoint, seconds: float, warm_up_s: float) -> Values:
+def one_at_a_time(
+    inbox: Inbox,
+    endpoint: Endpoint,
+    connect: Callable[[Endpoint], Client],
+    *,
+    seconds: float,
+    warm_up_s: float,
+) -> Values:
+    """Take one lock after the other in this process, a child, and return the figures.
+
+    Args:
+        inbox: of the child.
+        endpoint: of the servers.
+        connect: returns the client, such as `peers.blocking`.
+        seconds: the duration of the measurement.
+        warm_up_s: the duration of the work before it.
+    """
     del inbox
     settle(endpoint.cores)
-    client = peers.blocking(endpoint)
+    client = connect(endpoint)
     _pairs(client, warm_up_s)
     usage = Usage(endpoint)
     samples_ns = _pairs(client, seconds)

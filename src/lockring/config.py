@@ -23,6 +23,7 @@ from typing import (
     Final,
     Literal,
     TypeVar,
+    Union,
     get_args,
     get_origin,
     get_type_hints,
@@ -247,7 +248,7 @@ def settings_of(struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
 
 
 def _kind_of(base: Any) -> tuple[Kind, tuple[str, ...]]:
-    if isinstance(base, types.UnionType):  # Optional: None if no source has a value
+    if get_origin(base) in (types.UnionType, Union):  # Optional: None if no source has a value
         base = next(each for each in get_args(base) if each is not type(None))
     if get_origin(base) is Literal:
         return "choice", get_args(base)

@@ -91,7 +91,8 @@ class Unavailable(LockringError, ConnectionError):
         reason: the cause, for programs: "unreachable" (no server answers), "silent" (a server is connected and does
             not answer), "no-coordinator" (the coordinator has been gone for longer than its lease), "no-primary"
             (no node serves the lock's slot), "leases" (the slot is assigned once the leases of the time before have
-            surely ended: after a start, or after the loss of both copies), "failover" (its primary is about to
+            surely ended: after a start, or after the loss of both copies), "journal" (the lock's node cannot write its
+            journal to disk), "failover" (its primary is about to
             serve it), "" if unknown.
         since_s: how long the cause has lasted, in seconds; None if unknown.
     """
@@ -185,6 +186,12 @@ class StoreError(LockringError):
     """The coordinator's store cannot be opened, read or written."""
 
     code = "store"
+
+
+class JournalError(LockringError):
+    """A node's journal cannot be opened or written, or its directory belongs to another node or release."""
+
+    code = "journal"
 
 
 class RootMissing(LockringError):

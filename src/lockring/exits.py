@@ -13,6 +13,7 @@ from lockring.errors import (
     DuplicateNode,
     InternalError,
     InvalidRequest,
+    JournalError,
     LockLost,
     LockringError,
     NotHeld,
@@ -71,6 +72,7 @@ _OF_SERVERS: Final[tuple[tuple[type[LockringError], int], ...]] = (
     (WrongCluster, CONFIG),
     (WrongRole, CONFIG),
     (StoreError, CANNOT_CREATE),
+    (JournalError, CANNOT_CREATE),
     (InvalidRequest, USAGE),
 )
 """For a server, those errors mean a wrong configuration: a supervisor need not restart it."""

@@ -15,10 +15,11 @@ from pathlib import Path
 import msgspec
 
 from lockring.server.lifecycle import die_with_parent
-from tests.chaos.faults import KINDS
+from tests.chaos.kinds import KINDS
 from tests.chaos.links import LinksFailed
 from tests.chaos.report import table
 from tests.chaos.run import Options, Run
+from tests.stores.servers import ServerFailed
 
 
 def _minutes(text: str) -> float:
@@ -47,6 +48,18 @@ def main() -> int:
     parser.add_argument(
         "--overlap", type=float, default=0.25, help="share of faults with a second one on top"
     )
+    parser.add_argument(
+        "--store",
+        choices=("auto", "none", "etcd", "postgresql"),
+        default="auto",
+        help="what three coordinators share; none: one coordinator (default: drawn from the seed)",
+    )
+    parser.add_argument(
+        "--durability",
+        choices=("auto", "none", "process", "disk"),
+        default="auto",
+        help="what nodes keep in journals (default: process or disk, drawn from the seed)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
     parser.add_argument("--directory", type=Path, help="keep logs and histories there")
     arguments = parser.parse_args()
@@ -61,6 +74,8 @@ def main() -> int:
         nodes=arguments.nodes,
         kinds=kinds,
         overlap=arguments.overlap,
+        store=arguments.store,
+        durability=arguments.durability,
         directory=arguments.directory,
         say=lambda text: print(text, flush=True),
     )
@@ -72,7 +87,7 @@ def main() -> int:
     try:
         with Run(options) as run:
             report = run.run()
-    except LinksFailed as error:
+    except (LinksFailed, ServerFailed) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -132,9 +132,13 @@ class Grant:
 
 
 class Checker:
-    """Takes in events, in any order of processes but in order within each, and says what is wrong with them."""
+    """Takes in events, in any order of processes but in order within each, and says what is wrong with them.
 
-    def __init__(self) -> None:
+    Args:
+        ttl_ns: lease of grants whose beginning is not in the history.
+    """
+
+    def __init__(self, *, ttl_ns: int = 10 * NS_PER_S) -> None:
         self.counts: Counter[str] = Counter()
         self.outages: list[Outage] = []
         self.stalls: list[Stalled] = []
@@ -147,6 +151,7 @@ class Checker:
         self._events: dict[str, list[AnyEvent]] = defaultdict(list)
         self._losses: dict[tuple[str, int, str], Lost] = {}
         self._problems: dict[Problem, None] = {}
+        self._ttl_ns = ttl_ns
         self._groups = GroupChecker(self._grants, self.counts, self._found)
 
     # ----------------------------------------------------------------------- taking in
@@ -328,12 +333,12 @@ class Checker:
         return found
 
     def _loss(self, lost: Lost, grant: Grant | None) -> Loss:
-        if grant is None:
-            return Loss(lost, "", is_starved=False)
-        end_ns = grant.held_until_ns or lost.at_ns
-        lease = Interval(end_ns - grant.entered.ttl_ns, end_ns)
+        ttl_ns, end_ns = self._ttl_ns, lost.at_ns
+        if grant is not None:
+            ttl_ns, end_ns = grant.entered.ttl_ns, grant.held_until_ns or lost.at_ns
+        lease = Interval(end_ns - ttl_ns, end_ns)
         stopped_ns = sum(lease.common_ns(each) for each in self.own_faults[lost.client])
-        if stopped_ns * 2 > grant.entered.ttl_ns:
+        if stopped_ns * 2 > ttl_ns:
             text = f"its client was stopped or cut off for {stopped_ns / NS_PER_S:.1f} s of its lease"
             return Loss(lost, text, is_starved=False)
         text = self._starved(lease, lost.client)

@@ -45,6 +45,8 @@ class Report(msgspec.Struct, frozen=True):
     Attributes:
         seed: from which everything was drawn.
         links: "netns" or "proxy".
+        store: what the coordinators shared: "etcd" or "postgresql"; "none" for one coordinator.
+        durability: what the nodes kept in journals: "none", "process" or "disk".
         minutes: how long faults were done.
         operations: acquires, releases, writes and probes, by name.
         faults: how many of each kind.
@@ -61,6 +63,8 @@ class Report(msgspec.Struct, frozen=True):
 
     seed: int
     links: str
+    store: str
+    durability: str
     minutes: float
     operations: dict[str, int]
     faults: dict[str, int]
@@ -107,7 +111,8 @@ def table(report: Report) -> str:
     """The report for people."""
     operations = ", ".join(f"{count} {name}" for name, count in sorted(report.operations.items()))
     lines = [
-        f"seed {report.seed}, {report.minutes:g} minutes of faults, links: {report.links}",
+        f"seed {report.seed}, {report.minutes:g} minutes of faults",
+        f"links: {report.links}, store: {report.store}, durability: {report.durability}",
         operations,
         f"violations {len(report.violations)}, grants lost {len(report.lost)}, writes fenced off {report.fenced_off}",
         f"lost by clients that were themselves stopped {len(report.excused)}, for want of a processor {len(report.starved)}",

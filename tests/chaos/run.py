@@ -13,22 +13,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from lockring.clock import monotonic_ns
-from lockring.testing import COORDINATOR, ClusterFailed, LocalCluster, Place
+from lockring.testing import ClusterFailed, Durability, LocalCluster, Place
 from lockring.testing.process import TestedProcess
 from lockring.units import NS_PER_MS, NS_PER_S
 from tests.chaos import prober, visits
 from tests.chaos.checker import Checker, Interval, Loss, Problem
-from tests.chaos.faults import KINDS, SECOND, Fault, FaultFailed, Faults
+from tests.chaos.faults import Fault, FaultFailed, Faults
 from tests.chaos.history import Pen, Tail
+from tests.chaos.kinds import KINDS, SECOND, draw, possible
 from tests.chaos.links import choose
 from tests.chaos.register import Register
 from tests.chaos.report import Done, Report, count_faults, unavailable
 from tests.chaos.starvation import StarvationWatch
+from tests.chaos.store import SharedStore, installed_stores, start_store
+from tests.stores.servers import ServerFailed
 
 TTL_S: Final = 10.0
 """Lease of everything that clients acquire: the client's default."""
@@ -54,6 +57,9 @@ a slow machine."""
 _LOOK_S: Final = 0.2
 _STABLE_LOOK_S: Final = 0.25
 _JUDGE_S: Final = 5.0
+COORDINATORS: Final = 3
+"""How many share a store."""
+
 PROBER: Final = "prober"
 ROOT: Final = Path(__file__).parents[2]
 
@@ -68,6 +74,10 @@ class Options(NamedTuple):
         nodes: to begin with.
         kinds: of faults to do.
         overlap: share of the faults that get a second one on top.
+        store: what the coordinators share: "etcd" or "postgresql", "none" for one coordinator with a directory, or
+            "auto" for one of the first two that the seed draws among those installed.
+        durability: what the nodes keep in journals: "none", "process", "disk", or "auto" for one of the last two that
+            the seed draws.
         directory: where logs and histories go; None for a temporary one, which is kept if something was found.
         say: called with a line for people now and then.
     """
@@ -78,6 +88,8 @@ class Options(NamedTuple):
     nodes: int = 4
     kinds: tuple[str, ...] = tuple(KINDS)
     overlap: float = 0.25
+    store: str = "auto"
+    durability: Durability | Literal["auto"] = "auto"
     directory: Path | None = None
     say: Callable[[str], None] = print
 
@@ -88,15 +100,19 @@ class Run:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._rng = random.Random(f"chaos/{options.seed}")
+        self._store_kind = _store_kind(options)
+        self._durability = _durability(options)
+        self._store: SharedStore | None = None
         self._stack = ExitStack()
         self._keep = options.directory is not None
         self._directory = options.directory or Path(tempfile.mkdtemp(prefix="lockring-chaos-"))
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._checker = Checker()
+        self._checker = Checker(ttl_ns=int(TTL_S * NS_PER_S))
         self._tails: list[Tail] = []
         self._done: list[Done] = []
         self._found: list[str] = []
         self._clients: dict[str, TestedProcess] = {}
+        self._cluster: LocalCluster
         self._began_ns = monotonic_ns()
         self._judged_at_s = time.monotonic()
         self._known: list[Problem] = []
@@ -127,7 +143,17 @@ class Run:
         self._stack.callback(self._links.close)
         self._links.enter()
         Register.create(directory / "register.db")
-        self._cluster = LocalCluster(nodes=options.nodes, directory=directory, network=self._links)
+        if self._store_kind != "none":
+            self._store = start_store(self._store_kind, self._links, directory)
+            self._stack.callback(self._store.remove)
+        self._cluster = LocalCluster(
+            nodes=options.nodes,
+            directory=directory,
+            network=self._links,
+            durability=self._durability,
+            store="" if self._store is None else self._store.url,
+            coordinators=1 if self._store is None else COORDINATORS,
+        )
         self._stack.callback(self._cluster.close)
         self._cluster.start(timeout_s=STABLE_S_MAX)
         self._stack.callback(self._end_clients)
@@ -156,7 +182,15 @@ class Run:
         watch.start()
         self._wait_for_clients()
         workers = {name: each for name, each in self._clients.items() if name != PROBER}
-        self._faults = Faults(self._cluster, self._links, workers, self._rng, TTL_S)
+        self._faults = Faults(
+            self._cluster,
+            self._links,
+            workers,
+            self._rng,
+            everyone=frozenset(self._clients),
+            ttl_s=TTL_S,
+            store=self._store,
+        )
 
     def _history(self, name: str) -> str:
         path = self._directory / f"{name}.history"
@@ -183,9 +217,12 @@ class Run:
     def _pids(self) -> dict[str, int]:
         """The process id of every process that is running. May be called by other threads."""
         found = {name: each.pid for name, each in list(self._clients.items()) if each.is_running}
-        for name in (COORDINATOR, *self._cluster.nodes):
-            if self._cluster.is_running(name):
-                found[name] = self._cluster.pid_of(name)
+        if self._store is not None:
+            found.update(self._store.pids())
+        if hasattr(self, "_cluster"):  # the store is started before, and links look at who opens a connection
+            for name in (*self._cluster.coordinators, *self._cluster.nodes):
+                if self._cluster.is_running(name):
+                    found[name] = self._cluster.pid_of(name)
         return found
 
     # ----------------------------------------------------------------------- faults
@@ -198,10 +235,10 @@ class Run:
         try:
             while time.monotonic() < end_s and not self._problems():
                 self._pause(self._rng.uniform(0.5, 2.0))
-                fault = self._faults.draw(next(kinds))
+                fault = draw(self._faults, next(kinds))
                 if fault is not None:
                     self._do(fault, self._second(fault))
-        except (ClusterFailed, FaultFailed) as error:
+        except (ClusterFailed, FaultFailed, ServerFailed) as error:
             self._found.append(f"P7: {error}")
         ended_ns = monotonic_ns()
         settled_ms = self._settle_groups()
@@ -209,8 +246,12 @@ class Run:
         return self._report(ended_ns, settled_ms)
 
     def _kinds(self) -> Iterator[str]:
+        kinds = possible(
+            self._options.kinds,
+            has_store=self._store is not None,
+            has_journals=self._durability != "none",
+        )
         while True:
-            kinds = list(self._options.kinds)
             self._rng.shuffle(kinds)
             yield from kinds
 
@@ -218,9 +259,9 @@ class Run:
         """Return the fault that comes on top of another one, None if there is none."""
         is_wanted = self._rng.random() < self._options.overlap
         kind = self._rng.choice(SECOND)
-        if not is_wanted or kind == first.kind:
+        if not is_wanted or first.is_alone or kind == first.kind:
             return None
-        return self._faults.draw(kind, spared=first.nodes)
+        return draw(self._faults, kind, spared=first.nodes)
 
     def _do(self, first: Fault, second: Fault | None) -> None:
         """Do and undo a fault, and perhaps another one meanwhile; then wait until the cluster is as it should be."""
@@ -238,8 +279,8 @@ class Run:
         for at_ns, began_ns, fault in sorted(undo, key=lambda each: (each[2].waits, each[0])):
             self._pause((at_ns - monotonic_ns()) / NS_PER_S)
             fault.heal()
-            if fault.client:
-                self._checker.own_faults[fault.client].append(Interval(began_ns, monotonic_ns()))
+            for client in fault.clients:
+                self._checker.own_faults[client].append(Interval(began_ns, monotonic_ns()))
         healed_ns = monotonic_ns()
         self._cluster.wait_until_stable(timeout_s=STABLE_S_MAX, poll_s=_STABLE_LOOK_S)
         stable_ns = monotonic_ns()
@@ -249,7 +290,7 @@ class Run:
     def _look_for_the_dead(self) -> None:
         """Every process runs that should."""
         left = self._faults.left
-        for name in (COORDINATOR, *self._cluster.nodes):
+        for name in (*self._cluster.coordinators, *self._cluster.nodes):
             if name not in left and not self._cluster.is_running(name):
                 raise ClusterFailed(f"{name} has ended by itself\n{self._cluster.log_of(name)[-4000:]}")
         for name, process in self._clients.items():
@@ -350,6 +391,8 @@ class Run:
         return Report(
             seed=self._options.seed,
             links=self._links.kind,
+            store=self._store_kind,
+            durability=self._durability,
             minutes=round((ended_ns - self._began_ns) / NS_PER_S / 60, 2),
             operations=operations,
             faults=count_faults(self._done),
@@ -386,3 +429,19 @@ def _sentence(loss: Loss) -> str:
     lost = loss.lost
     end = f": {loss.excuse}" if loss.excuse else ""
     return f"{lost.client} has lost {lost.lock} with token {lost.token} ({lost.reason}){end}"
+
+
+def _store_kind(options: Options) -> str:
+    """Return the kind of store of a run."""
+    if options.store != "auto":
+        return options.store
+    installed = installed_stores()
+    return random.Random(f"chaos/{options.seed}/store").choice(installed) if installed else "none"
+
+
+def _durability(options: Options) -> Durability:
+    """Return what the nodes of a run keep."""
+    if options.durability != "auto":
+        return options.durability
+    durabilities: tuple[Durability, ...] = ("process", "process", "disk")
+    return random.Random(f"chaos/{options.seed}/durability").choice(durabilities)

@@ -31,6 +31,9 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 BEGIN_S = 200.0
 END_S = 300.0
+ALONE = ("--store", "none", "--durability", "none")
+"""One coordinator with a directory, and nodes that keep nothing: quick to start."""
+
 ACQUIRABLE_S = 60.0
 """No fault of this run may keep a lock from being acquired for so long, on however slow a machine."""
 
@@ -126,6 +129,7 @@ def test_links_by_proxy_carry_a_run_as_well(tmp_path: Path) -> None:
         kinds,
         "--overlap",
         "0",
+        *ALONE,
     ) as run:
         assert run.end() == 0, run.output()
         assert "links: proxy" in run.output()
@@ -133,7 +137,7 @@ def test_links_by_proxy_carry_a_run_as_well(tmp_path: Path) -> None:
 
 def test_two_who_hold_a_lock_at_once_are_reported_with_the_story_and_the_logs(tmp_path: Path) -> None:
     with started(
-        tmp_path / "run", "--minutes", "5", "--seed", "1", "--only", "freeze a client shortly"
+        tmp_path / "run", "--minutes", "5", "--seed", "1", "--only", "freeze a client shortly", *ALONE
     ) as run:
         run.wait_for("freeze the client")
         history = run.directory / "c1.history"
@@ -164,9 +168,10 @@ def test_two_who_hold_a_lock_at_once_are_reported_with_the_story_and_the_logs(tm
 def test_an_interrupted_run_leaves_no_process_and_no_network_behind(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    with started(tmp_path / "run", "--minutes", "5", "--seed", "1", "--only", "freeze a node") as run:
+    setup = ("--store", "etcd", "--durability", "none", "--only", "freeze a node")
+    with started(tmp_path / "run", "--minutes", "5", "--seed", "1", *setup) as run:
         run.wait_for("freeze N")
-        assert len(run.children()) >= 10, "else this shows nothing"
+        assert len(run.children()) >= 15, "else this shows nothing"
         run.process.send_signal(number)
         code = run.end()
         if number == signal.SIGKILL:

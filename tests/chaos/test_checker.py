@@ -227,6 +227,17 @@ def test_a_machine_that_stops_a_process_for_longer_than_a_lease_is_recognized(
     assert (process in excuse) == starved
 
 
+@pytest.mark.parametrize(("until_s", "excused"), [(17, True), (13, False)])
+def test_a_grant_whose_beginning_is_unknown_is_excused_if_no_node_was_there_for_most_of_a_lease(
+    until_s: float, excused: bool
+) -> None:
+    checker = Checker(ttl_ns=ns(TTL_S))
+    checker.feed([lost("prober", 3, 20)])
+    checker.own_faults["prober"].append(Interval(ns(9), ns(until_s)))
+    ((_, excuse, is_starved),) = checker.losses()
+    assert (bool(excuse), is_starved) == (excused, False)
+
+
 def test_a_loss_by_a_client_whose_grants_are_not_known_one_by_one_counts() -> None:
     checker = Checker()
     checker.feed([lost("prober", 3, 1)])

@@ -21,7 +21,8 @@ SLOTS_VARIABLE = "LOCKRING_SIM_SLOTS"
 SLOTS_SIMULATED = int(os.environ.get(SLOTS_VARIABLE, "8"))
 
 _MODULES = (
-    *(f"framework.{name}" for name in ("world", "network", "store", "shells", "node_shell", "operator")),
+    *(f"framework.{name}" for name in ("world", "network", "store", "shells", "disk", "journal_shell")),
+    *(f"framework.{name}" for name in ("node_shell", "operator")),
     *(
         f"framework.{name}"
         for name in ("coordinator_shell", "watches", "checkers", "movement", "workload", "groups")
@@ -45,6 +46,9 @@ def _load_with_few_slots() -> None:
         sys.modules["lockring"] = bare
         slots = importlib.import_module("lockring.slots")
         slots.SLOTS = SLOTS_SIMULATED  # type: ignore[attr-defined]
+        # Logs are short here: they are compacted all the same, in several steps.
+        importlib.import_module("lockring.journal.journal").REWRITE_BYTES_MIN = 16 * 1024  # type: ignore[attr-defined]
+        importlib.import_module("lockring.core.node.journal").REWRITE_COST_MAX = 4  # type: ignore[attr-defined]
         for name in _MODULES:
             importlib.import_module(f"{__name__}.{name}")
     finally:

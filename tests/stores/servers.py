@@ -12,7 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from lockring.addresses import split_address
 from lockring.server.local.children import free_ports
+from lockring.testing import Place
 
 HOST = "127.0.0.1"
 STARTED_S_MAX = 60
@@ -35,12 +37,16 @@ def postgresql_programs() -> Path:
 
 
 class PostgresServer:
-    """One PostgreSQL server, which may be killed, frozen and started again on the same data."""
+    """One PostgreSQL server, which may be killed, frozen and started again on the same data.
 
-    def __init__(self) -> None:
+    Args:
+        place: its address; None for a free port of the loopback interface.
+    """
+
+    def __init__(self, place: Place | None = None) -> None:
         # Not below pytest's directory, which the server's own user cannot enter.
         self.directory = directory = Path(tempfile.mkdtemp(prefix="lockring-postgresql-"))
-        (self.port,) = free_ports(HOST, 1)
+        self.place = Place(f"{HOST}:{free_ports(HOST, 1)[0]}") if place is None else place
         self._programs = postgresql_programs()
         # The server refuses to run as root.
         self._user = "postgres" if os.geteuid() == 0 else None
@@ -52,7 +58,19 @@ class PostgresServer:
         password.write_text("s3cret\n")
         password.chmod(0o644)
         self._run("initdb", "-D", self._data, "-U", "lockring", "-A", "scram-sha-256", "--pwfile", password)
+        with (self._data / "pg_hba.conf").open("a") as hosts:
+            hosts.write("host all all samenet scram-sha-256\n")
         self.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return split_address(self.place.listen)[1]
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its first process, None if it is not running."""
+        return None if self._process is None else self._process.pid
 
     @property
     def _data(self) -> Path:
@@ -60,7 +78,8 @@ class PostgresServer:
 
     def url(self, *, password: str = "s3cret", name: str = "", port: int = 0) -> str:
         """The URL of a store in it."""
-        where = f"postgresql://lockring:{password}@{HOST}:{port or self.port}/postgres"
+        host, public = split_address(self.place.public)
+        where = f"postgresql://lockring:{password}@{host}:{port or public}/postgres"
         return f"{where}#{name}" if name else where
 
     def _run(self, program: str, *arguments: object) -> None:
@@ -78,20 +97,18 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        settings = {"listen_addresses": HOST, "unix_socket_directories": "", "port": str(self.port)}
+        host = split_address(self.place.listen)[0]
+        settings = {"listen_addresses": host, "unix_socket_directories": "", "port": str(self.port)}
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self._data), *flags],
-                user=self._user,
-                group=self._user,
-                extra_groups=None if self._user is None else [],
+                [*self._prefix(), str(self._programs / "postgres"), "-D", str(self._data), *flags],
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        ready = [str(self._programs / "pg_isready"), "-h", HOST, "-p", str(self.port), "-q"]
+        ready = [str(self._programs / "pg_isready"), "-h", host, "-p", str(self.port), "-q"]
         until_s = time.monotonic() + STARTED_S_MAX
         while subprocess.run(ready).returncode:
             if self._process.poll() is not None or time.monotonic() > until_s:
@@ -99,6 +116,11 @@ class PostgresServer:
                     f"PostgreSQL does not start: {(self.directory / 'log').read_text()[-2000:]}"
                 )
             time.sleep(0.05)
+
+    def _prefix(self) -> list[str]:
+        """The start of its command line: into its place, as its user, and never longer than this process."""
+        user = [] if self._user is None else ["--reuid", self._user, "--regid", self._user, "--clear-groups"]
+        return [*self.place.prefix, "setpriv", *user, "--pdeathsig", "KILL"]
 
     def kill(self) -> None:
         """Kill it and all of its processes, with whatever they are doing."""
@@ -114,14 +136,15 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Let it, and all of its processes, stand still: the kernel goes on taking connections and data."""
-        self.signal(signal.SIGSTOP)
+        for pid in self.signal(signal.SIGSTOP):
+            wait_until_stopped(pid)
 
     def thaw(self) -> None:
         """Let it go on."""
         self.signal(signal.SIGCONT)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to every process of the server."""
+    def signal(self, number: signal.Signals) -> set[int]:
+        """Send a signal to every process of the server, and return their ids."""
         assert self._process is not None
         # The workers are in sessions of their own.
         pids = {self._process.pid}
@@ -132,3 +155,21 @@ class PostgresServer:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        return pids
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Wait until no thread of a process runs after a SIGSTOP: others go on while the one that takes it is at the disk."""
+    until_s = time.monotonic() + STARTED_S_MAX
+    while any(state not in "TtZX" for state in _states_of(pid)):
+        if time.monotonic() > until_s:
+            raise ServerFailed(f"process {pid} does not stop")
+        time.sleep(0.005)
+
+
+def _states_of(pid: int) -> list[str]:
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return states

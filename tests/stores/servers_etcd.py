@@ -6,16 +6,18 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from lockring.addresses import split_address
 from lockring.errors import StoreError
 from lockring.server.local.children import free_ports
 from lockring.store.etcd.calls import RANGE, EtcdCalls, Method
 from lockring.store.etcd.etcd_pb2 import RangeRequest
 from lockring.store.etcd.place import parse
-from tests.stores.servers import HOST, STARTED_S_MAX, ServerFailed
+from lockring.testing import Place
+from tests.stores.servers import HOST, STARTED_S_MAX, ServerFailed, wait_until_stopped
 
 
 class EtcdTls:
@@ -55,6 +57,7 @@ class EtcdServer:
         tls: files for clients' connections, None for connections in the clear.
         asks_for_certificates: whether clients need one.
         flags: further flags for each member.
+        places: the members' addresses; none for free ports of the loopback interface.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class EtcdServer:
         tls: EtcdTls | None = None,
         asks_for_certificates: bool = False,
         flags: Iterable[str] = (),
+        places: Sequence[Place] = (),
     ) -> None:
         if shutil.which("etcd") is None:
             raise ServerFailed("there is no etcd server; `make stores` installs it")
@@ -75,8 +79,12 @@ class EtcdServer:
             self._flags += ["--cert-file", str(tls.cert), "--key-file", str(tls.key)]
         if tls is not None and asks_for_certificates:
             self._flags += ["--client-cert-auth", "--trusted-ca-file", str(tls.ca)]
-        self.ports = free_ports(HOST, members)
-        self._peer_ports = free_ports(HOST, members)
+        self._places = list(places) or [Place(f"{HOST}:{port}") for port in free_ports(HOST, members)]
+        assert len(self._places) == members, "a place for each member"
+        self._peers = [
+            f"http://{split_address(place.listen)[0]}:{port}"
+            for place, port in zip(self._places, free_ports(HOST, members), strict=True)
+        ]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         directory.mkdir(parents=True, exist_ok=True)
         for member in range(members):
@@ -84,24 +92,34 @@ class EtcdServer:
         self.wait()
 
     @property
+    def ports(self) -> list[int]:
+        """The members' ports for clients."""
+        return [split_address(place.public)[1] for place in self._places]
+
+    @property
     def members(self) -> range:
         """The numbers of the members."""
-        return range(len(self.ports))
+        return range(len(self._places))
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """The process ids of the members that are running."""
+        return {member: each.pid for member, each in self._processes.items() if each.poll() is None}
 
     def url(
         self, name: str = "lockring", *, ports: Iterable[int] = (), user: str = "", more: str = ""
     ) -> str:
         """The URL of a store in it."""
-        hosts = ",".join(f"{HOST}:{port}" for port in (ports or self.ports))
+        hosts = ",".join([f"{HOST}:{port}" for port in ports] or [place.public for place in self._places])
         scheme = "etcd" if self._scheme == "http" else "etcds"
         return f"{scheme}://{user}{'@' if user else ''}{hosts}/{name}{more}"
 
     def start(self, member: int) -> None:
         """Start a member on the data that it has, without waiting for it."""
-        name, place = f"m{member}", f"{self._scheme}://{HOST}:{self.ports[member]}"
-        peers = [f"http://{HOST}:{port}" for port in self._peer_ports]
-        cluster = ",".join(f"m{number}={peer}" for number, peer in enumerate(peers))
+        name, place, peer = f"m{member}", self._places[member], self._peers[member]
+        cluster = ",".join(f"m{number}={each}" for number, each in enumerate(self._peers))
         words = [
+            *place.prefix,
             "etcd",
             "--name",
             name,
@@ -110,8 +128,9 @@ class EtcdServer:
             "--initial-cluster",
             cluster,
         ]
-        words += ["--listen-client-urls", place, "--advertise-client-urls", place]
-        words += ["--listen-peer-urls", peers[member], "--initial-advertise-peer-urls", peers[member]]
+        words += ["--listen-client-urls", f"{self._scheme}://{place.listen}"]
+        words += ["--advertise-client-urls", f"{self._scheme}://{place.public}"]
+        words += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         with (self.directory / f"{name}.log").open("ab") as log:
             self._processes[member] = subprocess.Popen(
                 [*words, *self._flags], stdout=log, stderr=log, start_new_session=True
@@ -164,6 +183,7 @@ class EtcdServer:
     def freeze(self, member: int = 0) -> None:
         """Let a member stand still: the kernel goes on taking connections and data."""
         self._processes[member].send_signal(signal.SIGSTOP)
+        wait_until_stopped(self._processes[member].pid)
 
     def thaw(self, member: int = 0) -> None:
         """Let it go on."""

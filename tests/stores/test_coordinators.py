@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -9,6 +11,7 @@ import pytest
 
 from lockring.errors import ProtocolError
 from lockring.net.oneshot import ask_status
+from lockring.server.local.children import child_environment
 from lockring.testing import LocalCluster
 from tests.processes import eventually
 from tests.stores.load import Holder
@@ -124,6 +127,24 @@ def test_the_loss_of_every_coordinator_at_once_loses_no_lock(cluster: LocalClust
         cluster.restart(name)
     cluster.wait_until_stable(timeout_s=SETTLED_S)
     holder.check("the coordinators are back")
+
+
+@pytest.mark.slow
+def test_an_operator_may_name_any_coordinators_if_the_leader_is_among_them(cluster: LocalCluster) -> None:
+    leader = cluster.leader
+    standbys = [name for name in cluster.coordinators if name != leader]
+
+    def run(command: str, *names: str) -> subprocess.CompletedProcess[str]:
+        servers = ",".join(map(cluster.address_of, names))
+        words = [sys.executable, "-m", "lockring", command, "N1", "--server", servers]
+        return subprocess.run(words, capture_output=True, text=True, env=child_environment())
+
+    refused = run("drain", *standbys)
+    assert refused.returncode == 69
+    assert f"the coordinator at {cluster.address_of(leader)} leads" in refused.stderr
+    for command in ("drain", "undrain"):
+        done = run(command, *standbys, leader)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     weight: Annotated[int, setting("A share.", minimum=1, maximum=100)] = 1
     drain_timeout_s: Annotated[float, setting("A while.", unit="seconds", minimum=0)] = 60.0
     mode: Annotated[Literal["sync", "async"], setting("A way.")] = "sync"
+    care: Annotated[Literal["some", "much"] | None, setting("A choice, if any.")] = None
     fresh: Annotated[bool, setting("A switch.")] = False
     servers: Annotated[
         tuple[str, ...], setting("Some places.", metavar="HOST:PORT", check=split_address, key="server")
@@ -176,3 +177,10 @@ def test_any_text_is_either_read_or_refused(text, each):
     except ConfigError as error:
         said = str(error)
     assert said.startswith("here: ")
+
+
+def test_a_choice_may_have_no_default():
+    assert loaded().care is None
+    assert loaded(environ={"LOCKRING_CARE": "much"}).care == "much"
+    with pytest.raises(ConfigError, match="--care: expected one of some, much, got 'none'"):
+        loaded({"care": "none"})

@@ -15,7 +15,7 @@ from lockring.cli.lock.reporter import StderrReporter
 from lockring.cli.options import setting_options
 from lockring.cli.sections import read_settings
 from lockring.config import CONFIG_VARIABLE
-from lockring.errors import LockringError, ProtocolError, Unavailable
+from lockring.errors import LockringError, NotCoordinator, ProtocolError, Unavailable
 from lockring.slots import SLOTS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def client_settings(given: Mapping[str, Any]) -> ClientSettings:
 
 
 def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
-    """Ask the first of the named servers that answers.
+    """Ask the first of the named servers that answers; a coordinator that stands by is passed over if it cannot.
 
     Args:
         settings: have the addresses of the servers.
@@ -55,19 +55,25 @@ def ask(settings: ClientSettings, question: Callable[[str, float], _A]) -> _A:
 
     Raises:
         Unavailable: no server answers.
+        NotCoordinator: those that answered are coordinators that do not lead.
         LockringError: the first server that answered refused.
     """
     from lockring.cli.waiting import of_answer, telling
 
     failures: list[LockringError] = []
+    standing_by: NotCoordinator | None = None
     for server in settings.servers:
         try:
             with telling(of_answer(server, settings.connect_timeout_s), _voice()):
                 return question(server, settings.connect_timeout_s)
         except ProtocolError as error:
             failures.append(ProtocolError(f"{server} is not a lockring server: {error}"))
+        except NotCoordinator as error:
+            standing_by = error
         except Unavailable as error:
             failures.append(error)
+    if standing_by is not None:
+        raise standing_by
     if len(failures) == 1 and not isinstance(failures[0], Unavailable):
         raise failures[0]
     if len(failures) == 1:

@@ -126,6 +126,8 @@ class _Diagnosis:
         self._wall_ns = wall_ns
         self._primary: Counter[str] = Counter()
         self._vacant = self._vacant_since = self._single = 0
+        self._in_memory = 0
+        self._on_disk: set[NodeId] = set()
         self._ended_s: list[float | None] = []
         for slot in state.slots:
             if slot.primary is None or not state.is_current(slot.primary):
@@ -133,7 +135,8 @@ class _Diagnosis:
                 self._vacant_since = max(self._vacant_since, self._vacant_from(slot))
             else:
                 self._primary[slot.primary.node] += 1
-                self._single += slot.backup is None or not state.is_current(slot.backup.replica)
+                if slot.backup is None or not state.is_current(slot.backup.replica):
+                    self._count_single(slot.primary.node)
 
     def _vacant_from(self, slot: SlotState) -> int:
         """Return since when a slot has no primary, by the wall clock in ns.
@@ -143,6 +146,14 @@ class _Diagnosis:
         """
         member = None if slot.primary is None else self._state.members.get(slot.primary.node)
         return slot.epoch if member is None else member.replica.incarnation * NS_PER_US
+
+    def _count_single(self, node: NodeId) -> None:
+        self._single += 1
+        status = own_status(self._state.members[node], self._nodes.get(node, NO_ANSWER))
+        if status is None or status.durability == "none":
+            self._in_memory += 1
+        else:
+            self._on_disk.add(node)
 
     def health(self) -> Health:
         statuses = {
@@ -158,11 +169,9 @@ class _Diagnosis:
             for each in statuses.values()
             if each is not None and (each.away_ms >= 0 or self._is_fading(each))
         ]
-        remarks = self._about_coordinator(statuses)
+        remarks = self._about_coordinator(statuses) + self._about_journals(statuses)
         if self._single and served:
-            remarks.append(
-                f"{count(self._single, 'slot')} without a backup: a crash of the primary would lose their locks"
-            )
+            remarks.append(self._about_single())
         if served >= SLOTS:
             remarks, reasons = remarks + reasons, []
         condition: Condition = "degraded" if remarks else "serving"
@@ -179,6 +188,23 @@ class _Diagnosis:
             remarks=remarks,
             lease_left_s=min(left_ms) / 1000 if left_ms else None,
         )
+
+    def _about_single(self) -> str:
+        """Return which fault would lose the locks of slots that have no backup."""
+        slots = f"{count(self._single, 'slot')} without a backup: "
+        if self._in_memory:
+            return f"{slots}a crash of the primary would lose their locks"
+        return (
+            f"{slots}their locks outlive a crash, in the journal of {', '.join(sorted(self._on_disk))} alone"
+        )
+
+    def _about_journals(self, statuses: Mapping[NodeId, ServerStatus | None]) -> list[str]:
+        return [
+            f"{node} has not been able to write its journal for {duration(status.journal_trouble_ms / 1000)}"
+            f" ({status.journal_trouble}): it grants no new lock, and holders keep theirs"
+            for node, status in sorted(statuses.items())
+            if status is not None and status.journal_trouble
+        ]
 
     def _is_fading(self, status: ServerStatus) -> bool:
         """Return whether a node's lease has been left to run down: it is renewed several times in its length."""

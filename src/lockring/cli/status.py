@@ -170,6 +170,11 @@ def facts(look: _Look) -> dict[str, Any]:
                 "locks": None if own is None else own.locks,
                 "waiters": None if own is None else own.waiters,
                 "sessions": None if own is None else own.sessions,
+                "durability": None if own is None else own.durability,
+                "journal_problem": None if own is None else own.journal_trouble or None,
+                "journal_problem_s": None
+                if own is None or not own.journal_trouble
+                else own.journal_trouble_ms / 1000,
             }
         )
     spokesman = look.spokesman
@@ -236,13 +241,20 @@ def replica_of(copy: Copy | None) -> Replica | None:
 _COLUMNS: Final = (
     Column("NODE", least=8),
     Column("CONDITION"),
-    Column("ADDRESS", leaves=4),
-    Column("WEIGHT", True, leaves=2),
+    Column("ADDRESS", leaves=5),
+    Column("WEIGHT", True, leaves=3),
     Column("SERVES", True),
-    Column("PRIMARY OF", True, leaves=5),
-    Column("BACKUP OF", True, leaves=3),
+    Column("PRIMARY OF", True, leaves=6),
+    Column("BACKUP OF", True, leaves=4),
     Column("LEARNING", True, leaves=1),
+    Column("DURABILITY", leaves=2),
 )
+
+
+def _durability(member: dict[str, Any]) -> str:
+    if member["journal_problem"]:
+        return "failing"
+    return member["durability"] or "?"
 
 
 def _print(found: dict[str, Any], health: Health) -> None:
@@ -252,6 +264,7 @@ def _print(found: dict[str, Any], health: Health) -> None:
             [each[key] for key in ("id", "condition", "address", "weight")]
             + ["?" if each["slots_served"] is None else each["slots_served"]]
             + [each[key] for key in ("slots_primary", "slots_backup", "slots_learner")]
+            + [_durability(each)]
             for each in found["members"]
         ],
     )

@@ -71,6 +71,8 @@ class DepartureEnd(enum.Enum):
     """Nothing is left on it."""
     ONLY_SPARE_COPIES = enum.auto()
     """It serves nothing, and no other node can take its copies: the last one goes on alone."""
+    KEPT = enum.auto()
+    """Every other node leaves too; what is on it is in its journal, and waits there for its next life."""
     NOTHING_HERE = enum.auto()
     """Nothing is on it, and the coordinator is away."""
     NEW_LIFE = enum.auto()

@@ -1,8 +1,15 @@
-"""What a node's journal says: the values that the core, the files and the simulation share.
+"""The content of a node's journal: the values that the core, the files and the simulation share.
 
-A journal is one more copy of every slot that a node has, kept on disk. It is written in the replication's own words: the
-parts of a stream that a primary would send to a copy. For a slot that the node serves, the node is the sender; for one
-that it copies, the primary's parts are written as they came. So replaying a journal is what a copy does anyway.
+A journal is one more copy of every slot that a node has, kept on disk. It is written in the replication's own words:
+the parts of a stream that a primary would send to a copy. For a slot that the node serves, the node is the sender; for
+one that it copies, the primary's parts are written as they came. So replaying a journal is what a copy does anyway.
+
+Rules:
+
+- Batches are numbered without a gap, and written in that order. The numbers of lost ones are not used again.
+- A rewrite says everything again, slot by slot, between other entries. Until its last batch is durable, everything
+  before it must be kept. Replayed without that, entries about a slot make sense from its first complete start on; what
+  stands before that is skipped.
 """
 
 from __future__ import annotations
@@ -44,20 +51,20 @@ class ClusterSeen(msgspec.Struct, array_like=True, frozen=True, tag=11):
     backup_lease_ms: int
 
 
-class SlotCleared(msgspec.Struct, array_like=True, frozen=True, tag=12):
-    """The node holds nothing in this slot any more, or begins it without content as of `base`."""
+class EmptySlot(msgspec.Struct, array_like=True, frozen=True, tag=12):
+    """The node holds nothing in this slot any more, or begins it without content as of `base`; -1 for none."""
 
     slot: SlotNumber
     base: Version
 
 
-class ReignEnded(msgspec.Struct, array_like=True, frozen=True, tag=13):
+class ReignEnd(msgspec.Struct, array_like=True, frozen=True, tag=13):
     """A former primary's word on how its reign ended, taken in by this node as its successor."""
 
     end: HandOverSlot
 
 
-JournalEntry = Snapshot | Tail | Resume | LifeBegan | ClusterSeen | SlotCleared | ReignEnded
+JournalEntry = Snapshot | Tail | Resume | LifeBegan | ClusterSeen | EmptySlot | ReignEnd
 
 
 class JournalBatch(NamedTuple):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from lockring.clock import monotonic_ns
 from lockring.core.machine import Machine
@@ -29,6 +29,13 @@ _MOMENT_NS: Final = 20 * NS_PER_US
 EffectT = TypeVar("EffectT")
 
 
+class TakeEffects(Protocol[EffectT]):
+    """Takes a machine's effects, as its `take_effects` does."""
+
+    def __call__(self, *, now_ns: int) -> list[EffectT]:
+        """Return the effects of a turn, given the monotonic clock."""
+
+
 class CoreLoop(Generic[EffectT]):
     """Runs a machine in its event loop. Not thread-safe.
 
@@ -36,6 +43,7 @@ class CoreLoop(Generic[EffectT]):
         machine: the core. Its inputs but `on_timer` come from elsewhere, followed by `schedule` or one of the flushes.
         carry_out: carries out the effects of one turn, in their order.
         read_clock: reads the monotonic clock for `on_timer`.
+        take_effects: called in the place of the machine's, which it calls after what must come before any effect.
     """
 
     def __init__(
@@ -44,11 +52,13 @@ class CoreLoop(Generic[EffectT]):
         carry_out: Callable[[list[EffectT]], None],
         *,
         read_clock: Callable[[], int] = monotonic_ns,
+        take_effects: TakeEffects[EffectT] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._machine = machine
         self._carry_out = carry_out
         self._read_clock = read_clock
+        self._take_effects = machine.take_effects if take_effects is None else take_effects
         self._scheduled = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
@@ -75,7 +85,7 @@ class CoreLoop(Generic[EffectT]):
     def flush(self) -> None:
         """Flush now, even if more input is likely."""
         if not self._stopped:
-            self._carry_out(self._machine.take_effects(now_ns=monotonic_ns()))
+            self._carry_out(self._take_effects(now_ns=monotonic_ns()))
             self._flushed_ns = monotonic_ns()
             self._arm()
 
@@ -115,5 +125,5 @@ class CoreLoop(Generic[EffectT]):
         deadline_ns = self._machine.next_deadline_ns()
         if deadline_ns is not None and monotonic_ns() >= deadline_ns:
             self._machine.on_timer(now_ns=self._read_clock())
-            self._carry_out(self._machine.take_effects(now_ns=monotonic_ns()))
+            self._carry_out(self._take_effects(now_ns=monotonic_ns()))
         self._arm()

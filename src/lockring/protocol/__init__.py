@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from lockring.protocol.base import FRAME_BYTES_MAX, PROTOCOL, WAIT_FOREVER, Message
 from lockring.protocol.cluster import (
+    FORMER_LIVES_MAX,
     Drain,
     DrainReply,
     GetState,
@@ -116,6 +117,7 @@ from lockring.protocol.replication import (
 )
 
 __all__ = [
+    "FORMER_LIVES_MAX",
     "FRAME_BYTES_MAX",
     "MEMBERS_MAX",
     "MEMBER_PAYLOAD_BYTES_MAX",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,9 @@ from lockring.ids import (
 )
 from lockring.protocol.base import Message
 from lockring.protocol.infos import ServerStatus
+
+FORMER_LIVES_MAX: Final = 1_000
+"""Former lives for which one life may vouch. A journal rarely has more than a few."""
 
 
 class GetState(Message, tag=19):
@@ -113,7 +117,9 @@ class UndrainReply(Message, tag=54):
 class Join(Message, tag=40):
     """First message of a node to the coordinator.
 
-    `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "".
+    `version`: the newest state that the node has seen (0: none); `grpc`: its gRPC HOST:PORT, or "". `former`: earlier
+    lives of this node, at most `FORMER_LIVES_MAX`. The sender testifies that they are over, and that its journal has
+    everything for which they have answered.
     """
 
     protocol: int
@@ -124,15 +130,18 @@ class Join(Message, tag=40):
     weight: int
     version: Version
     grpc: str = ""
+    former: list[Incarnation] = []
 
 
 class Leave(Message, tag=44):
     """A joined node's notice to the coordinator that it stops: move everything off it. Answered `DrainReply`.
 
-    It concerns the life that sends it and no other, and is never forwarded.
+    It concerns the life that sends it and no other, and is never forwarded. `keeps`: what no other node can take is
+    kept in the sender's journal, so that its slots stay the sender's.
     """
 
     request: RequestNumber
+    keeps: bool = False
 
 
 class Heartbeat(Message, tag=41):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
-from lockring.cluster_state import ClusterState, Replica
+from lockring.cluster_state import Replica
+from lockring.core.node import JoinFacts
 from lockring.errors import (
     DuplicateNode,
     InvalidRequest,
@@ -64,9 +65,8 @@ class Joiner(Protocol):
     def replica(self) -> Replica:
         """The node's identity: its id and its incarnation."""
 
-    @property
-    def state(self) -> ClusterState:
-        """The newest cluster state that the node knows."""
+    def join_facts(self) -> JoinFacts:
+        """Return what the node says of its cluster and of its former lives."""
 
     def begin_life(self, incarnation: Incarnation) -> None:
         """Begin another life with a new incarnation, since the cluster has seen a later one than the present."""
@@ -141,17 +141,17 @@ class CoordinatorLink:
 
     def hello(self) -> Message:
         """See `Caller`."""
-        place = self._place
-        replica, state = self._node.replica, self._node.state
+        place, replica, facts = self._place, self._node.replica, self._node.join_facts()
         return Join(
             protocol=PROTOCOL,
-            cluster=state.cluster,
+            cluster=facts.cluster,
             node=replica.node,
             incarnation=replica.incarnation,
             address=place.address,
             weight=place.weight,
-            version=state.version,
+            version=facts.version,
             grpc=place.grpc,
+            former=list(facts.former),
         )
 
     def connect_failed(self, address: str, error: LockringError, hint: int) -> None:

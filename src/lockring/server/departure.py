@@ -11,12 +11,13 @@ from lockring.units import NS_PER_S
 log = logging.getLogger("lockring.node")
 
 
-def report_departure(depart: Depart, *, left: str, is_last: bool) -> int:
+def report_departure(depart: Depart, *, left: str, locks: int, is_last: bool) -> int:
     """Log why a node stops, and return the exit code of its process.
 
     Args:
         depart: the decision of the node's core.
         left: the node's remaining work, as the end of a sentence.
+        locks: how many locks it has.
         is_last: whether the cluster has no other node.
     """
     match depart.end:
@@ -30,6 +31,9 @@ def report_departure(depart: Depart, *, left: str, is_last: bool) -> int:
             log.info("drained: nothing is left on this node; it is the last one, and held no lock")
         case DepartureEnd.DRAINED:
             log.info("drained: nothing is left on this node; the other nodes have what it had")
+        case DepartureEnd.KEPT:
+            kept = "1 lock is" if locks == 1 else f"{locks} locks are"
+            log.info("%s kept in the data directory, for this node's next start: no other node goes on", kept)
         case DepartureEnd.ONLY_SPARE_COPIES:
             log.info("drained but for copies, which no other node can take: the last one goes on alone")
         case DepartureEnd.NOTHING_HERE:

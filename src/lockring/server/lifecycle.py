@@ -81,6 +81,7 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
     loop = asyncio.get_running_loop()
     end: asyncio.Future[int] = loop.create_future()
     loop.set_exception_handler(lambda _loop, context: _broken(context, end))
+    tune_garbage_collection()
     service = make()
 
     def leave() -> None:
@@ -101,7 +102,7 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
     finished: asyncio.Task[int] | None = None
     try:
         await service.start()
-        tune_garbage_collection()
+        gc.freeze()  # what a journal has brought back is no garbage
         finished = loop.create_task(service.finished())
         await asyncio.wait([finished, end], return_when=asyncio.FIRST_COMPLETED)
         return end.result() if end.done() else finished.result()
@@ -137,7 +138,11 @@ def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def tune_garbage_collection() -> None:
-    """Exclude all present objects from later garbage collections, and collect less often: pauses cost leases."""
+    """Exclude all present objects from later garbage collections, and collect less often: pauses cost leases.
+
+    Called before a server is made: a node that reads a long journal makes many objects, and each collection meanwhile
+    would look at all of them.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -2,6 +2,7 @@
 
 - `node_port` listens, and hands over what comes on accepted connections.
 - `node_lives` has the present life and the connection to the coordinator; `node_life` is one life and its core.
+- `journal_start` opens the node's journal, and `journal_writer` writes it.
 - `local_client` lets clients of this very process in, among them the gRPC API.
 - `node_log` writes what an operator needs to know; `departure` says how the process ends.
 """
@@ -42,6 +43,9 @@ class NodeServer:
     Args:
         settings: see `NodeSettings`.
         ports: how many servers are in this process.
+
+    Raises:
+        JournalError: the data directory cannot be used.
     """
 
     def __init__(self, settings: NodeSettings, *, ports: int = 1) -> None:
@@ -112,9 +116,10 @@ class NodeServer:
     def departed(self, depart: Depart) -> None:
         """See `LifeListener`."""
         core = self._lives.present.core
-        may_serve = core.coordinator_lease_left_ns(monotonic_ns()) > 0
-        left = shares(core.state, core.replica, may_serve=may_serve)
-        code = report_departure(depart, left=left, is_last=len(core.state.members) <= 1)
+        now_ns = monotonic_ns()
+        left = shares(core.state, core.replica, may_serve=core.coordinator_lease_left_ns(now_ns) > 0)
+        locks = core.status(now_ns=now_ns).locks
+        code = report_departure(depart, left=left, locks=locks, is_last=len(core.state.members) <= 1)
         self._lives.log.flush()
         if not self._end.done():
             self._end.set_result(code)

@@ -17,11 +17,14 @@ from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, from_code
 from lockring.ids import ConnectionId
+from lockring.journal.journal import Journal
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
 from lockring.protocol import ClientHello, FromPeer, Message, Welcome
+from lockring.server.journal_writer import JournalWriter
+from lockring.server.settings import Durability
 from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_S
 
@@ -119,6 +122,8 @@ class NodeLife:
         coordinator: returns the connection to the coordinator if the coordinator has welcomed this node.
         on_state: called for each new cluster state.
         on_depart: called when the node may stop, with the reason.
+        journal: the files of the node's journal, None without one.
+        durability: how durable the journal is kept.
     """
 
     def __init__(
@@ -131,12 +136,28 @@ class NodeLife:
         coordinator: Callable[[], FramedConnection | None],
         on_state: Callable[[ClusterState], None],
         on_depart: Callable[[Depart], None],
+        journal: Journal | None = None,
+        durability: Durability = "none",
     ) -> None:
-        self.core = NodeCore(replica, timing=Timing(), has_standbys=has_standbys, now_ns=monotonic_ns())
+        self.core = core = NodeCore(
+            replica,
+            timing=Timing(),
+            has_standbys=has_standbys,
+            journal=None if journal is None else journal.found,
+            durability=durability,
+            now_ns=monotonic_ns(),
+        )
         self.outbox = outbox
         self.accepted: set[ConnectionId] = set()
         """The accepted connections that the core knows."""
-        self.pump = CoreLoop(self.core, self._carry_out)
+        self.journal: JournalWriter | None = None
+        """Writes the journal, where there is one."""
+        if journal is not None:
+            self.journal = JournalWriter(
+                core, journal, waits_for_sync=durability == "disk", wake=lambda: self.pump.schedule()
+            )
+        takes = None if self.journal is None else self.journal.take_effects
+        self.pump = CoreLoop(core, self._carry_out, take_effects=takes)
         self._guest_of = guest_of
         self._coordinator = coordinator
         self._on_state = on_state
@@ -146,8 +167,11 @@ class NodeLife:
         self.pump.schedule()
 
     def end(self, reason: str) -> None:
-        """Stop the core and all of its connections."""
+        """Stop the core, its journal and all of its connections."""
         self.pump.stop()
+        journal, self.journal = self.journal, None
+        if journal is not None:
+            journal.end()
         for link in self._links.values():
             link.dialer.close(reason)
         for number in sorted(self.accepted):

@@ -11,16 +11,19 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns, wall_ns
-from lockring.cluster_state import ClusterState, Replica
+from lockring.cluster_state import Replica
 from lockring.core.effects import COORDINATOR, Depart
-from lockring.errors import LockringError
+from lockring.core.node import JoinFacts
+from lockring.errors import JournalError, LockringError, WrongCluster
 from lockring.ids import ConnectionId, Incarnation, NodeId
 from lockring.net.connection import Outbox
 from lockring.protocol import Message, Welcome
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
+from lockring.server.journal_start import later_than_found, open_journal
 from lockring.server.node_life import Guest, NodeLife
 from lockring.server.node_log import NodeLog
 from lockring.server.settings import NodeSettings
+from lockring.troubles import RepeatedTrouble
 from lockring.units import NS_PER_MS, NS_PER_US
 
 log: Final = logging.getLogger("lockring.node")
@@ -50,6 +53,9 @@ class NodeLives:
         present: the life that is lived now.
         log: what is reported of all of them.
         has_joined: whether any life has joined the cluster.
+
+    Raises:
+        JournalError: the node's data directory cannot be used.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class NodeLives:
         guest_of: Callable[[ConnectionId], Guest | None],
         listener: LifeListener,
     ) -> None:
+        self._settings = settings
         self._node = NodeId(settings.id)
         self._has_standbys = len(settings.coordinators) > 1
         self._outbox = outbox
@@ -69,6 +76,7 @@ class NodeLives:
         self._link = CoordinatorLink(self, place, settings.coordinators, outbox)
         self._leave_until_ns: int | None = None
         self.has_joined = False
+        self._trouble = RepeatedTrouble()
         self.present = self._begin(Incarnation(wall_ns() // NS_PER_US))
         self.log = NodeLog(self.present.core)
 
@@ -93,16 +101,23 @@ class NodeLives:
         """See `Joiner`."""
         return self.present.core.replica
 
-    @property
-    def state(self) -> ClusterState:
+    def join_facts(self) -> JoinFacts:
         """See `Joiner`."""
-        return self.present.core.state
+        return self.present.core.join_facts()
 
     def begin_life(self, incarnation: Incarnation) -> None:
         """See `Joiner`."""
         self.present.end("this node begins a new life")
-        self.present = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
-        self.log.begin_life(self.present.core)
+        try:
+            life = self._begin(max(incarnation, Incarnation(wall_ns() // NS_PER_US)))
+        except JournalError as error:
+            # The coordinator asks for another life again, as soon as the connection to it is dialed again.
+            told = self._trouble.fails(f"no new life can begin yet: {error}", now_ns=monotonic_ns())
+            if told:
+                log.error("%s", told)
+            return
+        self.present = life
+        self.log.begin_life(life.core)
         self._go_on_leaving()
 
     def check_coordinator(self, welcome: Welcome, address: str) -> None:
@@ -132,13 +147,26 @@ class NodeLives:
         self.present.pump.schedule()
 
     def fail(self, error: LockringError) -> None:
-        """See `Joiner`."""
+        """See `Joiner`. What the journal says of the node's cluster is named as the reason where it is one."""
+        facts = self.present.core.join_facts()
+        if isinstance(error, WrongCluster) and self.present.journal is not None and facts.cluster:
+            error = WrongCluster(
+                f"{error}: the locks in {self._settings.data_dir} are of cluster {facts.cluster}; for this one, name another"
+                " directory with --data-dir"
+            )
         self._link.close(str(error))
         self._listener.failed(error)
 
     # ----------------------------------------------------------------------- inner
 
-    def _begin(self, incarnation: Incarnation) -> NodeLife:
+    def _begin(self, least: Incarnation) -> NodeLife:
+        """Return a life with at least this incarnation, whose beginning its journal already has.
+
+        Raises:
+            JournalError: it cannot be opened or written.
+        """
+        journal = open_journal(self._settings)
+        incarnation = least if journal is None else later_than_found(journal, least)
         life = NodeLife(
             Replica(self._node, incarnation),
             has_standbys=self._has_standbys,
@@ -147,7 +175,15 @@ class NodeLives:
             coordinator=lambda: self._link.connection,
             on_state=lambda state: self.log.state_changed(state),
             on_depart=self._listener.departed,
+            journal=journal,
+            durability=self._settings.keeps,
         )
+        if life.journal is not None:
+            try:
+                life.journal.begin()
+            except BaseException:
+                life.end("its journal cannot be written")
+                raise
         life.core.coordinator_missing(self._link.note)
         return life
 

@@ -15,6 +15,9 @@ from lockring.units import NS_PER_S, seconds_to_ns
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+Durability = Literal["none", "process", "disk"]
+"""When a grant is kept, before its answer: never, written to the system, or synced to the disk."""
+
 WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 """Hosts to listen on that no client can connect to."""
 
@@ -36,8 +39,13 @@ _DATA_DIR: Final = (
     "earlier lease must have ended."
 )
 _DATA_DIR_KEPT: Final = (
-    "Directory of the coordinator's state (SQLite). By default one named after the command and the port, in "
-    "$STATE_DIRECTORY or the user's directory for state."
+    "Directory of the coordinator's state (SQLite) and of the locks. By default one named after the command and the port,"
+    " in $STATE_DIRECTORY or the user's directory for state."
+)
+_DATA_DIR_NODE: Final = "Directory in which the node keeps its locks, so that they outlive the process. Each node needs one of its own."
+_DURABILITY: Final = (
+    "Answer a grant once it is written to the data directory (process: it survives the death of every process), or"
+    " synced to the disk (disk: it survives power loss too). Without a data directory none, with one process."
 )
 _STORE: Final = (
     "Store that several coordinators share, instead of --data-dir: etcd://HOST,HOST,HOST/PREFIX or"
@@ -135,12 +143,23 @@ class NodeSettings(_Server, frozen=True, kw_only=True):
     grpc: Annotated[bool, setting(_GRPC)] = True
     grpc_listen: Annotated[str, setting(_GRPC_LISTEN, metavar="HOST:PORT", check=_address)] = ""
     grpc_advertise: Annotated[str, setting(_GRPC_ADVERTISE, metavar="HOST:PORT", check=_address)] = ""
+    data_dir: Annotated[str | None, setting(_DATA_DIR_NODE, metavar="DIR", check=_directory)] = None
+    durability: Annotated[Durability | None, setting(_DURABILITY)] = None
     weight: Annotated[int, setting(_WEIGHT, minimum=1, maximum=100)] = 1
     drain_timeout_s: Annotated[float, setting(_DRAIN, unit="seconds", minimum=0, maximum=86_400)] = 60.0
 
     def __post_init__(self) -> None:
         _check_reachable(self.listen, self.advertise, "--advertise")
         _check_grpc(self)
+        if self.data_dir is None:
+            _check_durability(self.durability, "")
+
+    @property
+    def keeps(self) -> Durability:
+        """How durable the locks are kept: what was asked for, or what follows from the data directory."""
+        if self.data_dir is None:
+            return "none"
+        return self.durability or "process"
 
     def grpc_addresses(self, listening: str, advertised: str) -> tuple[str, str]:
         """Return the gRPC address to listen on, and the one to advertise, "" for the one listened on.
@@ -188,6 +207,7 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
         ),
     ] = ""
     data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
+    durability: Annotated[Durability | None, setting(_DURABILITY)] = None
     in_memory: Annotated[bool, setting(_IN_MEMORY)] = False
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     grpc: Annotated[bool, setting(_GRPC)] = True
@@ -208,7 +228,8 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
         _check_grpc(self)
         _check_reachable(self.coordinator_listen, self.coordinator_advertise, "--coordinator-advertise")
         _check_leases(self.backup_lease_s, self.coordinator_lease_s, self.member_lease_s)
-        _check_kept(self)
+        ports = [split_address(each)[1] for each in (self.listen, self.coordinator_listen)]
+        _check_kept(self, is_nameless=not any(ports))
 
     def coordinator(self, data_dir: str | None, *, new_cluster: bool) -> CoordinatorSettings:
         """Return the settings of the coordinator in this process.
@@ -230,8 +251,13 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             log_level=self.log_level,
         )
 
-    def node(self, coordinator: str) -> NodeSettings:
-        """Return the settings of the node in this process, given the address at which its coordinator listens."""
+    def node(self, coordinator: str, data_dir: str | None) -> NodeSettings:
+        """Return the settings of the node in this process.
+
+        Args:
+            coordinator: HOST:PORT at which the coordinator in this process listens.
+            data_dir: directory of its locks, None for memory.
+        """
         return NodeSettings(
             id=self.id,
             listen=self.listen,
@@ -240,6 +266,8 @@ class ServeSettings(_Server, frozen=True, kw_only=True):
             grpc=self.grpc,
             grpc_listen=self.grpc_listen,
             grpc_advertise=self.grpc_advertise,
+            data_dir=data_dir,
+            durability=self.durability,
             weight=self.weight,
             drain_timeout_s=self.drain_timeout_s,
             log_level=self.log_level,
@@ -264,6 +292,7 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     ] = 1
     store: Annotated[str, setting(_STORE, metavar="URL")] = ""
     data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
+    durability: Annotated[Durability | None, setting(_DURABILITY)] = None
     in_memory: Annotated[bool, setting(_IN_MEMORY)] = False
     new_cluster: Annotated[bool, setting(_NEW_CLUSTER)] = False
     grpc: Annotated[bool, setting("Whether the nodes serve the gRPC API, each at its own port + 100.")] = True
@@ -273,8 +302,8 @@ class UpSettings(_Server, frozen=True, kw_only=True):
             raise ConfigError(
                 f"--coordinators {self.coordinators} needs a store that they share: name one with --store URL"
             )
-        if self.store and (self.data_dir is not None or self.in_memory):
-            raise ConfigError("--store contradicts --data-dir and --in-memory: leave them out")
+        if self.store and self.in_memory:
+            raise ConfigError("--store contradicts --in-memory: leave one of them out")
         if (
             self.port
             and self.port + self.coordinators - 1 + self.nodes + GRPC_PORT_OFFSET * self.grpc > PORT_MAX
@@ -286,7 +315,7 @@ class UpSettings(_Server, frozen=True, kw_only=True):
             raise ConfigError(
                 f"--host {self.host} is not an address that clients can connect to; name one that is"
             )
-        _check_kept(self)
+        _check_kept(self, is_nameless=bool(self.store) or not self.port)
 
 
 def _check_reachable(listen: str, advertise: str, flag: str) -> None:
@@ -316,9 +345,22 @@ def _check_grpc(settings: NodeSettings | ServeSettings) -> None:
         _check_reachable("127.0.0.1:0", settings.grpc_advertise, "--grpc-advertise")
 
 
-def _check_kept(settings: ServeSettings | UpSettings) -> None:
+def _check_kept(settings: ServeSettings | UpSettings, *, is_nameless: bool) -> None:
+    """Check what is kept, given whether there is no directory by default."""
     if settings.in_memory and settings.data_dir is not None:
         raise ConfigError(f"--in-memory contradicts --data-dir {settings.data_dir}: leave one of them out")
+    if settings.in_memory:
+        _check_durability(settings.durability, ", and leave out --in-memory")
+    elif settings.data_dir is None and is_nameless:
+        _check_durability(settings.durability, "")
+
+
+def _check_durability(durability: Durability | None, more: str) -> None:
+    """Refuse to keep locks without a directory; `more` says what else to do than to name one."""
+    if durability not in (None, "none"):
+        raise ConfigError(
+            f"--durability {durability} needs a directory to keep the locks in: name one with --data-dir DIR{more}"
+        )
 
 
 def _check_one_place(store: str, data_dir: str | None) -> None:

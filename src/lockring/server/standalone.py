@@ -24,7 +24,7 @@ class StandaloneServer:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        kept = kept_by_serve(settings)
+        self._kept = kept = kept_by_serve(settings)
         self._coordinator = CoordinatorServer(
             settings.coordinator(kept.data_dir, new_cluster=kept.is_new), ports=2
         )
@@ -33,7 +33,9 @@ class StandaloneServer:
     async def start(self) -> None:
         """Start the coordinator, then the node. Raises what either of them does."""
         await self._coordinator.start()
-        self._node = NodeServer(self._settings.node(self._coordinator.address), ports=2)
+        # After the coordinator, for which a directory is new if it has to make it.
+        node = self._settings.node(self._coordinator.address, self._kept.data_dir)
+        self._node = NodeServer(node, ports=2)
         await self._node.start()
         log.info(
             "clients reach it with LOCKRING_SERVER=%s; further nodes join with --coordinator %s",

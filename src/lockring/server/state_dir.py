@@ -20,13 +20,16 @@ from lockring.errors import StoreError
 from lockring.server.settings import CoordinatorSettings, ServeSettings, UpSettings
 from lockring.store.base import Store
 from lockring.store.memory import MemoryStore
-from lockring.store.sqlite import SqliteStore
+from lockring.store.sqlite import DATABASE_NAME, SqliteStore
 from lockring.store.urls import open_store as open_shared
 from lockring.system_errors import reason_of
 from lockring.units import NS_PER_S
 
 SYSTEMD_VARIABLE: Final = "STATE_DIRECTORY"
 """Set by systemd for a service with `StateDirectory=`: directories, separated by colons."""
+
+COORDINATOR_PART: Final = "coordinator"
+"""The coordinator's directory below that of `lockring up`."""
 
 _CHOICES: Final = "name another one with --data-dir DIR, or keep no state with --in-memory"
 
@@ -60,13 +63,36 @@ def kept_by_up(settings: UpSettings) -> StatePlace:
     Raises:
         StoreError: none was configured, and the default cannot be used; the text names the choices.
     """
-    if settings.data_dir is not None or settings.in_memory:
+    if settings.data_dir is not None or settings.in_memory or settings.store:
         return StatePlace(settings.data_dir, settings.new_cluster)
     return (
         StatePlace(_default(f"up-{settings.port}"), settings.new_cluster)
         if settings.port
         else StatePlace(None, True)
     )
+
+
+def parts_of_up(data_dir: str) -> Path:
+    """Make the directory of `lockring up` if it is missing, and return the one below it that is its coordinator's.
+
+    Each node has one beside it, under its own name. What is found decides what the coordinator finds, and so whether
+    the cluster is new: in a directory that was there, only the coordinator's own part can say what came before.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    directory = Path(data_dir)
+    if (directory / DATABASE_NAME).exists():
+        return directory  # made by a release in which the coordinator alone kept anything
+    part = directory / COORDINATOR_PART
+    try:
+        if not directory.exists():
+            directory.mkdir(mode=0o700, parents=True)
+        elif not part.exists():
+            part.mkdir(mode=0o700)  # without it, the store would take the cluster for a new one
+    except OSError as error:
+        raise StoreError(f"the data directory {directory} cannot be made: {reason_of(error)}") from error
+    return part
 
 
 class OpenStore(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from lockring.server.settings import Durability
 from lockring.testing.local_cluster import COORDINATOR, ClusterFailed, LocalCluster
 from lockring.testing.network import Network, Place
 
-__all__ = ["COORDINATOR", "ClusterFailed", "LocalCluster", "Network", "Place"]
+__all__ = ["COORDINATOR", "ClusterFailed", "Durability", "LocalCluster", "Network", "Place"]

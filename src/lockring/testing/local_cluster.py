@@ -28,7 +28,7 @@ from lockring.errors import LockringError
 from lockring.ids import NodeId
 from lockring.net.oneshot import ServerView, ask_drain, ask_state, ask_status, ask_undrain
 from lockring.server.local.children import command_of, variables_of
-from lockring.server.settings import CoordinatorSettings, LogLevel, NodeSettings
+from lockring.server.settings import CoordinatorSettings, Durability, LogLevel, NodeSettings
 from lockring.slots import SLOTS, slot_of
 from lockring.testing.network import Loopback, Network, Place
 from lockring.testing.process import TestedProcess
@@ -67,6 +67,8 @@ class LocalCluster:
         grpc: whether the nodes serve the gRPC API, each at a free port: see `grpc_address_of`.
         store: URL of a store that the coordinators share, "" for a directory.
         coordinators: how many there are; more than one need a store.
+        durability: what the nodes keep in journals of their own, each in its directory (see `data_dir_of`): nothing,
+            what a crash of the process leaves ("process"), or what the loss of power leaves ("disk").
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class LocalCluster:
         grpc: bool = False,
         store: str = "",
         coordinators: int = 1,
+        durability: Durability = "none",
     ) -> None:
         assert store or coordinators == 1, "several coordinators need a store that they share"
         self._nodes_at_start = nodes
@@ -92,6 +95,7 @@ class LocalCluster:
         self._loopback = Loopback()
         self._network: Network = self._loopback if network is None else network
         self._log_level: LogLevel = log_level
+        self._durability: Durability = durability
         self._grpc_places: dict[str, Place] | None = {} if grpc else None
         self._coordinator_settings = CoordinatorSettings(
             data_dir=None if store else str(self.directory / "data"),
@@ -189,7 +193,7 @@ class LocalCluster:
     @property
     def leader(self) -> str:
         """The name of the coordinator that leads, by the word of any of them; "" if none is known."""
-        addresses = {self.address_of(name): name for name in self.coordinators}
+        addresses = {self._process(name).place.public: name for name in self.coordinators}
         for name in self.coordinators:
             process = self._process(name)
             if process.is_running and not process.is_frozen:
@@ -201,6 +205,10 @@ class LocalCluster:
     def address_of(self, name: str) -> str:
         """Return HOST:PORT that a process listens on, the same after a restart."""
         return self._process(name).address
+
+    def data_dir_of(self, name: str) -> Path:
+        """Return a node's own directory, the same after a restart. It holds something only with a durability."""
+        return self.directory / f"{name}.data"
 
     def grpc_address_of(self, name: str) -> str:
         """Return HOST:PORT of a node's gRPC API, the same after a restart.
@@ -428,6 +436,8 @@ class LocalCluster:
             coordinators=tuple(self._process(each).place.public for each in self.coordinators),
             weight=weight,
             log_level=self._log_level,
+            data_dir=None if self._durability == "none" else str(self.data_dir_of(name)),
+            durability=None if self._durability == "none" else self._durability,
         )
         return command_of("node", settings)
 

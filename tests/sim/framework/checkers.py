@@ -179,6 +179,38 @@ class Checkers:
                 if belief.slot in serves and not node.has(belief.slot, belief.session, belief.acquisition):
                     raise Violation("P4", f"{node.name} serves slot {belief.slot} without {belief}")
 
+    def node_began(self, node: NodeShell) -> None:
+        """Check the journal that a new life has read.
+
+        JOURNAL, both with `sync` replication and as long as the coordinators' store has lost nothing:
+
+        - The life vouches for what it found unless there is a reason: the directory is new, was lost, replaced or
+          altered, or the machine lost its power while answers waited for writes only. A disk that was full, slow or
+          failing, a torn write, and, where answers waited for syncs, a loss of power are no reasons.
+        - For each grant that a client believes in now: if the stored state names a life that is vouched for as
+          primary or backup of its slot, the grant is in the restored table. Others need not be: another copy was
+          better.
+        """
+        journal, core, disk = node.journal, node.core, node.disk
+        assert journal is not None
+        assert core is not None
+        assert disk is not None
+        doubt, disk.doubt = disk.doubt, ""
+        if not journal.found.is_complete and not doubt:
+            raise Violation("JOURNAL", f"{node.name} does not vouch for its journal: {journal.reason}")
+        if not self.sync or self.wiped or self.stored is None:
+            return
+        lives = {(core.replica.node, life) for life in core.join_facts().former}
+        for belief in self.all_current():
+            slot = self.stored.slots[belief.slot]
+            copies = [slot.primary, None if slot.backup is None else slot.backup.replica]
+            for replica in copies:
+                if replica is None or (replica.node, replica.incarnation) not in lives:
+                    continue
+                self.world.stats["journal_checked"] += 1
+                if not node.has(belief.slot, belief.session, belief.acquisition):
+                    raise Violation("JOURNAL", f"{node.name} vouches for {replica} without {belief}: {slot}")
+
     def _in_copies(self, belief: Belief) -> None:
         if self.stored is None:
             return
@@ -310,10 +342,14 @@ def _change(old: SlotState, new: SlotState) -> str:
     if new.base != old.base:
         return "assigned_empty" if old.primary is not None else "assigned"
     if new.since != old.since:
+        if new.primary is not None and old.primary is not None and new.primary.node == old.primary.node:
+            return "inherited"
         if new.backup is not None and new.backup.replica == old.primary:
             return "swap"
         return "promotion"
     if new.backup != old.backup:
+        if new.backup is not None and old.backup is not None:
+            return "backup_inherited"
         if new.backup is not None and new.backup == old.learner:
             return "in_sync"
         return "backup_dropped"

@@ -6,6 +6,7 @@ import msgspec
 
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
+from lockring.core.coordinator.leadership import LEAD_MS
 from lockring.core.effects import (
     Admit,
     Broadcast,
@@ -29,9 +30,13 @@ from lockring.protocol import (
 from tests.sim.framework.network import End, Network
 from tests.sim.framework.shells import Shell
 from tests.sim.framework.store import SimStore
-from tests.sim.framework.world import Slowness, World
+from tests.sim.framework.world import MS, Slowness, World
 
 _to_coordinator = msgspec.msgpack.Decoder(ToCoordinator)
+
+
+LEADS_PER_LEASE = 5
+"""How short a lead is beside the coordinator lease, where that is shorter than the default."""
 
 
 class CoordinatorShell(Shell):
@@ -65,6 +70,11 @@ class CoordinatorShell(Shell):
         """The machine that decides, None while the process stands by."""
         return None if self.core is None else self.core.deciding
 
+    @property
+    def lead_ms(self) -> int:
+        """How long a lead lasts that is not renewed."""
+        return min(LEAD_MS, self.timing.coordinator_lease_ns // MS // LEADS_PER_LEASE)
+
     def on_start(self) -> None:
         self._ends: dict[int, End] = {}
         self._admitted: dict[int, None] = {}
@@ -73,6 +83,7 @@ class CoordinatorShell(Shell):
             is_shared=self.store.is_shared,
             new_term=lambda: TermId(f"{self.name}-{self.life}-{self.rng.getrandbits(32):x}"),
             make_core=self._make_core,
+            lead_ms=self.lead_ms,
             now_ns=self.now_ns(),
             wall_ns=self.wall_ns(),
         )

@@ -269,6 +269,7 @@ class Network:
                 else:
                     self._notice(other, max(self._delay(), end._last_arrival - self.world.now + 1))
         process.ends.clear()
+        process.lost_power = power
 
     # ------------------------------------------------------------------ cuts
 

@@ -24,7 +24,7 @@ from lockring.core.effects import (
 from lockring.core.node import NodeCore
 from lockring.core.node.locks import LockHolder, LockWaiter
 from lockring.core.timing import Timing
-from lockring.errors import LockringError
+from lockring.errors import JournalError, LockringError
 from lockring.ids import SessionId, SlotNumber
 from lockring.protocol import (
     PROTOCOL,
@@ -40,14 +40,19 @@ from lockring.protocol import (
     ToNode,
     Welcome,
 )
+from tests.sim.framework.disk import Killed, SimDisk
+from tests.sim.framework.journal_shell import Durability, JournalShell
 from tests.sim.framework.network import End, Network
 from tests.sim.framework.shells import Shell
-from tests.sim.framework.world import MS, Slowness, World
+from tests.sim.framework.world import MS, S, Slowness, World
 
 _to_node = msgspec.msgpack.Decoder(ToNode)
 _from_peer = msgspec.msgpack.Decoder(FromPeer)
 _from_coordinator = msgspec.msgpack.Decoder(FromCoordinator)
 
+
+WELCOME_NS_MAX = 5 * S
+"""How long a coordinator may take to answer a join, as with the real dialer."""
 
 PATIENCE_NS = 1 << 50
 """How long a drain may take: longer than any run, so that no drain is given up."""
@@ -72,12 +77,19 @@ class Tap(Protocol):
     def client_gone(self, node: NodeShell, sender: int) -> None:
         """Note the end of a client's connection."""
 
+    def node_began(self, node: NodeShell) -> None:
+        """Note that a life has begun on a journal, and has read it."""
+
 
 class NodeShell(Shell):
     """A lock node.
 
     Attributes:
         core: the real core; None before the first start.
+        durability: whether the node keeps a journal, and what its answers wait for.
+        disk: where it keeps it; None if it keeps none.
+        journal: the present life's use of it.
+        has_patient_operator: whether the directory is kept even if it is of another cluster than the coordinator.
         id: the node's id: its process's name, unless two processes got one id by mistake.
         draining: whether the node was asked to leave: it exits once nothing is left on it.
         wished_to_leave: the lives of the node that were asked to leave.
@@ -97,6 +109,7 @@ class NodeShell(Shell):
         slowness: Slowness,
         drift: bool,
         tap: Tap,
+        durability: Durability = "none",
     ) -> None:
         super().__init__(world, network, name, slowness=slowness, drift=drift)
         self.tap = tap
@@ -108,6 +121,12 @@ class NodeShell(Shell):
         self.draining = False
         self.wished_to_leave: set[Replica] = set()
         self.incarnation_min = 1
+        self.durability = durability
+        self.has_patient_operator = False
+        self.disk: SimDisk | None = None
+        if durability != "none":
+            self.disk = SimDisk(name, world.rng(f"disk of {name}"), is_synced=durability == "disk")
+        self.journal: JournalShell | None = None
         self.core = None
 
     # ------------------------------------------------------------------ life
@@ -125,13 +144,61 @@ class NodeShell(Shell):
         self._welcomed = False
         self._may_stop = False
         incarnation, self.incarnation_min = max(self.incarnation_min, self.wall_ns() // 1000), 1
+        if self.disk is not None:
+            try:
+                self.journal = JournalShell(self, self.disk)
+            except JournalError as error:
+                self.world.stats["journal_refused"] += 1
+                if self.world.story is not None:
+                    self.world.tell(self.name, str(error))
+                self._end_for(self.rng.randrange(500 * MS, 2000 * MS))
+                return
+            incarnation = max(incarnation, self.journal.later_than())
         self.core = NodeCore(
             Replica(self.id, incarnation),
             timing=self.timing,
             has_standbys=len(self.coordinators) > 1,
+            journal=None if self.journal is None else self.journal.found,
             now_ns=self.now_ns(),
         )
+        self.keeps_journal = self.journal is not None
+        if self.journal is None:
+            self._dial_coordinator()
+        else:
+            self._tell_found(self.journal)
+            self.tap.node_began(self)
+
+    def _tell_found(self, journal: JournalShell) -> None:
+        self.world.stats["journal_vouched" if journal.found.is_complete else "journal_not_vouched"] += 1
+        if self.world.story is not None:
+            why = f": {journal.reason}" if journal.reason else ""
+            self.world.tell(self.name, f"{'does not vouch' if why else 'vouches'} for its journal{why}")
+
+    def life_is_durable(self) -> None:
+        """Go to the coordinator: this life stands in the journal."""
         self._dial_coordinator()
+
+    def write_journal(self) -> None:
+        assert self.journal is not None
+        try:
+            self.journal.write()
+        except Killed:
+            self.world.stats["killed_writing"] += 1
+            self._end_for(self.rng.randrange(MS, 500 * MS))
+
+    def on_crash(self) -> None:
+        self.keeps_journal = False
+        if self.journal is not None:
+            self.journal.over()
+            self.journal = None
+        if self.disk is not None and self.lost_power:
+            self.disk.lose_power()
+
+    def _end_for(self, duration: int) -> None:
+        """End this process as it ends by itself, with its connections; its supervisor starts it again."""
+        self.network.process_crashed(self, power=False)
+        self.crash()
+        self.world.after(duration, self._restart, self.life)
 
     def on_timer(self) -> None:
         assert self.core is not None
@@ -149,6 +216,11 @@ class NodeShell(Shell):
     def gone(self) -> bool:
         """Exit if the core says that the node may; return whether it did."""
         if self.alive and self._may_stop:
+            if self.journal is not None:
+                assert self.core is not None
+                if not self.core.journal_is_settled and not self.journal.has_failed:
+                    return False
+                self.journal.close()
             self.world.stats["drained"] += 1
             self.network.process_crashed(self, power=False)
             self.crash()
@@ -215,13 +287,29 @@ class NodeShell(Shell):
         end.on_message, end.on_closed = self._from_coordinator, self._coordinator_closed
         self._coordinator, self._welcomed = end, False
         self._join(end)
+        self.later(WELCOME_NS_MAX, self._unwelcomed, end)
+
+    def _unwelcomed(self, end: End) -> None:
+        """Try another coordinator if this one has not answered in time."""
+        if end is self._coordinator and not self._welcomed:
+            self.world.stats["coordinator_unwelcoming"] += 1
+            self._leave_coordinator(end)
 
     def _join(self, end: End) -> None:
         assert self.core is not None
-        state, me = self.core.state, self.core.replica
+        facts, me = self.core.join_facts(), self.core.replica
         self.transmit(
             end,
-            Join(PROTOCOL, state.cluster, me.node, me.incarnation, self.address, self.weight, state.version),
+            Join(
+                PROTOCOL,
+                facts.cluster,
+                me.node,
+                me.incarnation,
+                self.address,
+                self.weight,
+                facts.version,
+                former=list(facts.former),
+            ),
         )
 
     def _coordinator_closed(self, end: End) -> None:
@@ -258,15 +346,17 @@ class NodeShell(Shell):
                 # The coordinator knows another life of this node that is not over: begin a new one.
                 self.world.stats["join_stale"] += 1
                 self.incarnation_min = hint
-                self.network.process_crashed(self, power=False)
-                self.crash()
-                self.world.after(MS, self._restart, self.life)
+                self._end_for(MS)
             case Refusal(code="duplicate-node" | "wrong-cluster"):
                 # The real process ends with a message; its supervisor starts it again.
                 self.world.stats[f"join_refused_{message.code}"] += 1
-                self.network.process_crashed(self, power=False)
-                self.crash()
-                self.world.after(self.rng.randrange(500 * MS, 2000 * MS), self._restart, self.life)
+                self._end_for(self.rng.randrange(500 * MS, 2000 * MS))
+                if (
+                    message.code == "wrong-cluster"
+                    and self.disk is not None
+                    and not self.has_patient_operator
+                ):
+                    self.disk.lose_directory()  # the operator reads the message, and gives the node another one
             case Refusal(request=0):
                 self.world.stats[f"join_refused_{message.code}"] += 1
                 self._leave_coordinator(end)

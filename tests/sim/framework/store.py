@@ -1,4 +1,4 @@
-"""The coordinators' store: one value with compare-and-set, reached over a link that may stall or be cut.
+"""The coordinators' store: the real one in memory, reached over a link that may stall or be cut.
 
 An operation takes effect at some moment between its call and long after the caller gave up on it, or never: the
 caller then gets an unknown outcome.
@@ -6,10 +6,13 @@ caller then gets an unknown outcome.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
+from lockring.store.memory import MemoryStore
 from tests.sim.framework.world import MS, Process, S, World
 
 Answer = Callable[[int, bool, ClusterState | None], None]
@@ -17,16 +20,29 @@ Act = Callable[[], Callable[[], None]]
 """Does the work of an operation in the store, and returns the answer to give."""
 Watcher = Callable[[ClusterState | None, ClusterState | None], None]
 
+Outcome = Literal["done", "late", "lost"]
+
+_MOMENTS_MAX = 50
+
+
+class _Moment(NamedTuple):
+    """The whole content of the store at one moment."""
+
+    state: ClusterState
+    leader: Candidate | None
+    until_ns: dict[Candidate, int]
+
 
 class SimStore:
     """The stored state, as one place that never fails by itself.
 
     Attributes:
-        state: what is stored.
         on_change: called after each write (or wipe) with the state before and after.
         slow: probability that an operation takes up to `slow_max`.
-        unknown: probability that an answer is lost.
+        unknown: probability that the outcome of an operation is unknown.
+        outcomes: the fates of such an operation, each as likely: done without an answer, done late, or lost on its way.
         full: whether all writes fail, at once, while reads work.
+        campaigns_unanswered: whether campaigns take effect without an answer.
         write_delay: how much longer a write takes.
         read_delay: how much longer a read takes.
         is_shared: whether it names a leader among the coordinators.
@@ -34,20 +50,40 @@ class SimStore:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.state: ClusterState | None = None
         self.on_change: Watcher = lambda before, after: None
         self.slow = 0.0
         self.slow_max = 2 * S
         self.unknown = 0.0
+        self.outcomes: tuple[Outcome, ...] = ("done", "late", "lost")
         self.full = False
+        self.campaigns_unanswered = False
         self.write_delay = 0
         self.read_delay = 0
         self.timeout = 2 * S
         self.is_shared = False
-        self._leader: Candidate | None = None
-        self._until: dict[Candidate, int] = {}
+        self._memory = MemoryStore(clock_ns=lambda: world.now)
+        self._moments: deque[_Moment] = deque(maxlen=_MOMENTS_MAX)
         self._rng = world.rng("store")
         self._cut_until: dict[str, int] = {}
+
+    @property
+    def state(self) -> ClusterState | None:
+        """The present content."""
+        return self._memory._state
+
+    @state.setter
+    def state(self, state: ClusterState | None) -> None:
+        self._memory._state = state
+
+    @property
+    def leader(self) -> Candidate | None:
+        """The coordinator that may write, whether or not its time is over; None before the first lead."""
+        return self._memory._leader
+
+    @property
+    def length(self) -> int:
+        """How many earlier moments the store can be set back to."""
+        return len(self._moments)
 
     def cut(self, process: Process, duration: int) -> None:
         """Keep a coordinator from the store for a while."""
@@ -56,16 +92,37 @@ class SimStore:
     def heal(self) -> None:
         """End all cuts, be quick and sure from now on."""
         self._cut_until.clear()
+        self.recover()
+
+    def recover(self) -> None:
+        """Be quick and sure from now on."""
         self.slow = self.unknown = 0.0
-        self.full = False
+        self.write_delay = self.read_delay = 0
+        self.full = self.campaigns_unanswered = False
 
     def wipe(self) -> None:
         """Lose everything."""
         before, self.state = self.state, None
+        self._moments.clear()
         self.world.stats["wiped"] += 1
         if self.world.story is not None:
             self.world.tell("S", "loses everything")
         self.on_change(before, None)
+
+    def set_back(self, moments: int) -> None:
+        """Lose the last changes: state and lead are again what they were so many changes ago (1 to `length`)."""
+        kept = list(self._moments)[:-moments]
+        then = list(self._moments)[-moments]
+        before, memory = self.state, self._memory
+        memory._state, memory._leader, memory._until_ns = then.state, then.leader, dict(then.until_ns)
+        self._moments.clear()
+        self._moments.extend(kept)
+        self.world.stats["set_back"] += 1
+        if self.world.story is not None:
+            lost = 0 if before is None else before.version - then.state.version
+            self.world.tell("S", f"is set back by {moments} changes, to a version lower by {lost}")
+        self.on_change(before, None)
+        self.on_change(None, then.state)
 
     def read(self, process: Process, operation: int, answer: Answer) -> None:
         """Read the stored state for a coordinator."""
@@ -82,10 +139,12 @@ class SimStore:
         """Store `state` if the stored version is `expected`, and its term leads."""
 
         def act() -> Callable[[], None]:
-            before = self.state
-            ok = (0 if before is None else before.version) == expected and self.leads(state.term)
+            before, memory = self.state, self._memory
+            moment = None if before is None else _Moment(before, memory._leader, dict(memory._until_ns))
+            ok = memory.write(expected, state)
             if ok:
-                self.state = state
+                if moment is not None:
+                    self._moments.append(moment)
                 self.on_change(before, state)
             after = self.state
             return lambda: answer(operation, ok, after)
@@ -93,10 +152,6 @@ class SimStore:
         self._run(process, act, lambda: answer(operation, False, None), self.write_delay, is_write=True)
 
     # ------------------------------------------------------------------ the lead
-
-    def leads(self, term: str) -> bool:
-        """Whether a term may write, as far as the lead is concerned."""
-        return self._leader is None or self._leader.term == term
 
     def campaign(
         self,
@@ -109,13 +164,13 @@ class SimStore:
         """Take or renew the lead for a coordinator, or let it stand by."""
 
         def act() -> Callable[[], None]:
-            self._until[candidate] = self.world.now + ttl_ms * MS
-            if self._leader is None or self._until.get(self._leader, 0) <= self.world.now:
-                if self._leader != candidate:
-                    self.world.stats["leads"] += 1
-                self._leader = candidate
-            standbys = [each for each in self._until if each != self._leader]
-            election = Election(self._leader, tuple(standbys))
+            before = self.leader
+            election = self._memory.campaign(candidate, ttl_ms)
+            if self.leader != before:
+                self.world.stats["leads"] += 1
+            if self.campaigns_unanswered:
+                self.world.stats["campaigns_unanswered"] += 1
+                return _no_answer
             return lambda: answer(operation, election)
 
         self._run(process, act, lambda: answer(operation, None), 0, is_write=True)
@@ -124,7 +179,7 @@ class SimStore:
         """End the lead or the candidacy of a term."""
 
         def act() -> Callable[[], None]:
-            self._until = {each: until for each, until in self._until.items() if each.term != term}
+            self._memory.resign(term)
             return lambda: None
 
         self._run(process, act, lambda: None, 0, is_write=True)
@@ -156,17 +211,30 @@ class SimStore:
             self.world.stats["store_full"] += 1
             self.world.after(self._delay(), self._answered, call, call.failed)
             return
-        answer = act()
         if self.unknown and self._rng.random() < self.unknown:
-            self.world.stats["store_unknown"] += 1
+            self._without_answer(act)
             return
-        self.world.after(self._delay(), self._answered, call, answer)
+        self.world.after(self._delay(), self._answered, call, act())
+
+    def _without_answer(self, act: Act) -> None:
+        """Do an operation without an answer: now, long after its caller has given up on it, or never."""
+        self.world.stats["store_unknown"] += 1
+        match self._rng.choice(self.outcomes):
+            case "done":
+                act()
+            case "late":
+                self.world.stats["store_late"] += 1
+                self.world.after(self._rng.randrange(self.timeout, 4 * self.timeout), act)
 
     def _answered(self, call: _Call, answer: Callable[[], None]) -> None:
         if call.process.alive and call.process.life == call.life:
             if self._cut_until.get(call.process.name, 0) > self.world.now:
                 return
             call.process.post(call.give, answer)
+
+
+def _no_answer() -> None:
+    """Stand for an answer that is not given: `_Call` tells it from others."""
 
 
 class _Call:
@@ -179,7 +247,7 @@ class _Call:
         self.done = False
 
     def give(self, answer: Callable[[], None]) -> None:
-        if not self.done:
+        if not self.done and answer is not _no_answer:
             self.done = True
             answer()
 

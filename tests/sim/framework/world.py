@@ -136,6 +136,8 @@ class Process:
         name: unique, short.
         life: counts the starts; what belongs to an earlier life is dropped.
         alive: whether it runs (perhaps paused).
+        lost_power: whether its machine stopped with it when it last crashed.
+        keeps_journal: whether `write_journal` is to be called in each turn.
         ends: its open ends of connections.
     """
 
@@ -151,6 +153,8 @@ class Process:
         self.wall_offset = 0
         self.life = 0
         self.alive = False
+        self.lost_power = False
+        self.keeps_journal = False
         self.ends: dict[int, End] = {}
         self.core = None
         self.paused_until = 0
@@ -180,6 +184,9 @@ class Process:
 
     def on_crash(self) -> None:
         """Forget what belonged to this life."""
+
+    def write_journal(self) -> None:
+        """Write what must be on disk before the effects of this turn leave."""
 
     def is_heartbeat(self, effect: Effect) -> bool:
         """Return whether an effect says only that the process lives. A turn with such effects only, in which nothing
@@ -322,10 +329,23 @@ class Process:
         return self._turn_now if self._busy else self.now_ns()
 
     def _finish(self, life: int) -> None:
-        """Take the effects on a clock read now, and carry them out."""
+        """Write what must be on disk first, then take the effects on a clock read now, and carry them out."""
         if life != self.life or not self.alive:
             return
         self._busy = True
+        if self.keeps_journal:
+            self.write_journal()
+            if life != self.life or not self.alive:
+                return
+            slow = self.slowness
+            if slow.pause and self.rng.random() < slow.pause:
+                self._interrupted(self._take_effects, life)
+                return
+        self._take_effects(life)
+
+    def _take_effects(self, life: int) -> None:
+        if life != self.life or not self.alive:
+            return
         if self.core is not None:
             effects = self.core.take_effects(now_ns=self.now_ns())
             self._outbox.extend(effects)

@@ -14,8 +14,12 @@ for want of a find:
   anyway; without the rule locks would be lost for nothing, but not too early.
 - *A promise to a replica that has left is remembered until it is over.* A replica has left if another life of
   the same node has replaced it, so its process is gone. It stays, for two processes that were given one id by mistake.
-- *A write whose outcome is unknown starts the term again.* The compare-and-set on the version would refuse the next
-  one, and until then the confirming read finds a version that is not the coordinator's.
+- *A store compares the leader with each write.* The version suffices: a new leader's first write raises it, and a
+  former leader that is faster than that still has the right to write. It stays, so that a former leader is refused
+  before its successor's claim, not after it.
+- *All connections end when a lead begins or ends.* Both sides would find out by themselves: nodes hang up on a
+  coordinator that acknowledges nothing, clients on a server that does not answer. It stays, since that takes seconds.
+- *A coordinator whose term is over resigns.* Its lead ends by itself. It stays, for the same reason.
 - *A node refuses a peer if the cluster knows a later life of it.* A message of a former life does no more harm than
   one that was long under way, and such messages may come at any time.
 - *A peer sends what primaries send, and nothing else; a hello names the protocol; a join has values in their bounds.*
@@ -36,6 +40,9 @@ from tests.sim.rules import (
     copies,
     drains,
     groups,
+    heirs,
+    journal,
+    leads,
     modes,
     on_behalf,
     restarts,
@@ -92,6 +99,9 @@ FILES = (
     admission,
     drains,
     stores,
+    journal,
+    heirs,
+    leads,
     clients,
     on_behalf,
     modes,

@@ -1,9 +1,13 @@
-"""Rules about a store that fails."""
+"""Rules about a store that fails, that does not say what became of a write, or gets one late."""
 
 from __future__ import annotations
 
+from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.store_health import StoreHealth
-from lockring.core.coordinator.term import Term
+from lockring.core.coordinator.term import News, Phase, Term
+from lockring.ids import OperationNumber, Version
+from lockring.store.memory import MemoryStore
+from tests.sim.framework.world import S
 from tests.sim.rules.switches import Change, drill, mutant
 from tests.sim.scenarios.scenario import Scenario
 
@@ -54,3 +58,150 @@ def works_by_reading() -> list[Change]:
 def drill_works_by_reading() -> None:
     """The same: with a pause that never grows, and an end of the trouble that is logged after each read."""
     _full_disk()
+
+
+@mutant
+def write_without_version() -> list[Change]:
+    """The store takes a write of the leader whatever version it has."""
+
+    def write(self: MemoryStore, expected_version: Version, state: ClusterState) -> bool:
+        del expected_version
+        if self._leader is not None and self._leader.term != state.term:
+            return False
+        self._state = state
+        return True
+
+    return [(MemoryStore, "write", write)]
+
+
+@drill
+def drill_write_without_version() -> None:
+    """A write arrives when its coordinator has given up on it, and has written since."""
+    cluster = Scenario(coordinators=2, standbys=True)
+    _write_late(cluster, 6)
+    cluster.run(10)
+    cluster.quiet()
+
+
+@mutant
+def leader_by_lease_alone() -> list[Change]:
+    """The store takes every write: only the lead's time keeps former leaders from writing."""
+
+    def write(self: MemoryStore, expected_version: Version, state: ClusterState) -> bool:
+        del expected_version
+        self._state = state
+        return True
+
+    return [(MemoryStore, "write", write)]
+
+
+@drill
+def drill_leader_by_lease_alone() -> None:
+    """A leader is frozen while a write of its own is on its way, which arrives under the next leader."""
+    cluster = Scenario(coordinators=2, standbys=True)
+    former = cluster.leader()
+    _write_late(cluster, 8)
+    former.pause(40 * S)
+    cluster.run(60)
+    cluster.quiet()
+
+
+def _write_late(cluster: Scenario, seconds: float) -> None:
+    """Let a node die, and the write that follows from that arrive so much later."""
+    store, core = cluster.simulation.store, cluster.leader().deciding
+    assert core is not None
+    store.write_delay = int(seconds * S)
+    cluster.crash(cluster.backup())
+    cluster.step(lambda: core._term.is_writing, 5)
+    cluster.run(0.01)
+    store.write_delay = 0
+
+
+def _unknown(self: Term, operation: OperationNumber, ok: bool, state: ClusterState | None) -> bool:
+    """Whether a result is that of the write under way, and does not say what became of it."""
+    operations = self._operations
+    is_writing = operations.writing is not None and operations.current is not None
+    return is_writing and operation == operations.current.number and not ok and state is None
+
+
+@mutant
+def unknown_is_stored() -> list[Change]:
+    """A write whose outcome is unknown counts as stored."""
+    take = Term.take_result
+
+    def changed(
+        self: Term,
+        operation: OperationNumber,
+        ok: bool,
+        state: ClusterState | None,
+        problem: str,
+        **clocks: int,
+    ) -> News:
+        is_taken = ok or _unknown(self, operation, ok, state)
+        return take(self, operation, is_taken, state, problem, **clocks)
+
+    return [(Term, "take_result", changed)]
+
+
+@drill
+def drill_unknown_is_stored() -> None:
+    """A write is lost on its way to the store."""
+    cluster = Scenario()
+    (held,) = cluster.hold(cluster.simulation.clients[0], cluster.name)
+    store, core = cluster.simulation.store, cluster.coordinator.deciding
+    assert core is not None
+    cluster.crash(cluster.backup())
+    store.unknown, store.outcomes = 1.0, ("lost",)
+    cluster.step(lambda: core._term.is_writing, 5)
+    cluster.run(0.01)
+    store.recover()
+    cluster.run(40)
+    cluster.demand(held.outcome == "held", "LOSS", "a lock was lost with a message to the store")
+
+
+@mutant
+def unknown_is_not_stored() -> list[Change]:
+    """A write whose outcome is unknown counts as not stored, and its coordinator goes on where it was."""
+    take = Term.take_result
+
+    def changed(
+        self: Term,
+        operation: OperationNumber,
+        ok: bool,
+        state: ClusterState | None,
+        problem: str,
+        **clocks: int,
+    ) -> News:
+        if self.phase is Phase.ACTIVE and _unknown(self, operation, ok, state):
+            self._operations.current = self._operations.writing = None
+            self.deposed = frozenset()
+            return News.NONE
+        return take(self, operation, ok, state, problem, **clocks)
+
+    return [(Term, "take_result", changed)]
+
+
+@drill
+def drill_unknown_is_not_stored() -> None:
+    """A lone primary comes back while the write that gives its slots away is late, and would be acknowledged."""
+    cluster = Scenario(nodes=2, clients=1)
+    simulation, store = cluster.simulation, cluster.simulation.store
+    coordinator, core = cluster.coordinator, cluster.coordinator.deciding
+    assert core is not None
+    primary, backup = cluster.primary(), cluster.backup()
+    cluster.crash(backup)
+    cluster.run(10)
+    assert cluster.slot().backup is None
+    cluster.cut(primary, coordinator, 300)
+    backup.start()
+    cluster.run(25)
+    store.write_delay = int(3.5 * S)
+    cluster.wait(lambda: core._term.deposed, 15)
+    cluster.run(0.01)
+    store.write_delay = int(1.9 * S)
+    simulation.network.heal()
+    cluster.run(3.4)
+    cluster.cut(primary, coordinator, 60)
+    cluster.cut(primary, backup, 60)
+    store.write_delay = 0
+    cluster.run(10)

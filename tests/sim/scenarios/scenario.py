@@ -18,6 +18,7 @@ from lockring.core.timing import Timing
 from lockring.protocol import PROTOCOL, Break, Join, Leave, Release, State
 from lockring.slots import slot_of
 from tests.sim.framework.coordinator_shell import CoordinatorShell
+from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.network import End
 from tests.sim.framework.node_shell import NodeShell
 from tests.sim.framework.workload import ClientShell, Habits, Task
@@ -32,6 +33,8 @@ TTL_MS = 10_000
 class Scenario:
     """A cluster that has come to rest.
 
+    With `standbys` its coordinators share a store, and one of them leads. Without `rivals` only the first one runs.
+
     Attributes:
         simulation: the cluster.
         name: a lock name to play with.
@@ -44,21 +47,25 @@ class Scenario:
         clients: int = 2,
         late_nodes: int = 0,
         coordinators: int = 1,
+        standbys: bool = False,
+        rivals: bool = True,
         seed: int = 1,
         replication: str = "sync",
         member_lease_s: float = 5,
         lease_s: float = 30,
         slot: int = 0,
+        durability: Durability = "none",
     ) -> None:
         habits = Habits(names_in([slot], 1), (TTL_MS,), 0, S, S, 0.0, 0.0, 0.0)
         timing = Timing(member_lease_ns=int(member_lease_s * S))
         if lease_s != 30:
             timing = timing_of(int(lease_s * S), int(lease_s * S / 2))
         plan = Plan(nodes, clients, coordinators, timing, replication, habits, [], S, S, late_nodes, False)
+        plan = plan._replace(durability=durability, standbys=standbys)
         self.simulation = Simulation(seed, story=True, plan=plan)
         self.world = self.simulation.world
         self.name = habits.names[0]
-        self.simulation.begin(rivals=False)
+        self.simulation.begin(rivals=standbys and rivals)
         self.quiet()
 
     # ------------------------------------------------------------------ time
@@ -156,6 +163,23 @@ class Scenario:
     def coordinator(self) -> CoordinatorShell:
         """The first coordinator."""
         return self.simulation.coordinators[0]
+
+    def leader(self) -> CoordinatorShell:
+        """The coordinator that decides, by its own account and the store's; there has to be one."""
+        leader = self.simulation.store.leader
+        assert leader is not None
+        found = next(each for each in self.simulation.coordinators if each.address == leader.address)
+        assert self.decides(found)
+        return found
+
+    def standbys(self) -> list[CoordinatorShell]:
+        """The coordinators that run, and do not lead."""
+        return [each for each in self.simulation.coordinators if each.alive and each is not self.leader()]
+
+    @staticmethod
+    def decides(coordinator: CoordinatorShell) -> bool:
+        """Whether a coordinator takes itself for the one that decides, rightly or not."""
+        return coordinator.deciding is not None and coordinator.deciding.is_active
 
     def version(self) -> int:
         """The version of the stored state."""

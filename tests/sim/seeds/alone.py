@@ -9,7 +9,8 @@ planned move. How long a slot may be without service follows from the durations 
 - a process that is gone may be replaced by one that was gone for the other side only, which has to hear of that
   first: a second.
 
-Without the coordinator nothing is unserved for longer either, for most of its lease.
+Without the coordinator nothing is unserved for longer either, for most of its lease; and for any time where another one
+takes over.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from tests.sim.seeds.run import Simulation
 
 FAULTS = ("crash", "power", "freeze", "cut_off", "cut_pair", "no_coordinator")
+LEADER_FAULTS = ("no_leader", "leader_power", "leader_freeze", "leader_without_store")
+"""These take the place of "no_coordinator" where others stand by."""
 LOOK_EVERY = 20 * MS
 
 
@@ -50,6 +53,8 @@ def one_fault(simulation: Simulation) -> None:
         world.stats["alone_not_whole"] += 1
         return
     fault = rng.choice(FAULTS)
+    if fault == "no_coordinator" and simulation.plan.standbys:
+        fault = rng.choice(LEADER_FAULTS)
     world.stats[f"alone_{fault}"] += 1
     if world.story is not None:
         world.tell("!!", f"one fault: {fault}, {move or 'no move'} under way")
@@ -59,6 +64,9 @@ def one_fault(simulation: Simulation) -> None:
     if fault == "no_coordinator":
         duration = timing.coordinator_lease_ns * 8 // 10
         _crash(simulation, simulation.coordinators[0], power=False)
+    elif fault in LEADER_FAULTS:
+        duration += 2 * timing.coordinator_lease_ns
+        _lose_the_leader(simulation, fault, duration)
     elif fault in ("crash", "power"):
         _crash(simulation, victim, power=fault == "power")
     elif fault == "freeze":
@@ -132,6 +140,18 @@ def _is_whole(simulation: Simulation) -> bool:
         return False
     living = {node.core.replica for node in simulation.nodes if node.core is not None}
     return all(slot.backup is not None and slot.backup.replica in living for slot in state.slots)
+
+
+def _lose_the_leader(simulation: Simulation, fault: str, duration: int) -> None:
+    leader = simulation.store.leader
+    assert leader is not None
+    process = next(each for each in simulation.coordinators if each.address == leader.address)
+    if fault == "leader_freeze":
+        process.pause(duration)
+    elif fault == "leader_without_store":
+        simulation.store.cut(process, duration)
+    else:
+        _crash(simulation, process, power=fault == "leader_power")
 
 
 def _crash(simulation: Simulation, process: Process, *, power: bool) -> None:

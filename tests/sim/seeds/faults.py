@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.sim.framework.disk import STYLES
 from tests.sim.framework.world import MS, Process, S
 
 if TYPE_CHECKING:
+    from tests.sim.framework.coordinator_shell import CoordinatorShell
+    from tests.sim.framework.disk import SimDisk
+    from tests.sim.framework.node_shell import NodeShell
     from tests.sim.seeds.run import Simulation
 
 KINDS = (
@@ -41,6 +45,34 @@ KINDS = (
     "hush",
 )
 
+SHARED_STORE_KINDS = (
+    "leader_crash",
+    "leader_pause",
+    "leader_pause",
+    "leader_cut_from_store",
+    "late_write",
+    "unknown_outcomes",
+    "unknown_outcomes",
+    "campaigns_unanswered",
+)
+"""Further faults, for a store that names a leader among several coordinators."""
+
+JOURNAL_KINDS = (
+    "all_crash",
+    "all_crash",
+    "all_crash",
+    "all_stop",
+    "killed_writing",
+    "killed_writing",
+    "disk_full",
+    "disk_fails",
+    "disk_slow",
+    "disk_lost",
+    "disk_older",
+    "disk_flip",
+)
+"""Those of clusters whose nodes keep journals."""
+
 
 class Fault(NamedTuple):
     """One thing that goes wrong.
@@ -48,7 +80,7 @@ class Fault(NamedTuple):
     Attributes:
         number: its place in the schedule.
         at: true time.
-        kind: one of `KINDS`, or "wipe".
+        kind: one of `KINDS`, `SHARED_STORE_KINDS` or `JOURNAL_KINDS`, "wipe" or "set_back".
         draw: seed of its own draws (whom it hits).
         duration: for how long, where that means something.
     """
@@ -147,6 +179,50 @@ class Injector:
     def _coordinator_pause(self, rng: random.Random, duration: int) -> None:
         self._pause(rng.choice(self.simulation.coordinators), duration)
 
+    # ------------------------------------------------------------------ the coordinator that leads
+
+    def _leader(self, rng: random.Random) -> CoordinatorShell:
+        """The coordinator that the store names, or any."""
+        leader = self.simulation.store.leader
+        for each in self.simulation.coordinators:
+            if leader is not None and each.address == leader.address:
+                return each
+        return rng.choice(self.simulation.coordinators)
+
+    def _lead_ns(self) -> int:
+        return self.simulation.coordinators[0].lead_ms * MS
+
+    def _leader_crash(self, rng: random.Random, duration: int) -> None:
+        self._crash(self._leader(rng), rng, duration)
+
+    def _leader_pause(self, rng: random.Random, duration: int) -> None:
+        """Freeze the leader, often for longer than its lead lasts, so that it goes on beside its successor."""
+        self._pause(self._leader(rng), duration + rng.choice((0, 2)) * self._lead_ns())
+
+    def _leader_cut_from_store(self, rng: random.Random, duration: int) -> None:
+        self.simulation.store.cut(self._leader(rng), duration + rng.choice((0, 2)) * self._lead_ns())
+
+    def _late_write(self, rng: random.Random, duration: int) -> None:
+        """Let each write for a moment arrive late: when its writer has given up on it, or its lead is over."""
+        store = self.simulation.store
+        delay = rng.randrange(store.timeout // 2, store.timeout + 3 * self._lead_ns())
+        store.write_delay = delay
+        self.world.after(min(duration, rng.randrange(10 * MS, 500 * MS)), self._writes_arrive_in_time, delay)
+
+    def _writes_arrive_in_time(self, delay: int) -> None:
+        if self.simulation.store.write_delay == delay:
+            self.simulation.store.write_delay = 0
+
+    def _unknown_outcomes(self, rng: random.Random, duration: int) -> None:
+        self.simulation.store.unknown = rng.choice((0.2, 0.5, 0.9))
+        self.world.after(duration, self._store_recovers)
+
+    def _campaigns_unanswered(self, rng: random.Random, duration: int) -> None:
+        """Let campaigns take effect without an answer: the leader does not learn that it leads."""
+        del rng
+        self.simulation.store.campaigns_unanswered = True
+        self.world.after(duration, self._store_recovers)
+
     # ------------------------------------------------------------------ network and store
 
     def _cut_pair(self, one: Process, other: Process, duration: int, *, both: bool) -> None:
@@ -217,8 +293,7 @@ class Injector:
         self.world.after(duration, self._store_recovers)
 
     def _store_recovers(self) -> None:
-        self.simulation.store.slow = self.simulation.store.unknown = 0.0
-        self.simulation.store.full = False
+        self.simulation.store.recover()
 
     def _wipe(self, rng: random.Random, duration: int) -> None:
         """The coordinators die and what they stored is lost; once in a run."""
@@ -230,6 +305,91 @@ class Injector:
                 continue
             self._crash(process, rng, duration)
         self.simulation.store.wipe()
+
+    def _set_back(self, rng: random.Random, duration: int) -> None:
+        """The store goes back to an earlier state, perhaps while all coordinators are down; once in a run."""
+        store = self.simulation.store
+        if store.length == 0 or self.world.stats["set_back"]:
+            return
+        for process in self.simulation.coordinators:
+            process.new_cluster = False
+        if rng.random() < 0.3:
+            for process in self.simulation.coordinators:
+                self._crash(process, rng, duration)
+        store.set_back(min(store.length, rng.choice((1, 1, 2, 3, rng.randrange(1, 1 + store.length)))))
+
+    # ------------------------------------------------------------------ disks
+
+    def _all_crash(self, rng: random.Random, duration: int) -> None:
+        """All nodes at once, with or without their machines, and perhaps the coordinators."""
+        everyone: list[Process] = list(self.simulation.nodes)
+        if rng.random() < 0.5:
+            everyone += self.simulation.coordinators
+        power, downtime = rng.random() < 0.5, rng.choice((duration, rng.randrange(MS, 100 * MS)))
+        for process in everyone:
+            if process.alive:
+                self.network.process_crashed(process, power=power)
+                process.crash()
+                at = downtime + rng.randrange(1, rng.choice((2 * MS, 200 * MS)))
+                self.world.after(at, self._restart, process, process.life)
+
+    def _all_stop(self, rng: random.Random, duration: int) -> None:
+        """All nodes are stopped in order, and started again later."""
+        for node in self.simulation.nodes:
+            if node.alive and not node.draining:
+                if self.world.story is not None:
+                    self.world.tell(node.name, "is told to stop")
+                node.drain()
+                self.world.after(duration + rng.randrange(1, 500 * MS), self._back, node, node.life)
+
+    def _disk_of(self, rng: random.Random) -> tuple[NodeShell, SimDisk] | None:
+        node = rng.choice(self.simulation.nodes)
+        return None if node.disk is None else (node, node.disk)
+
+    def _killed_writing(self, rng: random.Random, duration: int) -> None:
+        """A node is killed in the middle of its next write."""
+        del duration
+        for _, disk in filter(None, [self._disk_of(rng)]):
+            disk.tears = True
+
+    def _disk_full(self, rng: random.Random, duration: int) -> None:
+        for _, disk in filter(None, [self._disk_of(rng)]):
+            disk.is_full = True
+            self.world.after(duration, disk.heal)
+
+    def _disk_fails(self, rng: random.Random, duration: int) -> None:
+        for _, disk in filter(None, [self._disk_of(rng)]):
+            disk.fails = True
+            self.world.after(duration, disk.heal)
+
+    def _disk_slow(self, rng: random.Random, duration: int) -> None:
+        for _, disk in filter(None, [self._disk_of(rng)]):
+            disk.slow_ns = rng.choice((50 * MS, 500 * MS, 3 * S))
+            self.world.after(duration, disk.heal)
+
+    def _disk_lost(self, rng: random.Random, duration: int) -> None:
+        """A node loses its directory, mostly while it does not run."""
+        for node, disk in filter(None, [self._disk_of(rng)]):
+            if rng.random() < 0.7:
+                self._crash(node, rng, duration)
+            disk.lose_directory()
+
+    def _disk_older(self, rng: random.Random, duration: int) -> None:
+        """A node's directory is copied, and put back some time later."""
+        for node, disk in filter(None, [self._disk_of(rng)]):
+            self.world.after(duration, self._put_back, node, disk.picture(), rng)
+
+    def _put_back(self, node: NodeShell, picture: dict[str, bytes], rng: random.Random) -> None:
+        assert node.disk is not None
+        self._crash(node, rng, rng.randrange(MS, 500 * MS))
+        node.disk.put_back(picture, style=rng.choice(STYLES))
+
+    def _disk_flip(self, rng: random.Random, duration: int) -> None:
+        """A bit in a node's files turns over, and the node perhaps has to read them soon."""
+        for node, disk in filter(None, [self._disk_of(rng)]):
+            disk.flip_bit(rng)
+            if rng.random() < 0.7:
+                self._crash(node, rng, duration)
 
     # ------------------------------------------------------------------ clocks
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 from lockring.core.timing import Timing
 from lockring.slots import SLOTS, slot_of
 from tests.sim.framework.groups import GroupHabits, draw_group
+from tests.sim.framework.journal_shell import Durability
 from tests.sim.framework.workload import Habits
 from tests.sim.framework.world import MS, S, World
-from tests.sim.seeds.faults import KINDS
+from tests.sim.seeds.faults import JOURNAL_KINDS, KINDS, SHARED_STORE_KINDS
 
 
 class Plan(NamedTuple):
@@ -24,10 +25,11 @@ class Plan(NamedTuple):
         gap: usual time between two faults.
         trouble: length of the time with faults.
         late_nodes: how many nodes may join later.
-        wipe: whether the store may be lost.
+        wipe: whether the store may be lost, or set back.
         alone: whether there is only one fault (see `alone`).
         standbys: whether the store names a leader among the coordinators; else each claims the term when it starts.
         group: habits of the members of a group, None in most runs.
+        durability: whether the nodes keep journals, and what their answers wait for.
         sprint: whether it is a small cluster, whose troubles follow fast, and which is not looked at for long
             afterwards.
     """
@@ -47,6 +49,7 @@ class Plan(NamedTuple):
     sprint: bool = False
     standbys: bool = False
     group: GroupHabits | None = None
+    durability: Durability = "none"
 
 
 def names_in(slots: list[int], count: int) -> tuple[str, ...]:
@@ -92,6 +95,11 @@ THEMES: tuple[tuple[str, ...], ...] = (
 """Troubles that go together; half of the seeds are about one of them, the others about any."""
 
 
+def draw_durability(world: World) -> Durability:
+    """Return whether the nodes of this seed keep journals: two of five do."""
+    return world.rng("durability").choices(("none", "process", "disk"), (60, 20, 20))[0]
+
+
 def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     """Return the plan of this seed."""
     rng = world.rng("plan")
@@ -122,13 +130,20 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     )
     also = world.rng("modes")
     habits = habits._replace(shared=also.choice((0.0, 0.0, 0.3, 0.7)), watched=also.choice((0, 0, 1, 3)))
+    lost = "wipe"
+    leading = world.rng("standbys")
     if wipe is None:
         wipe = rng.random() < 0.08
     kinds = list(rng.choice(THEMES)) if rng.random() < 0.5 else rng.sample(KINDS, rng.randrange(2, 9))
     late_nodes = 2 if "join" in kinds else 0
     if wipe:
         # Generations are above the clock then, so that it must not go back, nor time be lost twice within a second.
-        kinds = [kind for kind in kinds if kind != "wall_jump"] + ["wipe"]
+        kinds = [kind for kind in kinds if kind != "wall_jump"] + [lost]
+    durability = draw_durability(world)
+    if durability != "none":
+        also = world.rng("journal")
+        some = also.sample(JOURNAL_KINDS, also.randrange(1, 5))
+        kinds = some if also.random() < 0.3 else kinds + some
     alone = not wipe and rng.random() < 0.1
     if alone:
         nodes, late_nodes = max(2, nodes), 1
@@ -139,10 +154,10 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         trouble = 3 * trouble
     clients = rng.choice((1, 2, 2) if sprint else (1, 2, 2, 3, 4))
     coordinators = 1 if alone else rng.choice((1, 1, 2))
-    leading = world.rng("standbys")
-    standbys = coordinators > 1 and leading.random() < 0.7
+    standbys = (coordinators > 1 or alone) and leading.random() < 0.7
     if standbys:
         coordinators = leading.choice((2, 3))
+        kinds += leading.sample(SHARED_STORE_KINDS, leading.choice((0, 1, 2, 3)))
     return Plan(
         nodes=nodes,
         clients=clients,
@@ -159,4 +174,5 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         sprint=sprint,
         standbys=standbys,
         group=draw_group(world, slots, ttls),
+        durability=durability,
     )

@@ -100,6 +100,7 @@ class Simulation:
             slowness=self.slowness,
             drift=True,
             tap=self.checkers,
+            durability=self.plan.durability,
         )
         self.nodes.append(node)
         return node
@@ -207,6 +208,11 @@ class Simulation:
         self._half_open = self.weather.give_up_max
         self.network.heal()
         self.store.heal()
+        for node in self.nodes:
+            if node.disk is not None:
+                node.disk.heal()
+            if node.journal is not None and node.journal.is_gone:
+                self._begin_again(node)  # its operator reads that it cannot write there any more
         weather = Weather()
         self.weather.__dict__.update(weather.__dict__)
         self.slowness.__dict__.update(Slowness().__dict__)

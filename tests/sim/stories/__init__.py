@@ -1,4 +1,4 @@
-"""Golden stories: what the processes send each other in ten scenarios, as text that people read and a test compares.
+"""Golden stories: what the processes send each other in eleven scenarios, as text that people read and a test compares.
 
 `python -m tests.sim.stories` writes them again after a change of the protocol; the difference is what to review.
 """

@@ -1,6 +1,6 @@
-"""The ten stories: what happens in each, and which words stand before its parts.
+"""The eleven stories: what happens in each, and which words stand before its parts.
 
-Each plays in a cluster at rest of three nodes, with the default durations. Nothing is left to chance: all clocks run
+Each plays in a cluster at rest of three nodes (`journal`: of one), with the default durations. Nothing is left to chance: all clocks run
 alike, and every message takes a millisecond. So a story changes only where the protocol does.
 """
 
@@ -229,4 +229,29 @@ def release_undone_and_repeated() -> str:
     story.say("The client repeats its latest releases at the new primary, so the lock is free there too.")
     (again,) = cluster.hold(other, cluster.name, ttl_ms=10_000)
     assert again.got_at - held.ended_at < 5 * S
+    return story.end()
+
+
+@_tale
+def journal() -> str:
+    """The only node is killed and started again on its journal: its locks are held on, and no lease is waited for."""
+    cluster = Scenario(nodes=1, durability="process")
+    one, other = cluster.simulation.clients
+    story = _begin(cluster)
+    (node,) = cluster.simulation.nodes
+    story.say("A grant is written before it is answered, in the words in which it would go to a copy.")
+    (held,) = cluster.hold(one, cluster.name)
+    cluster.run(0.1)
+    story.say("The node is killed. Its next life reads the journal, and writes that it has begun.")
+    cluster.crash(node)
+    cluster.run(0.2)
+    node.start()
+    story.say("It testifies that the former life is over. The coordinator puts it in that life's place.")
+    cluster.wait(lambda: cluster.serves(node), 5)
+    story.say(
+        "The holder comes back, and keeps its lock under the same token. A free lock can be acquired at once."
+    )
+    cluster.hold(other, cluster.names(2)[1])
+    cluster.run(1.5)
+    assert held.outcome == "held"
     return story.end()

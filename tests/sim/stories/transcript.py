@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from lockring.cluster_state import Copy, Replica, decode_state
+from lockring.core.journal import JournalBatch
 from lockring.protocol import (
     HandOver,
     Message,
@@ -31,7 +32,7 @@ from tests.sim.scenarios.scenario import Scenario
 
 _TOKENS: Final = frozenset({"fencing_token", "generation", "highest", "below", "view"})
 _VERSIONS: Final = frozenset({"version", "since", "joined", "base", "epoch", "ended_since", "hint"})
-_LIVES: Final = frozenset({"incarnation", "to_incarnation"})
+_LIVES: Final = frozenset({"incarnation", "to_incarnation", "former"})
 _SESSIONS: Final = frozenset({"session", "client"})
 _DIGESTS: Final = frozenset({"digest"})
 _UNSAID: Final = frozenset(
@@ -90,6 +91,9 @@ class Transcript:
             self._add(*text.split(maxsplit=1))
 
     def _message(self, sender: str, receiver: str, message: object) -> None:
+        if isinstance(message, JournalBatch):
+            self._batch(sender, message)
+            return
         assert isinstance(message, Message)
         if isinstance(message, (State, Routes)):
             place = self._place(message)
@@ -103,6 +107,15 @@ class Transcript:
                 return
             text = self._struct(here)
         self._add(sender, f"-> {receiver}  {text}")
+
+    def _batch(self, sender: str, batch: JournalBatch) -> None:
+        """What a node writes into its journal, as far as it is about this slot or about none."""
+        kept = [each for each in batch.entries if getattr(each, "slot", self._slot) == self._slot]
+        shown = [self._struct(each) for each in kept]
+        if batch.ends_rewrite:
+            shown.append("end of the rewrite")
+        if shown:
+            self._add(sender, f"-> its disk  {', '.join(shown)}")
 
     def _of_this_slot(self, message: Message) -> Message | None:
         """The part of a message that the story is about; None of a heartbeat, and where nothing of it is left."""

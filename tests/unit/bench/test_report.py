@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.figures import Spread
@@ -21,6 +22,7 @@ from bench.report import (
     tables,
     write,
 )
+from bench.targets import TARGETS
 from bench.workloads.table import WORKLOADS
 from tests.unit.bench.canned import measurement, results
 
@@ -117,3 +119,21 @@ def test_a_page_shows_the_picture_above_the_figures_if_there_is_one(tmp_path: Pa
     write(run, page)
     assert "page.png" not in page.read_text()
     assert tables(run) in page.read_text()
+
+
+def test_a_run_of_some_workloads_is_silent_on_the_aims_of_the_others() -> None:
+    some = tables(results(measurement("durability", "32", "lockring", median_us=10.0)))
+    assert "| aim |" in some and "not measured" not in some
+    one_of_each = tables(
+        results(*(measurement(workload, next(iter(kind.peers))) for workload, kind in WORKLOADS.items()))
+    )
+    assert one_of_each.count("not measured") == len(TARGETS)
+
+
+def test_the_disk_of_the_servers_files_is_named_if_a_workload_was_about_it() -> None:
+    run = results(measurement("durability", "32", "lockring", median_us=10.0))
+    on_disk = msgspec.structs.replace(
+        run, environment=msgspec.structs.replace(run.environment, disk="ext4 on /dev/vda")
+    )
+    assert 'The servers\' files for "What durability costs": ext4 on /dev/vda.' in tables(on_disk)
+    assert "servers' files" not in tables(run)

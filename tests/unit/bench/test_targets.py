@@ -31,6 +31,23 @@ def test_overlapping_is_compared_with_the_best_other_peer() -> None:
     assert target("32 overlapping, three nodes").value(summary) == 5.0
 
 
+def test_durability_is_compared_with_the_same_nodes_without_it_and_with_the_synced_peers() -> None:
+    times_us = {
+        "lockring": 100.0, "lockring+process": 109.0, "lockring+disk": 300.0,
+        "lockring-3": 200.0, "lockring-3+process": 230.0, "redis+sync": 300.0, "etcd": 299.0,
+    }  # fmt: skip
+    summary = Summary([measurement("durability", "32", peer, median_us=us) for peer, us in times_us.items()])
+    verdicts = {aim.what: aim.verdict(summary) for aim in TARGETS if aim.what.startswith("durability, 32")}
+    assert verdicts["durability, 32 overlapping, `process`: multiple of the time with `none`"] == "reached"
+    assert (
+        verdicts["durability, 32 overlapping, three nodes, `process`: multiple of the time with `none`"]
+        == "missed"
+    )
+    assert verdicts["durability, 32 overlapping, `disk`: part of synced Redis's time"] == "reached"
+    assert verdicts["durability, 32 overlapping, `disk`: part of etcd's time"] == "missed"
+    assert verdicts["durability, 32 overlapping, `disk`: part of ZooKeeper's time"] == "not measured"
+
+
 def test_a_peer_that_never_hands_over_is_surpassed() -> None:
     summary = Summary(
         [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lockring.cli.health import Health, ServerAnswer, diagnose
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.ids import NodeId
@@ -211,3 +213,32 @@ def test_a_standby_reports_on_the_store_where_the_leader_is_gone() -> None:
         f"the coordinator at c:1 does not answer ({REFUSED}), though the nodes are in touch with it",
         "the coordinator's store PostgreSQL (postgresql://h/d) has not worked for 0.5 s: connection refused",
     ]
+
+
+# --------------------------------------------------------------------------- journals
+
+
+def with_journal(answer: ServerAnswer, *, trouble: str = "", trouble_ms: int = -1) -> ServerAnswer:
+    assert answer.status is not None
+    status = msgspec.structs.replace(
+        answer.status, durability="process", journal_trouble=trouble, journal_trouble_ms=trouble_ms
+    )
+    return ServerAnswer(status)
+
+
+def test_a_node_that_cannot_write_its_journal_is_named_with_the_reason() -> None:
+    a = with_journal(node(A, HALF), trouble="no space left on device", trouble_ms=12_000)
+    health = judge(WHOLE, a, with_journal(node(B, HALF)), coordinator())
+    assert health.condition == "degraded"
+    (remark,) = health.remarks
+    assert remark.startswith("a has not been able to write its journal for 12 s (no space left on device): ")
+
+
+def test_locks_without_a_backup_outlive_a_crash_where_there_is_a_journal() -> None:
+    alone = state(slot(A), slot(B))
+    health = judge(alone, with_journal(node(A, HALF)), with_journal(node(B, HALF)), coordinator())
+    assert health.remarks == [
+        "4096 slots without a backup: their locks outlive a crash, in the journal of a, b alone"
+    ]
+    health = judge(alone, with_journal(node(A, HALF)), node(B, HALF), coordinator())
+    assert health.remarks == ["4096 slots without a backup: a crash of the primary would lose their locks"]

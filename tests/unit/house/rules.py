@@ -53,6 +53,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "config": _WORDS | {"clock", "core"},
     "net": _WORDS | {"clock", "cluster_state", "core"},
     "store": _WORDS | {"clock", "cluster_state", "core"},
+    "journal": _WORDS | {"clock", "core"},
     "grpc_api": _WORDS | {"_version", "client", "clock", "cluster_state", "core", "net"},
     "server": _WORDS
     | {
@@ -64,6 +65,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "core",
         "net",
         "store",
+        "journal",
         "config",
         "grpc_api",
         "ring_picture",
@@ -105,7 +107,7 @@ PURE: Final = frozenset({"cluster_state", "ring", "core"})
 PURE_INSIDE: Final = frozenset({"apps/cleaner/core"})
 """Folders inside of other parts that keep the rules of the cores."""
 
-TYPED: Final = frozenset({"cluster_state", "core", "net", "protocol", "server", "slots", "store"})
+TYPED: Final = frozenset({"cluster_state", "core", "journal", "net", "protocol", "server", "slots", "store"})
 """The parts in which a number or a name of the protocol has a type of its own, see `plain_ids`.
 
 Not the client's face and the command line, whose users write plain numbers and text; nor the ring, which calculates.

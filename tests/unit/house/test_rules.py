@@ -26,6 +26,8 @@ from tests.unit.house import rules
         ("server", "from lockring import Client"),
         ("errors", "from lockring.names import SLOTS"),
         ("store", "if True:\n    import lockring.cli"),
+        ("journal", "from lockring.server.node import NodeServer"),
+        ("journal", "from lockring.net.frames import encode"),
         ("apps", "from lockring.client.blocking.driver import BlockingDriver"),
         ("apps", "from lockring.cli import output"),
         ("server", "from lockring.apps.cleaner import worker"),

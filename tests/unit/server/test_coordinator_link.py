@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.cluster_state import ClusterState, Replica
+from lockring.cluster_state import Replica
+from lockring.core.node import JoinFacts
 from lockring.core.node.greetings import check_coordinator
 from lockring.errors import (
     DuplicateNode,
@@ -16,8 +17,9 @@ from lockring.errors import (
     WrongCluster,
     WrongRole,
 )
+from lockring.ids import ClusterId, Incarnation, Version
 from lockring.net.connection import Outbox
-from lockring.protocol import Message, Welcome
+from lockring.protocol import Join, Message, Welcome
 from lockring.server.coordinator_link import CoordinatorLink, NodePlace
 from tests.unit.net.serving import run
 
@@ -28,7 +30,6 @@ class Joiner:
     """A node that records the calls of its link to the coordinator."""
 
     replica = Replica("N1", 5)
-    state = ClusterState()
 
     def __init__(self) -> None:
         self.link = CoordinatorLink(self, NodePlace(weight=100), [ADDRESS], Outbox())
@@ -37,11 +38,14 @@ class Joiner:
         self.missing: list[str] = []
         self.joins = 0
 
+    def join_facts(self) -> JoinFacts:
+        return JoinFacts(ClusterId(""), Version(7), (Incarnation(3), Incarnation(4)))
+
     def begin_life(self, incarnation: int) -> None:
         self.lives.append(incarnation)
 
     def check_coordinator(self, welcome: Welcome, address: str) -> None:
-        check_coordinator(welcome, self.state.cluster, address)
+        check_coordinator(welcome, self.join_facts().cluster, address)
 
     def joined(self) -> None:
         self.joins += 1
@@ -108,3 +112,9 @@ def test_another_node_of_the_same_id_is_given_time_to_be_a_former_life_of_this_o
         assert "running already" in node.link.note
 
     run(main())
+
+
+def test_a_node_says_as_it_joins_which_of_its_lives_are_over() -> None:
+    hello = Joiner().link.hello()
+    assert isinstance(hello, Join)
+    assert (hello.incarnation, hello.version, hello.former) == (5, 7, [3, 4])

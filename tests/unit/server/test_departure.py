@@ -17,6 +17,7 @@ LAST_LINES = [
     (Depart(DepartureEnd.DRAINED, 3), True, "the 3 locks that were held here", exits.OK),
     (Depart(DepartureEnd.ONLY_SPARE_COPIES), False, "drained but for copies", exits.OK),
     (Depart(DepartureEnd.NOTHING_HERE), False, "it stops without the coordinator", exits.OK),
+    (Depart(DepartureEnd.KEPT), True, "3 locks are kept in the data directory", exits.OK),
     (Depart(DepartureEnd.NEW_LIFE), False, "a new life of this node has nothing to hand over", exits.OK),
     (Depart(DepartureEnd.TIMED_OUT), False, "still serves 4 slots", exits.NOT_DRAINED),
     (
@@ -35,7 +36,7 @@ def test_a_node_says_why_it_stops_and_whether_it_is_drained(
     depart: Depart, is_last: bool, part: str, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "lockring.node")
-    assert report_departure(depart, left="serves 4 slots", is_last=is_last) == code
+    assert report_departure(depart, left="serves 4 slots", locks=3, is_last=is_last) == code
     (line,) = caplog.messages
     assert part in line
 

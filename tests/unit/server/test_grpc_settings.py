@@ -63,5 +63,5 @@ def test_a_child_can_be_started_without_grpc() -> None:
 
 
 def test_serve_passes_its_grpc_settings_to_its_node() -> None:
-    settings = ServeSettings(grpc_listen="127.0.0.1:7000").node("127.0.0.1:9500")
+    settings = ServeSettings(grpc_listen="127.0.0.1:7000").node("127.0.0.1:9500", None)
     assert (settings.grpc, settings.grpc_listen) == (True, "127.0.0.1:7000")

@@ -9,8 +9,9 @@ import pytest
 from lockring.clock import wall_ns
 from lockring.cluster_state import ClusterState, Member, Replica, encode_state
 from lockring.core.effects import Depart, DepartureEnd
+from lockring.core.node import JoinFacts
 from lockring.errors import DuplicateNode, LockringError
-from lockring.ids import NodeId
+from lockring.ids import ClusterId, NodeId, Version
 from lockring.net.connection import Outbox
 from lockring.protocol import PROTOCOL, ClientHello, Message, State, Welcome
 from lockring.server.coordinator_link import NodePlace
@@ -72,10 +73,10 @@ def test_another_life_has_a_later_incarnation_and_nothing_of_the_former_one() ->
         lives = process.lives
         process.join()
         former = lives.present
-        assert lives.state.cluster == "c"
+        assert lives.join_facts().cluster == "c"
         lives.begin_life(former.core.replica.incarnation + 10**12)
         assert lives.replica == Replica("N1", former.core.replica.incarnation + 10**12)
-        assert lives.state == ClusterState()
+        assert lives.join_facts() == JoinFacts(ClusterId(""), Version(0), ())
         assert lives.present is not former
         assert lives.has_joined, "one of its lives has"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lockring.errors import ConfigError, StoreError
-from lockring.server.settings import ServeSettings, UpSettings
-from lockring.server.state_dir import StatePlace, kept_by_serve, kept_by_up
+from lockring.server.settings import NodeSettings, ServeSettings, UpSettings
+from lockring.server.state_dir import COORDINATOR_PART, StatePlace, kept_by_serve, kept_by_up, parts_of_up
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +67,79 @@ def test_without_a_home_the_choices_are_named(monkeypatch: pytest.MonkeyPatch) -
         kept_by_serve(ServeSettings())
     assert "--data-dir DIR" in str(caught.value)
     assert "--in-memory" in str(caught.value)
+
+
+# --------------------------------------------------------------------------- the locks of nodes
+
+
+def test_locks_are_kept_where_there_is_a_directory_and_written_unless_told_otherwise() -> None:
+    assert NodeSettings(id="n").keeps == "none"
+    assert NodeSettings(id="n", data_dir="d").keeps == "process"
+    assert NodeSettings(id="n", data_dir="d", durability="disk").keeps == "disk"
+    assert NodeSettings(id="n", data_dir="d", durability="none").keeps == "none"
+
+
+def test_the_node_of_serve_keeps_its_locks_beside_the_state() -> None:
+    settings = ServeSettings(durability="disk")
+    assert settings.node("127.0.0.1:9500", "d").keeps == "disk"
+    assert ServeSettings().node("127.0.0.1:9500", "d").keeps == "process"
+    assert ServeSettings(in_memory=True).node("127.0.0.1:9500", None).keeps == "none"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: NodeSettings(id="n", durability="disk"),
+        lambda: ServeSettings(listen="127.0.0.1:0", coordinator_listen="127.0.0.1:0", durability="disk"),
+        lambda: UpSettings(port=0, durability="disk"),
+        lambda: UpSettings(store="etcd://h:1", durability="disk"),
+    ],
+    ids=["node", "serve", "up", "up with a store"],
+)
+def test_durability_without_a_directory_is_refused_with_what_to_do(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigError, match=r"--durability disk needs a directory .* with --data-dir DIR$"):
+        make()
+
+
+@pytest.mark.parametrize("settings", [ServeSettings, UpSettings])
+def test_durability_in_memory_is_refused_with_what_to_do(
+    settings: type[ServeSettings | UpSettings],
+) -> None:
+    with pytest.raises(ConfigError, match="--data-dir DIR, and leave out --in-memory"):
+        settings(in_memory=True, durability="process")
+    assert settings(in_memory=True, durability="none").durability == "none"
+
+
+def test_nodes_of_up_may_keep_their_locks_while_the_coordinators_share_a_store() -> None:
+    settings = UpSettings(store="etcd://h:1", data_dir="d", durability="disk")
+    assert kept_by_up(settings) == StatePlace("d", False)
+    assert kept_by_up(UpSettings(store="etcd://h:1")) == StatePlace(None, False)
+
+
+# --------------------------------------------------------------------------- the parts of the directory of `up`
+
+
+def test_the_coordinator_of_up_finds_its_part_missing_in_a_directory_that_is_new(tmp_path: Path) -> None:
+    part = parts_of_up(str(tmp_path / "new" / "one"))
+    assert part == tmp_path / "new" / "one" / COORDINATOR_PART
+    assert not part.exists()
+    assert part.parent.stat().st_mode & 0o077 == 0, "locks name their owners"
+
+
+def test_the_coordinator_of_up_finds_its_part_empty_in_a_directory_that_was_there(tmp_path: Path) -> None:
+    part = parts_of_up(str(tmp_path))
+    assert part == tmp_path / COORDINATOR_PART
+    assert part.is_dir()
+    (part / "state.db").touch()
+    assert parts_of_up(str(tmp_path)) == part
+
+
+def test_a_state_that_an_earlier_release_kept_in_the_directory_of_up_is_found(tmp_path: Path) -> None:
+    (tmp_path / "state.db").touch()
+    assert parts_of_up(str(tmp_path)) == tmp_path
+
+
+def test_a_directory_of_up_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=f"{tmp_path}/file/d cannot be made: not a directory"):
+        parts_of_up(str(tmp_path / "file" / "d"))

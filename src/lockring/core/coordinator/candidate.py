@@ -61,6 +61,7 @@ class CandidateCore:
         is_shared: whether the store names a leader among several coordinators.
         new_term: returns a random name for a term, another one at each call.
         make_core: makes the machine that decides while this process leads.
+        lead_ms: how long a lead lasts that is not renewed, in milliseconds.
         now_ns: the monotonic clock, in nanoseconds.
         wall_ns: the wall clock, in nanoseconds.
     """
@@ -73,13 +74,14 @@ class CandidateCore:
         is_shared: bool,
         new_term: Callable[[], TermId],
         make_core: MakeCore,
+        lead_ms: int = LEAD_MS,
         now_ns: int,
         wall_ns: int,
     ) -> None:
         self._is_shared = is_shared
         self._make_core = make_core
         self._effects: list[Effect] = []
-        self._leadership = Leadership(address, new_term, now_ns=now_ns)
+        self._leadership = Leadership(address, new_term, lead_ms=lead_ms, now_ns=now_ns)
         self._desk = StandbyDesk(address, store, self._effects, now_ns=now_ns)
         self._decider: CoordinatorCore | None = None
         self._connections: dict[ConnectionId, None] = {}
@@ -300,7 +302,7 @@ class CandidateCore:
         if self._leadership.is_due(now_ns):
             number = self._operations.take_number()
             self._leadership.begin(number, now_ns)
-            self._effects.append(StoreCampaign(number, self._leadership.candidate, LEAD_MS))
+            self._effects.append(StoreCampaign(number, self._leadership.candidate, self._leadership.lead_ms))
 
     def _take_from_decider(self, now_ns: int) -> None:
         """Take the effects of the machine that decides, with its operations under numbers of this process."""

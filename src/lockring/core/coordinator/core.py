@@ -7,7 +7,8 @@ Its parts know nothing of each other; this module joins them:
 - `roster`: which nodes are connected or wait for the term to join, and the members of the next state.
 - `member_leases`: when each member was heard and acknowledged, and the stabilization window.
 - `heartbeats`: which heartbeats wait to be acknowledged, and by which read of the store.
-- `slot_requests`: changes of single slots that nodes request.
+- `decisions`: the next state, from all that wants a change: members, requests of nodes (`slot_requests`), farewells,
+  and the reconciler.
 - `reconciler_runs` and `reconciler`: the next safe step from where the slots are to where the ring wants them.
 - `state_broadcast`: the encoded state, and when it was sent to which node.
 
@@ -30,13 +31,21 @@ import msgspec
 from lockring.cluster_state import ClusterState, Member, Replica, Replication
 from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
+from lockring.core.coordinator.decisions import Decisions, Moment
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.join_checks import foreign, malformed, not_the_latest, outdated
+from lockring.core.coordinator.join_checks import (
+    contradicted,
+    foreign,
+    malformed,
+    not_the_latest,
+    outdated,
+)
 from lockring.core.coordinator.member_leases import MemberLeases
-from lockring.core.coordinator.reconciler_runs import ReconcilerRuns, lives_in
+from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
+from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
-from lockring.core.coordinator.slot_requests import SlotRequestQueue, check_requests
+from lockring.core.coordinator.slot_requests import check_requests
 from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import (
     CoordinatorStatus,
@@ -53,7 +62,7 @@ from lockring.core.effects import Admit, Broadcast, Close, Effect, Note, Publish
 from lockring.core.election import Election
 from lockring.core.farewells import Farewells
 from lockring.core.timing import Timing, with_time_left
-from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.errors import LockringError, ProtocolError
 from lockring.ids import (
     NO_CLUSTER,
     NO_INCARNATION,
@@ -78,7 +87,6 @@ from lockring.protocol import (
     Join,
     Leave,
     Message,
-    PeerHello,
     Refusal,
     SlotRequests,
     StateReply,
@@ -138,9 +146,9 @@ class CoordinatorCore:
         self._clients = Clients(now_ns=now_ns)
         self._membership = MemberLeases(timing, now_ns=now_ns)
         self._heartbeats = Heartbeats()
-        self._slot_requests = SlotRequestQueue()
         self.farewells = Farewells(boot)
         self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
+        self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells)
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
 
@@ -172,7 +180,7 @@ class CoordinatorCore:
 
     def left_ms(self, now_ns: int) -> int:
         """Return how much longer the wait in `note` takes at most, in milliseconds, 0 if that is unknown."""
-        return left_ms_of(self._runs, now_ns)
+        return left_ms_of(self._roster, self._runs, now_ns)
 
     def status(self, *, now_ns: int = 0) -> CoordinatorStatus:
         """Return a snapshot for people, as of `now_ns` or of the last input, whichever is later."""
@@ -316,15 +324,11 @@ class CoordinatorCore:
                     follows = self._clients.admit(sender, self.note, left_ms=self.left_ms(now_ns))
                     self._effects += [Send(sender, each) for each in follows]
                     return
-            case PeerHello():
-                error = WrongRole(f"{self._term.address} is a coordinator, not node {message.to_node}")
-            case Heartbeat() | SlotRequests() | Leave():
-                if self._term.phase is Phase.PASSIVE:
-                    self._refuse(sender, self._not_coordinator(NO_REQUEST))
-                    return
-                error = ProtocolError("a node joins before it sends anything else")
+            case Heartbeat() | SlotRequests() | Leave() if self._term.phase is Phase.PASSIVE:
+                self._refuse(sender, self._not_coordinator(NO_REQUEST))
+                return
             case _:
-                error = ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}")
+                error = why_not_first(message, self._term.address)
         self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
 
     # ----------------------------------------------------------------------- what clients and nodes send
@@ -357,9 +361,9 @@ class CoordinatorCore:
                 self._refuse_role(sender, message, "a node")
 
     def _refuse_role(self, sender: ConnectionId, message: Message, what: str) -> None:
-        text = f"{self._term.address} is a coordinator; it does not take {type(message).__name__} from {what}"
+        error = why_not_taken(message, self._term.address, what)
         self._clients.drop(sender)
-        self._refuse(sender, Refusal(NO_REQUEST, WrongRole.code, text))
+        self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
 
     # ----------------------------------------------------------------------- joining and leaving
 
@@ -397,6 +401,8 @@ class CoordinatorCore:
         )
         if refusal is not None:
             self._refuse(sender, refusal)
+            if self._roster.heirs.contradict(Replica(join.node, join.incarnation)):
+                self._effects.append(Note(contradicted(join), is_warning=True))
             return
         # One connection per node, in whatever life: the older one may be half open, and never end by itself.
         self._drop(sender)
@@ -404,7 +410,7 @@ class CoordinatorCore:
             self._drop(connection)
             self._effects.append(Close(connection, f"node {join.node} has opened a newer connection"))
         node = Member(Replica(join.node, join.incarnation), join.address, join.weight, grpc=join.grpc)
-        self._roster.connect(sender, node)
+        self._roster.connect(sender, node, join.former)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
         self._runs.reschedule(now_ns=now_ns)
@@ -491,7 +497,7 @@ class CoordinatorCore:
         except ProtocolError as error:
             self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
             return
-        self._slot_requests.add(node.replica, ask)
+        self._decisions.request(node.replica, ask)
 
     def _may_confirm(self, connection: ConnectionId) -> bool:
         """Return whether a heartbeat on this connection could be acknowledged: the state knows its node."""
@@ -501,7 +507,7 @@ class CoordinatorCore:
     def _acknowledge(self, now_ns: int) -> None:
         state = self._state()
         waiting, left_ms = self._runs.waits(now_ns=now_ns)
-        why = wait_reason_of(self._term, self._runs)
+        why = wait_reason_of(self._term, self._roster, self._runs)
         for connection, sequence in self._heartbeats.take_confirmed().items():
             node = self._roster.node_of(connection)
             # An acknowledgement is a lease. A node that a write under way deposes must not get one: the write gives its
@@ -546,37 +552,15 @@ class CoordinatorCore:
 
     def _advance(self, now_ns: int) -> None:
         """Write the next state if it differs from the present one."""
-        before = state = self._state()
+        state = self._state()
         self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
-        version = self._term.version_at(self._clocks.wall_ns(now_ns))
-        overtaken = self._roster.refuse_overtaken_drains(state, self._membership, now_ns)
-        self._effects += [Send(connection, refusal) for connection, refusal in overtaken]
-        members = self._roster.next_members(state)
-        slots = self._slot_requests.apply(state, self._runs.reachability, version=version, now_ns=now_ns)
-        farewell = self.farewells.word(state, now_ns=now_ns, wall_ns=self._clocks.wall_ns(now_ns))
-        if members is not state.members or slots is not state.slots or farewell is not state.farewell:
-            state = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
-        deposed: frozenset[Replica] = frozenset()
-        due_ns = self._runs.next_deadline_ns()
-        if due_ns is not None and now_ns >= due_ns:
-            self._runs.observe(state, now_ns=now_ns)
-            self._roster.judge_drains(before, self._membership, now_ns)
-            step = self._runs.run(
-                state,
-                version=version,
-                lease_wait_ns=self._term.lease_wait_ns,
-                leaving=self._roster.released(),
-                connected=self._roster.is_connected,
-                now_ns=now_ns,
-            )
-            deposed = step.deposed
-            members = self._roster.without_departed(
-                step.members, lives_in(step.slots), self._membership, now_ns
-            )
-            if members is not state.members or step.slots is not state.slots:
-                state = msgspec.structs.replace(state, members=members, slots=step.slots)
-        if state is not before:
-            self._term.write(msgspec.structs.replace(state, version=version), deposed, now_ns=now_ns)
+        wall_ns = self._clocks.wall_ns(now_ns)
+        at = Moment(self._term.version_at(wall_ns), self._term.lease_wait_ns, now_ns, wall_ns)
+        decision = self._decisions.take_next(state, at)
+        self._effects += [Send(connection, refusal) for connection, refusal in decision.refused]
+        if decision.state is not state:
+            after = msgspec.structs.replace(decision.state, version=at.version)
+            self._term.write(after, decision.deposed, now_ns=now_ns)
 
     def _report(self, now_ns: int) -> None:
         """Report to clients and the log what slots or this coordinator wait for, once that has changed."""

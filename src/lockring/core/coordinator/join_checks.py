@@ -10,7 +10,7 @@ from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.errors import InvalidRequest
 from lockring.ids import NO_REQUEST, Incarnation, NodeId
 from lockring.names import check_node_id
-from lockring.protocol import PROTOCOL, WEIGHT_MAX, Join, Refusal
+from lockring.protocol import FORMER_LIVES_MAX, PROTOCOL, WEIGHT_MAX, Join, Refusal
 from lockring.ring.hash_ring import WEIGHT_MIN
 
 
@@ -33,6 +33,15 @@ def malformed(join: Join) -> Refusal | None:
             raise InvalidRequest(f"an incarnation is 1 to 2**63 - 1, not {join.incarnation}")
         if not 0 <= join.version <= VERSION_MAX:
             raise InvalidRequest(f"a version is 0 to {VERSION_MAX}, not {join.version}")
+        if len(join.former) > FORMER_LIVES_MAX:
+            raise InvalidRequest(
+                f"a node vouches for at most {FORMER_LIVES_MAX} former lives, not for {len(join.former)}"
+            )
+        for former in join.former:
+            if not 0 < former < join.incarnation:
+                raise InvalidRequest(
+                    f"a former life of incarnation {join.incarnation} has a lower one above 0, not {former}"
+                )
     except InvalidRequest as error:
         return _refused(error.code, str(error), "")
     return None
@@ -89,6 +98,14 @@ def not_the_latest(
             hint=known.incarnation + 1,
         )
     return None
+
+
+def contradicted(join: Join) -> str:
+    """Return the warning about a life that asks to join although a later one vouches that it is over."""
+    return (
+        f"a life of node {join.node} that its present one says is over ({join.incarnation}) has asked to join: if this"
+        " is repeated, two processes work on copies of one data directory, and one must be stopped"
+    )
 
 
 def _refused(code: str, text: str, name: str, *, hint: int = 0) -> Refusal:

@@ -14,13 +14,13 @@ from lockring.core.coordinator.store_health import StoreHealth
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS
 from lockring.core.election import Candidate, Election
 from lockring.ids import OperationNumber, TermId
-from lockring.units import NS_PER_S
+from lockring.units import NS_PER_S, ms_to_ns
 
 LEAD_MS: Final = 3_000
 """How long a lead lasts that is not renewed. A new leader decides about a second after that, while nodes go on serving
 for the coordinator lease."""
-CAMPAIGN_NS: Final = NS_PER_S
-"""How often a coordinator campaigns: two campaigns may fail before a lead is over."""
+CAMPAIGNS_PER_LEAD: Final = 3
+"""How often a coordinator campaigns within the time of a lead: two campaigns may fail before it is over."""
 
 _SILENT: Final = f"the store has not answered for {OPERATION_TIMEOUT_NS // NS_PER_S} s"
 
@@ -31,18 +31,21 @@ class Leadership:
     Args:
         address: HOST:PORT at which nodes and clients reach it.
         new_term: returns a random name, another one at each call.
+        lead_ms: how long a lead lasts that is not renewed, in milliseconds.
         now_ns: the monotonic clock, in nanoseconds.
 
     Attributes:
+        lead_ms: the same.
         candidate: this coordinator, under the name of its present or next term.
         election: the newest that the store has said of the coordinators.
         health: the record of the campaigns that the store did not answer.
     """
 
-    def __init__(self, address: str, new_term: Callable[[], TermId], *, now_ns: int) -> None:
+    def __init__(self, address: str, new_term: Callable[[], TermId], *, lead_ms: int, now_ns: int) -> None:
         self._new_term = new_term
         self._due_ns = now_ns
         self._asked: tuple[OperationNumber, int] | None = None
+        self.lead_ms = lead_ms
         self.candidate = Candidate(new_term(), address)
         self.election = Election(None)
         self.health = StoreHealth()
@@ -71,7 +74,7 @@ class Leadership:
         if self._asked is not None:
             self.health.failed(_SILENT, is_write=False, now_ns=now_ns)
         self._asked = operation, now_ns
-        self._due_ns = now_ns + CAMPAIGN_NS
+        self._due_ns = now_ns + self._pause_ns()
 
     def take_result(
         self, operation: OperationNumber, election: Election | None, problem: str, now_ns: int
@@ -94,4 +97,7 @@ class Leadership:
             self.election = Election(None, self.election.standbys)
         self.candidate = Candidate(self._new_term(), self.candidate.address)
         self._asked = None
-        self._due_ns = now_ns + CAMPAIGN_NS
+        self._due_ns = now_ns + self._pause_ns()
+
+    def _pause_ns(self) -> int:
+        return ms_to_ns(self.lead_ms) // CAMPAIGNS_PER_LEAD

@@ -3,18 +3,23 @@
 `plan` is a pure function. It looks at every slot and takes at most one step with it; all steps make one new state.
 The rules, first match wins:
 
-1. Primary gone or failed, backup alive: the backup is promoted. It waits its promise out by itself.
-2. Primary and backup gone or failed, or no node assigned: the slot is assigned empty to the ring's primary, but only
+1. A slot whose primary or backup is a former life with an heir (`heirs`) goes to the heir, in the same place: the
+   node is back with what it had. An heir of the primary begins a new reign; the backup stays if it is alive.
+   An heir of the backup is in sync, for no grant was answered without the former life.
+2. Primary gone or failed, backup alive: the backup is promoted once it is connected. It waits its promise out by
+   itself.
+3. Primary and backup gone or failed, or no node assigned: the slot is assigned empty to the ring's primary, but only
    when neither can have a right left: a coordinator lease, lengthened, has passed since the last acknowledgement
    of either, since the reign began, and since this coordinator's start. A slot that was never assigned does not wait.
    One that was given up in order, with its nodes' word on their promises, waits for the last of these (`farewells`).
-3. The cluster is being stopped and no node is left to take over: slots of members that leave go to a backup that
-   stays, or are released.
-4. A dead backup or learner is dropped, and so is a learner that does not come into sync.
-5. The ring's primary is the backup: they swap. The former primary stays as backup.
-6. The ring's primary is neither: it becomes learner; in sync, it replaces the backup, then rule 5.
-7. The backup is not the ring's, or there is none: the ring's backup becomes learner; in sync, it replaces the other.
+4. The cluster is being stopped and no node is left to take over: slots of members that leave go to a backup that
+   stays, or are released. Members that keep theirs in a journal stay in this sense.
+5. A dead backup or learner is dropped, and so is a learner that does not come into sync.
+6. The ring's primary is the backup: they swap. The former primary stays as backup.
+7. The ring's primary is neither: it becomes learner; in sync, it replaces the backup, then rule 6.
+8. The backup is not the ring's, or there is none: the ring's backup becomes learner; in sync, it replaces the other.
 
+Rule 1 waits for nothing: the former life's rights ended with it, and the reign of its heir begins behind them.
 So every move makes before it breaks. Redundancy comes before placement: learners for slots without a backup are
 started first, and the number of slots that have learners at one time is bounded, which paces a rebalance.
 
@@ -32,6 +37,7 @@ import msgspec
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.core.coordinator.transitions import (
     assigned_empty,
+    inherited,
     promoted,
     released,
     swapped,
@@ -88,6 +94,7 @@ class PlanInput(NamedTuple):
         avoided: reports whether a primary is known not to reach a copy.
         lease_wait_ns: how long a coordinator lease, lengthened, lasts.
         leaving: members whose slots may be released, since the cluster is being stopped.
+        heir_of: returns the connected life that vouches for a former one, None if there is none.
     """
 
     state: ClusterState
@@ -99,6 +106,7 @@ class PlanInput(NamedTuple):
     avoided: Callable[[Replica, Replica], bool]
     lease_wait_ns: int
     leaving: frozenset[Replica] = frozenset()
+    heir_of: Callable[[Replica], Replica | None] = lambda former: None
 
 
 class SlotPlan(NamedTuple):
@@ -238,6 +246,9 @@ class _PlanRun:
     def _step(self, number: SlotNumber, slot: SlotState) -> SlotState:
         plan_input, version = self._input, self._input.version
         primary, backup, learner = slot.primary, slot.backup, slot.learner
+        bequeathed = self._bequeathed(slot)
+        if bequeathed is not slot:
+            return bequeathed
         if primary is None or self._is_dead(primary):
             return self._without_primary(number, slot)
         if primary in plan_input.leaving:
@@ -270,10 +281,39 @@ class _PlanRun:
             return slot
         return with_copies(slot, version, backup, learner)
 
+    def _bequeathed(self, slot: SlotState) -> SlotState:
+        """Put heirs in the places of former lives, and return the slot as it is then."""
+        primary, backup = slot.primary, slot.backup
+        if primary is None:
+            return slot
+        heir = self._heir_of(primary)
+        if backup is not None:
+            # The tenure stays: what named the former life's place in the primary's stream names the heir's.
+            successor = self._heir_of(backup.replica)
+            backup = backup if successor is None else Copy(successor, backup.joined)
+        if heir is None:
+            if backup is slot.backup:
+                return slot
+            return with_copies(slot, self._input.version, backup, slot.learner)
+        # Gone or not: no heartbeat of it may be acknowledged once this is being written.
+        self._deposed[primary] = None
+        stays = backup is not None and not self._is_dead(backup.replica)
+        copy = backup.replica if backup is not None and stays else None
+        return inherited(slot, self._input.version, heir, copy, lagging=self._lagging)
+
+    def _heir_of(self, former: Replica) -> Replica | None:
+        heir = self._input.heir_of(former)
+        if heir is None or self._is_dead(heir) or not self._liveness(heir).connected:
+            return None
+        return heir
+
     def _without_primary(self, number: SlotNumber, slot: SlotState) -> SlotState:
         plan_input, version = self._input, self._input.version
         primary, backup = slot.primary, slot.backup
         if primary is not None and backup is not None and not self._is_dead(backup.replica):
+            if not self._liveness(backup.replica).connected:
+                # Neither does anything now. The next that is back has the slot: the backup, or the primary's heir.
+                return slot
             self._depose(primary)
             # The former primary may still hold its leases: the promoted copy itself waits its promise out.
             return promoted(slot, version, lagging=self._lagging)

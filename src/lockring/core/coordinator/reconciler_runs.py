@@ -88,6 +88,7 @@ class ReconcilerRuns:
         lease_wait_ns: int,
         leaving: frozenset[Replica],
         connected: Callable[[Replica], bool],
+        heir_of: Callable[[Replica], Replica | None],
         now_ns: int,
     ) -> SlotPlan:
         """Find the next step from this state.
@@ -98,6 +99,7 @@ class ReconcilerRuns:
             lease_wait_ns: how long a coordinator lease, lengthened, lasts.
             leaving: the members whose slots may be released.
             connected: reports whether a life has a connection.
+            heir_of: returns the connected life that vouches for a former one, None if there is none.
             now_ns: the monotonic clock, in nanoseconds.
         """
         membership, reach = self._membership, self.reachability
@@ -116,6 +118,7 @@ class ReconcilerRuns:
                 avoided=lambda primary, copy: reach.is_avoided(primary, copy, now_ns=now_ns),
                 lease_wait_ns=lease_wait_ns,
                 leaving=leaving,
+                heir_of=heir_of,
             )
         )
         for primary, copy in step.timed_out:

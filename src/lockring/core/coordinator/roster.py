@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from lockring.cluster_state import ClusterState, Member, Replica
+from lockring.core.coordinator.heirs import Heirs
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.pending_joins import PendingJoins
 from lockring.errors import LastNode, NodeLeaving, Unavailable, UnknownNode
-from lockring.ids import NO_NODE, ConnectionId, NodeId, RequestNumber
+from lockring.ids import NO_NODE, ConnectionId, Incarnation, NodeId, RequestNumber
 from lockring.protocol import Drain, DrainReply, Leave, Refusal, Undrain, UndrainReply
 
 Answer = DrainReply | UndrainReply
@@ -39,17 +40,19 @@ class Roster:
         is_stopping: nodes have asked to leave and no other node is left, so no slot can be moved any more.
         stranded: ids of nodes that operators have drained while no other node is left to take their slots.
         pending: joins that wait for the coordinator's term.
+        heirs: connected lives that go on with what former lives of their nodes held.
     """
 
     def __init__(self) -> None:
         self.is_stopping = False
         self.stranded: tuple[NodeId, ...] = ()
         self.pending = PendingJoins()
+        self.heirs = Heirs()
         self._nodes: dict[ConnectionId, Member] = {}
         self._connections: dict[Replica, ConnectionId] = {}
         self._arrived: dict[NodeId, Member] = {}
         self._changes: dict[Replica, _MemberChange] = {}
-        self._leaving: dict[Replica, None] = {}
+        self._leaving: dict[Replica, bool] = {}
 
     # ----------------------------------------------------------------------- connections
 
@@ -77,16 +80,24 @@ class Roster:
         """Return the connections of all lives of a node."""
         return [each for each, member in self._nodes.items() if member.replica.node == node]
 
-    def connect(self, connection: ConnectionId, node: Member) -> None:
-        """Add a node that has joined on this connection; older connections of its id are gone already."""
+    def connect(self, connection: ConnectionId, node: Member, former: Iterable[Incarnation] = ()) -> None:
+        """Add a node that has joined on this connection; older connections of its id are gone already.
+
+        Args:
+            connection: its own.
+            node: as it describes itself.
+            former: the lives of the node for which this one vouches.
+        """
         self._nodes[connection] = node
         self._connections[node.replica] = connection
+        self.heirs.add(node.replica, former)
 
     def disconnect(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended; one on which no node joined is ignored."""
         node = self._nodes.pop(connection, None)
         if node is not None:
             del self._connections[node.replica]
+            self.heirs.drop(node.replica)
 
     # ----------------------------------------------------------------------- members
 
@@ -125,7 +136,7 @@ class Roster:
             # Never refused to a member: a node that leaves stops in any case, so it should hand over what it can.
             if asker is None:
                 return Refusal(order.request, "protocol", "a node joins before it leaves")
-            self._leaving[asker.replica] = None
+            self._leaving[asker.replica] = order.keeps
             self._request(asker.replica, True, sender, DrainReply(order.request, asker.replica.node))
             return None
         life = self.newest_life(order.node, state)
@@ -220,8 +231,17 @@ class Roster:
         return None
 
     def released(self) -> frozenset[Replica]:
-        """Return the lives whose slots may be released: the leaving ones, while no other member could take over."""
-        return frozenset(self._leaving) if self.is_stopping else frozenset()
+        """Return the lives whose slots may be released: the leaving ones, while no other member could take over.
+
+        Not those that keep their slots in a journal: the next lives of their nodes can go on with them.
+        """
+        if not self.is_stopping:
+            return frozenset()
+        return frozenset([life for life, keeps in self._leaving.items() if not keeps])
+
+    def keepers(self) -> list[NodeId]:
+        """Return the ids of the nodes that leave, or have left, and keep what they have in their journals."""
+        return sorted(life.node for life, keeps in self._leaving.items() if keeps)
 
     def judge_drains(self, state: ClusterState, membership: MemberLeases, now_ns: int) -> None:
         """Update `is_stopping` and `stranded` by whether any other member could take over.
@@ -314,7 +334,9 @@ class Roster:
         self._arrived = {
             node: member for node, member in self._arrived.items() if not _is_known(member, state)
         }
-        self._leaving = {each: None for each in self._leaving if each == self.newest_life(each.node, state)}
+        self._leaving = {
+            life: keeps for life, keeps in self._leaving.items() if life == self.newest_life(life.node, state)
+        }
         answers: list[tuple[ConnectionId, Answer]] = []
         for life, change in list(self._changes.items()):
             member = state.members.get(life.node)
@@ -345,6 +367,7 @@ class Roster:
         assert len(self._connections) == len(self._nodes)
         for connection, node in self._nodes.items():
             assert self._connections.get(node.replica) == connection, node
+        assert all(heir in self._connections for heir in self.heirs.lives())
         ids = [node.replica.node for node in self._nodes.values()]
         assert len(set(ids)) == len(ids), f"two lives of one node are connected: {ids}"
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator.clients import Clients, why_not_greet
+from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
 from lockring.core.coordinator.state_broadcast import StateBroadcast
 from lockring.core.coordinator.status import server_status_of, standby_status
 from lockring.core.coordinator.store_health import StoreReport, StoreTrouble
 from lockring.core.effects import Admit, Close, Effect, Refuse, Send
 from lockring.core.election import Election
-from lockring.errors import LockringError, ProtocolError, WrongRole
+from lockring.errors import LockringError
 from lockring.ids import NO_INCARNATION, NO_NODE, NO_REQUEST, ConnectionId, RequestNumber, Version
 from lockring.protocol import (
     PROTOCOL,
@@ -25,7 +26,6 @@ from lockring.protocol import (
     Join,
     Leave,
     Message,
-    PeerHello,
     Refusal,
     ServerStatus,
     SlotRequests,
@@ -93,13 +93,8 @@ class StandbyDesk:
             self._greet(sender, message)
         elif isinstance(message, Join | Heartbeat | SlotRequests | Leave):
             self._effects.append(Refuse(sender, self._not_leading(NO_REQUEST)))
-        elif isinstance(message, PeerHello):
-            self._refuse(sender, WrongRole(f"{self._address} is a coordinator, not node {message.to_node}"))
         else:
-            self._refuse(
-                sender,
-                ProtocolError(f"a connection begins with a hello, not with {type(message).__name__}"),
-            )
+            self._refuse(sender, why_not_first(message, self._address))
 
     def drop(self, connection: ConnectionId) -> None:
         """Forget a connection that has ended."""
@@ -134,9 +129,7 @@ class StandbyDesk:
                 self._effects.append(Send(sender, self._not_leading(message.request)))
             case _:
                 self._clients.drop(sender)
-                what = type(message).__name__
-                error = WrongRole(f"{self._address} is a coordinator; it does not take {what} from a client")
-                self._refuse(sender, error)
+                self._refuse(sender, why_not_taken(message, self._address, "a client"))
 
     def _status(self, now_ns: int) -> ServerStatus:
         status = standby_status(self.note, self._state.version)

@@ -51,16 +51,19 @@ _UNKNOWN: Final = (
 _GONE: Final = "all copies are gone, and what was held may still be held"
 
 
-def wait_reason_of(term: Term, runs: ReconcilerRuns) -> str:
+def wait_reason_of(term: Term, roster: Roster, runs: ReconcilerRuns) -> str:
     """Return why slots wait for earlier leases to end, "" if none do."""
     if not runs.waiting:
         return ""
-    return _UNKNOWN if term.knows_no_past else _GONE
+    if term.knows_no_past:
+        return _UNKNOWN
+    keepers = roster.keepers()
+    return f"{_GONE}; {_kept_by(keepers)}" if keepers else _GONE
 
 
-def left_ms_of(runs: ReconcilerRuns, now_ns: int) -> int:
-    """Return how much longer slots wait for leases at most, in milliseconds."""
-    return runs.waits(now_ns=now_ns)[1]
+def left_ms_of(roster: Roster, runs: ReconcilerRuns, now_ns: int) -> int:
+    """Return how much longer slots wait for leases at most, in milliseconds; 0 if they wait for their own nodes."""
+    return 0 if _waits_for_keepers(roster) else runs.waits(now_ns=now_ns)[1]
 
 
 def note_of(term: Term, roster: Roster, runs: ReconcilerRuns) -> str:
@@ -69,6 +72,8 @@ def note_of(term: Term, roster: Roster, runs: ReconcilerRuns) -> str:
         return term.problem
     if not term.is_active or term.state is None:
         return "the coordinator is still reading its store"
+    if _waits_for_keepers(roster):
+        return f"the last node is leaving: {_kept_by(roster.keepers())}"
     if roster.is_stopping:
         return "the last node is leaving: its slots wait for the next node that joins"
     if roster.stranded:
@@ -77,8 +82,20 @@ def note_of(term: Term, roster: Roster, runs: ReconcilerRuns) -> str:
             f" make it active again with lockring undrain {roster.stranded[0]}"
         )
     if runs.waiting:
-        return f"{runs.waiting} slots are not served: {wait_reason_of(term, runs)}"
+        return f"{runs.waiting} slots are not served: {wait_reason_of(term, roster, runs)}"
     return "" if term.state.members else "no node has joined yet"
+
+
+def _waits_for_keepers(roster: Roster) -> bool:
+    """Return whether no slot goes to another node, and those of some nodes stay theirs until they start again."""
+    return roster.is_stopping and bool(roster.keepers())
+
+
+def _kept_by(nodes: list[NodeId]) -> str:
+    if len(nodes) == 1:
+        return f"{nodes[0]} keeps what it held in its journal, and brings it back when it starts again"
+    names = f"{', '.join(nodes[:-1])} and {nodes[-1]}"
+    return f"{names} keep what they held in their journals, and bring it back when they start again"
 
 
 def status_of(

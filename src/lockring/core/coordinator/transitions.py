@@ -83,6 +83,33 @@ def swapped(slot: SlotState, version: Version, *, lagging: bool) -> SlotState:
     )
 
 
+def inherited(
+    slot: SlotState, version: Version, heir: Replica, backup: Replica | None, *, lagging: bool
+) -> SlotState:
+    """Return the slot in a new reign of its primary's next life, which has everything that the primary answered for.
+
+    Args:
+        slot: has a primary, and that is over.
+        version: of the state that will contain the result.
+        heir: a later life of the primary's node.
+        backup: the copy that stays, or the heir of the one that was there; None for none. Its table and the heir's may
+            have ended at the same place, as after a planned move.
+        lagging: whether copies may lack mutations that clients already know of (`async` replication). The heir lacks
+            no grant that was answered; the new range is for those that observers may have seen earlier.
+    """
+    assert slot.primary is not None
+    first, below = _inherited_range(slot, version, lagging)
+    return SlotState(
+        epoch=Epoch(version),
+        since=version,
+        base=slot.base,
+        primary=heir,
+        backup=None if backup is None else Copy(backup, version),
+        generation_from=first,
+        generation_below=below,
+    )
+
+
 def assigned_empty(slot: SlotState, version: Version, primary: Replica) -> SlotState:
     """Return the slot in a reign without data: no node has, and no client can still rely on, its former locks."""
     first, below = _fresh_range(slot, version)

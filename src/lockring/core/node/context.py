@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lockring.cluster_state import ClusterState, Replica, encode_state, routes_of
 from lockring.core.effects import Close, Coordinator, Effect, Endpoint, Note, Publish, Reply, Send
+from lockring.core.node.journal import NodeJournal
 from lockring.core.node.rights import Rights
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import Timing
@@ -70,6 +71,8 @@ class NodeContext:
         slots: the slots in which the node has, or had, a role, by number.
         rights: until when it may serve.
         outbox: where messages and other effects go.
+        journal: the node's journal, None if it keeps none.
+        durability: how durable that is, as a word for people.
         now_ns: time of the last input.
         catching_up_until_ns: until then nothing expires, since the process stood still a moment ago and messages that
             arrived meanwhile are still to be read.
@@ -82,6 +85,8 @@ class NodeContext:
         self.slots: dict[SlotNumber, NodeSlot] = {}
         self.rights = Rights(self.slots)
         self.outbox = NodeOutbox()
+        self.journal: NodeJournal | None = None
+        self.durability = "none"
         self.now_ns = now_ns
         self.catching_up_until_ns = now_ns - 100 * timing.stall_ns  # long ago
         # Both are made when they are first asked for: most states are never asked for.

@@ -1,7 +1,9 @@
 """A node as a copy: it follows primaries, and takes over from those that fall silent.
 
 - It acknowledges what a primary sends; each acknowledgement is a promise not to serve in that primary's place for a
-  while (`leases`).
+  while (`leases`). The promise counts from when the message came, whenever the acknowledgement leaves: the primary
+  counts from when it sent the message.
+- If it keeps a journal, a position is acknowledged once the journal has it (`held_acks`).
 - As backup it asks for a primary's slots once that is silent, unreachable, or says that it may not serve.
 - To a primary that goes on without the newest state it passes that on: it may be cut off from the coordinator.
 """
@@ -12,6 +14,7 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState, Replica
 from lockring.core.node.context import NodeContext
+from lockring.core.node.held_acks import HeldAck, HeldAcks
 from lockring.core.node.leases import Promises
 from lockring.core.node.replicator import Replicator
 from lockring.core.timing import ASK_AGAIN_NS, DISTANT_PAST_NS, up
@@ -39,11 +42,14 @@ class Copies:
         self._asked_at_ns: dict[Replica, int] = {}
         self._behind_since_ns: dict[Replica, int] = {}
         self._forget_above = HEARD_MAX
+        self._held = HeldAcks()
 
     def replicated(self, primary: Replica, message: Replicate, now_ns: int) -> None:
         """Follow a primary's news and acknowledge them."""
         context = self._context
+        journal = context.journal
         positions: list[Position] = []
+        awaited = 0 if journal is None else journal.number_of_state
         for stream in message.streams:
             if not 0 <= stream.slot < SLOTS:
                 continue
@@ -56,19 +62,56 @@ class Copies:
             ):
                 continue
             self._replicator.hand_over_done(primary, stream.slot)
-            index = context.slots[stream.slot].apply(stream, state.base, now_ns)
+            slot = context.slots[stream.slot]
+            if journal is not None and slot.takes(stream, state.base):
+                journal.part_came(stream)
+            index = slot.apply(stream, state.base, now_ns)
             if index is not None:
                 positions.append(Position(stream.slot, stream.since, stream.joined, index))
+                if journal is not None:
+                    awaited = max(awaited, journal.number_of_position(stream.slot))
         self._promises.acknowledge(primary, now_ns)
         if len(self._promises.heard_at_ns) > self._forget_above:
             self._forget_others(now_ns)
         self._pass_state_on(primary, message.version, now_ns)
-        context.outbox.reply(primary, ReplicateAck(message.sequence, context.state.version, positions))
+        if journal is not None and (awaited > journal.durable or primary in self._held.by_primary):
+            journal.hurry()
+            by_slot = {position.slot: position for position in positions}
+            version = context.state.version
+            held = HeldAck(message.sequence, version, number=awaited, positions=by_slot, since_ns=now_ns)
+            self._held.hold(primary, held)
+        else:
+            context.outbox.reply(primary, ReplicateAck(message.sequence, context.state.version, positions))
         if message.serving:
             self._not_serving.pop(primary, None)
         elif primary not in self._not_serving:
             self._not_serving[primary] = None
             self.check_primaries(now_ns)
+
+    def journaled(self) -> None:
+        """Acknowledge what is durable."""
+        journal, waiting = self._context.journal, self._held
+        assert journal is not None
+        if not waiting.by_primary:
+            return
+        if not journal.trouble:
+            waiting.recovered(journal.durable)
+        for primary, held in waiting.take_durable(journal.durable):
+            positions = list(held.positions.values())
+            self._context.outbox.reply(primary, ReplicateAck(held.sequence, held.version, positions))
+
+    def journal_lost(self) -> None:
+        """Let all acknowledgements wait until the journal has everything again."""
+        self._held.lost()
+
+    def acknowledge_late(self, now_ns: int) -> None:
+        """Give leases where positions wait for too long."""
+        context = self._context
+        if context.journal is None or not self._held.by_primary:
+            return
+        for primary, held in self._held.take_late(self._backup_lease_ns(), now_ns):
+            version = min(held.version, context.journal.version)
+            context.outbox.reply(primary, ReplicateAck(held.sequence, version, []))
 
     def _pass_state_on(self, primary: Replica, version: Version, now_ns: int) -> None:
         """Pass the newest state to a primary that has gone on without it, so that it learns that its reigns are over.
@@ -128,6 +171,7 @@ class Copies:
             self._not_serving.pop(known, None)
             self._asked_at_ns.pop(known, None)
             self._behind_since_ns.pop(known, None)
+            self._held.forget(known)
         self._forget_above = max(HEARD_MAX, 2 * len(heard))
 
     def _backup_lease_ns(self) -> int:

@@ -11,6 +11,11 @@ It is made of parts that know nothing of each other, and this module is what joi
 - `admission`: which connections are clients' and peers'; `greetings`: which servers the node works with.
 - `service`: all that clients see.
 - `departure`: what a node that leaves still waits for.
+- `journal`: entries for the disk; `recovery`, `former_lives`: those of earlier lives.
+
+A node with a journal has two more outputs and inputs. Before each `take_effects` its shell calls `take_journal` and
+writes what that returns; it calls `journaled` once that is as durable as was asked for. Where writing is enough it does
+so before `take_effects`, so that the answers leave in the same turn.
 
 Inputs change state and collect effects; `take_effects`, once per turn, batches the replication, looks at every right
 again, and gives out what may leave. `docs/architecture.md` explains the protocol.
@@ -18,19 +23,23 @@ again, and gives out what may leave. `docs/architecture.md` explains the protoco
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
 from lockring.core.effects import Coordinator, Effect, Endpoint
+from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node.admission import FROM_PEER, Admission
 from lockring.core.node.context import NodeContext
 from lockring.core.node.coordinator_tie import CoordinatorTie
 from lockring.core.node.copies import Copies
 from lockring.core.node.departure import Departure
+from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.greetings import check_coordinator, check_peer, hello_to
+from lockring.core.node.journal import NodeJournal
 from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE
 from lockring.core.node.orders import OperatorOrders
+from lockring.core.node.recovery import recover
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.roles import SlotChange, SlotRoles
 from lockring.core.node.service import ClientService
@@ -39,7 +48,7 @@ from lockring.core.node.slot import NodeSlot
 from lockring.core.node.status import NodeStatus
 from lockring.core.timing import Timing
 from lockring.errors import ProtocolError
-from lockring.ids import ConnectionId, SlotNumber
+from lockring.ids import ClusterId, ConnectionId, Incarnation, SlotNumber, Version
 from lockring.protocol import (
     Acquire,
     DrainReply,
@@ -57,6 +66,21 @@ from lockring.protocol import (
 )
 from lockring.units import NS_PER_MS
 
+
+class JoinFacts(NamedTuple):
+    """A node's word on itself in a `Join`.
+
+    Attributes:
+        cluster: the one that it belongs to, or to which its journal belongs; "" for any.
+        version: of the newest state that it knows, or that its former lives knew.
+        former: the lives for which it vouches, and that may still have slots.
+    """
+
+    cluster: ClusterId
+    version: Version
+    former: tuple[Incarnation, ...]
+
+
 TICK_NS: Final = 100 * NS_PER_MS
 """How often the node looks whether a copy or a primary has fallen silent."""
 
@@ -73,7 +97,14 @@ class NodeCore:
     """
 
     def __init__(
-        self, replica: Replica, *, timing: Timing | None = None, has_standbys: bool = False, now_ns: int
+        self,
+        replica: Replica,
+        *,
+        timing: Timing | None = None,
+        has_standbys: bool = False,
+        journal: JournalFound | None = None,
+        durability: str = "none",
+        now_ns: int,
     ) -> None:
         """Make a node that knows no cluster yet.
 
@@ -81,10 +112,16 @@ class NodeCore:
             replica: its id and incarnation.
             timing: how long things take; the two leases are the cluster state's.
             has_standbys: whether there are several coordinators to dial.
+            journal: the journal of its former lives, which this one goes on with; None to keep none. Reading it takes
+                some 5 µs for each holder and mutation in it.
+            durability: how durable the shell keeps the journal, as a word for people.
             now_ns: the time.
         """
         self._context = NodeContext(replica, timing if timing is not None else Timing(), now_ns)
         self.sessions = Sessions()
+        self._context.durability = durability
+        if journal is not None:
+            self._take_up(journal, now_ns)
         self._coordinator = CoordinatorTie(self._context, has_others=has_standbys)
         self._orders = OperatorOrders(self._context, self._coordinator)
         self.service = ClientService(self._context, self.sessions, self._coordinator, self._orders)
@@ -229,11 +266,16 @@ class NodeCore:
         self._departure.look(now_ns)
 
     def adopt(self, state: ClusterState, *, now_ns: int) -> bool:
-        """Take a cluster state that is newer than the one known and of the same cluster, and return whether it is."""
+        """Take a cluster state that is newer than the one known and of the same cluster, and return whether it is.
+
+        One that is older than what a former life knew is not taken either.
+        """
         self._enter(now_ns)
         context = self._context
         old = context.state
         if state.version <= old.version or (old.cluster and state.cluster != old.cluster):
+            return False
+        if context.journal is not None and context.journal.former.refuses(state):
             return False
         reroutes = routes_differ(old, state)
         context.learn(state, reroutes=reroutes)
@@ -276,7 +318,8 @@ class NodeCore:
         service_ns = self.service.deadline_before_ns(at_ns)
         if service_ns < at_ns:
             at_ns = min(at_ns, max(service_ns, self._context.catching_up_until_ns))
-        return at_ns
+        journal = self._context.journal
+        return at_ns if journal is None else journal.due_before_ns(at_ns, self._context.now_ns)
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due: heartbeats, new reigns, expiry, and a search for silent copies and primaries."""
@@ -290,6 +333,7 @@ class NodeCore:
             self._tick_at_ns = now_ns + TICK_NS
             self._replicator.check_copies(now_ns)
             self._copies.check_primaries(now_ns)
+            self._copies.acknowledge_late(now_ns)
             self.service.on_tick(now_ns)
             self._look_at_departure(now_ns)
 
@@ -308,6 +352,85 @@ class NodeCore:
         effects, context.outbox.effects = context.outbox.effects, []
         self._armed_ns = self.next_deadline_ns()
         return effects
+
+    # ------------------------------------------------------------------ the journal
+
+    def take_journal(self, *, now_ns: int) -> JournalBatch | None:
+        """Return what must be written now, None if nothing is due. Each batch is handed out once.
+
+        Called before `take_effects`, in every turn. The first batch of a life says that it has begun, and must be
+        durable before the life joins.
+
+        Args:
+            now_ns: the time.
+        """
+        journal = self._context.journal
+        return None if journal is None else journal.take_batch(now_ns)
+
+    def journaled(self, number: int, *, now_ns: int) -> None:
+        """Hear that all batches up to one are as durable as was asked for. Answers that wait for them may leave.
+
+        Args:
+            number: of the batch.
+            now_ns: the time.
+        """
+        self._enter(now_ns)
+        journal = self._context.journal
+        assert journal is not None
+        journal.journaled(number)
+        self._copies.journaled()
+        self._look_at_departure(now_ns)
+
+    def journal_lost(self, reason: str, *, now_ns: int) -> None:
+        """Hear that batches after the last durable one are lost, and that nothing can be written for now.
+
+        Renewals and releases go on. Grants, and acknowledgements to primaries, wait until a `rewrite` is durable.
+
+        Args:
+            reason: a sentence for people, on what failed and where.
+            now_ns: the time.
+        """
+        self._enter(now_ns)
+        journal = self._context.journal
+        assert journal is not None
+        journal.lost(reason, now_ns)
+        self._copies.journal_lost()
+
+    def rewrite(self, *, now_ns: int) -> None:
+        """Write all that is here again, from the next batch on: to shorten the journal, or after a loss.
+
+        Meanwhile `take_journal` hands out batches with a part of it each, and then one that `ends_rewrite`.
+
+        Args:
+            now_ns: the time.
+        """
+        self._enter(now_ns)
+        journal = self._context.journal
+        assert journal is not None
+        journal.begin_rewrite(self.state, now_ns)
+
+    @property
+    def journal_trouble(self) -> str:
+        """Why something is missing from the journal, as a sentence; "" if nothing is."""
+        journal = self._context.journal
+        return "" if journal is None else journal.trouble
+
+    @property
+    def journal_is_settled(self) -> bool:
+        """Whether all that was recorded for the journal is durable, also what no answer waits for."""
+        journal = self._context.journal
+        return journal is None or journal.is_settled
+
+    def join_facts(self) -> JoinFacts:
+        """Return what this node says of itself and its former lives in a `Join`."""
+        state, journal = self.state, self._context.journal
+        if journal is None:
+            return JoinFacts(state.cluster, state.version, ())
+        seen = journal.former.seen
+        cluster, version = state.cluster, state.version
+        if not cluster and seen is not None:
+            cluster, version = seen.cluster, seen.version
+        return JoinFacts(cluster, version, journal.former.named_in(state))
 
     # ------------------------------------------------------------------ for shells
 
@@ -329,7 +452,7 @@ class NodeCore:
         Raises:
             LockringError: the connection must end, since this node may not join what has answered.
         """
-        check_coordinator(welcome, self.state.cluster, address)
+        check_coordinator(welcome, self.join_facts().cluster, address)
 
     @property
     def replica(self) -> Replica:
@@ -406,6 +529,18 @@ class NodeCore:
         self.service.check_invariants(waiters)
 
     # ------------------------------------------------------------------ inner
+
+    def _take_up(self, found: JournalFound, now_ns: int) -> None:
+        """Go on with the journal of former lives."""
+        context = self._context
+        recovery = recover(found, self.sessions, now_ns)
+        context.slots.update(recovery.slots)
+        former = FormerLives(context.replica, recovery, now_ns)
+        context.journal = NodeJournal(context.replica, context.slots, former, now_ns=now_ns)
+        if recovery.damage:
+            context.outbox.warn(
+                f"the journal contradicts itself, so nothing of it is used: {recovery.damage}"
+            )
 
     def _enter(self, now_ns: int) -> None:
         """Note the time of an input, and give it to what has arrived first if the process stood still before it."""

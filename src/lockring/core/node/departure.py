@@ -2,6 +2,8 @@
 
 - While the coordinator is there, everything moves to the other nodes first. If no other is left, the coordinator
   takes the slots back at once, and the locks in them end with the node.
+- A node with a journal keeps in it what no other node can take. Once every other node leaves too, it stops, and its
+  slots wait for its next life.
 - Without the coordinator nothing can move. A node on which nothing is need not wait for it; one on which something is
   gives a coordinator that is being restarted, or hangs, some seconds; one whose lease is over has nothing left to keep.
 - A node that has to begin another life meanwhile has lost what it had, and need not join only to leave.
@@ -108,7 +110,8 @@ class Departure:
             self._asked_at_ns = now_ns
             self._is_refused = False
             self._request = self._tie.number_request()
-            self._context.outbox.send(COORDINATOR, Leave(self._request))
+            keeps = self._context.journal is not None
+            self._context.outbox.send(COORDINATOR, Leave(self._request, keeps))
 
     def _end_if_drained(self) -> bool:
         """End if nothing is left that could go to another node, and return whether that is so."""
@@ -120,9 +123,16 @@ class Departure:
             self._end(DepartureEnd.DRAINED)
         elif _has_only_spare_copies(state, me):
             self._end(DepartureEnd.ONLY_SPARE_COPIES)
+        elif self._is_kept() and _leaves_last(state, me):
+            self._end(DepartureEnd.KEPT)
         else:
             return False
         return True
+
+    def _is_kept(self) -> bool:
+        """Return whether the journal has everything, as far as it can be written."""
+        journal = self._context.journal
+        return journal is not None and (journal.is_settled or bool(journal.trouble))
 
     def _silent_ns(self, now_ns: int) -> int:
         """Return for how long the coordinator has acknowledged no heartbeat, at most since the departure began."""
@@ -147,6 +157,11 @@ class Departure:
 def is_drained(state: ClusterState, replica: Replica) -> bool:
     """Return whether no slot of the state names this replica."""
     return all(slot.primary != replica and slot.copy_of(replica) is None for slot in state.slots)
+
+
+def _leaves_last(state: ClusterState, me: Replica) -> bool:
+    """Return whether every other member leaves too, so that nothing can move any more."""
+    return all(member.condition == "draining" for node, member in state.members.items() if node != me.node)
 
 
 def _has_only_spare_copies(state: ClusterState, me: Replica) -> bool:

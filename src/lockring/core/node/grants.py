@@ -1,8 +1,8 @@
 """A node's grants and queues: what becomes of an acquire once it is admitted, until its end.
 
-A grant is recorded at once and answered later: when its copies have it, and if the node may then still serve the slot,
-on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm, since
-no client has heard of it.
+A grant is recorded at once and answered later: when its copies and the journal have it, and only if the node may then
+still serve the slot, on the clock of that moment (`answer_grants`). Recording without the right to serve does no harm,
+since no client has heard of it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class NodeGrants:
         *,
         now_ns: int,
     ) -> bool:
-        """Grant a lock, to be answered once its copies have the grant.
+        """Grant a lock, to be answered once its copies and the journal have the grant.
 
         Returns:
             Whether it was granted; False if the slot has no generation left at present.
@@ -76,7 +76,7 @@ class NodeGrants:
             self._generations.exhausted(slot.number)
             return False
         holder = slot.table.grant(name, session, wanted, generation, now_ns)
-        if reign.streams:
+        if reign.streams or reign.journal is not None:
             reign.record(_put(name, session, wanted, generation), now_ns)
         else:
             reign.count()
@@ -101,7 +101,7 @@ class NodeGrants:
         self.unanswered[slot.number] = None
 
     def answer_grants(self, now_ns: int) -> None:
-        """Send every grant that its copies have, and that this node may still give."""
+        """Send every grant that its copies and the journal have, and that this node may still give."""
         context = self._context
         sync = context.state.replication == "sync"
         for number in list(self.unanswered):
@@ -111,7 +111,10 @@ class NodeGrants:
                 continue
             if not context.rights.may_serve(number, now_ns=now_ns):
                 continue
-            acknowledged = reign.acknowledged_index() if sync and reign.streams else reign.index
+            if sync and reign.streams:
+                acknowledged = reign.acknowledged_index()
+            else:
+                acknowledged = reign.index if reign.journal is None else reign.journal.acked
             for holder, request in list(reign.unanswered.items()):
                 if request.index > acknowledged:
                     continue
@@ -271,7 +274,7 @@ class NodeGrants:
         slot.table.remove_holder(holder)
         holder.broken = False
         reign.unanswered.pop(holder, None)
-        if reign.streams:
+        if reign.streams or reign.journal is not None:
             reign.record(Remove(holder.lock.name, holder.session.id, holder.acquisition), now_ns)
         else:
             reign.count()

@@ -4,8 +4,8 @@ A group's members are the shared holders of its lock whose payload says so. Rule
 
 - A view is the list of the members at one moment. Its number is a fresh generation of the slot, so it is greater
   than every earlier one, over failovers and the loss of everything. The copies get it as a mutation
-  (`AdvanceGeneration`), and the view goes out once those that must acknowledge it have it, if the node may then
-  still serve the slot: like a grant.
+  (`AdvanceGeneration`), and the view goes out once those that must acknowledge it have it, and so has the journal, if
+  the node may then still serve the slot: like a grant.
 - Changes are batched, so that a restart of many members costs a few views and not one for each: a new view is formed
   `group_window_ns` after the last change, `group_window_max_ns` after the first one at the latest. Where there is no
   view yet, or it is empty, at once.
@@ -293,7 +293,7 @@ class Groups:
             self._plan(group, now_ns + RETRY_NS)
             return
         slot.table.touch(view)
-        if slot.reign.streams:
+        if slot.reign.streams or slot.reign.journal is not None:
             slot.reign.record(AdvanceGeneration(group.name, view), now_ns)
         else:
             slot.reign.count()
@@ -321,7 +321,10 @@ class Groups:
                 reign = context.slots[number].reign
                 assert reign is not None
                 sync = context.state.replication == "sync"
+                journal = reign.journal
                 if sync and reign.acknowledged_index() < group.index:
+                    continue
+                if journal is not None and journal.acked < group.index:
                     continue
                 group.announced = True
             if self._send_to_followers(group):

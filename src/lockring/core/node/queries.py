@@ -148,7 +148,7 @@ class Queries:
             self.broken.push(now_ns + left_ns, (slot.number, holder))
             assert slot.reign is not None
             # The copies hear of it, so that the next primary does not renew the lease either.
-            if slot.reign.streams:
+            if slot.reign.streams or slot.reign.journal is not None:
                 slot.reign.record(revoke_of(holder), now_ns)
             else:
                 slot.reign.count()

@@ -5,6 +5,8 @@ Rules:
 - In a reign the primary numbers a slot's mutations from 1. A copy's stream is named by (since, joined): the reign,
   and the copy's tenure in it. It starts with a snapshot, or, where both sides' tables ended at the same place, with
   `Resume`; then come the mutations without a gap.
+- The journal is one more copy, whose link is the disk. It is always required, gives no lease, and is never sent
+  anything twice: what is lost on the way is written as a snapshot.
 - A copy is *required* once a grant must not be answered without its acknowledgement, nor the slot served without its
   lease: the backup, and a learner from before the coordinator is asked to make it the backup.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 from typing import Final
 
 from lockring.cluster_state import Copy, Replica
+from lockring.core.journal import OWN_TENURE
 from lockring.core.node.leases import Lease
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockHolder, OpenRequest
@@ -120,6 +123,23 @@ class CopyStream:
         self.parts = []
 
 
+class JournalStream:
+    """One slot's stream to the journal of its primary.
+
+    Attributes:
+        news: of the journal, where slots with something to write are noted.
+        sent: index up to which all is in batches that the shell has, None before the stream was started.
+        acked: index up to which all is as durable as was asked for, -1 before the start of the stream is.
+    """
+
+    __slots__ = ("acked", "news", "sent")
+
+    def __init__(self, news: PeerNews) -> None:
+        self.news = news
+        self.sent: MutationIndex | None = None
+        self.acked = NEEDS_SNAPSHOT
+
+
 class Reign:
     """One slot while this node is its primary and active.
 
@@ -129,6 +149,7 @@ class Reign:
         started_ns: when this node became active.
         index: number of the last mutation.
         streams: by the copy's replica.
+        journal: the stream to the node's own journal, None if it keeps none.
         unanswered: grants whose answer waits for copies or rights, in the order of their mutations.
         inherits: (since, index) at which the inherited table ended, None where there is none.
     """
@@ -139,6 +160,7 @@ class Reign:
         "base",
         "index",
         "inherits",
+        "journal",
         "since",
         "started_ns",
         "streams",
@@ -161,6 +183,7 @@ class Reign:
         self.index = NO_INDEX
         self.inherits = inherits
         self.streams: dict[Replica, CopyStream] = {}
+        self.journal: JournalStream | None = None
         self.unanswered: dict[LockHolder, OpenRequest] = {}
         self._log: list[Mutation] = []
         self._log_start = 0
@@ -173,16 +196,24 @@ class Reign:
         urgent = type(mutation) is not Remove  # an answer waits for all others
         for stream in self.streams.values():
             stream.news.add(number, urgent, now_ns)
+        journal = self.journal
+        if journal is not None:
+            journal.news.add(number, urgent, now_ns)
+            if journal.sent is None and not self.streams:
+                # It will be written as a snapshot: nothing else bounds what is kept while the disk is away.
+                self._log.clear()
+                self._log_start = self.index
 
     def count(self) -> None:
         """Count a mutation without keeping it, since there is no copy that would need it."""
         assert not self.streams
+        assert self.journal is None
         self.index += 1  # type: ignore[assignment]  # born here
         self._log_start = self.index
 
     def acknowledged_index(self) -> MutationIndex:
-        """Return the index that every required copy has acknowledged; -1 while one has nothing."""
-        least = self.index
+        """Return the index that the journal and every required copy have; -1 while one has nothing."""
+        least = self.index if self.journal is None else self.journal.acked
         for stream in self.streams.values():
             if stream.required:
                 if stream.acked is None:
@@ -193,6 +224,8 @@ class Reign:
     def trim(self) -> None:
         """Forget mutations that no stream needs any more."""
         keep_from = self.index
+        if self.journal is not None and self.journal.sent is not None:
+            keep_from = self.journal.sent
         for stream in self.streams.values():
             kept_from = stream.kept_from(self.index)
             if kept_from < keep_from:
@@ -245,23 +278,32 @@ class Reign:
             mutations=mutations,
         )
 
+    def take_for_journal(self) -> Tail:
+        """Count the next mutations as sent to the journal, and return them."""
+        journal = self.journal
+        assert journal is not None
+        after = journal.sent
+        assert after is not None
+        journal.sent = self.index
+        if self.streams:
+            mutations = self._log[after - self._log_start :]
+        else:
+            assert self._log_start == after
+            mutations, self._log = self._log, []
+            self._log_start = self.index
+        return Tail(
+            slot=self.table.slot,
+            since=self.since,
+            joined=OWN_TENURE,
+            after=after,
+            highest=self.table.highest,
+            mutations=mutations,
+        )
+
     def _start_snapshot(self, stream: CopyStream, now_ns: int) -> Snapshot:
-        holders = self.table.snapshot(now_ns)
-        cuts = range(0, max(1, len(holders)), SNAPSHOT_PART_HOLDERS)
-        parts = [
-            Snapshot(
-                slot=self.table.slot,
-                since=self.since,
-                joined=stream.copy.joined,
-                base=self.base,
-                index=self.index,
-                highest=self.table.highest,
-                part=number,
-                last=number == len(cuts) - 1,
-                holders=holders[cut : cut + SNAPSHOT_PART_HOLDERS],
-            )
-            for number, cut in enumerate(cuts)
-        ]
+        parts = snapshot_of(
+            self.table, (self.since, stream.copy.joined), base=self.base, index=self.index, now_ns=now_ns
+        )
         stream.sent = stream.begins = self.index
         stream.acked = None
         stream.parts = parts[1:]
@@ -270,6 +312,10 @@ class Reign:
     def check_invariants(self) -> None:
         """Assert that what may still be asked for is kept."""
         assert self._log_start + len(self._log) == self.index
+        journal = self.journal
+        if journal is not None and journal.sent is not None:
+            assert journal.acked <= journal.sent <= self.index
+            assert self._log_start <= journal.sent
         for stream in self.streams.values():
             acked, sent = stream.acked, stream.sent
             assert acked is None or acked <= self.index
@@ -278,3 +324,34 @@ class Reign:
         for holder, request in self.unanswered.items():
             assert 0 <= request.index <= self.index
             assert self.table.find(holder.session.id, holder.acquisition) is holder
+
+
+def snapshot_of(
+    table: LockTable, tenure: tuple[Version, Version], *, base: Version, index: MutationIndex, now_ns: int
+) -> list[Snapshot]:
+    """Return all holders of a slot in the parts of a snapshot: at least one.
+
+    Args:
+        table: of the slot.
+        tenure: (since, joined) of the stream.
+        base: of the table.
+        index: of the last mutation that it contains.
+        now_ns: the time, from which the ages of grants count.
+    """
+    holders = table.snapshot(now_ns)
+    cuts = range(0, max(1, len(holders)), SNAPSHOT_PART_HOLDERS)
+    since, joined = tenure
+    return [
+        Snapshot(
+            slot=table.slot,
+            since=since,
+            joined=joined,
+            base=base,
+            index=index,
+            highest=table.highest,
+            part=number,
+            last=number == len(cuts) - 1,
+            holders=holders[cut : cut + SNAPSHOT_PART_HOLDERS],
+        )
+        for number, cut in enumerate(cuts)
+    ]

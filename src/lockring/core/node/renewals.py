@@ -98,6 +98,8 @@ class Renewals:
     ) -> list[AcquisitionVerdict]:
         number = listing.slot
         verdict = self._verdict_of_slot(number, now_ns)
+        if verdict is Verdict.HELD and not self._is_journaled(number):
+            verdict = Verdict.RETRY
         if verdict is not Verdict.HELD:
             return [
                 AcquisitionVerdict(listed.acquisition, verdict, NO_GENERATION)
@@ -125,6 +127,12 @@ class Renewals:
             if acquisition <= through and slot.table.find(session.id, acquisition) is entry:
                 self._grants.drop(slot, entry, now_ns)
         return answers
+
+    def _is_journaled(self, number: SlotNumber) -> bool:
+        """Return whether the journal has what a slot served here began with: grants that were never answered, maybe."""
+        reign = self._context.slots[number].reign
+        assert reign is not None
+        return reign.journal is None or reign.journal.acked >= 0
 
     def _verdict_of_slot(self, number: SlotNumber, now_ns: int) -> Verdict:
         if not 0 <= number < SLOTS:

@@ -184,7 +184,7 @@ class Replicator:
         link.heartbeat_at_ns = now_ns + min(
             context.timing.peer_heartbeat_ns, context.state.backup_lease_ms * NS_PER_MS // 4
         )
-        serving = context.rights.coordinator_lease_left_ns(now_ns) > 0
+        serving = not context.rights.is_coordinator_lease_over(now_ns)
         context.outbox.send(link.peer, Replicate(sequence, context.state.version, serving, streams))
 
     # ------------------------------------------------------------------ acknowledgements

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from lockring.core.node.leases import Lease
 from lockring.core.node.slot import NodeSlot
+from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import NO_VERSION, SlotNumber, Version
 
 
@@ -63,6 +64,14 @@ class Rights:
     def coordinator_lease_left_ns(self, now_ns: int) -> int:
         """Return what is left of the coordinator's lease; negative once it is over."""
         return self.coordinator_lease.until_ns - now_ns
+
+    def is_coordinator_lease_over(self, now_ns: int) -> bool:
+        """Return whether the coordinator's lease has ended.
+
+        It has not where there has been none yet: a new life that inherits slots has it a moment after its first
+        heartbeat. Its copies must not ask for its slots before that.
+        """
+        return DISTANT_PAST_NS < self.coordinator_lease.until_ns <= now_ns
 
     def copies_changed(self) -> None:
         """Forget which copies are required, since that has changed."""

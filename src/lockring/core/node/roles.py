@@ -3,6 +3,7 @@
 - As primary it begins a reign once its promises to former primaries are over, or at once on a hand-over.
 - When it learns that its reign is over, it hands the end of it to its successor.
 - As a copy it forgets a table that does not continue into the tenure which the state gives it.
+- It keeps what its journal has of former lives until the state puts this life in their place (`former_lives`).
 
 The changes are returned as a list, in order, so that the other parts of the node can act on them.
 """
@@ -19,9 +20,9 @@ from lockring.core.node.leases import Promises
 from lockring.core.node.locks import NO_DEADLINE, LockHolder
 from lockring.core.node.replicator import Replicator
 from lockring.core.node.sessions import Sessions
-from lockring.core.node.slot import EndedReign, NodeSlot
+from lockring.core.node.slot import NO_BASE, EndedReign, NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
-from lockring.ids import SlotNumber
+from lockring.ids import SlotNumber, Version
 from lockring.protocol import HandOver, HandOverSlot
 from lockring.slots import SLOTS, all_slots
 from lockring.units import NS_PER_MS
@@ -84,6 +85,8 @@ class SlotRoles:
     def change(self, old: ClusterState, new: ClusterState, now_ns: int) -> list[SlotChange]:
         """Take the roles of a state that the node has just learned of."""
         changes: list[SlotChange] = []
+        if self._context.journal is not None:
+            self._context.journal.state_learned(new)
         for number in all_slots():
             before, after = old.slots[number], new.slots[number]
             if before is after:
@@ -99,6 +102,7 @@ class SlotRoles:
                 if slot is not None and slot.reign is not None:
                     changes.append(NewGenerations(slot))
         self._early = {number: end for number, end in self._early.items() if self._may_succeed(number, end)}
+        self._drop_unnamed(new, now_ns)
         return changes
 
     def _part_from(self, number: SlotNumber, state: SlotState) -> None:
@@ -132,33 +136,57 @@ class SlotRoles:
                 bound_ns = self._promises.bound_until_ns(before.primary, self._backup_lease_ns())
                 slot.not_before_ns = max(slot.not_before_ns, bound_ns)
             self._replicator.forget_hand_overs(number)
+        is_heir = False
+        journal = self._context.journal
+        if journal is not None and number in journal.former.restored:
+            if journal.former.keeps(after):
+                journal.former.look(slot, after)
+                return None
+            journal.former.give_up(number, to_primary=after.primary == me)
+            is_heir = True
         ended = None
         if slot.reign is not None and (after.primary != me or after.since != slot.reign.since):
             ended = self._end_reign(slot, after, now_ns)
         if after.primary == me:
             self._become_primary(slot, after, now_ns)
         elif copy is None:
-            slot.clear()
+            self._clear(slot, NO_BASE, now_ns)
         elif slot.following != (after.since, copy.joined):
             # A former primary keeps its table, though it follows nothing yet: should its successor die before it has
             # sent a snapshot, this is the only copy.
-            if copy.joined == after.since and slot.base == after.base:
+            if slot.base == after.base and (copy.joined == after.since or (is_heir and copy is after.backup)):
                 slot.following = None
             else:
-                slot.clear()
+                self._clear(slot, NO_BASE, now_ns)
         return ended
 
     def _become_primary(self, slot: NodeSlot, after: SlotState, now_ns: int) -> None:
         if slot.base != after.base:
-            slot.clear(after.base)
+            self._clear(slot, after.base, now_ns)
             slot.not_before_ns = DISTANT_PAST_NS
         if slot.reign is not None:
             self._replicator.set_copies(slot, after, now_ns)
             return
+        self._wait_for_former_lives(slot, after)
         early = self._early.pop(slot.number, None)
         if early is not None:
-            slot.take_over_from(early, now_ns)
+            self._take_over(slot, early, now_ns)
         self._begin_at(slot, now_ns)
+
+    def _take_over(self, slot: NodeSlot, end: HandOverSlot, now_ns: int) -> bool:
+        """Take in the end of a former primary's reign; False if it does not fit."""
+        if not slot.take_over_from(end, now_ns):
+            return False
+        if self._context.journal is not None:
+            self._context.journal.taken_over(end, now_ns)
+        return True
+
+    def _clear(self, slot: NodeSlot, base: Version, now_ns: int) -> None:
+        """Let a slot hold nothing, as of a base."""
+        held_nothing = slot.is_empty
+        slot.clear(base)
+        if not held_nothing and self._context.journal is not None:
+            self._context.journal.cleared(slot, now_ns)
 
     def _end_reign(self, slot: NodeSlot, after: SlotState, now_ns: int) -> EndedReign:
         reign = slot.reign
@@ -168,7 +196,29 @@ class SlotRoles:
         elif after.primary != self._context.replica:
             self._replicator.hand_over(reign, after.primary, now_ns)
         self._replicator.close_streams(reign)
+        if self._context.journal is not None:
+            self._context.journal.reign_ends(slot, now_ns)
         return slot.end_reign()
+
+    # ------------------------------------------------------------------ what former lives have left
+
+    def _drop_unnamed(self, state: ClusterState, now_ns: int) -> None:
+        """Drop what a journal has of slots that the newest state knows nothing of."""
+        former = None if self._context.journal is None else self._context.journal.former
+        if former is None or not former.restored:
+            return
+        for number in list(former.restored):
+            slot = self._context.slots[number]
+            if not former.keeps(state.slots[number]):
+                former.give_up(number)
+                self._clear(slot, NO_BASE, now_ns)
+
+    def _wait_for_former_lives(self, slot: NodeSlot, after: SlotState) -> None:
+        """Keep the promises of former lives in a slot that this life is about to serve, unless it begins empty."""
+        journal = self._context.journal
+        if journal is not None and after.base != after.since:
+            bound_ns = journal.former.bound_until_ns(slot.number, self._context.state.backup_lease_ms)
+            slot.not_before_ns = max(slot.not_before_ns, bound_ns)
 
     # ------------------------------------------------------------------ beginning a reign
 
@@ -193,6 +243,8 @@ class SlotRoles:
                 self._begin_at(slot, now_ns)
                 continue
             slot.begin_reign(state.since, state.base, state.generation_from, now_ns)
+            if self._context.journal is not None:
+                self._context.journal.reign_began(slot, now_ns)
             self._replicator.set_copies(slot, state, now_ns)
             began.append(ReignBegan(slot))
         return began
@@ -216,7 +268,7 @@ class SlotRoles:
                 continue
             state = context.state.slots[end.slot]
             if state.primary == context.replica and state.since > end.since:
-                if slot.take_over_from(end, now_ns):
+                if self._take_over(slot, end, now_ns):
                     self._begin_at(slot, now_ns)
             elif message.version > context.state.version and slot.following == (end.since, end.joined):
                 # It has overtaken the state by which this node succeeds: kept until that comes.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from lockring.core.journal import OWN_TENURE
 from lockring.core.node.lock_table import LockTable
 from lockring.core.node.locks import LockWaiter
-from lockring.core.node.reign import Reign
+from lockring.core.node.reign import Reign, snapshot_of
 from lockring.core.node.sessions import Sessions
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import (
@@ -23,7 +24,7 @@ from lockring.ids import (
     SlotNumber,
     Version,
 )
-from lockring.protocol import HandOverSlot, Put, Resume, Revoke, Snapshot, StreamPart, Tail
+from lockring.protocol import HandOverSlot, Resume, Snapshot, StreamPart, Tail
 
 NO_BASE: Final = Version(-1)
 
@@ -50,19 +51,21 @@ class NodeSlot:
         table: its locks here.
         base: version at which the slot was assigned empty, that this table grew from; `NO_BASE` if it holds nothing.
         content: (since, index) that names the table's content, None where it holds nothing.
+        origin: the tenure in which this node got to that content, `OWN_TENURE` where it was itself the primary.
         following: (since, joined) of the stream that the table follows, None for none.
         reign: this node's own, while it is the active primary.
         not_before_ns: this node must not become active earlier.
+        parts: of a snapshot that is coming in; the last one is still missing.
     """
 
     __slots__ = (
-        "_parts",
-        "_parts_of",
         "base",
         "content",
         "following",
         "not_before_ns",
         "number",
+        "origin",
+        "parts",
         "reign",
         "table",
     )
@@ -75,8 +78,13 @@ class NodeSlot:
         self.following: tuple[Version, Version] | None = None
         self.reign: Reign | None = None
         self.not_before_ns = DISTANT_PAST_NS
-        self._parts: list[Put | Revoke] = []
-        self._parts_of: tuple[Version, Version, MutationIndex] | None = None
+        self.origin = OWN_TENURE
+        self.parts: list[Snapshot] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of this slot is here, not even a part of it."""
+        return self.content is None and not self.parts and self.reign is None
 
     def clear(self, base: Version = NO_BASE) -> None:
         """Hold nothing, as of `base`."""
@@ -85,10 +93,22 @@ class NodeSlot:
         self.base = base
         self.content = None
         self.following = None
-        self._parts = []
-        self._parts_of = None
+        self.parts = []
 
     # ------------------------------------------------------------------ as a copy
+
+    def takes(self, stream: StreamPart, base: Version) -> bool:
+        """Return whether `apply` would take anything from a primary's news."""
+        tenure = (stream.since, stream.joined)
+        if isinstance(stream, Snapshot):
+            if self.following == tenure and self._index() >= stream.index:
+                return False
+            return stream.part == 0 or self._continues(stream)
+        if isinstance(stream, Resume):
+            return self.following != tenure and self._ended_at(stream, base)
+        if self.following != tenure:
+            return False
+        return stream.after <= self._index() < stream.after + len(stream.mutations)
 
     def apply(self, stream: StreamPart, base: Version, now_ns: int) -> MutationIndex | None:
         """Take in a primary's news; the caller has checked that the state names this tenure.
@@ -106,7 +126,7 @@ class NodeSlot:
             return self._apply_snapshot(stream, tenure, now_ns)
         if isinstance(stream, Resume):
             if self.following != tenure:
-                if self.content != (stream.ended_since, stream.ended_index) or self.base != base:
+                if not self._ended_at(stream, base):
                     return NEEDS_SNAPSHOT
                 self._follow(tenure, NO_INDEX)
         elif self.following == tenure:
@@ -134,23 +154,32 @@ class NodeSlot:
     ) -> MutationIndex | None:
         if self.following == tenure and self._index() >= part.index:
             return self._index()
-        key = (*tenure, part.index)
         if part.part == 0:
-            self._parts_of = key
-            self._parts = []
-        if self._parts_of != key:
+            self.parts = []
+        elif not self._continues(part):
             return NEEDS_SNAPSHOT
-        self._parts.extend(part.holders)
+        self.parts.append(part)
         if not part.last:
             return None
         highest = max(part.highest, self.table.highest if self.base == part.base else NO_GENERATION)
-        holders = self._parts
+        parts = self.parts
         self.clear(part.base)
         self.table.highest = highest
-        for holder in holders:
-            self.table.apply(holder, now_ns)
+        for each in parts:
+            for holder in each.holders:
+                self.table.apply(holder, now_ns)
         self._follow(tenure, part.index)
         return part.index
+
+    def _continues(self, part: Snapshot) -> bool:
+        """Return whether a part of a snapshot, not the first, is the next one of the snapshot that is coming in."""
+        if part.part != len(self.parts):
+            return False
+        first = self.parts[0]
+        return (part.since, part.joined, part.index) == (first.since, first.joined, first.index)
+
+    def _ended_at(self, stream: Resume, base: Version) -> bool:
+        return self.content == (stream.ended_since, stream.ended_index) and self.base == base
 
     def _apply_tail(self, tail: Tail, now_ns: int) -> None:
         index = self._index()
@@ -164,6 +193,7 @@ class NodeSlot:
 
     def _follow(self, tenure: tuple[Version, Version], index: MutationIndex) -> None:
         self.following = tenure
+        self.origin = tenure[1]
         self.content = (tenure[0], index)
 
     def _index(self) -> MutationIndex:
@@ -176,8 +206,7 @@ class NodeSlot:
         """Become active: from now on sessions here count what the table holds."""
         self.reign = Reign(self.table, since, base, now_ns, self.content)
         self.following = None
-        self._parts_of = None
-        self._parts = []
+        self.parts = []
         self.table.start_serving(generation_from)
         return self.reign
 
@@ -187,7 +216,23 @@ class NodeSlot:
         waiters = self.table.stop_serving()
         reign, self.reign = self.reign, None
         self.content = (reign.since, reign.index)
+        self.origin = OWN_TENURE
         return EndedReign(self.number, reign, waiters)
+
+    # ------------------------------------------------------------------ for the journal
+
+    def snapshot(self, now_ns: int) -> list[Snapshot]:
+        """Return all of the slot's content, and then the parts of another that is coming in."""
+        reign = self.reign
+        if reign is not None:
+            return snapshot_of(
+                self.table, (reign.since, OWN_TENURE), base=reign.base, index=reign.index, now_ns=now_ns
+            )
+        if self.content is None:
+            return list(self.parts)
+        since, index = self.content
+        found = snapshot_of(self.table, (since, self.origin), base=self.base, index=index, now_ns=now_ns)
+        return found + self.parts
 
     def check_invariants(self) -> None:
         """Assert that the parts fit."""

@@ -25,6 +25,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
         sessions: sessions of clients.
         coordinator_lease_left_ms: what is left of the coordinator's lease; 0 if it is over, or never was.
         coordinator_lease_over_ms: for how long it has been over; -1 if it is not, or never was.
+        durability: how durable it keeps its locks.
+        journal_trouble: why it cannot at this moment, "" if it can.
+        journal_trouble_ms: for how long it has not been able to; -1 if it can.
     """
 
     replica: Replica
@@ -36,6 +39,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
     sessions: int
     coordinator_lease_left_ms: int
     coordinator_lease_over_ms: int
+    durability: str = "none"
+    journal_trouble: str = ""
+    journal_trouble_ms: int = -1
 
 
 def status_of(context: NodeContext, *, waiters: int, sessions: int, now_ns: int) -> NodeStatus:
@@ -50,6 +56,8 @@ def status_of(context: NodeContext, *, waiters: int, sessions: int, now_ns: int)
     me, state, rights = context.replica, context.state, context.rights
     reigning = [slot for slot in context.slots.values() if slot.reign is not None]
     left_ns = rights.coordinator_lease_left_ns(now_ns)
+    journal = context.journal
+    lost_at_ns = None if journal is None else journal.lost_at_ns
     has_been = rights.coordinator_lease.until_ns != DISTANT_PAST_NS
     return NodeStatus(
         replica=me,
@@ -61,6 +69,9 @@ def status_of(context: NodeContext, *, waiters: int, sessions: int, now_ns: int)
         sessions=sessions,
         coordinator_lease_left_ms=ns_to_ms_floor(left_ns),
         coordinator_lease_over_ms=ns_to_ms_floor(-left_ns) if has_been and left_ns <= 0 else -1,
+        durability=context.durability,
+        journal_trouble="" if journal is None else journal.trouble,
+        journal_trouble_ms=-1 if lost_at_ns is None else ns_to_ms_floor(now_ns - lost_at_ns),
     )
 
 
@@ -89,4 +100,7 @@ def server_status_of(
         locks=status.locks,
         waiters=status.waiters,
         sessions=status.sessions,
+        durability=status.durability,
+        journal_trouble=status.journal_trouble,
+        journal_trouble_ms=status.journal_trouble_ms,
     )

@@ -57,7 +57,7 @@ class Troubles:
     def why_not_served(self, number: SlotNumber) -> str:
         """Return a sentence for the client whose request about a slot cannot be answered, as of the last `look`."""
         context = self._context
-        concerns = self._reason == "no-coordinator" or not _has_primary(context.state, number)
+        concerns = self._reason in ("no-coordinator", "journal") or not _has_primary(context.state, number)
         why = (self._reason and concerns and self.message(context.now_ns).text) or "try again"
         return f"node {context.replica.node} may not serve slot {number} at present; {why}"
 
@@ -80,6 +80,10 @@ class Troubles:
                 lease = f"the lease of {lease_ms / 1000:g} s"
                 text = f"the coordinator has not renewed the right of node {node} to serve for longer than {lease}"
                 return TroubleNotice(self._reason, text, True, ns_to_ms_floor(now_ns - until_ns) + lease_ms)
+            case "journal" if self._context.journal is not None:
+                why = self._context.journal.trouble
+                text = f"node {node} cannot write its journal, so it gives no new locks: {why}"
+                return TroubleNotice(self._reason, text, True, since_ms)
             case "leases":
                 why = self._why or "earlier leases may not have ended yet"
                 text = f"{self._waiting} of {SLOTS} slots are not served: {why}"
@@ -93,6 +97,8 @@ class Troubles:
     def _reason_at(self, now_ns: int) -> str:
         if self._context.rights.coordinator_lease_left_ns(now_ns) <= 0:
             return "no-coordinator"
+        if self._context.journal is not None and self._context.journal.trouble:
+            return "journal"
         if not self._unassigned:
             return ""
         return "leases" if self._waiting else "no-primary"

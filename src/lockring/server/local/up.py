@@ -23,7 +23,7 @@ from lockring.ring_picture import draw
 from lockring.server.local.children import command_of, free_ports, is_free, variables_of
 from lockring.server.local.supervised import LinePrinter, SupervisedChild
 from lockring.server.settings import GRPC_PORT_OFFSET, CoordinatorSettings, NodeSettings, UpSettings
-from lockring.server.state_dir import StatePlace, kept_by_up
+from lockring.server.state_dir import StatePlace, kept_by_up, parts_of_up
 from lockring.slots import SLOTS
 from lockring.terminals import takes_colour
 from lockring.troubles import RepeatedTrouble
@@ -64,17 +64,8 @@ class UpServer:
             leaders = ["coordinator"]
         names = [*leaders, *(f"N{number}" for number in range(1, settings.nodes + 1))]
         addresses = dict(zip(names, self._addresses(names, len(leaders)), strict=True))
-        if settings.store:
-            coordinator = CoordinatorSettings(
-                store=settings.store, new_cluster=settings.new_cluster, log_level=settings.log_level
-            )
-        else:
-            kept = kept_by_up(settings)
-            coordinator = CoordinatorSettings(
-                data_dir=kept.data_dir or self._temporary(kept),
-                new_cluster=kept.is_new and kept.data_dir is not None,
-                log_level=settings.log_level,
-            )
+        kept = kept_by_up(settings)
+        coordinator = self._coordinator(kept)
         in_colour = takes_colour(sys.stderr)
         printer = LinePrinter(names, in_colour=in_colour)
         for name in leaders:
@@ -90,12 +81,26 @@ class UpServer:
                 listen=addresses[name],
                 coordinators=tuple(addresses[each] for each in leaders),
                 grpc=settings.grpc,
+                data_dir=None if kept.data_dir is None else os.path.join(kept.data_dir, name),
+                durability=settings.durability,
                 log_level=settings.log_level,
             )
             child = SupervisedChild(name, command_of("node", node), printer, self._hopeless)
             self._nodes.append(child)
             child.start()
         self._announcement = asyncio.get_running_loop().create_task(self._announce(addresses))
+
+    def _coordinator(self, kept: StatePlace) -> CoordinatorSettings:
+        settings = self._settings
+        if settings.store:
+            return CoordinatorSettings(
+                store=settings.store, new_cluster=settings.new_cluster, log_level=settings.log_level
+            )
+        return CoordinatorSettings(
+            data_dir=self._temporary(kept) if kept.data_dir is None else str(parts_of_up(kept.data_dir)),
+            new_cluster=kept.is_new and kept.data_dir is not None,
+            log_level=settings.log_level,
+        )
 
     async def finished(self) -> int:
         """Wait until a child has ended in a way that makes it pointless to go on."""

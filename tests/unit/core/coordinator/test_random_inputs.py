@@ -15,7 +15,7 @@ from lockring.core.effects import Effect, StoreWrite
 from lockring.core.timing import Timing, up
 from lockring.protocol import SlotRequest, SlotRequestKind, SlotRequests, Welcome
 from lockring.units import NS_PER_S
-from tests.unit.core.coordinator.world import World
+from tests.unit.core.coordinator.world import Node, World
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,8 @@ class Checked(World):
         self.rng = random.Random(seed)
         self.acknowledged_at_ns: dict[object, int] = {}
         self.leaving: list[Replica] = []
+        self.lives: dict[str, list[int]] = {}
+        self.vouchers: dict[Replica, set[Replica]] = {}
         self.trouble = 0.0
         super().__init__(replication=self.rng.choice(["sync", "sync", "async"]))
 
@@ -60,18 +62,38 @@ class Checked(World):
         if new.base != old.base:
             assert new.generation_from >= old.generation_below
             for copy in (old.primary, old.backup.replica if old.backup else None):
-                if copy is not None:
-                    last_ns = self.acknowledged_at_ns.get(copy, -LEASE_WAIT_NS)
-                    assert self.now_ns - last_ns >= LEASE_WAIT_NS, f"{copy} may still serve: {old} -> {new}"
+                if copy is None:
+                    continue
+                for life in [
+                    Replica(copy.node, n) for n in self.lives.get(copy.node, [1]) if n <= copy.incarnation
+                ]:
+                    last_ns = self.acknowledged_at_ns.get(life, -LEASE_WAIT_NS)
+                    assert self.now_ns - last_ns >= LEASE_WAIT_NS, f"{life} may still serve: {old} -> {new}"
         elif new.primary is None:
             assert old.primary in self.leaving, "only who leaves as the last one lets go of what it has"
         elif new.primary != old.primary:
-            copy_ = old.copy_of(new.primary)
-            assert copy_ is not None, "only who has the data may reign over it"
+            has_data = old.copy_of(new.primary) is not None or self.is_heir(new.primary, old.primary)
+            assert has_data, "only who has the data may reign over it"
             if new.since != after.version:
                 raise AssertionError("a new reign begins with this state")
         elif new.backup is not None and new.backup != old.backup:
-            assert new.backup == old.learner, "only a learner comes into sync"
+            former = None if old.backup is None else old.backup.replica
+            is_back = self.is_heir(new.backup.replica, former)
+            assert new.backup == old.learner or is_back, "only a learner comes into sync, or an heir is"
+
+    def is_heir(self, life: Replica, former: Replica | None) -> bool:
+        return former in self.vouchers.get(life, ())
+
+    def start_node(self, name: str) -> Node:
+        """A node starts, perhaps on a journal of some of its lives."""
+        incarnation = 1 + self.now_ns // 1_000_000
+        lives = self.lives.setdefault(name, [1])
+        former = [each for each in lives if each < incarnation and self.rng.random() < 0.7]
+        former = former if self.rng.random() < 0.6 else []
+        if incarnation not in lives:
+            lives.append(incarnation)
+        self.vouchers[Replica(name, incarnation)] = {Replica(name, each) for each in former}
+        return self.join(name, incarnation, former=tuple(former))
 
     def act(self) -> None:
         rng = self.rng
@@ -94,10 +116,10 @@ class Checked(World):
             ]
         ):
             case "join" if node is None:
-                self.join(name, 1 + self.now_ns // 1_000_000)
+                self.start_node(name)
             case "restart" if node is not None:
                 self.kill(name)
-                again = self.join(name, 1 + self.now_ns // 1_000_000)
+                again = self.start_node(name)
                 assert not again.inbox or isinstance(again.inbox[0], Welcome)
             case "kill" if node is not None and len(self.nodes) > 2:
                 self.kill(name)
@@ -109,8 +131,10 @@ class Checked(World):
             case "drain" if node is not None and len(self.nodes) > 2:
                 by = rng.choice([None, node.connection, rng.choice(list(self.nodes.values())).connection])
                 if rng.random() < 0.3:
-                    self.leaving.append(node.replica)
-                    self.leave(name)
+                    keeps = rng.random() < 0.5
+                    if not keeps:
+                        self.leaving.append(node.replica)
+                    self.leave(name, keeps=keeps)
                 else:
                     self.drain(name, by=by)
             case "undrain" if node is not None:

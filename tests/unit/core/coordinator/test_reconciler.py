@@ -99,6 +99,91 @@ def test_promotion_needs_no_ring() -> None:
     assert after.primary == B
 
 
+def test_a_backup_that_is_not_connected_is_promoted_once_it_is_back() -> None:
+    away = ALIVE._replace(connected=False, unacknowledged_ns=10 * LEASE_WAIT_NS)
+    present = slot(A, B)
+    after, step = decide(present, livenesses={A: LONG_FAILED, B: away})
+    assert after is present
+    assert step.waiting == 0
+    assert decide(present, livenesses={A: LONG_FAILED})[0].primary == B
+    assert decide(present, livenesses={A: FAILED, B: FAILED})[1].waiting > 0, "a dead one is not waited for"
+
+
+A2, B2 = Replica("a", 2), Replica("b", 2)
+
+
+def bequeath(present: SlotState, heirs: dict[Replica, Replica], **changes: Any) -> tuple[SlotState, SlotPlan]:
+    """The step with one slot while these former lives have these heirs."""
+    livenesses = dict.fromkeys(heirs, GONE) | dict.fromkeys(heirs.values(), ALIVE)
+    livenesses |= changes.pop("livenesses", {})
+    return decide(present, livenesses=livenesses, heir_of=heirs.get, **changes)
+
+
+def test_the_heir_of_a_primary_begins_a_reign_with_what_that_had() -> None:
+    after, step = bequeath(slot(A, B, C), {A: A2})
+    assert after == SlotState(100, 100, 30, A2, Copy(B, 100), None, 1_000, 2_000)
+    assert A in step.deposed, "no acknowledgement of the former life while this is being written"
+
+
+def test_the_heir_of_a_primary_has_no_copy_beside_it_that_is_dead() -> None:
+    for dead in (FAILED, GONE):
+        after, _ = bequeath(slot(A, B), {A: A2}, livenesses={B: dead})
+        assert (after.primary, after.backup) == (A2, None)
+
+
+def test_the_heir_of_a_backup_has_its_place_and_its_tenure() -> None:
+    after, _ = bequeath(slot(A, B, C), {B: B2})
+    assert after == SlotState(100, 40, 30, A, Copy(B2, 45), Copy(C, 50), 1_000, 2_000)
+
+
+def test_two_heirs_go_on_together() -> None:
+    after, _ = bequeath(slot(A, B), {A: A2, B: B2})
+    assert after == SlotState(100, 100, 30, A2, Copy(B2, 100), None, 1_000, 2_000)
+
+
+def test_the_heir_of_a_dead_primarys_backup_is_its_copy_first() -> None:
+    """A node takes the place of its former life, and then the next one: it sees the reign that it succeeds."""
+    after, _ = bequeath(slot(A, B), {B: B2}, livenesses={A: LONG_FAILED})
+    assert (after.primary, after.backup, after.since) == (A, Copy(B2, 45), 40)
+    again, _ = decide(after, livenesses={A: LONG_FAILED, B2: ALIVE})
+    assert (again.primary, again.since) == (B2, 100)
+
+
+def test_an_heir_needs_no_ring_and_no_permission_to_have_more() -> None:
+    draining = {A2: DRAINING}
+    after, _ = bequeath(slot(A, B), {A: A2}, ring=None, livenesses=draining)
+    assert after.primary == A2
+    after, _ = bequeath(slot(A, B), {A: A2}, livenesses=draining, leaving=frozenset({A2, B}))
+    assert after.primary == A2
+
+
+def test_an_heir_waits_for_no_lease() -> None:
+    after, _ = bequeath(slot(A, None), {A: A2}, age_ns=lambda version: 0, livenesses={A: FAILED})
+    assert after == SlotState(100, 100, 30, A2, None, None, 1_000, 2_000)
+
+
+@pytest.mark.parametrize("away", [FAILED, GONE, ALIVE._replace(connected=False)])
+def test_an_heir_that_is_away_gets_nothing(away: Liveness) -> None:
+    assert bequeath(slot(A, B), {A: A2}, livenesses={A2: away})[0].primary == B
+    alone = slot(A)
+    assert bequeath(alone, {A: A2}, livenesses={A2: away}, age_ns=lambda version: 0)[0] is alone
+
+
+def test_a_learner_has_no_heir() -> None:
+    after, _ = bequeath(slot(A, None, B), {B: B2})
+    assert after.learner is None or after.learner.joined == 100
+
+
+def test_an_async_heir_takes_a_new_range() -> None:
+    after, _ = bequeath(slot(A, B), {A: A2}, replication="async")
+    assert (after.generation_from, after.generation_below) == (2_000, 1_002_000)
+
+
+def test_a_slot_that_no_node_has_is_inherited_by_none() -> None:
+    nobody = SlotState(50, 50, 50, None, None, None, 2_000, 2_000)
+    assert bequeath(nobody, {A: A2, B: B2}, age_ns=lambda version: 0)[0] is nobody
+
+
 def test_an_async_promotion_takes_a_new_range() -> None:
     after, _ = decide(slot(A, B), livenesses={A: FAILED}, replication="async")
     assert (after.generation_from, after.generation_below) == (2_000, 1_002_000)
@@ -332,3 +417,96 @@ def test_from_anywhere_the_slots_come_to_where_the_ring_wants_them(
         assert each.primary == current[ring.primary(number) or ""]
         assert (None if each.backup is None else each.backup.replica.node) == ring.backup(number)
         assert each.learner is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    places=st.lists(
+        st.tuples(*[st.one_of(st.none(), st.tuples(st.sampled_from("abcd"), st.integers(1, 3)))] * 3),
+        min_size=1,
+        max_size=8,
+    ),
+    present=st.fixed_dictionaries({name: st.integers(3, 4) for name in "abcd"}),
+    former=st.fixed_dictionaries({name: st.sets(st.integers(1, 3)) for name in "abcd"}),
+    connected=st.sets(st.sampled_from("abcd")),
+    failed=st.sets(st.sampled_from("abcd")),
+    leaving=st.sets(st.sampled_from("abcd")),
+    replication=st.sampled_from(["sync", "async"]),
+)
+def test_a_slot_goes_to_the_heirs_of_lives_that_the_state_names_and_to_no_others(
+    places: list[tuple[tuple[str, int] | None, ...]],
+    present: dict[str, int],
+    former: dict[str, set[int]],
+    connected: set[str],
+    failed: set[str],
+    leaving: set[str],
+    replication: Any,
+) -> None:
+    current = {name: Replica(name, incarnation) for name, incarnation in present.items()}
+    kinds = []
+    for place in places:
+        lives: dict[str, Replica | None] = {}
+        for number, named in enumerate(place):
+            if named is not None and named[0] not in lives:
+                lives[named[0]] = Replica(*named)
+            else:
+                lives[str(number)] = None
+        primary, backup, learner = lives.values()
+        kinds.append(slot(primary, backup, learner) if primary is not None else slot(None))
+    state = ClusterState(
+        version=60,
+        members={each.node: Member(each, "h:1", 1, "active") for each in current.values()},
+        slots=tuple(kinds[number % len(kinds)] for number in range(SLOTS)),
+        replication=replication,
+    )
+    check_state(state)
+
+    def liveness(replica: Replica) -> Liveness:
+        gone = current[replica.node] != replica
+        return Liveness(
+            dead=gone or replica.node in failed,
+            usable=not gone and replica.node not in failed | leaving,
+            gone=gone,
+            unacknowledged_ns=0,
+            connected=not gone and replica.node in connected,
+        )
+
+    def heir_of(replica: Replica) -> Replica | None:
+        heir = current[replica.node]
+        vouches = replica.incarnation in former[replica.node] and replica.incarnation < heir.incarnation
+        return heir if vouches else None
+
+    step = plan(
+        PlanInput(
+            state=state,
+            version=100,
+            now_ns=0,
+            target=HashRing(dict.fromkeys("abcd", 1)),
+            liveness=liveness,
+            age_ns=lambda version: 0,
+            avoided=lambda primary, copy: False,
+            lease_wait_ns=LEASE_WAIT_NS,
+            leaving=frozenset(current[name] for name in leaving),
+            heir_of=heir_of,
+        )
+    )
+    after = msgspec.structs.replace(state, version=100, slots=step.slots, members=step.members)
+    check_state(after)
+    for old, new in dict.fromkeys(zip(state.slots, step.slots, strict=True)):
+        assert new.generation_below >= old.generation_below
+        assert new.generation_from >= old.generation_from
+        assert new.base == old.base, "no lease has ended yet"
+        in_sync = [old.primary] + ([] if old.backup is None else [old.backup.replica])
+        heirs = [None if life is None else heir_of(life) for life in in_sync]
+        able = [heir if heir is not None and not liveness(heir).dead else None for heir in heirs]
+        able = [heir if heir is not None and liveness(heir).connected else None for heir in able]
+        now_in_sync = [new.primary] + ([] if new.backup is None else [new.backup.replica])
+        for life in now_in_sync:
+            assert life is None or life in in_sync or life in able, "a copy that has not got the data"
+        if able[0] is not None:
+            assert new.primary == able[0]
+            assert old.primary in step.deposed
+            assert (new.generation_from > old.generation_from) == (replication == "async")
+        if len(able) > 1 and able[1] is not None:
+            assert new.backup is not None
+            assert new.backup.replica == able[1]

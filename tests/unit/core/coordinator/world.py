@@ -286,6 +286,7 @@ class World:
         cluster: str = "",
         version: int = 0,
         protocol: int = PROTOCOL,
+        former: tuple[int, ...] = (),
     ) -> Node:
         """Connect and join; see `inbox` for the answer."""
         node = Node(
@@ -297,7 +298,17 @@ class World:
         self.by_connection[node.connection] = node
         known = self.nodes.get(name)
         self.receive(
-            node.connection, Join(protocol, cluster, name, incarnation, node.address, weight, version)
+            node.connection,
+            Join(
+                protocol,
+                cluster,
+                name,
+                incarnation,
+                node.address,
+                weight,
+                version,
+                former=list(former),
+            ),
         )
         self.settle()
         if not node.inbox or isinstance(node.inbox[0], Welcome):
@@ -362,9 +373,9 @@ class World:
         """The same for the end of a drain."""
         return self._order(Undrain(request, name), by)
 
-    def leave(self, name: str, *, request: int = 7) -> Message:
-        """A node wants to leave; returns the answer."""
-        return self._order(Leave(request), self.nodes[name].connection)
+    def leave(self, name: str, *, request: int = 7, keeps: bool = False) -> Message:
+        """A node wants to leave, perhaps with its slots in its journal; returns the answer."""
+        return self._order(Leave(request, keeps), self.nodes[name].connection)
 
     def _order(self, order: Leave | Drain | Undrain, by: ConnectionId | None) -> Message:
         connection = self.client() if by is None else by

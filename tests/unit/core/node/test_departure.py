@@ -178,3 +178,56 @@ def test_a_node_stops_when_its_time_is_up_whatever_is_left_on_it(nodes: Nodes) -
     answer(nodes, DrainReply(1, "A"))
     assert ends(step(nodes, S)) == []
     assert ends(step(nodes, 2 * S)) == [DepartureEnd.TIMED_OUT]
+
+
+# ---------------------------------------------------------------------- with a journal
+
+
+def leave_with_a_journal(others: dict[str, str]) -> tuple[Nodes, list[Effect]]:
+    """Let node A leave with a journal and a lock, until the state says that it drains, and what others do."""
+    nodes = Nodes("A", *others, journals=True)
+    nodes.assign("A")
+    nodes.client("A", "s").acquire("x", 1)
+    effects = leave(nodes)
+    assert [each.message.keeps for each in effects if isinstance(each, Send)] == [True]
+    effects = answer(nodes, DrainReply(numbers(effects)[0], NodeId("A")))
+    assert ends(effects) == []
+    members = {
+        name: msgspec.structs.replace(member, condition="draining" if name == "A" else others[name])
+        for name, member in nodes.state.members.items()
+    }
+    nodes.state = msgspec.structs.replace(nodes.state, version=nodes.state.version + 1, members=members)
+    nodes.cores["A"].adopt(nodes.state, now_ns=nodes.now)
+    return nodes, effects
+
+
+@pytest.mark.parametrize("others", [{}, {"B": "draining"}])
+def test_node_with_a_journal_stops_once_no_other_goes_on(others: dict[str, str]) -> None:
+    nodes, _ = leave_with_a_journal(others)
+    core = nodes.cores["A"]
+    assert ends(core.take_effects(now_ns=nodes.now)) == []
+    batch = core.take_journal(now_ns=nodes.now)
+    assert batch is not None
+    core.journaled(batch.number, now_ns=nodes.now)
+    assert ends(core.take_effects(now_ns=nodes.now)) == [DepartureEnd.KEPT]
+
+
+def test_node_with_a_journal_moves_its_slots_while_another_goes_on() -> None:
+    nodes, _ = leave_with_a_journal({"B": "active"})
+    core = nodes.cores["A"]
+    batch = core.take_journal(now_ns=nodes.now)
+    assert batch is not None
+    core.journaled(batch.number, now_ns=nodes.now)
+    assert ends(step(nodes, 2 * S)) == []
+
+
+def test_node_that_cannot_write_its_journal_stops_with_what_is_there() -> None:
+    nodes, _ = leave_with_a_journal({})
+    core = nodes.cores["A"]
+    core.journal_lost("disk full", now_ns=nodes.now)
+    assert ends(step(nodes, 100 * MS)) == [DepartureEnd.KEPT]
+
+
+def test_node_without_a_journal_keeps_nothing(nodes: Nodes) -> None:
+    effects = leave(nodes)
+    assert [each.message.keeps for each in effects if isinstance(each, Send)] == [False]

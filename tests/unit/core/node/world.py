@@ -15,6 +15,7 @@ import msgspec
 
 from lockring.cluster_state import ClusterState, Copy, Member, Replica, SlotState
 from lockring.core.effects import COORDINATOR, Admit, Close, Coordinator, Note, Publish, Refuse, Reply, Send
+from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.protocol import (
@@ -39,6 +40,31 @@ M = TypeVar("M", bound=Message)
 
 MS = 1_000_000
 S = 1_000 * MS
+
+
+@dataclass
+class Disk:
+    """A node's journal as a test keeps it: the batches that were written, and how many of them are durable.
+
+    Attributes:
+        batches: of all lives, in order.
+        durable: how many of them are.
+        at_once: whether each is durable as soon as it is written.
+    """
+
+    batches: list[JournalBatch] = field(default_factory=list)
+    durable: int = 0
+    at_once: bool = True
+
+    def found(self, count: int | None = None, *, is_complete: bool = True) -> JournalFound:
+        """The journal as a new life finds it: everything, or the first batches."""
+        return JournalFound([entry for each in self.batches[:count] for entry in each.entries], is_complete)
+
+    def sync(self, core: NodeCore, now_ns: int) -> None:
+        """Make everything durable."""
+        if self.durable < len(self.batches):
+            self.durable = len(self.batches)
+            core.journaled(self.batches[-1].number, now_ns=now_ns)
 
 
 @dataclass
@@ -87,7 +113,7 @@ class Client:
 class Nodes:
     """Some node cores, a coordinator played by the test, and clients."""
 
-    def __init__(self, *names: str, timing: Timing | None = None) -> None:
+    def __init__(self, *names: str, timing: Timing | None = None, journals: bool = False) -> None:
         self.now = 1_000 * S
         self.timing = timing or Timing()
         self.state = ClusterState(cluster="c", coordinator="here:1")
@@ -102,14 +128,18 @@ class Nodes:
         self.coordinator_up = True
         self.lag: set[str] = set()
         self.on_ask: Callable[[SlotRequestKind, SlotRequest], None] | None = None
+        self.disks: dict[str, Disk] = {}
+        """Of the nodes that keep a journal."""
         self._numbers = itertools.count(1)
         self._queue: deque[Callable[[], None]] = deque()
         for name in names:
-            self.start(name)
+            self.start(name, found=JournalFound([], True) if journals else None)
 
-    def start(self, name: str, incarnation: int = 1) -> NodeCore:
+    def start(self, name: str, incarnation: int = 1, *, found: JournalFound | None = None) -> NodeCore:
         replica = self.replicas[name] = Replica(name, incarnation)
-        core = self.cores[name] = NodeCore(replica, timing=self.timing, now_ns=self.now)
+        core = self.cores[name] = NodeCore(replica, timing=self.timing, journal=found, now_ns=self.now)
+        if found is not None:
+            self.disks.setdefault(name, Disk())
         core.connected(COORDINATOR, now_ns=self.now)
         for other in list(self.cores):
             if other != name:
@@ -117,6 +147,13 @@ class Nodes:
                 self.cores[other].connected(replica, now_ns=self.now)
         self.settle()
         return core
+
+    def restart(self, name: str, *, is_complete: bool = True) -> NodeCore:
+        """Start the next life of a node that has crashed, on what is durable of its journal."""
+        disk = self.disks[name]
+        del disk.batches[disk.durable :]
+        found = disk.found(is_complete=is_complete)
+        return self.start(name, self.replicas[name].incarnation + 1, found=found)
 
     def crash(self, name: str) -> None:
         replica = self.replicas[name]
@@ -211,6 +248,7 @@ class Nodes:
         """Deliver messages until no node has anything to send, and check that every node is sound."""
         while True:
             for name, core in list(self.cores.items()):
+                self._write(name, core)
                 for effect in core.take_effects(now_ns=self.now):
                     self._carry_out(name, effect)
             if not self._queue:
@@ -220,6 +258,34 @@ class Nodes:
         if check:
             for core in self.cores.values():
                 core.check_invariants()
+
+    def _write(self, name: str, core: NodeCore) -> None:
+        batch = core.take_journal(now_ns=self.now)
+        if batch is not None:
+            disk = self.disks[name]
+            disk.batches.append(batch)
+            if disk.at_once:
+                disk.sync(core, self.now)
+
+    def inherit(self, name: str, *numbers: int) -> None:
+        """Put a node's present life in the place of its former ones, as the coordinator does."""
+        me, version = self.replicas[name], self.state.version + 1
+
+        def heir(slot: SlotState) -> SlotState:
+            primary, backup = slot.primary, slot.backup
+            if primary is not None and primary.node == name:
+                return msgspec.structs.replace(
+                    slot,
+                    since=version,
+                    primary=me,
+                    backup=None if backup is None else Copy(backup.replica, version),
+                    learner=None,
+                )
+            if backup is not None and backup.replica.node == name:
+                return msgspec.structs.replace(slot, backup=Copy(me, backup.joined))
+            return slot
+
+        self.slots(heir, *numbers)
 
     def _carry_out(self, name: str, effect: object) -> None:
         match effect:

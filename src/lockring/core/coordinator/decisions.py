@@ -1,0 +1,115 @@
+"""The next state: everything that wants a change goes into one write, in a fixed order.
+
+1. *Members* that have joined, that drain, or that no longer do (`roster`).
+2. *Requests of nodes* about single slots (`slot_requests`): they do not wait for the reconciler's next turn.
+3. *Farewells* of nodes that have given up their last slots.
+4. *The reconciler's step*, if a run is due. It starts from the members and slots of 1 and 2, so it never contradicts
+   them. Members that no slot needs any more are dropped behind it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from lockring.cluster_state import ClusterState, Replica
+from lockring.core.coordinator.member_leases import MemberLeases
+from lockring.core.coordinator.reconciler_runs import ReconcilerRuns, lives_in
+from lockring.core.coordinator.roster import Roster
+from lockring.core.coordinator.slot_requests import SlotRequestQueue
+from lockring.core.farewells import Farewells
+from lockring.ids import ConnectionId, Version
+from lockring.protocol import Refusal, SlotRequests
+
+
+class Moment(NamedTuple):
+    """The time of a decision.
+
+    Attributes:
+        version: of the state that it makes.
+        lease_wait_ns: how long a coordinator lease, lengthened, lasts.
+        now_ns: the monotonic clock, in nanoseconds.
+        wall_ns: the wall clock, in nanoseconds.
+    """
+
+    version: Version
+    lease_wait_ns: int
+    now_ns: int
+    wall_ns: int
+
+
+class Decision(NamedTuple):
+    """The next state, and answers that do not wait for it.
+
+    Attributes:
+        state: the next state, still with the version of the present one; the present one itself if nothing changes.
+        deposed: lives that lose slots by it: they get no acknowledgement while it is being written.
+        refused: the operators' drains that are refused after all, each with its connection.
+    """
+
+    state: ClusterState
+    deposed: frozenset[Replica]
+    refused: list[tuple[ConnectionId, Refusal]]
+
+
+class Decisions:
+    """The sources of changes, joined. Not safe for use by several tasks.
+
+    Args:
+        roster: members that come, leave and drain.
+        membership: which members have failed, and which make up the ring.
+        runs: the reconciler.
+        farewells: the words of nodes that stop.
+    """
+
+    def __init__(
+        self, roster: Roster, membership: MemberLeases, runs: ReconcilerRuns, farewells: Farewells
+    ) -> None:
+        self._roster = roster
+        self._membership = membership
+        self._runs = runs
+        self._farewells = farewells
+        self._requests = SlotRequestQueue()
+
+    def request(self, sender: Replica, ask: SlotRequests) -> None:
+        """Keep the requests of this life of a node for the next decision; they have passed `check_requests`."""
+        self._requests.add(sender, ask)
+
+    def take_next(self, state: ClusterState, at: Moment) -> Decision:
+        """Decide on the state to follow this one, and consume the requests that it answers.
+
+        Args:
+            state: the state in force.
+            at: the time.
+        """
+        refused = self._roster.refuse_overtaken_drains(state, self._membership, at.now_ns)
+        members = self._roster.next_members(state)
+        slots = self._requests.apply(state, self._runs.reachability, version=at.version, now_ns=at.now_ns)
+        farewell = self._farewells.word(state, now_ns=at.now_ns, wall_ns=at.wall_ns)
+        after = state
+        if members is not state.members or slots is not state.slots or farewell is not state.farewell:
+            after = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
+        due_ns = self._runs.next_deadline_ns()
+        if due_ns is None or at.now_ns < due_ns:
+            return Decision(after, frozenset(), refused)
+        return self._reconcile(state, after, at)._replace(refused=refused)
+
+    def _reconcile(self, before: ClusterState, state: ClusterState, at: Moment) -> Decision:
+        self._runs.observe(state, now_ns=at.now_ns)
+        self._roster.judge_drains(before, self._membership, at.now_ns)
+        step = self._runs.run(
+            state,
+            version=at.version,
+            lease_wait_ns=at.lease_wait_ns,
+            leaving=self._roster.released(),
+            connected=self._roster.is_connected,
+            heir_of=self._roster.heirs.heir_of,
+            now_ns=at.now_ns,
+        )
+        members = self._roster.without_departed(
+            step.members, lives_in(step.slots), self._membership, at.now_ns
+        )
+        if members is not state.members or step.slots is not state.slots:
+            state = msgspec.structs.replace(state, members=members, slots=step.slots)
+        return Decision(state, step.deposed, [])

@@ -1,0 +1,126 @@
+"""A copy's acknowledgements that wait for its journal.
+
+A primary answers a grant once its copies have acknowledged it, so a copy that keeps a journal acknowledges a position
+only once the journal has it. The lease that comes with each acknowledgement must not wait for long:
+
+- Acknowledgements to one primary leave in order, since a later one makes its primary forget the earlier ones.
+- If the oldest has waited for longer than a tick, all but the newest leave at once, without positions. The newest
+  takes their positions along.
+- That ends after a third of the backup lease: then the primary hears nothing, and does without this copy after the
+  time that it would take to miss a dead one. A copy whose disk fails must not hold up grants for longer.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lockring.cluster_state import Replica
+from lockring.core.node.journal import NEVER
+from lockring.ids import SequenceNumber, SlotNumber, Version
+from lockring.protocol import Position
+from lockring.units import NS_PER_MS
+
+HELD_NS: Final = 100 * NS_PER_MS
+"""How long a lease may wait for the positions that go with it."""
+
+
+class HeldAck:
+    """An acknowledgement that waits.
+
+    Attributes:
+        sequence: of the primary's message.
+        version: of the cluster state that was known when that came. An acknowledgement is one that left then, and was
+            slow on its way.
+        number: of the batch that it waits for.
+        positions: by slot.
+        since_ns: since when the oldest of its positions has been waiting.
+    """
+
+    __slots__ = ("number", "positions", "sequence", "since_ns", "version")
+
+    def __init__(
+        self,
+        sequence: SequenceNumber,
+        version: Version,
+        *,
+        number: int,
+        positions: dict[SlotNumber, Position],
+        since_ns: int,
+    ) -> None:
+        self.sequence = sequence
+        self.version = version
+        self.number = number
+        self.positions = positions
+        self.since_ns = since_ns
+
+    def follow(self, earlier: HeldAck) -> None:
+        """Take an earlier acknowledgement's positions along."""
+        self.number = max(self.number, earlier.number)
+        self.positions = earlier.positions | self.positions
+        self.since_ns = earlier.since_ns
+
+
+class HeldAcks:
+    """All acknowledgements of a node that wait.
+
+    Attributes:
+        by_primary: in order; none of the lists is empty.
+    """
+
+    def __init__(self) -> None:
+        self.by_primary: dict[Replica, list[HeldAck]] = {}
+
+    def hold(self, primary: Replica, held: HeldAck) -> None:
+        """Let an acknowledgement wait, behind all others to its primary."""
+        self.by_primary.setdefault(primary, []).append(held)
+
+    def take_durable(self, durable: int) -> list[tuple[Replica, HeldAck]]:
+        """Take out what waits for no more than this batch, as one acknowledgement for each primary."""
+        found: list[tuple[Replica, HeldAck]] = []
+        for primary, waiting in list(self.by_primary.items()):
+            count = 0
+            while count < len(waiting) and waiting[count].number <= durable:
+                if count:
+                    waiting[count].follow(waiting[count - 1])
+                count += 1
+            if count:
+                found.append((primary, waiting[count - 1]))
+                del waiting[:count]
+                if not waiting:
+                    del self.by_primary[primary]
+        return found
+
+    def take_late(self, backup_lease_ns: int, now_ns: int) -> list[tuple[Replica, HeldAck]]:
+        """Fold what has waited too long into one acknowledgement for each primary.
+
+        Returns:
+            Those that leave at once, without positions.
+        """
+        found: list[tuple[Replica, HeldAck]] = []
+        for primary, waiting in self.by_primary.items():
+            waited_ns = now_ns - waiting[0].since_ns
+            if waited_ns < HELD_NS or len(waiting) == 1:
+                continue
+            if waited_ns < backup_lease_ns // 3:
+                found.append((primary, waiting[-2]))
+            for place in range(1, len(waiting)):
+                waiting[place].follow(waiting[place - 1])
+            del waiting[:-1]
+        return found
+
+    def lost(self) -> None:
+        """Let everything wait for the end of a rewrite, since what it waited for is lost."""
+        for waiting in self.by_primary.values():
+            for held in waiting:
+                held.number = NEVER
+
+    def recovered(self, durable: int) -> None:
+        """Wait for no rewrite any more: all that was missing is in a batch up to this one."""
+        for waiting in self.by_primary.values():
+            for held in waiting:
+                if held.number == NEVER:
+                    held.number = durable
+
+    def forget(self, primary: Replica) -> None:
+        """Drop what waits for a primary that is gone."""
+        self.by_primary.pop(primary, None)

@@ -1,0 +1,1 @@
+"""A node's journal on disk: its format, its files, the judgement on one that is found, and the thread that syncs."""

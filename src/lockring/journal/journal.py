@@ -1,0 +1,443 @@
+"""A node's journal in a directory: reads what former lives left, and keeps what this life appends.
+
+How the shell uses it, in this order:
+
+    append(batch)                 each turn, before the effects: written when it returns
+    sync_point() → perform(point) → complete(point)
+                                  makes everything appended so far durable; `perform` may run in another thread
+    begin_rewrite()               before the core writes everything again: to compact, or after a failure
+    close()                       after the last answer
+
+- *One writer.* The directory's lock is held from the start to `close`.
+- *A new life appends to no old segment.* Its last frame may be torn.
+- *A failed write or sync ends its segment.* A part of a failed write may stand there, and after a failed sync nothing
+  that was not synced before may be relied on. So every `append` fails until `begin_rewrite` has made a new segment.
+  Its header says which frames before it still count.
+- *Old segments go last.* They are deleted once the end of a rewrite is durable.
+  So a crash in between finds too much rather than too little.
+- *Segments are not preallocated.* On ext4, a sync of a growing file took no longer than one of bytes that were there
+  before, and a full disk shows at the write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final, Literal, NamedTuple
+
+from lockring.core.journal import JournalBatch, JournalFound
+from lockring.errors import JournalError
+from lockring.ids import NodeId
+from lockring.journal.codec import (
+    BATCH_BYTES_MAX,
+    HEADER_BYTES,
+    POSITION_FILE_BYTES,
+    POSITION_OFFSETS,
+    FileIdentity,
+    Seal,
+    SegmentHeader,
+    decode_positions,
+    encode_entries,
+    encode_header,
+    encode_position,
+)
+from lockring.journal.files import LOCK_NAME, Files, OpenFile
+from lockring.journal.host import Host, this_host
+from lockring.journal.reading import read_segments, segment_name, segment_numbers
+from lockring.journal.verdict import Evidence, reason_against
+from lockring.system_errors import reason_of
+
+POSITION_NAME: Final = "position"
+
+REWRITE_BYTES_MIN: Final = 16 * 1024 * 1024
+"""A shorter log is not compacted: reading it takes a fraction of a second."""
+
+_GROWTH: Final = 2
+"""A log is compacted once it is this many times as long as what the last rewrite wrote."""
+
+Durability = Literal["process", "disk"]
+"""An answer waits for the write, or for the sync too."""
+
+
+class SyncPoint(NamedTuple):
+    """Everything that was appended up to a moment.
+
+    Attributes:
+        number: of the last batch, 0 if this life has appended none.
+        ordinal: of its frame.
+        era: how many failures came before.
+        parts: the files to sync, each with the length up to which that is needed.
+        has_new_names: whether the directory must be synced too.
+        obsolete: the files to delete afterwards.
+    """
+
+    number: int
+    ordinal: int
+    era: int
+    parts: list[tuple[OpenFile, int]]
+    has_new_names: bool
+    obsolete: tuple[str, ...]
+
+
+class Journal:
+    """A journal. Not safe for use by several threads, except for `perform` and `check`.
+
+    Args:
+        files: the directory.
+        node: the node's id.
+        durability: what answers wait for.
+        host: the machine that this process runs on; by default, the real one.
+
+    Attributes:
+        found: what former lives left.
+        reason: why `found` cannot be vouched for, as a sentence for people without its full stop; "" if it can be.
+        is_new: whether no life has ever used the directory.
+        found_bytes: how long the segments were together.
+        found_segments: how many there were.
+
+    Raises:
+        JournalError: the directory is in use, belongs to another node, is of another format, or cannot be read or
+            written. The text names it.
+    """
+
+    def __init__(
+        self, files: Files, *, node: NodeId, durability: Durability, host: Host | None = None
+    ) -> None:
+        self._files = files
+        self._node = node
+        self._waits_for_sync = durability == "disk"
+        self._host = this_host() if host is None else host
+        self._segments: list[_Segment] = []
+        self._discarded: list[OpenFile] = []
+        self._names: list[str] = []
+        self._unsynced_found: list[str] = []
+        self._obsolete: tuple[str, ...] = ()
+        self._rewrite_bytes = 0
+        self._problem = ""
+        self._era = 0
+        self._number = 0
+        self._ordinal = 0
+        self._durable = 0
+        self._follows = 0
+        self._next_number = 1
+        self._in_place: tuple[tuple[str, FileIdentity], ...] = ()
+        self._lock = files.lock()
+        self._position: OpenFile | None = None
+        self._turn = False
+        try:
+            self._open()
+        except OSError as error:
+            self._release()
+            raise JournalError(
+                f"the journal in {files.place} cannot be opened: {reason_of(error)}"
+            ) from error
+        except BaseException:
+            self._release()
+            raise
+
+    @property
+    def durable_ordinal(self) -> int:
+        """The last frame that is as durable as was asked for."""
+        return self._durable
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing can be appended until `begin_rewrite`."""
+        return bool(self._problem)
+
+    @property
+    def is_due_for_rewrite(self) -> bool:
+        """Whether the log has grown so long that it should be compacted. Never while a rewrite is under way."""
+        if not self._rewrite_bytes or self._problem:
+            return False
+        return self._segments[-1].size > max(REWRITE_BYTES_MIN, _GROWTH * self._rewrite_bytes)
+
+    def append(self, batch: JournalBatch) -> None:
+        """Write a batch. With the durability process it is then as durable as was asked for.
+
+        Raises:
+            JournalError: it could not be written, or the journal has failed before. Nothing can be appended until
+                `begin_rewrite`.
+        """
+        if self._problem:
+            raise JournalError(self._problem)
+        segment, payload = self._segments[-1], encode_entries(batch.entries)
+        if len(payload) > BATCH_BYTES_MAX:
+            raise self._failed(
+                self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
+            )
+        durable = self._durable if self._waits_for_sync else self._ordinal
+        ordinal = self._ordinal + 1
+        frame = segment.seal.frame(payload, ordinal, durable, ends_rewrite=batch.ends_rewrite)
+        try:
+            segment.file.write(frame, segment.size)
+            segment.size += len(frame)
+            self._ordinal, self._number = ordinal, batch.number
+            if not self._waits_for_sync:
+                self._write_position(ordinal)
+                self._durable = ordinal
+        except OSError as error:
+            raise self._failed(self._unwritable(reason_of(error))) from error
+        if batch.ends_rewrite:
+            self._rewrite_bytes = segment.size
+            self._obsolete = tuple(each for each in self._names if each != segment.name)
+
+    def sync_point(self) -> SyncPoint | None:
+        """Return what a sync must cover now; None if everything is durable, or the journal has failed."""
+        unsynced = [segment for segment in self._segments if segment.synced < segment.size]
+        if self._problem or not (unsynced or self._obsolete):
+            return None
+        return SyncPoint(
+            self._number,
+            self._ordinal,
+            self._era,
+            parts=[(segment.file, segment.size) for segment in unsynced],
+            has_new_names=any(not segment.synced for segment in unsynced),
+            obsolete=self._obsolete,
+        )
+
+    def perform(self, point: SyncPoint) -> None:
+        """Sync what a point covers, and delete what is then no longer needed.
+
+        Blocks. May run in any thread, one call at a time.
+
+        Raises:
+            JournalError: the directory was deleted or replaced.
+            OSError: a sync failed.
+        """
+        for file, size in point.parts:
+            file.sync(size)
+        if point.has_new_names:
+            self._files.sync_names()
+        self.check()
+        if self._waits_for_sync:
+            self._write_position(point.ordinal)
+        for name in point.obsolete:
+            with contextlib.suppress(OSError):  # it takes space until the first rewrite of the next life
+                self._files.delete(name)
+
+    def complete(self, point: SyncPoint) -> bool:
+        """Take note that a point was performed, and return whether its batches are the core's latest view.
+
+        They are not if the journal failed in the meantime: the core then knows them as lost.
+        """
+        sizes = {id(file): size for file, size in point.parts}
+        for segment in self._segments:
+            segment.synced = max(segment.synced, sizes.get(id(segment.file), 0))
+        if self._waits_for_sync:
+            self._durable = max(self._durable, point.ordinal)
+        self._names = [name for name in self._names if name not in point.obsolete]
+        self._obsolete = tuple(name for name in self._obsolete if name not in point.obsolete)
+        for segment in self._segments[:-1]:
+            if segment.synced >= segment.size:
+                segment.file.close()
+                self._segments.remove(segment)
+        self._close_discarded()
+        return point.era == self._era
+
+    def fail(self, error: Exception) -> str:
+        """Take note that a point could not be performed, and return why, as a sentence for people.
+
+        Bytes that were not durable before are not relied on any more, whatever a later sync may say.
+        """
+        text = self._unwritable(reason_of(error)) if isinstance(error, OSError) else str(error)
+        self._follows = self._durable
+        for segment in self._segments:
+            segment.file.close()
+        self._segments.clear()
+        self._close_discarded()
+        return str(self._failed(text, is_written=False))
+
+    def begin_rewrite(self) -> None:
+        """Begin a new segment. The batches from the next one on, up to one that `ends_rewrite`, must hold everything.
+
+        Raises:
+            JournalError: no segment can be made; the journal stays as it is.
+        """
+        follows = self._follows if self._problem else self._ordinal
+        self.check()
+        empty = self._segments[-1] if self._segments and self._segments[-1].is_empty else None
+        if empty is not None:
+            follows = min(follows, empty.follows)
+        try:
+            self._begin_segment(follows, continues=empty is None or empty.continues)
+        except OSError as error:
+            raise JournalError(self._unwritable(reason_of(error))) from error
+        self._problem = ""
+        if empty is not None:
+            # A disk that stays full makes a segment at each attempt: they must not pile up.
+            self._segments.remove(empty)
+            self._names.remove(empty.name)
+            self._discarded.append(empty.file)
+            with contextlib.suppress(OSError):  # it counts for nothing
+                self._files.delete(empty.name)
+
+    def check(self) -> None:
+        """Check that the directory still has this journal's files. Cheap; may run in any thread.
+
+        Raises:
+            JournalError: it was deleted or replaced.
+        """
+        if not all(self._files.is_in_place(name, identity) for name, identity in self._in_place):
+            raise JournalError(
+                f"the journal's directory {self._files.place} was deleted or replaced while it was in use"
+            )
+
+    def close(self, *, in_order: bool = True) -> None:
+        """Sync everything, and leave the directory to others. Blocks. Closing twice is harmless.
+
+        Args:
+            in_order: whether this life is over: it answers no one any more. The next life then needs no other proof.
+        """
+        if self._position is not None and in_order and not self._problem:
+            with contextlib.suppress(OSError, JournalError):  # then it is found as after a crash
+                self._sync_found()
+                point = self.sync_point()
+                if point is not None:
+                    self.perform(point)
+                self._write_position(self._ordinal, closed=self._segments[-1].number)
+                self._position.sync(POSITION_FILE_BYTES)
+        self._release()
+
+    # ----------------------------------------------------------------------- opening
+
+    def _open(self) -> None:
+        numbers = segment_numbers(self._files)
+        self._names = [segment_name(number) for number in numbers]
+        reading = read_segments(self._files, self._node)
+        seen = self._evidence(numbers[-1] if numbers else 0)
+        self.reason = reason_against(reading, seen, self._files.place)
+        self.is_new = not numbers and seen.position_file is None
+        self.found_bytes, self.found_segments = reading.size, len(numbers)
+        self.found = JournalFound(reading.entries, not self.reason)
+        self._unsynced_found = [segment.name for segment in reading.used] if self.found.is_complete else []
+        if self._waits_for_sync:
+            self._sync_found()
+        stored = 0 if seen.position is None else seen.position.ordinal
+        self._ordinal = self._durable = max(reading.reached, reading.answered, stored)
+        self._follows = reading.reached
+        self._next_number = seen.newest_number + 1
+        self._position = self._open_position()
+        self._begin_segment(self._follows, continues=self.found.is_complete)
+        point = self.sync_point()
+        assert point is not None, "the new segment is not synced yet"
+        self.perform(point)
+        self.complete(point)
+        self._write_position(self._durable)
+
+    def _evidence(self, newest_number: int) -> Evidence:
+        if POSITION_NAME not in self._files.names():
+            return Evidence(self._lock, None, None, 0, newest_number=newest_number, host=self._host)
+        with contextlib.closing(self._files.open(POSITION_NAME)) as file:
+            return Evidence(
+                self._lock,
+                file.identity(),
+                decode_positions(file.read(POSITION_FILE_BYTES, 0)),
+                file.altered_ns(),
+                newest_number=newest_number,
+                host=self._host,
+            )
+
+    def _sync_found(self) -> None:
+        """Make the found content durable before this life builds on it: the former one may have left it unsynced."""
+        for name in self._unsynced_found:
+            if name in self._names:  # not yet deleted
+                with contextlib.closing(self._files.open(name)) as file:
+                    file.sync(file.size())
+        self._unsynced_found.clear()
+
+    def _open_position(self) -> OpenFile:
+        if POSITION_NAME in self._files.names():
+            return self._files.open(POSITION_NAME)
+        file = self._files.create(POSITION_NAME)
+        for offset in POSITION_OFFSETS:
+            file.write(encode_position(0), offset)
+        file.sync(POSITION_FILE_BYTES)
+        return file
+
+    # ----------------------------------------------------------------------- writing
+
+    def _begin_segment(self, follows: int, *, continues: bool) -> None:
+        assert self._position is not None
+        number = self._next_number
+        self._next_number += 1
+        name, salt = segment_name(number), self._files.salt()
+        file = self._files.create(name)
+        position, itself = self._position.identity(), file.identity()
+        header = SegmentHeader(
+            number=number,
+            first=self._ordinal + 1,
+            follows=follows,
+            durable=min(self._durable, follows),
+            continues=continues,
+            salt=salt,
+            node=self._node,
+            boot=self._host.boot,
+            machine=self._host.machine,
+            is_synced=self._waits_for_sync,
+            lock=self._lock,
+            position=position,
+            itself=itself,
+        )
+        try:
+            file.write(encode_header(header), 0)
+        except OSError:
+            file.close()
+            with contextlib.suppress(OSError):  # without a header, it counts for nothing
+                self._files.delete(name)
+            raise
+        self._names.append(name)
+        self._segments.append(_Segment(header, file))
+        self._in_place = ((LOCK_NAME, self._lock), (POSITION_NAME, position), (name, itself))
+        self._rewrite_bytes = 0
+
+    def _write_position(self, ordinal: int, closed: int = 0) -> None:
+        assert self._position is not None
+        self._turn = not self._turn
+        self._position.write(encode_position(ordinal, closed), POSITION_OFFSETS[self._turn])
+
+    def _failed(self, text: str, *, is_written: bool = True) -> JournalError:
+        """Let nothing be appended to this segment any more, and return the error that says why."""
+        if not self._problem:
+            self._era += 1
+            if is_written:
+                self._follows = self._ordinal
+        self._problem = text
+        return JournalError(text)
+
+    def _unwritable(self, reason: str) -> str:
+        return f"the journal in {self._files.place} cannot be written: {reason}"
+
+    def _close_discarded(self) -> None:
+        """Close files that a sync in another thread may have had under way until now."""
+        for file in self._discarded:
+            file.close()
+        self._discarded.clear()
+
+    def _release(self) -> None:
+        for segment in self._segments:
+            segment.file.close()
+        self._segments.clear()
+        self._close_discarded()
+        if self._position is not None:
+            self._position.close()
+            self._position = None
+        self._files.unlock()
+
+
+class _Segment:
+    """A segment that this life writes. `size` counts its good bytes, `synced` those that survive a loss of power."""
+
+    def __init__(self, header: SegmentHeader, file: OpenFile) -> None:
+        self.number = header.number
+        self.name = segment_name(header.number)
+        self.follows = header.follows
+        self.continues = header.continues
+        self.file = file
+        self.seal = Seal(header.salt)
+        self.size = HEADER_BYTES
+        self.synced = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame was written to it."""
+        return self.size == HEADER_BYTES

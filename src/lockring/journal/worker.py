@@ -1,0 +1,121 @@
+"""The thread that syncs a journal, as seen from an event loop.
+
+- *Group commit.* One sync at a time. It covers everything that was appended before its start, and the batches that come
+  meanwhile share the next one. So a slow disk makes larger groups rather than a queue.
+- *A batch for which nothing waits* is synced with the next urgent one, or after a short while.
+- *The directory is watched.* Once a second, the thread looks whether the journal's files are still in their place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+from lockring.errors import JournalError
+from lockring.journal.journal import Journal, SyncPoint
+
+PATIENCE_S: Final = 0.05
+"""How long a batch for which nothing waits may stay unsynced."""
+
+CHECK_EVERY_S: Final = 1.0
+"""How often the directory is looked at while no sync does so."""
+
+
+class SyncWorker:
+    """Syncs a journal in a thread of its own. To be used in one event loop.
+
+    Args:
+        journal: the journal. Its `sync_point`, `perform`, `complete` and `fail` are called here and nowhere else.
+        on_synced: called in the event loop after a sync, with the number of the last batch that it covered. Not for
+            batches that were appended before a failure.
+        on_failed: called in the event loop when a sync failed or the directory is gone, with the reason for people.
+            Nothing can be appended until `Journal.begin_rewrite`.
+    """
+
+    def __init__(
+        self, journal: Journal, *, on_synced: Callable[[int], None], on_failed: Callable[[str], None]
+    ) -> None:
+        self._journal = journal
+        self._on_synced = on_synced
+        self._on_failed = on_failed
+        self._loop = asyncio.get_running_loop()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-journal")
+        self._under_way: Future[None] | None = None
+        self._point: SyncPoint | None = None
+        self._is_wanted = False
+        self._is_finished = False
+        self._later: asyncio.TimerHandle | None = None
+        self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
+
+    def request(self, *, is_urgent: bool = True) -> None:
+        """Have everything synced that was appended so far.
+
+        Args:
+            is_urgent: whether something waits for it. If not, the sync may begin up to `PATIENCE_S` later.
+        """
+        if self._is_finished:
+            return
+        if not is_urgent:
+            if self._later is None and not self._is_wanted:
+                self._later = self._loop.call_later(PATIENCE_S, self.request)
+            return
+        self._is_wanted = True
+        if self._under_way is None:
+            self._begin()
+
+    def finish(self) -> None:
+        """Wait for the sync that is under way, take in its outcome, and end the thread. Blocks.
+
+        The journal stays open. No callback comes any more.
+        """
+        self._is_finished = True
+        self._watch.cancel()
+        if self._later is not None:
+            self._later.cancel()
+        self._executor.shutdown()
+        if self._under_way is not None:
+            self._ended(self._under_way)
+
+    def _begin(self) -> None:
+        self._is_wanted = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        point = self._journal.sync_point()
+        if point is not None:
+            self._run(lambda: self._journal.perform(point), point)
+
+    def _check(self) -> None:
+        self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
+        if self._under_way is None and not self._journal.has_failed:
+            self._run(self._journal.check, None)
+
+    def _run(self, work: Callable[[], None], point: SyncPoint | None) -> None:
+        self._point = point
+        self._under_way = future = self._executor.submit(work)
+        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._ended, done))
+
+    def _ended(self, future: Future[None]) -> None:
+        if future is not self._under_way:
+            return  # `finish` was faster
+        self._under_way, point = None, self._point
+        error = future.exception()
+        if error is not None:
+            self._failed(error)
+        elif point is not None and self._journal.complete(point) and not self._is_finished:
+            self._on_synced(point.number)
+        self._go_on()
+
+    def _failed(self, error: BaseException) -> None:
+        if not isinstance(error, (OSError, JournalError)):
+            raise error
+        reason = self._journal.fail(error)
+        if not self._is_finished:
+            self._on_failed(reason)
+
+    def _go_on(self) -> None:
+        """Begin the next sync, unless a callback has begun it."""
+        if self._is_wanted and self._under_way is None and not self._is_finished:
+            self._begin()

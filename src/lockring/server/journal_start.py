@@ -1,0 +1,70 @@
+"""Opens a node's journal when a life begins, and says in the log what was found."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from lockring.core.journal import LifeBegan
+from lockring.ids import Incarnation, NodeId
+from lockring.journal.files import DirectoryFiles
+from lockring.journal.journal import Journal
+from lockring.server.settings import NodeSettings
+
+JOURNAL_PART: Final = "journal"
+"""The journal's directory below the node's data directory."""
+
+_KEPT: Final = {
+    "process": "written before they are answered (durability process)",
+    "disk": "synced to the disk before they are answered (durability disk)",
+}
+
+log: Final = logging.getLogger("lockring.node")
+
+
+def open_journal(settings: NodeSettings) -> Journal | None:
+    """Take the node's journal for a new life; None if it keeps none. Blocks: it reads everything that is in it.
+
+    Raises:
+        JournalError: the directory is in use, belongs to another node, is of another format, or cannot be read or
+            written. The text says what to do.
+    """
+    durability = settings.keeps
+    if settings.data_dir is None:
+        return None
+    directory = Path(settings.data_dir) / JOURNAL_PART
+    if durability == "none":
+        if directory.exists():
+            log.warning(
+                "--durability none: locks are kept in memory only, and the journal in %s is not read",
+                directory,
+            )
+        return None
+    began_s = time.monotonic()
+    journal = Journal(DirectoryFiles(directory), node=NodeId(settings.id), durability=durability)
+    took_s = time.monotonic() - began_s
+    if journal.is_new:
+        log.info("locks are kept in %s, which is new: %s", directory, _KEPT[durability])
+    elif journal.reason:
+        log.warning(
+            "%s: so nothing in it is vouched for. Locks that no other node has a copy of are served once their leases"
+            " have surely ended",
+            journal.reason,
+        )
+    else:
+        log.info(
+            "locks are kept in %s: %s; the former life's journal was read in %.2f s (%d entries)",
+            directory,
+            _KEPT[durability],
+            took_s,
+            len(journal.found.entries),
+        )
+    return journal
+
+
+def later_than_found(journal: Journal, least: Incarnation) -> Incarnation:
+    """Return an incarnation for a new life: `least`, or more if a former life's in the journal was not lower."""
+    lives = [each.incarnation for each in journal.found.entries if isinstance(each, LifeBegan)]
+    return max([least, *(Incarnation(each + 1) for each in lives)])

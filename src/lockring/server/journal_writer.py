@@ -1,0 +1,160 @@
+"""Writes the journal of one life of a node, before anything leaves that depends on it.
+
+- Each turn the core is asked for its batch, which is written; only then are the effects taken. With the durability
+  process they may already rest on that batch, so an answer is no turn later than without a journal.
+- With the durability disk, a thread syncs what was written, one sync at a time, and the core hears of it afterwards.
+  What is written meanwhile waits for the next sync, all together.
+- A failure loses everything since the last durable batch. From then on a new segment is tried, and once there is one,
+  the core writes everything again.
+- The clock is read again after a write, which may have taken long: rights are checked at the moment of the effects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from lockring.clock import monotonic_ns
+from lockring.core.effects import Effect
+from lockring.core.journal import JournalBatch
+from lockring.core.node import NodeCore
+from lockring.errors import JournalError
+from lockring.journal.journal import Journal
+from lockring.journal.worker import SyncWorker
+from lockring.system_errors import reason_of
+from lockring.troubles import RepeatedTrouble
+from lockring.units import NS_PER_S
+
+_PAUSE_S_MIN: Final = 0.1
+_PAUSE_S_MAX: Final = 2.0
+_CALM_NS: Final = 10 * NS_PER_S
+
+log: Final = logging.getLogger("lockring.node")
+
+
+class JournalWriter:
+    """See the module. Lives in one event loop.
+
+    Args:
+        core: of the life.
+        journal: the files, which this life alone writes.
+        waits_for_sync: whether answers wait until their batch is synced.
+        wake: makes the event loop take the core's effects soon.
+    """
+
+    def __init__(
+        self, core: NodeCore, journal: Journal, *, waits_for_sync: bool, wake: Callable[[], None]
+    ) -> None:
+        self._core = core
+        self._journal = journal
+        self._waits_for_sync = waits_for_sync
+        self._wake = wake
+        self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
+        self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
+        self._pause_s = _PAUSE_S_MIN
+        self._retry: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Make the beginning of this life durable, which must come before it joins. Blocks.
+
+        Raises:
+            JournalError: it cannot be written or synced.
+        """
+        batch = self._core.take_journal(now_ns=monotonic_ns())
+        assert batch is not None, "a life begins its journal with its own beginning"
+        self._journal.append(batch)
+        point = self._journal.sync_point()
+        assert point is not None, "a batch that was just written is not synced yet"
+        try:
+            self._journal.perform(point)
+        except OSError as error:
+            raise JournalError(f"the journal cannot be synced: {reason_of(error)}") from error
+        self._journal.complete(point)
+        self._core.journaled(batch.number, now_ns=monotonic_ns())
+
+    def take_effects(self, *, now_ns: int) -> list[Effect]:
+        """Write what is due, and return the core's effects."""
+        batch = self._core.take_journal(now_ns=now_ns)
+        if batch is None:
+            return self._core.take_effects(now_ns=now_ns)
+        self._write(batch)
+        return self._core.take_effects(now_ns=monotonic_ns())
+
+    def end(self) -> None:
+        """Write and sync what is left, and leave the directory to others. Blocks."""
+        self._worker.finish()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        else:
+            self._write_rest()
+        self._journal.close()
+
+    # ----------------------------------------------------------------------- inner
+
+    def _write(self, batch: JournalBatch) -> None:
+        try:
+            self._journal.append(batch)
+        except JournalError as error:
+            self._lost(str(error))
+            return
+        if self._waits_for_sync:
+            self._worker.request(is_urgent=batch.is_urgent)
+        else:
+            self._durable(batch.number)
+            if batch.ends_rewrite:
+                self._worker.request()  # only then are the old segments deleted
+        if self._journal.is_due_for_rewrite:
+            self._begin_rewrite()
+
+    def _durable(self, number: int) -> None:
+        core = self._core
+        core.journaled(number, now_ns=monotonic_ns())
+        if self._trouble.is_on and not core.journal_trouble:
+            self._pause_s = _PAUSE_S_MIN
+            so_far = self._trouble.ends(now_ns=monotonic_ns())
+            if so_far:
+                log.info("the journal works again: everything that is held was written again (%s)", so_far)
+
+    def _synced(self, number: int) -> None:
+        if self._waits_for_sync:
+            self._durable(number)
+            self._wake()
+
+    def _lost(self, reason: str) -> None:
+        """Let the core know that only what was durable before is in the journal, and try to begin again later."""
+        now_ns = monotonic_ns()
+        self._core.journal_lost(reason, now_ns=now_ns)
+        told = self._trouble.fails(
+            f"{reason}; locks that are held stay held, and new ones wait until it can be written again",
+            now_ns=now_ns,
+        )
+        if told:
+            log.error("%s", told)
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._pause_s, self._try_again)
+            self._pause_s = min(2 * self._pause_s, _PAUSE_S_MAX)
+        self._wake()
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._begin_rewrite()
+
+    def _begin_rewrite(self) -> None:
+        try:
+            self._journal.begin_rewrite()
+        except JournalError as error:
+            self._lost(str(error))
+            return
+        self._core.rewrite(now_ns=monotonic_ns())
+        self._wake()
+
+    def _write_rest(self) -> None:
+        """Write the last turn's changes: a release that is not in the journal would come back as a held lock."""
+        try:
+            while (batch := self._core.take_journal(now_ns=monotonic_ns() + NS_PER_S)) is not None:
+                self._journal.append(batch)
+        except JournalError as error:
+            log.error("%s, so the last changes are not in it", error)

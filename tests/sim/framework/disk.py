@@ -1,0 +1,370 @@
+"""A node's disk: the files of its journal in memory, and what is left of them after a process or a machine has died.
+
+The real `Journal` works on it, through the same few operations as on a real disk. What those promise is kept, and no
+more:
+
+- The death of a process leaves all that was written. Only the write that it was in the middle of may be torn.
+- A loss of power leaves what was synced. Of later writes any bytes may be there: those up to some byte, or some
+  sectors and not others, with zeros in their places. Names that were not synced may be there or not, and so may the
+  files that were deleted.
+- After a failed sync the system has dropped what was not synced before, though it can still be read; a later sync says
+  nothing about that.
+- A copy of a file is another file: it has another identity, or shows that its times were set.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from itertools import pairwise
+from typing import Final
+
+from lockring.errors import JournalError
+from lockring.journal.codec import FileIdentity
+from lockring.journal.files import LOCK_NAME
+from lockring.journal.host import Host
+from tests.sim.framework.world import MS
+
+SECTOR_BYTES: Final = 512
+"""What a disk writes at once or not at all."""
+
+_WRITES_KEPT: Final = 64
+"""A system does not keep written bytes in memory for ever: of more writes than this, the oldest reach the disk."""
+
+_LONG_NS: Final = 1 << 60
+
+
+class Killed(BaseException):
+    """The process is killed in the middle of a write."""
+
+
+class _Inode:
+    """A file's content.
+
+    Attributes:
+        data: what processes read.
+        durable: what survives a loss of power.
+        pending: what was written since, in order: offsets and bytes.
+        identity: as `OpenFile.identity`.
+        altered_ns: as `OpenFile.altered_ns`.
+    """
+
+    __slots__ = ("altered_ns", "data", "durable", "identity", "pending")
+
+    def __init__(self, identity: FileIdentity, data: bytes = b"", altered_ns: int = 0) -> None:
+        self.identity = identity
+        self.data = bytearray(data)
+        self.durable = bytearray(data)
+        self.pending: list[tuple[int, bytes]] = []
+        self.altered_ns = altered_ns
+
+    def write(self, data: bytes, offset: int) -> None:
+        _put(self.data, data, offset)
+        self.pending.append((offset, bytes(data)))
+        self.altered_ns = 0
+        if len(self.pending) > _WRITES_KEPT:
+            for where, written in self.pending[: _WRITES_KEPT // 2]:
+                _put(self.durable, written, where)
+            del self.pending[: _WRITES_KEPT // 2]
+
+    def sync(self, size: int) -> None:
+        later: list[tuple[int, bytes]] = []
+        for offset, data in self.pending:
+            room = max(0, size - offset)
+            _put(self.durable, data[:room], offset)
+            if room < len(data):
+                later.append((offset + room, data[room:]))
+        self.pending = later
+
+    def lose_power(self, rng: random.Random) -> None:
+        """Keep what was synced, and of what was written since as much as chance has it."""
+        if rng.random() < 0.5:
+            left = rng.randrange(sum(len(data) for _, data in self.pending) + 1)
+            for offset, data in self.pending:
+                _put(self.durable, data[:left], offset)
+                left -= min(left, len(data))
+        else:
+            share = rng.choice((0.0, 0.5, 0.9, 1.0))
+            for offset, data in self.pending:
+                for begin, end in _sectors(offset, offset + len(data)):
+                    if rng.random() < share:
+                        _put(self.durable, data[begin - offset : end - offset], begin)
+                    elif rng.random() < 0.5:
+                        self.durable.extend(bytes(max(0, end - len(self.durable))))
+        self.pending = []
+        self.data = bytearray(self.durable)
+
+
+def _put(where: bytearray, data: bytes, offset: int) -> None:
+    if data:
+        where.extend(bytes(max(0, offset - len(where))))
+        where[offset : offset + len(data)] = data
+
+
+def _sectors(begin: int, end: int) -> list[tuple[int, int]]:
+    cuts = [begin, *range(begin - begin % SECTOR_BYTES + SECTOR_BYTES, end, SECTOR_BYTES), end]
+    return list(pairwise(cuts))
+
+
+class SimDisk:
+    """The disk of one machine, with the directory of one journal.
+
+    Attributes:
+        host: the machine in its present boot.
+        is_synced: whether the node's answers wait for a sync.
+        is_full: whether no file can grow.
+        fails: whether syncs fail.
+        slow_ns: longest time that a sync takes; the shortest is a tenth of it.
+        tears: whether the next write to a segment kills its process halfway.
+        doubt: what has happened to the directory that makes it doubtful, "" for nothing. Whoever reads it clears it.
+    """
+
+    def __init__(self, name: str, rng: random.Random, *, is_synced: bool) -> None:
+        self.name = name
+        self.is_synced = is_synced
+        self.host = Host(f"{name} boot 1", f"{name} machine")
+        self.is_full = False
+        self.fails = False
+        self.slow_ns = 2 * MS
+        self.tears = False
+        self.doubt = "it is new"
+        self._rng = rng
+        self._boots = 1
+        self._inodes = 100
+        self._knows_generations = rng.random() < 0.5
+        self._names: dict[str, _Inode] = {}
+        self._durable_names: dict[str, _Inode] = {}
+        self._user: SimFiles | None = None
+
+    # ------------------------------------------------------------------ processes
+
+    def files(self) -> SimFiles:
+        """Return the directory for a process that starts, and that does not have it yet."""
+        return SimFiles(self)
+
+    def process_died(self, files: SimFiles) -> None:
+        """Let go of what a process had."""
+        files.is_over = True
+        if self._user is files:
+            self._user = None
+
+    def lose_power(self) -> None:
+        """Keep what survives a loss of power; the machine starts again. Its process must be over."""
+        if not self.is_synced:
+            self.doubt = "its machine lost its power"
+        self._boots += 1
+        self.host = self.host._replace(boot=f"{self.name} boot {self._boots}")
+        rng = self._rng
+        for name in sorted({*self._names, *self._durable_names}):
+            now, then = self._names.get(name), self._durable_names.get(name)
+            if now is not then and rng.random() < 0.5:
+                if now is None:
+                    del self._durable_names[name]
+                else:
+                    self._durable_names[name] = now
+        self._names = dict(self._durable_names)
+        for inode in self._names.values():
+            inode.lose_power(rng)
+
+    def sync_ns(self) -> int:
+        """Draw how long the next sync takes."""
+        return self._rng.randrange(self.slow_ns // 10, self.slow_ns)
+
+    # ------------------------------------------------------------------ what goes wrong
+
+    def heal(self) -> None:
+        """Be a disk without faults from now on."""
+        self.is_full = self.fails = self.tears = False
+        self.slow_ns = 2 * MS
+
+    def lose_directory(self) -> None:
+        """Lose every file."""
+        self.doubt = "it was lost"
+        self._names.clear()
+        self._durable_names.clear()
+        if self._user is not None:
+            self._user.is_gone = True
+
+    def picture(self) -> dict[str, bytes]:
+        """Return what a backup of the directory would have now."""
+        return {name: bytes(inode.data) for name, inode in self._names.items()}
+
+    def put_back(self, picture: dict[str, bytes], *, style: str) -> None:
+        """Restore the directory from a backup, as one of `STYLES` does it; its process must be over."""
+        self.doubt = "it was replaced"
+        kept = dict(self._names) if style == "into the files" else {}
+        self._names = {}
+        for name, data in picture.items():
+            there = kept.get(name)
+            identity = self._identity() if there is None else there.identity
+            self._names[name] = _Inode(identity, data, 0 if style == "new times" else _LONG_NS)
+        self._durable_names = dict(self._names)
+
+    def flip_bit(self, rng: random.Random) -> bool:
+        """Flip a bit somewhere in the files, and return whether there was one."""
+        inodes = [inode for name, inode in sorted(self._names.items()) if inode.data and name != LOCK_NAME]
+        if not inodes:
+            return False
+        self.doubt = "it was altered"
+        inode = rng.choices(inodes, [len(each.data) for each in inodes])[0]
+        inode.sync(len(inode.data))
+        place = rng.randrange(len(inode.data))
+        inode.data[place] ^= 1 << rng.randrange(8)
+        inode.durable = bytearray(inode.data)
+        return True
+
+    def overwrite(self, found: bytes, by: bytes) -> None:
+        """Put one byte in the place of each byte of a text, wherever the segments have it."""
+        self.doubt = "it was altered"
+        for name, inode in self._names.items():
+            if name.endswith(".log"):
+                inode.data = bytearray(inode.data.replace(found, by * len(found)))
+                inode.durable = bytearray(inode.data)
+                inode.pending = []
+
+    def _identity(self) -> FileIdentity:
+        self._inodes += 1
+        generation = self._rng.getrandbits(31) | 1 if self._knows_generations else 0
+        return FileIdentity(1, self._inodes, generation)
+
+
+STYLES: Final = ("old times", "new times", "into the files")
+"""How a backup comes back: as new files with their old times (`cp -a`), as new files (`cp`), or written into the files
+that are there, with the old times (`rsync --inplace -a`)."""
+
+
+class SimFiles:
+    """The directory as one process sees it: `lockring.journal.files.Files`.
+
+    Attributes:
+        is_over: whether the process is dead; it must not do anything any more.
+        is_gone: whether the directory was deleted since the process began.
+    """
+
+    def __init__(self, disk: SimDisk) -> None:
+        self._disk = disk
+        self.is_over = False
+        self.is_gone = False
+
+    @property
+    def place(self) -> str:
+        """The directory, for people."""
+        return f"/{self._disk.name}/journal"
+
+    def lock(self) -> FileIdentity:
+        """Take the directory for this process."""
+        disk = self._disk
+        if not self._may_lock():
+            raise JournalError(f"the journal in {self.place} is in use by another node")
+        disk._user = self
+        inode = disk._names.get(LOCK_NAME)
+        if inode is None:
+            inode = disk._names[LOCK_NAME] = _Inode(disk._identity(), b"1\n")
+        return inode.identity
+
+    def _may_lock(self) -> bool:
+        """Whether no other process has the directory; a rule of its own, so that it can be switched off."""
+        return self._disk._user is None
+
+    def unlock(self) -> None:
+        """Leave the directory to others."""
+        if self._disk._user is self:
+            self._disk._user = None
+
+    def names(self) -> list[str]:
+        """Return the names of all files."""
+        return list(self._disk._names)
+
+    def create(self, name: str) -> SimFile:
+        """Create a file that must not exist."""
+        assert not self.is_over, "a dead process creates a file"
+        if self.is_gone:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        if name in self._disk._names:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        inode = self._disk._names[name] = _Inode(self._disk._identity())
+        return SimFile(self, self._disk, name, inode)
+
+    def open(self, name: str) -> SimFile:
+        """Open a file that exists."""
+        if name not in self._disk._names:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return SimFile(self, self._disk, name, self._disk._names[name])
+
+    def delete(self, name: str) -> None:
+        """Delete a file."""
+        assert not self.is_over, "a dead process deletes a file"
+        if self._disk._names.pop(name, None) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+    def sync_names(self) -> None:
+        """Make the names survive a loss of power, as they are."""
+        if self._disk.fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._disk._durable_names = dict(self._disk._names)
+
+    def is_in_place(self, name: str, identity: FileIdentity) -> bool:
+        """Return whether a name still leads to the file of this identity."""
+        inode = self._disk._names.get(name)
+        return inode is not None and inode.identity == identity
+
+    def salt(self) -> int:
+        """Return a random number of 64 bits."""
+        return self._disk._rng.getrandbits(64)
+
+
+class SimFile:
+    """A file that a process has open: `lockring.journal.files.OpenFile`."""
+
+    def __init__(self, files: SimFiles, disk: SimDisk, name: str, inode: _Inode) -> None:
+        self._files = files
+        self._disk = disk
+        self._name = name
+        self._inode = inode
+        self._is_open = True
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write all of `data`, or a part of it and fail."""
+        assert self._is_open, "a closed file is written"
+        assert not self._files.is_over, "a dead process writes"
+        disk, inode = self._disk, self._inode
+        if disk.tears and self._name.endswith(".log") and offset:
+            disk.tears = False
+            inode.write(data[: disk._rng.randrange(len(data))], offset)
+            raise Killed
+        room = len(inode.data) - offset
+        if disk.is_full and len(data) > room:
+            inode.write(data[: disk._rng.randrange(max(room, 0), len(data))], offset)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        inode.write(data, offset)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from an offset on."""
+        assert self._is_open, "a closed file is read"
+        return bytes(self._inode.data[offset : offset + size])
+
+    def sync(self, size: int) -> None:
+        """Make the first `size` bytes survive a loss of power; those alone, since later ones may come too late for it."""
+        assert self._is_open, "a closed file is synced"
+        assert not self._files.is_over, "a dead process syncs"
+        if self._disk.fails:
+            self._inode.pending = []
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._inode.sync(size)
+
+    def size(self) -> int:
+        """Return the length of the file in bytes."""
+        return len(self._inode.data)
+
+    def identity(self) -> FileIdentity:
+        """Return what tells this file from a copy of it."""
+        return self._inode.identity
+
+    def altered_ns(self) -> int:
+        """Return how long after its last write the file was changed in another way, in nanoseconds."""
+        return self._inode.altered_ns
+
+    def close(self) -> None:
+        """Close the file, without a sync."""
+        self._is_open = False

@@ -1,0 +1,166 @@
+"""The journal of a simulated node: the real `Journal` on a simulated disk, driven as the real server drives it.
+
+Each turn writes what the core has for it before the effects are taken. With the durability disk, a sync follows, one at
+a time and beside the turns; the core hears of its end in a later turn. A journal that fails is begun anew until that
+works, and the core then writes everything again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from lockring.core.journal import JournalFound, LifeBegan
+from lockring.errors import JournalError
+from lockring.journal.journal import Journal, SyncPoint
+from tests.sim.framework.disk import SimDisk
+from tests.sim.framework.world import MS, S
+
+if TYPE_CHECKING:
+    from tests.sim.framework.node_shell import NodeShell
+
+Durability = Literal["none", "process", "disk"]
+"""Whether a node keeps a journal, and what its answers wait for: the write, or the sync."""
+
+AGAIN_NS = (20 * MS, S)
+"""How long after a failure the journal is begun anew: the shortest and the longest time."""
+
+
+class JournalShell:
+    """One life's use of a journal.
+
+    Args:
+        node: whose.
+        disk: of its machine.
+
+    Attributes:
+        found: what former lives left.
+        reason: why nothing is vouched for, "" if all is.
+        has_failed: whether nothing can be written for now.
+
+    Raises:
+        JournalError: another process has the directory, or it cannot be used.
+    """
+
+    def __init__(self, node: NodeShell, disk: SimDisk) -> None:
+        assert node.durability != "none"
+        self._node = node
+        self._disk = disk
+        self._is_synced = node.durability == "disk"
+        self._files = disk.files()
+        self._journal = Journal(self._files, node=node.id, durability=node.durability, host=disk.host)
+        self.found: JournalFound = self._journal.found
+        self.reason = self._journal.reason
+        self.has_failed = False
+        self._has_begun = False
+        self._is_syncing = False
+        self._wants_sync = False
+
+    def later_than(self) -> int:
+        """Return an incarnation that no life on this journal has had."""
+        lives = [each.incarnation for each in self.found.entries if isinstance(each, LifeBegan)]
+        return max(lives, default=0) + 1
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the directory was deleted while this life used it."""
+        return self._files.is_gone
+
+    def over(self) -> None:
+        """The process is dead."""
+        self._disk.process_died(self._files)
+
+    def close(self) -> None:
+        """Leave the directory in good order."""
+        self._journal.close()
+
+    # ------------------------------------------------------------------ writing
+
+    def write(self) -> None:
+        """Write what the core has for the journal, if anything.
+
+        Raises:
+            Killed: the process dies meanwhile.
+        """
+        core, journal = self._node.core, self._journal
+        assert core is not None
+        batch = core.take_journal(now_ns=self._node.now_ns())
+        if batch is None:
+            if journal.is_due_for_rewrite:
+                self.begin_rewrite()
+            return
+        try:
+            journal.append(batch)
+        except JournalError as error:
+            self._lost(str(error))
+            return
+        if self._node.world.heard is not None:
+            self._node.world.heard(self._node.name, "disk", batch)
+        if not self._is_synced:
+            core.journaled(batch.number, now_ns=self._node.now_ns())
+        if self._is_synced or batch.ends_rewrite or not self._has_begun:
+            self._sync()
+
+    def _lost(self, reason: str) -> None:
+        node = self._node
+        assert node.core is not None
+        self.has_failed = True
+        node.world.stats["journal_failed"] += 1
+        if node.world.story is not None:
+            node.world.tell(node.name, reason)
+        node.core.journal_lost(reason, now_ns=node.now_ns())
+        node.later(node.rng.randrange(*AGAIN_NS), self.begin_rewrite)
+
+    def begin_rewrite(self) -> None:
+        """Begin a new segment, in which the core writes everything again."""
+        node = self._node
+        assert node.core is not None
+        node.world.stats["journal_rewrites"] += 1
+        try:
+            self._journal.begin_rewrite()
+        except JournalError:
+            node.later(node.rng.randrange(*AGAIN_NS), self.begin_rewrite)
+        else:
+            self.has_failed = False
+            node.core.rewrite(now_ns=node.now_ns())
+
+    # ------------------------------------------------------------------ syncs
+
+    def _sync(self) -> None:
+        """Begin a sync, or have one after that which is under way."""
+        if self._is_syncing:
+            self._wants_sync = True
+            return
+        self._wants_sync = False
+        point = self._journal.sync_point()
+        if point is not None:
+            self._is_syncing = True
+            self._node.world.after(self._disk.sync_ns(), self._perform, self._node.life, point)
+
+    def _perform(self, life: int, point: SyncPoint) -> None:
+        """In the thread for syncs, which goes on while the rest of the process stands still."""
+        node = self._node
+        if not node.alive or node.life != life:
+            return
+        try:
+            self._journal.perform(point)
+        except (OSError, JournalError) as error:
+            node.post(self._sync_failed, error)
+        else:
+            node.post(self._synced, point)
+
+    def _sync_failed(self, error: Exception) -> None:
+        self._is_syncing = False
+        self._lost(self._journal.fail(error))
+
+    def _synced(self, point: SyncPoint) -> None:
+        node = self._node
+        assert node.core is not None
+        self._is_syncing = False
+        if self._journal.complete(point) and point.number:
+            if self._is_synced:
+                node.core.journaled(point.number, now_ns=node.turn_now)
+            if not self._has_begun:
+                self._has_begun = True
+                node.life_is_durable()
+        if self._wants_sync:
+            self._sync()

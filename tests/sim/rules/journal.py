@@ -1,0 +1,425 @@
+"""Rules about journals: what is written before it is answered for, and which former lives a new one may go on from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from lockring.core.coordinator.heirs import Heirs
+from lockring.core.node.core import NodeCore
+from lockring.core.node.former_lives import FormerLives
+from lockring.core.node.held_acks import HeldAcks
+from lockring.core.node.journal import NodeJournal
+from lockring.journal import codec, verdict
+from lockring.journal.journal import Journal, SyncPoint
+from tests.sim.framework.disk import SimDisk, SimFiles
+from tests.sim.framework.journal_shell import Durability
+from tests.sim.framework.node_shell import NodeShell
+from tests.sim.framework.workload import Task
+from tests.sim.framework.world import S
+from tests.sim.rules.switches import Change, drill, drill_by_chance, mutant
+from tests.sim.scenarios.scenario import TTL_MS, Scenario
+
+# ----------------------------------------------------------------------- situations
+
+
+def _disk_of(node: NodeShell) -> SimDisk:
+    assert node.disk is not None
+    return node.disk
+
+
+def _holding(nodes: int, durability: Durability, *, seed: int = 1) -> tuple[Scenario, Task]:
+    """A cluster whose nodes keep journals, with a lock that is held for long."""
+    cluster = Scenario(nodes=nodes, durability=durability, seed=seed)
+    (held,) = cluster.hold(cluster.simulation.clients[0], cluster.name, ttl_ms=30_000)
+    return cluster, held
+
+
+def _one_more_node(cluster: Scenario, node_id: str = "") -> NodeShell:
+    cluster.simulation.plan = cluster.simulation.plan._replace(late_nodes=1)
+    cluster.simulation.add_node(node_id)
+    return cluster.simulation.nodes[-1]
+
+
+def _demand_kept(cluster: Scenario, held: Task) -> None:
+    """Demand that a lock is still held once everything is served again."""
+    cluster.wait(lambda: not cluster.simulation.unserved(), 60)
+    cluster.run(12)
+    cluster.demand(held.outcome == "held", "LOSS", "a lock is lost that a journal has")
+
+
+# ----------------------------------------------------------------------- written before it is answered for
+
+
+@mutant
+def answer_before_write() -> list[Change]:
+    """A grant is answered once it is handed to the journal, before that has it."""
+    take_batch = NodeJournal.take_batch
+
+    def changed(self: NodeJournal, now_ns: int) -> Any:
+        batch = take_batch(self, now_ns)
+        if batch is not None:
+            for stream, index in self._under_way[batch.number].reached:
+                stream.acked = index
+        return batch
+
+    return [(NodeJournal, "take_batch", changed)]
+
+
+@drill_by_chance(range(1, 4))
+def drill_answer_before_write(seed: int) -> None:
+    """The machine of a lone node with a slow disk loses its power at the moment in which a client has its grant."""
+    cluster, _ = _holding(1, "disk", seed=seed)
+    (node,) = cluster.simulation.nodes
+    _disk_of(node).slow_ns = S
+    wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=TTL_MS)
+    cluster.step(lambda: wanted.outcome == "held", 5)
+    cluster.crash(node, power=True)
+    cluster.run(0.5)
+    node.start()
+    cluster.run(5)
+
+
+@mutant
+def sync_skipped() -> list[Change]:
+    """What is to be synced is only written, and counts as synced."""
+    perform = Journal.perform
+
+    def changed(self: Journal, point: SyncPoint) -> None:
+        perform(self, point._replace(parts=[], has_new_names=False))
+
+    return [(Journal, "perform", changed)]
+
+
+@drill_by_chance(range(1, 4))
+def drill_sync_skipped(seed: int) -> None:
+    """All machines of a cluster lose their power while locks are held."""
+    cluster, held = _holding(2, "disk", seed=seed)
+    nodes = cluster.simulation.nodes
+    for node in nodes:
+        cluster.crash(node, power=True)
+    cluster.run(0.5)
+    for node in nodes:
+        node.start()
+    _demand_kept(cluster, held)
+
+
+@mutant
+def failed_sync_tried_again() -> list[Change]:
+    """A sync that has failed is tried again, and its success then counts for everything before."""
+    return [
+        (Journal, "fail", lambda self, error: str(error)),
+        (Journal, "begin_rewrite", lambda self: None),
+        (NodeCore, "journal_lost", lambda self, reason, now_ns: None),
+        (NodeCore, "rewrite", lambda self, now_ns: None),
+    ]
+
+
+@drill_by_chance(range(1, 4))
+def drill_failed_sync_tried_again(seed: int) -> None:
+    """A disk fails for a moment while a lock is asked for. Later the machine loses its power."""
+    cluster, _ = _holding(1, "disk", seed=seed)
+    (node,) = cluster.simulation.nodes
+    _disk_of(node).fails = True
+    tasks = [cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)]
+    cluster.run(0.2)
+    _disk_of(node).heal()
+    tasks.append(cluster.simulation.clients[1].take(cluster.names(3)[2], ttl_ms=30_000))
+    cluster.wait(lambda: all(task.outcome == "held" for task in tasks), 10)
+    cluster.crash(node, power=True)
+    cluster.run(0.5)
+    node.start()
+    _demand_kept(cluster, tasks[0])
+
+
+@mutant
+def position_before_journaled() -> list[Change]:
+    """A copy acknowledges what it has taken in, whether or not its journal has it."""
+    return [(NodeJournal, "number_of_position", lambda self, slot: 0)]
+
+
+@drill_by_chance(range(1, 4))
+def drill_position_before_journaled(seed: int) -> None:
+    """Two machines lose their power just after a grant, the backup's disk is slow, and the primary's is gone for good."""
+    cluster, _ = _holding(2, "disk", seed=seed)
+    primary, backup = cluster.primary(), cluster.backup()
+    _disk_of(backup).slow_ns = S // 2
+    wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
+    cluster.step(lambda: wanted.outcome == "held", 5)
+    cluster.crash(primary, power=True)
+    cluster.crash(backup, power=True)
+    cluster.run(0.5)
+    backup.start()
+    cluster.run(10)
+
+
+@mutant
+def acknowledges_without_journal() -> list[Change]:
+    """A copy whose disk fails goes on to give leases, however long it has not had a position to go with them."""
+    take_late = HeldAcks.take_late
+
+    def changed(self: HeldAcks, backup_lease_ns: int, now_ns: int) -> Any:
+        del backup_lease_ns
+        return take_late(self, 1_000 * S, now_ns)
+
+    return [(HeldAcks, "take_late", changed)]
+
+
+@drill
+def drill_acknowledges_without_journal() -> None:
+    """The disk of a backup is full, and a client asks for a lock."""
+    cluster, _ = _holding(2, "process")
+    _disk_of(cluster.backup()).is_full = True
+    wanted = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=30_000)
+    cluster.run(4)
+    cluster.demand(wanted.outcome == "held", "P7", "a copy whose disk is full holds up grants")
+
+
+# ----------------------------------------------------------------------- kept until it is written again
+
+
+@mutant
+def deleted_before_rewritten() -> list[Change]:
+    """Segments are deleted as soon as everything begins to be written again."""
+    begin_rewrite = Journal.begin_rewrite
+
+    def changed(self: Journal) -> None:
+        begin_rewrite(self)
+        self._obsolete = tuple(self._names[:-1])
+
+    return [(Journal, "begin_rewrite", changed)]
+
+
+@drill
+def drill_deleted_before_rewritten() -> None:
+    """A node dies while it writes everything again."""
+    cluster, held = _holding(1, "disk")
+    cluster.hold(cluster.simulation.clients[0], *cluster.many_names(30), ttl_ms=30_000)
+    (node,) = cluster.simulation.nodes
+    assert node.journal is not None
+    segments = set(_disk_of(node).picture())
+    node.journal.begin_rewrite()
+    node.wake(0)
+    cluster.run(0.01)
+    new = set(_disk_of(node).picture()) - segments
+    assert len(new) == 1, "the rewrite has begun, and is not over"
+    cluster.crash(node)
+    cluster.run(0.1)
+    node.start()
+    _demand_kept(cluster, held)
+
+
+# ----------------------------------------------------------------------- what may be vouched for
+
+
+@mutant
+def testimony_without_lock() -> list[Change]:
+    """A process takes a former life for over without having its directory's lock."""
+    return [(SimFiles, "_may_lock", lambda self: True)]
+
+
+@drill
+def drill_testimony_without_lock() -> None:
+    """A node that is cut off from the coordinator works on while a second process starts on its directory."""
+    cluster, _ = _holding(1, "process")
+    (node,) = cluster.simulation.nodes
+    cluster.cut(node, cluster.coordinator, 60)
+    second = _one_more_node(cluster, node.name)
+    second.crash()
+    second.disk = node.disk
+    second.start()
+    cluster.run(15)
+
+
+@mutant
+def older_copy_served() -> list[Change]:
+    """The files of a journal are not compared with those that the node wrote."""
+    return [(verdict, "_reason_against_files", lambda *what: "")]
+
+
+@drill
+def drill_older_copy_served() -> None:
+    """The directory of a node that has died is replaced by a copy from before the latest grant."""
+    _restore_an_older_copy("new times")
+
+
+@mutant
+def altered_copy_served() -> list[Change]:
+    """It does not matter whether the files of a journal were changed since the node wrote them."""
+    return [(verdict, "_reason_against_changes", lambda *what: "")]
+
+
+@drill
+def drill_altered_copy_served() -> None:
+    """An older copy of the directory is written into the files of a node that has died."""
+    _restore_an_older_copy("into the files")
+
+
+def _restore_an_older_copy(style: str) -> None:
+    cluster, _ = _holding(1, "process")
+    (node,) = cluster.simulation.nodes
+    older = _disk_of(node).picture()
+    cluster.hold(cluster.simulation.clients[0], cluster.names(2)[1], ttl_ms=30_000)
+    cluster.crash(node)
+    _disk_of(node).put_back(older, style=style)
+    node.start()
+    cluster.run(5)
+
+
+@mutant
+def durability_overrated() -> list[Change]:
+    """A journal whose answers waited for writes only is vouched for after a loss of power, too."""
+    return [(verdict, "_reason_against_host", lambda *what: "")]
+
+
+@drill_by_chance(range(1, 9))
+def drill_durability_overrated(seed: int) -> None:
+    """The machine of a lone node loses its power, and answers have waited for writes only."""
+    cluster, _ = _holding(1, "process", seed=seed)
+    (node,) = cluster.simulation.nodes
+    cluster.crash(node, power=True)
+    cluster.run(0.5)
+    node.start()
+    cluster.run(5)
+
+
+@mutant
+def torn_record_applied() -> list[Change]:
+    """Checksums are not looked at: what stands in a file is taken as it is."""
+    return [(codec, "crc32", lambda *what: 0)]
+
+
+@drill
+def drill_torn_record_applied() -> None:
+    """A sector of a record is lost while its node is down: of one session's name, zeros are left."""
+    cluster, held = _holding(1, "process")
+    (node,) = cluster.simulation.nodes
+    assert held.ticket is not None
+    cluster.crash(node)
+    _disk_of(node).overwrite(held.ticket.session.id.encode(), b"0")
+    node.start()
+    cluster.run(5)
+
+
+# ----------------------------------------------------------------------- what a former life leaves
+
+
+@mutant
+def heir_without_word() -> list[Change]:
+    """Each later life of a node counts as the heir of its former ones, whether or not it vouches for them."""
+    add = Heirs.add
+
+    def added(self: Heirs, heir: Any, former: Any) -> None:
+        add(self, heir, [*former, heir.incarnation])
+
+    def heir_of(self: Heirs, former: Any) -> Any:
+        later = (each for each in self.lives() if each.node == former.node)
+        return next((each for each in later if each.incarnation > former.incarnation), None)
+
+    return [(Heirs, "add", added), (Heirs, "heir_of", heir_of)]
+
+
+@drill
+def drill_heir_without_word() -> None:
+    """A lone node without a journal restarts while a client holds a lock."""
+    cluster, _ = _holding(1, "none")
+    (node,) = cluster.simulation.nodes
+    cluster.crash(node)
+    node.start()
+    cluster.run(5)
+
+
+@mutant
+def former_promise_forgotten() -> list[Change]:
+    """A new life does not keep the promises that its former lives have given as copies."""
+    return [(FormerLives, "bound_until_ns", lambda self, number, backup_lease_ms: -(1 << 62))]
+
+
+@drill
+def drill_former_promise_forgotten() -> None:
+    """A backup restarts just after it has acknowledged its primary, which is then cut off from all but its clients."""
+    cluster, _ = _holding(2, "process")
+    primary, backup = cluster.primary(), cluster.backup()
+    for other in (backup, cluster.coordinator):
+        cluster.cut(primary, other, 60)
+    cluster.crash(backup)
+    cluster.run(0.02)
+    backup.start()
+    cluster.run(10)
+
+
+@mutant
+def journal_of_another_reign() -> list[Change]:
+    """A life that a state names as primary counts as having served, whichever reign its journal's content is of."""
+    look = FormerLives.look
+
+    def changed(self: FormerLives, slot: Any, after: Any) -> None:
+        look(self, slot, after)
+        primary = after.primary
+        self.restored[slot.number] = primary is not None and self._is_former(primary)
+
+    return [(FormerLives, "look", changed)]
+
+
+@drill
+def drill_journal_of_another_reign() -> None:
+    """A backup takes over from a primary that is cut off, and restarts before its promise to that one is over."""
+    cluster, _ = _holding(2, "process")
+    primary, backup = cluster.primary(), cluster.backup()
+    for other in (backup, cluster.coordinator):
+        cluster.cut(primary, other, 60)
+    cluster.notice_the_end(backup, primary)
+    cluster.step(lambda: cluster.primary() is backup, 5)
+    cluster.run(0.05)
+    assert not cluster.reigns(backup)
+    cluster.crash(backup)
+    cluster.run(0.02)
+    backup.start()
+    cluster.run(10)
+
+
+@mutant
+def journal_of_another_cluster() -> list[Change]:
+    """A node joins whichever cluster its coordinator has, and drops what its journal has of another one."""
+    join_facts, refuses = NodeCore.join_facts, FormerLives.refuses
+
+    def changed(self: NodeCore) -> Any:
+        facts = join_facts(self)
+        return facts if self.state.cluster else facts._replace(cluster="", version=0, former=())
+
+    def changed_refuses(self: FormerLives, state: Any) -> bool:
+        return self.seen is not None and state.cluster == self.seen.cluster and refuses(self, state)
+
+    return [(NodeCore, "join_facts", changed), (FormerLives, "refuses", changed_refuses)]
+
+
+@drill
+def drill_journal_of_another_cluster() -> None:
+    """A lone node is started with the coordinator of another cluster by mistake, and then with its own again."""
+    cluster, held = _holding(1, "process")
+    (node,) = cluster.simulation.nodes
+    coordinator, store = cluster.coordinator, cluster.simulation.store
+    node.has_patient_operator = True
+    for client in cluster.simulation.clients:
+        for process in (node, coordinator):
+            cluster.cut(client, process, 6)
+    for process in (node, coordinator):
+        cluster.crash(process)
+    own = store.state
+    assert own is not None
+    store.state = replace(
+        own,
+        cluster="another",
+        members={},
+        slots=tuple(replace(slot, primary=None, backup=None, learner=None) for slot in own.slots),
+    )
+    coordinator.start()
+    node.start()
+    cluster.run(2)
+    for process in (node, coordinator):
+        cluster.crash(process)
+    store.state = own
+    coordinator.start()
+    node.start()
+    _demand_kept(cluster, held)

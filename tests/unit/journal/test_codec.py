@@ -1,0 +1,194 @@
+"""The bytes of a journal: what was written is read, and nothing else is."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockring.core.journal import EmptySlot, JournalEntry, ReignEnd
+from lockring.journal import codec
+from lockring.journal.codec import (
+    BATCH_BYTES_MAX,
+    FRAME_HEAD_BYTES,
+    HEADER_BYTES,
+    POSITION_BYTES,
+    POSITION_FILE_BYTES,
+    POSITION_OFFSETS,
+    DurablePosition,
+    FileIdentity,
+    Flaw,
+    Frame,
+    OtherFormat,
+    Seal,
+    SegmentHeader,
+    decode_entries,
+    decode_header,
+    decode_positions,
+    encode_entries,
+    encode_header,
+    encode_position,
+)
+from lockring.protocol.replication import (
+    AdvanceGeneration,
+    HandOverSlot,
+    Put,
+    Remove,
+    Resume,
+    Revoke,
+    Snapshot,
+)
+from tests.unit.journal.batches import CLUSTER, LIFE, entry
+
+HEADER = SegmentHeader(
+    number=3,
+    first=41,
+    follows=39,
+    durable=38,
+    continues=True,
+    salt=(1 << 64) - 1,
+    node="n" * 255,
+    boot="b",
+    machine="m",
+    is_synced=True,
+    lock=FileIdentity(1, 2, 3),
+    position=FileIdentity(1, 3, 4),
+    itself=FileIdentity(1, 4, 5),
+)
+SEAL = Seal(77)
+ENTRIES: list[JournalEntry] = [
+    LIFE,
+    CLUSTER,
+    Snapshot(1, 5, 0, 2, 9, 8, 0, False, [Put("a", 1, 1, "s", 1, "o", 1000, 8, 1, 5, b"x"), Revoke("s", 2)]),
+    entry(12),
+    Resume(1, 5, 3, 4, 17),
+    EmptySlot(4095, 17),
+    ReignEnd(HandOverSlot(1, 5, 3, 9, 11, 8, [Remove("a", "s", 1), AdvanceGeneration("b", 9)])),
+]
+PAYLOAD = encode_entries(ENTRIES)
+FRAME = SEAL.frame(PAYLOAD, 41, 40, ends_rewrite=True)
+
+
+def test_every_kind_of_entry_comes_back() -> None:
+    assert decode_entries(memoryview(PAYLOAD)) == ENTRIES
+
+
+def test_entries_of_a_later_release_are_not_guessed_at() -> None:
+    later = msgspec.msgpack.encode([[99, 1, 2]])
+    assert decode_entries(memoryview(later)) is None
+
+
+def test_a_frame_comes_back_from_the_middle_of_others() -> None:
+    data = memoryview(b"before" + FRAME + b"behind")
+    frame = SEAL.read(data, len(b"before"))
+    assert frame == Frame(41, 40, True, memoryview(PAYLOAD), len(b"before" + FRAME))
+
+
+def test_an_empty_batch_has_a_frame_too() -> None:
+    frame = SEAL.read(memoryview(SEAL.frame(encode_entries([]), 1, 0, ends_rewrite=False)), 0)
+    assert isinstance(frame, Frame)
+    assert not frame.ends_rewrite
+    assert decode_entries(frame.payload) == []
+
+
+@pytest.mark.parametrize("bit", range(8 * len(FRAME)))
+def test_a_frame_with_a_flipped_bit_is_never_taken_for_good(bit: int) -> None:
+    flipped = bytearray(FRAME)
+    flipped[bit // 8] ^= 1 << bit % 8
+    assert isinstance(SEAL.read(memoryview(flipped), 0), Flaw)
+    assert isinstance(SEAL.read(memoryview(flipped + FRAME), 0), Flaw)
+
+
+@pytest.mark.parametrize("length", range(len(FRAME)))
+def test_a_cut_frame_says_how_much_is_needed(length: int) -> None:
+    flaw = SEAL.read(memoryview(FRAME[:length]), 0)
+    assert flaw == Flaw("cut", FRAME_HEAD_BYTES if length < FRAME_HEAD_BYTES else len(FRAME))
+
+
+def test_zeros_are_told_from_damage() -> None:
+    assert SEAL.read(memoryview(bytes(100)), 0) == Flaw("zeros")
+    assert SEAL.read(memoryview(bytes(99) + FRAME), 0).kind == "zeros"
+    assert SEAL.read(memoryview(bytes(31) + b"x"), 0) == Flaw("damaged")
+
+
+def test_a_frame_of_another_segment_is_damage() -> None:
+    other = Seal(78).frame(PAYLOAD, 41, 40, ends_rewrite=True)
+    assert SEAL.read(memoryview(other), 0) == Flaw("damaged")
+    same_mark = Seal(77 + (1 << 32))
+    assert same_mark.mark == SEAL.mark
+    assert same_mark.read(memoryview(FRAME), 0) == Flaw("damaged")
+
+
+def test_a_mark_is_never_zeros() -> None:
+    assert Seal(0).mark != bytes(4)
+    assert Seal(5 << 32).mark != bytes(4)
+
+
+def test_a_length_beyond_the_bound_is_damage_and_asks_for_nothing() -> None:
+    seal = Seal(77)
+    head = bytearray(FRAME[:FRAME_HEAD_BYTES])
+    head[8:12] = (BATCH_BYTES_MAX + 1).to_bytes(4, "big")
+    assert seal.read(memoryview(head), 0) == Flaw("damaged")
+
+
+def test_a_header_comes_back_from_its_block() -> None:
+    block = encode_header(HEADER)
+    assert len(block) == HEADER_BYTES
+    assert decode_header(block) == HEADER
+
+
+def test_a_header_with_any_flipped_bit_is_never_taken_for_good() -> None:
+    block = encode_header(HEADER)
+    used = len(block.rstrip(b"\0"))
+    for bit in range(8 * used):
+        flipped = bytearray(block)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert decode_header(bytes(flipped)) == Flaw("damaged"), bit
+
+
+def test_a_cut_header_is_told_from_a_damaged_one() -> None:
+    block = encode_header(HEADER)
+    for length in range(len(block.rstrip(b"\0"))):
+        assert decode_header(block[:length]) == Flaw("cut"), length
+    assert decode_header(bytes(HEADER_BYTES)) == Flaw("zeros")
+
+
+def test_a_header_of_another_format_is_recognised_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "FORMAT_VERSION", 2)
+    block = encode_header(HEADER)
+    monkeypatch.undo()
+    assert decode_header(block) == OtherFormat(2)
+    damaged = bytearray(block)
+    damaged[40] ^= 1
+    assert decode_header(bytes(damaged)) == Flaw("damaged"), "a flipped bit is not another format"
+
+
+def positions(*records: bytes) -> bytes:
+    content = bytearray(POSITION_FILE_BYTES)
+    for offset, record in zip(POSITION_OFFSETS, records, strict=False):
+        content[offset : offset + len(record)] = record
+    return bytes(content)
+
+
+def test_the_higher_of_two_positions_counts() -> None:
+    assert decode_positions(positions(encode_position(7), encode_position(9))) == DurablePosition(9)
+    assert decode_positions(positions(encode_position(7, 3), encode_position(6))) == DurablePosition(7, 3)
+    assert decode_positions(positions(encode_position(7), encode_position(7, 3))) == DurablePosition(7, 3)
+
+
+@given(st.integers(0, POSITION_BYTES), st.binary(max_size=POSITION_BYTES))
+def test_a_torn_position_leaves_the_other(cut: int, remains: bytes) -> None:
+    torn = encode_position(9)[:cut] + remains[cut:]
+    found = decode_positions(positions(encode_position(7), torn))
+    assert found == DurablePosition(9 if cut == POSITION_BYTES else 7)
+
+
+def test_two_damaged_positions_are_none() -> None:
+    random = Random(1)
+    for _ in range(1000):
+        assert decode_positions(random.randbytes(POSITION_FILE_BYTES)) is None
+    assert decode_positions(b"") is None
+    assert decode_positions(bytes(POSITION_FILE_BYTES)) is None
