@@ -168,7 +168,7 @@ chaos: $(VENV)/.installed-dev
 .PHONY: bench
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench run --json build/bench.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
-	    $(if $(QUICK),--quick,$(if $(ONLY),,--out docs/performance))
+	    $(if $(QUICK),--quick,$(if $(filter-out durability,$(ONLY)),,--out docs/performance))
 
 clean:
 	rm -rf $(VENV) examples/node/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

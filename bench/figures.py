@@ -84,10 +84,6 @@ class Summary:
         found = self.get(workload, variant, peer, name)
         return None if found is None else found.median
 
-    def workloads(self) -> set[str]:
-        """Return the workloads that were measured."""
-        return {workload for workload, _, _ in self._values}
-
     def variants(self, workload: str) -> list[str]:
         """Return the variants of a workload, in the order of their first measurement."""
         return list(dict.fromkeys(variant for work, variant, _ in self._values if work == workload))

@@ -4,22 +4,54 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.figures import Spread, Summary, ratio
 from bench.peers import OURS, PEERS
 from bench.results import Results
-from bench.targets import TARGETS
+from bench.targets import DURABILITY_TARGETS, TARGETS, Target
 from bench.workloads.table import WORKLOADS
-
-BEGIN: Final = "<!-- figures -->"
-END: Final = "<!-- /figures -->"
 
 
 class NoMarkers(ValueError):
     """The page has no place for figures."""
+
+
+class Part(NamedTuple):
+    """Figures that stand together in a page, between markers of their own.
+
+    Attributes:
+        name: the name in the markers.
+        workloads: the workloads of the figures, in order.
+        targets: the aims below them.
+    """
+
+    name: str
+    workloads: tuple[str, ...]
+    targets: tuple[Target, ...]
+
+    @property
+    def begin(self) -> str:
+        """The marker before the figures."""
+        return f"<!-- {self.name} -->"
+
+    @property
+    def end(self) -> str:
+        """The marker after the figures."""
+        return f"<!-- /{self.name} -->"
+
+    def is_in(self, results: Results) -> bool:
+        """Return whether a run has measured any of it."""
+        return any(each.workload in self.workloads for each in results.measurements)
+
+
+DURABILITY: Final = Part("durability", ("durability",), DURABILITY_TARGETS)
+PARTS: Final = (
+    Part("figures", tuple(name for name in WORKLOADS if name not in DURABILITY.workloads), TARGETS),
+    DURABILITY,
+)
 
 
 class Column(NamedTuple):
@@ -139,11 +171,16 @@ def cell(found: Spread | None, column: Column) -> str:
 
 def tables(results: Results) -> str:
     """Return all tables of a run."""
+    return "\n\n".join(tables_of(part, results) for part in PARTS if part.is_in(results))
+
+
+def tables_of(part: Part, results: Results) -> str:
+    """Return the tables of a part of a run."""
     summary = Summary(results.measurements)
-    parts = [_environment(results)]
-    for name, workload in WORKLOADS.items():
+    parts = [_environment(part, results)]
+    for name in part.workloads:
         for variant in summary.variants(name):
-            parts.append(f"**{workload.title}: {variant}**")
+            parts.append(f"**{WORKLOADS[name].title}: {variant}**")
             parts.append(_table(summary, name, variant))
             notes = [
                 f"{PEER_TITLES[peer]}: {note}."
@@ -153,14 +190,12 @@ def tables(results: Results) -> str:
             if notes:
                 parts.append("\n".join(f"- {note}" for note in notes))
     parts.append("**Aims**")
-    parts.append(_aims(summary))
+    parts.append(_aims(summary, part.targets))
     if results.left_out:
         parts.append("**Left out**")
         parts.append("\n".join(f"- {sentence}" for sentence in results.left_out))
     return "\n\n".join(parts)
 
-
-DURABLE: Final = WORKLOADS["durability"].title
 
 PEER_TITLES: Final = {
     "lockring": "lockring, one node",
@@ -180,15 +215,17 @@ PEER_TITLES: Final = {
 }
 
 
-def _environment(results: Results) -> str:
+def _environment(part: Part, results: Results) -> str:
     where = results.environment
     versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
-    rounds = 1 + max((each.round for each in results.measurements), default=0)
+    rounds = 1 + max(
+        (each.round for each in results.measurements if each.workload in part.workloads), default=0
+    )
     return "\n".join(
         [
             f"{where.date}, {where.machine}, {where.cores} cores, Python {where.python}.",
             f"{rounds} rounds: each figure is their median, with their range in brackets.",
-            *([f'The servers\' files for "{DURABLE}": {where.disk}.'] if where.disk else []),
+            *([f"The servers' files: {where.disk}."] if where.disk and part == DURABILITY else []),
             *textwrap.wrap(f"Versions: {versions}.", 120, break_on_hyphens=False),
         ]
     )
@@ -214,13 +251,10 @@ def _table(summary: Summary, workload: str, variant: str) -> str:
     return _markdown(heads, rows)
 
 
-def _aims(summary: Summary) -> str:
+def _aims(summary: Summary, targets: Iterable[Target]) -> str:
     rows = []
-    measured = summary.workloads()
-    for target in TARGETS:
+    for target in targets:
         value = target.value(summary)
-        if value is None and len(measured) < len(WORKLOADS):
-            continue  # a run of some workloads was not about the others' aims
         unit = f" {target.unit}" if target.unit else ""
         rows.append(
             [
@@ -243,31 +277,35 @@ def _in_order(peers: Sequence[str]) -> list[str]:
     return [peer for peer in PEERS if peer in peers]
 
 
-def insert(page: str, text: str) -> str:
-    """Return the page with the text between its markers, in place of the old one.
+def insert(page: str, part: Part, text: str) -> str:
+    """Return the page with the text between a part's markers, in place of the old one.
 
     Raises:
         NoMarkers: the page has none.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.partition(part.begin)
+    _, end, after = rest.partition(part.end)
     if not begin or not end:
-        raise NoMarkers(f"the page has no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+        raise NoMarkers(f"the page has no {part.begin} … {part.end}")
+    return f"{before}{part.begin}\n\n{text}\n\n{part.end}{after}"
 
 
 def write(results: Results, path: Path, *, picture: str = "") -> None:
-    """Put the figures of a run into a page.
+    """Put the figures of a run into a page; parts that were not measured stay as they are.
 
     Args:
         results: the results of the run.
         path: the page.
-        picture: the picture above them, as a path relative to the page; "" for none.
+        picture: the picture above the first part, as a path relative to the page; "" for none.
 
     Raises:
-        NoMarkers: the page has no place for them.
+        NoMarkers: the page has no place for a part.
     """
-    text = tables(results)
-    if picture:
-        text = f"![lockring and its peers]({picture})\n\n{text}"
-    path.write_text(insert(path.read_text(encoding="utf-8"), text), encoding="utf-8")
+    page = path.read_text(encoding="utf-8")
+    for part in PARTS:
+        if part.is_in(results):
+            text = tables_of(part, results)
+            if picture and part == PARTS[0]:
+                text = f"![lockring and its peers]({picture})\n\n{text}"
+            page = insert(page, part, text)
+    path.write_text(page, encoding="utf-8")

@@ -33,12 +33,12 @@ class Peer(NamedTuple):
 
 PEERS: Final[dict[str, Peer]] = {
     "lockring": Peer("lockring", "OneNode"),
-    "lockring-3": Peer("lockring", "ThreeNodes"),
-    "lockring+frames": Peer("prepared", "NodeAlone"),
     "lockring+process": Peer("lockring", "OneNodeWritten"),
     "lockring+disk": Peer("lockring", "OneNodeSynced"),
+    "lockring-3": Peer("lockring", "ThreeNodes"),
     "lockring-3+process": Peer("lockring", "ThreeNodesWritten"),
     "lockring-3+disk": Peer("lockring", "ThreeNodesSynced"),
+    "lockring+frames": Peer("prepared", "NodeAlone"),
     "redis": Peer("redis", "RedisServer"),
     "redis+sync": Peer("redis", "RedisSynced"),
     "postgres": Peer("postgres", "PostgresServer"),
@@ -49,7 +49,7 @@ PEERS: Final[dict[str, Peer]] = {
 }
 
 OURS: Final = tuple(name for name in PEERS if name.startswith("lockring"))
-"""The servers of this project; the first two are those with which all others are compared."""
+"""The servers of this project; the first one is that with which all others are compared."""
 
 
 def server_class(peer: str) -> type[Server]:

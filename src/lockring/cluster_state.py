@@ -39,6 +39,9 @@ Replication = Literal["sync", "async"]
 GENERATIONS_PER_REIGN: Final = 1_000_000
 """Number of generations in a reservation; an extension reserves as many again."""
 
+SKIPPED_MAX: Final = 64
+"""Number of ranges of skipped versions in a state: those of more starts of coordinators than fit into one lease."""
+
 GENERATION_MAX: Final = 2**53 - 1
 """Greatest generation: up to here they stay exact in JSON and JavaScript."""
 
@@ -153,6 +156,8 @@ class ClusterState(msgspec.Struct, frozen=True):
         coordinator_lease_ms: L, for which the coordinator's acknowledgement lets a node serve; also the longest TTL.
         coordinator: HOST:PORT of the coordinator that wrote this version.
         farewell: what the nodes of a stopped cluster reported about their promises, None if nothing.
+        skipped: ranges of versions, without their ends, that coordinators have skipped when they began: no state of
+            this store had one of them. The newest `SKIPPED_MAX` of them.
     """
 
     cluster: ClusterId = NO_CLUSTER
@@ -165,6 +170,11 @@ class ClusterState(msgspec.Struct, frozen=True):
     coordinator_lease_ms: int = 30_000
     coordinator: str = ""
     farewell: Farewell | None = None
+    skipped: tuple[tuple[Version, Version], ...] = ()
+
+    def has_skipped(self, version: Version) -> bool:
+        """Return whether a version belongs to no state of this store: what bore it was lost when the store went back."""
+        return any(below < version < above for below, above in self.skipped)
 
     def is_current(self, replica: Replica) -> bool:
         """Return whether this life of the node is the one that the cluster knows."""
@@ -189,6 +199,7 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     coordinator_lease_ms: int
     coordinator: str
     farewell: Farewell | None = None
+    skipped: tuple[tuple[Version, Version], ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -211,6 +222,7 @@ def encode_state(state: ClusterState) -> bytes:
             coordinator_lease_ms=state.coordinator_lease_ms,
             coordinator=state.coordinator,
             farewell=state.farewell,
+            skipped=state.skipped,
         )
     )
 
@@ -240,6 +252,7 @@ def decode_state(data: bytes) -> ClusterState:
         coordinator_lease_ms=wire.coordinator_lease_ms,
         coordinator=wire.coordinator,
         farewell=wire.farewell,
+        skipped=wire.skipped,
     )
 
 

@@ -3,7 +3,11 @@
 `make chaos MINUTES=10`, or `python -m tests.chaos --help`. The parts:
 
     links.py netns.py proxy.py    the network between the processes, and how it is cut
-    faults.py                     what is done to the cluster, and how it is undone
+    faults.py                     what is done to nodes, clients and links, and how it is undone
+    coordinator_faults.py         the same of coordinators and of their store
+    journal_faults.py             the same of nodes that keep journals
+    kinds.py                      the list of all kinds, and their order
+    store.py                      the store that coordinators share: servers of etcd or PostgreSQL
     worker.py register.py         client processes that hold locks, and the database that they guard
     sharing.py                    their memberships of groups
     visits.py                     how they write down what they hold

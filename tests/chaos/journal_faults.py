@@ -8,6 +8,7 @@ has a copy of all that its node had.
 from __future__ import annotations
 
 import contextlib
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Final
 
 from lockring.errors import LockringError
 from lockring.net.oneshot import ask_state
-from tests.chaos.faults import DOWN_S, Fault, FaultFailed, Faults
+from tests.chaos.faults import CUT_S, DOWN_S, Fault, FaultFailed, Faults
 
 DOWN_SHORT_S: Final = (0.0, 1.0)
 """With the start of the processes far less than the part of a client's lease that is left at any time (6.7 s)."""
@@ -32,6 +33,7 @@ OLD_S: Final = (0.5, 3.0)
 _UP_S_MAX: Final = 60.0
 _LOOK_S: Final = 0.05
 _BIT: Final = 0x10
+_SPACE_BYTES: Final = 4096
 
 
 def kill_two_nodes(faults: Faults, kind: str, _spared: frozenset[str]) -> Fault:
@@ -101,6 +103,22 @@ def put_back_older_directory(faults: Faults, kind: str, spared: frozenset[str]) 
         kind, f"kill {node} and put back its directory of {lasts_s:.1f} s before", lasts_s,
         lambda: _copy(directory, copy), put_back, frozenset({node}),
     )  # fmt: skip
+
+
+def fill_disk(faults: Faults, kind: str, spared: frozenset[str]) -> Fault:
+    """A node cannot write beyond the first pages of any file, its log included, as if its disk were full."""
+    node, cluster = faults.node(spared), faults.cluster
+    pid = cluster.pid_of(node)
+    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    lasts_s = faults.rng.uniform(*CUT_S)
+    return Fault(
+        kind, f"no space for {node} for {lasts_s:.1f} s", lasts_s,
+        lambda: _limit_files(pid, (_SPACE_BYTES, most)), lambda: _limit_files(pid, (most, most)), frozenset({node}),
+    )  # fmt: skip
+
+
+def _limit_files(pid: int, limits: tuple[int, int]) -> None:
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
 
 def _kill_together(

@@ -6,7 +6,8 @@ about as often.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from tests.chaos import coordinator_faults, journal_faults
@@ -60,6 +61,7 @@ WITH_JOURNALS: Final[dict[str, Draw]] = {
     "lose a directory": journal_faults.lose_directory,
     "damage a journal": journal_faults.damage_journal,
     "put back an older directory": journal_faults.put_back_older_directory,
+    "fill a disk": journal_faults.fill_disk,
 }
 """Kinds that need nodes with journals."""
 
@@ -88,6 +90,13 @@ def possible(kinds: tuple[str, ...], *, has_store: bool, has_journals: bool) -> 
         for kind in kinds
         if (has_store or kind not in WITH_STORE) and (has_journals or kind not in WITH_JOURNALS)
     ]
+
+
+def rounds(kinds: Sequence[str], seed: int) -> Iterator[str]:
+    """Yield kinds without end, in rounds: each has all of them once, in an order that follows from the seed."""
+    rng = random.Random(f"chaos/{seed}/kinds")
+    while True:
+        yield from rng.sample(kinds, len(kinds))
 
 
 def draw(faults: Faults, kind: str, *, spared: frozenset[str] = frozenset()) -> Fault | None:

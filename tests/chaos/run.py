@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -25,7 +25,7 @@ from tests.chaos import prober, visits
 from tests.chaos.checker import Checker, Interval, Loss, Problem
 from tests.chaos.faults import Fault, FaultFailed, Faults
 from tests.chaos.history import Pen, Tail
-from tests.chaos.kinds import KINDS, SECOND, draw, possible
+from tests.chaos.kinds import KINDS, SECOND, draw, possible, rounds
 from tests.chaos.links import choose
 from tests.chaos.register import Register
 from tests.chaos.report import Done, Report, count_faults, unavailable
@@ -231,7 +231,14 @@ class Run:
         """Inject faults for the time of the plan, let all processes end, and judge. Call this once."""
         self._began_ns = monotonic_ns()
         end_s = time.monotonic() + 60 * self._options.minutes
-        kinds = self._kinds()
+        kinds = rounds(
+            possible(
+                self._options.kinds,
+                has_store=self._store is not None,
+                has_journals=self._durability != "none",
+            ),
+            self._options.seed,
+        )
         try:
             while time.monotonic() < end_s and not self._problems():
                 self._pause(self._rng.uniform(0.5, 2.0))
@@ -244,16 +251,6 @@ class Run:
         settled_ms = self._settle_groups()
         self._let_clients_end()
         return self._report(ended_ns, settled_ms)
-
-    def _kinds(self) -> Iterator[str]:
-        kinds = possible(
-            self._options.kinds,
-            has_store=self._store is not None,
-            has_journals=self._durability != "none",
-        )
-        while True:
-            self._rng.shuffle(kinds)
-            yield from kinds
 
     def _second(self, first: Fault) -> Fault | None:
         """Return the fault that comes on top of another one, None if there is none."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from tests.chaos import journal_faults
 from tests.chaos.faults import FaultFailed
-from tests.chaos.kinds import ALWAYS, KINDS, SECOND, WITH_JOURNALS, WITH_STORE, possible
+from tests.chaos.kinds import ALWAYS, KINDS, SECOND, WITH_JOURNALS, WITH_STORE, possible, rounds
+from tests.chaos.test_chaos import SEED
 
 
 def test_a_run_does_the_faults_of_what_it_has() -> None:
@@ -22,6 +24,20 @@ def test_a_run_does_the_faults_of_what_it_has() -> None:
 
 def test_what_comes_on_top_of_another_fault_is_possible_in_every_run() -> None:
     assert set(SECOND) <= set(ALWAYS)
+
+
+def test_the_minute_of_chaos_among_the_tests_begins_with_faults_of_every_sort() -> None:
+    kinds = list(itertools.islice(rounds(tuple(KINDS), SEED), 12))
+    for sort in (WITH_STORE, WITH_JOURNALS, ALWAYS):
+        assert set(kinds[:6]) & set(sort), kinds
+    assert not {"freeze the coordinator", "kill all nodes for long"} & set(kinds), kinds
+
+
+def test_a_round_has_every_kind_once_in_an_order_of_its_own() -> None:
+    some = ("join", "leave", "kill a node", "isolate a node")
+    first, second = (list(itertools.islice(rounds(some, 1), at, at + 4)) for at in (0, 4))
+    assert sorted(first) == sorted(second) == sorted(some)
+    assert first != second
 
 
 @pytest.fixture

@@ -99,6 +99,12 @@ def serves(listen: str) -> bool:
         return False
 
 
+def acquire_until_the_disk_is_full(client: lockring.Client, grants: list[lockring.Grant]) -> None:
+    """Acquire locks, one after the other, until one has to wait: the last block of a file has room for some."""
+    while True:
+        grants += [client.lock(f"more-{len(grants)}").acquire(timeout=2 * TTL_S)]
+
+
 def test_while_the_journal_cannot_be_written_held_locks_stay_and_new_ones_wait_and_say_why(
     node: tuple[Running, str], fault: Fault
 ) -> None:
@@ -109,8 +115,7 @@ def test_while_the_journal_cannot_be_written_held_locks_stay_and_new_ones_wait_a
         fault.breaks(process)
         more: list[lockring.Grant] = []
         with pytest.raises(lockring.LockringError, match=f"(?i){fault.reason}"):
-            for number in range(1_000):  # the last block of a file has room for some more
-                more.append(b.lock(f"more-{number}").acquire(timeout=2 * TTL_S))
+            acquire_until_the_disk_is_full(b, more)
         held.check()
         given_back.release()
         status = ask_status(listen)

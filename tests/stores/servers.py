@@ -159,7 +159,7 @@ class PostgresServer:
 
 
 def wait_until_stopped(pid: int) -> None:
-    """Wait until no thread of a process runs after a SIGSTOP: others go on while the one that takes it is at the disk."""
+    """Wait until all threads of a process stand still after a SIGSTOP: the one that takes it may be at the disk."""
     until_s = time.monotonic() + STARTED_S_MAX
     while any(state not in "TtZX" for state in _states_of(pid)):
         if time.monotonic() > until_s:

@@ -1,17 +1,17 @@
 """The format of a journal's files, as bytes. Nothing here touches a disk.
 
-A segment is a header, padded to a block of its own, and frames up to its end. A frame holds one batch.
+A segment is a header, padded to a block of its own, and records up to its end. A record holds one batch.
 
     header   magic, format version, length, CRC, msgpack of `SegmentHeader`, zeros up to `HEADER_BYTES`
-    frame    mark, CRC, length, kind, ordinal, durable, msgpack of a list of entries
+    record    mark, CRC, length, kind, ordinal, durable, msgpack of a list of entries
     position ordinal, segment closed, CRC; twice, in sectors of their own, which are written in turn
 
-- *A frame belongs to one segment.* Its CRC is seeded with the segment's salt, and its mark is a part of the salt.
-  So remains of another file, or of an older copy of the same one, are not taken for frames of this one.
-  The mark also finds the frames behind a damaged one.
-- *A frame says what was durable when it was written.* A bad frame may be a torn one, whose write was not answered for.
-  It is damage if a good frame behind it calls it durable.
-- *Ordinals number the frames of a journal over all its lives.*
+- *A record belongs to one segment.* Its CRC is seeded with the segment's salt, and its mark is a part of the salt.
+  So remains of another file, or of an older copy of the same one, are not taken for records of this one.
+  The mark also finds the records behind a damaged one.
+- *A record says what was durable when it was written.* A bad record may be torn, with no answer that waited for it.
+  It is damage if a good record behind it calls it durable.
+- *Ordinals number the records of a journal over all its lives.*
 - *The first bytes of a header stay as they are in every format version*, so that a release recognises a later one.
 """
 
@@ -33,21 +33,21 @@ HEADER_BYTES: Final = 4096
 """A header has a block of its own: damage in it is known from damage behind it."""
 
 BATCH_BYTES_MAX: Final = 256 * 1024 * 1024
-"""Longest payload of a frame. A node's batches are a small part of that; a longer one is refused at writing."""
+"""Longest payload of a record. A node's batches are a small part of that; a longer one is refused at writing."""
 
 _MAGIC: Final = b"lockring"
 _PRELUDE: Final = struct.Struct(">8sIII")
-_FRAME: Final = struct.Struct(">IIIIQQ")
+_RECORD: Final = struct.Struct(">IIIIQQ")
 _SEALED: Final = struct.Struct(">IIQQ")
-_SEAL_OFFSET: Final = _FRAME.size - _SEALED.size
+_SEAL_OFFSET: Final = _RECORD.size - _SEALED.size
 _OUTSIDE: Final = struct.Struct(">II")
 _POSITION: Final = struct.Struct(">QI")
 _CRC_BYTES: Final = 4
 
-FRAME_HEAD_BYTES: Final = _FRAME.size
+RECORD_HEAD_BYTES: Final = _RECORD.size
 POSITION_BYTES: Final = _POSITION.size + _CRC_BYTES
 POSITION_OFFSETS: Final = (0, 512)
-"""Where the two records of the position file stand. One that is torn leaves the other, a lower bound as well."""
+"""Where the two stamps of the position file stand. One that is torn leaves the other, a lower bound as well."""
 POSITION_FILE_BYTES: Final = POSITION_OFFSETS[-1] + POSITION_BYTES
 
 _PLAIN: Final = 0
@@ -61,7 +61,7 @@ class FileIdentity(msgspec.Struct, array_like=True, frozen=True):
     """The numbers by which a file differs from a copy of it.
 
     Attributes:
-        device: the file system's number; it may differ after a boot.
+        device: the file system's number; it may differ after a boot, and for some file systems after a mount.
         inode: the file's number there, which another file may get once this one is deleted.
         edition: tells such files apart, 0 where the file system does not say.
     """
@@ -76,11 +76,11 @@ class SegmentHeader(msgspec.Struct, array_like=True, frozen=True):
 
     Attributes:
         number: of the segment, as in its name.
-        first: ordinal of its first frame.
-        follows: the last frame before this segment that counts; those after it, up to `first`, never happened.
-        durable: the last frame that was answered for when the segment was made.
+        first: ordinal of its first record.
+        follows: the last record before this segment that counts; those after it, up to `first`, never happened.
+        durable: the last record that was answered for when the segment was made.
         continues: whether the segments before count; if not, the journal begins afresh here.
-        salt: random; seeds the CRC of its frames.
+        salt: random; seeds the CRC of its records.
         node: the node's id.
         boot: id of the machine's boot in which it was written, "" if unknown.
         machine: id of that machine, "" if unknown.
@@ -157,12 +157,12 @@ def decode_header(block: bytes) -> SegmentHeader | OtherFormat | Flaw:
         return Flaw("damaged")
 
 
-class Frame(NamedTuple):
-    """A frame whose checksum is right.
+class Record(NamedTuple):
+    """A record whose checksum is right.
 
     Attributes:
-        ordinal: counts the journal's frames.
-        durable: the last ordinal that had been answered for when this frame was written.
+        ordinal: counts the journal's records.
+        durable: the last ordinal that had been answered for when this record was written.
         ends_rewrite: whether everything that is needed stands in this segment, up to here.
         payload: the encoded entries.
         end: offset of the byte after it in what it was decoded from.
@@ -176,13 +176,13 @@ class Frame(NamedTuple):
 
 
 class Seal:
-    """Makes and recognises the frames of one segment. Stateless, so threads may share it.
+    """Makes and recognises the records of one segment. Stateless, so threads may share it.
 
     Args:
         salt: the segment's salt.
 
     Attributes:
-        mark: the bytes with which each frame begins.
+        mark: the bytes with which each record begins.
     """
 
     def __init__(self, salt: int) -> None:
@@ -191,36 +191,36 @@ class Seal:
         self._mark = number
         self._seed = crc32(salt.to_bytes(8, "big"))
 
-    def frame(self, payload: bytes, ordinal: int, durable: int, *, ends_rewrite: bool) -> bytes:
-        """Return a frame. `payload` is the encoded list of entries, at most `BATCH_BYTES_MAX` long."""
+    def record(self, payload: bytes, ordinal: int, durable: int, *, ends_rewrite: bool) -> bytes:
+        """Return a record. `payload` is the encoded list of entries, at most `BATCH_BYTES_MAX` long."""
         sealed = (
             _SEALED.pack(len(payload), _ENDS_REWRITE if ends_rewrite else _PLAIN, ordinal, durable) + payload
         )
         return _OUTSIDE.pack(self._mark, crc32(sealed, self._seed)) + sealed
 
-    def read(self, data: memoryview, at: int) -> Frame | Flaw:
-        """Return the frame that begins at an offset of `data`, or what stands there instead."""
-        start = at + FRAME_HEAD_BYTES
+    def read(self, data: memoryview, at: int) -> Record | Flaw:
+        """Return the record that begins at an offset of `data`, or what stands there instead."""
+        start = at + RECORD_HEAD_BYTES
         if start > len(data):
-            return Flaw("cut", FRAME_HEAD_BYTES)
-        mark, crc, length, kind, ordinal, durable = _FRAME.unpack_from(data, at)
+            return Flaw("cut", RECORD_HEAD_BYTES)
+        mark, crc, length, kind, ordinal, durable = _RECORD.unpack_from(data, at)
         if mark != self._mark or length > BATCH_BYTES_MAX or kind > _ENDS_REWRITE:
             return Flaw("damaged" if any(data[at:start]) else "zeros")
         end = start + length
         if end > len(data):
-            return Flaw("cut", FRAME_HEAD_BYTES + length)
+            return Flaw("cut", RECORD_HEAD_BYTES + length)
         if crc32(data[at + _SEAL_OFFSET : end], self._seed) != crc:
             return Flaw("damaged")
-        return Frame(ordinal, durable, kind == _ENDS_REWRITE, data[start:end], end)
+        return Record(ordinal, durable, kind == _ENDS_REWRITE, data[start:end], end)
 
 
 def encode_entries(entries: list[JournalEntry]) -> bytes:
-    """Encode the payload of a frame."""
+    """Encode the payload of a record."""
     return _encoder.encode(entries)
 
 
 def decode_entries(payload: memoryview) -> list[JournalEntry] | None:
-    """Decode the payload of a frame; None if it has entries that this release does not know."""
+    """Decode the payload of a record; None if it has entries that this release does not know."""
     try:
         return _entries.decode(payload)
     except msgspec.MsgspecError:
@@ -231,7 +231,7 @@ class DurablePosition(NamedTuple):
     """A lower bound of what was answered for.
 
     Attributes:
-        ordinal: of the last frame that is surely durable.
+        ordinal: of the last record that is surely durable.
         closed: the segment with which the journal was closed in order, after a sync; 0 while it is in use.
     """
 
@@ -240,19 +240,25 @@ class DurablePosition(NamedTuple):
 
 
 def encode_position(ordinal: int, closed: int = 0) -> bytes:
-    """Encode one record of the position file: the fields of a `DurablePosition`."""
+    """Encode one stamp of the position file: the fields of a `DurablePosition`."""
     body = _POSITION.pack(ordinal, closed)
     return body + crc32(body).to_bytes(_CRC_BYTES, "big")
 
 
-def decode_positions(data: bytes) -> DurablePosition | None:
-    """Decode the content of the position file: the higher of its records, None if both are damaged."""
-    found = [_decoded(data[offset : offset + POSITION_BYTES]) for offset in POSITION_OFFSETS]
-    return max((each for each in found if each is not None), default=None)
+def decode_positions(data: bytes) -> tuple[DurablePosition | None, int]:
+    """Decode the content of the position file.
+
+    Returns:
+        The higher of its stamps, None if both are damaged; and which of the two it is.
+    """
+    first, second = (_decoded(data[offset : offset + POSITION_BYTES]) for offset in POSITION_OFFSETS)
+    if first is None or (second is not None and second > first):
+        return second, 1
+    return first, 0
 
 
-def _decoded(record: bytes) -> DurablePosition | None:
-    body, crc = record[: _POSITION.size], record[_POSITION.size :]
-    if len(record) != POSITION_BYTES or crc32(body).to_bytes(_CRC_BYTES, "big") != crc:
+def _decoded(stamp: bytes) -> DurablePosition | None:
+    body, crc = stamp[: _POSITION.size], stamp[_POSITION.size :]
+    if len(stamp) != POSITION_BYTES or crc32(body).to_bytes(_CRC_BYTES, "big") != crc:
         return None
     return DurablePosition(*_POSITION.unpack(body))

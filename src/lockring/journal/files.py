@@ -28,6 +28,8 @@ from lockring.system_errors import reason_of
 
 LOCK_NAME: Final = "lock"
 
+_PID_BYTES: Final = 32
+
 _EXISTING: Final = os.O_RDWR | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -139,11 +141,8 @@ class DirectoryFiles:
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            os.fsync(descriptor)
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            holder = os.pread(descriptor, _PID_BYTES, 0).decode(errors="replace").strip()
             os.close(descriptor)
             who = f" (process {holder})" if holder else ""
             raise JournalError(
@@ -156,6 +155,11 @@ class DirectoryFiles:
                 f"the journal in {self._path} cannot be locked: {reason_of(error)}; name a directory on a local disk with"
                 " --data-dir, or keep no journal with --durability none"
             ) from error
+        with contextlib.suppress(
+            OSError
+        ):  # on a full disk the next process just does not learn the number of this one
+            os.pwrite(descriptor, f"{os.getpid()}\n".ljust(_PID_BYTES).encode(), 0)
+            os.fsync(descriptor)
         self._lock_fd = descriptor
         return _identity_of(descriptor)
 

@@ -3,16 +3,17 @@
 How the shell uses it, in this order:
 
     append(batch)                 each turn, before the effects: written when it returns
+    mark()                        each turn, after the effects: notes that answers have left
     sync_point() → perform(point) → complete(point)
                                   makes everything appended so far durable; `perform` may run in another thread
     begin_rewrite()               before the core writes everything again: to compact, or after a failure
     close()                       after the last answer
 
 - *One writer.* The directory's lock is held from the start to `close`.
-- *A new life appends to no old segment.* Its last frame may be torn.
+- *A new life appends to no old segment.* Its last record may be torn.
 - *A failed write or sync ends its segment.* A part of a failed write may stand there, and after a failed sync nothing
   that was not synced before may be relied on. So every `append` fails until `begin_rewrite` has made a new segment.
-  Its header says which frames before it still count.
+  Its header says which records before it still count.
 - *Old segments go last.* They are deleted once the end of a rewrite is durable.
   So a crash in between finds too much rather than too little.
 - *Segments are not preallocated.* On ext4, a sync of a growing file took no longer than one of bytes that were there
@@ -63,7 +64,7 @@ class SyncPoint(NamedTuple):
 
     Attributes:
         number: of the last batch, 0 if this life has appended none.
-        ordinal: of its frame.
+        ordinal: of its record.
         era: how many failures came before.
         parts: the files to sync, each with the length up to which that is needed.
         has_new_names: whether the directory must be synced too.
@@ -107,7 +108,7 @@ class Journal:
         self._waits_for_sync = durability == "disk"
         self._host = this_host() if host is None else host
         self._segments: list[_Segment] = []
-        self._discarded: list[OpenFile] = []
+        self._void: list[str] = []
         self._names: list[str] = []
         self._unsynced_found: list[str] = []
         self._obsolete: tuple[str, ...] = ()
@@ -120,10 +121,12 @@ class Journal:
         self._follows = 0
         self._next_number = 1
         self._in_place: tuple[tuple[str, FileIdentity], ...] = ()
-        self._lock = files.lock()
         self._position: OpenFile | None = None
-        self._turn = False
+        self._turn = 0
+        self._position_is_unsynced = False
+        self._marked = 0
         try:
+            self._lock = files.lock()
             self._open()
         except OSError as error:
             self._release()
@@ -136,7 +139,7 @@ class Journal:
 
     @property
     def durable_ordinal(self) -> int:
-        """The last frame that is as durable as was asked for."""
+        """The last record that is as durable as was asked for."""
         return self._durable
 
     @property
@@ -165,21 +168,35 @@ class Journal:
             raise self._failed(
                 self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
             )
-        durable = self._durable if self._waits_for_sync else self._ordinal
         ordinal = self._ordinal + 1
-        frame = segment.seal.frame(payload, ordinal, durable, ends_rewrite=batch.ends_rewrite)
+        record = segment.seal.record(payload, ordinal, self._durable, ends_rewrite=batch.ends_rewrite)
         try:
-            segment.file.write(frame, segment.size)
-            segment.size += len(frame)
-            self._ordinal, self._number = ordinal, batch.number
-            if not self._waits_for_sync:
-                self._write_position(ordinal)
-                self._durable = ordinal
+            segment.file.write(record, segment.size)
         except OSError as error:
             raise self._failed(self._unwritable(reason_of(error))) from error
+        segment.size += len(record)
+        self._ordinal, self._number = ordinal, batch.number
+        if not self._waits_for_sync:
+            self._durable = ordinal
         if batch.ends_rewrite:
             self._rewrite_bytes = segment.size
             self._obsolete = tuple(each for each in self._names if each != segment.name)
+
+    def mark(self) -> None:
+        """With the durability process, note that everything appended so far may have been answered for.
+
+        Each record says so for those before it. So this is about the last ones, and may follow the answers.
+        Without it, damage to them is taken for a torn write. With the durability disk, a sync does it.
+
+        Raises:
+            JournalError: it could not be written. Nothing can be appended until `begin_rewrite`.
+        """
+        if self._waits_for_sync or self._marked == self._ordinal or self._problem:
+            return
+        try:
+            self._write_position(self._ordinal)
+        except OSError as error:
+            raise self._failed(self._unwritable(reason_of(error))) from error
 
     def sync_point(self) -> SyncPoint | None:
         """Return what a sync must cover now; None if everything is durable, or the journal has failed."""
@@ -231,7 +248,6 @@ class Journal:
             if segment.synced >= segment.size:
                 segment.file.close()
                 self._segments.remove(segment)
-        self._close_discarded()
         return point.era == self._era
 
     def fail(self, error: Exception) -> str:
@@ -241,10 +257,13 @@ class Journal:
         """
         text = self._unwritable(reason_of(error)) if isinstance(error, OSError) else str(error)
         self._follows = self._durable
+        self._obsolete = ()  # the end of the rewrite that made them so is not relied on either
         for segment in self._segments:
             segment.file.close()
+        # Attempts on a disk that goes on failing must not pile up. A segment with which the journal began afresh stays:
+        # the one before it does not count, even if this one has no record that does.
+        self._void += [each.name for each in self._segments if each.continues and each.first > self._durable]
         self._segments.clear()
-        self._close_discarded()
         return str(self._failed(text, is_written=False))
 
     def begin_rewrite(self) -> None:
@@ -253,23 +272,19 @@ class Journal:
         Raises:
             JournalError: no segment can be made; the journal stays as it is.
         """
-        follows = self._follows if self._problem else self._ordinal
         self.check()
-        empty = self._segments[-1] if self._segments and self._segments[-1].is_empty else None
-        if empty is not None:
-            follows = min(follows, empty.follows)
-        try:
-            self._begin_segment(follows, continues=empty is None or empty.continues)
-        except OSError as error:
-            raise JournalError(self._unwritable(reason_of(error))) from error
+        if not self._segments or not self._segments[-1].is_empty:
+            follows = self._follows if self._problem else self._ordinal
+            try:
+                self._begin_segment(follows, continues=True)
+            except OSError as error:
+                raise JournalError(self._unwritable(reason_of(error))) from error
         self._problem = ""
-        if empty is not None:
-            # A disk that stays full makes a segment at each attempt: they must not pile up.
-            self._segments.remove(empty)
-            self._names.remove(empty.name)
-            self._discarded.append(empty.file)
-            with contextlib.suppress(OSError):  # it counts for nothing
-                self._files.delete(empty.name)
+        for name in self._void:
+            with contextlib.suppress(OSError):  # it takes space until the next rewrite
+                self._files.delete(name)
+        self._names = [name for name in self._names if name not in self._void]
+        self._void = []
 
     def check(self) -> None:
         """Check that the directory still has this journal's files. Cheap; may run in any thread.
@@ -281,6 +296,17 @@ class Journal:
             raise JournalError(
                 f"the journal's directory {self._files.place} was deleted or replaced while it was in use"
             )
+
+    def sync_position(self) -> None:
+        """Make the lower bound of what was answered for survive a loss of power. Blocks; may run in any thread.
+
+        Without it, damage to the last batches is taken for torn writes after a loss of power. A later record says so,
+        so this matters once no more come.
+        """
+        position = self._position
+        if self._waits_for_sync and position is not None and self._position_is_unsynced:
+            self._position_is_unsynced = False
+            position.sync(POSITION_FILE_BYTES)
 
     def close(self, *, in_order: bool = True) -> None:
         """Sync everything, and leave the directory to others. Blocks. Closing twice is harmless.
@@ -322,16 +348,19 @@ class Journal:
         assert point is not None, "the new segment is not synced yet"
         self.perform(point)
         self.complete(point)
+        # The first stamp goes into the place of the lower one, and is safe before the other is overwritten.
         self._write_position(self._durable)
+        self._position.sync(POSITION_FILE_BYTES)
 
     def _evidence(self, newest_number: int) -> Evidence:
         if POSITION_NAME not in self._files.names():
             return Evidence(self._lock, None, None, 0, newest_number=newest_number, host=self._host)
         with contextlib.closing(self._files.open(POSITION_NAME)) as file:
+            position, self._turn = decode_positions(file.read(POSITION_FILE_BYTES, 0))
             return Evidence(
                 self._lock,
                 file.identity(),
-                decode_positions(file.read(POSITION_FILE_BYTES, 0)),
+                position,
                 file.altered_ns(),
                 newest_number=newest_number,
                 host=self._host,
@@ -392,7 +421,9 @@ class Journal:
 
     def _write_position(self, ordinal: int, closed: int = 0) -> None:
         assert self._position is not None
-        self._turn = not self._turn
+        self._turn = 1 - self._turn
+        self._position_is_unsynced = True
+        self._marked = ordinal
         self._position.write(encode_position(ordinal, closed), POSITION_OFFSETS[self._turn])
 
     def _failed(self, text: str, *, is_written: bool = True) -> JournalError:
@@ -407,17 +438,10 @@ class Journal:
     def _unwritable(self, reason: str) -> str:
         return f"the journal in {self._files.place} cannot be written: {reason}"
 
-    def _close_discarded(self) -> None:
-        """Close files that a sync in another thread may have had under way until now."""
-        for file in self._discarded:
-            file.close()
-        self._discarded.clear()
-
     def _release(self) -> None:
         for segment in self._segments:
             segment.file.close()
         self._segments.clear()
-        self._close_discarded()
         if self._position is not None:
             self._position.close()
             self._position = None
@@ -430,7 +454,7 @@ class _Segment:
     def __init__(self, header: SegmentHeader, file: OpenFile) -> None:
         self.number = header.number
         self.name = segment_name(header.number)
-        self.follows = header.follows
+        self.first = header.first
         self.continues = header.continues
         self.file = file
         self.seal = Seal(header.salt)
@@ -439,5 +463,5 @@ class _Segment:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no frame was written to it."""
+        """Whether no record was written to it."""
         return self.size == HEADER_BYTES

@@ -2,12 +2,12 @@
 
 - *The start.* Reading starts with the last segment that needs none before it.
   In such a segment a rewrite ended, or a life began the journal afresh, since it could not vouch for the one it found.
-- *The chain.* From there on, frames count as long as they follow each other.
-  A segment's header says which frames before it count (`follows`).
-  So the remains of a failed write at a segment's end are passed over, and a frame that is missing there is found.
-- *Damage.* The first bad or missing frame ends the chain.
-  A write that was never answered for may be torn, and good frames may stand behind it: unsynced bytes reach the disk in
-  any order. It is damage if the position file, a header, or a good frame behind it says that it was durable.
+- *The chain.* From there on, records count as long as they follow each other.
+  A segment's header says which records before it count (`follows`).
+  So the remains of a failed write at a segment's end are passed over, and a record that is missing there is found.
+- *Damage.* The first bad or missing record ends the chain.
+  A write that was never answered for may be torn, and good records may stand behind it: unsynced bytes reach the disk
+  in any order. It is damage if the position file, a header, or a good record behind it says that it was durable.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lockring.errors import JournalError
 from lockring.ids import NodeId
 from lockring.journal.codec import (
     FORMAT_VERSION,
-    FRAME_HEAD_BYTES,
     HEADER_BYTES,
+    RECORD_HEAD_BYTES,
     FileIdentity,
     Flaw,
-    Frame,
     OtherFormat,
+    Record,
     Seal,
     SegmentHeader,
     decode_entries,
@@ -51,13 +51,13 @@ def segment_numbers(files: Files) -> list[int]:
 
 
 class Gap(NamedTuple):
-    """The place at which the frames that count end.
+    """The place at which the records that count end.
 
     Attributes:
         segment: name of the file.
         offset: of the first byte that does not count.
         size: of the file.
-        kind: as in `Flaw`; or "missing" (a segment, or frames before the next ones), "newer" (an entry that is known
+        kind: as in `Flaw`; or "missing" (a segment, or records before the next ones), "newer" (an entry that is known
             only to a later release).
     """
 
@@ -74,11 +74,11 @@ class SegmentContent(NamedTuple):
         name: of its file.
         header: its header, or what stands there instead.
         itself: identity of the file.
-        entries: of its frames, as far as these count.
-        last: ordinal of the last of these frames; that before the first if there is none.
+        entries: of its records, as far as these count.
+        last: ordinal of the last of these records; that before the first if there is none.
         begins: whether nothing before this segment is needed.
         answered: the last ordinal that something in the file calls durable.
-        gap: where the frames that count end; None if that is the end of the file.
+        gap: where the records that count end; None if that is the end of the file.
         size: of the file, in bytes.
     """
 
@@ -100,9 +100,9 @@ class JournalContent(NamedTuple):
         entries: all that count, in order. If the cluster is named only in segments that no longer count, that entry
             comes first.
         newest: the newest segment that has a header; None if there is none.
-        reached: ordinal of the last frame that counts.
-        answered: ordinal of the last frame that was answered for, as far as can be seen.
-        gap: where the frames that count end; None if that is the end of the files.
+        reached: ordinal of the last record that counts.
+        answered: ordinal of the last record that was answered for, as far as can be seen.
+        gap: where the records that count end; None if that is the end of the files.
         used: the segments that the entries come from.
         size: of all segments together, in bytes.
     """
@@ -146,10 +146,9 @@ def read_segments(files: Files, node: NodeId) -> JournalContent:
                 continue
             later = [each for _, _, each in opened[place + 1 :] if isinstance(each, SegmentHeader)]
             counts_until = min((each.follows for each in later if each.continues), default=_ALL)
-            if (
-                header.first <= counts_until + 1
-            ):  # else no frame of it was durable when a later segment took its place
+            if header.first <= counts_until + 1:
                 chain.add(_content(name, file, header, counts_until))
+            # Else no record of it was durable when a later segment took its place.
     finally:
         for _, file, _ in opened:
             file.close()
@@ -173,9 +172,8 @@ class _Chain:
         """Take the next segment."""
         self._size += content.size
         if isinstance(content.header, Flaw):
-            if content.answered:  # something stands there, and without the header no one can read it
-                self._answered = max(self._answered, self._reached + 1)
-                self._gap = self._gap or content.gap
+            # Its making was interrupted; or it is damaged, and the position file calls a missing record durable.
+            self._gap = self._gap or content.gap
             return
         self._newest = content.header
         self._answered = max(self._answered, content.answered)
@@ -222,14 +220,10 @@ def _header_of(file: OpenFile, place: str, node: NodeId) -> SegmentHeader | Flaw
 
 
 def _headless(name: str, file: OpenFile, flaw: Flaw) -> SegmentContent:
-    """Return what is known of a segment without a header: it was not finished, unless something stands behind it."""
-    size = file.size()
-    has_frames = any(
-        file.read(_CHUNK_BYTES, offset).strip(b"\0") for offset in range(HEADER_BYTES, size, _CHUNK_BYTES)
-    )
-    gap = Gap(name, 0, size, flaw.kind)
+    """Return what is known of a segment without a header: nothing. Its records cannot be read without the salt."""
+    gap = Gap(name, 0, file.size(), flaw.kind)
     return SegmentContent(
-        name, flaw, file.identity(), [], last=0, begins=False, answered=int(has_frames), gap=gap, size=size
+        name, flaw, file.identity(), [], last=0, begins=False, answered=0, gap=gap, size=gap.size
     )
 
 
@@ -238,7 +232,7 @@ def _content(name: str, file: OpenFile, header: SegmentHeader, counts_until: int
     entries: list[JournalEntry] = []
     last, offset, answered = header.first - 1, HEADER_BYTES, header.durable
     begins, kind = not header.continues, ""
-    for found in _frames(file, seal, size):
+    for found in _records(file, seal, size):
         if isinstance(found, Flaw):
             kind = found.kind
             answered = max(answered, _answered_behind(file, seal, offset, size))
@@ -251,7 +245,7 @@ def _content(name: str, file: OpenFile, header: SegmentHeader, counts_until: int
             answered = max(answered, found.ordinal)
             break
         entries += decoded
-        last, offset = found.ordinal, offset + FRAME_HEAD_BYTES + len(found.payload)
+        last, offset = found.ordinal, offset + RECORD_HEAD_BYTES + len(found.payload)
         answered = max(answered, found.durable)
         begins = begins or found.ends_rewrite
     gap = Gap(name, offset, size, kind) if kind else None
@@ -268,12 +262,12 @@ def _content(name: str, file: OpenFile, header: SegmentHeader, counts_until: int
     )
 
 
-def _frames(file: OpenFile, seal: Seal, size: int) -> Iterator[Frame | Flaw]:
-    """Yield the frames of a segment up to its end or to a flaw, with a bounded part of the file in memory at a time."""
+def _records(file: OpenFile, seal: Seal, size: int) -> Iterator[Record | Flaw]:
+    """Yield the records of a segment up to its end or to a flaw, with a bounded part of it in memory at a time."""
     data, at, read_to = memoryview(b""), 0, HEADER_BYTES
     while True:
         found = seal.read(data, at)
-        if isinstance(found, Frame):
+        if isinstance(found, Record):
             yield found
             at = found.end
         elif found.needed and read_to < size:
@@ -289,13 +283,13 @@ def _frames(file: OpenFile, seal: Seal, size: int) -> Iterator[Frame | Flaw]:
 
 
 def _answered_behind(file: OpenFile, seal: Seal, offset: int, size: int) -> int:
-    """Return the last ordinal that a good frame behind a flaw calls durable, 0 if there is no such frame."""
+    """Return the last ordinal that a good record behind a flaw calls durable, 0 if there is no such record."""
     data = file.read(size - offset, offset)
     view, answered = memoryview(data), 0
     at = data.find(seal.mark, 1)
     while at >= 0:
         found = seal.read(view, at)
-        if isinstance(found, Frame):
+        if isinstance(found, Record):
             answered = max(answered, found.durable)
-        at = data.find(seal.mark, found.end if isinstance(found, Frame) else at + 1)
+        at = data.find(seal.mark, found.end if isinstance(found, Record) else at + 1)
     return answered

@@ -94,9 +94,11 @@ def _reason_against_files(found: JournalContent, seen: Evidence, place: str) -> 
 
 
 def _is_same(written: FileIdentity, found: FileIdentity, *, same_boot: bool) -> bool:
-    if written.inode != found.inode or (same_boot and written.device != found.device):
+    if written.inode != found.inode:
         return False
-    return written.edition == found.edition or not (written.edition and found.edition)
+    if written.edition and found.edition:
+        return written.edition == found.edition
+    return written.device == found.device or not same_boot
 
 
 def _reason_against_changes(seen: Evidence, place: str) -> str:

@@ -3,7 +3,8 @@
 - *Group commit.* One sync at a time. It covers everything that was appended before its start, and the batches that come
   meanwhile share the next one. So a slow disk makes larger groups rather than a queue.
 - *A batch for which nothing waits* is synced with the next urgent one, or after a short while.
-- *The directory is watched.* Once a second, the thread looks whether the journal's files are still in their place.
+- *The directory is watched.* Once a second, the thread looks whether the journal's files are still in their place, and
+  syncs the position file.
 """
 
 from __future__ import annotations
@@ -90,7 +91,11 @@ class SyncWorker:
     def _check(self) -> None:
         self._watch = self._loop.call_later(CHECK_EVERY_S, self._check)
         if self._under_way is None and not self._journal.has_failed:
-            self._run(self._journal.check, None)
+            self._run(self._care, None)
+
+    def _care(self) -> None:
+        self._journal.check()
+        self._journal.sync_position()
 
     def _run(self, work: Callable[[], None], point: SyncPoint | None) -> None:
         self._point = point

@@ -77,8 +77,9 @@ class NodeLives:
         self._leave_until_ns: int | None = None
         self.has_joined = False
         self._trouble = RepeatedTrouble()
+        self._began_ns: int | None = None
         self.present = self._begin(Incarnation(wall_ns() // NS_PER_US))
-        self.log = NodeLog(self.present.core)
+        self.log = NodeLog(self.present.core, began_ns=self._began_ns)
 
     def start(self) -> None:
         """Begin to look for the coordinator."""
@@ -117,7 +118,7 @@ class NodeLives:
                 log.error("%s", told)
             return
         self.present = life
-        self.log.begin_life(life.core)
+        self.log.begin_life(life.core, began_ns=self._began_ns)
         self._go_on_leaving()
 
     def check_coordinator(self, welcome: Welcome, address: str) -> None:
@@ -165,7 +166,10 @@ class NodeLives:
         Raises:
             JournalError: it cannot be opened or written.
         """
+        began_ns = monotonic_ns()
         journal = open_journal(self._settings)
+        is_heir = journal is not None and not journal.is_new and not journal.reason
+        self._began_ns = began_ns if is_heir else None
         incarnation = least if journal is None else later_than_found(journal, least)
         life = NodeLife(
             Replica(self._node, incarnation),

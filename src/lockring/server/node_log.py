@@ -23,20 +23,23 @@ class NodeLog:
 
     Args:
         core: of its first life.
+        began_ns: when it began to read the journal of its former lives, on the monotonic clock; None if nothing comes
+            back from one.
     """
 
-    def __init__(self, core: NodeCore) -> None:
+    def __init__(self, core: NodeCore, *, began_ns: int | None = None) -> None:
         self._is_lease_reported_over = False
-        self._follow(core)
+        self._follow(core, began_ns)
 
-    def begin_life(self, core: NodeCore) -> None:
+    def begin_life(self, core: NodeCore, *, began_ns: int | None = None) -> None:
         """Report another life from now on, after what was collected of the former one."""
         self.flush()
-        self._follow(core)
+        self._follow(core, began_ns)
 
     def state_changed(self, state: ClusterState) -> None:
         """Report a new cluster state, together with those that follow at once."""
         self._states.report(state)
+        self._tell_of_journal(monotonic_ns())
 
     def flush(self) -> None:
         """Log what was collected so far."""
@@ -44,11 +47,13 @@ class NodeLog:
 
     def look(self, now_ns: int) -> None:
         """Report what only the passing of time brings about. To be called twice a second."""
+        self._tell_of_journal(now_ns)
         self._tell_of_lease(now_ns)
         self._tell_of_takeovers(now_ns)
 
-    def _follow(self, core: NodeCore) -> None:
+    def _follow(self, core: NodeCore, began_ns: int | None) -> None:
         self._core = core
+        self._began_ns = began_ns
         self._states = StateReporter(log, core.replica.node, self._share)
         self._beginning_since_ns: int | None = None
 
@@ -57,6 +62,19 @@ class NodeLog:
         # At the very beginning the first lease is on its way.
         may_serve = core.coordinator_lease_left_ns(monotonic_ns()) > 0 or not core.had_lease
         return shares(state, core.replica, may_serve=may_serve)
+
+    def _tell_of_journal(self, now_ns: int) -> None:
+        """Log once what a journal has brought back, when the first of it is served."""
+        if self._began_ns is None:
+            return
+        status = self._core.status(now_ns=now_ns)
+        if status.serving_slots:
+            log.info(
+                "serving again %.2f s after the journal was opened: %s came back from the journal, and their holders keep them",
+                (now_ns - self._began_ns) / NS_PER_S,
+                "1 lock" if status.locks == 1 else f"{status.locks} locks",
+            )
+            self._began_ns = None
 
     def _tell_of_lease(self, now_ns: int) -> None:
         """Log once when the coordinator's lease is over, and once when there is one again."""

@@ -79,6 +79,8 @@ class StateNews:
                 return f"{target} begins to serve {{}}"
             if before.base != after.base:
                 return f"{{}} of {source} lost both copies; {target} starts them empty"
+            if source == target:
+                return f"{target} has {{}} back from its journal"
             if after.backup is not None and after.backup.replica == before.primary:
                 return f"{{}} moved from {source} to {target}"
             assert before.primary is not None
@@ -87,6 +89,11 @@ class StateNews:
             if not state.is_current(before.primary):
                 return f"{target} took over {{}} of {source}, which left or was restarted"
             return f"{target} took over {{}} of {source}"
+        if before.backup is not None and after.backup is not None and before.backup != after.backup:
+            # A tenure that goes on under another life is that of an heir; each other copy has a tenure of its own.
+            back, is_heir = after.backup.replica.node, before.backup.joined == after.backup.joined
+            if is_heir and self._me in (None, back, target):
+                return f"{back} has its copy of {{}} back from its journal"
         if before.backup is not None and after.backup is None and after.primary is not None:
             lost = before.backup.replica.node
             if self._me in (None, lost, target):

@@ -1,6 +1,6 @@
 """The journal of a simulated node: the real `Journal` on a simulated disk, driven as the real server drives it.
 
-Each turn writes what the core has for it before the effects are taken. With the durability disk, a sync follows, one at
+Each turn writes what the core has for it before the effects are taken, and marks how far it is once they have left. With the durability disk, a sync follows, one at
 a time and beside the turns; the core hears of its end in a later turn. A journal that fails is begun anew until that
 works, and the core then writes everything again.
 """
@@ -99,6 +99,13 @@ class JournalShell:
             core.journaled(batch.number, now_ns=self._node.now_ns())
         if self._is_synced or batch.ends_rewrite or not self._has_begun:
             self._sync()
+
+    def mark(self) -> None:
+        """Note that the answers to what was written have left."""
+        try:
+            self._journal.mark()
+        except JournalError as error:
+            self._lost(str(error))
 
     def _lost(self, reason: str) -> None:
         node = self._node

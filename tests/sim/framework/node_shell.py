@@ -186,6 +186,10 @@ class NodeShell(Shell):
             self.world.stats["killed_writing"] += 1
             self._end_for(self.rng.randrange(MS, 500 * MS))
 
+    def mark_journal(self) -> None:
+        assert self.journal is not None
+        self.journal.mark()
+
     def on_crash(self) -> None:
         self.keeps_journal = False
         if self.journal is not None:
@@ -193,6 +197,14 @@ class NodeShell(Shell):
             self.journal = None
         if self.disk is not None and self.lost_power:
             self.disk.lose_power()
+
+    def _pause_ns(self) -> int:
+        """Draw how long the supervisor of a refused node waits: with a journal and short leases less than usual, so that
+        the pause is not what its locks are lost by."""
+        longest = 2_000 * MS
+        if self.disk is not None:
+            longest = min(longest, self.timing.coordinator_lease_ns // 8)
+        return self.rng.randrange(longest // 4, longest)
 
     def _end_for(self, duration: int) -> None:
         """End this process as it ends by itself, with its connections; its supervisor starts it again."""
@@ -350,7 +362,7 @@ class NodeShell(Shell):
             case Refusal(code="duplicate-node" | "wrong-cluster"):
                 # The real process ends with a message; its supervisor starts it again.
                 self.world.stats[f"join_refused_{message.code}"] += 1
-                self._end_for(self.rng.randrange(500 * MS, 2000 * MS))
+                self._end_for(self._pause_ns())
                 if (
                     message.code == "wrong-cluster"
                     and self.disk is not None

@@ -188,6 +188,9 @@ class Process:
     def write_journal(self) -> None:
         """Write what must be on disk before the effects of this turn leave."""
 
+    def mark_journal(self) -> None:
+        """Note on disk that the effects of this turn have left."""
+
     def is_heartbeat(self, effect: Effect) -> bool:
         """Return whether an effect says only that the process lives. A turn with such effects only, in which nothing
         else came, leaves a core as sound as it was; a cluster at rest has hardly others."""
@@ -371,6 +374,8 @@ class Process:
             self.carry_out(outbox.popleft())
             if life != self.life or not self.alive:
                 return
+        if self.keeps_journal:
+            self.mark_journal()
         self._busy = False
         self.world.turns += 1
         self.world.after_turn(self)

@@ -6,7 +6,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from lockring.core.coordinator import core as coordinator_core
 from lockring.core.coordinator.heirs import Heirs
+from lockring.core.coordinator.join_checks import not_the_latest
 from lockring.core.node.core import NodeCore
 from lockring.core.node.former_lives import FormerLives
 from lockring.core.node.held_acks import HeldAcks
@@ -328,6 +330,29 @@ def drill_heir_without_word() -> None:
     cluster.crash(node)
     node.start()
     cluster.run(5)
+
+
+@mutant
+def former_life_is_running() -> list[Change]:
+    """A former life counts as running while its connection stands, whatever its successor says."""
+
+    def changed(join: Any, *rest: Any) -> Any:
+        return not_the_latest(replace(join, former=[]), *rest)
+
+    return [(coordinator_core, "not_the_latest", changed)]
+
+
+@drill
+def drill_former_life_is_running() -> None:
+    """The machine of a lone node loses its power and is back at once. Its connection to the coordinator has not ended."""
+    cluster, _ = _holding(1, "disk")
+    (node,) = cluster.simulation.nodes
+    cluster.crash(node, power=True)
+    node.start()
+    cluster.run(1)
+    cluster.demand(
+        not cluster.simulation.unserved(), "P7", "a node that is back waits for its former life's silence"
+    )
 
 
 @mutant

@@ -119,6 +119,16 @@ def test_with_the_durability_disk_locks_survive_a_loss_of_power_of_every_machine
     assert_kept(cluster, held)
 
 
+def test_a_node_whose_machine_restarts_takes_the_place_of_a_connection_that_never_ended() -> None:
+    cluster, held = began(durability="disk")
+    (node,) = cluster.simulation.nodes
+    crash_all(cluster, node, power=True)
+    cluster.run(0.2)
+    node.start()
+    assert served_again(cluster) < SOON_S, "its coordinator need not notice the silence of the former life"
+    assert_kept(cluster, held)
+
+
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_with_the_durability_process_a_loss_of_power_of_every_machine_loses_them_safely(nodes: int) -> None:
     cluster, held = began(nodes=nodes, durability="process")

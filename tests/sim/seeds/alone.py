@@ -11,10 +11,14 @@ planned move. How long a slot may be without service follows from the durations 
 
 Without the coordinator nothing is unserved for longer either, for most of its lease; and for any time where another one
 takes over.
+
+Where the nodes keep journals, all processes may also end at once and start again a moment later, with a loss of power
+where that may be. Then no slot loses its content, and each is served again as soon as after one fault.
 """
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from lockring.cluster_state import SlotState
@@ -53,6 +57,10 @@ def one_fault(simulation: Simulation) -> None:
         world.stats["alone_not_whole"] += 1
         return
     fault = rng.choice(FAULTS)
+    restarts = world.rng("alone with journals")
+    if simulation.plan.durability != "none" and restarts.random() < 0.6:
+        _restart(simulation, restarts)
+        return
     if fault == "no_coordinator" and simulation.plan.standbys:
         fault = rng.choice(LEADER_FAULTS)
     world.stats[f"alone_{fault}"] += 1
@@ -81,12 +89,39 @@ def one_fault(simulation: Simulation) -> None:
     watch(simulation, fault, duration, victim if fault in ("freeze", "cut_off") else None)
 
 
-def watch(simulation: Simulation, fault: str, duration: int, gone: NodeShell | None = None) -> None:
-    """See to it for a while that no slot is unserved for longer than one fault allows.
+def _restart(simulation: Simulation, rng: random.Random) -> None:
+    """End processes at one instant and start them again; nothing that the journals have may be lost."""
+    world, nodes = simulation.world, [node for node in simulation.nodes if node.alive]
+    what = rng.choice(("one_node", "all_nodes", "everything"))
+    power = simulation.plan.durability == "disk" and rng.random() < 0.5
+    gone: list[Process] = [rng.choice(nodes)] if what == "one_node" else list(nodes)
+    if what == "everything":
+        gone += simulation.coordinators
+    world.stats[f"alone_restart_{what}"] += 1
+    if world.story is not None:
+        world.tell("!!", f"one fault: restart of {what}, {'with' if power else 'without'} the machines")
+    assigned_empty, longest = world.stats["assigned_empty"], 0
+    for process in gone:
+        _crash(simulation, process, power=power)
+        downtime = rng.randrange(1, 300 * MS)
+        longest = max(longest, downtime)
+        world.after(downtime, process.start)
+    if power:
+        # The coordinator takes the former lives for connected until it notices their silence.
+        longest += simulation.plan.timing.member_lease_ns + 2 * S
+    watch(simulation, f"restart_{what}", unserved_bound(simulation) + longest + 2 * S, more=longest)
+    if world.stats["assigned_empty"] > assigned_empty:
+        raise Violation("JOURNAL", f"a slot is assigned empty after a restart of {what}")
+
+
+def watch(
+    simulation: Simulation, fault: str, duration: int, gone: NodeShell | None = None, *, more: int = 0
+) -> None:
+    """See to it for a while that no slot is unserved for longer than one fault allows, and `more`.
 
     The right of `gone` by its own clock does not count: it is frozen, or cannot be reached.
     """
-    world, bound = simulation.world, unserved_bound(simulation)
+    world, bound = simulation.world, unserved_bound(simulation) + more
     end = world.now + duration
     since: dict[int, int] = {}
     longest = f"alone_{fault}_ms_max"

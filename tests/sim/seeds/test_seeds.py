@@ -62,6 +62,12 @@ def test_interesting_things_happen() -> None:
         "operator_UndrainReply",
         "operator_Refusal",
         "lost_local-deadline",
+        "inherited",
+        "backup_inherited",
+        "journal_vouched",
+        "journal_checked",
+        "journal_failed",
+        "killed_writing",
     ):
         assert stats[what] > 0, f"{what} never happens"
 

@@ -10,9 +10,8 @@ import pytest
 from bench.figures import Spread
 from bench.peers import PEERS
 from bench.report import (
-    BEGIN,
     COLUMNS,
-    END,
+    PARTS,
     PEER_TITLES,
     Column,
     NoMarkers,
@@ -22,9 +21,10 @@ from bench.report import (
     tables,
     write,
 )
-from bench.targets import TARGETS
 from bench.workloads.table import WORKLOADS
 from tests.unit.bench.canned import measurement, results
+
+FIGURES = PARTS[0]
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,20 @@ def test_there_are_columns_for_every_workload_and_a_title_for_every_peer() -> No
     assert set(PEER_TITLES) == set(PEERS)
 
 
+BEGIN, END = FIGURES.begin, FIGURES.end
+
+
 def test_figures_replace_those_that_stood_between_the_markers_and_nothing_else() -> None:
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    once = insert(page, "new")
+    once = insert(page, FIGURES, "new")
     assert once == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    assert insert(once, "new") == once
+    assert insert(once, FIGURES, "new") == once
 
 
 @pytest.mark.parametrize("page", ["", BEGIN, END, f"{END} {BEGIN}"])
 def test_a_page_without_a_place_for_figures_is_refused(page: str) -> None:
     with pytest.raises(NoMarkers):
-        insert(page, "new")
+        insert(page, FIGURES, "new")
 
 
 def test_a_page_shows_the_picture_above_the_figures_if_there_is_one(tmp_path: Path) -> None:
@@ -121,19 +124,23 @@ def test_a_page_shows_the_picture_above_the_figures_if_there_is_one(tmp_path: Pa
     assert tables(run) in page.read_text()
 
 
-def test_a_run_of_some_workloads_is_silent_on_the_aims_of_the_others() -> None:
-    some = tables(results(measurement("durability", "32", "lockring", median_us=10.0)))
-    assert "| aim |" in some and "not measured" not in some
-    one_of_each = tables(
-        results(*(measurement(workload, next(iter(kind.peers))) for workload, kind in WORKLOADS.items()))
-    )
-    assert one_of_each.count("not measured") == len(TARGETS)
+def test_a_part_that_was_not_measured_is_neither_shown_nor_replaced(tmp_path: Path) -> None:
+    durable = results(measurement("durability", "32", "lockring", median_us=10.0))
+    assert "durability, 32 overlapping" in tables(durable)
+    assert "one blocking client" not in tables(durable)
+    others = results(measurement(median_us=1.0))
+    assert "durability" not in tables(others)
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"{part.begin}old{part.end}\n" for part in PARTS))
+    write(durable, page)
+    first, second = (part.begin for part in PARTS)
+    assert f"{first}old" in page.read_text() and f"{second}old" not in page.read_text()
 
 
-def test_the_disk_of_the_servers_files_is_named_if_a_workload_was_about_it() -> None:
-    run = results(measurement("durability", "32", "lockring", median_us=10.0))
+def test_the_disk_is_named_where_durability_was_measured() -> None:
+    run = results(measurement("durability", "32", "lockring", median_us=10.0), measurement(median_us=1.0))
     on_disk = msgspec.structs.replace(
         run, environment=msgspec.structs.replace(run.environment, disk="ext4 on /dev/vda")
     )
-    assert 'The servers\' files for "What durability costs": ext4 on /dev/vda.' in tables(on_disk)
+    assert tables(on_disk).count("The servers' files: ext4 on /dev/vda.") == 1
     assert "servers' files" not in tables(run)

@@ -13,16 +13,16 @@ from lockring.core.journal import EmptySlot, JournalEntry, ReignEnd
 from lockring.journal import codec
 from lockring.journal.codec import (
     BATCH_BYTES_MAX,
-    FRAME_HEAD_BYTES,
     HEADER_BYTES,
     POSITION_BYTES,
     POSITION_FILE_BYTES,
     POSITION_OFFSETS,
+    RECORD_HEAD_BYTES,
     DurablePosition,
     FileIdentity,
     Flaw,
-    Frame,
     OtherFormat,
+    Record,
     Seal,
     SegmentHeader,
     decode_entries,
@@ -69,7 +69,7 @@ ENTRIES: list[JournalEntry] = [
     ReignEnd(HandOverSlot(1, 5, 3, 9, 11, 8, [Remove("a", "s", 1), AdvanceGeneration("b", 9)])),
 ]
 PAYLOAD = encode_entries(ENTRIES)
-FRAME = SEAL.frame(PAYLOAD, 41, 40, ends_rewrite=True)
+RECORD = SEAL.record(PAYLOAD, 41, 40, ends_rewrite=True)
 
 
 def test_every_kind_of_entry_comes_back() -> None:
@@ -81,45 +81,45 @@ def test_entries_of_a_later_release_are_not_guessed_at() -> None:
     assert decode_entries(memoryview(later)) is None
 
 
-def test_a_frame_comes_back_from_the_middle_of_others() -> None:
-    data = memoryview(b"before" + FRAME + b"behind")
-    frame = SEAL.read(data, len(b"before"))
-    assert frame == Frame(41, 40, True, memoryview(PAYLOAD), len(b"before" + FRAME))
+def test_a_record_comes_back_from_the_middle_of_others() -> None:
+    data = memoryview(b"before" + RECORD + b"behind")
+    record = SEAL.read(data, len(b"before"))
+    assert record == Record(41, 40, True, memoryview(PAYLOAD), len(b"before" + RECORD))
 
 
-def test_an_empty_batch_has_a_frame_too() -> None:
-    frame = SEAL.read(memoryview(SEAL.frame(encode_entries([]), 1, 0, ends_rewrite=False)), 0)
-    assert isinstance(frame, Frame)
-    assert not frame.ends_rewrite
-    assert decode_entries(frame.payload) == []
+def test_an_empty_batch_has_a_record_too() -> None:
+    record = SEAL.read(memoryview(SEAL.record(encode_entries([]), 1, 0, ends_rewrite=False)), 0)
+    assert isinstance(record, Record)
+    assert not record.ends_rewrite
+    assert decode_entries(record.payload) == []
 
 
-@pytest.mark.parametrize("bit", range(8 * len(FRAME)))
-def test_a_frame_with_a_flipped_bit_is_never_taken_for_good(bit: int) -> None:
-    flipped = bytearray(FRAME)
+@pytest.mark.parametrize("bit", range(8 * len(RECORD)))
+def test_a_record_with_a_flipped_bit_is_never_taken_for_good(bit: int) -> None:
+    flipped = bytearray(RECORD)
     flipped[bit // 8] ^= 1 << bit % 8
     assert isinstance(SEAL.read(memoryview(flipped), 0), Flaw)
-    assert isinstance(SEAL.read(memoryview(flipped + FRAME), 0), Flaw)
+    assert isinstance(SEAL.read(memoryview(flipped + RECORD), 0), Flaw)
 
 
-@pytest.mark.parametrize("length", range(len(FRAME)))
-def test_a_cut_frame_says_how_much_is_needed(length: int) -> None:
-    flaw = SEAL.read(memoryview(FRAME[:length]), 0)
-    assert flaw == Flaw("cut", FRAME_HEAD_BYTES if length < FRAME_HEAD_BYTES else len(FRAME))
+@pytest.mark.parametrize("length", range(len(RECORD)))
+def test_a_cut_record_says_how_much_is_needed(length: int) -> None:
+    flaw = SEAL.read(memoryview(RECORD[:length]), 0)
+    assert flaw == Flaw("cut", RECORD_HEAD_BYTES if length < RECORD_HEAD_BYTES else len(RECORD))
 
 
 def test_zeros_are_told_from_damage() -> None:
     assert SEAL.read(memoryview(bytes(100)), 0) == Flaw("zeros")
-    assert SEAL.read(memoryview(bytes(99) + FRAME), 0).kind == "zeros"
+    assert SEAL.read(memoryview(bytes(99) + RECORD), 0).kind == "zeros"
     assert SEAL.read(memoryview(bytes(31) + b"x"), 0) == Flaw("damaged")
 
 
-def test_a_frame_of_another_segment_is_damage() -> None:
-    other = Seal(78).frame(PAYLOAD, 41, 40, ends_rewrite=True)
+def test_a_record_of_another_segment_is_damage() -> None:
+    other = Seal(78).record(PAYLOAD, 41, 40, ends_rewrite=True)
     assert SEAL.read(memoryview(other), 0) == Flaw("damaged")
     same_mark = Seal(77 + (1 << 32))
     assert same_mark.mark == SEAL.mark
-    assert same_mark.read(memoryview(FRAME), 0) == Flaw("damaged")
+    assert same_mark.read(memoryview(RECORD), 0) == Flaw("damaged")
 
 
 def test_a_mark_is_never_zeros() -> None:
@@ -129,7 +129,7 @@ def test_a_mark_is_never_zeros() -> None:
 
 def test_a_length_beyond_the_bound_is_damage_and_asks_for_nothing() -> None:
     seal = Seal(77)
-    head = bytearray(FRAME[:FRAME_HEAD_BYTES])
+    head = bytearray(RECORD[:RECORD_HEAD_BYTES])
     head[8:12] = (BATCH_BYTES_MAX + 1).to_bytes(4, "big")
     assert seal.read(memoryview(head), 0) == Flaw("damaged")
 
@@ -166,29 +166,35 @@ def test_a_header_of_another_format_is_recognised_whatever_is_in_it(monkeypatch:
     assert decode_header(bytes(damaged)) == Flaw("damaged"), "a flipped bit is not another format"
 
 
-def positions(*records: bytes) -> bytes:
+def positions(*stamps: bytes) -> bytes:
     content = bytearray(POSITION_FILE_BYTES)
-    for offset, record in zip(POSITION_OFFSETS, records, strict=False):
-        content[offset : offset + len(record)] = record
+    for offset, stamp in zip(POSITION_OFFSETS, stamps, strict=False):
+        content[offset : offset + len(stamp)] = stamp
     return bytes(content)
 
 
 def test_the_higher_of_two_positions_counts() -> None:
-    assert decode_positions(positions(encode_position(7), encode_position(9))) == DurablePosition(9)
-    assert decode_positions(positions(encode_position(7, 3), encode_position(6))) == DurablePosition(7, 3)
-    assert decode_positions(positions(encode_position(7), encode_position(7, 3))) == DurablePosition(7, 3)
+    assert decode_positions(positions(encode_position(7), encode_position(9))) == (DurablePosition(9), 1)
+    assert decode_positions(positions(encode_position(7, 3), encode_position(6))) == (
+        DurablePosition(7, 3),
+        0,
+    )
+    assert decode_positions(positions(encode_position(7), encode_position(7, 3))) == (
+        DurablePosition(7, 3),
+        1,
+    )
 
 
 @given(st.integers(0, POSITION_BYTES), st.binary(max_size=POSITION_BYTES))
 def test_a_torn_position_leaves_the_other(cut: int, remains: bytes) -> None:
     torn = encode_position(9)[:cut] + remains[cut:]
     found = decode_positions(positions(encode_position(7), torn))
-    assert found == DurablePosition(9 if cut == POSITION_BYTES else 7)
+    assert found == ((DurablePosition(9), 1) if cut == POSITION_BYTES else (DurablePosition(7), 0))
 
 
 def test_two_damaged_positions_are_none() -> None:
     random = Random(1)
     for _ in range(1000):
-        assert decode_positions(random.randbytes(POSITION_FILE_BYTES)) is None
-    assert decode_positions(b"") is None
-    assert decode_positions(bytes(POSITION_FILE_BYTES)) is None
+        assert decode_positions(random.randbytes(POSITION_FILE_BYTES))[0] is None
+    assert decode_positions(b"")[0] is None
+    assert decode_positions(bytes(POSITION_FILE_BYTES))[0] is None

@@ -160,7 +160,7 @@ def test_a_copy_has_another_identity(files: DirectoryFiles, directory: Path) -> 
 def test_a_copy_that_gets_the_number_of_a_deleted_file_has_another_identity(
     files: DirectoryFiles, directory: Path
 ) -> None:
-    """ext4 gives a new file the number of the one that was deleted last, so a restored directory has the old numbers."""
+    """ext4 gives a new file the number of the one that was deleted last: a restored directory has the old numbers."""
     file = files.create("a")
     written = file.identity()
     file.close()

@@ -13,15 +13,15 @@ from lockring.errors import JournalError
 from lockring.journal import worker as worker_module
 from lockring.journal.journal import Journal, SyncPoint
 from lockring.journal.worker import SyncWorker
-from tests.journal_faults import SimDisk
 from tests.unit.journal.batches import NODE, batch
+from tests.unit.journal.faulty_disk import FaultyDisk
 
 
 class Bench:
     """A journal on a disk whose syncs wait until they are let through, and the worker's reports."""
 
     def __init__(self) -> None:
-        self.disk = SimDisk(Random(1))
+        self.disk = FaultyDisk(Random(1))
         self.journal = Journal(self.disk.files(), node=NODE, durability="disk", host=self.disk.host)
         self.is_slow = False
         self.threads: list[str] = []

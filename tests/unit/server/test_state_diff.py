@@ -67,6 +67,21 @@ def test_what_happens_to_slots_is_counted_by_kind(before: SlotState, after: Slot
     assert news(state_of(before, before), state_of(after, after), me="N3") == []
 
 
+def test_nodes_that_are_back_with_their_journals_are_not_said_to_take_over() -> None:
+    again, members = Replica("N1", 2), (Replica("N1", 2), N2, N3)
+    for me in (None, "N1"):
+        before = state_of(slot(1, N1, N2), slot(1, N1, N2), members=members)
+        after = state_of(slot(2, again, N2), slot(2, again, N2), members=members)
+        assert news(before, after, me=me) == ["N1 has 2 slots back from its journal"]
+    copied = slot(1, N2, N1)
+    back = msgspec.structs.replace(copied, epoch=2, backup=Copy(again, 1))
+    other = msgspec.structs.replace(copied, epoch=2, backup=Copy(again, 2))
+    before, after = state_of(copied, members=members), state_of(back, members=members)
+    assert news(before, after) == ["N1 has its copy of 1 slot back from its journal"]
+    assert news(before, after, me="N3") == []
+    assert news(before, state_of(other, members=members)) == []
+
+
 def test_only_a_coordinator_reports_that_a_node_has_failed() -> None:
     before, after = state_of(slot(1, N1, N2)), state_of(slot(2, N2))
     coordinator = StateNews(None, absent=lambda: ["N1"])

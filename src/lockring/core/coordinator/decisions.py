@@ -1,7 +1,8 @@
 """The next state: everything that wants a change goes into one write, in a fixed order.
 
 1. *Members* that have joined, that drain, or that no longer do (`roster`).
-2. *Requests of nodes* about single slots (`slot_requests`): they do not wait for the reconciler's next turn.
+2. *Requests of nodes* about single slots (`slot_requests`): they do not wait for the reconciler's next turn. A life
+   that has just been replaced among the members asks for nothing any more, and becomes no backup.
 3. *Farewells* of nodes that have given up their last slots.
 4. *The reconciler's step*, if a run is due. It starts from the members and slots of 1 and 2, so it never contradicts
    them. Members that no slot needs any more are dropped behind it.
@@ -85,11 +86,11 @@ class Decisions:
         """
         refused = self._roster.refuse_overtaken_drains(state, self._membership, at.now_ns)
         members = self._roster.next_members(state)
-        slots = self._requests.apply(state, self._runs.reachability, version=at.version, now_ns=at.now_ns)
+        after = state if members is state.members else msgspec.structs.replace(state, members=members)
+        slots = self._requests.apply(after, self._runs.reachability, version=at.version, now_ns=at.now_ns)
         farewell = self._farewells.word(state, now_ns=at.now_ns, wall_ns=at.wall_ns)
-        after = state
-        if members is not state.members or slots is not state.slots or farewell is not state.farewell:
-            after = msgspec.structs.replace(state, members=members, slots=slots, farewell=farewell)
+        if slots is not state.slots or farewell is not state.farewell:
+            after = msgspec.structs.replace(after, slots=slots, farewell=farewell)
         due_ns = self._runs.next_deadline_ns()
         if due_ns is None or at.now_ns < due_ns:
             return Decision(after, frozenset(), refused)

@@ -9,8 +9,8 @@ for which they have answered. The coordinator then gives it their slots at once,
   connection brings the testimony again, to each coordinator.
 - *It concerns what the state says, not the past.* A former life that the state no longer names in a slot leaves
   nothing there: another copy was better. One that was only catching up (a learner) has answered for nothing.
-- *It is believed.* A life that asks to join after its heir has is refused as any old life is, and operators are warned:
-  two processes seem to work on copies of one journal.
+- *It is believed*, even if the former life's connection stands: it ends. A life that asks to join after its heir has is
+  refused as any old life is, and operators are warned: two processes seem to work on copies of one journal.
 """
 
 from __future__ import annotations

@@ -83,7 +83,10 @@ def not_the_latest(
     """
     if known is None or known.incarnation == join.incarnation:
         return None
-    if is_running(known):  # two processes share an id: the newcomer must not push out the one that works
+    # After a loss of power the connection of a life that is over may stand for a while.
+    is_over = known.incarnation in join.former
+    if is_running(known) and not is_over:
+        # Two processes share an id: the newcomer must not push out the one that works.
         return _refused(
             "duplicate-node",
             f"a node {join.node} is running already: give this one another id, or stop the other first",

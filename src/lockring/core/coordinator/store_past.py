@@ -1,7 +1,8 @@
 """The store as a coordinator found it, and the losses that nodes have shown it to have.
 
-A *store that lost something* shows by a version that a node has seen, and that belongs neither to the store's past
-nor to this process's own writes. Which node has which slot is then unknown, and all slots wait for every lease to
+A *store that lost something* shows by a version that a node has seen, and that is newer than the store's, or one that
+coordinators have skipped when they began (`ClusterState.skipped`): the store went back, and went on from there. Which
+node has which slot is then unknown, and all slots wait for every lease to
 end: the *quarantine*. It happens once per process: afterwards no node serves on the strength of what was lost, and a
 higher version is enough.
 """
@@ -27,8 +28,7 @@ class StorePast:
         self.has_lost = False
         self.is_quarantined = False
         self.cluster_is_chosen_here = False
-        self._inherited_version = 0
-        self._first_version: Version | None = None
+        self._has_claimed = False
 
     def record_found(self, stored: ClusterState, *, is_own: bool, may_be_empty: bool) -> None:
         """Record the state of the store just before a claim.
@@ -38,9 +38,8 @@ class StorePast:
             is_own: whether this term wrote it.
             may_be_empty: whether an empty store means a new cluster rather than a loss.
         """
-        if self._first_version is not None or is_own:
+        if self._has_claimed or is_own:
             return
-        self._inherited_version = stored.version
         self.cluster_is_chosen_here = not stored.cluster
         if stored.version == 0 and not may_be_empty:
             self.has_lost = True
@@ -55,21 +54,8 @@ class StorePast:
         self.version_min = max(self.version_min, version + 1)
         self.has_lost = True
 
-    def claimed(self, version: Version) -> None:
-        """Record that a claim of this version is in the store, and with it the quarantine if something was lost."""
+    def claimed(self) -> None:
+        """Record that a claim is in the store, and with it the quarantine if something was lost."""
         if self.has_lost:
             self.has_lost, self.is_quarantined = False, True
-        if self._first_version is None:
-            self._first_version = version
-
-    def accounts_for(self, version: Version, newest: Version) -> bool:
-        """Return whether a version that a node has seen came from this store: inherited, or written by this process.
-
-        Args:
-            version: the version that the node has seen.
-            newest: the version that the store has now.
-        """
-        assert self._first_version is not None, "a claim comes first"
-        if version > newest:
-            return False
-        return self.is_quarantined or version <= self._inherited_version or version >= self._first_version
+        self._has_claimed = True

@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, NamedTuple
 
-from lockring.cluster_state import ClusterState, Replica, Replication, SlotState
+from lockring.cluster_state import SKIPPED_MAX, ClusterState, Replica, Replication, SlotState
 from lockring.core.coordinator.store_health import StoreHealth, StoreReport, StoreTrouble
 from lockring.core.coordinator.store_operations import OPERATION_TIMEOUT_NS, StoreOperations
 from lockring.core.coordinator.store_past import StorePast
@@ -158,7 +158,7 @@ class Term:
     def is_behind(self, version: Version) -> bool:
         """Return whether a version that a node has seen shows that the store has lost something."""
         assert self.state is not None
-        return not self._past.accounts_for(version, self.state.version)
+        return version > self.state.version or self.state.has_skipped(version)
 
     def may_adopt(self, version: Version) -> bool:
         """Return whether the cluster takes over the id that a node brings which has seen this version.
@@ -340,8 +340,20 @@ class Term:
             coordinator_lease_ms=coordinator_lease_ms,
             coordinator=settings.address,
             farewell=stored.farewell if is_farewell_trusted else None,
+            skipped=self._skipped(stored, version),
         )
         self._operations.write(stored.version, claimed, now_ns)
+
+    def _skipped(self, stored: ClusterState, version: Version) -> tuple[tuple[Version, Version], ...]:
+        """Return the ranges of versions that were skipped, with that between the state found and this term's first.
+
+        A state whose slots are all forgotten takes everything into account that was lost before it.
+        """
+        if self._past.has_lost:
+            return ()
+        if stored.term == self.name:
+            return stored.skipped
+        return (*stored.skipped, (stored.version, version))[-SKIPPED_MAX:]
 
     def _known_cluster(self) -> ClusterId:
         return self._cluster if self.state is None else self.state.cluster
@@ -352,7 +364,7 @@ class Term:
         if self.phase is Phase.ACTIVE:
             return News.WRITTEN
         self.phase = Phase.ACTIVE
-        self._past.claimed(state.version)
+        self._past.claimed()
         return News.STARTED if before is None else News.RESUMED
 
     def _end(self, stored: ClusterState) -> News:

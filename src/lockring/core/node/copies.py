@@ -31,7 +31,11 @@ HEARD_MAX: Final = 1_024
 
 
 class Copies:
-    """A node's duties as a copy: it follows its primaries, watches over them, and takes over from silent ones."""
+    """A node's duties as a copy: it follows its primaries, watches over them, and takes over from silent ones.
+
+    Attributes:
+        held: acknowledgements that wait for the journal.
+    """
 
     def __init__(self, context: NodeContext, replicator: Replicator, promises: Promises) -> None:
         self._context = context
@@ -42,7 +46,7 @@ class Copies:
         self._asked_at_ns: dict[Replica, int] = {}
         self._behind_since_ns: dict[Replica, int] = {}
         self._forget_above = HEARD_MAX
-        self._held = HeldAcks()
+        self.held = HeldAcks()
 
     def replicated(self, primary: Replica, message: Replicate, now_ns: int) -> None:
         """Follow a primary's news and acknowledge them."""
@@ -74,12 +78,12 @@ class Copies:
         if len(self._promises.heard_at_ns) > self._forget_above:
             self._forget_others(now_ns)
         self._pass_state_on(primary, message.version, now_ns)
-        if journal is not None and (awaited > journal.durable or primary in self._held.by_primary):
+        if journal is not None and (awaited > journal.durable or primary in self.held.by_primary):
             journal.hurry()
             by_slot = {position.slot: position for position in positions}
             version = context.state.version
             held = HeldAck(message.sequence, version, number=awaited, positions=by_slot, since_ns=now_ns)
-            self._held.hold(primary, held)
+            self.held.hold(primary, held)
         else:
             context.outbox.reply(primary, ReplicateAck(message.sequence, context.state.version, positions))
         if message.serving:
@@ -90,10 +94,8 @@ class Copies:
 
     def journaled(self) -> None:
         """Acknowledge what is durable."""
-        journal, waiting = self._context.journal, self._held
+        journal, waiting = self._context.journal, self.held
         assert journal is not None
-        if not waiting.by_primary:
-            return
         if not journal.trouble:
             waiting.recovered(journal.durable)
         for primary, held in waiting.take_durable(journal.durable):
@@ -102,14 +104,14 @@ class Copies:
 
     def journal_lost(self) -> None:
         """Let all acknowledgements wait until the journal has everything again."""
-        self._held.lost()
+        self.held.lost()
 
     def acknowledge_late(self, now_ns: int) -> None:
         """Give leases where positions wait for too long."""
         context = self._context
-        if context.journal is None or not self._held.by_primary:
+        if context.journal is None or not self.held.by_primary:
             return
-        for primary, held in self._held.take_late(self._backup_lease_ns(), now_ns):
+        for primary, held in self.held.take_late(self._backup_lease_ns(), now_ns):
             version = min(held.version, context.journal.version)
             context.outbox.reply(primary, ReplicateAck(held.sequence, version, []))
 
@@ -171,7 +173,7 @@ class Copies:
             self._not_serving.pop(known, None)
             self._asked_at_ns.pop(known, None)
             self._behind_since_ns.pop(known, None)
-            self._held.forget(known)
+            self.held.forget(known)
         self._forget_above = max(HEARD_MAX, 2 * len(heard))
 
     def _backup_lease_ns(self) -> int:

@@ -268,12 +268,16 @@ class NodeCore:
     def adopt(self, state: ClusterState, *, now_ns: int) -> bool:
         """Take a cluster state that is newer than the one known and of the same cluster, and return whether it is.
 
-        One that is older than what a former life knew is not taken either.
+        One that is older than what a former life knew is not taken either. Nor is one that has skipped the known one,
+        as that of a store that went back does: the coordinator finds that out by this node's version, and makes
+        another state, which takes the loss into account.
         """
         self._enter(now_ns)
         context = self._context
         old = context.state
         if state.version <= old.version or (old.cluster and state.cluster != old.cluster):
+            return False
+        if state.has_skipped(old.version):
             return False
         if context.journal is not None and context.journal.former.refuses(state):
             return False
@@ -374,12 +378,18 @@ class NodeCore:
             number: of the batch.
             now_ns: the time.
         """
-        self._enter(now_ns)
-        journal = self._context.journal
-        assert journal is not None
-        journal.journaled(number)
-        self._copies.journaled()
-        self._look_at_departure(now_ns)
+        context = self._context
+        if self._armed_ns is not None:
+            self._enter(now_ns)
+        elif now_ns > context.now_ns:
+            context.now_ns = now_ns
+        assert context.journal is not None
+        context.journal.journaled(number)
+        # With a lone grant, each call that can be left out is felt in its time.
+        if self._copies.held.by_primary:
+            self._copies.journaled()
+        if self._departure is not None:
+            self._departure.look(now_ns)
 
     def journal_lost(self, reason: str, *, now_ns: int) -> None:
         """Hear that batches after the last durable one are lost, and that nothing can be written for now.

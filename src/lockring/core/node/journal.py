@@ -206,33 +206,32 @@ class NodeJournal:
     def due_before_ns(self, at_ns: int, now_ns: int) -> int:
         """Return when the next batch is due, or `at_ns` if that is earlier."""
         news, rewrite = self.news, self._rewrite
-        if self._is_away:
+        if self.trouble and self._is_away:
             return at_ns
         if news.urgent:
             return min(at_ns, now_ns)
-        if news.dirty or self._next.entries:
-            at_ns = min(at_ns, news.send_by_ns)
+        if (news.dirty or self._next.entries) and news.send_by_ns < at_ns:
+            at_ns = news.send_by_ns
         return min(at_ns, rewrite.at_ns) if rewrite.is_active else at_ns
 
     def take_batch(self, now_ns: int) -> JournalBatch | None:
         """Make the next batch, if one is due."""
         news, rewrite = self.news, self._rewrite
         rewrites = rewrite.is_active and now_ns >= rewrite.at_ns
-        is_due = news.urgent or rewrites
-        if not is_due and (now_ns < news.send_by_ns or not (news.dirty or self._next.entries)):
+        batch, is_urgent = self._next, news.urgent
+        if not (is_urgent or rewrites) and (now_ns < news.send_by_ns or not (news.dirty or batch.entries)):
             return None
-        if self._is_away:
+        if self.trouble and self._is_away:
             return None
-        batch, is_urgent, news.urgent = self._next, news.urgent, False
-        if news.dirty:
-            dirty, news.dirty = news.dirty, {}
-            for number in dirty:
-                reign = self._slots[number].reign
-                journal = None if reign is None else reign.journal
-                if reign is None or journal is None or journal.sent is None or journal.sent == reign.index:
-                    continue
-                batch.entries.append(reign.take_for_journal())
-                batch.reached.append((journal, reign.index))
+        news.urgent = False
+        for number in news.dirty:
+            reign = self._slots[number].reign
+            journal = None if reign is None else reign.journal
+            if reign is None or journal is None or journal.sent is None or journal.sent == reign.index:
+                continue
+            batch.entries.append(reign.take_for_journal())
+            batch.reached.append((journal, reign.index))
+        news.dirty.clear()
         ends_rewrite = rewrites and self._rewrite_some(batch, now_ns)
         if not (batch.entries or ends_rewrite):
             return None
@@ -241,19 +240,23 @@ class NodeJournal:
         self._under_way[self.number] = batch
         if ends_rewrite:
             rewrite.last = self.number
-        is_urgent = is_urgent or (rewrites and bool(self.trouble))
+        if rewrites and self.trouble:
+            is_urgent = True  # grants wait for that
         return JournalBatch(self.number, batch.entries, is_urgent, ends_rewrite)
 
     def journaled(self, number: int) -> None:
         """Note that all batches up to one are durable."""
-        self.durable = number
-        for each in list(self._under_way):
-            if each > number:
-                break
-            batch = self._under_way.pop(each)
+        under_way = self._under_way
+        for each in range(self.durable + 1, number + 1):
+            batch = under_way.pop(each, None)
+            if batch is None:
+                continue  # it was lost, and what was said after it has said everything again
             for stream, index in batch.reached:
-                stream.acked = max(stream.acked, index)
-            self.version = max(self.version, batch.version)
+                if index > stream.acked:
+                    stream.acked = index
+            if batch.version > self.version:
+                self.version = batch.version
+        self.durable = max(self.durable, number)
         if number >= self._rewrite.last:
             self.trouble = ""
 
@@ -281,7 +284,8 @@ class NodeJournal:
             self._note_state(former.seen)
         self.news.urgent = True
         rewrite.is_active = True
-        rewrite.queue = [number for number, slot in self._slots.items() if not slot.is_empty]
+        # Missing slots may have been cleared, and the journal knows nothing of that.
+        rewrite.queue = [number for number, slot in self._slots.items() if self.trouble or not slot.is_empty]
         rewrite.queue.reverse()
         rewrite.missing = dict.fromkeys(rewrite.queue) if self.trouble else {}
         rewrite.at_ns = now_ns
@@ -320,7 +324,7 @@ class NodeJournal:
             rewrite.missing.pop(number, None)
             slot = self._slots[number]
             parts = slot.snapshot(now_ns)
-            batch.entries += parts
+            batch.entries += parts or [EmptySlot(number, slot.base)]
             cost += 1 + sum(len(part.holders) for part in parts)
             reign = slot.reign
             if reign is not None and reign.journal is not None:

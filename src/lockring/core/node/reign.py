@@ -211,6 +211,11 @@ class Reign:
         self.index += 1  # type: ignore[assignment]  # born here
         self._log_start = self.index
 
+    @property
+    def has_all_mutations(self) -> bool:
+        """Whether every mutation of this reign is still kept, so that a copy can go on from the inherited table."""
+        return self._log_start == 0
+
     def acknowledged_index(self) -> MutationIndex:
         """Return the index that the journal and every required copy have; -1 while one has nothing."""
         least = self.index if self.journal is None else self.journal.acked
@@ -253,7 +258,7 @@ class Reign:
         """Count the start of a stream, or the next part of it, as sent, and return it."""
         if stream.parts:
             return stream.parts.pop(0)
-        if stream.resumable and self.inherits is not None and self._log_start == 0:
+        if stream.resumable and self.inherits is not None and self.has_all_mutations:
             stream.sent = stream.begins = NO_INDEX
             return Resume(self.table.slot, self.since, stream.copy.joined, *self.inherits)
         stream.resumable = False

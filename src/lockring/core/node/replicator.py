@@ -98,7 +98,7 @@ class Replicator:
                     copy,
                     link.news,
                     link.lease,
-                    resumable=copy.joined == reign.since,
+                    resumable=copy.joined == reign.since and reign.has_all_mutations,
                     required=is_backup,
                 )
                 reign.streams[peer] = there

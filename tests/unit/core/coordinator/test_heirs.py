@@ -164,6 +164,26 @@ def test_a_learner_leaves_nothing_to_its_next_life(pair: World) -> None:
     assert not copies_of(pair.state, B2)
 
 
+def test_a_life_that_is_over_gets_no_place_by_a_request_that_comes_with_its_successor(pair: World) -> None:
+    """Its requests, and those about it, came before it was known to be over."""
+    pair.kill("b")
+    pair.join("b", 2)
+    pair.nodes["a"].is_obedient = False
+    pair.run(2)
+    number, slot = next((n, each) for n, each in enumerate(pair.state.slots) if each.learner is not None)
+    assert slot.learner is not None
+    pair.holds_writes = True
+    pair.join("c")  # something is being written
+    in_sync = SlotRequest(number, slot.epoch, "b", 2, slot.learner.joined)
+    pair.ask(pair.nodes["a"], SlotRequestKind.IN_SYNC, in_sync)
+    pair.kill("b")
+    pair.join("b", 3)
+    written = len(pair.written)
+    pair.release()
+    assert len(pair.written) > written + 1
+    assert all(state.slots[number].backup is None for state in pair.written[written:])
+
+
 # --------------------------------------------------------------------------- all at once
 
 
@@ -338,18 +358,31 @@ def test_it_is_given_again_on_every_connection(pair: World) -> None:
     assert slots_of(world.state, A2)
 
 
-def test_a_second_process_of_the_same_node_is_refused_whatever_it_testifies(pair: World) -> None:
+def test_a_life_that_is_said_to_be_over_is_not_taken_for_a_second_process(pair: World) -> None:
+    """After a loss of power its connection stands, and its last message is not long ago."""
+    former = pair.nodes["a"]
+    before = pair.state
     node = back(pair, "a")
+    assert isinstance(node.inbox[0], Welcome)
+    assert former.connection in pair.closed
+    assert slots_of(pair.state, A2).keys() == slots_of(before, A).keys()
+
+
+@pytest.mark.parametrize("former", [(), (1,)])
+def test_a_second_process_is_refused_while_a_life_is_heard_for_which_it_does_not_vouch(
+    pair: World, former: tuple[int, ...]
+) -> None:
+    pair.kill("a")
+    pair.join("a", 2)
+    node = back(pair, "a", 3, former)
     assert isinstance(node.inbox[0], Refusal)
     assert node.inbox[0].code == "duplicate-node"
-    assert slots_of(pair.state, A)
+    assert not slots_of(pair.state, A3)
 
 
 def test_a_former_life_is_not_acknowledged_once_its_heir_has_joined(pair: World) -> None:
     former = pair.nodes["a"]
-    pair.silence("a")
-    pair.run(4)
-    former.is_silent = False
+    pair.heartbeat(former)
     pair.holds_reads = pair.holds_writes = True
     back(pair, "a")
     acknowledged = len(former.acknowledged)

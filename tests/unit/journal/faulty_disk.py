@@ -1,9 +1,9 @@
-"""A disk with faults, in memory, for the journal's files in unit tests and in the simulation.
+"""A disk with faults, in memory, for the journal's files.
 
 It keeps what a system keeps apart: the files as processes see them, and what of them survives a loss of power. Between
 the two lies what was written and not synced. A loss of power keeps any part of that.
 
-The disk outlives its processes. Each life of a node gets `SimDisk.files()`, and its death is `kill()`.
+The disk outlives its processes. Each life of a node gets `FaultyDisk.files()`, and its death is `kill()`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _write(content: bytearray, offset: int, data: bytes) -> None:
     content[offset : offset + len(data)] = data
 
 
-class SimDisk:
+class FaultyDisk:
     """A directory on a machine, with its faults.
 
     Args:
@@ -70,7 +70,7 @@ class SimDisk:
         self._inodes = 0
         self._names: dict[str, _Inode] = {}
         self._durable_names: dict[str, _Inode] = {}
-        self._holder: SimFiles | None = None
+        self._holder: FaultyFiles | None = None
         self._directory = 1
         self.free_bytes: int | None = None
         self.fails_writes = False
@@ -85,9 +85,9 @@ class SimDisk:
         """The machine in its present boot."""
         return Host(f"boot-{self._boot}", self._machine)
 
-    def files(self) -> SimFiles:
+    def files(self) -> FaultyFiles:
         """Return the files, for the next life."""
-        return SimFiles(self)
+        return FaultyFiles(self)
 
     def kill(self) -> None:
         """The process dies: what it wrote stays, and its lock ends."""
@@ -198,10 +198,10 @@ class SimDisk:
         return _Inode(self._inodes)
 
 
-class SimFiles:
-    """The files of a `SimDisk`, as one life has them."""
+class FaultyFiles:
+    """The files of a `FaultyDisk`, as one life has them."""
 
-    def __init__(self, disk: SimDisk) -> None:
+    def __init__(self, disk: FaultyDisk) -> None:
         self._disk = disk
         self._names = disk._names
         self._directory = disk._directory
@@ -228,18 +228,18 @@ class SimFiles:
     def names(self) -> list[str]:
         return list(self._here())
 
-    def create(self, name: str) -> SimFile:
+    def create(self, name: str) -> FaultyFile:
         if name in self._here():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         if self._disk.free_bytes == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         inode = self._here()[name] = self._disk._inode()
-        return SimFile(self._disk, inode)
+        return FaultyFile(self._disk, inode)
 
-    def open(self, name: str) -> SimFile:
+    def open(self, name: str) -> FaultyFile:
         if name not in self._here():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return SimFile(self._disk, self._here()[name])
+        return FaultyFile(self._disk, self._here()[name])
 
     def delete(self, name: str) -> None:
         inode = self._here().pop(name, None)
@@ -269,10 +269,10 @@ class SimFiles:
         return FileIdentity(1, inode.number, 0)
 
 
-class SimFile:
-    """One open file of a `SimDisk`."""
+class FaultyFile:
+    """One open file of a `FaultyDisk`."""
 
-    def __init__(self, disk: SimDisk, inode: _Inode) -> None:
+    def __init__(self, disk: FaultyDisk, inode: _Inode) -> None:
         self._disk = disk
         self._inode = inode
 
@@ -309,13 +309,15 @@ class SimFile:
         self._disk.syncs += 1
         if inode.is_poisoned:
             return
-        durable, left = bytearray(inode.durable), []
-        for offset, data in inode.writes:
+        # A worker may sync while the process goes on to write: what is appended meanwhile stays.
+        durable, left, found = bytearray(inode.durable), [], inode.writes[:]
+        for offset, data in found:
             kept = data[: max(0, size - offset)]
             _write(durable, offset, kept)
             if len(kept) < len(data):
                 left.append((offset + len(kept), data[len(kept) :]))
-        inode.durable, inode.writes = bytes(durable), left
+        inode.durable = bytes(durable)
+        inode.writes[: len(found)] = left
 
     def size(self) -> int:
         return len(self._inode.content)

@@ -1,0 +1,303 @@
+"""The journal of one life of a node, written to a disk with faults: what leaves when, and what the log says."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import pytest
+
+from lockring.clock import monotonic_ns
+from lockring.cluster_state import ClusterState, Member, Replica, SlotState, encode_state
+from lockring.core.effects import COORDINATOR, Effect, Send
+from lockring.core.journal import LifeBegan
+from lockring.core.node import NodeCore
+from lockring.ids import Incarnation, NodeId
+from lockring.journal.journal import Durability, Journal
+from lockring.net.core_loop import CoreLoop
+from lockring.protocol import (
+    PROTOCOL,
+    Acquire,
+    ClientHello,
+    GrantReply,
+    Heartbeat,
+    HeartbeatAck,
+    Release,
+    Remove,
+    Snapshot,
+    State,
+    Tail,
+)
+from lockring.server.journal_writer import JournalWriter
+from lockring.server.node_log import NodeLog
+from lockring.slots import SLOTS
+from lockring.units import NS_PER_MS
+from tests.journal_faults import SimDisk
+from tests.unit.net.serving import run, until
+
+N1 = NodeId("N1")
+VERSION = 10
+
+
+class Life:
+    """A life of a node that serves every slot, with one client. The test plays the coordinator."""
+
+    def __init__(self, disk: SimDisk, durability: Durability = "process", incarnation: int = 1) -> None:
+        self.disk = disk
+        self.granted: list[str] = []
+        me = Replica(N1, Incarnation(incarnation))
+        self.journal = Journal(disk.files(), node=N1, durability=durability, host=disk.host)
+        self.core = NodeCore(me, journal=self.journal.found, durability=durability, now_ns=monotonic_ns())
+        self.writer = JournalWriter(
+            self.core,
+            self.journal,
+            waits_for_sync=durability == "disk",
+            wake=lambda: self.pump.schedule(),
+        )
+        self.pump = CoreLoop(self.core, self._carry_out, take_effects=self.writer.take_effects)
+        self._requests = itertools.count(1)
+        self._names: dict[int, str] = {}
+        self.writer.begin()
+        self.core.connected(COORDINATOR, now_ns=monotonic_ns())
+        self._learn(me)
+        self.core.connected(1, now_ns=monotonic_ns())
+        self.core.receive(1, ClientHello(PROTOCOL, "", "client", 1), now_ns=monotonic_ns())
+        self.pump.flush()
+
+    def _learn(self, me: Replica) -> None:
+        slot = SlotState(VERSION, VERSION, VERSION, me, None, None, 1, 10**12)
+        member = Member(me, "here:1", condition="active")
+        state = ClusterState(
+            cluster="c", version=VERSION, members={N1: member}, slots=(slot,) * SLOTS, coordinator="there:1"
+        )
+        self.core.receive(COORDINATOR, State(encode_state(state)), now_ns=monotonic_ns())
+        self.pump.flush()
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if not isinstance(effect, Send):
+                continue
+            message = effect.message
+            if isinstance(message, Heartbeat):
+                self.core.receive(COORDINATOR, HeartbeatAck(message.sequence, VERSION), now_ns=monotonic_ns())
+            elif isinstance(message, GrantReply):
+                self.granted.append(self._names[message.request])
+
+    def acquire(self, name: str, number: int) -> None:
+        """Ask for a lock, and take one turn."""
+        request = next(self._requests)
+        self._names[request] = name
+        message = Acquire(request, "session", 10_000, "owner", number, name)
+        self.core.receive(1, message, now_ns=monotonic_ns())
+        self.pump.flush()
+
+    def release(self, name: str, number: int) -> None:
+        """Give a lock back, and take one turn."""
+        message = Release(next(self._requests), "session", number, name)
+        self.core.receive(1, message, now_ns=monotonic_ns())
+        self.pump.flush()
+
+    async def settled(self) -> None:
+        """Wait until the journal has everything."""
+        await until(lambda: self.core.journal_is_settled)
+
+    def end(self) -> None:
+        """End in order."""
+        self.pump.stop()
+        self.writer.end()
+
+    def lose_power(self) -> None:
+        """End with the machine: the thread that syncs must not outlive it."""
+        self.pump.stop()
+        self.writer._worker.finish()
+        self.disk.lose_power()
+
+
+def written(disk: SimDisk) -> list[str]:
+    """Return the names of the locks whose grants and removals the next life finds, as "+name" and "-name"."""
+    disk.kill()
+    journal = Journal(disk.files(), node=N1, durability="process", host=disk.host)
+    journal.close(in_order=False)
+    assert journal.reason == ""
+    tails = [each for each in journal.found.entries if isinstance(each, Tail)]
+    return [
+        ("-" if isinstance(change, Remove) else "+") + change.name
+        for tail in tails
+        for change in tail.mutations
+    ]
+
+
+def in_loop(test: Callable[[SimDisk], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await test(SimDisk(Random(1)))
+
+    run(main())
+
+
+def test_a_life_that_has_begun_outlives_a_loss_of_power_before_it_has_joined() -> None:
+    async def main(disk: SimDisk) -> None:
+        for seed in range(20):  # each loses another part of what is not synced
+            disk = SimDisk(Random(seed))
+            Life(disk).lose_power()
+            journal = Journal(disk.files(), node=N1, durability="process", host=disk.host)
+            assert LifeBegan(N1, Incarnation(1)) in journal.found.entries
+
+    in_loop(main)
+
+
+def test_an_answer_leaves_in_the_turn_in_which_its_grant_is_written() -> None:
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk)
+        life.acquire("x", 1)
+        assert life.granted == ["x"]
+        assert written(disk) == ["+x"]
+
+    in_loop(main)
+
+
+def test_with_the_durability_disk_an_answer_leaves_once_its_grant_is_synced() -> None:
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk, "disk")
+        await life.settled()
+        before = disk.syncs
+        life.acquire("x", 1)
+        assert life.granted == []
+        await until(lambda: life.granted == ["x"])
+        assert disk.syncs > before
+        life.lose_power()
+        assert written(disk) == ["+x"]
+
+    in_loop(main)
+
+
+def test_what_comes_while_a_sync_is_under_way_shares_the_next_one() -> None:
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk, "disk")
+        await life.settled()
+        before = disk.syncs
+        for number in range(1, 51):
+            life.acquire(f"x{number}", number)
+        await until(lambda: len(life.granted) == 50)
+        assert disk.syncs - before < 10
+
+    in_loop(main)
+
+
+def test_a_journal_that_cannot_be_written_lets_grants_wait_and_goes_on_when_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "lockring.node")
+
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        life.acquire("x", 1)
+        disk.free_bytes = 0
+        life.acquire("y", 2)
+        assert life.granted == ["x"]
+        assert "no space left on device" in life.core.journal_trouble.lower()
+        status = life.core.status(now_ns=monotonic_ns())
+        assert (status.durability, status.journal_trouble) == ("process", life.core.journal_trouble)
+        assert status.journal_trouble_ms >= 0
+        await asyncio.sleep(0.3)  # some attempts, which log nothing
+        assert life.granted == ["x"]
+        disk.free_bytes = None
+        await until(lambda: life.granted == ["x", "y"])
+        await life.settled()
+        assert life.core.journal_trouble == ""
+        assert written(disk) == []  # but in snapshots
+        begun, ended = caplog.messages
+        assert "no space left on device" in begun.lower()
+        assert "locks that are held stay held, and new ones wait" in begun
+        assert ended.startswith("the journal works again")
+
+    in_loop(main)
+
+
+def test_after_a_failed_sync_everything_is_written_again() -> None:
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk, "disk")
+        await life.settled()
+        disk.fails_syncs = True
+        life.acquire("x", 1)
+        await until(lambda: bool(life.core.journal_trouble))
+        assert life.granted == []
+        disk.fails_syncs = False
+        await until(lambda: life.granted == ["x"])
+        life.lose_power()
+        journal = Journal(disk.files(), node=N1, durability="disk", host=disk.host)
+        assert journal.reason == ""
+        snapshots = [each for each in journal.found.entries if isinstance(each, Snapshot) and each.holders]
+        assert [holder.name for each in snapshots for holder in each.holders] == ["x"]
+
+    in_loop(main)
+
+
+def test_the_last_turn_is_written_at_the_end() -> None:
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        life.acquire("x", 1)
+        life.release("x", 1)
+        life.end()
+        assert written(disk) == ["+x", "-x"]
+
+    in_loop(main)
+
+
+def test_an_end_in_order_needs_no_other_proof_even_after_another_boot() -> None:
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        life.acquire("x", 1)
+        life.end()
+        disk.lose_power()
+        assert written(disk) == ["+x"]
+
+    in_loop(main)
+
+
+def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockring.journal.journal.REWRITE_BYTES_MIN", 300_000)
+
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk)
+        await life.settled()
+        before = set(segments(disk))
+        number = 0
+        while life.core.journal_is_settled or number < 5_000:
+            number += 1
+            life.acquire("x", number)
+            life.release("x", number)
+            if number % 500 == 0:
+                await asyncio.sleep(0.01)
+            if number > 20_000 or before.isdisjoint(segments(disk)):
+                break
+        await until(lambda: before.isdisjoint(segments(disk)))
+        assert life.core.journal_trouble == ""
+
+    in_loop(main)
+
+
+def test_the_log_says_once_how_many_locks_came_back_and_how_long_it_took(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "lockring.node")
+
+    async def main(disk: SimDisk) -> None:
+        life = Life(disk)
+        life.acquire("x", 1)
+        now_ns = monotonic_ns()
+        log = NodeLog(life.core, began_ns=now_ns - 1_250 * NS_PER_MS)
+        log.look(now_ns)
+        log.look(now_ns)
+        (line,) = caplog.messages
+        assert line.startswith("serving again 1.25 s after the journal was opened: 1 lock came back")
+
+    in_loop(main)
+
+
+def segments(disk: SimDisk) -> list[str]:
+    return [name for name in disk.files().names() if name.endswith(".log")]
