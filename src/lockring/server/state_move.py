@@ -7,10 +7,10 @@ every lock held. The rules:
   that lead or stand by. The import itself leads while it writes.
 - *The state keeps its version*, since nodes have seen it. A node that has seen a higher one shows the new coordinator
   that the file was old.
-- *A file may be old.* Once the coordinator lease has passed since the export, no lock that only the memory of nodes
-  has can be held still, but the cluster may have gone on elsewhere. Then the placement of the slots counts for nothing,
-  and the next start waits for earlier leases, unless an operator declares that no coordinator has run since. The
-  placement also counts for nothing where the new store has a newer state of the same cluster.
+- *A file may be old.* Once the coordinator lease has passed since the export, no lock that was held then can be held
+  still, but the cluster may have gone on elsewhere. Then the placement of the slots counts for nothing, and the next
+  start waits for earlier leases, unless an operator declares that no coordinator has run since. The placement also
+  counts for nothing where the new store has a newer state of the same cluster.
 - *Nothing falls.* A state that replaces another one of the same cluster has a higher version, and its slots begin above
   the generations of both.
 """

@@ -194,7 +194,7 @@ def test_an_old_export_is_not_taken_for_what_the_store_has_already(tmp_path: Pat
 
 
 def test_an_operator_may_declare_that_the_cluster_has_not_gone_on(tmp_path: Path, export: Export) -> None:
-    """Nodes with data directories then find their slots, and bring their locks back."""
+    """Nodes with data directories then find their slots, and need not wait."""
     late_ns = NOW + 3_600 * NS_PER_S
     outcome = import_state(directory(tmp_path / "new"), export, force=False, as_left=True, wall_ns=late_ns)
     assert outcome.why_forgotten == ""
