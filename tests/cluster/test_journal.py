@@ -15,7 +15,7 @@ import lockring
 from lockring.errors import LockringError
 from lockring.journal.codec import (
     HEADER_BYTES,
-    Frame,
+    Record,
     Seal,
     SegmentHeader,
     decode_header,
@@ -83,7 +83,7 @@ def free_lock_s(server: str, began_s: float, process: Running) -> float:
 
 
 def assert_all_held(held: Holders, tokens: dict[str, int], server: str, process: Running) -> None:
-    """Every lock is held by whom it was, under the same token, and no holder was told of a loss."""
+    """Every lock is held by whom it was, under the same token, and no holder learned of a loss."""
     # The nodes of a cluster are not back at the same moment.
     eventually(lambda: serves_all(*server.split(",")), lambda: process.text)
     with lockring.Client(server) as client:
@@ -152,7 +152,7 @@ def test_locks_outlive_the_death_of_every_process_of_a_cluster_at_once(tmp_path:
     assert min(took_s) < START_S_MAX, f"{took_s}\n{text}"
 
 
-def test_serve_keeps_locks_without_being_told_to() -> None:
+def test_serve_keeps_locks_by_default() -> None:
     listen = address()
     command = ("serve", "--listen", listen, "--coordinator-listen", "127.0.0.1:0", "--no-grpc")
     survives(listen, command, kill, locks=200)
@@ -208,14 +208,14 @@ def test_a_node_without_durability_ends_its_locks_as_before(tmp_path: Path) -> N
 
 def synced_bytes(segment: Path, position: Path) -> int:
     """Return up to where a segment is synced for certain."""
-    durable = decode_positions(position.read_bytes())
+    durable, _ = decode_positions(position.read_bytes())
     data = memoryview(segment.read_bytes())
     header = decode_header(bytes(data[:HEADER_BYTES]))
     assert isinstance(header, SegmentHeader)
     assert durable is not None
     seal, at = Seal(header.salt), HEADER_BYTES
-    while isinstance(frame := seal.read(data, at), Frame) and frame.ordinal <= durable.ordinal:
-        at = frame.end
+    while isinstance(record := seal.read(data, at), Record) and record.ordinal <= durable.ordinal:
+        at = record.end
     return at
 
 

@@ -129,7 +129,7 @@ def test_while_the_journal_cannot_be_written_held_locks_stay_and_new_ones_wait_a
             check=False,
         )
         assert "n1 has not been able to write its journal for" in shown.stdout
-        time.sleep(2 * TTL_S)  # a lock that were not renewed would be lost by now
+        time.sleep(2 * TTL_S)  # a lock that were not renewed would be lost after that
         held.check()
         assert process.text.count("locks that are held stay held, and new ones wait") == 1, process.text
         fault.mends(process)

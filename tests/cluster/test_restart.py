@@ -1,5 +1,6 @@
-"""A server that is started again, with and without knowledge of the locks that it granted before.
+"""A server without a journal that is started again, with and without knowledge of the locks that it granted before.
 
+With one, its locks come back: see `test_journal`.
 While one client believes in its lock, no other gets it, however the server was ended and wherever its state was kept.
 """
 
@@ -81,11 +82,12 @@ ENDS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=[
 
 
 def serve(listen: str, *more: str) -> tuple[str, ...]:
-    return "serve", "--listen", listen, "--coordinator-listen", "127.0.0.1:0", "--no-grpc", *LEASES, *more
+    places = ("--listen", listen, "--coordinator-listen", "127.0.0.1:0")
+    return "serve", *places, "--no-grpc", "--durability", "none", *LEASES, *more
 
 
 @ENDS
-def test_serve_without_options_grants_no_lock_that_is_still_held_from_before_its_restart(
+def test_serve_without_a_journal_grants_no_lock_that_is_still_held_from_before_its_restart(
     number: signal.Signals,
 ) -> None:
     listen = address()
@@ -105,12 +107,12 @@ def test_serve_in_memory_waits_the_leases_out_and_says_so(number: signal.Signals
 
 
 @ENDS
-def test_up_without_options_grants_no_lock_that_is_still_held_from_before_its_restart(
+def test_up_without_a_journal_grants_no_lock_that_is_still_held_from_before_its_restart(
     number: signal.Signals,
 ) -> None:
     port, *more = ports_in_a_row(3)
     nodes = ",".join(f"127.0.0.1:{each}" for each in more)
-    command = ("up", "--nodes", "2", "--port", str(port), "--no-grpc")
+    command = ("up", "--nodes", "2", "--port", str(port), "--no-grpc", "--durability", "none")
     restart_while_held(nodes, lambda first: (command,), number, ttl_s=10)
 
 

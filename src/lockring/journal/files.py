@@ -176,11 +176,11 @@ class DirectoryFiles:
 
     def create(self, name: str) -> OpenFile:
         """Create a file that must not exist, for its owner alone."""
-        return _File(os.open(name, _EXISTING | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._fd))
+        return _DirectoryFile(os.open(name, _EXISTING | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._fd))
 
     def open(self, name: str) -> OpenFile:
         """Open a file that exists."""
-        return _File(os.open(name, _EXISTING, dir_fd=self._fd))
+        return _DirectoryFile(os.open(name, _EXISTING, dir_fd=self._fd))
 
     def delete(self, name: str) -> None:
         """Delete a file."""
@@ -225,7 +225,7 @@ class DirectoryFiles:
             ) from error
 
 
-class _File:
+class _DirectoryFile:
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
 

@@ -129,7 +129,7 @@ class ServerStatus(msgspec.Struct, array_like=True, gc=False):
     Of a node: `serving` counts the slots that it may serve now, `primary` those that its newest state (`version`) gives
     it. `lease_left_ms` is the rest of the coordinator's lease, 0 if there is none. `lease_over_ms` is how long ago the
     lease ended, `away_ms` how long the node has been out of touch with the coordinator; -1 if not so. `durability` is
-    how it keeps its locks ("none", "process" or "disk"), `journal_trouble` the reason for which it cannot at the moment,
+    how it keeps locks ("none", "process" or "disk"), `journal_trouble` the reason for which it cannot at the moment,
     "" if it can, and `journal_trouble_ms` for how long it has not been able to, -1 if it can.
     Of a coordinator: `waiting` counts the slots that wait for leases to end; `heard` has `[node, ms]` for each member:
     the time since its last heartbeat, -1 if none; `leader` is the address of the one that leads, and `standbys` are

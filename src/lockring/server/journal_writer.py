@@ -1,9 +1,9 @@
 """Writes the journal of one life of a node, before anything leaves that depends on it.
 
 - Each turn the core is asked for its batch, which is written; only then are the effects taken. With the durability
-  process they may already rest on that batch, so an answer is no turn later than without a journal.
+  process they may already rest on that batch, so an answer leaves in the same turn as without a journal.
 - With the durability disk, a thread syncs what was written, one sync at a time, and the core hears of it afterwards.
-  What is written meanwhile waits for the next sync, all together.
+  Batches that are written meanwhile share the next sync.
 - A failure loses everything since the last durable batch. From then on a new segment is tried, and once there is one,
   the core writes everything again.
 - The clock is read again after a write, which may have taken long: rights are checked at the moment of the effects.
@@ -29,6 +29,9 @@ from lockring.units import NS_PER_S
 
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 2.0
+_MARK_S: Final = 0.005
+"""How long the last batches that were written may go unmarked: damage to them is taken for a torn write until then."""
+
 _CALM_NS: Final = 10 * NS_PER_S
 
 log: Final = logging.getLogger("lockring.node")
@@ -47,6 +50,7 @@ class JournalWriter:
     def __init__(
         self, core: NodeCore, journal: Journal, *, waits_for_sync: bool, wake: Callable[[], None]
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._core = core
         self._journal = journal
         self._waits_for_sync = waits_for_sync
@@ -55,6 +59,8 @@ class JournalWriter:
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._pause_s = _PAUSE_S_MIN
         self._retry: asyncio.TimerHandle | None = None
+        self._is_mark_due = False
+        self._is_over = False
 
     def begin(self) -> None:
         """Make the beginning of this life durable, which must come before it joins. Blocks.
@@ -79,11 +85,11 @@ class JournalWriter:
         batch = self._core.take_journal(now_ns=now_ns)
         if batch is None:
             return self._core.take_effects(now_ns=now_ns)
-        self._write(batch)
-        return self._core.take_effects(now_ns=monotonic_ns())
+        return self._core.take_effects(now_ns=self._write(batch))
 
     def end(self) -> None:
         """Write and sync what is left, and leave the directory to others. Blocks."""
+        self._is_over = True
         self._worker.finish()
         if self._retry is not None:
             self._retry.cancel()
@@ -94,33 +100,48 @@ class JournalWriter:
 
     # ----------------------------------------------------------------------- inner
 
-    def _write(self, batch: JournalBatch) -> None:
+    def _write(self, batch: JournalBatch) -> int:
+        """Write a batch, and return the time after that."""
         try:
             self._journal.append(batch)
         except JournalError as error:
             self._lost(str(error))
-            return
+            return monotonic_ns()
+        now_ns = monotonic_ns()
         if self._waits_for_sync:
             self._worker.request(is_urgent=batch.is_urgent)
         else:
-            self._durable(batch.number)
+            self._durable(batch.number, now_ns)
+            if not self._is_mark_due:
+                self._is_mark_due = True
+                self._loop.call_later(_MARK_S, self._mark)
             if batch.ends_rewrite:
                 self._worker.request()  # only then are the old segments deleted
         if self._journal.is_due_for_rewrite:
             self._begin_rewrite()
+        return now_ns
 
-    def _durable(self, number: int) -> None:
+    def _mark(self) -> None:
+        self._is_mark_due = False
+        if self._is_over:
+            return
+        try:
+            self._journal.mark()
+        except JournalError as error:
+            self._lost(str(error))
+
+    def _durable(self, number: int, now_ns: int) -> None:
         core = self._core
-        core.journaled(number, now_ns=monotonic_ns())
+        core.journaled(number, now_ns=now_ns)
         if self._trouble.is_on and not core.journal_trouble:
             self._pause_s = _PAUSE_S_MIN
-            so_far = self._trouble.ends(now_ns=monotonic_ns())
+            so_far = self._trouble.ends(now_ns=now_ns)
             if so_far:
                 log.info("the journal works again: everything that is held was written again (%s)", so_far)
 
     def _synced(self, number: int) -> None:
         if self._waits_for_sync:
-            self._durable(number)
+            self._durable(number, monotonic_ns())
             self._wake()
 
     def _lost(self, reason: str) -> None:
@@ -134,7 +155,7 @@ class JournalWriter:
         if told:
             log.error("%s", told)
         if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(self._pause_s, self._try_again)
+            self._retry = self._loop.call_later(self._pause_s, self._try_again)
             self._pause_s = min(2 * self._pause_s, _PAUSE_S_MAX)
         self._wake()
 

@@ -102,7 +102,7 @@ async def _run(make: Callable[[], ServerProcess]) -> int:
     finished: asyncio.Task[int] | None = None
     try:
         await service.start()
-        gc.freeze()  # what a journal has brought back is no garbage
+        gc.freeze()  # what a journal has brought back stays
         finished = loop.create_task(service.finished())
         await asyncio.wait([finished, end], return_when=asyncio.FIRST_COMPLETED)
         return end.result() if end.done() else finished.result()

@@ -24,13 +24,14 @@ from lockring.errors import JournalError
 from lockring.journal.codec import FileIdentity
 from lockring.journal.files import LOCK_NAME
 from lockring.journal.host import Host
+from lockring.journal.journal import POSITION_NAME
 from tests.sim.framework.world import MS
 
 SECTOR_BYTES: Final = 512
-"""What a disk writes at once or not at all."""
+"""The bytes that a disk writes at once or not at all."""
 
 _WRITES_KEPT: Final = 64
-"""A system does not keep written bytes in memory for ever: of more writes than this, the oldest reach the disk."""
+"""A system does not keep written bytes in memory forever: of more writes than this, the oldest reach the disk."""
 
 _LONG_NS: Final = 1 << 60
 
@@ -117,7 +118,8 @@ class SimDisk:
         fails: whether syncs fail.
         slow_ns: longest time that a sync takes; the shortest is a tenth of it.
         tears: whether the next write to a segment kills its process halfway.
-        doubt: what has happened to the directory that makes it doubtful, "" for nothing. Whoever reads it clears it.
+        is_marked: whether the position file was written after the segments.
+        doubt: an event that makes the directory doubtful, "" for none. The life that reads it clears it.
     """
 
     def __init__(self, name: str, rng: random.Random, *, is_synced: bool) -> None:
@@ -128,6 +130,7 @@ class SimDisk:
         self.fails = False
         self.slow_ns = 2 * MS
         self.tears = False
+        self.is_marked = True
         self.doubt = "it is new"
         self._rng = rng
         self._boots = 1
@@ -202,7 +205,13 @@ class SimDisk:
         self._durable_names = dict(self._names)
 
     def flip_bit(self, rng: random.Random) -> bool:
-        """Flip a bit somewhere in the files, and return whether there was one."""
+        """Flip a bit somewhere in the files, and return whether that was possible.
+
+        Not where answers wait for writes only and a mark is still to come: damage to the last records is then taken for
+        a torn write.
+        """
+        if not (self.is_synced or self.is_marked):
+            return False
         inodes = [inode for name, inode in sorted(self._names.items()) if inode.data and name != LOCK_NAME]
         if not inodes:
             return False
@@ -333,6 +342,7 @@ class SimFile:
             disk.tears = False
             inode.write(data[: disk._rng.randrange(len(data))], offset)
             raise Killed
+        disk.is_marked = self._name == POSITION_NAME
         room = len(inode.data) - offset
         if disk.is_full and len(data) > room:
             inode.write(data[: disk._rng.randrange(max(room, 0), len(data))], offset)
@@ -345,7 +355,7 @@ class SimFile:
         return bytes(self._inode.data[offset : offset + size])
 
     def sync(self, size: int) -> None:
-        """Make the first `size` bytes survive a loss of power; those alone, since later ones may come too late for it."""
+        """Make the first `size` bytes survive a loss of power. Later ones may have come too late for it."""
         assert self._is_open, "a closed file is synced"
         assert not self._files.is_over, "a dead process syncs"
         if self._disk.fails:

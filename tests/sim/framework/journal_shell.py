@@ -1,8 +1,8 @@
 """The journal of a simulated node: the real `Journal` on a simulated disk, driven as the real server drives it.
 
-Each turn writes what the core has for it before the effects are taken, and marks how far it is once they have left. With the durability disk, a sync follows, one at
-a time and beside the turns; the core hears of its end in a later turn. A journal that fails is begun anew until that
-works, and the core then writes everything again.
+Each turn writes the core's batch before the effects are taken. A few milliseconds later a mark says how far it was.
+With the durability disk, a sync follows, one at a time and beside the turns; the core hears of its end in a later turn.
+A journal that fails is begun afresh until that works, and the core then writes everything again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 Durability = Literal["none", "process", "disk"]
 """Whether a node keeps a journal, and what its answers wait for: the write, or the sync."""
 
+MARK_NS = 5 * MS
+"""How long written batches stay without a mark."""
+
 AGAIN_NS = (20 * MS, S)
-"""How long after a failure the journal is begun anew: the shortest and the longest time."""
+"""How long after a failure the journal is begun afresh: the shortest and the longest time."""
 
 
 class JournalShell:
@@ -51,6 +54,7 @@ class JournalShell:
         self.found: JournalFound = self._journal.found
         self.reason = self._journal.reason
         self.has_failed = False
+        self._is_mark_due = False
         self._has_begun = False
         self._is_syncing = False
         self._wants_sync = False
@@ -96,12 +100,17 @@ class JournalShell:
         if self._node.world.heard is not None:
             self._node.world.heard(self._node.name, "disk", batch)
         if not self._is_synced:
+            if not self._is_mark_due:
+                self._is_mark_due = True
+                self._node.later(MARK_NS, self._mark)
             core.journaled(batch.number, now_ns=self._node.now_ns())
         if self._is_synced or batch.ends_rewrite or not self._has_begun:
             self._sync()
 
-    def mark(self) -> None:
-        """Note that the answers to what was written have left."""
+    def _mark(self) -> None:
+        self._is_mark_due = False
+        if self.has_failed:
+            return
         try:
             self._journal.mark()
         except JournalError as error:

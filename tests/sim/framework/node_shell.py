@@ -186,10 +186,6 @@ class NodeShell(Shell):
             self.world.stats["killed_writing"] += 1
             self._end_for(self.rng.randrange(MS, 500 * MS))
 
-    def mark_journal(self) -> None:
-        assert self.journal is not None
-        self.journal.mark()
-
     def on_crash(self) -> None:
         self.keeps_journal = False
         if self.journal is not None:
@@ -199,8 +195,10 @@ class NodeShell(Shell):
             self.disk.lose_power()
 
     def _pause_ns(self) -> int:
-        """Draw how long the supervisor of a refused node waits: with a journal and short leases less than usual, so that
-        the pause is not what its locks are lost by."""
+        """Draw how long the supervisor of a refused node waits.
+
+        With a journal and short leases it waits less than usual, so that no locks are lost by the pause alone.
+        """
         longest = 2_000 * MS
         if self.disk is not None:
             longest = min(longest, self.timing.coordinator_lease_ns // 8)

@@ -137,7 +137,7 @@ class Process:
         life: counts the starts; what belongs to an earlier life is dropped.
         alive: whether it runs (perhaps paused).
         lost_power: whether its machine stopped with it when it last crashed.
-        keeps_journal: whether `write_journal` is to be called in each turn.
+        keeps_journal: whether each turn calls `write_journal`.
         ends: its open ends of connections.
     """
 
@@ -187,9 +187,6 @@ class Process:
 
     def write_journal(self) -> None:
         """Write what must be on disk before the effects of this turn leave."""
-
-    def mark_journal(self) -> None:
-        """Note on disk that the effects of this turn have left."""
 
     def is_heartbeat(self, effect: Effect) -> bool:
         """Return whether an effect says only that the process lives. A turn with such effects only, in which nothing
@@ -374,8 +371,6 @@ class Process:
             self.carry_out(outbox.popleft())
             if life != self.life or not self.alive:
                 return
-        if self.keeps_journal:
-            self.mark_journal()
         self._busy = False
         self.world.turns += 1
         self.world.after_turn(self)

@@ -85,7 +85,7 @@ def drill_answer_before_write(seed: int) -> None:
 
 @mutant
 def sync_skipped() -> list[Change]:
-    """What is to be synced is only written, and counts as synced."""
+    """The files are only written, and count as synced."""
     perform = Journal.perform
 
     def changed(self: Journal, point: SyncPoint) -> None:
@@ -143,7 +143,7 @@ def position_before_journaled() -> list[Change]:
 
 @drill_by_chance(range(1, 4))
 def drill_position_before_journaled(seed: int) -> None:
-    """Two machines lose their power just after a grant, the backup's disk is slow, and the primary's is gone for good."""
+    """Two machines lose their power just after a grant. The backup's disk is slow, and the primary's is gone."""
     cluster, _ = _holding(2, "disk", seed=seed)
     primary, backup = cluster.primary(), cluster.backup()
     _disk_of(backup).slow_ns = S // 2
@@ -298,6 +298,7 @@ def drill_torn_record_applied() -> None:
     cluster, held = _holding(1, "process")
     (node,) = cluster.simulation.nodes
     assert held.ticket is not None
+    cluster.run(0.1)
     cluster.crash(node)
     _disk_of(node).overwrite(held.ticket.session.id.encode(), b"0")
     node.start()
@@ -344,7 +345,7 @@ def former_life_is_running() -> list[Change]:
 
 @drill
 def drill_former_life_is_running() -> None:
-    """The machine of a lone node loses its power and is back at once. Its connection to the coordinator has not ended."""
+    """The machine of a lone node is off for a moment, and its connection to the coordinator has not ended."""
     cluster, _ = _holding(1, "disk")
     (node,) = cluster.simulation.nodes
     cluster.crash(node, power=True)

@@ -1,5 +1,5 @@
-"""Held locks and a journal: restarts of one node and of all at once, with their processes or their machines, and disks that
-lose something."""
+"""Held locks and a journal: restarts of one node and of all at once, with or without their machines, and disks with
+faults."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_lone_node_that_is_killed_has_its_locks_again_as_soon_as_it_starts(dur
     assert served_again(cluster) < SOON_S
     free = cluster.simulation.clients[1].take(cluster.names(2)[1], ttl_ms=TTL_MS)
     assert cluster.wait(lambda: free.outcome == "held", 10) < SOON_S, (
-        "nobody waits for leases of the former life"
+        "it does not wait for leases of the former life"
     )
     assert_kept(cluster, held)
 

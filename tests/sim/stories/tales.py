@@ -1,7 +1,7 @@
 """The eleven stories: what happens in each, and which words stand before its parts.
 
-Each plays in a cluster at rest of three nodes (`journal`: of one), with the default durations. Nothing is left to chance: all clocks run
-alike, and every message takes a millisecond. So a story changes only where the protocol does.
+Each plays in a cluster at rest of three nodes (`journal`: of one), with the default durations. Nothing is left to
+chance: all clocks run alike, and every message takes a millisecond. So a story changes only where the protocol does.
 """
 
 from __future__ import annotations

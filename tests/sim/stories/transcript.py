@@ -109,7 +109,7 @@ class Transcript:
         self._add(sender, f"-> {receiver}  {text}")
 
     def _batch(self, sender: str, batch: JournalBatch) -> None:
-        """What a node writes into its journal, as far as it is about this slot or about none."""
+        """Add a batch that a node writes into its journal, as far as it is about this slot or about none."""
         kept = [each for each in batch.entries if getattr(each, "slot", self._slot) == self._slot]
         shown = [self._struct(each) for each in kept]
         if batch.ends_rewrite:

@@ -94,18 +94,18 @@ def test_an_empty_batch_has_a_record_too() -> None:
     assert decode_entries(record.payload) == []
 
 
-@pytest.mark.parametrize("bit", range(8 * len(RECORD)))
-def test_a_record_with_a_flipped_bit_is_never_taken_for_good(bit: int) -> None:
-    flipped = bytearray(RECORD)
-    flipped[bit // 8] ^= 1 << bit % 8
-    assert isinstance(SEAL.read(memoryview(flipped), 0), Flaw)
-    assert isinstance(SEAL.read(memoryview(flipped + RECORD), 0), Flaw)
+def test_a_record_with_a_flipped_bit_is_never_taken_for_good() -> None:
+    for bit in range(8 * len(RECORD)):
+        flipped = bytearray(RECORD)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert isinstance(SEAL.read(memoryview(flipped), 0), Flaw), bit
+        assert isinstance(SEAL.read(memoryview(flipped + RECORD), 0), Flaw), bit
 
 
-@pytest.mark.parametrize("length", range(len(RECORD)))
-def test_a_cut_record_says_how_much_is_needed(length: int) -> None:
-    flaw = SEAL.read(memoryview(RECORD[:length]), 0)
-    assert flaw == Flaw("cut", RECORD_HEAD_BYTES if length < RECORD_HEAD_BYTES else len(RECORD))
+def test_a_cut_record_says_how_much_is_needed() -> None:
+    for length in range(len(RECORD)):
+        flaw = SEAL.read(memoryview(RECORD[:length]), 0)
+        assert flaw == Flaw("cut", RECORD_HEAD_BYTES if length < RECORD_HEAD_BYTES else len(RECORD))
 
 
 def test_zeros_are_told_from_damage() -> None:

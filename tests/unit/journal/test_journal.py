@@ -16,7 +16,7 @@ from lockring.core.journal import ClusterSeen, JournalBatch
 from lockring.errors import JournalError
 from lockring.journal import codec
 from lockring.journal import journal as journal_module
-from lockring.journal.codec import HEADER_BYTES
+from lockring.journal.codec import HEADER_BYTES, POSITION_BYTES, POSITION_OFFSETS
 from lockring.journal.files import LOCK_NAME, DirectoryFiles
 from lockring.journal.host import Host
 from lockring.journal.journal import POSITION_NAME, Durability, Journal
@@ -477,6 +477,18 @@ def test_a_batch_that_was_answered_for_and_is_gone_is_damage(place: Place, harm:
     )
 
 
+def test_the_two_stamps_of_the_position_are_written_in_turn_over_the_lower_one(place: Place) -> None:
+    for _ in range(2):
+        journal = place.start()
+        for number in range(1, 4):
+            content = (place.directory / POSITION_NAME).read_bytes()
+            higher = max(content[offset : offset + POSITION_BYTES] for offset in POSITION_OFFSETS)
+            journal.append(batch(number))
+            journal.mark()
+            assert higher in (place.directory / POSITION_NAME).read_bytes()
+        journal.close(in_order=False)
+
+
 @pytest.mark.parametrize("marked", [False, True])
 def test_a_mark_tells_a_damaged_last_batch_from_a_torn_one(place: Place, marked: bool) -> None:
     journal = place.start()
@@ -524,6 +536,27 @@ def test_a_bad_batch_is_torn_if_a_later_one_knows_only_earlier_ones_as_durable(p
     again = place.start(durability="disk", host=REBOOTED)
     assert names_in(again.found.entries) == [1]
     assert again.found.is_complete
+
+
+def test_a_batch_that_is_missing_before_a_later_segment_is_damage_even_if_the_position_is_older(
+    place: Place,
+) -> None:
+    journal = place.start(durability="disk")
+    position = (place.directory / POSITION_NAME).read_bytes()
+    journal.append(batch(1))
+    sync(journal)
+    end = place.path(1).stat().st_size
+    journal.append(batch(2))
+    journal.begin_rewrite()
+    journal.append(batch(3))
+    sync(journal)
+    journal.append(batch(4))
+    journal.close(in_order=False)
+    place.path(1).write_bytes(place.path(1).read_bytes()[:end])
+    (place.directory / POSITION_NAME).write_bytes(position)
+    again = place.start(durability="disk")
+    assert names_in(again.found.entries) == [1]
+    assert "batches up to 3 were answered for, but it can be read up to 1 only" in again.reason
 
 
 def test_a_segment_that_is_missing_is_damage(place: Place) -> None:
@@ -630,6 +663,19 @@ def test_a_life_after_damage_is_vouched_for_again_with_what_it_wrote_itself(plac
     place.crash()
     again = place.start()
     assert again.found == ([LIFE, ClusterSeen("d", 1, 1)], True)
+
+
+def test_a_life_after_a_cut_is_vouched_for_though_the_position_was_beyond_the_cut(place: Place) -> None:
+    journal = place.start()
+    journal.append(batch(1))
+    end = place.path(1).stat().st_size
+    for number in range(2, 9):
+        journal.append(batch(number))
+    place.crash()
+    place.path(1).write_bytes(place.path(1).read_bytes()[:end])
+    assert "is damaged" in place.start().reason
+    place.crash()
+    assert place.start().found == ([], True)
 
 
 # ------------------------------------------------------------------------- failures

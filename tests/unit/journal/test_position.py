@@ -5,11 +5,11 @@ from __future__ import annotations
 from random import Random
 
 from lockring.journal.journal import POSITION_NAME, Journal
-from tests.journal_faults import SimDisk
 from tests.unit.journal.batches import NODE, batch
+from tests.unit.journal.faulty_disk import FaultyDisk
 
 
-def life(disk: SimDisk) -> Journal:
+def life(disk: FaultyDisk) -> Journal:
     """Begin a life on the journal of the disk."""
     return Journal(disk.files(), node=NODE, durability="disk", host=disk.host)
 
@@ -26,7 +26,7 @@ def write(journal: Journal, number: int) -> None:
 
 def test_a_damaged_position_file_is_mended_for_good_by_the_next_life() -> None:
     for seed in range(10):
-        disk = SimDisk(Random(seed))
+        disk = FaultyDisk(Random(seed))
         write(life(disk), 1)
         disk.kill()
         disk.truncate(POSITION_NAME, 3)

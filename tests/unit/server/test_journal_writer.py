@@ -34,7 +34,7 @@ from lockring.server.journal_writer import JournalWriter
 from lockring.server.node_log import NodeLog
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
-from tests.journal_faults import SimDisk
+from tests.unit.journal.faulty_disk import FaultyDisk
 from tests.unit.net.serving import run, until
 
 N1 = NodeId("N1")
@@ -44,7 +44,7 @@ VERSION = 10
 class Life:
     """A life of a node that serves every slot, with one client. The test plays the coordinator."""
 
-    def __init__(self, disk: SimDisk, durability: Durability = "process", incarnation: int = 1) -> None:
+    def __init__(self, disk: FaultyDisk, durability: Durability = "process", incarnation: int = 1) -> None:
         self.disk = disk
         self.granted: list[str] = []
         me = Replica(N1, Incarnation(incarnation))
@@ -115,7 +115,7 @@ class Life:
         self.disk.lose_power()
 
 
-def written(disk: SimDisk) -> list[str]:
+def written(disk: FaultyDisk) -> list[str]:
     """Return the names of the locks whose grants and removals the next life finds, as "+name" and "-name"."""
     disk.kill()
     journal = Journal(disk.files(), node=N1, durability="process", host=disk.host)
@@ -129,17 +129,17 @@ def written(disk: SimDisk) -> list[str]:
     ]
 
 
-def in_loop(test: Callable[[SimDisk], Awaitable[None]]) -> None:
+def in_loop(test: Callable[[FaultyDisk], Awaitable[None]]) -> None:
     async def main() -> None:
-        await test(SimDisk(Random(1)))
+        await test(FaultyDisk(Random(1)))
 
     run(main())
 
 
 def test_a_life_that_has_begun_outlives_a_loss_of_power_before_it_has_joined() -> None:
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         for seed in range(20):  # each loses another part of what is not synced
-            disk = SimDisk(Random(seed))
+            disk = FaultyDisk(Random(seed))
             Life(disk).lose_power()
             journal = Journal(disk.files(), node=N1, durability="process", host=disk.host)
             assert LifeBegan(N1, Incarnation(1)) in journal.found.entries
@@ -148,7 +148,7 @@ def test_a_life_that_has_begun_outlives_a_loss_of_power_before_it_has_joined() -
 
 
 def test_an_answer_leaves_in_the_turn_in_which_its_grant_is_written() -> None:
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
         life.acquire("x", 1)
         assert life.granted == ["x"]
@@ -158,7 +158,7 @@ def test_an_answer_leaves_in_the_turn_in_which_its_grant_is_written() -> None:
 
 
 def test_with_the_durability_disk_an_answer_leaves_once_its_grant_is_synced() -> None:
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk, "disk")
         await life.settled()
         before = disk.syncs
@@ -173,7 +173,7 @@ def test_with_the_durability_disk_an_answer_leaves_once_its_grant_is_synced() ->
 
 
 def test_what_comes_while_a_sync_is_under_way_shares_the_next_one() -> None:
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk, "disk")
         await life.settled()
         before = disk.syncs
@@ -190,7 +190,7 @@ def test_a_journal_that_cannot_be_written_lets_grants_wait_and_goes_on_when_it_c
 ) -> None:
     caplog.set_level("INFO", "lockring.node")
 
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
         await life.settled()
         life.acquire("x", 1)
@@ -217,7 +217,7 @@ def test_a_journal_that_cannot_be_written_lets_grants_wait_and_goes_on_when_it_c
 
 
 def test_after_a_failed_sync_everything_is_written_again() -> None:
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk, "disk")
         await life.settled()
         disk.fails_syncs = True
@@ -236,7 +236,7 @@ def test_after_a_failed_sync_everything_is_written_again() -> None:
 
 
 def test_the_last_turn_is_written_at_the_end() -> None:
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
         await life.settled()
         life.acquire("x", 1)
@@ -248,7 +248,7 @@ def test_the_last_turn_is_written_at_the_end() -> None:
 
 
 def test_an_end_in_order_needs_no_other_proof_even_after_another_boot() -> None:
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
         await life.settled()
         life.acquire("x", 1)
@@ -262,7 +262,7 @@ def test_an_end_in_order_needs_no_other_proof_even_after_another_boot() -> None:
 def test_a_long_journal_is_written_again_and_its_former_segments_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lockring.journal.journal.REWRITE_BYTES_MIN", 300_000)
 
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
         await life.settled()
         before = set(segments(disk))
@@ -286,7 +286,7 @@ def test_the_log_says_once_how_many_locks_came_back_and_how_long_it_took(
 ) -> None:
     caplog.set_level("INFO", "lockring.node")
 
-    async def main(disk: SimDisk) -> None:
+    async def main(disk: FaultyDisk) -> None:
         life = Life(disk)
         life.acquire("x", 1)
         now_ns = monotonic_ns()
@@ -299,5 +299,5 @@ def test_the_log_says_once_how_many_locks_came_back_and_how_long_it_took(
     in_loop(main)
 
 
-def segments(disk: SimDisk) -> list[str]:
+def segments(disk: FaultyDisk) -> list[str]:
     return [name for name in disk.files().names() if name.endswith(".log")]

@@ -75,8 +75,8 @@ class Work:
 class Servers:
     """Node cores with a client's connection to the first of them, and the work that its locks make."""
 
-    def __init__(self, *names: str) -> None:
-        nodes = Nodes(*names)
+    def __init__(self, *names: str, journals: bool = False) -> None:
+        nodes = Nodes(*names, journals=journals)
         nodes.assign(names[0], names[1] if len(names) > 1 else None, *NAMES)
         for _ in range(20):
             nodes.advance(200 * MS)
@@ -86,6 +86,8 @@ class Servers:
         self._core.receive(CONNECTION, ClientHello(PROTOCOL, "", "a client", 1), now_ns=nodes.now)
         self._core.take_effects(now_ns=nodes.now)
         self._now_ns = nodes.now
+        self._has_journals = journals
+        self.batches = 0
         self.work = Work()
         self.answers: list[Message] = []
 
@@ -107,6 +109,11 @@ class Servers:
             core = self._cores[replica]
             with self.work:
                 core.receive(sender, message, now_ns=self._now_ns)
+                if self._has_journals:
+                    batch = core.take_journal(now_ns=self._now_ns)
+                    if batch is not None:
+                        self.batches += 1
+                        core.journaled(batch.number, now_ns=self._now_ns)
                 effects = core.take_effects(now_ns=self._now_ns)
             for effect in effects:
                 assert isinstance(effect, (Send, Reply))
@@ -147,6 +154,19 @@ def test_a_lock_takes_few_calls_at_its_nodes(names: tuple[str, ...], calls_max: 
     servers.work = Work()
     for number in range(2, PAIRS + 2):
         servers.pair(number)
+    assert servers.work.calls <= calls_max * PAIRS
+
+
+@pytest.mark.parametrize(("names", "calls_max"), [(("A",), 74), (("A", "B"), 200)])
+def test_a_lock_takes_few_calls_at_its_nodes_with_journals(names: tuple[str, ...], calls_max: int) -> None:
+    servers = Servers(*names, journals=True)
+    servers.pair(1)
+    servers.work = Work()
+    servers.batches = 0
+    for number in range(2, PAIRS + 2):
+        servers.pair(number)
+    # The removal of one goes along with the next grant, at every node.
+    assert PAIRS <= servers.batches / len(names) <= 1.02 * PAIRS
     assert servers.work.calls <= calls_max * PAIRS
 
 

@@ -22,6 +22,7 @@ from lockring.core.node.recovery import Recovery
 from lockring.core.node.slot import NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS, up
 from lockring.ids import Incarnation, SlotNumber
+from lockring.protocol import FORMER_LIVES_MAX
 from lockring.units import NS_PER_MS
 
 
@@ -43,7 +44,7 @@ class FormerLives:
             recovery: what the journal says; its slots are kept.
             now_ns: when the present life begins.
         """
-        self.lives = tuple(life for life in recovery.lives if life < me.incarnation)
+        self.lives = _bounded(tuple(life for life in recovery.lives if life < me.incarnation))
         self.seen = recovery.seen
         self.restored: dict[SlotNumber, bool] = dict.fromkeys(recovery.slots, False)
         self._id = me.node
@@ -51,9 +52,12 @@ class FormerLives:
         self._unbound: dict[SlotNumber, None] = {}
 
     def refuses(self, state: ClusterState) -> bool:
-        """Return whether a state is of another cluster than theirs, or older than what they knew."""
+        """Return whether a state is of another cluster than theirs, older than what they knew, or has skipped that."""
         seen = self.seen
-        return seen is not None and (state.cluster != seen.cluster or state.version < seen.version)
+        if seen is None:
+            return False
+        is_older = state.version < seen.version or state.has_skipped(seen.version)
+        return is_older or state.cluster != seen.cluster
 
     def named_in(self, state: ClusterState) -> tuple[Incarnation, ...]:
         """Return the lives that a state still names in some slot; all of them before the first state."""
@@ -101,6 +105,18 @@ class FormerLives:
 
     def _is_former(self, replica: Replica) -> bool:
         return replica.node == self._id and replica.incarnation in self.lives
+
+
+def _bounded(lives: tuple[Incarnation, ...]) -> tuple[Incarnation, ...]:
+    """Return as many lives as one may vouch for.
+
+    If a node has started again and again, its coordinator was either there, and the state names one of the last, or it
+    was not, and the state still names one of the first.
+    """
+    if len(lives) <= FORMER_LIVES_MAX:
+        return lives
+    half = FORMER_LIVES_MAX // 2
+    return lives[:half] + lives[-half:]
 
 
 def _replicas_of(slot: SlotState) -> list[Replica]:

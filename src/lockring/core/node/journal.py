@@ -237,12 +237,13 @@ class NodeJournal:
             return None
         self._next = _Batch()
         self.number += 1
+        entries, batch.entries = batch.entries, []  # not kept here: nothing bounds how long a sync may take
         self._under_way[self.number] = batch
         if ends_rewrite:
             rewrite.last = self.number
         if rewrites and self.trouble:
             is_urgent = True  # grants wait for that
-        return JournalBatch(self.number, batch.entries, is_urgent, ends_rewrite)
+        return JournalBatch(self.number, entries, is_urgent, ends_rewrite)
 
     def journaled(self, number: int) -> None:
         """Note that all batches up to one are durable."""

@@ -56,8 +56,8 @@ def recover(found: JournalFound, sessions: Sessions, now_ns: int) -> Recovery:
                 replay.take(entry)
             except _Damage as found_damage:
                 damage = str(found_damage)
-    if found.is_complete and not damage and replay.unstarted:
-        damage = f"the content of slot {min(replay.unstarted)} has no beginning"
+    if found.is_complete and not damage and replay.skipped:
+        damage = f"the content of slot {min(replay.skipped)} has no beginning"
     if damage or not found.is_complete:
         for slot in replay.slots.values():
             slot.clear()
@@ -70,8 +70,8 @@ class _Replay:
     """A replay so far.
 
     Attributes:
-        slots: by number, all slots that have had a start.
-        unstarted: slots whose entries have been skipped, since the start of their content is still to come.
+        slots: by number, all slots that were mentioned.
+        skipped: slots with entries that make no sense yet, since the start of their content is still to come.
         lives: in order.
         seen: the newest state.
     """
@@ -79,8 +79,9 @@ class _Replay:
     def __init__(self, sessions: Sessions, now_ns: int) -> None:
         self._sessions = sessions
         self._now_ns = now_ns
+        self._started: dict[SlotNumber, None] = {}
         self.slots: dict[SlotNumber, NodeSlot] = {}
-        self.unstarted: dict[SlotNumber, None] = {}
+        self.skipped: dict[SlotNumber, None] = {}
         self.lives: dict[Incarnation, None] = {}
         self.seen: ClusterSeen | None = None
 
@@ -91,22 +92,31 @@ class _Replay:
             raise _Damage(f"there is no slot {number}")
         slot = self.slots.get(number)
         if slot is None:
-            if not isinstance(entry, EmptySlot) and not (isinstance(entry, Snapshot) and entry.part == 0):
-                self.unstarted[number] = None
-                return
             slot = self.slots[number] = NodeSlot(number, self._sessions)
         if isinstance(entry, EmptySlot):
             slot.clear(entry.base)
-            self.unstarted.pop(number, None)
+            self._start(number)
         elif isinstance(entry, ReignEnd):
-            if number not in self.unstarted and not slot.take_over_from(entry.end, self._now_ns):
-                raise _Damage(f"the end of reign {entry.end.since} of slot {number} does not fit its content")
+            if not slot.take_over_from(entry.end, self._now_ns):
+                self._skip(
+                    number, f"the end of reign {entry.end.since} of slot {number} does not fit its content"
+                )
         elif slot.takes(entry, slot.base):
             slot.apply(entry, slot.base, self._now_ns)
-            if slot.content is not None:
-                self.unstarted.pop(number, None)
-        elif number not in self.unstarted and not _is_known(slot, entry):
-            raise _Damage(f"part of reign {entry.since} of slot {number} does not fit its content")
+            if slot.content is not None and number not in self._started:
+                self._start(number)
+        elif not _is_known(slot, entry):
+            self._skip(number, f"part of reign {entry.since} of slot {number} does not fit its content")
+
+    def _start(self, number: SlotNumber) -> None:
+        self._started[number] = None
+        self.skipped.pop(number, None)
+
+    def _skip(self, number: SlotNumber, damage: str) -> None:
+        """Skip an entry of a slot whose content has not started yet; anywhere else it is damage."""
+        if number in self._started:
+            raise _Damage(damage)
+        self.skipped[number] = None
 
 
 def _is_known(slot: NodeSlot, part: StreamPart) -> bool:
