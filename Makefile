@@ -41,7 +41,7 @@ help:
 	@echo "make cluster   the tests with real processes alone"
 	@echo "make fuzz      INPUTS=$(INPUTS) hostile inputs against real processes, from a SEED=… or a new one"
 	@echo "make overload  10,000 waiters, 5,000 connections, clients that never read"
-	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs: 20 minutes"
+	@echo "make stores    all tests of the stores, with real servers of etcd and PostgreSQL, which it installs"
 	@echo "make upgrade   rolling restarts from the previous version to this one and back, under the load of clients of both"
 	@echo "make cleaner   the drills of the empty-folder cleaner: 20,000 folders, a bucket, a scan of 1,000,000 folders"
 	@echo "make chaos     faults on a cluster of real processes: MINUTES=$(MINUTES), and SEED=… to do the same ones again;"

@@ -125,9 +125,14 @@ class PostgresServer:
     def kill(self) -> None:
         """Kill it and all of its processes, with whatever they are doing."""
         if self._process is not None:
-            self.signal(signal.SIGKILL)
+            # Else it may start a process in the place of one that was killed, and leave that behind.
+            self._process.send_signal(signal.SIGSTOP)
+            wait_until_stopped(self._process.pid)
+            pids = self.signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+            for pid in pids:
+                wait_until_gone(pid)
 
     def remove(self) -> None:
         """Kill it, and remove what it has stored."""
@@ -164,6 +169,15 @@ def wait_until_stopped(pid: int) -> None:
     while any(state not in "TtZX" for state in _states_of(pid)):
         if time.monotonic() > until_s:
             raise ServerFailed(f"process {pid} does not stop")
+        time.sleep(0.005)
+
+
+def wait_until_gone(pid: int) -> None:
+    """Wait until no thread of a process is left after a SIGKILL: its memory and its ports are free then."""
+    until_s = time.monotonic() + STARTED_S_MAX
+    while any(state not in "ZX" for state in _states_of(pid)):
+        if time.monotonic() > until_s:
+            raise ServerFailed(f"process {pid} does not end")
         time.sleep(0.005)
 
 
