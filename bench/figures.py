@@ -60,7 +60,9 @@ class Summary:
     def __init__(self, measurements: Iterable[Measurement]) -> None:
         self._values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
         self._notes: dict[tuple[str, str, str], dict[str, None]] = {}
+        self._by_round: dict[tuple[str, str, str, int], Values] = {}
         for each in measurements:
+            self._by_round[each.workload, each.variant, each.peer, each.round] = each.values
             key = (each.workload, each.variant, each.peer)
             values = self._values.setdefault(key, {})
             notes = self._notes.setdefault(key, {})
@@ -83,6 +85,20 @@ class Summary:
         """Return the median of a figure over the rounds, or None if it was not measured."""
         found = self.get(workload, variant, peer, name)
         return None if found is None else found.median
+
+    def ratio_by_round(self, workload: str, variant: str, peers: tuple[str, str], name: str) -> float | None:
+        """Return the first peer's figure as a multiple of the second's: the median of the rounds' ratios.
+
+        Within a round the two stand close together in time, so the machine's mood is in both. None if no round has
+        both.
+        """
+        ratios = []
+        for (*where, peer, round_), values in self._by_round.items():
+            if (*where, peer) == (workload, variant, peers[0]):
+                other = self._by_round.get((workload, variant, peers[1], round_), {})
+                found = ratio(values.get(name), other.get(name))
+                ratios += [] if found is None else [found]
+        return statistics.median(ratios) if ratios else None
 
     def variants(self, workload: str) -> list[str]:
         """Return the variants of a workload, in the order of their first measurement."""

@@ -25,8 +25,8 @@ _VISIT_S_MAX: Final = 0.1
 class Holder:
     """A client that holds many locks, and checks that none was lost and no token has changed."""
 
-    def __init__(self, servers: str, locks: int) -> None:
-        self.client = lockring.Client(servers, ttl=TTL_S)
+    def __init__(self, servers: str, locks: int, *, ttl_s: int = TTL_S) -> None:
+        self.client = lockring.Client(servers, ttl=ttl_s)
         self.grants = [self.client.lock(f"job/{number}").acquire(timeout=60) for number in range(locks)]
         self.tokens = [grant.fencing_token for grant in self.grants]
         self.lost: list[str] = []

@@ -136,14 +136,15 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Let it, and all of its processes, stand still: the kernel goes on taking connections and data."""
-        self.signal(signal.SIGSTOP)
+        for pid in self.signal(signal.SIGSTOP):
+            wait_until_stopped(pid)
 
     def thaw(self) -> None:
         """Let it go on."""
         self.signal(signal.SIGCONT)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to every process of the server."""
+    def signal(self, number: signal.Signals) -> set[int]:
+        """Send a signal to every process of the server, and return their ids."""
         assert self._process is not None
         # The workers are in sessions of their own.
         pids = {self._process.pid}
@@ -154,3 +155,21 @@ class PostgresServer:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        return pids
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Wait until all threads of a process stand still after a SIGSTOP: the one that takes it may be at the disk."""
+    until_s = time.monotonic() + STARTED_S_MAX
+    while any(state not in "TtZX" for state in _states_of(pid)):
+        if time.monotonic() > until_s:
+            raise ServerFailed(f"process {pid} does not stop")
+        time.sleep(0.005)
+
+
+def _states_of(pid: int) -> list[str]:
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return states

@@ -17,7 +17,7 @@ from lockring.store.etcd.calls import RANGE, EtcdCalls, Method
 from lockring.store.etcd.etcd_pb2 import RangeRequest
 from lockring.store.etcd.place import parse
 from lockring.testing import Place
-from tests.stores.servers import HOST, STARTED_S_MAX, ServerFailed
+from tests.stores.servers import HOST, STARTED_S_MAX, ServerFailed, wait_until_stopped
 
 
 class EtcdTls:
@@ -183,6 +183,7 @@ class EtcdServer:
     def freeze(self, member: int = 0) -> None:
         """Let a member stand still: the kernel goes on taking connections and data."""
         self._processes[member].send_signal(signal.SIGSTOP)
+        wait_until_stopped(self._processes[member].pid)
 
     def thaw(self, member: int = 0) -> None:
         """Let it go on."""

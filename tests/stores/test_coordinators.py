@@ -129,6 +129,7 @@ def test_the_loss_of_every_coordinator_at_once_loses_no_lock(cluster: LocalClust
     holder.check("the coordinators are back")
 
 
+@pytest.mark.slow
 def test_an_operator_may_name_any_coordinators_if_the_leader_is_among_them(cluster: LocalCluster) -> None:
     leader = cluster.leader
     standbys = [name for name in cluster.coordinators if name != leader]

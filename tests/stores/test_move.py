@@ -101,6 +101,28 @@ def test_locks_stay_held_while_the_state_moves_from_a_directory_to_etcd_to_postg
 
 
 @pytest.mark.slow
+def test_locks_outlive_every_process_of_a_cluster_whose_state_moves_meanwhile(
+    etcd: EtcdServer, name: str, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "state.json")
+    with LocalCluster(nodes=3, durability="process", stabilization_s=0.3) as cluster:
+        holder = Holder(cluster.servers, LOCKS, ttl_s=30)
+        for node in cluster.nodes:
+            cluster.kill(node)
+        cluster.terminate(COORDINATOR)
+        assert cluster.wait_for_exit(COORDINATOR) == 0
+        command("export", "--data-dir", str(cluster.directory / "data"), file)
+        command("import", "--store", etcd.url(name), file)
+        cluster.use_store(etcd.url(name))
+        for process in (COORDINATOR, *cluster.nodes):
+            cluster.restart(process)
+        cluster.wait_until_stable(timeout_s=SETTLED_S)
+        holder.check("everything was killed, and the state has moved")
+        holder.take_again()
+        holder.client.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["etcd", "postgresql"])
 def test_a_store_that_coordinators_use_is_neither_exported_nor_imported(
     request: pytest.FixtureRequest, kind: str, name: str, tmp_path: Path

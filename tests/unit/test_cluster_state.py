@@ -57,6 +57,7 @@ def cluster_states(draw: st.DrawFn) -> ClusterState:
         backup_lease_ms=draw(numbers),
         coordinator_lease_ms=draw(numbers),
         coordinator=draw(st.text(max_size=10)),
+        skipped=tuple(draw(st.lists(st.tuples(numbers, numbers), max_size=3))),
     )
 
 
@@ -177,3 +178,8 @@ def test_a_replica_s_tenure_is_found_as_backup_or_learner() -> None:
     assert slot.copy_of(Replica("n3", 1)) is None, "the primary is no copy"
     assert slot.copy_of(Replica("n1", 2)) is None, "another life has no tenure"
     assert SlotState().copy_of(Replica("n1", 1)) is None
+
+
+def test_versions_between_two_states_are_skipped_and_those_of_the_states_are_not() -> None:
+    state = ClusterState(skipped=((10, 20), (30, 31)))
+    assert [version for version in range(40) if state.has_skipped(version)] == list(range(11, 20))

@@ -18,7 +18,9 @@ from tests.chaos.register import Register
 from tests.processes import PATIENCE_S, eventually
 from tests.upgrade.previous import variables_for
 
-STABLE_S: Final = 60.0
+STABLE_S: Final = 180.0
+NEW_SETTINGS: Final = frozenset({"--data-dir", "--durability"})
+"""Settings of nodes that the previous version does not know."""
 VISITS: Final = 20
 """Visits of locks that each client makes after each step, at least."""
 
@@ -26,18 +28,27 @@ VISITS: Final = 20
 class MixedCluster(LocalCluster):
     """A cluster whose processes run the previous version, until each is exchanged for this one.
 
+    Nodes of this version keep journals, which those of the previous one leave alone.
+
     Args:
         previous: the sources of the previous version.
         nodes: how many nodes there are.
     """
 
     def __init__(self, previous: Path, *, nodes: int) -> None:
-        super().__init__(nodes, stabilization_s=0.3)
+        super().__init__(nodes, stabilization_s=0.3, durability="process")
         self._previous = previous
+        self._exchanged: set[str] = set()
 
-    def _add(self, name: str, process: TestedProcess) -> None:
-        process._variables = variables_for(self._previous)
-        super()._add(name, process)
+    def _spawn(self, process: TestedProcess) -> None:
+        is_previous = process.address not in self._exchanged
+        sources = self._previous if is_previous else None
+        process.variables = {**(process.variables or {}), **variables_for(sources)}
+        command = process.command
+        if is_previous and "node" in command:
+            process.command = _without(command, NEW_SETTINGS)
+        super()._spawn(process)
+        process.command = command
 
     def exchange(self, name: str, *, for_previous: bool = False, kill: bool = False) -> None:
         """End a process, start it in the other version, and wait until the cluster is whole.
@@ -53,9 +64,20 @@ class MixedCluster(LocalCluster):
             self.terminate(name)
             code = self.wait_for_exit(name, timeout_s=PATIENCE_S)
             assert code == 0, f"{name} ended with {code}\n{self.log_of(name)}"
-        self._process(name)._variables = variables_for(self._previous if for_previous else None)
+        if for_previous:
+            self._exchanged.discard(self.address_of(name))
+        else:
+            self._exchanged.add(self.address_of(name))
         self.restart(name)
         self.wait_until_stable(timeout_s=STABLE_S)
+
+
+def _without(command: list[str], flags: frozenset[str]) -> list[str]:
+    """Return a command line without these flags and their values."""
+    follows = [False, *(word in flags for word in command)]
+    return [
+        word for word, is_value in zip(command, follows, strict=False) if not is_value and word not in flags
+    ]
 
 
 class Clients:

@@ -62,8 +62,13 @@ def export(file: str, as_json: bool, **given: Any) -> int:
 @click.command("import")
 @click.argument("file")
 @click.option("--force", is_flag=True, help="Replace another state that the store has. It is then lost.")
+@click.option(
+    "--as-left",
+    is_flag=True,
+    help="Declare that no coordinator has run since the export, however long ago that was.",
+)
 @_move_options
-def import_(file: str, force: bool, as_json: bool, **given: Any) -> int:
+def import_(file: str, force: bool, as_left: bool, as_json: bool, **given: Any) -> int:
     """Write the state in a FILE of `lockring coordinator export` into a store; - is standard input.
 
     Stop every coordinator first. The locks that are held stay held if coordinators are started on the new store within
@@ -75,7 +80,7 @@ def import_(file: str, force: bool, as_json: bool, **given: Any) -> int:
         export_ = decode_export(data)
     except StoreError as error:
         raise StoreError(f"{_named(file)} cannot be imported: {error}") from error
-    outcome = import_state(place, export_, force=force, wall_ns=wall_ns())
+    outcome = import_state(place, export_, force=force, as_left=as_left, wall_ns=wall_ns())
     _warn(outcome)
     if as_json:
         print_json(_outcome(outcome, export_))

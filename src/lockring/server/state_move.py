@@ -9,7 +9,8 @@ every lock held. The rules:
   that the file was old.
 - *A file may be old.* Once the coordinator lease has passed since the export, no lock that was held then can be held
   still, but the cluster may have gone on elsewhere. Then the placement of the slots counts for nothing, and the next
-  start waits for earlier leases. The same holds where the new store has a newer state of the same cluster.
+  start waits for earlier leases, unless an operator declares that no coordinator has run since. The placement also
+  counts for nothing where the new store has a newer state of the same cluster.
 - *Nothing falls.* A state that replaces another one of the same cluster has a higher version, and its slots begin above
   the generations of both.
 """
@@ -83,13 +84,16 @@ def export_state(settings: StorePlaceSettings, *, wall_ns: int) -> Export:
     return Export(msgspec.structs.replace(state, farewell=None), wall_ns, place)
 
 
-def import_state(settings: StorePlaceSettings, export: Export, *, force: bool, wall_ns: int) -> ImportOutcome:
+def import_state(
+    settings: StorePlaceSettings, export: Export, *, force: bool, as_left: bool = False, wall_ns: int
+) -> ImportOutcome:
     """Write an exported state into a store that no coordinator uses.
 
     Args:
         settings: name the store.
         export: the state.
         force: whether to replace another state that the store has.
+        as_left: whether it is certain that no coordinator has run since the export.
         wall_ns: the wall clock, in nanoseconds.
 
     Raises:
@@ -97,6 +101,8 @@ def import_state(settings: StorePlaceSettings, export: Export, *, force: bool, w
         StoreError: the store cannot be used, a coordinator uses it, it has another state and `force` is not given, or
             it is unknown whether it has taken the state.
     """
+    if as_left:
+        export = export._replace(exported_at_ns=wall_ns)
     with _opened(settings) as (store, place):
         present = store.read()
         if present is not None and _is_same(present, export.state) and not _is_old(export, wall_ns):
@@ -133,8 +139,8 @@ def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tup
         why = "the store had a newer state of the same cluster"
     elif _is_old(export, wall_ns):
         why = (
-            f"the export is not of the last {state.coordinator_lease_ms / 1_000:g} s (the coordinator lease), so the cluster"
-            " may have gone on since"
+            f"the export is not of the last {state.coordinator_lease_ms / 1_000:g} s (the coordinator lease), and without"
+            " --as-left the cluster may have gone on since"
         )
     if not why:
         return state, ""

@@ -105,7 +105,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: list[_Slots]
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     layout: int = msgspec.field(name="format_version")
     exported_at: str
@@ -121,7 +121,7 @@ class _Header(msgspec.Struct, frozen=True):
 
 def encode_export(export: Export) -> bytes:
     """Return the content of the file for a state, indented and with a line end."""
-    content = _File(
+    content = _Document(
         format=FORMAT,
         layout=FORMAT_VERSION,
         exported_at=_to_text(export.exported_at_ns),
@@ -151,7 +151,7 @@ def decode_export(data: bytes) -> Export:
             " release that exported it"
         )
     try:
-        content = msgspec.json.decode(data, type=_File)
+        content = msgspec.json.decode(data, type=_Document)
         exported_at_ns = _from_text(content.exported_at)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise StoreError(f"it is damaged: {error}; {_MEND}") from error
@@ -295,7 +295,7 @@ def _from_ranges(text: str) -> Iterable[SlotNumber]:
         yield from map(SlotNumber, range(begin, end + 1))
 
 
-def _checksum_of(content: _File) -> str:
+def _checksum_of(content: _Document) -> str:
     """Return the checksum of a file: that of its content on one line with an empty checksum."""
     data = msgspec.json.encode(msgspec.structs.replace(content, checksum=""))
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

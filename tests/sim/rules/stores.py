@@ -205,3 +205,35 @@ def drill_unknown_is_not_stored() -> None:
     cluster.cut(primary, backup, 60)
     store.write_delay = 0
     cluster.run(10)
+
+
+@mutant
+def skipped_versions_known() -> list[Change]:
+    """Every version below the newest one passes for a state of this store."""
+    return [(ClusterState, "has_skipped", lambda self, version: False)]
+
+
+@drill
+def drill_skipped_versions_known() -> None:
+    """A store goes back to before a failover; one coordinator meets no node there, and then another one meets them."""
+    cluster = Scenario(nodes=2, clients=1)
+    simulation, coordinator, store = cluster.simulation, cluster.coordinator, cluster.simulation.store
+    former, successor, client = cluster.primary(), cluster.backup(), cluster.simulation.clients[0]
+    moments = store.length
+    for process in (successor, coordinator, client):
+        cluster.cut(former, process, 60)
+    cluster.wait(lambda: cluster.primary() is successor, 10)
+    cluster.wait(lambda: cluster.serves(successor), 5)
+    cluster.hold(client, cluster.name, ttl_ms=30_000)
+    cluster.crash(coordinator)
+    coordinator.new_cluster = False
+    store.set_back(store.length - moments)
+    cluster.cut(successor, coordinator, 60)
+    coordinator.start()
+    cluster.run(1)
+    cluster.crash(coordinator)
+    cluster.mend(successor, coordinator)
+    coordinator.start()
+    cluster.wait(lambda: cluster.is_joined(successor), 5)
+    simulation.network.heal()
+    cluster.run(40)

@@ -14,7 +14,7 @@ from tests.sim.framework.coordinator_shell import CoordinatorShell
 from tests.sim.framework.store import Outcome
 from tests.sim.framework.workload import Task
 from tests.sim.framework.world import S
-from tests.sim.scenarios.scenario import Scenario
+from tests.sim.scenarios.scenario import TTL_MS, Scenario
 
 DECIDES_S = 5.0
 """Within this time after the end of a leader another one decides."""
@@ -207,3 +207,19 @@ def test_a_rolling_restart_of_the_coordinators_moves_nothing() -> None:
         led.cluster.wait(lambda: any(map(led.cluster.decides, led.cluster.simulation.coordinators)), 10)
         led.cluster.run(2)
     led.demand_nothing_lost()
+
+
+def test_a_store_that_goes_back_under_its_leader_counts_as_lost_and_tokens_grow() -> None:
+    led = Led()
+    cluster, store = led.cluster, led.cluster.simulation.store
+    cluster.crash(cluster.backup())
+    cluster.run(10)
+    store.set_back(3)
+    cluster.run(15)
+    assert {task.outcome for task in led.held} == {"local-deadline"}
+    first = led.held[0]
+    again = cluster.simulation.clients[1].take(cluster.many_names(1)[0], ttl_ms=TTL_MS)
+    assert cluster.wait(lambda: again.outcome == "held", 40) > 10, (
+        "not before every lease from before is over"
+    )
+    assert again.generation > first.generation

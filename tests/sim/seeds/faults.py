@@ -306,18 +306,6 @@ class Injector:
             self._crash(process, rng, duration)
         self.simulation.store.wipe()
 
-    def _set_back(self, rng: random.Random, duration: int) -> None:
-        """The store goes back to an earlier state, perhaps while all coordinators are down; once in a run."""
-        store = self.simulation.store
-        if store.length == 0 or self.world.stats["set_back"]:
-            return
-        for process in self.simulation.coordinators:
-            process.new_cluster = False
-        if rng.random() < 0.3:
-            for process in self.simulation.coordinators:
-                self._crash(process, rng, duration)
-        store.set_back(min(store.length, rng.choice((1, 1, 2, 3, rng.randrange(1, 1 + store.length)))))
-
     # ------------------------------------------------------------------ disks
 
     def _all_crash(self, rng: random.Random, duration: int) -> None:

@@ -25,7 +25,7 @@ class Plan(NamedTuple):
         gap: usual time between two faults.
         trouble: length of the time with faults.
         late_nodes: how many nodes may join later.
-        wipe: whether the store may be lost, or set back.
+        wipe: whether the store may be lost.
         alone: whether there is only one fault (see `alone`).
         standbys: whether the store names a leader among the coordinators; else each claims the term when it starts.
         group: habits of the members of a group, None in most runs.
@@ -130,15 +130,13 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
     )
     also = world.rng("modes")
     habits = habits._replace(shared=also.choice((0.0, 0.0, 0.3, 0.7)), watched=also.choice((0, 0, 1, 3)))
-    lost = "wipe"
-    leading = world.rng("standbys")
     if wipe is None:
         wipe = rng.random() < 0.08
     kinds = list(rng.choice(THEMES)) if rng.random() < 0.5 else rng.sample(KINDS, rng.randrange(2, 9))
     late_nodes = 2 if "join" in kinds else 0
     if wipe:
         # Generations are above the clock then, so that it must not go back, nor time be lost twice within a second.
-        kinds = [kind for kind in kinds if kind != "wall_jump"] + [lost]
+        kinds = [kind for kind in kinds if kind != "wall_jump"] + ["wipe"]
     durability = draw_durability(world)
     if durability != "none":
         also = world.rng("journal")
@@ -154,6 +152,7 @@ def draw_plan(world: World, *, wipe: bool | None = None) -> Plan:
         trouble = 3 * trouble
     clients = rng.choice((1, 2, 2) if sprint else (1, 2, 2, 3, 4))
     coordinators = 1 if alone else rng.choice((1, 1, 2))
+    leading = world.rng("standbys")
     standbys = (coordinators > 1 or alone) and leading.random() < 0.7
     if standbys:
         coordinators = leading.choice((2, 3))

@@ -50,6 +50,22 @@ def test_each_round_is_set_against_the_floor_that_was_taken_beside_it() -> None:
     assert summary.get("single", "one core", "lockring", "floors") == (10.0, 10.0, 10.0, 2)
 
 
+def test_two_peers_are_compared_within_each_round() -> None:
+    summary = Summary(
+        [
+            *(
+                measurement(peer="redis", round_=n, median_us=us)
+                for n, us in enumerate((10.0, 100.0, 1000.0))
+            ),
+            *(measurement(peer="lockring", round_=n, median_us=us) for n, us in enumerate((20.0, 50.0))),
+        ]
+    )
+    assert summary.ratio_by_round("single", "one core", ("lockring", "redis"), "median_us") == (2.0 + 0.5) / 2
+    assert summary.ratio_by_round("single", "one core", ("lockring", "etcd"), "median_us") is None
+    assert summary.ratio_by_round("single", "unpinned", ("lockring", "redis"), "median_us") is None
+    assert summary.ratio_by_round("single", "one core", ("lockring", "redis"), "p99_us") is None
+
+
 def test_a_note_of_several_rounds_is_printed_once() -> None:
     summary = Summary([measurement(round_=number, note="stopped at 7") for number in range(3)])
     assert summary.notes("single", "one core", "lockring") == ["stopped at 7"]

@@ -21,7 +21,12 @@ COMMANDS = root.list_commands(click.Context(root))
 def flags_of(name: str) -> set[str]:
     command = root.get_command(click.Context(root), name)
     assert command is not None
-    options = [each for each in command.params if isinstance(each, click.Option)]
+    commands = [command]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        inner = [command.get_command(context, each) for each in command.list_commands(context)]
+        commands += [each for each in inner if each is not None]
+    options = [each for one in commands for each in one.params if isinstance(each, click.Option)]
     return {flag for each in options for flag in each.opts} | {"--help", "-h"}
 
 

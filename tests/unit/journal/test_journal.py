@@ -665,6 +665,19 @@ def test_a_life_after_damage_is_vouched_for_again_with_what_it_wrote_itself(plac
     assert again.found == ([LIFE, ClusterSeen("d", 1, 1)], True)
 
 
+def test_a_life_after_a_cut_is_vouched_for_though_the_position_was_beyond_the_cut(place: Place) -> None:
+    journal = place.start()
+    journal.append(batch(1))
+    end = place.path(1).stat().st_size
+    for number in range(2, 9):
+        journal.append(batch(number))
+    place.crash()
+    place.path(1).write_bytes(place.path(1).read_bytes()[:end])
+    assert "is damaged" in place.start().reason
+    place.crash()
+    assert place.start().found == ([], True)
+
+
 # ------------------------------------------------------------------------- failures
 
 

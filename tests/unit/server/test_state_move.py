@@ -191,3 +191,18 @@ def test_an_old_export_is_not_taken_for_what_the_store_has_already(tmp_path: Pat
         import_state(place, export, force=False, wall_ns=NOW + 3_600 * NS_PER_S)
     outcome = import_state(place, export, force=True, wall_ns=NOW + 3_600 * NS_PER_S)
     assert is_forgotten(outcome.state)
+
+
+def test_an_operator_may_declare_that_the_cluster_has_not_gone_on(tmp_path: Path, export: Export) -> None:
+    """Nodes with data directories then find their slots, and need not wait."""
+    late_ns = NOW + 3_600 * NS_PER_S
+    outcome = import_state(directory(tmp_path / "new"), export, force=False, as_left=True, wall_ns=late_ns)
+    assert outcome.why_forgotten == ""
+    assert is_placed_as_before(stored(tmp_path / "new"))
+
+
+def test_such_a_word_does_not_outweigh_a_newer_state(tmp_path: Path, export: Export) -> None:
+    newer = msgspec.structs.replace(STATE, version=V + 30)
+    place = directory(tmp_path / "new", newer)
+    outcome = import_state(place, export, force=True, as_left=True, wall_ns=NOW)
+    assert is_forgotten(outcome.state)

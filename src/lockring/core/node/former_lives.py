@@ -52,9 +52,12 @@ class FormerLives:
         self._unbound: dict[SlotNumber, None] = {}
 
     def refuses(self, state: ClusterState) -> bool:
-        """Return whether a state is of another cluster than theirs, or older than what they knew."""
+        """Return whether a state is of another cluster than theirs, older than what they knew, or has skipped that."""
         seen = self.seen
-        return seen is not None and (state.cluster != seen.cluster or state.version < seen.version)
+        if seen is None:
+            return False
+        is_older = state.version < seen.version or state.has_skipped(seen.version)
+        return is_older or state.cluster != seen.cluster
 
     def named_in(self, state: ClusterState) -> tuple[Incarnation, ...]:
         """Return the lives that a state still names in some slot; all of them before the first state."""

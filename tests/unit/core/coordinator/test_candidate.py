@@ -1,152 +1,141 @@
-"""A coordinator of a shared store, for people: which one leads, which store it is, and whether it works."""
+"""One coordinator process over several leads: what belongs to one of them reaches no other."""
 
 from __future__ import annotations
 
+from itertools import count
+from typing import TypeVar
+
+import pytest
+
+from lockring.cluster_state import ClusterState
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
-from lockring.core.effects import Send, StoreCampaign, StoreRead, StoreWrite
+from lockring.core.coordinator.leadership import LEAD_MS
+from lockring.core.effects import Effect, Note, StoreCampaign, StoreRead, StoreResign, StoreWrite
 from lockring.core.election import Candidate, Election
-from lockring.ids import NO_CLUSTER, ClientId, ClusterId, ConnectionId, GreetingNumber, RequestNumber, TermId
-from lockring.protocol import PROTOCOL, ClientHello, GetStatus, ServerStatus, StatusReply
+from lockring.ids import OperationNumber, TermId
 from lockring.units import NS_PER_S
 
-PLACE = "etcd (etcd://h:2379/p)"
-OTHER = Candidate(TermId("other"), "other:9500")
-REFUSED = f"{PLACE} cannot be asked for the leader: connection refused"
+T = TypeVar("T")
+
+OTHER = Candidate(TermId("other"), "127.0.0.1:9502")
 
 
-class Played:
-    """The core with its store played by hand: `answer` is the outcome of campaigns, `problem` that of all else."""
+class Process:
+    """A coordinator process on a shared store, whose answers the test gives."""
 
     def __init__(self) -> None:
-        self.now_ns = NS_PER_S
-        self.answer: Election | None = None
-        self.problem = ""
-        self.replies: list[ServerStatus] = []
-        self.leads_of = self.asked = 0
+        self.now_ns = 0
+        numbers = count(1)
         self.core = CandidateCore(
-            address="own:9500",
-            store=PLACE,
+            address="127.0.0.1:9501",
             is_shared=True,
-            new_term=lambda: TermId("own"),
-            make_core=self._make_core,
-            now_ns=self.now_ns,
-            wall_ns=self.now_ns,
+            new_term=lambda: TermId(f"term-{next(numbers)}"),
+            make_core=self._decider,
+            now_ns=0,
+            wall_ns=NS_PER_S,
         )
-        self.core.start(now_ns=self.now_ns)
-        self.settle()
+        self.core.start(now_ns=0)
 
-    def _make_core(self, term: TermId, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
+    def _decider(self, term: TermId, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
         return CoordinatorCore(
-            address="own:9500",
+            address="127.0.0.1:9501",
             term=term,
-            cluster_if_new=ClusterId("c"),
+            cluster_if_new="c",
             new_cluster=True,
-            store=PLACE,
             now_ns=now_ns,
             wall_ns=wall_ns,
         )
 
-    @property
-    def own(self) -> Candidate:
-        return self.core.candidate
+    def effects(self, seconds: float = 0.0) -> list[Effect]:
+        """Let time pass, and return the effects that are due then."""
+        self.now_ns += int(seconds * NS_PER_S)
+        self.core.on_timer(now_ns=self.now_ns)
+        return self.core.take_effects(now_ns=self.now_ns)
 
-    def settle(self) -> None:
-        while effects := self.core.take_effects(now_ns=self.now_ns):
-            for effect in effects:
-                match effect:
-                    case StoreCampaign(operation=operation):
-                        problem = "" if self.answer is not None else REFUSED
-                        self.core.election_result(operation, self.answer, problem=problem, now_ns=self.now_ns)
-                    case StoreRead(operation=operation):
-                        self.core.store_result(
-                            operation,
-                            ok=not self.problem,
-                            state=None,
-                            problem=self.problem,
-                            now_ns=self.now_ns,
-                        )
-                    case StoreWrite(operation=operation, state=state):
-                        is_ok = not self.problem
-                        self.core.store_result(
-                            operation,
-                            ok=is_ok,
-                            state=state if is_ok else None,
-                            problem=self.problem,
-                            now_ns=self.now_ns,
-                        )
-                    case Send(message=StatusReply(status=status)):
-                        self.replies.append(status)
+    def campaign(self, leader: Candidate | None, *, seconds: float = 1.0) -> list[Effect]:
+        """Let the next campaign have this result, None for the process itself; return the effects after it."""
+        campaign = the(StoreCampaign, self.effects(seconds))
+        election = Election(leader or campaign.candidate)
+        self.core.election_result(campaign.operation, election, now_ns=self.now_ns)
+        return self.effects()
 
-    def pass_s(self, seconds: int) -> None:
-        for _ in range(10 * seconds):
-            self.now_ns += NS_PER_S // 10
-            self.core.on_timer(now_ns=self.now_ns)
-            self.settle()
-
-    def status(self) -> ServerStatus:
-        """Return the answer to a client that connects now."""
-        self.asked += 1
-        connection = ConnectionId(self.asked)
-        self.core.connected(connection, now_ns=self.now_ns)
-        hello = ClientHello(PROTOCOL, NO_CLUSTER, ClientId("x"), GreetingNumber(1), "x")
-        self.core.receive(connection, hello, now_ns=self.now_ns)
-        self.core.receive(connection, GetStatus(RequestNumber(1)), now_ns=self.now_ns)
-        self.settle()
-        self.core.disconnected(connection, now_ns=self.now_ns)
-        return self.replies[-1]
-
-    def news(self) -> list[str]:
-        return [each.text for each in self.core.take_store_news()]
+    def stored(self, operation: OperationNumber, state: ClusterState | None) -> list[Effect]:
+        """Answer an operation on the store, and return the effects after it."""
+        self.core.store_result(operation, ok=True, state=state, now_ns=self.now_ns)
+        return self.effects()
 
 
-def test_a_standby_names_the_leader_the_others_and_the_store() -> None:
-    played = Played()
-    played.answer = Election(OTHER, (played.own,))
-    played.pass_s(2)
-    status = played.status()
-    assert (status.leader, status.standbys) == ("other:9500", ["own:9500"])
-    assert (status.store, status.store_failing_ms, status.store_problem) == (PLACE, -1, "")
+def the(kind: type[T], effects: list[Effect]) -> T:
+    """Return the one effect of this kind."""
+    (found,) = of(kind, effects)
+    return found
 
 
-def test_a_standby_says_since_when_the_store_fails_and_why_and_logs_that_once() -> None:
-    played = Played()
-    played.answer = Election(OTHER, (played.own,))
-    played.pass_s(2)
-    played.news()
-    played.answer = None
-    played.pass_s(8)
-    status = played.status()
-    assert 7_000 <= status.store_failing_ms <= 8_000
-    assert status.store_problem == REFUSED
-    assert played.news() == [REFUSED]
-    played.answer = Election(OTHER, (played.own,))
-    played.pass_s(2)
-    assert played.status().store_failing_ms == -1
-    (line,) = played.news()
-    assert line.startswith("the store can be read again")
+def of(kind: type[T], effects: list[Effect]) -> list[T]:
+    """Return the effects of this kind."""
+    return [each for each in effects if isinstance(each, kind)]
 
 
-def test_a_leader_says_that_its_store_cannot_be_written() -> None:
-    played = Played()
-    played.problem = "out of space"
-    played.answer = Election(played.own)
-    played.pass_s(3)
-    status = played.status()
-    assert status.leader == "own:9500"
-    assert (status.store, status.store_problem) == (PLACE, "out of space")
-    assert 2_000 <= status.store_failing_ms <= 3_000
-    played.problem = ""
-    played.pass_s(3)
-    assert played.status().store_failing_ms == -1
+def test_results_for_a_former_lead_do_not_reach_the_present_one() -> None:
+    process = Process()
+    first = the(StoreRead, process.campaign(None))
+    process.campaign(OTHER)
+    second = the(StoreRead, process.campaign(None, seconds=2))
+    assert of(StoreWrite, process.stored(first.operation, None)) == []
+    claim = the(StoreWrite, process.stored(second.operation, None))
+    assert claim.state.term == process.core.candidate.term
 
 
-def test_a_leader_without_nodes_notices_by_its_campaigns_that_the_store_is_away() -> None:
-    played = Played()
-    played.answer = Election(played.own)
-    played.pass_s(3)
-    assert played.status().store_failing_ms == -1
-    played.answer = None
-    played.pass_s(5)
-    status = played.status()
-    assert (status.leader, status.store_problem) == ("own:9500", REFUSED)
-    assert 4_000 <= status.store_failing_ms <= 5_000
+def test_each_lead_has_a_term_of_its_own() -> None:
+    process = Process()
+    terms = []
+    for _ in range(3):
+        process.campaign(None, seconds=2)
+        terms.append(process.core.candidate.term)
+        process.campaign(OTHER)
+        assert process.core.deciding is None
+    assert len(set(terms)) == 3
+
+
+def test_a_campaign_without_an_answer_ends_no_lead() -> None:
+    process = Process()
+    process.campaign(None)
+    leader = process.core.deciding
+    campaign = the(StoreCampaign, process.effects(1))
+    process.core.election_result(campaign.operation, None, problem="the store is away", now_ns=process.now_ns)
+    assert process.core.deciding is leader is not None
+
+
+def test_a_term_that_another_coordinator_has_ended_is_given_up_and_not_campaigned_for_again() -> None:
+    process = Process()
+    read = the(StoreRead, process.campaign(None))
+    claim = the(StoreWrite, process.stored(read.operation, None))
+    theirs = ClusterState(cluster="c", version=claim.state.version + 1, term=OTHER.term)
+    process.core.store_result(claim.operation, ok=False, state=theirs, now_ns=process.now_ns)
+    resign = the(StoreResign, process.effects())
+    assert resign.term == claim.state.term
+    campaign = the(StoreCampaign, process.effects(1))
+    assert campaign.candidate.term != claim.state.term
+
+
+@pytest.mark.parametrize("lead_ms", [LEAD_MS, 600])
+def test_a_coordinator_campaigns_three_times_within_a_lead(lead_ms: int) -> None:
+    process = Process()
+    process.core._leadership.lead_ms = lead_ms
+    begun_ns = []
+    for _ in range(4):
+        found: list[StoreCampaign] = []
+        while not found:
+            found = of(StoreCampaign, process.effects(0.01))
+        (campaign,) = found
+        assert campaign.ttl_ms == lead_ms
+        begun_ns.append(process.now_ns)
+        process.core.election_result(campaign.operation, Election(OTHER), now_ns=process.now_ns)
+    assert (begun_ns[3] - begun_ns[0]) // 1_000_000 == pytest.approx(lead_ms, abs=60)
+
+
+def test_a_standby_says_once_who_leads() -> None:
+    process = Process()
+    notes = [each.text for each in of(Note, process.campaign(OTHER))]
+    assert notes == [f"the coordinator at {OTHER.address} leads; this one stands by"]
+    assert of(Note, process.campaign(OTHER)) == []

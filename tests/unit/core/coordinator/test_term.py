@@ -570,6 +570,32 @@ def test_a_restored_store_forgets_who_had_what() -> None:
     assert min(slot.base for slot in second.state.slots) > version
 
 
+def test_a_restored_store_is_found_out_even_if_a_coordinator_without_nodes_has_written_to_it() -> None:
+    first = World()
+    first.cluster("a", "b", "c")
+    backup = first.stored
+    first.drain("c")
+    first.run_until_quiet()
+    between = World(stored=backup, term="between", wall_ns=WALL_NS + 1000 * NS_PER_S)
+    between.run(1)
+    second = World(stored=between.stored, term="second", wall_ns=WALL_NS + 2000 * NS_PER_S)
+    rejoin(first, second, "a")
+    assert second.primaries() == {"-": 4096}
+    assert second.state.skipped == (), "all slots are forgotten: nothing more can be lost"
+
+
+def test_nodes_that_saw_nothing_but_what_the_store_has_are_not_taken_for_proof_of_a_loss() -> None:
+    first = World()
+    first.cluster("a", "b")
+    second = World(stored=first.stored, term="second", wall_ns=WALL_NS + 1000 * NS_PER_S)
+    second.run(1)
+    third = World(stored=second.stored, term="third", wall_ns=WALL_NS + 2000 * NS_PER_S)
+    rejoin(first, third, "a")
+    rejoin(first, third, "b")
+    assert set(third.primaries()) == {"a", "b"}
+    assert len(third.state.skipped) >= 2
+
+
 def test_what_a_late_node_has_seen_of_a_lost_store_only_raises_the_version_after_the_wait() -> None:
     world = World(new_cluster=False, wall_ns=1000 * NS_PER_S)
     world.join("a", version=0)
