@@ -85,7 +85,7 @@ async def _main(servers: str, clients: int, locks_each: int, ttl_s: float) -> No
     loop = asyncio.get_running_loop()
     lost: list[str] = []
     grants: dict[str, Grant] = {}
-    several = [lockring.aio.Client(servers, ttl=ttl_s) for _ in range(clients)]
+    several = [lockring.aio.Client(servers, ttl=ttl_s, connect_timeout=PATIENCE_S) for _ in range(clients)]
     shares = [[f"held-{mine}-{number}" for number in range(locks_each)] for mine in range(clients)]
     for each in await asyncio.gather(*map(_hold, several, shares, [lost] * clients)):
         grants |= each

@@ -53,6 +53,10 @@ _STORE: Final = (
 )
 _DATA_DIR_OF: Final = "Directory that has the coordinator's state, or takes it (SQLite)."
 _STORE_OF: Final = "Store that has the coordinators' state, or takes it, instead of a directory."
+_STORE_OF_UP: Final = (
+    "Store that the coordinators share: etcd://HOST,HOST,HOST/PREFIX or postgresql://USER@HOST/DATABASE#CLUSTER."
+    " A --data-dir beside it keeps the nodes' locks alone."
+)
 _IN_MEMORY: Final = "Keep no state: each start waits until every earlier lease must have ended, unless --new-cluster is given."
 _NEW_CLUSTER: Final = (
     "Declare that there was no cluster here before: if no state is found, do not wait for earlier leases."
@@ -290,7 +294,7 @@ class UpSettings(_Server, frozen=True, kw_only=True):
     coordinators: Annotated[
         int, setting("How many coordinators to start; more than one need --store.", minimum=1, maximum=9)
     ] = 1
-    store: Annotated[str, setting(_STORE, metavar="URL")] = ""
+    store: Annotated[str, setting(_STORE_OF_UP, metavar="URL")] = ""
     data_dir: Annotated[str | None, setting(_DATA_DIR_KEPT, metavar="DIR", check=_directory)] = None
     durability: Annotated[Durability | None, setting(_DURABILITY)] = None
     in_memory: Annotated[bool, setting(_IN_MEMORY)] = False

@@ -193,6 +193,7 @@ class NodeSlot:
 
     def _follow(self, tenure: tuple[Version, Version], index: MutationIndex) -> None:
         self.following = tenure
+        self.parts = []
         self.origin = tenure[1]
         self.content = (tenure[0], index)
 

@@ -28,7 +28,7 @@ from tests.unit.core.node.world import MS, Client, Nodes, S, of
 
 NAMES = ("x", "y", "z")
 NUMBERS = [slot_of(name) for name in NAMES]
-LIVES = 60
+LIVES = 40
 STEPS = 60
 
 
@@ -125,11 +125,31 @@ class Journaled(Nodes):
             self.crash(name)
         for name, disk in self.disks.items():
             disk.at_once = True
-            left = 0 if name == lost else self.random.randint(disk.durable, len(disk.batches))
-            disk.durable = left
-            self.papers[name].cut(left)
-            self.papers[name].rewriting_from = left
-            self.restart(name)
+            self.begin_again(name, is_lost=name == lost)
+
+    def begin_again(self, name: str, *, is_lost: bool = False) -> None:
+        """Start a node that has crashed on what is left of its journal."""
+        disk, paper = self.disks[name], self.papers[name]
+        left = 0 if is_lost else self.random.randint(disk.durable, len(disk.batches))
+        disk.durable = left
+        paper.cut(left)
+        paper.rewriting_from = left
+        self.restart(name)
+        disk.sync(self.cores[name], self.now)  # a life joins once its beginning is durable
+        self.settle()
+
+    def restart_one(self, name: str) -> None:
+        """Kill a node, which may be replaced, and put its next life in its place, if it still has one."""
+        self.crash(name)
+        slot = self.state.slots[NUMBERS[0]]
+        if slot.primary == self.replicas[name] and slot.backup is not None and self.random.random() < 0.3:
+            self.promote(slot.backup.replica.node, *NAMES)
+        self.begin_again(name)
+        if self.random.random() < 0.7:
+            self.tell()
+        if self.cores[name].join_facts().former:
+            self.inherit(name, *NUMBERS)
+        self.advance(self.random.choice([5, 3_000]) * MS)
 
     def check(self, name: str) -> None:
         """Replay what is there, from where old segments may end."""
@@ -182,7 +202,7 @@ def live(nodes: Journaled) -> None:
         if primary not in clients:
             clients[primary] = nodes.client(primary, f"s{primary}")
         client, name = clients[primary], draw.choice(NAMES)
-        match draw.randrange(12):
+        match draw.randrange(14):
             case 0 | 1 | 2:
                 acquire(nodes, client, name, acquisition)
             case 3 | 4:
@@ -203,6 +223,10 @@ def live(nodes: Journaled) -> None:
             case 10 if slot.backup is not None:
                 nodes.promote(other, *NAMES, swap=True)
                 clients.pop(primary)
+            case 12:
+                name = draw.choice(["A", "B"])
+                nodes.restart_one(name)
+                clients.pop(name, None)
             case 11:
                 version = nodes.state.version + 1
                 match draw.randrange(3):
