@@ -173,7 +173,7 @@ class ClusterState(msgspec.Struct, frozen=True):
     skipped: tuple[tuple[Version, Version], ...] = ()
 
     def has_skipped(self, version: Version) -> bool:
-        """Return whether no state of this store bore a version, so that one which did was lost: the store went back."""
+        """Return whether a version belongs to no state of this store: its state was lost when the store went back."""
         return any(below < version < above for below, above in self.skipped)
 
     def is_current(self, replica: Replica) -> bool:
