@@ -215,13 +215,12 @@ def drill_former_life_meant() -> None:
 
 
 def _states_of_any_cluster() -> list[Change]:
-    """A node adopts a newer state of any cluster."""
+    """A node adopts a newer state of any cluster, whichever versions that has skipped."""
     adopt = NodeCore.adopt
 
     def changed(self: NodeCore, state: ClusterState, *, now_ns: int) -> bool:
-        return adopt(
-            self, msgspec.structs.replace(state, cluster=self.state.cluster or state.cluster), now_ns=now_ns
-        )
+        cluster = self.state.cluster or state.cluster
+        return adopt(self, msgspec.structs.replace(state, cluster=cluster, skipped=()), now_ns=now_ns)
 
     return [(NodeCore, "adopt", changed)]
 
