@@ -183,9 +183,14 @@ class BlockingDriver:
             if call.waits:
                 self._calls.wait(call, self._host.feed)
         except ReentrantCall:
-            if ticket.state != HELD:
+            if call.item is not None:
+                # It has begun, and only the wait for its answer is refused: a finalizer in the middle of another
+                # client's work must not wait for the thread that is in this one's section.
+                self._withdraw(call)
+            elif ticket.state != HELD:
                 raise not_held(ticket) from None
-            self._let_go_later(ticket)
+            else:
+                self._let_go_later(ticket)
             return
         except BaseException:
             self._withdraw(call)

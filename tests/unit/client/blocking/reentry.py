@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -104,8 +105,10 @@ class Finalized:
         Finalized.left += 1
 
     def __del__(self) -> None:
-        Finalized.left -= 1
-        self._call()
+        try:
+            self._call()
+        finally:
+            Finalized.left -= 1
 
 
 def signals(client: lockring.Client, caller: Caller, calls: int) -> int:
@@ -137,7 +140,9 @@ def finalizers(client: lockring.Client, caller: Caller, calls: int) -> int:
             assert grant.held
         done += 1
     gc.set_threshold(700)
-    gc.collect()
+    while Finalized.left:  # another thread may collect at this moment, and then this call does nothing
+        gc.collect()
+        time.sleep(TICK_S)
     return done
 
 
