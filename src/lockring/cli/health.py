@@ -139,7 +139,7 @@ class _Diagnosis:
                     self._count_single(slot.primary.node)
 
     def _vacant_from(self, slot: SlotState) -> int:
-        """Return since when a slot has no primary, by the wall clock in ns.
+        """Return since when a slot has no primary, by the wall clock in ns; 0 if it never had one.
 
         That is the time in the state or, if later, the restart of the node that had it: an incarnation is
         the microseconds at which a process started.
@@ -258,14 +258,20 @@ class _Diagnosis:
             return ["no node has joined yet"]
         if not self._vacant:
             return []
-        since_s = max(0.0, (self._wall_ns - self._vacant_since) / NS_PER_S)
-        self._ended_s.append(since_s)
-        reasons = [
-            (
+        if self._vacant_since:
+            since_s = max(0.0, (self._wall_ns - self._vacant_since) / NS_PER_S)
+            self._ended_s.append(since_s)
+            reason = (
                 f"{count(self._vacant, 'slot')} of {SLOTS} without a primary for {duration(since_s)}: their locks must"
                 " wait until another node takes over or the last earlier lease has ended"
             )
-        ]
+        else:
+            self._ended_s.append(None)
+            reason = (
+                f"{count(self._vacant, 'slot')} of {SLOTS} not assigned yet: a node gets them once no other has joined"
+                " for a moment"
+            )
+        reasons = [reason]
         if self._coordinator.status is not None and self._coordinator.status.note:
             reasons.append(f"the coordinator says: {self._coordinator.status.note}")
         return reasons

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -95,6 +94,8 @@ def server_addresses(servers: str | Iterable[str] | None) -> ServerList:
 
 def default_owner() -> str:
     """Return the label of this process: "user@host:pid"."""
+    import getpass
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

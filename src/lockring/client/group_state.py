@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from lockring.client.grant_state import GrantState
 from lockring.client.process_bound import ProcessBound
+from lockring.client.random_ids import new_id
 from lockring.core.client import REPLACED, ClientCore, GroupSubscription, GroupView, Query, Wait
 from lockring.errors import AcquireTimeout, InvalidRequest, LockLost, LockringError, NotHeld, Unavailable
 from lockring.names import GROUP_PREFIX, check_member_id
@@ -38,7 +38,7 @@ def member_payload(member_id: str | None, weight: int, payload: bytes) -> tuple[
     Raises:
         InvalidRequest: an argument is malformed.
     """
-    member = secrets.token_hex(8) if member_id is None else check_member_id(member_id)
+    member = new_id() if member_id is None else check_member_id(member_id)
     if type(weight) is not int or not 1 <= weight <= WEIGHT_MAX:
         raise InvalidRequest(
             f"the weight of {member!r} is a whole number from 1 to {WEIGHT_MAX}, not {weight!r}"

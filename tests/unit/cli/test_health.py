@@ -148,6 +148,15 @@ def test_another_life_of_a_node_serves_nothing_of_the_former_one() -> None:
     assert "a was started again and has not joined yet" in health.reasons[0]
 
 
+def test_slots_that_never_had_a_primary_are_not_said_to_be_without_one_for_decades() -> None:
+    health = judge(state(SlotState()), node(A, 0), node(B, 0), coordinator())
+    assert (health.condition, health.since_s) == ("down", None)
+    assert health.heading == "NOT SERVING: no lock can be acquired or renewed"
+    assert health.reasons == [
+        "4096 slots of 4096 not assigned yet: a node gets them once no other has joined for a moment"
+    ]
+
+
 def test_slots_without_a_primary_say_since_when_and_what_the_coordinator_waits_for() -> None:
     health = judge(state(slot(None)), node(A, 0), node(B, 0), coordinator("4096 slots wait"))
     assert (health.condition, health.since_s) == ("down", 10.0)

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import functools
 import operator
-import secrets
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -41,6 +40,7 @@ from lockring.client.grant_state import (
 )
 from lockring.client.group_state import GroupListener
 from lockring.client.logs import LoggedCore, start_writing
+from lockring.client.random_ids import new_id
 from lockring.clock import monotonic_ns
 from lockring.core.client import (
     BACKLOG_MAX,
@@ -102,7 +102,7 @@ class AsyncDriver:
         self._core = core or LoggedCore(
             addresses,
             owner=self.owner,
-            new_id=lambda: secrets.token_hex(8),
+            new_id=new_id,
             software=f"lockring-python-asyncio {__version__}",
             connect_timeout_ns=connect_timeout_ns,
             origin=origin_of(addresses),

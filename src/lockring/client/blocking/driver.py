@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import functools
 import os
-import secrets
 import threading
 import warnings
 import weakref
@@ -50,6 +49,7 @@ from lockring.client.goodbye import remember
 from lockring.client.grant_state import abandon_held, listener_of, tell_lost, words_of_drop
 from lockring.client.group_state import GroupListener
 from lockring.client.logs import LoggedCore, start_writing
+from lockring.client.random_ids import new_id
 from lockring.clock import monotonic_ns
 from lockring.core.client import HELD, Backlog, ClientCore, Query, Ticket, Update, Wait, not_held
 from lockring.errors import LockringError, ReentrantCall
@@ -100,7 +100,7 @@ class BlockingDriver:
             LoggedCore,
             self.addresses,
             owner=self.owner,
-            new_id=functools.partial(secrets.token_hex, 8),
+            new_id=new_id,
             software=f"lockring-python {__version__}",
             connect_timeout_ns=self._connect_timeout_ns,
             origin=origin_of(self.addresses),
@@ -183,9 +183,14 @@ class BlockingDriver:
             if call.waits:
                 self._calls.wait(call, self._host.feed)
         except ReentrantCall:
-            if ticket.state != HELD:
+            if call.item is not None:
+                # It has begun, and only the wait for its answer is refused: a finalizer in the middle of another
+                # client's work must not wait for the thread that is in this one's section.
+                self._withdraw(call)
+            elif ticket.state != HELD:
                 raise not_held(ticket) from None
-            self._let_go_later(ticket)
+            else:
+                self._let_go_later(ticket)
             return
         except BaseException:
             self._withdraw(call)
