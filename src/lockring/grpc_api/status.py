@@ -41,6 +41,7 @@ STATUS_OF: Final[dict[str, int]] = {
     "closed": code_pb2.CANCELLED,
     "protocol": code_pb2.INTERNAL,
     "store": code_pb2.INTERNAL,
+    "journal": code_pb2.INTERNAL,
     "cannot-listen": code_pb2.INTERNAL,
     "output": code_pb2.INTERNAL,
     "system": code_pb2.INTERNAL,
