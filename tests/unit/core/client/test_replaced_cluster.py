@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockring.core.client import CallResult, ClientEffect, Disconnect, GroupChange, Update
+from lockring.core.client import CallResult, ClientEffect, Disconnect, GroupChange, SendTo, Update
 from lockring.core.timing import DISTANT_FUTURE_NS
 from lockring.errors import LockLost, WrongCluster
 from lockring.protocol import (
@@ -15,6 +15,7 @@ from lockring.protocol import (
     ClientHello,
     Drain,
     FollowGroup,
+    GetStatus,
     GrantReply,
     Message,
     Mode,
@@ -26,6 +27,7 @@ from lockring.protocol import (
     Welcome,
 )
 from tests.unit.core.client.world import (
+    COORDINATOR,
     TTL_MS,
     A,
     B,
@@ -232,6 +234,22 @@ def test_an_idle_link_is_checked_once_another_cluster_was_met_and_given_up_if_it
     effects = refuse(world, B) + world.pass_s(12)
     assert any(is_ping(effect) and effect.link == silent for effect in effects)
     assert any(isinstance(effect, Disconnect) and effect.link == silent for effect in effects)
+
+
+def test_an_idle_link_to_a_coordinator_is_checked_by_a_question_that_it_takes() -> None:
+    world = World([COORDINATOR, B])
+    world.acquire("x")
+    world.accept(COORDINATOR)
+    link = world.link_of[COORDINATOR]
+    assert sent(world.take(), GetStatus) == []
+    effects = refuse(world, B) + world.pass_s(12)
+    on_link = [
+        effect for effect in effects if isinstance(effect, SendTo | Disconnect) and effect.link == link
+    ]
+    assert isinstance(on_link[0], SendTo)
+    assert isinstance(on_link[0].message, GetStatus)
+    assert isinstance(on_link[-1], Disconnect)  # it did not answer
+    assert not any(is_ping(effect) for effect in on_link)
 
 
 def test_a_call_that_is_over_stays_over() -> None:
