@@ -39,6 +39,12 @@ class ConfigError(InvalidRequest):
     code = "config"
 
 
+class ExtraMissing(ConfigError):
+    """A setting that needs packages which are not installed."""
+
+    code = "extra"
+
+
 class AcquireTimeout(LockringError, TimeoutError):
     """The lock was not granted within the timeout of the call."""
 

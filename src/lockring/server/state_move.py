@@ -198,9 +198,10 @@ def _check_unused(store: SharedStore) -> None:
         StoreError: one does.
     """
     election = store.election()
-    present = [each for each in (election.leader, *election.standbys) if each is not None]
+    found = [each for each in (election.leader, *election.standbys) if each is not None]
+    present = list(dict.fromkeys(each.address for each in found))
     if present:
-        names = ", ".join(each.address for each in present)
+        names = ", ".join(present)
         verb = "uses" if len(present) == 1 else "use"
         raise StoreError(
             f"{store.place} is in use: a coordinator at {names} {verb} it; stop every coordinator first. One that was killed"

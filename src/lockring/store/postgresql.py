@@ -25,7 +25,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg
 
@@ -33,12 +32,12 @@ from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
 from lockring.ids import NO_VERSION, TermId, Version
+from lockring.store.postgresql_place import parse
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
 _CONNECT_S: Final = 2
 """Longest time to connect to one host, in whole seconds, as libpq counts."""
-_NAME_MAX: Final = 200
 
 _BEGIN: Final = (
     "BEGIN",
@@ -113,13 +112,17 @@ class PostgresStore:
         place: the engine and where it is, for people.
 
     Raises:
-        StoreError: the database cannot be reached, or does not let this role in. The text does not show the password.
+        InvalidRequest: the URL is malformed.
+        StoreError: the database cannot be reached, or does not let this role in.
+            Neither text shows the password.
     """
 
     def __init__(self, url: str) -> None:
-        conninfo, self._name = _split(url)
-        self._conninfo = conninfo
-        self.place = f"PostgreSQL ({_shown(url)})"
+        place = parse(url)
+        self._name = place.name
+        self._conninfo = place.conninfo
+        self._secrets = place.secrets
+        self.place = f"PostgreSQL ({place.shown})"
         self._mutex = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._cached: tuple[int, ClusterState] | None = None
@@ -229,7 +232,7 @@ class PostgresStore:
                 raise ProtocolError(f"it bears version {state.version}, not {version}")
         except ProtocolError as error:
             raise StoreError(
-                f"the state of {self._name!r} in {self.place} is damaged: {error}; restore the row from a backup, or name"
+                f"the state in {self.place} is damaged: {error}; restore the row from a backup, or name"
                 " another cluster after # in --store"
             ) from error
         self._cached = version, state
@@ -321,10 +324,13 @@ class PostgresStore:
         return False
 
     def _unknown(self, cause: psycopg.Error) -> StoreError:
-        return StoreError(f"it is unknown whether {self.place} has taken the new state: {_text_of(cause)}")
+        return StoreError(f"it is unknown whether {self.place} has taken the new state: {self._said(cause)}")
 
     def _failed(self, verb: str, error: psycopg.Error) -> StoreError:
-        return StoreError(f"{self.place} cannot be {verb}: {_text_of(error)}")
+        return StoreError(f"{self.place} cannot be {verb}: {self._said(error)}")
+
+    def _said(self, error: psycopg.Error) -> str:
+        return self._secrets.scrubbed(_text_of(error))
 
 
 def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:
@@ -369,23 +375,6 @@ def _shut_down_at(connection: psycopg.Connection[tuple[Any, ...]], until_s: floa
     finally:
         timer.cancel()
         end.close()
-
-
-def _split(url: str) -> tuple[str, str]:
-    """Return what libpq takes of a URL, and the name of the cluster."""
-    base, _, fragment = url.partition("#")
-    name = unquote(fragment) or "lockring"
-    if len(name) > _NAME_MAX or not name.isprintable():
-        raise StoreError(f"a cluster's name after # is 1 to {_NAME_MAX} printable characters, not {name!r}")
-    return base, name
-
-
-def _shown(url: str) -> str:
-    """Return a URL without its password and its parameters."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.username or ""
-    return urlunsplit(("postgresql", f"{user}@{host}" if user else host, parts.path, "", parts.fragment))
 
 
 def _text_of(error: psycopg.Error) -> str:

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from lockring.errors import StoreError
-from lockring.store.base import SharedStore
+from lockring.errors import ExtraMissing, InvalidRequest
+
+if TYPE_CHECKING:
+    from lockring.store.base import SharedStore
+
+
+class _Engine(NamedTuple):
+    """A kind of store.
+
+    Attributes:
+        extra: what an installation needs for it.
+        check: raises `InvalidRequest` for a URL that is malformed; needs no library.
+        open: opens it.
+    """
+
+    extra: str
+    check: Callable[[str], object]
+    open: Callable[[str], SharedStore]
+
+
+def _check_etcd(url: str) -> None:
+    from lockring.store.etcd.place import parse
+
+    parse(url)
 
 
 def _open_etcd(url: str) -> SharedStore:
@@ -18,28 +40,31 @@ def _open_etcd(url: str) -> SharedStore:
     return EtcdStore(url)
 
 
+def _check_postgresql(url: str) -> None:
+    from lockring.store.postgresql_place import parse
+
+    parse(url)
+
+
 def _open_postgresql(url: str) -> SharedStore:
     from lockring.store.postgresql import PostgresStore
 
     return PostgresStore(url)
 
 
-_ENGINES: Final[dict[str, tuple[str, Callable[[str], SharedStore]]]] = {
-    "etcd": ("etcd", _open_etcd),
-    "etcds": ("etcd", _open_etcd),
-    "postgresql": ("postgresql", _open_postgresql),
-    "postgres": ("postgresql", _open_postgresql),
-}
-"""By scheme: the extra that an engine needs, and how it is opened."""
+_ETCD: Final = _Engine("etcd", _check_etcd, _open_etcd)
+_POSTGRESQL: Final = _Engine("postgresql", _check_postgresql, _open_postgresql)
+_ENGINES: Final = {"etcd": _ETCD, "etcds": _ETCD, "postgresql": _POSTGRESQL, "postgres": _POSTGRESQL}
+"""By scheme."""
 
 
 def check_store_url(url: str) -> None:
-    """Check that a URL names an engine that there is.
+    """Check that a URL names an engine that there is, and has the form that it takes.
 
     Raises:
-        StoreError: it does not.
+        InvalidRequest: it does not; the text shows nothing of it that may be secret.
     """
-    _engine_of(url)
+    _engine_of(url).check(url)
 
 
 def open_store(url: str) -> SharedStore:
@@ -49,21 +74,25 @@ def open_store(url: str) -> SharedStore:
         url: `etcd://…`, `etcds://…` or `postgresql://…`; see the engine's class.
 
     Raises:
-        StoreError: there is no such engine, its library is not installed, or it cannot be opened.
+        InvalidRequest: the URL is malformed, or there is no such engine.
+        ExtraMissing: the engine's library is not installed.
+        StoreError: it cannot be opened.
     """
-    extra, opener = _engine_of(url)
+    engine = _engine_of(url)
+    engine.check(url)
     try:
-        return opener(url)
+        return engine.open(url)
     except ImportError as error:
-        raise StoreError(
-            f"the store {url.partition(':')[0]} needs more than is installed ({error}): pip install 'lockring[{extra}]'"
+        raise ExtraMissing(
+            f"a store in {engine.extra} needs more than is installed ({error}): pip install 'lockring[{engine.extra}]'"
         ) from error
 
 
-def _engine_of(url: str) -> tuple[str, Callable[[str], SharedStore]]:
+def _engine_of(url: str) -> _Engine:
     scheme, colon, _ = url.partition("://")
     engine = _ENGINES.get(scheme) if colon else None
     if engine is None:
+        # The word that was given is not shown: it may be a password that went astray.
         kinds = ", ".join(f"{each}://…" for each in _ENGINES if each != "postgres")
-        raise StoreError(f"a store is named by a URL of one of these kinds: {kinds}; not by {scheme[:40]!r}")
+        raise InvalidRequest(f"a store is named by a URL of one of these kinds: {kinds}")
     return engine

@@ -11,6 +11,7 @@ from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.store_health import StoreReport
 from lockring.core.coordinator.term import Term
+from lockring.core.election import Election
 from lockring.ids import NO_INCARNATION, NO_NODE, NO_VERSION, NodeId, Version
 from lockring.protocol import ServerStatus
 from lockring.units import ns_to_ms_floor
@@ -159,8 +160,14 @@ def server_status_of(status: CoordinatorStatus, store: StoreReport, *, now_ns: i
         waiting=status.waiting,
         heard=list(status.heard),
         leader="" if election.leader is None else election.leader.address,
-        standbys=[each.address for each in election.standbys],
+        standbys=_standbys_of(election),
         store=store.place,
         store_failing_ms=-1 if trouble is None else ns_to_ms_floor(max(0, now_ns - trouble.since_ns)),
         store_problem="" if trouble is None else trouble.reason,
     )
+
+
+def _standbys_of(election: Election) -> list[str]:
+    """Return the addresses that stand by: an earlier life of one counts for a while beside the present one."""
+    leader = "" if election.leader is None else election.leader.address
+    return list(dict.fromkeys(each.address for each in election.standbys if each.address != leader))
