@@ -144,7 +144,8 @@ def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tup
         )
     if not why:
         return state, ""
-    version = Version(1 + max(state.version, NO_VERSION if present is None else present.version))
+    # A version is also the time of a change, for people: slots that wait do so from now on.
+    version = Version(max(wall_ns, 1 + max(state.version, NO_VERSION if present is None else present.version)))
     slots = [forgotten(slot, version) for slot in state.slots]
     if present is not None:
         slots = [

@@ -63,6 +63,13 @@ CREATE TABLE IF NOT EXISTS lockring_coordinators (
     PRIMARY KEY (name, term)
 )
 """
+_NEW_ROW: Final = """
+INSERT INTO lockring_clusters (name, version, state, term)
+SELECT %(name)s, 0, 'new', '' WHERE NOT EXISTS (SELECT FROM lockring_clusters)
+"""
+"""Stands for a state that was never written, beside tables that are new. A row that was lost leaves nothing, or is made
+again without that word."""
+_IS_NEW: Final = "SELECT FROM lockring_clusters WHERE name = %(name)s AND version = 0 AND state = 'new'"
 _READ: Final = "SELECT version, state FROM lockring_clusters WHERE name = %(name)s"
 _WRITE: Final = """
 UPDATE lockring_clusters SET version = %(version)s, state = %(state)s
@@ -108,7 +115,7 @@ class PostgresStore:
             the cluster, "lockring" without it. The role needs the right to create tables at the first start only.
 
     Attributes:
-        created: whether this start made the tables.
+        created: whether the tables were made for this cluster, and no state was ever written to them.
         place: the engine and where it is, for people.
 
     Raises:
@@ -129,7 +136,9 @@ class PostgresStore:
         self._is_closed = False
         self.created = False
         try:
-            self.created = self._make_tables()
+            self._make_tables()
+            (found,) = self._run("opened", _IS_NEW)
+            self.created = bool(found.rows)
         except BaseException:
             self.close()
             raise
@@ -211,14 +220,12 @@ class PostgresStore:
 
     # ----------------------------------------------------------------------- operations
 
-    def _make_tables(self) -> bool:
-        """Make the tables unless they are there, and return whether they were not."""
+    def _make_tables(self) -> None:
+        """Make the tables unless they are there."""
         (found,) = self._run("opened", _ARE_THERE)
-        if found.rows[0] == (True,):
-            return False
-        # Two coordinators that start at once must not trip over each other's tables.
-        results = self._run("opened", _LOCK_TABLES, _ARE_THERE, _CLUSTERS, _COORDINATORS)
-        return results[1].rows[0] == (False,)
+        if found.rows[0] == (False,):
+            # Two coordinators that start at once must not trip over each other's tables.
+            self._run("opened", _LOCK_TABLES, _CLUSTERS, _COORDINATORS, _NEW_ROW)
 
     def _decoded(self, version: Version, data: bytes) -> ClusterState | None:
         if not version:
