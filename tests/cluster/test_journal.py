@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -247,6 +248,19 @@ def test_synced_locks_outlive_a_loss_of_power_that_cuts_the_files(tmp_path: Path
 
 
 # --------------------------------------------------------------------------- directories that do not fit
+
+
+def test_another_owner_and_mode_of_all_files_lose_no_lock(tmp_path: Path) -> None:
+    """Kubernetes changes both at each mount of a volume."""
+    data = tmp_path / "data"
+
+    def change() -> None:
+        for path in [data, *data.rglob("*")]:
+            os.chown(path, os.getuid(), os.getgid())
+            path.chmod(0o770)
+
+    listen = address()
+    survives(listen, serve(listen, data), kill, locks=40, starts=2, tampers=change)
 
 
 def test_a_second_server_on_the_same_directory_is_refused_with_the_number_of_the_first(

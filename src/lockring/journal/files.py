@@ -17,12 +17,11 @@ import contextlib
 import errno
 import fcntl
 import os
-import struct
-import sys
 from pathlib import Path
 from typing import Final, Protocol
 
 from lockring.errors import JournalError
+from lockring.file_editions import edition_of
 from lockring.journal.codec import FileIdentity
 from lockring.system_errors import reason_of
 
@@ -32,9 +31,6 @@ _PID_BYTES: Final = 32
 
 _EXISTING: Final = os.O_RDWR | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-_FS_IOC_GETVERSION: Final = 0x80087601
-"""Asks for the number that a file system gives to each use of an inode; elsewhere, the call fails."""
 
 
 class OpenFile(Protocol):
@@ -95,6 +91,9 @@ class Files(Protocol):
 
     def open(self, name: str) -> OpenFile:
         """Open a file that exists."""
+
+    def replace(self, name: str, by: str) -> None:
+        """Let a name lead to the file that has had another one, at once: to the former file or to that one."""
 
     def delete(self, name: str) -> None:
         """Delete a file."""
@@ -181,6 +180,10 @@ class DirectoryFiles:
     def open(self, name: str) -> OpenFile:
         """Open a file that exists."""
         return _DirectoryFile(os.open(name, _EXISTING, dir_fd=self._fd))
+
+    def replace(self, name: str, by: str) -> None:
+        """Let a name lead to the file that has had another one, at once."""
+        os.rename(by, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def delete(self, name: str) -> None:
         """Delete a file."""
@@ -273,10 +276,7 @@ def _fdatasync(descriptor: int) -> None:
 
 def _identity_of(descriptor: int) -> FileIdentity:
     found = os.fstat(descriptor)
-    edition = bytearray(struct.calcsize("l"))
-    with contextlib.suppress(OSError):  # not every file system keeps one
-        fcntl.ioctl(descriptor, _FS_IOC_GETVERSION, edition)
-    return FileIdentity(found.st_dev, found.st_ino, int.from_bytes(edition[:4], sys.byteorder))
+    return FileIdentity(found.st_dev, found.st_ino, edition_of(descriptor))
 
 
 def _sync_directory(descriptor: int) -> None:

@@ -129,6 +129,8 @@ class JournalWriter:
             self._journal.mark()
         except JournalError as error:
             self._lost(str(error))
+            return
+        self._worker.renew_soon()
 
     def _durable(self, number: int, now_ns: int) -> None:
         core = self._core

@@ -241,6 +241,10 @@ class FaultyFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return FaultyFile(self._disk, self._here()[name])
 
+    def replace(self, name: str, by: str) -> None:
+        here = self._here()
+        here[name] = here.pop(by)
+
     def delete(self, name: str) -> None:
         inode = self._here().pop(name, None)
         if inode is None:
