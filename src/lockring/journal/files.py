@@ -104,6 +104,9 @@ class Files(Protocol):
     def is_in_place(self, name: str, identity: FileIdentity) -> bool:
         """Return whether a name still leads to the file of this identity."""
 
+    def is_deleted(self) -> bool:
+        """Return whether the locked directory was deleted for good, rather than moved or unmounted."""
+
     def salt(self) -> int:
         """Return a random number of 64 bits."""
 
@@ -200,6 +203,13 @@ class DirectoryFiles:
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == (identity.device, identity.inode)
+
+    def is_deleted(self) -> bool:
+        """Return whether the lock file has no name any more.
+
+        No segment counts without the lock file that it names. So what was deleted with it can never be vouched for.
+        """
+        return self._lock_fd >= 0 and os.fstat(self._lock_fd).st_nlink == 0
 
     def salt(self) -> int:
         """Return a random number of 64 bits."""

@@ -94,6 +94,8 @@ class Journal:
         node: the node's id.
         durability: what answers wait for.
         host: the machine that this process runs on; by default, the real one.
+        is_of_new_life: whether the life that writes it has only begun. If not, nothing counts before the end of the
+            next rewrite, which is due at once.
 
     Attributes:
         found: what former lives left.
@@ -108,7 +110,13 @@ class Journal:
     """
 
     def __init__(
-        self, files: Files, *, node: NodeId, durability: Durability, host: Host | None = None
+        self,
+        files: Files,
+        *,
+        node: NodeId,
+        durability: Durability,
+        host: Host | None = None,
+        is_of_new_life: bool = True,
     ) -> None:
         self._files = files
         self._node = node
@@ -135,7 +143,7 @@ class Journal:
         self._marked = 0
         try:
             self._lock = files.lock()
-            self._open()
+            self._open(is_of_new_life=is_of_new_life)
         except OSError as error:
             self._release()
             raise JournalError(
@@ -154,6 +162,11 @@ class Journal:
     def has_failed(self) -> bool:
         """Whether nothing can be appended until `begin_rewrite`."""
         return bool(self._problem)
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the directory was deleted for good, so that another one may take its place."""
+        return self._files.is_deleted()
 
     @property
     def is_due_for_rewrite(self) -> bool:
@@ -305,7 +318,8 @@ class Journal:
             is_in_place = position is None or self._files.is_in_place(POSITION_NAME, position)
         if not (is_in_place and all(self._files.is_in_place(*each) for each in self._in_place)):
             raise JournalError(
-                f"the journal's directory {self._files.place} was deleted or replaced while it was in use"
+                f"the journal's directory {self._files.place} was deleted or replaced while it was in use; unless it is made"
+                " again at once, put it back, or start the node again"
             )
 
     def renew_position(self) -> None:
@@ -356,7 +370,7 @@ class Journal:
 
     # ----------------------------------------------------------------------- opening
 
-    def _open(self) -> None:
+    def _open(self, *, is_of_new_life: bool) -> None:
         numbers = segment_numbers(self._files)
         self._names = [segment_name(number) for number in numbers]
         reading = read_segments(self._files, self._node)
@@ -371,10 +385,15 @@ class Journal:
         stored = 0 if seen.position is None else seen.position.ordinal
         self._ordinal = self._durable = max(reading.reached, reading.answered, stored)
         self._follows = reading.reached
+        continues = self.found.is_complete
+        if not is_of_new_life:
+            # The new segment follows a record that there never was, so it counts only once everything stands in it.
+            self._ordinal = self._durable = self._follows = self._ordinal + 1
+            continues = True
         self._next_number = seen.newest_number + 1
         if POSITION_NAME in self._files.names():
             self._position = self._files.open(POSITION_NAME)
-        self._begin_segment(self._follows, continues=self.found.is_complete)
+        self._begin_segment(self._follows, continues=continues)
         point = self.sync_point()
         assert point is not None, "the new segment is not synced yet"
         self.perform(point)

@@ -67,13 +67,18 @@ class SyncWorker:
         if self._under_way is None:
             self._begin()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no sync is under way."""
+        return self._under_way is None
+
     def renew_soon(self) -> None:
         """Have the position file renewed at once after the first mark in a while, else within `CHECK_EVERY_S`.
 
         So a copy that was made of an idle journal can be recognized as soon as the journal is written again.
         """
-        is_idle = self._under_way is None and not self._is_finished and not self._journal.has_failed
-        if is_idle and self._loop.time() - self._cared_s >= CHECK_EVERY_S / 2:
+        may_run = self.is_idle and not self._is_finished and not self._journal.has_failed
+        if may_run and self._loop.time() - self._cared_s >= CHECK_EVERY_S / 2:
             self._run(self._care, None)
 
     def finish(self) -> None:

@@ -338,6 +338,10 @@ class SimFiles:
         inode = self._disk._names.get(name)
         return inode is not None and inode.identity == identity
 
+    def is_deleted(self) -> bool:
+        """Return whether the directory was deleted."""
+        return self.is_gone
+
     def salt(self) -> int:
         """Return a random number of 64 bits."""
         return self._disk._rng.getrandbits(64)

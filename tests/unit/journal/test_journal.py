@@ -505,13 +505,64 @@ def test_a_directory_that_was_moved_as_a_whole_is_still_the_one_that_was_written
     assert place.start().found.is_complete
 
 
+def made_again(place: Place) -> Journal:
+    """Open the directory again for a life that is under way."""
+    files = DirectoryFiles(place.directory)
+    place.lives.append(Journal(files, node=NODE, durability="process", host=HERE, is_of_new_life=False))
+    return place.lives[-1]
+
+
+def test_a_directory_is_deleted_only_if_its_lock_file_has_no_name_any_more(place: Place) -> None:
+    journal = place.start()
+    assert not journal.is_deleted
+    moved = place.directory.rename(place.directory.with_name("moved"))
+    assert not journal.is_deleted, "it may come back"
+    shutil.rmtree(moved)
+    assert journal.is_deleted
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["empty", "with an older journal"])
+def test_a_directory_that_is_made_again_counts_once_everything_is_written_again(
+    place: Place, is_there: bool
+) -> None:
+    former = place.start()
+    former.append(batch(1, 1, 2, 3))
+    place.crash()
+    if not is_there:
+        shutil.rmtree(place.directory)
+    again = made_again(place)
+    again.append(batch(2, 1))
+    place.crash()
+    half = place.start()
+    assert not half.found.is_complete
+    half.close(in_order=False)
+    again = made_again(place)
+    again.append(batch(2, 1))
+    again.append(batch(3, 2, ends_rewrite=True))
+    place.crash()
+    whole = place.start()
+    assert whole.reason == ""
+    assert names_in(whole.found.entries) == [1, 2]
+
+
+def test_a_directory_that_another_process_has_made_again_is_left_to_it(place: Place) -> None:
+    place.start()
+    shutil.rmtree(place.directory)
+    place.start()
+    with pytest.raises(JournalError, match="is in use by another node"):
+        made_again(place)
+
+
 def test_a_directory_replaced_under_a_running_node_is_noticed_and_never_written_to(place: Place) -> None:
     journal = place.start()
     place.directory.rename(place.directory.with_name("away"))
     other = place.start()
     with pytest.raises(JournalError) as caught:
         journal.check()
-    text = f"the journal's directory {place.directory} was deleted or replaced while it was in use"
+    text = (
+        f"the journal's directory {place.directory} was deleted or replaced while it was in use; unless it is made again at"
+        " once, put it back, or start the node again"
+    )
     assert str(caught.value) == text
     assert journal.fail(caught.value) == text
     with pytest.raises(JournalError, match="deleted or replaced"):
