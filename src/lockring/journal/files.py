@@ -29,8 +29,22 @@ LOCK_NAME: Final = "lock"
 
 _PID_BYTES: Final = 32
 
+_WAYS_OUT: Final = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EROFS: "mount it for writing",
+    errno.EACCES: "give it to this node's user (chown -R)",
+    errno.EPERM: "give it to this node's user (chown -R)",
+}
+
 _EXISTING: Final = os.O_RDWR | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def what_to_do(error: OSError) -> str:
+    """Return an operator's ways out of an error of the journal's directory, as the end of a sentence."""
+    way = _WAYS_OUT.get(error.errno or 0)
+    return f"{f'{way}, or ' if way else ''}name another directory with --data-dir"
 
 
 class OpenFile(Protocol):
@@ -139,7 +153,7 @@ class DirectoryFiles:
             descriptor = os.open(LOCK_NAME, _EXISTING | os.O_CREAT, 0o600, dir_fd=self._fd)
         except OSError as error:
             raise JournalError(
-                f"the journal in {self._path} cannot be written: {reason_of(error)}"
+                f"the journal in {self._path} cannot be written: {reason_of(error)}; {what_to_do(error)}"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,7 +248,7 @@ class DirectoryFiles:
             ) from error
         except OSError as error:
             raise JournalError(
-                f"the journal's directory {self._path} cannot be made: {reason_of(error)}"
+                f"the journal's directory {self._path} cannot be made: {reason_of(error)}; {what_to_do(error)}"
             ) from error
 
 

@@ -47,7 +47,7 @@ from lockring.journal.codec import (
     encode_nameplate,
     encode_position,
 )
-from lockring.journal.files import LOCK_NAME, Files, OpenFile
+from lockring.journal.files import LOCK_NAME, Files, OpenFile, what_to_do
 from lockring.journal.host import Host, this_host
 from lockring.journal.reading import read_segments, segment_name, segment_numbers
 from lockring.journal.verdict import Evidence, reason_against
@@ -147,7 +147,7 @@ class Journal:
         except OSError as error:
             self._release()
             raise JournalError(
-                f"the journal in {files.place} cannot be opened: {reason_of(error)}"
+                f"the journal in {files.place} cannot be opened: {reason_of(error)}; {what_to_do(error)}"
             ) from error
         except BaseException:
             self._release()

@@ -162,8 +162,11 @@ class SqliteStore:
             raise StoreError(
                 f"the data directory {self._dir} cannot be written: {reason_of(error)}"
             ) from error
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(
+            OSError
+        ):  # on a full disk the next process just does not learn this one's number
+            os.ftruncate(self._lock_fd, 0)
+            os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
 
     def _open(self) -> None:
         path = self._dir / DATABASE_NAME
