@@ -85,7 +85,14 @@ def test_a_cluster_whose_row_was_lost_is_not_new(own: PostgresServer) -> None:
 
 
 def test_a_password_that_was_not_escaped_is_not_shown(postgresql: PostgresServer) -> None:
-    for password in ("wr0ng/s3cret", "wr0ng#s3cret", "wr0ng?s3cret", "wr0ng@s3cret", "wr0ng%s3cret", "wr0ng s3cret"):
+    for password in (
+        "wr0ng/s3cret",
+        "wr0ng#s3cret",
+        "wr0ng?s3cret",
+        "wr0ng@s3cret",
+        "wr0ng%s3cret",
+        "wr0ng s3cret",
+    ):
         with pytest.raises(InvalidRequest, match="the URL of the store is malformed") as failed:
             PostgresStore(postgresql.url(password=password))
         assert not re.search("wr0ng|s3cret", repr(failed.value))

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from lockring.cluster_state import ClusterState
-from lockring.core.coordinator import forgotten
+from lockring.core.coordinator import VERSION_MAX, forgotten
 from lockring.core.election import Candidate
 from lockring.core.timing import up
 from lockring.errors import ConfigError, StoreError
@@ -145,7 +145,12 @@ def merged(export: Export, present: ClusterState | None, *, wall_ns: int) -> tup
     if not why:
         return state, ""
     # A version is also the time of a change, for people: slots that wait do so from now on.
-    version = Version(max(wall_ns, 1 + max(state.version, NO_VERSION if present is None else present.version)))
+    version = Version(
+        max(
+            min(wall_ns, VERSION_MAX),
+            1 + max(state.version, NO_VERSION if present is None else present.version),
+        )
+    )
     slots = [forgotten(slot, version) for slot in state.slots]
     if present is not None:
         slots = [

@@ -32,12 +32,27 @@ from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
 from lockring.ids import NO_VERSION, TermId, Version
+from lockring.store.base import StoreUnreachable
 from lockring.store.postgresql_place import parse
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
 _CONNECT_S: Final = 2
 """Longest time to connect to one host, in whole seconds, as libpq counts."""
+
+_FINAL_CLASSES: Final = frozenset({"0A", "22", "23", "28", "3D", "3F", "42"})
+"""Of error codes: unknown features and values, logins, databases and schemas that are not there, missing rights."""
+_FINAL_WORDS: Final = (
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "does not exist",
+    "is not permitted to log in",
+    "permission denied for database",
+    "does not support SSL",
+    "invalid ",
+)
+"""In a server's refusal to let a client in, where it speaks English; of others, the log has the words."""
 
 _BEGIN: Final = (
     "BEGIN",
@@ -120,8 +135,9 @@ class PostgresStore:
 
     Raises:
         InvalidRequest: the URL is malformed.
-        StoreError: the database cannot be reached, or does not let this role in.
-            Neither text shows the password.
+        StoreUnreachable: the server does not answer, or cannot at present.
+        StoreError: the database does not let this role in, or is not there.
+            No text shows the password.
     """
 
     def __init__(self, url: str) -> None:
@@ -129,7 +145,7 @@ class PostgresStore:
         self._name = place.name
         self._conninfo = place.conninfo
         self._secrets = place.secrets
-        self.place = f"PostgreSQL ({place.shown})"
+        self.place = place.named
         self._mutex = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._cached: tuple[int, ClusterState] | None = None
@@ -334,10 +350,25 @@ class PostgresStore:
         return StoreError(f"it is unknown whether {self.place} has taken the new state: {self._said(cause)}")
 
     def _failed(self, verb: str, error: psycopg.Error) -> StoreError:
-        return StoreError(f"{self.place} cannot be {verb}: {self._said(error)}")
+        kind = StoreError if _is_final(error) else StoreUnreachable
+        return kind(f"{self.place} cannot be {verb}: {self._said(error)}")
 
     def _said(self, error: psycopg.Error) -> str:
         return self._secrets.scrubbed(_text_of(error))
+
+
+def _is_final(error: psycopg.Error) -> bool:
+    """Return whether waiting cannot mend an error: the server refuses, or libpq does not understand the URL.
+
+    Of a connection that fails, libpq gives the server's words alone, without their code. Each host that was tried has a
+    line of its own, and one that may still come is worth waiting for.
+    """
+    if error.sqlstate is not None:
+        return error.sqlstate[:2] in _FINAL_CLASSES
+    if not isinstance(error, psycopg.OperationalError):
+        return True
+    lines = [line for line in str(error).splitlines() if " failed: " in line] or [str(error)]
+    return all(any(words in line for words in _FINAL_WORDS) for line in lines)
 
 
 def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:

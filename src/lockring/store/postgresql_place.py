@@ -35,6 +35,11 @@ class PostgresPlace:
     shown: str
     secrets: Secrets = field(repr=False)
 
+    @property
+    def named(self) -> str:
+        """The engine and the place, for people."""
+        return f"PostgreSQL ({self.shown})"
+
 
 def parse(url: str, environ: Mapping[str, str] = os.environ) -> PostgresPlace:
     """Return the place that a URL names.

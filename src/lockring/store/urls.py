@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from lockring.errors import ExtraMissing, InvalidRequest
+from lockring.errors import ExtraMissing, InvalidRequest, LockringError
 
 if TYPE_CHECKING:
+    from lockring.store.awaited import AwaitedStore
     from lockring.store.base import SharedStore
 
 
@@ -17,43 +18,44 @@ class _Engine(NamedTuple):
 
     Attributes:
         extra: what an installation needs for it.
-        check: raises `InvalidRequest` for a URL that is malformed; needs no library.
-        open: opens it.
+        place_of: returns the engine and the place that a URL names, for people; raises `InvalidRequest` for one that is
+            malformed. Needs no library.
+        load: loads the library, and returns the function that opens a store.
     """
 
     extra: str
-    check: Callable[[str], object]
-    open: Callable[[str], SharedStore]
+    place_of: Callable[[str], str]
+    load: Callable[[], Callable[[str], SharedStore]]
 
 
-def _check_etcd(url: str) -> None:
+def _etcd_place(url: str) -> str:
     from lockring.store.etcd.place import parse
 
-    parse(url)
+    return parse(url).named
 
 
-def _open_etcd(url: str) -> SharedStore:
+def _load_etcd() -> Callable[[str], SharedStore]:
     # Without this, gRPC writes lines of its own about each failure; the store's errors say the same, in the log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from lockring.store.etcd.store import EtcdStore
 
-    return EtcdStore(url)
+    return EtcdStore
 
 
-def _check_postgresql(url: str) -> None:
+def _postgresql_place(url: str) -> str:
     from lockring.store.postgresql_place import parse
 
-    parse(url)
+    return parse(url).named
 
 
-def _open_postgresql(url: str) -> SharedStore:
+def _load_postgresql() -> Callable[[str], SharedStore]:
     from lockring.store.postgresql import PostgresStore
 
-    return PostgresStore(url)
+    return PostgresStore
 
 
-_ETCD: Final = _Engine("etcd", _check_etcd, _open_etcd)
-_POSTGRESQL: Final = _Engine("postgresql", _check_postgresql, _open_postgresql)
+_ETCD: Final = _Engine("etcd", _etcd_place, _load_etcd)
+_POSTGRESQL: Final = _Engine("postgresql", _postgresql_place, _load_postgresql)
 _ENGINES: Final = {"etcd": _ETCD, "etcds": _ETCD, "postgresql": _POSTGRESQL, "postgres": _POSTGRESQL}
 """By scheme."""
 
@@ -64,7 +66,7 @@ def check_store_url(url: str) -> None:
     Raises:
         InvalidRequest: it does not; the text shows nothing of it that may be secret.
     """
-    _engine_of(url).check(url)
+    _engine_of(url).place_of(url)
 
 
 def open_store(url: str) -> SharedStore:
@@ -79,9 +81,32 @@ def open_store(url: str) -> SharedStore:
         StoreError: it cannot be opened.
     """
     engine = _engine_of(url)
-    engine.check(url)
+    engine.place_of(url)
+    return _loaded(engine)(url)
+
+
+def await_store(url: str, on_hopeless: Callable[[LockringError], None]) -> AwaitedStore:
+    """Return a shared store that is opened as soon as its server answers.
+
+    Args:
+        url: as for `open_store`.
+        on_hopeless: called in another thread with an error that waiting cannot mend.
+
+    Raises:
+        InvalidRequest: the URL is malformed, or there is no such engine.
+        ExtraMissing: the engine's library is not installed.
+    """
+    from lockring.store.awaited import AwaitedStore
+
+    engine = _engine_of(url)
+    place = engine.place_of(url)
+    opens = _loaded(engine)
+    return AwaitedStore(place, lambda: opens(url), on_hopeless)
+
+
+def _loaded(engine: _Engine) -> Callable[[str], SharedStore]:
     try:
-        return engine.open(url)
+        return engine.load()
     except ImportError as error:
         raise ExtraMissing(
             f"a store in {engine.extra} needs more than is installed ({error}): pip install 'lockring[{engine.extra}]'"

@@ -72,6 +72,11 @@ class EtcdPlace:
     _password: str = field(default="", repr=False)
     _password_file: str = ""
 
+    @property
+    def named(self) -> str:
+        """The engine and the place, for people."""
+        return f"etcd ({self.shown})"
+
     def password(self) -> str:
         """Return the password.
 
