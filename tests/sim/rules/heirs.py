@@ -185,11 +185,7 @@ def _start_without_journal(cluster: Scenario, node: NodeShell) -> None:
 @mutant
 def backup_dropped_beside_a_silent_primary() -> list[Change]:
     """A dead backup is dropped although its primary may have ended together with it."""
-
-    def changed(self: _PlanRun, primary: Replica, backup: Copy) -> bool:
-        return self._is_unwanted(backup)
-
-    return [(_PlanRun, "_is_to_be_dropped", changed)]
+    return [(_PlanRun, "_are_both_away", lambda self, primary, backup: False)]
 
 
 @drill_by_chance(range(1, 7))

@@ -258,7 +258,9 @@ class _PlanRun:
             if backup is None or self._is_unwanted(backup):
                 return released(slot, version)
             return self._swapped(slot, backup)
-        if backup is not None and self._is_to_be_dropped(primary, backup):
+        if backup is not None and self._are_both_away(primary, backup):
+            return slot
+        if backup is not None and self._is_unwanted(backup):
             backup = None
         if learner is not None and (self._is_unwanted(learner) or self._time_out_if_due(primary, learner)):
             learner = None
@@ -342,10 +344,9 @@ class _PlanRun:
                 self._depose(replica)
         return assigned_empty(slot, version, successor)
 
-    def _is_to_be_dropped(self, primary: Replica, backup: Copy) -> bool:
-        """Return whether the primary is to go on without its backup; while it is away itself, no other copy is left."""
-        is_left_alone = self._is_dead(backup.replica) and not self._liveness(primary).connected
-        return self._is_unwanted(backup) and not is_left_alone
+    def _are_both_away(self, primary: Replica, backup: Copy) -> bool:
+        """Return whether both copies may have ended, perhaps together: then neither is given up, nor anything begun."""
+        return self._is_dead(backup.replica) and not self._liveness(primary).connected
 
     def _is_unwanted(self, copy: Copy) -> bool:
         return self._is_dead(copy.replica) or copy.replica in self._input.leaving
