@@ -1,11 +1,11 @@
-"""Restarts of nodes with journals while something else is under way: a move, a change of leader, other restarts, drains,
-and failing disks.
+"""Restarts of nodes with journals while something else is under way: a move, a change of leader, other restarts,
+drains, and failing disks.
 
 Each ends with all locks held under the tokens that they had. The bounds are these:
 
 - A copy that is back with the word of its journal and needs no other node serves within `AT_ONCE_S`.
-- Where a slot's other copy is missing, it takes `ALONE_S`: a backup waits for the promises of its former life, 2.1 s from
-  its start, and a primary does without a copy that it has not reached for 2 s.
+- Where a slot's other copy is missing, it takes `ALONE_S`: a backup waits for the promises of its former life, 2.1 s
+  from its start, and a primary does without a copy that it has not reached for 2 s.
 - A new leader decides within `LEADS_S`, and nothing else is waited for.
 """
 
@@ -73,7 +73,7 @@ class Kept:
 
     @property
     def state(self) -> ClusterState:
-        """What the store has."""
+        """The stored state."""
         state = self.cluster.simulation.store.state
         assert state is not None
         return state
@@ -334,7 +334,7 @@ def test_a_primary_whose_disk_fails_while_a_copy_restarts_keeps_its_locks(restar
         kept.restart(backup)
         assert kept.served_after() < ALONE_S
     else:
-        # What it could not write it did not answer for; what it did is in its journal.
+        # Its journal has all that it has answered for.
         kept.cluster.crash(primary)
         cluster.run(0.05)
         primary.disk.heal()
@@ -351,7 +351,7 @@ def test_a_drain_moves_everything_from_a_node_whose_disk_fails_to_others() -> No
     node = cluster.primary()
     assert node.disk is not None
     node.disk.is_full = True
-    wanted = cluster.simulation.clients[1].take(next(name for name in cluster.names(9)[1:]), ttl_ms=TTL_MS)
+    wanted = cluster.simulation.clients[1].take(cluster.names(9)[-1], ttl_ms=TTL_MS)
     cluster.run(1)
     assert wanted.outcome == "waiting"
     cluster.simulation.operator.drain(node.id, [cluster.coordinator.address])

@@ -71,8 +71,8 @@ class Liveness(NamedTuple):
         usable: may be given slots: alive, settled and not draining.
         gone: the cluster knows another life of the node, or none.
         unacknowledged_ns: for how long it cannot have got a coordinator lease.
-        connected: has a connection to the coordinator, and has missed no heartbeats. Any other life may have ended, long
-            before its silence shows it: nothing is left to it alone meanwhile.
+        connected: has a connection to the coordinator, and has missed no heartbeats. Any other life may have ended,
+            long before its silence shows it: nothing is left to it alone meanwhile.
     """
 
     dead: bool
