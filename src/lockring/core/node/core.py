@@ -323,7 +323,9 @@ class NodeCore:
         if service_ns < at_ns:
             at_ns = min(at_ns, max(service_ns, self._context.catching_up_until_ns))
         journal = self._context.journal
-        return at_ns if journal is None else journal.due_before_ns(at_ns, self._context.now_ns)
+        if journal is None or journal.next.due_ns >= at_ns:
+            return at_ns
+        return journal.due_before_ns(at_ns, self._context.now_ns)
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due: heartbeats, new reigns, expiry, and a search for silent copies and primaries."""
