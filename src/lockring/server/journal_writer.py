@@ -18,7 +18,6 @@ from typing import Final
 
 from lockring.clock import monotonic_ns
 from lockring.core.effects import Effect
-from lockring.core.journal import JournalBatch
 from lockring.core.node import NodeCore
 from lockring.errors import JournalError
 from lockring.journal.journal import Journal
@@ -83,10 +82,29 @@ class JournalWriter:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Write what is due, and return the core's effects."""
-        batch = self._core.take_journal(now_ns=now_ns)
-        if batch is not None:
-            now_ns = self._write(batch)
-        return self._core.take_effects(now_ns=now_ns)
+        core = self._core
+        batch = core.take_journal(now_ns=now_ns)
+        if batch is None:
+            return core.take_effects(now_ns=now_ns)
+        # In line, since each call is felt in the time of a lone grant.
+        try:
+            self._journal.append(batch)
+        except JournalError as error:
+            self._lost(str(error))
+            return core.take_effects(now_ns=monotonic_ns())
+        now_ns = monotonic_ns()
+        if self._waits_for_sync:
+            self._worker.request(is_urgent=batch.is_urgent)
+        else:
+            core.journaled(batch.number, now_ns=now_ns)
+            if self._trouble.is_on:
+                self._look_at_trouble(now_ns)
+            if batch.ends_rewrite:
+                self._worker.request()  # only then are the old segments deleted
+        if not self._is_care_due:
+            self._is_care_due = True
+            self._loop.call_later(_CARE_S, self._care)
+        return core.take_effects(now_ns=now_ns)
 
     def end(self) -> None:
         """Write and sync what is left, and leave the directory to others. Blocks."""
@@ -100,27 +118,6 @@ class JournalWriter:
         self._journal.close()
 
     # ----------------------------------------------------------------------- inner
-
-    def _write(self, batch: JournalBatch) -> int:
-        """Write a batch, and return the time after that."""
-        try:
-            self._journal.append(batch)
-        except JournalError as error:
-            self._lost(str(error))
-            return monotonic_ns()
-        now_ns = monotonic_ns()
-        if self._waits_for_sync:
-            self._worker.request(is_urgent=batch.is_urgent)
-        else:
-            self._core.journaled(batch.number, now_ns=now_ns)
-            if self._trouble.is_on:
-                self._look_at_trouble(now_ns)
-            if batch.ends_rewrite:
-                self._worker.request()  # only then are the old segments deleted
-        if not self._is_care_due:
-            self._is_care_due = True
-            self._loop.call_later(_CARE_S, self._care)
-        return now_ns
 
     def _care(self) -> None:
         """Do now and then what would be felt if it were done with each batch."""

@@ -175,15 +175,9 @@ class NodeJournal:
 
     # ------------------------------------------------------------------ writing
 
-    def due_before_ns(self, at_ns: int, now_ns: int) -> int:
-        """Return when the next batch is due, or `at_ns` if that is earlier."""
-        return min(at_ns, max(self.next.due_ns, now_ns))
-
     def take_batch(self, now_ns: int) -> JournalBatch | None:
-        """Make the next batch, if one is due."""
+        """Make the next batch, which is due; None if there is nothing in it."""
         batch, rewrite = self.next, self._rewrite
-        if now_ns < batch.due_ns:
-            return None
         is_urgent = batch.due_ns == AT_ONCE_NS
         ends_rewrite = False
         if rewrite.is_active and now_ns >= rewrite.at_ns:
@@ -191,7 +185,8 @@ class NodeJournal:
             is_urgent = is_urgent or bool(self.trouble)  # grants wait for that
         # Not kept here: nothing bounds how long a sync may take.
         entries, reached, version = batch.entries, batch.reached, batch.version
-        batch.clear(due_ns=rewrite.at_ns if rewrite.is_active else NOT_DUE_NS)
+        batch.entries, batch.reached, batch.version = [], [], NO_VERSION
+        batch.due_ns = rewrite.at_ns if rewrite.is_active else NOT_DUE_NS
         if not (entries or ends_rewrite):
             return None
         self.number = number = self.number + 1
@@ -256,7 +251,7 @@ class NodeJournal:
         if not self.trouble:
             self._rewrite.lost_at_ns = now_ns
         self.trouble = trouble
-        self.next.clear(due_ns=NOT_DUE_NS)
+        self.next.clear()
         self._under_way = {}
         self.number_of_state = NEVER
         self._rewrite.is_active = False

@@ -57,13 +57,9 @@ class NextBatch:
         if until_ns < self.due_ns:
             self.due_ns = until_ns
 
-    def clear(self, *, due_ns: int) -> None:
-        """Begin afresh.
-
-        Args:
-            due_ns: when there is something to be written, although there are no entries.
-        """
-        self.entries = []
-        self.reached = []
+    def clear(self) -> None:
+        """Forget what was recorded."""
+        self.entries.clear()
+        self.reached.clear()
         self.version = NO_VERSION
-        self.due_ns = due_ns
+        self.due_ns = NOT_DUE_NS
