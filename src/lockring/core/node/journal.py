@@ -123,7 +123,7 @@ class NodeJournal:
 
     def part_came(self, part: StreamPart) -> None:
         """Record what a slot that is copied here has just taken from its primary."""
-        if not self._lacks(part.slot):
+        if not (self.trouble and self._lacks(part.slot)):
             self.next.entries.append(part)
             self.next.due_ns = AT_ONCE_NS
 
@@ -145,7 +145,7 @@ class NodeJournal:
 
     def number_of_position(self, slot: SlotNumber) -> int:
         """Return the batch with which a copy's present position is durable."""
-        if self._lacks(slot):
+        if self.trouble and self._lacks(slot):
             return NEVER
         return self.number + 1 if self.next.entries else self.number
 
