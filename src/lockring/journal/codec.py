@@ -19,6 +19,7 @@ A segment is a header, padded to a block of its own, and records up to its end. 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -57,6 +58,10 @@ POSITION_FILE_BYTES: Final = POSITION_NAMEPLATE_OFFSET + POSITION_NAMEPLATE_BYTE
 
 _PLAIN: Final = 0
 _ENDS_REWRITE: Final = 1
+
+# Bound once: each step is felt in the time of a lone grant.
+_pack_sealed: Final = _SEALED.pack
+_pack_outside: Final = _OUTSIDE.pack
 
 _encoder = msgspec.msgpack.Encoder()
 _entries = msgspec.msgpack.Decoder(list[JournalEntry])
@@ -197,10 +202,9 @@ class Seal:
 
     def record(self, payload: bytes, ordinal: int, durable: int, *, ends_rewrite: bool) -> bytes:
         """Return a record. `payload` is the encoded list of entries, at most `BATCH_BYTES_MAX` long."""
-        sealed = (
-            _SEALED.pack(len(payload), _ENDS_REWRITE if ends_rewrite else _PLAIN, ordinal, durable) + payload
-        )
-        return _OUTSIDE.pack(self._mark, crc32(sealed, self._seed)) + sealed
+        kind = _ENDS_REWRITE if ends_rewrite else _PLAIN
+        sealed = _pack_sealed(len(payload), kind, ordinal, durable) + payload
+        return _pack_outside(self._mark, crc32(sealed, self._seed)) + sealed
 
     def read(self, data: memoryview, at: int) -> Record | Flaw:
         """Return the record that begins at an offset of `data`, or what stands there instead."""
@@ -218,9 +222,8 @@ class Seal:
         return Record(ordinal, durable, kind == _ENDS_REWRITE, data[start:end], end)
 
 
-def encode_entries(entries: list[JournalEntry]) -> bytes:
-    """Encode the payload of a record."""
-    return _encoder.encode(entries)
+encode_entries: Final[Callable[[list[JournalEntry]], bytes]] = _encoder.encode
+"""Encode the payload of a record."""
 
 
 def decode_entries(payload: memoryview) -> list[JournalEntry] | None:

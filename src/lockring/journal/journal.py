@@ -189,13 +189,13 @@ class Journal:
             raise self._failed(
                 self._unwritable(f"a batch of {len(payload)} bytes is longer than {BATCH_BYTES_MAX}")
             )
-        ordinal = self._ordinal + 1
+        ordinal, size = self._ordinal + 1, segment.size
         record = segment.seal.record(payload, ordinal, self._durable, ends_rewrite=batch.ends_rewrite)
         try:
-            segment.file.write(record, segment.size)
+            segment.file.write(record, size)
         except OSError as error:
             raise self._failed(self._unwritable(reason_of(error))) from error
-        segment.size += len(record)
+        segment.size = size + len(record)
         self._ordinal, self._number = ordinal, batch.number
         if not self._waits_for_sync:
             self._durable = ordinal

@@ -18,7 +18,6 @@ from typing import Final
 
 from lockring.clock import monotonic_ns
 from lockring.core.effects import Effect
-from lockring.core.journal import JournalBatch
 from lockring.core.node import NodeCore
 from lockring.errors import JournalError
 from lockring.journal.journal import Journal
@@ -29,8 +28,9 @@ from lockring.units import NS_PER_S
 
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 2.0
-_MARK_S: Final = 0.005
-"""How long the last batches that were written may go unmarked: damage to them is taken for a torn write until then."""
+_CARE_S: Final = 0.005
+"""How long the last batches that were written may go unmarked: damage to them is taken for a torn write until then.
+Then it is also seen whether the log has grown too long."""
 
 _CALM_NS: Final = 10 * NS_PER_S
 
@@ -67,7 +67,7 @@ class JournalWriter:
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._pause_s = _PAUSE_S_MIN
         self._retry: asyncio.TimerHandle | None = None
-        self._is_mark_due = False
+        self._is_care_due = False
         self._is_over = False
 
     def begin(self) -> None:
@@ -90,10 +90,29 @@ class JournalWriter:
 
     def take_effects(self, *, now_ns: int) -> list[Effect]:
         """Write what is due, and return the core's effects."""
-        batch = self._core.take_journal(now_ns=now_ns)
+        core = self._core
+        batch = core.take_journal(now_ns=now_ns)
         if batch is None:
-            return self._core.take_effects(now_ns=now_ns)
-        return self._core.take_effects(now_ns=self._write(batch))
+            return core.take_effects(now_ns=now_ns)
+        # In line, since each call is felt in the time of a lone grant.
+        try:
+            self._journal.append(batch)
+        except JournalError as error:
+            self._lost(str(error))
+            return core.take_effects(now_ns=monotonic_ns())
+        now_ns = monotonic_ns()
+        if self._waits_for_sync:
+            self._worker.request(is_urgent=batch.is_urgent)
+        else:
+            core.journaled(batch.number, now_ns=now_ns)
+            if self._trouble.is_on:
+                self._look_at_trouble(now_ns)
+            if batch.ends_rewrite:
+                self._worker.request()  # only then are the old segments deleted
+        if not self._is_care_due:
+            self._is_care_due = True
+            self._loop.call_later(_CARE_S, self._care)
+        return core.take_effects(now_ns=now_ns)
 
     def end(self) -> None:
         """Write and sync what is left, and leave the directory to others. Blocks."""
@@ -108,29 +127,9 @@ class JournalWriter:
 
     # ----------------------------------------------------------------------- inner
 
-    def _write(self, batch: JournalBatch) -> int:
-        """Write a batch, and return the time after that."""
-        try:
-            self._journal.append(batch)
-        except JournalError as error:
-            self._lost(str(error))
-            return monotonic_ns()
-        now_ns = monotonic_ns()
-        if self._waits_for_sync:
-            self._worker.request(is_urgent=batch.is_urgent)
-        else:
-            self._durable(batch.number, now_ns)
-            if not self._is_mark_due:
-                self._is_mark_due = True
-                self._loop.call_later(_MARK_S, self._mark)
-            if batch.ends_rewrite:
-                self._worker.request()  # only then are the old segments deleted
-        if self._journal.is_due_for_rewrite:
-            self._begin_rewrite()
-        return now_ns
-
-    def _mark(self) -> None:
-        self._is_mark_due = False
+    def _care(self) -> None:
+        """Do now and then what would be felt if it were done with each batch."""
+        self._is_care_due = False
         if self._is_over:
             return
         try:
@@ -139,11 +138,11 @@ class JournalWriter:
             self._lost(str(error))
             return
         self._worker.renew_soon()
+        if self._journal.is_due_for_rewrite:
+            self._begin_rewrite()
 
-    def _durable(self, number: int, now_ns: int) -> None:
-        core = self._core
-        core.journaled(number, now_ns=now_ns)
-        if self._trouble.is_on and not core.journal_trouble:
+    def _look_at_trouble(self, now_ns: int) -> None:
+        if not self._core.journal_trouble:
             self._pause_s = _PAUSE_S_MIN
             so_far = self._trouble.ends(now_ns=now_ns)
             if so_far:
@@ -151,7 +150,10 @@ class JournalWriter:
 
     def _synced(self, number: int) -> None:
         if self._waits_for_sync:
-            self._durable(number, monotonic_ns())
+            now_ns = monotonic_ns()
+            self._core.journaled(number, now_ns=now_ns)
+            if self._trouble.is_on:
+                self._look_at_trouble(now_ns)
             self._wake()
 
     def _lost(self, reason: str) -> None:

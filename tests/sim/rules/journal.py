@@ -47,7 +47,7 @@ def answer_before_write() -> list[Change]:
     def changed(self: NodeJournal, now_ns: int) -> Any:
         batch = take_batch(self, now_ns)
         if batch is not None:
-            for stream, index in self._under_way[batch.number].reached:
+            for stream, index in self._under_way[batch.number][0]:
                 stream.acked = index
         return batch
 

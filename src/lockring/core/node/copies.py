@@ -102,7 +102,7 @@ class Copies:
         """Acknowledge what is durable."""
         journal, waiting = self._context.journal, self.held
         assert journal is not None
-        if not journal.trouble:
+        if waiting.awaits_rewrite and not journal.trouble:
             waiting.recovered(journal.durable)
         for primary, held in waiting.take_durable(journal.durable):
             positions = list(held.positions.values())

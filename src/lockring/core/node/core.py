@@ -323,7 +323,9 @@ class NodeCore:
         if service_ns < at_ns:
             at_ns = min(at_ns, max(service_ns, self._context.catching_up_until_ns))
         journal = self._context.journal
-        return at_ns if journal is None else journal.due_before_ns(at_ns, self._context.now_ns)
+        if journal is not None and journal.next.due_ns < at_ns:
+            return max(journal.next.due_ns, self._context.now_ns)
+        return at_ns
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due: heartbeats, new reigns, expiry, and a search for silent copies and primaries."""
@@ -369,7 +371,9 @@ class NodeCore:
             now_ns: the time.
         """
         journal = self._context.journal
-        return None if journal is None else journal.take_batch(now_ns)
+        if journal is None or now_ns < journal.next.due_ns:
+            return None
+        return journal.take_batch(now_ns)
 
     def journaled(self, number: int, *, now_ns: int) -> None:
         """Hear that all batches up to one are as durable as was asked for. Answers that wait for them may leave.

@@ -196,8 +196,6 @@ class SlotRoles:
         elif after.primary != self._context.replica:
             self._replicator.hand_over(reign, after.primary, now_ns)
         self._replicator.close_streams(reign)
-        if self._context.journal is not None:
-            self._context.journal.reign_ends(slot, now_ns)
         return slot.end_reign()
 
     # ------------------------------------------------------------------ what former lives have left
