@@ -81,10 +81,11 @@ def import_(file: str, force: bool, as_left: bool, as_json: bool, **given: Any) 
     except StoreError as error:
         raise StoreError(f"{_named(file)} cannot be imported: {error}") from error
     outcome = import_state(place, export_, force=force, as_left=as_left, wall_ns=wall_ns())
-    _warn(outcome)
     if as_json:
         print_json(_outcome(outcome, export_))
-    elif outcome.is_unchanged:
+        return OK
+    _warn(outcome)
+    if outcome.is_unchanged:
         say(f"{outcome.place} has the state already: {described(outcome.state)}")
     else:
         say(f"imported {described(outcome.state)}, from {export_.source} into {outcome.place}")

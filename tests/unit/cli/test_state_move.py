@@ -92,6 +92,18 @@ def test_no_file_is_written_over(tmp_path: Path, old: Path, capsys: pytest.Captu
     assert file.read_text() == "precious"
 
 
+def test_with_json_a_loss_is_told_in_the_object_alone(
+    tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, new = str(tmp_path / "state.json"), store_with(tmp_path / "new", "c2")
+    assert main(["coordinator", "export", "--json", "--data-dir", str(old), file]) == 0
+    capsys.readouterr()
+    assert main(["coordinator", "import", "--json", "--data-dir", str(new), "--force", file]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["replaced_cluster"] == "c2"
+    assert said.err == ""
+
+
 def test_a_forced_import_says_what_is_lost(
     tmp_path: Path, old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +132,7 @@ def test_a_forced_import_says_what_is_lost(
             "other.json cannot be imported: it is not an export",
         ),
         (["export", "--data-dir", "d", "--store", "etcd://h", "x"], 64, "contradicts"),
-        (["export", "--store", "redis://h", "x"], 1, "named by a URL of one of these kinds"),
+        (["export", "--store", "redis://h", "x"], 64, "named by a URL of one of these kinds"),
         (["--data-dir", "d", "export", "x"], 64, "flags come after the word 'export'"),
         (["exprot"], 64, "no such command 'exprot'"),
     ],

@@ -10,9 +10,11 @@ import pytest
 from lockring.cluster_state import ClusterState
 from lockring.core.coordinator import CandidateCore, CoordinatorCore
 from lockring.core.coordinator.leadership import LEAD_MS
+from lockring.core.coordinator.status import server_status_of, standby_status
+from lockring.core.coordinator.store_health import StoreReport
 from lockring.core.effects import Effect, Note, StoreCampaign, StoreRead, StoreResign, StoreWrite
 from lockring.core.election import Candidate, Election
-from lockring.ids import OperationNumber, TermId
+from lockring.ids import NO_VERSION, OperationNumber, TermId
 from lockring.units import NS_PER_S
 
 T = TypeVar("T")
@@ -132,6 +134,13 @@ def test_a_coordinator_campaigns_three_times_within_a_lead(lead_ms: int) -> None
         begun_ns.append(process.now_ns)
         process.core.election_result(campaign.operation, Election(OTHER), now_ns=process.now_ns)
     assert (begun_ns[3] - begun_ns[0]) // 1_000_000 == pytest.approx(lead_ms, abs=60)
+
+
+def test_an_address_stands_by_once_and_not_beside_its_own_lead() -> None:
+    earlier, twice = OTHER._replace(term=TermId("earlier")), Candidate(TermId("t1"), "three:1")
+    election = Election(OTHER, (earlier, twice, twice._replace(term=TermId("t2"))))
+    report = StoreReport("a store", election, None)
+    assert server_status_of(standby_status("", NO_VERSION), report, now_ns=0).standbys == ["three:1"]
 
 
 def test_a_standby_says_once_who_leads() -> None:
