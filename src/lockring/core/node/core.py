@@ -113,7 +113,7 @@ class NodeCore:
             timing: how long things take; the two leases are the cluster state's.
             has_standbys: whether there are several coordinators to dial.
             journal: the journal of its former lives, which this one goes on with; None to keep none. Reading it takes
-                some 5 µs for each holder and mutation in it.
+                some 3 µs for each holder and mutation in it.
             durability: how durable the shell keeps the journal, as a word for people.
             now_ns: the time.
         """

@@ -38,8 +38,12 @@ REWRITE_COST_MAX: Final = 1_000
 """Bound of what a batch rewrites: each slot counts one, and each of its holders one more. At least one slot, since a
 slot is written as a whole."""
 
-REWRITE_PAUSE_NS: Final = 5 * NS_PER_MS
-"""Pause between two batches of a rewrite: about as long as it takes to make one, so that clients have their turn."""
+REWRITE_PAUSE_NS: Final = 20 * NS_PER_MS
+"""Pause between two batches of a rewrite: some times as long as it takes to make one, so that clients, and the start of
+a node, lose little time to it."""
+
+MENDING_PAUSE_NS: Final = 5 * NS_PER_MS
+"""The same while something is missing from the journal, so that grants wait for the end of the rewrite."""
 
 NEVER: Final = 1 << 62
 """The number of the batch that will have what is missing from the journal: unknown until a rewrite is over."""
@@ -264,7 +268,7 @@ class NodeJournal:
     def _rewrite_some(self, now_ns: int) -> bool:
         """Add the next slots of the rewrite to the batch, and return whether these are the last."""
         batch, rewrite = self.next, self._rewrite
-        rewrite.at_ns = now_ns + REWRITE_PAUSE_NS
+        rewrite.at_ns = now_ns + (MENDING_PAUSE_NS if self.trouble else REWRITE_PAUSE_NS)
         cost = 0
         while rewrite.queue and cost < REWRITE_COST_MAX:
             number = rewrite.queue.pop()
