@@ -178,6 +178,7 @@ class LockServer:
                 with self._news:
                     if not data:
                         self._connections.remove(connection)
+                        connection.close()
                         for name in list(self._queues):
                             self._drop_waiters(name, connection)
                         self._news.notify_all()
