@@ -15,6 +15,7 @@ from lockring.core.effects import (
     Broadcast,
     Close,
     Effect,
+    Fail,
     Note,
     Publish,
     Refuse,
@@ -25,7 +26,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.election import Election
-from lockring.errors import WrongRole, from_code
+from lockring.errors import LockringError, StoreError, WrongRole, from_code
 from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
@@ -67,6 +68,7 @@ class CoordinatorServer:
         self._core: CandidateCore
         self._pump: CoreLoop[Effect]
         self._has_store = self._is_started = self._is_shared = False
+        self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._reporter = StateReporter(
             log, None, lambda state: whole(state, self._absent()), absent=self._absent
         )
@@ -124,9 +126,8 @@ class CoordinatorServer:
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     async def finished(self) -> int:
-        """Wait forever: a coordinator does not end by itself."""
-        never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        return await never
+        """Wait for an error that ends it, such as a store that refuses it; it does not end by itself otherwise."""
+        return await asyncio.shield(self._end)
 
     def leave(self) -> bool:
         """Return False, since nothing has to happen first: nodes work without a coordinator for its lease."""
@@ -149,6 +150,10 @@ class CoordinatorServer:
         if self._is_started:
             self._reporter.flush()
             log.info("coordinator has stopped")
+
+    def _failed(self, error: LockringError) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
 
     async def _farewells(self) -> None:
         """Let the last reports of nodes arrive and be stored, which takes some turns of the loop."""
@@ -231,6 +236,8 @@ class CoordinatorServer:
                 )
             case StoreResign(term=term):
                 self._store.resign(term)
+            case Fail(reason=reason):
+                self._failed(StoreError(f"{self._store.place}: {reason}"))
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
@@ -238,7 +245,7 @@ class CoordinatorServer:
         guest = self._listener.connection(number)
         if guest is None:
             return
-        error = from_code(refusal.code, refusal.text, name=refusal.name)
+        error = from_code(refusal.code, refusal.text, name=refusal.name, leader=refusal.leader)
         if guest.role is not PEER or isinstance(error, WrongRole):
             guest.turn_away(error, request=refusal.request, hint=refusal.hint)
             return
