@@ -17,6 +17,7 @@ from lockring.core.effects import (
     Broadcast,
     Close,
     Effect,
+    Fail,
     Note,
     Publish,
     Refuse,
@@ -27,7 +28,7 @@ from lockring.core.effects import (
     StoreWrite,
 )
 from lockring.core.election import Election
-from lockring.errors import LockringError, WrongRole, from_code
+from lockring.errors import LockringError, StoreError, WrongRole, from_code
 from lockring.ids import ClusterId, ConnectionId, OperationNumber, TermId
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import Outbox
@@ -246,6 +247,8 @@ class CoordinatorServer:
                 )
             case StoreResign(term=term):
                 self._store.resign(term)
+            case Fail(reason=reason):
+                self._failed(StoreError(f"{self._store.place}: {reason}"))
             case _:
                 raise AssertionError(f"a coordinator core asked for {effect}")
 
@@ -253,7 +256,7 @@ class CoordinatorServer:
         guest = self._listener.connection(number)
         if guest is None:
             return
-        error = from_code(refusal.code, refusal.text, name=refusal.name)
+        error = from_code(refusal.code, refusal.text, name=refusal.name, leader=refusal.leader)
         if guest.role is not PEER or isinstance(error, WrongRole):
             guest.turn_away(error, request=refusal.request, hint=refusal.hint)
             return

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
 from lockring.errors import LockringError, StoreError
 from lockring.ids import TermId, Version
 from lockring.store.base import SharedStore, Store
+
+_EMPTIED: Final = "the store is empty: the state that it had was deleted"
 
 
 class StoreOutcome(NamedTuple):
@@ -37,10 +39,12 @@ class StoreWorker:
 
     Attributes:
         has_shown_a_state: whether a read or write has ever found a state: if the store is empty later, it was lost.
+        place: the engine and where it is, for people.
     """
 
     def __init__(self, store: Store) -> None:
         self.has_shown_a_state = False
+        self.place = store.place
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lockring-store")
@@ -57,7 +61,10 @@ class StoreWorker:
         def operation() -> StoreOutcome:
             if self._store.write(expected_version, state):
                 return StoreOutcome(True, state)
-            return StoreOutcome(False, self._store.read())
+            present = self._store.read()
+            return StoreOutcome(
+                False, present, "" if present is not None or not expected_version else _EMPTIED
+            )
 
         self._run(operation, done)
 

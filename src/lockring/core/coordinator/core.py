@@ -28,19 +28,13 @@ from __future__ import annotations
 
 import msgspec
 
-from lockring.cluster_state import ClusterState, Member, Replica, Replication
+from lockring.cluster_state import ClusterState, Member, Relocation, Replica, Replication
 from lockring.core.coordinator.clients import Clients, why_not_greet
 from lockring.core.coordinator.clocks import Clocks
 from lockring.core.coordinator.decisions import Decisions, Moment
 from lockring.core.coordinator.heartbeats import Heartbeats
 from lockring.core.coordinator.invariants import Checks
-from lockring.core.coordinator.join_checks import (
-    contradicted,
-    foreign,
-    malformed,
-    not_the_latest,
-    outdated,
-)
+from lockring.core.coordinator.join_checks import contradicted, foreign, malformed, not_the_latest, outdated
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
@@ -168,6 +162,11 @@ class CoordinatorCore:
     def is_over(self) -> bool:
         """Whether the term has ended, for good."""
         return self._term.phase is Phase.PASSIVE
+
+    @property
+    def relocation(self) -> Relocation | None:
+        """The mark that the cluster has left this store, None if it has not. The term is over then."""
+        return self._term.relocation
 
     @property
     def note(self) -> str:
@@ -531,6 +530,7 @@ class CoordinatorCore:
         elif news in (News.STARTED, News.RESUMED, News.WRITTEN):
             if news is News.STARTED:
                 self._membership.start(now_ns=now_ns)
+            self._effects += [Note(each, is_warning=True) for each in self._term.take_warnings()]
             self._install(now_ns, is_own=news is News.WRITTEN)
             for connection, join in self._roster.pending.pop_all():
                 self._join(connection, join, now_ns)

@@ -49,6 +49,7 @@ _UNKNOWN: Final = (
     "it is unknown what was held before this start, and it may still be held (where there was no cluster before,"
     " --new-cluster says so)"
 )
+_LOST: Final = "it is unknown what is held, since the coordinator's store cannot be relied on"
 _GONE: Final = "all copies are gone, and what was held may still be held"
 
 
@@ -57,7 +58,7 @@ def wait_reason_of(term: Term, roster: Roster, runs: ReconcilerRuns) -> str:
     if not runs.waiting:
         return ""
     if term.knows_no_past:
-        return _UNKNOWN
+        return _UNKNOWN if term.loss is None else f"{_LOST}; {term.loss.account}"
     keepers = roster.keepers()
     return f"{_GONE}; {_kept_by(keepers)}" if keepers else _GONE
 
