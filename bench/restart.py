@@ -32,6 +32,7 @@ CLIENTS: Final = 4
 _ASKED_AT_ONCE: Final = 500
 _TTL_S: Final = 30
 _WAIT_S_MAX: Final = 120.0
+_FILL_S_MAX: Final = 600.0
 _POLL_S: Final = 0.02
 _REST_S: Final = 5.0
 """Between a start and the next kill: a rewrite of the journal is over by then, so that its length does not vary."""
@@ -77,7 +78,7 @@ def measure(command: str, *, locks: int, starts: int, nodes: int) -> Iterator[St
         stack.callback(server.stop)
         server.start(lambda: _serves_all(servers))
         holders = stack.enter_context(Child(_hold, ",".join(servers), locks // CLIENTS))
-        holders.hear(_WAIT_S_MAX)
+        holders.hear(_FILL_S_MAX)
         for _ in range(starts):
             server.stop()
             yield _start(server, servers, holders)

@@ -98,7 +98,7 @@ class Journal:
             next rewrite, which is due at once.
 
     Attributes:
-        found: what former lives left.
+        found: what former lives left; without its entries after `forget_found`.
         reason: why `found` cannot be vouched for, as a sentence for people without its full stop; "" if it can be.
         is_new: whether no life has ever used the directory.
         found_bytes: how long the segments were together.
@@ -125,6 +125,7 @@ class Journal:
         self._segments: list[_Segment] = []
         self._void: list[str] = []
         self._names: list[str] = []
+        self.found: JournalFound
         self._unsynced_found: list[str] = []
         self._obsolete: tuple[str, ...] = ()
         self._rewrite_bytes = 0
@@ -174,6 +175,10 @@ class Journal:
         if not self._rewrite_bytes or self._problem:
             return False
         return self._segments[-1].size > max(REWRITE_BYTES_MIN, _GROWTH * self._rewrite_bytes)
+
+    def forget_found(self) -> None:
+        """Let go of the entries that former lives left, once they are read: they take more memory than the locks."""
+        self.found = self.found._replace(entries=[])
 
     def append(self, batch: JournalBatch) -> None:
         """Write a batch. With the durability process it is then as durable as was asked for.

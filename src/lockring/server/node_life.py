@@ -149,6 +149,8 @@ class NodeLife:
             durability=durability,
             now_ns=monotonic_ns(),
         )
+        if journal is not None:
+            journal.forget_found()
         self.outbox = outbox
         self.accepted: set[ConnectionId] = set()
         """The accepted connections that the core knows."""

@@ -114,6 +114,15 @@ def test_the_batches_of_several_lives_are_found_together(place: Place) -> None:
     assert place.start().found.is_complete
 
 
+def test_what_was_found_is_let_go_of_and_still_counts_as_complete(place: Place) -> None:
+    place.start().append(batch(1, 1))
+    place.crash()
+    life = place.start()
+    assert life.found.entries
+    life.forget_found()
+    assert life.found == ([], True)
+
+
 def test_a_batch_longer_than_what_is_read_at_once_is_found(place: Place) -> None:
     journal = place.start()
     journal.append(batch(1, *range(1, 30_000)))
