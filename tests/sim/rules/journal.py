@@ -222,7 +222,10 @@ def drill_testimony_without_lock() -> None:
 @mutant
 def older_copy_served() -> list[Change]:
     """The files of a journal are not compared with those that the node wrote."""
-    return [(verdict, "_reason_against_files", lambda *what: "")]
+    return [
+        (verdict, "_reason_against_files", lambda *what: ""),
+        (verdict, "_reason_against_position", lambda *what: ""),
+    ]
 
 
 @drill
@@ -264,7 +267,7 @@ def durability_overrated() -> list[Change]:
     return [(verdict, "_reason_against_host", lambda *what: "")]
 
 
-@drill_by_chance(range(1, 9))
+@drill_by_chance(range(1, 17))
 def drill_durability_overrated(seed: int) -> None:
     """The machine of a lone node loses its power, and answers have waited for writes only."""
     cluster, _ = holding(1, "process", seed=seed)
