@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -247,6 +248,58 @@ def test_synced_locks_outlive_a_loss_of_power_that_cuts_the_files(tmp_path: Path
 
 
 # --------------------------------------------------------------------------- directories that do not fit
+
+
+def test_a_node_whose_directory_was_deleted_makes_it_again_and_keeps_its_locks(tmp_path: Path) -> None:
+    data, server, listen = tmp_path / "data", address(), address()
+    to, keeps = ("--coordinator", server), ("--data-dir", str(data))
+    node = ("node", "--id", "a", "--listen", listen, "--no-grpc", *to, *keeps)
+    with (
+        running("coordinator", "--listen", server, "--new-cluster"),
+        lockring.Client(listen, ttl=20) as client,
+    ):
+        with running(*node) as process:
+            eventually(lambda: serves_all(listen), lambda: process.text)
+            held = client.lock("before").acquire(timeout=PATIENCE_S)
+            shutil.rmtree(data)
+            process.wait_for("was deleted: it is made again, and everything is written again")
+            process.wait_for("the journal works again")
+            later = client.lock("after").acquire(timeout=PATIENCE_S)
+            kill(process)
+        with running(*node) as process:
+            process.wait_for("2 locks came back from the journal")
+            assert held.held
+            assert later.held
+
+
+def test_a_node_whose_directory_was_moved_away_says_what_to_do_and_goes_on_once_it_is_back(
+    tmp_path: Path,
+) -> None:
+    data, moved, listen = tmp_path / "data", tmp_path / "moved", address()
+    with (
+        running(*serve(listen, data)) as process,
+        lockring.Client(listen, ttl=20) as client,
+    ):
+        eventually(lambda: serves_all(listen), lambda: process.text)
+        data.rename(moved)
+        process.wait_for("unless it is made again at once, put it back, or start the node again")
+        assert not data.exists(), "the moved one may come back, and must not be older than what was granted"
+        moved.rename(data)
+        process.wait_for("the journal works again")
+        client.lock("x").acquire(timeout=PATIENCE_S).release()
+
+
+def test_another_owner_and_mode_of_all_files_lose_no_lock(tmp_path: Path) -> None:
+    """Kubernetes changes both at each mount of a volume."""
+    data = tmp_path / "data"
+
+    def change() -> None:
+        for path in [data, *data.rglob("*")]:
+            os.chown(path, os.getuid(), os.getgid())
+            path.chmod(0o770)
+
+    listen = address()
+    survives(listen, serve(listen, data), kill, locks=40, starts=2, tampers=change)
 
 
 def test_a_second_server_on_the_same_directory_is_refused_with_the_number_of_the_first(

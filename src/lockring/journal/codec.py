@@ -4,7 +4,8 @@ A segment is a header, padded to a block of its own, and records up to its end. 
 
     header   magic, format version, length, CRC, msgpack of `SegmentHeader`, zeros up to `HEADER_BYTES`
     record    mark, CRC, length, kind, ordinal, durable, msgpack of a list of entries
-    position ordinal, segment closed, CRC; twice, in sectors of their own, which are written in turn
+    position ordinal, segment closed, CRC; twice, in sectors of their own, which are written in turn; then, in a third
+             sector, length, CRC, msgpack of the `FileIdentity` of this very file
 
 - *A record belongs to one segment.* Its CRC is seeded with the segment's salt, and its mark is a part of the salt.
   So remains of another file, or of an older copy of the same one, are not taken for records of this one.
@@ -42,13 +43,17 @@ _SEALED: Final = struct.Struct(">IIQQ")
 _SEAL_OFFSET: Final = _RECORD.size - _SEALED.size
 _OUTSIDE: Final = struct.Struct(">II")
 _POSITION: Final = struct.Struct(">QI")
+_NAMEPLATE: Final = struct.Struct(">II")
 _CRC_BYTES: Final = 4
 
 RECORD_HEAD_BYTES: Final = _RECORD.size
 POSITION_BYTES: Final = _POSITION.size + _CRC_BYTES
 POSITION_OFFSETS: Final = (0, 512)
 """Where the two stamps of the position file stand. One that is torn leaves the other, a lower bound as well."""
-POSITION_FILE_BYTES: Final = POSITION_OFFSETS[-1] + POSITION_BYTES
+POSITION_NAMEPLATE_OFFSET: Final = 1024
+"""Where the position file says which file it is."""
+POSITION_NAMEPLATE_BYTES: Final = 64
+POSITION_FILE_BYTES: Final = POSITION_NAMEPLATE_OFFSET + POSITION_NAMEPLATE_BYTES
 
 _PLAIN: Final = 0
 _ENDS_REWRITE: Final = 1
@@ -86,7 +91,6 @@ class SegmentHeader(msgspec.Struct, array_like=True, frozen=True):
         machine: id of that machine, "" if unknown.
         is_synced: whether answers waited for a sync, rather than for a write.
         lock: identity of the directory's lock file.
-        position: identity of its position file.
         itself: identity of this file.
     """
 
@@ -101,11 +105,11 @@ class SegmentHeader(msgspec.Struct, array_like=True, frozen=True):
     machine: str
     is_synced: bool
     lock: FileIdentity
-    position: FileIdentity
     itself: FileIdentity
 
 
 _headers = msgspec.msgpack.Decoder(SegmentHeader)
+_identities = msgspec.msgpack.Decoder(FileIdentity)
 
 
 class OtherFormat(NamedTuple):
@@ -255,6 +259,29 @@ def decode_positions(data: bytes) -> tuple[DurablePosition | None, int]:
     if first is None or (second is not None and second > first):
         return second, 1
     return first, 0
+
+
+def encode_nameplate(itself: FileIdentity) -> bytes:
+    """Encode what a position file says of itself, for `POSITION_NAMEPLATE_OFFSET`."""
+    body = _encoder.encode(itself)
+    block = _NAMEPLATE.pack(len(body), crc32(body)) + body
+    assert len(block) <= POSITION_NAMEPLATE_BYTES, "an identity is three numbers of 64 bits"
+    return block.ljust(POSITION_NAMEPLATE_BYTES, b"\0")
+
+
+def decode_nameplate(data: bytes) -> FileIdentity | None:
+    """Decode from the content of a position file which file it is; None if that is missing or damaged."""
+    block = data[POSITION_NAMEPLATE_OFFSET:POSITION_FILE_BYTES]
+    if len(block) < _NAMEPLATE.size:
+        return None
+    length, crc = _NAMEPLATE.unpack_from(block)
+    body = block[_NAMEPLATE.size : _NAMEPLATE.size + length]
+    if crc32(body) != crc:
+        return None
+    try:
+        return _identities.decode(body)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _decoded(stamp: bytes) -> DurablePosition | None:

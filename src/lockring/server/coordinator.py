@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Final
 
 from lockring.clock import boot_id, monotonic_ns, wall_ns
@@ -38,7 +40,9 @@ from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
 from lockring.server.state_dir import open_store
+from lockring.server.store_worker import CLOSE_S_MAX as STORE_S_MAX
 from lockring.server.store_worker import StoreOutcome, StoreWorker
+from lockring.store.awaited import AwaitedStore
 from lockring.units import NS_PER_MS, NS_PER_S
 
 _LOOK_S: Final = 1.0
@@ -67,7 +71,8 @@ class CoordinatorServer:
         self._store: StoreWorker
         self._core: CandidateCore
         self._pump: CoreLoop[Effect]
-        self._has_store = self._is_started = self._is_shared = False
+        self._has_store = self._is_started = self._has_given_up = False
+        self._awaited: AwaitedStore | None = None
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._reporter = StateReporter(
             log, None, lambda state: whole(state, self._absent()), absent=self._absent
@@ -78,20 +83,24 @@ class CoordinatorServer:
     # ----------------------------------------------------------------------- Service
 
     async def start(self) -> None:
-        """Open the store, listen, and claim the store.
+        """Open the store, listen, and claim the store. A shared store may come later.
 
         Raises:
             StoreError: the data directory cannot be used.
             CannotListen: the port is taken, or the host is not of this machine.
         """
         settings = self._settings
-        opened = open_store(settings, log)
+        loop = asyncio.get_running_loop()
+        opened = open_store(settings, log, lambda error: _in_loop(loop, self._failed, error))
         self._store = StoreWorker(opened.store)
         self._has_store = True
         listening = await self._listener.open(settings.listen)
         self.address = settings.advertise or listening
         log.info("coordinator listens on %s", listening)
-        self._is_shared = opened.is_shared
+        self._awaited = awaited = opened.awaited
+
+        def is_new() -> bool:
+            return opened.is_new or (awaited is not None and awaited.created)
 
         def make_core(term: TermId, *, now_ns: int, wall_ns: int) -> CoordinatorCore:
             return CoordinatorCore(
@@ -100,7 +109,7 @@ class CoordinatorServer:
                 cluster_if_new=ClusterId(secrets.token_hex(8)),
                 timing=settings.timing(),
                 # A process may lead several times, and the store may lose the cluster's state between two of them.
-                new_cluster=opened.is_new and not self._store.has_shown_a_state,
+                new_cluster=is_new() and not self._store.has_shown_a_state,
                 boot=boot_id(),
                 is_as_left=opened.is_as_left,
                 store=opened.store.place,
@@ -112,7 +121,7 @@ class CoordinatorServer:
         self._core = core = CandidateCore(
             address=self.address,
             store=opened.store.place,
-            is_shared=opened.is_shared,
+            is_shared=awaited is not None,
             new_term=lambda: TermId(secrets.token_hex(8)),
             make_core=make_core,
             now_ns=monotonic_ns(),
@@ -135,6 +144,9 @@ class CoordinatorServer:
 
     async def stop(self) -> None:
         """End all connections and close the store, with what stopping nodes reported about their promises."""
+        if self._awaited is not None and not self._awaited.is_open:
+            self._has_given_up = True
+            self._awaited.give_up()
         if self._is_started:
             await self._farewells()
         if self._look_timer is not None:
@@ -144,9 +156,14 @@ class CoordinatorServer:
         self._listener.close("the coordinator stops")
         await self._listener.closed(_CLOSE_S_MAX)
         if self._has_store:
-            if self._is_started and self._is_shared:
+            if self._is_started and self._awaited is not None:
                 self._store.resign(self._core.candidate.term)
-            await self._store.close()
+            if not await self._store.close():
+                log.warning(
+                    "%s has not answered within %g s: it is left alone, and its time ends the lead",
+                    self._store.place,
+                    STORE_S_MAX,
+                )
         if self._is_started:
             self._reporter.flush()
             log.info("coordinator has stopped")
@@ -270,6 +287,8 @@ class CoordinatorServer:
         self._pump.schedule()
 
     def _tell_of_store(self) -> None:
+        if self._has_given_up:
+            return  # what fails now does so because this process ends
         for news in self._core.take_store_news():
             log.log(logging.ERROR if news.is_trouble else logging.INFO, "%s", news.text)
 
@@ -306,3 +325,11 @@ class CoordinatorServer:
         self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self._tell_of_store()
         self._reporter.summarize()
+
+
+def _in_loop(
+    loop: asyncio.AbstractEventLoop, what: Callable[[LockringError], None], error: LockringError
+) -> None:
+    """Call a function in an event loop, from another thread; not if the loop has ended meanwhile."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(what, error)

@@ -45,16 +45,24 @@ class JournalWriter:
         journal: the files, which this life alone writes.
         waits_for_sync: whether answers wait until their batch is synced.
         wake: makes the event loop take the core's effects soon.
+        reopen: opens the journal's directory again for this life, which is under way, after it was deleted.
     """
 
     def __init__(
-        self, core: NodeCore, journal: Journal, *, waits_for_sync: bool, wake: Callable[[], None]
+        self,
+        core: NodeCore,
+        journal: Journal,
+        *,
+        waits_for_sync: bool,
+        wake: Callable[[], None],
+        reopen: Callable[[], Journal],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._core = core
         self._journal = journal
         self._waits_for_sync = waits_for_sync
         self._wake = wake
+        self._reopen = reopen
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
         self._pause_s = _PAUSE_S_MIN
@@ -129,6 +137,8 @@ class JournalWriter:
             self._journal.mark()
         except JournalError as error:
             self._lost(str(error))
+            return
+        self._worker.renew_soon()
 
     def _durable(self, number: int, now_ns: int) -> None:
         core = self._core
@@ -161,7 +171,25 @@ class JournalWriter:
 
     def _try_again(self) -> None:
         self._retry = None
+        if self._journal.is_deleted and self._worker.is_idle:
+            try:
+                self._make_again()
+            except JournalError as error:
+                self._lost(str(error))
+                return
         self._begin_rewrite()
+
+    def _make_again(self) -> None:
+        """Make a deleted directory again, under a lock of its own: another process may have done so before.
+
+        Nothing that was deleted comes back, so the new directory cannot be mistaken for an older one. A directory that
+        was only moved or unmounted may come back, without what would be granted meanwhile. So its place stays empty.
+        """
+        journal = self._reopen()
+        self._worker.finish()
+        self._journal.close(in_order=False)
+        self._journal = journal
+        self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
 
     def _begin_rewrite(self) -> None:
         try:

@@ -33,12 +33,27 @@ from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
 from lockring.ids import NO_VERSION, TermId, Version
+from lockring.store.base import StoreUnreachable
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
 _CONNECT_S: Final = 2
 """Longest time to connect to one host, in whole seconds, as libpq counts."""
 _NAME_MAX: Final = 200
+
+_FINAL_CLASSES: Final = frozenset({"0A", "22", "23", "28", "3D", "3F", "42"})
+"""Of error codes: unknown features and values, logins, databases and schemas that are not there, missing rights."""
+_FINAL_WORDS: Final = (
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "does not exist",
+    "is not permitted to log in",
+    "permission denied for database",
+    "does not support SSL",
+    "invalid ",
+)
+"""In a server's refusal to let a client in, where it speaks English; of others, the log has the words."""
 
 _BEGIN: Final = (
     "BEGIN",
@@ -113,13 +128,14 @@ class PostgresStore:
         place: the engine and where it is, for people.
 
     Raises:
-        StoreError: the database cannot be reached, or does not let this role in. The text does not show the password.
+        StoreUnreachable: the server does not answer, or cannot at present.
+        StoreError: the database does not let this role in, or is not there. The text does not show the password.
     """
 
     def __init__(self, url: str) -> None:
         conninfo, self._name = _split(url)
         self._conninfo = conninfo
-        self.place = f"PostgreSQL ({_shown(url)})"
+        self.place = place_of(url)
         self._mutex = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._cached: tuple[int, ClusterState] | None = None
@@ -324,7 +340,32 @@ class PostgresStore:
         return StoreError(f"it is unknown whether {self.place} has taken the new state: {_text_of(cause)}")
 
     def _failed(self, verb: str, error: psycopg.Error) -> StoreError:
-        return StoreError(f"{self.place} cannot be {verb}: {_text_of(error)}")
+        kind = StoreError if _is_final(error) else StoreUnreachable
+        return kind(f"{self.place} cannot be {verb}: {_text_of(error)}")
+
+
+def place_of(url: str) -> str:
+    """Return the engine and where it is, for people, without asking the server.
+
+    Raises:
+        StoreError: the URL is malformed.
+    """
+    _split(url)
+    return f"PostgreSQL ({_shown(url)})"
+
+
+def _is_final(error: psycopg.Error) -> bool:
+    """Return whether waiting cannot mend an error: the server refuses, or libpq does not understand the URL.
+
+    Of a connection that fails, libpq gives the server's words alone, without their code. Each host that was tried has a
+    line of its own, and one that may still come is worth waiting for.
+    """
+    if error.sqlstate is not None:
+        return error.sqlstate[:2] in _FINAL_CLASSES
+    if not isinstance(error, psycopg.OperationalError):
+        return True
+    lines = [line for line in str(error).splitlines() if " failed: " in line] or [str(error)]
+    return all(any(words in line for words in _FINAL_WORDS) for line in lines)
 
 
 def _results_of(cursor: psycopg.ClientCursor[tuple[Any, ...]]) -> list[_Result]:

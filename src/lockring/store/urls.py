@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
-from lockring.errors import StoreError
+from lockring.errors import LockringError, StoreError
+from lockring.store.awaited import AwaitedStore
 from lockring.store.base import SharedStore
 
 
-def _open_etcd(url: str) -> SharedStore:
+def _etcd(url: str) -> _Engine:
     # Without this, gRPC writes lines of its own about each failure; the store's errors say the same, in the log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from lockring.store.etcd.store import EtcdStore
+    from lockring.store.etcd.store import EtcdStore, place_of
 
-    return EtcdStore(url)
-
-
-def _open_postgresql(url: str) -> SharedStore:
-    from lockring.store.postgresql import PostgresStore
-
-    return PostgresStore(url)
+    return _Engine(place_of(url), lambda: EtcdStore(url))
 
 
-_ENGINES: Final[dict[str, tuple[str, Callable[[str], SharedStore]]]] = {
-    "etcd": ("etcd", _open_etcd),
-    "etcds": ("etcd", _open_etcd),
-    "postgresql": ("postgresql", _open_postgresql),
-    "postgres": ("postgresql", _open_postgresql),
+def _postgresql(url: str) -> _Engine:
+    from lockring.store.postgresql import PostgresStore, place_of
+
+    return _Engine(place_of(url), lambda: PostgresStore(url))
+
+
+class _Engine(NamedTuple):
+    """The engine of one URL: its name and place for people, and the function that opens its store."""
+
+    place: str
+    opens: Callable[[], SharedStore]
+
+
+_ENGINES: Final[dict[str, tuple[str, Callable[[str], _Engine]]]] = {
+    "etcd": ("etcd", _etcd),
+    "etcds": ("etcd", _etcd),
+    "postgresql": ("postgresql", _postgresql),
+    "postgres": ("postgresql", _postgresql),
 }
-"""By scheme: the extra that an engine needs, and how it is opened."""
+"""By scheme: the extra that an engine needs, and the engine."""
 
 
 def check_store_url(url: str) -> None:
@@ -51,16 +59,34 @@ def open_store(url: str) -> SharedStore:
     Raises:
         StoreError: there is no such engine, its library is not installed, or it cannot be opened.
     """
-    extra, opener = _engine_of(url)
+    return _loaded(url).opens()
+
+
+def await_store(url: str, on_hopeless: Callable[[LockringError], None]) -> AwaitedStore:
+    """Return a shared store that is opened as soon as its server answers.
+
+    Args:
+        url: as for `open_store`.
+        on_hopeless: called in another thread with an error that waiting cannot mend.
+
+    Raises:
+        StoreError: there is no such engine, its library is not installed, or the URL is malformed.
+    """
+    engine = _loaded(url)
+    return AwaitedStore(engine.place, engine.opens, on_hopeless)
+
+
+def _loaded(url: str) -> _Engine:
+    extra, engine_of = _engine_of(url)
     try:
-        return opener(url)
+        return engine_of(url)
     except ImportError as error:
         raise StoreError(
             f"the store {url.partition(':')[0]} needs more than is installed ({error}): pip install 'lockring[{extra}]'"
         ) from error
 
 
-def _engine_of(url: str) -> tuple[str, Callable[[str], SharedStore]]:
+def _engine_of(url: str) -> tuple[str, Callable[[str], _Engine]]:
     scheme, colon, _ = url.partition("://")
     engine = _ENGINES.get(scheme) if colon else None
     if engine is None:

@@ -249,20 +249,24 @@ def drill_older_copy_served() -> None:
 @mutant
 def altered_copy_served() -> list[Change]:
     """It does not matter whether the files of a journal were changed since the node wrote them."""
-    return [(verdict, "_reason_against_changes", lambda *what: "")]
+    return [
+        (verdict, "_reason_against_changes", lambda *what: ""),
+        (verdict, "_reason_against_position", lambda *what: ""),
+    ]
 
 
-@drill
-def drill_altered_copy_served() -> None:
+@drill_by_chance(range(1, 5))
+def drill_altered_copy_served(seed: int) -> None:
     """An older copy of the directory is written into the files of a node that has died."""
-    _restore_an_older_copy("into the files")
+    _restore_an_older_copy("into the files", seed=seed)
 
 
-def _restore_an_older_copy(style: str) -> None:
-    cluster, _ = _holding(1, "process")
+def _restore_an_older_copy(style: str, *, seed: int = 1) -> None:
+    cluster, _ = _holding(1, "process", seed=seed)
     (node,) = cluster.simulation.nodes
     older = _disk_of(node).picture()
     cluster.hold(cluster.simulation.clients[0], cluster.names(2)[1], ttl_ms=30_000)
+    cluster.run(2)  # until the position file is another one
     cluster.crash(node)
     _disk_of(node).put_back(older, style=style)
     node.start()

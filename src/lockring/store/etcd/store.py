@@ -34,6 +34,7 @@ from lockring.cluster_state import ClusterState, decode_state, encode_state
 from lockring.core.election import Candidate, Election
 from lockring.errors import ProtocolError, StoreError
 from lockring.ids import NO_VERSION, TermId, Version
+from lockring.store.base import StoreUnreachable
 from lockring.store.etcd.calls import (
     LEASE_GRANT,
     LEASE_KEEP_ALIVE,
@@ -57,7 +58,7 @@ from lockring.store.etcd.etcd_pb2 import (
     RangeResponse,
     TxnRequest,
 )
-from lockring.store.etcd.place import parse
+from lockring.store.etcd.place import EtcdPlace, parse
 
 DEADLINE_S: Final = 6.0
 """Longest time for an operation, reading back included. A coordinator gives up after 10 s."""
@@ -112,13 +113,14 @@ class EtcdStore:
         place: the engine and where it is, for people.
 
     Raises:
+        StoreUnreachable: no member answers, or none has space.
         StoreError: the URL is malformed, etcd cannot be reached or refuses the user, or the prefix is in use for
             something else. The text does not show the password.
     """
 
     def __init__(self, url: str) -> None:
         place = parse(url)
-        self.place = f"etcd ({place.shown})"
+        self.place = _named(place)
         self._prefix = f"{place.prefix}/".encode()
         self._calls = EtcdCalls(place)
         self._mutex = threading.Lock()
@@ -243,6 +245,8 @@ class EtcdStore:
                 yield time.monotonic() + DEADLINE_S
             except _Complete:
                 raise
+            except (Unanswered, OutOfSpace) as error:
+                raise StoreUnreachable(f"{self.place} cannot be {verb}: {error}") from error
             except StoreError as error:
                 raise StoreError(f"{self.place} cannot be {verb}: {error}") from error
 
@@ -420,6 +424,19 @@ class EtcdStore:
         )
         answer = self._calls.repeat(TXN, request, until_s=until_s)
         return list(answer.responses[-1].range.kvs)
+
+
+def place_of(url: str) -> str:
+    """Return the engine and where it is, for people, without asking etcd.
+
+    Raises:
+        StoreError: the URL is malformed.
+    """
+    return _named(parse(url))
+
+
+def _named(place: EtcdPlace) -> str:
+    return f"etcd ({place.shown})"
 
 
 class _Complete(StoreError):
