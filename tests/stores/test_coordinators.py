@@ -192,12 +192,13 @@ def test_nodes_follow_to_a_coordinator_that_they_were_not_started_with(
     with LocalCluster(nodes=2, coordinators=1, store=url, stabilization_s=0.3) as cluster:
         holder = Holder(cluster.servers, LOCKS)
         (known,) = cluster.coordinators
-        cluster.terminate(known)
-        assert cluster.wait_for_exit(known) == 0
         words = [sys.executable, "-m", "lockring", "coordinator", "--listen", added, "--store", url]
         with subprocess.Popen(words, env=child_environment(), stderr=subprocess.DEVNULL) as process:
             try:
-                eventually(lambda: _leads(added), cluster.logs)
+                eventually(lambda: _leader_at(added) == cluster.address_of(known), cluster.logs)
+                cluster.terminate(known)
+                assert cluster.wait_for_exit(known) == 0
+                eventually(lambda: _leader_at(added) == added, cluster.logs)
                 cluster.restart(known)
                 eventually(lambda: _hears(added, 2), cluster.logs)
                 holder.check("a coordinator was added")
@@ -211,11 +212,12 @@ def test_nodes_follow_to_a_coordinator_that_they_were_not_started_with(
         holder.client.close()
 
 
-def _leads(coordinator: str) -> bool:
+def _leader_at(coordinator: str) -> str:
+    """The leader as a coordinator knows it, "" while it does not answer."""
     try:
-        return ask_status(coordinator).leader == coordinator
+        return ask_status(coordinator).leader
     except (ProtocolError, Unavailable):
-        return False
+        return ""
 
 
 def _hears(coordinator: str, nodes: int) -> bool:
