@@ -40,6 +40,7 @@ from lockring.server.reporter import StateReporter
 from lockring.server.settings import CoordinatorSettings
 from lockring.server.state_diff import whole
 from lockring.server.state_dir import open_store
+from lockring.server.store_worker import CLOSE_S_MAX as STORE_S_MAX
 from lockring.server.store_worker import StoreOutcome, StoreWorker
 from lockring.store.awaited import AwaitedStore
 from lockring.units import NS_PER_MS, NS_PER_S
@@ -157,7 +158,12 @@ class CoordinatorServer:
         if self._has_store:
             if self._is_started and self._awaited is not None:
                 self._store.resign(self._core.candidate.term)
-            await self._store.close()
+            if not await self._store.close():
+                log.warning(
+                    "%s has not answered within %g s: it is left alone, and its time ends the lead",
+                    self._store.place,
+                    STORE_S_MAX,
+                )
         if self._is_started:
             self._reporter.flush()
             log.info("coordinator has stopped")
