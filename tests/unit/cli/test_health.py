@@ -254,7 +254,7 @@ def test_locks_without_a_backup_outlive_a_crash_where_there_is_a_journal() -> No
 
 
 def test_a_server_of_another_cluster_is_named() -> None:
-    """What is shown is then the state of the cluster that answered first, which may be the wrong one."""
+    """The state that is shown is that of the cluster that answered first, which may be the wrong one."""
     nodes = {NodeId("a"): node(A, HALF), NodeId("b"): node(B, HALF)}
     health = diagnose(WHOLE, nodes, coordinator(), strangers={"h:9": ClusterId("c9")}, wall_ns=NOW)
     assert health.condition == "degraded"
