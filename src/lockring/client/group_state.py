@@ -31,6 +31,32 @@ from lockring.slots import SLOTS
 ChangeCallback = Callable[[KeySet, KeySet], Any]
 """A function that is called with the keys gained and the keys lost: `key in gained`, `key in lost`."""
 
+ChangeCall = tuple[ChangeCallback, KeySet, KeySet]
+"""A callback and its arguments."""
+
+
+class ChangeListener:
+    """An `on_change` callback, and the keys of which it knows by its calls that the member has them.
+
+    No key is reported to it twice, nor the loss of a key that it was never given, whichever changes were on their way
+    when it was registered.
+    """
+
+    __slots__ = ("_callback", "_known")
+
+    def __init__(self, callback: ChangeCallback) -> None:
+        self._callback = callback
+        self._known: frozenset[int] = frozenset()
+
+    def calls_for(self, gained: frozenset[int], lost: frozenset[int]) -> list[ChangeCall]:
+        """Return the call that reports what is new in a change, or none if nothing is."""
+        gained, lost = gained - self._known, lost & self._known
+        return [(self._callback, KeySet(gained), KeySet(lost))] if gained or lost else []
+
+    def apply(self, gained: frozenset[int], lost: frozenset[int]) -> None:
+        """Count a change as known, once its call is queued."""
+        self._known = (self._known | gained) - lost
+
 
 def member_payload(member_id: str | None, weight: int, payload: bytes) -> tuple[str, bytes]:
     """Return a member's id, drawn at random if None is given, and the payload for its hold on the group's lock.

@@ -27,8 +27,10 @@ from lockring.protocol import (
     DescribeReply,
     Drain,
     DrainReply,
+    FollowGroup,
     GetState,
     GrantReply,
+    GroupMember,
     HolderRecord,
     Keepalive,
     KeepaliveReply,
@@ -48,6 +50,8 @@ from lockring.protocol import (
     Undrain,
     UndrainReply,
     Unwatch,
+    View,
+    ViewAck,
     WaiterRecord,
     Watch,
     WatchNotice,
@@ -92,6 +96,7 @@ class LockServer:
         self._connections: list[socket.socket] = []
         self._queues: dict[str, list[_Entry]] = {}
         self._watches: dict[tuple[socket.socket, int], str] = {}
+        self._followers: list[tuple[socket.socket, FollowGroup]] = []
         self._generation = 0
         self._threads: list[threading.Thread] = []
         self.seen: list[Message] = []
@@ -133,6 +138,14 @@ class LockServer:
             loser = next(each for each in self._queues[name] if token in (0, each.generation))
             session, acquisition = loser.id
             self._send(loser.connection, LossNotice(session, acquisition, name, reason))
+
+    def regroup(self, number: int, *others: str, settled: bool = True) -> None:
+        """Send the group's only follower a view: the holders of the group's lock, who are named "me", and others."""
+        with self._lock:
+            connection, follow = self._followers[-1]
+            members = [GroupMember("me", 1, b"", "o", each.generation) for each in self._queues[follow.name]]
+            members += [GroupMember(other, 1, b"", "o", 1000 + n) for n, other in enumerate(others)]
+            self._send(connection, View(follow.request, number, settled, members))
 
     def wait_until(self, condition: Any, seconds: float = PATIENCE_S) -> None:
         """Wait until a condition on this server holds; looked at after each message and connection."""
@@ -228,6 +241,12 @@ class LockServer:
             case Watch():
                 self._watches[connection, message.request] = message.name
                 answer = WatchNotice(message.request, self._info(message.name))
+            case FollowGroup():
+                self._followers.append((connection, message))
+                self.regroup(1, settled=False)
+                return
+            case ViewAck():
+                return
             case Unwatch():
                 self._watches.pop((connection, message.watch), None)
                 answer = ReleaseReply(message.request, True)

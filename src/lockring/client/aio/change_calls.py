@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
 from lockring.client.aio._support import Driver, Wakeup
-from lockring.client.group_state import ChangeCallback
+from lockring.client.group_state import ChangeCall, ChangeCallback
 from lockring.ring.key_ring import KeySet
 
 _inside: ContextVar[asyncio.Task[None] | None] = ContextVar("lockring_change", default=None)
@@ -28,7 +28,7 @@ class ChangeCalls:
     def __init__(self, driver: Driver, group: str, wakeups: list[Wakeup]) -> None:
         self._name = f"lockring-group-{group[:40]}"
         self._wakeups = wakeups
-        self._pending: deque[tuple[ChangeCallback, KeySet, KeySet] | Callable[[], None]] = deque()
+        self._pending: deque[ChangeCall | Callable[[], None]] = deque()
         """Callbacks with their arguments, and functions to call once all callbacks before them have returned."""
         self._calling: asyncio.Task[None] | None = None
 
@@ -41,15 +41,9 @@ class ChangeCalls:
         """Whether this code is part of a callback."""
         return self._calling is not None and _inside.get() is self._calling
 
-    def add(
-        self,
-        callbacks: Sequence[ChangeCallback],
-        gained: KeySet,
-        lost: KeySet,
-        when_done: Callable[[], None] | None = None,
-    ) -> None:
+    def add(self, calls: Sequence[ChangeCall], when_done: Callable[[], None] | None = None) -> None:
         """Call callbacks after those that are pending, and then `when_done`."""
-        self._pending += [(callback, gained, lost) for callback in callbacks]
+        self._pending += calls
         if when_done is not None:
             self._pending.append(when_done)
         if self._calling is None:

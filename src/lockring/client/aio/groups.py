@@ -15,7 +15,9 @@ from lockring.client.aio.loss_notices import Event
 from lockring.client.arguments import ANSWER_TIMEOUT_S_DEFAULT, Seconds, answer_to_ns, wait_to_ms
 from lockring.client.grant_state import LossCallback, blame, keep_from_being_dropped, may_be_dropped
 from lockring.client.group_state import (
+    ChangeCall,
     ChangeCallback,
+    ChangeListener,
     GroupInfo,
     MembershipState,
     least_version,
@@ -27,7 +29,6 @@ from lockring.core.client import HELD, ClientCore, Query
 from lockring.errors import LockLost
 from lockring.names import lock_of_group
 from lockring.protocol import WAIT_FOREVER, GroupMember, Mode
-from lockring.ring.key_ring import KeySet
 from lockring.units import NS_PER_MS, NS_PER_S
 
 
@@ -143,7 +144,9 @@ class Membership(MembershipState):
         super().__init__(group, member_id)
         self._driver = driver
         self._grant: Grant = grant
-        self._callbacks: list[ChangeCallback] = []
+        self._listeners: list[ChangeListener] = []
+        self._arrived: frozenset[int] = frozenset()
+        """The slots owned by the changes that have arrived here: the core may be ahead, in another thread."""
         self._wakeups: list[Wakeup] = []
         self._calls = ChangeCalls(driver, group, self._wakeups)
         self._driver.follow(grant._ticket, self)
@@ -165,11 +168,14 @@ class Membership(MembershipState):
         self._driver.guarded(lambda: self._add(callback))
 
     def _add(self, callback: ChangeCallback) -> None:
-        self._callbacks.append(callback)
+        listener = ChangeListener(callback)
+        self._listeners.append(listener)
+        # First this, then the look at what is owned: the core takes keys away before it looks whether to wait for a
+        # callback. So a key that is reported here is given on only after the callback has returned from its loss.
         self._following.has_callback = True
-        owned = self._following.ownership.owned
-        if owned and not self._following.ended:
-            self._calls.add((callback,), KeySet(owned), KeySet())
+        # Gains that have not arrived yet are reported when they do, and keys whose loss is on its way never are.
+        known = self._arrived & self._following.ownership.owned
+        self._tell([listener], known, frozenset(), None)
 
     async def wait_settled(self, *, after: int | None = None, timeout: Seconds | None = None) -> int:
         """Wait for a settled view that includes this member, and return its version.
@@ -240,18 +246,33 @@ class Membership(MembershipState):
         if self._grant._ticket.reason == "forked":
             # The callbacks and waits that have begun are the parent's: nothing would ever end them here.
             self._calls.forget()
-            self._callbacks.clear()
+            self._listeners.clear()
             self._wakeups.clear()
         if not self._following.ended:  # the core did not end it: the client has started over, or was forked
             self._on_regrouped(frozenset(), self._following.end(), False)
 
     def _on_regrouped(self, gained: frozenset[int], lost: frozenset[int], awaited: bool) -> None:
         # `awaited` changes count as seen once all callbacks have returned. Nothing is awaited without callbacks.
-        if self._callbacks and (gained or lost):
+        self._arrived = (self._arrived | gained) - lost
+        if self._listeners:
             seen = functools.partial(self._driver.told, self._core, self._request) if awaited else None
-            self._calls.add(tuple(self._callbacks), KeySet(gained), KeySet(lost), seen)
+            self._tell(self._listeners, gained, lost, seen)
         for wakeup in self._wakeups:
             wakeup.set()
+
+    def _tell(
+        self,
+        listeners: list[ChangeListener],
+        gained: frozenset[int],
+        lost: frozenset[int],
+        when_done: Callable[[], None] | None,
+    ) -> None:
+        calls: list[ChangeCall] = []
+        for listener in listeners:
+            calls += listener.calls_for(gained, lost)
+            listener.apply(gained, lost)
+        if calls or when_done is not None:
+            self._calls.add(calls, when_done)
 
     # ------------------------------------------------------------------ waiting
 

@@ -10,17 +10,14 @@ from typing import NamedTuple
 
 from lockring.client.blocking._support import Driver, Wakeup
 from lockring.client.grant_state import report_in_thread
-from lockring.client.group_state import ChangeCallback
-from lockring.ring.key_ring import KeySet
+from lockring.client.group_state import ChangeCall
 
 _STARTING = 0
 """In place of a thread's number while that thread is being started."""
 
 
 class _Change(NamedTuple):
-    callbacks: Sequence[ChangeCallback]
-    gained: KeySet
-    lost: KeySet
+    calls: Sequence[ChangeCall]
     when_done: Callable[[], None] | None
 
 
@@ -49,15 +46,9 @@ class ChangeCalls:
         """Whether this code is part of a callback."""
         return threading.get_ident() == self._thread
 
-    def add(
-        self,
-        callbacks: Sequence[ChangeCallback],
-        gained: KeySet,
-        lost: KeySet,
-        when_done: Callable[[], None] | None = None,
-    ) -> None:
+    def add(self, calls: Sequence[ChangeCall], when_done: Callable[[], None] | None = None) -> None:
         """Call callbacks after those that are pending, and then `when_done`; call this in the critical section."""
-        self._pending.append(_Change(callbacks, gained, lost, when_done))
+        self._pending.append(_Change(calls, when_done))
         if self._thread is None:
             self._thread = _STARTING
             self._driver.spawn(self._run, self._name)
@@ -70,9 +61,9 @@ class ChangeCalls:
     def _run(self) -> None:
         self._thread = threading.get_ident()
         while (change := self._driver.guarded(self._next)) is not None:
-            for callback in change.callbacks:
+            for callback, gained, lost in change.calls:
                 try:
-                    callback(change.gained, change.lost)
+                    callback(gained, lost)
                 except BaseException:  # noqa: BLE001 - reported; the other callbacks must be called
                     report_in_thread()
             if change.when_done is not None:
