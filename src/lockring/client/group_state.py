@@ -36,7 +36,7 @@ ChangeCall = tuple[ChangeCallback, KeySet, KeySet]
 
 
 class ChangeListener:
-    """An `on_change` callback, and the keys of which it knows by its calls that the member has them.
+    """An `on_change` callback, and the keys that the member owns by the calls made to it.
 
     No key is reported to it twice, nor the loss of a key that it was never given, whichever changes were on their way
     when it was registered.
