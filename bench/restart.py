@@ -12,7 +12,8 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,8 +35,6 @@ _TTL_S: Final = 30
 _WAIT_S_MAX: Final = 120.0
 _FILL_S_MAX: Final = 600.0
 _POLL_S: Final = 0.02
-_REST_S: Final = 5.0
-"""Between a start and the next kill: a rewrite of the journal is over by then, so that its length does not vary."""
 
 
 class Start(NamedTuple):
@@ -81,22 +80,36 @@ def measure(command: str, *, locks: int, starts: int, nodes: int) -> Iterator[St
         holders.hear(_FILL_S_MAX)
         for _ in range(starts):
             server.stop()
-            yield _start(server, servers, holders)
+            yield _start(server, servers, holders, directory / "data")
 
 
-def _start(server: ServerProcess, servers: list[str], holders: Child[None]) -> Start:
+def _start(server: ServerProcess, servers: list[str], holders: Child[None], data: Path) -> Start:
     began_s = time.monotonic()
     server.start(lambda: _is_there(servers[0]))
     with lockring.Client(",".join(servers)) as client:
         grant = client.lock("free").acquire(timeout=_WAIT_S_MAX)
         grant_s, grant_cpu_s = time.monotonic() - began_s, cpu_s([server.pid])
         grant.release()
-    while not _serves_all(servers):
-        time.sleep(_POLL_S)
+    _wait_until(lambda: _serves_all(servers), "not every slot is served")
     all_s = time.monotonic() - began_s
-    time.sleep(_REST_S)
+    # So that the length of what the next start reads does not vary.
+    _wait_until(lambda: _are_rewritten(data), "a journal was not written again")
     holders.tell("how many?")
     return Start(grant_s, all_s, grant_cpu_s, holders.hear(_WAIT_S_MAX))
+
+
+def _wait_until(condition: Callable[[], bool], what: str) -> None:
+    until_s = time.monotonic() + _WAIT_S_MAX
+    while not condition():
+        if time.monotonic() >= until_s:
+            raise TimeoutError(f"{what} after {_WAIT_S_MAX:g} s")
+        time.sleep(_POLL_S)
+
+
+def _are_rewritten(data: Path) -> bool:
+    """Return whether each journal is one segment long: the older ones go once everything stands in the newest."""
+    segments = Counter(path.parent for path in data.glob("**/journal/*.log"))
+    return all(number == 1 for number in segments.values())
 
 
 def _is_there(server: str) -> bool:

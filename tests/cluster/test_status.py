@@ -132,3 +132,41 @@ def test_a_cluster_is_announced_only_while_its_nodes_serve_whatever_the_state_sa
         cluster.restart("N1")  # a new life, which waits for the leases of the former one
         eventually(lambda: answers(nodes[0]), cluster.logs)
         assert state_if_served([coordinator], nodes) is None
+
+
+def test_a_coordinator_of_another_cluster_is_named_and_says_nothing_for_this_one() -> None:
+    with (
+        LocalCluster(nodes=1, stabilization_s=0.3) as cluster,
+        LocalCluster(nodes=1, stabilization_s=0.3) as other,
+    ):
+        cluster.kill(COORDINATOR)
+        stranger = other.address_of(COORDINATOR)
+        servers = f"{cluster.servers},{stranger}"
+        done = status(servers)
+        assert done.returncode == 69, done.stdout
+        assert f"{stranger} belongs to another cluster" in done.stdout
+        facts = found(servers)
+        assert [each["server"] for each in facts["other_clusters"]] == [stranger]
+        assert facts["cluster"] != facts["other_clusters"][0]["cluster"]
+        assert facts["serving"]
+        assert facts["store"] is None
+
+
+def test_a_coordinator_that_was_started_on_another_store_does_not_speak_for_the_cluster() -> None:
+    with (
+        LocalCluster(nodes=1, stabilization_s=0.3) as cluster,
+        LocalCluster(nodes=1, stabilization_s=0.3) as other,
+    ):
+        cluster.kill(COORDINATOR)
+        other.kill(COORDINATOR)
+        address = cluster.address_of(COORDINATOR)
+        words = ("coordinator", "--listen", address, "--data-dir", str(other.directory / "data"))
+        process = subprocess.Popen([sys.executable, "-m", "lockring", *words], stderr=subprocess.DEVNULL)
+        try:
+            eventually(lambda: answers(address))
+            facts = found(cluster.servers)
+        finally:
+            process.kill()
+            process.wait()
+        assert (facts["health"], facts["coordinator_answers"], facts["store"]) == ("degraded", False, None)
+        assert any("a server of another cluster" in each for each in facts["reasons"] + facts["remarks"])

@@ -22,7 +22,7 @@ from lockring.cluster_state import ClusterState, Copy, Replica
 from lockring.errors import LockringError
 from lockring.exits import OK, UNAVAILABLE
 from lockring.ids import NO_CLUSTER, ClusterId, NodeId
-from lockring.net.oneshot import ask_state, ask_status
+from lockring.net.oneshot import ServerReport, ask_report, ask_state
 from lockring.protocol import ServerStatus
 from lockring.slots import SLOTS
 from lockring.units import NS_PER_S
@@ -83,8 +83,10 @@ def _look(settings: ClientSettings) -> _Look:
         # The queried server is behind, perhaps cut off from the coordinator.
         server, (state, note) = _ask_state(state.members[newest].address, timeout_s)
         coordinator, nodes = _ask_all(state, server, timeout_s)
-    standby = None if coordinator.status is not None else _ask_standby(state, settings, timeout_s)
-    strangers = _strangers(state, settings, timeout_s)
+    others = _ask_others(state, settings, timeout_s)
+    standby = None if coordinator.status is not None else _standby(state, others)
+    own = (NO_CLUSTER, state.cluster)
+    strangers = {server: cluster for server, (cluster, _) in others.items() if cluster not in own}
     health = diagnose(state, nodes, coordinator, standby=standby, strangers=strangers, wall_ns=wall_ns())
     return _Look(state, note, nodes, coordinator, standby=standby, health=health, strangers=strangers)
 
@@ -103,9 +105,12 @@ def _ask_all(
 
     def answer_of(address: str) -> ServerAnswer:
         try:
-            return ServerAnswer(ask_status(address, timeout_s=timeout_s))
+            cluster, status = ask_report(address, timeout_s=timeout_s)
         except LockringError as error:
             return ServerAnswer(None, str(error).removeprefix(f"{address} "))
+        if cluster not in (NO_CLUSTER, state.cluster):
+            return ServerAnswer(None, f"a server of another cluster, {cluster}, answers there")
+        return ServerAnswer(status)
 
     with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(addresses))) as pool:
         coordinator, *nodes = pool.map(answer_of, addresses)
@@ -114,40 +119,33 @@ def _ask_all(
     return coordinator, dict(zip(where, nodes, strict=True))
 
 
-def _ask_standby(state: ClusterState, settings: ClientSettings, timeout_s: float) -> ServerStatus | None:
-    """Return the answer of a coordinator among the named servers, None if none of them is one that answers."""
-    known = {state.coordinator, *(member.address for member in state.members.values())}
-    others = [each for each in settings.servers if each not in known]
+def _ask_others(state: ClusterState, settings: ClientSettings, timeout_s: float) -> dict[str, ServerReport]:
+    """Ask the named servers that are no members, all at the same time, and return those that answer."""
+    members = {member.address for member in state.members.values()}
+    others = [each for each in settings.servers if each not in members]
 
-    def answer_of(address: str) -> ServerStatus | None:
+    def report_of(address: str) -> ServerReport | None:
         with suppress(LockringError):
-            status = ask_status(address, timeout_s=timeout_s)
-            return status if status.role == "coordinator" else None
+            return ask_report(address, timeout_s=timeout_s)
         return None
 
     if not others:
-        return None
-    with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(others))) as pool:
-        return next((status for status in pool.map(answer_of, others) if status is not None), None)
-
-
-def _strangers(state: ClusterState, settings: ClientSettings, timeout_s: float) -> dict[str, ClusterId]:
-    """Return the named servers that belong to another cluster, with its id."""
-    known = {member.address for member in state.members.values()}
-    others = [each for each in settings.servers if each not in known]
-
-    def cluster_of(address: str) -> ClusterId:
-        with suppress(LockringError):
-            return ask_state(address, timeout_s=timeout_s).state.cluster
-        return NO_CLUSTER
-
-    if len(settings.servers) == 1 or not others:
         return {}
     with ThreadPoolExecutor(min(_ASKED_AT_ONCE_MAX, len(others))) as pool:
-        found = dict(zip(others, pool.map(cluster_of, others), strict=True))
-    return {
-        server: cluster for server, cluster in found.items() if cluster not in (NO_CLUSTER, state.cluster)
-    }
+        reports = zip(others, pool.map(report_of, others), strict=True)
+        return {server: report for server, report in reports if report is not None}
+
+
+def _standby(state: ClusterState, others: Mapping[str, ServerReport]) -> ServerStatus | None:
+    """Return the status of a coordinator of this cluster that is not the one in its state, None if there is none."""
+    for server, (cluster, status) in others.items():
+        if (
+            status.role == "coordinator"
+            and server != state.coordinator
+            and cluster in (NO_CLUSTER, state.cluster)
+        ):
+            return status
+    return None
 
 
 def facts(look: _Look) -> dict[str, Any]:

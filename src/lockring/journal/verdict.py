@@ -114,10 +114,9 @@ def _is_same(written: FileIdentity, found: FileIdentity, *, same_boot: bool) -> 
 
 def _reason_against_changes(seen: Evidence, place: str) -> str:
     assert seen.position_file is not None
+    # With an edition, the position file has shown by itself that it was not copied, whatever its owner and times.
     if seen.position_file.edition or seen.altered_ns <= ALTERED_NS_MAX:
-        return (
-            ""  # the position file has shown by itself that it was not copied, whatever its owner and times
-        )
+        return ""
     return (
         f"the journal in {place} was changed after the node's last write: a copy was put in its place, or its files got"
         " another owner or other times, which a file system like this one cannot tell from a copy"

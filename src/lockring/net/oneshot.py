@@ -43,6 +43,18 @@ _REQUEST: Final = RequestNumber(1)
 _READ_BYTES: Final = 256 * 1024
 
 
+class ServerReport(NamedTuple):
+    """A server's answer about itself.
+
+    Attributes:
+        cluster: the cluster to which it belongs, `NO_CLUSTER` if it has none yet.
+        status: its status at one moment.
+    """
+
+    cluster: ClusterId
+    status: ServerStatus
+
+
 class ServerView(NamedTuple):
     """A server's answer about itself and the cluster.
 
@@ -110,11 +122,17 @@ def ask_status(address: str, *, timeout_s: float = 5.0) -> ServerStatus:
         Unavailable: no server answers there in time.
         LockringError: the server refuses.
     """
+    return ask_report(address, timeout_s=timeout_s).status
+
+
+def ask_report(address: str, *, timeout_s: float = 5.0) -> ServerReport:
+    """Ask a node or a coordinator for its cluster too. See `ask_status`."""
     with _connection(address, timeout_s) as ask:
-        ask(_hello(), Welcome)
+        welcome = ask(_hello(), Welcome)
         answer = ask(GetStatus(_REQUEST), StatusReply)
+    assert isinstance(welcome, Welcome)
     assert isinstance(answer, StatusReply)
-    return answer.status
+    return ServerReport(welcome.cluster, answer.status)
 
 
 def end_session(address: str, session: SessionId, *, timeout_s: float = 2.0) -> None:

@@ -169,7 +169,7 @@ class CoordinatorServer:
             log.info("coordinator has stopped")
 
     def _failed(self, error: LockringError) -> None:
-        if not self._end.done():
+        if not self._end.done() and not self._has_given_up:
             self._end.set_exception(error)
 
     async def _farewells(self) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
-from lockring.errors import LockringError
+from lockring.errors import InternalError, LockringError
 from lockring.ids import TermId, Version
 from lockring.store.base import SharedStore, StoreUnreachable
 
@@ -124,11 +124,13 @@ class AwaitedStore:
                 pause_s = min(2 * pause_s, PAUSE_S_MAX)
                 continue
             except LockringError as error:
-                with self._mutex:
-                    self._problem = str(error)
-                self._on_hopeless(
-                    error
-                )  # which says so once; operations wait for the end, and do not say it again
+                self._is_hopeless(error)
+                return
+            except Exception as error:  # a thread that ends silently would let the coordinator wait for ever
+                log.exception("%s cannot be opened", self.place)
+                self._is_hopeless(
+                    InternalError(f"this is a bug in lockring, please report it: {type(error).__name__}")
+                )
                 return
             with self._mutex:
                 self._store = store
@@ -138,6 +140,12 @@ class AwaitedStore:
             if self._ends.is_set():
                 store.close()
             return
+
+    def _is_hopeless(self, error: LockringError) -> None:
+        """Hand on an error, which is said there once: operations wait for the end, and do not say it again."""
+        with self._mutex:
+            self._problem = str(error)
+        self._on_hopeless(error)
 
     def _failed(self, problem: str) -> None:
         with self._mutex:

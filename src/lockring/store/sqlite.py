@@ -162,9 +162,8 @@ class SqliteStore:
             raise StoreError(
                 f"the data directory {self._dir} cannot be written: {reason_of(error)}"
             ) from error
-        with contextlib.suppress(
-            OSError
-        ):  # on a full disk the next process just does not learn this one's number
+        # On a full disk the next process just does not learn this one's number.
+        with contextlib.suppress(OSError):
             os.ftruncate(self._lock_fd, 0)
             os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
 

@@ -11,7 +11,7 @@ import pytest
 
 from lockring.cluster_state import ClusterState
 from lockring.core.election import Candidate, Election
-from lockring.errors import LockringError, StoreError
+from lockring.errors import InternalError, LockringError, StoreError
 from lockring.ids import TermId, Version
 from lockring.store.awaited import AwaitedStore
 from lockring.store.base import SharedStore, StoreUnreachable
@@ -44,7 +44,7 @@ class Server:
 
     def __init__(self) -> None:
         self.store = Shared()
-        self.error: LockringError | None = StoreUnreachable("connection refused")
+        self.error: Exception | None = StoreUnreachable("connection refused")
         self.hangs = False
         self.answers = threading.Event()
         self.attempts = 0
@@ -97,6 +97,19 @@ def test_an_error_that_waiting_cannot_mend_ends_the_wait(server: Server) -> None
     with pytest.raises(StoreError, match=r"^wrong password$"):
         store.read()
     assert server.attempts == 1
+    store.close()
+
+
+def test_a_bug_in_the_opening_of_a_store_is_told_and_logged_rather_than_waited_for(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.error = ValueError("a bug")
+    store = awaited(server)
+    eventually(lambda: len(server.hopeless) == 1)
+    assert isinstance(server.hopeless[0], InternalError)
+    with pytest.raises(StoreError, match="this is a bug in lockring"):
+        store.read()
+    assert "ValueError: a bug" in caplog.text
     store.close()
 
 

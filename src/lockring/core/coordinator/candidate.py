@@ -5,7 +5,6 @@
 - It *stands by* at a `StandbyDesk`. The store is read once a second, for clients and for people.
 - It ends a lead when the store names another leader, or when its core finds that its term is over. Every connection
   ends with it: nodes and clients find the leader again by dialing.
-
 - It *fails* for good when it reads that the cluster has left the store, whether it leads or stands by.
 
 A store that is not shared names no leader: its one coordinator leads from the start, and a term that is over stays so.

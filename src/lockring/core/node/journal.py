@@ -45,6 +45,9 @@ a node, lose little time to it."""
 MENDING_PAUSE_NS: Final = 5 * NS_PER_MS
 """The same while something is missing from the journal, so that grants wait for the end of the rewrite."""
 
+_LOST: Final = ((), NO_VERSION)
+"""The content of a batch that was lost: what was said after it has said everything again."""
+
 NEVER: Final = 1 << 62
 """The number of the batch that will have what is missing from the journal: unknown until a rewrite is over."""
 
@@ -204,8 +207,7 @@ class NodeJournal:
         under_way = self._under_way
         while self.durable < number:
             self.durable += 1
-            lost = ((), NO_VERSION)  # what was said after it has said everything again
-            reached, version = under_way.pop(self.durable, lost)
+            reached, version = under_way.pop(self.durable, _LOST)
             for stream, index in reached:
                 if index > stream.acked:
                     stream.acked = index
