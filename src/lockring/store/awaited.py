@@ -126,7 +126,7 @@ class AwaitedStore:
             except LockringError as error:
                 self._is_hopeless(error)
                 return
-            except Exception as error:  # a thread that ends silently would let the coordinator wait for ever
+            except Exception as error:  # without this, the coordinator would wait on and say nothing
                 log.exception("%s cannot be opened", self.place)
                 self._is_hopeless(
                     InternalError(f"this is a bug in lockring, please report it: {type(error).__name__}")
