@@ -29,7 +29,7 @@ from lockring.units import NS_PER_S
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 2.0
 _CARE_S: Final = 0.005
-"""How long the last batches that were written may go unmarked: damage to them is taken for a torn write until then.
+"""How long the last batches that were answered for may go unmarked: damage to them is taken for a torn write until then.
 Then it is also seen whether the log has grown too long."""
 
 _CALM_NS: Final = 10 * NS_PER_S
@@ -45,6 +45,7 @@ class JournalWriter:
         journal: the files, which this life alone writes.
         waits_for_sync: whether answers wait until their batch is synced.
         wake: makes the event loop take the core's effects soon.
+        flush: takes the core's effects at once, which saves the answers that a sync allows a trip around the loop.
         reopen: opens the journal's directory again for this life, which is under way, after it was deleted.
     """
 
@@ -55,6 +56,7 @@ class JournalWriter:
         *,
         waits_for_sync: bool,
         wake: Callable[[], None],
+        flush: Callable[[], None],
         reopen: Callable[[], Journal],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -62,6 +64,7 @@ class JournalWriter:
         self._journal = journal
         self._waits_for_sync = waits_for_sync
         self._wake = wake
+        self._flush = flush
         self._reopen = reopen
         self._worker = SyncWorker(journal, on_synced=self._synced, on_failed=self._lost)
         self._trouble = RepeatedTrouble(calm_ns=_CALM_NS)
@@ -109,9 +112,7 @@ class JournalWriter:
                 self._look_at_trouble(now_ns)
             if batch.ends_rewrite:
                 self._worker.request()  # only then are the old segments deleted
-        if not self._is_care_due:
-            self._is_care_due = True
-            self._loop.call_later(_CARE_S, self._care)
+        self._care_soon()
         return core.take_effects(now_ns=now_ns)
 
     def end(self) -> None:
@@ -126,6 +127,11 @@ class JournalWriter:
         self._journal.close()
 
     # ----------------------------------------------------------------------- inner
+
+    def _care_soon(self) -> None:
+        if not self._is_care_due:
+            self._is_care_due = True
+            self._loop.call_later(_CARE_S, self._care)
 
     def _care(self) -> None:
         """Do now and then what would be felt if it were done with each batch."""
@@ -154,7 +160,8 @@ class JournalWriter:
             self._core.journaled(number, now_ns=now_ns)
             if self._trouble.is_on:
                 self._look_at_trouble(now_ns)
-            self._wake()
+            self._care_soon()
+            self._flush()
 
     def _lost(self, reason: str) -> None:
         """Let the core know that only what was durable before is in the journal, and try to begin again later."""

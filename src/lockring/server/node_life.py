@@ -163,6 +163,7 @@ class NodeLife:
                 journal,
                 waits_for_sync=durability == "disk",
                 wake=lambda: self.pump.schedule(),
+                flush=lambda: self.pump.flush(),
                 reopen=reopen,
             )
         takes = None if self.journal is None else self.journal.take_effects

@@ -22,7 +22,7 @@ Durability = Literal["none", "process", "disk"]
 """Whether a node keeps a journal, and what its answers wait for: the write, or the sync."""
 
 MARK_NS = 5 * MS
-"""How long written batches stay without a mark."""
+"""How long batches that were answered for stay without a mark."""
 
 CARE_NS = S
 """How often the position file is renewed."""
@@ -104,12 +104,15 @@ class JournalShell:
         if self._node.world.heard is not None:
             self._node.world.heard(self._node.name, "disk", batch)
         if not self._is_synced:
-            if not self._is_mark_due:
-                self._is_mark_due = True
-                self._node.later(MARK_NS, self._mark)
+            self._mark_soon()
             core.journaled(batch.number, now_ns=self._node.now_ns())
         if self._is_synced or batch.ends_rewrite or not self._has_begun:
             self._sync()
+
+    def _mark_soon(self) -> None:
+        if not self._is_mark_due:
+            self._is_mark_due = True
+            self._node.later(MARK_NS, self._mark)
 
     def _mark(self) -> None:
         self._is_mark_due = False
@@ -189,6 +192,7 @@ class JournalShell:
         self._is_syncing = False
         if self._journal.complete(point) and point.number:
             if self._is_synced:
+                self._mark_soon()
                 node.core.journaled(point.number, now_ns=node.turn_now)
             if not self._has_begun:
                 self._has_begun = True

@@ -56,6 +56,7 @@ class Life:
             self.journal,
             waits_for_sync=durability == "disk",
             wake=lambda: self.pump.schedule(),
+            flush=lambda: self.pump.flush(),
             reopen=lambda: Journal(
                 disk.files(), node=N1, durability=durability, host=disk.host, is_of_new_life=False
             ),
