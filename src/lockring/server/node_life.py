@@ -12,7 +12,19 @@ from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
 from lockring.cluster_state import ClusterState, Replica
-from lockring.core.effects import Admit, Close, Depart, Effect, Endpoint, Note, Publish, Refuse, Reply, Send
+from lockring.core.effects import (
+    Admit,
+    Broadcast,
+    Close,
+    Depart,
+    Effect,
+    Endpoint,
+    Note,
+    Publish,
+    Refuse,
+    Reply,
+    Send,
+)
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, from_code
@@ -22,6 +34,7 @@ from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
 from lockring.net.core_loop import CoreLoop
 from lockring.net.dialer import Dialer
+from lockring.net.frames import encode_frame
 from lockring.protocol import ClientHello, FromPeer, Message, Welcome
 from lockring.server.journal_writer import JournalWriter
 from lockring.server.settings import Durability
@@ -254,6 +267,8 @@ class NodeLife:
                 incoming = self._incoming.get(to)
                 if incoming is not None:
                     incoming.send(message)
+            case Broadcast(numbers, message):
+                self._broadcast(numbers, message)
             case Publish(state):
                 self._dial_members(state)
                 self._on_state(state)
@@ -273,6 +288,15 @@ class NodeLife:
                 self._on_depart(effect)
             case _:
                 raise AssertionError(f"a node core asked for {effect}")
+
+    def _broadcast(self, numbers: tuple[ConnectionId, ...], message: Message) -> None:
+        frame = encode_frame(message)
+        for number in numbers:
+            guest = self._guest_of(number)
+            if isinstance(guest, AcceptedConnection):
+                guest.send_frame(frame)
+            elif guest is not None:
+                guest.send(message)
 
     def _refuse(self, number: ConnectionId, error: LockringError) -> None:
         guest = self._guest_of(number)

@@ -58,7 +58,7 @@ from lockring.core.coordinator.status import (
 from lockring.core.coordinator.store_health import StoreNews, StoreTrouble
 from lockring.core.coordinator.term import News, Phase, Term, TermSettings
 from lockring.core.coordinator.transitions import VERSION_MAX
-from lockring.core.effects import Admit, Broadcast, Close, Effect, Note, Publish, Refuse, Send
+from lockring.core.effects import Admit, Close, Effect, Note, Publish, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.farewells import Farewells
 from lockring.core.timing import Timing, with_time_left
@@ -77,9 +77,11 @@ from lockring.ids import (
     TermId,
 )
 from lockring.protocol import (
+    NO_DIFFERENCES,
     PROTOCOL,
     ClientHello,
     Drain,
+    GetRoutes,
     GetState,
     GetStatus,
     Heartbeat,
@@ -321,7 +323,7 @@ class CoordinatorCore:
                 if error is None:
                     welcome = self._welcome(state)
                     self._effects.append(Admit(sender, is_member=False, welcome=welcome))
-                    follows = self._clients.admit(sender, self.note, left_ms=self.left_ms(now_ns))
+                    follows = self._clients.admit(sender, message, self.note, left_ms=self.left_ms(now_ns))
                     self._effects += [Send(sender, each) for each in follows]
                     return
             case Heartbeat() | SlotRequests() | Leave() if self._term.phase is Phase.PASSIVE:
@@ -338,9 +340,11 @@ class CoordinatorCore:
             case Drain() | Undrain():
                 self._order(sender, message, now_ns)
             case GetState():
-                state = self._broadcast.message(self._term.state or ClusterState()).state
+                state = self._broadcast.whole().state
                 note = with_time_left(self.note, self.left_ms(now_ns))
                 self._effects.append(Send(sender, StateReply(message.request, state, note)))
+            case GetRoutes():
+                self._effects.append(Send(sender, self._clients.whole_routes()))
             case GetStatus():
                 status = server_status_of(self.status(now_ns=now_ns), self._term.store_report, now_ns=now_ns)
                 self._effects.append(Send(sender, StatusReply(message.request, status)))
@@ -409,13 +413,19 @@ class CoordinatorCore:
         for connection in self._roster.connections_of(join.node):
             self._drop(connection)
             self._effects.append(Close(connection, f"node {join.node} has opened a newer connection"))
-        node = Member(Replica(join.node, join.incarnation), join.address, join.weight, grpc=join.grpc)
+        node = Member(
+            Replica(join.node, join.incarnation),
+            join.address,
+            join.weight,
+            grpc=join.grpc,
+            differences=join.has != NO_DIFFERENCES,
+        )
         self._roster.connect(sender, node, join.former)
         self._roster.arrive(node, state)
         self._membership.hear(node.replica, now_ns=now_ns)
         self._runs.reschedule(now_ns=now_ns)
         welcome = self._welcome(state, join.node, join.incarnation)
-        self._effects += (Send(sender, welcome), Send(sender, self._broadcast.message(state)))
+        self._effects += (Send(sender, welcome), *self._broadcast.greet(sender, join.has))
 
     def _order(self, sender: ConnectionId, order: Leave | Drain | Undrain, now_ns: int) -> None:
         refusal: Refusal | None = self._not_coordinator(order.request)
@@ -484,9 +494,7 @@ class CoordinatorCore:
             return
         # The state knows it already, unless it counted as failed and was dropped meanwhile.
         self._roster.arrive(node, state)
-        if heartbeat.version < state.version and self._broadcast.is_resend_due(sender, now_ns=now_ns):
-            self._broadcast.resent(sender, now_ns=now_ns)
-            self._effects.append(Send(sender, self._broadcast.message(state)))
+        self._effects += self._broadcast.catch_up(sender, heartbeat, now_ns=now_ns)
 
     def _ask(self, sender: ConnectionId, ask: SlotRequests, now_ns: int) -> None:
         node = self._joined(sender, now_ns)
@@ -531,6 +539,7 @@ class CoordinatorCore:
         elif news in (News.STARTED, News.RESUMED, News.WRITTEN):
             if news is News.STARTED:
                 self._membership.start(now_ns=now_ns)
+                self._broadcast.start_at(self._term.found)
             self._install(now_ns, is_own=news is News.WRITTEN)
             for connection, join in self._roster.pending.pop_all():
                 self._join(connection, join, now_ns)
@@ -541,12 +550,9 @@ class CoordinatorCore:
         self._runs.learn(state, now_ns=now_ns, is_own=is_own)
         self.farewells.learn(state)
         self._runs.reschedule(now_ns=now_ns)
-        self._broadcast.published(now_ns=now_ns)
         for client in self._clients.pop_misled(state.cluster):
             self._effects.append(Close(client, "the cluster has another id than this client was given"))
-        nodes = tuple(self._roster.connections())
-        if nodes:
-            self._effects.append(Broadcast(nodes, self._broadcast.message(state)))
+        self._effects += self._broadcast.publish(state, self._roster.nodes(), now_ns=now_ns)
         self._effects += self._clients.publish(state)
         self._effects.append(Publish(state))
 

@@ -141,6 +141,11 @@ class Term:
         return self._past.is_quarantined
 
     @property
+    def found(self) -> ClusterState:
+        """The state of the store just before this term claimed it last."""
+        return self._past.found
+
+    @property
     def is_writing(self) -> bool:
         """Whether the write of a new state is under way."""
         return self._operations.writing is not None

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lockring.cluster_state import ClusterState, Replica, decode_state, routes_differ
+from lockring.cluster_state import ClusterState, Replica, decode_state
 from lockring.core.effects import Coordinator, Effect, Endpoint
 from lockring.core.journal import JournalBatch, JournalFound
 from lockring.core.node.admission import FROM_PEER, Admission
@@ -61,9 +61,11 @@ from lockring.protocol import (
     Replicate,
     ReplicateAck,
     State,
+    StateDifference,
     UndrainReply,
     Welcome,
 )
+from lockring.slots import all_slots
 from lockring.units import NS_PER_MS
 
 
@@ -74,11 +76,13 @@ class JoinFacts(NamedTuple):
         cluster: the one that it belongs to, or to which its journal belongs; "" for any.
         version: of the newest state that it knows, or that its former lives knew.
         former: the lives for which it vouches, and that may still have slots.
+        has: version of the state that it has itself, from which it takes differences.
     """
 
     cluster: ClusterId
     version: Version
     former: tuple[Incarnation, ...]
+    has: Version
 
 
 TICK_NS: Final = 100 * NS_PER_MS
@@ -171,7 +175,7 @@ class NodeCore:
             if peer is None:
                 hello = self._admission.greet(sender, message)
                 if hello is not None:
-                    self.service.connected(sender, hello.client, hello.connection)
+                    self.service.connected(sender, hello)
                 return
             if type(message) not in FROM_PEER:
                 self._admission.refuse_message(sender, message)
@@ -189,11 +193,18 @@ class NodeCore:
             self.service.requests.retry_parked(now_ns)
         elif isinstance(message, State):
             self._receive_state(message, now_ns)
+        elif isinstance(message, StateDifference):
+            # The peer sees by the next acknowledgement, or heartbeat, whether it fitted.
+            self._receive_difference(message, now_ns)
 
     def _receive_from_coordinator(self, message: Message, now_ns: int) -> None:
         match message:
             case State():
                 self._receive_state(message, now_ns)
+            case StateDifference():
+                if not self._receive_difference(message, now_ns) and not self._coordinator.is_astray:
+                    self._coordinator.is_astray = True
+                    self._heartbeat(now_ns)  # at once: it asks for the whole state
             case HeartbeatAck():
                 if self._coordinator.acknowledged(message):
                     self.service.troubles.acknowledged(message, now_ns)
@@ -275,20 +286,40 @@ class NodeCore:
         self._enter(now_ns)
         context = self._context
         old = context.state
-        if state.version <= old.version or (old.cluster and state.cluster != old.cluster):
+        if not self._may_take(state):
             return False
-        if state.has_skipped(old.version):
+        context.history.start_at(state)
+        changed = [number for number in all_slots() if old.slots[number] != state.slots[number]]
+        self._learned(old, changed, now_ns)
+        return True
+
+    def _may_take(self, state: ClusterState) -> bool:
+        """Return whether a state may follow the known one."""
+        known, journal = self._context.state, self._context.journal
+        if state.version <= known.version or (known.cluster and state.cluster != known.cluster):
             return False
-        if context.journal is not None and context.journal.former.refuses(state):
+        if state.has_skipped(known.version):
             return False
-        reroutes = routes_differ(old, state)
-        context.learn(state, reroutes=reroutes)
+        return journal is None or not journal.former.refuses(state)
+
+    def _learned(self, old: ClusterState, changed: list[SlotNumber], now_ns: int) -> None:
+        """Act on the newest state of the history.
+
+        Args:
+            old: the state before.
+            changed: the slots that differ between the two.
+            now_ns: the time.
+        """
+        context = self._context
+        state = context.state = context.history.state
+        self._coordinator.is_astray = False
+        reroutes = context.routes.learn(state, changed)
         if not old.cluster and state.cluster:
             self._send_back_those_without_id()
         if reroutes:
             self.service.send_routes()
         released = self._roles.released.digest
-        self._change_slots(self._roles.change(old, state, now_ns), now_ns)
+        self._change_slots(self._roles.change(old, state, changed, now_ns), now_ns)
         self._copies.learned(state, now_ns)
         if self._roles.released.digest != released and self._coordinator.is_up:
             self._heartbeat(now_ns)  # at once, since this process is about to end
@@ -298,7 +329,6 @@ class NodeCore:
         self.service.requests.retry_parked(now_ns)
         context.outbox.publish(state)
         self._look_at_departure(now_ns)
-        return True
 
     def _send_back_those_without_id(self) -> None:
         """End the connections of clients that were welcomed before this node had a cluster; they come back at once."""
@@ -435,12 +465,12 @@ class NodeCore:
         """Return what this node says of itself and its former lives in a `Join`."""
         state, journal = self.state, self._context.journal
         if journal is None:
-            return JoinFacts(state.cluster, state.version, ())
+            return JoinFacts(state.cluster, state.version, (), state.version)
         seen = journal.former.seen
         cluster, version = state.cluster, state.version
         if not cluster and seen is not None:
             cluster, version = seen.cluster, seen.version
-        return JoinFacts(cluster, version, journal.former.named_in(state))
+        return JoinFacts(cluster, version, journal.former.named_in(state), state.version)
 
     # ------------------------------------------------------------------ for shells
 
@@ -573,6 +603,21 @@ class NodeCore:
         except ProtocolError:
             return  # a peer's or coordinator's bug must not take this node down; the next state will do
         self.adopt(state, now_ns=now_ns)
+
+    def _receive_difference(self, step: StateDifference, now_ns: int) -> bool:
+        """Take a step to a newer state in, and return whether it fits the known one, or is of no use here."""
+        context = self._context
+        old = context.state
+        if step.version <= old.version:
+            return True
+        try:
+            applied = context.history.applied(step)
+        except ProtocolError:
+            return False
+        if self._may_take(applied.state):
+            context.history.take(step, applied)
+            self._learned(old, applied.changed, now_ns)
+        return True
 
     def _change_slots(self, changes: list[SlotChange], now_ns: int) -> None:
         if changes:

@@ -10,6 +10,7 @@ The changes are returned as a list, in order, so that the other parts of the nod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockring.cluster_state import ClusterState, SlotState
@@ -24,7 +25,7 @@ from lockring.core.node.slot import NO_BASE, EndedReign, NodeSlot
 from lockring.core.timing import DISTANT_PAST_NS
 from lockring.ids import SlotNumber, Version
 from lockring.protocol import HandOver, HandOverSlot
-from lockring.slots import SLOTS, all_slots
+from lockring.slots import SLOTS
 from lockring.units import NS_PER_MS
 
 
@@ -82,15 +83,22 @@ class SlotRoles:
 
     # ------------------------------------------------------------------ a new state
 
-    def change(self, old: ClusterState, new: ClusterState, now_ns: int) -> list[SlotChange]:
-        """Take the roles of a state that the node has just learned of."""
+    def change(
+        self, old: ClusterState, new: ClusterState, changed: Sequence[SlotNumber], now_ns: int
+    ) -> list[SlotChange]:
+        """Take the roles of a state that the node has just learned of.
+
+        Args:
+            old: the state before.
+            new: the state.
+            changed: the slots that differ between the two, ascending.
+            now_ns: the time.
+        """
         changes: list[SlotChange] = []
         if self._context.journal is not None:
             self._context.journal.state_learned(new)
-        for number in all_slots():
+        for number in changed:
             before, after = old.slots[number], new.slots[number]
-            if before is after:
-                continue
             if before.primary == self._context.replica and is_release(before, after):
                 self._part_from(number, before)
             if before.epoch != after.epoch:
