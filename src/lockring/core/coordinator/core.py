@@ -43,6 +43,7 @@ from lockring.core.coordinator.join_checks import (
 )
 from lockring.core.coordinator.member_leases import MemberLeases
 from lockring.core.coordinator.misplaced import why_not_first, why_not_taken
+from lockring.core.coordinator.pace import Pace
 from lockring.core.coordinator.reconciler_runs import ReconcilerRuns
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.slot_requests import check_requests
@@ -150,7 +151,8 @@ class CoordinatorCore:
         self._heartbeats = Heartbeats()
         self.farewells = Farewells(boot)
         self._runs = ReconcilerRuns(timing, self._membership, now_ns=now_ns)
-        self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells)
+        self._pace = Pace(timing)
+        self._decisions = Decisions(self._roster, self._membership, self._runs, self.farewells, self._pace)
         self._broadcast = StateBroadcast(now_ns=now_ns)
         self._checks = Checks()
 
@@ -277,7 +279,7 @@ class CoordinatorCore:
         if self._term.is_active:
             # While an operation is under way its own deadline stands; its result starts the next one.
             if not self._term.is_writing:
-                deadlines.append(self._runs.next_deadline_ns())
+                deadlines.append(self._decisions.next_deadline_ns(self._state()))
             if not self._term.is_confirming:
                 deadlines.append(
                     self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=self._clocks.now_ns)
@@ -296,7 +298,11 @@ class CoordinatorCore:
         if (
             self._term.is_active
             and not self._term.is_confirming
-            and self._heartbeats.begin(self._may_confirm, now_ns=now_ns)
+            and self._heartbeats.begin(
+                self._may_confirm,
+                pause_ns=self._pace.confirming_pause_ns(self._roster.count),
+                now_ns=now_ns,
+            )
         ):
             self._term.confirm(now_ns=now_ns)
         if self._term.is_active and not self._term.is_writing:
@@ -505,7 +511,7 @@ class CoordinatorCore:
         except ProtocolError as error:
             self._refuse(sender, Refusal(NO_REQUEST, error.code, str(error)))
             return
-        self._decisions.request(node.replica, ask)
+        self._decisions.request(node.replica, ask, now_ns=now_ns)
 
     def _may_confirm(self, connection: ConnectionId) -> bool:
         """Return whether a heartbeat on this connection could be acknowledged: the state knows its node."""

@@ -36,11 +36,17 @@ class Heartbeats:
             return None
         return now_ns if self._confirm_from_ns is None else self._confirm_from_ns
 
-    def begin(self, may_confirm: Callable[[ConnectionId], bool], *, now_ns: int) -> bool:
-        """Choose the heartbeats that a read begun now confirms, and return whether there are any."""
+    def begin(self, may_confirm: Callable[[ConnectionId], bool], *, pause_ns: int = 0, now_ns: int) -> bool:
+        """Choose the heartbeats that a read begun now confirms, and return whether there are any.
+
+        Args:
+            may_confirm: reports whether a connection's heartbeat may be acknowledged at all.
+            pause_ns: how long the next read waits after this one, so that it serves many.
+            now_ns: the monotonic clock, in nanoseconds.
+        """
         if self._confirm_from_ns is not None and now_ns < self._confirm_from_ns:
             return False
-        self._confirm_from_ns = None
+        self._confirm_from_ns = now_ns + pause_ns if pause_ns else None
         self._confirming = {c: sequence for c, sequence in self._waiting.items() if may_confirm(c)}
         for connection in self._confirming:
             del self._waiting[connection]

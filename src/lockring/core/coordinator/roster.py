@@ -64,6 +64,11 @@ class Roster:
         """Return whether this life has a connection."""
         return replica in self._connections
 
+    @property
+    def count(self) -> int:
+        """Number of connected nodes."""
+        return len(self._nodes)
+
     def lives(self) -> list[Replica]:
         """Return all lives that are connected."""
         return list(self._connections)
@@ -272,6 +277,15 @@ class Roster:
     def _will_drain(self, member: Member) -> bool:
         change = self._changes.get(member.replica)
         return member.condition == "draining" if change is None else change.draining
+
+    @property
+    def has_arrivals(self) -> bool:
+        """Whether nodes wait for the next state to know them as they describe themselves."""
+        return bool(self._arrived)
+
+    def has_newcomers_alone(self, state: ClusterState) -> bool:
+        """Return whether the members of the next state differ from the present ones by ids that are new to it alone."""
+        return not self._changes and not any(node in state.members for node in self._arrived)
 
     def next_members(self, state: ClusterState) -> dict[NodeId, Member]:
         """Return the members of the next state; the present state's own if nothing has changed."""
