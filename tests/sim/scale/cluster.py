@@ -118,6 +118,7 @@ class ScaleCluster:
         self._by_connection: dict[ConnectionId, ScaleNode] = {}
         self._by_replica: dict[Replica, ScaleNode] = {}
         self._wake_at_ns: int | None = None
+        self._due_ns: int | None = None
         self._hello_bytes = 0
         self.core = CoordinatorCore(
             address="coordinator:9500",
@@ -338,8 +339,7 @@ class ScaleCluster:
         with self._measured():
             core = self.core
             core.set_wall_clock(wall_ns=WALL_NS + self.now_ns, now_ns=self.now_ns)
-            due_ns = core.next_deadline_ns()
-            if due_ns is not None and due_ns <= self.now_ns:
+            if self._due_ns is not None and self._due_ns <= self.now_ns:
                 core.on_timer(now_ns=self.now_ns)
             outgoing = []
             for effect in core.take_effects(now_ns=self.now_ns):
@@ -347,7 +347,7 @@ class ScaleCluster:
                     outgoing.append((effect, len(_encode(effect.message))))
                 else:
                     outgoing.append((effect, 0))
-            due_ns = core.next_deadline_ns()
+            self._due_ns = due_ns = core.next_deadline_ns()
         for effect, size in outgoing:
             self._carry_out(effect, size)
         if due_ns is not None:

@@ -62,7 +62,7 @@ from lockring.core.coordinator.transitions import VERSION_MAX
 from lockring.core.effects import Admit, Close, Effect, Note, Publish, Refuse, Send
 from lockring.core.election import Election
 from lockring.core.farewells import Farewells
-from lockring.core.timing import Timing, with_time_left
+from lockring.core.timing import Timing, earliest, with_time_left
 from lockring.errors import LockringError, ProtocolError
 from lockring.ids import (
     NO_CLUSTER,
@@ -275,17 +275,17 @@ class CoordinatorCore:
 
     def next_deadline_ns(self) -> int | None:
         """Return when to call `on_timer`, None if never."""
-        deadlines = [self._term.next_deadline_ns()]
-        if self._term.is_active:
-            # While an operation is under way its own deadline stands; its result starts the next one.
-            if not self._term.is_writing:
-                deadlines.append(self._decisions.next_deadline_ns(self._state()))
-            if not self._term.is_confirming:
-                deadlines.append(
-                    self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=self._clocks.now_ns)
-                )
-        deadlines.append(self._clients.next_report_ns(self.note))
-        return min((each for each in deadlines if each is not None), default=None)
+        term = self._term
+        at_ns = earliest(term.next_deadline_ns(), self._clients.next_report_ns(self.note))
+        if not term.is_active:
+            return at_ns
+        # While an operation is under way its own deadline stands; its result starts the next one.
+        if not term.is_writing:
+            at_ns = earliest(at_ns, self._decisions.next_deadline_ns(self._state()))
+        if not term.is_confirming:
+            now_ns = self._clocks.now_ns
+            at_ns = earliest(at_ns, self._heartbeats.next_deadline_ns(self._may_confirm, now_ns=now_ns))
+        return at_ns
 
     def on_timer(self, *, now_ns: int) -> None:
         """Do what is due at `next_deadline_ns`. Calling it earlier or later is harmless."""
@@ -498,8 +498,9 @@ class CoordinatorCore:
             self._term.begin_above(heartbeat.version, now_ns=now_ns)
             self._act_on(News.INTERRUPTED, now_ns)
             return
-        # The state knows it already, unless it counted as failed and was dropped meanwhile.
-        self._roster.arrive(node, state)
+        if not state.is_current(node.replica):
+            # It counted as failed, and was dropped meanwhile.
+            self._roster.arrive(node, state)
         self._effects += self._broadcast.catch_up(sender, heartbeat, now_ns=now_ns)
 
     def _ask(self, sender: ConnectionId, ask: SlotRequests, now_ns: int) -> None:
@@ -564,6 +565,8 @@ class CoordinatorCore:
 
     def _advance(self, now_ns: int) -> None:
         """Write the next state if it differs from the present one."""
+        if self._decisions.is_idle(now_ns=now_ns):
+            return
         state = self._state()
         self._effects += [Send(connection, answer) for connection, answer in self._roster.settle(state)]
         wall_ns = self._clocks.wall_ns(now_ns)

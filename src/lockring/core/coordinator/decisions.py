@@ -23,6 +23,7 @@ from lockring.core.coordinator.reconciler_runs import ReconcilerRuns, lives_in
 from lockring.core.coordinator.roster import Roster
 from lockring.core.coordinator.slot_requests import SlotRequestQueue
 from lockring.core.farewells import Farewells
+from lockring.core.timing import earliest
 from lockring.ids import ConnectionId, Version
 from lockring.protocol import Refusal, SlotRequests
 
@@ -94,10 +95,20 @@ class Decisions:
         Args:
             state: the state in force.
         """
-        requests_ns = self._requests.due_ns(self._pace.requests_pause_ns(len(state.members)))
-        newcomers_ns = self._newcomers_from_ns if self._roster.has_arrivals else None
-        deadlines = (requests_ns, newcomers_ns, self._runs.next_deadline_ns())
-        return min((each for each in deadlines if each is not None), default=None)
+        at_ns = self._runs.next_deadline_ns()
+        if self._requests.has_any:
+            at_ns = earliest(at_ns, self._requests.due_ns(self._pace.requests_pause_ns(len(state.members))))
+        return earliest(at_ns, self._newcomers_from_ns) if self._roster.has_arrivals else at_ns
+
+    def is_idle(self, *, now_ns: int) -> bool:
+        """Return whether nothing could change the state: no request, no change of members, no run, no farewell."""
+        due_ns = self._runs.next_deadline_ns()
+        return not (
+            (due_ns is not None and now_ns >= due_ns)
+            or self._requests.has_any
+            or self._roster.has_changes
+            or self._farewells.is_open
+        )
 
     def take_next(self, state: ClusterState, at: Moment) -> Decision:
         """Decide on the state to follow this one, and consume the requests that it answers.
@@ -117,7 +128,7 @@ class Decisions:
             after = msgspec.structs.replace(after, slots=slots, farewell=farewell)
         decision = Decision(after, frozenset(), refused)
         due_ns = self._runs.next_deadline_ns()
-        if due_ns is not None and at.now_ns >= due_ns:
+        if due_ns is not None and at.now_ns >= due_ns and self._runs.look(after, now_ns=at.now_ns):
             decision = self._reconcile(state, after, at)._replace(refused=refused)
         if decision.state is with_newcomers and waits:
             return Decision(state, frozenset(), refused)

@@ -283,6 +283,11 @@ class Roster:
         """Whether nodes wait for the next state to know them as they describe themselves."""
         return bool(self._arrived)
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether the next state has other members, or answers are due, or nodes leave."""
+        return bool(self._arrived or self._changes or self._leaving)
+
     def has_newcomers_alone(self, state: ClusterState) -> bool:
         """Return whether the members of the next state differ from the present ones by ids that are new to it alone."""
         return not self._changes and not any(node in state.members for node in self._arrived)

@@ -51,6 +51,11 @@ class SlotRequestQueue:
         for item in ask.items:
             self._waiting[sender, ask.kind, item.slot] = item
 
+    @property
+    def has_any(self) -> bool:
+        """Whether requests wait."""
+        return bool(self._waiting)
+
     def due_ns(self, pause_ns: int) -> int | None:
         """Return when to apply the requests, None if there are none.
 
