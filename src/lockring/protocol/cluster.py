@@ -63,7 +63,12 @@ class Routes(Message, tag=30):
 
 
 class GetRoutes(Message, tag=23):
-    """Ask the server that has sent a `RoutesDifference` for all routes, since it did not fit. Answered `Routes`."""
+    """Ask the server that has sent a `RoutesDifference` for all routes, since it did not fit. Answered `Routes`.
+
+    `version` is that of the routes that the client has.
+    """
+
+    version: Version
 
 
 class RoutesDifference(Message, tag=58):

@@ -7,11 +7,11 @@ with it every connection: no message to the former life may reach the new one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from lockring.clock import monotonic_ns
-from lockring.cluster_state import ClusterState, Replica
+from lockring.cluster_state import ClusterState, Member, Replica
 from lockring.core.effects import (
     Admit,
     Broadcast,
@@ -28,7 +28,7 @@ from lockring.core.effects import (
 from lockring.core.node import NodeCore
 from lockring.core.timing import Timing
 from lockring.errors import LockringError, from_code
-from lockring.ids import ConnectionId
+from lockring.ids import ConnectionId, NodeId
 from lockring.journal.journal import Journal
 from lockring.net.accepted import CLIENT, PEER, AcceptedConnection
 from lockring.net.connection import FramedConnection, Outbox
@@ -177,6 +177,8 @@ class NodeLife:
         self._on_depart = on_depart
         self._links: dict[Replica, DialedPeer] = {}
         self._incoming: dict[Replica, AcceptedConnection] = {}
+        self._framed: tuple[Message, bytes] | None = None
+        self._dialed: Mapping[NodeId, Member] = {}
         self.pump.schedule()
 
     def end(self, reason: str) -> None:
@@ -290,7 +292,10 @@ class NodeLife:
                 raise AssertionError(f"a node core asked for {effect}")
 
     def _broadcast(self, numbers: tuple[ConnectionId, ...], message: Message) -> None:
-        frame = encode_frame(message)
+        # All routes go to each client that connects, the same object each time.
+        if self._framed is None or self._framed[0] is not message:
+            self._framed = message, encode_frame(message)
+        frame = self._framed[1]
         for number in numbers:
             guest = self._guest_of(number)
             if isinstance(guest, AcceptedConnection):
@@ -325,6 +330,9 @@ class NodeLife:
         return self._coordinator()
 
     def _dial_members(self, state: ClusterState) -> None:
+        if state.members is self._dialed:
+            return  # as with most differences
+        self._dialed = state.members
         for peer in [each for each in self._links if not state.is_current(each)]:
             link = self._links.pop(peer)
             if link.dialer.connection is not None:

@@ -44,8 +44,26 @@ from lockring.core.effects import (
 from lockring.core.node import NodeCore
 from lockring.core.state_differences import Applied
 from lockring.core.timing import Timing
-from lockring.ids import ClusterId, ConnectionId, Version
-from lockring.protocol import PROTOCOL, Join, Message, StateDifference, ToCoordinator, Welcome
+from lockring.ids import (
+    ClientId,
+    ClusterId,
+    ConnectionId,
+    GreetingNumber,
+    OperationNumber,
+    SequenceNumber,
+    Version,
+)
+from lockring.protocol import (
+    NO_DIFFERENCES,
+    PROTOCOL,
+    ClientHello,
+    Heartbeat,
+    Join,
+    Message,
+    StateDifference,
+    ToCoordinator,
+    Welcome,
+)
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -72,6 +90,10 @@ class ScaleNode:
         connection: its number at the coordinator.
         linked: the peers to which it has a connection, by life, each with its node.
         dialed: the lives that it has dialed, or whose greetings have been counted.
+        is_joined: whether the coordinator has welcomed it.
+        wake_at_ns: when its next turn is.
+        is_measured: whether its processor time is measured: its core, and its writing of messages to clients.
+        processor_ns: that time.
     """
 
     def __init__(self, core: NodeCore, connection: ConnectionId) -> None:
@@ -81,6 +103,8 @@ class ScaleNode:
         self.dialed: dict[Replica, None] = {}
         self.is_joined = False
         self.wake_at_ns: int | None = None
+        self.is_measured = False
+        self.processor_ns = 0
 
 
 class ScaleCluster:
@@ -97,7 +121,9 @@ class ScaleCluster:
         writes: number of writes to the store.
         reads: number of reads of the store.
         processor_ns: processor time of the coordinator.
-        clients_told: called with each message that a node broadcasts to clients, and their number.
+        client_bytes: bytes that nodes have sent to clients.
+        nodes: by name.
+        published_at_ns: when the last state came into force.
     """
 
     def __init__(self, seed: int = 0, timing: Timing | None = None) -> None:
@@ -108,6 +134,7 @@ class ScaleCluster:
         self.coordinator_sent: Counter[str] = Counter()
         self.writes = self.reads = 0
         self.processor_ns = 0
+        self.client_bytes = 0
         self.nodes: dict[str, ScaleNode] = {}
         self.published_at_ns = 0
         self._random = random.Random(seed)
@@ -171,7 +198,8 @@ class ScaleCluster:
             )
         )
 
-    def _at(self, when_ns: int, what: Callable[..., None], *args: Any) -> None:
+    def at(self, when_ns: int, what: Callable[..., None], *args: Any) -> None:
+        """Call `what(*args)` at a time."""
         self._count += 1
         heapq.heappush(self._events, (when_ns, self._count, what, args))
 
@@ -180,8 +208,8 @@ class ScaleCluster:
 
     # ------------------------------------------------------------------ nodes
 
-    def add_node(self, name: str) -> ScaleNode:
-        """Start a node and let it join."""
+    def add_node(self, name: str, *, takes_differences: bool = True) -> ScaleNode:
+        """Start a node and let it join, as one that takes differences of states or as an older one."""
         number = len(self.nodes) + 1
         replica = Replica(name, (WALL_NS + self.now_ns) // 1000)
         core = NodeCore(replica, timing=self.timing, now_ns=self.now_ns)
@@ -190,12 +218,73 @@ class ScaleCluster:
         with self._measured():
             self.core.connected(node.connection, now_ns=self.now_ns)
         address = f"{name}.example.net:9501"
-        join = Join(
-            PROTOCOL, ClusterId(""), name, replica.incarnation, address, 1, Version(0), has=Version(0)
-        )
+        has = Version(0) if takes_differences else NO_DIFFERENCES
+        join = Join(PROTOCOL, ClusterId(""), name, replica.incarnation, address, 1, Version(0), has=has)
         self._to_coordinator(node, join)
         self._arm_node(node)
         return node
+
+    def connect_clients(self, node: ScaleNode, count: int) -> None:
+        """Connect so many clients to a node, each of which takes differences of routes."""
+        for number in range(count):
+            connection = ConnectionId(10_000_000 + number)
+            node.core.connected(connection, now_ns=self.now_ns)
+            hello = ClientHello(
+                PROTOCOL, ClusterId(""), ClientId(f"client-{number}"), GreetingNumber(1), differences=True
+            )
+            node.core.receive(connection, hello, now_ns=self.now_ns)
+            if number % 1_000 == 0:
+                node.core.take_effects(now_ns=self.now_ns)
+        node.core.take_effects(now_ns=self.now_ns)
+        self._arm_node(node)
+
+    def idle_processor_ms(self, seconds: int) -> float:
+        """Return the coordinator's processor time for an idle second, which is played without nodes: heartbeats alone.
+
+        Nothing can be played with nodes behind this.
+        """
+        assert self.core.state is not None
+        answers: list[tuple[int, int]] = []
+        heartbeat = Heartbeat(SequenceNumber(1 << 40), self.core.state.version, 100, 0, 10)
+        data = _encode(heartbeat)
+        due_ns = self.core.next_deadline_ns()
+        took_ns: list[int] = []
+        for _ in range(seconds):
+            end_ns = self.now_ns + S
+            arrivals = sorted((self.now_ns + self._random.randrange(S), c) for c in self._by_connection)
+            arrivals.append((end_ns, ConnectionId(0)))
+            start_ns = time.process_time_ns()
+            for arrives_ns, connection in arrivals:
+                while True:
+                    next_ns = min(
+                        answers[0][0] if answers else end_ns, due_ns if due_ns is not None else end_ns
+                    )
+                    if next_ns > arrives_ns or next_ns >= end_ns:
+                        break
+                    self.now_ns = max(self.now_ns, next_ns)
+                    if answers and answers[0][0] <= self.now_ns:
+                        operation = OperationNumber(answers.pop(0)[1])
+                        self.core.store_result(operation, ok=True, state=self._stored, now_ns=self.now_ns)
+                    due_ns = self._idle_turn(answers, due_ns)
+                self.now_ns = arrives_ns
+                if connection:
+                    self.core.receive(connection, _to_coordinator.decode(data), now_ns=self.now_ns)
+                    due_ns = self._idle_turn(answers, due_ns)
+            took_ns.append(time.process_time_ns() - start_ns)
+        return min(took_ns) / MS
+
+    def _idle_turn(self, answers: list[tuple[int, int]], due_ns: int | None) -> int | None:
+        if due_ns is not None and due_ns <= self.now_ns:
+            self.core.on_timer(now_ns=self.now_ns)
+        for effect in self.core.take_effects(now_ns=self.now_ns):
+            if isinstance(effect, StoreRead):
+                self.reads += 1
+                answers.append((self.now_ns + READ_NS, effect.operation))
+            elif isinstance(effect, Send):
+                _encode(effect.message)
+            else:
+                raise AssertionError(f"an idle coordinator asks for {effect}")
+        return self.core.next_deadline_ns()
 
     def _to_coordinator(self, node: ScaleNode, message: Message) -> None:
         data = _encode(message)
@@ -208,11 +297,14 @@ class ScaleCluster:
         self._wake_coordinator(self.now_ns + TURN_NS)
 
     def _node_hears(self, node: ScaleNode, message: Message) -> None:
+        start_ns = time.process_time_ns() if node.is_measured else 0
         if isinstance(message, Welcome):
             node.is_joined = True
             node.core.connected(COORDINATOR, now_ns=self.now_ns)
         else:
             node.core.receive(COORDINATOR, message, now_ns=self.now_ns)
+        if node.is_measured:
+            node.processor_ns += time.process_time_ns() - start_ns
         self._wake_node(node, self.now_ns + TURN_NS)
 
     def _peer_hears(self, node: ScaleNode, sender: Endpoint, message: Message) -> None:
@@ -222,7 +314,7 @@ class ScaleCluster:
     def _wake_node(self, node: ScaleNode, at_ns: int) -> None:
         if node.wake_at_ns is None or at_ns < node.wake_at_ns:
             node.wake_at_ns = at_ns
-            self._at(at_ns, self._node_turn, node, at_ns)
+            self.at(at_ns, self._node_turn, node, at_ns)
 
     def _arm_node(self, node: ScaleNode) -> None:
         self._wake_node(node, max(self.now_ns + TURN_NS, node.core.next_deadline_ns()))
@@ -231,11 +323,14 @@ class ScaleCluster:
         if node.wake_at_ns != at_ns:
             return
         node.wake_at_ns = None
+        start_ns = time.process_time_ns() if node.is_measured else 0
         if node.core.next_deadline_ns() <= self.now_ns:
             node.core.on_timer(now_ns=self.now_ns)
         for effect in node.core.take_effects(now_ns=self.now_ns):
             self._carry_out_for(node, effect)
         self._arm_node(node)
+        if node.is_measured:
+            node.processor_ns += time.process_time_ns() - start_ns
 
     def _carry_out_for(self, node: ScaleNode, effect: Effect) -> None:
         match effect:
@@ -249,7 +344,9 @@ class ScaleCluster:
             case Reply(to, message):
                 self._to_peer(node, to, message, is_reply=True)
             case Broadcast(to, message):
-                self._count_sent(message, len(_encode(message)), len(to))
+                size = len(_encode(message))
+                self._count_sent(message, size, len(to))
+                self.client_bytes += (HEADER_BYTES + size) * len(to)
             case Publish(state):
                 self._dial(node, state)
             case Admit(_, _, welcome):
@@ -290,7 +387,7 @@ class ScaleCluster:
         for peer in needed:
             if peer != me and peer not in node.linked and peer in self._by_replica:
                 node.linked[peer] = self._by_replica[peer]
-                self._at(self.now_ns + 3 * self._delay_ns(), self._link_is_up, node, peer)
+                self.at(self.now_ns + 3 * self._delay_ns(), self._link_is_up, node, peer)
 
     def _greet(self, node: ScaleNode, peer: Replica) -> None:
         if not self._hello_bytes:
@@ -328,7 +425,7 @@ class ScaleCluster:
     def _wake_coordinator(self, at_ns: int) -> None:
         if self._wake_at_ns is None or at_ns < self._wake_at_ns:
             self._wake_at_ns = at_ns
-            self._at(at_ns, self._coordinator_turn, at_ns)
+            self.at(at_ns, self._coordinator_turn, at_ns)
 
     def _coordinator_turn(self, at_ns: int) -> None:
         if self._wake_at_ns == at_ns:
@@ -363,13 +460,13 @@ class ScaleCluster:
                     self._from_coordinator(connection, message, size)
             case StoreRead(operation):
                 self.reads += 1
-                self._at(self.now_ns + READ_NS, self._store_answers, operation, self._stored, True)
+                self.at(self.now_ns + READ_NS, self._store_answers, operation, self._stored, True)
             case StoreWrite(operation, expected, state):
                 self.writes += 1
                 version = 0 if self._stored is None else self._stored.version
                 assert version == expected
                 self._stored = state
-                self._at(self.now_ns + WRITE_NS, self._store_answers, operation, state, True)
+                self.at(self.now_ns + WRITE_NS, self._store_answers, operation, state, True)
             case Publish():
                 self.published_at_ns = self.now_ns
             case Admit() | Note():
@@ -399,7 +496,7 @@ class ScaleCluster:
     def _deliver(self, stream: tuple[int, object], what: Callable[..., None], *args: Any) -> None:
         arrives_ns = max(self.now_ns + self._delay_ns(), self._arrives_at_ns.get(stream, 0) + 1)
         self._arrives_at_ns[stream] = arrives_ns
-        self._at(arrives_ns, what, *args)
+        self.at(arrives_ns, what, *args)
 
     @property
     def total_bytes(self) -> int:

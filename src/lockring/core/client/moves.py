@@ -155,7 +155,7 @@ class Moves:
             self._follow_routes(now_ns)
         elif difference.version > self._routes.version:
             # Another server was ahead of this one, and may be gone before it can go on.
-            self._agenda.effects.append(SendTo(link.id, GetRoutes()))
+            self._agenda.effects.append(SendTo(link.id, GetRoutes(self._routes.version)))
 
     def _follow_routes(self, now_ns: int) -> None:
         reached: dict[int, NodeShare] = {}

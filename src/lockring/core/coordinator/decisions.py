@@ -123,12 +123,15 @@ class Decisions:
         waits = members is not state.members and self._may_newcomers_wait(state, at.now_ns)
         with_newcomers = after
         slots = self._with_requests(after, at)
+        # A write to many costs much: the steps that follow from requests go with them, out of turn.
+        is_out_of_turn = slots is not after.slots and bool(self._pace.requests_pause_ns(len(state.members)))
         farewell = self._farewells.word(state, now_ns=at.now_ns, wall_ns=at.wall_ns)
         if slots is not state.slots or farewell is not state.farewell:
             after = msgspec.structs.replace(after, slots=slots, farewell=farewell)
         decision = Decision(after, frozenset(), refused)
         due_ns = self._runs.next_deadline_ns()
-        if due_ns is not None and at.now_ns >= due_ns and self._runs.look(after, now_ns=at.now_ns):
+        is_due = due_ns is not None and at.now_ns >= due_ns and self._runs.look(after, now_ns=at.now_ns)
+        if is_due or is_out_of_turn:
             decision = self._reconcile(state, after, at)._replace(refused=refused)
         if decision.state is with_newcomers and waits:
             return Decision(state, frozenset(), refused)
@@ -148,11 +151,7 @@ class Decisions:
         due_ns = self._requests.due_ns(pause_ns)
         if due_ns is None or at.now_ns < due_ns:
             return state.slots
-        slots = self._requests.apply(state, self._runs.reachability, version=at.version, now_ns=at.now_ns)
-        if pause_ns and slots is not state.slots:
-            # A write costs much: the steps that follow from these go with them.
-            self._runs.reschedule(now_ns=at.now_ns)
-        return slots
+        return self._requests.apply(state, self._runs.reachability, version=at.version, now_ns=at.now_ns)
 
     def _reconcile(self, before: ClusterState, state: ClusterState, at: Moment) -> Decision:
         self._runs.observe(state, now_ns=at.now_ns)
@@ -167,7 +166,7 @@ class Decisions:
             now_ns=at.now_ns,
         )
         members = self._roster.without_departed(
-            step.members, lives_in(step.slots), self._membership, at.now_ns
+            step.members, lambda: lives_in(step.slots), self._membership, at.now_ns
         )
         if members is not state.members or step.slots is not state.slots:
             state = msgspec.structs.replace(state, members=members, slots=step.slots)

@@ -11,7 +11,7 @@ brought it or that of a node which passed it on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -313,7 +313,7 @@ class Roster:
     def without_departed(
         self,
         members: dict[NodeId, Member],
-        named: Iterable[Replica],
+        lives_named: Callable[[], Iterable[Replica]],
         membership: MemberLeases,
         now_ns: int,
     ) -> dict[NodeId, Member]:
@@ -321,7 +321,7 @@ class Roster:
 
         Args:
             members: as they are.
-            named: the lives that slots name.
+            lives_named: returns the lives that slots name; called only if that matters.
             membership: knows which lives have failed, and forgets those that are dropped here.
             now_ns: the clock.
 
@@ -331,6 +331,7 @@ class Roster:
         departed = [node for node, each in members.items() if self._has_departed(each, membership, now_ns)]
         if not departed:
             return members
+        named = list(lives_named())
         lives = [*named, *self._connections]
         nodes = frozenset(replica.node for replica in named)
         kept = {node: each for node, each in members.items() if node in nodes or node not in departed}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from lockring.core.deadline_queue import DeadlineQueue
-from lockring.core.effects import Refuse
+from lockring.core.effects import Broadcast, Refuse
 from lockring.core.node.acquires import Acquisitions
 from lockring.core.node.clients import ConnectedClients
 from lockring.core.node.context import NodeContext
@@ -140,7 +140,7 @@ class ClientService:
             self._context.outbox.close(other, reason)
         self.troubles.greet(connection, self._context.now_ns)
         self.clients.add(connection, hello)
-        self._context.outbox.send(connection, self._context.routes.whole())
+        self._context.outbox.add(Broadcast((connection,), self._context.routes.whole()))
 
     def disconnected(self, connection: ConnectionId) -> None:
         """End what a connection's client waits for and watches; its holders stay, since its lease lasts."""
@@ -166,7 +166,7 @@ class ClientService:
     def _send_all_routes(self, connection: ConnectionId, message: GetRoutes, now_ns: int) -> None:
         """Send all routes to a client whom a difference did not fit."""
         del message, now_ns
-        self._context.outbox.send(connection, self._context.routes.whole())
+        self._context.outbox.add(Broadcast((connection,), self._context.routes.whole()))
 
     def _unwatch(self, connection: ConnectionId, message: Unwatch, now_ns: int) -> None:
         """End a watch, be it of a lock or of a group: clients number both alike."""
