@@ -329,10 +329,7 @@ def apply_difference(before: ClusterState, content: int, message: StateDifferenc
     Raises:
         ProtocolError: it leads from another version, or is damaged.
     """
-    if message.base != before.version:
-        raise ProtocolError(
-            f"a difference from version {message.base} does not apply to version {before.version}"
-        )
+    _check_base(before, message)
     try:
         change = _decode(message.change)
         numbers, shape_of = _unpacked(change.slots), _unpacked(change.shape_of)
@@ -374,9 +371,20 @@ def apply_difference(before: ClusterState, content: int, message: StateDifferenc
         farewell=head.farewell,
         skipped=head.skipped,
     )
+    _check_digest(after, content, message)
+    return Applied(after, content, list(numbers))  # type: ignore[arg-type]  # born here
+
+
+def _check_base(before: ClusterState, message: StateDifference) -> None:
+    if message.base != before.version:
+        raise ProtocolError(
+            f"a difference from version {message.base} does not apply to version {before.version}"
+        )
+
+
+def _check_digest(after: ClusterState, content: int, message: StateDifference) -> None:
     if digest_of(after, content) != message.digest:
         raise ProtocolError(f"a difference to version {message.version} leads to another state")
-    return Applied(after, content, list(numbers))  # type: ignore[arg-type]  # born here
 
 
 def _is_not_below(number: int, following: int) -> bool:
