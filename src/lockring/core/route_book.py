@@ -42,7 +42,7 @@ class RouteBook:
         self._whole: Routes | None = None
 
     def whole(self) -> Routes:
-        """Return all routes, made once. From now on the steps from them are made."""
+        """Return all routes, made once. From now on the differences from them are made."""
         if self._whole is None:
             if not self._is_used:
                 self._is_used, self._version = True, self._state.version

@@ -1,10 +1,10 @@
-"""The newest cluster state, with the steps that have led to it: what another one needs that has an older version.
+"""The newest cluster state with the last differences to it: what a receiver needs that has an older version.
 
-The coordinator makes the steps; nodes take them, and pass them on to peers that the coordinator does not reach. Rules:
+The coordinator makes them. Nodes take them, and pass them on to peers that the coordinator does not reach. Rules:
 
-- A step is kept as the message that it is, made once for all receivers. So is the whole state.
-- Only the last steps are kept. For a receiver whose version is none of them, there is the whole state.
-- A step that came is taken only if it leads from the present version, and leads where it says.
+- A difference is kept as the message that it is, made once for all receivers. So is the whole state.
+- Only the last ones are kept. For a receiver whose version is none of theirs, there is the whole state.
+- One that came from elsewhere is taken only if it leads from the present version, and leads where it says.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from lockring.core.state_differences import Applied, apply_difference, content_o
 from lockring.ids import Version
 from lockring.protocol import State, StateDifference
 
-STEPS_MAX: Final = 64
-"""Steps that are kept: those of some minutes without much movement."""
+DIFFERENCES_MAX: Final = 64
+"""Differences that are kept: those of some minutes without much movement."""
 
-STEP_BYTES_MAX: Final = 256 * 1024
-"""Size of all steps that are kept. More would not be shorter than a whole state."""
+DIFFERENCE_BYTES_MAX: Final = 256 * 1024
+"""Size of all differences that are kept. More would not be shorter than a whole state."""
 
 
 class StateHistory:
-    """The newest state and the last steps to it. Not safe for use by several tasks.
+    """The newest state and the last differences to it. Not safe for use by several tasks.
 
     Attributes:
         state: the newest state.
@@ -34,19 +34,19 @@ class StateHistory:
     def __init__(self) -> None:
         self.state = ClusterState()
         self._content: int | None = None
-        self._steps: deque[StateDifference] = deque()
+        self._differences: deque[StateDifference] = deque()
         self._bytes = 0
         self._whole: State | None = None
 
-    def step_to(self, state: ClusterState) -> None:
+    def advance_to(self, state: ClusterState) -> None:
         """Go on to a state that this process has made, or learned of as a whole."""
         made = difference_of(self.state, state, self.content())
         self._keep(made.message)
         self.state, self._content, self._whole = state, made.content, None
 
     def start_at(self, state: ClusterState) -> None:
-        """Begin at a state, with no steps to it."""
-        self._steps.clear()
+        """Begin at a state, with no differences to it."""
+        self._differences.clear()
         self._bytes = 0
         self.state, self._content, self._whole = state, None, None
 
@@ -63,14 +63,14 @@ class StateHistory:
         self._keep(step)
         self.state, self._content, self._whole = applied.state, applied.content, None
 
-    def steps_since(self, version: Version) -> list[StateDifference] | None:
-        """Return the steps from a version to the newest, in order; None if they are not known."""
+    def differences_since(self, version: Version) -> list[StateDifference] | None:
+        """Return the differences from a version to the newest, in order; None if they are not known."""
         if version == self.state.version:
             return []
-        steps = list(self._steps)
-        for place, step in enumerate(steps):
+        differences = list(self._differences)
+        for place, step in enumerate(differences):
             if step.base == version:
-                return steps[place:]
+                return differences[place:]
         return None
 
     def whole(self) -> State:
@@ -86,7 +86,9 @@ class StateHistory:
         return self._content
 
     def _keep(self, step: StateDifference) -> None:
-        self._steps.append(step)
+        self._differences.append(step)
         self._bytes += len(step.change)
-        while self._steps and (len(self._steps) > STEPS_MAX or self._bytes > STEP_BYTES_MAX):
-            self._bytes -= len(self._steps.popleft().change)
+        while self._differences and (
+            len(self._differences) > DIFFERENCES_MAX or self._bytes > DIFFERENCE_BYTES_MAX
+        ):
+            self._bytes -= len(self._differences.popleft().change)

@@ -53,7 +53,7 @@ def _send_newest_step_alone(cluster: Scenario) -> None:
     broadcast: StateBroadcast = core._broadcast
     history = broadcast._history
 
-    def steps_since(version: Version) -> list[StateDifference]:
-        return list(history._steps)[-1:] if version < history.state.version else []
+    def differences_since(version: Version) -> list[StateDifference]:
+        return list(history._differences)[-1:] if version < history.state.version else []
 
-    history.steps_since = steps_since  # type: ignore[method-assign]
+    history.differences_since = differences_since  # type: ignore[method-assign]

@@ -18,14 +18,14 @@ def walked(count: int) -> StateHistory:
     history = StateHistory()
     history.start_at(first_state("a", "b"))
     for number in range(count):
-        history.step_to(moved(history.state, "b", number))
+        history.advance_to(moved(history.state, "b", number))
     return history
 
 
-def test_the_steps_since_a_version_lead_from_it_to_the_newest() -> None:
+def test_the_differences_since_a_version_lead_from_it_to_the_newest() -> None:
     history, follower = walked(5), StateHistory()
     follower.start_at(moved(first_state("a", "b"), "b", 0))
-    steps = history.steps_since(follower.state.version)
+    steps = history.differences_since(follower.state.version)
     assert steps is not None
     assert [(step.base, step.version) for step in steps] == [(v, v + 1) for v in range(FIRST + 1, FIRST + 5)]
     for step in steps:
@@ -35,40 +35,40 @@ def test_the_steps_since_a_version_lead_from_it_to_the_newest() -> None:
 
 def test_the_newest_version_needs_no_step_and_an_unknown_one_has_none() -> None:
     history = walked(3)
-    assert history.steps_since(history.state.version) == []
-    assert history.steps_since(Version(FIRST - 1)) is None
-    assert history.steps_since(Version(FIRST + 9)) is None
+    assert history.differences_since(history.state.version) == []
+    assert history.differences_since(Version(FIRST - 1)) is None
+    assert history.differences_since(Version(FIRST + 9)) is None
 
 
 def test_only_the_last_steps_are_kept() -> None:
-    history = walked(state_history.STEPS_MAX + 1)
-    assert history.steps_since(FIRST) is None
-    steps = history.steps_since(Version(FIRST + 1))
+    history = walked(state_history.DIFFERENCES_MAX + 1)
+    assert history.differences_since(FIRST) is None
+    steps = history.differences_since(Version(FIRST + 1))
     assert steps is not None
-    assert len(steps) == state_history.STEPS_MAX
+    assert len(steps) == state_history.DIFFERENCES_MAX
 
 
 def test_steps_that_are_as_long_as_a_state_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_history, "STEP_BYTES_MAX", 60)
+    monkeypatch.setattr(state_history, "DIFFERENCE_BYTES_MAX", 60)
     history = walked(5)
-    steps = history.steps_since(Version(history.state.version - 1))
+    steps = history.differences_since(Version(history.state.version - 1))
     assert steps is not None
-    assert history.steps_since(FIRST) is None
+    assert history.differences_since(FIRST) is None
     assert sum(len(step.change) for step in steps) <= 60
 
 
 def test_a_step_that_was_taken_can_be_passed_on_unchanged() -> None:
     history, follower, third = walked(1), walked(0), walked(0)
-    (step,) = history.steps_since(FIRST) or []
+    (step,) = history.differences_since(FIRST) or []
     follower.take(step, follower.applied(step))
-    assert follower.steps_since(FIRST) == [step]
+    assert follower.differences_since(FIRST) == [step]
     third.take(step, third.applied(step))
     assert third.state == history.state
 
 
 def test_a_step_from_another_version_changes_nothing() -> None:
     history, follower = walked(2), walked(0)
-    steps = history.steps_since(FIRST)
+    steps = history.differences_since(FIRST)
     assert steps is not None
     with pytest.raises(ProtocolError):
         follower.applied(steps[1])
@@ -77,7 +77,7 @@ def test_a_step_from_another_version_changes_nothing() -> None:
 
 
 def test_a_damaged_step_changes_nothing() -> None:
-    (step,) = walked(1).steps_since(FIRST) or []
+    (step,) = walked(1).differences_since(FIRST) or []
     follower = walked(0)
     with pytest.raises(ProtocolError):
         follower.applied(msgspec.structs.replace(step, digest=step.digest ^ 1))
@@ -87,8 +87,8 @@ def test_a_damaged_step_changes_nothing() -> None:
 def test_a_whole_state_begins_anew() -> None:
     history = walked(3)
     history.start_at(moved(history.state, "a", 1))
-    assert history.steps_since(FIRST) is None
-    assert history.steps_since(history.state.version) == []
+    assert history.differences_since(FIRST) is None
+    assert history.differences_since(history.state.version) == []
 
 
 def test_the_whole_state_is_encoded_once_for_each_version() -> None:
@@ -96,7 +96,7 @@ def test_the_whole_state_is_encoded_once_for_each_version() -> None:
     whole = history.whole()
     assert history.whole() is whole
     assert decode_state(whole.state) == history.state
-    history.step_to(moved(history.state, "a", 5))
+    history.advance_to(moved(history.state, "a", 5))
     assert decode_state(history.whole().state) == history.state
 
 

@@ -1,10 +1,10 @@
-"""The cluster state on its way to the nodes: steps to those that have the version before, all of it to the others.
+"""The cluster state on its way to the nodes: a difference to each that has the version before, and all of it else.
 
-Every node is sent every version on its one ordered connection, so a connected node that understands differences has
-the version before, or will have it by the time that the next step arrives. Exceptions:
+Every node is sent every version on its one ordered connection, so a connected node that takes differences has the
+version before, or will have it by the time that the next one arrives. Exceptions:
 
-- A node that joins says which version it has. It gets the steps since, if they are still known, or all.
-- A node for which a step did not fit says so, and gets all at once.
+- A node that joins says which version it has. It gets the differences since, if they are still known, or all.
+- A node for which one did not fit says so, and gets all at once.
 - A node whose heartbeats bear an old version gets all after a moment: a safety net.
 """
 
@@ -52,13 +52,13 @@ class StateBroadcast:
         """
         self._published_at_ns = now_ns
         before = self._history.state.version
-        self._history.step_to(state)
-        steps = self._history.steps_since(before)
+        self._history.advance_to(state)
+        differences = self._history.differences_since(before)
         following: list[ConnectionId] = []
         others: list[ConnectionId] = []
         for connection, member in nodes:
-            (following if member.differences and steps else others).append(connection)
-        effects: list[Effect] = [Broadcast(tuple(following), step) for step in steps or () if following]
+            (following if member.differences and differences else others).append(connection)
+        effects: list[Effect] = [Broadcast(tuple(following), step) for step in differences or () if following]
         return [*effects, Broadcast(tuple(others), self.whole())] if others else effects
 
     def greet(self, connection: ConnectionId, version: Version) -> list[Effect]:
@@ -69,8 +69,8 @@ class StateBroadcast:
             version: of the state that it has, 0 for none, if it understands differences; else `NO_DIFFERENCES`.
         """
         # One that has no state yet gets one, rather than all that has ever happened in a young cluster.
-        steps = self._history.steps_since(version) if version > NO_VERSION else None
-        messages: list[Message] = [self.whole()] if steps is None else [*steps]
+        differences = self._history.differences_since(version) if version > NO_VERSION else None
+        messages: list[Message] = [self.whole()] if differences is None else [*differences]
         return [Send(connection, message) for message in messages]
 
     def catch_up(self, connection: ConnectionId, heartbeat: Heartbeat, *, now_ns: int) -> list[Effect]:

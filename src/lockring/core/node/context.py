@@ -70,7 +70,7 @@ class NodeContext:
         replica: the node's identity: its id and its incarnation.
         timing: durations and bounds; the two leases come from the cluster state.
         state: the newest cluster state that the node knows.
-        history: the same with the last steps to it.
+        history: the same with the last differences to it.
         routes: what clients get of it.
         slots: the slots in which the node has, or had, a role, by number.
         rights: until when it may serve.
@@ -97,10 +97,10 @@ class NodeContext:
         self.routes = RouteBook()
 
     def news_for(self, peer: Replica, version: Version) -> list[Message]:
-        """Return what brings a peer to the newest state that has this version: the steps since, or all of it."""
+        """Return what brings a peer to the newest state that has this version: the differences since, or all of it."""
         member = self.state.members.get(peer.node)
         if member is not None and member.replica == peer and member.differences:
-            steps = self.history.steps_since(version)
-            if steps is not None:
-                return [*steps]
+            differences = self.history.differences_since(version)
+            if differences is not None:
+                return [*differences]
         return [self.history.whole()]

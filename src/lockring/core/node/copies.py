@@ -138,7 +138,7 @@ class Copies:
             return
         behind = self._behind.setdefault(primary, _Behind(now_ns, False))
         if now_ns - behind.since_ns >= BEHIND_NS:
-            # Steps that did not help are not repeated.
+            # Differences that did not help are not repeated.
             news = [context.history.whole()] if behind.was_told else context.news_for(primary, version)
             self._behind[primary] = _Behind(now_ns, True)
             for message in news:

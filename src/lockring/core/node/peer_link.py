@@ -93,7 +93,7 @@ class StateSent(NamedTuple):
     Attributes:
         version: of that state, 0 if there was none.
         after: number of the last message that was sent before it.
-        is_whole: whether it went as a whole, rather than in steps from the version that the peer had.
+        is_whole: whether it went as a whole, rather than in differences from the version that the peer had.
     """
 
     version: Version

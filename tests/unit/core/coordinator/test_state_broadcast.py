@@ -52,7 +52,7 @@ def test_one_kind_of_node_gets_one_message() -> None:
     assert broadcast.publish(moved(state, "a", 9), [], now_ns=1) == []
 
 
-def test_a_node_that_comes_back_gets_the_steps_since_its_version() -> None:
+def test_a_node_that_comes_back_gets_the_differences_since_its_version() -> None:
     broadcast, _ = started()
     (step,) = sent(broadcast.greet(ONE, FIRST))
     assert (step.base, step.version) == (FIRST, FIRST + 1)

@@ -58,8 +58,8 @@ class Coordinator:
         slots = list(before.slots)
         version = Version(before.version + 1)
         slots[extra] = msgspec.structs.replace(slots[extra], generation_below=version * 1_000_000)
-        self.history.step_to(msgspec.structs.replace(before, version=version, slots=tuple(slots)))
-        (made,) = self.history.steps_since(before.version) or []
+        self.history.advance_to(msgspec.structs.replace(before, version=version, slots=tuple(slots)))
+        (made,) = self.history.differences_since(before.version) or []
         return made
 
     def tell(self, *steps: StateDifference) -> list[Effect]:
@@ -128,8 +128,8 @@ def test_a_step_to_a_state_that_has_skipped_the_known_one_is_not_taken(coordinat
     later = msgspec.structs.replace(
         before, version=Version(before.version + 9), skipped=((before.version - 1, before.version + 9),)
     )
-    coordinator.history.step_to(later)
-    (step,) = coordinator.history.steps_since(before.version) or []
+    coordinator.history.advance_to(later)
+    (step,) = coordinator.history.differences_since(before.version) or []
     coordinator.tell(step)
     assert coordinator.core.state.version == before.version
 
@@ -159,7 +159,7 @@ def beat_again(coordinator: Coordinator) -> int:
     return max(message.sequence for message in sent if isinstance(message, Replicate))
 
 
-def test_a_peer_that_is_behind_gets_the_steps_since_its_version(coordinator: Coordinator) -> None:
+def test_a_peer_that_is_behind_gets_the_differences_since_its_version(coordinator: Coordinator) -> None:
     first = coordinator.history.state.version
     linked(coordinator)
     steps = [coordinator.step(), coordinator.step()]
@@ -227,8 +227,8 @@ def test_clients_get_differences_if_they_take_them_and_all_routes_if_not(coordin
     for connection, differences in ((101, True), (102, False), (103, True)):
         assert [type(each) for each in greeted(coordinator, connection, differences=differences)] == [Routes]
     before = coordinator.history.state
-    coordinator.history.step_to(moved(before, "b", 5))
-    sent = coordinator.tell(*(coordinator.history.steps_since(before.version) or []))
+    coordinator.history.advance_to(moved(before, "b", 5))
+    sent = coordinator.tell(*(coordinator.history.differences_since(before.version) or []))
     broadcasts = [each for each in sent if isinstance(each, Broadcast)]
     assert [(each.to, type(each.message)) for each in broadcasts] == [
         ((101, 103), RoutesDifference),
@@ -245,6 +245,6 @@ def test_a_client_whom_a_difference_did_not_fit_gets_all_routes(coordinator: Coo
 def test_a_state_of_another_cluster_is_not_taken_as_a_step(coordinator: Coordinator) -> None:
     before: ClusterState = coordinator.history.state
     other = msgspec.structs.replace(before, version=Version(before.version + 1), cluster="other")  # type: ignore[arg-type]
-    coordinator.history.step_to(other)
-    coordinator.tell(*(coordinator.history.steps_since(before.version) or []))
+    coordinator.history.advance_to(other)
+    coordinator.tell(*(coordinator.history.differences_since(before.version) or []))
     assert coordinator.core.state.cluster == "c"
